@@ -1,0 +1,94 @@
+//! Decoding against serde_json's typed parse, which validates nothing but types.
+//!
+//! `cargo bench --bench decode`. The figures that count are ratios within one run.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use serde::Deserialize;
+use wattgate::decode::{Bounds, Decoder, Format};
+use wattgate::reading::{Stream, Timestamp};
+
+const SIZES: [usize; 3] = [1, 500, 5000];
+
+/// What a plain service would parse a reading into.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Typed<'a> {
+    #[serde(borrow)]
+    vehicle_id: std::borrow::Cow<'a, str>,
+    soc: f64,
+    kwh_delivered_dc: f64,
+    battery_temp: f64,
+    timestamp: std::borrow::Cow<'a, str>,
+}
+
+fn readings(count: usize) -> Vec<String> {
+    let reading = |n: usize| {
+        format!(
+            concat!(
+                r#"{{"vehicleId":"VEH-{:05}","soc":{}.5,"kwhDeliveredDc":{}.{},"#,
+                r#""batteryTemp":31.{},"timestamp":"2024-02-09T15:{:02}:{:02}.{:03}Z"}}"#
+            ),
+            n,
+            n % 100,
+            n % 60,
+            n % 97,
+            n % 10,
+            n / 60 % 60,
+            n % 60,
+            n % 1000
+        )
+    };
+    (0..count).map(reading).collect()
+}
+
+fn decode(criterion: &mut Criterion) {
+    let bounds = Bounds::at(Timestamp::now(), None);
+    for size in SIZES {
+        let readings = readings(size);
+        let mut group = criterion.benchmark_group(format!("{size}_readings"));
+        group.throughput(Throughput::Elements(size as u64));
+        let bodies = [
+            ("array", Format::Json, format!("[{}]", readings.join(","))),
+            ("ndjson", Format::Ndjson, readings.join("\n")),
+            // One line that the quick parser refuses: each line is parsed by itself.
+            (
+                "ndjson_one_bad_line",
+                Format::Ndjson,
+                readings.join("\n") + "\n{\"soc\":1e309}",
+            ),
+            // One value that only the slow parser takes apart.
+            (
+                "array_one_impossible",
+                Format::Json,
+                format!("[{},{{\"soc\":1e309}}]", readings.join(",")),
+            ),
+        ];
+        for (name, format, body) in &bodies {
+            let mut decoder = Decoder::new();
+            group.bench_function(*name, |bencher| {
+                bencher.iter(|| {
+                    let body = black_box(body.as_bytes());
+                    decoder.decode(Stream::Vehicle, *format, body, &bounds, |reading| {
+                        black_box(reading);
+                    })
+                });
+            });
+        }
+        group.bench_function("serde_json_typed", |bencher| {
+            bencher.iter(|| {
+                let parsed = serde_json::from_str::<Vec<Typed<'_>>>(black_box(&bodies[0].2));
+                for reading in parsed.into_iter().flatten() {
+                    let numbers = [reading.soc, reading.kwh_delivered_dc, reading.battery_temp];
+                    let at = reading.timestamp.parse::<jiff::Timestamp>();
+                    black_box((reading.vehicle_id, numbers, at.ok()));
+                }
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, decode);
+criterion_main!(benches);

@@ -1,0 +1,90 @@
+// Ingestion load with k6: `k6 run loadtest/k6/ingest.js`.
+//
+// Every request holds new (device, time) pairs, so that the gateway stores each reading and sees
+// no repeats. k6 costs more CPU than the gateway: for the gateway's limit use
+// `wattgate-loadtest run`, and this for scenarios and for people who know k6.
+//
+// Environment (`-e NAME=value`):
+//   URL       http://127.0.0.1:3000
+//   STREAM    meter, vehicle or mixed            (meter)
+//   RATE      requests a second, an open loop    (50)
+//   BATCH     readings in a request              (100)
+//   DEVICES   devices of each stream             (1000)
+//   DURATION  how long                           (30s)
+//   VUS       the most virtual users             (50)
+//   KEY       sent as Authorization: Bearer      (none)
+//   ACK       buffered, durable or committed     (the gateway's default)
+
+import http from 'k6/http';
+import exec from 'k6/execution';
+import { check } from 'k6';
+import { Counter } from 'k6/metrics';
+
+const url = __ENV.URL || 'http://127.0.0.1:3000';
+const stream = __ENV.STREAM || 'meter';
+const rate = Number(__ENV.RATE || 50);
+const batch = Number(__ENV.BATCH || 100);
+const devices = Number(__ENV.DEVICES || 1000);
+const query = __ENV.ACK ? `?ack=${__ENV.ACK}` : '';
+
+const accepted = new Counter('readings_accepted');
+
+export const options = {
+  scenarios: {
+    ingest: {
+      executor: 'constant-arrival-rate',
+      rate: rate,
+      timeUnit: '1s',
+      duration: __ENV.DURATION || '30s',
+      preAllocatedVUs: Math.min(10, Number(__ENV.VUS || 50)),
+      maxVUs: Number(__ENV.VUS || 50),
+    },
+  },
+  thresholds: {
+    checks: ['rate==1'],
+    http_req_failed: ['rate==0'],
+    http_req_duration: ['p(99)<250'],
+    dropped_iterations: ['count==0'],
+  },
+};
+
+// The first reading's time: a day ago, with this run's own milliseconds, so that two runs share no
+// time; seconds are counted on from there.
+export function setup() {
+  return { startMs: Date.now() - 24 * 3600 * 1000 };
+}
+
+function reading(kind, device, timestamp) {
+  const id = String(device).padStart(6, '0');
+  const kwh = Math.round(Math.random() * 100000) / 1e6;
+  if (kind === 'meter') {
+    return `{"meterId":"K6-M-${id}","kwhConsumedAc":${kwh},"voltage":230.5,"timestamp":"${timestamp}"}`;
+  }
+  return `{"vehicleId":"K6-V-${id}","soc":55.5,"kwhDeliveredDc":${kwh},"batteryTemp":31.5,"timestamp":"${timestamp}"}`;
+}
+
+export default function (data) {
+  // Unique over all virtual users: the request's number decides its devices and times.
+  const number = exec.scenario.iterationInTest;
+  const kind = stream === 'mixed' ? (number % 2 === 0 ? 'meter' : 'vehicle') : stream;
+  const lines = [];
+  for (let i = 0; i < batch; i++) {
+    const position = number * batch + i;
+    const at = data.startMs + Math.floor(position / devices) * 1000;
+    lines.push(reading(kind, position % devices, new Date(at).toISOString()));
+  }
+  const headers = { 'Content-Type': 'application/x-ndjson' };
+  if (__ENV.KEY) {
+    headers.Authorization = `Bearer ${__ENV.KEY}`;
+  }
+  const answer = http.post(`${url}/v1/ingestion/${kind}${query}`, lines.join('\n'), {
+    headers: headers,
+    tags: { name: `POST /v1/ingestion/${kind}` },
+  });
+  const taken = answer.status === 202 || answer.status === 201 ? answer.json('accepted') : 0;
+  accepted.add(taken);
+  check(answer, {
+    'taken (201 or 202)': (r) => r.status === 202 || r.status === 201,
+    'every reading accepted': () => taken === batch,
+  });
+}

@@ -1,0 +1,70 @@
+//! The command line: one subcommand a tool.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::say;
+use crate::{generator, noop, replay};
+
+/// Exit code of a tool that could not do its work: wrong options, refused requests.
+const EXIT_FAILED: u8 = 2;
+
+/// Exit code of a tool that did its work and found that the gateway's answers are wrong.
+const EXIT_WRONG: u8 = 1;
+
+#[derive(Debug, Parser)]
+#[command(name = "wattgate-loadtest", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    tool: Tool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Tool {
+    /// Replay real charging sessions and compare the gateway's energy with the data's
+    Replay(replay::Options),
+    /// Generate load: unique readings, on a schedule or as fast as it goes
+    Run(generator::Options),
+    /// Serve a responder that stores nothing, to measure the generator's own limit
+    Noop(noop::Options),
+}
+
+/// What a tool found, once it has done its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// All that was checked is right.
+    Right,
+    /// Something that was checked is wrong; the report says what.
+    Wrong,
+}
+
+/// Runs the tool that the command line asks for; exit 0, 1 (the gateway is wrong) or 2 (no result).
+pub(crate) fn main() -> ExitCode {
+    let outcome = match Cli::parse().tool {
+        Tool::Replay(options) => replay::run(options).map_err(|error| error.to_string()),
+        Tool::Run(options) => generator::run(options).map_err(|error| error.to_string()),
+        Tool::Noop(options) => noop::run(options)
+            .map(|()| Verdict::Right)
+            .map_err(|error| error.to_string()),
+    };
+    match outcome {
+        Ok(Verdict::Right) => ExitCode::SUCCESS,
+        Ok(Verdict::Wrong) => ExitCode::from(EXIT_WRONG),
+        Err(message) => {
+            say(&format!("error: {message}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,391 @@
+//! Bodies of unique readings at next to no cost: every device's reading is rendered once, in
+//! digits of fixed width, and only its time and values are patched in place for each request.
+
+use jiff::fmt::temporal::DateTimePrinter;
+
+/// The two kinds of readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Meter,
+    Vehicle,
+}
+
+impl Stream {
+    /// Both, in the order of arrays indexed by [`Stream::index`].
+    pub(crate) const ALL: [Stream; 2] = [Stream::Meter, Stream::Vehicle];
+
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Stream::Meter => 0,
+            Stream::Vehicle => 1,
+        }
+    }
+
+    /// The name in paths.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Stream::Meter => "meter",
+            Stream::Vehicle => "vehicle",
+        }
+    }
+
+    /// What the ids of this generator's devices begin with; six digits follow.
+    pub(crate) const fn device_prefix(self) -> &'static str {
+        match self {
+            Stream::Meter => "LOAD-M-",
+            Stream::Vehicle => "LOAD-V-",
+        }
+    }
+}
+
+/// The id of a device.
+pub(crate) fn device_id(stream: Stream, device: u32) -> String {
+    format!("{}{device:06}", stream.device_prefix())
+}
+
+/// The most devices of a stream: what six digits hold.
+pub(crate) const DEVICES_MAX: u32 = 1_000_000;
+
+/// How a body holds its readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// A reading a line
+    Ndjson,
+    /// A JSON array
+    Array,
+    /// One reading, a JSON object
+    Single,
+}
+
+impl Format {
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Format::Ndjson => "application/x-ndjson",
+            Format::Array | Format::Single => "application/json",
+        }
+    }
+}
+
+/// When readings are: the first at `start_us`, each device's next an interval later.
+///
+/// The seed is in the start: it moves it by less than an interval, in microseconds, so that two runs
+/// with different seeds never send the same device and time, whatever they overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clock {
+    pub(crate) start_us: i64,
+    pub(crate) interval_us: i64,
+}
+
+impl Clock {
+    /// A run's clock; the start is taken down to a whole interval and moved by the seed.
+    pub(crate) fn new(start_us: i64, interval_us: i64, seed: u64) -> Self {
+        let offset = i64::try_from(seed % interval_us.unsigned_abs().max(1)).unwrap_or(0);
+        Clock {
+            start_us: start_us - start_us.rem_euclid(interval_us) + offset,
+            interval_us,
+        }
+    }
+
+    pub(crate) fn at_us(&self, step: u64) -> i64 {
+        let step = i64::try_from(step).unwrap_or(i64::MAX);
+        self.start_us
+            .saturating_add(step.saturating_mul(self.interval_us))
+    }
+}
+
+/// A range of devices that one connection owns, so that each device's times increase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Devices {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+}
+
+impl Devices {
+    /// The device and step of a position in this range's sequence: all devices at step 0, then all
+    /// at step 1, and so on.
+    pub(crate) fn at(self, position: u64) -> (u32, u64) {
+        let count = u64::from(self.count);
+        ((position % count) as u32 + self.first, position / count)
+    }
+}
+
+/// The readings of a range of devices, rendered once and patched for each request.
+#[derive(Debug)]
+pub(crate) struct Bodies {
+    devices: Devices,
+    clock: Clock,
+    format: Format,
+    seed: u64,
+    /// All lines of one step, each of the same width.
+    lines: Vec<u8>,
+    layout: Layout,
+    /// How many readings were rendered since the start.
+    position: u64,
+    /// The time of the step that was rendered last, as text.
+    stamp: Vec<u8>,
+    stamp_step: Option<u64>,
+}
+
+/// Where in a line the digits stand that change.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    width: usize,
+    /// Five digits after `0.0`: kWh.
+    energy: usize,
+    /// Two digits: of the voltage or the state of charge.
+    value: usize,
+    stamp: usize,
+}
+
+/// How a time is written, always: microseconds, UTC.
+const STAMP_WIDTH: usize = "2026-01-01T00:00:00.000000Z".len();
+
+/// Stands where digits are patched in; `#` occurs nowhere else in a line.
+const ENERGY_MARK: &str = "#####";
+const VALUE_MARK: &str = "##";
+
+impl Bodies {
+    /// Renders every device's line.
+    pub(crate) fn new(
+        stream: Stream,
+        devices: Devices,
+        clock: Clock,
+        format: Format,
+        seed: u64,
+    ) -> Self {
+        let mut lines = Vec::new();
+        let mut layout = None;
+        for device in devices.first..devices.first + devices.count {
+            let line = template(stream, device, format);
+            layout.get_or_insert_with(|| Layout::of(&line));
+            lines.extend_from_slice(line.as_bytes());
+        }
+        Bodies {
+            devices,
+            clock,
+            format,
+            seed,
+            lines,
+            layout: layout.unwrap_or_else(|| Layout::of(&template(stream, 0, format))),
+            position: 0,
+            stamp: Vec::new(),
+            stamp_step: None,
+        }
+    }
+
+    /// How long a body of so many readings is, in bytes: the same for each.
+    pub(crate) fn length(&self, readings: u32) -> usize {
+        let lines = readings as usize * self.layout.width;
+        // The last comma of an array becomes its closing bracket.
+        lines + usize::from(self.format == Format::Array)
+    }
+
+    /// Where the sequence is: the position of the next reading.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The time of the next reading.
+    pub(crate) fn next_at_us(&self) -> i64 {
+        self.clock.at_us(self.devices.at(self.position).1)
+    }
+
+    /// Appends a body of the next so many readings.
+    ///
+    /// Shape:  exactly [`Bodies::length`] bytes
+    /// Order:  by time, then device
+    pub(crate) fn render(&mut self, readings: u32, out: &mut Vec<u8>) {
+        if self.format == Format::Array {
+            out.push(b'[');
+        }
+        let mut left = readings as usize;
+        while left > 0 {
+            let (device, step) = self.devices.at(self.position);
+            let from = (device - self.devices.first) as usize;
+            let take = left.min(self.devices.count as usize - from);
+            self.patch(from, take, step);
+            let width = self.layout.width;
+            out.extend_from_slice(&self.lines[from * width..(from + take) * width]);
+            self.position += take as u64;
+            left -= take;
+        }
+        if self.format == Format::Array
+            && let Some(last) = out.last_mut()
+        {
+            *last = b']';
+        }
+    }
+
+    fn patch(&mut self, from: usize, count: usize, step: u64) {
+        if self.stamp_step != Some(step) {
+            self.stamp = stamp(self.clock.at_us(step));
+            self.stamp_step = Some(step);
+        }
+        let Layout {
+            width,
+            energy,
+            value,
+            stamp,
+        } = self.layout;
+        let lines = &mut self.lines[from * width..(from + count) * width];
+        for (index, line) in lines.chunks_exact_mut(width).enumerate() {
+            line[stamp..stamp + STAMP_WIDTH].copy_from_slice(&self.stamp);
+            let random = mix(self.seed ^ step << 20 ^ (from + index) as u64);
+            let [a, b, c] = [random % 100, random / 100 % 100, random / 10_000 % 10];
+            line[energy] = b'0' + c as u8;
+            line[energy + 1..energy + 3].copy_from_slice(&PAIRS[a as usize]);
+            line[energy + 3..energy + 5].copy_from_slice(&PAIRS[b as usize]);
+            // No leading zero, which JSON forbids.
+            line[value..value + 2].copy_from_slice(&PAIRS[10 + (random >> 40) as usize % 90]);
+        }
+    }
+}
+
+impl Layout {
+    fn of(line: &str) -> Self {
+        let energy = line.find(ENERGY_MARK).unwrap_or(0);
+        let after = energy + ENERGY_MARK.len();
+        // The other value stands before or after the energy, by stream.
+        let value = line[..energy]
+            .find(VALUE_MARK)
+            .or_else(|| line[after..].find(VALUE_MARK).map(|at| at + after));
+        Layout {
+            width: line.len(),
+            energy,
+            value: value.unwrap_or(0),
+            stamp: line
+                .find("T#")
+                .unwrap_or(0)
+                .saturating_sub("2026-01-01".len()),
+        }
+    }
+}
+
+fn template(stream: Stream, device: u32, format: Format) -> String {
+    let device = device_id(stream, device);
+    let end = match format {
+        Format::Ndjson => "\n",
+        Format::Array => ",",
+        Format::Single => "",
+    };
+    let time = "0000-00-00T#0:00:00.000000Z";
+    match stream {
+        Stream::Meter => format!(
+            r#"{{"meterId":"{device}","kwhConsumedAc":0.0{ENERGY_MARK},"voltage":2{VALUE_MARK}.5,"timestamp":"{time}"}}{end}"#
+        ),
+        Stream::Vehicle => format!(
+            r#"{{"vehicleId":"{device}","soc":{VALUE_MARK}.5,"kwhDeliveredDc":0.0{ENERGY_MARK},"batteryTemp":31.5,"timestamp":"{time}"}}{end}"#
+        ),
+    }
+}
+
+fn stamp(at_us: i64) -> Vec<u8> {
+    let at = jiff::Timestamp::from_microsecond(at_us).unwrap_or_default();
+    DateTimePrinter::new()
+        .precision(Some(6))
+        .timestamp_to_string(&at)
+        .into_bytes()
+}
+
+/// SplitMix64: one multiplication chain a reading, spread over all bits.
+const fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The digits of 0 to 99.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::HashMap;
+
+    const START_US: i64 = 1_795_494_123_000_000;
+
+    fn bodies(stream: Stream, count: u32, format: Format, seed: u64) -> Bodies {
+        let clock = Clock::new(START_US, 1_000_000, seed);
+        Bodies::new(stream, Devices { first: 40, count }, clock, format, seed)
+    }
+
+    fn readings(bodies: &mut Bodies, count: u32) -> Vec<Value> {
+        let mut out = Vec::new();
+        bodies.render(count, &mut out);
+        assert_eq!(out.len(), bodies.length(count));
+        match bodies.format {
+            Format::Ndjson => out
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| serde_json::from_slice(line).unwrap())
+                .collect(),
+            Format::Array => serde_json::from_slice(&out).unwrap(),
+            Format::Single => vec![serde_json::from_slice(&out).unwrap()],
+        }
+    }
+
+    #[test]
+    fn readings_are_json_in_every_format_and_within_the_gateways_bounds() {
+        for format in [Format::Ndjson, Format::Array, Format::Single] {
+            let count = if format == Format::Single { 1 } else { 25 };
+            let meter = readings(&mut bodies(Stream::Meter, 10, format, 7), count);
+            assert_eq!(meter.len(), count as usize);
+            assert_eq!(meter[0]["meterId"], "LOAD-M-000040");
+            assert!((200.0..300.0).contains(&meter[0]["voltage"].as_f64().unwrap()));
+            let vehicle = readings(&mut bodies(Stream::Vehicle, 10, format, 7), count);
+            assert_eq!(vehicle[0]["vehicleId"], "LOAD-V-000040");
+            let of = |name: &str| vehicle[0][name].as_f64().unwrap();
+            assert!(
+                (0.0..=100.0).contains(&of("soc")) && (0.0..0.1).contains(&of("kwhDeliveredDc"))
+            );
+        }
+    }
+
+    #[test]
+    fn no_device_and_time_comes_twice_and_times_increase() {
+        let mut bodies = bodies(Stream::Meter, 7, Format::Ndjson, 7);
+        let mut last: HashMap<String, jiff::Timestamp> = HashMap::new();
+        for _ in 0..20 {
+            for reading in readings(&mut bodies, 5) {
+                let at: jiff::Timestamp = reading["timestamp"].as_str().unwrap().parse().unwrap();
+                let device = reading["meterId"].as_str().unwrap().to_owned();
+                let before = last.insert(device, at);
+                assert!(before.is_none_or(|before| before < at));
+            }
+        }
+        assert_eq!(last.len(), 7);
+        assert_eq!(bodies.position(), 100);
+    }
+
+    #[test]
+    fn positions_tell_what_was_sent() {
+        let mut bodies = bodies(Stream::Meter, 7, Format::Ndjson, 7);
+        drop(readings(&mut bodies, 10));
+        let position = bodies.position();
+        let at_us = bodies.next_at_us();
+        let next = readings(&mut bodies, 1).remove(0);
+        let (device, step) = bodies.devices.at(position);
+        assert_eq!(next["meterId"], device_id(Stream::Meter, device).as_str());
+        let at: jiff::Timestamp = next["timestamp"].as_str().unwrap().parse().unwrap();
+        assert_eq!(at.as_microsecond(), at_us);
+        assert_eq!(at_us, bodies.clock.at_us(step));
+    }
+
+    #[test]
+    fn runs_with_different_seeds_share_no_time() {
+        let one = Clock::new(START_US, 1_000_000, 1);
+        let two = Clock::new(START_US + 5_400_000, 1_000_000, 2);
+        let times: Vec<i64> = (0..100).map(|step| one.at_us(step)).collect();
+        assert!((0..100).all(|step| !times.contains(&two.at_us(step))));
+    }
+}

@@ -1,0 +1,365 @@
+//! Load: unique readings, on a schedule or as fast as the gateway takes them, cheap enough that the
+//! gateway and not the generator is measured.
+//!
+//! [`body`] makes the readings, [`conn`] sends them, [`response`] takes the answers apart, [`stats`]
+//! counts. A connection owns its devices, so that each device's times increase without any
+//! connection waiting for another. A new load is a new source of bodies.
+
+pub(crate) mod body;
+mod conn;
+mod response;
+pub(crate) mod stats;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::cli::Verdict;
+use crate::oracle::{self, Oracle};
+use crate::output::{report, say};
+use crate::stop::Stop;
+use crate::target::Target;
+use body::{Bodies, Clock, DEVICES_MAX, Devices, Format, Stream};
+use conn::{Conn, Progress, Schedule, Source};
+use stats::{Sent, Shared, Stats};
+
+/// How long before now a run's first reading is unless told: room for as many steps.
+const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
+
+/// Generate load: unique readings, on a schedule or as fast as it goes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
+    /// The gateway
+    #[arg(long, default_value = "http://127.0.0.1:3000")]
+    url: Target,
+    /// Which readings
+    #[arg(long, value_enum, default_value = "meter")]
+    stream: Streams,
+    /// How many devices, of each stream
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
+    devices: u32,
+    /// Readings in a request
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    readings_per_request: u32,
+    /// How a body holds its readings; `single` means one reading a request
+    #[arg(long, value_enum, default_value = "ndjson")]
+    format: Format,
+    /// Keep-alive connections
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    connections: u32,
+    /// Requests in flight on a connection
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    pipeline: u32,
+    /// Threads that share the connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
+    /// How long to send, as `60s`, `5m` or `1h`
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    duration: Duration,
+    /// Readings a second, on a schedule that waits for no answer; without it, as fast as it goes
+    #[arg(long)]
+    rate: Option<f64>,
+    /// When the gateway answers: buffered, durable or committed
+    #[arg(long)]
+    ack: Option<String>,
+    /// Makes the run's values, and times that no run with another seed shares; without it, random
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The time of the first reading (RFC 3339); without it, 24 hours ago
+    #[arg(long)]
+    start: Option<jiff::Timestamp>,
+    /// Between two readings of a device, in milliseconds of the readings' time
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=3_600_000))]
+    interval_ms: i64,
+    /// Sent as `Authorization: Bearer`
+    #[arg(long, env = "WATTGATE_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// Compare with what this database holds, after all acknowledged readings should be there
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    /// How long to wait for the acknowledged readings to be stored
+    #[arg(long, default_value = "120s", value_parser = duration)]
+    stored_within: Duration,
+    /// Write the result as JSON too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Streams {
+    Meter,
+    Vehicle,
+    /// Requests of both, in turns
+    Mixed,
+}
+
+impl Streams {
+    const fn list(self) -> &'static [Stream] {
+        match self {
+            Streams::Meter => &[Stream::Meter],
+            Streams::Vehicle => &[Stream::Vehicle],
+            Streams::Mixed => &Stream::ALL,
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time such as 500ms, 60s, 5m or 1h");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| wrong())?;
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(number * unit).map_err(|_| wrong())
+}
+
+/// Why a run has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error("{devices} devices are too few for {connections} connections, which share none")]
+    Devices { devices: u32, connections: u32 },
+    #[error("--rate must be over 0")]
+    Rate,
+    #[error("no request was answered: {0}")]
+    Silent(String),
+    #[error(transparent)]
+    Oracle(#[from] oracle::OracleError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("the histogram: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
+    #[error("the histogram: {0}")]
+    Merge(#[from] hdrhistogram::AdditionError),
+    #[error("a sending thread failed")]
+    Thread,
+}
+
+/// Sends for as long as asked, and compares with the database where there is one.
+///
+/// # Errors
+/// [`RunError`]: options that contradict each other, a gateway that answers nothing, a database that
+/// cannot be asked.
+pub(crate) fn run(mut options: Options) -> Result<Verdict, RunError> {
+    if options.format == Format::Single {
+        options.readings_per_request = 1;
+    }
+    if options.devices < options.connections {
+        return Err(RunError::Devices {
+            devices: options.devices,
+            connections: options.connections,
+        });
+    }
+    if options
+        .rate
+        .is_some_and(|rate| rate <= 0.0 || !rate.is_finite())
+    {
+        return Err(RunError::Rate);
+    }
+    let now_us = jiff::Timestamp::now().as_microsecond();
+    let seed = options.seed.unwrap_or(now_us.unsigned_abs());
+    let start_us = options
+        .start
+        .map_or(now_us - START_BEFORE_US, jiff::Timestamp::as_microsecond);
+    let clock = Clock::new(start_us, options.interval_ms * 1_000, seed);
+    say(&format!(
+        "seed {seed}, first reading {}",
+        jiff::Timestamp::from_microsecond(clock.start_us).unwrap_or_default()
+    ));
+
+    let shared = Arc::new(Shared::default());
+    let mut workers: Vec<Vec<Conn>> = (0..options.threads).map(|_| Vec::new()).collect();
+    let begin = Instant::now();
+    for index in 0..options.connections {
+        let conn = connection(&options, index, clock, seed, begin, &shared)?;
+        workers[(index % options.threads) as usize].push(conn);
+    }
+    let threads: Vec<_> = workers
+        .into_iter()
+        .map(|conns| std::thread::spawn(move || work(conns)))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(watch(&shared, &threads));
+    let mut stats = Stats::new()?;
+    for thread in threads {
+        for conn in thread.join().map_err(|_| RunError::Thread)?? {
+            stats.add(conn)?;
+        }
+    }
+    runtime.block_on(conclude(&options, clock, seed, stats))
+}
+
+/// Prints the result, asks the database, and judges.
+async fn conclude(
+    options: &Options,
+    clock: Clock,
+    seed: u64,
+    stats: Stats,
+) -> Result<Verdict, RunError> {
+    if stats.requests == 0 {
+        return Err(RunError::Silent(stats.error.unwrap_or_default()));
+    }
+    report(&stats.to_text())?;
+    let mut json = json!({ "seed": seed, "load": stats.to_json() });
+    let mut verdict = Verdict::Right;
+    if let Some(url) = &options.database_url {
+        let oracle = Oracle {
+            url,
+            clock,
+            within: options.stored_within,
+        };
+        let stored = oracle.compare(&stats).await?;
+        report(&stored.to_text())?;
+        json["stored"] = stored.to_json();
+        verdict = stored.verdict();
+    }
+    if let Some(path) = &options.json {
+        std::fs::write(path, format!("{json:#}\n"))?;
+    }
+    Ok(verdict)
+}
+
+/// Makes one connection's plan: its devices, its bodies, its moments.
+fn connection(
+    options: &Options,
+    index: u32,
+    clock: Clock,
+    seed: u64,
+    begin: Instant,
+    shared: &Arc<Shared>,
+) -> Result<Conn, RunError> {
+    let edge = |index: u32| {
+        let devices = u64::from(options.devices) * u64::from(index);
+        (devices / u64::from(options.connections)) as u32
+    };
+    let devices = Devices {
+        first: edge(index),
+        count: edge(index + 1) - edge(index),
+    };
+    let schedule = match options.rate {
+        None => Schedule::Asap,
+        Some(rate) => {
+            let requests = rate / f64::from(options.readings_per_request);
+            let between = Duration::from_secs_f64(1.0 / requests);
+            Schedule::At {
+                first: begin + between.mul_f64(f64::from(index)),
+                every: between.mul_f64(f64::from(options.connections)),
+            }
+        }
+    };
+    let source = |stream: Stream| {
+        let bodies = Bodies::new(stream, devices, clock, options.format, seed);
+        Source {
+            head: head(options, stream, bodies.length(options.readings_per_request)),
+            bodies,
+            sent: Sent {
+                stream,
+                devices,
+                positions: 0,
+                last_acked: None,
+                acked: 0,
+                unknown: 0,
+            },
+        }
+    };
+    Ok(Conn {
+        authority: options.url.authority.clone(),
+        sources: options.stream.list().iter().map(|s| source(*s)).collect(),
+        readings: options.readings_per_request,
+        pipeline: options.pipeline as usize,
+        schedule,
+        until: begin + options.duration,
+        stats: Stats::new()?,
+        shared: Arc::clone(shared),
+        progress: Progress::default(),
+    })
+}
+
+/// The head of every request of a stream.
+fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
+    let query = options.ack.as_ref().map(|ack| format!("?ack={ack}"));
+    let key = options.key.as_ref();
+    let authorization = key.map(|key| format!("Authorization: Bearer {}\r\n", key.trim()));
+    format!(
+        "POST {}/v1/ingestion/{}{} HTTP/1.1\r\nHost: {}\r\nContent-Type: {}\r\n{}Content-Length: {length}\r\n\r\n",
+        options.url.base,
+        stream.name(),
+        query.unwrap_or_default(),
+        options.url.authority,
+        options.format.content_type(),
+        authorization.unwrap_or_default(),
+    )
+    .into_bytes()
+}
+
+/// Drives some connections on this thread until all are done.
+fn work(conns: Vec<Conn>) -> std::io::Result<Vec<Stats>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for conn in conns {
+            tasks.spawn(conn.run());
+        }
+        let mut all = Vec::new();
+        while let Some(stats) = tasks.join_next().await {
+            all.push(stats.map_err(std::io::Error::other)?);
+        }
+        Ok(all)
+    })
+}
+
+type Thread = std::thread::JoinHandle<std::io::Result<Vec<Stats>>>;
+
+/// Says each second how it goes, until the threads are done; Ctrl-C stops them.
+async fn watch(shared: &Shared, threads: &[Thread]) {
+    let stop = Stop::on_ctrl_c();
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    let began = Instant::now();
+    let (mut last, mut before) = (began, [0; 3]);
+    while !threads.iter().all(Thread::is_finished) {
+        tick.tick().await;
+        if stop.is_set() {
+            shared.stop.store(true, Ordering::Relaxed);
+        }
+        if last.elapsed() < Duration::from_secs(1) {
+            continue;
+        }
+        let seconds = last.elapsed().as_secs_f64();
+        last = Instant::now();
+        let now = [&shared.requests, &shared.acked, &shared.not_acked]
+            .map(|counter| counter.load(Ordering::Relaxed));
+        let rate = |index: usize| (now[index] - before[index]) as f64 / seconds;
+        say(&format!(
+            "{:>4} s  {:>9.0} requests/s  {:>9.0} readings/s acknowledged  {:>7.0} not  {} in all",
+            began.elapsed().as_secs(),
+            rate(0),
+            rate(1),
+            rate(2),
+            now[1],
+        ));
+        before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_a_unit() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("5 days").is_err() && duration("-1s").is_err());
+    }
+}

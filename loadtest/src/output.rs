@@ -1,0 +1,20 @@
+//! Where words go: reports to stdout, everything else to stderr.
+
+use std::io::{self, Write};
+
+/// Writes a line to stderr: progress, warnings, errors.
+///
+/// A closed stderr must not end a load test, so its error is dropped.
+pub(crate) fn say(line: &str) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// Writes a report to stdout.
+///
+/// # Errors
+/// Stdout is closed: the report went nowhere.
+pub(crate) fn report(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

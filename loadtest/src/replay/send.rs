@@ -1,0 +1,390 @@
+//! Sending: sessions one by one, readings in batches of each stream.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use super::client::{CallError, Client, Repeats};
+use super::curve::Sample;
+use super::timeline::{Booking, Event};
+use crate::output::say;
+use crate::stop::Stop;
+
+/// What needs no escape in a path's segment or a query's value (RFC 3986, unreserved).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Warnings of one replay that are printed in full; the rest is counted.
+const WARNINGS_MAX: u64 = 20;
+
+/// Percent-encodes an id for a path or a query.
+pub(crate) fn escape(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// An instant as RFC 3339 in UTC.
+pub(crate) fn rfc3339(at_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(at_us)
+        .unwrap_or_default()
+        .to_string()
+}
+
+/// What was sent and answered so far.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tally {
+    /// Readings, each counted once however often it was sent.
+    pub(crate) sent: u64,
+    /// Readings that the gateway's answers count as accepted.
+    pub(crate) accepted: u64,
+    /// Readings that it refused.
+    pub(crate) rejected: u64,
+    /// AC energy of what was sent.
+    pub(crate) ac_micro_kwh: i64,
+    /// Sessions that the gateway refused.
+    pub(crate) conflicts: u64,
+}
+
+/// One stay as far as it was replayed.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) booking: Arc<Booking>,
+    /// AC energy of the readings sent.
+    pub(crate) ac_micro_kwh: i64,
+    /// The last reading sent.
+    pub(crate) last: Option<Sample>,
+    /// Whether the vehicle has left.
+    pub(crate) ended: bool,
+}
+
+/// A stream's readings that wait to be sent, one a line.
+#[derive(Debug, Default)]
+struct Batch {
+    lines: Vec<u8>,
+    readings: usize,
+}
+
+/// Sends events to the gateway and remembers what it sent.
+pub(crate) struct Sender {
+    meters: Client,
+    vehicles: Client,
+    meter_batch: Batch,
+    vehicle_batch: Batch,
+    batch_max: usize,
+    sessions_late: bool,
+    entries: Vec<Entry>,
+    tally: Tally,
+}
+
+impl Sender {
+    /// Makes a sender with a connection for each stream; sessions go with the vehicles'.
+    pub(crate) fn new(client: &Client, batch_max: usize, sessions_late: bool) -> Self {
+        Sender {
+            meters: client.fork(client.stop()),
+            vehicles: client.fork(client.stop()),
+            meter_batch: Batch::default(),
+            vehicle_batch: Batch::default(),
+            batch_max,
+            sessions_late,
+            entries: Vec::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// The same sender, with what still waits, heeding another stop.
+    pub(crate) fn with_stop(mut self, stop: Stop) -> Self {
+        self.meters = self.meters.fork_counted(stop.clone());
+        self.vehicles = self.vehicles.fork_counted(stop);
+        self
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Every stay that has begun, by its number.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// How often requests had to be repeated.
+    pub(crate) fn repeats(&self) -> Repeats {
+        Repeats {
+            refused: self.meters.repeats.refused + self.vehicles.repeats.refused,
+            broken: self.meters.repeats.broken + self.vehicles.repeats.broken,
+        }
+    }
+
+    /// Takes what happens: a session is told at once, a reading when its batch is full.
+    ///
+    /// Cancel: the event may have been taken; taking it again is not safe
+    ///
+    /// # Errors
+    /// [`CallError::Stopped`]: nothing of the event is lost for [`Sender::flush`], but a session's
+    /// start or end may not have been told.
+    pub(crate) async fn take(&mut self, event: &Event) -> Result<(), CallError> {
+        match event {
+            Event::Start(booking) => {
+                self.entries.push(Entry {
+                    booking: Arc::clone(booking),
+                    ac_micro_kwh: 0,
+                    last: None,
+                    ended: false,
+                });
+                if !self.sessions_late {
+                    self.register(booking, false).await?;
+                }
+            }
+            Event::Reading(booking, sample) => {
+                self.meter_batch.push_meter(booking, sample);
+                self.vehicle_batch.push_vehicle(booking, sample);
+                self.tally.sent += 2;
+                self.tally.ac_micro_kwh += sample.ac_micro_kwh;
+                if let Some(entry) = self.entries.get_mut(booking.number) {
+                    entry.ac_micro_kwh += sample.ac_micro_kwh;
+                    entry.last = Some(*sample);
+                }
+                if self.meter_batch.readings >= self.batch_max {
+                    self.flush().await?;
+                }
+            }
+            Event::End(booking) => {
+                if let Some(entry) = self.entries.get_mut(booking.number) {
+                    entry.ended = true;
+                }
+                if !self.sessions_late {
+                    self.end(booking).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, both streams at once; what is not answered goes on waiting.
+    pub(crate) async fn flush(&mut self) -> Result<(), CallError> {
+        self.send("").await
+    }
+
+    async fn send(&mut self, query: &str) -> Result<(), CallError> {
+        let (meters, vehicles) = tokio::join!(
+            self.meter_batch.send(&mut self.meters, "meter", query),
+            self.vehicle_batch
+                .send(&mut self.vehicles, "vehicle", query),
+        );
+        for outcome in [meters, vehicles] {
+            let (accepted, rejected, first_error) = outcome?;
+            self.tally.accepted += accepted;
+            self.tally.rejected += rejected;
+            if rejected > 0 {
+                self.warn(&format!(
+                    "{rejected} readings refused, the first: {first_error}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings everything to where it can be compared: sends what waits, registers late sessions, and
+    /// waits until all is committed.
+    ///
+    /// The gateway stores each device's readings in the order in which it took them, so that the
+    /// commit of a device's last reading tells that of all before it: each is sent once more, with
+    /// `ack=committed`. A repeat is stored once.
+    pub(crate) async fn settle(&mut self) -> Result<(), CallError> {
+        self.flush().await?;
+        let entries = self.entries.clone();
+        for entry in &entries {
+            if self.sessions_late {
+                self.register(&entry.booking, entry.ended).await?;
+            } else if entry.ended {
+                // Told before, unless Ctrl-C came between: safe to tell again.
+                self.end(&entry.booking).await?;
+            }
+        }
+        let counted = self.tally.clone();
+        for chunk in entries.chunks(self.batch_max) {
+            for entry in chunk {
+                if let Some(sample) = &entry.last {
+                    self.meter_batch.push_meter(&entry.booking, sample);
+                    self.vehicle_batch.push_vehicle(&entry.booking, sample);
+                }
+            }
+            self.send("?ack=committed").await?;
+        }
+        // Repeats say nothing about the replay; a refused one does.
+        self.tally.accepted = counted.accepted;
+        Ok(())
+    }
+
+    async fn register(&mut self, booking: &Booking, ended: bool) -> Result<(), CallError> {
+        let mut session = json!({
+            "sessionId": booking.session_id,
+            "vehicleId": booking.vehicle_id,
+            "meterId": booking.stay.station_id,
+            "startedAt": rfc3339(booking.start_us()),
+        });
+        if ended {
+            session["endedAt"] = json!(rfc3339(booking.end_us()));
+        }
+        let answer = post(&mut self.vehicles, "/v1/sessions", &session).await?;
+        match answer.status {
+            status if status.is_success() => Ok(()),
+            // Known from an earlier replay, and perhaps ended since: the same session all the same.
+            StatusCode::CONFLICT if self.is_known(booking, &session).await? => Ok(()),
+            StatusCode::CONFLICT => {
+                self.conflict(booking, &answer.excerpt());
+                Ok(())
+            }
+            _ => Err(CallError::Refused(answer.excerpt())),
+        }
+    }
+
+    async fn end(&mut self, booking: &Booking) -> Result<(), CallError> {
+        let path = format!("/v1/sessions/{}/end", escape(&booking.session_id));
+        let end = json!({ "endedAt": rfc3339(booking.end_us()) });
+        let answer = post(&mut self.vehicles, &path, &end).await?;
+        match answer.status {
+            status if status.is_success() => Ok(()),
+            StatusCode::CONFLICT | StatusCode::NOT_FOUND => {
+                self.conflict(booking, &answer.excerpt());
+                Ok(())
+            }
+            _ => Err(CallError::Refused(answer.excerpt())),
+        }
+    }
+
+    /// Whether the gateway knows this session with the same vehicle, meter and start.
+    async fn is_known(&mut self, booking: &Booking, session: &Value) -> Result<bool, CallError> {
+        let path = format!("/v1/sessions/{}", escape(&booking.session_id));
+        let answer = get(&mut self.vehicles, &path).await?;
+        let known = answer.json();
+        let same = |field: &str| known[field] == session[field];
+        let started = known["startedAt"]
+            .as_str()
+            .and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        Ok(answer.status.is_success()
+            && same("vehicleId")
+            && same("meterId")
+            && started.map(jiff::Timestamp::as_microsecond) == Some(booking.start_us()))
+    }
+
+    fn conflict(&mut self, booking: &Booking, answer: &str) {
+        self.tally.conflicts += 1;
+        self.warn(&format!("session {} refused: {answer}", booking.session_id));
+    }
+
+    fn warn(&self, text: &str) {
+        if self.tally.conflicts + self.tally.rejected <= WARNINGS_MAX {
+            say(&format!("warning: {text}"));
+        }
+    }
+}
+
+impl Batch {
+    fn push_meter(&mut self, booking: &Booking, sample: &Sample) {
+        self.push(format_args!(
+            r#"{{"meterId":{},"kwhConsumedAc":{},"voltage":{}.{},"timestamp":"{}"}}"#,
+            json!(booking.stay.station_id),
+            kwh(sample.ac_micro_kwh),
+            sample.volt_deci / 10,
+            sample.volt_deci % 10,
+            rfc3339(sample.at_us + booking.shift_us),
+        ));
+    }
+
+    fn push_vehicle(&mut self, booking: &Booking, sample: &Sample) {
+        self.push(format_args!(
+            r#"{{"vehicleId":{},"soc":{}.{:02},"kwhDeliveredDc":{},"batteryTemp":{}.{},"timestamp":"{}"}}"#,
+            json!(booking.vehicle_id),
+            sample.soc_centi / 100,
+            sample.soc_centi % 100,
+            kwh(sample.dc_micro_kwh),
+            sample.temp_deci / 10,
+            sample.temp_deci % 10,
+            rfc3339(sample.at_us + booking.shift_us),
+        ));
+    }
+
+    fn push(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a vector cannot fail.
+        drop(writeln!(self.lines, "{line}"));
+        self.readings += 1;
+    }
+
+    /// Sends the batch and empties it, once it is answered: accepted, rejected, the first error.
+    async fn send(
+        &mut self,
+        client: &mut Client,
+        stream: &str,
+        query: &str,
+    ) -> Result<(u64, u64, String), CallError> {
+        if self.readings == 0 {
+            return Ok((0, 0, String::new()));
+        }
+        let body = Bytes::copy_from_slice(&self.lines);
+        let path = format!("/v1/ingestion/{stream}{query}");
+        let answer = client
+            .call(Method::POST, &path, "application/x-ndjson", body)
+            .await?;
+        let json = answer.json();
+        let (true, Some(accepted)) = (answer.status.is_success(), json["accepted"].as_u64()) else {
+            return Err(CallError::Refused(answer.excerpt()));
+        };
+        let rejected = self.readings as u64 - accepted.min(self.readings as u64);
+        self.lines.clear();
+        self.readings = 0;
+        Ok((accepted, rejected, json["errors"][0].to_string()))
+    }
+}
+
+/// Millionths of a kWh as a decimal number.
+fn kwh(micro: i64) -> String {
+    format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000)
+}
+
+async fn post(
+    client: &mut Client,
+    path: &str,
+    body: &Value,
+) -> Result<super::client::Answer, CallError> {
+    let body = Bytes::from(body.to_string());
+    client
+        .call(Method::POST, path, "application/json", body)
+        .await
+}
+
+/// Asks the gateway for a resource.
+pub(crate) async fn get(
+    client: &mut Client,
+    path: &str,
+) -> Result<super::client::Answer, CallError> {
+    client
+        .call(Method::GET, path, "application/json", Bytes::new())
+        .await
+}
+
+/// The ids of a vehicle's sessions that the gateway knows, in the order of its answer.
+pub(crate) async fn sessions_of(
+    client: &mut Client,
+    vehicle: &str,
+) -> Result<Vec<String>, CallError> {
+    let answer = get(
+        client,
+        &format!("/v1/sessions?vehicleId={}", escape(vehicle)),
+    )
+    .await?;
+    let json = answer.json();
+    let items = json["items"].as_array().or(json.as_array());
+    Ok(items
+        .into_iter()
+        .flatten()
+        .filter_map(|session| session["sessionId"].as_str())
+        .map(str::to_owned)
+        .collect())
+}

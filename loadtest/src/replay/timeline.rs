@@ -1,0 +1,177 @@
+//! What happens when: the starts, readings and ends of many stays as one sequence in order of time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use super::curve::{self, Sample};
+use super::data::Stay;
+
+/// One stay placed in the time of the replay.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Booking {
+    /// Its place among all bookings of this replay, from 0.
+    pub(crate) number: usize,
+    pub(crate) stay: Arc<Stay>,
+    pub(crate) session_id: String,
+    pub(crate) vehicle_id: String,
+    /// How far the stay is moved from the data's own time.
+    pub(crate) shift_us: i64,
+}
+
+impl Booking {
+    pub(crate) fn start_us(&self) -> i64 {
+        self.stay.start_us + self.shift_us
+    }
+
+    pub(crate) fn end_us(&self) -> i64 {
+        self.stay.end_us + self.shift_us
+    }
+}
+
+/// Something that happens at a moment.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event {
+    /// A vehicle plugs in.
+    Start(Arc<Booking>),
+    /// Its meter and itself report; the time in the sample is the data's.
+    Reading(Arc<Booking>, Sample),
+    /// It leaves.
+    End(Arc<Booking>),
+}
+
+impl Event {
+    /// When it happens, microseconds since 1970 UTC, in the time of the replay.
+    pub(crate) fn at_us(&self) -> i64 {
+        match self {
+            Event::Start(booking) => booking.start_us(),
+            Event::Reading(booking, sample) => sample.at_us + booking.shift_us,
+            Event::End(booking) => booking.end_us(),
+        }
+    }
+}
+
+/// A stay under way: its samples yet to come.
+struct Running {
+    booking: Arc<Booking>,
+    samples: std::vec::IntoIter<Sample>,
+}
+
+/// The sequence of all events, made as it is asked for, so that memory holds only the stays under
+/// way: the bookings may be without end.
+///
+/// Order:  by time; at the same moment readings, then ends, then starts, so that a session that
+///         touches the next at one station has ended before that begins
+pub(crate) struct Timeline<I: Iterator<Item = Arc<Booking>>> {
+    bookings: Peekable<I>,
+    efficiency: Option<f64>,
+    /// When the next event of each running stay is due: (time, readings before ends, booking).
+    due: BinaryHeap<Reverse<(i64, bool, usize)>>,
+    running: std::collections::HashMap<usize, Running>,
+}
+
+impl<I: Iterator<Item = Arc<Booking>>> Timeline<I> {
+    /// Makes the sequence of bookings that come by start.
+    pub(crate) fn new(bookings: I, efficiency: Option<f64>) -> Self {
+        Timeline {
+            bookings: bookings.peekable(),
+            efficiency,
+            due: BinaryHeap::new(),
+            running: std::collections::HashMap::new(),
+        }
+    }
+
+    fn begin(&mut self, booking: Arc<Booking>) -> Event {
+        let samples = curve::trace(&booking.stay, self.efficiency).into_iter();
+        let number = booking.number;
+        let running = Running {
+            booking: Arc::clone(&booking),
+            samples,
+        };
+        self.schedule(number, &running);
+        self.running.insert(number, running);
+        Event::Start(booking)
+    }
+
+    fn schedule(&mut self, number: usize, running: &Running) {
+        let entry = match running.samples.as_slice().first() {
+            Some(sample) => (sample.at_us + running.booking.shift_us, false, number),
+            None => (running.booking.end_us(), true, number),
+        };
+        self.due.push(Reverse(entry));
+    }
+}
+
+impl<I: Iterator<Item = Arc<Booking>>> Iterator for Timeline<I> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        let start_us = self.bookings.peek().map(|booking| booking.start_us());
+        let due_us = self.due.peek().map(|Reverse((at_us, ..))| *at_us);
+        if let Some(start_us) = start_us
+            && due_us.is_none_or(|due_us| start_us < due_us)
+        {
+            let booking = self.bookings.next()?;
+            return Some(self.begin(booking));
+        }
+        let Reverse((_, ends, number)) = self.due.pop()?;
+        let mut running = self.running.remove(&number)?;
+        if ends {
+            return Some(Event::End(running.booking));
+        }
+        let sample = running.samples.next()?;
+        let booking = Arc::clone(&running.booking);
+        self.schedule(number, &running);
+        self.running.insert(number, running);
+        Some(Event::Reading(booking, sample))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::data::{parse, select};
+    use crate::replay::plan;
+
+    fn events() -> Vec<Event> {
+        let day = select(parse(crate::replay::DAY_OF_JPL).unwrap()).stays;
+        Timeline::new(plan::as_recorded(day), None).collect()
+    }
+
+    #[test]
+    fn events_come_in_order_of_time() {
+        let events = events();
+        assert!(events.windows(2).all(|w| w[0].at_us() <= w[1].at_us()));
+        assert_eq!(
+            events
+                .iter()
+                .filter(|e| matches!(e, Event::Start(_)))
+                .count(),
+            86
+        );
+        assert_eq!(
+            events.iter().filter(|e| matches!(e, Event::End(_))).count(),
+            86
+        );
+    }
+
+    #[test]
+    fn every_reading_lies_within_its_session_and_no_meter_reports_twice_at_once() {
+        let mut open = std::collections::HashSet::new();
+        let mut seen = std::collections::HashSet::new();
+        for event in events() {
+            let at_us = event.at_us();
+            match event {
+                Event::Start(booking) => assert!(open.insert(booking.number)),
+                Event::End(booking) => assert!(open.remove(&booking.number)),
+                Event::Reading(booking, _) => {
+                    assert!(open.contains(&booking.number));
+                    assert!(booking.start_us() < at_us && at_us <= booking.end_us());
+                    assert!(seen.insert((booking.stay.station_id.clone(), at_us)));
+                }
+            }
+        }
+        assert!(open.is_empty());
+    }
+}

@@ -1,0 +1,12 @@
+-- The newest reading of one meter.
+-- Served by the unique index on meters.external_id and the primary key of meter_live_status.
+select
+    m.external_id,
+    s.ts,
+    s.received_at,
+    s.kwh_consumed_ac,
+    s.kwh_register,
+    s.voltage
+from meters as m
+inner join meter_live_status as s on m.id = s.meter_id
+where m.external_id = $1

@@ -1,0 +1,6 @@
+-- Registers the name of a charging session; no row where another gateway was quicker.
+-- Served by the unique index on session_names.external_id.
+insert into session_names (external_id)
+values ($1)
+on conflict (external_id) do nothing
+returning id

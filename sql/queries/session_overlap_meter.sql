@@ -1,0 +1,11 @@
+-- A session of a meter that overlaps ($2, $3], but for one; a null end is open.
+-- Served by charging_sessions_meter (meter_id, started_at).
+select n.external_id
+from charging_sessions as s
+inner join session_names as n on s.session_id = n.id
+where
+    s.meter_id = $1
+    and s.started_at < coalesce($3::timestamptz, 'infinity')
+    and coalesce(s.ended_at, 'infinity') > $2
+    and n.external_id <> $4
+limit 1

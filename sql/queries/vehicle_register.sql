@@ -1,0 +1,6 @@
+-- Registers a vehicle; no row where another gateway was quicker.
+-- Served by the unique index on vehicles.external_id.
+insert into vehicles (external_id)
+values ($1)
+on conflict (external_id) do nothing
+returning id

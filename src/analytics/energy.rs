@@ -1,0 +1,273 @@
+//! Energy as exact numbers: integers of mWh, and fractions where time or DC divides them.
+//!
+//! No sum here passes through a float, so that the same readings in any order give the same
+//! answer to the last digit, and the sums of a series equal the whole.
+
+use std::collections::BTreeMap;
+
+use num_bigint::BigInt;
+
+/// mWh in a kWh: the arithmetic keeps 6 decimals of a kWh.
+pub const MWH_PER_KWH: i64 = 1_000_000;
+
+/// Decimals of a temperature that are kept on entry to the arithmetic.
+///
+/// Why 24: a double of 17 digits has no more from 1e-7 upward, and 150 °C times ten thousand
+/// million readings stays within 128 bits.
+pub const TEMPERATURE_DECIMALS: u32 = 24;
+
+/// Takes a stored kWh as an integer of mWh, rounded half away from zero.
+///
+/// The decimal number that was sent is the shortest one that reads back as the stored double:
+/// 0.0000005 is rounded up, although the double nearest to it lies below.
+///
+/// Shape:  finite, of either sign, at most 1e12 in size; what is not finite counts 0
+pub fn mwh_of_kwh(kwh: f64) -> i64 {
+    // A number with at most 6 decimals and 15 digits in all is its own shortest text: nearly
+    // every reading, without making that text.
+    let scaled = (kwh * 1e6).round();
+    if scaled.abs() < 1e15 && scaled / 1e6 == kwh {
+        return scaled as i64;
+    }
+    i64::try_from(decimal_units(kwh, 6)).unwrap_or(if kwh > 0.0 { i64::MAX } else { i64::MIN })
+}
+
+/// Takes a stored temperature as an integer of 1e-24 °C.
+pub fn temperature_units(celsius: f64) -> i128 {
+    const MICRO: i128 = 10i128.pow(TEMPERATURE_DECIMALS - 6);
+    let scaled = (celsius * 1e6).round();
+    if scaled.abs() < 1e15 && scaled / 1e6 == celsius {
+        return scaled as i128 * MICRO;
+    }
+    decimal_units(celsius, TEMPERATURE_DECIMALS)
+}
+
+/// The shortest decimal text of a double, in units of 10^-decimals, half away from zero.
+fn decimal_units(value: f64, decimals: u32) -> i128 {
+    if !value.is_finite() {
+        return 0;
+    }
+    // The form is [-]d[.ddd]e[-]x, the digits the shortest that read back as this double.
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let exponent: i64 = exponent.parse().unwrap_or(0);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits: i128 = format!("{whole}{fraction}").parse().unwrap_or(0);
+    let shift = exponent - fraction.len() as i64 + i64::from(decimals);
+    let Ok(shift) = i32::try_from(shift) else {
+        return 0;
+    };
+    let Some(factor) = 10i128.checked_pow(shift.unsigned_abs()) else {
+        return if shift < 0 {
+            0
+        } else {
+            digits.signum() * i128::MAX
+        };
+    };
+    if shift >= 0 {
+        return digits.saturating_mul(factor);
+    }
+    let (quotient, rest) = (digits / factor, digits % factor);
+    // The factor is a power of ten from 10 up, so that its half is whole.
+    quotient
+        + if rest.abs() >= factor / 2 {
+            digits.signum()
+        } else {
+            0
+        }
+}
+
+/// An exact amount of energy: whole mWh and fractions of one.
+///
+/// Fractions are kept apart by denominator and brought to a common one only when the amount is
+/// printed or compared: adding stays cheap, and exact whatever divides.
+///
+/// Units:  mWh
+#[derive(Debug, Clone, Default)]
+pub struct Exact {
+    whole: i128,
+    /// Numerator by denominator, each within 64 bits, 0 < numerator < denominator.
+    small: BTreeMap<i128, i128>,
+    /// The same beyond 64 bits; the numerators may be of either sign and size.
+    large: BTreeMap<BigInt, BigInt>,
+}
+
+/// Denominators below this are added in machine words: two numerators never overflow.
+const SMALL_MAX: i128 = 1 << 64;
+
+impl Exact {
+    /// Makes an amount of whole mWh.
+    pub fn from_mwh(mwh: i128) -> Self {
+        Exact {
+            whole: mwh,
+            ..Exact::default()
+        }
+    }
+
+    /// Adds whole mWh.
+    pub fn add_mwh(&mut self, mwh: i128) {
+        self.whole += mwh;
+    }
+
+    /// Adds `mwh × part / all`; nothing where `all` is 0.
+    pub fn add_part(&mut self, mwh: i128, part: i128, all: i128) {
+        if all == 0 {
+            return;
+        }
+        match mwh.checked_mul(part) {
+            Some(numerator) => self.add_fraction(numerator, all),
+            None => self.add_large(BigInt::from(mwh) * part, BigInt::from(all)),
+        }
+    }
+
+    /// Adds `mwh × part / all × weight / weights`: the part of an amount that one of several takes.
+    pub fn add_share(
+        &mut self,
+        mwh: i128,
+        (part, all): (i128, i128),
+        weight: &Exact,
+        weights: &Exact,
+    ) {
+        if weight.is_whole() && weights.is_whole() {
+            let numerator = mwh
+                .checked_mul(part)
+                .and_then(|n| n.checked_mul(weight.whole));
+            let denominator = all.checked_mul(weights.whole);
+            match (numerator, denominator) {
+                (_, Some(0)) => return,
+                (Some(numerator), Some(denominator)) => {
+                    return self.add_fraction(numerator, denominator);
+                }
+                _ => {}
+            }
+        }
+        let (weight_up, weight_down) = weight.to_fraction();
+        let (weights_up, weights_down) = weights.to_fraction();
+        let denominator = weight_down * weights_up * all;
+        if denominator != BigInt::ZERO {
+            self.add_large(weight_up * weights_down * mwh * part, denominator);
+        }
+    }
+
+    fn add_fraction(&mut self, numerator: i128, denominator: i128) {
+        let (numerator, denominator) = if denominator < 0 {
+            (-numerator, -denominator)
+        } else {
+            (numerator, denominator)
+        };
+        self.whole += numerator.div_euclid(denominator);
+        let rest = numerator.rem_euclid(denominator);
+        if rest == 0 {
+            return;
+        }
+        let divisor = gcd(rest, denominator);
+        let (rest, denominator) = (rest / divisor, denominator / divisor);
+        if denominator >= SMALL_MAX {
+            return self.add_large(BigInt::from(rest), BigInt::from(denominator));
+        }
+        let sum = self.small.remove(&denominator).unwrap_or(0) + rest;
+        self.whole += sum / denominator;
+        let sum = sum % denominator;
+        if sum == 0 {
+            return;
+        }
+        // A sum such as 1/4 + 1/4 moves to its reduced denominator, so that few are kept.
+        match gcd(sum, denominator) {
+            1 => drop(self.small.insert(denominator, sum)),
+            divisor => self.add_fraction(sum / divisor, denominator / divisor),
+        }
+    }
+
+    fn add_large(&mut self, numerator: BigInt, denominator: BigInt) {
+        match (i128::try_from(&numerator), i128::try_from(&denominator)) {
+            (Ok(numerator), Ok(denominator)) if denominator < SMALL_MAX => {
+                self.add_fraction(numerator, denominator);
+            }
+            _ => *self.large.entry(denominator).or_default() += numerator,
+        }
+    }
+
+    /// Adds another amount.
+    pub fn add(&mut self, other: &Exact) {
+        self.whole += other.whole;
+        for (&denominator, &numerator) in &other.small {
+            self.add_fraction(numerator, denominator);
+        }
+        for (denominator, numerator) in &other.large {
+            *self.large.entry(denominator.clone()).or_default() += numerator;
+        }
+    }
+
+    /// Takes another amount away.
+    pub fn subtract(&mut self, other: &Exact) {
+        self.whole -= other.whole;
+        for (&denominator, &numerator) in &other.small {
+            self.add_fraction(-numerator, denominator);
+        }
+        for (denominator, numerator) in &other.large {
+            *self.large.entry(denominator.clone()).or_default() -= numerator;
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
+
+    /// Tells whether the amount is 0, exactly.
+    pub fn is_zero(&self) -> bool {
+        if self.is_whole() {
+            self.whole == 0
+        } else {
+            self.to_fraction().0 == BigInt::ZERO
+        }
+    }
+
+    /// Compares two amounts, exactly.
+    pub fn compare(&self, other: &Exact) -> std::cmp::Ordering {
+        if self.is_whole() && other.is_whole() {
+            return self.whole.cmp(&other.whole);
+        }
+        let (left_up, left_down) = self.to_fraction();
+        let (right_up, right_down) = other.to_fraction();
+        (left_up * right_down).cmp(&(right_up * left_down))
+    }
+
+    /// The amount as one fraction, not reduced, its denominator above 0.
+    pub fn to_fraction(&self) -> (BigInt, BigInt) {
+        let small = self
+            .small
+            .iter()
+            .map(|(&d, &n)| (BigInt::from(n), BigInt::from(d)));
+        let large = self.large.iter().map(|(d, n)| (n.clone(), d.clone()));
+        let mut terms: Vec<(BigInt, BigInt)> = small.chain(large).collect();
+        terms.push((BigInt::from(self.whole), BigInt::from(1)));
+        // Neighbours are added pairwise, so that the long numbers are multiplied last and few.
+        while terms.len() > 1 {
+            terms = terms.chunks(2).map(add_pair).collect();
+        }
+        terms.pop().unwrap_or_default()
+    }
+}
+
+impl PartialEq for Exact {
+    fn eq(&self, other: &Self) -> bool {
+        self.compare(other).is_eq()
+    }
+}
+
+impl Eq for Exact {}
+
+fn add_pair(pair: &[(BigInt, BigInt)]) -> (BigInt, BigInt) {
+    match pair {
+        [(n1, d1), (n2, d2)] => (n1 * d2 + n2 * d1, d1 * d2),
+        [one] => one.clone(),
+        _ => (BigInt::ZERO, BigInt::from(1)),
+    }
+}
+
+fn gcd(mut a: i128, mut b: i128) -> i128 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}

@@ -1,0 +1,28 @@
+//! How much of the energy paid for reached the battery: the arithmetic, without SQL or HTTP.
+//!
+//! The way of a number: a device's readings become amounts of energy ([`device`]); a vehicle's
+//! readings and sessions become attribution periods ([`attribution`]); a meter's amounts are
+//! credited to the vehicles that were there ([`sharing`]); gaps are measured ([`coverage`]); all
+//! of it is the answer ([`mod@performance`]), which is rounded once, where it is printed ([`report`],
+//! [`mod@format`]). Everything is a pure function of readings, sessions, the window and `now`: late
+//! data repair an answer by being there when it is asked for.
+//!
+//! A query layer calls [`plan`] to learn what to fetch, and [`performance()`] with what it fetched;
+//! [`Question`] says exactly which readings that takes.
+
+pub mod attribution;
+pub mod coverage;
+pub mod device;
+pub mod energy;
+pub mod format;
+pub mod performance;
+pub mod report;
+pub mod runs;
+pub mod sharing;
+pub mod window;
+
+pub use performance::{Meter, Performance, Plan, Question, performance, plan};
+pub use report::{Printed, StatusBounds};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! The answer for one vehicle and one window.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::attribution::{
+    MeterKey, Piece, Rule, SessionKey, Vehicle, goes_by_same_id, named_and_sessions, periods,
+    runs_of, same_id,
+};
+use super::coverage::{Coverage, coverage};
+use super::device::{DeviceEnergy, EnergyReading, Oddities, SUSPECT_WATTS_DEFAULT};
+use super::energy::{Exact, temperature_units};
+use super::runs::{Run, Runs};
+use super::sharing::{Guest, credited, known};
+use crate::reading::Timestamp;
+
+/// A meter, its readings, and who else may be there.
+#[derive(Debug, Clone, Copy)]
+pub struct Meter<'a> {
+    /// Which.
+    pub key: MeterKey,
+    /// Its readings, ascending by time, no two of one time.
+    pub readings: &'a [EnergyReading],
+    /// The other vehicles that a session or a named reading puts at this meter. The vehicle asked
+    /// for may be among them, and is passed over.
+    pub others: &'a [Vehicle<'a>],
+}
+
+/// A question, with all that its answer depends on.
+///
+/// What the caller supplies for an exact answer over the window (from, to], neighbours being what
+/// [`DeviceEnergy::new`] says:
+///
+/// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions
+///    that overlap that; then [`plan`] names the meters, and asks whether one has the vehicle's id.
+/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. L is the
+///    earliest time among all these and `from`, H the latest among all these and `to`.
+///    Where a meter's first reading ever is an interval in (from, to], L is also no later than
+///    the start of any period there that holds it (see [`credited`]).
+/// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its
+///    sessions that overlap (L, H + 15 min]. H matters for the period that holds a meter's next
+///    reading, L for what is divided; where no other is at its meters, `from` does for L.
+/// 4. `others` of each meter: every vehicle that has a session there which overlaps (L, H], or a
+///    reading in (L, H + 15 min] that names the meter or a session there; each with its readings
+///    in (L, H + 15 min] and the neighbours, and all its sessions that overlap that, whichever
+///    the meter.
+///
+/// More does no harm, but nothing may be missing between what is given. A property test asks
+/// with exactly this and with everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// W, (from, to].
+    pub window: Run,
+    /// Time after now is not attributed.
+    pub now: Timestamp,
+    /// The vehicle asked for.
+    pub vehicle: Vehicle<'a>,
+    /// The meter with the vehicle's id, if there is one; used where rule 3 applies only.
+    pub same_id: Option<MeterKey>,
+    /// The meters concerned. One that is not given counts as one without readings.
+    pub meters: &'a [Meter<'a>],
+    /// The implied power above which a reading is suspect.
+    pub suspect_watts: u64,
+}
+
+impl<'a> Question<'a> {
+    /// Makes a question about a vehicle with no meters yet.
+    pub fn new(window: Run, now: Timestamp, vehicle: Vehicle<'a>) -> Self {
+        Question {
+            window,
+            now,
+            vehicle,
+            same_id: None,
+            meters: &[],
+            suspect_watts: SUSPECT_WATTS_DEFAULT,
+        }
+    }
+}
+
+/// What has to be fetched to answer a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The meters by rules 1 and 2, and when within the window.
+    pub meters: BTreeMap<MeterKey, Runs>,
+    /// Rule 3 may apply: look for a meter with the vehicle's id, and fetch it over the whole
+    /// window.
+    pub asks_same_id: bool,
+}
+
+/// Says what to fetch, from the vehicle's own readings and sessions.
+pub fn plan(vehicle: &Vehicle<'_>, window: Run, now: Timestamp) -> Plan {
+    let pieces = named_and_sessions(vehicle, now);
+    let cut = periods(&pieces)
+        .into_iter()
+        .map(|(meter, runs)| (meter, runs.cut(window)));
+    Plan {
+        meters: cut.filter(|(_, runs)| !runs.is_empty()).collect(),
+        asks_same_id: goes_by_same_id(vehicle, window),
+    }
+}
+
+/// How a vehicle was attributed in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Not at all.
+    None,
+    /// By one rule only.
+    Only(Rule),
+    /// By several.
+    Mixed,
+}
+
+/// The answer, in exact values.
+#[derive(Debug, Clone)]
+pub struct Performance {
+    /// W, as asked.
+    pub window: Run,
+    /// AC attributed to the vehicle in W.
+    pub consumed_ac: Exact,
+    /// All DC of the vehicle in W.
+    pub delivered_dc: Exact,
+    /// DC at moments in W at which the meter is known.
+    pub matched_dc: Exact,
+    /// The sum of the battery's temperatures, in 1e-24 °C.
+    pub temperature_sum: i128,
+    /// The vehicle's readings in W.
+    pub data_points: u64,
+    /// The meters' readings in the attribution periods cut at W.
+    pub meter_data_points: u64,
+    /// By which rules.
+    pub method: Method,
+    /// At which meters in W, ascending by key.
+    pub meters: Vec<MeterKey>,
+    /// How many different sessions put the vehicle at a meter in W, or are named by a reading
+    /// that does. A session all of whose time rule 1 took by naming the meter is not counted.
+    pub sessions: u64,
+    /// How much of the time is told about.
+    pub coverage: Coverage,
+    /// Resets and suspect readings: of the meters in the attribution periods cut at W, and of
+    /// the vehicle in W, each at the time of its reading.
+    pub oddities: Oddities,
+}
+
+/// Answers a question.
+///
+/// DC that lies in periods at two meters at once (sessions that the registry would refuse) is
+/// matched where either meter is known.
+pub fn performance(question: &Question<'_>) -> Performance {
+    let window = question.window;
+    let readings = question.vehicle.readings.iter().map(EnergyReading::from);
+    let own = DeviceEnergy::new(readings, question.suspect_watts);
+    let meters: BTreeMap<MeterKey, DeviceEnergy> = question
+        .meters
+        .iter()
+        .map(|meter| {
+            let readings = meter.readings.iter().copied();
+            (
+                meter.key,
+                DeviceEnergy::new(readings, question.suspect_watts),
+            )
+        })
+        .collect();
+    let pieces = attribute(question, &own, &meters);
+    let periods = periods(&pieces);
+    let in_window: BTreeMap<MeterKey, Runs> = periods
+        .iter()
+        .map(|(&meter, runs)| (meter, runs.cut(window)))
+        .filter(|(_, runs)| !runs.is_empty())
+        .collect();
+
+    let mut answer = blank(question, &own, &pieces);
+    answer.coverage = coverage(&in_window, &meters, &own);
+    answer.meters = in_window.keys().copied().collect();
+    let mut known_moments = Vec::new();
+    for (key, runs) in &in_window {
+        let (Some(meter), Some(uncut)) = (meters.get(key), periods.get(key)) else {
+            continue;
+        };
+        for &run in runs.as_slice() {
+            answer.meter_data_points += meter.count_in(run);
+            answer.oddities.add(meter.oddities_in(run));
+        }
+        let guest = Guest {
+            periods: uncut.clone(),
+            energy: own.clone(),
+        };
+        let others = guests(question, *key);
+        answer
+            .consumed_ac
+            .add(&credited(meter, &guest, &others, window));
+        known_moments.extend_from_slice(known(meter, uncut).as_slice());
+    }
+    answer.matched_dc = own.energy_in(&Runs::from_iter(known_moments), window);
+    answer
+}
+
+/// The part of the answer that needs no meter.
+fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Performance {
+    let window = question.window;
+    let readings = question.vehicle.readings.iter();
+    let temperatures = readings
+        .filter(|r| window.contains(r.at))
+        .map(|r| r.battery_temp);
+    let here = || {
+        pieces
+            .iter()
+            .filter(|piece| piece.run.and(window).is_some())
+    };
+    let rules: BTreeSet<Rule> = here().map(|piece| piece.rule).collect();
+    let sessions: BTreeSet<SessionKey> = here().filter_map(|piece| piece.session).collect();
+    let mut rules = rules.into_iter();
+    Performance {
+        window,
+        consumed_ac: Exact::default(),
+        delivered_dc: own.energy(window),
+        matched_dc: Exact::default(),
+        temperature_sum: temperatures.map(temperature_units).sum(),
+        data_points: own.count_in(window),
+        meter_data_points: 0,
+        method: match (rules.next(), rules.next()) {
+            (None, _) => Method::None,
+            (Some(rule), None) => Method::Only(rule),
+            (Some(_), Some(_)) => Method::Mixed,
+        },
+        meters: Vec::new(),
+        sessions: sessions.len() as u64,
+        coverage: Coverage::default(),
+        oddities: own.oddities_in(window),
+    }
+}
+
+/// Where the vehicle was, by all three rules.
+fn attribute(
+    question: &Question<'_>,
+    own: &DeviceEnergy,
+    meters: &BTreeMap<MeterKey, DeviceEnergy>,
+) -> Vec<Piece> {
+    let (window, now) = (question.window, question.now);
+    let mut pieces = named_and_sessions(&question.vehicle, now);
+    if let Some(key) = question.same_id
+        && goes_by_same_id(&question.vehicle, window)
+    {
+        let mut taken: Vec<Run> = runs_of(&pieces).as_slice().to_vec();
+        for other in others_at(question, key) {
+            let here = named_and_sessions(other, now);
+            taken.extend(here.iter().filter(|p| p.meter == key).map(|p| p.run));
+        }
+        let meter_times = meters
+            .get(&key)
+            .map_or(&[][..], |meter| meter.times_in(window));
+        let taken = Runs::from_iter(taken);
+        pieces.extend(same_id(
+            window,
+            now,
+            key,
+            &taken,
+            meter_times,
+            own.times_in(window),
+        ));
+    }
+    pieces
+}
+
+/// The other vehicles that may be at a meter.
+fn others_at<'a>(question: &Question<'a>, key: MeterKey) -> impl Iterator<Item = &'a Vehicle<'a>> {
+    let meters = question.meters.iter().filter(move |meter| meter.key == key);
+    let own = question.vehicle.key;
+    meters
+        .flat_map(|meter| meter.others)
+        .filter(move |other| other.key != own)
+}
+
+/// The other vehicles that are at a meter by rule 1 or 2. Rule 3 never puts one where another is.
+fn guests(question: &Question<'_>, key: MeterKey) -> Vec<Guest> {
+    others_at(question, key)
+        .filter_map(|other| {
+            let periods = periods(&named_and_sessions(other, question.now)).remove(&key)?;
+            let readings = other.readings.iter().map(EnergyReading::from);
+            Some(Guest {
+                periods,
+                energy: DeviceEnergy::new(readings, question.suspect_watts),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! The answer as it is printed: api.md's Analytics JSON, each number rounded once.
+
+use std::cmp::Ordering;
+
+use serde::Serialize;
+
+use super::attribution::Rule;
+use super::energy::{Exact, MWH_PER_KWH};
+use super::format::Decimal;
+use super::performance::{Method, Performance};
+
+/// The bounds of [`EfficiencyStatus`].
+///
+/// Why configurable: single-phase AC charging runs at 66 to 90% by vehicle and current.
+///
+/// Units:  ratios in hundredths of a percent, as printed; energy in mWh; coverage in 1/10,000
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusBounds {
+    /// AC below this is too little to judge.
+    pub ac_mwh_min: i64,
+    /// Coverage below this is too little to judge.
+    pub coverage_min: u32,
+    /// A ratio above this is impossible.
+    pub inconsistent_above: i64,
+    /// A ratio above this is excellent.
+    pub excellent_above: i64,
+    /// A ratio from this up is good.
+    pub good_from: i64,
+    /// A ratio from this up is a warning; below it is critical.
+    pub warning_from: i64,
+}
+
+impl Default for StatusBounds {
+    fn default() -> Self {
+        StatusBounds {
+            ac_mwh_min: MWH_PER_KWH,
+            coverage_min: 8_000,
+            inconsistent_above: 10_000,
+            excellent_above: 9_000,
+            good_from: 8_500,
+            warning_from: 8_000,
+        }
+    }
+}
+
+/// What the ratio tells: a prompt to look, not a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EfficiencyStatus {
+    /// No ratio, too little energy or too little coverage.
+    InsufficientData,
+    /// More DC than AC.
+    Inconsistent,
+    /// Above 90%.
+    Excellent,
+    /// From 85%.
+    Good,
+    /// From 80%.
+    Warning,
+    /// Below.
+    Critical,
+}
+
+/// Judges an answer. AC and coverage are compared exactly, the ratio as it is printed.
+pub fn efficiency_status(answer: &Performance, bounds: &StatusBounds) -> EfficiencyStatus {
+    let ratio = Decimal::ratio(&answer.matched_dc, &answer.consumed_ac);
+    let ac_min = Exact::from_mwh(i128::from(bounds.ac_mwh_min));
+    let Some(ratio) = ratio else {
+        return EfficiencyStatus::InsufficientData;
+    };
+    let too_little = answer.consumed_ac.compare(&ac_min) == Ordering::Less;
+    if too_little || answer.coverage.is_below(bounds.coverage_min) {
+        return EfficiencyStatus::InsufficientData;
+    }
+    if ratio.compare_units(bounds.inconsistent_above).is_gt() {
+        EfficiencyStatus::Inconsistent
+    } else if ratio.compare_units(bounds.excellent_above).is_gt() {
+        EfficiencyStatus::Excellent
+    } else if ratio.compare_units(bounds.good_from).is_ge() {
+        EfficiencyStatus::Good
+    } else if ratio.compare_units(bounds.warning_from).is_ge() {
+        EfficiencyStatus::Warning
+    } else {
+        EfficiencyStatus::Critical
+    }
+}
+
+/// `attribution` of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrintedAttribution {
+    /// `reading`, `session`, `same_id`, `none` or `mixed`.
+    pub method: &'static str,
+    /// External ids, sorted bytewise.
+    pub meters: Vec<String>,
+    /// How many different ones.
+    pub sessions: u64,
+}
+
+/// `quality` of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrintedQuality {
+    /// 0 to 1, 4 decimals.
+    pub coverage: Decimal,
+    /// Registers that started again.
+    pub resets: u64,
+    /// Runs of time in gaps.
+    pub gaps: u64,
+    /// Suspect readings.
+    pub suspect: u64,
+}
+
+/// The answer as JSON, in the order of the interface's example.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Printed {
+    /// The vehicle's external id.
+    pub vehicle_id: String,
+    /// kWh.
+    pub total_energy_consumed_ac: Decimal,
+    /// kWh.
+    pub total_energy_delivered_dc: Decimal,
+    /// Percent; null where AC is 0.
+    pub efficiency_ratio: Option<Decimal>,
+    /// °C; null without readings.
+    pub average_battery_temp: Option<Decimal>,
+    /// RFC 3339, UTC.
+    pub time_window_start: String,
+    /// RFC 3339, UTC.
+    pub time_window_end: String,
+    /// The vehicle's readings.
+    pub data_points: u64,
+    /// The meters' readings.
+    pub meter_data_points: u64,
+    /// kWh.
+    pub matched_energy_delivered_dc: Decimal,
+    /// What the ratio tells.
+    pub efficiency_status: EfficiencyStatus,
+    /// Which rules, meters and sessions.
+    pub attribution: PrintedAttribution,
+    /// How far to trust it.
+    pub quality: PrintedQuality,
+}
+
+impl Printed {
+    /// Prints an answer; `meter_ids` are the external ids of its `meters`, in any order.
+    pub fn new(
+        answer: &Performance,
+        vehicle_id: &str,
+        mut meter_ids: Vec<String>,
+        bounds: &StatusBounds,
+    ) -> Self {
+        meter_ids.sort_unstable();
+        Printed {
+            vehicle_id: vehicle_id.to_owned(),
+            total_energy_consumed_ac: Decimal::kwh(&answer.consumed_ac),
+            total_energy_delivered_dc: Decimal::kwh(&answer.delivered_dc),
+            efficiency_ratio: Decimal::ratio(&answer.matched_dc, &answer.consumed_ac),
+            average_battery_temp: Decimal::mean_temperature(
+                answer.temperature_sum,
+                answer.data_points,
+            ),
+            time_window_start: answer.window.start().to_string(),
+            time_window_end: answer.window.end().to_string(),
+            data_points: answer.data_points,
+            meter_data_points: answer.meter_data_points,
+            matched_energy_delivered_dc: Decimal::kwh(&answer.matched_dc),
+            efficiency_status: efficiency_status(answer, bounds),
+            attribution: PrintedAttribution {
+                method: method_name(answer.method),
+                meters: meter_ids,
+                sessions: answer.sessions,
+            },
+            quality: PrintedQuality {
+                coverage: Decimal::coverage(
+                    answer.coverage.gap_micros,
+                    answer.coverage.time_micros,
+                ),
+                resets: answer.oddities.resets,
+                gaps: answer.coverage.gaps,
+                suspect: answer.oddities.suspect,
+            },
+        }
+    }
+}
+
+const fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::None => "none",
+        Method::Only(Rule::Named) => "reading",
+        Method::Only(Rule::Session) => "session",
+        Method::Only(Rule::SameId) => "same_id",
+        Method::Mixed => "mixed",
+    }
+}

@@ -1,0 +1,179 @@
+//! The one place that wires, starts and stops everything.
+
+mod run;
+mod signals;
+mod supervise;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+pub use self::run::serve;
+use crate::config::{Config, LogFormat};
+use crate::postgres::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
+use crate::postgres::migrations::{MigrationError, Wishes, migrate};
+use crate::postgres::{Target, TargetError};
+use crate::wal::OpenError;
+use crate::wal::storage::DirectoryError;
+
+/// How long a stop waits for the embedded server's own shutdown.
+const EMBEDDED_STOP: Duration = Duration::from_secs(20);
+
+/// Why the program ends without having done its work.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The embedded PostgreSQL does not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The database URL cannot be used.
+    #[error("DATABASE_URL {0}")]
+    Target(#[from] TargetError),
+    /// The log's directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The log does not open.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The log has failed while it was in use (invariant 11).
+    #[error("{0}; what was acknowledged is in it up to then")]
+    LogFailed(String),
+    /// The database is not reached.
+    #[error("cannot reach the database: {0}")]
+    Database(String),
+    /// The migrations do not apply.
+    #[error("cannot migrate the database: {0}")]
+    Migration(#[from] MigrationError),
+    /// Something of the process itself.
+    #[error("cannot start: {0}")]
+    Start(String),
+}
+
+/// The database of a configuration: a server's, or the embedded one, running.
+struct Database {
+    target: Target,
+    embedded: Option<Embedded>,
+}
+
+impl Database {
+    async fn open(config: &Config, ready_within: Duration) -> Result<Self, AppError> {
+        if let Some(url) = &config.database_url {
+            return Ok(Database {
+                target: Target::from_url(url)?,
+                embedded: None,
+            });
+        }
+        let server = embedded::start(EmbeddedConfig {
+            pg_bin: config.pg_bin.clone(),
+            search_path: config.path.clone(),
+            ready_within,
+            ..EmbeddedConfig::new(&config.data_dir)
+        })
+        .await?;
+        let at = server.connection();
+        let target = Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database)?;
+        Ok(Database {
+            target,
+            embedded: Some(server),
+        })
+    }
+
+    async fn close(self) {
+        if let Some(server) = self.embedded {
+            server.stop(EMBEDDED_STOP).await;
+        }
+    }
+}
+
+fn wishes(config: &Config) -> Wishes {
+    Wishes {
+        partition: config.partition,
+        retention: config.retention,
+    }
+}
+
+/// Applies the migrations, and ends.
+///
+/// # Errors
+/// [`AppError`]: nothing half-done is left.
+pub async fn migrate_only(config: &Config) -> Result<(), AppError> {
+    let database = Database::open(config, Duration::from_secs(30)).await?;
+    let result = async {
+        let session = database
+            .target
+            .connect("wattgate migrate")
+            .await
+            .map_err(|e| AppError::Database(e.to_string()))?;
+        migrate(session.client(), wishes(config)).await?;
+        Ok(())
+    }
+    .await;
+    database.close().await;
+    result
+}
+
+/// Validates the configuration, reaches the database, says what it found, and ends.
+///
+/// # Errors
+/// [`AppError`]: what keeps the gateway from working.
+pub async fn check(config: &Config) -> Result<String, AppError> {
+    let database = Database::open(config, Duration::from_secs(30)).await?;
+    let result = async {
+        let unreachable = |e: tokio_postgres::Error| AppError::Database(e.to_string());
+        let session = database.target.connect("wattgate check").await.map_err(unreachable)?;
+        let sql = "select current_setting('server_version'), to_regclass('schema_migrations') is not null";
+        let row = session.client().query_one(sql, &[]).await.map_err(unreachable)?;
+        let (version, migrated): (String, bool) = (row.get(0), row.get(1));
+        let schema = if migrated { "migrated" } else { "not migrated yet" };
+        Ok(format!("the configuration is valid; PostgreSQL {version} is reached, {schema}"))
+    }
+    .await;
+    database.close().await;
+    result
+}
+
+/// Starts writing events to stderr.
+///
+/// # Errors
+/// [`AppError::Start`]: the filter cannot be read, or events are written already.
+pub fn start_events(config: &Config) -> Result<(), AppError> {
+    let filter = EnvFilter::try_new(&config.log_level)
+        .map_err(|e| AppError::Start(format!("--log-level {}: {e}", config.log_level)))?;
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let json = match config.log_format {
+        Some(format) => format == LogFormat::Json,
+        None => !terminal,
+    };
+    let events = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(terminal);
+    let started = if json {
+        events.json().try_init()
+    } else {
+        events.try_init()
+    };
+    started.map_err(|e| AppError::Start(e.to_string()))
+}
+
+/// Makes the runtime that everything asynchronous runs on.
+///
+/// # Errors
+/// [`AppError::Start`]: the system gives no threads.
+pub fn runtime() -> Result<Arc<tokio::runtime::Runtime>, AppError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("wattgate")
+        .build()
+        .map(Arc::new)
+        .map_err(|e| AppError::Start(e.to_string()))
+}

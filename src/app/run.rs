@@ -1,0 +1,257 @@
+//! The gateway from its start to its end.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+
+use super::supervise::{Supervisor, WritersSlot};
+use super::{AppError, Database, signals};
+use crate::config::Config;
+use crate::gate::Gate;
+use crate::http::{Context, Health, Server, Settings};
+use crate::metrics::{self, State, StreamSums};
+use crate::wal::storage::Directory;
+use crate::wal::{Log, LogOptions, LogSource};
+use crate::writer::binding::Binding;
+
+/// How long the embedded server is waited for before the gateway listens without it: it recovers
+/// after a crash while readings are already taken.
+const EMBEDDED_READY: Duration = Duration::from_secs(1);
+/// Sessions of the read path.
+const READ_POOL: usize = 8;
+/// How long a stop waits for requests in flight.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a connection may take none of its answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs the gateway until it is told to stop.
+///
+/// Blocks: until SIGTERM or SIGINT, then until everything is stored or the deadline has passed
+///
+/// # Errors
+/// [`AppError`]: it could not start, or the log has failed.
+pub async fn serve(config: Config) -> Result<(), AppError> {
+    let mut signals = signals::Signals::new().map_err(|e| AppError::Start(e.to_string()))?;
+    signals::raise_open_files();
+    let recorder = metrics::install().map_err(|e| AppError::Start(e.to_string()))?;
+    let server = Server::bind(config.listen).map_err(|source| AppError::Listen {
+        address: config.listen,
+        source,
+    })?;
+    let address = server
+        .local_addr()
+        .map_err(|e| AppError::Start(e.to_string()))?;
+    // The lock of the log keeps a second gateway away from the embedded server too.
+    let wal_dir = config.data_dir.join("wal");
+    let directory = Directory::open(&wal_dir)?;
+    let binding = Arc::new(Binding::load(&wal_dir).map_err(|e| AppError::Start(e.to_string()))?);
+    let options = LogOptions {
+        shards: config.shards,
+        limit_bytes: config.wal_limit_bytes,
+        retain_bytes: config.wal_retain_bytes,
+        sync: config.wal_sync,
+    };
+    let opening = tokio::task::spawn_blocking(move || Log::open(Arc::new(directory), options));
+    let (database, log) = tokio::join!(Database::open(&config, EMBEDDED_READY), opening);
+    let log = log.map_err(|e| AppError::Start(e.to_string()))?;
+    let (database, log) = match (database, log) {
+        (Ok(database), Ok(log)) => (database, log),
+        (Err(error), _) => return Err(error),
+        (Ok(database), Err(error)) => {
+            database.close().await;
+            return Err(error.into());
+        }
+    };
+    let gateway = Gateway::new(&config, &database, &log, recorder)?;
+    announce(address, &database);
+    if config.wal_sync == crate::wal::SyncMode::Never {
+        tracing::warn!("--wal-sync never: a power cut loses readings that were acknowledged");
+    }
+    let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &gateway.health);
+    let (stop, stopping) = watch::channel(false);
+    let serving = tokio::spawn(server.serve(Arc::clone(&gateway.context), until(stopping)));
+    let mut failed = log.progress().watch_failed();
+    let failure = tokio::select! {
+        () = signals.next() => None,
+        failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|reason| reason.clone()),
+    };
+    tracing::info!("stopping: nothing more is accepted");
+    gateway.health.set_stopping();
+    stop.send_replace(true);
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "the server has panicked");
+    }
+    finish(
+        &config,
+        gateway,
+        log,
+        supervisor.stop(),
+        &mut signals,
+        failure.is_some(),
+    )
+    .await;
+    database.close().await;
+    tracing::info!("stopped");
+    match failure {
+        None => Ok(()),
+        Some(reason) => Err(AppError::LogFailed(reason)),
+    }
+}
+
+/// Ends the log, lets the writers catch up, and stops what is left.
+async fn finish(
+    config: &Config,
+    gateway: Gateway,
+    log: Log,
+    writers: WritersSlot,
+    signals: &mut signals::Signals,
+    failed: bool,
+) {
+    gateway.upkeep.abort();
+    drop(gateway.context);
+    let closed = tokio::task::spawn_blocking(move || log.close()).await;
+    let within = if failed {
+        Duration::from_secs(5)
+    } else {
+        config.shutdown_timeout
+    };
+    if let Some(writers) = writers {
+        let stored = tokio::select! {
+            stored = writers.finish(within) => stored,
+            // A second signal: what is not stored yet stays in the log.
+            () = signals.next() => false,
+        };
+        if !stored {
+            tracing::warn!("not everything is stored; the rest is in the log for the next start");
+        }
+    }
+    if let Ok(closed) = closed {
+        tokio::task::spawn_blocking(move || closed.stop())
+            .await
+            .ok();
+    }
+}
+
+/// What serves requests, and what is done beside it.
+struct Gateway {
+    context: Arc<Context>,
+    health: Arc<Health>,
+    upkeep: tokio::task::JoinHandle<()>,
+}
+
+impl Gateway {
+    fn new(
+        config: &Config,
+        database: &Database,
+        log: &Log,
+        recorder: PrometheusHandle,
+    ) -> Result<Self, AppError> {
+        let health = Arc::new(Health::default());
+        let reads = database
+            .target
+            .pool(READ_POOL)
+            .map_err(|e| AppError::Start(e.to_string()))?;
+        let progress = Arc::clone(log.progress());
+        let gate = Gate::new(
+            config.memory_limit_bytes,
+            Arc::clone(log.budget()),
+            log.sender(),
+            Arc::clone(&progress),
+        );
+        let upkeep = recorder.clone();
+        let upkeep = tokio::spawn(async move {
+            // Without it the histograms' samples pile up between two scrapes.
+            let mut every = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                every.tick().await;
+                upkeep.run_upkeep();
+            }
+        });
+        let context = Context {
+            settings: Settings {
+                body_bytes_max: config.body_bytes_max,
+                connections_max: config.connections_max,
+                header_timeout: config.header_timeout,
+                body_timeout: config.body_timeout,
+                write_timeout: WRITE_TIMEOUT,
+                commit_timeout: config.commit_timeout,
+                drain_timeout: DRAIN,
+                max_age: config.max_age,
+                retention: config.retention,
+            },
+            gate,
+            progress,
+            reads: reads.clone(),
+            health: Arc::clone(&health),
+            metrics: scrape(
+                log.source(),
+                log.limit_bytes(),
+                reads,
+                Arc::clone(&health),
+                recorder,
+            ),
+        };
+        Ok(Gateway {
+            context: Arc::new(context),
+            health,
+            upkeep,
+        })
+    }
+}
+
+/// Makes the function that answers a scrape: the state is published and rendered under one lock,
+/// so that two scrapers do not mix theirs.
+fn scrape(
+    source: LogSource,
+    wal_limit_bytes: u64,
+    reads: deadpool_postgres::Pool,
+    health: Arc<Health>,
+    recorder: PrometheusHandle,
+) -> Arc<dyn Fn() -> String + Send + Sync> {
+    let one_at_a_time = std::sync::Mutex::new(());
+    Arc::new(move || {
+        let _one = one_at_a_time.lock();
+        let snapshot = source.progress().snapshot();
+        let pool = reads.status();
+        let sums = |s: usize| StreamSums {
+            accepted: snapshot.accepted[s],
+            stored: snapshot.tally.stored[s],
+            duplicates: snapshot.tally.duplicates[s],
+            quarantined: snapshot.tally.quarantined[s],
+        };
+        metrics::publish(&State {
+            sums: [sums(0), sums(1)],
+            wal_bytes: source.total_bytes(),
+            wal_limit_bytes,
+            wal_oldest: source.progress().oldest_waits(),
+            wal_gap_readings: snapshot.gap,
+            waiting: snapshot.waiting,
+            database_up: health.is_database_up(),
+            pool: [pool.size.saturating_sub(pool.available), pool.available],
+        });
+        recorder.render()
+    })
+}
+
+/// Tells where the gateway and its database are.
+#[expect(
+    clippy::print_stdout,
+    reason = "scripts read the address from the first line of stdout"
+)]
+fn announce(address: std::net::SocketAddr, database: &Database) {
+    println!("listening on http://{address}");
+    if let Some(server) = &database.embedded {
+        println!("database: {}", server.psql_command());
+    }
+    // Whoever has closed stdout does not want to know.
+    std::io::stdout().flush().ok();
+    tracing::info!(%address, "listening");
+}
+
+async fn until(mut stopping: watch::Receiver<bool>) {
+    // A sender that is gone stops too.
+    stopping.wait_for(|stop| *stop).await.ok();
+}

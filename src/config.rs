@@ -1,0 +1,391 @@
+//! The command line and the environment, checked as a whole: everything that is wrong is
+//! reported at once. This is the one file that reads the environment.
+
+mod args;
+mod units;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use self::args::{Cli, Command, ServeArgs};
+pub use self::units::{parse_bytes, parse_duration};
+use crate::wal::frame::SHARDS_MAX;
+use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
+
+/// How history is partitioned by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionWidth {
+    /// A calendar month in UTC.
+    Month,
+    /// A day in UTC.
+    Day,
+}
+
+/// Who may call `/v1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Everyone who reaches the address.
+    Off,
+    /// Only who shows a key.
+    Keys,
+}
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// A checked configuration.
+#[derive(Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The database; none: the embedded PostgreSQL.
+    pub database_url: Option<String>,
+    /// Where the log and the embedded database live.
+    pub data_dir: PathBuf,
+    /// Shards of the log, each with a writer.
+    pub shards: u16,
+    /// The log on disk, all in.
+    pub wal_limit_bytes: u64,
+    /// The log kept behind the checkpoints.
+    pub wal_retain_bytes: u64,
+    /// Whether the log is synced.
+    pub wal_sync: SyncMode,
+    /// For readings on their way.
+    pub memory_limit_bytes: u64,
+    /// Rows of a micro-batch, at most.
+    pub batch_rows_max: usize,
+    /// How long a small batch waits for more.
+    pub linger: Duration,
+    /// How stale live status may be under load.
+    pub live_interval: Duration,
+    /// A request's body, at most.
+    pub body_bytes_max: usize,
+    /// Connections at once, at most.
+    pub connections_max: usize,
+    /// From the connection, or the last answer, to the end of a request's head.
+    pub header_timeout: Duration,
+    /// From the head to the end of the body.
+    pub body_timeout: Duration,
+    /// How long `ack=committed` waits.
+    pub commit_timeout: Duration,
+    /// The width of new partitions; none: what the database says, months at first.
+    pub partition: Option<PartitionWidth>,
+    /// How long history is kept; none: for ever.
+    pub retention: Option<Duration>,
+    /// Older readings are refused; none: all since 2000 are taken.
+    pub max_age: Option<Duration>,
+    /// Who may call.
+    pub auth: AuthMode,
+    /// How events are written; none: text on a terminal, JSON elsewhere.
+    pub log_format: Option<LogFormat>,
+    /// A filter as `tracing-subscriber` reads it.
+    pub log_level: String,
+    /// How long a stop may take before what is left stays in the log.
+    pub shutdown_timeout: Duration,
+    /// Where PostgreSQL's programs are; none: they are searched for.
+    pub pg_bin: Option<PathBuf>,
+    /// The search path of programs.
+    pub path: Option<std::ffi::OsString>,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigErrors(pub Vec<String>);
+
+/// Day partitions with no bound on age would let one device make thousands of them.
+const MAX_AGE_WITH_DAYS: Duration = Duration::from_secs(400 * 86_400);
+
+impl Config {
+    /// Checks the arguments and takes them as a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`]: everything that is wrong, a line each.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one line a flag, in the order of the struct"
+    )]
+    pub fn check(args: &ServeArgs) -> Result<Self, ConfigErrors> {
+        let mut checks = Checks::default();
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let listen: SocketAddr = checks.parse("--listen", &args.listen, |text| {
+            text.parse()
+                .map_err(|_| "must be an address and a port, as 127.0.0.1:3000".to_owned())
+        });
+        let partition = args.partition.as_ref().map(|text| {
+            let known = [
+                ("month", PartitionWidth::Month),
+                ("day", PartitionWidth::Day),
+            ];
+            checks.choice("--partition", text, &known)
+        });
+        let auth = match &args.auth {
+            Some(text) => checks.choice(
+                "--auth",
+                text,
+                &[("off", AuthMode::Off), ("keys", AuthMode::Keys)],
+            ),
+            None if listen.ip().is_loopback() => AuthMode::Off,
+            None => AuthMode::Keys,
+        };
+        if auth == AuthMode::Keys {
+            checks.errors.push(format!(
+                "--listen {listen}: this version has no keys yet, so that everyone who reaches \
+                 the address could write and read: listen on a loopback address, or say --auth off"
+            ));
+        }
+        let max_age = checks.optional("--max-age", args.max_age.as_deref(), parse_duration);
+        let config = Config {
+            listen,
+            database_url: checks.database_url(args.database_url.as_deref()),
+            data_dir: args.data_dir.clone(),
+            shards: checks.within(
+                "--shards",
+                args.shards
+                    .unwrap_or(cores.min(usize::from(SHARDS_MAX)) as u64),
+                1..=u64::from(SHARDS_MAX),
+            ) as u16,
+            wal_limit_bytes: checks.bytes(
+                "--wal-limit",
+                &args.wal_limit,
+                LIMIT_BYTES_MIN..=1 << 50,
+            ),
+            wal_retain_bytes: checks.bytes("--wal-retain", &args.wal_retain, 0..=1 << 50),
+            wal_sync: checks.choice(
+                "--wal-sync",
+                &args.wal_sync,
+                &[("always", SyncMode::Always), ("never", SyncMode::Never)],
+            ),
+            memory_limit_bytes: checks.bytes(
+                "--memory-limit",
+                &args.memory_limit,
+                16 << 20..=1 << 40,
+            ),
+            batch_rows_max: checks.within("--batch-rows", args.batch_rows, 100..=1_000_000)
+                as usize,
+            linger: checks.duration("--linger", &args.linger, Duration::from_secs(10)),
+            live_interval: checks.duration(
+                "--live-interval",
+                &args.live_interval,
+                Duration::from_secs(60),
+            ),
+            body_bytes_max: checks.bytes("--max-body", &args.max_body, 1 << 10..=256 << 20)
+                as usize,
+            connections_max: checks.within("--max-connections", args.max_connections, 1..=1_000_000)
+                as usize,
+            header_timeout: checks.timeout("--header-timeout", &args.header_timeout),
+            body_timeout: checks.timeout("--body-timeout", &args.body_timeout),
+            commit_timeout: checks.timeout("--commit-timeout", &args.commit_timeout),
+            partition,
+            retention: checks.optional("--retention", args.retention.as_deref(), parse_duration),
+            max_age: max_age
+                .or((partition == Some(PartitionWidth::Day)).then_some(MAX_AGE_WITH_DAYS)),
+            auth,
+            log_format: args.log_format.as_ref().map(|text| {
+                let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+                checks.choice("--log-format", text, &known)
+            }),
+            log_level: args.log_level.clone(),
+            shutdown_timeout: checks.timeout("--shutdown-timeout", &args.shutdown_timeout),
+            pg_bin: args.pg_bin.clone(),
+            path: args::search_path(),
+        };
+        if config.memory_limit_bytes < 2 * config.body_bytes_max as u64 {
+            let text = "--memory-limit must be at least twice --max-body";
+            checks.errors.push(text.to_owned());
+        }
+        if checks.errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(checks.errors))
+        }
+    }
+}
+
+/// Collects what is wrong, with stand-ins for wrong values so that the rest is checked too.
+#[derive(Default)]
+struct Checks {
+    errors: Vec<String>,
+}
+
+impl Checks {
+    fn parse<T: StandIn>(
+        &mut self,
+        flag: &str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> T {
+        parse(text).unwrap_or_else(|why| {
+            self.errors.push(format!("{flag} {text}: {why}"));
+            T::stand_in()
+        })
+    }
+
+    fn optional<T: StandIn>(
+        &mut self,
+        flag: &str,
+        text: Option<&str>,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        text.map(|text| self.parse(flag, text, parse))
+    }
+
+    fn choice<T: Copy>(&mut self, flag: &str, text: &str, known: &[(&str, T)]) -> T {
+        if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
+            return *value;
+        }
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        self.errors
+            .push(format!("{flag} {text}: must be {}", names.join(" or ")));
+        known[0].1
+    }
+
+    fn within(&mut self, flag: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
+        if !range.contains(&value) {
+            let (least, most) = (range.start(), range.end());
+            self.errors
+                .push(format!("{flag} {value}: must be {least} to {most}"));
+        }
+        value
+    }
+
+    fn bytes(&mut self, flag: &str, text: &str, range: std::ops::RangeInclusive<u64>) -> u64 {
+        let value: u64 = self.parse(flag, text, parse_bytes);
+        if value != u64::MAX && !range.contains(&value) {
+            let (least, most) = (
+                units::bytes_text(*range.start()),
+                units::bytes_text(*range.end()),
+            );
+            self.errors
+                .push(format!("{flag} {text}: must be {least} to {most}"));
+        }
+        value
+    }
+
+    fn duration(&mut self, flag: &str, text: &str, most: Duration) -> Duration {
+        let value: Duration = self.parse(flag, text, parse_duration);
+        if value > most {
+            self.errors.push(format!(
+                "{flag} {text}: must be at most {}s",
+                most.as_secs()
+            ));
+        }
+        value
+    }
+
+    fn timeout(&mut self, flag: &str, text: &str) -> Duration {
+        let value = self.duration(flag, text, Duration::from_secs(3600));
+        if value.is_zero() {
+            self.errors
+                .push(format!("{flag} {text}: must be more than 0"));
+        }
+        value
+    }
+
+    fn database_url(&mut self, url: Option<&str>) -> Option<String> {
+        let url = url.filter(|u| !u.is_empty())?;
+        if let Err(why) = crate::postgres::check_url(url) {
+            // The URL holds a password: it is not repeated.
+            self.errors.push(format!("DATABASE_URL: {why}"));
+        }
+        Some(url.to_owned())
+    }
+}
+
+/// A value that stands in for one that was wrong, so that checking goes on.
+trait StandIn {
+    fn stand_in() -> Self;
+}
+
+impl StandIn for Duration {
+    fn stand_in() -> Self {
+        Duration::from_secs(1)
+    }
+}
+
+impl StandIn for u64 {
+    fn stand_in() -> Self {
+        u64::MAX
+    }
+}
+
+impl StandIn for SocketAddr {
+    fn stand_in() -> Self {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn check(args: &[&str]) -> Result<Config, ConfigErrors> {
+        let cli = Cli::try_parse_from(std::iter::once("wattgate").chain(args.iter().copied()));
+        Config::check(&cli.unwrap().serve)
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_documentation() {
+        let config = check(&[]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(config.listen, "127.0.0.1:3000".parse().unwrap());
+        assert_eq!(config.wal_limit_bytes, 10 << 30);
+        assert_eq!(config.wal_retain_bytes, 1 << 30);
+        assert_eq!(config.memory_limit_bytes, 256 << 20);
+        assert_eq!(config.body_bytes_max, 8 << 20);
+        assert_eq!(config.auth, AuthMode::Off);
+        assert_eq!(config.max_age, None);
+        assert_eq!(
+            check(&["--partition", "day"]).ok().unwrap().max_age,
+            Some(MAX_AGE_WITH_DAYS)
+        );
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let args = [
+            "--listen",
+            "here",
+            "--shards",
+            "65",
+            "--wal-limit",
+            "1MiB",
+            "--linger",
+            "soon",
+        ];
+        let Err(ConfigErrors(errors)) = check(&args) else {
+            panic!("accepted")
+        };
+        assert_eq!(errors.len(), 4, "{errors:?}");
+        for flag in ["--listen", "--shards", "--wal-limit", "--linger"] {
+            assert!(
+                errors.iter().any(|e| e.starts_with(flag)),
+                "{flag}: {errors:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn off_a_loopback_address_everyone_must_be_let_in_by_name() {
+        assert!(check(&["--listen", "0.0.0.0:3000"]).is_err());
+        assert!(check(&["--listen", "0.0.0.0:3000", "--auth", "off"]).is_ok());
+        assert!(check(&["--listen", "[::1]:3000"]).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_database_url_is_not_repeated() {
+        let Err(errors) = check(&["--database-url", "postgres://u:geheim@h:port/db"]) else {
+            panic!("accepted")
+        };
+        assert!(errors.to_string().contains("DATABASE_URL"));
+        assert!(!errors.to_string().contains("geheim"));
+    }
+}

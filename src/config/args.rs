@@ -1,0 +1,225 @@
+//! The command line as clap reads it: texts and numbers, not yet checked.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A telemetry gateway for EV-charging fleets and smart meters.
+///
+/// Takes readings over HTTP, acknowledges them once they are safe on disk, writes them behind
+/// into PostgreSQL, and answers what each device is doing and how much of the energy paid for
+/// reached the battery.
+#[derive(Debug, Parser)]
+#[command(name = "wattgate", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do; without it: serve.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The configuration, for every command.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// What the program can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the gateway (the default)
+    Serve,
+    /// Apply the database's migrations, and end
+    Migrate,
+    /// Validate the configuration, reach the database, and end
+    Check,
+}
+
+/// The flags; each has an environment variable.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Address and port to listen on; port 0 picks one
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_LISTEN",
+        default_value = "127.0.0.1:3000"
+    )]
+    pub listen: String,
+    /// PostgreSQL to write to; without it, an embedded one is run under the data directory
+    #[arg(
+        long,
+        global = true,
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub database_url: Option<String>,
+    /// Where the write-ahead log and the embedded PostgreSQL live
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_DATA_DIR",
+        default_value = "./data",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+    /// Shards of the log, each with a writer: 1 to 64 [default: the number of cores]
+    #[arg(long, global = true, env = "WATTGATE_SHARDS", value_name = "N")]
+    pub shards: Option<u64>,
+    /// The write-ahead log on disk, all in; at least 64MiB
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_WAL_LIMIT",
+        default_value = "10GiB",
+        value_name = "SIZE"
+    )]
+    pub wal_limit: String,
+    /// How much of the log is kept behind the checkpoints, for a database that fails over or is
+    /// restored; at most a quarter of the limit is
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_WAL_RETAIN",
+        default_value = "1GiB",
+        value_name = "SIZE"
+    )]
+    pub wal_retain: String,
+    /// always, or never: for benchmarks only, a power cut then loses acknowledged readings
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_WAL_SYNC",
+        default_value = "always",
+        value_name = "WHEN"
+    )]
+    pub wal_sync: String,
+    /// Memory for readings on their way
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_MEMORY_LIMIT",
+        default_value = "256MiB",
+        value_name = "SIZE"
+    )]
+    pub memory_limit: String,
+    /// Rows of a micro-batch at most
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_BATCH_ROWS",
+        default_value_t = 50_000,
+        value_name = "N"
+    )]
+    pub batch_rows: u64,
+    /// How long a small batch waits for more readings
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_LINGER",
+        default_value = "25ms",
+        value_name = "TIME"
+    )]
+    pub linger: String,
+    /// How stale live status may be while load is high
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_LIVE_INTERVAL",
+        default_value = "1s",
+        value_name = "TIME"
+    )]
+    pub live_interval: String,
+    /// A request's body at most
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_MAX_BODY",
+        default_value = "8MiB",
+        value_name = "SIZE"
+    )]
+    pub max_body: String,
+    /// Connections at once
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_MAX_CONNECTIONS",
+        default_value_t = 16_384,
+        value_name = "N"
+    )]
+    pub max_connections: u64,
+    /// For a request's head, and for an idle connection
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_HEADER_TIMEOUT",
+        default_value = "60s",
+        value_name = "TIME"
+    )]
+    pub header_timeout: String,
+    /// For a request's body, all of it
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_BODY_TIMEOUT",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    pub body_timeout: String,
+    /// How long ack=committed waits for the database before it answers 503
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_COMMIT_TIMEOUT",
+        default_value = "10s",
+        value_name = "TIME"
+    )]
+    pub commit_timeout: String,
+    /// The width of history's new partitions, kept in the database: month or day [default: month]
+    #[arg(long, global = true, env = "WATTGATE_PARTITION", value_name = "WIDTH")]
+    pub partition: Option<String>,
+    /// Drop history older than this, in whole partitions [default: it is kept]
+    #[arg(long, global = true, env = "WATTGATE_RETENTION", value_name = "TIME")]
+    pub retention: Option<String>,
+    /// Refuse readings older than this [default: none; 400d with day partitions]
+    #[arg(long, global = true, env = "WATTGATE_MAX_AGE", value_name = "TIME")]
+    pub max_age: Option<String>,
+    /// off or keys [default: off on a loopback address, keys elsewhere]
+    #[arg(long, global = true, env = "WATTGATE_AUTH", value_name = "WHO")]
+    pub auth: Option<String>,
+    /// text or json, on stderr [default: text on a terminal, else json]
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_LOG_FORMAT",
+        value_name = "FORMAT"
+    )]
+    pub log_format: Option<String>,
+    /// error, warn, info, debug or trace, or a filter by module
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_LOG_LEVEL",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    pub log_level: String,
+    /// How long a stop waits for the writers; what is left then stays in the log
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_SHUTDOWN_TIMEOUT",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    pub shutdown_timeout: String,
+    /// Where PostgreSQL's programs are [default: they are searched for]
+    #[arg(long, global = true, env = "PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// The search path of programs, for finding PostgreSQL.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the file that reads the environment"
+)]
+pub(super) fn search_path() -> Option<std::ffi::OsString> {
+    std::env::var_os("PATH")
+}

@@ -1,0 +1,223 @@
+//! What decoding answers: counts, the errors of single readings, and why a whole body is refused.
+
+/// The most errors listed in one answer; more are counted and `errors_truncated` says so.
+///
+/// Why 100: a person mends the first few, and the answer to a hostile body stays small.
+pub const ERRORS_MAX: usize = 100;
+
+/// The rule that a reading broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The line is no JSON (NDJSON only; elsewhere the body is refused).
+    Malformed,
+    /// The line nests deeper than [`DEPTH_MAX`](super::DEPTH_MAX) (NDJSON only).
+    TooDeep,
+    /// JSON, but no object.
+    NotAnObject,
+    /// A required field is absent.
+    Missing,
+    /// A field that this stream does not know.
+    UnknownField,
+    /// A field given twice.
+    DuplicateField,
+    /// A value of another JSON type than the field's, `null` and numeric strings included.
+    WrongType,
+    /// A number outside of the field's bounds, or beyond every number.
+    OutOfRange,
+    /// No id of a device or session.
+    InvalidId,
+    /// A text outside of the field's list.
+    InvalidValue,
+    /// No RFC 3339 time with an offset.
+    InvalidTimestamp,
+    /// Ahead of the gateway's clock by more than it allows.
+    InFuture,
+    /// Before 2000, or older than the gateway takes.
+    TooOld,
+    /// Both `sessionId` and `meterId`.
+    Conflict,
+}
+
+impl Code {
+    /// Every code, in the order of [`Code::index`].
+    pub const ALL: [Code; 14] = [
+        Code::Malformed,
+        Code::TooDeep,
+        Code::NotAnObject,
+        Code::Missing,
+        Code::UnknownField,
+        Code::DuplicateField,
+        Code::WrongType,
+        Code::OutOfRange,
+        Code::InvalidId,
+        Code::InvalidValue,
+        Code::InvalidTimestamp,
+        Code::InFuture,
+        Code::TooOld,
+        Code::Conflict,
+    ];
+
+    /// The place of this code in [`Code::ALL`] and in [`Outcome::rejected_by_code`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The code in answers and in the metric's label, in snake case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Code::Malformed => "malformed",
+            Code::TooDeep => "too_deep",
+            Code::NotAnObject => "not_an_object",
+            Code::Missing => "missing",
+            Code::UnknownField => "unknown_field",
+            Code::DuplicateField => "duplicate_field",
+            Code::WrongType => "wrong_type",
+            Code::OutOfRange => "out_of_range",
+            Code::InvalidId => "invalid_id",
+            Code::InvalidValue => "invalid_value",
+            Code::InvalidTimestamp => "invalid_timestamp",
+            Code::InFuture => "in_future",
+            Code::TooOld => "too_old",
+            Code::Conflict => "conflict",
+        }
+    }
+}
+
+/// Why one reading was not taken: the first rule that it broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadingError {
+    /// The reading's place in the body, from 0: in an array its position; in NDJSON its place
+    /// among the lines that are not empty.
+    pub index: u64,
+    /// The field at fault; none where the reading as a whole is, or the field is unknown.
+    pub field: Option<&'static str>,
+    /// The rule.
+    pub code: Code,
+    /// The rule in words, for the device's programmer.
+    pub message: String,
+}
+
+/// What became of a body's readings.
+///
+/// Order:  `errors` by index, one a reading
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Readings handed on.
+    pub accepted: u64,
+    /// Readings not taken, listed in `errors` or not.
+    pub rejected: u64,
+    /// The first [`ERRORS_MAX`] errors.
+    pub errors: Vec<ReadingError>,
+    /// Whether there were more errors than are listed.
+    pub errors_truncated: bool,
+    /// Readings not taken, by [`Code::index`]; their sum is `rejected`.
+    pub rejected_by_code: [u64; Code::ALL.len()],
+}
+
+impl Outcome {
+    /// Counts a reading that was not taken, and lists it while there is room.
+    pub(super) fn reject(&mut self, fault: &Fault) {
+        let index = self.accepted + self.rejected;
+        self.rejected += 1;
+        self.rejected_by_code[fault.code.index()] += 1;
+        if self.errors.len() == ERRORS_MAX {
+            self.errors_truncated = true;
+            return;
+        }
+        self.errors.push(ReadingError {
+            index,
+            field: fault.field,
+            code: fault.code,
+            message: fault.message.to_string(),
+        });
+    }
+}
+
+/// A broken rule whose words are put together only if the error is listed.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) field: Option<&'static str>,
+    pub(super) code: Code,
+    pub(super) message: Message,
+}
+
+/// The words of a [`Fault`], cheap to make.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Message {
+    #[error("{0}")]
+    Text(String),
+    #[error("{0}")]
+    Plain(&'static str),
+    #[error("{0} {1}")]
+    Field(&'static str, &'static str),
+    #[error("{name} must be between {low} and {high}")]
+    Range {
+        name: &'static str,
+        low: f64,
+        high: f64,
+    },
+    #[error("{0} {1}")]
+    Id(&'static str, crate::reading::IdError),
+    #[error("{0} {1} {2}")]
+    Time(&'static str, &'static str, crate::reading::Timestamp),
+}
+
+/// Why a body is refused whole; nothing of it was handed on.
+///
+/// A device's programmer has to mend the body: sending the same again is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// No bytes but white space, `[]`, or NDJSON with empty lines only.
+    #[error("the body holds no readings")]
+    Empty,
+    /// The body begins with a byte order mark of UTF-8 or UTF-16.
+    #[error("the body begins with a byte order mark; send UTF-8 without one")]
+    ByteOrderMark,
+    /// The body is not UTF-8.
+    #[error("the body is not valid UTF-8 (at byte {offset})")]
+    NotUtf8 {
+        /// The first byte that is wrong, from 0.
+        offset: usize,
+    },
+    /// The body is no JSON.
+    #[error("the body is not valid JSON: {message} (line {line}, column {column})")]
+    Malformed {
+        /// What the parser expected.
+        message: String,
+        /// The line, from 1.
+        line: usize,
+        /// The byte within the line, from 1.
+        column: usize,
+    },
+    /// The body nests deeper than [`DEPTH_MAX`](super::DEPTH_MAX).
+    #[error(
+        "the body nests deeper than {} levels (at byte {offset})",
+        super::DEPTH_MAX
+    )]
+    TooDeep {
+        /// The bracket that is one too many, from 0.
+        offset: usize,
+    },
+}
+
+impl BodyError {
+    /// Every code that [`BodyError::code`] gives, for the metric's labels.
+    pub const CODES: [&'static str; 5] = [
+        "empty",
+        "byte_order_mark",
+        "not_utf8",
+        "malformed",
+        "too_deep",
+    ];
+
+    /// The code in answers and in the metric of refused readings (a refused body counts 1).
+    pub const fn code(&self) -> &'static str {
+        match self {
+            BodyError::Empty => "empty",
+            BodyError::ByteOrderMark => "byte_order_mark",
+            BodyError::NotUtf8 { .. } => "not_utf8",
+            BodyError::Malformed { .. } => "malformed",
+            BodyError::TooDeep { .. } => "too_deep",
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The rules of a reading's fields: what [`Draft`] lets through becomes a [`Reading`].
+//!
+//! One set of rules for both parsers: the tape of the quick one and the raw text of the slow one
+//! feed the same draft, field by field, in the body's order.
+
+use super::answer::{Code, Fault, Message};
+use super::{Bounds, timestamp};
+use crate::reading::{Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp};
+
+/// The fields of the stream that has most of them.
+pub(super) const FIELDS_MAX: usize = 8;
+
+/// A field's value as either parser found it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    Text(&'a str),
+    Number(f64),
+    /// A number that no double is near to, as 1e309.
+    Beyond,
+    /// A text that is no Unicode, as `"\ud800"`.
+    Surrogate,
+    Null,
+    Bool,
+    Nested,
+}
+
+impl Value<'_> {
+    const fn kind(self) -> &'static str {
+        match self {
+            Value::Text(_) | Value::Surrogate => "a string",
+            Value::Number(_) | Value::Beyond => "a number",
+            Value::Null => "null",
+            Value::Bool => "a boolean",
+            Value::Nested => "an object or array",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Device,
+    Energy,
+    Voltage,
+    Soc,
+    BatteryTemp,
+    Time,
+    Kind,
+    Session,
+    AtMeter,
+}
+
+const METER_REQUIRED: [(Field, &str); 4] = [
+    (Field::Device, "meterId"),
+    (Field::Energy, "kwhConsumedAc"),
+    (Field::Voltage, "voltage"),
+    (Field::Time, "timestamp"),
+];
+const VEHICLE_REQUIRED: [(Field, &str); 5] = [
+    (Field::Device, "vehicleId"),
+    (Field::Soc, "soc"),
+    (Field::Energy, "kwhDeliveredDc"),
+    (Field::BatteryTemp, "batteryTemp"),
+    (Field::Time, "timestamp"),
+];
+const METER_REQUIRED_SEEN: u16 = seen_of(&METER_REQUIRED);
+const VEHICLE_REQUIRED_SEEN: u16 = seen_of(&VEHICLE_REQUIRED);
+
+const KWH_MAX: f64 = 1e9;
+const VOLTAGE_MAX: f64 = 1000.0;
+const SOC_MAX: f64 = 100.0;
+const BATTERY_TEMP_MIN: f64 = -60.0;
+const BATTERY_TEMP_MAX: f64 = 150.0;
+
+const fn bit(field: Field) -> u16 {
+    1 << field as u16
+}
+
+const fn seen_of(fields: &[(Field, &str)]) -> u16 {
+    let mut seen = 0;
+    let mut at = 0;
+    while at < fields.len() {
+        seen |= bit(fields[at].0);
+        at += 1;
+    }
+    seen
+}
+
+/// The field of a key, with its name as the answer spells it.
+#[inline]
+fn lookup(stream: Stream, key: &str) -> Option<(Field, &'static str)> {
+    let field = match (stream, key.as_bytes()) {
+        (_, b"timestamp") => (Field::Time, "timestamp"),
+        (_, b"energyKind") => (Field::Kind, "energyKind"),
+        (Stream::Meter, b"meterId") => (Field::Device, "meterId"),
+        (Stream::Meter, b"kwhConsumedAc") => (Field::Energy, "kwhConsumedAc"),
+        (Stream::Meter, b"voltage") => (Field::Voltage, "voltage"),
+        (Stream::Vehicle, b"vehicleId") => (Field::Device, "vehicleId"),
+        (Stream::Vehicle, b"soc") => (Field::Soc, "soc"),
+        (Stream::Vehicle, b"kwhDeliveredDc") => (Field::Energy, "kwhDeliveredDc"),
+        (Stream::Vehicle, b"batteryTemp") => (Field::BatteryTemp, "batteryTemp"),
+        (Stream::Vehicle, b"sessionId") => (Field::Session, "sessionId"),
+        (Stream::Vehicle, b"meterId") => (Field::AtMeter, "meterId"),
+        _ => return None,
+    };
+    Some(field)
+}
+
+/// A reading that is being checked.
+///
+/// Which error is reported, where a reading has several: the first field at fault in the order of
+/// the body; then the first absent field in the order of the documentation; then the conflict.
+pub(super) struct Draft<'a> {
+    stream: Stream,
+    seen: u16,
+    device: Option<ExternalId<'a>>,
+    at: Timestamp,
+    kwh: f64,
+    kind: EnergyKind,
+    // What only one stream has: voltage, or state of charge; zero until seen.
+    first: f64,
+    battery_temp: f64,
+    place: Option<Place<'a>>,
+}
+
+impl<'a> Draft<'a> {
+    #[inline]
+    pub(super) fn new(stream: Stream) -> Self {
+        Draft {
+            stream,
+            seen: 0,
+            device: None,
+            at: Timestamp::Y2000,
+            kwh: 0.0,
+            kind: EnergyKind::Interval,
+            first: 0.0,
+            battery_temp: 0.0,
+            place: None,
+        }
+    }
+
+    /// Checks one field and keeps its value.
+    #[inline]
+    pub(super) fn field(
+        &mut self,
+        key: &str,
+        value: Value<'a>,
+        bounds: &Bounds,
+    ) -> Result<(), Fault> {
+        let Some((field, name)) = lookup(self.stream, key) else {
+            return Err(unknown_field(key));
+        };
+        if self.seen & bit(field) != 0 {
+            return Err(fault(name, Code::DuplicateField, "must be given once only"));
+        }
+        self.seen |= bit(field);
+        match field {
+            Field::Device => self.device = Some(id(name, value)?),
+            Field::Energy => self.kwh = number(name, value, 0.0, KWH_MAX)?,
+            Field::Voltage => self.first = number(name, value, 0.0, VOLTAGE_MAX)?,
+            Field::Soc => self.first = number(name, value, 0.0, SOC_MAX)?,
+            Field::BatteryTemp => {
+                self.battery_temp = number(name, value, BATTERY_TEMP_MIN, BATTERY_TEMP_MAX)?;
+            }
+            Field::Time => self.at = time(name, value, bounds)?,
+            Field::Kind => self.kind = kind(name, value)?,
+            Field::Session => self.place = Some(Place::Session(id(name, value)?)),
+            Field::AtMeter => self.place = Some(Place::Meter(id(name, value)?)),
+        }
+        Ok(())
+    }
+
+    /// The reading, if nothing is absent and nothing contradicts.
+    #[inline]
+    pub(super) fn finish(self) -> Result<Reading<'a>, Fault> {
+        let required = match self.stream {
+            Stream::Meter => METER_REQUIRED_SEEN,
+            Stream::Vehicle => VEHICLE_REQUIRED_SEEN,
+        };
+        let device = match self.device {
+            Some(device) if self.seen & required == required => device,
+            _ => return Err(self.missing()),
+        };
+        let both = bit(Field::Session) | bit(Field::AtMeter);
+        if self.seen & both == both {
+            let message = Message::Plain("sessionId and meterId must not both be given");
+            return Err(Fault {
+                field: None,
+                code: Code::Conflict,
+                message,
+            });
+        }
+        let details = match self.stream {
+            Stream::Meter => Details::Meter {
+                voltage: self.first,
+            },
+            Stream::Vehicle => Details::Vehicle {
+                soc: self.first,
+                battery_temp: self.battery_temp,
+                place: self.place,
+            },
+        };
+        let energy = Energy {
+            kwh: self.kwh,
+            kind: self.kind,
+        };
+        Ok(Reading {
+            device,
+            at: self.at,
+            energy,
+            details,
+        })
+    }
+
+    #[cold]
+    fn missing(&self) -> Fault {
+        let required: &[(Field, &'static str)] = match self.stream {
+            Stream::Meter => &METER_REQUIRED,
+            Stream::Vehicle => &VEHICLE_REQUIRED,
+        };
+        let absent = required
+            .iter()
+            .find(|(field, _)| self.seen & bit(*field) == 0);
+        let name = absent.map_or(required[0].1, |(_, name)| *name);
+        fault(name, Code::Missing, "is required")
+    }
+}
+
+#[cold]
+fn fault(name: &'static str, code: Code, rule: &'static str) -> Fault {
+    Fault {
+        field: Some(name),
+        code,
+        message: Message::Field(name, rule),
+    }
+}
+
+/// The longest part of an unknown key that a message repeats, in characters.
+const SHOWN_KEY_CHARS_MAX: usize = 40;
+
+#[cold]
+pub(super) fn unknown_field(key: &str) -> Fault {
+    let shown: String = key.chars().take(SHOWN_KEY_CHARS_MAX).collect();
+    let dots = if shown.len() < key.len() { "…" } else { "" };
+    let message = Message::Text(format!("{:?} is not a field of this reading", shown + dots));
+    Fault {
+        field: None,
+        code: Code::UnknownField,
+        message,
+    }
+}
+
+#[cold]
+fn wrong_type(name: &'static str, wanted: &'static str, value: Value<'_>) -> Fault {
+    let message = Message::Text(format!("{name} must be {wanted}, not {}", value.kind()));
+    Fault {
+        field: Some(name),
+        code: Code::WrongType,
+        message,
+    }
+}
+
+#[inline]
+fn number(name: &'static str, value: Value<'_>, low: f64, high: f64) -> Result<f64, Fault> {
+    match value {
+        // Adding zero turns -0 into 0 and leaves every other number as it is.
+        Value::Number(number) if (low..=high).contains(&number) => Ok(number + 0.0),
+        Value::Number(_) | Value::Beyond => {
+            let message = Message::Range { name, low, high };
+            Err(Fault {
+                field: Some(name),
+                code: Code::OutOfRange,
+                message,
+            })
+        }
+        _ => Err(wrong_type(name, "a number", value)),
+    }
+}
+
+#[inline]
+fn id<'a>(name: &'static str, value: Value<'a>) -> Result<ExternalId<'a>, Fault> {
+    match value {
+        Value::Text(text) => ExternalId::new(text).map_err(|error| Fault {
+            field: Some(name),
+            code: Code::InvalidId,
+            message: Message::Id(name, error),
+        }),
+        Value::Surrogate => Err(fault(
+            name,
+            Code::InvalidId,
+            "holds a lone surrogate escape",
+        )),
+        _ => Err(wrong_type(name, "a string", value)),
+    }
+}
+
+fn kind(name: &'static str, value: Value<'_>) -> Result<EnergyKind, Fault> {
+    match value {
+        Value::Text("interval") => Ok(EnergyKind::Interval),
+        Value::Text("register") => Ok(EnergyKind::Register),
+        Value::Text(_) | Value::Surrogate => Err(fault(
+            name,
+            Code::InvalidValue,
+            "must be \"interval\" or \"register\"",
+        )),
+        _ => Err(wrong_type(name, "a string", value)),
+    }
+}
+
+#[inline]
+fn time(name: &'static str, value: Value<'_>, bounds: &Bounds) -> Result<Timestamp, Fault> {
+    let parsed = match value {
+        Value::Text(text) => timestamp::parse(text),
+        Value::Surrogate => None,
+        _ => return Err(wrong_type(name, "a string", value)),
+    };
+    let Some(at) = parsed else {
+        let rule = "must be an RFC 3339 time with an offset, as 2024-02-09T15:30:00Z";
+        return Err(fault(name, Code::InvalidTimestamp, rule));
+    };
+    let (code, rule, limit) = if at < bounds.oldest {
+        (Code::TooOld, "must not be before", bounds.oldest)
+    } else if at > bounds.newest {
+        (Code::InFuture, "must not be after", bounds.newest)
+    } else {
+        return Ok(at);
+    };
+    Err(Fault {
+        field: Some(name),
+        code,
+        message: Message::Time(name, rule, limit),
+    })
+}

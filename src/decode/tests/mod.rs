@@ -1,0 +1,136 @@
+//! The promises of decoding.
+
+mod bodies;
+mod differential;
+mod hostile;
+mod reference;
+mod rules;
+mod times;
+
+use super::*;
+use crate::reading::{Details, EnergyKind, Place};
+
+/// A reading without borrowed parts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Owned {
+    device: String,
+    at: i64,
+    kwh: f64,
+    register: bool,
+    values: [f64; 2],
+    place: Option<(bool, String)>,
+}
+
+impl From<Reading<'_>> for Owned {
+    fn from(reading: Reading<'_>) -> Self {
+        let (values, place) = match reading.details {
+            Details::Meter { voltage } => ([voltage, 0.0], None),
+            Details::Vehicle {
+                soc,
+                battery_temp,
+                place,
+            } => ([soc, battery_temp], place),
+        };
+        Owned {
+            device: reading.device.as_str().to_owned(),
+            at: reading.at.as_micros(),
+            kwh: reading.energy.kwh,
+            register: reading.energy.kind == EnergyKind::Register,
+            values,
+            place: place.map(|place| match place {
+                Place::Session(id) => (true, id.as_str().to_owned()),
+                Place::Meter(id) => (false, id.as_str().to_owned()),
+            }),
+        }
+    }
+}
+
+/// 2024-02-09T15:30:00Z.
+pub(super) const NOW: Timestamp = Timestamp::from_micros(1_707_492_600_000_000);
+
+pub(super) fn bounds() -> Bounds {
+    Bounds::at(NOW, None)
+}
+
+/// What a fresh decoder makes of a body.
+pub(super) fn decode(
+    stream: Stream,
+    format: Format,
+    body: impl AsRef<[u8]>,
+) -> Result<(Vec<Owned>, Outcome), BodyError> {
+    decode_with(&mut Decoder::new(), stream, format, body.as_ref())
+}
+
+pub(super) fn decode_with(
+    decoder: &mut Decoder,
+    stream: Stream,
+    format: Format,
+    body: &[u8],
+) -> Result<(Vec<Owned>, Outcome), BodyError> {
+    let mut taken = Vec::new();
+    let decoded = decoder.decode(stream, format, body, &bounds(), |reading| {
+        taken.push(reading.into())
+    });
+    if decoded.is_err() {
+        assert!(taken.is_empty(), "a refused body handed readings on");
+    }
+    let outcome = decoded?;
+    assert_eq!(outcome.accepted, taken.len() as u64);
+    assert_eq!(
+        outcome.rejected,
+        outcome.rejected_by_code.iter().sum::<u64>()
+    );
+    assert_eq!(
+        outcome.errors.len() as u64,
+        outcome.rejected.min(ERRORS_MAX as u64)
+    );
+    assert_eq!(
+        outcome.errors_truncated,
+        outcome.rejected > ERRORS_MAX as u64
+    );
+    Ok((taken, outcome))
+}
+
+/// A meter's reading with one field replaced, added or (with an empty value) left out.
+pub(super) fn meter(field: &str, value: &str) -> String {
+    object(
+        &[
+            ("meterId", r#""M1""#),
+            ("kwhConsumedAc", "45.23"),
+            ("voltage", "240.5"),
+            ("timestamp", r#""2024-02-09T15:30:00Z""#),
+        ],
+        field,
+        value,
+    )
+}
+
+/// The same of a vehicle.
+pub(super) fn vehicle(field: &str, value: &str) -> String {
+    object(
+        &[
+            ("vehicleId", r#""VEH-001""#),
+            ("soc", "80.5"),
+            ("kwhDeliveredDc", "41.3"),
+            ("batteryTemp", "31.5"),
+            ("timestamp", r#""2024-02-09T15:30:00Z""#),
+        ],
+        field,
+        value,
+    )
+}
+
+fn object(fields: &[(&str, &str)], field: &str, value: &str) -> String {
+    let mut fields: Vec<(&str, &str)> = fields.to_vec();
+    match fields.iter_mut().find(|(name, _)| *name == field) {
+        Some(found) => found.1 = value,
+        None if !field.is_empty() => fields.push((field, value)),
+        None => {}
+    }
+    let fields: Vec<String> = fields
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("\"{name}\":{value}"))
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}

@@ -1,0 +1,121 @@
+//! The rules written a second time, plainly, over `serde_json::Value`.
+
+use serde_json::Value;
+
+use super::*;
+
+/// A reading as its fields were written: keys and JSON texts.
+pub(super) type Written = Vec<(String, String)>;
+
+/// What should come of a reading: its parts, or the code and the field at fault.
+pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, (Code, Option<String>)> {
+    let vehicle = stream == Stream::Vehicle;
+    let required: &[&str] = if vehicle {
+        &[
+            "vehicleId",
+            "soc",
+            "kwhDeliveredDc",
+            "batteryTemp",
+            "timestamp",
+        ]
+    } else {
+        &["meterId", "kwhConsumedAc", "voltage", "timestamp"]
+    };
+    let optional: &[&str] = if vehicle {
+        &["energyKind", "sessionId", "meterId"]
+    } else {
+        &["energyKind"]
+    };
+    let mut seen: Vec<&str> = Vec::new();
+    for (name, raw) in written {
+        if !required.contains(&name.as_str()) && !optional.contains(&name.as_str()) {
+            return Err((Code::UnknownField, None));
+        }
+        let code = if seen.contains(&name.as_str()) {
+            Some(Code::DuplicateField)
+        } else {
+            fault(name, raw)
+        };
+        if let Some(code) = code {
+            return Err((code, Some(name.clone())));
+        }
+        seen.push(name);
+    }
+    if let Some(absent) = required.iter().find(|name| !seen.contains(name)) {
+        return Err((Code::Missing, Some((*absent).to_owned())));
+    }
+    if vehicle && seen.contains(&"sessionId") && seen.contains(&"meterId") {
+        return Err((Code::Conflict, None));
+    }
+    let raw = |name: &str| {
+        written
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, raw)| raw.as_str())
+    };
+    let text = |name: &str| raw(name).map(|raw| serde_json::from_str::<String>(raw).unwrap());
+    let number = |name: &str| raw(name).unwrap().parse::<f64>().unwrap() + 0.0;
+    let time: jiff::Timestamp = text("timestamp").unwrap().parse().unwrap();
+    let place = text("sessionId").map(|id| (true, id));
+    Ok(Owned {
+        device: text(required[0]).unwrap(),
+        at: time.as_microsecond(),
+        kwh: number(if vehicle {
+            "kwhDeliveredDc"
+        } else {
+            "kwhConsumedAc"
+        }),
+        register: text("energyKind").as_deref() == Some("register"),
+        values: if vehicle {
+            [number("soc"), number("batteryTemp")]
+        } else {
+            [number("voltage"), 0.0]
+        },
+        place: if vehicle {
+            place.or(text("meterId").map(|id| (false, id)))
+        } else {
+            None
+        },
+    })
+}
+
+/// The code of a field's value, if it is wrong.
+fn fault(name: &str, raw: &str) -> Option<Code> {
+    let range = match name {
+        "kwhConsumedAc" | "kwhDeliveredDc" => Some(0.0..=1e9),
+        "voltage" => Some(0.0..=1000.0),
+        "soc" => Some(0.0..=100.0),
+        "batteryTemp" => Some(-60.0..=150.0),
+        _ => None,
+    };
+    let value = serde_json::from_str::<Value>(raw);
+    let is_number = raw.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    if let Some(range) = range {
+        return match is_number {
+            false => Some(Code::WrongType),
+            true if range.contains(&raw.parse::<f64>().unwrap()) => None,
+            true => Some(Code::OutOfRange),
+        };
+    }
+    let text = match value {
+        Ok(Value::String(text)) => Some(text),
+        Err(_) if raw.starts_with('"') => None,
+        _ => return Some(Code::WrongType),
+    };
+    match name {
+        "energyKind" => (!matches!(text.as_deref(), Some("interval" | "register")))
+            .then_some(Code::InvalidValue),
+        "timestamp" => match text.and_then(|text| text.parse::<jiff::Timestamp>().ok()) {
+            None => Some(Code::InvalidTimestamp),
+            Some(at) if at.as_microsecond() < Timestamp::Y2000.as_micros() => Some(Code::TooOld),
+            Some(at) if at.as_microsecond() > bounds().newest.as_micros() => Some(Code::InFuture),
+            Some(_) => None,
+        },
+        _ => {
+            let good = |text: String| {
+                (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+            };
+            (!text.is_some_and(good)).then_some(Code::InvalidId)
+        }
+    }
+}

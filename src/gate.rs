@@ -1,0 +1,293 @@
+//! Admission: the only place that sheds load.
+//!
+//! A request takes memory from one budget as its bytes arrive, room in the log once it is decoded,
+//! and a place in the channel to the log. Nothing here ever waits: where there is none left, the
+//! request is refused at once, so that slow clients cannot hold what others need.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords};
+use crate::wal::frame::Position;
+use crate::wal::progress::Progress;
+
+/// Memory is counted in pages of this size: a semaphore counts in 32 bits.
+const PAGE_BYTES: usize = 1024;
+/// A received byte is held twice for a moment: as it came, and as a record.
+const HELD_TIMES: usize = 2;
+
+/// Why a request was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shed {
+    /// The memory for readings on their way is used up.
+    #[error("too many readings are on their way")]
+    Memory,
+    /// The write-ahead log has no room: the database is behind, or the disk is full.
+    #[error("the write-ahead log is full")]
+    LogFull,
+    /// More requests wait for the disk than the channel holds.
+    #[error("too many requests are on their way")]
+    Queue,
+    /// The gateway stops, or the log has failed.
+    #[error("the gateway is stopping")]
+    Closed,
+}
+
+impl Shed {
+    /// The label of `http_shed_total`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Shed::Memory => "memory",
+            Shed::LogFull => "log_full",
+            Shed::Queue => "queue",
+            Shed::Closed => "closed",
+        }
+    }
+}
+
+/// When a request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AckMode {
+    /// Once it is accepted: a kill of the gateway may lose it.
+    Buffered,
+    /// Once it is durable in the log.
+    #[default]
+    Durable,
+    /// Once it is in PostgreSQL.
+    Committed,
+}
+
+impl AckMode {
+    /// The name in the query and in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            AckMode::Buffered => "buffered",
+            AckMode::Durable => "durable",
+            AckMode::Committed => "committed",
+        }
+    }
+}
+
+/// Memory that a request holds, growing as its body arrives; given back when dropped.
+#[derive(Debug)]
+pub struct Memory {
+    budget: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+    pages: usize,
+}
+
+impl Memory {
+    /// Takes memory for so many more bytes.
+    ///
+    /// Blocks: never
+    ///
+    /// # Errors
+    /// [`Shed::Memory`]: there is none; refuse the request and drop it.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Shed> {
+        self.bytes += bytes * HELD_TIMES;
+        let missing = self.bytes.div_ceil(PAGE_BYTES).saturating_sub(self.pages);
+        if missing == 0 {
+            return Ok(());
+        }
+        let pages = u32::try_from(missing).map_err(|_| Shed::Memory)?;
+        let more = Arc::clone(&self.budget)
+            .try_acquire_many_owned(pages)
+            .map_err(|_| Shed::Memory)?;
+        self.pages += missing;
+        match &mut self.held {
+            Some(held) => held.merge(more),
+            None => self.held = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// What the edge uses to hand readings to the log. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate {
+    memory: Arc<Semaphore>,
+    log_room: Arc<LogBudget>,
+    sender: Sender<Message>,
+    progress: Arc<Progress>,
+}
+
+/// A request that the log is writing.
+pub struct Admitted {
+    reply: Option<oneshot::Receiver<Result<Position, AppendError>>>,
+    shards: Vec<u16>,
+}
+
+impl Gate {
+    /// Makes a gate before a log, with a budget of memory.
+    pub fn new(
+        memory_limit_bytes: u64,
+        log_room: Arc<LogBudget>,
+        sender: Sender<Message>,
+        progress: Arc<Progress>,
+    ) -> Self {
+        let pages = usize::try_from(memory_limit_bytes).unwrap_or(usize::MAX) / PAGE_BYTES;
+        Gate {
+            memory: Arc::new(Semaphore::new(pages.clamp(1, u32::MAX as usize >> 1))),
+            log_room,
+            sender,
+            progress,
+        }
+    }
+
+    /// How many shards a request's records are to be grouped by.
+    pub fn shards(&self) -> u16 {
+        self.progress.shards()
+    }
+
+    /// Begins to account for a request's memory.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            budget: Arc::clone(&self.memory),
+            held: None,
+            bytes: 0,
+            pages: 0,
+        }
+    }
+
+    /// Hands a request's records to the log.
+    ///
+    /// Blocks: never
+    ///
+    /// # Errors
+    /// [`Shed`]: nothing of it was taken; answer 503.
+    pub fn submit(
+        &self,
+        records: RequestRecords,
+        mut memory: Memory,
+        ack: AckMode,
+    ) -> Result<Admitted, Shed> {
+        let reservation = self
+            .log_room
+            .try_reserve(records.log_bytes_max())
+            .ok_or(Shed::LogFull)?;
+        memory.grow(0)?;
+        let held = match memory.held.take() {
+            Some(held) => held,
+            None => Arc::clone(&self.memory)
+                .try_acquire_many_owned(0)
+                .map_err(|_| Shed::Closed)?,
+        };
+        let shards = if ack == AckMode::Committed {
+            records.shards()
+        } else {
+            Vec::new()
+        };
+        let (sender, receiver) = oneshot::channel();
+        let wanted = ack != AckMode::Buffered;
+        let append = Append {
+            chunks: records.into_chunks(),
+            reservation,
+            memory: held,
+            reply: wanted.then_some(sender),
+        };
+        match self.sender.try_send(Message::Append(append)) {
+            Ok(()) => Ok(Admitted {
+                reply: wanted.then_some(receiver),
+                shards,
+            }),
+            Err(TrySendError::Full(_)) => Err(Shed::Queue),
+            Err(TrySendError::Disconnected(_)) => Err(Shed::Closed),
+        }
+    }
+
+    /// Waits until what was submitted is as safe as its mode asks.
+    ///
+    /// Blocks: never for `buffered`; until the fsync for `durable`; until the commit for
+    ///         `committed`, without a bound: the caller sets one
+    /// Cancel: safe; the readings are stored all the same
+    ///
+    /// # Errors
+    /// [`AppendError`]: the disk failed; the readings may or may not be stored.
+    pub async fn acknowledge(&self, admitted: Admitted) -> Result<(), AppendError> {
+        let Some(reply) = admitted.reply else {
+            return Ok(());
+        };
+        let position = reply.await.map_err(|_| AppendError::Failed)??;
+        if !admitted.shards.is_empty() {
+            self.progress.wait_stored(&admitted.shards, position).await;
+        }
+        Ok(())
+    }
+
+    /// Whole seconds after which a client that was refused should come again: the time in which
+    /// the writers free about one part in sixteen of the room that is missing, from 1 to 60.
+    pub fn retry_after_seconds(&self, shed: Shed) -> u64 {
+        match shed {
+            Shed::Memory | Shed::Queue | Shed::Closed => 1,
+            Shed::LogFull => {
+                let waiting: u64 = self.progress.snapshot().waiting.iter().flatten().sum();
+                let rate = self.progress.drain_rate();
+                if rate < 1.0 {
+                    return 30;
+                }
+                ((waiting as f64 / 16.0 / rate).ceil() as u64).clamp(1, 60)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(memory: u64) -> (Gate, crossbeam_channel::Receiver<Message>) {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let room = Arc::new(LogBudget::default());
+        room.change(1000);
+        (
+            Gate::new(memory, room, sender, Arc::new(Progress::new(1, 2))),
+            receiver,
+        )
+    }
+
+    #[test]
+    fn memory_is_refused_beyond_the_limit_and_given_back() {
+        let (gate, _receiver) = gate(64 << 10);
+        let mut first = gate.memory();
+        first.grow(16 << 10).unwrap();
+        let mut second = gate.memory();
+        assert_eq!(second.grow(17 << 10), Err(Shed::Memory));
+        second = gate.memory();
+        second.grow(16 << 10).unwrap();
+        assert_eq!(first.grow(1), Err(Shed::Memory));
+        drop(second);
+        first.grow(1).unwrap();
+    }
+
+    #[test]
+    fn a_full_channel_and_a_full_log_are_refused_and_leave_nothing_behind() {
+        let (gate, receiver) = gate(64 << 10);
+        let submit = || {
+            let mut records = RequestRecords::new(2);
+            records.push(&crate::reading::Reading {
+                device: crate::reading::ExternalId::new("M").unwrap(),
+                at: crate::reading::Timestamp::Y2000,
+                energy: crate::reading::Energy {
+                    kwh: 1.0,
+                    kind: Default::default(),
+                },
+                details: crate::reading::Details::Meter { voltage: 1.0 },
+            });
+            gate.submit(records, gate.memory(), AckMode::Durable)
+        };
+        assert!(submit().is_ok());
+        let room = gate.log_room.free_bytes();
+        assert_eq!(submit().err(), Some(Shed::Queue));
+        assert_eq!(gate.log_room.free_bytes(), room);
+        drop(receiver.recv().unwrap());
+        assert_eq!(gate.log_room.free_bytes(), 1000);
+        gate.log_room.change(-990);
+        assert_eq!(submit().err(), Some(Shed::LogFull));
+        drop(receiver);
+        gate.log_room.change(990);
+        assert_eq!(submit().err(), Some(Shed::Closed));
+    }
+}

@@ -1,0 +1,136 @@
+//! A connection from the read pool, within a time, and what the database's errors mean to a
+//! client.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use deadpool_postgres::{Client, Object, Pool};
+use tokio::time::{error::Elapsed, timeout};
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use super::problem::{Kind, Problem};
+use crate::reading::Timestamp;
+
+/// How long a request waits for a connection.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request's statements take at most, all together. Why 35 s: the pool ends a
+/// statement at 30 s; this is for a network that swallows the answer.
+pub(super) const WORK_TIMEOUT: Duration = Duration::from_secs(35);
+/// When to come again: a database that restarts takes some seconds.
+const RETRY_SECONDS: u64 = 5;
+
+/// Takes a connection from the pool.
+///
+/// Blocks: at most [`CLIENT_TIMEOUT`]
+pub(super) async fn client(pool: &Pool) -> Result<Client, Problem> {
+    match timeout(CLIENT_TIMEOUT, pool.get()).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no connection to the database for a request");
+            Err(unavailable("the database cannot be reached"))
+        }
+        Err(Elapsed { .. }) => Err(unavailable("all connections to the database are busy")),
+    }
+}
+
+/// Ends a request's work with a connection: back to the pool, or away where it is stuck.
+pub(super) fn finish<T, E>(
+    client: Client,
+    worked: Result<Result<T, E>, Elapsed>,
+) -> Result<T, Problem>
+where
+    E: Into<Problem>,
+{
+    match worked {
+        Ok(done) => done.map_err(Into::into),
+        Err(Elapsed { .. }) => {
+            // Statements are still on their way in it: nobody else is to wait behind them.
+            drop(Object::take(client));
+            Err(unavailable("the database did not answer in time"))
+        }
+    }
+}
+
+/// Whether a transaction may simply be tried again.
+pub(super) fn is_transient(error: &Error) -> bool {
+    let transient = [
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+        &SqlState::T_R_DEADLOCK_DETECTED,
+    ];
+    error.code().is_some_and(|code| transient.contains(&code))
+}
+
+impl From<Error> for Problem {
+    /// What an error means to a client; it is logged here, once.
+    fn from(error: Error) -> Self {
+        let busy = [
+            &SqlState::QUERY_CANCELED,
+            &SqlState::LOCK_NOT_AVAILABLE,
+            &SqlState::T_R_SERIALIZATION_FAILURE,
+            &SqlState::T_R_DEADLOCK_DETECTED,
+        ];
+        match error.code() {
+            Some(code) if busy.contains(&code) => {
+                tracing::warn!(%error, sqlstate = code.code(), "a request's statement was ended");
+                unavailable("the database is too busy")
+            }
+            // Connections (08), resources (53), operators (57P), a server that only reads (25006).
+            Some(code)
+                if ["08", "53", "57"].contains(&&code.code()[..2]) || code.code() == "25006" =>
+            {
+                tracing::warn!(%error, sqlstate = code.code(), "the database refuses a request");
+                unavailable("the database cannot be reached")
+            }
+            // A table that is not there yet: the migrations have not been applied.
+            Some(&SqlState::UNDEFINED_TABLE) => unavailable("the database is being prepared"),
+            None if error.is_closed() || is_io(&error) => {
+                tracing::warn!(%error, "the connection to the database was lost");
+                unavailable("the database cannot be reached")
+            }
+            _ => {
+                tracing::error!(%error, "a statement of a request failed");
+                Problem::new(Kind::Internal, "the database refused a statement")
+            }
+        }
+    }
+}
+
+fn is_io(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+fn unavailable(detail: &'static str) -> Problem {
+    Problem::new(Kind::DatabaseUnavailable, detail).retry_after(RETRY_SECONDS)
+}
+
+/// An instant as the driver takes it.
+pub(super) fn to_sql(at: Timestamp) -> SystemTime {
+    let micros = Duration::from_micros(at.as_micros().unsigned_abs());
+    if at.as_micros() < 0 {
+        UNIX_EPOCH - micros
+    } else {
+        UNIX_EPOCH + micros
+    }
+}
+
+/// An instant as the driver gives it.
+pub(super) fn from_sql(at: SystemTime) -> Timestamp {
+    let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(match at.duration_since(UNIX_EPOCH) {
+        Ok(after) => micros(after),
+        Err(before) => -micros(before.duration()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_comes_back_as_it_went() {
+        for micros in [0, 1, -1, 1_707_492_600_123_456, -62_135_596_800_000_000] {
+            let at = Timestamp::from_micros(micros);
+            assert_eq!(from_sql(to_sql(at)), at);
+        }
+    }
+}

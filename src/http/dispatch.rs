@@ -1,0 +1,204 @@
+//! One request, from its head to its answer: what all routes have in common.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode, Version};
+use tokio::sync::Semaphore;
+
+use super::body::{Limits, Received, Upload};
+use super::media::Encoding;
+use super::problem::{Kind, Problem};
+use super::query::Query;
+use super::reply::{self, Reply};
+use super::router::{self, Ask, Endpoint, Lost, Route};
+use super::{Context, ingestion, live, media, meters, operations, sessions};
+use crate::metrics;
+
+/// What requests share: the context, and what the edge makes of it.
+pub(super) struct Shared {
+    pub(super) context: Arc<Context>,
+    /// Large bodies that are decoded at once, at most one a core.
+    pub(super) decoding: Arc<Semaphore>,
+}
+
+/// The label of requests whose path has no route.
+const NO_ROUTE: &str = "none";
+
+/// Answers one request.
+///
+/// Cancel: as the route's handler
+pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
+    let began = Instant::now();
+    let (parts, incoming) = request.into_parts();
+    let mut upload = Upload::new(incoming, &parts.headers);
+    let mut label = NO_ROUTE;
+    let reply = match handle(&shared, &parts, &mut upload, &mut label).await {
+        Ok(reply) => reply,
+        Err(problem) => problem.into_reply(),
+    };
+    upload.discard();
+    metrics::http_request(
+        label,
+        method_label(&parts.method),
+        reply.status().as_u16(),
+        began.elapsed(),
+    );
+    reply
+}
+
+async fn handle(
+    shared: &Arc<Shared>,
+    parts: &Parts,
+    upload: &mut Upload,
+    label: &mut &'static str,
+) -> Result<Reply, Problem> {
+    check_head(parts)?;
+    if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+        return Ok(options("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
+    }
+    let (route, id) = router::find(parts.uri.path()).map_err(|lost| match lost {
+        Lost::Unknown => Problem::new(Kind::NotFound, "there is nothing at this path"),
+        Lost::Encoding => Problem::new(Kind::BadParameter, "the path is not percent-encoded UTF-8"),
+    })?;
+    *label = route.pattern;
+    if parts.method == Method::OPTIONS {
+        return Ok(options(route.allow));
+    }
+    let endpoint = endpoint(route, &parts.method)?;
+    if answers_json(endpoint) && !media::accepts_json(&parts.headers) {
+        let detail = "answers are application/json or application/problem+json";
+        return Err(Problem::new(Kind::NotAcceptable, detail));
+    }
+    let context = &*shared.context;
+    match endpoint {
+        Endpoint::Ingest(stream) => ingestion::ingest(shared, stream, parts, upload).await,
+        Endpoint::HealthLive => Ok(operations::health_live()),
+        Endpoint::HealthReady => operations::health_ready(context),
+        Endpoint::Metrics => no_query(parts).map(|()| operations::metrics(context)),
+        Endpoint::OpenapiJson => operations::openapi_json(),
+        Endpoint::OpenapiYaml => Ok(operations::openapi_yaml()),
+        // Boxed, so that the future of a reading stays small.
+        Endpoint::Ask(asked) => {
+            let id = id.as_deref().unwrap_or_default();
+            Box::pin(ask(context, asked, parts, id, upload)).await
+        }
+    }
+}
+
+/// The largest body of what is no reading.
+const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+
+/// Answers what needs the database.
+async fn ask(
+    context: &Context,
+    asked: Ask,
+    parts: &Parts,
+    id: &str,
+    upload: &mut Upload,
+) -> Result<Reply, Problem> {
+    let pool = &context.reads;
+    let query = parts.uri.query();
+    if !matches!(asked, Ask::LiveList(_) | Ask::SessionList) {
+        no_query(parts)?;
+    }
+    match asked {
+        Ask::LiveList(stream) => live::list(pool, stream, query).await,
+        Ask::LiveOne(stream) => live::one(pool, stream, id).await,
+        Ask::SessionList => sessions::list(pool, query).await,
+        Ask::SessionGet => sessions::get(pool, id).await,
+        Ask::SessionDelete => sessions::delete(pool, id).await,
+        Ask::SessionPost => {
+            sessions::post(pool, &document(context, parts, upload).await?.bytes).await
+        }
+        Ask::SessionEnd => {
+            sessions::end(pool, id, &document(context, parts, upload).await?.bytes).await
+        }
+        Ask::MeterPut => {
+            meters::put(pool, id, &document(context, parts, upload).await?.bytes).await
+        }
+    }
+}
+
+/// Receives a JSON document.
+async fn document(
+    context: &Context,
+    parts: &Parts,
+    upload: &mut Upload,
+) -> Result<Received, Problem> {
+    media::expect_json(&parts.headers)?;
+    let Encoding::Identity = media::encoding(&parts.headers)?;
+    let limits = Limits {
+        bytes_max: DOCUMENT_BYTES_MAX,
+        timeout: context.settings.body_timeout,
+    };
+    upload.receive(&context.gate, limits).await
+}
+
+/// Checks what HTTP demands of a head and hyper does not.
+///
+/// Where a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding counts, and
+/// Content-Length is not even shown.
+///
+/// Source: RFC 9112 §3.2
+fn check_head(parts: &Parts) -> Result<(), Problem> {
+    let headers = &parts.headers;
+    let mut hosts = headers.get_all(HOST).iter();
+    let one = hosts.next().is_some() && hosts.next().is_none();
+    if !one && (parts.version == Version::HTTP_11 || headers.contains_key(HOST)) {
+        let detail = "a request has exactly one Host";
+        return Err(Problem::new(Kind::BadRequest, detail).close());
+    }
+    Ok(())
+}
+
+fn endpoint(route: &Route, method: &Method) -> Result<Endpoint, Problem> {
+    // A HEAD is a GET whose body hyper does not send.
+    let name = if *method == Method::HEAD {
+        "GET"
+    } else {
+        method.as_str()
+    };
+    let found = route.methods.iter().find(|(known, _)| *known == name);
+    found.map(|(_, endpoint)| *endpoint).ok_or_else(|| {
+        let detail = format!("this path has {}", route.allow);
+        Problem::new(Kind::MethodNotAllowed, detail).allow(route.allow)
+    })
+}
+
+fn answers_json(endpoint: Endpoint) -> bool {
+    // Monitoring and documentation are read by whatever program there is.
+    !matches!(
+        endpoint,
+        Endpoint::Metrics | Endpoint::OpenapiYaml | Endpoint::HealthLive | Endpoint::HealthReady
+    )
+}
+
+fn no_query(parts: &Parts) -> Result<(), Problem> {
+    Query::parse(parts.uri.query(), &[]).map(drop)
+}
+
+fn options(allow: &'static str) -> Reply {
+    let mut reply = reply::empty(StatusCode::NO_CONTENT);
+    reply
+        .headers_mut()
+        .insert(hyper::header::ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        // Any text can be a method: none becomes a label of its own.
+        _ => "other",
+    }
+}

@@ -1,0 +1,232 @@
+//! Whether the gateway serves, and whether it is ready.
+//!
+//! The parts report their state here; the edge only tells it. What the log itself knows (its
+//! failure, what waits) is read from its progress when asked.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::wal::progress::Progress;
+
+/// The database as the writers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DatabaseState {
+    /// Not tried yet.
+    #[default]
+    Unknown,
+    /// Connected.
+    Up,
+    /// Not reached, and why, without secrets.
+    Down(String),
+}
+
+/// The schema.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum MigrationState {
+    /// Not applied yet.
+    #[default]
+    Pending,
+    /// Applied.
+    Done,
+    /// Refused, and why.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Parts {
+    database: DatabaseState,
+    migrations: MigrationState,
+    oldest: Option<Duration>,
+    gap_readings: u64,
+    stopping: bool,
+}
+
+/// The state of every part. Shared; cheap to read and to set.
+#[derive(Debug, Default)]
+pub struct Health {
+    parts: RwLock<Parts>,
+}
+
+impl Health {
+    /// Reports the database's state.
+    pub fn set_database(&self, state: DatabaseState) {
+        self.change(|parts| parts.database = state);
+    }
+
+    /// Reports the schema's state.
+    pub fn set_migrations(&self, state: MigrationState) {
+        self.change(|parts| parts.migrations = state);
+    }
+
+    /// Reports how long the oldest reading in the log has waited; none: nothing waits.
+    pub fn set_oldest(&self, waited: Option<Duration>) {
+        self.change(|parts| parts.oldest = waited);
+    }
+
+    /// Reports readings that the database lost and the log holds no longer, until an operator
+    /// has acknowledged them.
+    pub fn set_gap(&self, readings: u64) {
+        self.change(|parts| parts.gap_readings = readings);
+    }
+
+    /// Reports that the gateway stops: balancers are to send nothing more.
+    pub fn set_stopping(&self) {
+        self.change(|parts| parts.stopping = true);
+    }
+
+    /// Whether every writer reaches the database.
+    pub fn is_database_up(&self) -> bool {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts.database == DatabaseState::Up
+    }
+
+    /// The state of all parts at this moment.
+    pub fn report(&self, progress: &Progress) -> Report {
+        let parts = self
+            .parts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let failed = progress.watch_failed().borrow().clone();
+        let wal = match failed {
+            None => Part {
+                status: "ok",
+                reason: None,
+            },
+            Some(reason) => Part {
+                status: "failed",
+                reason: Some(reason),
+            },
+        };
+        let database = match parts.database {
+            DatabaseState::Unknown => Part {
+                status: "unknown",
+                reason: None,
+            },
+            DatabaseState::Up => Part {
+                status: "up",
+                reason: None,
+            },
+            DatabaseState::Down(reason) => Part {
+                status: "down",
+                reason: Some(reason),
+            },
+        };
+        let migrations = match parts.migrations {
+            MigrationState::Pending => Part {
+                status: "pending",
+                reason: None,
+            },
+            MigrationState::Done => Part {
+                status: "done",
+                reason: None,
+            },
+            MigrationState::Failed(reason) => Part {
+                status: "failed",
+                reason: Some(reason),
+            },
+        };
+        let ready = !parts.stopping
+            && wal.status == "ok"
+            && database.status == "up"
+            && migrations.status == "done"
+            && parts.gap_readings == 0;
+        Report {
+            status: match (parts.stopping, ready) {
+                (true, _) => "stopping",
+                (false, true) => "ready",
+                (false, false) => "unready",
+            },
+            wal,
+            database,
+            migrations,
+            lag: Lag {
+                readings: progress.snapshot().waiting.iter().flatten().sum(),
+                oldest_seconds: parts.oldest.map_or(0.0, |waited| waited.as_secs_f64()),
+            },
+            gap: Gap {
+                readings: parts.gap_readings,
+            },
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        change(&mut self.parts.write().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The state of all parts, as `/health/ready` tells it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    status: &'static str,
+    wal: Part,
+    database: Part,
+    migrations: Part,
+    lag: Lag,
+    gap: Gap,
+}
+
+impl Report {
+    /// Whether the gateway is ready: it takes readings and they reach the database.
+    pub fn is_ready(&self) -> bool {
+        self.status == "ready"
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Part {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lag {
+    readings: u64,
+    oldest_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Gap {
+    readings: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_needs_every_part() {
+        let progress = Progress::new(1, 2);
+        let health = Health::default();
+        let ready = |health: &Health| health.report(&progress).is_ready();
+        assert!(!ready(&health));
+        health.set_database(DatabaseState::Up);
+        assert!(!ready(&health));
+        health.set_migrations(MigrationState::Done);
+        assert!(ready(&health));
+        health.set_gap(1);
+        assert!(!ready(&health));
+        health.set_gap(0);
+        health.set_database(DatabaseState::Down("connection refused".to_owned()));
+        assert!(!ready(&health));
+        health.set_database(DatabaseState::Up);
+        progress.fail("disk".to_owned());
+        assert!(!ready(&health));
+    }
+
+    #[test]
+    fn a_stopping_gateway_is_not_ready() {
+        let progress = Progress::new(1, 1);
+        let health = Health::default();
+        health.set_database(DatabaseState::Up);
+        health.set_migrations(MigrationState::Done);
+        health.set_stopping();
+        let report = health.report(&progress);
+        assert!(!report.is_ready());
+        assert_eq!(report.status, "stopping");
+    }
+}

@@ -1,0 +1,255 @@
+//! `POST /v1/ingestion/{meter,vehicle}`: from a body to an acknowledgement.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::http::request::Parts;
+
+use super::body::{Limits, Received, Upload, overloaded};
+use super::dispatch::Shared;
+use super::media::{self, Encoding};
+use super::problem::{ErrorItem, Kind, Problem};
+use super::query::{self, Query};
+use super::reply::{JSON, Reply, with_body};
+use crate::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
+use crate::gate::AckMode;
+use crate::metrics;
+use crate::reading::{Stream, Timestamp};
+use crate::wal::append::RequestRecords;
+
+/// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes
+/// about as long as handing it to another thread and back costs in latency under load, and an
+/// async worker is not held for more than a millisecond.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// Takes a request's readings and answers when they are as safe as it asks.
+///
+/// Blocks: until the body is there, then as [`AckMode`] says
+/// Cancel: before the gate, nothing was taken; after it, the readings are stored
+pub(super) async fn ingest(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    parts: &Parts,
+    upload: &mut Upload,
+) -> Result<Reply, Problem> {
+    let ack = ack_mode(parts.uri.query())?;
+    let format = media::readings_format(&parts.headers)?;
+    let Encoding::Identity = media::encoding(&parts.headers)?;
+    let settings = &shared.context.settings;
+    let limits = Limits {
+        bytes_max: settings.body_bytes_max,
+        timeout: settings.body_timeout,
+    };
+    let gate = &shared.context.gate;
+    let Received { bytes, memory } = upload.receive(gate, limits).await?;
+
+    let job = Job {
+        stream,
+        format,
+        bounds: Bounds::at(Timestamp::now(), settings.reading_age_max()),
+        shards: gate.shards(),
+    };
+    let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {
+        job.run(&bytes)
+    } else {
+        decode_elsewhere(shared, job, bytes).await?
+    };
+    let outcome = match decoded {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            metrics::readings_rejected(stream, error.code(), 1);
+            let problem = Problem::new(Kind::UnreadableBody, error.to_string());
+            return Err(problem.code(error.code()));
+        }
+    };
+    if outcome.accepted == 0 {
+        count_rejected(stream, &outcome);
+        let problem = Problem::new(Kind::NoValidReading, "no reading of the body can be taken");
+        return Err(problem.readings(outcome));
+    }
+    let admitted = gate
+        .submit(records, memory, ack)
+        .map_err(|shed| overloaded(gate, shed))?;
+    let safe = gate.acknowledge(admitted);
+    let safe = if ack == AckMode::Committed {
+        let Ok(safe) = tokio::time::timeout(settings.commit_timeout, safe).await else {
+            metrics::http_shed("commit_timeout");
+            let detail = "the database has not confirmed the readings in time; they may be stored \
+                          all the same, and may safely be sent again";
+            return Err(Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS));
+        };
+        safe
+    } else {
+        safe.await
+    };
+    if let Err(error) = safe {
+        metrics::http_shed("log_failed");
+        return Err(Problem::new(Kind::LogFailed, error.to_string()));
+    }
+    if outcome.rejected > 0 {
+        count_rejected(stream, &outcome);
+    }
+    Ok(taken(&outcome, ack))
+}
+
+/// When to come again after a commit that was not confirmed: a database that restarts takes some
+/// seconds.
+const COMMIT_RETRY_SECONDS: u64 = 5;
+
+/// The query of an ingestion: nothing but `ack`.
+fn ack_mode(query: Option<&str>) -> Result<AckMode, Problem> {
+    // What most devices send.
+    if query.is_none() {
+        return Ok(AckMode::default());
+    }
+    let query = Query::parse(query, &["ack"])?;
+    match query.get("ack") {
+        None => Ok(AckMode::default()),
+        Some(text) => [AckMode::Buffered, AckMode::Durable, AckMode::Committed]
+            .into_iter()
+            .find(|mode| mode.name() == text)
+            .ok_or_else(|| query::bad("ack must be buffered, durable or committed".to_owned())),
+    }
+}
+
+/// What decoding needs to know.
+#[derive(Clone, Copy)]
+struct Job {
+    stream: Stream,
+    format: Format,
+    bounds: Bounds,
+    shards: u16,
+}
+
+thread_local! {
+    /// A decoder keeps its buffers, so each thread has one.
+    static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
+}
+
+impl Job {
+    fn run(self, body: &[u8]) -> (Result<Outcome, BodyError>, RequestRecords) {
+        let mut records = RequestRecords::new(self.shards);
+        let decoded = DECODER.with_borrow_mut(|decoder| {
+            decoder.decode(self.stream, self.format, body, &self.bounds, |reading| {
+                records.push(&reading);
+            })
+        });
+        (decoded, records)
+    }
+}
+
+/// Decodes a large body on a thread that may block, as many at once as there are cores.
+async fn decode_elsewhere(
+    shared: &Shared,
+    job: Job,
+    body: Bytes,
+) -> Result<(Result<Outcome, BodyError>, RequestRecords), Problem> {
+    let failed = |_| Problem::new(Kind::Internal, "the body could not be decoded");
+    let permit = Arc::clone(&shared.decoding)
+        .acquire_owned()
+        .await
+        .map_err(|_| Problem::new(Kind::Overloaded, "the gateway is stopping"))?;
+    let work = move || {
+        // Held until the work ends, whether or not someone still waits for it.
+        let _permit = permit;
+        job.run(&body)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+fn count_rejected(stream: Stream, outcome: &Outcome) {
+    for code in Code::ALL {
+        let readings = outcome.rejected_by_code[code.index()];
+        if readings > 0 {
+            metrics::readings_rejected(stream, code.as_str(), readings);
+        }
+    }
+}
+
+/// The answer to a request of which something was taken.
+fn taken(outcome: &Outcome, ack: AckMode) -> Reply {
+    let status = if ack == AckMode::Committed {
+        StatusCode::CREATED
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let mut text = String::with_capacity(96 + 160 * outcome.errors.len());
+    let Outcome {
+        accepted, rejected, ..
+    } = outcome;
+    // Writing to a String does not fail.
+    let written = write!(
+        text,
+        r#"{{"success":{},"accepted":{accepted},"rejected":{rejected},"ack":"{}","errors":["#,
+        *rejected == 0,
+        ack.name()
+    );
+    debug_assert!(written.is_ok());
+    for (n, error) in outcome.errors.iter().enumerate() {
+        if n > 0 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::to_string(&ErrorItem::from(error)).unwrap_or_default());
+    }
+    text.push(']');
+    if outcome.errors_truncated {
+        text.push_str(r#","errorsTruncated":true"#);
+    }
+    text.push('}');
+    with_body(status, JSON, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::ReadingError;
+
+    #[test]
+    fn the_ack_mode_is_read_strictly() {
+        assert_eq!(ack_mode(None).unwrap(), AckMode::Durable);
+        assert_eq!(ack_mode(Some("")).unwrap(), AckMode::Durable);
+        assert_eq!(ack_mode(Some("ack=buffered")).unwrap(), AckMode::Buffered);
+        assert_eq!(ack_mode(Some("ack=committed")).unwrap(), AckMode::Committed);
+        for wrong in [
+            "ack=",
+            "ack",
+            "ack=Durable",
+            "ack=durable&ack=durable",
+            "ak=durable",
+        ] {
+            assert!(ack_mode(Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_lists_what_was_not_taken() {
+        use http_body_util::BodyExt;
+        let error = ReadingError {
+            index: 17,
+            field: Some("soc"),
+            code: Code::OutOfRange,
+            message: "soc must be \"between\" 0 and 100".to_owned(),
+        };
+        let outcome = Outcome {
+            accepted: 498,
+            rejected: 2,
+            errors: vec![error],
+            errors_truncated: true,
+            ..Outcome::default()
+        };
+        let reply = taken(&outcome, AckMode::Durable);
+        assert_eq!(reply.status(), StatusCode::ACCEPTED);
+        let body = reply.into_body().collect().await.unwrap().to_bytes();
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = serde_json::json!({
+            "success": false, "accepted": 498, "rejected": 2, "ack": "durable",
+            "errors": [{"index": 17, "field": "soc", "code": "out_of_range",
+                        "message": "soc must be \"between\" 0 and 100"}],
+            "errorsTruncated": true
+        });
+        assert_eq!(value, expected);
+    }
+}

@@ -1,0 +1,209 @@
+//! What bodies are made of: `Content-Type`, `Content-Encoding`, `Accept`.
+
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+
+use super::problem::{Kind, Problem};
+use crate::decode::Format;
+
+/// What a 415 answer says in `Accept-Encoding`.
+pub(super) const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("identity");
+
+/// How a body is compressed. One kind for now; decompression takes its place here and in
+/// [`body`](super::body), chunk by chunk, with the limit on what comes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+}
+
+/// The format of a body of readings.
+///
+/// A body without a type is refused: a web page can make a browser send such a body to any
+/// address, the loopback one included, without asking the server first.
+pub(super) fn readings_format(headers: &HeaderMap) -> Result<Format, Problem> {
+    match essence(headers)? {
+        Media::Json => Ok(Format::Json),
+        Media::Ndjson => Ok(Format::Ndjson),
+        Media::Other => Err(Problem::new(
+            Kind::UnsupportedMedia,
+            "the Content-Type must be application/json or application/x-ndjson",
+        )),
+    }
+}
+
+/// Refuses what is no JSON document.
+pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match essence(headers)? {
+        Media::Json => Ok(()),
+        _ => Err(Problem::new(
+            Kind::UnsupportedMedia,
+            "the Content-Type must be application/json",
+        )),
+    }
+}
+
+/// How a body is compressed.
+pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let identity = value
+            .to_str()
+            .is_ok_and(|v| v.trim().eq_ignore_ascii_case("identity"));
+        if !identity {
+            let detail = "the body must come without a Content-Encoding";
+            return Err(Problem::new(Kind::UnsupportedMedia, detail).accept_encoding());
+        }
+    }
+    Ok(Encoding::Identity)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Media {
+    Json,
+    Ndjson,
+    Other,
+}
+
+fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let value = match (values.next(), values.next()) {
+        (Some(value), None) => value.as_bytes(),
+        (None, _) => {
+            return Err(Problem::new(
+                Kind::UnsupportedMedia,
+                "the body has no Content-Type",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Problem::new(
+                Kind::BadRequest,
+                "there is more than one Content-Type",
+            ));
+        }
+    };
+    // What nearly every client sends, byte for byte.
+    if value == b"application/json" {
+        return Ok(Media::Json);
+    }
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    let mut parts = text.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let is = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
+    let media = if is(&["application/json"]) {
+        Media::Json
+    } else if is(&[
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+    ]) {
+        Media::Ndjson
+    } else {
+        return Ok(Media::Other);
+    };
+    for parameter in parts {
+        let Some((name, value)) = parameter.split_once('=') else {
+            continue;
+        };
+        let value = value.trim().trim_matches('"');
+        if name.trim().eq_ignore_ascii_case("charset") && !value.eq_ignore_ascii_case("utf-8") {
+            return Err(Problem::new(
+                Kind::UnsupportedMedia,
+                "the charset must be utf-8",
+            ));
+        }
+    }
+    Ok(media)
+}
+
+/// Whether the client takes JSON.
+///
+/// Source: RFC 9110 §12.5.1: the most specific range that matches decides, and `q=0` means no
+pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
+    let mut best: Option<(u8, bool)> = None;
+    let mut any = false;
+    for value in headers.get_all(ACCEPT) {
+        if value.as_bytes() == b"*/*" || value.as_bytes() == b"application/json" {
+            return true;
+        }
+        any = true;
+        let Ok(text) = value.to_str() else { continue };
+        for range in text.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let rank = match name.as_str() {
+                "*/*" => 1,
+                "application/*" => 2,
+                "application/json" | "application/problem+json" => 3,
+                _ => continue,
+            };
+            let refused = parts
+                .filter_map(|p| p.split_once('='))
+                .filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
+                .any(|(_, q)| q.trim().parse::<f32>().is_ok_and(|q| q == 0.0));
+            best = match best {
+                Some((r, taken)) if r > rank || (r == rank && taken) => Some((r, taken)),
+                _ => Some((rank, !refused)),
+            };
+        }
+    }
+    !any || best.is_some_and(|(_, taken)| taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: hyper::header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn json_and_ndjson_in_utf_8_are_taken_and_nothing_else() {
+        let format = |v: &str| readings_format(&headers(CONTENT_TYPE, v)).ok();
+        for json in [
+            "application/json",
+            "Application/JSON; charset=\"UTF-8\"",
+            "application/json;",
+        ] {
+            assert_eq!(format(json), Some(Format::Json), "{json}");
+        }
+        for lines in [
+            "application/x-ndjson",
+            "application/ndjson;charset=utf-8",
+            "application/jsonl",
+        ] {
+            assert_eq!(format(lines), Some(Format::Ndjson), "{lines}");
+        }
+        for other in [
+            "",
+            "text/plain",
+            "application/json; charset=latin1",
+            "application/jsonx",
+        ] {
+            assert_eq!(format(other), None, "{other}");
+        }
+        assert!(readings_format(&HeaderMap::new()).is_err());
+        assert!(expect_json(&headers(CONTENT_TYPE, "application/x-ndjson")).is_err());
+    }
+
+    #[test]
+    fn a_client_that_takes_no_json_is_known() {
+        let takes = |v: &str| accepts_json(&headers(ACCEPT, v));
+        assert!(accepts_json(&HeaderMap::new()));
+        for yes in [
+            "*/*",
+            "text/html, */*;q=0.1",
+            "application/*",
+            "application/problem+json",
+        ] {
+            assert!(takes(yes), "{yes}");
+        }
+        for no in [
+            "text/html",
+            "*/*;q=0",
+            "*/*, application/json;q=0",
+            "application/json;q=0.0",
+        ] {
+            assert!(!takes(no), "{no}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The edge: HTTP/1.1 in, JSON out.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`server`](Server) | the socket, connections, their limits, stopping |
+//! | `router` | every route, and finding the one of a path |
+//! | `dispatch` | one request from its head to its answer; what all routes have in common |
+//! | `body` | receiving a body within its limits; discarding one that is refused |
+//! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
+//! | `query` | the strict reading of a query |
+//! | `reply`, `problem` | answers: JSON, and RFC 9457 |
+//! | `ingestion` | readings to the gate |
+//! | `live`, `sessions`, `meters` | what operators ask and declare |
+//! | [`health`] | whether the gateway serves, and whether it is ready |
+//! | `operations` | metrics and the interface's description |
+//! | `database` | a connection from the read pool, within a time |
+//!
+//! It knows nothing of the writers: what they have done is seen in the log's progress and in the
+//! database.
+
+mod body;
+mod database;
+mod dispatch;
+pub mod health;
+mod ingestion;
+mod live;
+mod media;
+mod meters;
+mod operations;
+mod problem;
+mod query;
+mod reply;
+mod router;
+mod server;
+mod sessions;
+mod stall;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+
+pub use self::health::Health;
+pub use self::server::Server;
+use crate::gate::Gate;
+use crate::wal::progress::Progress;
+
+/// The limits of the edge.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A request's body, at most, in bytes.
+    pub body_bytes_max: usize,
+    /// Connections at once, at most; more wait in the system's queue.
+    pub connections_max: usize,
+    /// From the connection, or the last answer, to the end of a request's head; an idle
+    /// connection is closed after it too.
+    pub header_timeout: Duration,
+    /// From the head to the end of the body.
+    pub body_timeout: Duration,
+    /// How long a connection may take none of its answer.
+    pub write_timeout: Duration,
+    /// How long `ack=committed` waits for the database.
+    pub commit_timeout: Duration,
+    /// How long a stop waits for requests in flight.
+    pub drain_timeout: Duration,
+    /// Older readings are refused; none: all since 2000 are taken.
+    pub max_age: Option<Duration>,
+    /// How long history is kept: a reading older than that would be dropped at once.
+    pub retention: Option<Duration>,
+}
+
+impl Settings {
+    /// The age beyond which a reading is refused: the smaller of the two bounds.
+    fn reading_age_max(&self) -> Option<Duration> {
+        match (self.max_age, self.retention) {
+            (Some(age), Some(kept)) => Some(age.min(kept)),
+            (age, kept) => age.or(kept),
+        }
+    }
+}
+
+/// What requests are served with; made once, shared by all.
+pub struct Context {
+    /// The limits.
+    pub settings: Settings,
+    /// Where readings go.
+    pub gate: Gate,
+    /// How far the log is.
+    pub progress: Arc<Progress>,
+    /// Where reads of the database come from.
+    pub reads: Pool,
+    /// The parts' states.
+    pub health: Arc<Health>,
+    /// Writes the metrics in Prometheus' text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}

@@ -1,0 +1,194 @@
+//! The socket: accepting, limiting, serving and ending connections.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioTimer;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+use super::Context;
+use super::dispatch::{Shared, answer};
+use super::stall::StallGuard;
+use crate::metrics;
+
+/// Connections that the system holds for us before they are accepted.
+const BACKLOG: i32 = 4096;
+/// The largest head, and what is read of a body at once. Why 64 KiB: a body of 500 readings
+/// comes in one piece or two, and 10,000 connections that send slowly hold little.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// The most header fields of a request.
+const HEADERS_MAX: usize = 64;
+/// How long to wait after the system had no socket to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    /// Listens on an address; port 0 picks one.
+    ///
+    /// Blocks: never; needs a runtime
+    ///
+    /// # Errors
+    /// As the system gives them: the address is taken, or not ours.
+    pub fn bind(addr: SocketAddr) -> io::Result<Server> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait until the old connections are forgotten.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(Server {
+            listener: TcpListener::from_std(socket.into())?,
+        })
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until told to stop; then accepts nothing more, lets connections finish the request
+    /// that they are at, and returns when they have, or after `drain_timeout`.
+    ///
+    /// A panic while answering ends its connection only.
+    ///
+    /// Blocks: until `shutdown`, and then at most `drain_timeout`
+    /// Cancel: accepted connections go on until the runtime ends
+    pub async fn serve(self, context: Arc<Context>, shutdown: impl Future<Output = ()> + Send) {
+        let connections_max = context
+            .settings
+            .connections_max
+            .clamp(1, u32::MAX as usize >> 1);
+        let drain_timeout = context.settings.drain_timeout;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let shared = Arc::new(Shared {
+            context,
+            decoding: Arc::new(Semaphore::new(cores)),
+        });
+        let room = Arc::new(Semaphore::new(connections_max));
+        let (stop, stopping) = watch::channel(());
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                accepted = self.accept(&room) => {
+                    let Some((stream, permit)) = accepted else { continue };
+                    tokio::spawn(connection(stream, permit, Arc::clone(&shared), stopping.clone()));
+                }
+            }
+        }
+        drop(self.listener);
+        drop(stop);
+        let all = room.acquire_many(connections_max as u32);
+        if timeout(drain_timeout, all).await.is_err() {
+            let left = connections_max - room.available_permits();
+            tracing::warn!(
+                connections = left,
+                "connections were cut: they did not end in time"
+            );
+        }
+    }
+
+    /// Accepts a connection once there is room for it.
+    ///
+    /// Cancel: safe
+    async fn accept(&self, room: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        // The semaphore is never closed.
+        let permit = Arc::clone(room).acquire_owned().await.ok()?;
+        match self.listener.accept().await {
+            Ok((stream, _)) => Some((stream, permit)),
+            Err(error) if is_of_one_connection(&error) => None,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+}
+
+/// Whether an error of `accept` speaks of the connection that was to be accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Counts an open connection for as long as it lives, a panic included.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::http_connections(1);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::http_connections(-1);
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<()>,
+) {
+    let _permit = permit;
+    let _counted = Counted::new();
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection ended before it began");
+        return;
+    }
+    let settings = &shared.context.settings;
+    let stream = StallGuard::new(stream, settings.write_timeout);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        // A device that has sent all and closed its side still reads its answer.
+        .half_close(true);
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(shared, request).await) }
+    });
+    let mut serving = pin!(builder.serve_connection(stream, service));
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        // The sender is dropped, never used.
+        _ = stopping.changed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        // What clients do to their connections is not ours to mend.
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}

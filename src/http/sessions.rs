@@ -1,0 +1,265 @@
+//! `/v1/sessions`: which vehicle drew from which meter, from when to when.
+//!
+//! The rules are decided in [`store`], in the database's own transactions, so that two gateways
+//! cannot each admit one of two sessions that overlap.
+
+pub(super) mod store;
+
+use deadpool_postgres::Pool;
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, LOCATION};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use self::store::{Ended, Filter, Posted, Refused, Session, Wanted};
+use super::database::{self, WORK_TIMEOUT};
+use super::problem::{Kind, Problem};
+use super::query::{self, Query};
+use super::reply::{self, Reply};
+use crate::decode::timestamp;
+use crate::reading::{ExternalId, Timestamp};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PostBody {
+    session_id: Option<String>,
+    vehicle_id: String,
+    meter_id: String,
+    started_at: String,
+    ended_at: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct EndBody {
+    ended_at: String,
+}
+
+/// A session as answers show it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View<'a> {
+    session_id: &'a str,
+    vehicle_id: &'a str,
+    meter_id: &'a str,
+    started_at: String,
+    ended_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    items: Vec<View<'a>>,
+    next: Option<&'a str>,
+}
+
+impl<'a> From<&'a Session> for View<'a> {
+    fn from(session: &'a Session) -> Self {
+        View {
+            session_id: &session.session,
+            vehicle_id: &session.vehicle,
+            meter_id: &session.meter,
+            started_at: session.started_at.to_string(),
+            ended_at: session.ended_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown => unknown(),
+            Refused::EndNotAfterStart => invalid("endedAt must be after startedAt", "out_of_range"),
+            Refused::OtherContent => Problem::new(
+                Kind::Conflict,
+                "a session of this id exists with other content",
+            ),
+            Refused::EndedOtherwise(at) => {
+                Problem::new(Kind::Conflict, format!("the session has ended at {at}"))
+            }
+            Refused::OverlapsVehicle(other) => Problem::new(
+                Kind::Conflict,
+                format!("it overlaps the vehicle's session {other}"),
+            )
+            .code("overlap"),
+            Refused::OverlapsMeter(other) => Problem::new(
+                Kind::Conflict,
+                format!("it overlaps session {other} at this meter, which is not declared shared"),
+            )
+            .code("overlap"),
+            Refused::MeterInUse => Problem::new(
+                Kind::Conflict,
+                "sessions at this meter overlap; it cannot be declared not shared",
+            )
+            .code("overlap"),
+            Refused::Database(error) => error.into(),
+        }
+    }
+}
+
+/// Registers a session: 201, or 200 where it is there already.
+pub(super) async fn post(pool: &Pool, body: &[u8]) -> Result<Reply, Problem> {
+    let body: PostBody = reply::parse(body)?;
+    let wanted = Wanted {
+        session: body
+            .session_id
+            .as_deref()
+            .map(|id| field_id("sessionId", id))
+            .transpose()?,
+        vehicle: field_id("vehicleId", &body.vehicle_id)?,
+        meter: field_id("meterId", &body.meter_id)?,
+        started_at: field_time("startedAt", &body.started_at)?,
+        ended_at: body
+            .ended_at
+            .as_deref()
+            .map(|t| field_time("endedAt", t))
+            .transpose()?,
+    };
+    if wanted.ended_at.is_some_and(|end| end <= wanted.started_at) {
+        return Err(Refused::EndNotAfterStart.into());
+    }
+    let mut client = database::client(pool).await?;
+    let posted = timeout(WORK_TIMEOUT, store::post(&mut client, &wanted)).await;
+    match database::finish(client, posted)? {
+        Posted::Same(session) => reply::json(StatusCode::OK, &View::from(&session)),
+        Posted::New(session) => {
+            let mut reply = reply::json(StatusCode::CREATED, &View::from(&session))?;
+            let id = utf8_percent_encode(&session.session, NON_ALPHANUMERIC);
+            if let Ok(path) = HeaderValue::try_from(format!("/v1/sessions/{id}")) {
+                reply.headers_mut().insert(LOCATION, path);
+            }
+            Ok(reply)
+        }
+    }
+}
+
+/// Ends a session.
+pub(super) async fn end(pool: &Pool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
+    let id = query::path_id(id)?;
+    let body: EndBody = reply::parse(body)?;
+    let at = field_time("endedAt", &body.ended_at)?;
+    let mut client = database::client(pool).await?;
+    let ended = timeout(WORK_TIMEOUT, store::end(&mut client, id, at)).await;
+    let Ended(session) = database::finish(client, ended)?;
+    reply::json(StatusCode::OK, &View::from(&session))
+}
+
+/// One session. Its energy is added where the analytics answer for its time.
+pub(super) async fn get(pool: &Pool, id: &str) -> Result<Reply, Problem> {
+    let id = query::path_id(id)?;
+    let client = database::client(pool).await?;
+    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
+    let session = database::finish(client, found)?.ok_or_else(unknown)?;
+    reply::json(StatusCode::OK, &View::from(&session))
+}
+
+/// Removes a session.
+pub(super) async fn delete(pool: &Pool, id: &str) -> Result<Reply, Problem> {
+    let id = query::path_id(id)?;
+    let client = database::client(pool).await?;
+    let deleted = timeout(WORK_TIMEOUT, store::delete(&client, id)).await;
+    if database::finish(client, deleted)? {
+        Ok(reply::empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(unknown())
+    }
+}
+
+/// Sessions in the order of their ids' bytes, a page at a time.
+pub(super) async fn list(pool: &Pool, text: Option<&str>) -> Result<Reply, Problem> {
+    let query = Query::parse(text, &["vehicleId", "meterId", "active", "limit", "after"])?;
+    let filter = Filter {
+        vehicle: query.id("vehicleId")?,
+        meter: query.id("meterId")?,
+        active: match query.get("active") {
+            None => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err(query::bad("active must be true or false".to_owned())),
+        },
+        after: query.id("after")?,
+        limit: query.limit()?,
+    };
+    let client = database::client(pool).await?;
+    let found = timeout(WORK_TIMEOUT, store::list(&client, &filter)).await;
+    let (sessions, more) = database::finish(client, found)?;
+    let next = if more {
+        sessions.last().map(|s| s.session.as_str())
+    } else {
+        None
+    };
+    reply::json(
+        StatusCode::OK,
+        &Page {
+            items: sessions.iter().map(View::from).collect(),
+            next,
+        },
+    )
+}
+
+fn unknown() -> Problem {
+    Problem::new(Kind::NotFound, "there is no session of this id")
+}
+
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>, code: &'static str) -> Problem {
+    Problem::new(Kind::InvalidContent, detail).code(code)
+}
+
+fn field_id<'t>(field: &str, text: &'t str) -> Result<ExternalId<'t>, Problem> {
+    ExternalId::new(text).map_err(|why| invalid(format!("{field} {why}"), "invalid_id"))
+}
+
+/// A time of a session: any since 2000; the past is allowed, because chargers report late.
+fn field_time(field: &str, text: &str) -> Result<Timestamp, Problem> {
+    let at = timestamp::parse(text).ok_or_else(|| {
+        let detail = format!("{field} must be an RFC 3339 time with an offset");
+        invalid(detail, "invalid_timestamp")
+    })?;
+    if at < Timestamp::Y2000 {
+        return Err(invalid(
+            format!("{field} must not be before {}", Timestamp::Y2000),
+            "too_old",
+        ));
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_read_strictly() {
+        let good = br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
+        assert!(reply::parse::<PostBody>(good).is_ok());
+        for wrong in [
+            &br#"{"vehicleId":"V","meterId":"M"}"#[..],
+            br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z","x":1}"#,
+            br#"{"vehicleId":"V","vehicleId":"V","meterId":"M","startedAt":"t"}"#,
+            br#"{"vehicleId":1,"meterId":"M","startedAt":"t"}"#,
+            b"",
+            b"[]",
+            b"{",
+        ] {
+            assert!(
+                reply::parse::<PostBody>(wrong).is_err(),
+                "{}",
+                wrong.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn times_have_an_offset_and_are_kept_to_the_microsecond() {
+        let at = field_time("startedAt", "2024-02-09T15:30:00.1234569+01:00").unwrap();
+        assert_eq!(at.to_string(), "2024-02-09T14:30:00.123456Z");
+        for wrong in [
+            "2024-02-09T15:30:00",
+            "yesterday",
+            "",
+            "1999-12-31T23:59:59Z",
+        ] {
+            assert!(field_time("startedAt", wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What ingestion answers.
+
+use super::{Edge, METER, Options, eventually, post};
+use serde_json::json;
+
+const PATH: &str = "/v1/ingestion/meter";
+const JSON: &str = "Content-Type: application/json\r\n";
+
+#[tokio::test]
+async fn a_reading_is_taken_and_is_in_the_log_when_it_is_acknowledged() {
+    let edge = Edge::start();
+    let answer = edge.post(PATH, METER).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let expected =
+        json!({"success": true, "accepted": 1, "rejected": 0, "ack": "durable", "errors": []});
+    assert_eq!(answer.json(), expected);
+    assert_eq!(edge.accepted(), 1);
+}
+
+#[tokio::test]
+async fn one_bad_reading_does_not_cost_its_neighbours() {
+    let edge = Edge::start();
+    let body = format!(
+        "[{METER},{{\"meterId\":\"M2\"}},{}]",
+        METER.replace("M1", "M3")
+    );
+    let answer = edge.post(PATH, &body).await;
+    assert_eq!(answer.status, 202);
+    let told = answer.json();
+    assert_eq!(
+        (&told["accepted"], &told["rejected"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(told["success"], false);
+    assert_eq!(told["errors"][0]["index"], 1);
+    assert_eq!(edge.accepted(), 2);
+}
+
+#[tokio::test]
+async fn lines_are_taken_and_so_are_vehicles() {
+    let edge = Edge::start();
+    let vehicle = r#"{"vehicleId":"V","soc":80.5,"kwhDeliveredDc":41.3,"batteryTemp":31.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
+    let body = format!("{vehicle}\n\n{}\n", vehicle.replace(":30:00Z", ":31:00Z"));
+    let head = "Content-Type: application/x-ndjson\r\n";
+    let answer = edge
+        .send(&post("/v1/ingestion/vehicle?ack=buffered", head, &body))
+        .await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(answer.json()["accepted"], 2);
+    assert_eq!(answer.json()["ack"], "buffered");
+    eventually("both are in the log", || edge.accepted() == 2).await;
+}
+
+#[tokio::test]
+async fn a_body_too_large_to_be_decoded_in_place_is_taken_all_the_same() {
+    let edge = Edge::start();
+    let body: String = (0..5000)
+        .map(|n| METER.replace("M1", &format!("M{n}")) + "\n")
+        .collect();
+    assert!(body.len() > 256 << 10);
+    let answer = edge
+        .send(&post(PATH, "Content-Type: application/x-ndjson\r\n", &body))
+        .await;
+    assert_eq!(answer.json()["accepted"], 5000);
+    assert_eq!(edge.accepted(), 5000);
+}
+
+#[tokio::test]
+async fn what_holds_no_reading_is_refused() {
+    let edge = Edge::start();
+    for body in ["", "[]", "{", "nonsense", "\u{feff}{}"] {
+        edge.post(PATH, body).await.assert_problem(400);
+    }
+    let problem = edge
+        .post(PATH, r#"[{"meterId":"M"},1]"#)
+        .await
+        .assert_problem(400);
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 2);
+    assert_eq!(problem["rejected"], 2);
+    for query in [
+        "?ack=never",
+        "?ack=durable&ack=durable",
+        "?acks=durable",
+        "?ack=%zz",
+    ] {
+        edge.post(&format!("{PATH}{query}"), METER)
+            .await
+            .assert_problem(400);
+    }
+    assert_eq!(edge.accepted(), 0);
+}
+
+#[tokio::test]
+async fn at_most_a_hundred_errors_are_listed() {
+    let edge = Edge::start();
+    let wrong = vec!["{}"; 150].join(",");
+    let told = edge.post(PATH, &format!("[{METER},{wrong}]")).await.json();
+    assert_eq!(told["rejected"], 150);
+    assert_eq!(told["errors"].as_array().unwrap().len(), 100);
+    assert_eq!(told["errorsTruncated"], true);
+}
+
+#[tokio::test]
+async fn only_json_and_lines_without_compression_are_taken() {
+    let edge = Edge::start();
+    for head in [
+        "",
+        "Content-Type: text/plain\r\n",
+        "Content-Type: application/json;charset=x\r\n",
+    ] {
+        edge.send(&post(PATH, head, METER))
+            .await
+            .assert_problem(415);
+    }
+    let answer = edge
+        .send(&post(
+            PATH,
+            &format!("{JSON}Content-Encoding: br\r\n"),
+            METER,
+        ))
+        .await;
+    answer.assert_problem(415);
+    assert_eq!(answer.header("accept-encoding"), Some("identity"));
+    let answer = edge
+        .send(&post(PATH, &format!("{JSON}Accept: text/html\r\n"), METER))
+        .await;
+    answer.assert_problem(406);
+    assert_eq!(edge.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_commit_that_does_not_come_is_answered_with_503_in_time() {
+    let edge = Edge::start();
+    let problem = edge
+        .post(&format!("{PATH}?ack=committed"), METER)
+        .await
+        .assert_problem(503);
+    assert_eq!(problem["type"], "urn:wattgate:problem:commit-timeout");
+    // It may be stored all the same, and here it is.
+    assert_eq!(edge.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_commit_is_answered_with_201() {
+    use crate::wal::frame::Position;
+    use crate::wal::progress::{Lane, Stored};
+    let mut options = Options::default();
+    options.settings.commit_timeout = super::PATIENCE;
+    let edge = Edge::start_with(options);
+    let progress = std::sync::Arc::clone(&edge.context.progress);
+    let stores = async {
+        eventually("it is durable", || edge.accepted() == 1).await;
+        let position: Position = progress.synced();
+        for shard in 0..2 {
+            let lane = Lane {
+                run: progress.current_run(),
+                shard,
+            };
+            let now = Stored {
+                position,
+                live_position: position,
+                ..Stored::NOTHING
+            };
+            progress.stored(lane, now);
+        }
+    };
+    let path = format!("{PATH}?ack=committed");
+    let (answer, ()) = tokio::join!(edge.post(&path, METER), stores);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(answer.json()["ack"], "committed");
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let edge = Edge::start();
+    let mut client = edge.connect().await;
+    let mut all = String::new();
+    for n in 0..20 {
+        let body = if n % 2 == 0 { METER } else { "[" };
+        all.push_str(&post(PATH, JSON, body));
+    }
+    client.write(all.as_bytes()).await;
+    for n in 0..20 {
+        assert_eq!(
+            client.answer().await.status,
+            if n % 2 == 0 { 202 } else { 400 }
+        );
+    }
+    assert_eq!(edge.accepted(), 10);
+}

@@ -1,0 +1,69 @@
+//! The description says what there is, no more and no less.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Edge;
+use crate::http::router::ROUTES;
+
+fn document() -> Value {
+    serde_saphyr::from_str(crate::http::operations::OPENAPI_YAML).unwrap()
+}
+
+#[test]
+fn every_route_is_described_and_every_description_has_its_route() {
+    let described: BTreeSet<(String, String)> = document()["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().unwrap().keys();
+            methods.map(|method| (path.clone(), method.to_uppercase()))
+        })
+        // Described with the rest of the interface; its route comes with the analytics.
+        .filter(|(path, _)| !path.starts_with("/v1/analytics/"))
+        .collect();
+    let served: BTreeSet<(String, String)> = ROUTES
+        .iter()
+        .filter(|route| !route.pattern.starts_with("/v1/analytics/"))
+        .flat_map(|route| {
+            let methods = route.methods.iter();
+            methods.map(|(method, _)| (route.pattern.to_owned(), (*method).to_owned()))
+        })
+        .collect();
+    assert_eq!(described, served);
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    let document = document();
+    let mut waiting = vec![&document];
+    let mut references = 0;
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Object(fields) => {
+                if let Some(target) = fields.get("$ref").and_then(Value::as_str) {
+                    let pointer = target.strip_prefix('#').unwrap();
+                    assert!(document.pointer(pointer).is_some(), "{target}");
+                    references += 1;
+                }
+                waiting.extend(fields.values());
+            }
+            Value::Array(items) => waiting.extend(items),
+            _ => {}
+        }
+    }
+    assert!(references > 100);
+}
+
+#[tokio::test]
+async fn it_is_served_in_both_forms() {
+    let edge = Edge::start();
+    let json = edge.get("/openapi.json").await;
+    assert_eq!(json.header("content-type"), Some("application/json"));
+    assert_eq!(json.json(), document());
+    let yaml = edge.get("/openapi.yaml").await;
+    assert_eq!(yaml.header("content-type"), Some("application/yaml"));
+    assert!(yaml.body.starts_with("openapi: 3.1.0"));
+}

@@ -1,0 +1,122 @@
+//! Routes, methods, health, and the database's absence.
+
+use super::{Edge, METER, Options};
+use crate::http::health::{DatabaseState, MigrationState};
+
+#[tokio::test]
+async fn what_is_not_there_is_said_as_a_problem() {
+    let edge = Edge::start();
+    edge.get("/nowhere").await.assert_problem(404);
+    edge.get("/v1/live/meters/%zz").await.assert_problem(400);
+    edge.get("/v1/live/meters/%ff").await.assert_problem(400);
+    let answer = edge.get("/v1/ingestion/meter").await;
+    answer.assert_problem(405);
+    assert_eq!(answer.header("allow"), Some("POST, OPTIONS"));
+    edge.post("/metrics", METER).await.assert_problem(405);
+}
+
+#[tokio::test]
+async fn head_and_options_are_answered_everywhere() {
+    let edge = Edge::start();
+    let answer = edge
+        .send("OPTIONS /v1/sessions HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, OPTIONS"));
+    assert_eq!(
+        edge.send("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .status,
+        204
+    );
+    let mut client = edge.connect().await;
+    client
+        .write(b"HEAD /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await;
+    let mut text = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut client.stream, &mut text)
+        .await
+        .unwrap();
+    assert!(
+        text.starts_with("HTTP/1.1 200") && text.ends_with("\r\n\r\n"),
+        "{text}"
+    );
+    assert!(text.contains("content-length: 17"), "{text}");
+}
+
+#[tokio::test]
+async fn readiness_tells_every_part() {
+    let edge = Edge::start();
+    assert_eq!(edge.get("/health/live").await.status, 200);
+    let answer = edge.get("/health/ready").await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.header("retry-after").is_some());
+    edge.context.health.set_database(DatabaseState::Up);
+    edge.context.health.set_migrations(MigrationState::Done);
+    edge.post("/v1/ingestion/meter", METER).await;
+    let answer = edge.get("/health").await;
+    assert_eq!(answer.status, 200);
+    let parts = answer.json();
+    assert_eq!(parts["wal"]["status"], "ok");
+    assert_eq!(parts["database"]["status"], "up");
+    assert_eq!(parts["lag"]["readings"], 1);
+    edge.context.progress.fail("disk".to_owned());
+    assert_eq!(edge.get("/health").await.status, 503);
+}
+
+#[tokio::test]
+async fn without_the_database_questions_are_answered_with_503() {
+    let edge = Edge::start();
+    for path in [
+        "/v1/live/meters",
+        "/v1/live/vehicles/V",
+        "/v1/sessions",
+        "/v1/sessions/S",
+    ] {
+        edge.get(path).await.assert_problem(503);
+    }
+    let body = r#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
+    edge.post("/v1/sessions", body).await.assert_problem(503);
+    // What is wrong with a question is said all the same.
+    edge.get("/v1/live/meters?limit=0")
+        .await
+        .assert_problem(400);
+    edge.get("/v1/sessions?active=yes")
+        .await
+        .assert_problem(400);
+    edge.get("/v1/sessions/S?x=1").await.assert_problem(400);
+    edge.post("/v1/sessions", "{}").await.assert_problem(400);
+    edge.post("/v1/sessions", &" ".repeat(65_537))
+        .await
+        .assert_problem(413);
+    let backwards = body.replace('}', r#","endedAt":"2024-01-01T00:00:00Z"}"#);
+    edge.post("/v1/sessions", &backwards)
+        .await
+        .assert_problem(400);
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_connection_only() {
+    let options = Options {
+        metrics: || panic!("as the test asks"),
+        ..Options::default()
+    };
+    let edge = Edge::start_with(options);
+    let mut client = edge.connect().await;
+    client
+        .write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await;
+    assert!(client.is_closed().await);
+    assert_eq!(edge.post("/v1/ingestion/meter", METER).await.status, 202);
+}
+
+#[tokio::test]
+async fn metrics_are_text_of_prometheus() {
+    let edge = Edge::start();
+    let answer = edge.get("/metrics").await;
+    assert_eq!(
+        answer.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert_eq!(answer.body, "# EOF\n");
+}

@@ -1,0 +1,50 @@
+//! The `wattgate` binary: parses the command line and calls the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use wattgate::app::{self, AppError};
+use wattgate::config::{Cli, Command, Config};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match Config::check(&cli.serve) {
+        Ok(config) => config,
+        Err(errors) => {
+            say(&errors);
+            return ExitCode::from(2);
+        }
+    };
+    match run(cli.command.unwrap_or(Command::Serve), config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, config: Config) -> Result<(), AppError> {
+    app::start_events(&config)?;
+    let runtime = app::runtime()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => app::serve(config).await,
+            Command::Migrate => app::migrate_only(&config).await,
+            Command::Check => app::check(&config).await.map(|found| tell(&found)),
+        }
+    })
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "what keeps the program from starting is for people"
+)]
+fn say(error: &dyn std::fmt::Display) {
+    eprintln!("wattgate: {error}");
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn tell(answer: &str) {
+    println!("{answer}");
+}

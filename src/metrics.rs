@@ -1,0 +1,285 @@
+//! Every metric, as a typed function. No metric name stands elsewhere.
+//!
+//! Names and labels are documented in the README's table. Histograms are counted per batch, per
+//! sync and per request, never per reading.
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::reading::Stream;
+
+/// Upper bounds of durations, in seconds: from a fast fdatasync to a batch's deadline.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0, 60.0,
+];
+/// Upper bounds of counts of readings.
+const READINGS: [f64; 11] = [
+    1.0, 10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, 2.5e4, 5e4, 1e5,
+];
+
+/// Installs the recorder for this process and describes every metric.
+///
+/// # Errors
+/// A recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(
+            Matcher::Full("wattgate_wal_sync_readings".to_owned()),
+            &READINGS,
+        )?
+        .set_buckets_for_metric(Matcher::Full("wattgate_batch_rows".to_owned()), &READINGS)?
+        .install_recorder()?;
+    describe();
+    metrics_process::Collector::default().describe();
+    let version = env!("CARGO_PKG_VERSION");
+    let revision = option_env!("WATTGATE_REVISION").unwrap_or("unknown");
+    gauge!("wattgate_build_info", "version" => version, "revision" => revision).set(1.0);
+    Ok(handle)
+}
+
+/// Counters of one stream, as they stand at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StreamSums {
+    /// Became durable since the start, or was found waiting.
+    pub accepted: u64,
+    /// Stored in history.
+    pub stored: u64,
+    /// Found stored already.
+    pub duplicates: u64,
+    /// Set aside.
+    pub quarantined: u64,
+}
+
+/// The state of the log and the database at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The sums of invariant 10, by stream.
+    pub sums: [StreamSums; 2],
+    /// Readings that wait, by shard and stream.
+    pub waiting: Vec<[u64; 2]>,
+    /// The log on disk.
+    pub wal_bytes: u64,
+    /// The most that it may take.
+    pub wal_limit_bytes: u64,
+    /// How long the oldest waiting reading has waited.
+    pub wal_oldest: Duration,
+    /// Readings that the log no longer had when they were to be stored.
+    pub wal_gap_readings: u64,
+    /// Whether the writers reach the database.
+    pub database_up: bool,
+    /// Sessions of the read pool that are in use, and that are idle.
+    pub pool: [usize; 2],
+}
+
+/// Publishes the state: all of it is of one moment.
+pub fn publish(state: &State) {
+    for stream in Stream::ALL {
+        let sums = state.sums[stream.index()];
+        let name = stream.name();
+        counter!("wattgate_readings_accepted_total", "stream" => name).absolute(sums.accepted);
+        counter!("wattgate_readings_stored_total", "stream" => name).absolute(sums.stored);
+        counter!("wattgate_readings_duplicate_total", "stream" => name).absolute(sums.duplicates);
+        counter!("wattgate_readings_quarantined_total", "stream" => name)
+            .absolute(sums.quarantined);
+        for (shard, waiting) in state.waiting.iter().enumerate() {
+            let waits = waiting[stream.index()] as f64;
+            gauge!("wattgate_wal_readings", "shard" => shard.to_string(), "stream" => name)
+                .set(waits);
+        }
+    }
+    gauge!("wattgate_wal_bytes").set(state.wal_bytes as f64);
+    gauge!("wattgate_wal_limit_bytes").set(state.wal_limit_bytes as f64);
+    gauge!("wattgate_wal_oldest_seconds").set(state.wal_oldest.as_secs_f64());
+    gauge!("wattgate_wal_gap_readings").set(state.wal_gap_readings as f64);
+    gauge!("wattgate_database_up").set(f64::from(u8::from(state.database_up)));
+    for (name, sessions) in ["busy", "idle"].into_iter().zip(state.pool) {
+        gauge!("wattgate_pool_connections", "state" => name).set(sessions as f64);
+    }
+    metrics_process::Collector::default().collect();
+}
+
+/// Notes one fdatasync of the log and how many readings it made durable.
+pub fn wal_synced(took: Duration, readings: u64) {
+    histogram!("wattgate_wal_sync_duration_seconds").record(took.as_secs_f64());
+    histogram!("wattgate_wal_sync_readings").record(readings as f64);
+}
+
+/// Notes a committed batch: how many readings it held.
+pub fn batch_rows(rows: usize) {
+    histogram!("wattgate_batch_rows").record(rows as f64);
+}
+
+/// A step of storing a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchStep {
+    /// History, by COPY or a slower way.
+    Copy,
+    /// Live status.
+    Live,
+    /// COMMIT.
+    Commit,
+}
+
+/// Notes how long a step of a batch took.
+pub fn batch_step(step: BatchStep, took: Duration) {
+    let step = match step {
+        BatchStep::Copy => "copy",
+        BatchStep::Live => "live",
+        BatchStep::Commit => "commit",
+    };
+    histogram!("wattgate_batch_duration_seconds", "step" => step).record(took.as_secs_f64());
+}
+
+/// Counts a batch that is tried again, or a writer that connects again, by its SQLSTATE or a word
+/// for what is not PostgreSQL's.
+pub fn batch_retried(sqlstate: &str) {
+    counter!("wattgate_batch_retries_total", "sqlstate" => sqlstate.to_owned()).increment(1);
+}
+
+/// Notes how long the oldest reading of a batch waited from its acceptance to the commit.
+pub fn store_lag(lag: Duration) {
+    histogram!("wattgate_store_lag_seconds").record(lag.as_secs_f64());
+}
+
+/// Counts an answered request and how long it took.
+///
+/// Handles are kept by thread, so that a request costs no look-up in the registry; they are those
+/// of the recorder that was installed when a thread first used them.
+pub fn http_request(route: &'static str, method: &'static str, status: u16, took: Duration) {
+    REQUESTS.with_borrow_mut(|known| {
+        let (count, duration) = known.entry((route, method, status)).or_insert_with(|| {
+            let count = counter!(
+                "wattgate_http_requests_total",
+                "route" => route,
+                "method" => method,
+                "status" => status.to_string()
+            );
+            let name = "wattgate_http_request_duration_seconds";
+            (count, histogram!(name, "route" => route))
+        });
+        count.increment(1);
+        duration.record(took.as_secs_f64());
+    });
+}
+
+/// Handles by route, method and status: as many as there are routes, times a few.
+type Requests =
+    hashbrown::HashMap<(&'static str, &'static str, u16), (metrics::Counter, metrics::Histogram)>;
+
+thread_local! {
+    static REQUESTS: std::cell::RefCell<Requests> = std::cell::RefCell::default();
+}
+
+/// Counts a request that was refused because there is too much to do.
+pub fn http_shed(reason: &'static str) {
+    counter!("wattgate_http_shed_total", "reason" => reason).increment(1);
+}
+
+/// Counts readings that were not taken, by the rule that they broke.
+pub fn readings_rejected(stream: Stream, code: &'static str, readings: u64) {
+    counter!(
+        "wattgate_readings_rejected_total",
+        "stream" => stream.name(),
+        "code" => code
+    )
+    .increment(readings);
+}
+
+/// Moves the number of open connections.
+pub fn http_connections(change: i64) {
+    gauge!("wattgate_http_connections").increment(change as f64);
+}
+
+#[expect(clippy::too_many_lines, reason = "one call a metric")]
+fn describe() {
+    describe_counter!(
+        "wattgate_readings_accepted_total",
+        "Readings that became durable in the log, and those found waiting in it at the start."
+    );
+    describe_counter!(
+        "wattgate_readings_rejected_total",
+        "Readings that were refused, by the rule that they broke."
+    );
+    describe_counter!(
+        "wattgate_readings_stored_total",
+        "Readings stored in history."
+    );
+    describe_counter!(
+        "wattgate_readings_duplicate_total",
+        "Readings found stored already with equal values."
+    );
+    describe_counter!(
+        "wattgate_readings_quarantined_total",
+        "Readings set aside: refused by the database, or contradicting a stored one."
+    );
+    describe_gauge!(
+        "wattgate_wal_readings",
+        "Readings that wait in the write-ahead log."
+    );
+    describe_gauge!(
+        "wattgate_wal_bytes",
+        Unit::Bytes,
+        "The write-ahead log on disk."
+    );
+    describe_gauge!(
+        "wattgate_wal_limit_bytes",
+        Unit::Bytes,
+        "The most that the write-ahead log may take on disk."
+    );
+    describe_gauge!(
+        "wattgate_wal_oldest_seconds",
+        Unit::Seconds,
+        "How long the oldest reading in the write-ahead log has waited."
+    );
+    describe_gauge!(
+        "wattgate_wal_gap_readings",
+        "Readings that the log no longer had when the database had gone back behind them."
+    );
+    describe_histogram!(
+        "wattgate_wal_sync_duration_seconds",
+        Unit::Seconds,
+        "One fdatasync of the write-ahead log."
+    );
+    describe_histogram!(
+        "wattgate_wal_sync_readings",
+        "Readings made durable by one fdatasync."
+    );
+    describe_histogram!("wattgate_batch_rows", "Readings of one transaction.");
+    describe_histogram!(
+        "wattgate_batch_duration_seconds",
+        Unit::Seconds,
+        "A step of storing a batch."
+    );
+    describe_counter!(
+        "wattgate_batch_retries_total",
+        "Batches tried again and sessions lost, by SQLSTATE."
+    );
+    describe_histogram!(
+        "wattgate_store_lag_seconds",
+        Unit::Seconds,
+        "From acceptance to commit, for the oldest reading of a batch."
+    );
+    describe_gauge!(
+        "wattgate_database_up",
+        "Whether every writer reaches the database."
+    );
+    describe_gauge!("wattgate_pool_connections", "Sessions of the read path.");
+    describe_counter!("wattgate_http_requests_total", "Requests answered.");
+    describe_histogram!(
+        "wattgate_http_request_duration_seconds",
+        Unit::Seconds,
+        "From a request's head to its answer."
+    );
+    describe_gauge!("wattgate_http_connections", "Open connections.");
+    describe_counter!(
+        "wattgate_http_shed_total",
+        "Requests refused because of too much load."
+    );
+    describe_gauge!("wattgate_build_info", "The version that runs.");
+}

@@ -1,0 +1,223 @@
+//! The schema, brought up to date under an advisory lock, so that several gateways can start at
+//! once on one database.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use crate::config::PartitionWidth;
+
+/// The key of the advisory lock: "wattgate" as a number.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattgate");
+
+struct Migration {
+    version: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: [Migration; 1] = [Migration {
+    version: 1,
+    name: "schema",
+    sql: include_str!("../../sql/migrations/0001_schema.sql"),
+}];
+
+/// The oldest PostgreSQL that the gateway works with.
+const SERVER_VERSION_MIN: i32 = 150_000;
+
+/// Why a database cannot be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// The database, or the way to it, refuses.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// The server is too old.
+    #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
+    ServerTooOld(String),
+    /// The schema was made by a newer program.
+    #[error("the database has schema version {found}, this program knows {known}: upgrade it")]
+    SchemaTooNew {
+        /// What the database has.
+        found: i32,
+        /// The newest that this program knows.
+        known: i32,
+    },
+}
+
+/// What a database says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// Random, made with the schema: the log is bound to it.
+    pub database_id: Uuid,
+    /// The width of new partitions.
+    pub partition: PartitionWidth,
+    /// How long history is kept.
+    pub retention: Option<Duration>,
+}
+
+/// What the operator asked for; it wins over what the database holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wishes {
+    /// The width of new partitions.
+    pub partition: Option<PartitionWidth>,
+    /// How long history is kept.
+    pub retention: Option<Duration>,
+}
+
+/// Applies the migrations that are missing, and settles what the database says of itself.
+///
+/// Blocks: while another gateway migrates
+/// Cancel: safe; a migration is one transaction
+///
+/// # Errors
+/// [`MigrationError`]: nothing half-done is left.
+pub async fn migrate(client: &Client, wishes: Wishes) -> Result<DatabaseSettings, MigrationError> {
+    let row = client
+        .query_one(
+            "select current_setting('server_version_num')::int, current_setting('server_version')",
+            &[],
+        )
+        .await?;
+    if row.get::<_, i32>(0) < SERVER_VERSION_MIN {
+        return Err(MigrationError::ServerTooOld(row.get(1)));
+    }
+    client
+        .execute("select pg_advisory_lock($1)", &[&LOCK_KEY])
+        .await?;
+    let result = migrate_locked(client, wishes).await;
+    // Where this fails the session is gone, and the lock with it.
+    drop(
+        client
+            .execute("select pg_advisory_unlock($1)", &[&LOCK_KEY])
+            .await,
+    );
+    result
+}
+
+async fn migrate_locked(
+    client: &Client,
+    wishes: Wishes,
+) -> Result<DatabaseSettings, MigrationError> {
+    client
+        .batch_execute(
+            "create table if not exists schema_migrations (
+                 version integer primary key,
+                 name text not null,
+                 applied_at timestamptz not null default now()
+             )",
+        )
+        .await?;
+    let sql = "select coalesce(max(version), 0) from schema_migrations";
+    let found: i32 = client.query_one(sql, &[]).await?.get(0);
+    let known = MIGRATIONS.last().map_or(0, |m| m.version);
+    if found > known {
+        return Err(MigrationError::SchemaTooNew { found, known });
+    }
+    for migration in MIGRATIONS.iter().filter(|m| m.version > found) {
+        apply(client, migration).await?;
+        let Migration { version, name, .. } = migration;
+        tracing::info!(version, name, "applied a migration of the database");
+    }
+    settle(client, wishes).await
+}
+
+async fn apply(client: &Client, migration: &Migration) -> Result<(), Error> {
+    client.batch_execute("begin").await?;
+    let result = async {
+        for statement in statements(migration.sql) {
+            client.batch_execute(statement).await?;
+        }
+        let sql = "insert into schema_migrations (version, name) values ($1, $2)";
+        client
+            .execute(sql, &[&migration.version, &migration.name])
+            .await?;
+        client.batch_execute("commit").await
+    }
+    .await;
+    if result.is_err() {
+        drop(client.batch_execute("rollback").await);
+    }
+    result
+}
+
+/// Cuts a migration into statements: each ends with a semicolon at the end of a line. They are
+/// sent one by one, because a coordinator of distributed tables takes DDL one at a time.
+fn statements(sql: &str) -> impl Iterator<Item = &str> {
+    sql.split_inclusive(";\n")
+        .map(str::trim)
+        .filter(|statement| {
+            statement
+                .lines()
+                .any(|line| !line.trim().is_empty() && !line.trim().starts_with("--"))
+        })
+}
+
+async fn settle(client: &Client, wishes: Wishes) -> Result<DatabaseSettings, MigrationError> {
+    let width = wishes.partition.map(width_name);
+    let retention = wishes.retention.map(|r| r.as_secs() as i64);
+    client
+        .execute(
+            "insert into gateway_database (partition_width, retention_seconds)
+             values (coalesce($1, 'month'), $2) on conflict do nothing",
+            &[&width, &retention],
+        )
+        .await?;
+    let row = client
+        .query_one(
+            "update gateway_database
+             set partition_width = coalesce($1, partition_width),
+                 retention_seconds = coalesce($2, retention_seconds)
+             returning database_id, partition_width, retention_seconds",
+            &[&width, &retention],
+        )
+        .await?;
+    let partition = width_of(row.get(1));
+    let retention: Option<i64> = row.get(2);
+    Ok(DatabaseSettings {
+        database_id: row.get(0),
+        partition,
+        retention: retention
+            .and_then(|s| u64::try_from(s).ok())
+            .map(Duration::from_secs),
+    })
+}
+
+/// The width that a database names.
+pub fn width_of(name: &str) -> PartitionWidth {
+    if name == "day" {
+        PartitionWidth::Day
+    } else {
+        PartitionWidth::Month
+    }
+}
+
+fn width_name(width: PartitionWidth) -> &'static str {
+    match width {
+        PartitionWidth::Month => "month",
+        PartitionWidth::Day => "day",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_is_cut_into_its_statements() {
+        let sql = "-- a comment\ncreate table a (\n  b text default ';'\n);\n\n-- end\n";
+        let cut: Vec<&str> = statements(sql).collect();
+        assert_eq!(
+            cut,
+            ["-- a comment\ncreate table a (\n  b text default ';'\n);"]
+        );
+        assert!(statements(MIGRATIONS[0].sql).count() > 10);
+    }
+
+    #[test]
+    fn versions_grow_by_one() {
+        for (at, migration) in (1..).zip(&MIGRATIONS) {
+            assert_eq!(migration.version, at);
+        }
+    }
+}

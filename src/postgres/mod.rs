@@ -1,0 +1,9 @@
+//! PostgreSQL: reaching it, its schema, its partitions, its registries, and the embedded server.
+
+pub mod embedded;
+pub mod migrations;
+pub mod partitions;
+pub mod registry;
+mod target;
+
+pub use self::target::{Session, Target, TargetError, check_url};

@@ -1,0 +1,353 @@
+//! Partitions of history by time: which there are, which are to be made, which may go.
+//!
+//! A partition is created empty and then attached, under an advisory lock: that blocks no COPY
+//! that is under way. There is no default partition: attaching beside one would read all of it.
+//! What is there already wins over the configured width, so that the width can be changed.
+
+use std::time::Duration;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{ToSpan, Unit};
+use tokio_postgres::{Client, Error};
+
+use crate::config::PartitionWidth;
+use crate::reading::{Stream, Timestamp};
+
+/// The key of the advisory lock: "wattpart" as a number.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattpart");
+
+/// A span of time [from, to) that one partition covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    /// The first instant in it.
+    pub from: Timestamp,
+    /// The first instant behind it.
+    pub to: Timestamp,
+}
+
+impl Range {
+    /// Whether an instant lies in it.
+    pub fn covers(&self, at: Timestamp) -> bool {
+        self.from <= at && at < self.to
+    }
+}
+
+/// The partitions of one history table, as a session last saw them.
+#[derive(Debug, Default, Clone)]
+pub struct Partitions {
+    /// Sorted, without overlaps.
+    ranges: Vec<Range>,
+}
+
+impl Partitions {
+    /// The place of the partition that covers an instant; grows with time.
+    pub fn find(&self, at: Timestamp) -> Option<usize> {
+        let behind = self.ranges.partition_point(|r| r.from <= at);
+        behind.checked_sub(1).filter(|i| self.ranges[*i].covers(at))
+    }
+
+    /// The span of a partition, by its place.
+    pub fn range(&self, place: usize) -> Option<Range> {
+        self.ranges.get(place).copied()
+    }
+
+    /// The span for a new partition that covers an instant: the calendar's, cut where it would
+    /// overlap with what is there.
+    pub fn plan(&self, at: Timestamp, width: PartitionWidth) -> Range {
+        let mut range = calendar_range(at, width);
+        for there in &self.ranges {
+            if there.to <= at {
+                range.from = range.from.max(there.to);
+            }
+            if there.from > at {
+                range.to = range.to.min(there.from);
+            }
+        }
+        range
+    }
+}
+
+/// The table of a stream's history.
+pub fn history_table(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Meter => "meter_telemetry_history",
+        Stream::Vehicle => "vehicle_telemetry_history",
+    }
+}
+
+/// Reads which partitions a history table has.
+///
+/// # Errors
+/// As PostgreSQL gives them.
+pub async fn load(client: &Client, stream: Stream) -> Result<Partitions, Error> {
+    let rows = client
+        .query(
+            "select pg_get_expr(c.relpartbound, c.oid)
+             from pg_inherits as i
+             inner join pg_class as c on i.inhrelid = c.oid
+             where i.inhparent = $1::text::regclass and not i.inhdetachpending",
+            &[&history_table(stream)],
+        )
+        .await?;
+    let mut ranges: Vec<Range> = rows
+        .iter()
+        .filter_map(|row| parse_bound(row.get::<_, &str>(0)))
+        .collect();
+    ranges.sort_unstable();
+    Ok(Partitions { ranges })
+}
+
+/// Makes the partitions that are missing for some instants.
+///
+/// Blocks: for the advisory lock, while another gateway makes some
+///
+/// # Errors
+/// As PostgreSQL gives them; try again, what was made stays.
+pub async fn ensure(
+    client: &Client,
+    stream: Stream,
+    width: PartitionWidth,
+    instants: &[Timestamp],
+) -> Result<Partitions, Error> {
+    client
+        .execute("select pg_advisory_lock($1)", &[&LOCK_KEY])
+        .await?;
+    let result = async {
+        let mut partitions = load(client, stream).await?;
+        for at in instants {
+            if partitions.find(*at).is_none() {
+                let range = partitions.plan(*at, width);
+                create(client, stream, range).await?;
+                partitions.ranges.push(range);
+                partitions.ranges.sort_unstable();
+            }
+        }
+        Ok(partitions)
+    }
+    .await;
+    drop(
+        client
+            .execute("select pg_advisory_unlock($1)", &[&LOCK_KEY])
+            .await,
+    );
+    result
+}
+
+/// Creates one empty partition and attaches it. Both steps can be found done by an earlier try.
+async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Error> {
+    let parent = history_table(stream);
+    let name = partition_name(parent, range);
+    // Names and bounds are made of digits and fixed words: nothing to quote.
+    let like = format!("create table if not exists {name} (like {parent} including all)");
+    client.batch_execute(&like).await?;
+    let (from, to) = (range.from, range.to);
+    let attach = format!(
+        "alter table {parent} attach partition {name} for values from ('{from}') to ('{to}')"
+    );
+    client.batch_execute(&attach).await?;
+    tracing::info!(name, "made a partition");
+    Ok(())
+}
+
+/// Drops the partitions that end before an instant, oldest first.
+///
+/// A drop waits at most 100 ms for its lock: queued behind a long read it would stop every COPY.
+/// One that does not get it is left for the next time.
+///
+/// # Errors
+/// As PostgreSQL gives them, lock timeouts excepted.
+pub async fn drop_before(
+    client: &Client,
+    stream: Stream,
+    before: Timestamp,
+) -> Result<usize, Error> {
+    let parent = history_table(stream);
+    let rows = client
+        .query(
+            "select c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
+             from pg_inherits as i
+             inner join pg_class as c on i.inhrelid = c.oid
+             where i.inhparent = $1::text::regclass and not i.inhdetachpending",
+            &[&parent],
+        )
+        .await?;
+    let mut old: Vec<(Range, String)> = rows
+        .iter()
+        .filter_map(|row| Some((parse_bound(row.get::<_, &str>(1))?, row.get(0))))
+        .filter(|(range, _)| range.to <= before)
+        .collect();
+    old.sort_unstable();
+    client.batch_execute("set lock_timeout = '100ms'").await?;
+    let mut dropped = 0;
+    for (_, name) in old {
+        match client.batch_execute(&format!("drop table {name}")).await {
+            Ok(()) => {
+                tracing::info!(name, "dropped a partition beyond the retention");
+                dropped += 1;
+            }
+            Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => {
+                tracing::info!(
+                    name,
+                    "a partition beyond the retention is being read; later"
+                );
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(dropped)
+}
+
+/// The instants for which partitions are made ahead: now and the next spans.
+pub fn instants_ahead(now: Timestamp, width: PartitionWidth) -> Vec<Timestamp> {
+    let ahead = match width {
+        PartitionWidth::Month => 2,
+        PartitionWidth::Day => 7,
+    };
+    let mut instants = vec![now];
+    for _ in 0..ahead {
+        let last = instants.last().copied().unwrap_or(now);
+        instants.push(calendar_range(last, width).to);
+    }
+    instants
+}
+
+/// The oldest instant that history still holds under a retention.
+pub fn oldest_kept(now: Timestamp, retention: Duration) -> Timestamp {
+    now.plus_micros(-i64::try_from(retention.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The calendar's span around an instant, in UTC.
+fn calendar_range(at: Timestamp, width: PartitionWidth) -> Range {
+    let date = date_of(at);
+    let (first, next) = match width {
+        PartitionWidth::Day => (date, date.saturating_add(1.day())),
+        PartitionWidth::Month => (
+            date.first_of_month(),
+            date.last_of_month().saturating_add(1.day()),
+        ),
+    };
+    Range {
+        from: start_of(first),
+        to: start_of(next),
+    }
+}
+
+fn date_of(at: Timestamp) -> Date {
+    let instant = jiff::Timestamp::from_microsecond(at.as_micros()).unwrap_or_default();
+    TimeZone::UTC.to_datetime(instant).date()
+}
+
+fn start_of(date: Date) -> Timestamp {
+    let midnight = date.at(0, 0, 0, 0);
+    let instant = TimeZone::UTC.to_timestamp(midnight).unwrap_or_default();
+    Timestamp::from_micros(instant.as_microsecond())
+}
+
+/// `meter_telemetry_history_2024_02`, `…_2024_02_09`, or with both ends where it was cut.
+fn partition_name(parent: &str, range: Range) -> String {
+    let (from, to) = (date_of(range.from), date_of(range.to));
+    let digits = |d: Date| format!("{:04}_{:02}_{:02}", d.year(), d.month(), d.day());
+    let days = from
+        .until((Unit::Day, to))
+        .map_or(0, |span| span.get_days());
+    if from.day() == 1 && range == calendar_range(range.from, PartitionWidth::Month) {
+        format!("{parent}_{:04}_{:02}", from.year(), from.month())
+    } else if days == 1 {
+        format!("{parent}_{}", digits(from))
+    } else {
+        format!("{parent}_{}_to_{}", digits(from), digits(to))
+    }
+}
+
+/// Reads a bound as PostgreSQL prints it in a session of UTC and ISO dates.
+fn parse_bound(text: &str) -> Option<Range> {
+    if text == "DEFAULT" {
+        // Someone made one by hand: everything is covered.
+        return Some(Range {
+            from: Timestamp::from_micros(i64::MIN),
+            to: Timestamp::from_micros(i64::MAX),
+        });
+    }
+    let inner = text.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?;
+    let (from, to) = inner.split_once(") TO (")?;
+    let instant = |text: &str, open: i64| match text {
+        "MINVALUE" | "MAXVALUE" => Some(Timestamp::from_micros(open)),
+        quoted => {
+            let text = quoted.trim_matches('\'').replace("+00", "Z");
+            let parsed: jiff::Timestamp = text.parse().ok()?;
+            Some(Timestamp::from_micros(parsed.as_microsecond()))
+        }
+    };
+    Some(Range {
+        from: instant(from, i64::MIN)?,
+        to: instant(to, i64::MAX)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
+    }
+
+    fn range(from: &str, to: &str) -> Range {
+        Range {
+            from: at(from),
+            to: at(to),
+        }
+    }
+
+    #[test]
+    fn a_month_is_planned_and_named() {
+        let none = Partitions::default();
+        let plan = none.plan(at("2024-02-29T23:59:59.999999Z"), PartitionWidth::Month);
+        assert_eq!(plan, range("2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z"));
+        assert_eq!(partition_name("h", plan), "h_2024_02");
+        let day = none.plan(at("2024-12-31T12:00:00Z"), PartitionWidth::Day);
+        assert_eq!(day, range("2024-12-31T00:00:00Z", "2025-01-01T00:00:00Z"));
+        assert_eq!(partition_name("h", day), "h_2024_12_31");
+    }
+
+    #[test]
+    fn what_is_there_wins_over_the_width() {
+        let days = Partitions {
+            ranges: vec![
+                range("2024-02-03T00:00:00Z", "2024-02-04T00:00:00Z"),
+                range("2024-02-10T00:00:00Z", "2024-02-11T00:00:00Z"),
+            ],
+        };
+        let plan = days.plan(at("2024-02-05T00:00:00Z"), PartitionWidth::Month);
+        assert_eq!(plan, range("2024-02-04T00:00:00Z", "2024-02-10T00:00:00Z"));
+        assert_eq!(partition_name("h", plan), "h_2024_02_04_to_2024_02_10");
+        assert_eq!(days.find(at("2024-02-03T10:00:00Z")), Some(0));
+        assert_eq!(days.find(at("2024-02-04T00:00:00Z")), None);
+    }
+
+    #[test]
+    fn a_bound_is_read_as_postgresql_prints_it() {
+        let text = "FOR VALUES FROM ('2024-02-01 00:00:00+00') TO ('2024-03-01 00:00:00+00')";
+        let february = range("2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z");
+        assert_eq!(parse_bound(text), Some(february));
+        let open = parse_bound("FOR VALUES FROM (MINVALUE) TO ('2024-03-01 00:00:00+00')").unwrap();
+        assert!(open.covers(at("0001-01-01T00:00:00Z")));
+        assert!(
+            parse_bound("DEFAULT")
+                .unwrap()
+                .covers(at("2024-02-01T00:00:00Z"))
+        );
+    }
+
+    #[test]
+    fn partitions_are_made_ahead() {
+        let ahead = instants_ahead(at("2024-11-30T10:00:00Z"), PartitionWidth::Month);
+        let starts = [at("2024-12-01T00:00:00Z"), at("2025-01-01T00:00:00Z")];
+        assert_eq!(ahead[1..], starts);
+        assert_eq!(
+            instants_ahead(at("2024-11-30T10:00:00Z"), PartitionWidth::Day).len(),
+            8
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! The short ids that history holds for the texts that devices send.
+//!
+//! The ids of one session are cached for that session alone: after a failover the same text may
+//! have another id. An unknown text is looked up first and inserted only if it is missing, sorted
+//! bytewise, in a statement of its own that is committed before its ids are used.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tokio_postgres::{Client, Error};
+
+/// How many texts go into one statement.
+const TEXTS_PER_STATEMENT: usize = 10_000;
+/// What a cached text costs beside its bytes: its box, its slot, its id.
+const ENTRY_BYTES: usize = 40;
+
+/// A table of texts and their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Registry {
+    /// `meters`
+    Meters,
+    /// `vehicles`
+    Vehicles,
+    /// `session_names`
+    Sessions,
+}
+
+impl Registry {
+    /// All of them, in the order of [`Registry::index`].
+    pub const ALL: [Registry; 3] = [Registry::Meters, Registry::Vehicles, Registry::Sessions];
+
+    /// The place in an array of three.
+    pub const fn index(self) -> usize {
+        match self {
+            Registry::Meters => 0,
+            Registry::Vehicles => 1,
+            Registry::Sessions => 2,
+        }
+    }
+
+    /// The table's name.
+    pub const fn table(self) -> &'static str {
+        match self {
+            Registry::Meters => "meters",
+            Registry::Vehicles => "vehicles",
+            Registry::Sessions => "session_names",
+        }
+    }
+}
+
+/// The ids that one database session knows, bounded in bytes.
+#[derive(Debug)]
+pub struct IdCache {
+    maps: [HashMap<Box<str>, i32, RandomState>; 3],
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl IdCache {
+    /// Makes an empty cache that holds about so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        IdCache {
+            maps: Default::default(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// The id of a text, where it is known.
+    pub fn get(&self, registry: Registry, text: &str) -> Option<i32> {
+        self.maps[registry.index()].get(text).copied()
+    }
+
+    /// Notes an id. A full cache is emptied: what is in use comes back with the next batch, and a
+    /// flood of new ids costs time and not memory.
+    fn insert(&mut self, registry: Registry, text: &str, id: i32) {
+        if self.bytes >= self.bytes_max {
+            self.clear();
+        }
+        if self.maps[registry.index()]
+            .insert(text.into(), id)
+            .is_none()
+        {
+            self.bytes += text.len() + ENTRY_BYTES;
+        }
+    }
+
+    /// Forgets everything, as a new session must.
+    pub fn clear(&mut self) {
+        for map in &mut self.maps {
+            map.clear();
+            map.shrink_to(1024);
+        }
+        self.bytes = 0;
+    }
+}
+
+/// Why texts have no ids.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// As PostgreSQL gives it.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// What was just committed cannot be read back: a rule or a policy of the operator's hides it.
+    #[error("a registered id cannot be read back from {0}")]
+    Hidden(&'static str),
+}
+
+/// Finds the ids of texts, registering those that are new, and caches them.
+///
+/// Shape:  one id a text, in their order; `texts` without repeats
+/// Blocks: until the registration is committed
+///
+/// # Errors
+/// [`ResolveError`]; nothing is cached that is not committed.
+pub async fn resolve(
+    client: &Client,
+    cache: &mut IdCache,
+    registry: Registry,
+    texts: &[String],
+) -> Result<Vec<i32>, ResolveError> {
+    let table = registry.table();
+    let select = format!("select external_id, id from {table} where external_id = any($1)");
+    let insert = format!(
+        "insert into {table} (external_id) select unnest($1::text[]) on conflict do nothing"
+    );
+    let mut ids: HashMap<String, i32, RandomState> = HashMap::default();
+    for part in texts.chunks(TEXTS_PER_STATEMENT) {
+        let mut missing = look_up(client, &select, part.to_vec(), &mut ids).await?;
+        if missing.is_empty() {
+            continue;
+        }
+        missing.sort_unstable();
+        client.execute(&insert, &[&missing]).await?;
+        let still = look_up(client, &select, missing, &mut ids).await?;
+        if !still.is_empty() {
+            return Err(ResolveError::Hidden(table));
+        }
+    }
+    for (text, id) in &ids {
+        cache.insert(registry, text, *id);
+    }
+    texts
+        .iter()
+        .map(|text| ids.get(text).copied().ok_or(ResolveError::Hidden(table)))
+        .collect()
+}
+
+/// Looks texts up; what is not there is given back.
+async fn look_up(
+    client: &Client,
+    select: &str,
+    texts: Vec<String>,
+    ids: &mut HashMap<String, i32, RandomState>,
+) -> Result<Vec<String>, Error> {
+    for row in client.query(select, &[&texts]).await? {
+        ids.insert(row.get(0), row.get(1));
+    }
+    Ok(texts
+        .into_iter()
+        .filter(|text| !ids.contains_key(text))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_bounded_in_bytes() {
+        let mut cache = IdCache::new(10_000);
+        for n in 0..100_000 {
+            cache.insert(Registry::Meters, &format!("device-{n}"), n);
+            assert!(cache.bytes <= 10_000 + 64 + ENTRY_BYTES);
+            assert_eq!(cache.get(Registry::Meters, &format!("device-{n}")), Some(n));
+        }
+        assert_eq!(cache.get(Registry::Vehicles, "device-99999"), None);
+    }
+}

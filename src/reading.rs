@@ -1,0 +1,301 @@
+//! What a reading is: devices, times, energy, and the two kinds of readings.
+//!
+//! A [`Reading`] exists only after validation: the constructors of its parts check every bound,
+//! so that what the log, the writers and the database take needs no second look.
+
+use std::fmt;
+
+/// The longest id of a device or session, in characters (not bytes).
+pub const ID_CHARS_MAX: usize = 64;
+
+/// The longest id in bytes: a character of UTF-8 takes four at the most.
+pub const ID_BYTES_MAX: usize = ID_CHARS_MAX * 4;
+
+/// The two streams of readings that the gateway takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stream {
+    /// AC energy drawn from the grid, measured by a charger's meter.
+    Meter,
+    /// DC energy received, reported by a vehicle.
+    Vehicle,
+}
+
+impl Stream {
+    /// Both streams, in the order in which arrays indexed by [`Stream::index`] hold them.
+    pub const ALL: [Stream; 2] = [Stream::Meter, Stream::Vehicle];
+
+    /// The place of this stream in an array of two.
+    pub const fn index(self) -> usize {
+        match self {
+            Stream::Meter => 0,
+            Stream::Vehicle => 1,
+        }
+    }
+
+    /// The name in paths, labels and the quarantine: `meter` or `vehicle`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Stream::Meter => "meter",
+            Stream::Vehicle => "vehicle",
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An instant, in microseconds since 1970-01-01T00:00:00Z.
+///
+/// Units:  microseconds; PostgreSQL's `timestamptz` holds the same precision
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// 2000-01-01T00:00:00Z, before which no reading is taken; also PostgreSQL's epoch.
+    pub const Y2000: Timestamp = Timestamp(946_684_800_000_000);
+
+    /// Makes an instant from microseconds since 1970 UTC.
+    pub const fn from_micros(micros: i64) -> Self {
+        Timestamp(micros)
+    }
+
+    /// The instant in microseconds since 1970 UTC.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The system's time now.
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+
+    /// This instant moved by some microseconds, kept within the range of `i64`.
+    #[must_use]
+    pub const fn plus_micros(self, micros: i64) -> Self {
+        Timestamp(self.0.saturating_add(micros))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC, with as many digits of the second as are not zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(ts) => write!(f, "{ts}"),
+            Err(_) => write!(f, "{}us", self.0),
+        }
+    }
+}
+
+/// Why a text is no id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty.
+    #[error("must not be empty")]
+    Empty,
+    /// The text has more than [`ID_CHARS_MAX`] characters.
+    #[error("must have at most {ID_CHARS_MAX} characters")]
+    TooLong,
+    /// The text holds a NUL or another control character.
+    #[error("must hold no control characters")]
+    Control,
+}
+
+/// The id of a meter, a vehicle or a charging session, as its owner writes it.
+///
+/// Shape:  1 to 64 characters of printable text, at most 256 bytes
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExternalId<'a>(&'a str);
+
+impl<'a> ExternalId<'a> {
+    /// Checks a text and takes it as an id.
+    ///
+    /// # Errors
+    /// [`IdError`]: what is wrong with the text; the sender has to mend it.
+    pub fn new(text: &'a str) -> Result<Self, IdError> {
+        if text.is_empty() {
+            return Err(IdError::Empty);
+        }
+        // Nearly every id is short ASCII: then bytes are characters and one pass decides.
+        if text.is_ascii() {
+            if text.len() > ID_CHARS_MAX {
+                return Err(IdError::TooLong);
+            }
+            if text.bytes().any(|b| b.is_ascii_control()) {
+                return Err(IdError::Control);
+            }
+            return Ok(ExternalId(text));
+        }
+        if text.chars().count() > ID_CHARS_MAX {
+            return Err(IdError::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(IdError::Control);
+        }
+        Ok(ExternalId(text))
+    }
+
+    /// The id's text.
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+impl fmt::Display for ExternalId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// What a reading's kWh mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum EnergyKind {
+    /// Energy since the device's previous reading.
+    #[default]
+    Interval,
+    /// A running total.
+    Register,
+}
+
+/// The energy of one reading.
+///
+/// Units:  kWh, finite, 0 to 1e9, never -0
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Energy {
+    /// The value as it was sent.
+    pub kwh: f64,
+    /// What the value means.
+    pub kind: EnergyKind,
+}
+
+/// Where a vehicle says that it is charging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// At this meter.
+    Meter(ExternalId<'a>),
+    /// In this charging session, registered or yet to be.
+    Session(ExternalId<'a>),
+}
+
+/// What only one kind of device reports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Details<'a> {
+    /// A meter's reading.
+    Meter {
+        /// V (RMS), 0 to 1000.
+        voltage: f64,
+    },
+    /// A vehicle's reading.
+    Vehicle {
+        /// State of charge, %, 0 to 100.
+        soc: f64,
+        /// °C, -60 to 150.
+        battery_temp: f64,
+        /// Where it is charging, if it says so.
+        place: Option<Place<'a>>,
+    },
+}
+
+/// One validated reading, borrowing its ids from the request's body or from the log.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading<'a> {
+    /// The meter or vehicle that measured.
+    pub device: ExternalId<'a>,
+    /// When it measured, by its own clock.
+    pub at: Timestamp,
+    /// How much energy.
+    pub energy: Energy,
+    /// The rest.
+    pub details: Details<'a>,
+}
+
+impl Reading<'_> {
+    /// The stream that this reading belongs to.
+    pub const fn stream(&self) -> Stream {
+        match self.details {
+            Details::Meter { .. } => Stream::Meter,
+            Details::Vehicle { .. } => Stream::Vehicle,
+        }
+    }
+}
+
+/// The shard of a device: a stable hash of its stream and id, so that one writer sees all
+/// readings of one device in the order in which they were accepted.
+///
+/// Why FNV-1a: the value is written into the log's layout and must never change with a
+/// library's version; the ids are short, and spread is all that is asked of it.
+pub fn shard_of(stream: Stream, device: ExternalId<'_>, shards: u16) -> u16 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = OFFSET ^ stream.index() as u64;
+    for byte in device.as_str().bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    }
+    // Ids often differ in their last digit alone, which FNV leaves in few bits: one more round of
+    // mixing (the finalizer of SplitMix64) spreads it over all of them.
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (((hash >> 32) * u64::from(shards.max(1))) >> 32) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_1_to_64_printable_characters() {
+        assert_eq!(ExternalId::new(""), Err(IdError::Empty));
+        let longest = "x".repeat(64);
+        assert!(ExternalId::new(&longest).is_ok());
+        assert_eq!(ExternalId::new(&"x".repeat(65)), Err(IdError::TooLong));
+        let wide = "\u{1F50B}".repeat(64);
+        assert_eq!(wide.len(), ID_BYTES_MAX);
+        assert!(ExternalId::new(&wide).is_ok());
+        assert_eq!(
+            ExternalId::new(&"\u{1F50B}".repeat(65)),
+            Err(IdError::TooLong)
+        );
+        for bad in ["a\0b", "a\nb", "\u{7f}", "\u{85}x"] {
+            assert_eq!(ExternalId::new(bad), Err(IdError::Control), "{bad:?}");
+        }
+        assert!(ExternalId::new("2_39_131_30_2019-05-01 08:18:44.595638").is_ok());
+    }
+
+    #[test]
+    fn shards_are_even_and_within_bounds() {
+        for shards in [1u16, 2, 3, 64] {
+            let mut counts = vec![0u32; usize::from(shards)];
+            for n in 0..64_000 {
+                let id = format!("M{n:05}");
+                let shard = shard_of(Stream::Meter, ExternalId::new(&id).unwrap(), shards);
+                counts[usize::from(shard)] += 1;
+            }
+            let mean = 64_000 / u32::from(shards);
+            for count in counts {
+                assert!(
+                    count > mean * 8 / 10 && count < mean * 12 / 10,
+                    "{count} of {mean}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_shard_of_a_device_never_changes() {
+        // Written into existing logs: a change here would be a change of format.
+        let id = |text| ExternalId::new(text).unwrap();
+        let of = |stream, text| shard_of(stream, id(text), 64);
+        let now = [
+            of(Stream::Meter, "M1"),
+            of(Stream::Vehicle, "M1"),
+            of(Stream::Meter, "AG-1F11"),
+        ];
+        assert_eq!(now, FIXED);
+    }
+    const FIXED: [u16; 3] = [24, 44, 61];
+}

@@ -1,0 +1,213 @@
+//! What a request hands to the log: its readings as records, grouped by shard, with what it has
+//! reserved and the way to answer it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::frame::{CHUNK_BYTES_MAX, Position, frame_overhead_bytes};
+use super::record::{RECORD_BYTES_MAX, encode};
+use crate::reading::{Reading, shard_of};
+
+/// A piece of a request: records of one shard that stand together in one frame.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Whose they are.
+    pub shard: u16,
+    /// How many records of each stream.
+    pub readings: [u32; 2],
+    /// The records, at most [`CHUNK_BYTES_MAX`] bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// The readings of one request, as records grouped by shard.
+#[derive(Debug)]
+pub struct RequestRecords {
+    shards: u16,
+    /// The chunk that each shard is filling, as its index in `chunks`; `u32::MAX`: none yet.
+    filling: Vec<u32>,
+    chunks: Vec<Chunk>,
+}
+
+impl RequestRecords {
+    /// Makes an empty request for a log with so many shards.
+    pub fn new(shards: u16) -> Self {
+        RequestRecords {
+            shards,
+            filling: vec![u32::MAX; usize::from(shards)],
+            chunks: Vec::with_capacity(usize::from(shards.min(4))),
+        }
+    }
+
+    /// Adds one reading.
+    ///
+    /// Order:  kept within a shard, and so within a device
+    pub fn push(&mut self, reading: &Reading<'_>) {
+        let shard = shard_of(reading.stream(), reading.device, self.shards);
+        let slot = &mut self.filling[usize::from(shard)];
+        let full = self
+            .chunks
+            .get(*slot as usize)
+            .is_none_or(|chunk| chunk.bytes.len() + RECORD_BYTES_MAX > CHUNK_BYTES_MAX);
+        if full {
+            *slot = self.chunks.len() as u32;
+            self.chunks.push(Chunk {
+                shard,
+                readings: [0; 2],
+                bytes: Vec::new(),
+            });
+        }
+        let chunk = &mut self.chunks[*slot as usize];
+        encode(reading, &mut chunk.bytes);
+        chunk.readings[reading.stream().index()] += 1;
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The shards that the request touches, each once.
+    pub fn shards(&self) -> Vec<u16> {
+        let mut shards: Vec<u16> = self.chunks.iter().map(|c| c.shard).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        shards
+    }
+
+    /// The most that the log can need for this request: every chunk in a frame of its own.
+    pub fn log_bytes_max(&self) -> u64 {
+        let records: usize = self.chunks.iter().map(|c| c.bytes.len()).sum();
+        (records + self.chunks.len() * frame_overhead_bytes(self.shards)) as u64
+    }
+
+    /// Takes the chunks out.
+    pub fn into_chunks(self) -> Vec<Chunk> {
+        self.chunks
+    }
+}
+
+/// Why the log did not take a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The disk failed; the gateway is stopping. What was sent may or may not be stored.
+    #[error("the write-ahead log has failed")]
+    Failed,
+}
+
+/// One request on its way into the log. It owns its memory, its place in the log and its reply,
+/// so that nothing leaks when the client goes away.
+#[derive(Debug)]
+pub struct Append {
+    /// The readings.
+    pub chunks: Vec<Chunk>,
+    /// The room in the log.
+    pub reservation: Reservation,
+    /// The room in memory.
+    pub memory: OwnedSemaphorePermit,
+    /// Where the end of the request's last frame is told once it is durable.
+    pub reply: Option<oneshot::Sender<Result<Position, AppendError>>>,
+}
+
+/// What goes over the channel to the log.
+#[derive(Debug)]
+pub enum Message {
+    /// A request's readings.
+    Append(Append),
+    /// The end: what was sent before is written, then the run is ended.
+    Close,
+}
+
+/// The room that is left in preallocated segments.
+///
+/// Requests reserve before they are acknowledged in any mode, so that a full disk refuses them
+/// and never breaks a promise. The appender moves what it really used from reserved to written.
+#[derive(Debug, Default)]
+pub struct LogBudget {
+    free: AtomicI64,
+}
+
+/// Bytes of the log that are promised to one request; given back when dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    bytes: i64,
+    budget: Arc<LogBudget>,
+}
+
+impl LogBudget {
+    /// Reserves room, or says that there is none.
+    ///
+    /// Blocks: never
+    pub fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        let bytes = i64::try_from(bytes).ok()?;
+        let take = |free: i64| (free >= bytes).then(|| free - bytes);
+        self.free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
+            .ok()?;
+        Some(Reservation {
+            bytes,
+            budget: Arc::clone(self),
+        })
+    }
+
+    /// Adds room (a segment became available) or takes it away (bytes were written).
+    pub fn change(&self, bytes: i64) {
+        self.free.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// The room now, in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        u64::try_from(self.free.load(Ordering::Acquire)).unwrap_or(0)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.change(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{Details, Energy, EnergyKind, ExternalId, Timestamp};
+
+    #[test]
+    fn a_reservation_is_given_back_when_dropped() {
+        let budget = Arc::new(LogBudget::default());
+        budget.change(100);
+        let first = budget.try_reserve(60).unwrap();
+        assert!(budget.try_reserve(41).is_none());
+        let second = budget.try_reserve(40).unwrap();
+        assert_eq!(budget.free_bytes(), 0);
+        drop(first);
+        assert_eq!(budget.free_bytes(), 60);
+        drop(second);
+        assert_eq!(budget.free_bytes(), 100);
+    }
+
+    #[test]
+    fn a_giant_request_is_cut_into_chunks_that_fit_a_frame() {
+        let mut request = RequestRecords::new(3);
+        let ids: Vec<String> = (0..50_000).map(|n| format!("meter-{n:08}")).collect();
+        for (n, id) in ids.iter().enumerate() {
+            request.push(&Reading {
+                device: ExternalId::new(id).unwrap(),
+                at: Timestamp::from_micros(n as i64),
+                energy: Energy {
+                    kwh: 1.0,
+                    kind: EnergyKind::Interval,
+                },
+                details: Details::Meter { voltage: 230.0 },
+            });
+        }
+        assert_eq!(request.shards(), [0, 1, 2]);
+        let most = request.log_bytes_max();
+        let chunks = request.into_chunks();
+        assert!(chunks.iter().all(|c| c.bytes.len() <= CHUNK_BYTES_MAX));
+        assert_eq!(chunks.iter().map(|c| c.readings[0]).sum::<u32>(), 50_000);
+        assert!(chunks.len() > 3);
+        assert!(most > chunks.iter().map(|c| c.bytes.len() as u64).sum::<u64>());
+    }
+}

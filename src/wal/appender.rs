@@ -1,0 +1,356 @@
+//! The one thread that writes the log.
+//!
+//! It takes what waits on the channel, writes it as one frame, does one fdatasync, and
+//! acknowledges all of it. There is no timer: while the disk syncs, the next group gathers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use tokio::sync::oneshot;
+
+use super::append::{Append, AppendError, Chunk, LogBudget, Message, Reservation};
+use super::catalog::{Catalog, Run};
+use super::frame::{
+    CHUNK_BYTES_MAX, FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section,
+    SegmentHeader, StreamCounts, encode_frame, end_frame_bytes, frame_overhead_bytes,
+};
+use super::progress::Progress;
+use super::storage::SegmentFile;
+use crate::metrics;
+use crate::reading::Timestamp;
+
+/// How long a write waits for a spare segment before the log counts as failed. Admission lets in
+/// only what fits, so a spare is there; the wait covers the moment in which it is being made.
+const SPARE_WAIT: Duration = Duration::from_secs(30);
+
+/// What a segment can take for certain, whatever sizes the requests have: its size less its
+/// header, its end frame, and the rest that is too small for the next chunk.
+pub(super) fn segment_room_bytes(segment_bytes: u64, shards: u16) -> u64 {
+    let lost = SEGMENT_HEADER_BYTES as usize
+        + end_frame_bytes(shards)
+        + CHUNK_BYTES_MAX
+        + frame_overhead_bytes(shards);
+    segment_bytes.saturating_sub(lost as u64)
+}
+
+/// Whether a write is followed by an fdatasync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// Every frame is durable before it is acknowledged.
+    #[default]
+    Always,
+    /// Nothing is synced: for benchmarks only, a power cut loses what was acknowledged.
+    Never,
+}
+
+struct Current {
+    file: Arc<dyn SegmentFile>,
+    number: u32,
+    offset: u32,
+}
+
+/// A request of which some chunks are still to be written.
+struct Pending {
+    chunks: VecDeque<Chunk>,
+    reply: Option<oneshot::Sender<Result<Position, AppendError>>>,
+    _reservation: Reservation,
+    _memory: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl From<Append> for Pending {
+    fn from(append: Append) -> Self {
+        Pending {
+            chunks: append.chunks.into(),
+            reply: append.reply,
+            _reservation: append.reservation,
+            _memory: append.memory,
+        }
+    }
+}
+
+/// The writer of the log; lives on a thread of its own.
+pub(super) struct Appender {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) budget: Arc<LogBudget>,
+    pub(super) receiver: Receiver<Message>,
+    pub(super) sync: SyncMode,
+    run: Run,
+    salt: Salt,
+    current: Option<Current>,
+    appended: Vec<StreamCounts>,
+    sections: Vec<Section>,
+    frame: Vec<u8>,
+    pending: VecDeque<Pending>,
+    closing: bool,
+}
+
+impl Appender {
+    pub(super) fn new(
+        run: Run,
+        catalog: Arc<Catalog>,
+        progress: Arc<Progress>,
+        budget: Arc<LogBudget>,
+        receiver: Receiver<Message>,
+        sync: SyncMode,
+    ) -> Self {
+        let shards = usize::from(run.shards);
+        Appender {
+            catalog,
+            progress,
+            budget,
+            receiver,
+            sync,
+            salt: run.salt(),
+            run,
+            current: None,
+            appended: vec![[0; 2]; shards],
+            sections: vec![Section::default(); shards],
+            frame: Vec::with_capacity(FRAME_BYTES_MAX + SEGMENT_HEADER_BYTES as usize),
+            pending: VecDeque::new(),
+            closing: false,
+        }
+    }
+
+    /// Writes until it is told to close or every sender is gone, then ends the run; stops at the first error of the disk.
+    pub(super) fn run(mut self) {
+        let result = self.write_all();
+        if let Err(error) = result {
+            let reason = format!("writing the log failed: {error}");
+            tracing::error!(
+                reason,
+                "the write-ahead log has failed; nothing more is acknowledged"
+            );
+            self.progress.fail(reason);
+            self.refuse_everything();
+        }
+    }
+
+    fn write_all(&mut self) -> io::Result<()> {
+        loop {
+            if self.pending.is_empty() {
+                match self.receiver.recv() {
+                    Ok(message) => self.take(message),
+                    Err(_) => break,
+                }
+            }
+            if self.pending.is_empty() && self.closing {
+                break;
+            }
+            self.write_group()?;
+        }
+        let end = match &self.current {
+            Some(current) => Position::new(current.number, current.offset),
+            None => Position::START,
+        };
+        if self.current.is_some() {
+            self.write_end()?;
+        }
+        self.catalog
+            .end_run(self.run.sequence, end, self.appended.clone());
+        self.progress.ended(end);
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Append(append) => self.pending.push_back(append.into()),
+            Message::Close => self.closing = true,
+        }
+    }
+
+    /// Writes one frame of what waits, syncs it, and acknowledges what is complete with it.
+    fn write_group(&mut self) -> io::Result<()> {
+        let finished = loop {
+            if self.current.is_none() {
+                self.begin_segment()?;
+            }
+            let (gathered, finished) = self.gather();
+            if gathered {
+                break finished;
+            }
+            // What is left of the segment is too small for the next chunk.
+            self.write_end()?;
+            self.current = None;
+        };
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        let at = Position::new(current.number, current.offset);
+        // A segment's header is written together with its first frame.
+        let first = at == Position::start_of(current.number);
+        self.frame.clear();
+        if first {
+            let header = SegmentHeader {
+                run_id: self.run.id,
+                run_sequence: self.run.sequence,
+                segment: current.number,
+                shards: self.run.shards,
+                created_at: Timestamp::now(),
+            };
+            self.frame.extend_from_slice(&header.encode());
+        }
+        let header_len = self.frame.len();
+        encode_frame(
+            FrameKind::Data,
+            self.salt,
+            at,
+            Timestamp::now(),
+            &self.sections,
+            &self.appended,
+            &mut self.frame,
+        );
+        let frame_bytes = (self.frame.len() - header_len) as u32;
+        let readings = self
+            .sections
+            .iter()
+            .flat_map(|s| s.readings)
+            .map(u64::from)
+            .sum();
+        let start = u64::from(current.offset) - header_len as u64;
+        current.file.write_all_at(&self.frame, start)?;
+        if self.sync == SyncMode::Always {
+            let began = Instant::now();
+            current.file.sync_data()?;
+            if first {
+                self.catalog.storage.sync()?;
+            }
+            metrics::wal_synced(began.elapsed(), readings);
+        }
+        current.offset += frame_bytes;
+        self.budget.change(-i64::from(frame_bytes));
+        let end = Position::new(current.number, current.offset);
+        self.publish(end);
+        for pending in finished {
+            if let Some(reply) = pending.reply {
+                // The client may have gone; its readings stay.
+                reply.send(Ok(end)).ok();
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves waiting chunks into the sections of the next frame, as many as fit.
+    ///
+    /// Shape:  whether anything fitted, and the requests that are complete with this frame
+    fn gather(&mut self) -> (bool, Vec<Pending>) {
+        for section in &mut self.sections {
+            section.bytes.clear();
+            section.readings = [0; 2];
+        }
+        let shards = self.run.shards;
+        let offset = self.current.as_ref().map_or(0, |c| c.offset);
+        let left = self
+            .catalog
+            .segment_bytes
+            .saturating_sub(u64::from(offset) + end_frame_bytes(shards) as u64);
+        let room = (left as usize).min(FRAME_BYTES_MAX);
+        let mut used = frame_overhead_bytes(shards);
+        let mut gathered = false;
+        let mut finished = Vec::new();
+        loop {
+            let Some(pending) = self.pending.front_mut() else {
+                match self.receiver.try_recv() {
+                    Ok(message) => self.take(message),
+                    Err(_) => break,
+                }
+                continue;
+            };
+            while let Some(chunk) = pending.chunks.front() {
+                if used + chunk.bytes.len() > room {
+                    return (gathered, finished);
+                }
+                used += chunk.bytes.len();
+                gathered = true;
+                let section = &mut self.sections[usize::from(chunk.shard)];
+                section.bytes.extend_from_slice(&chunk.bytes);
+                section.readings[0] += chunk.readings[0];
+                section.readings[1] += chunk.readings[1];
+                pending.chunks.pop_front();
+            }
+            finished.extend(self.pending.pop_front());
+        }
+        (gathered, finished)
+    }
+
+    /// Makes the frame just written known: to the sums, to the readers.
+    fn publish(&mut self, end: Position) {
+        let readings: Vec<[u32; 2]> = self.sections.iter().map(|s| s.readings).collect();
+        for (appended, readings) in self.appended.iter_mut().zip(&readings) {
+            appended[0] += u64::from(readings[0]);
+            appended[1] += u64::from(readings[1]);
+        }
+        self.progress.appended(&readings, end);
+    }
+
+    fn begin_segment(&mut self) -> io::Result<()> {
+        let number = self.run.segments.back().map_or(0, |s| s.number + 1);
+        let file = self
+            .catalog
+            .take_segment(self.run.sequence, number, SPARE_WAIT)?;
+        let name = super::catalog::segment_name(self.run.sequence, self.run.id, number);
+        let file_bytes = self.catalog.segment_bytes;
+        self.run.segments.push_back(super::catalog::Segment {
+            number,
+            name,
+            file_bytes,
+        });
+        self.run.segments = self.run.segments.split_off(self.run.segments.len() - 1);
+        self.current = Some(Current {
+            file,
+            number,
+            offset: SEGMENT_HEADER_BYTES,
+        });
+        Ok(())
+    }
+
+    /// Ends the current segment, durably, before anything is written to the next.
+    fn write_end(&mut self) -> io::Result<()> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        let at = Position::new(current.number, current.offset);
+        let empty = vec![Section::default(); self.sections.len()];
+        self.frame.clear();
+        let kind = FrameKind::End;
+        let now = Timestamp::now();
+        encode_frame(
+            kind,
+            self.salt,
+            at,
+            now,
+            &empty,
+            &self.appended,
+            &mut self.frame,
+        );
+        current
+            .file
+            .write_all_at(&self.frame, u64::from(current.offset))?;
+        if self.sync == SyncMode::Always {
+            current.file.sync_data()?;
+        }
+        // The segment promised less than it held: what it held more is no longer free room.
+        let room = segment_room_bytes(self.catalog.segment_bytes, self.run.shards);
+        let written = u64::from(current.offset - SEGMENT_HEADER_BYTES);
+        self.budget.change(written as i64 - room as i64);
+        Ok(())
+    }
+
+    /// Answers everything that waits, and everything that still comes, with the failure.
+    fn refuse_everything(&mut self) {
+        let refuse = |pending: Pending| {
+            if let Some(reply) = pending.reply {
+                reply.send(Err(AppendError::Failed)).ok();
+            }
+        };
+        for pending in self.pending.drain(..) {
+            refuse(pending);
+        }
+        while let Ok(Message::Append(append)) = self.receiver.recv() {
+            refuse(append.into());
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Which segments there are: of the run that is written, of older runs, and spare ones.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::frame::{Position, Salt, StreamCounts};
+use super::storage::{SegmentFile, Storage};
+
+/// The name of a segment's file: it tells the run's place, id and the segment's number, so that a
+/// segment whose header was torn is still known.
+pub fn segment_name(sequence: u64, run_id: Uuid, number: u32) -> String {
+    format!("{sequence:010}-{}-{number:010}.wal", run_id.simple())
+}
+
+/// Reads a segment's name; none for files of other kinds.
+pub fn parse_segment_name(name: &str) -> Option<(u64, Uuid, u32)> {
+    let mut parts = name.strip_suffix(".wal")?.split('-');
+    let sequence = parts.next()?.parse().ok()?;
+    let run_id = Uuid::parse_str(parts.next()?).ok()?;
+    let number = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some((sequence, run_id, number))
+}
+
+/// The name of a spare segment's file.
+pub fn spare_name(number: u64) -> String {
+    format!("spare-{number:010}")
+}
+
+/// Reads a spare's name; none for files of other kinds.
+pub fn parse_spare_name(name: &str) -> Option<u64> {
+    name.strip_prefix("spare-")?.parse().ok()
+}
+
+/// One segment of a run.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// Its number in its run.
+    pub number: u32,
+    /// Its file.
+    pub name: String,
+    /// What the file takes on disk.
+    pub file_bytes: u64,
+}
+
+/// One run: what was written between one opening of the log and the next.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its place in the order of this log's runs.
+    pub sequence: u64,
+    /// Its id, random; the key of its checkpoints.
+    pub id: Uuid,
+    /// Its number of shards.
+    pub shards: u16,
+    /// Its segments, oldest first; none before the first append.
+    pub segments: VecDeque<Segment>,
+    /// Where it ends (the place of its last end frame); none while it is written.
+    pub end: Option<Position>,
+    /// How many readings each shard holds, those of segments already gone included.
+    pub appended: Vec<StreamCounts>,
+}
+
+impl Run {
+    /// The salt of its checksums.
+    pub fn salt(&self) -> Salt {
+        Salt::of(self.id)
+    }
+
+    /// The oldest place that can still be read.
+    pub fn first_position(&self) -> Position {
+        self.segments
+            .front()
+            .map_or(Position::START, |s| Position::start_of(s.number))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    runs: VecDeque<Run>,
+    spares: VecDeque<String>,
+    next_spare: u64,
+    /// Ids of runs whose segments are gone: their checkpoints may go too.
+    retired: Vec<Uuid>,
+}
+
+/// The files of one log, shared by the appender, the readers and the housekeeper.
+pub struct Catalog {
+    /// The file layer.
+    pub storage: Arc<dyn Storage>,
+    /// The size of a new segment.
+    pub segment_bytes: u64,
+    files: Mutex<Files>,
+    changed: Condvar,
+}
+
+impl Catalog {
+    /// Makes a catalog of what recovery found.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        segment_bytes: u64,
+        runs: VecDeque<Run>,
+        spares: VecDeque<String>,
+    ) -> Self {
+        let next_spare = spares
+            .iter()
+            .filter_map(|s| parse_spare_name(s))
+            .max()
+            .map_or(0, |n| n + 1);
+        let files = Files {
+            runs,
+            spares,
+            next_spare,
+            retired: Vec::new(),
+        };
+        Catalog {
+            storage,
+            segment_bytes,
+            files: Mutex::new(files),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// A copy of what is known of all runs, oldest first.
+    pub fn runs(&self) -> Vec<Run> {
+        self.lock().runs.iter().cloned().collect()
+    }
+
+    /// The segment of a run, by number.
+    ///
+    /// Shape:  its file's name and whether the run has a later segment; none where it is gone
+    pub fn segment(&self, sequence: u64, number: u32) -> Option<(String, bool)> {
+        let files = self.lock();
+        let run = files.runs.iter().find(|r| r.sequence == sequence)?;
+        let segment = run.segments.iter().find(|s| s.number == number)?;
+        let later = run.segments.back().is_some_and(|last| last.number > number);
+        Some((segment.name.clone(), later))
+    }
+
+    /// Where a run ends; none while it is written, or where it is unknown.
+    pub fn run_end(&self, sequence: u64) -> Option<Position> {
+        self.lock()
+            .runs
+            .iter()
+            .find(|r| r.sequence == sequence)?
+            .end
+    }
+
+    /// What all segments and spares take on disk.
+    pub fn total_bytes(&self) -> u64 {
+        let files = self.lock();
+        let used: u64 = files
+            .runs
+            .iter()
+            .flat_map(|r| &r.segments)
+            .map(|s| s.file_bytes)
+            .sum();
+        used + files.spares.len() as u64 * self.segment_bytes
+    }
+
+    /// How many spare segments there are.
+    pub fn spares(&self) -> usize {
+        self.lock().spares.len()
+    }
+
+    /// Adds a spare that is on disk already.
+    pub fn add_spare(&self, name: String) {
+        self.lock().spares.push_back(name);
+        self.changed.notify_all();
+    }
+
+    /// A name that no spare has had since the log was opened.
+    pub fn new_spare_name(&self) -> String {
+        let mut files = self.lock();
+        files.next_spare += 1;
+        spare_name(files.next_spare - 1)
+    }
+
+    /// Turns a spare into the next segment of a run.
+    ///
+    /// The new name is durable once the caller has synced the directory, which it must do before
+    /// anything in the segment is acknowledged. Admission reserves room in spares before it lets
+    /// a request in, so that one is there; else the call waits until `deadline` has passed.
+    ///
+    /// # Errors
+    /// As the system gives them; `TimedOut` where no spare came.
+    pub fn take_segment(
+        &self,
+        sequence: u64,
+        number: u32,
+        deadline: Duration,
+    ) -> io::Result<Arc<dyn SegmentFile>> {
+        let (mut files, timeout) = self
+            .changed
+            .wait_timeout_while(self.lock(), deadline, |files| files.spares.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        let spare = files.spares.pop_front().filter(|_| !timeout.timed_out());
+        let spare = spare.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
+        let run = files
+            .runs
+            .iter_mut()
+            .find(|r| r.sequence == sequence)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let name = segment_name(sequence, run.id, number);
+        self.storage.rename(&spare, &name)?;
+        let file = self.storage.open(&name)?;
+        run.segments.push_back(Segment {
+            number,
+            name,
+            file_bytes: self.segment_bytes,
+        });
+        drop(files);
+        self.changed.notify_all();
+        Ok(file)
+    }
+
+    /// Notes where a run ended and how much it holds.
+    pub fn end_run(&self, sequence: u64, end: Position, appended: Vec<StreamCounts>) {
+        if let Some(run) = self.lock().runs.iter_mut().find(|r| r.sequence == sequence) {
+            run.end = Some(end);
+            run.appended = appended;
+        }
+    }
+
+    /// Takes a run's oldest segment out; its file is then the caller's to recycle or remove.
+    ///
+    /// A run that has ended and has no segment left goes with it.
+    pub fn take_oldest(&self, sequence: u64) -> Option<(Segment, bool)> {
+        let mut files = self.lock();
+        let at = files.runs.iter().position(|r| r.sequence == sequence)?;
+        let run = &mut files.runs[at];
+        let segment = run.segments.pop_front()?;
+        let gone = run.segments.is_empty() && run.end.is_some();
+        if gone {
+            let id = run.id;
+            files.runs.remove(at);
+            files.retired.push(id);
+        }
+        Some((segment, gone))
+    }
+
+    /// Takes the ids of runs whose segments are gone since the last call.
+    pub fn take_retired(&self) -> Vec<Uuid> {
+        std::mem::take(&mut self.lock().retired)
+    }
+
+    /// Waits until something may be to do, or a time has passed.
+    pub fn wait_for_change(&self, at_most: Duration) {
+        drop(self.changed.wait_timeout(self.lock(), at_most));
+    }
+
+    /// Wakes whoever waits for a change.
+    pub fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_were_made() {
+        let id = Uuid::from_u128(77);
+        assert_eq!(
+            parse_segment_name(&segment_name(12, id, 3)),
+            Some((12, id, 3))
+        );
+        assert_eq!(parse_spare_name(&spare_name(4)), Some(4));
+        for other in ["lock", "database", "1-2.wal", "spare-x", "0000000001.wal"] {
+            assert_eq!(parse_segment_name(other), None);
+            assert_eq!(parse_spare_name(other), None);
+        }
+        // The order of names is the order of the log.
+        let mut names = [
+            segment_name(10, id, 0),
+            segment_name(9, id, 11),
+            segment_name(9, id, 2),
+        ];
+        names.sort();
+        assert_eq!(names[0], segment_name(9, id, 2));
+        assert_eq!(names[2], segment_name(10, id, 0));
+    }
+}

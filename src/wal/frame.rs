@@ -1,0 +1,510 @@
+//! The format of the log, version 1.
+//!
+//! A log is a directory of segments; a segment belongs to a run (one opening of the log):
+//!
+//! ```text
+//! segment   header (4096 bytes) · frame · frame · … · end frame · zeros or leftovers
+//! header    "WATTWAL1" · version u16 · shards u16 · segment u32 · run id [16] · run sequence u64
+//!           · created i64 µs · crc32c u32 · zeros
+//! frame     magic u32 · kind u8 · 0 u8 · shards u16 · bytes u32 · segment u32 · offset u32
+//!           · crc32c u32 · appended i64 µs · shards × table · sections · zeros to a multiple of 8
+//! table     section bytes u32 · readings [u32; 2] · 0 u32 · readings before [u64; 2]
+//! ```
+//!
+//! A frame is one write, one checksum and one fdatasync: a group of requests. Its sections hold
+//! the records of one shard each, so that a reader takes only its own. The checksum is salted with
+//! the run's id and covers the frame's place, so that leftovers of a recycled file, or a frame in
+//! the wrong place, are never taken for data. The counts before a frame are cumulative over the
+//! run: what waits behind a checkpoint is known without reading it.
+
+use uuid::Uuid;
+
+use crate::reading::{Stream, Timestamp};
+
+/// Bytes of a segment's header: one page, so that the first frame begins on a page of its own.
+pub const SEGMENT_HEADER_BYTES: u32 = 4096;
+const HEADER_MAGIC: [u8; 8] = *b"WATTWAL1";
+const HEADER_USED: usize = 52;
+/// The version that this code writes. Another is refused, never misread.
+pub const FORMAT_VERSION: u16 = 1;
+
+const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
+const FRAME_FIXED: usize = 32;
+const TABLE_ENTRY: usize = 32;
+const CRC_AT: usize = 20;
+/// Frames begin at multiples of this.
+pub const FRAME_ALIGN: usize = 8;
+
+/// The most shards that a log can have.
+pub const SHARDS_MAX: u16 = 64;
+/// The largest frame: bounds the memory of a reader and the time of one write.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// The largest piece of a request that must stand in one frame. Smaller pieces waste less at the
+/// end of a segment, larger ones cost fewer frames for a giant request.
+pub const CHUNK_BYTES_MAX: usize = 128 << 10;
+
+/// A place in one run of the log: a segment and an offset in it, always the start of a frame.
+///
+/// Order:  the order in which frames were written; kept as one number, so that the database
+///         compares it with a plain `bigint`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position(u64);
+
+impl Position {
+    /// The start of a run.
+    pub const START: Position = Position(SEGMENT_HEADER_BYTES as u64);
+
+    /// Makes a position from a segment's number in its run and an offset in that segment.
+    pub const fn new(segment: u32, offset: u32) -> Self {
+        Position(((segment as u64) << 32) | offset as u64)
+    }
+
+    /// The first frame of a segment.
+    pub const fn start_of(segment: u32) -> Self {
+        Position::new(segment, SEGMENT_HEADER_BYTES)
+    }
+
+    /// The segment's number in its run.
+    pub const fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Bytes from the segment's start.
+    pub const fn offset(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// As PostgreSQL's `bigint` holds it; segments stay below 2^31.
+    pub const fn to_i64(self) -> i64 {
+        self.0 as i64
+    }
+
+    /// From PostgreSQL's `bigint`.
+    pub const fn from_i64(value: i64) -> Self {
+        Position(value as u64)
+    }
+
+    /// The position some bytes further in the same segment.
+    #[must_use]
+    pub const fn plus(self, bytes: u32) -> Self {
+        Position(self.0 + bytes as u64)
+    }
+}
+
+/// What a segment's header says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentHeader {
+    /// The run that wrote the segment.
+    pub run_id: Uuid,
+    /// The run's place in the order of this log's runs.
+    pub run_sequence: u64,
+    /// The segment's number in its run, from 0.
+    pub segment: u32,
+    /// The number of shards of the run.
+    pub shards: u16,
+    /// When the segment was begun.
+    pub created_at: Timestamp,
+}
+
+/// Why a segment's header cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// It is torn, damaged, or no header.
+    #[error("its header is damaged")]
+    Damaged,
+    /// It was written by another version of the format.
+    #[error("its format has version {0}, this program reads version {FORMAT_VERSION}")]
+    Version(u16),
+}
+
+impl SegmentHeader {
+    /// Writes the header as the first page of a segment.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut page = Vec::with_capacity(SEGMENT_HEADER_BYTES as usize);
+        page.extend_from_slice(&HEADER_MAGIC);
+        page.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        page.extend_from_slice(&self.shards.to_le_bytes());
+        page.extend_from_slice(&self.segment.to_le_bytes());
+        page.extend_from_slice(self.run_id.as_bytes());
+        page.extend_from_slice(&self.run_sequence.to_le_bytes());
+        page.extend_from_slice(&self.created_at.as_micros().to_le_bytes());
+        let crc = crc32c::crc32c(&page);
+        page.extend_from_slice(&crc.to_le_bytes());
+        page.resize(SEGMENT_HEADER_BYTES as usize, 0);
+        page
+    }
+
+    /// Reads a header from a segment's first page.
+    ///
+    /// # Errors
+    /// [`HeaderError`]: see its variants; nothing of the segment may then be read as data.
+    pub fn decode(page: &[u8]) -> Result<Self, HeaderError> {
+        let used = page.get(..HEADER_USED).ok_or(HeaderError::Damaged)?;
+        if used[..8] != HEADER_MAGIC {
+            return Err(HeaderError::Damaged);
+        }
+        let version = u16_at(used, 8);
+        if version != FORMAT_VERSION {
+            return Err(HeaderError::Version(version));
+        }
+        if crc32c::crc32c(&used[..HEADER_USED - 4]) != u32_at(used, HEADER_USED - 4) {
+            return Err(HeaderError::Damaged);
+        }
+        let shards = u16_at(used, 10);
+        if shards == 0 || shards > SHARDS_MAX {
+            return Err(HeaderError::Damaged);
+        }
+        let mut run_id = [0; 16];
+        run_id.copy_from_slice(&used[16..32]);
+        Ok(SegmentHeader {
+            run_id: Uuid::from_bytes(run_id),
+            run_sequence: u64_at(used, 32),
+            segment: u32_at(used, 12),
+            shards,
+            created_at: Timestamp::from_micros(u64_at(used, 40) as i64),
+        })
+    }
+}
+
+/// What a frame is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameKind {
+    /// It holds readings.
+    Data,
+    /// It is the last of its segment: the run goes on in the next segment, or has ended.
+    End,
+}
+
+/// The readings of both streams, in the order of [`Stream::ALL`].
+pub type StreamCounts = [u64; Stream::ALL.len()];
+
+/// One shard's part of a frame that is about to be written.
+#[derive(Debug, Default, Clone)]
+pub struct Section {
+    /// The records, one after another.
+    pub bytes: Vec<u8>,
+    /// How many records of each stream.
+    pub readings: [u32; 2],
+}
+
+/// The salt of all checksums of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Salt(u32);
+
+impl Salt {
+    /// The salt of a run.
+    pub fn of(run_id: Uuid) -> Self {
+        Salt(crc32c::crc32c(run_id.as_bytes()))
+    }
+}
+
+/// The bytes that a frame needs beside its records.
+pub const fn frame_overhead_bytes(shards: u16) -> usize {
+    FRAME_FIXED + TABLE_ENTRY * shards as usize + (FRAME_ALIGN - 1)
+}
+
+/// The bytes of an end frame.
+pub const fn end_frame_bytes(shards: u16) -> usize {
+    (FRAME_FIXED + TABLE_ENTRY * shards as usize).next_multiple_of(FRAME_ALIGN)
+}
+
+/// Encodes one frame for its place in the log.
+///
+/// Shape:  appended to `out`; `sections` and `before` have one entry a shard; the result's length
+///         is a multiple of [`FRAME_ALIGN`] and at most [`FRAME_BYTES_MAX`]
+pub fn encode_frame(
+    kind: FrameKind,
+    salt: Salt,
+    at: Position,
+    appended_at: Timestamp,
+    sections: &[Section],
+    before: &[StreamCounts],
+    out: &mut Vec<u8>,
+) {
+    let start = out.len();
+    let body: usize = sections.iter().map(|s| s.bytes.len()).sum();
+    let bytes = (FRAME_FIXED + TABLE_ENTRY * sections.len() + body).next_multiple_of(FRAME_ALIGN);
+    out.reserve(bytes);
+    out.extend_from_slice(&FRAME_MAGIC.to_le_bytes());
+    out.push(match kind {
+        FrameKind::Data => 1,
+        FrameKind::End => 2,
+    });
+    out.push(0);
+    out.extend_from_slice(&(sections.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(bytes as u32).to_le_bytes());
+    out.extend_from_slice(&at.segment().to_le_bytes());
+    out.extend_from_slice(&at.offset().to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&appended_at.as_micros().to_le_bytes());
+    for (section, before) in sections.iter().zip(before) {
+        out.extend_from_slice(&(section.bytes.len() as u32).to_le_bytes());
+        out.extend_from_slice(&section.readings[0].to_le_bytes());
+        out.extend_from_slice(&section.readings[1].to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&before[0].to_le_bytes());
+        out.extend_from_slice(&before[1].to_le_bytes());
+    }
+    for section in sections {
+        out.extend_from_slice(&section.bytes);
+    }
+    out.resize(start + bytes, 0);
+    let crc = checksum(salt, &out[start..]);
+    out[start + CRC_AT..start + CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The checksum of a whole frame, its own four bytes left out.
+fn checksum(salt: Salt, frame: &[u8]) -> u32 {
+    let head = crc32c::crc32c_append(salt.0, &frame[..CRC_AT]);
+    crc32c::crc32c_append(head, &frame[CRC_AT + 4..])
+}
+
+/// One intact frame, borrowed from the bytes that were read.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// What it is for.
+    pub kind: FrameKind,
+    /// When it was appended: the moment at which its readings were received.
+    pub appended_at: Timestamp,
+    /// Its place.
+    pub position: Position,
+    bytes: &'a [u8],
+    shards: u16,
+}
+
+/// One shard's part of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardSection<'a> {
+    /// The records, one after another.
+    pub records: &'a [u8],
+    /// How many records of each stream.
+    pub readings: [u32; 2],
+    /// How many readings of this run and shard stand before this frame.
+    pub before: StreamCounts,
+}
+
+/// Why there is no frame at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameError {
+    /// The frame may go on behind the bytes given: at least this many are needed.
+    Short(usize),
+    /// No intact frame begins here.
+    Invalid,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads the frame that begins at a place.
+    ///
+    /// Shape:  `bytes` starts at `at` and may hold more than the frame
+    ///
+    /// # Errors
+    /// [`FrameError::Short`]: read more and come again; [`FrameError::Invalid`]: torn, damaged,
+    /// or nothing was ever written here.
+    pub fn decode(
+        bytes: &'a [u8],
+        salt: Salt,
+        at: Position,
+        shards: u16,
+    ) -> Result<Self, FrameError> {
+        let table_end = FRAME_FIXED + TABLE_ENTRY * usize::from(shards);
+        let Some(head) = bytes.get(..FRAME_FIXED) else {
+            return Err(FrameError::Short(table_end));
+        };
+        let kind = match head[4] {
+            1 => FrameKind::Data,
+            2 => FrameKind::End,
+            _ => return Err(FrameError::Invalid),
+        };
+        let len = u32_at(head, 8) as usize;
+        let in_place = u32_at(head, 0) == FRAME_MAGIC
+            && u16_at(head, 6) == shards
+            && u32_at(head, 12) == at.segment()
+            && u32_at(head, 16) == at.offset()
+            && (table_end..=FRAME_BYTES_MAX).contains(&len)
+            && len.is_multiple_of(FRAME_ALIGN);
+        if !in_place {
+            return Err(FrameError::Invalid);
+        }
+        let frame = bytes.get(..len).ok_or(FrameError::Short(len))?;
+        if checksum(salt, frame) != u32_at(head, CRC_AT) {
+            return Err(FrameError::Invalid);
+        }
+        let frame = Frame {
+            kind,
+            appended_at: Timestamp::from_micros(u64_at(head, 24) as i64),
+            position: at,
+            bytes: frame,
+            shards,
+        };
+        let body: usize = (0..shards).map(|s| frame.entry(s).0 as usize).sum();
+        if table_end + body > len {
+            return Err(FrameError::Invalid);
+        }
+        Ok(frame)
+    }
+
+    /// The frame's length in bytes.
+    pub fn len_bytes(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    /// The place right behind this frame.
+    pub fn end(&self) -> Position {
+        self.position.plus(self.len_bytes())
+    }
+
+    /// One shard's part.
+    ///
+    /// Shape:  `shard` below the run's number of shards
+    pub fn section(&self, shard: u16) -> ShardSection<'a> {
+        let skip: usize = (0..shard).map(|s| self.entry(s).0 as usize).sum();
+        let start = FRAME_FIXED + TABLE_ENTRY * usize::from(self.shards) + skip;
+        let (len, readings, before) = self.entry(shard);
+        ShardSection {
+            records: &self.bytes[start..start + len as usize],
+            readings,
+            before,
+        }
+    }
+
+    fn entry(&self, shard: u16) -> (u32, [u32; 2], StreamCounts) {
+        let at = FRAME_FIXED + TABLE_ENTRY * usize::from(shard);
+        let entry = &self.bytes[at..at + TABLE_ENTRY];
+        (
+            u32_at(entry, 0),
+            [u32_at(entry, 4), u32_at(entry, 8)],
+            [u64_at(entry, 16), u64_at(entry, 24)],
+        )
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut value = [0; 4];
+    value.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(value)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut value = [0; 8];
+    value.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> Uuid {
+        Uuid::from_u128(0x1234_5678)
+    }
+
+    fn frame(at: Position) -> Vec<u8> {
+        let sections = [
+            Section {
+                bytes: b"first".to_vec(),
+                readings: [1, 2],
+            },
+            Section::default(),
+            Section {
+                bytes: b"third section".to_vec(),
+                readings: [3, 0],
+            },
+        ];
+        let before = [[10, 20], [30, 40], [50, 60]];
+        let mut out = Vec::new();
+        let now = Timestamp::from_micros(77);
+        encode_frame(
+            FrameKind::Data,
+            Salt::of(run()),
+            at,
+            now,
+            &sections,
+            &before,
+            &mut out,
+        );
+        out
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written() {
+        let at = Position::new(3, 4096);
+        let bytes = frame(at);
+        let read = Frame::decode(&bytes, Salt::of(run()), at, 3).unwrap();
+        assert_eq!(read.kind, FrameKind::Data);
+        assert_eq!(read.appended_at, Timestamp::from_micros(77));
+        assert_eq!(read.section(0).records, b"first");
+        assert_eq!(read.section(0).readings, [1, 2]);
+        assert_eq!(read.section(1).records, b"");
+        assert_eq!(read.section(1).before, [30, 40]);
+        assert_eq!(read.section(2).records, b"third section");
+        assert_eq!(read.end(), Position::new(3, 4096 + bytes.len() as u32));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let at = Position::new(0, 4096);
+        let bytes = frame(at);
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                Frame::decode(&bad, Salt::of(run()), at, 3).is_err(),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_run_or_place_is_no_frame() {
+        let at = Position::new(1, 8192);
+        let bytes = frame(at);
+        let other = Salt::of(Uuid::from_u128(9));
+        assert_eq!(
+            Frame::decode(&bytes, other, at, 3).unwrap_err(),
+            FrameError::Invalid
+        );
+        for wrong in [Position::new(2, 8192), Position::new(1, 8200)] {
+            assert!(Frame::decode(&bytes, Salt::of(run()), wrong, 3).is_err());
+        }
+        assert!(Frame::decode(&bytes, Salt::of(run()), at, 2).is_err());
+    }
+
+    #[test]
+    fn a_cut_frame_asks_for_more() {
+        let at = Position::START;
+        let bytes = frame(at);
+        for len in 0..bytes.len() {
+            let result = Frame::decode(&bytes[..len], Salt::of(run()), at, 3);
+            assert!(
+                matches!(result, Err(FrameError::Short(n)) if n > len),
+                "{len}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_is_read_as_it_was_written_and_other_versions_are_refused() {
+        let header = SegmentHeader {
+            run_id: run(),
+            run_sequence: 5,
+            segment: 6,
+            shards: 64,
+            created_at: Timestamp::from_micros(123),
+        };
+        let page = header.encode();
+        assert_eq!(page.len(), SEGMENT_HEADER_BYTES as usize);
+        assert_eq!(SegmentHeader::decode(&page), Ok(header));
+        let mut newer = page.clone();
+        newer[8] = 2;
+        assert_eq!(SegmentHeader::decode(&newer), Err(HeaderError::Version(2)));
+        for bit in 16 * 8..HEADER_USED * 8 {
+            let mut bad = page.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&bad), Err(HeaderError::Damaged));
+        }
+    }
+}

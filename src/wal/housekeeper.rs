@@ -1,0 +1,179 @@
+//! The thread that makes segments ready before they are needed, and lets go of those that are
+//! not needed any more.
+//!
+//! A spare segment is written full of zeros and synced: then an append changes no length and no
+//! map of blocks, and its fdatasync costs half as much. A segment goes only when every shard's
+//! checkpoint, live status too, has passed it, and when it is behind what is retained for a
+//! database that fails over or is restored (invariant 4).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::append::LogBudget;
+use super::appender::segment_room_bytes;
+use super::catalog::{Catalog, Run};
+use super::frame::Position;
+use super::progress::Progress;
+
+/// How often it looks without being woken: commits move checkpoints and wake nobody.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long it leaves a disk alone that refused a spare.
+const RETRY_AFTER_ERROR: Duration = Duration::from_secs(1);
+/// Zeros are written in pieces of this size.
+const ZEROS: usize = 1 << 20;
+
+/// How much a log may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogLimits {
+    /// On disk, all in.
+    pub(super) limit_bytes: u64,
+    /// Kept behind the checkpoints.
+    pub(super) retain_bytes: u64,
+    /// Spare segments to have ready.
+    pub(super) spares: usize,
+}
+
+pub(super) struct Housekeeper {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) budget: Arc<LogBudget>,
+    pub(super) limits: LogLimits,
+    pub(super) shards: u16,
+    pub(super) stop: Arc<AtomicBool>,
+}
+
+impl Housekeeper {
+    /// Works until it is told to stop.
+    pub(super) fn run(self) {
+        let mut complained = false;
+        while !self.stop.load(Ordering::Acquire) {
+            let pause = match self.turn() {
+                Ok(()) => {
+                    if std::mem::take(&mut complained) {
+                        tracing::info!("the disk takes segments of the write-ahead log again");
+                    }
+                    LOOK_EVERY
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::error!(%error, "cannot prepare segments of the write-ahead log; \
+                            readings are refused when the room already prepared is used up");
+                    }
+                    RETRY_AFTER_ERROR
+                }
+            };
+            if !self.stop.load(Ordering::Acquire) {
+                self.catalog.wait_for_change(pause);
+            }
+        }
+    }
+
+    /// Lets go of what is not needed, and makes what will be.
+    pub(super) fn turn(&self) -> io::Result<()> {
+        self.retire()?;
+        while self.catalog.spares() < self.limits.spares && !self.stop.load(Ordering::Acquire) {
+            if self.catalog.total_bytes() + self.catalog.segment_bytes > self.limits.limit_bytes {
+                break;
+            }
+            self.make_spare()?;
+        }
+        Ok(())
+    }
+
+    /// Makes one spare segment, full of zeros, durable.
+    pub(super) fn make_spare(&self) -> io::Result<()> {
+        let name = self.catalog.new_spare_name();
+        let result = self.fill(&name);
+        if result.is_err() {
+            // Give back what a full disk took; there is nothing to add if this fails too.
+            drop(self.catalog.storage.remove(&name));
+            return result;
+        }
+        self.offer(name);
+        Ok(())
+    }
+
+    fn fill(&self, name: &str) -> io::Result<()> {
+        let file = self.catalog.storage.create(name)?;
+        let zeros = vec![0; ZEROS];
+        let mut at = 0;
+        while at < self.catalog.segment_bytes {
+            let len = (self.catalog.segment_bytes - at).min(ZEROS as u64);
+            file.write_all_at(&zeros[..len as usize], at)?;
+            at += len;
+        }
+        file.sync_data()
+    }
+
+    fn offer(&self, name: String) {
+        self.catalog.add_spare(name);
+        self.budget
+            .change(segment_room_bytes(self.catalog.segment_bytes, self.shards) as i64);
+    }
+
+    /// Lets the oldest segments go that every checkpoint has passed, beyond what is retained.
+    fn retire(&self) -> io::Result<()> {
+        let runs = self.catalog.runs();
+        let passed: Vec<usize> = runs.iter().map(|run| self.passed_segments(run)).collect();
+        let mut kept: u64 = runs
+            .iter()
+            .zip(&passed)
+            .flat_map(|(run, n)| run.segments.iter().take(*n))
+            .map(|s| s.file_bytes)
+            .sum();
+        for (run, passed) in runs.iter().zip(passed) {
+            for segment in run.segments.iter().take(passed) {
+                if kept <= self.limits.retain_bytes {
+                    return Ok(());
+                }
+                kept -= segment.file_bytes;
+                self.let_go(run.sequence)?;
+            }
+            // An older run must be gone before a later one is touched.
+            if passed < run.segments.len() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// How many of a run's segments, oldest first, every checkpoint has passed.
+    fn passed_segments(&self, run: &Run) -> usize {
+        let Some(passed) = self.progress.passed(run.sequence) else {
+            return 0;
+        };
+        run.segments
+            .iter()
+            .take_while(|segment| {
+                let done = run.end.is_some_and(|end| passed >= end);
+                done || passed >= Position::start_of(segment.number + 1)
+            })
+            .count()
+    }
+
+    /// Recycles or removes the oldest segment of a run.
+    fn let_go(&self, sequence: u64) -> io::Result<()> {
+        let Some((segment, run_is_gone)) = self.catalog.take_oldest(sequence) else {
+            return Ok(());
+        };
+        if run_is_gone {
+            self.progress.forget(sequence);
+        }
+        let wanted = segment.file_bytes == self.catalog.segment_bytes
+            && self.catalog.spares() < self.limits.spares;
+        if wanted {
+            // Its old frames stay in it: their checksums are salted with their own run and
+            // place, so that they are never taken for data.
+            let spare = self.catalog.new_spare_name();
+            self.catalog.storage.rename(&segment.name, &spare)?;
+            self.catalog.storage.sync()?;
+            self.offer(spare);
+        } else {
+            self.catalog.storage.remove(&segment.name)?;
+            self.catalog.storage.sync()?;
+        }
+        Ok(())
+    }
+}

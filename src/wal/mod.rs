@@ -1,0 +1,307 @@
+//! The write-ahead log: readings are acknowledged once they are safe in it, and the writers read
+//! them from it. The log *is* the buffer before the database.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`frame`] | the format on disk |
+//! | [`record`] | one reading in a frame |
+//! | [`storage`] | the file layer, the seam for a simulated disk |
+//! | [`catalog`] | which segments there are |
+//! | [`recovery`] | opening: the true end of each run, damage |
+//! | [`append`] | what a request hands over, the room that it reserves |
+//! | `appender` | the one thread that writes |
+//! | `housekeeper` | spare segments, and letting go of old ones |
+//! | [`reader`] | a cursor over one shard |
+//! | [`progress`] | how far each shard is appended and stored |
+//!
+//! It knows nothing of HTTP or PostgreSQL.
+
+pub mod append;
+mod appender;
+pub mod catalog;
+pub mod frame;
+mod housekeeper;
+pub mod progress;
+pub mod reader;
+pub mod record;
+pub mod recovery;
+pub mod storage;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+use uuid::Uuid;
+
+use self::append::{LogBudget, Message};
+use self::appender::{Appender, segment_room_bytes};
+use self::catalog::{Catalog, Run};
+use self::frame::{Position, SHARDS_MAX};
+use self::housekeeper::{Housekeeper, LogLimits};
+use self::progress::{Lane, Progress};
+use self::reader::Reader;
+use self::recovery::{RecoveryError, recover};
+use self::storage::Storage;
+use crate::reading::Timestamp;
+
+pub use self::appender::SyncMode;
+
+/// The smallest limit of a log: eight segments of the smallest size.
+pub const LIMIT_BYTES_MIN: u64 = 64 << 20;
+/// A segment is an eighth of the limit, at most this. Larger ones rotate less often but take
+/// longer to prepare at the first start.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Requests that wait for the appender. Their bytes are bounded by the gate; this bounds the
+/// channel's own memory.
+const CHANNEL_REQUESTS: usize = 8192;
+
+/// How a log is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Shards of the new run, 1 to [`SHARDS_MAX`]; older runs keep theirs.
+    pub shards: u16,
+    /// On disk, all in; at least [`LIMIT_BYTES_MIN`].
+    pub limit_bytes: u64,
+    /// Kept behind the checkpoints; at most a quarter of the limit is.
+    pub retain_bytes: u64,
+    /// Whether writes are synced.
+    pub sync: SyncMode,
+}
+
+/// Why a log does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What is there cannot be used.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// No room for the first segment, or the system refuses.
+    #[error("cannot prepare the write-ahead log: {0}")]
+    Io(#[from] io::Error),
+    /// Not 1 to [`SHARDS_MAX`] shards.
+    #[error("the write-ahead log takes 1 to {SHARDS_MAX} shards, not {0}")]
+    Shards(u16),
+}
+
+/// An open log.
+pub struct Log {
+    catalog: Arc<Catalog>,
+    progress: Arc<Progress>,
+    budget: Arc<LogBudget>,
+    sender: Sender<Message>,
+    limits: LogLimits,
+    stop_housekeeper: Arc<AtomicBool>,
+    appender: JoinHandle<()>,
+    housekeeper: JoinHandle<()>,
+}
+
+impl Log {
+    /// Opens a log: recovers what is there, begins a new run, starts its two threads.
+    ///
+    /// Blocks: until one segment is ready to be written
+    ///
+    /// # Errors
+    /// [`OpenError`]: nothing runs, and nothing on disk was harmed.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one step after another, each of a few lines"
+    )]
+    pub fn open(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
+        if options.shards == 0 || options.shards > SHARDS_MAX {
+            return Err(OpenError::Shards(options.shards));
+        }
+        let limit_bytes = options.limit_bytes.max(LIMIT_BYTES_MIN);
+        let segment_bytes = (limit_bytes / 8).min(SEGMENT_BYTES_MAX) & !4095;
+        let recovered = recover(&*storage, segment_bytes, Timestamp::now())?;
+        let progress = Arc::new(Progress::new(recovered.next_sequence, options.shards));
+        for run in &recovered.runs {
+            let end = run.end.unwrap_or(Position::START);
+            for (shard, appended) in (0u16..).zip(&run.appended) {
+                progress.add_ended(
+                    Lane {
+                        run: run.sequence,
+                        shard,
+                    },
+                    *appended,
+                    end,
+                );
+            }
+        }
+        let run = Run {
+            sequence: recovered.next_sequence,
+            id: random_id()?,
+            shards: options.shards,
+            segments: [].into(),
+            end: None,
+            appended: vec![[0; 2]; usize::from(options.shards)],
+        };
+        let budget = Arc::new(LogBudget::default());
+        let room = segment_room_bytes(segment_bytes, options.shards);
+        budget.change(room as i64 * recovered.spares.len() as i64);
+        let mut runs = recovered.runs;
+        runs.push_back(run.clone());
+        let catalog = Arc::new(Catalog::new(storage, segment_bytes, runs, recovered.spares));
+        let limits = LogLimits {
+            limit_bytes,
+            retain_bytes: options.retain_bytes.min(limit_bytes / 4),
+            spares: usize::try_from(limit_bytes / segment_bytes / 4)
+                .unwrap_or(1)
+                .clamp(1, 4),
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let housekeeper = Housekeeper {
+            catalog: Arc::clone(&catalog),
+            progress: Arc::clone(&progress),
+            budget: Arc::clone(&budget),
+            limits,
+            shards: options.shards,
+            stop: Arc::clone(&stop),
+        };
+        let full = catalog.total_bytes() + segment_bytes > limit_bytes;
+        if catalog.spares() == 0 && !full {
+            housekeeper.make_spare()?;
+        }
+        let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_REQUESTS);
+        let appender = Appender::new(
+            run,
+            Arc::clone(&catalog),
+            Arc::clone(&progress),
+            Arc::clone(&budget),
+            receiver,
+            options.sync,
+        );
+        Ok(Log {
+            catalog,
+            progress,
+            budget,
+            sender,
+            limits,
+            stop_housekeeper: stop,
+            appender: spawn("wal-append", move || appender.run())?,
+            housekeeper: spawn("wal-keep", move || housekeeper.run())?,
+        })
+    }
+
+    /// How far everything is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Where requests reserve their room.
+    pub fn budget(&self) -> &Arc<LogBudget> {
+        &self.budget
+    }
+
+    /// Where requests go.
+    pub fn sender(&self) -> Sender<Message> {
+        self.sender.clone()
+    }
+
+    /// What the writers read.
+    pub fn source(&self) -> LogSource {
+        LogSource {
+            catalog: Arc::clone(&self.catalog),
+            progress: Arc::clone(&self.progress),
+        }
+    }
+
+    /// The most that the log may take on disk.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limits.limit_bytes
+    }
+
+    /// Ends the run: waits until what was sent is written. What is sent from now on is refused.
+    /// Readers stay usable.
+    ///
+    /// Blocks: until the appender has ended
+    pub fn close(self) -> ClosedLog {
+        // The appender is gone only if it has failed: then there is nothing to end.
+        drop(self.sender.send(Message::Close));
+        drop(self.sender);
+        if self.appender.join().is_err() {
+            self.progress
+                .fail("the log's thread has panicked".to_owned());
+        }
+        ClosedLog {
+            catalog: self.catalog,
+            stop_housekeeper: self.stop_housekeeper,
+            housekeeper: self.housekeeper,
+        }
+    }
+}
+
+/// A log that takes nothing more but is still read by the writers.
+pub struct ClosedLog {
+    catalog: Arc<Catalog>,
+    stop_housekeeper: Arc<AtomicBool>,
+    housekeeper: JoinHandle<()>,
+}
+
+impl ClosedLog {
+    /// Stops the last thread.
+    ///
+    /// Blocks: for a moment
+    pub fn stop(self) {
+        self.stop_housekeeper.store(true, Ordering::Release);
+        self.catalog.notify();
+        if self.housekeeper.join().is_err() {
+            tracing::error!("the log's housekeeper has panicked");
+        }
+    }
+}
+
+/// The log as the writers see it.
+#[derive(Clone)]
+pub struct LogSource {
+    catalog: Arc<Catalog>,
+    progress: Arc<Progress>,
+}
+
+impl LogSource {
+    /// How far everything is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// All runs, oldest first; the last is the one that is written.
+    pub fn runs(&self) -> Vec<Run> {
+        self.catalog.runs()
+    }
+
+    /// A cursor over one shard of a run, from a place.
+    pub fn reader(&self, run: &Run, shard: u16, from: Position) -> Reader {
+        let progress = Arc::clone(&self.progress);
+        Reader::new(Arc::clone(&self.catalog), progress, run, shard, from)
+    }
+
+    /// Whether the run that was written has ended: nothing more is appended.
+    pub fn current_has_ended(&self) -> bool {
+        self.catalog.run_end(self.progress.current_run()).is_some()
+    }
+
+    /// What the log takes on disk.
+    pub fn total_bytes(&self) -> u64 {
+        self.catalog.total_bytes()
+    }
+
+    /// Ids of runs whose segments have gone since the last call: their checkpoints may go too.
+    pub fn take_retired(&self) -> Vec<Uuid> {
+        self.catalog.take_retired()
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+}
+
+fn random_id() -> io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,513 @@
+//! How far each shard of each run is: appended to the log, and stored in the database.
+//!
+//! The appender reports what is durable, the writers what is committed. The sums of invariant 10
+//! (accepted = stored + duplicates + quarantined + still in the log) are kept here under one
+//! lock, so that a scrape sees them at one moment. From it come the answers of `ack=committed`,
+//! the segments that may go, and what waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::frame::{Position, StreamCounts};
+
+/// What became of readings that left the log, by stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Stored in history.
+    pub stored: StreamCounts,
+    /// Found stored already, with equal values.
+    pub duplicates: StreamCounts,
+    /// Kept in quarantine.
+    pub quarantined: StreamCounts,
+}
+
+impl Tally {
+    /// All of them, by stream.
+    pub fn readings(&self) -> StreamCounts {
+        std::array::from_fn(|s| self.stored[s] + self.duplicates[s] + self.quarantined[s])
+    }
+
+    /// The sum of two tallies.
+    #[must_use]
+    pub fn plus(&self, other: &Tally) -> Tally {
+        let add = |a: StreamCounts, b: StreamCounts| std::array::from_fn(|s| a[s] + b[s]);
+        Tally {
+            stored: add(self.stored, other.stored),
+            duplicates: add(self.duplicates, other.duplicates),
+            quarantined: add(self.quarantined, other.quarantined),
+        }
+    }
+}
+
+/// A shard's checkpoint as the database holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Everything before this place is in history.
+    pub position: Position,
+    /// Everything before this place is in live status.
+    pub live_position: Position,
+    /// What became of the readings before `position`, cumulative over the run.
+    pub tally: Tally,
+    /// Readings before `position` that the log no longer had when they were to be stored.
+    pub gap: StreamCounts,
+}
+
+impl Stored {
+    /// The checkpoint of a shard of which nothing is stored yet.
+    pub const NOTHING: Stored = Stored {
+        position: Position::START,
+        live_position: Position::START,
+        tally: Tally {
+            stored: [0; 2],
+            duplicates: [0; 2],
+            quarantined: [0; 2],
+        },
+        gap: [0; 2],
+    };
+}
+
+/// A shard of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// The run's place in the order of runs.
+    pub run: u64,
+    /// The shard.
+    pub shard: u16,
+}
+
+#[derive(Debug)]
+struct LaneState {
+    appended: StreamCounts,
+    /// None until a writer has read the checkpoint of an older run.
+    stored: Option<Stored>,
+    /// Where the run ends; none while it is appended to.
+    end: Option<Position>,
+}
+
+/// The sums of invariant 10, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Readings that became durable since the start, and those found waiting at the start.
+    pub accepted: StreamCounts,
+    /// What became of them since the start.
+    pub tally: Tally,
+    /// What waits in the log, by shard and stream.
+    pub waiting: Vec<StreamCounts>,
+    /// Readings that the log no longer had when they were to be stored; no operator has
+    /// acknowledged them yet.
+    pub gap: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lanes: BTreeMap<Lane, LaneState>,
+    accepted: StreamCounts,
+    tally: Tally,
+    drain: DrainRate,
+    marks: Marks,
+}
+
+/// When places of the current run were written, roughly: tells how old what waits is.
+#[derive(Debug, Default)]
+struct Marks(VecDeque<(Position, Instant)>);
+
+impl Marks {
+    /// At most one mark in this time; the age is told no finer.
+    const SPACING: Duration = Duration::from_millis(200);
+    /// Beyond this every second mark goes: a long outage is told more coarsely.
+    const MOST: usize = 20_000;
+
+    fn add(&mut self, end: Position, now: Instant) {
+        if self
+            .0
+            .back()
+            .is_some_and(|(_, at)| now.duration_since(*at) < Self::SPACING)
+        {
+            return;
+        }
+        self.0.push_back((end, now));
+        if self.0.len() > Self::MOST {
+            let mut nth = 0;
+            self.0.retain(|_| {
+                nth += 1;
+                nth % 2 == 1
+            });
+        }
+    }
+
+    /// When the first reading behind a place was written.
+    fn since(&mut self, passed: Position) -> Option<Instant> {
+        while self.0.len() > 1 && self.0[1].0 <= passed {
+            self.0.pop_front();
+        }
+        self.0.front().map(|(_, at)| *at)
+    }
+}
+
+/// How fast the writers empty the log, as a moving average over some seconds.
+#[derive(Debug, Default)]
+struct DrainRate {
+    since: Option<Instant>,
+    readings: u64,
+    per_second: f64,
+}
+
+impl DrainRate {
+    fn add(&mut self, readings: u64, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        self.readings += readings;
+        let elapsed = now.duration_since(since).as_secs_f64();
+        if elapsed >= 1.0 {
+            let rate = self.readings as f64 / elapsed;
+            self.per_second = if self.per_second == 0.0 {
+                rate
+            } else {
+                0.7 * self.per_second + 0.3 * rate
+            };
+            self.since = Some(now);
+            self.readings = 0;
+        }
+    }
+}
+
+/// Shared by the appender, the writers, the edge and the metrics.
+#[derive(Debug)]
+pub struct Progress {
+    run: u64,
+    began: Instant,
+    state: Mutex<State>,
+    synced: watch::Sender<Position>,
+    stored: Vec<watch::Sender<Position>>,
+    /// Clients that wait for the commit of a shard: its writer must not linger.
+    waiters: Vec<AtomicU32>,
+    /// Moves whenever a lane of an ended run may have been finished.
+    finished: watch::Sender<u64>,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Progress {
+    /// Begins with nothing, for the run with this place in the order and so many shards.
+    pub fn new(run: u64, shards: u16) -> Self {
+        let lanes = (0..shards)
+            .map(|shard| {
+                let state = LaneState {
+                    appended: [0; 2],
+                    stored: Some(Stored::NOTHING),
+                    end: None,
+                };
+                (Lane { run, shard }, state)
+            })
+            .collect();
+        Progress {
+            run,
+            began: Instant::now(),
+            state: Mutex::new(State {
+                lanes,
+                ..State::default()
+            }),
+            synced: watch::Sender::new(Position::START),
+            stored: (0..shards)
+                .map(|_| watch::Sender::new(Position::START))
+                .collect(),
+            waiters: (0..shards).map(|_| AtomicU32::new(0)).collect(),
+            finished: watch::Sender::new(0),
+            failed: watch::Sender::new(None),
+        }
+    }
+
+    /// The run that is appended to.
+    pub fn current_run(&self) -> u64 {
+        self.run
+    }
+
+    /// The shards of the run that is appended to.
+    pub fn shards(&self) -> u16 {
+        self.stored.len() as u16
+    }
+
+    /// Adds a shard of an older run, found at the start.
+    pub fn add_ended(&self, lane: Lane, appended: StreamCounts, end: Position) {
+        self.lock().lanes.insert(
+            lane,
+            LaneState {
+                appended,
+                stored: None,
+                end: Some(end),
+            },
+        );
+    }
+
+    /// Reports readings that have become durable, then moves what readers may read.
+    ///
+    /// Shape:  one entry a shard of the current run
+    pub fn appended(&self, readings: &[[u32; 2]], synced: Position) {
+        {
+            let mut state = self.lock();
+            state.marks.add(synced, Instant::now());
+            for (shard, readings) in (0u16..).zip(readings) {
+                let counts = readings.map(u64::from);
+                for (sum, count) in state.accepted.iter_mut().zip(counts) {
+                    *sum += count;
+                }
+                if let Some(lane) = state.lanes.get_mut(&Lane {
+                    run: self.run,
+                    shard,
+                }) {
+                    for (sum, count) in lane.appended.iter_mut().zip(counts) {
+                        *sum += count;
+                    }
+                }
+            }
+        }
+        self.synced.send_replace(synced);
+    }
+
+    /// Ends the current run: nothing more will be appended.
+    pub fn ended(&self, end: Position) {
+        let mut state = self.lock();
+        for (_, lane) in state.lanes.iter_mut().filter(|(l, _)| l.run == self.run) {
+            lane.end = Some(end);
+        }
+        drop(state);
+        self.synced.send_replace(end);
+        self.finished.send_modify(|n| *n += 1);
+    }
+
+    /// Reports a shard's checkpoint as the database holds it: after a commit, or as it was read
+    /// on connecting.
+    ///
+    /// A checkpoint that is ahead of what was known settles a commit whose answer was lost; one
+    /// that is behind (a failover, a restore) makes its readings wait, and count, again.
+    pub fn stored(&self, lane: Lane, now: Stored) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(entry) = state.lanes.get_mut(&lane) else {
+            return;
+        };
+        let before = entry.stored.replace(now);
+        // The first look at an older run: what waits in it has been accepted, before this start.
+        let known = before.map_or(now.tally, |b| b.tally);
+        let mut drained = 0;
+        for stream in 0..2 {
+            let (was, is) = (known.readings()[stream], now.tally.readings()[stream]);
+            if before.is_none() {
+                let settled = is + now.gap[stream];
+                state.accepted[stream] += entry.appended[stream].saturating_sub(settled);
+            } else if is < was {
+                state.accepted[stream] += was - is;
+            } else {
+                let grown =
+                    |is: StreamCounts, was: StreamCounts| is[stream] - was[stream].min(is[stream]);
+                state.tally.stored[stream] += grown(now.tally.stored, known.stored);
+                state.tally.duplicates[stream] += grown(now.tally.duplicates, known.duplicates);
+                state.tally.quarantined[stream] += grown(now.tally.quarantined, known.quarantined);
+                drained += is - was;
+            }
+        }
+        state.drain.add(drained, Instant::now());
+        drop(guard);
+        if lane.run == self.run
+            && let Some(sender) = self.stored.get(usize::from(lane.shard))
+        {
+            sender.send_replace(now.position);
+        }
+        self.finished.send_modify(|n| *n += 1);
+    }
+
+    /// Whether a shard of a run is stored to its end, live status too.
+    pub fn is_done(&self, lane: Lane) -> bool {
+        let state = self.lock();
+        state
+            .lanes
+            .get(&lane)
+            .is_none_or(|l| match (l.stored, l.end) {
+                (Some(stored), Some(end)) => stored.position >= end && stored.live_position >= end,
+                _ => false,
+            })
+    }
+
+    /// Whether all shards of a run are stored to their end.
+    pub fn is_run_done(&self, run: u64) -> bool {
+        let lanes: Vec<Lane> = self
+            .lock()
+            .lanes
+            .keys()
+            .copied()
+            .filter(|lane| lane.run == run)
+            .collect();
+        lanes.into_iter().all(|lane| self.is_done(lane))
+    }
+
+    /// The place before which every shard of a run is stored, live status too; none where a
+    /// checkpoint is not known yet.
+    pub fn passed(&self, run: u64) -> Option<Position> {
+        let state = self.lock();
+        let mut least = None;
+        for (_, lane) in state.lanes.iter().filter(|(l, _)| l.run == run) {
+            let stored = lane.stored?;
+            let here = stored.position.min(stored.live_position);
+            least = Some(least.map_or(here, |l: Position| l.min(here)));
+        }
+        least
+    }
+
+    /// Forgets a run whose segments are gone.
+    pub fn forget(&self, run: u64) {
+        self.lock().lanes.retain(|lane, _| lane.run != run);
+    }
+
+    /// What waits in one lane, both streams together; 0 where its checkpoint is not known yet.
+    pub fn waiting(&self, lane: Lane) -> u64 {
+        self.lock()
+            .lanes
+            .get(&lane)
+            .map_or(0, |l| waiting_of(l).iter().sum())
+    }
+
+    /// The sums of invariant 10, at one moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.lock();
+        let mut waiting = vec![[0; 2]; self.stored.len()];
+        let mut gap = 0;
+        for (lane, entry) in &state.lanes {
+            gap += entry.stored.map_or(0, |stored| stored.gap.iter().sum());
+            // Runs with more shards than now are shown at the shard that will drain them.
+            let shard = usize::from(lane.shard) % waiting.len().max(1);
+            let counts = waiting_of(entry);
+            for stream in 0..2 {
+                waiting[shard][stream] += counts[stream];
+            }
+        }
+        Snapshot {
+            accepted: state.accepted,
+            tally: state.tally,
+            waiting,
+            gap,
+        }
+    }
+
+    /// How long the oldest reading in the log has waited, to a fraction of a second; what was
+    /// found at the start counts from then.
+    pub fn oldest_waits(&self) -> Duration {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let mut passed: Option<Position> = None;
+        for (lane, entry) in &state.lanes {
+            if waiting_of(entry).iter().sum::<u64>() == 0 {
+                continue;
+            }
+            if lane.run != self.run {
+                return self.began.elapsed();
+            }
+            let here = entry.stored.map_or(Position::START, |s| s.position);
+            passed = Some(passed.map_or(here, |p| p.min(here)));
+        }
+        let since = passed.and_then(|passed| state.marks.since(passed));
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// How many readings a second leave the log, as a moving average; 0 before the first second.
+    pub fn drain_rate(&self) -> f64 {
+        self.lock().drain.per_second
+    }
+
+    /// Follows the place up to which the current run may be read.
+    pub fn watch_synced(&self) -> watch::Receiver<Position> {
+        self.synced.subscribe()
+    }
+
+    /// The place up to which the current run may be read.
+    pub fn synced(&self) -> Position {
+        *self.synced.borrow()
+    }
+
+    /// Follows the lanes that are finished.
+    pub fn watch_finished(&self) -> watch::Receiver<u64> {
+        self.finished.subscribe()
+    }
+
+    /// Waits until the given shards of the current run are stored up to a place.
+    ///
+    /// Cancel: safe
+    pub async fn wait_stored(&self, shards: &[u16], position: Position) {
+        let _waiting = Waiting::new(self, shards);
+        // The writers look at the waiters when they are woken: one that began to linger before
+        // this client came must look again.
+        self.synced.send_modify(|_| {});
+        for shard in shards {
+            if let Some(sender) = self.stored.get(usize::from(*shard)) {
+                // An error would mean that the sender is gone; it lives in self.
+                drop(
+                    sender
+                        .subscribe()
+                        .wait_for(|stored| *stored >= position)
+                        .await,
+                );
+            }
+        }
+    }
+
+    /// Whether a client waits for a commit of this shard.
+    pub fn is_urgent(&self, shard: u16) -> bool {
+        self.waiters
+            .get(usize::from(shard))
+            .is_some_and(|n| n.load(Ordering::Acquire) > 0)
+    }
+
+    /// Declares the log failed: no acknowledgement is given any more (invariant 11).
+    pub fn fail(&self, reason: String) {
+        self.failed.send_replace(Some(reason));
+    }
+
+    /// Follows the failure of the log.
+    pub fn watch_failed(&self) -> watch::Receiver<Option<String>> {
+        self.failed.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn waiting_of(lane: &LaneState) -> StreamCounts {
+    lane.stored.map_or([0; 2], |stored| {
+        let readings = stored.tally.readings();
+        std::array::from_fn(|s| lane.appended[s].saturating_sub(readings[s] + stored.gap[s]))
+    })
+}
+
+/// Counts a waiting client for as long as it waits.
+struct Waiting<'a> {
+    progress: &'a Progress,
+    shards: &'a [u16],
+}
+
+impl<'a> Waiting<'a> {
+    fn new(progress: &'a Progress, shards: &'a [u16]) -> Self {
+        let waiting = Waiting { progress, shards };
+        waiting.each(|n| {
+            n.fetch_add(1, Ordering::AcqRel);
+        });
+        waiting
+    }
+
+    fn each(&self, change: impl Fn(&AtomicU32)) {
+        for shard in self.shards {
+            if let Some(n) = self.progress.waiters.get(usize::from(*shard)) {
+                change(n);
+            }
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.each(|n| {
+            n.fetch_sub(1, Ordering::AcqRel);
+        });
+    }
+}

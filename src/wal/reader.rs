@@ -1,0 +1,231 @@
+//! Reading one shard of one run, frame by frame, from a cursor.
+//!
+//! A reader never passes what is synced: what is not durable may still vanish, and its place be
+//! used again.
+
+use std::io;
+use std::sync::Arc;
+
+use super::catalog::Catalog;
+use super::frame::{
+    FRAME_BYTES_MAX, Frame, FrameKind, Position, Salt, SegmentHeader, ShardSection,
+};
+use super::progress::Progress;
+use super::storage::SegmentFile;
+use crate::reading::Timestamp;
+
+/// How much is read at a time: at least one frame of any size fits.
+const READ_BYTES: usize = 2 * FRAME_BYTES_MAX;
+
+/// Why the log cannot be read at a place where data must be.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The system refuses.
+    #[error("cannot read the write-ahead log: {0}")]
+    Io(#[from] io::Error),
+    /// What was acknowledged is not intact any more.
+    #[error("the write-ahead log is damaged in {segment} at byte {offset}")]
+    Damaged {
+        /// The file.
+        segment: String,
+        /// Where in the file.
+        offset: u32,
+    },
+    /// The segment is not there any more: the checkpoint has gone back behind what is retained.
+    #[error("segment {number} of run {run} is no longer in the write-ahead log")]
+    Gone {
+        /// The run's place in the order of runs.
+        run: u64,
+        /// The segment's number.
+        number: u32,
+    },
+}
+
+/// What is next at a cursor.
+#[derive(Debug)]
+pub enum Next<'a> {
+    /// A frame; the shard's section of it may be empty.
+    Frame(Item<'a>),
+    /// Nothing more is durable yet.
+    CaughtUp,
+    /// The run has ended here.
+    Ended,
+}
+
+/// One frame as one shard sees it.
+#[derive(Debug)]
+pub struct Item<'a> {
+    /// The frame's place.
+    pub position: Position,
+    /// The place behind it.
+    pub end: Position,
+    /// When its readings were received.
+    pub received_at: Timestamp,
+    /// The shard's records.
+    pub section: ShardSection<'a>,
+}
+
+struct OpenSegment {
+    number: u32,
+    name: String,
+    file: Arc<dyn SegmentFile>,
+}
+
+/// A cursor over one shard of one run.
+pub struct Reader {
+    catalog: Arc<Catalog>,
+    progress: Arc<Progress>,
+    run: u64,
+    salt: Salt,
+    shards: u16,
+    shard: u16,
+    cursor: Position,
+    segment: Option<OpenSegment>,
+    buffer: Vec<u8>,
+    /// The bytes of the open segment that the buffer holds.
+    buffered: std::ops::Range<u64>,
+}
+
+impl Reader {
+    /// Begins at a place: a checkpoint, or the oldest place that a run still has.
+    pub(super) fn new(
+        catalog: Arc<Catalog>,
+        progress: Arc<Progress>,
+        run: &super::catalog::Run,
+        shard: u16,
+        cursor: Position,
+    ) -> Self {
+        Reader {
+            catalog,
+            progress,
+            run: run.sequence,
+            salt: run.salt(),
+            shards: run.shards,
+            shard,
+            cursor,
+            segment: None,
+            buffer: Vec::new(),
+            buffered: 0..0,
+        }
+    }
+
+    /// The place of the next frame.
+    pub fn cursor(&self) -> Position {
+        self.cursor
+    }
+
+    /// Takes the next frame and moves behind it.
+    ///
+    /// Blocks: for the disk, where the page cache does not hold the segment; call it off the
+    ///         async workers
+    ///
+    /// # Errors
+    /// [`ReadError`]: the cursor has not moved.
+    pub fn next_frame(&mut self) -> Result<Next<'_>, ReadError> {
+        loop {
+            let end = self.catalog.run_end(self.run);
+            if end.is_some_and(|end| self.cursor >= end) {
+                return Ok(Next::Ended);
+            }
+            let limit = end.unwrap_or_else(|| self.progress.synced());
+            if self.cursor >= limit {
+                return Ok(Next::CaughtUp);
+            }
+            self.open()?;
+            let decoded = self.fill_and_decode(limit)?;
+            if decoded.0 == FrameKind::End {
+                self.cursor = Position::start_of(self.cursor.segment() + 1);
+                continue;
+            }
+            let at = self.cursor;
+            self.cursor = at.plus(decoded.1);
+            let skip = (u64::from(at.offset()) - self.buffered.start) as usize;
+            let filled = (self.buffered.end - self.buffered.start) as usize;
+            let bytes = &self.buffer[skip..filled];
+            // Decoded once more rather than kept across the loop: its checksum is cheap, and the
+            // borrow then ends with the caller's.
+            let Ok(frame) = Frame::decode(bytes, self.salt, at, self.shards) else {
+                return Err(self.damage(at));
+            };
+            return Ok(Next::Frame(Item {
+                position: at,
+                end: frame.end(),
+                received_at: frame.appended_at,
+                section: frame.section(self.shard),
+            }));
+        }
+    }
+
+    fn damage(&self, at: Position) -> ReadError {
+        let segment = self
+            .segment
+            .as_ref()
+            .map(|s| s.name.clone())
+            .unwrap_or_default();
+        ReadError::Damaged {
+            segment,
+            offset: at.offset(),
+        }
+    }
+
+    /// Makes the buffer hold the frame at the cursor; tells its kind and length.
+    fn fill_and_decode(&mut self, limit: Position) -> Result<(FrameKind, u32), ReadError> {
+        let offset = u64::from(self.cursor.offset());
+        for attempt in 0..2 {
+            if self.buffered.contains(&offset) {
+                let skip = (offset - self.buffered.start) as usize;
+                let filled = (self.buffered.end - self.buffered.start) as usize;
+                let bytes = &self.buffer[skip..filled];
+                if let Ok(frame) = Frame::decode(bytes, self.salt, self.cursor, self.shards) {
+                    return Ok((frame.kind, frame.len_bytes()));
+                }
+            }
+            if attempt == 1 {
+                break;
+            }
+            // What was read before the last sync may hold zeros behind it: read again from here,
+            // and no further than what is synced.
+            let same = limit.segment() == self.cursor.segment();
+            let most = if same {
+                (u64::from(limit.offset()) - offset) as usize
+            } else {
+                READ_BYTES
+            };
+            self.buffer.resize(READ_BYTES, 0);
+            let Some(segment) = &self.segment else { break };
+            let want = most.min(READ_BYTES);
+            let read = segment.file.read_at(&mut self.buffer[..want], offset)?;
+            self.buffered = offset..offset + read as u64;
+        }
+        Err(self.damage(self.cursor))
+    }
+
+    /// Opens the segment of the cursor, where it is not open.
+    fn open(&mut self) -> Result<(), ReadError> {
+        let number = self.cursor.segment();
+        if self.segment.as_ref().is_some_and(|s| s.number == number) {
+            return Ok(());
+        }
+        self.segment = None;
+        self.buffered = 0..0;
+        let Some((name, _)) = self.catalog.segment(self.run, number) else {
+            return Err(ReadError::Gone {
+                run: self.run,
+                number,
+            });
+        };
+        let file = self.catalog.storage.open(&name)?;
+        let mut page = [0; 64];
+        file.read_at(&mut page, 0)?;
+        let right = SegmentHeader::decode(&page)
+            .is_ok_and(|h| h.segment == number && Salt::of(h.run_id) == self.salt);
+        if !right {
+            return Err(ReadError::Damaged {
+                segment: name,
+                offset: 0,
+            });
+        }
+        self.segment = Some(OpenSegment { number, name, file });
+        Ok(())
+    }
+}

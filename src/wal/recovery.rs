@@ -1,0 +1,397 @@
+//! Opening a log: which runs there are, where the last one really ends, what is damaged.
+//!
+//! Older runs are never appended to. The tail of a run that did not end by itself is found by
+//! reading its last segment frame by frame: what is intact up to the first torn frame is copied
+//! to a new file, closed with an end frame and synced, because what an earlier process could not
+//! sync proves nothing when it is read from the page cache. A torn frame is what a crash leaves
+//! behind: it was never acknowledged. An intact frame *behind* a broken one is not: the log
+//! writes a frame only when the one before was synced, so that is damage, and is refused.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+use super::catalog::{Run, Segment, parse_segment_name, parse_spare_name};
+use super::frame::{
+    FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameError, FrameKind, Position, SEGMENT_HEADER_BYTES,
+    Salt, Section, SegmentHeader, StreamCounts, encode_frame,
+};
+use super::storage::{SegmentFile, Storage};
+use crate::reading::Timestamp;
+
+const SEAL_NAME: &str = "sealing";
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The system refuses.
+    #[error("cannot read the write-ahead log: {0}")]
+    Io(#[from] io::Error),
+    /// A broken place with intact data behind it, or a missing segment.
+    #[error(
+        "the write-ahead log is damaged in {segment} at byte {offset}: {what}. Nothing was \
+         changed. Keep a copy of the directory before anything else"
+    )]
+    Damaged {
+        /// The file.
+        segment: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A segment of another version of the format.
+    #[error("the segment {segment} of the write-ahead log cannot be read: {what}")]
+    Version {
+        /// The file.
+        segment: String,
+        /// Which version.
+        what: String,
+    },
+}
+
+/// What was found in a log's directory.
+#[derive(Debug)]
+pub struct Recovered {
+    /// All runs that hold data, oldest first, each with its end.
+    pub runs: VecDeque<Run>,
+    /// Spare segments of the size asked for.
+    pub spares: VecDeque<String>,
+    /// The place in order of the next run.
+    pub next_sequence: u64,
+}
+
+/// Finds the runs of a log and seals the last one where it did not end by itself.
+///
+/// Blocks: until everything that it changed is durable
+///
+/// # Errors
+/// [`RecoveryError`]: the log is left as it was.
+pub fn recover(
+    storage: &dyn Storage,
+    segment_bytes: u64,
+    now: Timestamp,
+) -> Result<Recovered, RecoveryError> {
+    let mut by_run: BTreeMap<u64, Vec<(u32, String)>> = BTreeMap::new();
+    let mut spares = VecDeque::new();
+    let mut next_sequence = 1;
+    let mut changed = false;
+    for name in storage.list()? {
+        if let Some((sequence, _, number)) = parse_segment_name(&name) {
+            next_sequence = next_sequence.max(sequence + 1);
+            by_run.entry(sequence).or_default().push((number, name));
+        } else if parse_spare_name(&name).is_some() {
+            if storage.open(&name)?.size_bytes()? == segment_bytes {
+                spares.push_back(name);
+            } else {
+                // Of another size, or left half-made by a crash: it holds nothing.
+                storage.remove(&name)?;
+                changed = true;
+            }
+        } else if name == SEAL_NAME {
+            storage.remove(&name)?;
+            changed = true;
+        }
+    }
+    let mut runs = VecDeque::new();
+    for (sequence, mut segments) in by_run {
+        segments.sort_unstable();
+        let (run, sealed) = recover_run(storage, sequence, &segments, now)?;
+        changed |= sealed;
+        runs.extend(run);
+    }
+    if changed {
+        storage.sync()?;
+    }
+    Ok(Recovered {
+        runs,
+        spares,
+        next_sequence,
+    })
+}
+
+/// Reads one run; none where nothing in it was ever durable. The flag says that files changed.
+fn recover_run(
+    storage: &dyn Storage,
+    sequence: u64,
+    files: &[(u32, String)],
+    now: Timestamp,
+) -> Result<(Option<Run>, bool), RecoveryError> {
+    let mut segments = VecDeque::new();
+    let mut headers = Vec::new();
+    for (at, (number, name)) in files.iter().enumerate() {
+        let file = storage.open(name)?;
+        let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
+        file.read_at(&mut page, 0)?;
+        let Some((_, run_id, _)) = parse_segment_name(name) else {
+            continue;
+        };
+        match SegmentHeader::decode(&page) {
+            Ok(header)
+                if header.run_id == run_id
+                    && header.run_sequence == sequence
+                    && header.segment == *number =>
+            {
+                headers.push(header);
+            }
+            Err(super::frame::HeaderError::Version(version)) => {
+                let what = super::frame::HeaderError::Version(version).to_string();
+                return Err(RecoveryError::Version {
+                    segment: name.clone(),
+                    what,
+                });
+            }
+            // The header of the last segment may be torn: it is written with its first frame.
+            _ if at + 1 == files.len() => {
+                let shards = headers.last().map(|h: &SegmentHeader| h.shards);
+                return drop_torn_segment(storage, sequence, files, segments, shards, now);
+            }
+            _ => return Err(damaged(name, 0, "its header is damaged")),
+        }
+        if at > 0 && files[at - 1].0 + 1 != *number {
+            return Err(damaged(name, 0, "the segment before it is missing"));
+        }
+        let file_bytes = file.size_bytes()?;
+        segments.push_back(Segment {
+            number: *number,
+            name: name.clone(),
+            file_bytes,
+        });
+    }
+    seal(storage, sequence, segments, &headers, now)
+}
+
+/// Goes on without a last segment whose header was torn, if nothing intact stands behind it.
+fn drop_torn_segment(
+    storage: &dyn Storage,
+    sequence: u64,
+    files: &[(u32, String)],
+    segments: VecDeque<Segment>,
+    shards: Option<u16>,
+    now: Timestamp,
+) -> Result<(Option<Run>, bool), RecoveryError> {
+    let Some((number, name)) = files.last() else {
+        return Ok((None, false));
+    };
+    let Some((_, run_id, _)) = parse_segment_name(name) else {
+        return Ok((None, false));
+    };
+    let file = storage.open(name)?;
+    let size = file.size_bytes()?;
+    let salt = Salt::of(run_id);
+    // The first frame is written together with the header, so only a second one proves that the
+    // header was durable once.
+    let candidates = shards.map_or_else(|| (1..=super::frame::SHARDS_MAX).collect(), |s| vec![s]);
+    for shards in candidates {
+        let from = u64::from(SEGMENT_HEADER_BYTES);
+        let frames = intact_frames_behind(&*file, salt, *number, shards, from, size)?;
+        if frames > 1 {
+            return Err(damaged(
+                name,
+                0,
+                "its header is damaged, and intact data follow",
+            ));
+        }
+    }
+    storage.remove(name)?;
+    if segments.is_empty() {
+        return Ok((None, true));
+    }
+    let mut headers = Vec::new();
+    for segment in &segments {
+        let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
+        storage.open(&segment.name)?.read_at(&mut page, 0)?;
+        headers.extend(SegmentHeader::decode(&page).ok());
+    }
+    let (run, _) = seal(storage, sequence, segments, &headers, now)?;
+    Ok((run, true))
+}
+
+/// Finds where a run ends, and writes an end where there is none.
+fn seal(
+    storage: &dyn Storage,
+    sequence: u64,
+    mut segments: VecDeque<Segment>,
+    headers: &[SegmentHeader],
+    now: Timestamp,
+) -> Result<(Option<Run>, bool), RecoveryError> {
+    let (Some(last), Some(header)) = (segments.back_mut(), headers.last()) else {
+        return Ok((None, false));
+    };
+    let file = storage.open(&last.name)?;
+    let salt = Salt::of(header.run_id);
+    let tail = walk(&*file, salt, last.number, header.shards, last.file_bytes)?;
+    let end = Position::new(last.number, tail.offset as u32);
+    let mut sealed = false;
+    if !tail.ended {
+        let behind = intact_frames_behind(
+            &*file,
+            salt,
+            last.number,
+            header.shards,
+            tail.offset,
+            last.file_bytes,
+        )?;
+        if behind > 0 {
+            let what = "a frame is damaged, and intact data follow";
+            return Err(damaged(&last.name, tail.offset, what));
+        }
+        let first_of_run = last.number == 0 && tail.frames == 0;
+        if first_of_run {
+            storage.remove(&last.name)?;
+            return Ok((None, true));
+        }
+        last.file_bytes = write_sealed(storage, &last.name, &*file, end, header, &tail, now)?;
+        sealed = true;
+    }
+    let run = Run {
+        sequence,
+        id: header.run_id,
+        shards: header.shards,
+        segments,
+        end: Some(end),
+        appended: tail.appended,
+    };
+    Ok((Some(run), sealed))
+}
+
+/// Where the intact frames of a segment end.
+#[derive(Debug)]
+pub struct Tail {
+    /// The place behind the last data frame; where the end frame stands, if there is one.
+    pub offset: u64,
+    /// Whether an end frame stands there.
+    pub ended: bool,
+    /// How many data frames there are.
+    pub frames: u64,
+    /// The readings of each shard, over the run up to here.
+    pub appended: Vec<StreamCounts>,
+}
+
+/// Reads a segment frame by frame up to its end frame or the first frame that is not intact.
+///
+/// # Errors
+/// As the system gives them.
+pub fn walk(
+    file: &dyn SegmentFile,
+    salt: Salt,
+    segment: u32,
+    shards: u16,
+    size: u64,
+) -> io::Result<Tail> {
+    let mut tail = Tail {
+        offset: u64::from(SEGMENT_HEADER_BYTES),
+        ended: false,
+        frames: 0,
+        appended: vec![[0; 2]; usize::from(shards)],
+    };
+    // Read in large steps: a frame may begin anywhere and must be whole in the buffer.
+    let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
+    let mut from = tail.offset;
+    let mut filled = file.read_at(&mut buffer, from)?;
+    while tail.offset < size {
+        let known = from + filled as u64;
+        if tail.offset + FRAME_BYTES_MAX as u64 > known && known < size {
+            from = tail.offset;
+            filled = file.read_at(&mut buffer, from)?;
+        }
+        let bytes = &buffer[(tail.offset - from) as usize..filled];
+        let at = Position::new(segment, tail.offset as u32);
+        let Ok(frame) = Frame::decode(bytes, salt, at, shards) else {
+            break;
+        };
+        for shard in 0..shards {
+            let section = frame.section(shard);
+            tail.appended[usize::from(shard)] =
+                std::array::from_fn(|s| section.before[s] + u64::from(section.readings[s]));
+        }
+        if frame.kind == FrameKind::End {
+            tail.ended = true;
+            break;
+        }
+        tail.frames += 1;
+        tail.offset += u64::from(frame.len_bytes());
+    }
+    Ok(tail)
+}
+
+/// Counts the intact frames that begin behind a broken place.
+fn intact_frames_behind(
+    file: &dyn SegmentFile,
+    salt: Salt,
+    segment: u32,
+    shards: u16,
+    from: u64,
+    size: u64,
+) -> io::Result<u64> {
+    let mut found = 0;
+    // Twice the largest frame is read at a time: the first half is searched for beginnings.
+    let mut buffer = vec![0; 2 * FRAME_BYTES_MAX];
+    let mut base = from;
+    while base < size {
+        let filled = file.read_at(&mut buffer, base)?;
+        let mut at = 0;
+        while at < FRAME_BYTES_MAX.min(filled) {
+            let place = Position::new(segment, (base + at as u64) as u32);
+            match Frame::decode(&buffer[at..filled], salt, place, shards) {
+                Ok(frame) => {
+                    found += 1;
+                    at += frame.len_bytes() as usize;
+                }
+                Err(FrameError::Invalid | FrameError::Short(_)) => at += FRAME_ALIGN,
+            }
+        }
+        base += FRAME_BYTES_MAX as u64;
+    }
+    Ok(found)
+}
+
+/// Copies what is intact to a new file, ends it, syncs it, and puts it in place of the old one.
+///
+/// Shape:  the new file's length in bytes
+fn write_sealed(
+    storage: &dyn Storage,
+    name: &str,
+    from: &dyn SegmentFile,
+    end: Position,
+    header: &SegmentHeader,
+    tail: &Tail,
+    now: Timestamp,
+) -> io::Result<u64> {
+    let copy = storage.create(SEAL_NAME)?;
+    let mut buffer = vec![0; FRAME_BYTES_MAX];
+    let mut at = 0;
+    while at < tail.offset {
+        let len = (tail.offset - at).min(buffer.len() as u64) as usize;
+        let read = from.read_at(&mut buffer[..len], at)?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        copy.write_all_at(&buffer[..read], at)?;
+        at += read as u64;
+    }
+    let mut frame = Vec::new();
+    let sections = vec![Section::default(); usize::from(header.shards)];
+    let salt = Salt::of(header.run_id);
+    encode_frame(
+        FrameKind::End,
+        salt,
+        end,
+        now,
+        &sections,
+        &tail.appended,
+        &mut frame,
+    );
+    copy.write_all_at(&frame, tail.offset)?;
+    copy.sync_data()?;
+    storage.rename(SEAL_NAME, name)?;
+    storage.sync()?;
+    copy.size_bytes()
+}
+
+fn damaged(segment: &str, offset: u64, what: &str) -> RecoveryError {
+    RecoveryError::Damaged {
+        segment: segment.to_owned(),
+        offset,
+        what: what.to_owned(),
+    }
+}

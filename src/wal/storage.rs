@@ -1,0 +1,220 @@
+//! The file layer under the log: real files, or a simulation that loses unsynced writes.
+//!
+//! Everything that the log does to a disk goes through [`Storage`] and [`SegmentFile`], so that a
+//! test can stand in for the disk and forget or tear whatever was not synced.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A directory that holds the files of one log.
+pub trait Storage: Send + Sync + 'static {
+    /// Lists the names of all files in the directory, in no order.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Creates an empty file for reading and writing; a file of that name is emptied.
+    ///
+    /// # Errors
+    /// As the system gives them; a full disk among them.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
+
+    /// Renames a file, in place of any that has the new name; durable after [`Storage::sync`].
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file; durable after [`Storage::sync`].
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes creations, renames and removals durable.
+    ///
+    /// Blocks: until the directory's fsync
+    ///
+    /// # Errors
+    /// As the system gives them; the caller must treat one as final.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// One open file of a log.
+pub trait SegmentFile: Send + Sync + 'static {
+    /// Writes all bytes at an offset.
+    ///
+    /// # Errors
+    /// As the system gives them; some of the bytes may have been written.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Reads up to `bytes.len()` bytes at an offset; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes all writes to this file durable.
+    ///
+    /// Blocks: until fdatasync
+    ///
+    /// # Errors
+    /// As the system gives them; an error is final, what was written may be gone (invariant 11).
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn size_bytes(&self) -> io::Result<u64>;
+}
+
+/// A real directory.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    handle: File,
+    /// Held for life: two processes on one log would overwrite each other.
+    _lock: File,
+}
+
+/// Why a log's directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Another process has it.
+    #[error("{0} is in use by another gateway")]
+    InUse(PathBuf),
+    /// The system refuses it.
+    #[error("cannot use {path} for the write-ahead log: {source}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Directory {
+    /// Creates the directory where needed and locks it for the life of the value.
+    ///
+    /// Blocks: never for the lock
+    ///
+    /// # Errors
+    /// [`DirectoryError::InUse`] where another process holds it; [`DirectoryError::Io`] else.
+    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let io_error = |source| DirectoryError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(io_error)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(io_error)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DirectoryError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+        }
+        let handle = File::open(path).map_err(io_error)?;
+        // The directory's own name must outlive a power cut as well.
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(parent)
+                .and_then(|p| p.sync_all())
+                .map_err(io_error)?;
+        }
+        Ok(Directory {
+            path: path.to_owned(),
+            handle,
+            _lock: lock,
+        })
+    }
+
+    /// Where the directory is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Storage for Directory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path.join(name))?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}
+
+struct RealFile(File);
+
+impl SegmentFile for RealFile {
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(&self.0, bytes, offset)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < bytes.len() {
+            match FileExt::read_at(&self.0, &mut bytes[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(read)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn size_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}

@@ -1,0 +1,314 @@
+//! A micro-batch: readings of one shard from the log, as rows, sorted, without exact repeats.
+
+use std::collections::HashMap;
+use std::mem;
+
+use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow};
+use crate::postgres::partitions::Partitions;
+use crate::postgres::registry::{IdCache, Registry};
+use crate::reading::{Details, EnergyKind, Place, Reading, Stream};
+use crate::wal::frame::{Position, StreamCounts};
+use crate::wal::reader::{Item, Next, ReadError, Reader};
+use crate::wal::record;
+
+/// Rows of one shard, between two places of the log.
+#[derive(Debug)]
+pub struct Batch {
+    /// Where it begins.
+    pub from: Position,
+    /// Where it ends: the checkpoint after it.
+    pub to: Position,
+    /// How many readings it holds, those that are dropped as repeats included.
+    pub readings: StreamCounts,
+    /// Meter rows.
+    pub meters: Vec<MeterRow>,
+    /// Vehicle rows.
+    pub vehicles: Vec<VehicleRow>,
+    /// The oldest moment at which one of its readings was received.
+    pub oldest_received: Option<crate::reading::Timestamp>,
+    unknown: [Unknown; 3],
+    /// Whether the run has ended at `to`.
+    pub run_ended: bool,
+}
+
+/// Texts whose ids are not cached, in order of first sight.
+#[derive(Debug, Default)]
+struct Unknown {
+    texts: Vec<String>,
+    places: HashMap<String, usize>,
+}
+
+impl Unknown {
+    /// A stand-in for the id: negative, so that no registry gives it.
+    fn stand_in(&mut self, text: &str) -> i32 {
+        let next = self.texts.len();
+        let place = match self.places.get(text) {
+            Some(place) => *place,
+            None => {
+                self.texts.push(text.to_owned());
+                self.places.insert(text.to_owned(), next);
+                next
+            }
+        };
+        -(place as i32) - 1
+    }
+}
+
+impl Batch {
+    /// Makes an empty batch that begins at a place.
+    pub fn new(from: Position) -> Self {
+        Batch {
+            from,
+            to: from,
+            readings: [0; 2],
+            meters: Vec::new(),
+            vehicles: Vec::new(),
+            oldest_received: None,
+            unknown: Default::default(),
+            run_ended: false,
+        }
+    }
+
+    /// Reads frames until the batch is full, the log is read to its end, or `until` is reached.
+    ///
+    /// Shape:  whole frames, so that it may hold one frame more than `rows_max`
+    /// Blocks: for the disk where the page cache does not hold the log; not for async workers
+    ///
+    /// # Errors
+    /// [`ReadError`]: the batch is not to be used; begin again at its start.
+    pub fn fill(
+        &mut self,
+        reader: &mut Reader,
+        ids: &IdCache,
+        rows_max: usize,
+        until: Option<Position>,
+    ) -> Result<(), ReadError> {
+        while self.rows() < rows_max && until.is_none_or(|until| self.to < until) {
+            match reader.next_frame()? {
+                Next::Frame(item) => self.add(&item, ids)?,
+                Next::CaughtUp => break,
+                Next::Ended => {
+                    self.run_ended = true;
+                    break;
+                }
+            }
+        }
+        // An end frame between two segments moves the cursor without giving an item.
+        self.to = self.to.max(reader.cursor());
+        Ok(())
+    }
+
+    /// How many rows it has.
+    pub fn rows(&self) -> usize {
+        self.meters.len() + self.vehicles.len()
+    }
+
+    fn add(&mut self, item: &Item<'_>, ids: &IdCache) -> Result<(), ReadError> {
+        let mut records = item.section.records;
+        let mut index = 0;
+        while !records.is_empty() {
+            let reading = record::decode(&mut records).map_err(|_| ReadError::Damaged {
+                segment: format!("segment {}", item.position.segment()),
+                offset: item.position.offset(),
+            })?;
+            let origin = Origin {
+                position: item.position,
+                index,
+                received_at: item.received_at,
+            };
+            self.add_reading(&reading, origin, ids);
+            index += 1;
+        }
+        if index > 0 {
+            self.oldest_received.get_or_insert(item.received_at);
+        }
+        self.to = item.end;
+        Ok(())
+    }
+
+    fn add_reading(&mut self, reading: &Reading<'_>, origin: Origin, ids: &IdCache) {
+        self.readings[reading.stream().index()] += 1;
+        let energy = RowEnergy {
+            kwh: reading.energy.kwh,
+            register: reading.energy.kind == EnergyKind::Register,
+        };
+        let unknown = &mut self.unknown;
+        let mut id_of = |registry: Registry, text: &str| {
+            ids.get(registry, text)
+                .unwrap_or_else(|| unknown[registry.index()].stand_in(text))
+        };
+        match reading.details {
+            Details::Meter { voltage } => {
+                let id = id_of(Registry::Meters, reading.device.as_str());
+                self.meters.push(MeterRow {
+                    id,
+                    at: reading.at,
+                    energy,
+                    voltage,
+                    origin,
+                });
+            }
+            Details::Vehicle {
+                soc,
+                battery_temp,
+                place,
+            } => {
+                let id = id_of(Registry::Vehicles, reading.device.as_str());
+                let (named_meter, named_session) = match place {
+                    None => (0, 0),
+                    Some(Place::Meter(meter)) => (id_of(Registry::Meters, meter.as_str()), 0),
+                    Some(Place::Session(name)) => (0, id_of(Registry::Sessions, name.as_str())),
+                };
+                self.vehicles.push(VehicleRow {
+                    id,
+                    at: reading.at,
+                    energy,
+                    soc,
+                    battery_temp,
+                    named_meter,
+                    named_session,
+                    origin,
+                });
+            }
+        }
+    }
+
+    /// Takes the texts whose ids are not known.
+    pub fn take_unknown(&mut self, registry: Registry) -> Vec<String> {
+        mem::take(&mut self.unknown[registry.index()]).texts
+    }
+
+    /// Puts ids in place of the stand-ins of one registry, in the order of
+    /// [`Batch::take_unknown`].
+    pub fn put_ids(&mut self, registry: Registry, ids: &[i32]) {
+        let settle = |id: &mut i32| {
+            if *id < 0
+                && let Some(known) = ids.get((-(*id + 1)) as usize)
+            {
+                *id = *known;
+            }
+        };
+        match registry {
+            Registry::Meters => {
+                self.meters.iter_mut().for_each(|row| settle(&mut row.id));
+                self.vehicles
+                    .iter_mut()
+                    .for_each(|row| settle(&mut row.named_meter));
+            }
+            Registry::Vehicles => self.vehicles.iter_mut().for_each(|row| settle(&mut row.id)),
+            Registry::Sessions => {
+                self.vehicles
+                    .iter_mut()
+                    .for_each(|row| settle(&mut row.named_session));
+            }
+        }
+    }
+}
+
+/// Rows that are ready to be stored, and what was left out of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arranged<R> {
+    /// Sorted by (partition, device, time), one a key.
+    pub rows: Vec<R>,
+    /// How many were left out because an equal one stands before them.
+    pub duplicates: u64,
+    /// Those that contradict one before them.
+    pub conflicts: Vec<R>,
+}
+
+/// Sorts rows by (partition, device, time) and leaves out repeats; the first in the log's order
+/// stays.
+///
+/// One order for all gateways: two that store the same readings then wait for each other instead
+/// of deadlocking. Neighbouring keys are also what an index takes best.
+///
+/// Order:  sorted by (partition, device, time); rows of no known partition last
+pub fn arrange<R: HistoryRow>(rows: Vec<R>, partitions: &Partitions) -> Arranged<R> {
+    let mut keyed: Vec<(usize, R)> = rows
+        .into_iter()
+        .map(|row| (partitions.find(row.key().1).unwrap_or(usize::MAX), row))
+        .collect();
+    keyed.sort_unstable_by_key(|(partition, row)| (*partition, row.key(), row.origin()));
+    let mut arranged: Arranged<R> = Arranged {
+        rows: Vec::with_capacity(keyed.len()),
+        duplicates: 0,
+        conflicts: Vec::new(),
+    };
+    for (_, row) in keyed {
+        match arranged.rows.last() {
+            Some(first) if first.key() == row.key() => {
+                if first.same_values(&row) {
+                    arranged.duplicates += 1;
+                } else {
+                    arranged.conflicts.push(row);
+                }
+            }
+            _ => arranged.rows.push(row),
+        }
+    }
+    arranged
+}
+
+/// The counts of one stream, in the place that arrays of both have for it.
+pub fn counts_of(stream: Stream, count: u64) -> StreamCounts {
+    let mut counts = [0; 2];
+    counts[stream.index()] = count;
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::Timestamp;
+    use proptest::prelude::*;
+
+    fn row(id: i32, at: i64, kwh: f64, index: u32) -> MeterRow {
+        MeterRow {
+            id,
+            at: Timestamp::from_micros(at),
+            energy: RowEnergy {
+                kwh,
+                register: false,
+            },
+            voltage: 230.0,
+            origin: Origin {
+                position: Position::START,
+                index,
+                received_at: Timestamp::from_micros(0),
+            },
+        }
+    }
+
+    #[test]
+    fn the_first_of_two_contradicting_readings_stays() {
+        let rows = vec![row(1, 5, 2.0, 1), row(1, 5, 1.0, 0), row(1, 5, 1.0, 2)];
+        let arranged = arrange(rows, &Partitions::default());
+        assert_eq!(arranged.rows, [row(1, 5, 1.0, 0)]);
+        assert_eq!(arranged.duplicates, 1);
+        assert_eq!(arranged.conflicts, [row(1, 5, 2.0, 1)]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_kept_dropped_as_a_repeat_or_set_aside(
+            input in proptest::collection::vec((0..4i32, 0..4i64, 0..3u8), 0..60)
+        ) {
+            let rows: Vec<MeterRow> = (0..)
+                .zip(&input)
+                .map(|(n, (id, at, kwh))| row(*id, *at, f64::from(*kwh), n))
+                .collect();
+            let arranged = arrange(rows.clone(), &Partitions::default());
+            let sum = arranged.rows.len() + arranged.conflicts.len();
+            prop_assert_eq!(sum as u64 + arranged.duplicates, rows.len() as u64);
+            prop_assert!(arranged.rows.windows(2).all(|w| w[0].key() < w[1].key()));
+            for kept in &arranged.rows {
+                let first = rows.iter().find(|r| r.key() == kept.key()).unwrap();
+                prop_assert_eq!(kept, first);
+            }
+            for conflict in &arranged.conflicts {
+                let kept = arranged.rows.iter().find(|r| r.key() == conflict.key()).unwrap();
+                prop_assert!(!kept.same_values(conflict));
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Which database a log stores into.
+//!
+//! A log is bound to the first database that it stores into, by the id which that database made
+//! for itself: a wrong `DATABASE_URL` must not drain the log elsewhere.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use uuid::Uuid;
+
+use super::session::SessionError;
+
+/// The file in the log's directory that holds the id.
+pub const FILE_NAME: &str = "database";
+
+/// The binding of one log.
+#[derive(Debug)]
+pub struct Binding {
+    directory: PathBuf,
+    bound: Mutex<Option<Uuid>>,
+}
+
+impl Binding {
+    /// Reads the binding of the log in a directory.
+    ///
+    /// # Errors
+    /// As the system gives them; `InvalidData` where the file holds no id.
+    pub fn load(directory: &Path) -> io::Result<Self> {
+        let bound = match fs::read_to_string(directory.join(FILE_NAME)) {
+            Ok(text) => Some(Uuid::parse_str(text.trim()).map_err(|_| {
+                let what = format!("the file {FILE_NAME} in the log's directory holds no id");
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            })?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        Ok(Binding {
+            directory: directory.to_owned(),
+            bound: Mutex::new(bound),
+        })
+    }
+
+    /// Checks that a database is the log's own; binds a log that has none.
+    ///
+    /// Blocks: until the binding is durable, the first time
+    ///
+    /// # Errors
+    /// [`SessionError::WrongDatabase`], [`SessionError::Binding`]: nothing may be stored.
+    pub fn check(&self, found: Uuid) -> Result<(), SessionError> {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        match *bound {
+            Some(bound) if bound == found => Ok(()),
+            Some(bound) => Err(SessionError::WrongDatabase { found, bound }),
+            None => {
+                self.write(found).map_err(SessionError::Binding)?;
+                *bound = Some(found);
+                Ok(())
+            }
+        }
+    }
+
+    fn write(&self, id: Uuid) -> io::Result<()> {
+        let new = self.directory.join("database.new");
+        let mut file = File::create(&new)?;
+        writeln!(file, "{id}")?;
+        file.sync_all()?;
+        fs::rename(&new, self.directory.join(FILE_NAME))?;
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_stores_into_the_first_database_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (first, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let binding = Binding::load(directory.path()).unwrap();
+        binding.check(first).unwrap();
+        assert!(matches!(
+            binding.check(other),
+            Err(SessionError::WrongDatabase { .. })
+        ));
+        let again = Binding::load(directory.path()).unwrap();
+        again.check(first).unwrap();
+        assert!(again.check(other).is_err());
+        fs::write(directory.path().join(FILE_NAME), "rubbish").unwrap();
+        assert!(Binding::load(directory.path()).is_err());
+    }
+}

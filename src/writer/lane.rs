@@ -1,0 +1,409 @@
+//! One writer: it takes its shards of every run, oldest run first, from the checkpoint to the end.
+//!
+//! A writer has no queue of its own: the log is the buffer, and a database that is slow or away
+//! is only a cursor that falls behind. Whatever goes wrong, it drops its session with everything
+//! learned in it, connects again, and begins from the checkpoint in the database (invariant 3).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::batch::{Batch, arrange};
+use super::binding::Binding;
+use super::live::{DEVICES_MAX, Newest};
+use super::session::{Claim, SessionError, WriterSession};
+use super::store::{Way, Work, store};
+use super::{ShardState, WriterOptions};
+use crate::metrics;
+use crate::postgres::Target;
+use crate::postgres::registry::{self, Registry};
+use crate::reading::Timestamp;
+use crate::wal::LogSource;
+use crate::wal::catalog::Run;
+use crate::wal::frame::Position;
+use crate::wal::progress::{Lane, Progress};
+use crate::wal::reader::{Next, Reader};
+
+/// How many clean batches it takes to believe that no repeats come any more.
+const CLEAN_BATCHES: u32 = 20;
+/// The first pause after a failure; doubled each time.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause.
+const BACKOFF_MOST: Duration = Duration::from_secs(5);
+
+/// One writer and what it works with.
+pub(super) struct Writer {
+    /// Its number; it takes the shards that leave this rest when divided by `writers`.
+    pub(super) number: u16,
+    pub(super) writers: u16,
+    pub(super) source: LogSource,
+    pub(super) target: Target,
+    pub(super) binding: Arc<Binding>,
+    pub(super) options: WriterOptions,
+    pub(super) state: watch::Sender<ShardState>,
+}
+
+impl Writer {
+    /// Works until the log has ended and everything in it is stored.
+    pub(super) async fn run(self) {
+        let mut failures = 0;
+        loop {
+            let began = Instant::now();
+            let error = match self.session().await {
+                Ok(()) => return,
+                Err(error) => error,
+            };
+            metrics::batch_retried(error.sqlstate());
+            let text = error.to_string();
+            if began.elapsed() > BACKOFF_MOST {
+                failures = 0;
+            }
+            let was_up = self
+                .state
+                .send_replace(ShardState::Down(text.clone()))
+                .is_up();
+            if was_up || failures == 0 {
+                tracing::warn!(
+                    writer = self.number,
+                    error = text,
+                    "a writer has lost its way to \
+                    the database; readings wait in the log"
+                );
+            }
+            let pause = backoff(failures, random_fraction());
+            failures += 1;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn progress(&self) -> &Arc<Progress> {
+        self.source.progress()
+    }
+
+    /// Connects, and drains every lane in order. Returns when the log has ended.
+    async fn session(&self) -> Result<(), SessionError> {
+        let name = format!("wattgate writer {}", self.number);
+        let mut session = WriterSession::open(&self.target, &name).await?;
+        let binding = Arc::clone(&self.binding);
+        let id = session.database_id;
+        spawn_blocking(move || binding.check(id))
+            .await
+            .map_err(|_| SessionError::Panicked)??;
+        if !self.state.send_replace(ShardState::Up).is_up() {
+            tracing::info!(writer = self.number, "a writer has reached the database");
+        }
+        let runs = self.source.runs();
+        for (at, run) in runs.iter().enumerate() {
+            for shard in (self.number..run.shards).step_by(usize::from(self.writers)) {
+                self.wait_for_earlier(&runs[..at], run).await;
+                self.lane(&mut session, run, shard).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until earlier runs that were cut into shards in another way are stored: a device's
+    /// readings must be taken in the order in which they were accepted. With the same number of
+    /// shards a device is always this writer's own.
+    async fn wait_for_earlier(&self, earlier: &[Run], run: &Run) {
+        let mut finished = self.progress().watch_finished();
+        for before in earlier.iter().filter(|before| before.shards != run.shards) {
+            // The sender lives in the progress that self holds.
+            drop(
+                finished
+                    .wait_for(|_| self.progress().is_run_done(before.sequence))
+                    .await,
+            );
+        }
+    }
+
+    /// Stores one shard of one run from its checkpoint to the run's end.
+    async fn lane(
+        &self,
+        session: &mut WriterSession,
+        run: &Run,
+        shard: u16,
+    ) -> Result<(), SessionError> {
+        let lane = Lane {
+            run: run.sequence,
+            shard,
+        };
+        let mut claim = session.claim(run.id, shard).await?;
+        self.skip_what_is_gone(session, &mut claim, run, shard)
+            .await?;
+        self.progress().stored(lane, claim.stored);
+        if self.progress().is_done(lane) {
+            return Ok(());
+        }
+        let from = claim.stored.position.min(claim.stored.live_position);
+        let mut cursor = LaneCursor {
+            reader: Some(
+                self.source
+                    .reader(run, shard, from.max(run.first_position())),
+            ),
+            newest: Newest::default(),
+            way: Way::Copy,
+            clean: 0,
+            live_at: Instant::now(),
+        };
+        let until = claim.stored.position;
+        // What is in history but was not yet in live status is gathered again, for that alone.
+        let mut live_behind = claim.stored.live_position < until;
+        while live_behind {
+            let batch = self.gather(session, &mut cursor, from, Some(until)).await?;
+            cursor.newest.fold(&batch.meters, &batch.vehicles);
+            live_behind = batch.to < until && batch.rows() > 0;
+        }
+        while !self.progress().is_done(lane) {
+            self.wait_for_work(lane, &claim, &cursor).await;
+            let from = claim.stored.position;
+            let batch = self.gather(session, &mut cursor, from, None).await?;
+            self.store(session, &mut claim, &mut cursor, batch, lane)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Notices where the checkpoint has gone back behind what the log still has.
+    async fn skip_what_is_gone(
+        &self,
+        session: &WriterSession,
+        claim: &mut Claim,
+        run: &Run,
+        shard: u16,
+    ) -> Result<(), SessionError> {
+        // The run as it is now: segments may have gone since the list was made.
+        let runs = self.source.runs();
+        let Some(run) = runs.iter().find(|r| r.sequence == run.sequence) else {
+            return Ok(());
+        };
+        let first = run.first_position();
+        if claim.stored.position >= first {
+            return Ok(());
+        }
+        let mut reader = self.source.reader(run, shard, first);
+        let appended = run
+            .appended
+            .get(usize::from(shard))
+            .copied()
+            .unwrap_or_default();
+        let before = spawn_blocking(move || match reader.next_frame() {
+            Ok(Next::Frame(item)) => Ok(item.section.before),
+            Ok(_) => Ok(appended),
+            Err(error) => Err(error),
+        })
+        .await
+        .map_err(|_| SessionError::Panicked)??;
+        let settled = claim.stored.tally.readings();
+        let lost: [u64; 2] =
+            std::array::from_fn(|s| before[s].saturating_sub(settled[s] + claim.stored.gap[s]));
+        tracing::error!(
+            run = %run.id, shard, readings = lost[0] + lost[1],
+            "the database has gone back further than the log is retained: readings are lost"
+        );
+        session.skip_gap(claim, first, lost).await
+    }
+
+    /// Waits until there is something to store, or live status is due.
+    async fn wait_for_work(&self, lane: Lane, claim: &Claim, cursor: &LaneCursor) {
+        if lane.run != self.progress().current_run() {
+            return;
+        }
+        let mut synced = self.progress().watch_synced();
+        let at = cursor.position();
+        let live_waits = claim.stored.live_position < claim.stored.position;
+        let live_due = tokio::time::Instant::from_std(cursor.live_at + self.options.live_interval);
+        let more = async {
+            drop(
+                synced
+                    .wait_for(|synced| *synced > at || self.has_ended())
+                    .await,
+            );
+        };
+        tokio::select! {
+            () = more => {}
+            () = tokio::time::sleep_until(live_due), if live_waits => return,
+        }
+        // While there is little to store, a moment's wait makes one transaction of many.
+        let enough = (self.options.batch_rows_max / 4).max(1) as u64;
+        let ready = async {
+            let ready = |_: &Position| {
+                self.has_ended()
+                    || self.progress().is_urgent(lane.shard)
+                    || self.progress().waiting(lane) >= enough
+            };
+            drop(synced.wait_for(ready).await);
+        };
+        tokio::select! {
+            () = ready => {}
+            () = tokio::time::sleep(self.options.linger) => {}
+        }
+    }
+
+    /// Whether nothing more is appended.
+    fn has_ended(&self) -> bool {
+        self.source.current_has_ended()
+    }
+
+    /// Reads a batch off the async workers, and gives every device its id.
+    async fn gather(
+        &self,
+        session: &mut WriterSession,
+        cursor: &mut LaneCursor,
+        from: Position,
+        until: Option<Position>,
+    ) -> Result<Batch, SessionError> {
+        let mut reader = cursor.reader.take().ok_or(SessionError::Panicked)?;
+        let ids = std::mem::replace(&mut session.ids, registry::IdCache::new(0));
+        let rows_max = self.options.batch_rows_max;
+        let (result, reader, ids) = spawn_blocking(move || {
+            let mut batch = Batch::new(from);
+            let result = batch
+                .fill(&mut reader, &ids, rows_max, until)
+                .map(|()| batch);
+            (result, reader, ids)
+        })
+        .await
+        .map_err(|_| SessionError::Panicked)?;
+        cursor.reader = Some(reader);
+        session.ids = ids;
+        let mut batch = result?;
+        for registry in Registry::ALL {
+            let texts = batch.take_unknown(registry);
+            if !texts.is_empty() {
+                let mut ids = std::mem::replace(&mut session.ids, registry::IdCache::new(0));
+                let found = registry::resolve(session.client(), &mut ids, registry, &texts).await;
+                session.ids = ids;
+                batch.put_ids(registry, &found?);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Stores a batch with its checkpoint, or only moves the checkpoint where that is worth it.
+    async fn store(
+        &self,
+        session: &mut WriterSession,
+        claim: &mut Claim,
+        cursor: &mut LaneCursor,
+        batch: Batch,
+        lane: Lane,
+    ) -> Result<(), SessionError> {
+        let stored = claim.stored;
+        let live_elapsed = cursor.live_at.elapsed() >= self.options.live_interval;
+        let live_waits = stored.live_position < stored.position || batch.rows() > 0;
+        let live_due = batch.run_ended
+            || cursor.newest.devices() + batch.rows() >= DEVICES_MAX
+            || (live_elapsed && live_waits);
+        let moves = batch.run_ended || batch.to.segment() > stored.position.segment();
+        if batch.rows() == 0 && !moves && !live_due {
+            return Ok(());
+        }
+        let (rows, received) = (batch.rows(), batch.oldest_received);
+        let partitions = session.partitions.clone();
+        let (to, meters, vehicles) = (batch.to, batch.meters, batch.vehicles);
+        let work = spawn_blocking(move || Work {
+            to,
+            meters: arrange(meters, &partitions[0]),
+            vehicles: arrange(vehicles, &partitions[1]),
+            live_due,
+        })
+        .await
+        .map_err(|_| SessionError::Panicked)?;
+        let way_before = cursor.way;
+        let now = store(session, claim, &work, &mut cursor.newest, &mut cursor.way).await?;
+        if live_due {
+            cursor.live_at = Instant::now();
+        }
+        cursor.settle_way(way_before, now.tally.duplicates != stored.tally.duplicates);
+        self.progress().stored(lane, now);
+        metrics::batch_rows(rows);
+        if let Some(received) = received {
+            let lag = Timestamp::now().as_micros() - received.as_micros();
+            metrics::store_lag(Duration::from_micros(lag.max(0) as u64));
+        }
+        Ok(())
+    }
+}
+
+/// Where a writer is in a lane, and what it has learned on the way.
+struct LaneCursor {
+    /// None only while a batch is being read, or if that has panicked.
+    reader: Option<Reader>,
+    newest: Newest,
+    way: Way,
+    clean: u32,
+    live_at: Instant,
+}
+
+impl LaneCursor {
+    fn position(&self) -> Position {
+        self.reader.as_ref().map_or(Position::START, Reader::cursor)
+    }
+
+    /// Stays careful until enough batches in a row were clean.
+    fn settle_way(&mut self, before: Way, repeats: bool) {
+        if repeats || self.way != before {
+            self.clean = 0;
+        } else {
+            self.clean += 1;
+        }
+        self.way = match self.way {
+            Way::Copy => Way::Copy,
+            _ if self.clean >= CLEAN_BATCHES => Way::Copy,
+            _ => Way::Probe,
+        };
+    }
+}
+
+/// The pause before the next try: doubled with each failure, spread by a fraction of 0 to 1 so
+/// that many writers do not come at once.
+fn backoff(failures: u32, fraction: f64) -> Duration {
+    let most = BACKOFF_FIRST
+        .saturating_mul(1 << failures.min(16))
+        .min(BACKOFF_MOST);
+    most.mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
+}
+
+fn random_fraction() -> f64 {
+    // Without the system's random numbers the pauses are only less spread.
+    getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_spread() {
+        assert_eq!(backoff(0, 1.0), BACKOFF_FIRST);
+        assert_eq!(backoff(0, 0.0), BACKOFF_FIRST / 2);
+        for failures in 0..100 {
+            assert!(backoff(failures, 1.0) <= BACKOFF_MOST);
+            assert!(backoff(failures + 1, 0.5) >= backoff(failures, 0.5));
+        }
+        assert_eq!(backoff(50, 1.0), BACKOFF_MOST);
+    }
+
+    #[test]
+    fn after_a_repeat_it_looks_first_until_twenty_batches_are_clean() {
+        let mut cursor = LaneCursor {
+            reader: None,
+            newest: Newest::default(),
+            way: Way::Copy,
+            clean: 0,
+            live_at: Instant::now(),
+        };
+        cursor.way = Way::Probe;
+        cursor.settle_way(Way::Copy, true);
+        for _ in 0..CLEAN_BATCHES - 1 {
+            assert_eq!(cursor.way, Way::Probe);
+            cursor.settle_way(Way::Probe, false);
+        }
+        assert_eq!(cursor.way, Way::Probe);
+        cursor.settle_way(Way::Probe, false);
+        assert_eq!(cursor.way, Way::Copy);
+    }
+}

@@ -1,0 +1,129 @@
+//! The writers: from the log into PostgreSQL, in micro-batches, exactly once.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `lane` | one writer: waits, gathers, stores, connects again |
+//! | [`batch`] | frames of the log become sorted rows |
+//! | [`rows`] | rows of history, and COPY's binary format |
+//! | [`store`] | one batch, one transaction |
+//! | [`session`] | a session's settings, statements and claim |
+//! | [`classify`] | what an SQLSTATE means |
+//! | [`live`] | live status, coalesced |
+//! | [`quarantine`] | what is set aside |
+//! | [`binding`] | which database a log stores into |
+//! | `maintenance` | partitions ahead, retention |
+
+pub mod batch;
+pub mod binding;
+pub mod classify;
+mod lane;
+pub mod live;
+mod maintenance;
+pub mod quarantine;
+pub mod rows;
+pub mod session;
+pub mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::binding::Binding;
+use self::lane::Writer;
+use crate::postgres::Target;
+use crate::postgres::migrations::DatabaseSettings;
+use crate::wal::LogSource;
+
+/// How the writers work.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterOptions {
+    /// Rows of a batch at most, one frame of the log more.
+    pub batch_rows_max: usize,
+    /// How long a small batch waits for more.
+    pub linger: Duration,
+    /// How stale live status may be under load.
+    pub live_interval: Duration,
+}
+
+/// Whether a writer reaches the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardState {
+    /// It has not tried yet.
+    Starting,
+    /// It stores.
+    Up,
+    /// It waits before it tries again, for this reason.
+    Down(String),
+}
+
+impl ShardState {
+    /// Whether it stores.
+    pub fn is_up(&self) -> bool {
+        *self == ShardState::Up
+    }
+}
+
+/// All writers of a gateway.
+pub struct Writers {
+    tasks: JoinSet<()>,
+    maintenance: tokio::task::JoinHandle<()>,
+    states: Vec<watch::Receiver<ShardState>>,
+}
+
+impl Writers {
+    /// Starts one writer a shard. The database must be migrated.
+    pub fn start(
+        source: &LogSource,
+        target: &Target,
+        binding: &Arc<Binding>,
+        options: WriterOptions,
+        settings: DatabaseSettings,
+    ) -> Self {
+        let writers = source.progress().shards();
+        let mut tasks = JoinSet::new();
+        let mut states = Vec::new();
+        for number in 0..writers {
+            let (state, watched) = watch::channel(ShardState::Starting);
+            states.push(watched);
+            let writer = Writer {
+                number,
+                writers,
+                source: source.clone(),
+                target: target.clone(),
+                binding: Arc::clone(binding),
+                options,
+                state,
+            };
+            tasks.spawn(writer.run());
+        }
+        let maintenance = tokio::spawn(maintenance::maintain(
+            target.clone(),
+            source.clone(),
+            settings,
+        ));
+        Writers {
+            tasks,
+            maintenance,
+            states,
+        }
+    }
+
+    /// Follows whether each writer reaches the database.
+    pub fn states(&self) -> Vec<watch::Receiver<ShardState>> {
+        self.states.clone()
+    }
+
+    /// Waits until everything in the log is stored. The log must have been ended.
+    ///
+    /// Shape:  whether all of it is stored
+    /// Blocks: until then, or until the deadline
+    pub async fn finish(mut self, within: Duration) -> bool {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let done = tokio::time::timeout(within, all).await.is_ok();
+        self.tasks.shutdown().await;
+        self.maintenance.abort();
+        done
+    }
+}

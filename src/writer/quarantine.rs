@@ -1,0 +1,73 @@
+//! Readings that are set aside: refused by the database, or contradicting a stored one.
+
+use tokio_postgres::{Client, Error};
+
+use super::rows::{HistoryRow, to_system_time};
+use super::session::Claim;
+
+/// The SQLSTATE under which contradictions are kept: that of a key that is there already.
+pub const REPEAT_STATE: &str = "23505";
+
+/// A row that is set aside, and why.
+#[derive(Debug, Clone)]
+pub struct Quarantined<R> {
+    row: R,
+    sqlstate: String,
+    reason: String,
+}
+
+impl<R: HistoryRow> Quarantined<R> {
+    /// Notes what PostgreSQL said of a row.
+    pub fn refused(row: R, sqlstate: String, reason: String) -> Self {
+        Quarantined {
+            row,
+            sqlstate,
+            reason,
+        }
+    }
+}
+
+/// Writes rows to the quarantine, in the transaction that is open.
+///
+/// # Errors
+/// As PostgreSQL gives them.
+pub async fn quarantine<R: HistoryRow>(
+    client: &Client,
+    claim: &Claim,
+    rows: &[Quarantined<R>],
+) -> Result<(), Error> {
+    for some in rows.chunks(1000) {
+        let stream = R::STREAM.name();
+        let origin = |q: &Quarantined<R>| q.row.origin();
+        let positions: Vec<i64> = some.iter().map(|q| origin(q).position.to_i64()).collect();
+        let indexes: Vec<i32> = some.iter().map(|q| origin(q).index as i32).collect();
+        let devices: Vec<i32> = some.iter().map(|q| q.row.key().0).collect();
+        let times: Vec<_> = some.iter().map(|q| to_system_time(q.row.key().1)).collect();
+        let readings: Vec<String> = some.iter().map(|q| q.row.to_json().to_string()).collect();
+        let states: Vec<&str> = some.iter().map(|q| q.sqlstate.as_str()).collect();
+        let reasons: Vec<&str> = some.iter().map(|q| q.reason.as_str()).collect();
+        let received: Vec<_> = some
+            .iter()
+            .map(|q| to_system_time(origin(q).received_at))
+            .collect();
+        client
+            .execute(
+                include_str!("../../sql/queries/quarantine.sql"),
+                &[
+                    &claim.run_id,
+                    &claim.shard,
+                    &stream,
+                    &positions,
+                    &indexes,
+                    &devices,
+                    &times,
+                    &readings,
+                    &states,
+                    &reasons,
+                    &received,
+                ],
+            )
+            .await?;
+    }
+    Ok(())
+}
