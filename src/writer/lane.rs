@@ -400,7 +400,7 @@ impl LaneCursor {
         self.way = match self.way {
             Way::Copy => Way::Copy,
             _ if self.clean >= CLEAN_BATCHES => Way::Copy,
-            _ => Way::Probe,
+            _ => Way::Careful,
         };
     }
 }
@@ -446,11 +446,11 @@ mod tests {
         cursor.way = Way::Probe;
         cursor.settle_way(Way::Copy, true);
         for _ in 0..CLEAN_BATCHES - 1 {
-            assert_eq!(cursor.way, Way::Probe);
-            cursor.settle_way(Way::Probe, false);
+            assert_eq!(cursor.way, Way::Careful);
+            cursor.settle_way(Way::Careful, false);
         }
-        assert_eq!(cursor.way, Way::Probe);
-        cursor.settle_way(Way::Probe, false);
+        assert_eq!(cursor.way, Way::Careful);
+        cursor.settle_way(Way::Careful, false);
         assert_eq!(cursor.way, Way::Copy);
     }
 }

@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
+use super::newest_seen::NewestSeen;
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use crate::config::PartitionWidth;
 use crate::postgres::migrations::width_of;
@@ -179,6 +180,8 @@ pub struct WriterSession {
     pub ids: IdCache,
     /// Partitions of both streams, as last seen.
     pub partitions: [Partitions; 2],
+    /// The newest that this session has stored of each device, for both streams.
+    pub newest_seen: [NewestSeen; 2],
     /// The database's own id.
     pub database_id: Uuid,
     /// The width of new partitions.
@@ -243,6 +246,7 @@ impl WriterSession {
         Ok(WriterSession {
             ids: IdCache::new(ID_CACHE_BYTES),
             partitions,
+            newest_seen: Default::default(),
             database_id,
             width,
             answer_within,
