@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use jiff::{ToSpan, Unit};
 use tokio_postgres::{Client, Error};
 
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::reading::{Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.

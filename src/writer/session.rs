@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
 use crate::postgres::partitions::{self, Partitions};
 use crate::postgres::registry::{IdCache, ResolveError};
