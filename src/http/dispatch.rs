@@ -15,7 +15,7 @@ use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::reply::{self, Reply};
 use super::router::{self, Ask, Endpoint, Lost, Route};
-use super::{Context, ingestion, live, media, meters, operations, sessions};
+use super::{Context, ingestion, live, media, meters, operations, performance, sessions};
 use crate::metrics;
 
 /// What requests share: the context, and what the edge makes of it.
@@ -102,14 +102,18 @@ async fn ask(
 ) -> Result<Reply, Problem> {
     let pool = &context.reads;
     let query = parts.uri.query();
-    if !matches!(asked, Ask::LiveList(_) | Ask::SessionList) {
+    if !matches!(
+        asked,
+        Ask::LiveList(_) | Ask::SessionList | Ask::Performance
+    ) {
         no_query(parts)?;
     }
     match asked {
         Ask::LiveList(stream) => live::list(pool, stream, query).await,
         Ask::LiveOne(stream) => live::one(pool, stream, id).await,
         Ask::SessionList => sessions::list(pool, query).await,
-        Ask::SessionGet => sessions::get(pool, id).await,
+        Ask::SessionGet => sessions::get(context, id).await,
+        Ask::Performance => performance::one(context, id, query).await,
         Ask::SessionDelete => sessions::delete(pool, id).await,
         Ask::SessionPost => {
             sessions::post(pool, &document(context, parts, upload).await?.bytes).await

@@ -17,6 +17,9 @@ use super::database::{self, WORK_TIMEOUT};
 use super::problem::{Kind, Problem};
 use super::query::{self, Query};
 use super::reply::{self, Reply};
+use super::{Context, performance};
+use crate::analytics::runs::Run;
+use crate::analytics::{Printed, PrintedSession, StatusBounds};
 use crate::decode::timestamp;
 use crate::reading::{ExternalId, Timestamp};
 
@@ -45,6 +48,14 @@ struct View<'a> {
     meter_id: &'a str,
     started_at: String,
     ended_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ViewWithEnergy<'a> {
+    #[serde(flatten)]
+    session: View<'a>,
+    #[serde(flatten)]
+    energy: PrintedSession,
 }
 
 #[derive(Serialize)]
@@ -144,13 +155,38 @@ pub(super) async fn end(pool: &Pool, id: &str, body: &[u8]) -> Result<Reply, Pro
     reply::json(StatusCode::OK, &View::from(&session))
 }
 
-/// One session. Its energy is added where the analytics answer for its time.
-pub(super) async fn get(pool: &Pool, id: &str) -> Result<Reply, Problem> {
+/// One session, with the energy of its vehicle over its time; an open one ends now.
+pub(super) async fn get(context: &Context, id: &str) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
-    let client = database::client(pool).await?;
+    let client = database::client(&context.reads).await?;
     let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
-    let session = database::finish(client, found)?.ok_or_else(unknown)?;
-    reply::json(StatusCode::OK, &View::from(&session))
+    let session = match found {
+        Ok(Ok(session)) => session.ok_or_else(unknown)?,
+        failed => return database::finish(client, failed).and_then(|_| Err(unknown())),
+    };
+    let now = Timestamp::now();
+    let vehicle = field_id("vehicleId", &session.vehicle)?;
+    let end = session.ended_at.unwrap_or(now);
+    // One that starts in the future has no time yet: the least run, which holds nothing.
+    let started = session.started_at;
+    let window = Run::new(started, end).or_else(|| Run::new(started, started.plus_micros(1)));
+    let Some(window) = window else {
+        return Err(unknown());
+    };
+    let answer = performance::ask(context, client, vehicle, window, now).await?;
+    let Some(answer) = answer else {
+        return Err(unknown());
+    };
+    let bounds = StatusBounds::default();
+    let printed = Printed::new(
+        &answer.performance,
+        &session.vehicle,
+        answer.meter_ids,
+        &bounds,
+    );
+    let energy = PrintedSession::from(printed);
+    let session = View::from(&session);
+    reply::json(StatusCode::OK, &ViewWithEnergy { session, energy })
 }
 
 /// Removes a session.

@@ -1,6 +1,7 @@
 //! PostgreSQL: reaching it, its schema, its partitions, its registries, and the embedded server.
 
 pub mod embedded;
+mod instant;
 pub mod migrations;
 pub mod partitions;
 pub mod registry;
