@@ -37,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // A flag's bounds are those of the part that it is for.
-    ("config", &["wal", "postgres"]),
+    ("config", &["wal", "postgres", "auth", "http"]),
     (
         "app",
         &[
