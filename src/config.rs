@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::args::{Cli, Command, ServeArgs};
+pub use self::args::{Cli, Command, QuarantineArgs, QuarantineCommand, ServeArgs, StreamArg};
 pub use self::units::{parse_bytes, parse_duration};
 pub use crate::postgres::PartitionWidth;
 use crate::wal::frame::SHARDS_MAX;
