@@ -1,5 +1,6 @@
 //! The one place that wires, starts and stops everything.
 
+pub mod keys;
 mod run;
 mod signals;
 mod supervise;
@@ -52,6 +53,9 @@ pub enum AppError {
     /// The migrations do not apply.
     #[error("cannot migrate the database: {0}")]
     Migration(#[from] MigrationError),
+    /// The API keys cannot be read or changed.
+    #[error(transparent)]
+    Keys(#[from] crate::auth::KeyFileError),
     /// Something of the process itself.
     #[error("cannot start: {0}")]
     Start(String),

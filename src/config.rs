@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::args::{Cli, Command, ServeArgs};
+pub use self::args::{Cli, Command, CreateKeyArgs, KeysCommand, ServeArgs};
 pub use self::units::{parse_bytes, parse_duration};
 use crate::wal::frame::SHARDS_MAX;
 use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
@@ -136,12 +136,6 @@ impl Config {
             None if listen.ip().is_loopback() => AuthMode::Off,
             None => AuthMode::Keys,
         };
-        if auth == AuthMode::Keys {
-            checks.errors.push(format!(
-                "--listen {listen}: this version has no keys yet, so that everyone who reaches \
-                 the address could write and read: listen on a loopback address, or say --auth off"
-            ));
-        }
         let max_age = checks.optional("--max-age", args.max_age.as_deref(), parse_duration);
         let config = Config {
             listen,
@@ -374,10 +368,14 @@ mod tests {
     }
 
     #[test]
-    fn off_a_loopback_address_everyone_must_be_let_in_by_name() {
-        assert!(check(&["--listen", "0.0.0.0:3000"]).is_err());
-        assert!(check(&["--listen", "0.0.0.0:3000", "--auth", "off"]).is_ok());
-        assert!(check(&["--listen", "[::1]:3000"]).is_ok());
+    fn off_a_loopback_address_keys_are_asked_for_unless_everyone_is_let_in_by_name() {
+        let auth = |args: &[&str]| check(args).ok().unwrap().auth;
+        assert_eq!(auth(&["--listen", "0.0.0.0:3000"]), AuthMode::Keys);
+        assert_eq!(auth(&["--listen", "[::]:3000"]), AuthMode::Keys);
+        let by_name = ["--listen", "0.0.0.0:3000", "--auth", "off"];
+        assert_eq!(auth(&by_name), AuthMode::Off);
+        assert_eq!(auth(&["--listen", "[::1]:3000"]), AuthMode::Off);
+        assert_eq!(auth(&["--auth", "keys"]), AuthMode::Keys);
     }
 
     #[test]

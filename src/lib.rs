@@ -2,6 +2,7 @@
 
 pub mod analytics;
 pub mod app;
+pub mod auth;
 pub mod config;
 pub mod decode;
 pub mod gate;

@@ -21,7 +21,7 @@ pub struct Cli {
 }
 
 /// What the program can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the gateway (the default)
     Serve,
@@ -29,6 +29,47 @@ pub enum Command {
     Migrate,
     /// Validate the configuration, reach the database, and end
     Check,
+    /// Make, list and revoke API keys, whether or not the gateway runs; it knows within seconds
+    Keys {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+}
+
+/// What can be done with API keys.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key and print it, once: only its hash is kept
+    Create(CreateKeyArgs),
+    /// List the keys, those that were revoked too
+    List,
+    /// Refuse a key from now on
+    Revoke {
+        /// The key's id or its name
+        #[arg(value_name = "ID|NAME")]
+        key: String,
+    },
+}
+
+/// What a new key may do.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CreateKeyArgs {
+    /// What to call it; no other key in use may be called so
+    #[arg(long)]
+    pub name: String,
+    /// ingest, read, admin: one or several, between commas
+    #[arg(long)]
+    pub rights: String,
+    /// It may speak only for devices whose ids begin so [default: any]
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Readings a second; more are answered with 429 [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// A time as 2027-01-01T00:00:00Z, or from now as 90d, after which it is refused
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
 }
 
 /// The flags; each has an environment variable.
