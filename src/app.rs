@@ -1,6 +1,7 @@
 //! The one place that wires, starts and stops everything.
 
 pub mod keys;
+mod renew;
 mod run;
 mod signals;
 mod supervise;

@@ -38,7 +38,10 @@ fn create(file: &KeyFile, args: &CreateKeyArgs, now: Timestamp) -> Result<Said, 
     if let Some(prefix) = &args.prefix {
         check_text("--prefix", prefix).map_err(refused)?;
     }
-    if args.rate.is_some_and(|rate| !(1..=RATE_MAX).contains(&rate)) {
+    if args
+        .rate
+        .is_some_and(|rate| !(1..=RATE_MAX).contains(&rate))
+    {
         return Err(refused(format!("--rate must be 1 to {RATE_MAX}")));
     }
     let rights = Rights::parse(&args.rights).map_err(|why| refused(format!("--rights: {why}")))?;
@@ -179,7 +182,10 @@ mod tests {
         assert!(ring.find(key.as_bytes(), Timestamp::now()).is_some());
         let secret = key.rsplit('_').next().unwrap();
         let listed = run(dir.path(), &KeysCommand::List).unwrap().answer;
-        assert!(listed.contains("fleet") && listed.contains("100 readings/s"), "{listed}");
+        assert!(
+            listed.contains("fleet") && listed.contains("100 readings/s"),
+            "{listed}"
+        );
         let kept = std::fs::read_to_string(ring.path()).unwrap();
         for text in [listed, kept, made.note.unwrap()] {
             assert!(!text.contains(secret));
@@ -190,7 +196,14 @@ mod tests {
     fn a_name_is_of_one_key_until_that_is_revoked() {
         let dir = tempfile::tempdir().unwrap();
         let create = KeysCommand::Create(args("fleet"));
-        let revoke = |key: &str| run(dir.path(), &KeysCommand::Revoke { key: key.to_owned() });
+        let revoke = |key: &str| {
+            run(
+                dir.path(),
+                &KeysCommand::Revoke {
+                    key: key.to_owned(),
+                },
+            )
+        };
         let first = run(dir.path(), &create).unwrap().answer;
         assert!(run(dir.path(), &create).is_err());
         assert!(revoke("fleet").is_ok());

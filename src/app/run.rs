@@ -9,10 +9,12 @@ use tokio::sync::watch;
 
 use super::supervise::{Supervisor, WritersSlot};
 use super::{AppError, Database, signals};
-use crate::config::Config;
+use crate::auth::Keyring;
+use crate::config::{AuthMode, Config};
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
+use crate::reading::Timestamp;
 use crate::wal::storage::Directory;
 use crate::wal::{Log, LogOptions, LogSource};
 use crate::writer::binding::Binding;
@@ -48,6 +50,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     let wal_dir = config.data_dir.join("wal");
     let directory = Directory::open(&wal_dir)?;
     let binding = Arc::new(Binding::load(&wal_dir).map_err(|e| AppError::Start(e.to_string()))?);
+    let keys = open_keys(&config)?;
     let options = LogOptions {
         shards: config.shards,
         limit_bytes: config.wal_limit_bytes,
@@ -65,12 +68,13 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             return Err(error.into());
         }
     };
-    let gateway = Gateway::new(&config, &database, &log, recorder)?;
+    let gateway = Gateway::new(&config, keys.clone(), &database, &log, recorder)?;
     announce(address, &database);
     if config.wal_sync == crate::wal::SyncMode::Never {
         tracing::warn!("--wal-sync never: a power cut loses readings that were acknowledged");
     }
     let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &gateway.health);
+    let renewing = tokio::spawn(super::renew::renew(keys));
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(server.serve(Arc::clone(&gateway.context), until(stopping)));
     let mut failed = log.progress().watch_failed();
@@ -80,6 +84,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     };
     tracing::info!("stopping: nothing more is accepted");
     gateway.health.set_stopping();
+    renewing.abort();
     stop.send_replace(true);
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server has panicked");
@@ -99,6 +104,28 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         None => Ok(()),
         Some(reason) => Err(AppError::LogFailed(reason)),
     }
+}
+
+/// The keys, where they are asked for; says loudly when nobody has one.
+fn open_keys(config: &Config) -> Result<Option<Arc<Keyring>>, AppError> {
+    if config.auth == AuthMode::Off {
+        if !config.listen.ip().is_loopback() {
+            tracing::warn!(
+                "--auth off: everyone who reaches {} may write and read",
+                config.listen
+            );
+        }
+        return Ok(None);
+    }
+    let keys = Keyring::open(&config.data_dir)?;
+    if keys.usable(Timestamp::now()) == 0 {
+        tracing::warn!(
+            "there is no key: every request to /v1 is refused; make one with: wattgate keys \
+             create --data-dir {} --name NAME --rights ingest,read,admin",
+            config.data_dir.display()
+        );
+    }
+    Ok(Some(Arc::new(keys)))
 }
 
 /// Ends the log, lets the writers catch up, and stops what is left.
@@ -145,6 +172,7 @@ struct Gateway {
 impl Gateway {
     fn new(
         config: &Config,
+        keys: Option<Arc<Keyring>>,
         database: &Database,
         log: &Log,
         recorder: PrometheusHandle,
@@ -182,6 +210,7 @@ impl Gateway {
                 max_age: config.max_age,
                 retention: config.retention,
             },
+            keys,
             gate,
             progress,
             reads: reads.clone(),

@@ -109,7 +109,11 @@ mod tests {
         let wait = bucket.debt(start).unwrap();
         assert_eq!(wait, Duration::from_secs(4));
         assert_eq!(bucket.charge(start, 1), Err(wait));
-        assert!(bucket.charge(start + wait - Duration::from_nanos(1), 1).is_err());
+        assert!(
+            bucket
+                .charge(start + wait - Duration::from_nanos(1), 1)
+                .is_err()
+        );
         assert!(bucket.charge(start + wait, 1).is_ok());
     }
 
@@ -117,7 +121,9 @@ mod tests {
     fn silence_saves_a_second_and_no_more() {
         let bucket = Bucket::new(100);
         let later = bucket.origin + Duration::from_secs(3600);
-        let taken = (0..1000).filter(|_| bucket.charge(later, 1).is_ok()).count();
+        let taken = (0..1000)
+            .filter(|_| bucket.charge(later, 1).is_ok())
+            .count();
         assert_eq!(taken, 101);
     }
 }

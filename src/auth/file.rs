@@ -257,7 +257,13 @@ mod tests {
     fn a_file_of_another_kind_is_said_and_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let file = KeyFile::of(dir.path());
-        for text in ["", "{", "[]", r#"{"version":2,"keys":[]}"#, r#"{"version":1}"#] {
+        for text in [
+            "",
+            "{",
+            "[]",
+            r#"{"version":2,"keys":[]}"#,
+            r#"{"version":1}"#,
+        ] {
             fs::write(file.path(), text).unwrap();
             assert!(file.read().is_err(), "{text}");
             assert!(file.change(|_| Ok(())).is_err());

@@ -260,7 +260,9 @@ impl<'de> Deserialize<'de> for Hash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let bytes = unhex(text.as_bytes());
-        bytes.map(Hash).ok_or_else(|| expected("64 hexadecimal digits"))
+        bytes
+            .map(Hash)
+            .ok_or_else(|| expected("64 hexadecimal digits"))
     }
 }
 

@@ -87,7 +87,10 @@ impl Keyring {
     /// How many keys open anything now.
     pub fn usable(&self, now: Timestamp) -> usize {
         let table = self.table();
-        table.values().filter(|key| key.record.is_usable(now)).count()
+        table
+            .values()
+            .filter(|key| key.record.is_usable(now))
+            .count()
     }
 
     /// Where the keys are kept.

@@ -9,6 +9,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio::sync::Semaphore;
 
+use super::access::{Caller, Peer};
 use super::body::{Limits, Received, Upload};
 use super::media::Encoding;
 use super::problem::{Kind, Problem};
@@ -31,12 +32,12 @@ const NO_ROUTE: &str = "none";
 /// Answers one request.
 ///
 /// Cancel: as the route's handler
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Reply {
     let began = Instant::now();
     let (parts, incoming) = request.into_parts();
     let mut upload = Upload::new(incoming, &parts.headers);
     let mut label = NO_ROUTE;
-    let reply = match handle(&shared, &parts, &mut upload, &mut label).await {
+    let reply = match handle(&shared, peer, &parts, &mut upload, &mut label).await {
         Ok(reply) => reply,
         Err(problem) => problem.into_reply(),
     };
@@ -52,6 +53,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
 
 async fn handle(
     shared: &Arc<Shared>,
+    peer: Peer,
     parts: &Parts,
     upload: &mut Upload,
     label: &mut &'static str,
@@ -69,13 +71,14 @@ async fn handle(
         return Ok(options(route.allow));
     }
     let endpoint = endpoint(route, &parts.method)?;
+    let context = &*shared.context;
+    let caller = Caller::admit(context, peer, endpoint, &parts.headers)?;
     if answers_json(endpoint) && !media::accepts_json(&parts.headers) {
         let detail = "answers are application/json or application/problem+json";
         return Err(Problem::new(Kind::NotAcceptable, detail));
     }
-    let context = &*shared.context;
     match endpoint {
-        Endpoint::Ingest(stream) => ingestion::ingest(shared, stream, parts, upload).await,
+        Endpoint::Ingest(stream) => ingestion::ingest(shared, &caller, stream, parts, upload).await,
         Endpoint::HealthLive => Ok(operations::health_live()),
         Endpoint::HealthReady => operations::health_ready(context),
         Endpoint::Metrics => no_query(parts).map(|()| operations::metrics(context)),
@@ -84,7 +87,8 @@ async fn handle(
         // Boxed, so that the future of a reading stays small.
         Endpoint::Ask(asked) => {
             let id = id.as_deref().unwrap_or_default();
-            Box::pin(ask(context, asked, parts, id, upload)).await
+            caller.may_ask(asked, id)?;
+            Box::pin(ask(context, &caller, asked, parts, id, upload)).await
         }
     }
 }
@@ -95,12 +99,14 @@ const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 /// Answers what needs the database.
 async fn ask(
     context: &Context,
+    caller: &Caller,
     asked: Ask,
     parts: &Parts,
     id: &str,
     upload: &mut Upload,
 ) -> Result<Reply, Problem> {
     let pool = &context.reads;
+    let prefix = caller.prefix();
     let query = parts.uri.query();
     if !matches!(asked, Ask::LiveList(_) | Ask::SessionList) {
         no_query(parts)?;
@@ -108,14 +114,16 @@ async fn ask(
     match asked {
         Ask::LiveList(stream) => live::list(pool, stream, query).await,
         Ask::LiveOne(stream) => live::one(pool, stream, id).await,
-        Ask::SessionList => sessions::list(pool, query).await,
-        Ask::SessionGet => sessions::get(pool, id).await,
-        Ask::SessionDelete => sessions::delete(pool, id).await,
+        Ask::SessionList => sessions::list(pool, prefix, query).await,
+        Ask::SessionGet => sessions::get(pool, prefix, id).await,
+        Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
-            sessions::post(pool, &document(context, parts, upload).await?.bytes).await
+            let document = document(context, parts, upload).await?;
+            sessions::post(pool, prefix, &document.bytes).await
         }
         Ask::SessionEnd => {
-            sessions::end(pool, id, &document(context, parts, upload).await?.bytes).await
+            let document = document(context, parts, upload).await?;
+            sessions::end(pool, prefix, id, &document.bytes).await
         }
         Ask::MeterPut => {
             meters::put(pool, id, &document(context, parts, upload).await?.bytes).await

@@ -5,6 +5,7 @@
 //! | [`server`](Server) | the socket, connections, their limits, stopping |
 //! | `router` | every route, and finding the one of a path |
 //! | `dispatch` | one request from its head to its answer; what all routes have in common |
+//! | `access` | which right each endpoint needs, and what a caller shows for it |
 //! | `body` | receiving a body within its limits; discarding one that is refused |
 //! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
 //! | `query` | the strict reading of a query |
@@ -18,6 +19,7 @@
 //! It knows nothing of the writers: what they have done is seen in the log's progress and in the
 //! database.
 
+mod access;
 mod body;
 mod database;
 mod dispatch;
@@ -44,6 +46,7 @@ use deadpool_postgres::Pool;
 
 pub use self::health::Health;
 pub use self::server::Server;
+use crate::auth::Keyring;
 use crate::gate::Gate;
 use crate::wal::progress::Progress;
 
@@ -85,6 +88,8 @@ impl Settings {
 pub struct Context {
     /// The limits.
     pub settings: Settings,
+    /// The keys that open `/v1`; none: it is open to everyone.
+    pub keys: Option<Arc<Keyring>>,
     /// Where readings go.
     pub gate: Gate,
     /// How far the log is.

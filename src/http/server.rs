@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::Context;
+use super::access::Peer;
 use super::dispatch::{Shared, answer};
 use super::stall::StallGuard;
 use crate::metrics;
@@ -176,7 +177,7 @@ async fn connection(
         .half_close(true);
     let service = service_fn(|request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(shared, request).await) }
+        async move { Ok::<_, Infallible>(answer(shared, Peer::default(), request).await) }
     });
     let mut serving = pin!(builder.serve_connection(stream, service));
     let served = tokio::select! {

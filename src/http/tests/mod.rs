@@ -1,5 +1,6 @@
 //! The edge over a real socket, before a real log.
 
+mod access;
 mod ingestion;
 mod limits;
 mod openapi;
@@ -18,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Context, Health, Server, Settings};
+use crate::auth::Keyring;
 use crate::gate::Gate;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
@@ -42,6 +44,7 @@ pub(super) struct Options {
     pub(super) settings: Settings,
     pub(super) memory_bytes: u64,
     pub(super) metrics: fn() -> String,
+    pub(super) keys: Option<Arc<Keyring>>,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             settings,
             memory_bytes: 64 << 20,
             metrics: || "# EOF\n".to_owned(),
+            keys: None,
         }
     }
 }
@@ -93,6 +97,7 @@ impl Edge {
         let metrics = options.metrics;
         let context = Arc::new(Context {
             settings: options.settings,
+            keys: options.keys,
             gate,
             progress,
             reads: Pool::builder(manager).max_size(1).build().unwrap(),
@@ -257,7 +262,7 @@ impl Answer {
         }
         assert_eq!(
             self.header("retry-after").is_some(),
-            status == 503,
+            status == 503 || status == 429,
             "{self:?}"
         );
         problem
