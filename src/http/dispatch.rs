@@ -11,11 +11,11 @@ use tokio::sync::Semaphore;
 
 use super::access::{Caller, Peer};
 use super::body::{Limits, Received, Upload};
-use super::media::Encoding;
 use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::reply::{self, Reply};
 use super::router::{self, Ask, Endpoint, Lost, Route};
+use super::unfold::unfold;
 use super::{Context, ingestion, live, media, meters, operations, sessions};
 use crate::metrics;
 
@@ -88,7 +88,7 @@ async fn handle(
         Endpoint::Ask(asked) => {
             let id = id.as_deref().unwrap_or_default();
             caller.may_ask(asked, id)?;
-            Box::pin(ask(context, &caller, asked, parts, id, upload)).await
+            Box::pin(ask(shared, &caller, asked, parts, id, upload)).await
         }
     }
 }
@@ -98,14 +98,14 @@ const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Answers what needs the database.
 async fn ask(
-    context: &Context,
+    shared: &Shared,
     caller: &Caller,
     asked: Ask,
     parts: &Parts,
     id: &str,
     upload: &mut Upload,
 ) -> Result<Reply, Problem> {
-    let pool = &context.reads;
+    let pool = &shared.context.reads;
     let prefix = caller.prefix();
     let query = parts.uri.query();
     if !matches!(asked, Ask::LiveList(_) | Ask::SessionList) {
@@ -118,32 +118,39 @@ async fn ask(
         Ask::SessionGet => sessions::get(pool, prefix, id).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
-            let document = document(context, parts, upload).await?;
+            let document = document(shared, parts, upload).await?;
             sessions::post(pool, prefix, &document.bytes).await
         }
         Ask::SessionEnd => {
-            let document = document(context, parts, upload).await?;
+            let document = document(shared, parts, upload).await?;
             sessions::end(pool, prefix, id, &document.bytes).await
         }
-        Ask::MeterPut => {
-            meters::put(pool, id, &document(context, parts, upload).await?.bytes).await
-        }
+        Ask::MeterPut => meters::put(pool, id, &document(shared, parts, upload).await?.bytes).await,
     }
 }
 
 /// Receives a JSON document.
 async fn document(
-    context: &Context,
+    shared: &Shared,
     parts: &Parts,
     upload: &mut Upload,
 ) -> Result<Received, Problem> {
+    let context = &*shared.context;
     media::expect_json(&parts.headers)?;
-    let Encoding::Identity = media::encoding(&parts.headers)?;
+    let encoding = media::encoding(&parts.headers)?;
     let limits = Limits {
         bytes_max: DOCUMENT_BYTES_MAX,
         timeout: context.settings.body_timeout,
     };
-    upload.receive(&context.gate, limits).await
+    let received = upload.receive(&context.gate, limits).await?;
+    unfold(
+        &context.gate,
+        &shared.decoding,
+        encoding,
+        received,
+        DOCUMENT_BYTES_MAX,
+    )
+    .await
 }
 
 /// Checks what HTTP demands of a head and hyper does not.

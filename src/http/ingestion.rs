@@ -11,10 +11,11 @@ use hyper::http::request::Parts;
 use super::access::{Caller, of_others};
 use super::body::{Limits, Received, Upload, overloaded};
 use super::dispatch::Shared;
-use super::media::{self, Encoding};
+use super::media;
 use super::problem::{ErrorItem, Kind, Problem};
 use super::query::{self, Query};
 use super::reply::{JSON, Reply, with_body};
+use super::unfold::{BROKEN_ENCODING, unfold};
 use crate::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
 use crate::gate::AckMode;
 use crate::metrics;
@@ -39,7 +40,7 @@ pub(super) async fn ingest(
 ) -> Result<Reply, Problem> {
     let ack = ack_mode(parts.uri.query())?;
     let format = media::readings_format(&parts.headers)?;
-    let Encoding::Identity = media::encoding(&parts.headers)?;
+    let encoding = media::encoding(&parts.headers)?;
     caller.check_rate()?;
     let settings = &shared.context.settings;
     let limits = Limits {
@@ -47,7 +48,18 @@ pub(super) async fn ingest(
         timeout: settings.body_timeout,
     };
     let gate = &shared.context.gate;
-    let Received { bytes, memory } = upload.receive(gate, limits).await?;
+    let received = upload.receive(gate, limits).await?;
+    let decoding = &shared.decoding;
+    let unfolded = unfold(gate, decoding, encoding, received, limits.bytes_max).await;
+    let unfolded = match unfolded {
+        Err(problem) if problem.is(BROKEN_ENCODING) => {
+            caller.charge(1)?;
+            metrics::readings_rejected(stream, BROKEN_ENCODING, 1);
+            return Err(problem);
+        }
+        unfolded => unfolded?,
+    };
+    let Received { bytes, memory } = unfolded;
 
     let job = Job {
         caller: caller.clone(),

@@ -7,6 +7,7 @@
 //! | `dispatch` | one request from its head to its answer; what all routes have in common |
 //! | `access` | which right each endpoint needs, and what a caller shows for it |
 //! | `body` | receiving a body within its limits; discarding one that is refused |
+//! | `unfold` | decompressing a body within its limits |
 //! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
 //! | `query` | the strict reading of a query |
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
@@ -38,6 +39,7 @@ mod sessions;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod unfold;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -186,6 +186,11 @@ impl Problem {
         self
     }
 
+    /// Whether this is the rule that was broken.
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.code == Some(code)
+    }
+
     /// Adds the readings that were not taken.
     pub(super) fn readings(mut self, outcome: Outcome) -> Self {
         self.readings = Some(Box::new(outcome));

@@ -1,6 +1,7 @@
 //! The edge over a real socket, before a real log.
 
 mod access;
+mod compression;
 mod ingestion;
 mod limits;
 mod openapi;
