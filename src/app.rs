@@ -1,7 +1,7 @@
 //! The one place that wires, starts and stops everything.
 
+mod door;
 pub mod keys;
-mod renew;
 mod run;
 mod signals;
 mod supervise;
@@ -57,6 +57,9 @@ pub enum AppError {
     /// The API keys cannot be read or changed.
     #[error(transparent)]
     Keys(#[from] crate::auth::KeyFileError),
+    /// The files of TLS cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::http::tls::TlsError),
     /// Something of the process itself.
     #[error("cannot start: {0}")]
     Start(String),

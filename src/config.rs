@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub use self::args::{Cli, Command, CreateKeyArgs, KeysCommand, ServeArgs};
 pub use self::units::{parse_bytes, parse_duration};
+use crate::http::tls::TlsFiles;
 use crate::wal::frame::SHARDS_MAX;
 use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
 
@@ -84,6 +85,10 @@ pub struct Config {
     pub max_age: Option<Duration>,
     /// Who may call.
     pub auth: AuthMode,
+    /// The files of TLS; none: connections are plain.
+    pub tls: Option<TlsFiles>,
+    /// The origins of web pages that may call.
+    pub cors_origins: Vec<String>,
     /// How events are written; none: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
     /// A filter as `tracing-subscriber` reads it.
@@ -183,6 +188,16 @@ impl Config {
             max_age: max_age
                 .or((partition == Some(PartitionWidth::Day)).then_some(MAX_AGE_WITH_DAYS)),
             auth,
+            tls: args
+                .tls_cert
+                .clone()
+                .zip(args.tls_key.clone())
+                .map(|(cert, key)| TlsFiles {
+                    cert,
+                    key,
+                    client_ca: args.tls_client_ca.clone(),
+                }),
+            cors_origins: checks.origins(&args.cors_origin),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
                 checks.choice("--log-format", text, &known)
@@ -282,6 +297,24 @@ impl Checks {
                 .push(format!("{flag} {text}: must be more than 0"));
         }
         value
+    }
+
+    fn origins(&mut self, origins: &[String]) -> Vec<String> {
+        for origin in origins {
+            // As browsers send it: no path, no slash at the end, no upper case.
+            let host = origin
+                .strip_prefix("https://")
+                .or_else(|| origin.strip_prefix("http://"));
+            let known =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
+            let good = host.is_some_and(|h| !h.is_empty() && h.bytes().all(known));
+            if !good && origin != "*" {
+                self.errors.push(format!(
+                    "--cors-origin {origin}: must be an origin, as https://example.org, or *"
+                ));
+            }
+        }
+        origins.to_vec()
     }
 
     fn database_url(&mut self, url: Option<&str>) -> Option<String> {

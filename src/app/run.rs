@@ -7,14 +7,13 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+use super::door::Door;
 use super::supervise::{Supervisor, WritersSlot};
 use super::{AppError, Database, signals};
-use crate::auth::Keyring;
-use crate::config::{AuthMode, Config};
+use crate::config::Config;
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
-use crate::reading::Timestamp;
 use crate::wal::storage::Directory;
 use crate::wal::{Log, LogOptions, LogSource};
 use crate::writer::binding::Binding;
@@ -37,6 +36,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// [`AppError`]: it could not start, or the log has failed.
 pub async fn serve(config: Config) -> Result<(), AppError> {
     let mut signals = signals::Signals::new().map_err(|e| AppError::Start(e.to_string()))?;
+    let hangup = signals::hangup().map_err(|e| AppError::Start(e.to_string()))?;
     signals::raise_open_files();
     let recorder = metrics::install().map_err(|e| AppError::Start(e.to_string()))?;
     let server = Server::bind(config.listen).map_err(|source| AppError::Listen {
@@ -50,7 +50,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     let wal_dir = config.data_dir.join("wal");
     let directory = Directory::open(&wal_dir)?;
     let binding = Arc::new(Binding::load(&wal_dir).map_err(|e| AppError::Start(e.to_string()))?);
-    let keys = open_keys(&config)?;
+    let door = Door::open(&config)?;
     let options = LogOptions {
         shards: config.shards,
         limit_bytes: config.wal_limit_bytes,
@@ -68,13 +68,13 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             return Err(error.into());
         }
     };
-    let gateway = Gateway::new(&config, keys.clone(), &database, &log, recorder)?;
-    announce(address, &database);
+    let gateway = Gateway::new(&config, &door, &database, &log, recorder)?;
+    announce(address, door.tls.is_some(), &database);
     if config.wal_sync == crate::wal::SyncMode::Never {
         tracing::warn!("--wal-sync never: a power cut loses readings that were acknowledged");
     }
     let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &gateway.health);
-    let renewing = tokio::spawn(super::renew::renew(keys));
+    let renewing = tokio::spawn(door.renew(hangup));
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(server.serve(Arc::clone(&gateway.context), until(stopping)));
     let mut failed = log.progress().watch_failed();
@@ -104,28 +104,6 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         None => Ok(()),
         Some(reason) => Err(AppError::LogFailed(reason)),
     }
-}
-
-/// The keys, where they are asked for; says loudly when nobody has one.
-fn open_keys(config: &Config) -> Result<Option<Arc<Keyring>>, AppError> {
-    if config.auth == AuthMode::Off {
-        if !config.listen.ip().is_loopback() {
-            tracing::warn!(
-                "--auth off: everyone who reaches {} may write and read",
-                config.listen
-            );
-        }
-        return Ok(None);
-    }
-    let keys = Keyring::open(&config.data_dir)?;
-    if keys.usable(Timestamp::now()) == 0 {
-        tracing::warn!(
-            "there is no key: every request to /v1 is refused; make one with: wattgate keys \
-             create --data-dir {} --name NAME --rights ingest,read,admin",
-            config.data_dir.display()
-        );
-    }
-    Ok(Some(Arc::new(keys)))
 }
 
 /// Ends the log, lets the writers catch up, and stops what is left.
@@ -172,7 +150,7 @@ struct Gateway {
 impl Gateway {
     fn new(
         config: &Config,
-        keys: Option<Arc<Keyring>>,
+        door: &Door,
         database: &Database,
         log: &Log,
         recorder: PrometheusHandle,
@@ -207,10 +185,12 @@ impl Gateway {
                 write_timeout: WRITE_TIMEOUT,
                 commit_timeout: config.commit_timeout,
                 drain_timeout: DRAIN,
+                cors_origins: config.cors_origins.clone(),
                 max_age: config.max_age,
                 retention: config.retention,
             },
-            keys,
+            tls: door.tls.clone(),
+            keys: door.keys.clone(),
             gate,
             progress,
             reads: reads.clone(),
@@ -270,8 +250,9 @@ fn scrape(
     clippy::print_stdout,
     reason = "scripts read the address from the first line of stdout"
 )]
-fn announce(address: std::net::SocketAddr, database: &Database) {
-    println!("listening on http://{address}");
+fn announce(address: std::net::SocketAddr, encrypted: bool, database: &Database) {
+    let scheme = if encrypted { "https" } else { "http" };
+    println!("listening on {scheme}://{address}");
     if let Some(server) = &database.embedded {
         println!("database: {}", server.psql_command());
     }

@@ -57,6 +57,24 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
+impl Stamp {
+    /// The state of a file; none: there is no file.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn of(path: &Path) -> io::Result<Option<Stamp>> {
+        match fs::metadata(path) {
+            Ok(found) => Ok(Some(Stamp {
+                inode: found.ino(),
+                bytes: found.len(),
+                changed: (found.ctime(), found.ctime_nsec()),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -84,15 +102,7 @@ impl KeyFile {
     /// # Errors
     /// [`KeyFileError::Io`]: as the system gives them.
     pub fn stamp(&self) -> Result<Option<Stamp>, KeyFileError> {
-        match fs::metadata(&self.path) {
-            Ok(found) => Ok(Some(Stamp {
-                inode: found.ino(),
-                bytes: found.len(),
-                changed: (found.ctime(), found.ctime_nsec()),
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.io(error)),
-        }
+        Stamp::of(&self.path).map_err(|error| self.io(error))
     }
 
     /// Reads every key, revoked ones too; none where there is no file.

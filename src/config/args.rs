@@ -225,6 +225,44 @@ pub struct ServeArgs {
     /// off or keys [default: off on a loopback address, keys elsewhere]
     #[arg(long, global = true, env = "WATTGATE_AUTH", value_name = "WHO")]
     pub auth: Option<String>,
+    /// Certificate to serve TLS with, and those between it and its authority, in PEM; files that
+    /// change are taken up within 30 seconds, and at SIGHUP
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities of clients, in PEM: who shows a certificate of theirs may send readings
+    /// without a key
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Origins of web pages that may call from a browser, between commas, or * [default: none]
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_CORS_ORIGIN",
+        value_name = "ORIGINS",
+        value_delimiter = ','
+    )]
+    pub cors_origin: Vec<String>,
     /// text or json, on stderr [default: text on a terminal, else json]
     #[arg(
         long,

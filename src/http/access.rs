@@ -9,6 +9,7 @@ use hyper::header::AUTHORIZATION;
 use super::Context;
 use super::problem::{Kind, Problem};
 use super::router::{Ask, Endpoint};
+use crate::auth::key::KeyId;
 use crate::auth::{Key, Rights};
 use crate::metrics;
 use crate::reading::Timestamp;
@@ -115,6 +116,14 @@ impl Caller {
         }
         let needed = needed.to_string().replace(',', " or ");
         Err(forbidden(format!("this needs the right to {needed}")))
+    }
+
+    /// The key's id, for the log.
+    pub(super) fn key(&self) -> Option<KeyId> {
+        match self {
+            Caller::Key(key) => Some(key.record.id),
+            Caller::Certificate | Caller::Anyone => None,
+        }
     }
 
     /// What the ids of the caller's devices begin with; none: any.

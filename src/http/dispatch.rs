@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
 use super::access::{Caller, Peer};
 use super::body::{Limits, Received, Upload};
 use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::reply::{self, Reply};
+use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::unfold::unfold;
-use super::{Context, ingestion, live, media, meters, operations, sessions};
+use super::{Context, cors, ingestion, live, media, meters, operations, sessions};
+use crate::auth::key::KeyId;
 use crate::metrics;
 
 /// What requests share: the context, and what the edge makes of it.
@@ -36,19 +39,44 @@ pub(super) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request<Inc
     let began = Instant::now();
     let (parts, incoming) = request.into_parts();
     let mut upload = Upload::new(incoming, &parts.headers);
-    let mut label = NO_ROUTE;
-    let reply = match handle(&shared, peer, &parts, &mut upload, &mut label).await {
+    let mut notes = Notes {
+        id: RequestId::of(&parts.headers),
+        label: NO_ROUTE,
+        key: None,
+    };
+    let mut reply = match handle(&shared, peer, &parts, &mut upload, &mut notes).await {
         Ok(reply) => reply,
         Err(problem) => problem.into_reply(),
     };
     upload.discard();
-    metrics::http_request(
-        label,
-        method_label(&parts.method),
-        reply.status().as_u16(),
-        began.elapsed(),
+    let headers = reply.headers_mut();
+    headers.insert(X_REQUEST_ID, notes.id.header());
+    cors::decorate(&shared.context.settings.cors_origins, &parts, headers);
+    if parts.version == Version::HTTP_2 {
+        // It is a stream that ends there, and the header is not allowed (RFC 9113 §8.2.2).
+        headers.remove(CONNECTION);
+    }
+    let status = reply.status().as_u16();
+    let took = began.elapsed();
+    metrics::http_request(notes.label, method_label(&parts.method), status, took);
+    tracing::debug!(
+        request = %notes.id,
+        route = notes.label,
+        method = method_label(&parts.method),
+        status,
+        key = notes.key.map(tracing::field::display),
+        micros = took.as_micros() as u64,
+        "answered"
     );
     reply
+}
+
+/// What is known of a request besides its answer, for the metrics and the log.
+struct Notes {
+    id: RequestId,
+    /// The route's pattern.
+    label: &'static str,
+    key: Option<KeyId>,
 }
 
 async fn handle(
@@ -56,7 +84,7 @@ async fn handle(
     peer: Peer,
     parts: &Parts,
     upload: &mut Upload,
-    label: &mut &'static str,
+    notes: &mut Notes,
 ) -> Result<Reply, Problem> {
     check_head(parts)?;
     if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
@@ -66,13 +94,14 @@ async fn handle(
         Lost::Unknown => Problem::new(Kind::NotFound, "there is nothing at this path"),
         Lost::Encoding => Problem::new(Kind::BadParameter, "the path is not percent-encoded UTF-8"),
     })?;
-    *label = route.pattern;
+    notes.label = route.pattern;
     if parts.method == Method::OPTIONS {
         return Ok(options(route.allow));
     }
     let endpoint = endpoint(route, &parts.method)?;
     let context = &*shared.context;
     let caller = Caller::admit(context, peer, endpoint, &parts.headers)?;
+    notes.key = caller.key();
     if answers_json(endpoint) && !media::accepts_json(&parts.headers) {
         let detail = "answers are application/json or application/problem+json";
         return Err(Problem::new(Kind::NotAcceptable, detail));
@@ -88,7 +117,9 @@ async fn handle(
         Endpoint::Ask(asked) => {
             let id = id.as_deref().unwrap_or_default();
             caller.may_ask(asked, id)?;
-            Box::pin(ask(shared, &caller, asked, parts, id, upload)).await
+            // What a question logs carries its id; one that is denied or malformed logs nothing.
+            let span = tracing::error_span!("request", id = %notes.id);
+            Box::pin(ask(shared, &caller, asked, parts, id, upload).instrument(span)).await
         }
     }
 }
@@ -158,7 +189,7 @@ async fn document(
 /// Where a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding counts, and
 /// Content-Length is not even shown.
 ///
-/// Source: RFC 9112 §3.2
+/// Source: RFC 9112 §3.2, RFC 9113 §8.3.1
 fn check_head(parts: &Parts) -> Result<(), Problem> {
     let headers = &parts.headers;
     let mut hosts = headers.get_all(HOST).iter();
@@ -166,6 +197,14 @@ fn check_head(parts: &Parts) -> Result<(), Problem> {
     if !one && (parts.version == Version::HTTP_11 || headers.contains_key(HOST)) {
         let detail = "a request has exactly one Host";
         return Err(Problem::new(Kind::BadRequest, detail).close());
+    }
+    // HTTP/2 has both; where they differ, a proxy and this gateway may read different ones.
+    if parts.version == Version::HTTP_2
+        && let (Some(host), Some(authority)) = (headers.get(HOST), parts.uri.authority())
+        && host.as_bytes() != authority.as_str().as_bytes()
+    {
+        let detail = "Host and :authority must be the same";
+        return Err(Problem::new(Kind::BadRequest, detail));
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::tls::Tls;
 use super::{Context, Health, Server, Settings};
 use crate::auth::Keyring;
 use crate::gate::Gate;
@@ -46,6 +47,7 @@ pub(super) struct Options {
     pub(super) memory_bytes: u64,
     pub(super) metrics: fn() -> String,
     pub(super) keys: Option<Arc<Keyring>>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
             write_timeout: PATIENCE,
             commit_timeout: Duration::from_millis(50),
             drain_timeout: PATIENCE,
+            cors_origins: Vec::new(),
             max_age: None,
             retention: None,
         };
@@ -66,6 +69,7 @@ impl Default for Options {
             memory_bytes: 64 << 20,
             metrics: || "# EOF\n".to_owned(),
             keys: None,
+            tls: None,
         }
     }
 }
@@ -99,6 +103,7 @@ impl Edge {
         let context = Arc::new(Context {
             settings: options.settings,
             keys: options.keys,
+            tls: options.tls,
             gate,
             progress,
             reads: Pool::builder(manager).max_size(1).build().unwrap(),
