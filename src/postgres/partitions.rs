@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Unit};
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, GenericClient};
 
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::reading::{Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.
@@ -52,6 +52,11 @@ impl Partitions {
         self.ranges.get(place).copied()
     }
 
+    /// The spans of all partitions, ascending.
+    pub fn into_ranges(self) -> Vec<Range> {
+        self.ranges
+    }
+
     /// The span for a new partition that covers an instant: the calendar's, cut where it would
     /// overlap with what is there.
     pub fn plan(&self, at: Timestamp, width: PartitionWidth) -> Range {
@@ -80,7 +85,10 @@ pub fn history_table(stream: Stream) -> &'static str {
 ///
 /// # Errors
 /// As PostgreSQL gives them.
-pub async fn load(client: &Client, stream: Stream) -> Result<Partitions, Error> {
+pub async fn load(
+    client: &(impl GenericClient + Sync),
+    stream: Stream,
+) -> Result<Partitions, Error> {
     let rows = client
         .query(
             "select pg_get_expr(c.relpartbound, c.oid)

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::newest_seen::NewestSeen;
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
 use crate::postgres::partitions::{self, Partitions};
 use crate::postgres::registry::{IdCache, ResolveError};
