@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wattgate::config::PartitionWidth;
+use wattgate::postgres::PartitionWidth;
 use wattgate::postgres::migrations::Wishes;
 use wattgate::postgres::partitions::{Dropped, drop_before};
 use wattgate::reading::{Stream, Timestamp};

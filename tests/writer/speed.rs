@@ -31,10 +31,7 @@ impl Bench {
         let session = WriterSession::open(&database.target, "wattgate bench", LIMIT)
             .await
             .unwrap();
-        let claim = session
-            .claim(uuid::Uuid::from_u128(1), shard)
-            .await
-            .unwrap();
+        let claim = session.claim(uuid::Uuid::from_u128(1), 0).await.unwrap();
         Bench {
             session,
             claim,
