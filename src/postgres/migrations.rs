@@ -82,6 +82,10 @@ pub async fn migrate(client: &Client, wishes: Wishes) -> Result<DatabaseSettings
     if row.get::<_, i32>(0) < SERVER_VERSION_MIN {
         return Err(MigrationError::ServerTooOld(row.get(1)));
     }
+    // That a table is there already is worth no line of the log.
+    client
+        .batch_execute("set client_min_messages = warning")
+        .await?;
     client
         .execute("select pg_advisory_lock($1)", &[&LOCK_KEY])
         .await?;

@@ -16,6 +16,8 @@ use super::random::Random;
 
 /// How long a start may take; the recovery of PostgreSQL goes on beside it.
 const START_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks for the writers.
+const AGAIN: Duration = Duration::from_millis(20);
 /// How long a stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(90);
 
@@ -133,6 +135,30 @@ impl Database {
         Ok(client)
     }
 
+    /// Waits until writers are connected.
+    ///
+    /// # Errors
+    /// [`CampaignError`]: none came within that time.
+    pub(crate) async fn is_used(&self, within: Duration) -> Result<(), CampaignError> {
+        let deadline = tokio::time::Instant::now() + within;
+        let sql = include_str!("../../sql/writers.sql");
+        loop {
+            let writers = async {
+                let client = self.connect().await?;
+                client.query(sql, &[]).await
+            };
+            match writers.await {
+                Ok(writers) if !writers.is_empty() => return Ok(()),
+                _ if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                Ok(_) => {
+                    let silent = io::Error::other("the writers did not come back");
+                    return Err(CampaignError::Io(silent));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Ends the backend of one writer, whatever it is doing; tells how many it was.
     pub(crate) async fn end_a_writer(
         &self,
@@ -195,9 +221,9 @@ impl Gateway {
             })
     }
 
-    /// kill -9.
-    pub(crate) fn kill(&mut self) -> io::Result<()> {
-        self.child.start_kill()
+    /// kill -9, and waits until the process is gone: it holds the address until then.
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        self.child.kill().await
     }
 
     /// SIGTERM, and waits until it has ended.
@@ -226,7 +252,9 @@ async fn launch(
         .open(dir.join("gateway.log"))?;
     let mut command = Command::new(binary);
     command
-        .args(["--listen", listen, "--wal-limit", "512MiB", "--data-dir"])
+        .args(["--listen", listen, "--wal-limit", "512MiB"])
+        // Clients that wait for a commit give up soon and send on, while the database is away.
+        .args(["--commit-timeout", "1s", "--data-dir"])
         .arg(dir)
         .env_remove("DATABASE_URL")
         .stdin(Stdio::null())

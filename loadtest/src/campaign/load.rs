@@ -3,7 +3,6 @@
 //! Each worker has devices of its own. A reading's values follow from the seed, its device and its
 //! step, so that what the database holds is compared without keeping what was sent.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -176,18 +175,17 @@ impl Worker {
             let at = jiff::Timestamp::from_second(START + step as i64).unwrap_or_default();
             let v = values(self.ledger.seed, device, step);
             let (kwh, level) = (v.kwh, v.level);
-            // Writing to a string does not fail.
-            drop(match stream {
-                Stream::Meter => writeln!(
-                    body,
+            let line = match stream {
+                Stream::Meter => format!(
                     r#"{{"meterId":"{device}","kwhConsumedAc":{kwh},"voltage":{level},"timestamp":"{at}"}}"#
                 ),
-                Stream::Vehicle => writeln!(
-                    body,
+                Stream::Vehicle => format!(
                     r#"{{"vehicleId":"{device}","soc":{level},"kwhDeliveredDc":{kwh},"batteryTemp":{},"timestamp":"{at}"}}"#,
                     v.temperature
                 ),
-            });
+            };
+            body.push_str(&line);
+            body.push('\n');
         }
         let kind = match stream {
             Stream::Meter => "meter",

@@ -28,6 +28,9 @@ use crate::output::{report, say};
 /// How long the gateway may take to store everything after the last fault.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);
 
+/// How long the writers may take to find their database again.
+const WRITES_WITHIN: Duration = Duration::from_secs(60);
+
 /// Run a gateway under load, break things at random moments, compare at the end
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
@@ -145,7 +148,7 @@ async fn kill(
     let load = Load::start(options, gateway.address(), seed);
     for _ in 0..options.rounds {
         tokio::time::sleep(random.millis(50, 1500)).await;
-        gateway.kill()?;
+        gateway.kill().await?;
         gateway = gateway.again().await?;
     }
     let ledgers = load.stop().await;
@@ -164,12 +167,13 @@ async fn database(
     let load = Load::start(options, gateway.address(), seed);
     let (mut stops, mut ended) = (0, 0);
     for round in 0..options.rounds {
-        tokio::time::sleep(random.millis(50, 400)).await;
+        // Only a database that is used can be taken away.
+        gateway.database().is_used(WRITES_WITHIN).await?;
+        tokio::time::sleep(random.millis(5, 300)).await;
         if round % 5 == 4 {
             stops += u32::from(dir.stop_database_at_once()?);
-            // It recovers: what cannot be reached for now is no fault of its own.
-            tokio::time::sleep(random.millis(200, 1500)).await;
         } else {
+            // One that has gone by itself in this moment is none.
             ended += gateway.database().end_a_writer(random).await.unwrap_or(0);
         }
     }
