@@ -49,3 +49,50 @@ impl NewestSeen {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::frame::Position;
+    use crate::writer::rows::{MeterRow, Origin, RowEnergy};
+
+    fn row(id: i32, at: i64) -> MeterRow {
+        MeterRow {
+            id,
+            at: Timestamp::from_micros(at),
+            energy: RowEnergy {
+                kwh: 1.0,
+                register: false,
+            },
+            voltage: 230.0,
+            origin: Origin {
+                position: Position::START,
+                index: 0,
+                received_at: Timestamp::from_micros(0),
+            },
+        }
+    }
+
+    #[test]
+    fn only_what_is_newer_than_all_stored_of_its_device_is_beyond_suspicion() {
+        let mut seen = NewestSeen::default();
+        seen.note(&[row(1, 10), row(1, 20), row(2, 5)]);
+        seen.note(&[row(1, 15)]);
+        let rows = [row(1, 15), row(1, 20), row(1, 21), row(2, 6), row(3, 99)];
+        assert_eq!(
+            seen.suspects(&rows),
+            [row(1, 15), row(1, 20), row(3, 99)],
+            "a device that was never seen is suspect too"
+        );
+    }
+
+    #[test]
+    fn it_is_bounded_and_forgets_rather_than_grows() {
+        let mut seen = NewestSeen::default();
+        for id in 0..=DEVICES_MAX as i32 {
+            seen.note(&[row(id, 1)]);
+            assert!(seen.devices.len() <= DEVICES_MAX);
+        }
+        assert_eq!(seen.suspects(&[row(0, 2)]).len(), 1);
+    }
+}

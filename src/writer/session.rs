@@ -92,8 +92,8 @@ pub enum SessionError {
     /// The batch was refused in one way after another.
     #[error("the batch was tried in every way, and refused in each for another reason")]
     Restless,
-    /// A thread of this process has panicked.
-    #[error("a task of the writer has panicked")]
+    /// The writer has panicked: a defect, or tables of other types than its own.
+    #[error("the writer has panicked; its report is in the process's own output")]
     Panicked,
 }
 

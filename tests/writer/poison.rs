@@ -197,7 +197,7 @@ async fn a_database_that_was_made_read_only_is_waited_for() {
 async fn a_column_of_another_type_is_waited_for() {
     let database = Database::new().await;
     // Every row is refused with a state of class 22, and none is at fault.
-    let alter = "alter table vehicle_telemetry_history alter column soc type numeric";
+    let alter = "alter table vehicle_telemetry_history alter column soc type integer";
     let back = "alter table vehicle_telemetry_history alter column soc type double precision";
     database
         .run("drop view vehicle_readings; drop view vehicle_status")
@@ -208,7 +208,7 @@ async fn a_column_of_another_type_is_waited_for() {
     gateway.drained().await;
     database.run(alter).await;
     gateway.send(&[vehicle("V1", 60, 50.0)]).await;
-    gateway.says("SQLSTATE").await;
+    gateway.says("SQLSTATE 22P03").await;
     assert_eq!(database.count(ASIDE).await, 0);
     database.run(back).await;
     gateway.drained().await;
