@@ -13,10 +13,14 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use self::store::{Ended, Filter, Posted, Refused, Session, Wanted};
+use super::access::{of_others, owns_session};
 use super::database::{self, WORK_TIMEOUT};
 use super::problem::{Kind, Problem};
 use super::query::{self, Query};
 use super::reply::{self, Reply};
+use super::{Context, performance};
+use crate::analytics::runs::Run;
+use crate::analytics::{Printed, PrintedSession, StatusBounds};
 use crate::decode::timestamp;
 use crate::reading::{ExternalId, Timestamp};
 
@@ -45,6 +49,14 @@ struct View<'a> {
     meter_id: &'a str,
     started_at: String,
     ended_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ViewWithEnergy<'a> {
+    #[serde(flatten)]
+    session: View<'a>,
+    #[serde(flatten)]
+    energy: PrintedSession,
 }
 
 #[derive(Serialize)]
@@ -98,7 +110,7 @@ impl From<Refused> for Problem {
 }
 
 /// Registers a session: 201, or 200 where it is there already.
-pub(super) async fn post(pool: &Pool, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn post(pool: &Pool, prefix: Option<&str>, body: &[u8]) -> Result<Reply, Problem> {
     let body: PostBody = reply::parse(body)?;
     let wanted = Wanted {
         session: body
@@ -115,6 +127,9 @@ pub(super) async fn post(pool: &Pool, body: &[u8]) -> Result<Reply, Problem> {
             .map(|t| field_time("endedAt", t))
             .transpose()?,
     };
+    if !owns_session(prefix, &body.vehicle_id, &body.meter_id) {
+        return Err(of_others());
+    }
     if wanted.ended_at.is_some_and(|end| end <= wanted.started_at) {
         return Err(Refused::EndNotAfterStart.into());
     }
@@ -134,28 +149,60 @@ pub(super) async fn post(pool: &Pool, body: &[u8]) -> Result<Reply, Problem> {
 }
 
 /// Ends a session.
-pub(super) async fn end(pool: &Pool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn end(
+    pool: &Pool,
+    prefix: Option<&str>,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
     let body: EndBody = reply::parse(body)?;
     let at = field_time("endedAt", &body.ended_at)?;
+    own(pool, prefix, id).await?;
     let mut client = database::client(pool).await?;
     let ended = timeout(WORK_TIMEOUT, store::end(&mut client, id, at)).await;
     let Ended(session) = database::finish(client, ended)?;
     reply::json(StatusCode::OK, &View::from(&session))
 }
 
-/// One session. Its energy is added where the analytics answer for its time.
-pub(super) async fn get(pool: &Pool, id: &str) -> Result<Reply, Problem> {
+/// One session, with the energy of its vehicle over its time; an open one ends now.
+pub(super) async fn get(
+    context: &Context,
+    prefix: Option<&str>,
+    id: &str,
+) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
-    let client = database::client(pool).await?;
-    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
-    let session = database::finish(client, found)?.ok_or_else(unknown)?;
-    reply::json(StatusCode::OK, &View::from(&session))
+    let session = find(&context.reads, prefix, id).await?;
+    let client = database::client(&context.reads).await?;
+    let now = Timestamp::now();
+    let vehicle = field_id("vehicleId", &session.vehicle)?;
+    let end = session.ended_at.unwrap_or(now);
+    // One that starts in the future has no time yet: the least run, which holds nothing.
+    let started = session.started_at;
+    let window = Run::new(started, end).or_else(|| Run::new(started, started.plus_micros(1)));
+    let Some(window) = window else {
+        return Err(unknown());
+    };
+    let answer = performance::ask(context, client, vehicle, window, now).await?;
+    let Some(answer) = answer else {
+        return Err(unknown());
+    };
+    let bounds = StatusBounds::default();
+    let printed = Printed::new(
+        &answer.performance,
+        &session.vehicle,
+        answer.meter_ids,
+        &bounds,
+    );
+    let energy = PrintedSession::from(printed);
+    let session = View::from(&session);
+    reply::json(StatusCode::OK, &ViewWithEnergy { session, energy })
 }
 
 /// Removes a session.
-pub(super) async fn delete(pool: &Pool, id: &str) -> Result<Reply, Problem> {
+pub(super) async fn delete(pool: &Pool, prefix: Option<&str>, id: &str) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
+    own(pool, prefix, id).await?;
     let client = database::client(pool).await?;
     let deleted = timeout(WORK_TIMEOUT, store::delete(&client, id)).await;
     if database::finish(client, deleted)? {
@@ -166,7 +213,11 @@ pub(super) async fn delete(pool: &Pool, id: &str) -> Result<Reply, Problem> {
 }
 
 /// Sessions in the order of their ids' bytes, a page at a time.
-pub(super) async fn list(pool: &Pool, text: Option<&str>) -> Result<Reply, Problem> {
+pub(super) async fn list(
+    pool: &Pool,
+    prefix: Option<&str>,
+    text: Option<&str>,
+) -> Result<Reply, Problem> {
     let query = Query::parse(text, &["vehicleId", "meterId", "active", "limit", "after"])?;
     let filter = Filter {
         vehicle: query.id("vehicleId")?,
@@ -180,6 +231,12 @@ pub(super) async fn list(pool: &Pool, text: Option<&str>) -> Result<Reply, Probl
         after: query.id("after")?,
         limit: query.limit()?,
     };
+    let named = [filter.vehicle, filter.meter].into_iter().flatten();
+    let mut own = named.map(|id| prefix.is_none_or(|p| id.as_str().starts_with(p)));
+    if prefix.is_some() && !own.any(|own| own) {
+        // Any other list would show the sessions of others.
+        return Err(of_others());
+    }
     let client = database::client(pool).await?;
     let found = timeout(WORK_TIMEOUT, store::list(&client, &filter)).await;
     let (sessions, more) = database::finish(client, found)?;
@@ -195,6 +252,26 @@ pub(super) async fn list(pool: &Pool, text: Option<&str>) -> Result<Reply, Probl
             next,
         },
     )
+}
+
+/// Refuses a session of others as if it were not there.
+///
+/// A session's vehicle and meter never change, so that what is found here still holds when the
+/// caller acts on it.
+async fn own(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<(), Problem> {
+    match prefix {
+        None => Ok(()),
+        Some(_) => find(pool, prefix, id).await.map(drop),
+    }
+}
+
+/// Finds a session; one of others is as if it were not there.
+async fn find(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<Session, Problem> {
+    let client = database::client(pool).await?;
+    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
+    database::finish(client, found)?
+        .filter(|s| owns_session(prefix, &s.vehicle, &s.meter))
+        .ok_or_else(unknown)
 }
 
 fn unknown() -> Problem {
