@@ -97,7 +97,11 @@ struct RunCopy {
 }
 
 impl RunCopy {
-    fn begin(&self, number: u32, into: &dyn Storage) -> io::Result<std::sync::Arc<dyn SegmentFile>> {
+    fn begin(
+        &self,
+        number: u32,
+        into: &dyn Storage,
+    ) -> io::Result<std::sync::Arc<dyn SegmentFile>> {
         let file = into.create(&segment_name(self.sequence, self.id, number))?;
         let header = SegmentHeader {
             run_id: self.id,
@@ -111,12 +115,7 @@ impl RunCopy {
     }
 
     /// Copies a segment's intact frames to their places, and fills what is between.
-    fn copy(
-        &mut self,
-        from: &dyn SegmentFile,
-        number: u32,
-        into: &dyn Storage,
-    ) -> io::Result<()> {
+    fn copy(&mut self, from: &dyn SegmentFile, number: u32, into: &dyn Storage) -> io::Result<()> {
         let copy = self.begin(number, into)?;
         let salt = Salt::of(self.id);
         let shards = self.appended.len() as u16;
@@ -155,7 +154,15 @@ impl RunCopy {
         let place = Position::new(number, at as u32);
         let (salt, now) = (Salt::of(self.id), Timestamp::now());
         let kind = FrameKind::End;
-        encode_frame(kind, salt, place, now, &sections, &self.appended, &mut frame);
+        encode_frame(
+            kind,
+            salt,
+            place,
+            now,
+            &sections,
+            &self.appended,
+            &mut frame,
+        );
         file.write_all_at(&frame, at)
     }
 

@@ -285,7 +285,10 @@ impl RunReader {
         self.set_shards(frame.shards());
         let offset = u64::from(frame.position.offset());
         if frame.shards() != self.survey.shards {
-            faults.push(fault(offset, "a frame has another number of shards than its run"));
+            faults.push(fault(
+                offset,
+                "a frame has another number of shards than its run",
+            ));
             return;
         }
         segment.frames += u64::from(frame.kind == FrameKind::Data);
@@ -314,7 +317,9 @@ impl RunReader {
     fn look_for_a_missing_one(&self, segment: &mut SegmentSurvey) {
         let before = self.survey.segments.last();
         if before.is_some_and(|before| before.number + 1 != segment.number) {
-            segment.faults.insert(0, fault(0, "the segment before it is missing"));
+            segment
+                .faults
+                .insert(0, fault(0, "the segment before it is missing"));
         }
     }
 }

@@ -47,8 +47,14 @@ fn a_full_disk_refuses_requests_and_heals_when_there_is_room() {
     disk.set_capacity(Some(3 * SEGMENT_BYTES));
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     let serial = fill(&mut log, 0);
-    assert!(log.parts.housekeeper.turn().is_err(), "the disk is not full");
-    assert!(!disk.names().iter().any(|n| n.starts_with("spare")), "left behind");
+    assert!(
+        log.parts.housekeeper.turn().is_err(),
+        "the disk is not full"
+    );
+    assert!(
+        !disk.names().iter().any(|n| n.starts_with("spare")),
+        "left behind"
+    );
     assert!(!log.parts.progress.has_failed());
     assert_eq!(log.serials().len() as u64, serial);
     disk.set_capacity(None);
@@ -74,7 +80,10 @@ fn a_full_disk_keeps_no_log_from_opening() {
     disk.set_capacity(Some(disk.used_bytes()));
     log.close();
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
-    assert!(log.submit(&[9], false).is_none(), "there is no room to promise");
+    assert!(
+        log.submit(&[9], false).is_none(),
+        "there is no room to promise"
+    );
     disk.set_capacity(None);
     log.keep_house();
     assert!(log.append(&[100_000]));
@@ -155,7 +164,10 @@ fn a_segment_goes_only_behind_every_checkpoint_and_behind_what_is_retained() {
     assert_eq!(kept.last(), Some(&serial));
     assert!(kept.windows(2).all(|w| w[0] + 1 == w[1]));
     disk.die(Death::PowerCut);
-    assert_eq!(Stepped::open(disk.mount(), options).unwrap().serials(), kept);
+    assert_eq!(
+        Stepped::open(disk.mount(), options).unwrap().serials(),
+        kept
+    );
 }
 
 #[test]
@@ -171,7 +183,10 @@ fn no_more_than_a_quarter_of_the_limit_is_retained_and_a_segment_is_an_eighth() 
     log.keep_house();
     let kept = log.source().runs()[0].segments.len() as u64;
     assert!((kept - 1) * SEGMENT_BYTES <= options.limit_bytes / 4);
-    assert!(log.append(&[1_000_000]), "a log that retains too much takes nothing");
+    assert!(
+        log.append(&[1_000_000]),
+        "a log that retains too much takes nothing"
+    );
     for limit in [1, 64 << 20, 1 << 30, 10 << 30] {
         let disk = tempfile::tempdir().unwrap();
         let storage = crate::wal::storage::Directory::open(disk.path()).unwrap();

@@ -65,7 +65,9 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_acknowledged() {
     let answer = first.blocking_recv();
     assert!(!matches!(answer, Ok(Ok(_))), "{answer:?}");
     let mut failed = progress.watch_failed();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let reason = runtime.block_on(failed.wait_for(Option::is_some)).unwrap();
     let reason = reason.clone().unwrap();
     assert!(reason.contains("does not sync"), "{reason}");
@@ -105,7 +107,11 @@ fn what_a_failed_sync_left_in_the_page_cache_is_copied_before_it_counts() {
     assert_eq!(log.serials(), [1, 2], "a reader stores it now");
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    assert_eq!(log.serials(), [1, 2], "what was stored is gone from the log");
+    assert_eq!(
+        log.serials(),
+        [1, 2],
+        "what was stored is gone from the log"
+    );
 }
 
 #[test]
@@ -159,7 +165,10 @@ fn a_reader_of_an_old_segment_says_where_it_is_damaged() {
         panic!("damage was read");
     };
     let text = error.to_string();
-    assert!(text.contains(&name) && text.contains("wattgate wal verify"), "{text}");
+    assert!(
+        text.contains(&name) && text.contains("wattgate wal verify"),
+        "{text}"
+    );
 }
 
 #[test]

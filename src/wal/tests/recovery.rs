@@ -216,7 +216,10 @@ fn each_opening_begins_a_run_and_never_appends_to_an_older_one() {
         }
         for (name, used) in before {
             let now = frame_starts(&disk.bytes(&name)).pop().unwrap();
-            assert!(now == used || n > 0 && now <= used + 200, "{name} was appended to");
+            assert!(
+                now == used || n > 0 && now <= used + 200,
+                "{name} was appended to"
+            );
         }
         disk.die(Death::Kill);
     }
