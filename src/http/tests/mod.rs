@@ -2,10 +2,13 @@
 
 mod access;
 mod compression;
+mod heads;
+mod http2;
 mod ingestion;
 mod limits;
 mod openapi;
 mod operations;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
