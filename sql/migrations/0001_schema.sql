@@ -57,6 +57,16 @@ create table vehicle_telemetry_history (
     primary key (vehicle_id, ts)
 ) partition by range (ts);
 
+-- Who named a meter or a session, and when: what tells that several vehicles are at one meter.
+-- Partial: fleets that never name a place pay nothing for them.
+create index vehicle_telemetry_history_named_meter
+on vehicle_telemetry_history (named_meter_id, ts, vehicle_id)
+where named_meter_id is not null;
+
+create index vehicle_telemetry_history_named_session
+on vehicle_telemetry_history (named_session_id, ts, vehicle_id)
+where named_session_id is not null;
+
 -- Live status: the newest reading of each device by its own time. Half of each page is kept
 -- free and there is no second index, so that updates stay on their page (HOT).
 create table meter_live_status (

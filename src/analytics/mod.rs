@@ -7,8 +7,8 @@
 //! [`mod@format`]). Everything is a pure function of readings, sessions, the window and `now`: late
 //! data repair an answer by being there when it is asked for.
 //!
-//! A query layer calls [`plan`] to learn what to fetch, and [`performance()`] with what it fetched;
-//! [`Question`] says exactly which readings that takes.
+//! [`queries`] is the one part that knows SQL: it calls [`plan`] to learn what to fetch, and
+//! [`performance()`] with what it fetched; [`Question`] says exactly which readings that takes.
 
 pub mod attribution;
 pub mod coverage;
@@ -16,13 +16,14 @@ pub mod device;
 pub mod energy;
 pub mod format;
 pub mod performance;
+pub mod queries;
 pub mod report;
 pub mod runs;
 pub mod sharing;
 pub mod window;
 
 pub use performance::{Meter, Performance, Plan, Question, performance, plan};
-pub use report::{Printed, StatusBounds};
+pub use report::{Printed, PrintedSession, StatusBounds};
 
 #[cfg(test)]
 mod tests;

@@ -183,6 +183,47 @@ impl Printed {
     }
 }
 
+/// The energy of one session: the answer for its vehicle over its time, without what the session
+/// itself says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrintedSession {
+    /// kWh.
+    pub total_energy_consumed_ac: Decimal,
+    /// kWh.
+    pub total_energy_delivered_dc: Decimal,
+    /// kWh.
+    pub matched_energy_delivered_dc: Decimal,
+    /// Percent; null where AC is 0.
+    pub efficiency_ratio: Option<Decimal>,
+    /// What the ratio tells.
+    pub efficiency_status: EfficiencyStatus,
+    /// °C; null without readings.
+    pub average_battery_temp: Option<Decimal>,
+    /// The vehicle's readings.
+    pub data_points: u64,
+    /// The meters' readings.
+    pub meter_data_points: u64,
+    /// How far to trust it.
+    pub quality: PrintedQuality,
+}
+
+impl From<Printed> for PrintedSession {
+    fn from(printed: Printed) -> Self {
+        PrintedSession {
+            total_energy_consumed_ac: printed.total_energy_consumed_ac,
+            total_energy_delivered_dc: printed.total_energy_delivered_dc,
+            matched_energy_delivered_dc: printed.matched_energy_delivered_dc,
+            efficiency_ratio: printed.efficiency_ratio,
+            efficiency_status: printed.efficiency_status,
+            average_battery_temp: printed.average_battery_temp,
+            data_points: printed.data_points,
+            meter_data_points: printed.meter_data_points,
+            quality: printed.quality,
+        }
+    }
+}
+
 const fn method_name(method: Method) -> &'static str {
     match method {
         Method::None => "none",

@@ -1,6 +1,7 @@
 //! The gateway from its start to its end.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use tokio::sync::watch;
 use super::door::Door;
 use super::supervise::{Supervisor, WritersSlot};
 use super::{AppError, Database, signals};
+use crate::analytics::device::SUSPECT_WATTS_DEFAULT;
+use crate::analytics::queries::Analyst;
 use crate::config::Config;
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
@@ -176,6 +179,7 @@ impl Gateway {
                 upkeep.run_upkeep();
             }
         });
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let context = Context {
             settings: Settings {
                 body_bytes_max: config.body_bytes_max,
@@ -194,6 +198,7 @@ impl Gateway {
             gate,
             progress,
             reads: reads.clone(),
+            analyst: Analyst::new(processors, SUSPECT_WATTS_DEFAULT),
             health: Arc::clone(&health),
             metrics: scrape(
                 log.source(),

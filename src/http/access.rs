@@ -21,7 +21,11 @@ pub(super) const fn needs(endpoint: Endpoint) -> Option<Rights> {
     match endpoint {
         Endpoint::Ingest(_) => Some(Rights::INGEST),
         Endpoint::Ask(asked) => Some(match asked {
-            Ask::LiveList(_) | Ask::LiveOne(_) | Ask::SessionList | Ask::SessionGet => Rights::READ,
+            Ask::LiveList(_)
+            | Ask::LiveOne(_)
+            | Ask::SessionList
+            | Ask::SessionGet
+            | Ask::Performance => Rights::READ,
             Ask::SessionPost | Ask::SessionDelete | Ask::SessionEnd | Ask::MeterPut => {
                 Rights::INGEST.or(Rights::ADMIN)
             }
@@ -47,7 +51,7 @@ enum Reach {
 
 const fn reach(asked: Ask) -> Reach {
     match asked {
-        Ask::LiveOne(_) | Ask::MeterPut => Reach::Path,
+        Ask::LiveOne(_) | Ask::MeterPut | Ask::Performance => Reach::Path,
         Ask::LiveList(_) => Reach::All,
         Ask::SessionPost
         | Ask::SessionList

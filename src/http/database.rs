@@ -46,7 +46,7 @@ where
         Err(Elapsed { .. }) => {
             // Statements are still on their way in it: nobody else is to wait behind them.
             drop(Object::take(client));
-            Err(unavailable("the database did not answer in time"))
+            Err(too_slow())
         }
     }
 }
@@ -97,6 +97,11 @@ impl From<Error> for Problem {
 
 fn is_io(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// The problem of statements that took longer than a request has.
+pub(super) fn too_slow() -> Problem {
+    unavailable("the database did not answer in time")
 }
 
 fn unavailable(detail: &'static str) -> Problem {

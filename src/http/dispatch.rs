@@ -18,7 +18,7 @@ use super::reply::{self, Reply};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::unfold::unfold;
-use super::{Context, cors, ingestion, live, media, meters, operations, sessions};
+use super::{Context, cors, ingestion, live, media, meters, operations, performance, sessions};
 use crate::auth::key::KeyId;
 use crate::metrics;
 
@@ -139,14 +139,18 @@ async fn ask(
     let pool = &shared.context.reads;
     let prefix = caller.prefix();
     let query = parts.uri.query();
-    if !matches!(asked, Ask::LiveList(_) | Ask::SessionList) {
+    if !matches!(
+        asked,
+        Ask::LiveList(_) | Ask::SessionList | Ask::Performance
+    ) {
         no_query(parts)?;
     }
     match asked {
         Ask::LiveList(stream) => live::list(pool, stream, query).await,
         Ask::LiveOne(stream) => live::one(pool, stream, id).await,
         Ask::SessionList => sessions::list(pool, prefix, query).await,
-        Ask::SessionGet => sessions::get(pool, prefix, id).await,
+        Ask::SessionGet => sessions::get(&shared.context, prefix, id).await,
+        Ask::Performance => performance::one(&shared.context, id, query).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
             let document = document(shared, parts, upload).await?;

@@ -15,7 +15,7 @@
 //! | `query` | the strict reading of a query |
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
 //! | `ingestion` | readings to the gate |
-//! | `live`, `sessions`, `meters` | what operators ask and declare |
+//! | `live`, `sessions`, `meters`, `performance` | what operators ask and declare |
 //! | [`health`] | whether the gateway serves, and whether it is ready |
 //! | `operations` | metrics and the interface's description |
 //! | `database` | a connection from the read pool, within a time |
@@ -35,6 +35,7 @@ mod live;
 mod media;
 mod meters;
 mod operations;
+mod performance;
 mod problem;
 mod query;
 mod reply;
@@ -56,6 +57,7 @@ use deadpool_postgres::Pool;
 pub use self::health::Health;
 pub use self::server::Server;
 use self::tls::Tls;
+use crate::analytics::queries::Analyst;
 use crate::auth::Keyring;
 use crate::gate::Gate;
 use crate::wal::progress::Progress;
@@ -110,6 +112,8 @@ pub struct Context {
     pub progress: Arc<Progress>,
     /// Where reads of the database come from.
     pub reads: Pool,
+    /// Answers questions about energy.
+    pub analyst: Analyst,
     /// The parts' states.
     pub health: Arc<Health>,
     /// Writes the metrics in Prometheus' text format.

@@ -29,6 +29,7 @@ pub(super) enum Ask {
     SessionDelete,
     SessionEnd,
     MeterPut,
+    Performance,
 }
 
 /// A path pattern with its methods.
@@ -102,6 +103,11 @@ pub(super) static ROUTES: &[Route] = &[
         "/v1/meters/{meterId}",
         &[("PUT", Endpoint::Ask(Ask::MeterPut))],
         "PUT, OPTIONS",
+    ),
+    route(
+        "/v1/analytics/performance/{vehicleId}",
+        &[("GET", Endpoint::Ask(Ask::Performance))],
+        GET,
     ),
     route("/health", &[("GET", Endpoint::HealthReady)], GET),
     route("/health/live", &[("GET", Endpoint::HealthLive)], GET),

@@ -18,6 +18,9 @@ use super::database::{self, WORK_TIMEOUT};
 use super::problem::{Kind, Problem};
 use super::query::{self, Query};
 use super::reply::{self, Reply};
+use super::{Context, performance};
+use crate::analytics::runs::Run;
+use crate::analytics::{Printed, PrintedSession, StatusBounds};
 use crate::decode::timestamp;
 use crate::reading::{ExternalId, Timestamp};
 
@@ -46,6 +49,14 @@ struct View<'a> {
     meter_id: &'a str,
     started_at: String,
     ended_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ViewWithEnergy<'a> {
+    #[serde(flatten)]
+    session: View<'a>,
+    #[serde(flatten)]
+    energy: PrintedSession,
 }
 
 #[derive(Serialize)]
@@ -154,15 +165,38 @@ pub(super) async fn end(
     reply::json(StatusCode::OK, &View::from(&session))
 }
 
-/// One session. Its energy is added where the analytics answer for its time.
-pub(super) async fn get(pool: &Pool, prefix: Option<&str>, id: &str) -> Result<Reply, Problem> {
+/// One session, with the energy of its vehicle over its time; an open one ends now.
+pub(super) async fn get(
+    context: &Context,
+    prefix: Option<&str>,
+    id: &str,
+) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
-    let client = database::client(pool).await?;
-    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
-    let session = database::finish(client, found)?
-        .filter(|s| owns_session(prefix, &s.vehicle, &s.meter))
-        .ok_or_else(unknown)?;
-    reply::json(StatusCode::OK, &View::from(&session))
+    let session = find(&context.reads, prefix, id).await?;
+    let client = database::client(&context.reads).await?;
+    let now = Timestamp::now();
+    let vehicle = field_id("vehicleId", &session.vehicle)?;
+    let end = session.ended_at.unwrap_or(now);
+    // One that starts in the future has no time yet: the least run, which holds nothing.
+    let started = session.started_at;
+    let window = Run::new(started, end).or_else(|| Run::new(started, started.plus_micros(1)));
+    let Some(window) = window else {
+        return Err(unknown());
+    };
+    let answer = performance::ask(context, client, vehicle, window, now).await?;
+    let Some(answer) = answer else {
+        return Err(unknown());
+    };
+    let bounds = StatusBounds::default();
+    let printed = Printed::new(
+        &answer.performance,
+        &session.vehicle,
+        answer.meter_ids,
+        &bounds,
+    );
+    let energy = PrintedSession::from(printed);
+    let session = View::from(&session);
+    reply::json(StatusCode::OK, &ViewWithEnergy { session, energy })
 }
 
 /// Removes a session.
@@ -227,8 +261,17 @@ pub(super) async fn list(
 async fn own(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<(), Problem> {
     match prefix {
         None => Ok(()),
-        Some(_) => get(pool, prefix, id.as_str()).await.map(drop),
+        Some(_) => find(pool, prefix, id).await.map(drop),
     }
+}
+
+/// Finds a session; one of others is as if it were not there.
+async fn find(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<Session, Problem> {
+    let client = database::client(pool).await?;
+    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
+    database::finish(client, found)?
+        .filter(|s| owns_session(prefix, &s.vehicle, &s.meter))
+        .ok_or_else(unknown)
 }
 
 fn unknown() -> Problem {

@@ -1,9 +1,12 @@
 //! PostgreSQL: reaching it, its schema, its partitions, its registries, and the embedded server.
 
 pub mod embedded;
+mod instant;
 pub mod migrations;
 pub mod partitions;
 pub mod registry;
 mod target;
+mod width;
 
 pub use self::target::{Session, Target, TargetError, check_url};
+pub use self::width::PartitionWidth;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Unit};
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, GenericClient};
 
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::reading::{Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.
@@ -52,6 +52,11 @@ impl Partitions {
         self.ranges.get(place).copied()
     }
 
+    /// The spans of all partitions, ascending.
+    pub fn into_ranges(self) -> Vec<Range> {
+        self.ranges
+    }
+
     /// The span for a new partition that covers an instant: the calendar's, cut where it would
     /// overlap with what is there.
     pub fn plan(&self, at: Timestamp, width: PartitionWidth) -> Range {
@@ -80,7 +85,10 @@ pub fn history_table(stream: Stream) -> &'static str {
 ///
 /// # Errors
 /// As PostgreSQL gives them.
-pub async fn load(client: &Client, stream: Stream) -> Result<Partitions, Error> {
+pub async fn load(
+    client: &(impl GenericClient + Sync),
+    stream: Stream,
+) -> Result<Partitions, Error> {
     let rows = client
         .query(
             "select pg_get_expr(c.relpartbound, c.oid)
@@ -150,6 +158,15 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
     Ok(())
 }
 
+/// What became of partitions that were to be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Gone.
+    pub dropped: usize,
+    /// In use: to be tried again.
+    pub left: usize,
+}
+
 /// Drops the partitions that end before an instant, oldest first.
 ///
 /// A drop waits at most 100 ms for its lock: queued behind a long read it would stop every COPY.
@@ -161,7 +178,7 @@ pub async fn drop_before(
     client: &Client,
     stream: Stream,
     before: Timestamp,
-) -> Result<usize, Error> {
+) -> Result<Dropped, Error> {
     let parent = history_table(stream);
     let rows = client
         .query(
@@ -179,23 +196,21 @@ pub async fn drop_before(
         .collect();
     old.sort_unstable();
     client.batch_execute("set lock_timeout = '100ms'").await?;
-    let mut dropped = 0;
+    let mut outcome = Dropped::default();
     for (_, name) in old {
         match client.batch_execute(&format!("drop table {name}")).await {
             Ok(()) => {
                 tracing::info!(name, "dropped a partition beyond the retention");
-                dropped += 1;
+                outcome.dropped += 1;
             }
             Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => {
-                tracing::info!(
-                    name,
-                    "a partition beyond the retention is being read; later"
-                );
+                tracing::info!(name, "a partition beyond the retention is in use; later");
+                outcome.left += 1;
             }
             Err(e) => return Err(e),
         }
     }
-    Ok(dropped)
+    Ok(outcome)
 }
 
 /// The instants for which partitions are made ahead: now and the next spans.

@@ -1,0 +1,308 @@
+//! What an answer depends on, fetched from the database in one snapshot.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `history` | readings with their neighbours, by constant bounds of time |
+//! | `people` | vehicles: their readings, sessions, and who else is at a meter |
+//! | `budget` | how many readings questions may hold in memory |
+//!
+//! A question's work for the processor is done off the async workers, as many at once as there
+//! are cores.
+
+mod budget;
+mod history;
+mod people;
+
+use std::sync::Arc;
+
+use deadpool_postgres::{Client, Transaction};
+use tokio::sync::Semaphore;
+use tokio_postgres::{Error, IsolationLevel};
+
+use self::budget::{Budget, Lease};
+use self::history::History;
+use self::people::{Fetched, FetchedMeter, FetchedVehicle};
+use super::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
+use super::device::EnergyReading;
+use super::runs::{Run, Runs};
+use super::window::DAY_MICROS;
+use super::{Meter, Performance, Question, performance, plan};
+use crate::reading::{EnergyKind, ExternalId, Timestamp};
+
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("../../sql/queries/", $name, ".sql"))
+    };
+}
+
+/// How far behind a window a vehicle's own readings are fetched at first: enough for periods that
+/// reach to a meter's reading 15 minutes behind the window.
+const BEHIND_MICROS: i64 = 2 * CLAIM_MICROS_MAX;
+
+/// Runs at one meter that are closer than this are fetched as one.
+const JOIN_MICROS: i64 = DAY_MICROS;
+
+/// How far back from a window the start of a chain of readings that name a meter is looked for,
+/// where the meter's first reading ever is divided among several vehicles.
+const CHAIN_MICROS: i64 = DAY_MICROS;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// As the database or the network give it.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// The question needs more readings than one may hold; ask for a shorter window.
+    #[error("the window holds too many readings; ask for a shorter one")]
+    TooManyReadings,
+    /// Other questions hold the memory; ask again later.
+    #[error("other questions hold too many readings at the moment")]
+    Busy,
+    /// A defect: the arithmetic panicked.
+    #[error("the answer could not be computed")]
+    Failed,
+}
+
+/// An answer with the ids that print it.
+#[derive(Debug)]
+pub struct Answer {
+    /// The exact values.
+    pub performance: Performance,
+    /// The external ids of its meters, in any order.
+    pub meter_ids: Vec<String>,
+}
+
+/// What all questions share: memory and processors.
+#[derive(Debug, Clone)]
+pub struct Analyst {
+    budget: Budget,
+    processors: Arc<Semaphore>,
+    suspect_watts: u64,
+}
+
+impl Analyst {
+    /// Makes an analyst that computes so many answers at once and finds an implied power above
+    /// `suspect_watts` suspect.
+    pub fn new(processors: usize, suspect_watts: u64) -> Self {
+        Analyst {
+            budget: Budget::default(),
+            processors: Arc::new(Semaphore::new(processors.max(1))),
+            suspect_watts,
+        }
+    }
+
+    /// Answers for one vehicle over a window; `None` for a vehicle that is not known.
+    ///
+    /// Blocks: for some statements, and for the arithmetic of at most 2 million readings
+    /// Cancel: safe; the transaction is rolled back
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn performance(
+        &self,
+        client: &mut Client,
+        vehicle: ExternalId<'_>,
+        window: Run,
+        now: Timestamp,
+    ) -> Result<Option<Answer>, AskError> {
+        let work = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let Some(fetched) = fetch(&work, Lease::new(&self.budget), vehicle, window, now).await?
+        else {
+            return Ok(None);
+        };
+        let performance = self.compute(fetched, window, now).await?;
+        let keys: Vec<i32> = performance.meters.iter().map(|key| key.0).collect();
+        let meter_ids = meter_ids(&work, &keys).await?;
+        Ok(Some(Answer {
+            performance,
+            meter_ids,
+        }))
+    }
+
+    async fn compute(
+        &self,
+        fetched: Fetched,
+        window: Run,
+        now: Timestamp,
+    ) -> Result<Performance, AskError> {
+        let Ok(processor) = Arc::clone(&self.processors).acquire_owned().await else {
+            return Err(AskError::Failed);
+        };
+        let suspect_watts = self.suspect_watts;
+        let computed = tokio::task::spawn_blocking(move || {
+            let answer = answer(&fetched, window, now, suspect_watts);
+            drop(processor);
+            answer
+        });
+        computed.await.map_err(|_| AskError::Failed)
+    }
+}
+
+/// Asks the arithmetic about what was fetched.
+fn answer(fetched: &Fetched, window: Run, now: Timestamp, suspect_watts: u64) -> Performance {
+    let others: Vec<Vec<Vehicle<'_>>> = fetched
+        .meters
+        .iter()
+        .map(|meter| meter.others.iter().map(FetchedVehicle::borrow).collect())
+        .collect();
+    let meters: Vec<Meter<'_>> = fetched
+        .meters
+        .iter()
+        .zip(&others)
+        .map(|(meter, others)| Meter {
+            key: meter.key,
+            readings: &meter.readings,
+            others,
+        })
+        .collect();
+    performance(&Question {
+        window,
+        now,
+        vehicle: fetched.vehicle.borrow(),
+        same_id: fetched.same_id,
+        meters: &meters,
+        suspect_watts,
+    })
+}
+
+/// Fetches what [`Question`] asks for; `None` for a vehicle that is not known.
+///
+/// A meter's readings are fetched where the vehicle was there, not over the whole window: what
+/// lies between such runs is never credited, and the neighbours of each run are fetched with it.
+/// Of other vehicles those are fetched that are at a meter when this one is (by rule 3, when it
+/// could be): no others share an amount with it.
+async fn fetch(
+    work: &Transaction<'_>,
+    lease: Lease,
+    id: ExternalId<'_>,
+    window: Run,
+    now: Timestamp,
+) -> Result<Option<Fetched>, AskError> {
+    let statement = work.prepare_cached(sql!("performance_vehicle")).await?;
+    let Some(row) = work.query_opt(&statement, &[&id.as_str()]).await? else {
+        return Ok(None);
+    };
+    let key = VehicleKey(row.try_get(0)?);
+    let has_session: bool = row.try_get(1)?;
+    let same_id_meter: Option<i32> = row.try_get(2)?;
+    let mut history = History::new(work, lease);
+    let behind = window.end().plus_micros(BEHIND_MICROS);
+    let span = Run::new(window.start(), behind).unwrap_or(window);
+    let mut vehicle = people::vehicle(&mut history, key, span).await?;
+    if vehicle.readings.is_empty() && !has_session {
+        return Ok(None);
+    }
+    let plan = plan(&vehicle.borrow(), window, now);
+    let mut wanted = plan.meters;
+    let same_id = same_id_meter.map(MeterKey).filter(|_| plan.asks_same_id);
+    if let Some(meter) = same_id {
+        wanted.insert(meter, Runs::from_iter([window]));
+    }
+
+    let mut meters = Vec::with_capacity(wanted.len());
+    let (mut low, mut high) = (window.start(), behind);
+    for (meter, runs) in wanted {
+        let spans = joined(&runs);
+        let readings: Vec<EnergyReading> = history.around(meter.0, &spans).await?;
+        let others = people::others(&history, meter, key, &runs).await?;
+        // A period that goes on behind the window is followed to the meter's next reading.
+        let goes_on = runs
+            .as_slice()
+            .last()
+            .is_some_and(|run| run.end() == window.end());
+        if let (true, Some(last)) = (goes_on, readings.last()) {
+            high = high.max(last.at.plus_micros(CLAIM_MICROS_MAX));
+        }
+        let shared_low = lowest(&readings, window);
+        if !others.is_empty() {
+            low = low.min(shared_low);
+        }
+        meters.push((meter, readings, others));
+    }
+    if low < window.start() || high > behind {
+        let span = Run::new(low, high).unwrap_or(span);
+        vehicle = people::vehicle(&mut history, key, span).await?;
+    }
+    let span = Run::new(low, high).unwrap_or(span);
+    let mut fetched = Vec::with_capacity(meters.len());
+    for (key, readings, others) in meters {
+        let mut there = Vec::with_capacity(others.len());
+        for other in others {
+            there.push(people::vehicle(&mut history, other, span).await?);
+        }
+        fetched.push(FetchedMeter {
+            key,
+            readings,
+            others: there,
+        });
+    }
+    Ok(Some(Fetched {
+        vehicle,
+        same_id,
+        meters: fetched,
+        lease: history.lease,
+    }))
+}
+
+/// From when the vehicles' readings decide how this meter's amounts are divided.
+fn lowest(readings: &[EnergyReading], window: Run) -> Timestamp {
+    match readings.first() {
+        // No reading before: its first amount starts where the periods there start.
+        Some(first) if window.contains(first.at) && first.energy.kind == EnergyKind::Interval => {
+            window.start().plus_micros(-CHAIN_MICROS)
+        }
+        Some(first) => first.at.min(window.start()),
+        None => window.start(),
+    }
+}
+
+/// Runs that are close to each other, as one.
+fn joined(runs: &Runs) -> Vec<Run> {
+    let mut joined: Vec<Run> = Vec::new();
+    for &run in runs.as_slice() {
+        let close = joined
+            .last()
+            .filter(|last| run.start() <= last.end().plus_micros(JOIN_MICROS))
+            .and_then(|last| Run::new(last.start(), run.end()));
+        match close {
+            Some(both) => {
+                joined.pop();
+                joined.push(both);
+            }
+            None => joined.push(run),
+        }
+    }
+    joined
+}
+
+async fn meter_ids(work: &Transaction<'_>, keys: &[i32]) -> Result<Vec<String>, AskError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = work.prepare_cached(sql!("performance_meter_ids")).await?;
+    let rows = work.query(&statement, &[&keys]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_less_than_a_day_apart_are_fetched_as_one() {
+        let run = |from: i64, to: i64| {
+            let at = |hour: i64| Timestamp::from_micros(hour * 3_600_000_000);
+            Run::new(at(from), at(to)).unwrap()
+        };
+        let runs = Runs::from_iter([run(0, 1), run(20, 21), run(45, 46), run(71, 72)]);
+        assert_eq!(joined(&runs), [run(0, 46), run(71, 72)]);
+    }
+}

@@ -1,0 +1,84 @@
+//! How many readings questions may hold in memory, all together.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use super::AskError;
+
+/// The most readings in memory for all questions together: about 200 MB. Why: a vehicle and its
+/// meter over the longest window, a reading a minute, are 1.2 million.
+const READINGS_MAX: usize = 2_000_000;
+
+/// How many readings are taken from the budget at once.
+const STEP: u32 = 4096;
+
+/// The readings that all questions together may hold.
+#[derive(Debug, Clone)]
+pub(super) struct Budget(Arc<Semaphore>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(Arc::new(Semaphore::new(READINGS_MAX)))
+    }
+}
+
+/// What one question has taken; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    budget: Budget,
+    taken: Option<OwnedSemaphorePermit>,
+    used: usize,
+}
+
+impl Lease {
+    pub(super) fn new(budget: &Budget) -> Self {
+        Lease {
+            budget: budget.clone(),
+            taken: None,
+            used: 0,
+        }
+    }
+
+    /// Takes one reading more. Never waits: two questions that each hold half would wait for ever.
+    pub(super) fn one_more(&mut self) -> Result<(), AskError> {
+        let held = self
+            .taken
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits);
+        if self.used == held {
+            if self.used + STEP as usize > READINGS_MAX {
+                return Err(AskError::TooManyReadings);
+            }
+            match Arc::clone(&self.budget.0).try_acquire_many_owned(STEP) {
+                Ok(more) => match &mut self.taken {
+                    Some(taken) => taken.merge(more),
+                    None => self.taken = Some(more),
+                },
+                Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
+                    return Err(AskError::Busy);
+                }
+            }
+        }
+        self.used += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_share_one_bound_and_give_back_what_they_took() {
+        let budget = Budget::default();
+        let mut first = Lease::new(&budget);
+        let taken = (0..).take_while(|_| first.one_more().is_ok()).count();
+        assert!(taken > READINGS_MAX - STEP as usize && taken <= READINGS_MAX);
+        assert!(matches!(first.one_more(), Err(AskError::TooManyReadings)));
+        let mut second = Lease::new(&budget);
+        assert!(matches!(second.one_more(), Err(AskError::Busy)));
+        drop(first);
+        assert!(second.one_more().is_ok());
+    }
+}

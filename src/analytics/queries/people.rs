@@ -1,0 +1,146 @@
+//! Vehicles: their readings, their sessions, and who else is at a meter.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::AskError;
+use super::budget::Lease;
+use super::history::{History, RawVehicleReading};
+use crate::analytics::attribution::{
+    CLAIM_MICROS_MAX, MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey,
+    VehicleReading,
+};
+use crate::analytics::device::EnergyReading;
+use crate::analytics::runs::{Run, Runs};
+use crate::reading::Timestamp;
+
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("../../../sql/queries/", $name, ".sql"))
+    };
+}
+
+/// All that one answer is computed from.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) vehicle: FetchedVehicle,
+    pub(super) same_id: Option<MeterKey>,
+    pub(super) meters: Vec<FetchedMeter>,
+    /// Held as long as the readings are.
+    #[expect(dead_code, reason = "given back when it is dropped")]
+    pub(super) lease: Lease,
+}
+
+/// A meter with the others that may be there.
+#[derive(Debug)]
+pub(super) struct FetchedMeter {
+    pub(super) key: MeterKey,
+    pub(super) readings: Vec<EnergyReading>,
+    pub(super) others: Vec<FetchedVehicle>,
+}
+
+/// A vehicle with what is known of it.
+#[derive(Debug)]
+pub(super) struct FetchedVehicle {
+    key: VehicleKey,
+    pub(super) readings: Vec<VehicleReading>,
+    sessions: Vec<Session>,
+}
+
+impl FetchedVehicle {
+    pub(super) fn borrow(&self) -> Vehicle<'_> {
+        Vehicle {
+            key: self.key,
+            readings: &self.readings,
+            sessions: &self.sessions,
+        }
+    }
+}
+
+/// Fetches a vehicle's readings in a span with their neighbours, and its sessions that overlap it.
+pub(super) async fn vehicle(
+    history: &mut History<'_>,
+    key: VehicleKey,
+    span: Run,
+) -> Result<FetchedVehicle, AskError> {
+    let raw: Vec<RawVehicleReading> = history.around(key.0, &[span]).await?;
+    let named: BTreeSet<i32> = raw
+        .iter()
+        .filter_map(|r| r.named_session.map(|session| session.0))
+        .collect();
+    let places = named_places(history, &named).await?;
+    let readings = raw.into_iter().map(|raw| {
+        let mut reading = raw.reading;
+        if let Some(session) = raw.named_session
+            && let Some(meter) = places.get(&session)
+        {
+            reading.place = Some(NamedPlace::Session(session, *meter));
+        }
+        reading
+    });
+    Ok(FetchedVehicle {
+        key,
+        readings: readings.collect(),
+        sessions: sessions(history, key, span).await?,
+    })
+}
+
+/// The meters of the sessions that readings name; a session that is not known has none.
+async fn named_places(
+    history: &History<'_>,
+    named: &BTreeSet<i32>,
+) -> Result<HashMap<SessionKey, MeterKey>, AskError> {
+    if named.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let named: Vec<i32> = named.iter().copied().collect();
+    let work = history.work;
+    let statement = work
+        .prepare_cached(sql!("performance_named_sessions"))
+        .await?;
+    let rows = work.query(&statement, &[&named]).await?;
+    let place =
+        |row: &tokio_postgres::Row| Ok((SessionKey(row.try_get(0)?), MeterKey(row.try_get(1)?)));
+    rows.iter().map(place).collect()
+}
+
+async fn sessions(
+    history: &History<'_>,
+    key: VehicleKey,
+    span: Run,
+) -> Result<Vec<Session>, AskError> {
+    let work = history.work;
+    let statement = work.prepare_cached(sql!("performance_sessions")).await?;
+    let (from, to) = (span.start(), span.end());
+    let rows = work.query(&statement, &[&vec![key.0], &from, &to]).await?;
+    let session = |row: &tokio_postgres::Row| {
+        Ok(Session {
+            key: SessionKey(row.try_get(1)?),
+            meter: MeterKey(row.try_get(2)?),
+            started: row.try_get(3)?,
+            ended: row.try_get(4)?,
+        })
+    };
+    rows.iter().map(session).collect()
+}
+
+/// The other vehicles that are at a meter in some runs, by a session or a reading.
+pub(super) async fn others(
+    history: &History<'_>,
+    meter: MeterKey,
+    own: VehicleKey,
+    runs: &Runs,
+) -> Result<Vec<VehicleKey>, AskError> {
+    let (Some(first), Some(last)) = (runs.as_slice().first(), runs.as_slice().last()) else {
+        return Ok(Vec::new());
+    };
+    let starts: Vec<Timestamp> = runs.as_slice().iter().map(|run| run.start()).collect();
+    let ends: Vec<Timestamp> = runs.as_slice().iter().map(|run| run.end()).collect();
+    let (low, high) = (first.start(), last.end().plus_micros(CLAIM_MICROS_MAX));
+    let work = history.work;
+    let statement = work.prepare_cached(sql!("performance_others")).await?;
+    let rows = work
+        .query(&statement, &[&meter.0, &own.0, &starts, &ends, &low, &high])
+        .await?;
+    let key = |row: &tokio_postgres::Row| Ok(VehicleKey(row.try_get(0)?));
+    rows.iter().map(key).collect()
+}
