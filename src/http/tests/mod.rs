@@ -5,9 +5,11 @@ mod compression;
 mod heads;
 mod http2;
 mod ingestion;
+mod json_table;
 mod limits;
 mod openapi;
 mod operations;
+mod smuggling;
 mod tls;
 
 use std::net::SocketAddr;
