@@ -148,23 +148,57 @@ fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
 fn a_batch_with_bad_readings_stores_the_good_ones_and_names_the_bad() {
     let data = data_dir();
     let gateway = Gateway::start(data.path());
-    let mut readings: Vec<String> = (0..20).map(|minute| reading(minute, 1.0)).collect();
-    readings[7] = readings[7].replace("240.5", "2405");
-    readings[13] = readings[13].replace("kwhConsumedAc", "kwh");
+    let at = |n: usize| format!("2024-02-09T{:02}:{:02}:00Z", n / 60, n % 60);
+    let mut readings: Vec<String> = (0..500)
+        .map(|n| reading(0, 1.0).replace("2024-02-09T15:00:00Z", &at(n)))
+        .collect();
+    let bad = [
+        (3, "240.5", "2405", "voltage"),
+        (
+            50,
+            "\"kwhConsumedAc\":1",
+            "\"kwhConsumedAc\":-1",
+            "kwhConsumedAc",
+        ),
+        (51, "\"kwhConsumedAc\":1,", "", "kwhConsumedAc"),
+        (99, "\"M1\"", "\"\"", "meterId"),
+        (250, "2024-02-09T", "2024-02-30T", "timestamp"),
+        (251, "240.5", "\"240.5\"", "voltage"),
+        (499, "voltage", "volts", "volts"),
+    ];
+    for (index, right, wrong, _) in bad {
+        assert!(readings[index].contains(right));
+        readings[index] = readings[index].replace(right, wrong);
+    }
     let body = format!("[{}]", readings.join(","));
     let (status, answer) = gateway.call("POST", &format!("{METER}?ack=committed"), &body);
     assert_eq!(status, 201, "{answer}");
-    for expected in [
-        r#""accepted":18"#,
-        r#""rejected":2"#,
-        r#""index":7"#,
-        r#""index":13"#,
-    ] {
-        assert!(answer.contains(expected), "{expected}: {answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["accepted"], 493);
+    assert_eq!(answer["rejected"], 7);
+    let errors = answer["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), bad.len());
+    for (error, (index, _, _, field)) in errors.iter().zip(bad) {
+        assert_eq!(error["index"], index, "{error}");
+        assert!(error["field"] == field || field == "volts", "{error}");
     }
     assert_eq!(
         gateway.metric("wattgate_readings_stored_total{stream=\"meter\"}"),
-        18.0
+        493.0
     );
+    gateway.terminate();
+}
+
+#[test]
+fn what_is_committed_is_in_live_status_at_once() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path());
+    for n in 0..10 {
+        let one = reading(n, 1.0).replace("M1", &format!("M{n}"));
+        let (status, answer) = gateway.call("POST", &format!("{METER}?ack=committed"), &one);
+        assert_eq!(status, 201, "{answer}");
+        let (status, live) = gateway.call("GET", &format!("/v1/live/meters/M{n}"), "");
+        assert_eq!(status, 200, "M{n}: {live}");
+    }
     gateway.terminate();
 }
