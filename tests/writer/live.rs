@@ -142,7 +142,11 @@ async fn what_a_client_was_told_is_committed_is_live_where_there_is_little() {
     let database = Database::new().await;
     let dir = dir();
     let mut gateway = Gateway::open(dir.path(), 1);
-    gateway.write(&database.target, database.settings, NEVER);
+    let options = WriterOptions {
+        live_at_once_devices: 1,
+        ..NEVER
+    };
+    gateway.write(&database.target, database.settings, options);
     for second in 0..5 {
         let reading = meter("M1", second, 1.0);
         gateway.send_as(&[reading], AckMode::Committed).await;

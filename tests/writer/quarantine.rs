@@ -88,10 +88,8 @@ async fn what_was_refused_is_stored_once_it_fits() {
         said,
         "3 stored, 0 were stored already, 0 stay in quarantine"
     );
-    assert_eq!(
-        quarantine(&database, &["list"]).await,
-        "nothing is in quarantine"
-    );
+    let said = quarantine(&database, &["list"]).await;
+    assert_eq!(said, "nothing is in quarantine");
     let rows = "select string_agg(concat_ws(' ', vehicle_id, battery_temp, soc, named_meter_id is not null,
         named_session_id is not null), '; ' order by ts) from vehicle_telemetry_history";
     assert_eq!(
