@@ -58,7 +58,7 @@ impl Made {
         let mut random = Random(serial);
         let mut device = format!("D{:02}", random.below(13));
         let mut place = format!("P{}", random.below(5));
-        if random.percent(30) {
+        if random.percent(60) {
             // The largest records there are.
             device.extend(std::iter::repeat_n('\u{1F50B}', 61));
             place.extend(std::iter::repeat_n('\u{1F50C}', 62));
