@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use self::disk::{Disk, Random};
+use self::disk::Disk;
 use super::append::{Append, AppendError, Message, RequestRecords};
 use super::frame::{Position, StreamCounts};
 use super::opening::Parts;
@@ -42,6 +42,28 @@ fn options(shards: u16) -> LogOptions {
         limit_bytes: 8 * SEGMENT_BYTES,
         retain_bytes: 0,
         sync: SyncMode::Always,
+    }
+}
+
+/// Numbers that look random and are the same for the same seed (SplitMix64).
+#[derive(Debug, Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 
-use super::disk::{Death, Disk, Random};
+use super::disk::Death;
 use super::*;
 use crate::wal::storage::is_full;
 
