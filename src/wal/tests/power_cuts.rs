@@ -85,9 +85,9 @@ impl World {
         while self.disk.power_cuts() < CUTS_OF_A_DISK {
             let life = self.disk.life();
             match self.random.below(100) {
-                0..65 => self.append(),
-                65..78 => self.read_and_store(),
-                78..84 => self.arm(),
+                0..63 => self.append(),
+                63..74 => self.read_and_store(),
+                74..84 => self.arm(),
                 84..87 => self.disk.fail_sync_after(Some(self.random.below(6) as u32)),
                 87..93 => self.fill_or_free(),
                 93..94 => self.disk.die(Death::PowerCut),
