@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
-    StreamArg,
+    StreamArg, WalCommand,
 };
 pub use self::units::{parse_bytes, parse_duration};
 use crate::http::tls::TlsFiles;
