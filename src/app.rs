@@ -165,6 +165,7 @@ pub async fn migrate_only(config: &Config) -> Result<(), AppError> {
 /// # Errors
 /// [`AppError`]: what keeps the gateway from working.
 pub async fn check(config: &Config) -> Result<String, AppError> {
+    door::Door::open(config)?;
     let database = Database::open(config, Duration::from_secs(30)).await?;
     let result = async {
         let unreachable = |e: tokio_postgres::Error| AppError::Database(e.to_string());
