@@ -15,6 +15,7 @@ use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::reply::{self, Reply};
 use super::router::{self, Ask, Endpoint, Lost, Route};
+use super::stream::Live;
 use super::{Context, ingestion, live, media, meters, operations, performance, sessions};
 use crate::metrics;
 
@@ -23,6 +24,8 @@ pub(super) struct Shared {
     pub(super) context: Arc<Context>,
     /// Large bodies that are decoded at once, at most one a core.
     pub(super) decoding: Arc<Semaphore>,
+    /// Live changes, for those who listen.
+    pub(super) live: Live,
 }
 
 /// The label of requests whose path has no route.
@@ -84,7 +87,7 @@ async fn handle(
         // Boxed, so that the future of a reading stays small.
         Endpoint::Ask(asked) => {
             let id = id.as_deref().unwrap_or_default();
-            Box::pin(ask(context, asked, parts, id, upload)).await
+            Box::pin(ask(shared, asked, parts, id, upload)).await
         }
     }
 }
@@ -94,23 +97,25 @@ const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Answers what needs the database.
 async fn ask(
-    context: &Context,
+    shared: &Shared,
     asked: Ask,
     parts: &Parts,
     id: &str,
     upload: &mut Upload,
 ) -> Result<Reply, Problem> {
+    let context = &*shared.context;
     let pool = &context.reads;
     let query = parts.uri.query();
     if !matches!(
         asked,
-        Ask::LiveList(_) | Ask::SessionList | Ask::Performance
+        Ask::LiveList(_) | Ask::LiveStream | Ask::SessionList | Ask::Performance
     ) {
         no_query(parts)?;
     }
     match asked {
         Ask::LiveList(stream) => live::list(pool, stream, query).await,
         Ask::LiveOne(stream) => live::one(pool, stream, id).await,
+        Ask::LiveStream => shared.live.open(&parts.method, &parts.headers, query).await,
         Ask::SessionList => sessions::list(pool, query).await,
         Ask::SessionGet => sessions::get(context, id).await,
         Ask::Performance => performance::one(context, id, query).await,
@@ -177,7 +182,11 @@ fn answers_json(endpoint: Endpoint) -> bool {
     // Monitoring and documentation are read by whatever program there is.
     !matches!(
         endpoint,
-        Endpoint::Metrics | Endpoint::OpenapiYaml | Endpoint::HealthLive | Endpoint::HealthReady
+        Endpoint::Metrics
+            | Endpoint::OpenapiYaml
+            | Endpoint::HealthLive
+            | Endpoint::HealthReady
+            | Endpoint::Ask(Ask::LiveStream)
     )
 }
 

@@ -11,6 +11,7 @@
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
 //! | `ingestion` | readings to the gate |
 //! | `live`, `sessions`, `meters`, `performance` | what operators ask and declare |
+//! | `stream` | live changes as they come |
 //! | [`health`] | whether the gateway serves, and whether it is ready |
 //! | `operations` | metrics and the interface's description |
 //! | `database` | a connection from the read pool, within a time |
@@ -35,6 +36,7 @@ mod router;
 mod server;
 mod sessions;
 mod stall;
+mod stream;
 #[cfg(test)]
 mod tests;
 

@@ -23,6 +23,7 @@ pub(super) enum Endpoint {
 pub(super) enum Ask {
     LiveList(Stream),
     LiveOne(Stream),
+    LiveStream,
     SessionPost,
     SessionList,
     SessionGet,
@@ -66,6 +67,11 @@ pub(super) static ROUTES: &[Route] = &[
     route(
         "/v1/live/vehicles",
         &[("GET", Endpoint::Ask(Ask::LiveList(Stream::Vehicle)))],
+        GET,
+    ),
+    route(
+        "/v1/live/stream",
+        &[("GET", Endpoint::Ask(Ask::LiveStream))],
         GET,
     ),
     route(
