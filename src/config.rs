@@ -9,19 +9,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::args::{Cli, Command, ServeArgs};
+pub use self::args::{Cli, Command, QuarantineArgs, QuarantineCommand, ServeArgs, StreamArg};
 pub use self::units::{parse_bytes, parse_duration};
+pub use crate::postgres::PartitionWidth;
 use crate::wal::frame::SHARDS_MAX;
 use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
-
-/// How history is partitioned by time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PartitionWidth {
-    /// A calendar month in UTC.
-    Month,
-    /// A day in UTC.
-    Day,
-}
 
 /// Who may call `/v1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,6 +32,11 @@ fn run(command: Command, config: Config) -> Result<(), AppError> {
             Command::Serve => app::serve(config).await,
             Command::Migrate => app::migrate_only(&config).await,
             Command::Check => app::check(&config).await.map(|found| tell(&found)),
+            Command::Quarantine { command } => {
+                let answer = app::quarantine(&config, &command).await?;
+                tell(&answer);
+                Ok(())
+            }
         }
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A telemetry gateway for EV-charging fleets and smart meters.
 ///
@@ -21,7 +21,7 @@ pub struct Cli {
 }
 
 /// What the program can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the gateway (the default)
     Serve,
@@ -29,6 +29,60 @@ pub enum Command {
     Migrate,
     /// Validate the configuration, reach the database, and end
     Check,
+    /// List or retry the readings that were set aside: refused by the database, or contradicting
+    /// a stored one
+    Quarantine {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: QuarantineCommand,
+    },
+}
+
+/// What can be done with readings that were set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum QuarantineCommand {
+    /// List them, newest first
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: u32,
+        /// Which of them.
+        #[command(flatten)]
+        which: QuarantineArgs,
+        /// A JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Insert into history what fits now; what is refused again stays where it is. The sums on
+    /// /metrics are not changed: they tell what became of a reading when it left the log
+    Retry {
+        /// All of them
+        #[arg(long, required_unless_present_any = ["stream", "device"])]
+        all: bool,
+        /// Which of them.
+        #[command(flatten)]
+        which: QuarantineArgs,
+    },
+}
+
+/// Which readings are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct QuarantineArgs {
+    /// Only meters' or only vehicles' readings
+    #[arg(long, value_enum, value_name = "meter|vehicle")]
+    pub stream: Option<StreamArg>,
+    /// Only one device's readings
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+}
+
+/// A stream, on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamArg {
+    /// Meters
+    Meter,
+    /// Vehicles
+    Vehicle,
 }
 
 /// The flags; each has an environment variable.
