@@ -16,7 +16,9 @@ use super::query::Query;
 use super::reply::{self, Reply};
 use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::stream::Live;
-use super::{Context, ingestion, live, media, meters, operations, performance, sessions};
+use super::{
+    Context, dashboard, history, ingestion, live, media, meters, operations, performance, sessions,
+};
 use crate::metrics;
 
 /// What requests share: the context, and what the edge makes of it.
@@ -84,6 +86,9 @@ async fn handle(
         Endpoint::Metrics => no_query(parts).map(|()| operations::metrics(context)),
         Endpoint::OpenapiJson => operations::openapi_json(),
         Endpoint::OpenapiYaml => Ok(operations::openapi_yaml()),
+        Endpoint::Dashboard => dashboard::page(&parts.headers),
+        Endpoint::Docs => dashboard::docs(&parts.headers),
+        Endpoint::Asset => dashboard::file(id.as_deref().unwrap_or_default(), &parts.headers),
         // Boxed, so that the future of a reading stays small.
         Endpoint::Ask(asked) => {
             let id = id.as_deref().unwrap_or_default();
@@ -108,13 +113,14 @@ async fn ask(
     let query = parts.uri.query();
     if !matches!(
         asked,
-        Ask::LiveList(_) | Ask::LiveStream | Ask::SessionList | Ask::Performance
+        Ask::LiveList(_) | Ask::LiveStream | Ask::History(_) | Ask::SessionList | Ask::Performance
     ) {
         no_query(parts)?;
     }
     match asked {
         Ask::LiveList(stream) => live::list(pool, stream, query).await,
         Ask::LiveOne(stream) => live::one(pool, stream, id).await,
+        Ask::History(stream) => history::page(pool, stream, id, query).await,
         Ask::LiveStream => shared.live.open(&parts.method, &parts.headers, query).await,
         Ask::SessionList => sessions::list(pool, query).await,
         Ask::SessionGet => sessions::get(context, id).await,
@@ -186,6 +192,9 @@ fn answers_json(endpoint: Endpoint) -> bool {
             | Endpoint::OpenapiYaml
             | Endpoint::HealthLive
             | Endpoint::HealthReady
+            | Endpoint::Dashboard
+            | Endpoint::Docs
+            | Endpoint::Asset
             | Endpoint::Ask(Ask::LiveStream)
     )
 }

@@ -11,8 +11,10 @@
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
 //! | `ingestion` | readings to the gate |
 //! | `live`, `sessions`, `meters`, `performance` | what operators ask and declare |
+//! | `history` | one device's readings, paged |
 //! | `stream` | live changes as they come |
 //! | [`health`] | whether the gateway serves, and whether it is ready |
+//! | `dashboard` | the pages and their files |
 //! | `operations` | metrics and the interface's description |
 //! | `database` | a connection from the read pool, within a time |
 //!
@@ -20,9 +22,11 @@
 //! database.
 
 mod body;
+mod dashboard;
 mod database;
 mod dispatch;
 pub mod health;
+mod history;
 mod ingestion;
 mod live;
 mod media;

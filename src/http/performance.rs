@@ -79,7 +79,7 @@ pub(super) async fn ask(
 }
 
 /// The window that a query asks for.
-fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Run, Problem> {
+pub(super) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Run, Problem> {
     let instant = |name: &str| -> Result<Option<Timestamp>, Problem> {
         let Some(text) = query.get(name) else {
             return Ok(None);

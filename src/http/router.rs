@@ -16,6 +16,9 @@ pub(super) enum Endpoint {
     Metrics,
     OpenapiJson,
     OpenapiYaml,
+    Dashboard,
+    Docs,
+    Asset,
 }
 
 /// What is answered with the database's help.
@@ -24,6 +27,7 @@ pub(super) enum Ask {
     LiveList(Stream),
     LiveOne(Stream),
     LiveStream,
+    History(Stream),
     SessionPost,
     SessionList,
     SessionGet,
@@ -85,6 +89,16 @@ pub(super) static ROUTES: &[Route] = &[
         GET,
     ),
     route(
+        "/v1/history/meter/{meterId}",
+        &[("GET", Endpoint::Ask(Ask::History(Stream::Meter)))],
+        GET,
+    ),
+    route(
+        "/v1/history/vehicle/{vehicleId}",
+        &[("GET", Endpoint::Ask(Ask::History(Stream::Vehicle)))],
+        GET,
+    ),
+    route(
         "/v1/sessions",
         &[
             ("GET", Endpoint::Ask(Ask::SessionList)),
@@ -120,6 +134,9 @@ pub(super) static ROUTES: &[Route] = &[
     route("/health/ready", &[("GET", Endpoint::HealthReady)], GET),
     route("/metrics", &[("GET", Endpoint::Metrics)], GET),
     route("/openapi.json", &[("GET", Endpoint::OpenapiJson)], GET),
+    route("/", &[("GET", Endpoint::Dashboard)], GET),
+    route("/docs", &[("GET", Endpoint::Docs)], GET),
+    route("/assets/{file}", &[("GET", Endpoint::Asset)], GET),
     route("/openapi.yaml", &[("GET", Endpoint::OpenapiYaml)], GET),
 ];
 
@@ -217,8 +234,8 @@ mod tests {
     fn paths_that_are_nearly_a_route_are_none() {
         for path in [
             "",
-            "/",
             "*",
+            "/assets/",
             "/health/",
             "//health",
             "/v1/ingestion",
