@@ -1,5 +1,7 @@
 //! The one place that wires, starts and stops everything.
 
+mod door;
+pub mod keys;
 mod quarantine;
 mod run;
 mod signals;
@@ -54,6 +56,12 @@ pub enum AppError {
     /// The migrations do not apply.
     #[error("cannot migrate the database: {0}")]
     Migration(#[from] MigrationError),
+    /// The API keys cannot be read or changed.
+    #[error(transparent)]
+    Keys(#[from] crate::auth::KeyFileError),
+    /// The files of TLS cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::http::tls::TlsError),
     /// Something of the process itself.
     #[error("cannot start: {0}")]
     Start(String),

@@ -21,6 +21,8 @@ pub mod writer;
 pub mod analytics;
 
 // The door, and what starts everything.
+pub mod auth;
+
 pub mod http;
 
 pub mod config;

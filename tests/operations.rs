@@ -1,7 +1,5 @@
 //! What operators are given agrees with the gateway: names of metrics, alerts and their runbook.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::collections::BTreeSet;
 use std::fs;
 

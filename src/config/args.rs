@@ -29,6 +29,12 @@ pub enum Command {
     Migrate,
     /// Validate the configuration, reach the database, and end
     Check,
+    /// Make, list and revoke API keys, whether or not the gateway runs; it knows within seconds
+    Keys {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
     /// List or retry the readings that were set aside: refused by the database, or contradicting
     /// a stored one
     Quarantine {
@@ -36,6 +42,41 @@ pub enum Command {
         #[command(subcommand)]
         command: QuarantineCommand,
     },
+}
+
+/// What can be done with API keys.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key and print it, once: only its hash is kept
+    Create(CreateKeyArgs),
+    /// List the keys, those that were revoked too
+    List,
+    /// Refuse a key from now on
+    Revoke {
+        /// The key's id or its name
+        #[arg(value_name = "ID|NAME")]
+        key: String,
+    },
+}
+
+/// What a new key may do.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CreateKeyArgs {
+    /// What to call it; no other key in use may be called so
+    #[arg(long)]
+    pub name: String,
+    /// ingest, read, admin: one or several, between commas
+    #[arg(long)]
+    pub rights: String,
+    /// It may speak only for devices whose ids begin so [default: any]
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Readings a second; more are answered with 429 [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// A time as 2027-01-01T00:00:00Z, or from now as 90d, after which it is refused
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
 }
 
 /// What can be done with readings that were set aside.
@@ -238,6 +279,44 @@ pub struct ServeArgs {
     /// off or keys [default: off on a loopback address, keys elsewhere]
     #[arg(long, global = true, env = "WATTGATE_AUTH", value_name = "WHO")]
     pub auth: Option<String>,
+    /// Certificate to serve TLS with, and those between it and its authority, in PEM; files that
+    /// change are taken up within 30 seconds, and at SIGHUP
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities of clients, in PEM: who shows a certificate of theirs may send readings
+    /// without a key
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Origins of web pages that may call from a browser, between commas, or * [default: none]
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_CORS_ORIGIN",
+        value_name = "ORIGINS",
+        value_delimiter = ','
+    )]
+    pub cors_origin: Vec<String>,
     /// text or json, on stderr [default: text on a terminal, else json]
     #[arg(
         long,

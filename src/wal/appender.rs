@@ -172,8 +172,7 @@ impl Appender {
             // the log with segments that hold a few readings each.
             let used = u64::from(current.offset) + end_frame_bytes(self.run.shards) as u64;
             if current.file.truncate(used).is_ok() {
-                self.catalog
-                    .resize(self.run.sequence, current.number, used);
+                self.catalog.resize(self.run.sequence, current.number, used);
             }
         }
         Ok(())

@@ -197,7 +197,9 @@ impl Stepped {
             for shard in 0..run.shards {
                 let (frames, _) = read_lane(&source, &run, shard, run.first_position()).unwrap();
                 let end = run.end.or(frames.last().map(|f| f.end));
-                let counts = frames.last().map_or(run.appended[usize::from(shard)], |f| f.after);
+                let counts = frames
+                    .last()
+                    .map_or(run.appended[usize::from(shard)], |f| f.after);
                 self.store(run.sequence, shard, end.unwrap_or(Position::START), counts);
             }
         }

@@ -106,8 +106,7 @@ export class Chart {
     const line = colour('--line');
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
     const scales = { x: { time: true, range: () => this.window } };
-    const axes = [{ ...axis, grid: { show: false }, space: 64, values: '{HH}:{mm}' }];
-    axes[0].values = timeAxis();
+    const axes = [{ ...axis, grid: { show: false }, space: 64, size: 26, values: timeAxis() }];
     this.#spec.series.forEach((s, n) => {
       if (scales[s.scale]) return;
       scales[s.scale] = { range: s.range ?? padded };

@@ -22,7 +22,7 @@ export function kwh(value) {
   if (!isNumber(value)) return none;
   if (Math.abs(value) >= 100000) return `${fixed(value / 1000, 0)} MWh`;
   if (Math.abs(value) >= 10000) return `${fixed(value / 1000, 1)} MWh`;
-  return `${fixed(value, Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 10 ? 1 : 2)} kWh`;
+  return `${fixed(value, Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 1 || value === 0 ? 2 : 3)} kWh`;
 }
 
 /** A rate per second with as many digits as tell something. */

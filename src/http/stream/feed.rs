@@ -23,13 +23,23 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 /// When to come again.
 const RETRY_SECONDS: u64 = 5;
 
+/// Whether changes are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Nobody has looked yet.
+    Unknown,
+    /// From now on none is missed.
+    Clear,
+    /// The database is not reached.
+    Blocked,
+}
+
 /// How far the feed is, for those who wait for more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
     run: u64,
     next: u64,
-    /// Changes are looked for: from now on none is missed.
-    ready: bool,
+    sight: Sight,
 }
 
 /// The latest changes, and who listens to them.
@@ -52,7 +62,7 @@ impl Feed {
         let head = Head {
             run,
             next: 0,
-            ready: false,
+            sight: Sight::Unknown,
         };
         Arc::new(Feed {
             ring: Mutex::new(Ring::new(run, bytes_max)),
@@ -78,11 +88,11 @@ impl Feed {
         }
     }
 
-    /// Says that changes are looked for from here on.
-    pub(super) fn set_ready(&self, ready: bool) {
+    /// Says whether changes are seen from here on.
+    pub(super) fn set_sight(&self, sight: Sight) {
         self.head.send_if_modified(|head| {
-            let changed = head.ready != ready;
-            head.ready = ready;
+            let changed = head.sight != sight;
+            head.sight = sight;
             changed
         });
     }
@@ -116,7 +126,7 @@ impl Feed {
 
     /// Begins to listen, after the event named or from now on.
     ///
-    /// Blocks: until changes are looked for, at most [`READY_TIMEOUT`]
+    /// Blocks: until somebody has looked, at most [`READY_TIMEOUT`]
     ///
     /// # Errors
     /// Too many listen already; the database is not reached.
@@ -132,9 +142,12 @@ impl Feed {
         })?;
         self.wanted.notify_one();
         let mut head = self.head.subscribe();
-        let waited = timeout(self.ready_timeout, head.wait_for(|head| head.ready));
-        let ready = matches!(waited.await, Ok(Ok(_)));
-        if !ready {
+        let looked = head.wait_for(|head| head.sight != Sight::Unknown);
+        let sight = match timeout(self.ready_timeout, looked).await {
+            Ok(Ok(head)) => head.sight,
+            _ => Sight::Blocked,
+        };
+        if sight == Sight::Blocked {
             let detail = "the database is not reached; nothing can be seen live";
             return Err(Problem::new(Kind::DatabaseUnavailable, detail).retry_after(RETRY_SECONDS));
         }
@@ -314,7 +327,7 @@ mod tests {
     #[tokio::test]
     async fn a_listener_goes_on_after_the_event_it_names() {
         let feed = Feed::with(1 << 20, Duration::from_millis(50));
-        feed.set_ready(true);
+        feed.set_sight(Sight::Clear);
         feed.publish(events(0, 3));
         let run = feed.ring().run();
         let last = number_text(run, 0);
@@ -332,7 +345,7 @@ mod tests {
     #[tokio::test]
     async fn who_cannot_have_all_events_is_told_why_and_where_to_go_on() {
         let feed = Feed::with(1000, Duration::from_millis(50));
-        feed.set_ready(true);
+        feed.set_sight(Sight::Clear);
         feed.publish(events(0, 3));
         for unknown in ["nonsense", "0000000000000001-1"] {
             let mut listener = feed.listen(Filter::default(), Some(unknown)).await.unwrap();
@@ -364,7 +377,7 @@ mod tests {
     #[tokio::test]
     async fn listeners_are_bounded_and_a_stop_ends_them() {
         let feed = Feed::with(1000, Duration::from_millis(50));
-        feed.set_ready(true);
+        feed.set_sight(Sight::Clear);
         let mut all = Vec::new();
         for _ in 0..LISTENERS_MAX {
             all.push(feed.listen(Filter::default(), None).await.unwrap());
@@ -382,6 +395,8 @@ mod tests {
     #[tokio::test]
     async fn who_listens_before_anything_can_be_seen_is_refused_after_a_while() {
         let feed = Feed::with(1000, Duration::from_millis(50));
+        assert!(feed.listen(Filter::default(), None).await.is_err());
+        feed.set_sight(Sight::Blocked);
         assert!(feed.listen(Filter::default(), None).await.is_err());
         assert_eq!(feed.listeners(), 0);
     }

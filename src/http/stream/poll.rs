@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Error;
 
-use super::feed::Feed;
+use super::feed::{Feed, Sight};
 use super::ring::Event;
 use crate::http::database::{self, from_sql};
 use crate::http::live;
@@ -43,7 +43,7 @@ pub(super) async fn run(feed: Arc<Feed>, pool: Pool) {
     loop {
         feed.wanted().await;
         watch(&feed, &pool).await;
-        feed.set_ready(false);
+        feed.set_sight(Sight::Unknown);
         feed.restart();
     }
 }
@@ -70,7 +70,7 @@ async fn watch(feed: &Feed, pool: &Pool) {
                 }
                 metrics::stream_events(events.len());
                 feed.publish(events);
-                feed.set_ready(true);
+                feed.set_sight(Sight::Clear);
                 let rest = began.elapsed() * REST_TIMES;
                 sleep_until((began + PASS_EVERY).max(Instant::now() + rest)).await;
             }
@@ -80,7 +80,7 @@ async fn watch(feed: &Feed, pool: &Pool) {
                 }
                 failing = true;
                 known = Known::default();
-                feed.set_ready(false);
+                feed.set_sight(Sight::Blocked);
                 sleep(RETRY_AFTER).await;
             }
         }

@@ -309,13 +309,18 @@ impl World {
                 let appended: u64 = run.appended[usize::from(shard)].iter().sum();
                 waiting += compare_shard(model, &frames, appended as usize);
                 let end = run.end.unwrap_or(Position::START);
-                let position = model.checkpoint.position.unwrap_or(Position::START).min(end);
+                let position = model
+                    .checkpoint
+                    .position
+                    .unwrap_or(Position::START)
+                    .min(end);
                 log.store(run.sequence, shard, position, model.checkpoint.stored);
             }
         }
         let counted: u64 = log.parts.progress.snapshot().waiting.iter().flatten().sum();
         assert_eq!(counted, waiting, "what waits is counted wrongly");
-        self.runs.retain(|id, _| runs.iter().any(|run| run.id == *id));
+        self.runs
+            .retain(|id, _| runs.iter().any(|run| run.id == *id));
         let empty = || ModelShard {
             entries: Vec::new(),
             checkpoint: Checkpoint::default(),
@@ -360,10 +365,17 @@ fn compare_shard(model: &mut ModelShard, frames: &[ReadFrame], appended: usize) 
     let stored = model.checkpoint.readings();
     assert!(at <= stored, "readings are gone before they were stored");
     for frame in frames {
-        assert_eq!(frame.before as usize, at, "readings are missing in the middle");
+        assert_eq!(
+            frame.before as usize, at,
+            "readings are missing in the middle"
+        );
         for serial in &frame.serials {
             let entry = model.entries.get(at);
-            assert_eq!(entry.map(|e| e.serial), Some(*serial), "not what was handed in");
+            assert_eq!(
+                entry.map(|e| e.serial),
+                Some(*serial),
+                "not what was handed in"
+            );
             at += 1;
         }
     }
