@@ -90,5 +90,28 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decode);
+/// The fast path of RFC 3339 against a whole library for times; the limit is one look at each byte.
+fn timestamp(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("timestamp");
+    let texts = [
+        ("utc_seconds", "2024-02-09T15:30:00Z"),
+        ("utc_millis", "2024-02-09T15:30:00.123Z"),
+        ("offset", "2024-02-09T15:30:00.123456+05:30"),
+    ];
+    for (name, text) in texts {
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| wattgate::decode::timestamp::parse(black_box(text)));
+        });
+        group.bench_function(format!("{name}_jiff"), |bencher| {
+            bencher.iter(|| black_box(text).parse::<jiff::Timestamp>());
+        });
+        group.bench_function(format!("{name}_limit_every_byte"), |bencher| {
+            bencher.iter(|| black_box(text).bytes().map(u32::from).sum::<u32>());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, timestamp);
 criterion_main!(benches);

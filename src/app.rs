@@ -1,5 +1,8 @@
 //! The one place that wires, starts and stops everything.
 
+mod door;
+pub mod keys;
+mod quarantine;
 mod run;
 mod signals;
 mod supervise;
@@ -9,6 +12,7 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+pub use self::quarantine::quarantine;
 pub use self::run::serve;
 use crate::config::{Config, LogFormat};
 use crate::postgres::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
@@ -52,6 +56,12 @@ pub enum AppError {
     /// The migrations do not apply.
     #[error("cannot migrate the database: {0}")]
     Migration(#[from] MigrationError),
+    /// The API keys cannot be read or changed.
+    #[error(transparent)]
+    Keys(#[from] crate::auth::KeyFileError),
+    /// The files of TLS cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::http::tls::TlsError),
     /// Something of the process itself.
     #[error("cannot start: {0}")]
     Start(String),
@@ -84,6 +94,20 @@ impl Database {
             target,
             embedded: Some(server),
         })
+    }
+
+    /// Reaches the database that the gateway uses, whether or not it runs: its embedded server is
+    /// used where it is up, and started where it is not.
+    async fn reach(config: &Config) -> Result<Self, AppError> {
+        if config.database_url.is_none()
+            && let Some(at) = embedded::running(&config.data_dir).await
+        {
+            return Ok(Database {
+                target: Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database)?,
+                embedded: None,
+            });
+        }
+        Database::open(config, Duration::from_secs(30)).await
     }
 
     async fn close(self) {

@@ -9,19 +9,15 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::args::{Cli, Command, ServeArgs};
+pub use self::args::{
+    Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
+    StreamArg,
+};
 pub use self::units::{parse_bytes, parse_duration};
+use crate::http::tls::TlsFiles;
+pub use crate::postgres::PartitionWidth;
 use crate::wal::frame::SHARDS_MAX;
 use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
-
-/// How history is partitioned by time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PartitionWidth {
-    /// A calendar month in UTC.
-    Month,
-    /// A day in UTC.
-    Day,
-}
 
 /// Who may call `/v1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +80,10 @@ pub struct Config {
     pub max_age: Option<Duration>,
     /// Who may call.
     pub auth: AuthMode,
+    /// The files of TLS; none: connections are plain.
+    pub tls: Option<TlsFiles>,
+    /// The origins of web pages that may call.
+    pub cors_origins: Vec<String>,
     /// How events are written; none: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
     /// A filter as `tracing-subscriber` reads it.
@@ -136,12 +136,6 @@ impl Config {
             None if listen.ip().is_loopback() => AuthMode::Off,
             None => AuthMode::Keys,
         };
-        if auth == AuthMode::Keys {
-            checks.errors.push(format!(
-                "--listen {listen}: this version has no keys yet, so that everyone who reaches \
-                 the address could write and read: listen on a loopback address, or say --auth off"
-            ));
-        }
         let max_age = checks.optional("--max-age", args.max_age.as_deref(), parse_duration);
         let config = Config {
             listen,
@@ -189,6 +183,16 @@ impl Config {
             max_age: max_age
                 .or((partition == Some(PartitionWidth::Day)).then_some(MAX_AGE_WITH_DAYS)),
             auth,
+            tls: args
+                .tls_cert
+                .clone()
+                .zip(args.tls_key.clone())
+                .map(|(cert, key)| TlsFiles {
+                    cert,
+                    key,
+                    client_ca: args.tls_client_ca.clone(),
+                }),
+            cors_origins: checks.origins(&args.cors_origin),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
                 checks.choice("--log-format", text, &known)
@@ -290,6 +294,24 @@ impl Checks {
         value
     }
 
+    fn origins(&mut self, origins: &[String]) -> Vec<String> {
+        for origin in origins {
+            // As browsers send it: no path, no slash at the end, no upper case.
+            let host = origin
+                .strip_prefix("https://")
+                .or_else(|| origin.strip_prefix("http://"));
+            let known =
+                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
+            let good = host.is_some_and(|h| !h.is_empty() && h.bytes().all(known));
+            if !good && origin != "*" {
+                self.errors.push(format!(
+                    "--cors-origin {origin}: must be an origin, as https://example.org, or *"
+                ));
+            }
+        }
+        origins.to_vec()
+    }
+
     fn database_url(&mut self, url: Option<&str>) -> Option<String> {
         let url = url.filter(|u| !u.is_empty())?;
         if let Err(why) = crate::postgres::check_url(url) {
@@ -374,10 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn off_a_loopback_address_everyone_must_be_let_in_by_name() {
-        assert!(check(&["--listen", "0.0.0.0:3000"]).is_err());
-        assert!(check(&["--listen", "0.0.0.0:3000", "--auth", "off"]).is_ok());
-        assert!(check(&["--listen", "[::1]:3000"]).is_ok());
+    fn off_a_loopback_address_keys_are_asked_for_unless_everyone_is_let_in_by_name() {
+        let auth = |args: &[&str]| check(args).ok().unwrap().auth;
+        assert_eq!(auth(&["--listen", "0.0.0.0:3000"]), AuthMode::Keys);
+        assert_eq!(auth(&["--listen", "[::]:3000"]), AuthMode::Keys);
+        let by_name = ["--listen", "0.0.0.0:3000", "--auth", "off"];
+        assert_eq!(auth(&by_name), AuthMode::Off);
+        assert_eq!(auth(&["--listen", "[::1]:3000"]), AuthMode::Off);
+        assert_eq!(auth(&["--auth", "keys"]), AuthMode::Keys);
     }
 
     #[test]

@@ -1,13 +1,30 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-pub mod analytics;
-pub mod app;
-pub mod config;
-pub mod decode;
-pub mod gate;
-pub mod http;
-pub mod metrics;
-pub mod postgres;
+// What a reading is, and what is counted of it.
 pub mod reading;
+
+pub mod metrics;
+
+// The way of a reading: a body becomes readings, they are made durable and are admitted to that,
+// and they are stored.
+pub mod decode;
+
 pub mod wal;
+
+pub mod gate;
+
+pub mod postgres;
+
 pub mod writer;
+
+// What is asked of what is stored.
+pub mod analytics;
+
+// The door, and what starts everything.
+pub mod auth;
+
+pub mod http;
+
+pub mod config;
+
+pub mod app;

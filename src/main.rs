@@ -25,6 +25,14 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command, config: Config) -> Result<(), AppError> {
+    if let Command::Keys { command } = &command {
+        let said = app::keys::run(&config.data_dir, command)?;
+        if let Some(note) = &said.note {
+            say(note);
+        }
+        tell(&said.answer);
+        return Ok(());
+    }
     app::start_events(&config)?;
     let runtime = app::runtime()?;
     runtime.block_on(async {
@@ -32,13 +40,20 @@ fn run(command: Command, config: Config) -> Result<(), AppError> {
             Command::Serve => app::serve(config).await,
             Command::Migrate => app::migrate_only(&config).await,
             Command::Check => app::check(&config).await.map(|found| tell(&found)),
+            Command::Quarantine { command } => {
+                let answer = app::quarantine(&config, &command).await?;
+                tell(&answer);
+                Ok(())
+            }
+            // Done above: it needs neither a runtime nor events.
+            Command::Keys { .. } => Ok(()),
         }
     })
 }
 
 #[expect(
     clippy::print_stderr,
-    reason = "what keeps the program from starting is for people"
+    reason = "what a program that reads stdout is not to see is for people"
 )]
 fn say(error: &dyn std::fmt::Display) {
     eprintln!("wattgate: {error}");

@@ -8,6 +8,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 
+use super::door::Door;
 use super::supervise::{Supervisor, WritersSlot};
 use super::{AppError, Database, signals};
 use crate::analytics::device::SUSPECT_WATTS_DEFAULT;
@@ -38,6 +39,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// [`AppError`]: it could not start, or the log has failed.
 pub async fn serve(config: Config) -> Result<(), AppError> {
     let mut signals = signals::Signals::new().map_err(|e| AppError::Start(e.to_string()))?;
+    let hangup = signals::hangup().map_err(|e| AppError::Start(e.to_string()))?;
     signals::raise_open_files();
     let recorder = metrics::install().map_err(|e| AppError::Start(e.to_string()))?;
     let server = Server::bind(config.listen).map_err(|source| AppError::Listen {
@@ -51,6 +53,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     let wal_dir = config.data_dir.join("wal");
     let directory = Directory::open(&wal_dir)?;
     let binding = Arc::new(Binding::load(&wal_dir).map_err(|e| AppError::Start(e.to_string()))?);
+    let door = Door::open(&config)?;
     let options = LogOptions {
         shards: config.shards,
         limit_bytes: config.wal_limit_bytes,
@@ -68,12 +71,13 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             return Err(error.into());
         }
     };
-    let gateway = Gateway::new(&config, &database, &log, recorder)?;
-    announce(address, &database);
+    let gateway = Gateway::new(&config, &door, &database, &log, recorder)?;
+    announce(address, door.tls.is_some(), &database);
     if config.wal_sync == crate::wal::SyncMode::Never {
         tracing::warn!("--wal-sync never: a power cut loses readings that were acknowledged");
     }
     let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &gateway.health);
+    let renewing = tokio::spawn(door.renew(hangup));
     let (stop, stopping) = watch::channel(false);
     let serving = tokio::spawn(server.serve(Arc::clone(&gateway.context), until(stopping)));
     let mut failed = log.progress().watch_failed();
@@ -83,6 +87,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     };
     tracing::info!("stopping: nothing more is accepted");
     gateway.health.set_stopping();
+    renewing.abort();
     stop.send_replace(true);
     if let Err(error) = serving.await {
         tracing::error!(%error, "the server has panicked");
@@ -148,6 +153,7 @@ struct Gateway {
 impl Gateway {
     fn new(
         config: &Config,
+        door: &Door,
         database: &Database,
         log: &Log,
         recorder: PrometheusHandle,
@@ -183,9 +189,12 @@ impl Gateway {
                 write_timeout: WRITE_TIMEOUT,
                 commit_timeout: config.commit_timeout,
                 drain_timeout: DRAIN,
+                cors_origins: config.cors_origins.clone(),
                 max_age: config.max_age,
                 retention: config.retention,
             },
+            tls: door.tls.clone(),
+            keys: door.keys.clone(),
             gate,
             progress,
             reads: reads.clone(),
@@ -246,8 +255,9 @@ fn scrape(
     clippy::print_stdout,
     reason = "scripts read the address from the first line of stdout"
 )]
-fn announce(address: std::net::SocketAddr, database: &Database) {
-    println!("listening on http://{address}");
+fn announce(address: std::net::SocketAddr, encrypted: bool, database: &Database) {
+    let scheme = if encrypted { "https" } else { "http" };
+    println!("listening on {scheme}://{address}");
     if let Some(server) = &database.embedded {
         println!("database: {}", server.psql_command());
     }

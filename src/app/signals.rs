@@ -28,6 +28,11 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which from now on does not end the process.
+pub(super) fn hangup() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// Raises the soft limit of open files to the hard one: each connection is one.
 pub(super) fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};

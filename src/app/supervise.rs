@@ -48,6 +48,7 @@ impl Supervisor {
                 batch_rows_max: config.batch_rows_max,
                 linger: config.linger,
                 live_interval: config.live_interval,
+                answer_within: WriterOptions::ANSWER_WITHIN,
             },
             target: target.clone(),
             source: log.source(),

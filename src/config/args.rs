@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A telemetry gateway for EV-charging fleets and smart meters.
 ///
@@ -21,7 +21,7 @@ pub struct Cli {
 }
 
 /// What the program can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the gateway (the default)
     Serve,
@@ -29,6 +29,101 @@ pub enum Command {
     Migrate,
     /// Validate the configuration, reach the database, and end
     Check,
+    /// Make, list and revoke API keys, whether or not the gateway runs; it knows within seconds
+    Keys {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// List or retry the readings that were set aside: refused by the database, or contradicting
+    /// a stored one
+    Quarantine {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: QuarantineCommand,
+    },
+}
+
+/// What can be done with API keys.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum KeysCommand {
+    /// Make a key and print it, once: only its hash is kept
+    Create(CreateKeyArgs),
+    /// List the keys, those that were revoked too
+    List,
+    /// Refuse a key from now on
+    Revoke {
+        /// The key's id or its name
+        #[arg(value_name = "ID|NAME")]
+        key: String,
+    },
+}
+
+/// What a new key may do.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CreateKeyArgs {
+    /// What to call it; no other key in use may be called so
+    #[arg(long)]
+    pub name: String,
+    /// ingest, read, admin: one or several, between commas
+    #[arg(long)]
+    pub rights: String,
+    /// It may speak only for devices whose ids begin so [default: any]
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Readings a second; more are answered with 429 [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// A time as 2027-01-01T00:00:00Z, or from now as 90d, after which it is refused
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
+}
+
+/// What can be done with readings that were set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum QuarantineCommand {
+    /// List them, newest first
+    List {
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: u32,
+        /// Which of them.
+        #[command(flatten)]
+        which: QuarantineArgs,
+        /// A JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Insert into history what fits now; what is refused again stays where it is. The sums on
+    /// /metrics are not changed: they tell what became of a reading when it left the log
+    Retry {
+        /// All of them
+        #[arg(long, required_unless_present_any = ["stream", "device"])]
+        all: bool,
+        /// Which of them.
+        #[command(flatten)]
+        which: QuarantineArgs,
+    },
+}
+
+/// Which readings are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct QuarantineArgs {
+    /// Only meters' or only vehicles' readings
+    #[arg(long, value_enum, value_name = "meter|vehicle")]
+    pub stream: Option<StreamArg>,
+    /// Only one device's readings
+    #[arg(long, value_name = "ID")]
+    pub device: Option<String>,
+}
+
+/// A stream, on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamArg {
+    /// Meters
+    Meter,
+    /// Vehicles
+    Vehicle,
 }
 
 /// The flags; each has an environment variable.
@@ -184,6 +279,44 @@ pub struct ServeArgs {
     /// off or keys [default: off on a loopback address, keys elsewhere]
     #[arg(long, global = true, env = "WATTGATE_AUTH", value_name = "WHO")]
     pub auth: Option<String>,
+    /// Certificate to serve TLS with, and those between it and its authority, in PEM; files that
+    /// change are taken up within 30 seconds, and at SIGHUP
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities of clients, in PEM: who shows a certificate of theirs may send readings
+    /// without a key
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Origins of web pages that may call from a browser, between commas, or * [default: none]
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_CORS_ORIGIN",
+        value_name = "ORIGINS",
+        value_delimiter = ','
+    )]
+    pub cors_origin: Vec<String>,
     /// text or json, on stderr [default: text on a terminal, else json]
     #[arg(
         long,

@@ -36,11 +36,13 @@ pub enum Code {
     TooOld,
     /// Both `sessionId` and `meterId`.
     Conflict,
+    /// A device that the sender may not speak for.
+    ForbiddenDevice,
 }
 
 impl Code {
     /// Every code, in the order of [`Code::index`].
-    pub const ALL: [Code; 14] = [
+    pub const ALL: [Code; 15] = [
         Code::Malformed,
         Code::TooDeep,
         Code::NotAnObject,
@@ -55,6 +57,7 @@ impl Code {
         Code::InFuture,
         Code::TooOld,
         Code::Conflict,
+        Code::ForbiddenDevice,
     ];
 
     /// The place of this code in [`Code::ALL`] and in [`Outcome::rejected_by_code`].
@@ -79,6 +82,7 @@ impl Code {
             Code::InFuture => "in_future",
             Code::TooOld => "too_old",
             Code::Conflict => "conflict",
+            Code::ForbiddenDevice => "forbidden_device",
         }
     }
 }

@@ -125,6 +125,23 @@ impl Decoder {
         bounds: &Bounds,
         take: impl FnMut(Reading<'_>),
     ) -> Result<Outcome, BodyError> {
+        self.decode_of(None, stream, format, body, bounds, take)
+    }
+
+    /// As [`Decoder::decode`], of a sender that may speak only for devices whose ids begin with
+    /// the prefix, where there is one; a reading of another device is `forbidden_device`.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn decode_of(
+        &mut self,
+        prefix: Option<&str>,
+        stream: Stream,
+        format: Format,
+        body: &[u8],
+        bounds: &Bounds,
+        take: impl FnMut(Reading<'_>),
+    ) -> Result<Outcome, BodyError> {
         // UTF-8's mark, and those of UTF-16, which begin no UTF-8.
         let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
         if marks.iter().any(|mark| body.starts_with(mark)) {
@@ -133,6 +150,7 @@ impl Decoder {
         let mut tally = Tally {
             outcome: Outcome::default(),
             take,
+            prefix,
             stream,
             bounds,
         };
@@ -162,6 +180,7 @@ impl Decoder {
 struct Tally<'b, F> {
     outcome: Outcome,
     take: F,
+    prefix: Option<&'b str>,
     stream: Stream,
     bounds: &'b Bounds,
 }
@@ -170,6 +189,13 @@ impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
     #[inline]
     fn count(&mut self, checked: Result<Reading<'_>, Fault>) {
         match checked {
+            Ok(reading)
+                if self
+                    .prefix
+                    .is_some_and(|p| !reading.device.as_str().starts_with(p)) =>
+            {
+                self.outcome.reject(&forbidden(self.stream));
+            }
             Ok(reading) => {
                 self.outcome.accepted += 1;
                 (self.take)(reading);
@@ -182,6 +208,19 @@ impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
     #[inline]
     fn nodes(&mut self, nodes: &[simd_json::Node<'_>]) {
         self.count(tape::reading(self.stream, nodes, self.bounds));
+    }
+}
+
+#[cold]
+fn forbidden(stream: Stream) -> Fault {
+    let field = match stream {
+        Stream::Meter => "meterId",
+        Stream::Vehicle => "vehicleId",
+    };
+    Fault {
+        field: Some(field),
+        code: Code::ForbiddenDevice,
+        message: Message::Field(field, "is of a device that this key may not speak for"),
     }
 }
 

@@ -171,7 +171,7 @@ pub(super) fn overloaded(gate: &Gate, shed: Shed) -> Problem {
         .retry_after(gate.retry_after_seconds(shed))
 }
 
-fn too_large(bytes_max: usize) -> Problem {
+pub(super) fn too_large(bytes_max: usize) -> Problem {
     let detail = format!("the body must have at most {bytes_max} bytes");
     Problem::new(Kind::BodyTooLarge, detail)
 }

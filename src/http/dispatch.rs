@@ -4,18 +4,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 
+use super::access::{Caller, Peer};
 use super::body::{Limits, Received, Upload};
-use super::media::Encoding;
 use super::problem::{Kind, Problem};
 use super::query::Query;
 use super::reply::{self, Reply};
+use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Ask, Endpoint, Lost, Route};
-use super::{Context, ingestion, live, media, meters, operations, performance, sessions};
+use super::unfold::unfold;
+use super::{Context, cors, ingestion, live, media, meters, operations, performance, sessions};
+use crate::auth::key::KeyId;
 use crate::metrics;
 
 /// What requests share: the context, and what the edge makes of it.
@@ -31,30 +35,56 @@ const NO_ROUTE: &str = "none";
 /// Answers one request.
 ///
 /// Cancel: as the route's handler
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Reply {
     let began = Instant::now();
     let (parts, incoming) = request.into_parts();
     let mut upload = Upload::new(incoming, &parts.headers);
-    let mut label = NO_ROUTE;
-    let reply = match handle(&shared, &parts, &mut upload, &mut label).await {
+    let mut notes = Notes {
+        id: RequestId::of(&parts.headers),
+        label: NO_ROUTE,
+        key: None,
+    };
+    let mut reply = match handle(&shared, peer, &parts, &mut upload, &mut notes).await {
         Ok(reply) => reply,
         Err(problem) => problem.into_reply(),
     };
     upload.discard();
-    metrics::http_request(
-        label,
-        method_label(&parts.method),
-        reply.status().as_u16(),
-        began.elapsed(),
+    let headers = reply.headers_mut();
+    headers.insert(X_REQUEST_ID, notes.id.header());
+    cors::decorate(&shared.context.settings.cors_origins, &parts, headers);
+    if parts.version == Version::HTTP_2 {
+        // It is a stream that ends there, and the header is not allowed (RFC 9113 §8.2.2).
+        headers.remove(CONNECTION);
+    }
+    let status = reply.status().as_u16();
+    let took = began.elapsed();
+    metrics::http_request(notes.label, method_label(&parts.method), status, took);
+    tracing::debug!(
+        request = %notes.id,
+        route = notes.label,
+        method = method_label(&parts.method),
+        status,
+        key = notes.key.map(tracing::field::display),
+        micros = took.as_micros() as u64,
+        "answered"
     );
     reply
 }
 
+/// What is known of a request besides its answer, for the metrics and the log.
+struct Notes {
+    id: RequestId,
+    /// The route's pattern.
+    label: &'static str,
+    key: Option<KeyId>,
+}
+
 async fn handle(
     shared: &Arc<Shared>,
+    peer: Peer,
     parts: &Parts,
     upload: &mut Upload,
-    label: &mut &'static str,
+    notes: &mut Notes,
 ) -> Result<Reply, Problem> {
     check_head(parts)?;
     if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
@@ -64,18 +94,20 @@ async fn handle(
         Lost::Unknown => Problem::new(Kind::NotFound, "there is nothing at this path"),
         Lost::Encoding => Problem::new(Kind::BadParameter, "the path is not percent-encoded UTF-8"),
     })?;
-    *label = route.pattern;
+    notes.label = route.pattern;
     if parts.method == Method::OPTIONS {
         return Ok(options(route.allow));
     }
     let endpoint = endpoint(route, &parts.method)?;
+    let context = &*shared.context;
+    let caller = Caller::admit(context, peer, endpoint, &parts.headers)?;
+    notes.key = caller.key();
     if answers_json(endpoint) && !media::accepts_json(&parts.headers) {
         let detail = "answers are application/json or application/problem+json";
         return Err(Problem::new(Kind::NotAcceptable, detail));
     }
-    let context = &*shared.context;
     match endpoint {
-        Endpoint::Ingest(stream) => ingestion::ingest(shared, stream, parts, upload).await,
+        Endpoint::Ingest(stream) => ingestion::ingest(shared, &caller, stream, parts, upload).await,
         Endpoint::HealthLive => Ok(operations::health_live()),
         Endpoint::HealthReady => operations::health_ready(context),
         Endpoint::Metrics => no_query(parts).map(|()| operations::metrics(context)),
@@ -84,7 +116,10 @@ async fn handle(
         // Boxed, so that the future of a reading stays small.
         Endpoint::Ask(asked) => {
             let id = id.as_deref().unwrap_or_default();
-            Box::pin(ask(context, asked, parts, id, upload)).await
+            caller.may_ask(asked, id)?;
+            // What a question logs carries its id; one that is denied or malformed logs nothing.
+            let span = tracing::error_span!("request", id = %notes.id);
+            Box::pin(ask(shared, &caller, asked, parts, id, upload).instrument(span)).await
         }
     }
 }
@@ -94,13 +129,15 @@ const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// Answers what needs the database.
 async fn ask(
-    context: &Context,
+    shared: &Shared,
+    caller: &Caller,
     asked: Ask,
     parts: &Parts,
     id: &str,
     upload: &mut Upload,
 ) -> Result<Reply, Problem> {
-    let pool = &context.reads;
+    let pool = &shared.context.reads;
+    let prefix = caller.prefix();
     let query = parts.uri.query();
     if !matches!(
         asked,
@@ -111,35 +148,44 @@ async fn ask(
     match asked {
         Ask::LiveList(stream) => live::list(pool, stream, query).await,
         Ask::LiveOne(stream) => live::one(pool, stream, id).await,
-        Ask::SessionList => sessions::list(pool, query).await,
-        Ask::SessionGet => sessions::get(context, id).await,
-        Ask::Performance => performance::one(context, id, query).await,
-        Ask::SessionDelete => sessions::delete(pool, id).await,
+        Ask::SessionList => sessions::list(pool, prefix, query).await,
+        Ask::SessionGet => sessions::get(&shared.context, prefix, id).await,
+        Ask::Performance => performance::one(&shared.context, id, query).await,
+        Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
-            sessions::post(pool, &document(context, parts, upload).await?.bytes).await
+            let document = document(shared, parts, upload).await?;
+            sessions::post(pool, prefix, &document.bytes).await
         }
         Ask::SessionEnd => {
-            sessions::end(pool, id, &document(context, parts, upload).await?.bytes).await
+            let document = document(shared, parts, upload).await?;
+            sessions::end(pool, prefix, id, &document.bytes).await
         }
-        Ask::MeterPut => {
-            meters::put(pool, id, &document(context, parts, upload).await?.bytes).await
-        }
+        Ask::MeterPut => meters::put(pool, id, &document(shared, parts, upload).await?.bytes).await,
     }
 }
 
 /// Receives a JSON document.
 async fn document(
-    context: &Context,
+    shared: &Shared,
     parts: &Parts,
     upload: &mut Upload,
 ) -> Result<Received, Problem> {
+    let context = &*shared.context;
     media::expect_json(&parts.headers)?;
-    let Encoding::Identity = media::encoding(&parts.headers)?;
+    let encoding = media::encoding(&parts.headers)?;
     let limits = Limits {
         bytes_max: DOCUMENT_BYTES_MAX,
         timeout: context.settings.body_timeout,
     };
-    upload.receive(&context.gate, limits).await
+    let received = upload.receive(&context.gate, limits).await?;
+    unfold(
+        &context.gate,
+        &shared.decoding,
+        encoding,
+        received,
+        DOCUMENT_BYTES_MAX,
+    )
+    .await
 }
 
 /// Checks what HTTP demands of a head and hyper does not.
@@ -147,7 +193,7 @@ async fn document(
 /// Where a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding counts, and
 /// Content-Length is not even shown.
 ///
-/// Source: RFC 9112 §3.2
+/// Source: RFC 9112 §3.2, RFC 9113 §8.3.1
 fn check_head(parts: &Parts) -> Result<(), Problem> {
     let headers = &parts.headers;
     let mut hosts = headers.get_all(HOST).iter();
@@ -155,6 +201,14 @@ fn check_head(parts: &Parts) -> Result<(), Problem> {
     if !one && (parts.version == Version::HTTP_11 || headers.contains_key(HOST)) {
         let detail = "a request has exactly one Host";
         return Err(Problem::new(Kind::BadRequest, detail).close());
+    }
+    // HTTP/2 has both; where they differ, a proxy and this gateway may read different ones.
+    if parts.version == Version::HTTP_2
+        && let (Some(host), Some(authority)) = (headers.get(HOST), parts.uri.authority())
+        && host.as_bytes() != authority.as_str().as_bytes()
+    {
+        let detail = "Host and :authority must be the same";
+        return Err(Problem::new(Kind::BadRequest, detail));
     }
     Ok(())
 }

@@ -8,16 +8,18 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::http::request::Parts;
 
+use super::access::{Caller, of_others};
 use super::body::{Limits, Received, Upload, overloaded};
 use super::dispatch::Shared;
-use super::media::{self, Encoding};
+use super::media;
 use super::problem::{ErrorItem, Kind, Problem};
 use super::query::{self, Query};
 use super::reply::{JSON, Reply, with_body};
+use super::unfold::{BROKEN_ENCODING, unfold};
 use crate::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
 use crate::gate::AckMode;
 use crate::metrics;
-use crate::reading::{Stream, Timestamp};
+use crate::reading::{Reading, Stream, Timestamp};
 use crate::wal::append::RequestRecords;
 
 /// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes
@@ -31,22 +33,36 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 /// Cancel: before the gate, nothing was taken; after it, the readings are stored
 pub(super) async fn ingest(
     shared: &Arc<Shared>,
+    caller: &Caller,
     stream: Stream,
     parts: &Parts,
     upload: &mut Upload,
 ) -> Result<Reply, Problem> {
     let ack = ack_mode(parts.uri.query())?;
     let format = media::readings_format(&parts.headers)?;
-    let Encoding::Identity = media::encoding(&parts.headers)?;
+    let encoding = media::encoding(&parts.headers)?;
+    caller.check_rate()?;
     let settings = &shared.context.settings;
     let limits = Limits {
         bytes_max: settings.body_bytes_max,
         timeout: settings.body_timeout,
     };
     let gate = &shared.context.gate;
-    let Received { bytes, memory } = upload.receive(gate, limits).await?;
+    let received = upload.receive(gate, limits).await?;
+    let decoding = &shared.decoding;
+    let unfolded = unfold(gate, decoding, encoding, received, limits.bytes_max).await;
+    let unfolded = match unfolded {
+        Err(problem) if problem.is(BROKEN_ENCODING) => {
+            caller.charge(1)?;
+            metrics::readings_rejected(stream, BROKEN_ENCODING, 1);
+            return Err(problem);
+        }
+        unfolded => unfolded?,
+    };
+    let Received { bytes, memory } = unfolded;
 
     let job = Job {
+        caller: caller.clone(),
         stream,
         format,
         bounds: Bounds::at(Timestamp::now(), settings.reading_age_max()),
@@ -60,13 +76,18 @@ pub(super) async fn ingest(
     let outcome = match decoded {
         Ok(outcome) => outcome,
         Err(error) => {
+            caller.charge(1)?;
             metrics::readings_rejected(stream, error.code(), 1);
             let problem = Problem::new(Kind::UnreadableBody, error.to_string());
             return Err(problem.code(error.code()));
         }
     };
+    caller.charge(outcome.accepted + outcome.rejected)?;
     if outcome.accepted == 0 {
         count_rejected(stream, &outcome);
+        if outcome.rejected == outcome.rejected_by_code[Code::ForbiddenDevice.index()] {
+            return Err(of_others().readings(outcome));
+        }
         let problem = Problem::new(Kind::NoValidReading, "no reading of the body can be taken");
         return Err(problem.readings(outcome));
     }
@@ -116,8 +137,8 @@ fn ack_mode(query: Option<&str>) -> Result<AckMode, Problem> {
 }
 
 /// What decoding needs to know.
-#[derive(Clone, Copy)]
 struct Job {
+    caller: Caller,
     stream: Stream,
     format: Format,
     bounds: Bounds,
@@ -133,9 +154,9 @@ impl Job {
     fn run(self, body: &[u8]) -> (Result<Outcome, BodyError>, RequestRecords) {
         let mut records = RequestRecords::new(self.shards);
         let decoded = DECODER.with_borrow_mut(|decoder| {
-            decoder.decode(self.stream, self.format, body, &self.bounds, |reading| {
-                records.push(&reading);
-            })
+            let take = |reading: Reading<'_>| records.push(&reading);
+            let prefix = self.caller.prefix();
+            decoder.decode_of(prefix, self.stream, self.format, body, &self.bounds, take)
         });
         (decoded, records)
     }

@@ -7,13 +7,14 @@ use super::problem::{Kind, Problem};
 use crate::decode::Format;
 
 /// What a 415 answer says in `Accept-Encoding`.
-pub(super) const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("identity");
+pub(super) const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("gzip, zstd, identity");
 
-/// How a body is compressed. One kind for now; decompression takes its place here and in
-/// [`body`](super::body), chunk by chunk, with the limit on what comes out.
+/// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
+    Gzip,
+    Zstd,
 }
 
 /// The format of a body of readings.
@@ -42,18 +43,28 @@ pub(super) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// How a body is compressed.
+/// How a body is compressed: once, or not at all.
 pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
-    for value in headers.get_all(CONTENT_ENCODING) {
-        let identity = value
-            .to_str()
-            .is_ok_and(|v| v.trim().eq_ignore_ascii_case("identity"));
-        if !identity {
-            let detail = "the body must come without a Content-Encoding";
+    let mut found = Encoding::Identity;
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    for name in values.flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
+        let name = name.trim_ascii().to_ascii_lowercase();
+        let encoding = match name.as_slice() {
+            b"identity" => continue,
+            b"gzip" | b"x-gzip" => Encoding::Gzip,
+            b"zstd" => Encoding::Zstd,
+            _ => {
+                let detail = "the Content-Encoding must be gzip, zstd or identity";
+                return Err(Problem::new(Kind::UnsupportedMedia, detail).accept_encoding());
+            }
+        };
+        if found != Encoding::Identity {
+            let detail = "the body must be compressed once at most";
             return Err(Problem::new(Kind::UnsupportedMedia, detail).accept_encoding());
         }
+        found = encoding;
     }
-    Ok(Encoding::Identity)
+    Ok(found)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -183,6 +194,27 @@ mod tests {
         }
         assert!(readings_format(&HeaderMap::new()).is_err());
         assert!(expect_json(&headers(CONTENT_TYPE, "application/x-ndjson")).is_err());
+    }
+
+    #[test]
+    fn a_body_is_compressed_once_at_most_and_in_a_known_way() {
+        let of = |v: &str| encoding(&headers(CONTENT_ENCODING, v)).ok();
+        assert_eq!(encoding(&HeaderMap::new()).ok(), Some(Encoding::Identity));
+        assert_eq!(of("identity"), Some(Encoding::Identity));
+        assert_eq!(of("GZip"), Some(Encoding::Gzip));
+        assert_eq!(of("x-gzip, identity"), Some(Encoding::Gzip));
+        assert_eq!(of("zstd"), Some(Encoding::Zstd));
+        for wrong in [
+            "",
+            "br",
+            "gzip, gzip",
+            "gzip;q=1",
+            "zstd,gzip",
+            "deflate",
+            "gzip,",
+        ] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

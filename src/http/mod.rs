@@ -1,12 +1,17 @@
-//! The edge: HTTP/1.1 in, JSON out.
+//! The edge: HTTP/1.1 and HTTP/2 in, JSON out.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | [`server`](Server) | the socket, connections, their limits, stopping |
+//! | [`server`](Server) | the socket, how many connections there are, stopping |
+//! | `connection` | one connection: which HTTP it speaks, its limits |
+//! | [`tls`] | certificates, and their renewal |
 //! | `router` | every route, and finding the one of a path |
 //! | `dispatch` | one request from its head to its answer; what all routes have in common |
+//! | `access` | which right each endpoint needs, and what a caller shows for it |
 //! | `body` | receiving a body within its limits; discarding one that is refused |
+//! | `unfold` | decompressing a body within its limits |
 //! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
+//! | `request_id`, `cors` | what answers carry beside their content |
 //! | `query` | the strict reading of a query |
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
 //! | `ingestion` | readings to the gate |
@@ -18,7 +23,10 @@
 //! It knows nothing of the writers: what they have done is seen in the log's progress and in the
 //! database.
 
+mod access;
 mod body;
+mod connection;
+mod cors;
 mod database;
 mod dispatch;
 pub mod health;
@@ -31,12 +39,15 @@ mod performance;
 mod problem;
 mod query;
 mod reply;
+mod request_id;
 mod router;
 mod server;
 mod sessions;
 mod stall;
 #[cfg(test)]
 mod tests;
+pub mod tls;
+mod unfold;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +56,9 @@ use deadpool_postgres::Pool;
 
 pub use self::health::Health;
 pub use self::server::Server;
+use self::tls::Tls;
 use crate::analytics::queries::Analyst;
+use crate::auth::Keyring;
 use crate::gate::Gate;
 use crate::wal::progress::Progress;
 
@@ -67,6 +80,8 @@ pub struct Settings {
     pub commit_timeout: Duration,
     /// How long a stop waits for requests in flight.
     pub drain_timeout: Duration,
+    /// The origins of web pages that may call from a browser; `*` is any.
+    pub cors_origins: Vec<String>,
     /// Older readings are refused; none: all since 2000 are taken.
     pub max_age: Option<Duration>,
     /// How long history is kept: a reading older than that would be dropped at once.
@@ -87,6 +102,10 @@ impl Settings {
 pub struct Context {
     /// The limits.
     pub settings: Settings,
+    /// What connections are encrypted with; none: they are plain.
+    pub tls: Option<Arc<Tls>>,
+    /// The keys that open `/v1`; none: it is open to everyone.
+    pub keys: Option<Arc<Keyring>>,
     /// Where readings go.
     pub gate: Gate,
     /// How far the log is.

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::StatusCode;
-use hyper::header::{ACCEPT_ENCODING, ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use serde::Serialize;
 
 use super::reply::{Reply, with_body};
@@ -28,6 +30,12 @@ pub(super) enum Kind {
     InvalidContent,
     /// Readings were read, and none can be taken.
     NoValidReading,
+    /// No key, or one that opens nothing.
+    Unauthorized,
+    /// A key without this right, or for other devices.
+    Forbidden,
+    /// More readings than the key's rate allows.
+    RateLimited,
     /// No such path, or nothing known by this id.
     NotFound,
     /// The path has other methods.
@@ -63,6 +71,9 @@ impl Kind {
             Kind::UnreadableBody => ("unreadable-body", "Unreadable body", S::BAD_REQUEST),
             Kind::InvalidContent => ("invalid-content", "Invalid content", S::BAD_REQUEST),
             Kind::NoValidReading => ("no-valid-reading", "No valid reading", S::BAD_REQUEST),
+            Kind::Unauthorized => ("unauthorized", "No valid key", S::UNAUTHORIZED),
+            Kind::Forbidden => ("forbidden", "Forbidden", S::FORBIDDEN),
+            Kind::RateLimited => ("rate-limited", "Too many readings", S::TOO_MANY_REQUESTS),
             Kind::NotFound => ("not-found", "Not found", S::NOT_FOUND),
             Kind::MethodNotAllowed => (
                 "method-not-allowed",
@@ -108,6 +119,7 @@ pub(super) struct Problem {
     readings: Option<Box<Outcome>>,
     retry_after_seconds: Option<u64>,
     allow: Option<&'static str>,
+    www_authenticate: Option<&'static str>,
     accept_encoding: bool,
     close: bool,
 }
@@ -162,6 +174,7 @@ impl Problem {
             // Every 503 says when to come again; most find out better than this.
             retry_after_seconds: retry.then_some(1),
             allow: None,
+            www_authenticate: None,
             accept_encoding: false,
             close: false,
         }
@@ -171,6 +184,11 @@ impl Problem {
     pub(super) fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
+    }
+
+    /// Whether this is the rule that was broken.
+    pub(super) fn is(&self, code: &str) -> bool {
+        self.code == Some(code)
     }
 
     /// Adds the readings that were not taken.
@@ -188,6 +206,12 @@ impl Problem {
     /// Names the methods that the path has.
     pub(super) fn allow(mut self, allow: &'static str) -> Self {
         self.allow = Some(allow);
+        self
+    }
+
+    /// Says what to show to be let in.
+    pub(super) fn www_authenticate(mut self, challenge: &'static str) -> Self {
+        self.www_authenticate = Some(challenge);
         self
     }
 
@@ -232,6 +256,9 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(challenge) = self.www_authenticate {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.accept_encoding {
             headers.insert(ACCEPT_ENCODING, super::media::ACCEPTED_ENCODINGS);

@@ -1,6 +1,5 @@
-//! The socket: accepting, limiting, serving and ending connections.
+//! The socket: accepting connections, limiting how many there are, ending them.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -9,26 +8,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::Context;
-use super::dispatch::{Shared, answer};
-use super::stall::StallGuard;
+use super::connection;
+use super::dispatch::Shared;
 use crate::metrics;
 
 /// Connections that the system holds for us before they are accepted.
 const BACKLOG: i32 = 4096;
-/// The largest head, and what is read of a body at once. Why 64 KiB: a body of 500 readings
-/// comes in one piece or two, and 10,000 connections that send slowly hold little.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// The most header fields of a request.
-const HEADERS_MAX: usize = 64;
 /// How long to wait after the system had no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -91,7 +82,12 @@ impl Server {
                 () = &mut shutdown => break,
                 accepted = self.accept(&room) => {
                     let Some((stream, permit)) = accepted else { continue };
-                    tokio::spawn(connection(stream, permit, Arc::clone(&shared), stopping.clone()));
+                    let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        let _counted = Counted::new();
+                        connection::serve(stream, shared, stopping).await;
+                    });
                 }
             }
         }
@@ -148,47 +144,5 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         metrics::http_connections(-1);
-    }
-}
-
-/// Serves one connection to its end.
-async fn connection(
-    stream: TcpStream,
-    permit: OwnedSemaphorePermit,
-    shared: Arc<Shared>,
-    mut stopping: watch::Receiver<()>,
-) {
-    let _permit = permit;
-    let _counted = Counted::new();
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection ended before it began");
-        return;
-    }
-    let settings = &shared.context.settings;
-    let stream = StallGuard::new(stream, settings.write_timeout);
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(settings.header_timeout)
-        .max_buf_size(BUFFER_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        // A device that has sent all and closed its side still reads its answer.
-        .half_close(true);
-    let service = service_fn(|request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(shared, request).await) }
-    });
-    let mut serving = pin!(builder.serve_connection(stream, service));
-    let served = tokio::select! {
-        served = serving.as_mut() => served,
-        // The sender is dropped, never used.
-        _ = stopping.changed() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = served {
-        // What clients do to their connections is not ours to mend.
-        tracing::debug!(%error, "a connection ended with an error");
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use self::store::{Ended, Filter, Posted, Refused, Session, Wanted};
+use super::access::{of_others, owns_session};
 use super::database::{self, WORK_TIMEOUT};
 use super::problem::{Kind, Problem};
 use super::query::{self, Query};
@@ -109,7 +110,7 @@ impl From<Refused> for Problem {
 }
 
 /// Registers a session: 201, or 200 where it is there already.
-pub(super) async fn post(pool: &Pool, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn post(pool: &Pool, prefix: Option<&str>, body: &[u8]) -> Result<Reply, Problem> {
     let body: PostBody = reply::parse(body)?;
     let wanted = Wanted {
         session: body
@@ -126,6 +127,9 @@ pub(super) async fn post(pool: &Pool, body: &[u8]) -> Result<Reply, Problem> {
             .map(|t| field_time("endedAt", t))
             .transpose()?,
     };
+    if !owns_session(prefix, &body.vehicle_id, &body.meter_id) {
+        return Err(of_others());
+    }
     if wanted.ended_at.is_some_and(|end| end <= wanted.started_at) {
         return Err(Refused::EndNotAfterStart.into());
     }
@@ -145,10 +149,16 @@ pub(super) async fn post(pool: &Pool, body: &[u8]) -> Result<Reply, Problem> {
 }
 
 /// Ends a session.
-pub(super) async fn end(pool: &Pool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
+pub(super) async fn end(
+    pool: &Pool,
+    prefix: Option<&str>,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
     let body: EndBody = reply::parse(body)?;
     let at = field_time("endedAt", &body.ended_at)?;
+    own(pool, prefix, id).await?;
     let mut client = database::client(pool).await?;
     let ended = timeout(WORK_TIMEOUT, store::end(&mut client, id, at)).await;
     let Ended(session) = database::finish(client, ended)?;
@@ -156,14 +166,14 @@ pub(super) async fn end(pool: &Pool, id: &str, body: &[u8]) -> Result<Reply, Pro
 }
 
 /// One session, with the energy of its vehicle over its time; an open one ends now.
-pub(super) async fn get(context: &Context, id: &str) -> Result<Reply, Problem> {
+pub(super) async fn get(
+    context: &Context,
+    prefix: Option<&str>,
+    id: &str,
+) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
+    let session = find(&context.reads, prefix, id).await?;
     let client = database::client(&context.reads).await?;
-    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
-    let session = match found {
-        Ok(Ok(session)) => session.ok_or_else(unknown)?,
-        failed => return database::finish(client, failed).and_then(|_| Err(unknown())),
-    };
     let now = Timestamp::now();
     let vehicle = field_id("vehicleId", &session.vehicle)?;
     let end = session.ended_at.unwrap_or(now);
@@ -190,8 +200,9 @@ pub(super) async fn get(context: &Context, id: &str) -> Result<Reply, Problem> {
 }
 
 /// Removes a session.
-pub(super) async fn delete(pool: &Pool, id: &str) -> Result<Reply, Problem> {
+pub(super) async fn delete(pool: &Pool, prefix: Option<&str>, id: &str) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
+    own(pool, prefix, id).await?;
     let client = database::client(pool).await?;
     let deleted = timeout(WORK_TIMEOUT, store::delete(&client, id)).await;
     if database::finish(client, deleted)? {
@@ -202,7 +213,11 @@ pub(super) async fn delete(pool: &Pool, id: &str) -> Result<Reply, Problem> {
 }
 
 /// Sessions in the order of their ids' bytes, a page at a time.
-pub(super) async fn list(pool: &Pool, text: Option<&str>) -> Result<Reply, Problem> {
+pub(super) async fn list(
+    pool: &Pool,
+    prefix: Option<&str>,
+    text: Option<&str>,
+) -> Result<Reply, Problem> {
     let query = Query::parse(text, &["vehicleId", "meterId", "active", "limit", "after"])?;
     let filter = Filter {
         vehicle: query.id("vehicleId")?,
@@ -216,6 +231,12 @@ pub(super) async fn list(pool: &Pool, text: Option<&str>) -> Result<Reply, Probl
         after: query.id("after")?,
         limit: query.limit()?,
     };
+    let named = [filter.vehicle, filter.meter].into_iter().flatten();
+    let mut own = named.map(|id| prefix.is_none_or(|p| id.as_str().starts_with(p)));
+    if prefix.is_some() && !own.any(|own| own) {
+        // Any other list would show the sessions of others.
+        return Err(of_others());
+    }
     let client = database::client(pool).await?;
     let found = timeout(WORK_TIMEOUT, store::list(&client, &filter)).await;
     let (sessions, more) = database::finish(client, found)?;
@@ -231,6 +252,26 @@ pub(super) async fn list(pool: &Pool, text: Option<&str>) -> Result<Reply, Probl
             next,
         },
     )
+}
+
+/// Refuses a session of others as if it were not there.
+///
+/// A session's vehicle and meter never change, so that what is found here still holds when the
+/// caller acts on it.
+async fn own(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<(), Problem> {
+    match prefix {
+        None => Ok(()),
+        Some(_) => find(pool, prefix, id).await.map(drop),
+    }
+}
+
+/// Finds a session; one of others is as if it were not there.
+async fn find(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<Session, Problem> {
+    let client = database::client(pool).await?;
+    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
+    database::finish(client, found)?
+        .filter(|s| owns_session(prefix, &s.vehicle, &s.meter))
+        .ok_or_else(unknown)
 }
 
 fn unknown() -> Problem {

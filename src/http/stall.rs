@@ -10,24 +10,28 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A connection with a bound on how long a write may be stuck.
-pub(super) struct StallGuard {
-    inner: TokioIo<TcpStream>,
+pub(super) struct StallGuard<S> {
+    inner: TokioIo<S>,
+    /// What was read before HTTP took over; read first.
+    early: Bytes,
     limit: Duration,
     /// Made when a write is first stuck, and kept for the next time.
     timer: Option<Pin<Box<Sleep>>>,
     stuck: bool,
 }
 
-impl StallGuard {
-    pub(super) fn new(stream: TcpStream, limit: Duration) -> Self {
+impl<S> StallGuard<S> {
+    pub(super) fn new(stream: S, early: Bytes, limit: Duration) -> Self {
         StallGuard {
             inner: TokioIo::new(stream),
+            early,
             limit,
             timer: None,
             stuck: false,
@@ -58,17 +62,24 @@ impl StallGuard {
     }
 }
 
-impl Read for StallGuard {
+impl<S: AsyncRead + Unpin> Read for StallGuard<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
+        mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+        let this = self.get_mut();
+        if this.early.is_empty() {
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
+        }
+        let bytes = this.early.len().min(buf.remaining());
+        buf.put_slice(&this.early[..bytes]);
+        this.early.advance(bytes);
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Write for StallGuard {
+impl<S: AsyncWrite + Unpin> Write for StallGuard<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -6,5 +6,7 @@ pub mod migrations;
 pub mod partitions;
 pub mod registry;
 mod target;
+mod width;
 
 pub use self::target::{Session, Target, TargetError, check_url};
+pub use self::width::PartitionWidth;

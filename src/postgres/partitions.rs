@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use jiff::{ToSpan, Unit};
 use tokio_postgres::{Client, Error, GenericClient};
 
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::reading::{Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.
@@ -158,6 +158,15 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
     Ok(())
 }
 
+/// What became of partitions that were to be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dropped {
+    /// Gone.
+    pub dropped: usize,
+    /// In use: to be tried again.
+    pub left: usize,
+}
+
 /// Drops the partitions that end before an instant, oldest first.
 ///
 /// A drop waits at most 100 ms for its lock: queued behind a long read it would stop every COPY.
@@ -169,7 +178,7 @@ pub async fn drop_before(
     client: &Client,
     stream: Stream,
     before: Timestamp,
-) -> Result<usize, Error> {
+) -> Result<Dropped, Error> {
     let parent = history_table(stream);
     let rows = client
         .query(
@@ -187,23 +196,21 @@ pub async fn drop_before(
         .collect();
     old.sort_unstable();
     client.batch_execute("set lock_timeout = '100ms'").await?;
-    let mut dropped = 0;
+    let mut outcome = Dropped::default();
     for (_, name) in old {
         match client.batch_execute(&format!("drop table {name}")).await {
             Ok(()) => {
                 tracing::info!(name, "dropped a partition beyond the retention");
-                dropped += 1;
+                outcome.dropped += 1;
             }
             Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => {
-                tracing::info!(
-                    name,
-                    "a partition beyond the retention is being read; later"
-                );
+                tracing::info!(name, "a partition beyond the retention is in use; later");
+                outcome.left += 1;
             }
             Err(e) => return Err(e),
         }
     }
-    Ok(dropped)
+    Ok(outcome)
 }
 
 /// The instants for which partitions are made ahead: now and the next spans.

@@ -11,6 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config};
@@ -49,6 +50,9 @@ pub struct Target {
 pub struct Session {
     client: Client,
     connection: JoinHandle<()>,
+    /// True once the connection has ended.
+    ended: watch::Receiver<bool>,
+    tls: MakeRustlsConnect,
 }
 
 impl Session {
@@ -60,6 +64,27 @@ impl Session {
     /// The client of this session, to open transactions.
     pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
+    }
+
+    /// Waits until the connection has ended, whoever has ended it.
+    ///
+    /// Cancel: safe
+    pub async fn ended(&self) {
+        // A sender that is gone has ended too.
+        drop(self.ended.clone().wait_for(|ended| *ended).await);
+    }
+
+    /// Asks the server, over a connection of its own, to give up the statement that runs.
+    ///
+    /// Blocks: until the request is sent; without a bound: the caller sets one
+    ///
+    /// # Errors
+    /// The server is not reached.
+    pub async fn cancel(&self) -> Result<(), tokio_postgres::Error> {
+        self.client
+            .cancel_token()
+            .cancel_query(self.tls.clone())
+            .await
     }
 }
 
@@ -142,12 +167,19 @@ impl Target {
         let mut config = self.config.clone();
         config.application_name(name);
         let (client, connection) = config.connect(self.tls.clone()).await?;
+        let (end, ended) = watch::channel(false);
         let connection = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a session to the database has ended");
             }
+            end.send_replace(true);
         });
-        Ok(Session { client, connection })
+        Ok(Session {
+            client,
+            connection,
+            ended,
+            tls: self.tls.clone(),
+        })
     }
 
     /// Makes the pool of the read path: bounded, apart from the writers' sessions.

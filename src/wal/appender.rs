@@ -142,16 +142,39 @@ impl Appender {
             }
             self.write_group()?;
         }
-        let end = match &self.current {
-            Some(current) => Position::new(current.number, current.offset),
-            None => Position::START,
-        };
-        if self.current.is_some() {
+        self.end_run()
+    }
+
+    /// Writes what waits on the channel, and returns: a step of a test that has no threads.
+    #[cfg(test)]
+    pub(super) fn write_what_waits(&mut self) -> io::Result<()> {
+        while let Ok(message) = self.receiver.try_recv() {
+            self.take(message);
+        }
+        while !self.pending.is_empty() {
+            self.write_group()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the run durably, and gives back the rest of its last segment.
+    pub(super) fn end_run(&mut self) -> io::Result<()> {
+        let mut end = Position::START;
+        if let Some(current) = &self.current {
+            end = Position::new(current.number, current.offset);
             self.write_end()?;
         }
         self.catalog
             .end_run(self.run.sequence, end, self.appended.clone());
         self.progress.ended(end);
+        if let Some(current) = self.current.take() {
+            // A gateway that is started again and again while the database is down must not fill
+            // the log with segments that hold a few readings each.
+            let used = u64::from(current.offset) + end_frame_bytes(self.run.shards) as u64;
+            if current.file.truncate(used).is_ok() {
+                self.catalog.resize(self.run.sequence, current.number, used);
+            }
+        }
         Ok(())
     }
 
@@ -220,6 +243,9 @@ impl Appender {
             }
             metrics::wal_synced(began.elapsed(), readings);
         }
+        if self.progress.has_failed() {
+            return Err(io::Error::other("the log's directory has failed"));
+        }
         current.offset += frame_bytes;
         self.budget.change(-i64::from(frame_bytes));
         let end = Position::new(current.number, current.offset);
@@ -271,6 +297,8 @@ impl Appender {
                 section.readings[1] += chunk.readings[1];
                 pending.chunks.pop_front();
             }
+            // A request without readings is complete with any frame.
+            gathered = true;
             finished.extend(self.pending.pop_front());
         }
         (gathered, finished)

@@ -224,6 +224,16 @@ impl Catalog {
         }
     }
 
+    /// Notes that a segment's file was cut to what it holds.
+    pub fn resize(&self, sequence: u64, number: u32, file_bytes: u64) {
+        let mut files = self.lock();
+        let run = files.runs.iter_mut().find(|r| r.sequence == sequence);
+        let segments = run.into_iter().flat_map(|r| &mut r.segments);
+        for segment in segments.filter(|s| s.number == number) {
+            segment.file_bytes = file_bytes;
+        }
+    }
+
     /// Takes a run's oldest segment out; its file is then the caller's to recycle or remove.
     ///
     /// A run that has ended and has no segment left goes with it.

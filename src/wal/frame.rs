@@ -343,6 +343,25 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
+    /// Reads a frame of a run whose number of shards is not known: its header was damaged.
+    ///
+    /// # Errors
+    /// As [`Frame::decode`].
+    pub fn decode_any(bytes: &'a [u8], salt: Salt, at: Position) -> Result<Self, FrameError> {
+        let Some(head) = bytes.get(..FRAME_FIXED) else {
+            return Err(FrameError::Short(FRAME_FIXED));
+        };
+        match u16_at(head, 6) {
+            shards @ 1..=SHARDS_MAX => Frame::decode(bytes, salt, at, shards),
+            _ => Err(FrameError::Invalid),
+        }
+    }
+
+    /// How many shards the frame has a part for.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
     /// The frame's length in bytes.
     pub fn len_bytes(&self) -> u32 {
         self.bytes.len() as u32

@@ -48,7 +48,7 @@ impl Housekeeper {
     /// Works until it is told to stop.
     pub(super) fn run(self) {
         let mut complained = false;
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.stop.load(Ordering::Acquire) && !self.progress.has_failed() {
             let pause = match self.turn() {
                 Ok(()) => {
                     if std::mem::take(&mut complained) {
@@ -168,12 +168,21 @@ impl Housekeeper {
             // place, so that they are never taken for data.
             let spare = self.catalog.new_spare_name();
             self.catalog.storage.rename(&segment.name, &spare)?;
-            self.catalog.storage.sync()?;
+            self.sync_directory()?;
             self.offer(spare);
         } else {
             self.catalog.storage.remove(&segment.name)?;
-            self.catalog.storage.sync()?;
+            self.sync_directory()?;
         }
         Ok(())
+    }
+
+    /// Makes a step durable before the next: a directory in which a later segment is gone and an
+    /// earlier one is not would look as if it had lost data.
+    fn sync_directory(&self) -> io::Result<()> {
+        self.catalog.storage.sync().inspect_err(|error| {
+            self.progress
+                .fail(format!("syncing the log's directory failed: {error}"));
+        })
     }
 }

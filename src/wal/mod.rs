@@ -8,6 +8,7 @@
 //! | [`storage`] | the file layer, the seam for a simulated disk |
 //! | [`catalog`] | which segments there are |
 //! | [`recovery`] | opening: the true end of each run, damage |
+//! | `opening` | making the parts of a log from what is there |
 //! | [`append`] | what a request hands over, the room that it reserves |
 //! | `appender` | the one thread that writes |
 //! | `housekeeper` | spare segments, and letting go of old ones |
@@ -21,6 +22,7 @@ mod appender;
 pub mod catalog;
 pub mod frame;
 mod housekeeper;
+mod opening;
 pub mod progress;
 pub mod reader;
 pub mod record;
@@ -36,15 +38,14 @@ use crossbeam_channel::Sender;
 use uuid::Uuid;
 
 use self::append::{LogBudget, Message};
-use self::appender::{Appender, segment_room_bytes};
 use self::catalog::{Catalog, Run};
 use self::frame::{Position, SHARDS_MAX};
-use self::housekeeper::{Housekeeper, LogLimits};
-use self::progress::{Lane, Progress};
+use self::housekeeper::LogLimits;
+use self::opening::Parts;
+use self::progress::Progress;
 use self::reader::Reader;
-use self::recovery::{RecoveryError, recover};
+use self::recovery::RecoveryError;
 use self::storage::Storage;
-use crate::reading::Timestamp;
 
 pub use self::appender::SyncMode;
 
@@ -103,84 +104,14 @@ impl Log {
     ///
     /// # Errors
     /// [`OpenError`]: nothing runs, and nothing on disk was harmed.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one step after another, each of a few lines"
-    )]
     pub fn open(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
-        if options.shards == 0 || options.shards > SHARDS_MAX {
-            return Err(OpenError::Shards(options.shards));
-        }
         let limit_bytes = options.limit_bytes.max(LIMIT_BYTES_MIN);
         let segment_bytes = (limit_bytes / 8).min(SEGMENT_BYTES_MAX) & !4095;
-        let recovered = recover(&*storage, segment_bytes, Timestamp::now())?;
-        let progress = Arc::new(Progress::new(recovered.next_sequence, options.shards));
-        for run in &recovered.runs {
-            let end = run.end.unwrap_or(Position::START);
-            for (shard, appended) in (0u16..).zip(&run.appended) {
-                progress.add_ended(
-                    Lane {
-                        run: run.sequence,
-                        shard,
-                    },
-                    *appended,
-                    end,
-                );
-            }
-        }
-        let run = Run {
-            sequence: recovered.next_sequence,
-            id: random_id()?,
-            shards: options.shards,
-            segments: [].into(),
-            end: None,
-            appended: vec![[0; 2]; usize::from(options.shards)],
-        };
-        let budget = Arc::new(LogBudget::default());
-        let room = segment_room_bytes(segment_bytes, options.shards);
-        budget.change(room as i64 * recovered.spares.len() as i64);
-        let mut runs = recovered.runs;
-        runs.push_back(run.clone());
-        let catalog = Arc::new(Catalog::new(storage, segment_bytes, runs, recovered.spares));
-        let limits = LogLimits {
+        let options = LogOptions {
             limit_bytes,
-            retain_bytes: options.retain_bytes.min(limit_bytes / 4),
-            spares: usize::try_from(limit_bytes / segment_bytes / 4)
-                .unwrap_or(1)
-                .clamp(1, 4),
+            ..options
         };
-        let stop = Arc::new(AtomicBool::new(false));
-        let housekeeper = Housekeeper {
-            catalog: Arc::clone(&catalog),
-            progress: Arc::clone(&progress),
-            budget: Arc::clone(&budget),
-            limits,
-            shards: options.shards,
-            stop: Arc::clone(&stop),
-        };
-        let full = catalog.total_bytes() + segment_bytes > limit_bytes;
-        if catalog.spares() == 0 && !full {
-            housekeeper.make_spare()?;
-        }
-        let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_REQUESTS);
-        let appender = Appender::new(
-            run,
-            Arc::clone(&catalog),
-            Arc::clone(&progress),
-            Arc::clone(&budget),
-            receiver,
-            options.sync,
-        );
-        Ok(Log {
-            catalog,
-            progress,
-            budget,
-            sender,
-            limits,
-            stop_housekeeper: stop,
-            appender: spawn("wal-append", move || appender.run())?,
-            housekeeper: spawn("wal-keep", move || housekeeper.run())?,
-        })
+        Ok(Parts::assemble(storage, options, segment_bytes)?.start()?)
     }
 
     /// How far everything is.
@@ -289,18 +220,6 @@ impl LogSource {
     pub fn take_retired(&self) -> Vec<Uuid> {
         self.catalog.take_retired()
     }
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-}
-
-fn random_id() -> io::Result<Uuid> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
 #[cfg(test)]

@@ -463,6 +463,11 @@ impl Progress {
         self.failed.send_replace(Some(reason));
     }
 
+    /// Whether the log has failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
     /// Follows the failure of the log.
     pub fn watch_failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.subscribe()

@@ -24,7 +24,10 @@ pub enum ReadError {
     #[error("cannot read the write-ahead log: {0}")]
     Io(#[from] io::Error),
     /// What was acknowledged is not intact any more.
-    #[error("the write-ahead log is damaged in {segment} at byte {offset}")]
+    #[error(
+        "the write-ahead log is damaged in {segment} at byte {offset}; stop the gateway: \
+         `wattgate wal verify` tells what is damaged, `wattgate wal repair` copies what is sound"
+    )]
     Damaged {
         /// The file.
         segment: String,
@@ -156,7 +159,16 @@ impl Reader {
         }
     }
 
+    /// Tells damage from a segment that went, and was written anew, while it was read: that
+    /// happens to a reader whose checkpoint has gone back.
     fn damage(&self, at: Position) -> ReadError {
+        let number = at.segment();
+        if self.catalog.segment(self.run, number).is_none() {
+            return ReadError::Gone {
+                run: self.run,
+                number,
+            };
+        }
         let segment = self
             .segment
             .as_ref()
@@ -191,7 +203,10 @@ impl Reader {
             } else {
                 READ_BYTES
             };
-            self.buffer.resize(READ_BYTES, 0);
+            if self.buffer.is_empty() {
+                // Zeroed by the system, page by page as it is used.
+                self.buffer = vec![0; READ_BYTES];
+            }
             let Some(segment) = &self.segment else { break };
             let want = most.min(READ_BYTES);
             let read = segment.file.read_at(&mut self.buffer[..want], offset)?;

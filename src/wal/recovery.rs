@@ -12,10 +12,10 @@ use std::io;
 
 use super::catalog::{Run, Segment, parse_segment_name, parse_spare_name};
 use super::frame::{
-    FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameError, FrameKind, Position, SEGMENT_HEADER_BYTES,
-    Salt, Section, SegmentHeader, StreamCounts, encode_frame,
+    FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameError, FrameKind, HeaderError, Position,
+    SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader, StreamCounts, encode_frame,
 };
-use super::storage::{SegmentFile, Storage};
+use super::storage::{SegmentFile, Storage, is_full};
 use crate::reading::Timestamp;
 
 const SEAL_NAME: &str = "sealing";
@@ -29,7 +29,8 @@ pub enum RecoveryError {
     /// A broken place with intact data behind it, or a missing segment.
     #[error(
         "the write-ahead log is damaged in {segment} at byte {offset}: {what}. Nothing was \
-         changed. Keep a copy of the directory before anything else"
+         changed. `wattgate wal verify` tells what is damaged, `wattgate wal repair` copies what \
+         is sound to another directory"
     )]
     Damaged {
         /// The file.
@@ -95,7 +96,7 @@ pub fn recover(
     let mut runs = VecDeque::new();
     for (sequence, mut segments) in by_run {
         segments.sort_unstable();
-        let (run, sealed) = recover_run(storage, sequence, &segments, now)?;
+        let (run, sealed) = recover_run(storage, sequence, &segments, &mut spares, now)?;
         changed |= sealed;
         runs.extend(run);
     }
@@ -109,149 +110,171 @@ pub fn recover(
     })
 }
 
+/// The segments of one run, and what their headers say.
+struct RunFiles {
+    segments: VecDeque<Segment>,
+    headers: Vec<SegmentHeader>,
+    /// The last segment, where its header is torn: nothing in it was ever acknowledged.
+    torn: Option<String>,
+}
+
 /// Reads one run; none where nothing in it was ever durable. The flag says that files changed.
 fn recover_run(
     storage: &dyn Storage,
     sequence: u64,
     files: &[(u32, String)],
+    spares: &mut VecDeque<String>,
     now: Timestamp,
 ) -> Result<(Option<Run>, bool), RecoveryError> {
-    let mut segments = VecDeque::new();
-    let mut headers = Vec::new();
+    let mut found = read_headers(storage, sequence, files)?;
+    let mut torn: Vec<String> = found.torn.take().into_iter().collect();
+    // The last segment with an intact frame is where the run ends. A segment is begun only when
+    // the one before has been ended durably, so that at most one holds none.
+    let run = loop {
+        let (Some(last), Some(header)) = (found.segments.back(), found.headers.last()) else {
+            break None;
+        };
+        let file = storage.open(&last.name)?;
+        let salt = Salt::of(header.run_id);
+        let tail = walk(&*file, salt, last.number, header.shards, last.file_bytes)?;
+        if !tail.ended {
+            let (number, size) = (last.number, last.file_bytes);
+            if intact_frames_behind(&*file, salt, number, tail.offset, size)? > 0 {
+                let what = "a frame is damaged, and intact data follow";
+                return Err(damaged(&last.name, tail.offset, what));
+            }
+            if tail.frames == 0 {
+                torn.push(last.name.clone());
+                found.segments.pop_back();
+                found.headers.pop();
+                continue;
+            }
+        }
+        break Some((tail, *header, file));
+    };
+    let changed = !torn.is_empty() || run.as_ref().is_some_and(|(tail, ..)| !tail.ended);
+    let run = match run {
+        Some((tail, header, file)) => {
+            let segments = found.segments;
+            Some(end_run(
+                storage, sequence, segments, &header, &tail, &*file, spares, now,
+            )?)
+        }
+        None => None,
+    };
+    for name in torn {
+        storage.remove(&name)?;
+    }
+    Ok((run, changed))
+}
+
+/// Reads the headers of a run's segments, in order.
+fn read_headers(
+    storage: &dyn Storage,
+    sequence: u64,
+    files: &[(u32, String)],
+) -> Result<RunFiles, RecoveryError> {
+    let mut found = RunFiles {
+        segments: VecDeque::new(),
+        headers: Vec::new(),
+        torn: None,
+    };
+    let first_id = files.first().and_then(|(_, name)| parse_segment_name(name));
     for (at, (number, name)) in files.iter().enumerate() {
         let file = storage.open(name)?;
         let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
         file.read_at(&mut page, 0)?;
-        let Some((_, run_id, _)) = parse_segment_name(name) else {
-            continue;
-        };
-        match SegmentHeader::decode(&page) {
-            Ok(header)
-                if header.run_id == run_id
-                    && header.run_sequence == sequence
-                    && header.segment == *number =>
-            {
-                headers.push(header);
-            }
-            Err(super::frame::HeaderError::Version(version)) => {
-                let what = super::frame::HeaderError::Version(version).to_string();
-                return Err(RecoveryError::Version {
-                    segment: name.clone(),
-                    what,
-                });
-            }
-            // The header of the last segment may be torn: it is written with its first frame.
-            _ if at + 1 == files.len() => {
-                let shards = headers.last().map(|h: &SegmentHeader| h.shards);
-                return drop_torn_segment(storage, sequence, files, segments, shards, now);
-            }
-            _ => return Err(damaged(name, 0, "its header is damaged")),
+        let run_id = parse_segment_name(name).map(|(_, id, _)| id);
+        if run_id != first_id.map(|(_, id, _)| id) {
+            return Err(damaged(name, 0, "it comes from another log"));
         }
         if at > 0 && files[at - 1].0 + 1 != *number {
             return Err(damaged(name, 0, "the segment before it is missing"));
         }
+        match SegmentHeader::decode(&page) {
+            Ok(header)
+                if Some(header.run_id) == run_id
+                    && header.run_sequence == sequence
+                    && header.segment == *number =>
+            {
+                found.headers.push(header);
+            }
+            Err(error @ HeaderError::Version(_)) => {
+                return Err(RecoveryError::Version {
+                    segment: name.clone(),
+                    what: error.to_string(),
+                });
+            }
+            // The header of the last segment may be torn: it is written with its first frame.
+            _ if at + 1 == files.len() => {
+                expect_nothing_acknowledged(&*file, name)?;
+                found.torn = Some(name.clone());
+                return Ok(found);
+            }
+            _ => return Err(damaged(name, 0, "its header is damaged")),
+        }
         let file_bytes = file.size_bytes()?;
-        segments.push_back(Segment {
+        found.segments.push_back(Segment {
             number: *number,
             name: name.clone(),
             file_bytes,
         });
     }
-    seal(storage, sequence, segments, &headers, now)
+    Ok(found)
 }
 
-/// Goes on without a last segment whose header was torn, if nothing intact stands behind it.
-fn drop_torn_segment(
-    storage: &dyn Storage,
-    sequence: u64,
-    files: &[(u32, String)],
-    segments: VecDeque<Segment>,
-    shards: Option<u16>,
-    now: Timestamp,
-) -> Result<(Option<Run>, bool), RecoveryError> {
-    let Some((number, name)) = files.last() else {
-        return Ok((None, false));
+/// Makes sure that a segment whose header is not intact never got beyond its first write.
+fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(), RecoveryError> {
+    let Some((_, run_id, number)) = parse_segment_name(name) else {
+        return Ok(());
     };
-    let Some((_, run_id, _)) = parse_segment_name(name) else {
-        return Ok((None, false));
-    };
-    let file = storage.open(name)?;
-    let size = file.size_bytes()?;
-    let salt = Salt::of(run_id);
+    let from = u64::from(SEGMENT_HEADER_BYTES);
     // The first frame is written together with the header, so only a second one proves that the
     // header was durable once.
-    let candidates = shards.map_or_else(|| (1..=super::frame::SHARDS_MAX).collect(), |s| vec![s]);
-    for shards in candidates {
-        let from = u64::from(SEGMENT_HEADER_BYTES);
-        let frames = intact_frames_behind(&*file, salt, *number, shards, from, size)?;
-        if frames > 1 {
-            return Err(damaged(
-                name,
-                0,
-                "its header is damaged, and intact data follow",
-            ));
-        }
+    if intact_frames_behind(file, Salt::of(run_id), number, from, file.size_bytes()?)? > 1 {
+        let what = "its header is damaged, and intact data follow";
+        return Err(damaged(name, 0, what));
     }
-    storage.remove(name)?;
-    if segments.is_empty() {
-        return Ok((None, true));
-    }
-    let mut headers = Vec::new();
-    for segment in &segments {
-        let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
-        storage.open(&segment.name)?.read_at(&mut page, 0)?;
-        headers.extend(SegmentHeader::decode(&page).ok());
-    }
-    let (run, _) = seal(storage, sequence, segments, &headers, now)?;
-    Ok((run, true))
+    Ok(())
 }
 
-/// Finds where a run ends, and writes an end where there is none.
-fn seal(
+/// Makes a run of what was found, and writes its end where there is none.
+#[expect(clippy::too_many_arguments, reason = "what recovery has found, once")]
+fn end_run(
     storage: &dyn Storage,
     sequence: u64,
     mut segments: VecDeque<Segment>,
-    headers: &[SegmentHeader],
+    header: &SegmentHeader,
+    tail: &Tail,
+    file: &dyn SegmentFile,
+    spares: &mut VecDeque<String>,
     now: Timestamp,
-) -> Result<(Option<Run>, bool), RecoveryError> {
-    let (Some(last), Some(header)) = (segments.back_mut(), headers.last()) else {
-        return Ok((None, false));
-    };
-    let file = storage.open(&last.name)?;
-    let salt = Salt::of(header.run_id);
-    let tail = walk(&*file, salt, last.number, header.shards, last.file_bytes)?;
-    let end = Position::new(last.number, tail.offset as u32);
-    let mut sealed = false;
-    if !tail.ended {
-        let behind = intact_frames_behind(
-            &*file,
-            salt,
-            last.number,
-            header.shards,
-            tail.offset,
-            last.file_bytes,
-        )?;
-        if behind > 0 {
-            let what = "a frame is damaged, and intact data follow";
-            return Err(damaged(&last.name, tail.offset, what));
+) -> io::Result<Run> {
+    let mut end = Position::START;
+    if let Some(last) = segments.back_mut() {
+        end = Position::new(last.number, tail.offset as u32);
+        if !tail.ended {
+            last.file_bytes = loop {
+                match write_sealed(storage, &last.name, file, end, header, tail, now) {
+                    // What is in the log must get out for there to be room again.
+                    Err(error) if is_full(&error) && !spares.is_empty() => {
+                        if let Some(spare) = spares.pop_back() {
+                            storage.remove(&spare)?;
+                        }
+                    }
+                    result => break result?,
+                }
+            };
         }
-        let first_of_run = last.number == 0 && tail.frames == 0;
-        if first_of_run {
-            storage.remove(&last.name)?;
-            return Ok((None, true));
-        }
-        last.file_bytes = write_sealed(storage, &last.name, &*file, end, header, &tail, now)?;
-        sealed = true;
     }
-    let run = Run {
+    Ok(Run {
         sequence,
         id: header.run_id,
         shards: header.shards,
         segments,
         end: Some(end),
-        appended: tail.appended,
-    };
-    Ok((Some(run), sealed))
+        appended: tail.appended.clone(),
+    })
 }
 
 /// Where the intact frames of a segment end.
@@ -319,7 +342,6 @@ fn intact_frames_behind(
     file: &dyn SegmentFile,
     salt: Salt,
     segment: u32,
-    shards: u16,
     from: u64,
     size: u64,
 ) -> io::Result<u64> {
@@ -332,7 +354,7 @@ fn intact_frames_behind(
         let mut at = 0;
         while at < FRAME_BYTES_MAX.min(filled) {
             let place = Position::new(segment, (base + at as u64) as u32);
-            match Frame::decode(&buffer[at..filled], salt, place, shards) {
+            match Frame::decode_any(&buffer[at..filled], salt, place) {
                 Ok(frame) => {
                     found += 1;
                     at += frame.len_bytes() as usize;

@@ -72,11 +72,25 @@ pub trait SegmentFile: Send + Sync + 'static {
     /// As the system gives them; an error is final, what was written may be gone (invariant 11).
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Cuts the file to a length; durable no sooner than after [`SegmentFile::sync_data`].
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
+
     /// The file's length in bytes.
     ///
     /// # Errors
     /// As the system gives them.
     fn size_bytes(&self) -> io::Result<u64>;
+}
+
+/// Whether an error says that there is no room: it passes when there is some again.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// A real directory.
@@ -212,6 +226,10 @@ impl SegmentFile for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
     }
 
     fn size_bytes(&self) -> io::Result<u64> {

@@ -1,1 +1,279 @@
+//! What the log promises, and whether it keeps it on disks that lose, tear and fill up.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`disk`] | a disk in memory that forgets what was not synced |
+//! | [`power_cuts`] | random operations, kills and power cuts against a model |
+//! | [`recovery`] | what opening does with torn tails, damage, other versions |
+//! | [`promises`] | acknowledgement, failing disks, readers |
+//! | [`limits`] | full disks, the size limit, retention, recycling |
+//! | [`directories`] | real directories and the log's own threads |
 
+mod directories;
+mod disk;
+mod limits;
+mod power_cuts;
+mod promises;
+mod recovery;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use self::disk::{Disk, Random};
+use super::append::{Append, AppendError, Message, RequestRecords};
+use super::frame::{Position, StreamCounts};
+use super::opening::Parts;
+use super::progress::{Lane, Stored, Tally};
+use super::reader::{Next, ReadError};
+use super::storage::Storage;
+use super::{LogOptions, LogSource, OpenError, Run, SyncMode, record};
+use crate::reading::{
+    Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp, shard_of,
+};
+
+/// Small segments, so that a test rotates often.
+const SEGMENT_BYTES: u64 = 160 << 10;
+
+fn options(shards: u16) -> LogOptions {
+    LogOptions {
+        shards,
+        limit_bytes: 8 * SEGMENT_BYTES,
+        retain_bytes: 0,
+        sync: SyncMode::Always,
+    }
+}
+
+/// The reading of a serial number: everything in it follows from the number, which is its time.
+struct Made {
+    serial: u64,
+    device: String,
+    place: String,
+    random: Random,
+}
+
+impl Made {
+    fn new(serial: u64) -> Self {
+        let mut random = Random(serial);
+        let mut device = format!("D{:02}", random.below(13));
+        let mut place = format!("P{}", random.below(5));
+        if random.percent(30) {
+            // The largest records there are.
+            device.extend(std::iter::repeat_n('\u{1F50B}', 61));
+            place.extend(std::iter::repeat_n('\u{1F50C}', 62));
+        }
+        Made {
+            serial,
+            device,
+            place,
+            random,
+        }
+    }
+
+    fn reading(&self) -> Reading<'_> {
+        let mut random = self.random.clone();
+        let place = ExternalId::new(&self.place).unwrap();
+        let details = match random.below(4) {
+            0 | 1 => Details::Meter {
+                voltage: random.below(1000) as f64,
+            },
+            n => Details::Vehicle {
+                soc: random.below(100) as f64,
+                battery_temp: random.below(100) as f64 - 50.0,
+                place: (n == 3).then_some(Place::Meter(place)),
+            },
+        };
+        Reading {
+            device: ExternalId::new(&self.device).unwrap(),
+            at: Timestamp::Y2000.plus_micros(self.serial as i64),
+            energy: Energy {
+                kwh: random.below(1_000_000) as f64 / 7.0,
+                kind: EnergyKind::Interval,
+            },
+            details,
+        }
+    }
+
+    fn stream(&self) -> Stream {
+        self.reading().stream()
+    }
+
+    fn shard(&self, shards: u16) -> u16 {
+        let reading = self.reading();
+        shard_of(reading.stream(), reading.device, shards)
+    }
+}
+
+type Reply = oneshot::Receiver<Result<Position, AppendError>>;
+
+/// An open log without threads: the test is both of them.
+struct Stepped {
+    parts: Parts,
+    shards: u16,
+}
+
+impl Stepped {
+    fn open(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
+        let shards = options.shards;
+        Parts::assemble(storage, options, SEGMENT_BYTES).map(|parts| Stepped { parts, shards })
+    }
+
+    fn source(&self) -> LogSource {
+        LogSource {
+            catalog: Arc::clone(&self.parts.catalog),
+            progress: Arc::clone(&self.parts.progress),
+        }
+    }
+
+    /// Hands a request to the log as the gate does; none where there is no room.
+    fn submit(&self, serials: &[u64], buffered: bool) -> Option<Reply> {
+        let mut records = RequestRecords::new(self.shards);
+        for serial in serials {
+            records.push(&Made::new(*serial).reading());
+        }
+        let reservation = self.parts.budget.try_reserve(records.log_bytes_max())?;
+        let (sender, reply) = oneshot::channel();
+        let memory = Arc::new(Semaphore::new(1));
+        let append = Append {
+            chunks: records.into_chunks(),
+            reservation,
+            memory: memory.try_acquire_owned().unwrap(),
+            reply: (!buffered).then_some(sender),
+        };
+        self.parts
+            .sender
+            .try_send(Message::Append(append))
+            .ok()
+            .map(|()| reply)
+    }
+
+    /// Submits and writes; tells whether it was acknowledged.
+    fn append(&mut self, serials: &[u64]) -> bool {
+        let Some(mut reply) = self.submit(serials, false) else {
+            return false;
+        };
+        let written = self.parts.appender.write_what_waits();
+        let acknowledged = matches!(reply.try_recv(), Ok(Ok(_)));
+        assert_eq!(acknowledged, written.is_ok());
+        acknowledged
+    }
+
+    fn close(mut self) {
+        self.parts.appender.end_run().unwrap();
+    }
+
+    /// All readings that the log has, run by run and shard by shard.
+    fn serials(&self) -> Vec<u64> {
+        let source = self.source();
+        let mut all = Vec::new();
+        for run in source.runs() {
+            for shard in 0..run.shards {
+                let (frames, _) = read_lane(&source, &run, shard, run.first_position()).unwrap();
+                all.extend(frames.into_iter().flat_map(|f| f.serials));
+            }
+        }
+        all.sort_unstable();
+        all
+    }
+
+    /// Reports as stored what a shard of a run holds up to a place.
+    fn store(&self, run: u64, shard: u16, position: Position, stored: StreamCounts) {
+        let now = Stored {
+            position,
+            live_position: position,
+            tally: Tally {
+                stored,
+                ..Tally::default()
+            },
+            gap: [0; 2],
+        };
+        self.parts.progress.stored(Lane { run, shard }, now);
+    }
+
+    /// Reports everything that can be read as stored.
+    fn store_everything(&self) {
+        let source = self.source();
+        for run in source.runs() {
+            for shard in 0..run.shards {
+                let (frames, _) = read_lane(&source, &run, shard, run.first_position()).unwrap();
+                let end = run.end.or(frames.last().map(|f| f.end));
+                let counts = frames
+                    .last()
+                    .map_or(run.appended[usize::from(shard)], |f| f.after);
+                self.store(run.sequence, shard, end.unwrap_or(Position::START), counts);
+            }
+        }
+    }
+
+    fn keep_house(&self) {
+        self.parts.housekeeper.turn().unwrap();
+    }
+}
+
+/// A frame as one shard reads it.
+struct ReadFrame {
+    end: Position,
+    /// Readings of this run and shard before the frame.
+    before: u64,
+    /// Readings up to the frame's end, by stream.
+    after: StreamCounts,
+    serials: Vec<u64>,
+}
+
+/// Reads a shard as far as it goes; every reading must be the one that its number stands for.
+///
+/// Shape:  the frames, and whether the run ends behind them
+fn read_lane(
+    source: &LogSource,
+    run: &Run,
+    shard: u16,
+    from: Position,
+) -> Result<(Vec<ReadFrame>, bool), ReadError> {
+    let mut reader = source.reader(run, shard, from);
+    let mut frames = Vec::new();
+    loop {
+        let item = match reader.next_frame()? {
+            Next::Frame(item) => item,
+            Next::CaughtUp => return Ok((frames, false)),
+            Next::Ended => return Ok((frames, true)),
+        };
+        let mut records = item.section.records;
+        let mut serials = Vec::new();
+        let mut after = item.section.before;
+        while !records.is_empty() {
+            let reading = record::decode(&mut records).unwrap();
+            let serial = reading.at.as_micros() - Timestamp::Y2000.as_micros();
+            let made = Made::new(serial as u64);
+            assert_eq!(reading, made.reading(), "a reading has changed in the log");
+            assert_eq!(made.shard(run.shards), shard, "a reading of another shard");
+            after[made.stream().index()] += 1;
+            serials.push(made.serial);
+        }
+        let counted = item.section.readings.map(u64::from);
+        let before = item.section.before;
+        assert_eq!(after, [before[0] + counted[0], before[1] + counted[1]]);
+        frames.push(ReadFrame {
+            end: item.end,
+            before: before.iter().sum(),
+            after,
+            serials,
+        });
+    }
+}
+
+/// A log on a disk that holds some readings, one group each.
+fn disk_with_groups(groups: &[&[u64]], shards: u16) -> Disk {
+    let disk = Disk::new(1);
+    let mut log = Stepped::open(disk.mount(), options(shards)).unwrap();
+    for group in groups {
+        assert!(log.append(group));
+    }
+    disk.die(disk::Death::Kill);
+    disk
+}
+
+/// The name of the newest segment on a disk.
+fn last_segment(disk: &Disk) -> String {
+    let segments = disk.names().into_iter().filter(|n| n.ends_with(".wal"));
+    segments.max().unwrap()
+}

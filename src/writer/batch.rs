@@ -216,6 +216,13 @@ pub struct Arranged<R> {
     pub conflicts: Vec<R>,
 }
 
+impl<R: HistoryRow> Arranged<R> {
+    /// How many devices the rows are of, at most: one that has rows in two partitions counts twice.
+    pub fn devices(&self) -> usize {
+        self.rows.chunk_by(|a, b| a.key().0 == b.key().0).count()
+    }
+}
+
 /// Sorts rows by (partition, device, time) and leaves out repeats; the first in the log's order
 /// stays.
 ///

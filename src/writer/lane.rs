@@ -14,7 +14,7 @@ use super::batch::{Batch, arrange};
 use super::binding::Binding;
 use super::live::{DEVICES_MAX, Newest};
 use super::session::{Claim, SessionError, WriterSession};
-use super::store::{Way, Work, store};
+use super::store::{Way, Work, ensure_partitions, in_history, store};
 use super::{ShardState, WriterOptions};
 use crate::metrics;
 use crate::postgres::Target;
@@ -28,6 +28,8 @@ use crate::wal::reader::{Next, Reader};
 
 /// How many clean batches it takes to believe that no repeats come any more.
 const CLEAN_BATCHES: u32 = 20;
+/// The smallest batch to which timeouts lead.
+const BATCH_ROWS_LEAST: usize = 1000;
 /// The first pause after a failure; doubled each time.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause.
@@ -49,12 +51,17 @@ impl Writer {
     /// Works until the log has ended and everything in it is stored.
     pub(super) async fn run(self) {
         let mut failures = 0;
+        let mut rows_max = self.options.batch_rows_max;
         loop {
             let began = Instant::now();
-            let error = match self.session().await {
+            let error = match self.session(&mut rows_max).await {
                 Ok(()) => return,
                 Err(error) => error,
             };
+            if matches!(error, SessionError::Timeout(_)) {
+                // What took too long is tried in smaller pieces.
+                rows_max = (rows_max / 2).max(BATCH_ROWS_LEAST.min(self.options.batch_rows_max));
+            }
             metrics::batch_retried(error.sqlstate());
             let text = error.to_string();
             if began.elapsed() > BACKOFF_MOST {
@@ -83,9 +90,10 @@ impl Writer {
     }
 
     /// Connects, and drains every lane in order. Returns when the log has ended.
-    async fn session(&self) -> Result<(), SessionError> {
+    async fn session(&self, rows_max: &mut usize) -> Result<(), SessionError> {
         let name = format!("wattgate writer {}", self.number);
-        let mut session = WriterSession::open(&self.target, &name).await?;
+        let within = self.options.answer_within;
+        let mut session = WriterSession::open(&self.target, &name, within).await?;
         let binding = Arc::clone(&self.binding);
         let id = session.database_id;
         spawn_blocking(move || binding.check(id))
@@ -97,8 +105,11 @@ impl Writer {
         let runs = self.source.runs();
         for (at, run) in runs.iter().enumerate() {
             for shard in (self.number..run.shards).step_by(usize::from(self.writers)) {
-                self.wait_for_earlier(&runs[..at], run).await;
-                self.lane(&mut session, run, shard).await?;
+                tokio::select! {
+                    () = self.wait_for_earlier(&runs[..at], run) => {}
+                    () = session.ended() => return Err(SessionError::Ended),
+                }
+                self.lane(&mut session, run, shard, rows_max).await?;
             }
         }
         Ok(())
@@ -125,12 +136,13 @@ impl Writer {
         session: &mut WriterSession,
         run: &Run,
         shard: u16,
+        rows_max: &mut usize,
     ) -> Result<(), SessionError> {
         let lane = Lane {
             run: run.sequence,
             shard,
         };
-        let mut claim = session.claim(run.id, shard).await?;
+        let mut claim = session.answered(session.claim(run.id, shard)).await?;
         self.skip_what_is_gone(session, &mut claim, run, shard)
             .await?;
         self.progress().stored(lane, claim.stored);
@@ -148,20 +160,46 @@ impl Writer {
             clean: 0,
             live_at: Instant::now(),
         };
-        let until = claim.stored.position;
-        // What is in history but was not yet in live status is gathered again, for that alone.
-        let mut live_behind = claim.stored.live_position < until;
-        while live_behind {
-            let batch = self.gather(session, &mut cursor, from, Some(until)).await?;
-            cursor.newest.fold(&batch.meters, &batch.vehicles);
-            live_behind = batch.to < until && batch.rows() > 0;
-        }
+        self.catch_live_up(session, &claim, &mut cursor).await?;
         while !self.progress().is_done(lane) {
-            self.wait_for_work(lane, &claim, &cursor).await;
+            // An idle writer too must notice that its session is gone: the database may come back
+            // in an older state, and has to be given what it lost.
+            tokio::select! {
+                () = self.wait_for_work(lane, &claim, &cursor) => {}
+                () = session.ended() => return Err(SessionError::Ended),
+            }
             let from = claim.stored.position;
-            let batch = self.gather(session, &mut cursor, from, None).await?;
+            let batch = self
+                .gather(session, &mut cursor, from, None, *rows_max)
+                .await?;
             self.store(session, &mut claim, &mut cursor, batch, lane)
                 .await?;
+            *rows_max = (*rows_max * 2).min(self.options.batch_rows_max);
+        }
+        Ok(())
+    }
+
+    /// Gathers again what is in history but was not yet in live status, for that alone.
+    ///
+    /// History is asked for it: of what the log holds, some was a repeat of, or in contradiction
+    /// with, what another gateway had stored, and some was refused.
+    async fn catch_live_up(
+        &self,
+        session: &mut WriterSession,
+        claim: &Claim,
+        cursor: &mut LaneCursor,
+    ) -> Result<(), SessionError> {
+        let until = claim.stored.position;
+        let mut behind = claim.stored.live_position < until;
+        while behind {
+            let (from, rows_max) = (cursor.position(), self.options.batch_rows_max);
+            let batch = self
+                .gather(session, cursor, from, Some(until), rows_max)
+                .await?;
+            behind = batch.to < until && batch.rows() > 0;
+            let meters = in_history(session, batch.meters).await?;
+            let vehicles = in_history(session, batch.vehicles).await?;
+            cursor.newest.fold(&meters, &vehicles);
         }
         Ok(())
     }
@@ -203,7 +241,7 @@ impl Writer {
             run = %run.id, shard, readings = lost[0] + lost[1],
             "the database has gone back further than the log is retained: readings are lost"
         );
-        session.skip_gap(claim, first, lost).await
+        session.answered(session.skip_gap(claim, first, lost)).await
     }
 
     /// Waits until there is something to store, or live status is due.
@@ -254,10 +292,10 @@ impl Writer {
         cursor: &mut LaneCursor,
         from: Position,
         until: Option<Position>,
+        rows_max: usize,
     ) -> Result<Batch, SessionError> {
         let mut reader = cursor.reader.take().ok_or(SessionError::Panicked)?;
         let ids = std::mem::replace(&mut session.ids, registry::IdCache::new(0));
-        let rows_max = self.options.batch_rows_max;
         let (result, reader, ids) = spawn_blocking(move || {
             let mut batch = Batch::new(from);
             let result = batch
@@ -274,7 +312,8 @@ impl Writer {
             let texts = batch.take_unknown(registry);
             if !texts.is_empty() {
                 let mut ids = std::mem::replace(&mut session.ids, registry::IdCache::new(0));
-                let found = registry::resolve(session.client(), &mut ids, registry, &texts).await;
+                let resolving = registry::resolve(session.client(), &mut ids, registry, &texts);
+                let found = session.answered(resolving).await;
                 session.ids = ids;
                 batch.put_ids(registry, &found?);
             }
@@ -292,32 +331,40 @@ impl Writer {
         lane: Lane,
     ) -> Result<(), SessionError> {
         let stored = claim.stored;
-        let live_elapsed = cursor.live_at.elapsed() >= self.options.live_interval;
-        let live_waits = stored.live_position < stored.position || batch.rows() > 0;
-        let live_due = batch.run_ended
-            || cursor.newest.devices() + batch.rows() >= DEVICES_MAX
-            || (live_elapsed && live_waits);
-        let moves = batch.run_ended || batch.to.segment() > stored.position.segment();
-        if batch.rows() == 0 && !moves && !live_due {
-            return Ok(());
-        }
         let (rows, received) = (batch.rows(), batch.oldest_received);
+        let (run_ended, to) = (batch.run_ended, batch.to);
+        // Before the rows are sorted: by partition is their order for every gateway.
+        ensure_partitions(session, &batch.meters, &batch.vehicles).await?;
         let partitions = session.partitions.clone();
-        let (to, meters, vehicles) = (batch.to, batch.meters, batch.vehicles);
-        let work = spawn_blocking(move || Work {
-            to,
-            meters: arrange(meters, &partitions[0]),
-            vehicles: arrange(vehicles, &partitions[1]),
-            live_due,
+        let (meters, vehicles) = (batch.meters, batch.vehicles);
+        let (meters, vehicles) = spawn_blocking(move || {
+            let meters = arrange(meters, &partitions[0]);
+            (meters, arrange(vehicles, &partitions[1]))
         })
         .await
         .map_err(|_| SessionError::Panicked)?;
+        let live_elapsed = cursor.live_at.elapsed() >= self.options.live_interval;
+        let live_waits = stored.live_position < stored.position || rows > 0;
+        let devices = cursor.newest.devices() + meters.devices() + vehicles.devices();
+        let live_due = run_ended || devices >= DEVICES_MAX || (live_elapsed && live_waits);
+        let moves = run_ended || to.segment() > stored.position.segment();
+        if rows == 0 && !moves && !live_due {
+            return Ok(());
+        }
+        let work = Work {
+            to,
+            meters,
+            vehicles,
+            live_due,
+        };
         let way_before = cursor.way;
         let now = store(session, claim, &work, &mut cursor.newest, &mut cursor.way).await?;
         if live_due {
             cursor.live_at = Instant::now();
         }
-        cursor.settle_way(way_before, now.tally.duplicates != stored.tally.duplicates);
+        let repeats = now.tally.duplicates != stored.tally.duplicates
+            || now.tally.quarantined != stored.tally.quarantined;
+        cursor.settle_way(way_before, repeats);
         self.progress().stored(lane, now);
         metrics::batch_rows(rows);
         if let Some(received) = received {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::session::SessionError;
 use crate::postgres::migrations::DatabaseSettings;
 use crate::postgres::{Target, partitions};
@@ -11,18 +13,28 @@ use crate::wal::LogSource;
 
 /// How often it looks. Partitions are made far ahead, so that missing one look is nothing.
 const EVERY: Duration = Duration::from_secs(600);
-/// How soon it tries again after a failure.
+/// How soon it tries again after a failure, or where a partition was in use.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How long one look may take, connecting included.
+const WITHIN: Duration = Duration::from_secs(300);
 
 /// Maintains the database until it is cancelled.
 ///
 /// Cancel: safe at any point
 pub(super) async fn maintain(target: Target, source: LogSource, settings: DatabaseSettings) {
+    let mut retired = Vec::new();
     loop {
-        let pause = match once(&target, &source, settings).await {
-            Ok(()) => EVERY,
-            Err(error) => {
+        retired.extend(source.take_retired());
+        let work = once(&target, &mut retired, settings);
+        let pause = match tokio::time::timeout(WITHIN, work).await {
+            Ok(Ok(Left::Nothing)) => EVERY,
+            Ok(Ok(Left::Partitions)) => AGAIN,
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "maintenance of the database failed; it is tried again");
+                AGAIN
+            }
+            Err(_) => {
+                tracing::warn!("maintenance of the database took too long; it is tried again");
                 AGAIN
             }
         };
@@ -30,11 +42,18 @@ pub(super) async fn maintain(target: Target, source: LogSource, settings: Databa
     }
 }
 
+/// Whether something could not be done now.
+enum Left {
+    Nothing,
+    /// Partitions beyond the retention that are being read or written.
+    Partitions,
+}
+
 async fn once(
     target: &Target,
-    source: &LogSource,
+    retired: &mut Vec<Uuid>,
     settings: DatabaseSettings,
-) -> Result<(), SessionError> {
+) -> Result<Left, SessionError> {
     let session = target.connect("wattgate maintenance").await?;
     let client = session.client();
     for setting in [
@@ -49,17 +68,20 @@ async fn once(
         let ahead = partitions::instants_ahead(now, settings.partition);
         partitions::ensure(client, stream, settings.partition, &ahead).await?;
     }
-    let retired = source.take_retired();
     if !retired.is_empty() {
         // Index: the primary key of wal_checkpoints.
         let sql = "delete from wal_checkpoints where run_id = any($1)";
-        client.execute(sql, &[&retired]).await?;
+        client.execute(sql, &[&*retired]).await?;
+        retired.clear();
     }
+    let mut left = Left::Nothing;
     if let Some(retention) = settings.retention {
         let oldest = partitions::oldest_kept(now, retention);
         for stream in Stream::ALL {
-            partitions::drop_before(client, stream, oldest).await?;
+            if partitions::drop_before(client, stream, oldest).await?.left > 0 {
+                left = Left::Partitions;
+            }
         }
     }
-    Ok(())
+    Ok(left)
 }

@@ -6,10 +6,12 @@
 //! | [`batch`] | frames of the log become sorted rows |
 //! | [`rows`] | rows of history, and COPY's binary format |
 //! | [`store`] | one batch, one transaction |
+//! | `ways` | COPY, and the slower ways of putting rows into history |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | what is set aside |
+//! | [`retry`] | and taken out again |
 //! | [`binding`] | which database a log stores into |
 //! | `maintenance` | partitions ahead, retention |
 
@@ -20,9 +22,11 @@ mod lane;
 pub mod live;
 mod maintenance;
 pub mod quarantine;
+pub mod retry;
 pub mod rows;
 pub mod session;
 pub mod store;
+mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +49,14 @@ pub struct WriterOptions {
     pub linger: Duration,
     /// How stale live status may be under load.
     pub live_interval: Duration,
+    /// How long the database may take for one answer before the session is given up; twice that
+    /// for a whole batch.
+    pub answer_within: Duration,
+}
+
+impl WriterOptions {
+    /// How long an answer may take unless told: the server's own limit of one statement.
+    pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 }
 
 /// Whether a writer reaches the database.
@@ -68,7 +80,8 @@ impl ShardState {
 /// All writers of a gateway.
 pub struct Writers {
     tasks: JoinSet<()>,
-    maintenance: tokio::task::JoinHandle<()>,
+    /// One task; in a set, so that it ends when the writers are dropped.
+    maintenance: JoinSet<()>,
     states: Vec<watch::Receiver<ShardState>>,
 }
 
@@ -98,7 +111,8 @@ impl Writers {
             };
             tasks.spawn(writer.run());
         }
-        let maintenance = tokio::spawn(maintenance::maintain(
+        let mut maintenance = JoinSet::new();
+        maintenance.spawn(maintenance::maintain(
             target.clone(),
             source.clone(),
             settings,
@@ -123,7 +137,7 @@ impl Writers {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let done = tokio::time::timeout(within, all).await.is_ok();
         self.tasks.shutdown().await;
-        self.maintenance.abort();
+        self.maintenance.shutdown().await;
         done
     }
 }

@@ -25,6 +25,12 @@ impl<R: HistoryRow> Quarantined<R> {
             reason,
         }
     }
+
+    /// Notes that another reading of the same device and time is stored.
+    pub fn contradiction(row: R) -> Self {
+        let reason = "another reading of this device and time, with other values, is stored";
+        Quarantined::refused(row, REPEAT_STATE.to_owned(), reason.to_owned())
+    }
 }
 
 /// Writes rows to the quarantine, in the transaction that is open.
@@ -50,6 +56,9 @@ pub async fn quarantine<R: HistoryRow>(
             .iter()
             .map(|q| to_system_time(origin(q).received_at))
             .collect();
+        let named: Vec<[i32; 2]> = some.iter().map(|q| q.row.named()).collect();
+        let meters: Vec<i32> = named.iter().map(|n| n[0]).collect();
+        let sessions: Vec<i32> = named.iter().map(|n| n[1]).collect();
         client
             .execute(
                 include_str!("../../sql/queries/quarantine.sql"),
@@ -65,6 +74,8 @@ pub async fn quarantine<R: HistoryRow>(
                     &states,
                     &reasons,
                     &received,
+                    &meters,
+                    &sessions,
                 ],
             )
             .await?;

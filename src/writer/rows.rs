@@ -89,6 +89,8 @@ pub trait HistoryRow: Copy + Send + Sync + 'static {
     fn from_probe(row: &tokio_postgres::Row, like: &Self) -> Self;
     /// The columns of [`HistoryRow::INSERT`].
     fn columns(rows: &[Self]) -> Columns;
+    /// The ids of the meter and the session that it names, 0 for none.
+    fn named(&self) -> [i32; 2];
     /// The values for the quarantine, as JSON.
     fn to_json(&self) -> serde_json::Value;
 }
@@ -142,6 +144,10 @@ impl HistoryRow for MeterRow {
             Box::new(rows.iter().map(|r| r.energy.total()).collect::<Vec<_>>()),
             Box::new(rows.iter().map(|r| r.voltage).collect::<Vec<_>>()),
         ]
+    }
+
+    fn named(&self) -> [i32; 2] {
+        [0, 0]
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -225,6 +231,10 @@ impl HistoryRow for VehicleRow {
                     .collect::<Vec<_>>(),
             ),
         ]
+    }
+
+    fn named(&self) -> [i32; 2] {
+        [self.named_meter, self.named_session]
     }
 
     fn to_json(&self) -> serde_json::Value {

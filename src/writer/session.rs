@@ -1,5 +1,6 @@
 //! A writer's session with the database: its settings, its statements, its claim on a checkpoint.
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
@@ -7,7 +8,7 @@ use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
 use crate::postgres::partitions::{self, Partitions};
 use crate::postgres::registry::{IdCache, ResolveError};
@@ -20,6 +21,12 @@ use crate::wal::progress::{Stored, Tally};
 const ID_CACHE_BYTES: usize = 16 << 20;
 /// How long a claim waits for a row that another session holds, before that one is ended.
 const CLAIM_WAIT: &str = "set lock_timeout = '2s'";
+/// How often a claim tries, before it says that someone else holds the row.
+const CLAIM_TRIES: u32 = 3;
+/// How long the server may take to let a session in.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long the asking for a statement's end may take.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Settings of a writer's session, each sent on its own.
 const SETTINGS: [&str; 14] = [
@@ -69,6 +76,9 @@ pub enum SessionError {
     /// A registry hides what it holds.
     #[error(transparent)]
     Registry(ResolveError),
+    /// The connection has ended while nothing was asked.
+    #[error("the connection to the database was closed")]
+    Ended,
     /// The database took too long.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
@@ -78,6 +88,9 @@ pub enum SessionError {
     /// The log's directory cannot be written.
     #[error("cannot bind the log to the database: {0}")]
     Binding(std::io::Error),
+    /// The batch was refused in one way after another.
+    #[error("the batch was tried in every way, and refused in each for another reason")]
+    Restless,
     /// A thread of this process has panicked.
     #[error("a task of the writer has panicked")]
     Panicked,
@@ -97,6 +110,7 @@ impl SessionError {
     pub fn sqlstate(&self) -> &str {
         match self {
             SessionError::Database(error) => error.code().map_or("connection", SqlState::code),
+            SessionError::Ended => "connection",
             SessionError::Fenced => "fenced",
             SessionError::Timeout(_) => "timeout",
             SessionError::WrongDatabase { .. } => "wrong_database",
@@ -104,6 +118,7 @@ impl SessionError {
             SessionError::Log(_) => "log",
             SessionError::Registry(_) => "registry",
             SessionError::Binding(_) => "binding",
+            SessionError::Restless => "restless",
             SessionError::Panicked => "panicked",
         }
     }
@@ -168,6 +183,9 @@ pub struct WriterSession {
     pub database_id: Uuid,
     /// The width of new partitions.
     pub width: PartitionWidth,
+    /// How long the database may take for one answer. The server's own limits do not hold where it
+    /// is the server, or something on the way to it, that has stopped answering.
+    pub answer_within: Duration,
     pub(super) meter: RowStatements,
     pub(super) vehicle: RowStatements,
     pub(super) checkpoint_move: Statement,
@@ -176,10 +194,25 @@ pub struct WriterSession {
 impl WriterSession {
     /// Connects and prepares.
     ///
+    /// Blocks: at most 10 s for the connection and `answer_within` for the rest
+    ///
     /// # Errors
     /// [`SessionError`]: try again later.
-    pub async fn open(target: &Target, name: &str) -> Result<Self, SessionError> {
-        let session = target.connect(name).await?;
+    pub async fn open(
+        target: &Target,
+        name: &str,
+        answer_within: Duration,
+    ) -> Result<Self, SessionError> {
+        let connect_within = answer_within.min(CONNECT_WITHIN);
+        let session = tokio::time::timeout(connect_within, target.connect(name))
+            .await
+            .map_err(|_| SessionError::Timeout(connect_within))??;
+        tokio::time::timeout(answer_within, Self::prepare(session, answer_within))
+            .await
+            .map_err(|_| SessionError::Timeout(answer_within))?
+    }
+
+    async fn prepare(session: Session, answer_within: Duration) -> Result<Self, SessionError> {
         let client = session.client();
         for setting in SETTINGS {
             client.batch_execute(setting).await?;
@@ -189,15 +222,7 @@ impl WriterSession {
         let sql = "select set_config('synchronous_commit', 'on', false)
                    where current_setting('synchronous_commit') = 'off'";
         client.query(sql, &[]).await?;
-        let sql = "select database_id, partition_width from gateway_database";
-        let (database_id, width) = match client.query_opt(sql, &[]).await {
-            Ok(Some(row)) => (row.get(0), width_of(row.get(1))),
-            Ok(None) => return Err(SessionError::NotMigrated),
-            Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-                return Err(SessionError::NotMigrated);
-            }
-            Err(e) => return Err(e.into()),
-        };
+        let (database_id, width) = identity(client).await?;
         let meter = RowStatements::prepare::<MeterRow>(
             client,
             include_str!("../../sql/queries/upsert_live_meter.sql"),
@@ -220,11 +245,59 @@ impl WriterSession {
             partitions,
             database_id,
             width,
+            answer_within,
             meter,
             vehicle,
             checkpoint_move,
             session,
         })
+    }
+
+    /// Waits until the connection has ended.
+    ///
+    /// Cancel: safe
+    pub async fn ended(&self) {
+        self.session.ended().await;
+    }
+
+    /// The statements of one kind of row.
+    pub(super) fn statements<R: HistoryRow>(&self) -> &RowStatements {
+        match R::STREAM {
+            Stream::Meter => &self.meter,
+            Stream::Vehicle => &self.vehicle,
+        }
+    }
+
+    /// Waits for an answer of the database, at most as long as one may take.
+    ///
+    /// # Errors
+    /// [`SessionError::Timeout`], after the server was asked to give the statement up; else as the
+    /// work gives them. The session is to be dropped after a timeout.
+    pub async fn answered<T, E: Into<SessionError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, SessionError> {
+        self.answered_in(self.answer_within, work).await
+    }
+
+    /// The same, within another time.
+    ///
+    /// # Errors
+    /// As [`WriterSession::answered`].
+    pub async fn answered_in<T, E: Into<SessionError>>(
+        &self,
+        within: Duration,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, SessionError> {
+        match tokio::time::timeout(within, work).await {
+            Ok(result) => result.map_err(Into::into),
+            Err(_) => {
+                // A server that waits for a lock does not notice a closed socket. One that does
+                // not answer here either is left to the next session's claim.
+                drop(tokio::time::timeout(CANCEL_WITHIN, self.session.cancel()).await);
+                Err(SessionError::Timeout(within))
+            }
+        }
     }
 
     /// The client of this session.
@@ -247,13 +320,20 @@ impl WriterSession {
         client.batch_execute(CLAIM_WAIT).await?;
         let sql = include_str!("../../sql/queries/checkpoint_claim.sql");
         let start = Position::START.to_i64();
+        let mut tries = 0;
         let row = loop {
+            tries += 1;
             match client.query_one(sql, &[&run_id, &shard, &start]).await {
                 Ok(row) => break row,
                 Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                    if tries == CLAIM_TRIES {
+                        // Not a writer of before: somebody has locked the row.
+                        return Err(e.into());
+                    }
                     let sql = include_str!("../../sql/queries/checkpoint_zombie.sql");
-                    client.query(sql, &[&run_id, &shard]).await?;
-                    tracing::warn!(%run_id, shard, "ended a session that still held a checkpoint");
+                    if !client.query(sql, &[&run_id, &shard]).await?.is_empty() {
+                        tracing::warn!(%run_id, shard, "ended a session that held a checkpoint");
+                    }
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -315,5 +395,16 @@ impl WriterSession {
             *total += more;
         }
         Ok(())
+    }
+}
+
+/// What the database says of itself: its id, and the width of new partitions.
+async fn identity(client: &Client) -> Result<(Uuid, PartitionWidth), SessionError> {
+    let sql = "select database_id, partition_width from gateway_database";
+    match client.query_opt(sql, &[]).await {
+        Ok(Some(row)) => Ok((row.get(0), width_of(row.get(1)))),
+        Ok(None) => Err(SessionError::NotMigrated),
+        Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => Err(SessionError::NotMigrated),
+        Err(e) => Err(e.into()),
     }
 }

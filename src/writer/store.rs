@@ -3,33 +3,26 @@
 //! The quick way is COPY. Only where PostgreSQL says that a key is there already (23505), or that
 //! data are refused, the batch is tried again in a slower way that finds out which.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{BufMut, BytesMut};
-use futures_util::SinkExt;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Statement};
 
-use super::batch::{Arranged, counts_of};
-use super::classify::{Verdict, verdict};
+use super::batch::{Arranged, arrange, counts_of};
+use super::classify::{Verdict, verdict_of};
 use super::live::Newest;
-use super::quarantine::{Quarantined, REPEAT_STATE, quarantine};
-use super::rows::{Columns, HistoryRow, MeterRow, VehicleRow, from_system_time, to_system_time};
-use super::session::{Claim, RowStatements, SessionError, WriterSession};
+use super::quarantine::{Quarantined, quarantine};
+use super::rows::{Columns, HistoryRow, MeterRow, VehicleRow};
+use super::session::{Claim, SessionError, WriterSession};
+use super::ways::{bisect, copy, insert, probe, split};
 use crate::metrics::{self, BatchStep};
-use crate::postgres::partitions::{self, Partitions};
+use crate::postgres::partitions;
 use crate::reading::{Stream, Timestamp};
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
-/// COPY is sent in pieces of this size.
-const COPY_CHUNK_BYTES: usize = 64 << 10;
-/// Rows in one statement with arrays.
-const ROWS_PER_STATEMENT: usize = 10_000;
-/// A batch that takes longer than this is given up with its session.
-const BATCH_DEADLINE: Duration = Duration::from_secs(120);
-
-const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// How often one batch is tried in the session at hand before it is begun anew from the
+/// checkpoint: the ways are three steps long, and two gateways may send each other back a step.
+const TRIES_MAX: u32 = 8;
 
 /// How a batch is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,46 +70,72 @@ pub async fn store(
     newest: &mut Newest,
     way: &mut Way,
 ) -> Result<Stored, SessionError> {
-    ensure_partitions(session, work).await?;
     let mut reloaded = false;
-    loop {
+    for _ in 0..TRIES_MAX {
+        // Twice the time of one answer: a batch is several statements.
+        let within = session.answer_within * 2;
         let attempt = transaction(session, claim, work, newest, *way);
-        let error = match tokio::time::timeout(BATCH_DEADLINE, attempt).await {
-            Ok(Ok(stored)) => {
+        let error = match session.answered_in(within, attempt).await {
+            Ok(stored) => {
                 claim.stored = stored;
                 if work.live_due {
                     newest.clear();
                 }
                 return Ok(stored);
             }
-            Ok(Err(SessionError::Database(error))) => error,
-            Ok(Err(other)) => return Err(other),
-            Err(_) => return Err(SessionError::Timeout(BATCH_DEADLINE)),
+            Err(SessionError::Database(error)) => error,
+            Err(other) => return Err(other),
         };
         if session.client().is_closed() {
             return Err(error.into());
         }
-        let next = match verdict(error.code()) {
+        let next = match verdict_of(&error) {
             Verdict::Repeat if *way == Way::Copy => Way::Probe,
             Verdict::Repeat if *way != Way::Insert => Way::Insert,
-            // A partition that is not there looks like a rule that is broken.
-            Verdict::CheckViolation if !reloaded => {
+            Verdict::Partition if !reloaded => {
                 reloaded = true;
                 session.partitions = Default::default();
                 *way
             }
-            Verdict::CheckViolation | Verdict::Data if *way != Way::Bisect => Way::Bisect,
+            Verdict::Partition | Verdict::Data if *way != Way::Bisect => Way::Bisect,
             _ => return Err(error.into()),
         };
         metrics::batch_retried(error.code().map_or("connection", |c| c.code()));
         *way = next;
-        session.client().batch_execute("rollback").await?;
-        ensure_partitions(session, work).await?;
+        session
+            .answered(session.client().batch_execute("rollback"))
+            .await?;
+        ensure_partitions(session, &work.meters.rows, &work.vehicles.rows).await?;
     }
+    Err(SessionError::Restless)
 }
 
-/// Makes the partitions that the batch needs and the session does not know.
-async fn ensure_partitions(session: &mut WriterSession, work: &Work) -> Result<(), SessionError> {
+/// Those of some rows that history holds, with the same values.
+///
+/// # Errors
+/// [`SessionError`]
+pub(super) async fn in_history<R: HistoryRow>(
+    session: &WriterSession,
+    rows: Vec<R>,
+) -> Result<Vec<R>, SessionError> {
+    let known = &session.partitions[R::STREAM.index()];
+    let mut rows = arrange(rows, known).rows;
+    let statement = &session.statements::<R>().probe;
+    let probing = probe(session.client(), statement, &rows, known);
+    let there = session.answered(probing).await?;
+    rows.retain(|row| there.get(&row.key()).is_some_and(|r| r.same_values(row)));
+    Ok(rows)
+}
+
+/// Makes the partitions that rows need and the session does not know.
+///
+/// # Errors
+/// [`SessionError`]: what was made stays.
+pub async fn ensure_partitions(
+    session: &mut WriterSession,
+    meters: &[MeterRow],
+    vehicles: &[VehicleRow],
+) -> Result<(), SessionError> {
     async fn one<R: HistoryRow>(
         session: &mut WriterSession,
         rows: &[R],
@@ -129,13 +148,13 @@ async fn ensure_partitions(session: &mut WriterSession, work: &Work) -> Result<(
             .filter(|at| known.find(*at).is_none())
             .collect();
         if !missing.is_empty() {
-            let now = partitions::ensure(session.client(), stream, session.width, &missing).await?;
-            session.partitions[stream.index()] = now;
+            let making = partitions::ensure(session.client(), stream, session.width, &missing);
+            session.partitions[stream.index()] = session.answered(making).await?;
         }
         Ok(())
     }
-    one(session, &work.meters.rows).await?;
-    one(session, &work.vehicles.rows).await
+    one(session, meters).await?;
+    one(session, vehicles).await
 }
 
 /// One try, in one transaction.
@@ -182,8 +201,8 @@ async fn transaction(
     };
     move_checkpoint(session, claim, claim.stored.position, first).await?;
     let step = Instant::now();
-    let meters = store_rows(session, claim, &work.meters, &session.meter, way).await?;
-    let vehicles = store_rows(session, claim, &work.vehicles, &session.vehicle, way).await?;
+    let meters = store_rows(session, claim, &work.meters, way).await?;
+    let vehicles = store_rows(session, claim, &work.vehicles, way).await?;
     metrics::batch_step(BatchStep::Copy, step.elapsed());
     let tally = meters.outcome.tally.plus(&vehicles.outcome.tally);
     let stored = after(tally);
@@ -255,10 +274,9 @@ async fn store_rows<R: HistoryRow>(
     session: &WriterSession,
     claim: &Claim,
     work: &Arranged<R>,
-    statements: &RowStatements,
     way: Way,
 ) -> Result<StoredRows<R>, SessionError> {
-    let client = session.client();
+    let (client, statements) = (session.client(), session.statements::<R>());
     let mut set_aside: Vec<Quarantined<R>> = work
         .conflicts
         .iter()
@@ -278,7 +296,7 @@ async fn store_rows<R: HistoryRow>(
                 copy(client, &statements.copy, &new).await?;
                 Some(new)
             } else {
-                Some(bisect(client, &statements.copy, new, &mut set_aside).await?)
+                Some(bisect(client, statements, &new, &mut set_aside).await?)
             }
         }
         Way::Insert => {
@@ -319,152 +337,10 @@ async fn store_rows<R: HistoryRow>(
     })
 }
 
-/// Sends rows as one COPY.
-async fn copy<R: HistoryRow>(
-    client: &Client,
-    statement: &Statement,
-    rows: &[R],
-) -> Result<(), Error> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let sink = client.copy_in(statement).await?;
-    tokio::pin!(sink);
-    let mut chunk = BytesMut::with_capacity(COPY_CHUNK_BYTES + 256);
-    chunk.extend_from_slice(COPY_HEADER);
-    for row in rows {
-        row.encode(&mut chunk);
-        if chunk.len() >= COPY_CHUNK_BYTES {
-            let full =
-                std::mem::replace(&mut chunk, BytesMut::with_capacity(COPY_CHUNK_BYTES + 256));
-            sink.send(full.freeze()).await?;
-        }
-    }
-    chunk.put_i16(-1);
-    sink.send(chunk.freeze()).await?;
-    sink.finish().await?;
-    Ok(())
-}
-
-/// Reads what history holds under the keys of some rows, partition by partition.
-async fn probe<R: HistoryRow>(
-    client: &Client,
-    statement: &Statement,
-    rows: &[R],
-    known: &Partitions,
-) -> Result<std::collections::HashMap<(i32, Timestamp), R>, Error> {
-    let mut there = std::collections::HashMap::new();
-    for part in rows.chunk_by(|a, b| known.find(a.key().1) == known.find(b.key().1)) {
-        for some in part.chunks(ROWS_PER_STATEMENT) {
-            let Some(like) = some.first() else { continue };
-            let ids: Vec<i32> = some.iter().map(|r| r.key().0).collect();
-            let times: Vec<_> = some.iter().map(|r| to_system_time(r.key().1)).collect();
-            let (oldest, newest) = (times.iter().min(), times.iter().max());
-            for row in client
-                .query(statement, &[&ids, &times, &oldest, &newest])
-                .await?
-            {
-                let found = R::from_probe(&row, like);
-                there.insert(found.key(), found);
-            }
-        }
-    }
-    Ok(there)
-}
-
-/// Parts rows into those that are new, equal repeats, and contradictions.
-fn split<R: HistoryRow>(
-    rows: &[R],
-    there: &std::collections::HashMap<(i32, Timestamp), R>,
-    duplicates: &mut u64,
-    set_aside: &mut Vec<Quarantined<R>>,
-) -> Vec<R> {
-    let mut new = Vec::with_capacity(rows.len());
-    for row in rows {
-        match there.get(&row.key()) {
-            None => new.push(*row),
-            Some(found) if found.same_values(row) => *duplicates += 1,
-            Some(_) => set_aside.push(Quarantined::contradiction(*row)),
-        }
-    }
-    new
-}
-
-/// Inserts rows where nothing is, and tells the keys of those that went in.
-async fn insert<R: HistoryRow>(
-    client: &Client,
-    statement: &Statement,
-    rows: &[R],
-) -> Result<std::collections::HashSet<(i32, Timestamp)>, Error> {
-    let mut new = std::collections::HashSet::new();
-    for some in rows.chunks(ROWS_PER_STATEMENT) {
-        for row in client
-            .query(statement, &as_params(&R::columns(some)))
-            .await?
-        {
-            new.insert((row.get(0), from_system_time(row.get(1))));
-        }
-    }
-    Ok(new)
-}
-
-/// Copies rows under savepoints, halving where the database refuses the data, until what is
-/// refused alone is found.
-async fn bisect<R: HistoryRow>(
-    client: &Client,
-    statement: &Statement,
-    rows: Vec<R>,
-    set_aside: &mut Vec<Quarantined<R>>,
-) -> Result<Vec<R>, Error> {
-    let mut stored = Vec::with_capacity(rows.len());
-    // Front to back, so that rows go in in their order.
-    let mut parts: Vec<&[R]> = vec![&rows];
-    while let Some(part) = parts.pop() {
-        client.batch_execute("savepoint part").await?;
-        match copy(client, statement, part).await {
-            Ok(()) => {
-                client.batch_execute("release savepoint part").await?;
-                stored.extend_from_slice(part);
-            }
-            Err(error) => {
-                let data = matches!(
-                    verdict(error.code()),
-                    Verdict::Data | Verdict::CheckViolation
-                );
-                let Some(db) = error.as_db_error().filter(|_| data) else {
-                    return Err(error);
-                };
-                let (state, reason) = (db.code().code().to_owned(), db.message().to_owned());
-                client.batch_execute("rollback to savepoint part").await?;
-                client.batch_execute("release savepoint part").await?;
-                match part {
-                    [row] => set_aside.push(Quarantined::refused(*row, state, reason)),
-                    _ => {
-                        let (front, back) = part.split_at(part.len() / 2);
-                        parts.push(back);
-                        parts.push(front);
-                    }
-                }
-            }
-        }
-    }
-    Ok(stored)
-}
-
 /// Borrows columns as a statement's parameters.
 pub(super) fn as_params(columns: &Columns) -> Vec<&(dyn ToSql + Sync)> {
     columns
         .iter()
         .map(|c| &**c as &(dyn ToSql + Sync))
         .collect()
-}
-
-impl<R: HistoryRow> Quarantined<R> {
-    fn contradiction(row: R) -> Self {
-        Quarantined::refused(
-            row,
-            REPEAT_STATE.to_owned(),
-            "another reading of this device and time, with other values, is stored".to_owned(),
-        )
-    }
 }

@@ -1,5 +1,7 @@
 //! The edge over a real socket, before a real log.
 
+mod access;
+mod compression;
 mod ingestion;
 mod limits;
 mod openapi;
@@ -17,7 +19,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::tls::Tls;
 use super::{Context, Health, Server, Settings};
+use crate::auth::Keyring;
 use crate::gate::Gate;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
@@ -42,6 +46,8 @@ pub(super) struct Options {
     pub(super) settings: Settings,
     pub(super) memory_bytes: u64,
     pub(super) metrics: fn() -> String,
+    pub(super) keys: Option<Arc<Keyring>>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Default for Options {
@@ -54,6 +60,7 @@ impl Default for Options {
             write_timeout: PATIENCE,
             commit_timeout: Duration::from_millis(50),
             drain_timeout: PATIENCE,
+            cors_origins: Vec::new(),
             max_age: None,
             retention: None,
         };
@@ -61,6 +68,8 @@ impl Default for Options {
             settings,
             memory_bytes: 64 << 20,
             metrics: || "# EOF\n".to_owned(),
+            keys: None,
+            tls: None,
         }
     }
 }
@@ -93,6 +102,8 @@ impl Edge {
         let metrics = options.metrics;
         let context = Arc::new(Context {
             settings: options.settings,
+            keys: options.keys,
+            tls: options.tls,
             gate,
             progress,
             reads: Pool::builder(manager).max_size(1).build().unwrap(),
@@ -258,7 +269,7 @@ impl Answer {
         }
         assert_eq!(
             self.header("retry-after").is_some(),
-            status == 503,
+            status == 503 || status == 429,
             "{self:?}"
         );
         problem

@@ -21,6 +21,7 @@ mod find;
 mod log;
 mod pidfile;
 mod place;
+mod running;
 mod server;
 mod settings;
 mod supervisor;
@@ -36,6 +37,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use error::EmbeddedError;
+pub use running::running;
 pub use server::Stopped;
 pub use supervisor::State;
 

@@ -1,0 +1,139 @@
+//! The processor's part of the log: readings become records by shard, records a frame, and back.
+//!
+//! `cargo bench --bench log`. Each stands beside its limit, measured in the same run: the memory's
+//! bandwidth (copying as many bytes), and the checksum alone, which reads each byte once. The
+//! disk's part is one fdatasync a frame, which no work here can shorten.
+
+#![expect(clippy::unwrap_used, reason = "what is benched is known to succeed")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use uuid::Uuid;
+use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp, shard_of};
+use wattgate::wal::append::RequestRecords;
+use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
+use wattgate::wal::record;
+
+const READINGS: usize = 500;
+const SHARDS: u16 = 2;
+
+fn ids() -> Vec<String> {
+    (0..READINGS).map(|n| format!("VEH-{n:05}")).collect()
+}
+
+fn readings(ids: &[String]) -> Vec<Reading<'_>> {
+    ids.iter()
+        .enumerate()
+        .map(|(n, id)| Reading {
+            device: ExternalId::new(id).unwrap(),
+            at: Timestamp::from_micros(1_707_492_600_000_000 + n as i64),
+            energy: Energy {
+                kwh: n as f64 / 100.0,
+                kind: EnergyKind::Interval,
+            },
+            details: Details::Vehicle {
+                soc: 80.5,
+                battery_temp: 31.5,
+                place: None,
+            },
+        })
+        .collect()
+}
+
+/// The bound of everything here: as many bytes copied once.
+fn copy_of(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>, bytes: &[u8]) {
+    let mut out = Vec::with_capacity(bytes.len());
+    group.bench_function("limit_copy_the_bytes", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            out.extend_from_slice(black_box(bytes));
+            black_box(&out);
+        });
+    });
+}
+
+fn records(criterion: &mut Criterion) {
+    let ids = ids();
+    let readings = readings(&ids);
+    let mut bytes = Vec::new();
+    readings.iter().for_each(|r| record::encode(r, &mut bytes));
+    let mut group = criterion.benchmark_group("records");
+    group.throughput(Throughput::Elements(READINGS as u64));
+    group.bench_function("hash_to_shards", |bencher| {
+        bencher.iter(|| {
+            let shard = |r: &Reading<'_>| u64::from(shard_of(r.stream(), r.device, SHARDS));
+            black_box(&readings).iter().map(shard).sum::<u64>()
+        });
+    });
+    group.bench_function("hash_encode_and_group", |bencher| {
+        bencher.iter(|| {
+            let mut request = RequestRecords::new(SHARDS);
+            black_box(&readings).iter().for_each(|r| request.push(r));
+            request
+        });
+    });
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| {
+            let mut rest = black_box(bytes.as_slice());
+            while !rest.is_empty() {
+                black_box(record::decode(&mut rest).unwrap());
+            }
+        });
+    });
+    copy_of(&mut group, &bytes);
+    group.finish();
+}
+
+fn frames(criterion: &mut Criterion) {
+    let ids = ids();
+    let mut request = RequestRecords::new(SHARDS);
+    readings(&ids).iter().for_each(|r| request.push(r));
+    let mut sections = vec![Section::default(); usize::from(SHARDS)];
+    for chunk in request.into_chunks() {
+        let section = &mut sections[usize::from(chunk.shard)];
+        section.bytes.extend_from_slice(&chunk.bytes);
+        for (sum, count) in section.readings.iter_mut().zip(chunk.readings) {
+            *sum += count;
+        }
+    }
+    let salt = Salt::of(Uuid::from_u128(7));
+    let before = [[0; 2]; SHARDS as usize];
+    let at = Timestamp::from_micros(1_707_492_600_000_000);
+    let encode = |out: &mut Vec<u8>| {
+        encode_frame(
+            FrameKind::Data,
+            salt,
+            Position::START,
+            at,
+            &sections,
+            &before,
+            out,
+        );
+    };
+    let mut frame = Vec::new();
+    encode(&mut frame);
+    let mut group = criterion.benchmark_group("frames");
+    group.throughput(Throughput::Bytes(frame.len() as u64));
+    let mut out = Vec::new();
+    group.bench_function("append", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            encode(black_box(&mut out));
+        });
+    });
+    group.bench_function("read", |bencher| {
+        bencher.iter(|| {
+            let found = Frame::decode(black_box(&frame), salt, Position::START, SHARDS).unwrap();
+            black_box(found.section(0).records.len())
+        });
+    });
+    group.bench_function("limit_checksum_alone", |bencher| {
+        bencher.iter(|| crc32c::crc32c(black_box(&frame)));
+    });
+    copy_of(&mut group, &frame);
+    group.finish();
+}
+
+criterion_group!(benches, records, frames);
+criterion_main!(benches);

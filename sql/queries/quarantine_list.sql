@@ -1,0 +1,15 @@
+-- Reads the whole quarantine, newest first: for an operator's eyes, and rare. The last column says
+-- how many there are in all.
+select
+    jsonb_build_object(
+        'stream', stream, 'deviceId', device_id, 'timestamp', ts, 'sqlstate', sqlstate,
+        'reason', reason, 'reading', reading, 'receivedAt', received_at,
+        'quarantinedAt', quarantined_at
+    )::text,
+    stream, device_id, ts, sqlstate, reason, count(*) over ()
+from quarantined_readings
+where
+    ($1::text is null or stream = $1)
+    and ($2::text is null or device_id = $2)
+order by quarantined_at desc, run_id, shard, position, reading_index
+limit $3

@@ -1,0 +1,241 @@
+//! `wattgate keys`: makes, lists and revokes API keys in the data directory.
+
+use std::path::Path;
+
+use super::AppError;
+use crate::auth::bucket::RATE_MAX;
+use crate::auth::key::check_text;
+use crate::auth::{KeyFile, KeyFileError, Record, Rights, Secret};
+use crate::config::{CreateKeyArgs, KeysCommand, parse_duration};
+use crate::reading::Timestamp;
+
+/// What a command says.
+#[derive(Debug)]
+pub struct Said {
+    /// For programs, on stdout: of a new key, the key and nothing else.
+    pub answer: String,
+    /// For people, on stderr.
+    pub note: Option<String>,
+}
+
+/// Runs a command on the keys of a data directory, and returns once its change is on disk.
+///
+/// # Errors
+/// [`AppError::Keys`]: nothing was changed.
+pub fn run(data_dir: &Path, command: &KeysCommand) -> Result<Said, AppError> {
+    let file = KeyFile::of(data_dir);
+    let said = match command {
+        KeysCommand::Create(args) => create(&file, args, Timestamp::now()),
+        KeysCommand::List => list(&file, Timestamp::now()),
+        KeysCommand::Revoke { key } => revoke(&file, key, Timestamp::now()),
+    };
+    Ok(said?)
+}
+
+fn create(file: &KeyFile, args: &CreateKeyArgs, now: Timestamp) -> Result<Said, KeyFileError> {
+    let refused = KeyFileError::Refused;
+    check_text("--name", &args.name).map_err(refused)?;
+    if let Some(prefix) = &args.prefix {
+        check_text("--prefix", prefix).map_err(refused)?;
+    }
+    if args
+        .rate
+        .is_some_and(|rate| !(1..=RATE_MAX).contains(&rate))
+    {
+        return Err(refused(format!("--rate must be 1 to {RATE_MAX}")));
+    }
+    let rights = Rights::parse(&args.rights).map_err(|why| refused(format!("--rights: {why}")))?;
+    let expires_at = args.expires.as_deref().map(|text| expiry(text, now));
+    let expires_at = expires_at.transpose().map_err(refused)?;
+    let random = |error: getrandom::Error| refused(format!("no random bytes: {error}"));
+    let secret = Secret::generate().map_err(random)?;
+    let record = Record {
+        id: secret.id(),
+        name: args.name.clone(),
+        sha256: secret.hash(),
+        rights,
+        prefix: args.prefix.clone(),
+        rate: args.rate,
+        created_at: Some(now),
+        expires_at,
+        revoked_at: None,
+    };
+    let note = format!(
+        "made the key {} ({}): {}; it is shown this once",
+        record.id,
+        record.name,
+        terms(&record, now)
+    );
+    file.change(|keys| {
+        let taken = |k: &Record| k.name == record.name && k.revoked_at.is_none();
+        if keys.iter().any(taken) {
+            let why = format!("a key called {:?} is there already", record.name);
+            return Err(refused(why));
+        }
+        // One in four thousand million for each key there is.
+        if keys.iter().any(|known| known.id == record.id) {
+            return Err(refused("the id is taken; try again".to_owned()));
+        }
+        keys.push(record);
+        Ok(())
+    })?;
+    Ok(Said {
+        answer: secret.reveal().to_owned(),
+        note: Some(note),
+    })
+}
+
+fn list(file: &KeyFile, now: Timestamp) -> Result<Said, KeyFileError> {
+    let keys = file.read()?;
+    if keys.is_empty() {
+        return Ok(Said {
+            answer: format!("there are no keys in {}", file.path().display()),
+            note: None,
+        });
+    }
+    let line = |key: &Record| format!("{}  {}  {}", key.id, key.name, terms(key, now));
+    let lines: Vec<String> = keys.iter().map(line).collect();
+    Ok(Said {
+        answer: lines.join("\n"),
+        note: None,
+    })
+}
+
+fn revoke(file: &KeyFile, wanted: &str, now: Timestamp) -> Result<Said, KeyFileError> {
+    let answer = file.change(|keys| {
+        // A name may have been used before, by keys that were revoked.
+        let named = |key: &Record| key.name == wanted && key.revoked_at.is_none();
+        let found = keys
+            .iter()
+            .position(|key| key.id.to_string() == wanted)
+            .or_else(|| keys.iter().position(named));
+        let Some(key) = found.and_then(|at| keys.get_mut(at)) else {
+            let why = format!("there is no key {wanted:?} in use");
+            return Err(KeyFileError::Refused(why));
+        };
+        key.revoked_at.get_or_insert(now);
+        Ok(format!("revoked the key {} ({})", key.id, key.name))
+    })?;
+    Ok(Said { answer, note: None })
+}
+
+/// What a key is good for, in words.
+fn terms(key: &Record, now: Timestamp) -> String {
+    let mut terms = vec![key.rights.to_string()];
+    if let Some(prefix) = &key.prefix {
+        terms.push(format!("devices {prefix}…"));
+    }
+    if let Some(rate) = key.rate {
+        terms.push(format!("{rate} readings/s"));
+    }
+    if let Some(at) = key.expires_at {
+        let word = if at <= now { "expired" } else { "expires" };
+        terms.push(format!("{word} {at}"));
+    }
+    if let Some(at) = key.revoked_at {
+        terms.push(format!("revoked {at}"));
+    }
+    terms.join(", ")
+}
+
+/// Reads a time from now on, or a time.
+fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, String> {
+    let at = match parse_duration(text) {
+        Ok(span) => {
+            let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+            now.plus_micros(micros)
+        }
+        Err(_) => text
+            .parse::<jiff::Timestamp>()
+            .map(|at| Timestamp::from_micros(at.as_microsecond()))
+            .map_err(|_| {
+                format!("--expires {text}: must be a time, as 2027-01-01T00:00:00Z or 90d")
+            })?,
+    };
+    if at <= now {
+        return Err(format!("--expires {text}: that has passed"));
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Keyring;
+
+    fn args(name: &str) -> CreateKeyArgs {
+        CreateKeyArgs {
+            name: name.to_owned(),
+            rights: "ingest,read".to_owned(),
+            prefix: Some("VEH-".to_owned()),
+            rate: Some(100),
+            expires: Some("90d".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_key_is_printed_once_and_its_secret_is_nowhere_after_that() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = run(dir.path(), &KeysCommand::Create(args("fleet"))).unwrap();
+        let key = made.answer;
+        let ring = Keyring::open(dir.path()).unwrap();
+        assert!(ring.find(key.as_bytes(), Timestamp::now()).is_some());
+        let secret = key.rsplit('_').next().unwrap();
+        let listed = run(dir.path(), &KeysCommand::List).unwrap().answer;
+        assert!(
+            listed.contains("fleet") && listed.contains("100 readings/s"),
+            "{listed}"
+        );
+        let kept = std::fs::read_to_string(ring.path()).unwrap();
+        for text in [listed, kept, made.note.unwrap()] {
+            assert!(!text.contains(secret));
+        }
+    }
+
+    #[test]
+    fn a_name_is_of_one_key_until_that_is_revoked() {
+        let dir = tempfile::tempdir().unwrap();
+        let create = KeysCommand::Create(args("fleet"));
+        let revoke = |key: &str| {
+            run(
+                dir.path(),
+                &KeysCommand::Revoke {
+                    key: key.to_owned(),
+                },
+            )
+        };
+        let first = run(dir.path(), &create).unwrap().answer;
+        assert!(run(dir.path(), &create).is_err());
+        assert!(revoke("fleet").is_ok());
+        assert!(revoke("fleet").is_err());
+        let second = run(dir.path(), &create).unwrap().answer;
+        let ring = Keyring::open(dir.path()).unwrap();
+        let opens = |key: &str| ring.find(key.as_bytes(), Timestamp::now()).is_some();
+        assert!(!opens(&first) && opens(&second));
+        let id = second.split('_').nth(1).unwrap();
+        assert!(revoke(id).is_ok());
+        ring.refresh().unwrap();
+        assert!(!opens(&second));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrong: [fn(&mut CreateKeyArgs); 7] = [
+            |a| a.name = String::new(),
+            |a| a.rights = "write".to_owned(),
+            |a| a.prefix = Some("\n".to_owned()),
+            |a| a.rate = Some(0),
+            |a| a.expires = Some("soon".to_owned()),
+            |a| a.expires = Some("2020-01-01T00:00:00Z".to_owned()),
+            |a| a.expires = Some("0s".to_owned()),
+        ];
+        for spoil in wrong {
+            let mut args = args("fleet");
+            spoil(&mut args);
+            let said = run(dir.path(), &KeysCommand::Create(args.clone()));
+            assert!(said.is_err(), "{args:?}");
+        }
+        assert!(KeyFile::of(dir.path()).read().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,360 @@
+//! A key's text, its hash and its rights.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use subtle::ConstantTimeEq;
+
+use crate::reading::{ID_CHARS_MAX, Timestamp};
+
+/// What every key begins with, so that scanners for secrets find one in a repository.
+const MARK: &str = "wg_";
+/// The public part: found in lists and logs.
+pub const ID_BYTES: usize = 4;
+/// The secret part: 256 bits.
+const SECRET_BYTES: usize = 32;
+/// `wg_`, the id, `_`, and the secret, in hexadecimal digits.
+const TEXT_LEN: usize = MARK.len() + 2 * ID_BYTES + 1 + 2 * SECRET_BYTES;
+
+/// The id of a key: not secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyId([u8; ID_BYTES]);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl KeyId {
+    /// The id in the text of a key, if the text has a key's form.
+    pub fn of(text: &[u8]) -> Option<KeyId> {
+        let (id, secret) = text
+            .strip_prefix(MARK.as_bytes())
+            .filter(|_| text.len() == TEXT_LEN)?
+            .split_at_checked(2 * ID_BYTES)?;
+        let secret = secret.strip_prefix(b"_")?;
+        let lower = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+        if !secret.iter().all(lower) {
+            return None;
+        }
+        unhex(id).map(KeyId)
+    }
+}
+
+/// The text of a key, as its owner gets it once.
+///
+/// It has no `Debug` that shows it: only [`Secret::reveal`] does.
+pub struct Secret(String);
+
+impl Secret {
+    /// Makes a key from the system's random bytes.
+    ///
+    /// # Errors
+    /// As the system gives them: there are no random bytes.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; ID_BYTES + SECRET_BYTES];
+        getrandom::fill(&mut bytes)?;
+        let (id, secret) = bytes.split_at(ID_BYTES);
+        Ok(Secret(format!("{MARK}{}_{}", hex(id), hex(secret))))
+    }
+
+    /// The key's id.
+    pub fn id(&self) -> KeyId {
+        // The text was made in the form that is asked for here.
+        KeyId::of(self.0.as_bytes()).unwrap_or(KeyId([0; ID_BYTES]))
+    }
+
+    /// What is kept of it.
+    pub fn hash(&self) -> Hash {
+        Hash::of(self.0.as_bytes())
+    }
+
+    /// The text itself, to be shown once.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.id())
+    }
+}
+
+/// The SHA-256 of a key's text.
+#[derive(Clone, Copy)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// Hashes a text.
+    pub fn of(text: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, text);
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest.as_ref());
+        Hash(hash)
+    }
+
+    /// Whether two are the same, in a time that does not depend on how much of them is.
+    pub fn is(&self, other: &Hash) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hash(…)")
+    }
+}
+
+/// A set of what a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rights(u8);
+
+impl Rights {
+    /// Send readings, and say where vehicles charge.
+    pub const INGEST: Rights = Rights(1);
+    /// Ask.
+    pub const READ: Rights = Rights(2);
+    /// Declare meters, and change sessions.
+    pub const ADMIN: Rights = Rights(4);
+
+    const NAMES: [(&'static str, Rights); 3] = [
+        ("ingest", Rights::INGEST),
+        ("read", Rights::READ),
+        ("admin", Rights::ADMIN),
+    ];
+
+    /// The rights of either.
+    #[must_use]
+    pub const fn or(self, other: Rights) -> Rights {
+        Rights(self.0 | other.0)
+    }
+
+    /// Whether one of those asked for is here.
+    pub const fn any_of(self, asked: Rights) -> bool {
+        self.0 & asked.0 != 0
+    }
+
+    /// Reads names between commas, at least one.
+    ///
+    /// # Errors
+    /// A sentence that names what is not known.
+    pub fn parse(text: &str) -> Result<Rights, String> {
+        let mut rights = Rights::default();
+        for name in text.split(',').map(str::trim) {
+            let known = Rights::NAMES.iter().find(|(known, _)| *known == name);
+            let (_, right) = known
+                .ok_or_else(|| format!("{name:?} is no right; there are ingest, read and admin"))?;
+            rights = rights.or(*right);
+        }
+        Ok(rights)
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Rights::NAMES.iter().filter(|(_, r)| self.any_of(*r));
+        let names: Vec<&str> = names.map(|(name, _)| *name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+/// What is kept of a key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    /// The public part of the key's text.
+    pub id: KeyId,
+    /// What its owner calls it; unique among keys that are not revoked.
+    pub name: String,
+    /// The hash of its text.
+    pub sha256: Hash,
+    /// What it may do.
+    pub rights: Rights,
+    /// What the ids of its devices begin with; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// Readings a second; none: as many as the gateway takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// When it was made.
+    #[serde(with = "time")]
+    pub created_at: Option<Timestamp>,
+    /// From when on it is refused.
+    #[serde(default, with = "time", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(default, with = "time", skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl Record {
+    /// Whether the key opens anything at a moment.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|at| now < at)
+    }
+}
+
+/// Checks the name of a key, or a prefix of device ids.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check_text(what: &str, text: &str) -> Result<(), String> {
+    if text.is_empty() || text.chars().count() > ID_CHARS_MAX || text.chars().any(char::is_control)
+    {
+        return Err(format!(
+            "{what} must be 1 to {ID_CHARS_MAX} characters of printable text"
+        ));
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = value(pair[0])? << 4 | value(pair[1])?;
+    }
+    Some(bytes)
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = unhex(text.as_bytes());
+        bytes.map(KeyId).ok_or_else(|| expected("the id of a key"))
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = unhex(text.as_bytes());
+        bytes
+            .map(Hash)
+            .ok_or_else(|| expected("64 hexadecimal digits"))
+    }
+}
+
+impl Serialize for Rights {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rights {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Rights::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn expected<E: serde::de::Error>(what: &str) -> E {
+    E::custom(format!("expected {what}"))
+}
+
+/// Times as RFC 3339, for those who look into the file.
+mod time {
+    use super::{Deserialize, Deserializer, Serializer, Timestamp};
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<Timestamp>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => serializer.collect_str(at),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let at: jiff::Timestamp = text.parse().map_err(serde::de::Error::custom)?;
+        Ok(Some(Timestamp::from_micros(at.as_microsecond())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_256_random_bits_behind_a_mark_and_its_id() {
+        let (one, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
+        assert_eq!(one.reveal().len(), TEXT_LEN);
+        assert!(one.reveal().starts_with(&format!("wg_{}_", one.id())));
+        assert!(!one.hash().is(&other.hash()));
+        assert!(one.hash().is(&Hash::of(one.reveal().as_bytes())));
+    }
+
+    #[test]
+    fn what_has_not_the_form_of_a_key_has_no_id() {
+        let good = Secret::generate().unwrap();
+        let good = good.reveal();
+        assert!(KeyId::of(good.as_bytes()).is_some());
+        let wrong = [
+            "",
+            "wg_",
+            &good[1..],
+            &good[..good.len() - 1],
+            &good.to_uppercase(),
+            &good.replace("wg_", "wG_"),
+            &good.replacen('_', "-", 2),
+            &format!("{good}0"),
+        ];
+        for text in wrong {
+            assert!(KeyId::of(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_and_its_hash_are_not_shown_by_accident() {
+        let secret = Secret::generate().unwrap();
+        let hidden = secret.reveal().rsplit('_').next().unwrap();
+        assert!(!format!("{secret:?}").contains(hidden));
+        assert_eq!(format!("{:?}", secret.hash()), "Hash(…)");
+    }
+
+    #[test]
+    fn rights_are_read_by_name() {
+        let both = Rights::parse("read, ingest").unwrap();
+        assert_eq!(both.to_string(), "ingest,read");
+        assert!(both.any_of(Rights::INGEST.or(Rights::ADMIN)) && !both.any_of(Rights::ADMIN));
+        for wrong in ["", "write", "ingest,", "Ingest"] {
+            assert!(Rights::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

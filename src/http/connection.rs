@@ -1,0 +1,247 @@
+//! One connection, from its first byte to its end.
+//!
+//! With TLS, the handshake says which HTTP is spoken. Without, the first bytes do: a client that
+//! knows that HTTP/2 is spoken here begins with a preface that is no request of HTTP/1.1. They
+//! are read once a connection, into 24 bytes, and given back to hyper, so that requests of
+//! HTTP/1.1 pay nothing for the choice; and a socket that stays silent is closed in the time that
+//! a request's head has.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::access::Peer;
+use super::dispatch::{Shared, answer};
+use super::stall::StallGuard;
+use super::tls::Tls;
+
+/// The largest head of HTTP/1.1, and what is read of a body at once. Why 64 KiB: a body of 500
+/// readings comes in one piece or two, and 10,000 connections that send slowly hold little.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// The most header fields of a request of HTTP/1.1.
+const HEADERS_MAX: usize = 64;
+
+/// What a client of HTTP/2 says first (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Requests at once on one connection.
+const STREAMS_MAX: u32 = 128;
+/// The largest head of HTTP/2, decoded; it bounds CONTINUATION frames as well.
+const HEAD_BYTES_MAX: u32 = 32 << 10;
+/// What a client may send of one body, and of all, before any of it is taken: what a connection
+/// can make the gateway hold outside of its memory for readings.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+/// What is held of answers that a client does not take.
+const SEND_BYTES_MAX: usize = 64 << 10;
+/// Streams that a client may open and reset at once before its connection is ended
+/// (CVE-2023-44487), and streams that it may make the gateway reset.
+const RESETS_MAX: usize = 32;
+/// How often a silent client of HTTP/2 is asked whether it is there, and how long it may take.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves one connection to its end.
+///
+/// Blocks: until the client ends it, is idle or stuck for too long, or `stopping` changes and
+///         the requests in flight are answered
+pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, stopping: watch::Receiver<()>) {
+    let served = match stream.set_nodelay(true) {
+        Err(error) => Err(error.into()),
+        Ok(()) => match &shared.context.tls {
+            Some(tls) => {
+                let tls = Arc::clone(tls);
+                // Boxed, as HTTP/2 is, so that a plain connection's task stays small.
+                Box::pin(encrypted(stream, tls, shared, stopping)).await
+            }
+            None => plain(stream, shared, stopping).await,
+        },
+    };
+    if let Err(error) = served {
+        // What clients do to their connections is not ours to mend.
+        tracing::debug!(%error, "a connection ended with an error");
+    }
+}
+
+type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn plain(
+    mut stream: TcpStream,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<()>,
+) -> Served {
+    let within = shared.context.settings.header_timeout;
+    let (early, is_http2) = tokio::select! {
+        begun = timeout(within, begin(&mut stream)) => begun??,
+        _ = stopping.changed() => return Ok(()),
+    };
+    let io = StallGuard::new(stream, early, shared.context.settings.write_timeout);
+    if is_http2 {
+        Box::pin(serve_http2(io, Peer::default(), shared, stopping)).await
+    } else {
+        serve_http1(io, Peer::default(), shared, stopping).await
+    }
+}
+
+async fn encrypted(
+    stream: TcpStream,
+    tls: Arc<Tls>,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<()>,
+) -> Served {
+    let within = shared.context.settings.header_timeout;
+    let acceptor = TlsAcceptor::from(tls.current());
+    let stream = tokio::select! {
+        accepted = timeout(within, acceptor.accept(stream)) => accepted??,
+        _ = stopping.changed() => return Ok(()),
+    };
+    let (_, session) = stream.get_ref();
+    let peer = Peer {
+        certified: session.peer_certificates().is_some_and(|c| !c.is_empty()),
+    };
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let limit = shared.context.settings.write_timeout;
+    let io = StallGuard::new(stream, Bytes::new(), limit);
+    if is_http2 {
+        serve_http2(io, peer, shared, stopping).await
+    } else {
+        serve_http1(io, peer, shared, stopping).await
+    }
+}
+
+/// Reads until it is clear which HTTP is spoken; gives what was read, and whether it is HTTP/2.
+async fn begin(stream: &mut TcpStream) -> io::Result<(Bytes, bool)> {
+    let mut read = [0; PREFACE.len()];
+    let mut length = 0;
+    loop {
+        match stream.read(&mut read[length..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => length += more,
+        }
+        let same = read[..length] == PREFACE[..length];
+        if !same || length == PREFACE.len() {
+            return Ok((Bytes::copy_from_slice(&read[..length]), same));
+        }
+    }
+}
+
+async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
+    io: StallGuard<S>,
+    peer: Peer,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<()>,
+) -> Served {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.context.settings.header_timeout)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        // A device that has sent all and closed its side still reads its answer.
+        .half_close(true);
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(shared, peer, request).await) }
+    });
+    let mut serving = pin!(builder.serve_connection(io, service));
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        // The sender is dropped, never used.
+        _ = stopping.changed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    Ok(served?)
+}
+
+/// Requests of a connection of HTTP/2: begun ever, and not answered yet.
+#[derive(Default)]
+struct Activity {
+    begun: AtomicU64,
+    answered: AtomicU64,
+}
+
+impl Activity {
+    /// Requests begun, if none of them is in flight.
+    fn at_rest(&self) -> Option<u64> {
+        let answered = self.answered.load(Ordering::Acquire);
+        let begun = self.begun.load(Ordering::Acquire);
+        (begun == answered).then_some(begun)
+    }
+}
+
+/// Counts a request as answered, also one that its client has reset.
+struct InFlight(Arc<Activity>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.answered.fetch_add(1, Ordering::Release);
+    }
+}
+
+async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    io: StallGuard<S>,
+    peer: Peer,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<()>,
+) -> Served {
+    let idle = shared.context.settings.header_timeout;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let activity = Arc::new(Activity::default());
+    let service = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        activity.begun.fetch_add(1, Ordering::AcqRel);
+        let in_flight = InFlight(Arc::clone(&activity));
+        async move {
+            let _in_flight = in_flight;
+            Ok::<_, Infallible>(answer(shared, peer, request).await)
+        }
+    });
+    let mut serving = pin!(builder.serve_connection(io, service));
+    let mut every = tokio::time::interval(idle);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    every.reset();
+    let (mut seen, mut leaving, mut stopped) = (0, false, false);
+    loop {
+        tokio::select! {
+            served = serving.as_mut() => return Ok(served?),
+            _ = stopping.changed(), if !stopped => {
+                stopped = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            // hyper's timeouts of heads and of silence are those of HTTP/1.1 alone.
+            _ = every.tick() => match activity.at_rest() {
+                Some(begun) if begun == seen && leaving => return Ok(()),
+                Some(begun) if begun == seen => {
+                    leaving = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                at_rest => seen = at_rest.unwrap_or(seen),
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Who is let in, and to what.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Answer, Edge, METER, Options, post};
+use crate::app::keys;
+use crate::auth::{Keyring, Rights};
+use crate::config::{CreateKeyArgs, KeysCommand};
+use crate::http::access::needs;
+use crate::http::router::ROUTES;
+
+const PATH: &str = "/v1/ingestion/meter";
+const JSON: &str = "Content-Type: application/json\r\n";
+
+/// An edge that asks for keys.
+struct Door {
+    edge: Edge,
+    ring: Arc<Keyring>,
+    dir: tempfile::TempDir,
+}
+
+impl Door {
+    fn start() -> Door {
+        let dir = tempfile::tempdir().unwrap();
+        let ring = Arc::new(Keyring::open(dir.path()).unwrap());
+        let options = Options {
+            keys: Some(Arc::clone(&ring)),
+            ..Options::default()
+        };
+        let edge = Edge::start_with(options);
+        Door { edge, ring, dir }
+    }
+
+    /// Makes a key as the command does, and has it read.
+    fn key(&self, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> String {
+        let key = create(self.dir.path(), rights, change);
+        self.ring.refresh().unwrap();
+        key
+    }
+
+    async fn ingest(&self, key: &str, body: &str) -> Answer {
+        let head = format!("{JSON}Authorization: Bearer {key}\r\n");
+        self.edge.send(&post(PATH, &head, body)).await
+    }
+
+    async fn get(&self, key: &str, path: &str) -> Answer {
+        self.call("GET", key, path).await
+    }
+
+    async fn call(&self, method: &str, key: &str, path: &str) -> Answer {
+        let head = format!("Host: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 0\r\n");
+        self.edge
+            .send(&format!("{method} {path} HTTP/1.1\r\n{head}\r\n"))
+            .await
+    }
+}
+
+fn create(dir: &Path, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> String {
+    let mut args = CreateKeyArgs {
+        name: format!("key {}", crate::auth::Secret::generate().unwrap().id()),
+        rights: rights.to_owned(),
+        prefix: None,
+        rate: None,
+        expires: None,
+    };
+    change(&mut args);
+    keys::run(dir, &KeysCommand::Create(args)).unwrap().answer
+}
+
+fn plain(_: &mut CreateKeyArgs) {}
+
+/// Every method of every route, with a path that has an id where the route wants one.
+fn everything() -> Vec<(&'static str, String, Option<Rights>)> {
+    let methods = ROUTES.iter().flat_map(|route| {
+        let path = match route.pattern.split_once('{') {
+            Some((before, rest)) => format!("{before}X1{}", rest.split_once('}').unwrap().1),
+            None => route.pattern.to_owned(),
+        };
+        let methods = route.methods.iter();
+        methods.map(move |(method, endpoint)| (*method, path.clone(), needs(*endpoint)))
+    });
+    methods.collect()
+}
+
+#[tokio::test]
+async fn every_route_of_the_interface_is_closed_without_a_key_and_no_other() {
+    let door = Door::start();
+    for (method, path, needed) in everything() {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let answer = door.edge.send(&request).await;
+        assert_eq!(
+            needed.is_some(),
+            path.starts_with("/v1/"),
+            "{method} {path}"
+        );
+        if needed.is_some() {
+            answer.assert_problem(401);
+            let challenge = answer.header("www-authenticate").unwrap();
+            assert_eq!(challenge, "Bearer realm=\"wattgate\"", "{method} {path}");
+        } else {
+            assert_ne!(answer.status, 401, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_right_opens_what_the_table_says_and_nothing_else() {
+    let door = Door::start();
+    for right in [Rights::INGEST, Rights::READ, Rights::ADMIN] {
+        let key = door.key(&right.to_string(), plain);
+        for (method, path, needed) in everything() {
+            let Some(needed) = needed else { continue };
+            let answer = door.call(method, &key, &path).await;
+            if needed.any_of(right) {
+                assert!(
+                    ![401, 403].contains(&answer.status),
+                    "{right} {method} {path}: {answer:?}"
+                );
+            } else {
+                answer.assert_problem(403);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_work_while_the_database_is_away() {
+    let door = Door::start();
+    let key = door.key("ingest,read", plain);
+    assert_eq!(door.ingest(&key, METER).await.status, 202);
+    // Let in, and told that the database is away.
+    door.get(&key, "/v1/live/meters").await.assert_problem(503);
+    assert_eq!(door.edge.accepted(), 1);
+}
+
+#[tokio::test]
+async fn what_is_no_key_in_use_is_refused_and_never_repeated() {
+    let door = Door::start();
+    let good = door.key("ingest", plain);
+    let revoked = door.key("ingest", |args| args.name = "gone".to_owned());
+    assert_eq!(door.ingest(&revoked, METER).await.status, 202);
+    let command = KeysCommand::Revoke {
+        key: "gone".to_owned(),
+    };
+    keys::run(door.dir.path(), &command).unwrap();
+    door.ring.refresh().unwrap();
+    let mut flipped = good.clone();
+    let last = if flipped.pop() == Some('0') { '1' } else { '0' };
+    flipped.push(last);
+    for wrong in [
+        revoked.as_str(),
+        &flipped,
+        "",
+        "wg_",
+        "x y",
+        &"a".repeat(5000),
+    ] {
+        let answer = door.ingest(wrong, METER).await;
+        answer.assert_problem(401);
+        let challenge = answer.header("www-authenticate").unwrap();
+        assert!(challenge.contains("invalid_token"), "{challenge}");
+        assert!(wrong.len() < 5 || !answer.body.contains(wrong));
+    }
+    let twice = format!("{JSON}Authorization: Bearer {good}\r\nAuthorization: Bearer {good}\r\n");
+    let answer = door.edge.send(&post(PATH, &twice, METER)).await;
+    answer.assert_problem(401);
+    let basic = format!("{JSON}Authorization: Basic {good}\r\n");
+    let answer = door.edge.send(&post(PATH, &basic, METER)).await;
+    answer.assert_problem(401);
+    assert_eq!(door.ingest(&good, METER).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_key_opens_nothing_after_its_time() {
+    let door = Door::start();
+    let key = door.key("ingest", |args| args.expires = Some("300ms".to_owned()));
+    let began = std::time::Instant::now();
+    let mut answer = door.ingest(&key, METER).await;
+    while answer.status == 202 {
+        assert!(began.elapsed() < super::PATIENCE);
+        answer = door.ingest(&key, METER).await;
+    }
+    answer.assert_problem(401);
+    assert!(began.elapsed() >= std::time::Duration::from_millis(290));
+}
+
+#[tokio::test]
+async fn a_key_with_a_prefix_speaks_for_its_devices_only() {
+    let door = Door::start();
+    let key = door.key("ingest,read,admin", |args| {
+        args.prefix = Some("M".to_owned())
+    });
+    let other = METER.replace("M1", "X1");
+    let answer = door.ingest(&key, &format!("[{METER},{other}]")).await;
+    assert_eq!(answer.status, 202);
+    let told = answer.json();
+    assert_eq!(
+        (&told["accepted"], &told["rejected"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(told["errors"][0]["code"], "forbidden_device");
+    assert_eq!(told["errors"][0]["index"], 1);
+    let refused = door.ingest(&key, &other).await.assert_problem(403);
+    assert_eq!(refused["errors"][0]["code"], "forbidden_device");
+    assert_eq!(door.edge.accepted(), 1);
+
+    // Let in: the database is asked, which is away.
+    for path in [
+        "/v1/live/meters/M2",
+        "/v1/sessions?meterId=M2",
+        "/v1/sessions/S",
+    ] {
+        door.get(&key, path).await.assert_problem(503);
+    }
+    for path in [
+        "/v1/live/meters/X2",
+        "/v1/live/vehicles/X2",
+        "/v1/live/meters",
+        "/v1/sessions",
+        "/v1/sessions?meterId=X",
+    ] {
+        door.get(&key, path).await.assert_problem(403);
+    }
+    let session = |vehicle: &str, meter: &str| {
+        let body = format!(
+            r#"{{"vehicleId":"{vehicle}","meterId":"{meter}","startedAt":"2024-01-01T00:00:00Z"}}"#
+        );
+        let head = format!("{JSON}Authorization: Bearer {key}\r\n");
+        post("/v1/sessions", &head, &body)
+    };
+    let own = door.edge.send(&session("V1", "M1")).await;
+    own.assert_problem(503);
+    let others = door.edge.send(&session("V1", "X1")).await;
+    others.assert_problem(403);
+}
+
+#[tokio::test]
+async fn a_key_over_its_rate_waits_and_others_do_not() {
+    let door = Door::start();
+    let limited = door.key("ingest", |args| args.rate = Some(10));
+    let free = door.key("ingest", plain);
+    let body = format!("[{}]", vec![METER; 100].join(","));
+    // Ten seconds' worth at once: taken, and paid for by what comes after.
+    assert_eq!(door.ingest(&limited, &body).await.status, 202);
+    for _ in 0..20 {
+        let answer = door.ingest(&limited, METER).await;
+        answer.assert_problem(429);
+        let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        assert!((8..=15).contains(&seconds), "{seconds}");
+        assert_eq!(door.ingest(&free, METER).await.status, 202);
+    }
+    assert_eq!(door.edge.accepted(), 120);
+    // What is invalid costs as much as what is valid.
+    let wasteful = door.key("ingest", |args| args.rate = Some(10));
+    let nothing = format!("[{}]", vec!["{}"; 100].join(","));
+    door.ingest(&wasteful, &nothing).await.assert_problem(400);
+    door.ingest(&wasteful, METER).await.assert_problem(429);
+}

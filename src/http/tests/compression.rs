@@ -1,0 +1,169 @@
+//! Bodies in gzip and zstd: what they hold, and what they pretend.
+
+use std::io::Write;
+use std::time::Instant;
+
+use super::{Answer, Edge, METER, Options};
+
+const PATH: &str = "/v1/ingestion/meter";
+const LINES: &str = "application/x-ndjson";
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let level = flate2::Compression::best();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(text: &[u8]) -> Vec<u8> {
+    zstd::encode_all(text, 1).unwrap()
+}
+
+const BOTH: [(&str, fn(&[u8]) -> Vec<u8>); 2] = [("gzip", gzip), ("zstd", zstd)];
+
+async fn send(edge: &Edge, kind: &str, encoding: &str, body: &[u8]) -> Answer {
+    let length = body.len();
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n\
+         Content-Encoding: {encoding}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    let mut client = edge.connect().await;
+    client.write(head.as_bytes()).await;
+    client.write(body).await;
+    client.answer().await
+}
+
+#[tokio::test]
+async fn compressed_readings_are_taken_small_and_large() {
+    let edge = Edge::start();
+    let large: String = (0..5000)
+        .map(|n| METER.replace("M1", &format!("M{n}")) + "\n")
+        .collect();
+    for (name, fold) in BOTH {
+        let answer = send(&edge, "application/json", name, &fold(METER.as_bytes())).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let answer = send(&edge, LINES, name, &fold(large.as_bytes())).await;
+        assert_eq!(answer.json()["accepted"], 5000, "{name}: {answer:?}");
+    }
+    assert_eq!(edge.accepted(), 2 * 5001);
+}
+
+#[tokio::test]
+async fn all_members_of_a_body_count() {
+    let edge = Edge::start();
+    for (name, fold) in BOTH {
+        let line = format!("{METER}\n");
+        let mut body = fold(line.as_bytes());
+        body.extend(fold(b""));
+        body.extend(fold(METER.as_bytes()));
+        let answer = send(&edge, LINES, name, &body).await;
+        assert_eq!(answer.json()["accepted"], 2, "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_body_is_refused_wherever_it_breaks() {
+    let edge = Edge::start();
+    for (name, fold) in BOTH {
+        let whole = fold(METER.as_bytes());
+        for cut in [1, 5, whole.len() / 2, whole.len() - 1] {
+            let answer = send(&edge, "application/json", name, &whole[..cut]).await;
+            let problem = answer.assert_problem(400);
+            assert_eq!(problem["code"], "encoding", "{name} {cut}");
+        }
+        let trailing = [&whole[..], b"trailing"].concat();
+        let answer = send(&edge, "application/json", name, &trailing).await;
+        answer.assert_problem(400);
+        let answer = send(&edge, "application/json", name, METER.as_bytes()).await;
+        answer.assert_problem(400);
+    }
+    // The sum at the end of a gzip member is checked.
+    let mut spoiled = gzip(METER.as_bytes());
+    let at = spoiled.len() - 6;
+    spoiled[at] ^= 1;
+    let answer = send(&edge, "application/json", "gzip", &spoiled).await;
+    answer.assert_problem(400);
+    assert_eq!(edge.accepted(), 0);
+}
+
+#[tokio::test]
+async fn the_limit_of_a_body_is_that_of_what_comes_out() {
+    let edge = Edge::start();
+    let limit = edge.context.settings.body_bytes_max;
+    for (name, fold) in BOTH {
+        let mut body = METER.as_bytes().to_vec();
+        body.resize(limit, b' ');
+        let answer = send(&edge, "application/json", name, &fold(&body)).await;
+        assert_eq!(answer.status, 202, "{name}: {answer:?}");
+        body.push(b' ');
+        let answer = send(&edge, "application/json", name, &fold(&body)).await;
+        answer.assert_problem(413);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_out_is_taken_from_the_memory_for_readings() {
+    let options = Options {
+        memory_bytes: 256 << 10,
+        ..Options::default()
+    };
+    let edge = Edge::start_with(options);
+    let spaces = vec![b' '; 800 << 10];
+    for (name, fold) in BOTH {
+        let answer = send(&edge, "application/json", name, &fold(&spaces)).await;
+        assert_eq!(answer.assert_problem(503)["code"], "memory", "{name}");
+        // All of it was given back.
+        let answer = send(&edge, "application/json", name, &fold(METER.as_bytes())).await;
+        assert_eq!(answer.status, 202, "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_window_larger_than_the_standard_allows_is_refused() {
+    let edge = Edge::start();
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(27).unwrap();
+    encoder.write_all(METER.as_bytes()).unwrap();
+    let body = encoder.finish().unwrap();
+    let answer = send(&edge, "application/json", "zstd", &body).await;
+    assert_eq!(answer.assert_problem(400)["code"], "encoding");
+}
+
+/// About 7 MiB that unfold to 7 GiB: members of 4 MiB of spaces each.
+fn bomb(fold: fn(&[u8]) -> Vec<u8>, bytes: usize) -> Vec<u8> {
+    let member = fold(&vec![b' '; 4 << 20]);
+    let mut body = member.repeat(1792);
+    // zstd folds better than a thousandfold: the rest is members of nothing.
+    let nothing = fold(b"");
+    while body.len() + nothing.len() <= bytes {
+        body.extend_from_slice(&nothing);
+    }
+    body
+}
+
+#[tokio::test]
+async fn a_bomb_is_refused_at_once_and_costs_no_memory() {
+    let mut options = Options::default();
+    options.settings.body_bytes_max = 8 << 20;
+    let edge = Edge::start_with(options);
+    for (name, fold) in BOTH {
+        let body = bomb(fold, 7 << 20);
+        assert!(body.len() <= 8 << 20, "{name}: {}", body.len());
+        let before = peak_kib();
+        let began = Instant::now();
+        let answer = send(&edge, LINES, name, &body).await;
+        answer.assert_problem(413);
+        let (took, grown) = (began.elapsed(), peak_kib() - before);
+        // Unfolding 7 GiB takes many seconds. Other tests of this process hold memory too.
+        assert!(took.as_secs() < 5, "{name}: {took:?}");
+        assert!(grown < 256 << 10, "{name}: {grown} KiB");
+    }
+}
+
+/// The most memory that this process has held.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let digits = line.map(|l| l.chars().filter(char::is_ascii_digit).collect::<String>());
+    digits.and_then(|d| d.parse().ok()).unwrap_or_default()
+}

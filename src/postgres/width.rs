@@ -1,0 +1,10 @@
+//! How wide the partitions of history are.
+
+/// How history is partitioned by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionWidth {
+    /// A calendar month in UTC.
+    Month,
+    /// A day in UTC.
+    Day,
+}

@@ -1,0 +1,183 @@
+//! Opening a log: from what recovery found to the parts that work on it.
+//!
+//! The parts are made here and started apart from that, so that a test can drive them one step at
+//! a time on one thread.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender;
+use uuid::Uuid;
+
+use super::append::{LogBudget, Message};
+use super::appender::{Appender, segment_room_bytes};
+use super::catalog::{Catalog, Run};
+use super::frame::{Position, SHARDS_MAX};
+use super::housekeeper::{Housekeeper, LogLimits};
+use super::progress::{Lane, Progress};
+use super::recovery::recover;
+use super::storage::{Storage, is_full};
+use super::{CHANNEL_REQUESTS, Log, LogOptions, OpenError};
+use crate::reading::Timestamp;
+
+/// The parts of an open log whose threads do not run yet.
+pub(super) struct Parts {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) budget: Arc<LogBudget>,
+    pub(super) sender: Sender<Message>,
+    pub(super) limits: LogLimits,
+    pub(super) appender: Appender,
+    pub(super) housekeeper: Housekeeper,
+}
+
+impl Parts {
+    /// Recovers what is there and begins a new run.
+    ///
+    /// A disk that is full keeps no log from opening: what is in it must get out for there to be
+    /// room again. Requests are refused until the housekeeper has made a segment.
+    ///
+    /// Blocks: until one segment is ready to be written
+    ///
+    /// # Errors
+    /// [`OpenError`]: what is on disk was not harmed.
+    pub(super) fn assemble(
+        storage: Arc<dyn Storage>,
+        options: LogOptions,
+        segment_bytes: u64,
+    ) -> Result<Self, OpenError> {
+        let LogOptions {
+            shards,
+            limit_bytes,
+            ..
+        } = options;
+        if shards == 0 || shards > SHARDS_MAX {
+            return Err(OpenError::Shards(shards));
+        }
+        let recovered = recover(&*storage, segment_bytes, Timestamp::now())?;
+        let sequence = recovered.next_sequence;
+        let progress = Arc::new(Progress::new(sequence, shards));
+        for run in &recovered.runs {
+            add_ended(&progress, run);
+        }
+        let run = Run {
+            sequence,
+            id: random_id()?,
+            shards,
+            segments: [].into(),
+            end: None,
+            appended: vec![[0; 2]; usize::from(shards)],
+        };
+        let budget = Arc::new(LogBudget::default());
+        let room = segment_room_bytes(segment_bytes, shards);
+        budget.change(room as i64 * recovered.spares.len() as i64);
+        let mut runs = recovered.runs;
+        runs.push_back(run.clone());
+        let catalog = Arc::new(Catalog::new(storage, segment_bytes, runs, recovered.spares));
+        let limits = LogLimits {
+            limit_bytes,
+            retain_bytes: options.retain_bytes.min(limit_bytes / 4),
+            spares: usize::try_from(limit_bytes / segment_bytes / 4)
+                .unwrap_or(1)
+                .clamp(1, 4),
+        };
+        let housekeeper = Housekeeper {
+            catalog: Arc::clone(&catalog),
+            progress: Arc::clone(&progress),
+            budget: Arc::clone(&budget),
+            limits,
+            shards,
+            stop: Arc::new(AtomicBool::new(false)),
+        };
+        let at_limit = catalog.total_bytes() + segment_bytes > limit_bytes;
+        if catalog.spares() == 0 && !at_limit {
+            match housekeeper.make_spare() {
+                Err(error) if !is_full(&error) => return Err(error.into()),
+                // The housekeeper says so, and tries again.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_REQUESTS);
+        let appender = Appender::new(
+            run,
+            Arc::clone(&catalog),
+            Arc::clone(&progress),
+            Arc::clone(&budget),
+            receiver,
+            options.sync,
+        );
+        Ok(Parts {
+            catalog,
+            progress,
+            budget,
+            sender,
+            limits,
+            appender,
+            housekeeper,
+        })
+    }
+
+    /// Starts the two threads.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn start(self) -> io::Result<Log> {
+        let Parts {
+            appender,
+            housekeeper,
+            ..
+        } = self;
+        let stop_housekeeper = Arc::clone(&housekeeper.stop);
+        let panics = FailOnPanic(Arc::clone(&self.progress));
+        Ok(Log {
+            catalog: self.catalog,
+            progress: self.progress,
+            budget: self.budget,
+            sender: self.sender,
+            limits: self.limits,
+            stop_housekeeper,
+            appender: spawn("wal-append", move || {
+                let _panics = panics;
+                appender.run();
+            })?,
+            housekeeper: spawn("wal-keep", move || housekeeper.run())?,
+        })
+    }
+}
+
+/// Declares the log failed when the thread that holds it panics: a gateway whose log is written by
+/// nobody must stop, not refuse everything for ever.
+struct FailOnPanic(Arc<Progress>);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the log's thread has panicked".to_owned());
+        }
+    }
+}
+
+fn add_ended(progress: &Progress, run: &Run) {
+    let end = run.end.unwrap_or(Position::START);
+    for (shard, appended) in (0u16..).zip(&run.appended) {
+        let lane = Lane {
+            run: run.sequence,
+            shard,
+        };
+        progress.add_ended(lane, *appended, end);
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+}
+
+fn random_id() -> io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}

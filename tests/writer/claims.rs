@@ -1,0 +1,215 @@
+//! Who may move a checkpoint: the newest session alone, and several gateways beside each other.
+
+use wattgate::reading::Stream;
+use wattgate::wal::frame::Position;
+use wattgate::wal::progress::Stored;
+use wattgate::writer::batch::{Arranged, arrange};
+use wattgate::writer::live::Newest;
+use wattgate::writer::rows::{MeterRow, Origin, RowEnergy};
+use wattgate::writer::session::{SessionError, WriterSession};
+use wattgate::writer::store::{Way, Work, store};
+
+use crate::proxy::{Fault, Proxy};
+use crate::support::*;
+
+/// A batch of one reading, as a writer that has gathered it holds it.
+fn work(session: &WriterSession, id: i32, to: Position) -> Work {
+    let reading = meter("M1", 0, 1.0);
+    let row = MeterRow {
+        id,
+        at: reading.at,
+        energy: RowEnergy {
+            kwh: 1.0,
+            register: false,
+        },
+        voltage: 230.0,
+        origin: Origin {
+            position: Position::START,
+            index: 0,
+            received_at: reading.at,
+        },
+    };
+    let known = &session.partitions[Stream::Meter.index()];
+    Work {
+        to,
+        meters: arrange(vec![row], known),
+        vehicles: Arranged {
+            rows: Vec::new(),
+            duplicates: 0,
+            conflicts: Vec::new(),
+        },
+        live_due: false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_superseded_can_store_nothing() {
+    let database = Database::new().await;
+    database
+        .run("insert into meters (external_id) values ('M1')")
+        .await;
+    let open = || WriterSession::open(&database.target, "wattgate writer 0", LIMIT);
+    let (mut old, mut new) = (open().await.unwrap(), open().await.unwrap());
+    let run = uuid::Uuid::from_u128(7);
+    let mut old_claim = old.claim(run, 0).await.unwrap();
+    let mut new_claim = new.claim(run, 0).await.unwrap();
+    assert_eq!(old_claim.stored, Stored::NOTHING);
+    assert_eq!(new_claim.stored, Stored::NOTHING);
+    let to = Position::START.plus(64);
+    // Both stand at the same place: only the epoch tells them apart.
+    let batch = work(&old, 1, to);
+    let (mut newest, mut way) = (Newest::default(), Way::Copy);
+    let refused = store(&mut old, &mut old_claim, &batch, &mut newest, &mut way).await;
+    assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
+    drop(old);
+    assert_eq!(database.rows().await, 0);
+    let (mut newest, mut way) = (Newest::default(), Way::Copy);
+    store(&mut new, &mut new_claim, &batch, &mut newest, &mut way)
+        .await
+        .unwrap();
+    assert_eq!(database.sums().await, [1, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_left_with_an_open_transaction_is_ended() {
+    let database = Database::new().await;
+    let proxy = Proxy::start(&database.socket());
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    proxy.set(Fault::HoldCommit);
+    let target = database.through(proxy.socket_dir());
+    gateway.write(&target, database.settings, OPTIONS);
+    proxy.commits(1).await;
+    // The client's side is gone, the server's waits for the COMMIT and holds the checkpoint.
+    proxy.set(Fault::CutClient);
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [1, 0, 0]);
+    let epoch = "select max(epoch) from wal_checkpoints";
+    assert_eq!(database.count(epoch).await, 2);
+    // The COMMIT arrives at last, where nobody is any more.
+    proxy.set(Fault::None);
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [2, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_while_its_successor_waits_counts() {
+    let database = Database::new().await;
+    let proxy = Proxy::start(&database.socket());
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    proxy.set(Fault::HoldCommit);
+    let target = database.through(proxy.socket_dir());
+    gateway.write(&target, database.settings, OPTIONS);
+    proxy.commits(1).await;
+    proxy.set(Fault::CutClient);
+    until("the next session waits for the checkpoint", || async {
+        let waits = "select count(*) from pg_stat_activity where datname = current_database()
+            and wait_event_type = 'Lock'";
+        database.count(waits).await > 0
+    })
+    .await;
+    proxy.set(Fault::None);
+    gateway.drained().await;
+    // Stored by the lost session: the next one found the checkpoint moved.
+    assert_eq!(database.sums().await, [1, 0, 0]);
+    assert_eq!(database.rows().await, 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    let ids: Vec<String> = (0..40).map(|n| format!("M{n}")).collect();
+    let readings: Vec<_> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+    gateway.send(&readings).await;
+    gateway.drained().await;
+    let operator = database.session().await;
+    operator
+        .batch_execute("begin; select 1 from wal_checkpoints where shard = 0 for update")
+        .await
+        .unwrap();
+    let readings: Vec<_> = ids.iter().map(|id| meter(id, 60, 1.0)).collect();
+    gateway.send(&readings).await;
+    let other = "select meter_stored from wal_checkpoints where shard = 1";
+    let before = database.count(other).await;
+    let of_shard_1 = before * 2;
+    until("the other shard's readings", || async {
+        let shard_1 = "select meter_stored from wal_checkpoints where shard = 1";
+        database.count(shard_1).await == of_shard_1.max(before)
+    })
+    .await;
+    operator.batch_execute("rollback").await.unwrap();
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [80, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_are_learned_anew_with_every_session() {
+    let database = Database::new().await;
+    let proxy = Proxy::start(&database.socket());
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    let target = database.through(proxy.socket_dir());
+    gateway.write(&target, database.settings, OPTIONS);
+    gateway
+        .send(&[meter("M1", 0, 1.0), meter("M2", 0, 2.0)])
+        .await;
+    gateway.drained().await;
+    // A replica takes over that has given the ids the other way round.
+    proxy.set(Fault::Refuse);
+    gateway.says("").await;
+    database
+        .run(
+            "truncate meter_telemetry_history;
+             update meters set external_id = 'x' where external_id = 'M1';
+             update meters set external_id = 'M1' where external_id = 'M2';
+             update meters set external_id = 'M2' where external_id = 'x'",
+        )
+        .await;
+    proxy.set(Fault::None);
+    gateway
+        .send(&[meter("M1", 60, 1.0), meter("M2", 60, 2.0)])
+        .await;
+    gateway.drained().await;
+    let right = "select string_agg(meter_id || '=' || kwh_consumed_ac, ' ' order by meter_id)
+        from meter_readings";
+    assert_eq!(database.text(right).await, "M1=1 M2=2");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_that_get_the_same_readings_store_them_once() {
+    let database = Database::new().await;
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    let (one_dir, other_dir) = (dir(), dir());
+    let one = Gateway::start(one_dir.path(), 2, &database);
+    let other = Gateway::start(other_dir.path(), 3, &database);
+    let ids: Vec<String> = (0..200).map(|n| format!("D{n}")).collect();
+    for round in 0..15 {
+        // Two partitions in a batch; a gateway sends it forwards, the other backwards.
+        let mut readings = Vec::new();
+        for id in &ids {
+            readings.push(meter(id, round, 1.0));
+            readings.push(meter(id, round - 30 * DAY, 1.0));
+            readings.push(vehicle(id, round, 50.0));
+        }
+        let mut backwards = readings.clone();
+        backwards.reverse();
+        tokio::join!(one.send(&readings), other.send(&backwards));
+    }
+    one.drained().await;
+    other.drained().await;
+    assert_eq!(database.rows().await, 9000);
+    assert_eq!(database.sums().await, [9000, 9000, 0]);
+    one.stop().await;
+    other.stop().await;
+    assert_eq!(database.count(deadlocks).await, 0);
+}

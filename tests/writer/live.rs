@@ -1,0 +1,124 @@
+//! Live status: never back in time, never wrong for ever.
+
+use std::time::Duration;
+
+use wattgate::writer::WriterOptions;
+
+use crate::support::*;
+
+const METERS: &str = "select string_agg(concat_ws(' ', meter_id, to_char(ts, 'MI:SS'),
+    kwh_consumed_ac), '; ' order by meter_id) from meter_status";
+const NEVER: WriterOptions = WriterOptions {
+    live_interval: Duration::from_secs(3600),
+    ..OPTIONS
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_status_never_goes_back_in_time() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[
+            meter("M1", 10, 1.0),
+            meter("M1", 5, 2.0),
+            meter("M2", 1, 3.0),
+        ])
+        .await;
+    gateway.drained().await;
+    until("live status", || async {
+        database.text(METERS).await == "M1 30:10 1; M2 30:01 3"
+    })
+    .await;
+    gateway
+        .send(&[meter("M1", 9, 4.0), meter("M2", 2, 5.0)])
+        .await;
+    gateway.drained().await;
+    until("live status of M2", || async {
+        database.text(METERS).await == "M1 30:10 1; M2 30:02 5"
+    })
+    .await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_status_that_was_not_written_yet_survives_a_kill() {
+    let database = Database::new().await;
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 2);
+    gateway.write(&database.target, database.settings, NEVER);
+    gateway
+        .send(&[meter("M1", 10, 1.0), vehicle("V1", 10, 50.0)])
+        .await;
+    gateway.drained().await;
+    gateway.send(&[meter("M1", 5, 2.0)]).await;
+    gateway.drained().await;
+    assert_eq!(database.text(METERS).await, "");
+    gateway.kill().await;
+    // Nothing new arrives: the devices have fallen silent.
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    until("live status", || async {
+        database.text(METERS).await == "M1 30:10 1"
+            && database.text("select soc from vehicle_status").await == "50"
+    })
+    .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [3, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_status_that_was_not_written_yet_survives_a_lost_session() {
+    let database = Database::new().await;
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    gateway.write(&database.target, database.settings, NEVER);
+    gateway.send(&[meter("M1", 10, 1.0)]).await;
+    gateway.drained().await;
+    database.end_sessions().await;
+    // What comes after the loss is not newer.
+    gateway.send(&[meter("M1", 5, 2.0)]).await;
+    gateway.drained().await;
+    gateway.stop().await;
+    assert_eq!(database.text(METERS).await, "M1 30:10 1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_does_not_come_back_as_live_status() {
+    let database = Database::new().await;
+    let dir = dir();
+    let rule = "alter table meter_telemetry_history
+        add constraint plausible check (kwh_consumed_ac < 100)";
+    database.run(rule).await;
+    let mut gateway = Gateway::open(dir.path(), 1);
+    gateway.write(&database.target, database.settings, NEVER);
+    gateway
+        .send(&[meter("M1", 10, 1.0), meter("M1", 20, 500.0)])
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [1, 0, 1]);
+    gateway.kill().await;
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    until("live status", || async {
+        !database.text(METERS).await.is_empty()
+    })
+    .await;
+    assert_eq!(database.text(METERS).await, "M1 30:10 1");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_status_rides_on_batches_and_not_on_each() {
+    let database = Database::new().await;
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    gateway.write(&database.target, database.settings, NEVER);
+    for second in 0..5 {
+        gateway.send(&[meter("M1", second, 1.0)]).await;
+        gateway.drained().await;
+    }
+    assert_eq!(database.text(METERS).await, "");
+    // Stopping writes it.
+    gateway.stop().await;
+    assert_eq!(database.text(METERS).await, "M1 30:04 1");
+}

@@ -1,0 +1,13 @@
+//! The writers against a real PostgreSQL and a real log: what is acknowledged is stored once.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod claims;
+mod live;
+mod once;
+mod outages;
+mod partitions;
+mod poison;
+mod proxy;
+mod quarantine;
+mod restored;
+mod support;

@@ -1,0 +1,185 @@
+//! A batch is stored at once, and once.
+
+use std::time::Duration;
+
+use wattgate::gate::AckMode;
+use wattgate::reading::Reading;
+use wattgate::writer::WriterOptions;
+
+use crate::proxy::{Fault, Proxy};
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
+    let database = Database::new().await;
+    let proxy = Proxy::start(&database.socket());
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    gateway
+        .send(&[
+            meter("M1", 0, 1.0),
+            meter("M1", 1, 1.0),
+            vehicle("V1", 0, 50.0),
+        ])
+        .await;
+    proxy.set(Fault::HoldCommit);
+    let target = database.through(proxy.socket_dir());
+    let at_once = WriterOptions {
+        live_interval: Duration::ZERO,
+        ..OPTIONS
+    };
+    gateway.write(&target, database.settings, at_once);
+    // Everything is sent but the COMMIT: nobody sees any of it.
+    proxy.commits(1).await;
+    let live = "(select count(*) from meter_status) + (select count(*) from vehicle_status)";
+    let moved = "select count(*) from wal_checkpoints where meter_readings > 0";
+    assert_eq!(database.rows().await, 0);
+    assert_eq!(database.count(live).await, 0);
+    assert_eq!(database.count(moved).await, 0);
+    // The server ends the session there: nobody ever sees it.
+    assert_eq!(database.end_sessions().await, 1);
+    until("the end of the session", || async {
+        database.end_sessions().await == 0
+    })
+    .await;
+    assert_eq!(database.rows().await, 0);
+    proxy.set(Fault::None);
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [3, 0, 0]);
+    // The transaction's number on every row that it wrote is the same.
+    let transactions = "select count(distinct xmin::text) from (
+        select xmin from meter_telemetry_history union all
+        select xmin from vehicle_telemetry_history union all
+        select xmin from meter_live_status union all
+        select xmin from vehicle_live_status union all
+        select xmin from wal_checkpoints) as written";
+    assert_eq!(database.count(transactions).await, 1);
+    assert_eq!(database.rows().await, 3);
+    assert_eq!(database.count(live).await, 2);
+    gateway.stop().await;
+    assert_eq!(database.rows().await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_was_lost_is_not_repeated() {
+    let database = Database::new().await;
+    let proxy = Proxy::start(&database.socket());
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    let target = database.through(proxy.socket_dir());
+    gateway.write(&target, database.settings, OPTIONS);
+    gateway.up().await;
+    for round in 0..5 {
+        proxy.set(Fault::LoseCommitAnswer);
+        let second = i64::from(round) * 10;
+        gateway
+            .send_as(
+                &[meter("M1", second, 1.0), vehicle("V1", second, 50.0)],
+                AckMode::Committed,
+            )
+            .await;
+        proxy.commits(round + 1).await;
+    }
+    gateway.drained().await;
+    // Had the cursor not gone to the checkpoint, its batches would be here as repeats.
+    assert_eq!(database.sums().await, [10, 0, 0]);
+    assert_eq!(database.rows().await, 10);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeats_are_counted_and_stored_once() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    let ids: Vec<String> = (0..20).map(|n| format!("M{n}")).collect();
+    let readings: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 0, 1.5)).collect();
+    // Within a batch, across batches, and in a stream where most is new.
+    gateway
+        .send(&[readings.clone(), readings.clone()].concat())
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [20, 20, 0]);
+    gateway.send(&readings).await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [20, 40, 0]);
+    let mut mixed: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 60, 1.5)).collect();
+    mixed.extend(&readings[..3]);
+    gateway.send(&mixed).await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [40, 43, 0]);
+    gateway.stop().await;
+    // Across a restart.
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    gateway.send(&mixed).await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [40, 66, 0]);
+    assert_eq!(database.rows().await, 40);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_contradicting_readings_the_first_acknowledged_stays() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    // In one batch, the first not the smallest.
+    gateway
+        .send(&[
+            meter("M1", 0, 2.0),
+            meter("M1", 0, 1.0),
+            meter("M1", 0, 2.0),
+            meter("M1", 1, 9.0),
+        ])
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [2, 1, 1]);
+    // In a later one.
+    gateway
+        .send(&[meter("M1", 0, 3.0), meter("M1", 2, 1.0)])
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [3, 1, 2]);
+    let kept = "select kwh_consumed_ac from meter_readings where ts = '2024-02-09T15:30:00Z'";
+    assert_eq!(database.text(kept).await, "2");
+    let aside = "select string_agg(concat_ws(' ', stream, device_id, sqlstate, ts::text,
+        reading ->> 'kwhConsumedAc', reason), '; ' order by position) from quarantined_readings";
+    let at = "2024-02-09 15:30:00+00";
+    let reason = "another reading of this device and time, with other values, is stored";
+    assert_eq!(
+        database.text(aside).await,
+        format!("meter M1 23505 {at} 1.0 {reason}; meter M1 23505 {at} 3.0 {reason}")
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_number_of_shards_changes_nothing() {
+    let database = Database::new().await;
+    let dir = dir();
+    let ids: Vec<String> = (0..50).map(|n| format!("M{n}")).collect();
+    let mut second = 0;
+    for shards in [3, 1, 5] {
+        // Sent while no writer runs, so that the next start drains it in another cut.
+        let gateway = Gateway::open(dir.path(), shards);
+        let readings: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, second, 1.0)).collect();
+        gateway.send(&readings).await;
+        // A contradiction of what an older run holds: order is kept across the cuts.
+        let others: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+        gateway.send(&others).await;
+        let late: Vec<Reading<'_>> = ids
+            .iter()
+            .map(|id| meter(id, -60, f64::from(shards)))
+            .collect();
+        gateway.send(&late).await;
+        gateway.kill().await;
+        second += 60;
+    }
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [200, 150, 100]);
+    let kept = "select count(*) from meter_readings where ts < '2024-02-09T15:30:00Z'
+        and kwh_consumed_ac = 3";
+    assert_eq!(database.count(kept).await, 50);
+    gateway.stop().await;
+}

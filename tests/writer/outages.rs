@@ -1,0 +1,119 @@
+//! A database that is away, that is not the right one, or that never answers.
+
+use std::time::{Duration, Instant};
+
+use wattgate::writer::WriterOptions;
+
+use crate::proxy::{Fault, Proxy};
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_database_is_refused_while_readings_are_taken() {
+    let (right, wrong) = (Database::new().await, Database::new().await);
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &right);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    gateway.drained().await;
+    gateway.stop().await;
+    recorder();
+    let gateway = Gateway::start(dir.path(), 1, &wrong);
+    gateway.says(&right.settings.database_id.to_string()).await;
+    assert!(retries("wrong_database") > 0.0);
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    let waiting = gateway.progress().snapshot().waiting;
+    assert_eq!(waiting, [[1, 0]]);
+    assert_eq!(wrong.rows().await, 0);
+    assert_eq!(wrong.count("select count(*) from wal_checkpoints").await, 0);
+    gateway.kill().await;
+    let gateway = Gateway::start(dir.path(), 1, &right);
+    gateway.drained().await;
+    assert_eq!(right.sums().await, [2, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_is_refused() {
+    let right = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &right);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    gateway.drained().await;
+    // Everything is dropped under the gateway, as by a restore that begins from nothing.
+    right
+        .run("drop schema public cascade; create schema public")
+        .await;
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    right.end_sessions().await;
+    gateway.says("not migrated").await;
+    gateway.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_and_never_answers_is_given_up_and_found_again() {
+    let database = Database::new().await;
+    let proxy = Proxy::start(&database.socket());
+    recorder();
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    let quick = WriterOptions {
+        answer_within: Duration::from_millis(500),
+        ..OPTIONS
+    };
+    let target = database.through(proxy.socket_dir());
+    gateway.write(&target, database.settings, quick);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    gateway.drained().await;
+    // In a session that stands, then in one that is being opened: each is given up in time.
+    let before = retries("timeout");
+    let begun = Instant::now();
+    proxy.set(Fault::Swallow);
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    until("two sessions were given up", || async {
+        retries("timeout") >= before + 2.0
+    })
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(gateway.down().unwrap().contains("did not answer"));
+    proxy.set(Fault::None);
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [2, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_takes_too_long_is_cancelled() {
+    let database = Database::new().await;
+    let slow = "create table slow (seconds int);
+        insert into slow values (60);
+        create function slow() returns trigger language plpgsql as $$
+        begin
+            perform pg_sleep(seconds) from slow;
+            return new;
+        end $$;
+        create trigger slow before insert on meter_telemetry_history
+        for each row execute function slow()";
+    database.run(slow).await;
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    let quick = WriterOptions {
+        answer_within: Duration::from_millis(200),
+        ..OPTIONS
+    };
+    gateway.write(&database.target, database.settings, quick);
+    let sleeps = "select count(*) from pg_stat_activity where datname = current_database()
+        and application_name like 'wattgate writer%' and wait_event = 'PgSleep'";
+    until("the statement runs", || async {
+        database.count(sleeps).await > 0
+    })
+    .await;
+    database.run("update slow set seconds = 0").await;
+    gateway.says("did not answer within").await;
+    until("the statement was given up", || async {
+        database.count(sleeps).await == 0
+    })
+    .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [1, 0, 0]);
+    gateway.stop().await;
+}

@@ -1,0 +1,141 @@
+//! Partitions are made when they are needed, and go when they are too old.
+
+use std::time::{Duration, Instant};
+
+use wattgate::config::PartitionWidth;
+use wattgate::postgres::migrations::Wishes;
+use wattgate::postgres::partitions::{Dropped, drop_before};
+use wattgate::reading::{Stream, Timestamp};
+
+use crate::support::*;
+
+const NAMES: &str =
+    "select string_agg(inhrelid::regclass::text, ' ' order by inhrelid::regclass::text)
+    from pg_inherits where inhparent = 'meter_telemetry_history'::regclass";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_readings_make_their_partitions() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[
+            meter("M1", 0, 1.0),
+            meter("M1", -3 * 365 * DAY, 1.0),
+            vehicle("V1", -40 * DAY, 50.0),
+        ])
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [3, 0, 0]);
+    let names = database.text(NAMES).await;
+    for name in ["history_2024_02", "history_2021_02"] {
+        assert!(names.contains(name), "{names}");
+    }
+    assert!(!names.contains("2023_12"), "{names}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_are_a_day_wide_where_that_is_asked_for() {
+    let database = Database::with(Wishes {
+        partition: Some(PartitionWidth::Day),
+        retention: None,
+    })
+    .await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[meter("M1", 0, 1.0), meter("M1", DAY, 1.0)])
+        .await;
+    gateway.drained().await;
+    let names = database.text(NAMES).await;
+    for name in ["history_2024_02_09", "history_2024_02_10"] {
+        assert!(names.contains(name), "{names}");
+    }
+    // Months from now on: what is there stays, and the rest of the month is made around it.
+    gateway.stop().await;
+    database
+        .run("update gateway_database set partition_width = 'month'")
+        .await;
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway.send(&[meter("M1", 5 * DAY, 1.0)]).await;
+    gateway.drained().await;
+    let names = database.text(NAMES).await;
+    assert!(
+        names.contains("history_2024_02_11_to_2024_03_01"),
+        "{names}"
+    );
+    assert_eq!(database.sums().await, [3, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_make_the_same_partitions_at_once() {
+    let database = Database::new().await;
+    let (one_dir, other_dir) = (dir(), dir());
+    let one = Gateway::open(one_dir.path(), 2);
+    let other = Gateway::open(other_dir.path(), 2);
+    let ids: Vec<String> = (0..24).map(|n| format!("M{n}")).collect();
+    let months = |year: i64| -> Vec<_> {
+        let days = |n: usize| -(year * 365 + n as i64 * 31) * DAY;
+        ids.iter()
+            .enumerate()
+            .map(|(n, id)| meter(id, days(n % 12), 1.0))
+            .collect()
+    };
+    for gateway in [&one, &other] {
+        gateway.send(&months(1)).await;
+        gateway.send(&months(2)).await;
+    }
+    let (mut one, mut other) = (one, other);
+    one.write(&database.target, database.settings, OPTIONS);
+    other.write(&database.target, database.settings, OPTIONS);
+    one.drained().await;
+    other.drained().await;
+    assert_eq!(database.sums().await, [48, 48, 0]);
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_drops_old_partitions_but_never_queues_behind_a_reader() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[meter("M1", 0, 1.0), meter("M1", -40 * DAY, 1.0)])
+        .await;
+    gateway.drained().await;
+    let reader = database.session().await;
+    reader
+        .batch_execute("begin; select * from meter_telemetry_history")
+        .await
+        .unwrap();
+    let janitor = database.session().await;
+    janitor.batch_execute("set timezone = 'UTC'").await.unwrap();
+    let before = Timestamp::from_micros(NOON * 1_000_000);
+    let begun = Instant::now();
+    let outcome = drop_before(&janitor, Stream::Meter, before).await.unwrap();
+    assert_eq!(
+        outcome,
+        Dropped {
+            dropped: 0,
+            left: 1
+        }
+    );
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    // Nothing waits in the queue behind it: readings are stored while the reader goes on.
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    gateway.drained().await;
+    reader.batch_execute("rollback").await.unwrap();
+    let outcome = drop_before(&janitor, Stream::Meter, before).await.unwrap();
+    assert_eq!(
+        outcome,
+        Dropped {
+            dropped: 1,
+            left: 0
+        }
+    );
+    assert_eq!(database.rows().await, 2);
+    gateway.stop().await;
+}

@@ -1,0 +1,141 @@
+//! `wattgate quarantine`: what was set aside is seen, and taken back where it fits.
+
+use std::process::Command;
+
+use wattgate::reading::{Details, ExternalId, Place};
+
+use crate::support::*;
+
+/// Runs the command, and gives what it says.
+async fn quarantine(database: &Database, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+    command.arg("quarantine").args(words).args([
+        "--database-url",
+        &database.url(),
+        "--log-level",
+        "error",
+    ]);
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{error}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+const RULE: &str = "alter table meter_telemetry_history
+        add constraint plausible check (kwh_consumed_ac < 100);
+    alter table vehicle_telemetry_history add constraint cool check (battery_temp < 60)";
+const NO_RULE: &str = "alter table meter_telemetry_history drop constraint plausible;
+    alter table vehicle_telemetry_history drop constraint cool";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_stored_once_it_fits() {
+    let database = Database::new().await;
+    database.run(RULE).await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    let hot = |second, place| wattgate::reading::Reading {
+        details: Details::Vehicle {
+            soc: 50.5,
+            battery_temp: 80.25,
+            place: Some(place),
+        },
+        ..vehicle("V1", second, 0.0)
+    };
+    gateway
+        .send(&[
+            meter("M1", 0, 1.0),
+            meter("M1", 60, 123.456_789),
+            meter("M2", 60, 500.0),
+            hot(0, Place::Session(ExternalId::new("S1").unwrap())),
+            hot(1, Place::Meter(ExternalId::new("M1").unwrap())),
+        ])
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [1, 0, 4]);
+    let said = quarantine(&database, &["list", "--device", "M2"]).await;
+    assert!(
+        said.contains("2024-02-09T15:31:00Z  meter M2  23514") && said.contains("plausible"),
+        "{said}"
+    );
+    let said = quarantine(&database, &["list", "--limit", "1"]).await;
+    assert!(said.ends_with("1 of 4; --limit shows more"), "{said}");
+    let said = quarantine(&database, &["list", "--stream", "vehicle", "--json"]).await;
+    let lines: Vec<serde_json::Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["reading"]["sessionId"], "S1");
+    assert_eq!(lines[1]["reading"]["meterId"], "M1");
+
+    // The rule still holds.
+    let said = quarantine(&database, &["retry", "--all"]).await;
+    assert_eq!(
+        said,
+        "0 stored, 0 were stored already, 4 stay in quarantine"
+    );
+    database.run(NO_RULE).await;
+    let said = quarantine(&database, &["retry", "--device", "M2"]).await;
+    assert_eq!(
+        said,
+        "1 stored, 0 were stored already, 0 stay in quarantine"
+    );
+    let said = quarantine(&database, &["retry", "--all"]).await;
+    assert_eq!(
+        said,
+        "3 stored, 0 were stored already, 0 stay in quarantine"
+    );
+    assert_eq!(
+        quarantine(&database, &["list"]).await,
+        "nothing is in quarantine"
+    );
+    let rows = "select string_agg(concat_ws(' ', vehicle_id, battery_temp, soc, named_meter_id is not null,
+        named_session_id is not null), '; ' order by ts) from vehicle_telemetry_history";
+    assert_eq!(
+        database.text(rows).await,
+        "1 80.25 50.5 f t; 1 80.25 50.5 t f"
+    );
+    let exact = "select kwh_consumed_ac from meter_status where meter_id = 'M1'";
+    assert_eq!(database.text(exact).await, "123.456789");
+    // What became of them when they left the log stays as it was told, while the gateway runs.
+    gateway.send(&[meter("M1", 120, 1.0)]).await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [2, 0, 4]);
+    assert_eq!(database.rows().await, 6);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_contradiction_stays_until_the_other_is_gone() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[
+            meter("M1", 0, 1.0),
+            meter("M1", 0, 2.0),
+            meter("M1", 0, 2.0),
+            meter("M1", 0, 3.0),
+        ])
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [1, 0, 3]);
+    let said = quarantine(&database, &["retry", "--all"]).await;
+    assert_eq!(
+        said,
+        "0 stored, 0 were stored already, 3 stay in quarantine"
+    );
+    // An operator decides that the stored one was wrong.
+    database.run("delete from meter_telemetry_history").await;
+    let said = quarantine(&database, &["retry", "--all"]).await;
+    assert_eq!(
+        said,
+        "1 stored, 1 were stored already, 1 stay in quarantine"
+    );
+    let kept = "select kwh_consumed_ac from meter_readings";
+    assert_eq!(database.text(kept).await, "2");
+    gateway.stop().await;
+}

@@ -1,0 +1,91 @@
+//! A database that has gone back to an older state.
+
+use wattgate::reading::Reading;
+use wattgate::wal::{LIMIT_BYTES_MIN, LogOptions, SyncMode};
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_database_has_lost_is_written_again_once() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    let ids: Vec<String> = (0..30).map(|n| format!("M{n}")).collect();
+    let at = |second| -> Vec<Reading<'_>> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
+    gateway.send(&at(0)).await;
+    gateway.drained().await;
+    database
+        .run("create table backup as select * from wal_checkpoints")
+        .await;
+    for second in 1..5 {
+        gateway.send(&at(second)).await;
+        gateway.drained().await;
+    }
+    assert_eq!(database.sums().await, [150, 0, 0]);
+    // The restored database knows nothing of the last readings, nor that it was written to since.
+    database.end_sessions().await;
+    database
+        .run(
+            "begin;
+             update wal_checkpoints as c set position = b.position, live_position = b.live_position,
+                meter_readings = b.meter_readings, meter_stored = b.meter_stored
+             from backup as b where b.run_id = c.run_id and b.shard = c.shard;
+             delete from meter_telemetry_history where ts > '2024-02-09T15:30:00Z';
+             delete from meter_live_status;
+             update wal_checkpoints set epoch = epoch + 1;
+             commit",
+        )
+        .await;
+    until("all of it again", || async { database.rows().await == 150 }).await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [150, 0, 0]);
+    let newest = "select count(*) from meter_status where ts = '2024-02-09T15:30:04Z'";
+    gateway.stop().await;
+    assert_eq!(database.count(newest).await, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_older_than_the_log_reaches_is_a_gap_that_is_counted() {
+    let database = Database::new().await;
+    let dir = dir();
+    let options = LogOptions {
+        shards: 1,
+        limit_bytes: LIMIT_BYTES_MIN,
+        retain_bytes: 0,
+        sync: SyncMode::Never,
+    };
+    let mut gateway = Gateway::open_with(dir.path(), options);
+    gateway.write(&database.target, database.settings, OPTIONS);
+    // Long ids fill segments quickly.
+    let id = "\u{1F50B}".repeat(64);
+    let mut sent = 0;
+    while gateway.source.runs()[0].first_position().segment() == 0 {
+        let readings: Vec<Reading<'_>> = (sent..sent + 4000).map(|s| meter(&id, s, 1.0)).collect();
+        gateway.send(&readings).await;
+        sent += 4000;
+        gateway.drained().await;
+    }
+    let first = gateway.source.runs()[0].first_position();
+    database.end_sessions().await;
+    database
+        .run(
+            "begin; delete from wal_checkpoints;
+             truncate meter_telemetry_history, meter_live_status; commit",
+        )
+        .await;
+    until("a gap", || async { gateway.progress().snapshot().gap > 0 }).await;
+    until("the rest again", || async {
+        let rest = "select meter_stored + meter_gap from wal_checkpoints";
+        database.count(rest).await == sent
+    })
+    .await;
+    let snapshot = gateway.progress().snapshot();
+    let gap = database
+        .count("select meter_gap from wal_checkpoints")
+        .await;
+    assert_eq!(snapshot.gap, gap as u64);
+    assert!(gap > 0 && gap < sent, "{gap} of {sent}");
+    assert_eq!(database.rows().await + gap, sent);
+    assert!(first.segment() > 0);
+    gateway.stop().await;
+}
