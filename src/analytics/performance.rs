@@ -185,10 +185,7 @@ pub fn performance(question: &Question<'_>) -> Performance {
 /// Attribution is the whole window's: parts that make up the window add up to the answer, exactly.
 ///
 /// Order:  as the parts are given
-pub fn performance_and_parts(
-    question: &Question<'_>,
-    parts: &[Run],
-) -> (Performance, Vec<Slice>) {
+pub fn performance_and_parts(question: &Question<'_>, parts: &[Run]) -> (Performance, Vec<Slice>) {
     let settled = Settled::new(question);
     let whole = settled.answer(question);
     let slices = parts.iter().map(|&part| settled.slice(part));

@@ -25,7 +25,9 @@ pub(super) const fn needs(endpoint: Endpoint) -> Option<Rights> {
             | Ask::LiveOne(_)
             | Ask::SessionList
             | Ask::SessionGet
-            | Ask::Performance => Rights::READ,
+            | Ask::Performance
+            | Ask::Ranking
+            | Ask::Fleet => Rights::READ,
             Ask::SessionPost | Ask::SessionDelete | Ask::SessionEnd | Ask::MeterPut => {
                 Rights::INGEST.or(Rights::ADMIN)
             }
@@ -52,7 +54,7 @@ enum Reach {
 const fn reach(asked: Ask) -> Reach {
     match asked {
         Ask::LiveOne(_) | Ask::MeterPut | Ask::Performance => Reach::Path,
-        Ask::LiveList(_) => Reach::All,
+        Ask::LiveList(_) | Ask::Ranking | Ask::Fleet => Reach::All,
         Ask::SessionPost
         | Ask::SessionList
         | Ask::SessionGet

@@ -18,7 +18,9 @@ use super::reply::{self, Reply};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::unfold::unfold;
-use super::{Context, cors, ingestion, live, media, meters, operations, performance, sessions};
+use super::{
+    Context, cors, fleet, ingestion, live, media, meters, operations, performance, sessions,
+};
 use crate::auth::key::KeyId;
 use crate::metrics;
 
@@ -141,7 +143,7 @@ async fn ask(
     let query = parts.uri.query();
     if !matches!(
         asked,
-        Ask::LiveList(_) | Ask::SessionList | Ask::Performance
+        Ask::LiveList(_) | Ask::SessionList | Ask::Performance | Ask::Ranking | Ask::Fleet
     ) {
         no_query(parts)?;
     }
@@ -151,6 +153,8 @@ async fn ask(
         Ask::SessionList => sessions::list(pool, prefix, query).await,
         Ask::SessionGet => sessions::get(&shared.context, prefix, id).await,
         Ask::Performance => performance::one(&shared.context, id, query).await,
+        Ask::Ranking => fleet::ranking(&shared.context, query).await,
+        Ask::Fleet => fleet::fleet(&shared.context, query).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
             let document = document(shared, parts, upload).await?;

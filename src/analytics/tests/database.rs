@@ -14,12 +14,12 @@ use super::differential::{ask, busy_world, frac, world};
 use super::reference::{Frac, MINUTE, World};
 use crate::analytics::attribution::{MeterKey, NamedPlace, SessionKey};
 use crate::analytics::coverage::Coverage;
-use crate::analytics::device::{Oddities, SUSPECT_WATTS_DEFAULT};
+use crate::analytics::device::Oddities;
 use crate::analytics::performance::{Method, Performance};
-use crate::analytics::queries::Analyst;
+use crate::analytics::queries::{Analyst, Judgement};
 use crate::analytics::runs::Run;
 use crate::analytics::window::DAY_MICROS;
-use crate::config::PartitionWidth;
+use crate::postgres::PartitionWidth;
 use crate::postgres::embedded::{self, Embedded, EmbeddedConfig};
 use crate::postgres::migrations::{Wishes, migrate};
 use crate::postgres::{Target, partitions};
@@ -34,7 +34,7 @@ const BASE: i64 = 1_706_745_600_000_000 - 120 * MINUTE;
 const MOVES: [i64; 3] = [0, 3 * DAY_MICROS + 5 * MINUTE, 100 * DAY_MICROS];
 
 /// Rows that one world takes of each kind of key.
-const KEYS: i32 = 16;
+pub(super) const KEYS: i32 = 16;
 
 /// The key of a session that is named and never registered.
 const NEVER_REGISTERED: i32 = 15;
@@ -44,15 +44,15 @@ fn ts(micros: i64) -> Timestamp {
 }
 
 /// A PostgreSQL of the test's own, migrated.
-struct Store {
-    runtime: Runtime,
+pub(super) struct Store {
+    pub(super) runtime: Runtime,
     embedded: Option<Embedded>,
-    pool: Pool,
+    pub(super) pool: Pool,
     _dir: TempDir,
 }
 
 impl Store {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let runtime = Runtime::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// Writes a world under keys of its own, from `base` on.
-    async fn write(&self, world: &World, base: i32) {
+    pub(super) async fn write(&self, world: &World, base: i32) {
         let client = self.pool.get().await.unwrap();
         let vehicles: Vec<i32> = (0..world.vehicles.len() as i32).map(|v| base + v).collect();
         let names: Vec<String> = vehicles.iter().map(|v| format!("V{v}")).collect();
@@ -269,7 +269,7 @@ fn whole(answer: &Performance, base: i32) -> Whole {
     )
 }
 
-fn worlds() -> impl Strategy<Value = World> {
+pub(super) fn worlds() -> impl Strategy<Value = World> {
     let world = prop_oneof![busy_world(), world(3, 20), world(1, 25)];
     (world, 0..260i64, prop::sample::select(&MOVES[..]))
         .prop_map(|(world, cut, back)| placed(world, cut, back))
@@ -284,7 +284,7 @@ fn check(store: &Store, analyst: &Analyst, world: &World, base: i32) -> Result<(
             let id = format!("V{}", base + v as i32);
             let id = ExternalId::new(&id).unwrap();
             let found = analyst
-                .performance(&mut client, id, window, ts(world.now))
+                .performance(&mut client, id, window, Vec::new(), ts(world.now))
                 .await
                 .unwrap();
             let Some(found) = found else {
@@ -306,7 +306,7 @@ fn check(store: &Store, analyst: &Analyst, world: &World, base: i32) -> Result<(
 #[test]
 fn what_is_fetched_is_enough_for_the_exact_answer() {
     let store = Arc::new(Store::start());
-    let analyst = Analyst::new(2, SUSPECT_WATTS_DEFAULT);
+    let analyst = Analyst::new(2, Judgement::default());
     let config = Config {
         cases: 300,
         failure_persistence: None,

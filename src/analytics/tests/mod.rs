@@ -6,3 +6,4 @@ mod differential;
 mod golden;
 mod numbers;
 mod reference;
+mod survey;
