@@ -2,6 +2,7 @@
 //! reported at once. This is the one file that reads the environment.
 
 mod args;
+mod energy;
 mod units;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
     StreamArg,
 };
+pub use self::energy::{EnergyArgs, EnergyBounds};
 pub use self::units::{parse_bytes, parse_duration};
 use crate::http::tls::TlsFiles;
 pub use crate::postgres::PartitionWidth;
@@ -84,6 +86,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// The origins of web pages that may call.
     pub cors_origins: Vec<String>,
+    /// How energy is judged.
+    pub energy: EnergyBounds,
     /// How events are written; none: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
     /// A filter as `tracing-subscriber` reads it.
@@ -193,6 +197,7 @@ impl Config {
                     client_ca: args.tls_client_ca.clone(),
                 }),
             cors_origins: checks.origins(&args.cors_origin),
+            energy: args.energy.check(&mut checks.errors),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
                 checks.choice("--log-format", text, &known)

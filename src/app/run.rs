@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use super::door::Door;
 use super::supervise::{Supervisor, WritersSlot};
 use super::{AppError, Database, signals};
-use crate::analytics::device::SUSPECT_WATTS_DEFAULT;
-use crate::analytics::queries::Analyst;
-use crate::config::Config;
+use crate::analytics::StatusBounds;
+use crate::analytics::queries::{Analyst, Judgement, SuspectWatts};
+use crate::config::{Config, EnergyBounds};
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
@@ -198,7 +198,7 @@ impl Gateway {
             gate,
             progress,
             reads: reads.clone(),
-            analyst: Analyst::new(processors, SUSPECT_WATTS_DEFAULT),
+            analyst: Analyst::new(processors, judgement(config.energy)),
             health: Arc::clone(&health),
             metrics: scrape(
                 log.source(),
@@ -213,6 +213,21 @@ impl Gateway {
             health,
             upkeep,
         })
+    }
+}
+
+/// What the configuration says of judging energy.
+fn judgement(bounds: EnergyBounds) -> Judgement {
+    Judgement {
+        bounds: StatusBounds {
+            ac_mwh_min: bounds.ac_mwh_min,
+            coverage_min: bounds.coverage_min,
+            excellent_above: bounds.excellent_above,
+            good_from: bounds.good_from,
+            warning_from: bounds.warning_from,
+            ..StatusBounds::default()
+        },
+        suspect_watts: SuspectWatts(bounds.suspect_watts),
     }
 }
 

@@ -27,7 +27,9 @@ pub(super) const fn needs(endpoint: Endpoint) -> Option<Rights> {
             | Ask::History(_)
             | Ask::SessionList
             | Ask::SessionGet
-            | Ask::Performance => Rights::READ,
+            | Ask::Performance
+            | Ask::Ranking
+            | Ask::Fleet => Rights::READ,
             Ask::SessionPost | Ask::SessionDelete | Ask::SessionEnd | Ask::MeterPut => {
                 Rights::INGEST.or(Rights::ADMIN)
             }
@@ -57,7 +59,7 @@ enum Reach {
 const fn reach(asked: Ask) -> Reach {
     match asked {
         Ask::LiveOne(_) | Ask::History(_) | Ask::MeterPut | Ask::Performance => Reach::Path,
-        Ask::LiveList(_) | Ask::LiveStream => Reach::All,
+        Ask::LiveList(_) | Ask::LiveStream | Ask::Ranking | Ask::Fleet => Reach::All,
         Ask::SessionPost
         | Ask::SessionList
         | Ask::SessionGet

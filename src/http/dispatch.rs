@@ -20,8 +20,8 @@ use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::stream::Live;
 use super::unfold::unfold;
 use super::{
-    Context, cors, dashboard, history, ingestion, live, media, meters, operations, performance,
-    sessions,
+    Context, cors, dashboard, fleet, history, ingestion, live, media, meters, operations,
+    performance, sessions,
 };
 use crate::auth::key::KeyId;
 use crate::metrics;
@@ -150,7 +150,13 @@ async fn ask(
     let query = parts.uri.query();
     if !matches!(
         asked,
-        Ask::LiveList(_) | Ask::LiveStream | Ask::History(_) | Ask::SessionList | Ask::Performance
+        Ask::LiveList(_)
+            | Ask::LiveStream
+            | Ask::History(_)
+            | Ask::SessionList
+            | Ask::Performance
+            | Ask::Ranking
+            | Ask::Fleet
     ) {
         no_query(parts)?;
     }
@@ -162,6 +168,8 @@ async fn ask(
         Ask::SessionList => sessions::list(pool, prefix, query).await,
         Ask::SessionGet => sessions::get(&shared.context, prefix, id).await,
         Ask::Performance => performance::one(&shared.context, id, query).await,
+        Ask::Ranking => fleet::ranking(&shared.context, query).await,
+        Ask::Fleet => fleet::fleet(&shared.context, query).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
             let document = document(shared, parts, upload).await?;

@@ -35,6 +35,8 @@ pub(super) enum Ask {
     SessionEnd,
     MeterPut,
     Performance,
+    Ranking,
+    Fleet,
 }
 
 /// A path pattern with its methods.
@@ -123,6 +125,16 @@ pub(super) static ROUTES: &[Route] = &[
         "/v1/meters/{meterId}",
         &[("PUT", Endpoint::Ask(Ask::MeterPut))],
         "PUT, OPTIONS",
+    ),
+    route(
+        "/v1/analytics/performance",
+        &[("GET", Endpoint::Ask(Ask::Ranking))],
+        GET,
+    ),
+    route(
+        "/v1/analytics/fleet",
+        &[("GET", Endpoint::Ask(Ask::Fleet))],
+        GET,
     ),
     route(
         "/v1/analytics/performance/{vehicleId}",

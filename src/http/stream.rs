@@ -124,7 +124,7 @@ impl Sending {
         }
         if !self.greeted {
             self.greeted = true;
-            return Some(greeting(self.listener.number()).into());
+            return Some(greeting(&self.listener.number()).into());
         }
         let silent_until = Instant::now() + HEARTBEAT;
         match timeout_at(silent_until.min(self.until), self.listener.hear()).await {
@@ -141,11 +141,8 @@ impl Sending {
 }
 
 /// The first event: from here on no change is missed.
-fn greeting(number: Option<String>) -> String {
-    let id = number
-        .map(|number| format!("id: {number}\n"))
-        .unwrap_or_default();
-    format!("retry: 2000\nevent: ready\n{id}data: {{}}\n\n")
+fn greeting(number: &str) -> String {
+    format!("retry: 2000\nevent: ready\nid: {number}\ndata: {{}}\n\n")
 }
 
 /// Changes were missed: the client is to load anew what it shows.

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::filter::Filter;
-use super::ring::{At, Event, Ring, number_text, parse_number};
+use super::ring::{At, Event, FIRST, Ring, number_text, parse_number};
 use crate::http::problem::{Kind, Problem};
 use crate::metrics;
 
@@ -61,7 +61,7 @@ impl Feed {
         let run = new_run();
         let head = Head {
             run,
-            next: 0,
+            next: FIRST,
             sight: Sight::Unknown,
         };
         Arc::new(Feed {
@@ -104,7 +104,7 @@ impl Feed {
         ring.restart(run);
         self.head.send_modify(|head| {
             head.run = run;
-            head.next = 0;
+            head.next = FIRST;
         });
     }
 
@@ -154,8 +154,9 @@ impl Feed {
         let ring = self.ring();
         let (run, next) = (ring.run(), ring.next());
         let resumed = last.map(|text| match parse_number(text) {
-            Some((of, number)) if of == run && !matches!(ring.at(number + 1), At::Lost) => {
-                Some(number + 1)
+            Some((of, number)) if of == run => {
+                let cursor = number.checked_add(1);
+                cursor.filter(|cursor| !matches!(ring.at(*cursor), At::Lost))
             }
             _ => None,
         });
@@ -240,9 +241,8 @@ pub(super) struct Listener {
 
 impl Listener {
     /// The number of the last event before what comes.
-    pub(super) fn number(&self) -> Option<String> {
-        let before = self.cursor.checked_sub(1)?;
-        Some(number_text(self.run, before))
+    pub(super) fn number(&self) -> String {
+        number_text(self.run, self.cursor - 1)
     }
 
     /// Waits for what is to be sent next.
@@ -289,7 +289,7 @@ impl Listener {
             drop(ring);
             metrics::stream_reset(why.name());
             (self.run, self.cursor, self.lost) = (run, next, false);
-            return Some(Heard::Reset(why, self.number().unwrap_or_default()));
+            return Some(Heard::Reset(why, self.number()));
         }
     }
 }
@@ -330,7 +330,7 @@ mod tests {
         feed.set_sight(Sight::Clear);
         feed.publish(events(0, 3));
         let run = feed.ring().run();
-        let last = number_text(run, 0);
+        let last = number_text(run, FIRST);
         let mut listener = feed.listen(Filter::default(), Some(&last)).await.unwrap();
         assert_eq!(texts(&listener.hear().await), ["{\"n\":1}", "{\"n\":2}"]);
         let mut newest = feed.listen(Filter::default(), None).await.unwrap();
@@ -352,7 +352,7 @@ mod tests {
             let Heard::Reset(Reset::Unknown, at) = listener.hear().await else {
                 panic!("not told");
             };
-            assert_eq!(at, number_text(feed.ring().run(), 2));
+            assert_eq!(at, number_text(feed.ring().run(), 3));
             feed.publish(events(0, 1));
             assert_eq!(texts(&listener.hear().await), ["{\"n\":0}"]);
             feed.restart();

@@ -82,9 +82,12 @@ pub(super) enum At {
     Lost,
 }
 
+/// The number of a run's first event; the one before stands for "none yet".
+pub(super) const FIRST: u64 = 1;
+
 /// The latest events of a run.
 ///
-/// Events are numbered from 0. A run ends when it cannot be said that nothing was missed.
+/// Events are numbered from [`FIRST`]. A run ends when it cannot be said that nothing was missed.
 #[derive(Debug)]
 pub(super) struct Ring {
     run: u64,
@@ -98,7 +101,7 @@ impl Ring {
     pub(super) fn new(run: u64, bytes_max: usize) -> Self {
         Ring {
             run,
-            next: 0,
+            next: FIRST,
             chunks: VecDeque::new(),
             bytes: 0,
             bytes_max,
@@ -234,7 +237,7 @@ mod tests {
             ring.push((pass * 1000..(pass + 1) * 1000).map(event).collect());
         }
         assert!(ring.chunks.len() > 3, "the test needs several chunks");
-        for cursor in [0, 1, 999, 1000, 1234, 5999, 6000] {
+        for cursor in [1, 2, 1000, 1001, 1234, 6000, 6001] {
             let (text, lost) = read(&ring, cursor, &Filter::default());
             let numbers: Vec<u64> = text
                 .lines()
@@ -244,7 +247,7 @@ mod tests {
                     number
                 })
                 .collect();
-            assert_eq!(numbers, (cursor..6000).collect::<Vec<_>>());
+            assert_eq!(numbers, (cursor..6001).collect::<Vec<_>>());
             assert!(!lost);
         }
     }
@@ -253,11 +256,11 @@ mod tests {
     fn an_event_is_its_kind_its_number_and_its_status() {
         let mut ring = Ring::new(255, 1 << 20);
         ring.push(vec![event(0), event(1)]);
-        let (text, _) = read(&ring, 0, &Filter::default());
+        let (text, _) = read(&ring, FIRST, &Filter::default());
         assert_eq!(
             text,
-            "event: meter\nid: 00000000000000ff-0\ndata: {\"n\":0}\n\n\
-             event: vehicle\nid: 00000000000000ff-1\ndata: {\"n\":1}\n\n"
+            "event: meter\nid: 00000000000000ff-1\ndata: {\"n\":0}\n\n\
+             event: vehicle\nid: 00000000000000ff-2\ndata: {\"n\":1}\n\n"
         );
     }
 
@@ -271,10 +274,10 @@ mod tests {
             lines.map(str::to_owned).collect()
         };
         let meters = Filter::new([true, false], Vec::new());
-        assert_eq!(ids(meters, 0), ["{\"n\":0}", "{\"n\":2}"]);
+        assert_eq!(ids(meters, FIRST), ["{\"n\":0}", "{\"n\":2}"]);
         let named = Filter::new([true, true], vec!["D3".to_owned(), "D0".to_owned()]);
-        assert_eq!(ids(named.clone(), 0), ["{\"n\":0}", "{\"n\":3}"]);
-        assert_eq!(ids(named, 1), ["{\"n\":3}"]);
+        assert_eq!(ids(named.clone(), FIRST), ["{\"n\":0}", "{\"n\":3}"]);
+        assert_eq!(ids(named, FIRST + 1), ["{\"n\":3}"]);
     }
 
     #[test]
@@ -287,12 +290,12 @@ mod tests {
             let real: usize = ring.chunks.iter().map(|c| c.bytes()).sum();
             assert_eq!(ring.bytes, real);
         }
-        assert!(read(&ring, 0, &Filter::default()).1);
+        assert!(read(&ring, FIRST, &Filter::default()).1);
         let oldest = ring.chunks[0].first;
-        assert!(oldest > 0 && !read(&ring, oldest, &Filter::default()).1);
+        assert!(oldest > FIRST && !read(&ring, oldest, &Filter::default()).1);
         assert!(read(&ring, oldest - 1, &Filter::default()).1);
         // A number that was never given is no place either.
-        assert!(read(&ring, 5001, &Filter::default()).1);
+        assert!(read(&ring, 5002, &Filter::default()).1);
     }
 
     #[test]
