@@ -1,6 +1,6 @@
 // What wants somebody to look.
 
-import { explain, optional } from './api.js';
+import { explain, get } from './api.js';
 import { choice, h, name, set } from './dom.js';
 import { count, dateTime, exact, isNumber, span } from './format.js';
 
@@ -45,13 +45,8 @@ export class Alerts {
   async #load() {
     const asked = (this.#asked += 1);
     try {
-      const answer = await optional(`/v1/alerts?state=${this.#state}&limit=${SHOWN}`);
+      const answer = await get(`/v1/alerts?state=${this.#state}&limit=${SHOWN}`);
       if (asked !== this.#asked) return;
-      if (!answer) {
-        set(this.number, '');
-        set(this.body, h('p', { class: 'muted empty' }, 'This gateway raises no alerts.'));
-        return;
-      }
       this.#show(answer.items, answer.next !== null && answer.next !== undefined);
     } catch (error) {
       if (asked === this.#asked) set(this.number, explain(error));

@@ -84,16 +84,6 @@ export async function failure(response) {
   return new ApiError(response.status, detail);
 }
 
-/** Asks for JSON; null where this gateway does not have the endpoint, or not with this query. */
-export async function optional(path, options) {
-  try {
-    return await get(path, options);
-  } catch (error) {
-    if (error instanceof ApiError && (error.status === 404 || error.status === 400)) return null;
-    throw error;
-  }
-}
-
 /** All items of a paged list, a page at a time, up to a number of pages. */
 export async function* pages(path, limit, most, options) {
   let after = '';

@@ -2,7 +2,7 @@
 
 import { explain, now } from './api.js';
 import { choice, h, set, text } from './dom.js';
-import { celsius, count, exact, fixed, kwh, percent, span } from './format.js';
+import { age, celsius, count, exact, fixed, kwh, percent } from './format.js';
 import { STALE_MS } from './store.js';
 
 const ROW = 40;
@@ -68,18 +68,18 @@ export class Devices {
       type: 'button', class: 'quiet', onclick: () => this.#sortBy(column),
     }, column.label));
     this.space = h('div', { class: 'rows-space', role: 'rowgroup' });
-    this.body = h('div', { class: 'rows', tabindex: 0, role: 'presentation', onscroll: () => this.#draw() }, this.space);
-    this.table = h('div', { class: `devices ${kind}`, role: 'table', 'aria-label': title },
-      h('div', { role: 'rowgroup' }, h('div', { class: 'row head', role: 'row', 'aria-rowindex': 1 },
-        columns.map((column, n) => h('div', {
-          role: 'columnheader', class: cellClass(column),
-        }, this.heads[n])))), this.body);
+    this.body = h('div', {
+      class: `devices ${kind}`, role: 'table', 'aria-label': title, tabindex: 0, onscroll: () => this.#draw(),
+    }, h('div', { role: 'rowgroup', class: 'heads' }, h('div', { class: 'row head', role: 'row', 'aria-rowindex': 1 },
+      columns.map((column, n) => h('div', {
+        role: 'columnheader', class: cellClass(column),
+      }, this.heads[n])))), this.space);
     this.el = h('div', { class: 'view list' },
       h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, title), this.number,
         choice('State', [['all', 'All'], ['live', 'Live'], ['stale', 'Silent']], 'all', (value) => {
           this.#state = value;
           this.#arrange(true);
-        }), find), this.table);
+        }), find), this.body);
     store.addEventListener('change', this.#changed);
     this.#timer = setInterval(() => this.#tick(), SHOW_EVERY_MS);
     window.addEventListener('resize', this.#draw);
@@ -142,7 +142,7 @@ export class Devices {
       head.className = mine ? `quiet sorted ${down ? 'down' : 'up'}` : 'quiet';
       head.parentElement.setAttribute('aria-sort', mine ? (down ? 'descending' : 'ascending') : 'none');
     });
-    this.table.setAttribute('aria-rowcount', String(shown.length + 1));
+    this.body.setAttribute('aria-rowcount', String(shown.length + 1));
     this.space.style.height = `${shown.length * ROW}px`;
     if (toTop) this.body.scrollTop = 0;
     this.#draw();
@@ -175,10 +175,11 @@ export class Devices {
     const link = h('a', {}, h('bdi', { class: 'id' }));
     const cells = this.#columns.map((column, n) => {
       const words = h('span', {});
+      const silent = column.key === 'at' ? h('span', { class: 'word' }) : null;
       const bar = column.bar ? h('i', { class: 'dc' }) : null;
       const el = h('div', { role: n === 0 ? 'rowheader' : 'cell', class: cellClass(column) },
-        n === 0 ? link : words, bar && h('div', { class: 'bar', 'aria-hidden': 'true' }, bar));
-      return { el, words, bar };
+        silent, n === 0 ? link : words, bar && h('div', { class: 'bar', 'aria-hidden': 'true' }, bar));
+      return { el, words, silent, bar };
     });
     return { el: h('div', { class: 'row', role: 'row' }, cells.map((c) => c.el)), cells, link };
   }
@@ -202,7 +203,8 @@ export class Devices {
       if (cell.bar) cell.bar.style.width = `${column.bar(device)}%`;
     });
     const heard = row.cells.at(-1);
-    text(heard.words, `${old > STALE_MS ? 'silent ' : ''}${old < 1500 ? 'now' : span(old / 1000)}`);
+    text(heard.silent, old > STALE_MS ? 'silent ' : '');
+    text(heard.words, old < 1500 ? 'now' : age(old / 1000));
     heard.el.title = exact(device.at);
   }
 }

@@ -70,7 +70,8 @@ function fieldsOf(given) {
 function schemaTable(given, prefix = '', depth = 0) {
   const rows = [];
   const { properties, required } = fieldsOf(given);
-  for (const [field, schema] of Object.entries(properties)) {
+  const must = (field) => (required.includes(field) ? 0 : 1);
+  for (const [field, schema] of Object.entries(properties).sort(([a], [b]) => must(a) - must(b))) {
     const { value } = resolve(schema);
     rows.push(h('tr', {},
       h('th', { scope: 'row' }, h('code', {}, prefix + field), required.includes(field) && h('span', { class: 'must', title: 'always there' }, ' *')),
@@ -96,7 +97,7 @@ function content(media) {
     return [
       h('p', { class: 'muted small' }, type),
       body.schema && table(['Field', 'Type', 'Meaning'], schemaTable(body.schema)),
-      example !== undefined && h('pre', { tabindex: 0, 'aria-label': 'Example' },
+      example !== undefined && h('pre', { tabindex: 0, role: 'region', 'aria-label': 'Example' },
         typeof example === 'string' ? example.trim() : JSON.stringify(example, null, 2)),
     ];
   });
@@ -106,11 +107,11 @@ function curl(method, path, operation) {
   const media = resolve(operation.requestBody ?? {}).value.content;
   const body = media?.['application/json']?.example;
   const url = `${location.origin}${path.replace(/\{(\w+)\}/g, (_, id) => `$${id.toUpperCase()}`)}`;
-  const parts = [method === 'get' ? 'curl' : `curl -X ${method.toUpperCase()}`, `'${url}'`];
+  const parts = [method === 'get' ? 'curl' : `curl -X ${method.toUpperCase()}`, `"${url}"`];
   if (path.startsWith('/v1')) parts.push(`\\\n  -H "Authorization: Bearer $KEY"`);
   if (operation.operationId === 'streamLive') parts.splice(1, 0, '-N');
   if (body) parts.push(`\\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`);
-  return h('pre', { tabindex: 0, 'aria-label': 'With curl' }, parts.join(' ').replace(/'([^']*\$[^']*)'/, '"$1"'));
+  return h('pre', { tabindex: 0, role: 'region', 'aria-label': 'With curl' }, parts.join(' '));
 }
 
 function operation(path, method, op) {

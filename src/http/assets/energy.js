@@ -1,6 +1,7 @@
 // Energy of the fleet: in, out, lost, and by whom. The analytics' own numbers; nothing is summed here.
 
-import { explain, now, optional } from './api.js';
+import { explain, get, now } from './api.js';
+import { Chart, fromZero } from './charts.js';
 import { choice, h, name, panel, set } from './dom.js';
 import { STATUSES, count, fixed, isNumber, kwh, money, none, percent } from './format.js';
 
@@ -18,7 +19,9 @@ function start(window) {
     // At midnight itself the day has no length yet.
     return new Date(Math.min(midnight.getTime(), now() - 1000));
   }
-  return new Date(now() - (window === '7d' ? 7 : 1) * 86400000);
+  // Five minutes for all: who asks for the same window shares the gateway's work.
+  const to = Math.floor(now() / 300000) * 300000;
+  return new Date(to - (window === '7d' ? 7 : 1) * 86400000);
 }
 
 function storedPrice() {
@@ -30,6 +33,24 @@ function storedPrice() {
   }
   return { price: null, currency: 'EUR' };
 }
+
+/** Days begin at this place's midnight. */
+export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+/** A series as a chart takes it: the middles of its parts, AC, DC; nothing where all is 0. */
+export function bars(answer, ac) {
+  const parts = answer.series ?? [];
+  const some = parts.some((part) => part[ac] > 0 || part.totalEnergyDeliveredDc > 0);
+  if (!some) return [[], [], []];
+  return [
+    parts.map((part) => (Date.parse(part.start) + Date.parse(part.end)) / 2000),
+    parts.map((part) => part[ac]), parts.map((part) => part.totalEnergyDeliveredDc),
+  ];
+}
+
+/** The window of an answer, in seconds. */
+export const windowOf = (answer) =>
+  [answer.timeWindowStart, answer.timeWindowEnd].map((at) => Date.parse(at) / 1000);
 
 const vehicleHref = (id) => `#/vehicles/${encodeURIComponent(id)}`;
 
@@ -48,6 +69,14 @@ export class Energy {
     this.lost = h('strong', {}, none);
     this.apart = h('p', { class: 'muted small' });
     this.flow = h('div', { class: 'flow', 'aria-hidden': 'true' }, h('i', { class: 'dc' }), h('i', { class: 'lost' }), h('i', { class: 'rest' }));
+    this.chart = new Chart({
+      label: 'Energy over time',
+      empty: 'No energy in this time.',
+      series: [
+        { label: 'AC, all meters', colour: 'ac', unit: 'kWh', places: 1, scale: 'kWh', range: fromZero, bars: { size: 0.4, align: -1 } },
+        { label: 'DC, all vehicles', colour: 'dc', unit: 'kWh', places: 1, scale: 'kWh', range: fromZero, bars: { size: 0.4, align: 1 } },
+      ],
+    });
     this.statuses = h('div', {});
     this.table = h('div', {});
     this.note = h('p', { class: 'notice', hidden: true, role: 'status' });
@@ -59,7 +88,7 @@ export class Energy {
       figure('Drawn from the grid (AC)', this.in, 'ac'),
       figure('Reached batteries (DC)', this.out, 'dc'),
       figure('Efficiency', this.ratio),
-      figure('Lost on the way', this.lost, 'lost')), this.flow, this.apart);
+      figure('Lost on the way', this.lost, 'lost')), this.flow, this.apart, this.chart.el);
     this.spread = panel('Vehicles by efficiency', null, this.statuses);
     this.ranking = panel('Where most is lost', this.#priceForm(), this.table);
     set(this.statuses, h('p', { class: 'muted empty' }, 'Loading'));
@@ -71,6 +100,7 @@ export class Energy {
   destroy() {
     clearInterval(this.#timer);
     this.#asked += 1;
+    this.chart.destroy();
   }
 
   async refresh() {
@@ -78,14 +108,15 @@ export class Energy {
     const from = encodeURIComponent(start(this.#window).toISOString());
     try {
       const [fleet, worst] = await Promise.all([
-        optional(`/v1/analytics/fleet?from=${from}`),
-        optional(`/v1/analytics/performance?from=${from}&sort=lost&limit=${WORST}`),
+        get(`/v1/analytics/fleet?from=${from}&bucket=${this.#window === '7d' ? 'day' : 'hour'}&tz=${encodeURIComponent(zone)}`),
+        get(`/v1/analytics/performance?from=${from}&sort=lost&limit=${WORST}`),
       ]);
       // A later question's answer counts.
       if (asked !== this.#asked) return;
-      [this.#fleet, this.#worst] = [fleet, worst];
-      this.#say(fleet ? null : 'This gateway does not sum up the fleet.');
-      this.#show();
+      this.#worst = worst;
+      this.#say(null);
+      this.#showFleet(fleet);
+      this.#showWorst();
     } catch (error) {
       if (asked === this.#asked) this.#say(explain(error));
     }
@@ -96,16 +127,9 @@ export class Energy {
     set(this.note, what);
   }
 
-  #show() {
-    const fleet = this.#fleet;
-    if (fleet) this.#showFleet(fleet);
-    else {
-      set(this.statuses, h('p', { class: 'muted empty' }, 'Not available here.'));
-    }
-    this.#showWorst();
-  }
-
   #showFleet(fleet) {
+    this.#fleet = fleet;
+    this.chart.show(bars(fleet, 'meterEnergyAc'), windowOf(fleet));
     const ac = fleet.totalEnergyConsumedAc;
     const dc = fleet.matchedEnergyDeliveredDc;
     const metered = fleet.meterEnergyAc;
@@ -144,10 +168,6 @@ export class Energy {
   }
 
   #showWorst() {
-    if (!this.#worst) {
-      set(this.table, h('p', { class: 'muted empty' }, 'This gateway does not rank vehicles.'));
-      return;
-    }
     const rows = this.#worst.items
       .map((item) => ({ item, lost: item.totalEnergyConsumedAc - item.matchedEnergyDeliveredDc }))
       .filter(({ item, lost }) => item.efficiencyRatio !== null && lost > 0);
@@ -185,7 +205,8 @@ export class Energy {
       } catch {
         // Then it counts until the page is left.
       }
-      this.#show();
+      if (this.#fleet) this.#showFleet(this.#fleet);
+      if (this.#worst) this.#showWorst();
     };
     const price = h('input', {
       type: 'text', inputmode: 'decimal', size: 5, placeholder: 'price', value: this.#price.price ?? '',

@@ -93,7 +93,7 @@ export class Fleet {
     this.tiles = [
       tile('Readings taken', [this.accepted, h('span', { class: 'unit' }, ' /s')], this.spark.el,
         h('span', {}, h('i', { class: 'key dc' }), this.stored, ' /s stored')),
-      tile('Behind the clock', this.lag,
+      tile('Write lag', this.lag,
         h('div', { class: 'bar', 'aria-hidden': 'true' }, this.fill),
         h('span', {}, this.waits, ' · ', this.fillText)),
       devices('vehicle', 'Vehicles'), devices('meter', 'Meters'),
@@ -215,6 +215,6 @@ function emptyFleet() {
   ].join('\n');
   return h('div', { hidden: true }, panel('No device has reported yet', null,
     h('p', {}, 'Send a first reading; it shows here within two seconds.'),
-    h('pre', { tabindex: 0 }, example),
+    h('pre', { tabindex: 0, role: 'region', 'aria-label': 'Example' }, example),
     h('p', { class: 'muted' }, 'All that can be sent and asked is described under ', h('a', { href: '/docs' }, 'API'), '.')));
 }

@@ -56,6 +56,14 @@ export function span(seconds) {
   return `${Math.floor(hours / 24)} days`;
 }
 
+/** A span of time, in seconds, in one unit: where there is little room. */
+export function age(seconds) {
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} days`;
+}
+
 export const time = (ms) => clock.format(ms);
 export const day = (ms) => dayOnly.format(ms);
 export const dateTime = (ms) => dayClock.format(ms);

@@ -86,8 +86,9 @@ function themes() {
   const order = ['', 'light', 'dark'];
   const show = () => {
     const chosen = root.dataset.theme ?? '';
-    text(button, { '': 'Auto', light: 'Light', dark: 'Dark' }[chosen]);
-    button.setAttribute('aria-label', `Theme: ${button.textContent}`);
+    const name = { '': 'Auto', light: 'Light', dark: 'Dark' }[chosen];
+    text(button, `◐ ${name}`);
+    button.setAttribute('aria-label', `Theme: ${name}`);
   };
   const changed = () => document.dispatchEvent(new Event('themechange'));
   button.addEventListener('click', () => {

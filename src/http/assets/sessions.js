@@ -1,6 +1,6 @@
 // The charging sessions of one device: a line of time with their bars, and a list.
 
-import { explain, now, optional, pages } from './api.js';
+import { explain, get, now, pages } from './api.js';
 import { h, name, panel, set } from './dom.js';
 import { count, dateTime, day, exact, kwh, percent, span, time } from './format.js';
 
@@ -96,7 +96,7 @@ export class Sessions {
           h('th', { scope: 'col' }, label), h('th', { scope: 'col', class: 'n' }, 'For'),
           h('th', { scope: 'col', class: 'n' }, 'AC → DC'), h('th', { scope: 'col', class: 'n' }, 'Efficiency'))),
         h('tbody', {}, listed.map((s, n) => h('tr', {},
-          h('td', { title: exact(s.start) }, `${day(s.start)}, ${time(s.start)}`),
+          h('td', { class: 'at', title: exact(s.start) }, `${day(s.start)}, ${time(s.start)}`),
           h('td', {}, s.end === null ? h('span', { class: 'status' }, h('span', { class: 'sign good', 'aria-hidden': 'true' }, '●'), 'open') : time(s.end)),
           h('td', {}, h('a', { href: href + encodeURIComponent(s[key]) }, name(s[key]))),
           h('td', { class: 'n' }, span((end(s) - s.start) / 1000)),
@@ -114,8 +114,8 @@ export class Sessions {
   async #fillEnergy(session, [energy, ratio]) {
     const known = session.end === null ? null : this.#energy.get(session.sessionId);
     try {
-      const found = known ?? await optional(`/v1/sessions/${encodeURIComponent(session.sessionId)}`);
-      if (!found || this.#gone) return;
+      const found = known ?? await get(`/v1/sessions/${encodeURIComponent(session.sessionId)}`);
+      if (this.#gone) return;
       this.#energy.set(session.sessionId, found);
       set(energy, `${kwh(found.totalEnergyConsumedAc)} → ${kwh(found.totalEnergyDeliveredDc)}`);
       set(ratio, percent(found.efficiencyRatio));

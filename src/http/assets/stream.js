@@ -12,6 +12,7 @@ const WAIT_MS = [1000, 2000, 4000, 8000, 15000];
  */
 export class LiveStream extends EventTarget {
   #last = null;
+  #anew = true;
   #failures = 0;
   #abort = null;
   state = 'waiting';
@@ -45,6 +46,8 @@ export class LiveStream extends EventTarget {
   async #once() {
     this.#abort = new AbortController();
     const headers = { Accept: 'text/event-stream' };
+    // Without a place to go on from, what was before is not known.
+    this.#anew = this.#last === null;
     if (this.#last) headers['Last-Event-ID'] = this.#last;
     const response = await request('/v1/live/stream', { headers, signal: this.#abort.signal });
     if (!response.ok) throw await failure(response);
@@ -78,19 +81,14 @@ export class LiveStream extends EventTarget {
         changed = true;
       } else if (event.event === 'ready') {
         this.#failures = 0;
-        // Without a place to go on from, what came before is not known.
-        const fresh = !this.#readyBefore;
-        this.#readyBefore = true;
         this.#change('live');
-        if (fresh) this.dispatchEvent(new Event('reset'));
+        if (this.#anew) this.dispatchEvent(new Event('reset'));
       } else if (event.event === 'reset') {
         this.dispatchEvent(new Event('reset'));
       }
     }
     if (changed) this.dispatchEvent(new CustomEvent('changes', { detail: changes }));
   }
-
-  #readyBefore = false;
 }
 
 function wait(ms) {

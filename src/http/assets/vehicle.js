@@ -1,9 +1,9 @@
 // One vehicle.
 
-import { explain, get, now, optional, pages } from './api.js';
+import { explain, get, now, pages } from './api.js';
 import { Chart, fromZero, hundred, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
-import { status } from './energy.js';
+import { bars, status, windowOf, zone } from './energy.js';
 import { celsius, count, exact, isNumber, kwh, none, percent, span } from './format.js';
 import { Sessions } from './sessions.js';
 import { STALE_MS } from './store.js';
@@ -139,19 +139,10 @@ export class Vehicle {
     try {
       const path = `/v1/analytics/performance/${this.#base()}`;
       const bucket = hours > 48 ? 'day' : 'hour';
-      // A gateway without series answers the question without them.
-      const answer = await optional(`${path}&bucket=${bucket}`) ?? await optional(path);
-      if (asked !== this.#asked || !answer) return;
+      const answer = await get(`${path}&bucket=${bucket}&tz=${encodeURIComponent(zone)}`);
+      if (asked !== this.#asked) return;
       this.#showPerformance(answer);
-      const [from, to] = this.#window();
-      this.energyPanel.hidden = !answer.series;
-      if (answer.series) {
-        const of = (key) => answer.series.map((part) => part[key] ?? null);
-        const middle = answer.series.map((part) => (Date.parse(part.start) + Date.parse(part.end)) / 2000);
-        const some = of('totalEnergyConsumedAc').some(Boolean) || of('totalEnergyDeliveredDc').some(Boolean);
-        this.energy.show(some ? [middle, of('totalEnergyConsumedAc'), of('totalEnergyDeliveredDc')] : [[], [], []],
-          [from / 1000, to / 1000]);
-      }
+      this.energy.show(bars(answer, 'totalEnergyConsumedAc'), windowOf(answer));
     } catch (error) {
       if (asked === this.#asked) this.#say(explain(error));
     }
@@ -184,15 +175,15 @@ export class Vehicle {
 
   async #loadDays() {
     const from = new Date(now());
-    from.setUTCHours(0, 0, 0, 0);
-    from.setUTCDate(from.getUTCDate() - DAYS + 1);
-    this.daysPanel.hidden = true;
+    from.setHours(0, 0, 0, 0);
+    from.setDate(from.getDate() - DAYS + 1);
     try {
-      const answer = await optional(`/v1/analytics/performance/${encodeURIComponent(this.#id)}?from=${from.toISOString()}&bucket=day`);
-      if (!answer?.series) return;
-      this.daysPanel.hidden = false;
+      const id = encodeURIComponent(this.#id);
+      const query = `from=${encodeURIComponent(from.toISOString())}&bucket=day&tz=${encodeURIComponent(zone)}`;
+      const answer = await get(`/v1/analytics/performance/${id}?${query}`);
       const some = answer.series.filter((part) => isNumber(part.efficiencyRatio));
       this.days.show([
+        // A day's bar stands in its middle, today's too.
         some.map((part) => Date.parse(part.start) / 1000 + 43200),
         some.map((part) => part.efficiencyRatio),
       ], [from.getTime() / 1000, from.getTime() / 1000 + DAYS * 86400]);
