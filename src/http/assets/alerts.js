@@ -1,21 +1,24 @@
 // What wants somebody to look.
 
-import { explain, get } from './api.js';
+import { explain, get, now } from './api.js';
 import { choice, h, name, set } from './dom.js';
-import { count, dateTime, exact, isNumber, span } from './format.js';
+import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
 
 const REFRESH_MS = 10000;
 const SHOWN = 200;
 
-const WORDS = {
-  efficiency_low: 'Efficiency is low',
-  efficiency_falling: 'Efficiency falls against its own past',
-  battery_hot: 'Battery is hot',
-  battery_temperature: 'Battery is hot',
-  device_silent: 'Device is silent',
-  silent: 'Device is silent',
-  implausible_reading: 'Implausible reading',
+/** What each kind is called, and how its numbers are read. */
+const KINDS = {
+  efficiency_low: ['Efficiency is low', (n) => percent(n)],
+  efficiency_anomaly: ['Efficiency falls behind its own past', (n) => percent(n)],
+  battery_temperature: ['Battery is hot', celsius],
+  silent: ['Device is silent', span],
+  implausible_reading: ['Readings are implausible', number],
 };
+
+function number(value) {
+  return isNumber(value) ? count(Math.round(value)) : none;
+}
 
 export class Alerts {
   title = 'Alerts';
@@ -64,7 +67,8 @@ export class Alerts {
     if (this.body.contains(document.activeElement)) return;
     set(this.body, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'What'), h('th', { scope: 'col' }, 'Device'),
-        h('th', { scope: 'col' }, 'Since'), h('th', { scope: 'col', class: 'n' }, 'Value'),
+        h('th', { scope: 'col' }, 'Since'), h('th', { scope: 'col', class: 'n' }, 'For'),
+        h('th', { scope: 'col', class: 'n' }, 'Value'),
         h('th', { scope: 'col', class: 'n' }, 'Bound'))),
       h('tbody', {}, items.map((alert) => row(alert))))));
   }
@@ -73,18 +77,15 @@ export class Alerts {
 function row(alert) {
   const opened = Date.parse(alert.openedAt);
   const closed = alert.closedAt ? Date.parse(alert.closedAt) : null;
-  const kind = alert.meterId !== undefined && alert.meterId !== null ? 'meter' : 'vehicle';
-  const id = alert.meterId ?? alert.vehicleId ?? alert.deviceId ?? '';
-  const value = (n) => (isNumber(n) ? String(Math.round(n * 100) / 100) : '');
+  const [words, shown] = KINDS[alert.kind] ?? [alert.kind, number];
+  const kind = alert.meterId === undefined ? 'vehicle' : 'meter';
+  const id = alert.meterId ?? alert.vehicleId ?? '';
   return h('tr', {},
     h('th', { scope: 'row' }, h('span', { class: 'status' },
-      h('span', { class: `sign ${alert.severity === 'critical' ? 'critical' : 'warning'}`, 'aria-hidden': 'true' },
-        alert.severity === 'critical' ? '◆' : '▲'),
-      alert.title ?? WORDS[alert.kind] ?? alert.kind),
-    alert.detail && h('div', { class: 'muted small' }, alert.detail)),
+      h('span', { class: 'sign warning', 'aria-hidden': 'true' }, '▲'), words)),
     h('td', {}, h('a', { href: `#/${kind}s/${encodeURIComponent(id)}` }, name(id))),
-    h('td', { title: exact(opened) }, dateTime(opened),
-      h('div', { class: 'muted small' }, closed ? `for ${span((closed - opened) / 1000)}` : '')),
-    h('td', { class: 'n' }, value(alert.value)),
-    h('td', { class: 'n' }, value(alert.bound)));
+    h('td', { class: 'at', title: exact(opened) }, dateTime(opened)),
+    h('td', { class: 'n' }, span(((closed ?? now()) - opened) / 1000)),
+    h('td', { class: 'n' }, shown(alert.value)),
+    h('td', { class: 'n' }, shown(alert.bound)));
 }

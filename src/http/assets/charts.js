@@ -1,7 +1,7 @@
 // Lines and bars over time, drawn by uPlot in the page's colours.
 
 import { h, svg, text } from './dom.js';
-import { dateTime, none } from './format.js';
+import { dateTime, isNumber, none } from './format.js';
 
 const uPlot = window.uPlot;
 const HEIGHT = 200;
@@ -13,7 +13,7 @@ const colour = (name) =>
 export const GAP_SECONDS = 900;
 
 /**
- * A chart. `series`: `{label, colour, unit, places, scale, step, bars, range}`; `data`: seconds,
+ * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds,
  * then a column a series; nulls are gaps. It is a picture with words: `summary(data)` says for a
  * screen reader what the lines show.
  */
@@ -79,8 +79,9 @@ export class Chart {
   #point(at, pointed) {
     this.#spec.series.forEach((s, n) => {
       const value = this.#data[n + 1][at];
-      text(this.values[n], value === null || value === undefined
-        ? none : `${value.toFixed(s.places)} ${s.unit}`);
+      // Of bars the last is no present state: nothing is said until one is pointed at.
+      if (s.bars && !pointed) text(this.values[n], '');
+      else text(this.values[n], isNumber(value) ? `${value.toFixed(s.places)} ${s.unit}` : none);
     });
     const seconds = this.#data[0][at];
     text(this.at, pointed && seconds !== undefined ? dateTime(seconds * 1000) : '');
@@ -120,7 +121,7 @@ export class Chart {
     const series = [{}, ...this.#spec.series.map((s) => ({
       label: s.label, scale: s.scale, stroke: colour(`--${s.colour}`), width: s.bars ? 0 : 1.75,
       fill: s.bars ? colour(`--${s.colour}`) : undefined,
-      points: { show: false }, spanGaps: false,
+      points: s.dots ? { show: true, size: 7, fill: colour(`--${s.colour}`) } : { show: false }, spanGaps: false,
       paths: s.bars ? uPlot.paths.bars({ size: [s.bars.size, 40], align: s.bars.align })
         : s.step ? uPlot.paths.stepped({ align: -1 }) : undefined,
     }))];

@@ -51,7 +51,7 @@ export class Vehicle {
     this.days = new Chart({
       label: `Efficiency by the day, ${DAYS} days`,
       empty: 'No day with energy from a known meter.',
-      series: [{ label: 'Efficiency', colour: 'accent', unit: '%', places: 1, scale: '%', range: ratioRange, bars: { size: 0.6, align: 0 } }],
+      series: [{ label: 'Efficiency', colour: 'accent', unit: '%', places: 1, scale: '%', range: ratioRange, dots: true }],
     });
     this.sessions = new Sessions('vehicle', id);
     this.energyPanel = panel('Energy', null, this.energy.el);
