@@ -6,6 +6,7 @@ mod quarantine;
 mod run;
 mod signals;
 mod supervise;
+mod wal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::quarantine::quarantine;
 pub use self::run::serve;
+pub use self::wal::wal;
 use crate::config::{Config, LogFormat};
 use crate::postgres::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
 use crate::postgres::migrations::{MigrationError, Wishes, migrate};
@@ -50,6 +52,9 @@ pub enum AppError {
     /// The log has failed while it was in use (invariant 11).
     #[error("{0}; what was acknowledged is in it up to then")]
     LogFailed(String),
+    /// A command about the log cannot do its work.
+    #[error("{0}")]
+    Wal(String),
     /// The database is not reached.
     #[error("cannot reach the database: {0}")]
     Database(String),

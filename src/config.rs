@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
-    StreamArg,
+    StreamArg, WalCommand,
 };
 pub use self::energy::{EnergyArgs, EnergyBounds};
 pub use self::units::{parse_bytes, parse_duration};

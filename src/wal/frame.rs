@@ -31,6 +31,7 @@ pub const FORMAT_VERSION: u16 = 1;
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
 const FRAME_FIXED: usize = 32;
 const TABLE_ENTRY: usize = 32;
+const LENGTH_AT: usize = 8;
 const CRC_AT: usize = 20;
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGN: usize = 8;
@@ -253,6 +254,28 @@ pub fn encode_frame(
     out[start + CRC_AT..start + CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// Encodes a frame of a given length that holds no readings: it stands where one was damaged.
+///
+/// Shape:  `bytes` is a multiple of [`FRAME_ALIGN`], at least [`end_frame_bytes`] and at most
+///         [`FRAME_BYTES_MAX`]
+pub fn encode_filler(
+    salt: Salt,
+    at: Position,
+    appended_at: Timestamp,
+    bytes: usize,
+    before: &[StreamCounts],
+) -> Vec<u8> {
+    let sections = vec![Section::default(); before.len()];
+    let mut out = Vec::with_capacity(bytes);
+    let kind = FrameKind::Data;
+    encode_frame(kind, salt, at, appended_at, &sections, before, &mut out);
+    out.resize(bytes, 0);
+    out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&(bytes as u32).to_le_bytes());
+    let crc = checksum(salt, &out);
+    out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
 /// The checksum of a whole frame, its own four bytes left out.
 fn checksum(salt: Salt, frame: &[u8]) -> u32 {
     let head = crc32c::crc32c_append(salt.0, &frame[..CRC_AT]);
@@ -355,6 +378,11 @@ impl<'a> Frame<'a> {
             shards @ 1..=SHARDS_MAX => Frame::decode(bytes, salt, at, shards),
             _ => Err(FrameError::Invalid),
         }
+    }
+
+    /// The whole frame as it stands in its file.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 
     /// How many shards the frame has a part for.

@@ -32,8 +32,9 @@ use crate::reading::{
     Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp, shard_of,
 };
 
-/// Small segments, so that a test rotates often.
-const SEGMENT_BYTES: u64 = 160 << 10;
+/// Small segments, so that a test rotates often; a quarter of each is lost to what a segment
+/// cannot promise.
+const SEGMENT_BYTES: u64 = 512 << 10;
 
 fn options(shards: u16) -> LogOptions {
     LogOptions {
@@ -114,8 +115,16 @@ struct Stepped {
 
 impl Stepped {
     fn open(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
+        Stepped::open_sized(storage, options, SEGMENT_BYTES)
+    }
+
+    fn open_sized(
+        storage: Arc<dyn Storage>,
+        options: LogOptions,
+        segment_bytes: u64,
+    ) -> Result<Self, OpenError> {
         let shards = options.shards;
-        Parts::assemble(storage, options, SEGMENT_BYTES).map(|parts| Stepped { parts, shards })
+        Parts::assemble(storage, options, segment_bytes).map(|parts| Stepped { parts, shards })
     }
 
     fn source(&self) -> LogSource {
@@ -156,6 +165,16 @@ impl Stepped {
         let acknowledged = matches!(reply.try_recv(), Ok(Ok(_)));
         assert_eq!(acknowledged, written.is_ok());
         acknowledged
+    }
+
+    /// Appends groups of eight until the current run has so many segments.
+    fn append_until(&mut self, serial: &mut u64, segments: usize) {
+        while self.source().runs().last().unwrap().segments.len() < segments {
+            let serials: Vec<u64> = (*serial + 1..=*serial + 8).collect();
+            assert!(self.append(&serials));
+            self.keep_house();
+            *serial += 8;
+        }
     }
 
     fn close(mut self) {

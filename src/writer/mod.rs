@@ -9,6 +9,7 @@
 //! | `ways` | COPY, and the slower ways of putting rows into history |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
+//! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | what is set aside |
 //! | [`retry`] | and taken out again |
@@ -21,6 +22,7 @@ pub mod classify;
 mod lane;
 pub mod live;
 mod maintenance;
+pub mod newest_seen;
 pub mod quarantine;
 pub mod retry;
 pub mod rows;

@@ -292,9 +292,15 @@ impl Content {
             .extend(at / SECTOR..(at + bytes.len()).div_ceil(SECTOR));
     }
 
+    /// Makes durable what is dirty, and no more: what an earlier sync has failed to write counts
+    /// as clean, and is not written by a later one.
     fn sync(&mut self) {
-        self.durable.clone_from(&self.seen);
-        self.dirty.clear();
+        self.durable.resize(self.seen.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = sector * SECTOR;
+            let end = (start + SECTOR).min(self.seen.len());
+            self.durable[start..end].copy_from_slice(&self.seen[start..end]);
+        }
     }
 
     fn cut(&mut self, random: &mut Random, loss: u64) {

@@ -14,6 +14,8 @@ use super::disk::{Death, Disk, Random};
 use super::*;
 use crate::wal::storage::is_full;
 
+/// Barely more than the largest piece that must stand in one segment.
+const SEGMENT_BYTES: u64 = 160 << 10;
 /// Cuts of one disk before the next begins anew.
 const CUTS_OF_A_DISK: u64 = 20;
 
@@ -260,9 +262,10 @@ impl World {
             let storage = self.disk.mount();
             let options = LogOptions {
                 retain_bytes,
+                limit_bytes: 8 * SEGMENT_BYTES,
                 ..options(shards)
             };
-            let opened = Stepped::open(storage, options)
+            let opened = Stepped::open_sized(storage, options, SEGMENT_BYTES)
                 .map_err(|e| e.to_string())
                 .and_then(|log| self.compare(&log).map(|()| log));
             match opened {
