@@ -73,10 +73,14 @@ async function health() {
 
 function showStream() {
   const pill = document.getElementById('live');
-  const live = stream.state === 'live';
-  text(pill, live ? 'Live' : 'Reconnecting');
-  pill.className = live ? 'pill good' : 'pill warning';
-  pill.title = live ? 'Changes show as they come.' : 'What is shown may be old.';
+  const [word, mark, meaning] = {
+    live: ['Live', 'good', 'Changes show as they come.'],
+    waiting: ['Reconnecting', 'warning', 'What is shown may be old.'],
+    refused: ['Not live', 'warning', 'This key may not listen to all devices.'],
+  }[stream.state];
+  text(pill, word);
+  pill.className = `pill ${mark}`;
+  pill.title = meaning;
 }
 
 /** The theme's button goes through: the system's, light, dark. */

@@ -4,11 +4,13 @@ import { failure, request } from './api.js';
 
 /** Longer without a sign than the gateway's comments are apart: the connection is gone. */
 const SILENCE_MS = 40000;
+/** A key that may not listen will hardly be given the right within seconds. */
+const REFUSED_MS = 60000;
 const WAIT_MS = [1000, 2000, 4000, 8000, 15000];
 
 /**
  * Dispatches `changes` (detail: statuses by kind), `reset` (something was missed: load anew) and
- * `state` (`live` or `waiting`).
+ * `state` (`live`, `waiting`, or `refused` to this key).
  */
 export class LiveStream extends EventTarget {
   #last = null;
@@ -23,7 +25,12 @@ export class LiveStream extends EventTarget {
         await this.#once();
         // It was ended in order: come again at once, but not in a circle.
         await wait(500);
-      } catch {
+      } catch (error) {
+        if (error.status === 403) {
+          this.#change('refused');
+          await wait(REFUSED_MS);
+          continue;
+        }
         const most = WAIT_MS[Math.min(this.#failures, WAIT_MS.length - 1)];
         this.#failures += 1;
         this.#change('waiting');
