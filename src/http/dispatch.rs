@@ -19,7 +19,8 @@ use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::unfold::unfold;
 use super::{
-    Context, cors, fleet, ingestion, live, media, meters, operations, performance, sessions,
+    Context, alerts, cors, export, fleet, ingestion, live, media, meters, operations, performance,
+    sessions,
 };
 use crate::auth::key::KeyId;
 use crate::metrics;
@@ -143,7 +144,13 @@ async fn ask(
     let query = parts.uri.query();
     if !matches!(
         asked,
-        Ask::LiveList(_) | Ask::SessionList | Ask::Performance | Ask::Ranking | Ask::Fleet
+        Ask::LiveList(_)
+            | Ask::SessionList
+            | Ask::Performance
+            | Ask::Ranking
+            | Ask::Fleet
+            | Ask::Alerts
+            | Ask::Export(_)
     ) {
         no_query(parts)?;
     }
@@ -155,6 +162,8 @@ async fn ask(
         Ask::Performance => performance::one(&shared.context, id, query).await,
         Ask::Ranking => fleet::ranking(&shared.context, query).await,
         Ask::Fleet => fleet::fleet(&shared.context, query).await,
+        Ask::Alerts => alerts::list(&shared.context, query).await,
+        Ask::Export(stream) => export::export(&shared.context, stream, query).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
             let document = document(shared, parts, upload).await?;
@@ -235,7 +244,11 @@ fn answers_json(endpoint: Endpoint) -> bool {
     // Monitoring and documentation are read by whatever program there is.
     !matches!(
         endpoint,
-        Endpoint::Metrics | Endpoint::OpenapiYaml | Endpoint::HealthLive | Endpoint::HealthReady
+        Endpoint::Metrics
+            | Endpoint::OpenapiYaml
+            | Endpoint::HealthLive
+            | Endpoint::HealthReady
+            | Endpoint::Ask(Ask::Export(_))
     )
 }
 

@@ -15,7 +15,7 @@
 //! | `query` | the strict reading of a query |
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
 //! | `ingestion` | readings to the gate |
-//! | `live`, `sessions`, `meters`, `performance`, `fleet` | what operators ask and declare |
+//! | `live`, `sessions`, `meters`, `performance`, `fleet`, `alerts`, `export` | what operators ask and declare |
 //! | [`health`] | whether the gateway serves, and whether it is ready |
 //! | `operations` | metrics and the interface's description |
 //! | `database` | a connection from the read pool, within a time |
@@ -24,11 +24,13 @@
 //! database.
 
 mod access;
+mod alerts;
 mod body;
 mod connection;
 mod cors;
 mod database;
 mod dispatch;
+mod export;
 mod fleet;
 pub mod health;
 mod ingestion;

@@ -32,6 +32,8 @@ pub(super) enum Ask {
     Performance,
     Ranking,
     Fleet,
+    Alerts,
+    Export(Stream),
 }
 
 /// A path pattern with its methods.
@@ -114,6 +116,17 @@ pub(super) static ROUTES: &[Route] = &[
     route(
         "/v1/analytics/fleet",
         &[("GET", Endpoint::Ask(Ask::Fleet))],
+        GET,
+    ),
+    route("/v1/alerts", &[("GET", Endpoint::Ask(Ask::Alerts))], GET),
+    route(
+        "/v1/export/meter",
+        &[("GET", Endpoint::Ask(Ask::Export(Stream::Meter)))],
+        GET,
+    ),
+    route(
+        "/v1/export/vehicle",
+        &[("GET", Endpoint::Ask(Ask::Export(Stream::Vehicle)))],
         GET,
     ),
     route(

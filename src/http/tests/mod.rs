@@ -107,7 +107,10 @@ impl Edge {
             gate,
             progress,
             reads: Pool::builder(manager).max_size(1).build().unwrap(),
-            analyst: crate::analytics::queries::Analyst::new(1, crate::analytics::queries::Judgement::default()),
+            analyst: crate::analytics::queries::Analyst::new(
+                1,
+                crate::analytics::queries::Judgement::default(),
+            ),
             health: Arc::new(Health::default()),
             metrics: Arc::new(metrics),
         });
