@@ -1,6 +1,7 @@
 //! The command line and the environment, checked as a whole: everything that is wrong is
 //! reported at once. This is the one file that reads the environment.
 
+mod alerts;
 mod args;
 mod energy;
 mod units;
@@ -10,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::alerts::{AlertArgs, AlertConfig};
 pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
     StreamArg, WalCommand,
@@ -88,6 +90,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// How energy is judged.
     pub energy: EnergyBounds,
+    /// When an alert opens, and who is told.
+    pub alerts: AlertConfig,
     /// How events are written; none: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
     /// A filter as `tracing-subscriber` reads it.
@@ -198,6 +202,7 @@ impl Config {
                 }),
             cors_origins: checks.origins(&args.cors_origin),
             energy: args.energy.check(&mut checks.errors),
+            alerts: checks.alerts(&args.alerts),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
                 checks.choice("--log-format", text, &known)

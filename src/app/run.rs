@@ -10,10 +10,10 @@ use tokio::sync::watch;
 
 use super::door::Door;
 use super::supervise::{Supervisor, WritersSlot};
-use super::{AppError, Database, signals};
-use crate::analytics::StatusBounds;
-use crate::analytics::queries::{Analyst, Judgement, SuspectWatts};
-use crate::config::{Config, EnergyBounds};
+use super::{AppError, Database, energy, signals};
+use crate::alerts;
+use crate::analytics::queries::Analyst;
+use crate::config::Config;
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
@@ -119,6 +119,9 @@ async fn finish(
     failed: bool,
 ) {
     gateway.upkeep.abort();
+    if let Some(alerts) = &gateway.alerts {
+        alerts.abort();
+    }
     drop(gateway.context);
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
     let within = if failed {
@@ -148,6 +151,8 @@ struct Gateway {
     context: Arc<Context>,
     health: Arc<Health>,
     upkeep: tokio::task::JoinHandle<()>,
+    /// Looks for alerts; none where they are not to be looked for.
+    alerts: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Gateway {
@@ -180,6 +185,16 @@ impl Gateway {
             }
         });
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let analyst = Analyst::new(processors, energy::judgement(config.energy));
+        let alerts = energy::alerts(&config.alerts)?.map(|settings| {
+            let target = database.target.clone();
+            tokio::spawn(alerts::run(
+                settings,
+                target,
+                reads.clone(),
+                analyst.clone(),
+            ))
+        });
         let context = Context {
             settings: Settings {
                 body_bytes_max: config.body_bytes_max,
@@ -198,7 +213,7 @@ impl Gateway {
             gate,
             progress,
             reads: reads.clone(),
-            analyst: Analyst::new(processors, judgement(config.energy)),
+            analyst,
             health: Arc::clone(&health),
             metrics: scrape(
                 log.source(),
@@ -212,22 +227,8 @@ impl Gateway {
             context: Arc::new(context),
             health,
             upkeep,
+            alerts,
         })
-    }
-}
-
-/// What the configuration says of judging energy.
-fn judgement(bounds: EnergyBounds) -> Judgement {
-    Judgement {
-        bounds: StatusBounds {
-            ac_mwh_min: bounds.ac_mwh_min,
-            coverage_min: bounds.coverage_min,
-            excellent_above: bounds.excellent_above,
-            good_from: bounds.good_from,
-            warning_from: bounds.warning_from,
-            ..StatusBounds::default()
-        },
-        suspect_watts: SuspectWatts(bounds.suspect_watts),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::alerts::AlertArgs;
 use super::energy::EnergyArgs;
 
 /// A telemetry gateway for EV-charging fleets and smart meters.
@@ -385,6 +386,9 @@ pub struct ServeArgs {
     /// How energy is judged.
     #[command(flatten)]
     pub energy: EnergyArgs,
+    /// When an alert opens, and who is told.
+    #[command(flatten)]
+    pub alerts: AlertArgs,
 }
 
 /// The search path of programs, for finding PostgreSQL.

@@ -29,7 +29,9 @@ pub(super) const fn needs(endpoint: Endpoint) -> Option<Rights> {
             | Ask::SessionGet
             | Ask::Performance
             | Ask::Ranking
-            | Ask::Fleet => Rights::READ,
+            | Ask::Fleet
+            | Ask::Alerts
+            | Ask::Export(_) => Rights::READ,
             Ask::SessionPost | Ask::SessionDelete | Ask::SessionEnd | Ask::MeterPut => {
                 Rights::INGEST.or(Rights::ADMIN)
             }
@@ -59,7 +61,12 @@ enum Reach {
 const fn reach(asked: Ask) -> Reach {
     match asked {
         Ask::LiveOne(_) | Ask::History(_) | Ask::MeterPut | Ask::Performance => Reach::Path,
-        Ask::LiveList(_) | Ask::LiveStream | Ask::Ranking | Ask::Fleet => Reach::All,
+        Ask::LiveList(_)
+        | Ask::LiveStream
+        | Ask::Ranking
+        | Ask::Fleet
+        | Ask::Alerts
+        | Ask::Export(_) => Reach::All,
         Ask::SessionPost
         | Ask::SessionList
         | Ask::SessionGet

@@ -20,8 +20,8 @@ use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::stream::Live;
 use super::unfold::unfold;
 use super::{
-    Context, cors, dashboard, fleet, history, ingestion, live, media, meters, operations,
-    performance, sessions,
+    Context, alerts, cors, dashboard, export, fleet, history, ingestion, live, media, meters,
+    operations, performance, sessions,
 };
 use crate::auth::key::KeyId;
 use crate::metrics;
@@ -157,6 +157,8 @@ async fn ask(
             | Ask::Performance
             | Ask::Ranking
             | Ask::Fleet
+            | Ask::Alerts
+            | Ask::Export(_)
     ) {
         no_query(parts)?;
     }
@@ -170,6 +172,8 @@ async fn ask(
         Ask::Performance => performance::one(&shared.context, id, query).await,
         Ask::Ranking => fleet::ranking(&shared.context, query).await,
         Ask::Fleet => fleet::fleet(&shared.context, query).await,
+        Ask::Alerts => alerts::list(&shared.context, query).await,
+        Ask::Export(stream) => export::export(&shared.context, stream, query).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
             let document = document(shared, parts, upload).await?;
@@ -258,6 +262,7 @@ fn answers_json(endpoint: Endpoint) -> bool {
             | Endpoint::Docs
             | Endpoint::Asset
             | Endpoint::Ask(Ask::LiveStream)
+            | Endpoint::Ask(Ask::Export(_))
     )
 }
 

@@ -328,6 +328,8 @@ mod tests {
     fn ranked(id: &str, ratio: Option<i64>, lost: i128) -> Ranked {
         Ranked {
             vehicle_id: id.into(),
+            key: 0,
+            suspect: 0,
             status: EfficiencyStatus::Good,
             ratio,
             lost_mwh: lost,

@@ -15,7 +15,7 @@
 //! | `query` | the strict reading of a query |
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
 //! | `ingestion` | readings to the gate |
-//! | `live`, `sessions`, `meters`, `performance`, `fleet` | what operators ask and declare |
+//! | `live`, `sessions`, `meters`, `performance`, `fleet`, `alerts`, `export` | what operators ask and declare |
 //! | `history` | one device's readings, paged |
 //! | `stream` | live changes as they come |
 //! | [`health`] | whether the gateway serves, and whether it is ready |
@@ -27,12 +27,14 @@
 //! database.
 
 mod access;
+mod alerts;
 mod body;
 mod connection;
 mod cors;
 mod dashboard;
 mod database;
 mod dispatch;
+mod export;
 mod fleet;
 pub mod health;
 mod history;

@@ -37,6 +37,8 @@ pub(super) enum Ask {
     Performance,
     Ranking,
     Fleet,
+    Alerts,
+    Export(Stream),
 }
 
 /// A path pattern with its methods.
@@ -134,6 +136,17 @@ pub(super) static ROUTES: &[Route] = &[
     route(
         "/v1/analytics/fleet",
         &[("GET", Endpoint::Ask(Ask::Fleet))],
+        GET,
+    ),
+    route("/v1/alerts", &[("GET", Endpoint::Ask(Ask::Alerts))], GET),
+    route(
+        "/v1/export/meter",
+        &[("GET", Endpoint::Ask(Ask::Export(Stream::Meter)))],
+        GET,
+    ),
+    route(
+        "/v1/export/vehicle",
+        &[("GET", Endpoint::Ask(Ask::Export(Stream::Vehicle)))],
         GET,
     ),
     route(

@@ -54,6 +54,10 @@ pub struct Survey {
 pub struct Ranked {
     /// Its external id.
     pub vehicle_id: Box<str>,
+    /// Its id in the database.
+    pub key: i32,
+    /// How many readings are suspect.
+    pub suspect: u64,
     /// Its status.
     pub status: EfficiencyStatus,
     /// Its printed ratio in 1/100 percent; none where AC is 0.
@@ -306,7 +310,7 @@ impl Sums {
                 .iter()
                 .filter_map(|key| names.get(&key.0).cloned());
             let printed = Printed::new(&answer, &member.id, meters.collect(), &survey.bounds);
-            self.vehicles.extend(Ranked::new(printed));
+            self.vehicles.extend(Ranked::new(member.key, printed));
         }
         for &meter in &chunk.whole_meters {
             if self.meters_done.insert(meter) {
@@ -326,9 +330,11 @@ impl Sums {
 
 impl Ranked {
     /// `None` never in practice: printing to a string does not fail.
-    fn new(printed: Printed) -> Option<Self> {
+    fn new(key: i32, printed: Printed) -> Option<Self> {
         Some(Ranked {
             vehicle_id: printed.vehicle_id.as_str().into(),
+            key,
+            suspect: printed.quality.suspect,
             status: printed.efficiency_status,
             ratio: printed
                 .efficiency_ratio
