@@ -82,6 +82,15 @@ pub(super) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
     reply::json(StatusCode::OK, &page)
 }
 
+/// A row's alert as one line of JSON, with its device's id.
+pub(super) fn alert_json(row: &Row) -> Result<(String, String), Error> {
+    let alert = alert(row)?;
+    // Texts and finite numbers always have a JSON form, and control characters are escaped in it.
+    let json = serde_json::to_string(&alert).unwrap_or_default();
+    let device = alert.vehicle_id.or(alert.meter_id);
+    Ok((device.unwrap_or_default(), json))
+}
+
 fn alert(row: &Row) -> Result<Alert, Error> {
     let instant = |at: Timestamp| at.to_string();
     let id: i64 = row.try_get(0)?;

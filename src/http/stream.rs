@@ -37,9 +37,10 @@ use self::filter::Filter;
 use super::problem::Problem;
 use super::reply::{self, Reply};
 
-/// A comment is sent after so long a silence. Why 15 s: proxies close what is silent for 30 s or
-/// 60 s, and so does the connection's own deadline of 30 s find out who is gone.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// A comment is sent after so long a silence. Why 5 s: a client that has gone without a word is
+/// found by the second write after it, and holds a listener's place until then; and proxies close
+/// what is silent for 30 s.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A stream is ended after so long; its client comes again and goes on where it was. So a key that
 /// was revoked is asked for again, and balancers can move clients.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);

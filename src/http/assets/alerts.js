@@ -4,7 +4,8 @@ import { explain, get, now } from './api.js';
 import { choice, h, name, set } from './dom.js';
 import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
 
-const REFRESH_MS = 10000;
+/** Values change while an alert is open; that it opens or closes is heard at once. */
+const REFRESH_MS = 30000;
 const SHOWN = 200;
 
 /** What each kind is called, and how its numbers are read. */
@@ -26,7 +27,11 @@ export class Alerts {
   #state = 'open';
   #asked = 0;
 
-  constructor() {
+  #stream;
+
+  constructor({ stream }) {
+    this.#stream = stream;
+    stream.addEventListener('alert', this.#changed);
     this.number = h('p', { class: 'muted', role: 'status' }, 'Loading');
     this.body = h('div', {});
     this.el = h('div', { class: 'view' },
@@ -43,7 +48,10 @@ export class Alerts {
   destroy() {
     this.#asked += 1;
     clearInterval(this.#timer);
+    this.#stream.removeEventListener('alert', this.#changed);
   }
+
+  #changed = () => this.#load();
 
   async #load() {
     const asked = (this.#asked += 1);

@@ -1,6 +1,6 @@
 // The page: which view is shown, and what all views share.
 
-import { request } from './api.js';
+import { get, request } from './api.js';
 import { Alerts } from './alerts.js';
 import { Devices } from './devices.js';
 import { h, set, text } from './dom.js';
@@ -29,7 +29,7 @@ function view(hash) {
   }
   if (kind === 'vehicles') return ['vehicles', id ? new Vehicle(context, id) : new Devices(context, 'vehicle')];
   if (kind === 'meters') return ['meters', id ? new Meter(context, id) : new Devices(context, 'meter')];
-  if (kind === 'alerts') return ['alerts', new Alerts()];
+  if (kind === 'alerts') return ['alerts', new Alerts(context)];
   return ['fleet', new Fleet(context)];
 }
 
@@ -68,6 +68,22 @@ async function health() {
     text(pill, 'Away');
     pill.className = 'pill critical';
     pill.title = 'The gateway cannot be reached.';
+  }
+}
+
+let counted = 0;
+
+/** How many alerts are open, beside the word in the navigation. */
+async function countAlerts() {
+  const asked = (counted += 1);
+  try {
+    const { items, next } = await get('/v1/alerts?state=open&limit=100');
+    if (asked !== counted) return;
+    const badge = document.getElementById('alerts-open');
+    badge.hidden = items.length === 0;
+    set(badge, `${items.length}${next === null ? '' : '+'}`, h('span', { class: 'sr' }, ' open'));
+  } catch {
+    // The view of alerts says what is wrong.
   }
 }
 
@@ -118,6 +134,8 @@ document.getElementById('skip').addEventListener('click', (event) => {
 });
 window.addEventListener('hashchange', () => route(true));
 stream.addEventListener('state', showStream);
+stream.addEventListener('alert', countAlerts);
+stream.addEventListener('reset', countAlerts);
 themes();
 showStream();
 health();

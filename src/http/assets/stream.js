@@ -3,13 +3,13 @@
 import { failure, request } from './api.js';
 
 /** Longer without a sign than the gateway's comments are apart: the connection is gone. */
-const SILENCE_MS = 40000;
+const SILENCE_MS = 20000;
 /** A key that may not listen will hardly be given the right within seconds. */
 const REFUSED_MS = 60000;
 const WAIT_MS = [1000, 2000, 4000, 8000, 15000];
 
 /**
- * Dispatches `changes` (detail: statuses by kind), `reset` (something was missed: load anew) and
+ * Dispatches `changes` (detail: statuses by kind), `alert` (one has opened or closed), `reset` (something was missed: load anew) and
  * `state` (`live`, `waiting`, or `refused` to this key).
  */
 export class LiveStream extends EventTarget {
@@ -86,6 +86,8 @@ export class LiveStream extends EventTarget {
       if (event.event === 'meter' || event.event === 'vehicle') {
         changes[event.event].push(JSON.parse(event.data));
         changed = true;
+      } else if (event.event === 'alert') {
+        this.dispatchEvent(new Event('alert'));
       } else if (event.event === 'ready') {
         this.#failures = 0;
         this.#change('live');

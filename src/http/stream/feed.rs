@@ -304,11 +304,12 @@ fn new_run() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::stream::filter::Kind;
     use crate::reading::Stream;
 
     fn events(from: u64, to: u64) -> Vec<Event> {
         let event = |n| Event {
-            stream: Stream::Meter,
+            kind: Kind::Status(Stream::Meter),
             id: format!("M{n}"),
             data: format!("{{\"n\":{n}}}"),
         };

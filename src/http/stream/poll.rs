@@ -11,14 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Pool};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::Error;
 
 use super::feed::{Feed, Sight};
+use super::filter::Kind;
 use super::ring::Event;
 use crate::http::database::{self, from_sql};
-use crate::http::live;
+use crate::http::{alerts, live};
 use crate::metrics;
 use crate::reading::{Stream, Timestamp};
 
@@ -87,10 +88,18 @@ async fn watch(feed: &Feed, pool: &Pool) {
     }
 }
 
-/// When each device's newest reading was taken, by stream and short id; none before the first
-/// look.
+/// The newest alerts that are compared. More are open where something is wrong with the whole
+/// fleet, and then nobody reads them one by one.
+const ALERTS_MAX: i64 = 1000;
+
+/// What was seen at the look before; none before the first.
 #[derive(Default)]
-struct Known([Option<HashMap<i32, i64>>; 2]);
+struct Known {
+    /// When each device's newest reading was taken, by stream and short id.
+    times: [Option<HashMap<i32, i64>>; 2],
+    /// The alerts that were open.
+    alerts: Option<HashSet<i64>>,
+}
 
 /// One look: what has changed since the one before.
 async fn pass(pool: &Pool, known: &mut Known) -> Result<Vec<Event>, String> {
@@ -113,7 +122,7 @@ async fn pass(pool: &Pool, known: &mut Known) -> Result<Vec<Event>, String> {
 async fn look(client: &Client, known: &mut Known) -> Result<Vec<Event>, Error> {
     let mut events = Vec::new();
     for stream in Stream::ALL {
-        let known = &mut known.0[stream.index()];
+        let known = &mut known.times[stream.index()];
         let times = times(client, stream).await?;
         match known {
             // The first look is what later ones are compared with.
@@ -128,6 +137,48 @@ async fn look(client: &Client, known: &mut Known) -> Result<Vec<Event>, Error> {
                     events.extend(read(client, stream, &changed, known).await?);
                 }
             }
+        }
+    }
+    events.extend(alerts(client, &mut known.alerts).await?);
+    Ok(events)
+}
+
+/// The alerts that have opened or closed.
+async fn alerts(client: &Client, known: &mut Option<HashSet<i64>>) -> Result<Vec<Event>, Error> {
+    let open = include_str!("../../../sql/queries/alerts.sql");
+    let open = client.prepare_cached(open).await?;
+    let (newest, any_kind, is_open) = (i64::MAX, None::<&str>, Some(true));
+    let rows = client
+        .query(&open, &[&newest, &any_kind, &is_open, &ALERTS_MAX])
+        .await?;
+    let mut ids = HashSet::with_capacity(rows.len());
+    for row in &rows {
+        ids.insert(row.try_get::<_, i64>(0)?);
+    }
+    let Some(before) = known.replace(ids.clone()) else {
+        return Ok(Vec::new());
+    };
+    let event = |row: &tokio_postgres::Row| -> Result<Event, Error> {
+        let (id, data) = alerts::alert_json(row)?;
+        Ok(Event {
+            kind: Kind::Alert,
+            id,
+            data,
+        })
+    };
+    let mut events = Vec::new();
+    let gone: Vec<i64> = before.difference(&ids).copied().collect();
+    if !gone.is_empty() {
+        let closed = include_str!("../../../sql/queries/stream_alerts_closed.sql");
+        let closed = client.prepare_cached(closed).await?;
+        for row in &client.query(&closed, &[&gone]).await? {
+            events.push(event(row)?);
+        }
+    }
+    // The rows come newest first.
+    for row in rows.iter().rev() {
+        if !before.contains(&row.try_get::<_, i64>(0)?) {
+            events.push(event(row)?);
         }
     }
     Ok(events)
@@ -168,7 +219,11 @@ async fn read(
         let at = database::from_sql(row.try_get(1)?);
         known.insert(row.try_get(id_column)?, at.as_micros());
         let (id, data) = live::status_json(stream, row, now)?;
-        events.push(Event { stream, id, data });
+        events.push(Event {
+            kind: Kind::Status(stream),
+            id,
+            data,
+        });
     }
     events.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     Ok(events)

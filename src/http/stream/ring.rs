@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::filter::Filter;
-use crate::reading::Stream;
+use super::filter::{Filter, Kind};
 
 /// The text of a chunk, about. Why 64 KiB: it is what a connection takes in one write.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -17,9 +16,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// One device's change as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
-    pub(super) stream: Stream,
+    pub(super) kind: Kind,
+    /// The device.
     pub(super) id: String,
-    /// The device's status, as JSON in one line.
+    /// Its status, or the alert, as JSON in one line.
     pub(super) data: String,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Chunk {
 
 #[derive(Debug)]
 struct Mark {
-    stream: Stream,
+    kind: Kind,
     id: Box<str>,
     end: usize,
 }
@@ -62,7 +62,7 @@ impl Chunk {
         }
         let mut wanted = BytesMut::new();
         for mark in self.marks.iter().skip(skip) {
-            if filter.wants(mark.stream, &mark.id) {
+            if filter.wants(mark.kind, &mark.id) {
                 wanted.extend_from_slice(&self.text[start..mark.end]);
             }
             start = mark.end;
@@ -131,7 +131,7 @@ impl Ring {
             let number = self.next + marks.len() as u64;
             write_event(&mut text, &event, self.run, number);
             marks.push(Mark {
-                stream: event.stream,
+                kind: event.kind,
                 id: event.id.into(),
                 end: text.len(),
             });
@@ -178,7 +178,7 @@ impl Ring {
 fn write_event(text: &mut BytesMut, event: &Event, run: u64, number: u64) {
     let head = format!(
         "event: {}\nid: {}\ndata: ",
-        event.stream,
+        event.kind.name(),
         number_text(run, number)
     );
     text.extend_from_slice(head.as_bytes());
@@ -202,13 +202,14 @@ pub(super) fn parse_number(text: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reading::Stream;
 
     fn event(n: u64) -> Event {
         Event {
-            stream: if n.is_multiple_of(2) {
-                Stream::Meter
+            kind: if n.is_multiple_of(2) {
+                Kind::Status(Stream::Meter)
             } else {
-                Stream::Vehicle
+                Kind::Status(Stream::Vehicle)
             },
             id: format!("D{n}"),
             data: format!("{{\"n\":{n}}}"),
@@ -273,9 +274,9 @@ mod tests {
             let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
             lines.map(str::to_owned).collect()
         };
-        let meters = Filter::new([true, false], Vec::new());
+        let meters = Filter::new([true, false, true], Vec::new());
         assert_eq!(ids(meters, FIRST), ["{\"n\":0}", "{\"n\":2}"]);
-        let named = Filter::new([true, true], vec!["D3".to_owned(), "D0".to_owned()]);
+        let named = Filter::new([true; 3], vec!["D3".to_owned(), "D0".to_owned()]);
         assert_eq!(ids(named.clone(), FIRST), ["{\"n\":0}", "{\"n\":3}"]);
         assert_eq!(ids(named, FIRST + 1), ["{\"n\":3}"]);
     }
