@@ -310,16 +310,23 @@ struct Gateway {
 
 impl Gateway {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        command
             .args([
                 "--listen",
                 "127.0.0.1:0",
                 "--wal-limit",
                 "64MiB",
+                "--wal-allow-volatile",
                 "--data-dir",
             ])
             .arg(data)
-            .env_remove("DATABASE_URL")
+            .env_remove("DATABASE_URL");
+        Gateway::from(command)
+    }
+
+    fn from(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -359,6 +366,11 @@ impl Gateway {
         }
     }
 
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     fn terminate(mut self) {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-TERM", &pid]).status();
@@ -373,6 +385,39 @@ impl Drop for Gateway {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+#[test]
+fn a_log_in_memory_is_refused_unless_told() {
+    // Where there is no tmpfs at its usual place there is nothing to refuse.
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    if !mounts
+        .lines()
+        .any(|l| l.split(' ').nth(1) == Some("/dev/shm"))
+    {
+        println!("skipped: it takes a tmpfs at /dev/shm");
+        return;
+    }
+    let data = tempfile::tempdir_in("/dev/shm").unwrap();
+    let start = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        command
+            .args(["--listen", "127.0.0.1:0", "--wal-limit", "64MiB"])
+            .args(["--database-url", "postgres://nobody@127.0.0.1:1/none"])
+            .arg("--data-dir")
+            .arg(data.path())
+            .args(more);
+        command
+    };
+    let output = start(&[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("tmpfs") && said.contains("--wal-allow-volatile"),
+        "{said}"
+    );
+    let told = start(&["--wal-allow-volatile"]);
+    Gateway::from(told).kill();
 }
 
 #[test]

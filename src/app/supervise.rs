@@ -16,6 +16,10 @@ use crate::wal::{Log, LogSource};
 use crate::writer::binding::Binding;
 use crate::writer::{ShardState, WriterOptions, Writers};
 
+/// With so many devices live status is still written with each batch: 256 rows take about 1 ms,
+/// and a batch that is not full has lingered for 25.
+const LIVE_AT_ONCE_DEVICES: usize = 256;
+
 /// How often the health report is renewed.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// How long the database may take to let a session in.
@@ -53,6 +57,7 @@ impl Supervisor {
                 batch_rows_max: config.batch_rows_max,
                 linger: config.linger,
                 live_interval: config.live_interval,
+                live_at_once_devices: LIVE_AT_ONCE_DEVICES,
                 answer_within: WriterOptions::ANSWER_WITHIN,
             },
             target: target.clone(),

@@ -340,7 +340,7 @@ async fn adopt(config: &Config, path: &Path) -> Result<String, AppError> {
     let file = binding::FILE_NAME;
     match binding.bound() {
         Some(bound) if bound == found => {
-            return Ok(format!("the log is bound to the database {found} already"));
+            Ok(format!("the log is bound to the database {found} already"))
         }
         before => {
             binding.adopt(found).map_err(refused(&path.join(file)))?;

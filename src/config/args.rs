@@ -223,6 +223,14 @@ pub struct ServeArgs {
         value_name = "WHEN"
     )]
     pub wal_sync: String,
+    /// Let the log live in memory (tmpfs) or on a network file system, where a sync is no promise
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_WAL_ALLOW_VOLATILE",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub wal_allow_volatile: bool,
     /// Memory for readings on their way
     #[arg(
         long,

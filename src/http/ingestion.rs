@@ -45,12 +45,13 @@ pub(super) async fn ingest(
     let settings = &shared.context.settings;
     let limits = Limits {
         bytes_max: settings.body_bytes_max,
+        share: caller.share(),
         timeout: settings.body_timeout,
     };
     let gate = &shared.context.gate;
     let received = upload.receive(gate, limits).await?;
     let decoding = &shared.decoding;
-    let unfolded = unfold(gate, decoding, encoding, received, limits.bytes_max).await;
+    let unfolded = unfold(gate, decoding, encoding, received, limits).await;
     let unfolded = match unfolded {
         Err(problem) if problem.is(BROKEN_ENCODING) => {
             caller.charge(1)?;

@@ -6,6 +6,7 @@
 //! | [`frame`] | the format on disk |
 //! | [`record`] | one reading in a frame |
 //! | [`storage`] | the file layer, the seam for a simulated disk |
+//! | [`medium`] | which file systems are no place for a log |
 //! | [`catalog`] | which segments there are |
 //! | [`recovery`] | opening: the true end of each run, damage |
 //! | `opening` | making the parts of a log from what is there |
@@ -24,6 +25,7 @@ mod appender;
 pub mod catalog;
 pub mod frame;
 mod housekeeper;
+pub mod medium;
 mod opening;
 pub mod progress;
 pub mod reader;

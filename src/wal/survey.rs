@@ -300,14 +300,14 @@ impl RunReader {
                 faults.push(fault(offset, &what));
             }
             let at = usize::from(shard);
-            for stream in 0..2 {
+            for (stream, counted) in counted.into_iter().enumerate() {
                 let appended = &mut self.survey.appended[at][stream];
                 if self.known {
                     self.survey.lost += section.before[stream].saturating_sub(*appended);
                 }
-                *appended = section.before[stream] + counted[stream];
-                self.survey.readings[at][stream] += counted[stream];
-                segment.readings[stream] += counted[stream];
+                *appended = section.before[stream] + counted;
+                self.survey.readings[at][stream] += counted;
+                segment.readings[stream] += counted;
             }
         }
         self.known = true;

@@ -30,9 +30,6 @@ use crate::wal::reader::{Next, Reader};
 
 /// How many clean batches it takes to believe that no repeats come any more.
 const CLEAN_BATCHES: u32 = 20;
-/// Up to so many devices, live status is written with each batch, whenever the last was: 256 rows
-/// are about 1 ms, and a batch lingers for 25.
-const LIVE_AT_ONCE_DEVICES: usize = 256;
 /// The smallest batch to which timeouts lead.
 const BATCH_ROWS_LEAST: usize = 1000;
 /// The first pause after a failure; doubled each time.
@@ -362,7 +359,7 @@ impl Writer {
         let devices = cursor.newest.devices() + meters.devices() + vehicles.devices();
         // While there is little, live status rides on every batch: what a client was told is
         // committed, it finds there.
-        let few = rows > 0 && devices <= LIVE_AT_ONCE_DEVICES;
+        let few = rows > 0 && devices <= self.options.live_at_once_devices;
         let live_due = run_ended || devices >= DEVICES_MAX || few || (live_elapsed && live_waits);
         let moves = run_ended || to.segment() > stored.position.segment();
         if rows == 0 && !moves && !live_due {

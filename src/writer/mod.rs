@@ -51,6 +51,8 @@ pub struct WriterOptions {
     pub linger: Duration,
     /// How stale live status may be under load.
     pub live_interval: Duration,
+    /// Up to so many devices, live status is written with each batch, whenever the last was.
+    pub live_at_once_devices: usize,
     /// How long the database may take for one answer before the session is given up; twice that
     /// for a whole batch.
     pub answer_within: Duration,

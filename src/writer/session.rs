@@ -62,8 +62,7 @@ pub enum SessionError {
     /// The log is bound to another database.
     #[error(
         "this is database {found}, but the log has stored into database {bound}: nothing is \
-         written. Mend DATABASE_URL; or, if the change is meant, stop the gateway and remove \
-         the file 'database' in the log's directory"
+         written. Mend DATABASE_URL; or, if the change is meant, run 'wattgate wal adopt'"
     )]
     WrongDatabase {
         /// The database's id.

@@ -104,7 +104,6 @@ fn with_repeats(at: i64) -> Vec<MeterRow> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "the figures")]
 async fn repeats_cost_little() {
     let database = Database::new().await;
     let mut bench = Bench::new(&database).await;

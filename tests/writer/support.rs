@@ -238,6 +238,7 @@ pub(crate) const OPTIONS: WriterOptions = WriterOptions {
     batch_rows_max: 50_000,
     linger: Duration::from_millis(1),
     live_interval: Duration::from_millis(10),
+    live_at_once_devices: 0,
     answer_within: Duration::from_secs(20),
 };
 

@@ -227,6 +227,48 @@ fn a_segment_that_went_is_written_anew_and_its_old_frames_are_never_read() {
 }
 
 #[test]
+fn a_power_cut_while_a_recycled_segment_is_begun_leaves_a_log_that_opens() {
+    for seed in 0..12 {
+        let disk = Disk::new(seed);
+        let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+        let mut serial = 0;
+        log.append_until(&mut serial, 3);
+        // The first two segments are stored, and one of them is made a spare.
+        let run = log.source().runs().pop().unwrap();
+        let (frames, _) = read_lane(&log.source(), &run, 0, Position::START).unwrap();
+        let stored = frames.iter().rev().find(|f| f.end.segment() == 1).unwrap();
+        log.store(run.sequence, 0, stored.end, stored.after);
+        let (source, cut) = (log.source(), disk.clone());
+        disk.on_sync(Some(Arc::new(move || {
+            let last = source.runs().pop().unwrap().segments.pop_back();
+            // The power fails while the first write of a later segment is synced.
+            if last.is_some_and(|s| s.number >= 3 && s.number % 3 == seed as u32 % 3) {
+                cut.die(Death::PowerCut);
+            }
+        })));
+        loop {
+            if log.submit(&[serial + 1, serial + 2], true).is_none() {
+                log.keep_house();
+                continue;
+            }
+            if log.parts.appender.write_what_waits().is_err() {
+                break;
+            }
+            serial += 2;
+            drop(log.parts.housekeeper.turn());
+        }
+        disk.on_sync(None);
+        let log = Stepped::open(disk.mount(), options(1)).unwrap_or_else(|e| panic!("{e}"));
+        let stored: u64 = stored.after.iter().sum();
+        let waiting = log
+            .serials()
+            .into_iter()
+            .filter(|s| *s > stored && *s <= serial);
+        assert_eq!(waiting.count() as u64, serial - stored, "seed {seed}");
+    }
+}
+
+#[test]
 fn starting_and_stopping_again_and_again_does_not_fill_the_log() {
     let disk = Disk::new(1);
     for n in 1..=50 {

@@ -56,7 +56,7 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_acknowledged() {
     let mut log = Stepped::open(disk.mount(), options(2)).unwrap();
     assert!(log.append(&[1, 2, 3]));
     disk.fail_sync_after(Some(0));
-    let mut first = log.submit(&[4], false).unwrap();
+    let first = log.submit(&[4], false).unwrap();
     let sender = log.parts.sender.clone();
     let budget = Arc::clone(&log.parts.budget);
     let progress = Arc::clone(&log.parts.progress);
@@ -97,21 +97,25 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_acknowledged() {
 #[test]
 fn what_a_failed_sync_left_in_the_page_cache_is_copied_before_it_counts() {
     // Hazard 7: the group is visible, the disk never got it, and a later sync does not write it.
-    let disk = Disk::new(5);
-    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
-    assert!(log.append(&[1]));
-    disk.fail_sync_after(Some(0));
-    assert!(!log.append(&[2]));
-    disk.die(Death::Kill);
-    let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    assert_eq!(log.serials(), [1, 2], "a reader stores it now");
-    disk.die(Death::PowerCut);
-    let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    assert_eq!(
-        log.serials(),
-        [1, 2],
-        "what was stored is gone from the log"
-    );
+    let group: Vec<u64> = (2..=60).collect();
+    for seed in 0..5 {
+        let disk = Disk::new(seed);
+        let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+        assert!(log.append(&[1]));
+        disk.fail_sync_after(Some(0));
+        assert!(!log.append(&group));
+        disk.die(Death::Kill);
+        let log = Stepped::open(disk.mount(), options(1)).unwrap();
+        let stored = log.serials();
+        assert_eq!(stored.len(), 60, "a reader stores it now");
+        disk.die(Death::PowerCut);
+        let log = Stepped::open(disk.mount(), options(1)).unwrap();
+        assert_eq!(
+            log.serials(),
+            stored,
+            "what was stored is gone from the log"
+        );
+    }
 }
 
 #[test]
