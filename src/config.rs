@@ -14,7 +14,7 @@ use std::time::Duration;
 pub use self::alerts::{AlertArgs, AlertConfig};
 pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
-    StreamArg,
+    StreamArg, WalCommand,
 };
 pub use self::energy::{EnergyArgs, EnergyBounds};
 pub use self::units::{parse_bytes, parse_duration};
@@ -58,6 +58,8 @@ pub struct Config {
     pub wal_retain_bytes: u64,
     /// Whether the log is synced.
     pub wal_sync: SyncMode,
+    /// Whether the log may live where a sync is no promise.
+    pub wal_allow_volatile: bool,
     /// For readings on their way.
     pub memory_limit_bytes: u64,
     /// Rows of a micro-batch, at most.
@@ -161,6 +163,7 @@ impl Config {
                 LIMIT_BYTES_MIN..=1 << 50,
             ),
             wal_retain_bytes: checks.bytes("--wal-retain", &args.wal_retain, 0..=1 << 50),
+            wal_allow_volatile: args.wal_allow_volatile,
             wal_sync: checks.choice(
                 "--wal-sync",
                 &args.wal_sync,

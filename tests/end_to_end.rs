@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use wattgate::postgres::embedded::{self, EmbeddedConfig};
+
 const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Gateway {
@@ -17,16 +19,26 @@ struct Gateway {
 
 impl Gateway {
     fn start(data: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate"))
+        Gateway::start_on(data, None)
+    }
+
+    /// Starts the gateway on a server, or on an embedded one.
+    fn start_on(data: &Path, database_url: Option<&str>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        command.env_remove("DATABASE_URL");
+        if let Some(url) = database_url {
+            command.env("DATABASE_URL", url);
+        }
+        let mut child = command
             .args([
                 "--listen",
                 "127.0.0.1:0",
                 "--wal-limit",
                 "64MiB",
+                "--wal-allow-volatile",
                 "--data-dir",
             ])
             .arg(data)
-            .env_remove("DATABASE_URL")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -148,23 +160,113 @@ fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
 fn a_batch_with_bad_readings_stores_the_good_ones_and_names_the_bad() {
     let data = data_dir();
     let gateway = Gateway::start(data.path());
-    let mut readings: Vec<String> = (0..20).map(|minute| reading(minute, 1.0)).collect();
-    readings[7] = readings[7].replace("240.5", "2405");
-    readings[13] = readings[13].replace("kwhConsumedAc", "kwh");
+    let at = |n: usize| format!("2024-02-09T{:02}:{:02}:00Z", n / 60, n % 60);
+    let mut readings: Vec<String> = (0..500)
+        .map(|n| reading(0, 1.0).replace("2024-02-09T15:00:00Z", &at(n)))
+        .collect();
+    let bad = [
+        (3, "240.5", "2405", "voltage"),
+        (
+            50,
+            "\"kwhConsumedAc\":1",
+            "\"kwhConsumedAc\":-1",
+            "kwhConsumedAc",
+        ),
+        (51, "\"kwhConsumedAc\":1,", "", "kwhConsumedAc"),
+        (99, "\"M1\"", "\"\"", "meterId"),
+        (250, "2024-02-09T", "2024-02-30T", "timestamp"),
+        (251, "240.5", "\"240.5\"", "voltage"),
+        (499, "voltage", "volts", "volts"),
+    ];
+    for (index, right, wrong, _) in bad {
+        assert!(readings[index].contains(right));
+        readings[index] = readings[index].replace(right, wrong);
+    }
     let body = format!("[{}]", readings.join(","));
     let (status, answer) = gateway.call("POST", &format!("{METER}?ack=committed"), &body);
     assert_eq!(status, 201, "{answer}");
-    for expected in [
-        r#""accepted":18"#,
-        r#""rejected":2"#,
-        r#""index":7"#,
-        r#""index":13"#,
-    ] {
-        assert!(answer.contains(expected), "{expected}: {answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer["accepted"], 493);
+    assert_eq!(answer["rejected"], 7);
+    let errors = answer["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), bad.len());
+    for (error, (index, _, _, field)) in errors.iter().zip(bad) {
+        assert_eq!(error["index"], index, "{error}");
+        assert!(error["field"] == field || field == "volts", "{error}");
     }
     assert_eq!(
         gateway.metric("wattgate_readings_stored_total{stream=\"meter\"}"),
-        18.0
+        493.0
     );
     gateway.terminate();
+}
+
+#[test]
+fn what_is_committed_is_in_live_status_at_once() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path());
+    for n in 0..10 {
+        let one = reading(n, 1.0).replace("M1", &format!("M{n}"));
+        let (status, answer) = gateway.call("POST", &format!("{METER}?ack=committed"), &one);
+        assert_eq!(status, 201, "{answer}");
+        let (status, live) = gateway.call("GET", &format!("/v1/live/meters/M{n}"), "");
+        assert_eq!(status, 200, "M{n}: {live}");
+    }
+    gateway.terminate();
+}
+
+#[test]
+fn with_its_server_stopped_the_gateway_takes_readings_and_stores_them_once_later() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server_dir = data_dir();
+    let start = || {
+        let mut config = EmbeddedConfig::new(server_dir.path());
+        config.elsewhere = server_dir.path().join("elsewhere-unused");
+        runtime.block_on(embedded::start(config)).unwrap()
+    };
+    let server = start();
+    let at = server.connection().clone();
+    let url = format!(
+        "host={} port={} user={} dbname={}",
+        at.socket_dir.display(),
+        at.port,
+        at.user,
+        at.database
+    );
+    let data = data_dir();
+    let gateway = Gateway::start_on(data.path(), Some(&url));
+    let (status, answer) =
+        gateway.call("POST", &format!("{METER}?ack=committed"), &reading(0, 1.0));
+    assert_eq!(status, 201, "{answer}");
+
+    runtime.block_on(server.stop(DEADLINE));
+    gateway.wait("the outage to be noticed", |g| {
+        g.call("GET", "/health/ready", "").0 == 503
+    });
+    for minute in 1..50 {
+        let (status, answer) = gateway.call("POST", METER, &reading(minute, 1.0));
+        assert_eq!(status, 202, "{answer}");
+    }
+    // One comes twice while the database is away, as from a device that lost its answer.
+    assert_eq!(gateway.call("POST", METER, &reading(7, 1.0)).0, 202);
+    let stored = "wattgate_readings_stored_total{stream=\"meter\"}";
+    assert_eq!(gateway.metric(stored), 1.0);
+
+    let server = start();
+    gateway.wait("what was taken meanwhile", |g| g.metric(stored) == 50.0);
+    assert_eq!(
+        gateway.metric("wattgate_readings_duplicate_total{stream=\"meter\"}"),
+        1.0
+    );
+    let counted: i64 = runtime.block_on(async {
+        let (client, driver) = at.config().connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(driver);
+        let row = client
+            .query_one("select count(*) from meter_readings", &[])
+            .await;
+        row.unwrap().get(0)
+    });
+    assert_eq!(counted, 50);
+    gateway.terminate();
+    runtime.block_on(server.stop(DEADLINE));
 }

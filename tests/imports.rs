@@ -26,7 +26,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "alerts",
         &["reading", "postgres", "analytics", "analytics::queries"],
     ),
-    ("auth", &["reading", "metrics"]),
+    // A key carries what its requests hold of the memory for readings.
+    ("auth", &["reading", "metrics", "gate"]),
     (
         "http",
         &[

@@ -4,8 +4,10 @@
 //! independently. In reading order: [`cli`] takes the command line apart, [`target`] says where the
 //! gateway is, [`replay`] sends real sessions and compares the gateway's answers with the data,
 //! [`generator`] sends as much as it can, [`oracle`] compares what was acknowledged with what the
-//! database holds, and [`noop`] is a server that stores nothing, to measure the generator's own limit.
+//! database holds, [`campaign`] breaks things at random
+//! moments meanwhile, and [`noop`] is a server that stores nothing, to measure the generator's own limit.
 
+mod campaign;
 mod cli;
 mod generator;
 mod noop;

@@ -17,7 +17,7 @@ use super::query::{self, Query};
 use super::reply::{JSON, Reply, with_body};
 use super::unfold::{BROKEN_ENCODING, unfold};
 use crate::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
-use crate::gate::AckMode;
+use crate::gate::{AckMode, Admitted};
 use crate::metrics;
 use crate::reading::{Reading, Stream, Timestamp};
 use crate::wal::append::RequestRecords;
@@ -45,12 +45,13 @@ pub(super) async fn ingest(
     let settings = &shared.context.settings;
     let limits = Limits {
         bytes_max: settings.body_bytes_max,
+        share: caller.share(),
         timeout: settings.body_timeout,
     };
     let gate = &shared.context.gate;
     let received = upload.receive(gate, limits).await?;
     let decoding = &shared.decoding;
-    let unfolded = unfold(gate, decoding, encoding, received, limits.bytes_max).await;
+    let unfolded = unfold(gate, decoding, encoding, received, limits).await;
     let unfolded = match unfolded {
         Err(problem) if problem.is(BROKEN_ENCODING) => {
             caller.charge(1)?;
@@ -94,9 +95,19 @@ pub(super) async fn ingest(
     let admitted = gate
         .submit(records, memory, ack)
         .map_err(|shed| overloaded(gate, shed))?;
-    let safe = gate.acknowledge(admitted);
+    safe(shared, admitted, ack).await?;
+    if outcome.rejected > 0 {
+        count_rejected(stream, &outcome);
+    }
+    Ok(taken(&outcome, ack))
+}
+
+/// Waits until what was admitted is as safe as was asked for.
+async fn safe(shared: &Shared, admitted: Admitted, ack: AckMode) -> Result<(), Problem> {
+    let safe = shared.context.gate.acknowledge(admitted);
     let safe = if ack == AckMode::Committed {
-        let Ok(safe) = tokio::time::timeout(settings.commit_timeout, safe).await else {
+        let within = shared.context.settings.commit_timeout;
+        let Ok(safe) = tokio::time::timeout(within, safe).await else {
             metrics::http_shed("commit_timeout");
             let detail = "the database has not confirmed the readings in time; they may be stored \
                           all the same, and may safely be sent again";
@@ -106,14 +117,10 @@ pub(super) async fn ingest(
     } else {
         safe.await
     };
-    if let Err(error) = safe {
+    safe.map_err(|error| {
         metrics::http_shed("log_failed");
-        return Err(Problem::new(Kind::LogFailed, error.to_string()));
-    }
-    if outcome.rejected > 0 {
-        count_rejected(stream, &outcome);
-    }
-    Ok(taken(&outcome, ack))
+        Problem::new(Kind::LogFailed, error.to_string())
+    })
 }
 
 /// When to come again after a commit that was not confirmed: a database that restarts takes some
