@@ -16,7 +16,7 @@ pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
     StreamArg, WalCommand,
 };
-pub use self::energy::{EnergyArgs, EnergyBounds};
+pub use self::energy::{EnergyArgs, EnergyBounds, TariffConfig};
 pub use self::units::{parse_bytes, parse_duration};
 use crate::http::tls::TlsFiles;
 pub use crate::postgres::PartitionWidth;
@@ -92,6 +92,8 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// How energy is judged.
     pub energy: EnergyBounds,
+    /// What a kWh costs.
+    pub tariff: TariffConfig,
     /// When an alert opens, and who is told.
     pub alerts: AlertConfig,
     /// How events are written; none: text on a terminal, JSON elsewhere.
@@ -205,6 +207,10 @@ impl Config {
                 }),
             cors_origins: checks.origins(&args.cors_origin),
             energy: args.energy.check(&mut checks.errors),
+            tariff: TariffConfig {
+                prices: args.energy.tariff.clone(),
+                zone: args.energy.tariff_zone.clone(),
+            },
             alerts: checks.alerts(&args.alerts),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];

@@ -21,6 +21,7 @@ pub mod report;
 pub mod runs;
 pub mod series;
 pub mod sharing;
+pub mod tariff;
 pub mod window;
 
 pub use performance::{Meter, Performance, Plan, Question, Slice, performance, plan};

@@ -38,6 +38,7 @@ use super::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
 use super::performance::performance_and_parts;
 use super::report::StatusBounds;
 use super::runs::{Run, Runs};
+use super::tariff::Tariff;
 use super::window::DAY_MICROS;
 use super::{Meter, Performance, Question, Slice, plan};
 use crate::reading::{EnergyKind, ExternalId, Timestamp};
@@ -96,6 +97,7 @@ pub struct Analyst {
     budget: Budget,
     processors: Arc<Semaphore>,
     judgement: Judgement,
+    tariff: Option<Tariff>,
     surveys: Surveys,
 }
 
@@ -125,8 +127,16 @@ impl Analyst {
             budget: Budget::default(),
             processors: Arc::new(Semaphore::new(processors.max(1))),
             judgement,
+            tariff: None,
             surveys: Surveys::default(),
         }
+    }
+
+    /// Turns what is lost into money, from now on.
+    #[must_use]
+    pub fn with_tariff(mut self, tariff: Option<Tariff>) -> Self {
+        self.tariff = tariff;
+        self
     }
 
     /// What is judged to be odd.
@@ -187,6 +197,10 @@ impl Analyst {
         let survey = Survey {
             window,
             now,
+            prices: self
+                .tariff
+                .as_ref()
+                .map_or_else(Vec::new, |tariff| tariff.cut(window)),
             parts,
             bounds: self.judgement.bounds,
             suspect_watts: self.judgement.suspect_watts.0,

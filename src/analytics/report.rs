@@ -167,6 +167,9 @@ pub struct Printed {
     /// The parts of the window, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub series: Option<Vec<PrintedSlice>>,
+    /// What AC minus matched DC has cost, where a tariff is known and a fleet is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_cost: Option<Decimal>,
     /// AC minus matched DC, in kWh, for ordering.
     #[serde(skip)]
     lost: Decimal,
@@ -199,6 +202,7 @@ impl Printed {
         lost.subtract(&answer.matched_dc);
         Printed {
             series: None,
+            lost_cost: None,
             lost: Decimal::kwh(&lost),
             vehicle_id: vehicle_id.to_owned(),
             total_energy_consumed_ac: Decimal::kwh(&answer.consumed_ac),

@@ -4,7 +4,8 @@ use super::AppError;
 use crate::alerts::{self, Webhook};
 use crate::analytics::StatusBounds;
 use crate::analytics::queries::{Judgement, SuspectWatts};
-use crate::config::{AlertConfig, EnergyBounds};
+use crate::analytics::tariff::{Tariff, TariffError};
+use crate::config::{AlertConfig, EnergyBounds, TariffConfig};
 
 /// When something is odd.
 pub(super) fn judgement(bounds: EnergyBounds) -> Judgement {
@@ -19,6 +20,21 @@ pub(super) fn judgement(bounds: EnergyBounds) -> Judgement {
         },
         suspect_watts: SuspectWatts(bounds.suspect_watts),
     }
+}
+
+/// What a kWh costs, if the configuration says so.
+pub(super) fn tariff(config: &TariffConfig) -> Result<Option<Tariff>, AppError> {
+    let Some(prices) = &config.prices else {
+        return Ok(None);
+    };
+    let tariff = Tariff::parse(prices, &config.zone).map_err(|why| {
+        let (flag, text) = match why {
+            TariffError::Prices => ("--tariff", prices),
+            TariffError::Zone => ("--tariff-zone", &config.zone),
+        };
+        AppError::Start(format!("{flag} {text}: {why}"))
+    });
+    tariff.map(Some)
 }
 
 /// When an alert opens; `None` where they are not looked for.

@@ -206,7 +206,8 @@ impl Gateway {
             }
         });
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let analyst = Analyst::new(processors, energy::judgement(config.energy));
+        let analyst = Analyst::new(processors, energy::judgement(config.energy))
+            .with_tariff(energy::tariff(&config.tariff)?);
         let alerts = energy::alerts(&config.alerts)?.map(|settings| {
             let target = database.target.clone();
             tokio::spawn(alerts::run(

@@ -60,6 +60,28 @@ pub struct EnergyArgs {
         value_name = "KW"
     )]
     pub suspect_power: f64,
+    /// What a kWh costs, as 0.30, or from times of day on, as 06:00=0.34,22:00=0.22; turns lost
+    /// energy into cost
+    #[arg(long, global = true, env = "WATTGATE_TARIFF", value_name = "PRICES")]
+    pub tariff: Option<String>,
+    /// The time zone of the tariff's times
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TARIFF_ZONE",
+        default_value = "UTC",
+        value_name = "ZONE"
+    )]
+    pub tariff_zone: String,
+}
+
+/// What a kWh costs, as it was said.
+#[derive(Debug, Clone)]
+pub struct TariffConfig {
+    /// The prices; none: lost energy has no cost.
+    pub prices: Option<String>,
+    /// The time zone of their times.
+    pub zone: String,
 }
 
 /// The bounds, checked.
@@ -140,6 +162,8 @@ mod tests {
             efficiency_min_energy: 1.0,
             efficiency_min_coverage: 0.8,
             suspect_power: 1000.0,
+            tariff: None,
+            tariff_zone: "UTC".to_owned(),
         }
     }
 

@@ -203,6 +203,8 @@ struct Fleet {
     energy: Energy,
     vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    lost_cost: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     series: Option<Vec<PrintedFleet>>,
     as_of: String,
 }
@@ -276,6 +278,7 @@ fn print(kept: &Kept, with_series: bool) -> Fleet {
         vehicles: surveyed.vehicles.len(),
         energy: PrintedFleet::new(&surveyed.whole.meter_ac, &surveyed.whole.vehicles).into(),
         vehicles_by_status,
+        lost_cost: surveyed.lost_cost.as_ref().map(Decimal::cost),
         series: with_series.then(|| parts.collect()),
         as_of: kept.as_of.to_string(),
     }

@@ -41,7 +41,14 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
     let data = data_dir();
     let gateway = Gateway::start(
         data.path(),
-        &["--efficiency-good", "79", "--alert-interval", "0s"],
+        &[
+            "--efficiency-good",
+            "79",
+            "--alert-interval",
+            "0s",
+            "--tariff",
+            "00:00=0.2,11:00=0.3",
+        ],
     );
     fill(&gateway);
     let ranking = |more: &str| gateway.get(&format!("/v1/analytics/performance?{WINDOW}{more}"));
@@ -51,8 +58,16 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
     // Each item is the single answer.
     for item in lowest["items"].as_array().unwrap() {
         let id = item["vehicleId"].as_str().unwrap();
+        // Half of what is lost costs 0.2 a kWh, half 0.3.
+        let lost = 12.0 * (1.0 - item["efficiencyRatio"].as_f64().unwrap_or(100.0) / 100.0);
+        assert!(
+            (item["lostCost"].as_f64().unwrap() - lost * 0.25).abs() < 1e-9,
+            "{item}"
+        );
+        let mut item = item.clone();
+        item.as_object_mut().unwrap().remove("lostCost");
         let single = gateway.get(&format!("/v1/analytics/performance/{id}?{WINDOW}"));
-        assert_eq!(*item, single);
+        assert_eq!(item, single);
     }
     let highest = ranking("&sort=-efficiency");
     assert_eq!(ids(&highest), ["V5", "V4", "V3", "V2", "V1", "V0", "V6"]);
@@ -90,6 +105,8 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
     );
     assert_eq!(fleet["vehiclesByStatus"]["insufficient_data"], 1);
     assert_eq!(fleet["vehiclesByStatus"]["excellent"], 1);
+    // 12 × (0.5 + 0.4 + 0.3 + 0.2 + 0.1) = 18 kWh, and what came since.
+    assert!((number("lostCost") - 18.0 * 0.25).abs() < 1e-3, "{fleet}");
     let series = fleet["series"].as_array().unwrap();
     let sum: f64 = series
         .iter()

@@ -16,9 +16,11 @@ use super::chunk::{self, Chunk, Member, Named};
 use super::history::History;
 use crate::analytics::device::{DeviceEnergy, EnergyReading};
 use crate::analytics::energy::Exact;
+use crate::analytics::format::Decimal;
 use crate::analytics::performance::Slice;
 use crate::analytics::report::{EfficiencyStatus, Printed, StatusBounds};
 use crate::analytics::runs::Run;
+use crate::analytics::tariff::lost_cost;
 use crate::reading::Timestamp;
 
 macro_rules! sql {
@@ -43,6 +45,8 @@ pub struct Survey {
     pub now: Timestamp,
     /// Parts of the window whose energy is summed up too; they make up the window, or none.
     pub parts: Vec<Run>,
+    /// What a kWh costs when; in parts that make up the window, or none.
+    pub prices: Vec<(Run, i64)>,
     /// What a ratio tells.
     pub bounds: StatusBounds,
     /// The implied power above which a reading is suspect.
@@ -95,6 +99,8 @@ pub struct Surveyed {
     pub whole: FleetSlice,
     /// Its parts, as they were asked for.
     pub parts: Vec<FleetSlice>,
+    /// What AC minus matched DC has cost; none where no tariff is known.
+    pub lost_cost: Option<Exact>,
 }
 
 /// What the chunks add to.
@@ -103,6 +109,7 @@ struct Sums {
     vehicles: Vec<Ranked>,
     whole: FleetSlice,
     parts: Vec<FleetSlice>,
+    lost_cost: Exact,
     /// The meters whose energy is in the sums.
     meters_done: HashSet<i32>,
 }
@@ -136,6 +143,7 @@ pub(super) async fn survey(
         vehicles: sums.vehicles,
         whole: sums.whole,
         parts: sums.parts,
+        lost_cost: (!survey.prices.is_empty()).then_some(sums.lost_cost),
     })
 }
 
@@ -291,25 +299,35 @@ impl Sums {
                 .map(|&part| FleetSlice::empty(part))
                 .collect(),
             meters_done: HashSet::new(),
+            lost_cost: Exact::default(),
             survey,
         }
     }
 
     fn add_vehicles(&mut self, chunk: &Chunk, names: &HashMap<i32, String>) {
         let survey = Arc::clone(&self.survey);
-        for (member, answer, slices) in chunk.answers(&survey.parts, survey.suspect_watts) {
+        let priced = survey.prices.iter().map(|(run, _)| *run);
+        let parts: Vec<Run> = survey.parts.iter().copied().chain(priced).collect();
+        for (member, answer, slices) in chunk.answers(&parts, survey.suspect_watts) {
+            let (slices, priced) = slices.split_at(survey.parts.len());
             let whole = &mut self.whole.vehicles;
             whole.consumed_ac.add(&answer.consumed_ac);
             whole.delivered_dc.add(&answer.delivered_dc);
             whole.matched_dc.add(&answer.matched_dc);
-            for (sum, slice) in self.parts.iter_mut().zip(&slices) {
+            for (sum, slice) in self.parts.iter_mut().zip(slices) {
                 sum.vehicles.add(slice);
             }
             let meters = answer
                 .meters
                 .iter()
                 .filter_map(|key| names.get(&key.0).cloned());
-            let printed = Printed::new(&answer, &member.id, meters.collect(), &survey.bounds);
+            let mut printed = Printed::new(&answer, &member.id, meters.collect(), &survey.bounds);
+            if !survey.prices.is_empty() {
+                let prices = survey.prices.iter().map(|(_, price)| *price);
+                let cost = lost_cost(priced, prices);
+                printed.lost_cost = Some(Decimal::cost(&cost));
+                self.lost_cost.add(&cost);
+            }
             self.vehicles.extend(Ranked::new(member.key, printed));
         }
         for &meter in &chunk.whole_meters {
