@@ -136,7 +136,9 @@ export class Energy {
     set(this.in, kwh(metered));
     set(this.out, kwh(fleet.totalEnergyDeliveredDc));
     set(this.ratio, percent(fleet.efficiencyRatio));
-    set(this.lost, this.#lost(Math.max(0, ac - dc)));
+    set(this.lost, this.#lost(Math.max(0, ac - dc), fleet.lostCost));
+    // Who runs the gateway has said what a kilowatt-hour costs: then nobody has to guess here.
+    this.price.hidden = isNumber(fleet.lostCost);
     const parts = [dc, Math.max(0, ac - dc), fleet.unattributedEnergyAc];
     [...this.flow.children].forEach((bar, n) => {
       bar.style.flexGrow = String(Math.max(0, parts[n]) || 0);
@@ -162,9 +164,11 @@ export class Energy {
         h('span', { class: 'muted' }, sum > 0 ? percent((100 * all[n]) / sum, 0) : '')))));
   }
 
-  #lost(energy) {
+  /** Energy with what it costs: by the gateway's tariff, else by the price that was given here. */
+  #lost(energy, byTariff) {
     const { price, currency } = this.#price;
-    return price === null ? kwh(energy) : `${kwh(energy)} · ${money(energy * price, currency)}`;
+    const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
+    return cost === null ? kwh(energy) : `${kwh(energy)} · ${money(cost, currency)}`;
   }
 
   #showWorst() {
@@ -190,7 +194,7 @@ export class Energy {
           h('td', {}, status(item.efficiencyStatus)),
           h('td', { class: 'n' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
           h('td', { class: 'n' }, percent(item.efficiencyRatio)),
-          h('td', { class: 'n' }, this.#lost(lost), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
+          h('td', { class: 'n' }, this.#lost(lost, item.lostCost), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
       })))));
   }
 
@@ -208,7 +212,7 @@ export class Energy {
       if (this.#fleet) this.#showFleet(this.#fleet);
       if (this.#worst) this.#showWorst();
     };
-    const price = h('input', {
+    const price = this.price = h('input', {
       type: 'text', inputmode: 'decimal', size: 5, placeholder: 'price', value: this.#price.price ?? '',
       'aria-label': 'Price of a kilowatt-hour', onchange: changed,
     });
