@@ -138,7 +138,7 @@ export class Energy {
     set(this.ratio, percent(fleet.efficiencyRatio));
     set(this.lost, this.#lost(Math.max(0, ac - dc), fleet.lostCost));
     // Who runs the gateway has said what a kilowatt-hour costs: then nobody has to guess here.
-    this.price.hidden = isNumber(fleet.lostCost);
+    for (const part of this.price) part.hidden = isNumber(fleet.lostCost);
     const parts = [dc, Math.max(0, ac - dc), fleet.unattributedEnergyAc];
     [...this.flow.children].forEach((bar, n) => {
       bar.style.flexGrow = String(Math.max(0, parts[n]) || 0);
@@ -212,13 +212,15 @@ export class Energy {
       if (this.#fleet) this.#showFleet(this.#fleet);
       if (this.#worst) this.#showWorst();
     };
-    const price = this.price = h('input', {
+    const price = h('input', {
       type: 'text', inputmode: 'decimal', size: 5, placeholder: 'price', value: this.#price.price ?? '',
       'aria-label': 'Price of a kilowatt-hour', onchange: changed,
     });
     const currency = h('select', { 'aria-label': 'Currency', onchange: changed },
       CURRENCIES.map((c) => h('option', { selected: c === this.#price.currency }, c)));
-    return h('span', { class: 'price' }, price, currency, h('span', { class: 'muted' }, 'a kWh'));
+    const unit = h('span', { class: 'muted' }, 'a kWh');
+    this.price = [price, unit];
+    return h('span', { class: 'price' }, price, currency, unit);
   }
 }
 
