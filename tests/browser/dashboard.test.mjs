@@ -82,7 +82,8 @@ describe('a gateway without keys', () => {
     await worst.getByRole('link', { name: 'V1' }).waitFor();
     await worst.getByLabel('Price of a kilowatt-hour').fill('0.5');
     await worst.getByLabel('Price of a kilowatt-hour').press('Enter');
-    await worst.getByText('€1.20').waitFor();
+    await worst.getByText('2.40 kWh · €1.20').waitFor();
+    await energy.getByText('€1.20', { exact: true }).waitFor();
     await close(page);
   });
 

@@ -67,6 +67,7 @@ export class Energy {
     this.out = h('strong', {}, none);
     this.ratio = h('strong', {}, none);
     this.lost = h('strong', {}, none);
+    this.cost = h('dd', { class: 'small' });
     this.apart = h('p', { class: 'muted small' });
     this.flow = h('div', { class: 'flow', 'aria-hidden': 'true' }, h('i', { class: 'dc' }), h('i', { class: 'lost' }), h('i', { class: 'rest' }));
     this.chart = new Chart({
@@ -88,7 +89,7 @@ export class Energy {
       figure('Drawn from the grid (AC)', this.in, 'ac'),
       figure('Reached batteries (DC)', this.out, 'dc'),
       figure('Efficiency', this.ratio),
-      figure('Lost on the way', this.lost, 'lost')), this.flow, this.apart, this.chart.el);
+      h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Lost on the way'), h('dd', {}, this.lost), this.cost)), this.flow, this.apart, this.chart.el);
     this.spread = panel('Vehicles by efficiency', null, this.statuses);
     this.ranking = panel('Where most is lost', this.#priceForm(), this.table);
     set(this.statuses, h('p', { class: 'muted empty' }, 'Loading'));
@@ -136,10 +137,12 @@ export class Energy {
     set(this.in, kwh(metered));
     set(this.out, kwh(fleet.totalEnergyDeliveredDc));
     set(this.ratio, percent(fleet.efficiencyRatio));
-    set(this.lost, this.#lost(Math.max(0, ac - dc), fleet.lostCost));
+    const lost = Math.max(0, ac - dc);
+    set(this.lost, kwh(lost));
+    set(this.cost, this.#cost(lost, fleet.lostCost));
     // Who runs the gateway has said what a kilowatt-hour costs: then nobody has to guess here.
     for (const part of this.price) part.hidden = isNumber(fleet.lostCost);
-    const parts = [dc, Math.max(0, ac - dc), fleet.unattributedEnergyAc];
+    const parts = [dc, lost, fleet.unattributedEnergyAc];
     [...this.flow.children].forEach((bar, n) => {
       bar.style.flexGrow = String(Math.max(0, parts[n]) || 0);
     });
@@ -164,11 +167,11 @@ export class Energy {
         h('span', { class: 'muted' }, sum > 0 ? percent((100 * all[n]) / sum, 0) : '')))));
   }
 
-  /** Energy with what it costs: by the gateway's tariff, else by the price that was given here. */
-  #lost(energy, byTariff) {
+  /** What energy costs: by the gateway's tariff, else by the price that was given here. */
+  #cost(energy, byTariff) {
     const { price, currency } = this.#price;
     const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
-    return cost === null ? kwh(energy) : `${kwh(energy)} · ${money(cost, currency)}`;
+    return cost === null ? '' : money(cost, currency);
   }
 
   #showWorst() {
@@ -194,7 +197,7 @@ export class Energy {
           h('td', {}, status(item.efficiencyStatus)),
           h('td', { class: 'n' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
           h('td', { class: 'n' }, percent(item.efficiencyRatio)),
-          h('td', { class: 'n' }, this.#lost(lost, item.lostCost), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
+          h('td', { class: 'n' }, [kwh(lost), this.#cost(lost, item.lostCost)].filter(Boolean).join(' · '), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
       })))));
   }
 

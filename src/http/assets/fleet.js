@@ -10,6 +10,8 @@ import { isStale, tally } from './store.js';
 const SCRAPE_MS = 5000;
 /** Ten minutes of scrapes. */
 const POINTS = 120;
+/** A line of few points keeps to the right, where it goes on. */
+const POINTS_MIN = 24;
 const SESSIONS_MS = 30000;
 const SESSIONS_SHOWN = 12;
 
@@ -128,7 +130,7 @@ export class Fleet {
     if (history.accepted.length > 0) {
       text(this.accepted, rate(history.accepted.at(-1)));
       text(this.stored, rate(history.stored.at(-1)));
-      this.spark.show([history.accepted, history.stored], POINTS);
+      this.spark.show([history.accepted, history.stored], Math.max(POINTS_MIN, history.accepted.length));
     }
     const waiting = found.get('wattgate_wal_readings') ?? 0;
     const oldest = found.get('wattgate_wal_oldest_seconds') ?? 0;
