@@ -42,6 +42,8 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
     let gateway = Gateway::start(
         data.path(),
         &[
+            "--efficiency-warning",
+            "75",
             "--efficiency-good",
             "79",
             "--alert-interval",

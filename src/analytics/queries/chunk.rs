@@ -52,6 +52,9 @@ pub(super) async fn named(history: &mut History<'_>, window: Run) -> Result<Name
     Ok(named)
 }
 
+/// A vehicle with the meter of its id, where rule 3 may apply, and where it was in the window.
+type There = (Member, Option<MeterKey>, BTreeMap<MeterKey, Runs>);
+
 /// A vehicle of a chunk, with where it was.
 #[derive(Debug)]
 struct Asked {
@@ -87,7 +90,7 @@ pub(super) async fn fetch(
     let span = Run::new(window.start(), behind).unwrap_or(window);
     let spans: BTreeMap<i32, Run> = members.iter().map(|m| (m.key, span)).collect();
     let mut vehicles = people::vehicles(history, &spans).await?;
-    let mut there: Vec<(Member, Option<MeterKey>, BTreeMap<MeterKey, Runs>)> = Vec::new();
+    let mut there: Vec<There> = Vec::new();
     let mut runs_by_meter: BTreeMap<i32, Vec<Run>> = BTreeMap::new();
     for member in members {
         let Some(vehicle) = vehicles.get(&member.key) else {
@@ -114,43 +117,7 @@ pub(super) async fn fetch(
     let meters: HashMap<i32, Vec<EnergyReading>> = history.around_many(&runs_by_meter).await?;
     let others = others(history, named, &there).await?;
 
-    let mut wider: BTreeMap<i32, Run> = BTreeMap::new();
-    let mut asked = Vec::with_capacity(there.len());
-    for (member, same_id, wanted) in there {
-        let (mut low, mut high) = (window.start(), behind);
-        let mut with_others = Vec::with_capacity(wanted.len());
-        for (meter, runs) in &wanted {
-            let readings = meters.get(&meter.0).map_or(&[][..], Vec::as_slice);
-            let others = others.get(&(member.key, meter.0));
-            let last = runs.as_slice().last();
-            // A period that goes on behind the window is followed to the meter's next reading.
-            if let (true, Some(last)) = (
-                last.is_some_and(|run| run.end() == window.end()),
-                readings.last(),
-            ) {
-                high = high.max(last.at.plus_micros(CLAIM_MICROS_MAX));
-            }
-            if others.is_some() {
-                low = low.min(lowest(readings, window));
-            }
-            with_others.push((*meter, others.cloned().unwrap_or_default()));
-        }
-        let needed = Run::new(low, high).unwrap_or(span);
-        let guests = with_others.iter().flat_map(|(_, others)| others);
-        let keys = guests.map(|other| other.0).chain([member.key]);
-        for key in keys {
-            if needed != span || !vehicles.contains_key(&key) {
-                let held = wider.entry(key).or_insert(needed);
-                let (from, to) = (held.start().min(low), held.end().max(high));
-                *held = Run::new(from, to).unwrap_or(span);
-            }
-        }
-        asked.push(Asked {
-            member,
-            same_id,
-            meters: with_others,
-        });
-    }
+    let (asked, wider) = settle(there, &meters, &others, span, window, &vehicles);
     vehicles.extend(people::vehicles(history, &wider).await?);
     let is_whole = |runs: &Vec<Run>| {
         let holds = |run: &Run| run.start() <= window.start() && window.end() <= run.end();
@@ -167,11 +134,58 @@ pub(super) async fn fetch(
     })
 }
 
+/// Says with whom each vehicle may share a meter, and whose readings are needed over more than
+/// `span`: as far as what is divided reaches.
+fn settle(
+    there: Vec<There>,
+    meters: &HashMap<i32, Vec<EnergyReading>>,
+    others: &HashMap<(i32, i32), Vec<VehicleKey>>,
+    span: Run,
+    window: Run,
+    held: &HashMap<i32, FetchedVehicle>,
+) -> (Vec<Asked>, BTreeMap<i32, Run>) {
+    let mut wider: BTreeMap<i32, Run> = BTreeMap::new();
+    let mut asked = Vec::with_capacity(there.len());
+    for (member, same_id, wanted) in there {
+        let (mut low, mut high) = (span.start(), span.end());
+        let mut with_others = Vec::with_capacity(wanted.len());
+        for (meter, runs) in &wanted {
+            let readings = meters.get(&meter.0).map_or(&[][..], Vec::as_slice);
+            let others = others.get(&(member.key, meter.0));
+            let goes_on = runs.as_slice().last();
+            let goes_on = goes_on.is_some_and(|run| run.end() == window.end());
+            // A period that goes on behind the window is followed to the meter's next reading.
+            if let (true, Some(last)) = (goes_on, readings.last()) {
+                high = high.max(last.at.plus_micros(CLAIM_MICROS_MAX));
+            }
+            if others.is_some() {
+                low = low.min(lowest(readings, window));
+            }
+            with_others.push((*meter, others.cloned().unwrap_or_default()));
+        }
+        let needed = Run::new(low, high).unwrap_or(span);
+        let guests = with_others.iter().flat_map(|(_, others)| others);
+        for key in guests.map(|other| other.0).chain([member.key]) {
+            if needed != span || !held.contains_key(&key) {
+                let run = wider.entry(key).or_insert(needed);
+                let (from, to) = (run.start().min(low), run.end().max(high));
+                *run = Run::new(from, to).unwrap_or(span);
+            }
+        }
+        asked.push(Asked {
+            member,
+            same_id,
+            meters: with_others,
+        });
+    }
+    (asked, wider)
+}
+
 /// The others that may be at a meter when a vehicle is, by (vehicle, meter).
 async fn others(
     history: &History<'_>,
     named: &Named,
-    there: &[(Member, Option<MeterKey>, BTreeMap<MeterKey, Runs>)],
+    there: &[There],
 ) -> Result<HashMap<(i32, i32), Vec<VehicleKey>>, AskError> {
     let (mut vehicles, mut meters) = (Vec::new(), Vec::new());
     let (mut starts, mut ends) = (Vec::new(), Vec::new());

@@ -182,7 +182,7 @@ async fn vehicles(
 ) -> Result<Sums, AskError> {
     let statement = work.prepare_cached(sql!("fleet_vehicles")).await?;
     let (window, now) = (sums.survey.window, sums.survey.now);
-    let mut running = Running::Idle(sums);
+    let mut running = Running::Idle(Box::new(sums));
     let mut pace = Pace::new();
     let mut after = i32::MIN;
     loop {
@@ -216,7 +216,7 @@ async fn vehicles(
             }
             Err(error) => {
                 drop(history.renew(Lease::new(budget)));
-                running = Running::Idle(running.finish().await?);
+                running = Running::Idle(Box::new(running.finish().await?));
                 if !pace.shrink(&error, members.len()) {
                     return Err(error);
                 }
@@ -234,7 +234,7 @@ async fn meters(
     let statement = work.prepare_cached(sql!("fleet_meters")).await?;
     let window = sums.survey.window;
     let done: HashSet<i32> = sums.meters_done.clone();
-    let mut running = Running::Idle(sums);
+    let mut running = Running::Idle(Box::new(sums));
     let mut pace = Pace::new();
     let mut after = i32::MIN;
     loop {
@@ -264,7 +264,7 @@ async fn meters(
             }
             Err(error) => {
                 drop(history.renew(Lease::new(budget)));
-                running = Running::Idle(running.finish().await?);
+                running = Running::Idle(Box::new(running.finish().await?));
                 if !pace.shrink(&error, keys.len()) {
                     return Err(error);
                 }
@@ -275,14 +275,14 @@ async fn meters(
 
 /// The sums, or the computation that adds a chunk to them.
 enum Running {
-    Idle(Sums),
+    Idle(Box<Sums>),
     Busy(JoinHandle<Sums>),
 }
 
 impl Running {
     async fn finish(self) -> Result<Sums, AskError> {
         match self {
-            Running::Idle(sums) => Ok(sums),
+            Running::Idle(sums) => Ok(*sums),
             Running::Busy(task) => task.await.map_err(|_| AskError::Failed),
         }
     }
