@@ -97,9 +97,13 @@ export class Devices {
 
   #changed = (event) => {
     if (event.detail.kind !== this.#kind) return;
-    // The first page is not waited for; after that, changes are shown together.
+    // The first page is not waited for; after that, changes are ordered together, and what is
+    // in sight shows them at once.
     if (this.#shown.length === 0) this.#arrange(false);
-    else this.#dirty = true;
+    else {
+      this.#dirty = true;
+      this.#draw();
+    }
   };
 
   #tick() {

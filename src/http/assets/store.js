@@ -63,7 +63,9 @@ export class Store extends EventTarget {
       const old = known.get(fresh.id);
       // A page may be older than what the stream has brought meanwhile.
       if (old && old.at > fresh.at) continue;
-      known.set(fresh.id, fresh);
+      // Whoever shows the device holds this very object, and finds the change in it.
+      if (old) Object.assign(old, fresh);
+      else known.set(fresh.id, fresh);
       taken.push(fresh);
     }
     if (taken.length > 0 || this.complete[kind]) {

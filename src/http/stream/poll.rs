@@ -1,4 +1,4 @@
-//! Looking for changes: the live tables are compared, once a second, with what they were.
+//! Looking for changes: the live tables are compared, twice a second, with what they were.
 //!
 //! Why not the log of this gateway: other gateways write into the same tables, and what is live
 //! is what is committed. Why not `received_at > …`: a reading is received before it is committed,
@@ -24,7 +24,7 @@ use crate::metrics;
 use crate::reading::{Stream, Timestamp};
 
 /// Between two passes, at least: a device's changes within it are one event.
-const PASS_EVERY: Duration = Duration::from_secs(1);
+const PASS_EVERY: Duration = Duration::from_millis(500);
 /// A pass rests this many times its own length, so that 100,000 devices are looked at less often
 /// instead of costing more: at most a twentieth of a core of the database.
 const REST_TIMES: u32 = 19;
