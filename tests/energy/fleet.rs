@@ -92,6 +92,23 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
     }
     assert_eq!(seen, ids(&highest));
 
+    is_summed_up(&gateway);
+    for wrong in [
+        "sort=worst",
+        "status=fine",
+        "limit=0",
+        "after=x",
+        "bucket=day",
+    ] {
+        let (status, answer) =
+            gateway.call("GET", &format!("/v1/analytics/performance?{wrong}"), "");
+        assert_eq!(status, 400, "{wrong}: {answer}");
+    }
+    gateway.terminate();
+}
+
+/// What all vehicles drew, and what none did, of all that the meters measured.
+fn is_summed_up(gateway: &Gateway) {
     let fleet = gateway.get(&format!("/v1/analytics/fleet?{WINDOW}&bucket=hour"));
     assert_eq!(fleet["vehicles"], 7);
     assert_eq!(fleet["totalEnergyDeliveredDc"], json!(54));
@@ -115,19 +132,6 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
         .map(|part| part["meterEnergyAc"].as_f64().unwrap())
         .sum();
     assert!((sum - number("meterEnergyAc")).abs() < 1e-9);
-
-    for wrong in [
-        "sort=worst",
-        "status=fine",
-        "limit=0",
-        "after=x",
-        "bucket=day",
-    ] {
-        let (status, answer) =
-            gateway.call("GET", &format!("/v1/analytics/performance?{wrong}"), "");
-        assert_eq!(status, 400, "{wrong}: {answer}");
-    }
-    gateway.terminate();
 }
 
 #[test]

@@ -21,6 +21,13 @@ fn at(minute: u32) -> String {
 fn a_vehicle_is_found_by_session_by_named_meter_and_by_the_same_id() {
     let data = data_dir();
     let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    by_session(&gateway);
+    by_named_meter(&gateway);
+    by_same_id(&gateway);
+    gateway.terminate();
+}
+
+fn by_session(gateway: &Gateway) {
     // The register's neighbours lie months before and after the hour asked for.
     let register = |at: &str, kwh| meter("M1", at, kwh, "register");
     gateway.send(
@@ -51,6 +58,19 @@ fn a_vehicle_is_found_by_session_by_named_meter_and_by_the_same_id() {
     assert_eq!(answer["quality"]["resets"], 0);
     assert_eq!(answer["efficiencyStatus"], "good");
 
+    // The parts of the hour add up to it; 10:15 UTC is a full hour in Kathmandu.
+    let path = format!(
+        "/v1/analytics/performance/V1?from={}&to={}&bucket=hour&tz=Asia/Kathmandu",
+        at(0),
+        at(60)
+    );
+    let series = gateway.get(&path)["series"].clone();
+    assert_eq!(series[0]["end"], at(15));
+    assert_eq!(series[0]["totalEnergyConsumedAc"], json!(4));
+    assert_eq!(series[1]["totalEnergyConsumedAc"], json!(6));
+}
+
+fn by_named_meter(gateway: &Gateway) {
     // Another names the meter that it is at; its neighbour lies beyond many days without any.
     let interval = |n: u32, kwh| meter("M2", &at(n), kwh, "interval");
     gateway.send(
@@ -69,7 +89,9 @@ fn a_vehicle_is_found_by_session_by_named_meter_and_by_the_same_id() {
     let answer = gateway.performance("V2", &at(0), &at(60));
     assert_eq!(energies(&answer), [&json!(2), &json!(1.8), &json!(90)]);
     assert_eq!(answer["attribution"]["method"], "reading");
+}
 
+fn by_same_id(gateway: &Gateway) {
     // A third has the id of its meter.
     let same: Vec<String> = (1..=12)
         .map(|n| meter("V3", &at(n * 5), 0.5, "interval"))
@@ -84,20 +106,13 @@ fn a_vehicle_is_found_by_session_by_named_meter_and_by_the_same_id() {
     assert_eq!(answer["attribution"]["method"], "same_id");
     assert_eq!(answer["efficiencyStatus"], "warning");
     assert_eq!(answer["quality"]["coverage"], 1);
+}
 
-    // The parts of the hour add up to it.
-    let path = format!(
-        "/v1/analytics/performance/V1?from={}&to={}&bucket=hour&tz=Asia/Kathmandu",
-        at(0),
-        at(60)
-    );
-    let series = gateway.get(&path)["series"].clone();
-    // 10:15 UTC is a full hour in Kathmandu.
-    assert_eq!(series[0]["end"], at(15));
-    assert_eq!(series[0]["totalEnergyConsumedAc"], json!(4));
-    assert_eq!(series[1]["totalEnergyConsumedAc"], json!(6));
-
-    // Known but idle, never seen, and windows that are none.
+#[test]
+fn a_vehicle_that_is_idle_has_zeros_and_nulls_and_one_never_seen_is_not_found() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    gateway.send("vehicle", &[vehicle("V1", &at(0), 1.0, "")]);
     let idle = gateway.performance("V1", "2024-03-01T00:00:00Z", "2024-03-02T00:00:00Z");
     assert_eq!(energies(&idle), [&json!(0), &json!(0), &Value::Null]);
     assert_eq!(idle["averageBatteryTemp"], Value::Null);

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::differential::{ask, busy_world, frac, world};
 use super::reference::{Frac, MINUTE, World};
-use crate::analytics::attribution::{MeterKey, NamedPlace, SessionKey};
+use crate::analytics::attribution::{MeterKey, NamedPlace, SessionKey, VehicleReading};
 use crate::analytics::coverage::Coverage;
 use crate::analytics::device::Oddities;
 use crate::analytics::performance::{Method, Performance};
@@ -120,29 +120,7 @@ impl Store {
         }
         for (v, (readings, sessions)) in world.vehicles.iter().enumerate() {
             let key = base + v as i32;
-            let at: Vec<Timestamp> = readings.iter().map(|r| r.at).collect();
-            let energies: Vec<Energy> = readings.iter().map(|r| r.energy).collect();
-            let (interval, register) = columns(&energies);
-            let temps: Vec<f64> = readings.iter().map(|r| r.battery_temp).collect();
-            let named_meter = |place: Option<NamedPlace>| match place {
-                Some(NamedPlace::Meter(m)) => Some(base + m.0),
-                _ => None,
-            };
-            let named_session = |place: Option<NamedPlace>| match place {
-                Some(NamedPlace::Session(s, _)) => Some(base * 2 + s.0),
-                Some(NamedPlace::Unknown) => Some(base * 2 + NEVER_REGISTERED),
-                _ => None,
-            };
-            let named: Vec<Option<i32>> = readings.iter().map(|r| named_meter(r.place)).collect();
-            let in_session: Vec<Option<i32>> =
-                readings.iter().map(|r| named_session(r.place)).collect();
-            let sql = "insert into vehicle_telemetry_history (vehicle_id, soc, ts,
-                kwh_delivered_dc, kwh_register, battery_temp, named_meter_id, named_session_id)
-                select $1, 50, * from unnest($2::timestamptz[], $3::float8[], $4::float8[],
-                    $5::float8[], $6::int[], $7::int[])";
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-                [&key, &at, &interval, &register, &temps, &named, &in_session];
-            client.execute(sql, &parameters).await.unwrap();
+            self.write_vehicle(key, base, readings).await;
             for session in sessions {
                 let end = session.ended;
                 self.session(
@@ -167,6 +145,33 @@ impl Store {
             )
             .await;
         }
+    }
+
+    async fn write_vehicle(&self, key: i32, base: i32, readings: &[VehicleReading]) {
+        let client = self.pool.get().await.unwrap();
+        let at: Vec<Timestamp> = readings.iter().map(|r| r.at).collect();
+        let energies: Vec<Energy> = readings.iter().map(|r| r.energy).collect();
+        let (interval, register) = columns(&energies);
+        let temps: Vec<f64> = readings.iter().map(|r| r.battery_temp).collect();
+        let named_meter = |place: Option<NamedPlace>| match place {
+            Some(NamedPlace::Meter(m)) => Some(base + m.0),
+            _ => None,
+        };
+        let named_session = |place: Option<NamedPlace>| match place {
+            Some(NamedPlace::Session(s, _)) => Some(base * 2 + s.0),
+            Some(NamedPlace::Unknown) => Some(base * 2 + NEVER_REGISTERED),
+            _ => None,
+        };
+        let named: Vec<Option<i32>> = readings.iter().map(|r| named_meter(r.place)).collect();
+        let in_session: Vec<Option<i32>> =
+            readings.iter().map(|r| named_session(r.place)).collect();
+        let sql = "insert into vehicle_telemetry_history (vehicle_id, soc, ts,
+            kwh_delivered_dc, kwh_register, battery_temp, named_meter_id, named_session_id)
+            select $1, 50, * from unnest($2::timestamptz[], $3::float8[], $4::float8[],
+                $5::float8[], $6::int[], $7::int[])";
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [&key, &at, &interval, &register, &temps, &named, &in_session];
+        client.execute(sql, &parameters).await.unwrap();
     }
 
     async fn session(
