@@ -22,6 +22,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("analytics", &["reading"]),
     // The way from the database to the arithmetic: it fetches what a question asks for.
     ("analytics::queries", &["reading", "postgres", "analytics"]),
+    (
+        "alerts",
+        &["reading", "postgres", "analytics", "analytics::queries"],
+    ),
     // A key carries what its requests hold of the memory for readings.
     ("auth", &["reading", "metrics", "gate"]),
     (
@@ -34,6 +38,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gate",
             "analytics",
             "analytics::queries",
+            // The kinds of alerts that there are.
+            "alerts",
             "auth",
         ],
     ),
@@ -51,6 +57,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "writer",
             "analytics",
             "analytics::queries",
+            "alerts",
             "auth",
             "http",
             "config",
