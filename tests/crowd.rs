@@ -150,7 +150,6 @@ fn dribble(slow: &[TcpStream], stop: &AtomicBool) {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "figures of a measurement, for people")]
 fn with_crowd(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration); 2] {
     let gateway = Gateway::start();
     normal(&gateway, requests / 4);
