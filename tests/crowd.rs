@@ -120,6 +120,7 @@ fn crowd(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<Tc
             // Asks for much, and reads none of it.
             stream.set_nonblocking(true).unwrap();
             let request = "GET /openapi.yaml HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
+            // As much as fits: it would block.
             stream.write_all(request.as_bytes()).ok();
             stream.set_nonblocking(false).unwrap();
         }

@@ -65,7 +65,7 @@ pub(super) async fn unfold(
         match unfold_now(encoding, folded.clone(), most, gate.memory(limits.share)) {
             // It may be within the limit all the same.
             Err(Folded::TooLarge) if most < bytes_max => {}
-            done => return done.map_err(|why| refuse(gate, why, bytes_max)),
+            done => return settle(gate, done, limits),
         }
     }
     let permit = Arc::clone(cores)
@@ -79,12 +79,29 @@ pub(super) async fn unfold(
         unfold_now(encoding, folded, bytes_max, memory)
     };
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|why| refuse(gate, why, bytes_max)),
+        Ok(done) => settle(gate, done, limits),
         Err(_) => Err(Problem::new(
             Kind::Internal,
             "the body could not be decompressed",
         )),
     }
+}
+
+/// Keeps memory for what came out, and gives back what unfolding took beyond that: the log holds
+/// a request's memory until it is written.
+fn settle(
+    gate: &Gate,
+    done: Result<Received, Folded>,
+    limits: Limits<'_>,
+) -> Result<Received, Problem> {
+    let bytes_max = limits.bytes_max;
+    let Received { bytes, memory } = done.map_err(|why| refuse(gate, why, bytes_max))?;
+    drop(memory);
+    let mut memory = gate.memory(limits.share);
+    memory
+        .grow(bytes.len())
+        .map_err(|shed| overloaded(gate, shed))?;
+    Ok(Received { bytes, memory })
 }
 
 fn refuse(gate: &Gate, why: Folded, bytes_max: usize) -> Problem {
