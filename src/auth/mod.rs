@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`key`] | a key's text, its hash, its rights, and what is kept of it |
-//! | [`file`] | the keys of a data directory: read, changed atomically |
+//! | [`mod@file`] | the keys of a data directory: read, changed atomically |
 //! | [`keyring`] | the keys in memory, found by a request's text, renewed when the file changes |
 //! | [`bucket`] | a rate of readings |
 //!

@@ -2,7 +2,7 @@
 //! every acknowledged reading as a debt and checks that all are paid: none lost, none twice, none
 //! invented.
 //!
-//! [`gateway`] runs the processes, [`load`] sends and keeps the ledger, [`network`] is a proxy that
+//! [`gateway`] runs the processes, [`load`] sends and keeps the ledger, [`mod@network`] is a proxy that
 //! cuts connections, [`check`] compares the database with the ledger.
 
 mod check;
