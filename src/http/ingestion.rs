@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::http::request::Parts;
 
+use super::Context;
 use super::access::{Caller, of_others};
 use super::body::{Limits, Received, Upload, overloaded};
 use super::dispatch::Shared;
@@ -17,7 +18,7 @@ use super::query::{self, Query};
 use super::reply::{JSON, Reply, with_body};
 use super::unfold::{BROKEN_ENCODING, unfold};
 use crate::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
-use crate::gate::AckMode;
+use crate::gate::{AckMode, Admitted};
 use crate::metrics;
 use crate::reading::{Reading, Stream, Timestamp};
 use crate::wal::append::RequestRecords;
@@ -27,9 +28,16 @@ use crate::wal::append::RequestRecords;
 /// async worker is not held for more than a millisecond.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Takes a request's readings and answers when they are as safe as it asks.
+/// A request's readings on their way into the log, and the answer for when they are there.
+pub(super) struct Taken {
+    pub(super) admitted: Admitted,
+    pub(super) reply: Reply,
+    ack: AckMode,
+}
+
+/// Takes a request's readings.
 ///
-/// Blocks: until the body is there, then as [`AckMode`] says
+/// Blocks: until the body is there
 /// Cancel: before the gate, nothing was taken; after it, the readings are stored
 pub(super) async fn ingest(
     shared: &Arc<Shared>,
@@ -37,7 +45,7 @@ pub(super) async fn ingest(
     stream: Stream,
     parts: &Parts,
     upload: &mut Upload,
-) -> Result<Reply, Problem> {
+) -> Result<Taken, Problem> {
     let ack = ack_mode(parts.uri.query())?;
     let format = media::readings_format(&parts.headers)?;
     let encoding = media::encoding(&parts.headers)?;
@@ -94,26 +102,49 @@ pub(super) async fn ingest(
     let admitted = gate
         .submit(records, memory, ack)
         .map_err(|shed| overloaded(gate, shed))?;
-    let safe = gate.acknowledge(admitted);
-    let safe = if ack == AckMode::Committed {
-        let Ok(safe) = tokio::time::timeout(settings.commit_timeout, safe).await else {
-            metrics::http_shed("commit_timeout");
-            let detail = "the database has not confirmed the readings in time; they may be stored \
-                          all the same, and may safely be sent again";
-            return Err(Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS));
-        };
-        safe
-    } else {
-        safe.await
-    };
-    if let Err(error) = safe {
-        metrics::http_shed("log_failed");
-        return Err(Problem::new(Kind::LogFailed, error.to_string()));
-    }
     if outcome.rejected > 0 {
         count_rejected(stream, &outcome);
     }
-    Ok(taken(&outcome, ack))
+    Ok(Taken {
+        admitted,
+        reply: taken(&outcome, ack),
+        ack,
+    })
+}
+
+impl Taken {
+    /// Whether the answer waits for the log, and for nothing else.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        self.ack == AckMode::Durable
+    }
+
+    /// The answer, once the readings are as safe as was asked.
+    ///
+    /// Blocks: as [`AckMode`] says
+    /// Cancel: the readings are stored all the same
+    pub(super) async fn when_safe(self, context: &Context) -> Result<Reply, Problem> {
+        let safe = context.gate.acknowledge(self.admitted);
+        let safe = if self.ack == AckMode::Committed {
+            let Ok(safe) = tokio::time::timeout(context.settings.commit_timeout, safe).await else {
+                metrics::http_shed("commit_timeout");
+                let detail = "the database has not confirmed the readings in time; they may be \
+                              stored all the same, and may safely be sent again";
+                return Err(
+                    Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS)
+                );
+            };
+            safe
+        } else {
+            safe.await
+        };
+        match safe {
+            Ok(()) => Ok(self.reply),
+            Err(error) => {
+                metrics::http_shed("log_failed");
+                Err(Problem::new(Kind::LogFailed, error.to_string()))
+            }
+        }
+    }
 }
 
 /// When to come again after a commit that was not confirmed: a database that restarts takes some

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `lane` | one writer: waits, gathers, stores, connects again |
 //! | [`batch`] | frames of the log become sorted rows |
+//! | `order` | the order of a batch's rows |
 //! | [`rows`] | rows of history, and COPY's binary format |
 //! | [`store`] | one batch, one transaction |
 //! | `ways` | COPY, and the slower ways of putting rows into history |
@@ -21,6 +22,7 @@ pub mod classify;
 mod lane;
 pub mod live;
 mod maintenance;
+mod order;
 pub mod quarantine;
 pub mod retry;
 pub mod rows;
