@@ -6,6 +6,7 @@ mod quarantine;
 mod run;
 mod signals;
 mod supervise;
+mod wal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use self::quarantine::quarantine;
 pub use self::run::serve;
+pub use self::wal::wal;
 use crate::config::{Config, LogFormat};
 use crate::postgres::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
 use crate::postgres::migrations::{MigrationError, Wishes, migrate};
@@ -50,6 +52,20 @@ pub enum AppError {
     /// The log has failed while it was in use (invariant 11).
     #[error("{0}; what was acknowledged is in it up to then")]
     LogFailed(String),
+    /// The log would be where a sync is no promise (hazard 7).
+    #[error(
+        "{path} is on {kind}, where what is synced may be lost: choose another --data-dir, or say \
+         --wal-allow-volatile"
+    )]
+    Volatile {
+        /// The log's directory.
+        path: std::path::PathBuf,
+        /// The kind of file system.
+        kind: &'static str,
+    },
+    /// A command about the log cannot do its work.
+    #[error("{0}")]
+    Wal(String),
     /// The database is not reached.
     #[error("cannot reach the database: {0}")]
     Database(String),
@@ -149,6 +165,7 @@ pub async fn migrate_only(config: &Config) -> Result<(), AppError> {
 /// # Errors
 /// [`AppError`]: what keeps the gateway from working.
 pub async fn check(config: &Config) -> Result<String, AppError> {
+    door::Door::open(config)?;
     let database = Database::open(config, Duration::from_secs(30)).await?;
     let result = async {
         let unreachable = |e: tokio_postgres::Error| AppError::Database(e.to_string());

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
-    StreamArg,
+    StreamArg, WalCommand,
 };
 pub use self::units::{parse_bytes, parse_duration};
 use crate::http::tls::TlsFiles;
@@ -54,6 +54,8 @@ pub struct Config {
     pub wal_retain_bytes: u64,
     /// Whether the log is synced.
     pub wal_sync: SyncMode,
+    /// Whether the log may live where a sync is no promise.
+    pub wal_allow_volatile: bool,
     /// For readings on their way.
     pub memory_limit_bytes: u64,
     /// Rows of a micro-batch, at most.
@@ -153,6 +155,7 @@ impl Config {
                 LIMIT_BYTES_MIN..=1 << 50,
             ),
             wal_retain_bytes: checks.bytes("--wal-retain", &args.wal_retain, 0..=1 << 50),
+            wal_allow_volatile: args.wal_allow_volatile,
             wal_sync: checks.choice(
                 "--wal-sync",
                 &args.wal_sync,

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use crossbeam_channel::{Sender, TrySendError};
@@ -19,6 +20,16 @@ use crate::wal::progress::Progress;
 const PAGE_BYTES: usize = 1024;
 /// A received byte is held twice for a moment: as it came, and as a record.
 const HELD_TIMES: usize = 2;
+
+/// The part of the memory that one sender may hold while its bodies arrive: a half, so that a
+/// fleet that sends slowly, or more than the gateway takes, leaves room for the others.
+const SHARE_OF_ONE: usize = 2;
+
+/// What one sender holds of the memory, of all its requests together.
+#[derive(Debug, Default)]
+pub struct Share {
+    pages: AtomicUsize,
+}
 
 /// Why a request was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +90,16 @@ pub struct Memory {
     held: Option<OwnedSemaphorePermit>,
     bytes: usize,
     pages: usize,
+    /// The sender's share, and its bound in pages.
+    share: Option<(Arc<Share>, usize)>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Some((share, _)) = &self.share {
+            share.pages.fetch_sub(self.pages, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Memory {
@@ -95,9 +116,19 @@ impl Memory {
             return Ok(());
         }
         let pages = u32::try_from(missing).map_err(|_| Shed::Memory)?;
-        let more = Arc::clone(&self.budget)
-            .try_acquire_many_owned(pages)
-            .map_err(|_| Shed::Memory)?;
+        if let Some((share, most)) = &self.share {
+            let held = share.pages.fetch_add(missing, Ordering::Relaxed) + missing;
+            if held > *most {
+                share.pages.fetch_sub(missing, Ordering::Relaxed);
+                return Err(Shed::Memory);
+            }
+        }
+        let Ok(more) = Arc::clone(&self.budget).try_acquire_many_owned(pages) else {
+            if let Some((share, _)) = &self.share {
+                share.pages.fetch_sub(missing, Ordering::Relaxed);
+            }
+            return Err(Shed::Memory);
+        };
         self.pages += missing;
         match &mut self.held {
             Some(held) => held.merge(more),
@@ -114,6 +145,7 @@ pub struct Gate {
     log_room: Arc<LogBudget>,
     sender: Sender<Message>,
     progress: Arc<Progress>,
+    share_pages_max: usize,
 }
 
 /// A request that the log is writing.
@@ -147,8 +179,10 @@ impl Gate {
         progress: Arc<Progress>,
     ) -> Self {
         let pages = usize::try_from(memory_limit_bytes).unwrap_or(usize::MAX) / PAGE_BYTES;
+        let pages = pages.clamp(1, u32::MAX as usize >> 1);
         Gate {
-            memory: Arc::new(Semaphore::new(pages.clamp(1, u32::MAX as usize >> 1))),
+            memory: Arc::new(Semaphore::new(pages)),
+            share_pages_max: pages / SHARE_OF_ONE,
             log_room,
             sender,
             progress,
@@ -160,9 +194,12 @@ impl Gate {
         self.progress.shards()
     }
 
-    /// Begins to account for a request's memory.
-    pub fn memory(&self) -> Memory {
+    /// Begins to account for a request's memory, within its sender's share where there is one.
+    ///
+    /// The share is given back with the [`Memory`]; what is submitted is the log's from then on.
+    pub fn memory(&self, share: Option<&Arc<Share>>) -> Memory {
         Memory {
+            share: share.map(|share| (Arc::clone(share), self.share_pages_max)),
             budget: Arc::clone(&self.memory),
             held: None,
             bytes: 0,
@@ -269,15 +306,33 @@ mod tests {
     #[test]
     fn memory_is_refused_beyond_the_limit_and_given_back() {
         let (gate, _receiver) = gate(64 << 10);
-        let mut first = gate.memory();
+        let mut first = gate.memory(None);
         first.grow(16 << 10).unwrap();
-        let mut second = gate.memory();
+        let mut second = gate.memory(None);
         assert_eq!(second.grow(17 << 10), Err(Shed::Memory));
-        second = gate.memory();
+        second = gate.memory(None);
         second.grow(16 << 10).unwrap();
         assert_eq!(first.grow(1), Err(Shed::Memory));
         drop(second);
         first.grow(1).unwrap();
+    }
+
+    #[test]
+    fn one_sender_holds_half_of_the_memory_at_most() {
+        let (gate, _receiver) = gate(64 << 10);
+        let (greedy, modest) = (Arc::default(), Arc::default());
+        let mut first = gate.memory(Some(&greedy));
+        first.grow(15 << 10).unwrap();
+        let mut second = gate.memory(Some(&greedy));
+        assert_eq!(second.grow(2 << 10), Err(Shed::Memory));
+        let mut other = gate.memory(Some(&modest));
+        other.grow(16 << 10).unwrap();
+        drop((first, second));
+        let mut third = gate.memory(Some(&greedy));
+        third.grow(16 << 10).unwrap();
+        drop((third, other));
+        let pages = |share: &Share| share.pages.load(Ordering::Relaxed);
+        assert_eq!((pages(&greedy), pages(&modest)), (0, 0));
     }
 
     #[test]
@@ -294,7 +349,7 @@ mod tests {
                 },
                 details: crate::reading::Details::Meter { voltage: 1.0 },
             });
-            gate.submit(records, gate.memory(), AckMode::Durable)
+            gate.submit(records, gate.memory(None), AckMode::Durable)
         };
         assert!(submit().is_ok());
         let room = gate.log_room.free_bytes();

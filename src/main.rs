@@ -45,6 +45,11 @@ fn run(command: Command, config: Config) -> Result<(), AppError> {
                 tell(&answer);
                 Ok(())
             }
+            Command::Wal { command } => {
+                let said = app::wal(&config, &command).await?;
+                tell(&said.answer);
+                said.verdict
+            }
             // Done above: it needs neither a runtime nor events.
             Command::Keys { .. } => Ok(()),
         }

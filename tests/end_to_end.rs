@@ -35,6 +35,7 @@ impl Gateway {
                 "127.0.0.1:0",
                 "--wal-limit",
                 "64MiB",
+                "--wal-allow-volatile",
                 "--data-dir",
             ])
             .arg(data)

@@ -22,7 +22,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("analytics", &["reading"]),
     // The way from the database to the arithmetic: it fetches what a question asks for.
     ("analytics::queries", &["reading", "postgres", "analytics"]),
-    ("auth", &["reading", "metrics"]),
+    // A key carries what its requests hold of the memory for readings.
+    ("auth", &["reading", "metrics", "gate"]),
     (
         "http",
         &[

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::output::say;
-use crate::{generator, limits, noop, replay, targets};
+use crate::{campaign, generator, limits, noop, replay, targets};
 
 /// Exit code of a tool that could not do its work: wrong options, refused requests.
 const EXIT_FAILED: u8 = 2;
@@ -26,6 +26,9 @@ enum Tool {
     Replay(replay::Options),
     /// Generate load: unique readings, on a schedule or as fast as it goes
     Run(generator::Options),
+    /// Run a gateway under load, break things at random moments, and compare the database with
+    /// what was acknowledged
+    Campaign(campaign::Options),
     /// Serve a responder that stores nothing, to measure the generator's own limit
     Noop(noop::Options),
     /// Measure the limits that results are held against
@@ -52,6 +55,7 @@ pub(crate) fn main() -> ExitCode {
             .map(|()| Verdict::Right)
             .map_err(|error| error.to_string()),
         Tool::Targets(options) => targets::run(options).map_err(|error| error.to_string()),
+        Tool::Campaign(options) => campaign::run(options).map_err(|error| error.to_string()),
         Tool::Noop(options) => noop::run(options)
             .map(|()| Verdict::Right)
             .map_err(|error| error.to_string()),

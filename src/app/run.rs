@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
+use crate::wal::medium::unsafe_kind;
 use crate::wal::storage::Directory;
 use crate::wal::{Log, LogOptions, LogSource};
 use crate::writer::binding::Binding;
@@ -51,7 +52,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         .map_err(|e| AppError::Start(e.to_string()))?;
     // The lock of the log keeps a second gateway away from the embedded server too.
     let wal_dir = config.data_dir.join("wal");
-    let directory = Directory::open(&wal_dir)?;
+    let directory = open_directory(&config, &wal_dir)?;
     let binding = Arc::new(Binding::load(&wal_dir).map_err(|e| AppError::Start(e.to_string()))?);
     let door = Door::open(&config)?;
     let options = LogOptions {
@@ -107,6 +108,26 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         None => Ok(()),
         Some(reason) => Err(AppError::LogFailed(reason)),
     }
+}
+
+/// Opens the log's directory; refuses one where what is synced may be lost all the same, unless
+/// the operator has allowed it.
+fn open_directory(config: &Config, wal_dir: &std::path::Path) -> Result<Directory, AppError> {
+    let directory = Directory::open(wal_dir)?;
+    match unsafe_kind(wal_dir).map_err(|e| AppError::Start(e.to_string()))? {
+        None => {}
+        Some(kind) if config.wal_allow_volatile => tracing::warn!(
+            kind,
+            "--wal-allow-volatile: what is acknowledged may be lost with the file system"
+        ),
+        Some(kind) => {
+            return Err(AppError::Volatile {
+                path: wal_dir.to_owned(),
+                kind,
+            });
+        }
+    }
+    Ok(directory)
 }
 
 /// Ends the log, lets the writers catch up, and stops what is left.

@@ -16,8 +16,17 @@ use crate::wal::{Log, LogSource};
 use crate::writer::binding::Binding;
 use crate::writer::{ShardState, WriterOptions, Writers};
 
+/// With so many devices live status is still written with each batch: 256 rows take about 1 ms,
+/// and a batch that is not full has lingered for 25.
+const LIVE_AT_ONCE_DEVICES: usize = 256;
+
 /// How often the health report is renewed.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// How long the database may take to let a session in.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// How long the migrations may take, the wait for another gateway's included. Only a database that
+/// has stopped answering takes longer.
+const MIGRATE_WITHIN: Duration = Duration::from_secs(3600);
 /// How long it waits before it tries an unreachable database again.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -48,6 +57,7 @@ impl Supervisor {
                 batch_rows_max: config.batch_rows_max,
                 linger: config.linger,
                 live_interval: config.live_interval,
+                live_at_once_devices: LIVE_AT_ONCE_DEVICES,
                 answer_within: WriterOptions::ANSWER_WITHIN,
             },
             target: target.clone(),
@@ -114,6 +124,9 @@ impl Start {
                 Err(error) => {
                     let text = error.to_string();
                     match error {
+                        MigrationError::Silent => {
+                            self.health.set_database(DatabaseState::Down(text.clone()));
+                        }
                         MigrationError::Database(ref e) if e.code().is_none() => {
                             self.health.set_database(DatabaseState::Down(text.clone()));
                         }
@@ -136,8 +149,13 @@ impl Start {
     }
 
     async fn try_migrate(&self) -> Result<DatabaseSettings, MigrationError> {
-        let session = self.target.connect("wattgate migrate").await?;
-        migrate(session.client(), self.wishes).await
+        let connecting = self.target.connect("wattgate migrate");
+        let session = tokio::time::timeout(CONNECT_WITHIN, connecting)
+            .await
+            .map_err(|_| MigrationError::Silent)??;
+        tokio::time::timeout(MIGRATE_WITHIN, migrate(session.client(), self.wishes))
+            .await
+            .map_err(|_| MigrationError::Silent)?
     }
 }
 

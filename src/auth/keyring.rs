@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use super::bucket::Bucket;
 use super::file::{KeyFile, KeyFileError, Stamp};
 use super::key::{Hash, KeyId, Record};
+use crate::gate::Share;
 use crate::reading::Timestamp;
 
 /// A key that opens something, and how much of its rate is left.
@@ -17,6 +18,8 @@ pub struct Key {
     pub record: Record,
     /// Its rate, if it has one.
     pub bucket: Option<Arc<Bucket>>,
+    /// What its requests hold of the memory for readings.
+    pub share: Arc<Share>,
 }
 
 type Table = HashMap<KeyId, Arc<Key>>;
@@ -106,14 +109,18 @@ impl Keyring {
 /// Makes the table of records; a key whose rate is as before keeps what it has used of it.
 fn table(records: Vec<Record>, before: &Table) -> Table {
     let keys = records.into_iter().map(|record| {
-        let known = before
-            .get(&record.id)
-            .filter(|known| known.record.rate == record.rate);
-        let bucket = match known {
+        let known = before.get(&record.id);
+        let bucket = match known.filter(|known| known.record.rate == record.rate) {
             Some(known) => known.bucket.clone(),
             None => record.rate.map(|rate| Arc::new(Bucket::new(rate))),
         };
-        (record.id, Arc::new(Key { record, bucket }))
+        let share = known.map(|known| Arc::clone(&known.share));
+        let key = Key {
+            record,
+            bucket,
+            share: share.unwrap_or_default(),
+        };
+        (key.record.id, Arc::new(key))
     });
     keys.collect()
 }

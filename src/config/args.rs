@@ -35,6 +35,12 @@ pub enum Command {
         #[command(subcommand)]
         command: KeysCommand,
     },
+    /// Look at the write-ahead log, verify and repair it, or bind it to another database
+    Wal {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: WalCommand,
+    },
     /// List or retry the readings that were set aside: refused by the database, or contradicting
     /// a stored one
     Quarantine {
@@ -42,6 +48,34 @@ pub enum Command {
         #[command(subcommand)]
         command: QuarantineCommand,
     },
+}
+
+/// What can be done with the write-ahead log under the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum WalCommand {
+    /// Print runs, segments, shards, places and counts; a gateway may be running
+    Inspect {
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read and check every frame, and tell what is damaged; exits with 1 if anything is. A gateway
+    /// may be running
+    Verify {
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Copy what is sound to a new directory, and tell what is lost; the log itself is not changed.
+    /// The gateway must not be running
+    Repair {
+        /// An empty or new directory; put it in place of the log's directory afterwards
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
+    /// Bind the log to the database that the configuration names: what waits in it is stored there
+    /// from now on, and what is stored in the other database is not. A gateway may be running
+    Adopt,
 }
 
 /// What can be done with API keys.
@@ -186,6 +220,14 @@ pub struct ServeArgs {
         value_name = "WHEN"
     )]
     pub wal_sync: String,
+    /// Let the log live in memory (tmpfs) or on a network file system, where a sync is no promise
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_WAL_ALLOW_VOLATILE",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    pub wal_allow_volatile: bool,
     /// Memory for readings on their way
     #[arg(
         long,

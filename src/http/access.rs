@@ -11,6 +11,7 @@ use super::problem::{Kind, Problem};
 use super::router::{Ask, Endpoint};
 use crate::auth::key::KeyId;
 use crate::auth::{Key, Rights};
+use crate::gate::Share;
 use crate::metrics;
 use crate::reading::Timestamp;
 
@@ -134,6 +135,14 @@ impl Caller {
     pub(super) fn prefix(&self) -> Option<&str> {
         match self {
             Caller::Key(key) => key.record.prefix.as_deref(),
+            Caller::Certificate | Caller::Anyone => None,
+        }
+    }
+
+    /// The caller's share of the memory for readings.
+    pub(super) fn share(&self) -> Option<&Arc<Share>> {
+        match self {
+            Caller::Key(key) => Some(&key.share),
             Caller::Certificate | Caller::Anyone => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Receiving a body within its limits, and discarding the rest of one that is refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use hyper::header::EXPECT;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::{Kind, Problem};
-use crate::gate::{Gate, Memory, Shed};
+use crate::gate::{Gate, Memory, Share, Shed};
 
 /// What is read of a refused body at most, so that a client that writes all before it reads
 /// still gets the answer. Why 32 MiB: four times the default limit of a body; who sends more has
@@ -31,8 +32,11 @@ pub(super) struct Upload {
 
 /// The limits of one body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct Limits<'c> {
+    /// What comes out of a compressed body, too.
     pub(super) bytes_max: usize,
+    /// The sender's share of the memory.
+    pub(super) share: Option<&'c Arc<Share>>,
     /// From the head to the end.
     pub(super) timeout: Duration,
 }
@@ -61,7 +65,7 @@ impl Upload {
     pub(super) async fn receive(
         &mut self,
         gate: &Gate,
-        limits: Limits,
+        limits: Limits<'_>,
     ) -> Result<Received, Problem> {
         let bytes_max = limits.bytes_max;
         // hyper has checked Content-Length and decodes chunks; a chunked body has no upper bound.
@@ -74,7 +78,7 @@ impl Upload {
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(bytes_max);
         let deadline = Instant::now() + limits.timeout;
-        let mut memory = gate.memory();
+        let mut memory = gate.memory(limits.share);
         let mut first = Bytes::new();
         let mut rest: Vec<u8> = Vec::new();
         while let Some(piece) = self.piece(deadline).await? {

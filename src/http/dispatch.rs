@@ -172,7 +172,7 @@ async fn handle(
                 notes.promised = Some(taken.admitted);
                 return Ok(taken.reply);
             }
-            taken.when_safe(context).await
+            taken.when_safe(shared).await
         }
         Endpoint::HealthLive => Ok(operations::health_live()),
         Endpoint::HealthReady => operations::health_ready(context),
@@ -219,20 +219,28 @@ async fn ask(
         Ask::Performance => performance::one(&shared.context, id, query).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
-            let document = document(shared, parts, upload).await?;
+            let document = document(shared, caller, parts, upload).await?;
             sessions::post(pool, prefix, &document.bytes).await
         }
         Ask::SessionEnd => {
-            let document = document(shared, parts, upload).await?;
+            let document = document(shared, caller, parts, upload).await?;
             sessions::end(pool, prefix, id, &document.bytes).await
         }
-        Ask::MeterPut => meters::put(pool, id, &document(shared, parts, upload).await?.bytes).await,
+        Ask::MeterPut => {
+            meters::put(
+                pool,
+                id,
+                &document(shared, caller, parts, upload).await?.bytes,
+            )
+            .await
+        }
     }
 }
 
 /// Receives a JSON document.
 async fn document(
     shared: &Shared,
+    caller: &Caller,
     parts: &Parts,
     upload: &mut Upload,
 ) -> Result<Received, Problem> {
@@ -241,17 +249,11 @@ async fn document(
     let encoding = media::encoding(&parts.headers)?;
     let limits = Limits {
         bytes_max: DOCUMENT_BYTES_MAX,
+        share: caller.share(),
         timeout: context.settings.body_timeout,
     };
     let received = upload.receive(&context.gate, limits).await?;
-    unfold(
-        &context.gate,
-        &shared.decoding,
-        encoding,
-        received,
-        DOCUMENT_BYTES_MAX,
-    )
-    .await
+    unfold(&context.gate, &shared.decoding, encoding, received, limits).await
 }
 
 /// Checks what HTTP demands of a head and hyper does not.

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::http::request::Parts;
 
-use super::Context;
 use super::access::{Caller, of_others};
 use super::body::{Limits, Received, Upload, overloaded};
 use super::dispatch::Shared;
@@ -53,12 +52,13 @@ pub(super) async fn ingest(
     let settings = &shared.context.settings;
     let limits = Limits {
         bytes_max: settings.body_bytes_max,
+        share: caller.share(),
         timeout: settings.body_timeout,
     };
     let gate = &shared.context.gate;
     let received = upload.receive(gate, limits).await?;
     let decoding = &shared.decoding;
-    let unfolded = unfold(gate, decoding, encoding, received, limits.bytes_max).await;
+    let unfolded = unfold(gate, decoding, encoding, received, limits).await;
     let unfolded = match unfolded {
         Err(problem) if problem.is(BROKEN_ENCODING) => {
             caller.charge(1)?;
@@ -122,29 +122,31 @@ impl Taken {
     ///
     /// Blocks: as [`AckMode`] says
     /// Cancel: the readings are stored all the same
-    pub(super) async fn when_safe(self, context: &Context) -> Result<Reply, Problem> {
-        let safe = context.gate.acknowledge(self.admitted);
-        let safe = if self.ack == AckMode::Committed {
-            let Ok(safe) = tokio::time::timeout(context.settings.commit_timeout, safe).await else {
-                metrics::http_shed("commit_timeout");
-                let detail = "the database has not confirmed the readings in time; they may be \
-                              stored all the same, and may safely be sent again";
-                return Err(
-                    Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS)
-                );
-            };
-            safe
-        } else {
-            safe.await
-        };
-        match safe {
-            Ok(()) => Ok(self.reply),
-            Err(error) => {
-                metrics::http_shed("log_failed");
-                Err(Problem::new(Kind::LogFailed, error.to_string()))
-            }
-        }
+    pub(super) async fn when_safe(self, shared: &Shared) -> Result<Reply, Problem> {
+        safe(shared, self.admitted, self.ack).await?;
+        Ok(self.reply)
     }
+}
+
+/// Waits until what was admitted is as safe as was asked for.
+async fn safe(shared: &Shared, admitted: Admitted, ack: AckMode) -> Result<(), Problem> {
+    let safe = shared.context.gate.acknowledge(admitted);
+    let safe = if ack == AckMode::Committed {
+        let within = shared.context.settings.commit_timeout;
+        let Ok(safe) = tokio::time::timeout(within, safe).await else {
+            metrics::http_shed("commit_timeout");
+            let detail = "the database has not confirmed the readings in time; they may be stored \
+                          all the same, and may safely be sent again";
+            return Err(Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS));
+        };
+        safe
+    } else {
+        safe.await
+    };
+    safe.map_err(|error| {
+        metrics::http_shed("log_failed");
+        Problem::new(Kind::LogFailed, error.to_string())
+    })
 }
 
 /// When to come again after a commit that was not confirmed: a database that restarts takes some

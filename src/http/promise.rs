@@ -281,7 +281,7 @@ mod tests {
         /// What a request does: readings to the log, a promise, an answer.
         async fn answer(&mut self, text: &str) -> Append {
             let records = RequestRecords::new(2);
-            let memory = self.gate.memory();
+            let memory = self.gate.memory(None);
             let admitted = self.gate.submit(records, memory, AckMode::Durable);
             let story = Story::of_a_test();
             let admitted = admitted.unwrap_or_else(|shed| panic!("{shed}"));

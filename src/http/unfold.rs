@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
 use tokio::sync::Semaphore;
 
-use super::body::{Received, overloaded, too_large};
+use super::body::{Limits, Received, overloaded, too_large};
 use super::media::Encoding;
 use super::problem::{Kind, Problem};
 use crate::gate::{Gate, Memory, Shed};
@@ -42,18 +42,19 @@ enum Folded {
 
 /// Undoes the encoding of a body.
 ///
-/// Shape:  at most `bytes_max` bytes out; all members of a gzip body, all frames of a zstd body
+/// Shape:  at most `limits.bytes_max` bytes out; all members of a gzip body, all frames of a zstd body
 /// Blocks: never this thread for long; waits for a free core where the body is large
 pub(super) async fn unfold(
     gate: &Gate,
     cores: &Arc<Semaphore>,
     encoding: Encoding,
     received: Received,
-    bytes_max: usize,
+    limits: Limits<'_>,
 ) -> Result<Received, Problem> {
     if encoding == Encoding::Identity {
         return Ok(received);
     }
+    let bytes_max = limits.bytes_max;
     // Given back when the body is unfolded; what comes out has a memory of its own.
     let Received {
         bytes: folded,
@@ -61,7 +62,7 @@ pub(super) async fn unfold(
     } = received;
     if folded.len() <= INLINE_BYTES_MAX {
         let most = bytes_max.min(INLINE_BYTES_MAX);
-        match unfold_now(encoding, folded.clone(), most, gate.memory()) {
+        match unfold_now(encoding, folded.clone(), most, gate.memory(limits.share)) {
             // It may be within the limit all the same.
             Err(Folded::TooLarge) if most < bytes_max => {}
             done => return done.map_err(|why| refuse(gate, why, bytes_max)),
@@ -71,7 +72,7 @@ pub(super) async fn unfold(
         .acquire_owned()
         .await
         .map_err(|_| overloaded(gate, Shed::Closed))?;
-    let memory = gate.memory();
+    let memory = gate.memory(limits.share);
     let work = move || {
         // Held until the work ends, whether or not someone still waits for it.
         let _permit = permit;

@@ -32,9 +32,15 @@ pub enum MigrationError {
     /// The database, or the way to it, refuses.
     #[error(transparent)]
     Database(#[from] Error),
+    /// It was reached, and has not answered.
+    #[error("the database takes connections and does not answer")]
+    Silent,
     /// The server is too old.
     #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
     ServerTooOld(String),
+    /// The database cannot hold every text that a device may be called by.
+    #[error("the database's encoding is {0}: UTF8 is needed, make it with encoding 'UTF8'")]
+    Encoding(String),
     /// The schema was made by a newer program.
     #[error("the database has schema version {found}, this program knows {known}: upgrade it")]
     SchemaTooNew {
@@ -75,13 +81,22 @@ pub struct Wishes {
 pub async fn migrate(client: &Client, wishes: Wishes) -> Result<DatabaseSettings, MigrationError> {
     let row = client
         .query_one(
-            "select current_setting('server_version_num')::int, current_setting('server_version')",
+            "select current_setting('server_version_num')::int, current_setting('server_version'),
+                 current_setting('server_encoding')",
             &[],
         )
         .await?;
     if row.get::<_, i32>(0) < SERVER_VERSION_MIN {
         return Err(MigrationError::ServerTooOld(row.get(1)));
     }
+    // One id that cannot be stored would hold up its whole shard for ever.
+    if row.get::<_, &str>(2) != "UTF8" {
+        return Err(MigrationError::Encoding(row.get(2)));
+    }
+    // That a table is there already is worth no line of the log.
+    client
+        .batch_execute("set client_min_messages = warning")
+        .await?;
     client
         .execute("select pg_advisory_lock($1)", &[&LOCK_KEY])
         .await?;

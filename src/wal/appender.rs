@@ -131,7 +131,8 @@ impl Appender {
 
     fn write_all(&mut self) -> io::Result<()> {
         loop {
-            if self.pending.is_empty() {
+            // The word to close may have come with the last group: then nothing is waited for.
+            if self.pending.is_empty() && !self.closing {
                 match self.receiver.recv() {
                     Ok(message) => self.take(message),
                     Err(_) => break,

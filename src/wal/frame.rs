@@ -11,11 +11,48 @@
 //! table     section bytes u32 · readings [u32; 2] · 0 u32 · readings before [u64; 2]
 //! ```
 //!
+//! All numbers are little-endian; [`super::record`] tells what a section holds. A position is the
+//! segment's number and the offset of a frame in it; the database keeps it as one `bigint`.
+//!
 //! A frame is one write, one checksum and one fdatasync: a group of requests. Its sections hold
-//! the records of one shard each, so that a reader takes only its own. The checksum is salted with
-//! the run's id and covers the frame's place, so that leftovers of a recycled file, or a frame in
-//! the wrong place, are never taken for data. The counts before a frame are cumulative over the
-//! run: what waits behind a checkpoint is known without reading it.
+//! the records of one shard each, so that a reader takes only its own. The checksum (CRC32C of
+//! everything in the frame but itself) is salted with the run's id and covers the frame's place,
+//! so that leftovers of a recycled file, or a frame in the wrong place, are never taken for data.
+//! The counts before a frame are cumulative over the run: what waits behind a checkpoint is known
+//! without reading it, and what damage has cost is known from the next frame.
+//!
+//! # Files
+//!
+//! | name | what it is |
+//! | --- | --- |
+//! | `<sequence>-<run id>-<segment>.wal` | a segment; the order of names is the order of the log |
+//! | `spare-<number>` | a segment made ready: written full of zeros and synced, or a recycled one |
+//! | `sealing` | the copy of a tail that is being made; it holds nothing if found at a start |
+//! | `lock` | locked for the life of the process that has the log |
+//! | `database` | the id of the database that the log stores into |
+//!
+//! A segment is preallocated, so that an append changes no length and no map of blocks. It becomes
+//! part of a run when a spare is renamed; its header is written with its first frame, and the
+//! directory is synced before that frame is acknowledged. It is shorter than the others where its
+//! run has ended in it.
+//!
+//! # Recovery
+//!
+//! 1. Each opening begins a new run; an older one is never appended to, so that no place is used
+//!    twice. No file is made before the first append.
+//! 2. A run ends at the end frame of its last segment. Where there is none, it ends behind the last
+//!    intact frame: what is intact is copied, with an end frame, to a new file, synced, and renamed
+//!    over the old one. What a process sees in the page cache after a failed sync proves nothing.
+//! 3. A group that is not intact, with nothing intact behind it, was never acknowledged: it is cut.
+//!    So is a last segment without any intact frame.
+//! 4. An intact frame *behind* a broken place proves damage, as a frame is written only when the
+//!    one before was synced. So do a missing segment, a damaged header with two intact frames
+//!    behind it, and a segment of another run under this run's number. The log is refused and not
+//!    changed; `wattgate wal verify` and `repair` go on from there.
+//! 5. Another version of the format is refused. So that opening takes no longer for a larger log,
+//!    only the last segment of each run is read; readers verify every frame they pass.
+//! 6. A segment goes when every shard's checkpoint has passed it and it is past what is retained,
+//!    oldest first, the directory synced after each, so that no gap is left by a power cut.
 
 use uuid::Uuid;
 
@@ -31,6 +68,7 @@ pub const FORMAT_VERSION: u16 = 1;
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
 const FRAME_FIXED: usize = 32;
 const TABLE_ENTRY: usize = 32;
+const LENGTH_AT: usize = 8;
 const CRC_AT: usize = 20;
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGN: usize = 8;
@@ -253,6 +291,28 @@ pub fn encode_frame(
     out[start + CRC_AT..start + CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// Encodes a frame of a given length that holds no readings: it stands where one was damaged.
+///
+/// Shape:  `bytes` is a multiple of [`FRAME_ALIGN`], at least [`end_frame_bytes`] and at most
+///         [`FRAME_BYTES_MAX`]
+pub fn encode_filler(
+    salt: Salt,
+    at: Position,
+    appended_at: Timestamp,
+    bytes: usize,
+    before: &[StreamCounts],
+) -> Vec<u8> {
+    let sections = vec![Section::default(); before.len()];
+    let mut out = Vec::with_capacity(bytes);
+    let kind = FrameKind::Data;
+    encode_frame(kind, salt, at, appended_at, &sections, before, &mut out);
+    out.resize(bytes, 0);
+    out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&(bytes as u32).to_le_bytes());
+    let crc = checksum(salt, &out);
+    out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
 /// The checksum of a whole frame, its own four bytes left out.
 fn checksum(salt: Salt, frame: &[u8]) -> u32 {
     let head = crc32c::crc32c_append(salt.0, &frame[..CRC_AT]);
@@ -357,6 +417,11 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The whole frame as it stands in its file.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// How many shards the frame has a part for.
     pub fn shards(&self) -> u16 {
         self.shards
@@ -414,116 +479,4 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run() -> Uuid {
-        Uuid::from_u128(0x1234_5678)
-    }
-
-    fn frame(at: Position) -> Vec<u8> {
-        let sections = [
-            Section {
-                bytes: b"first".to_vec(),
-                readings: [1, 2],
-            },
-            Section::default(),
-            Section {
-                bytes: b"third section".to_vec(),
-                readings: [3, 0],
-            },
-        ];
-        let before = [[10, 20], [30, 40], [50, 60]];
-        let mut out = Vec::new();
-        let now = Timestamp::from_micros(77);
-        encode_frame(
-            FrameKind::Data,
-            Salt::of(run()),
-            at,
-            now,
-            &sections,
-            &before,
-            &mut out,
-        );
-        out
-    }
-
-    #[test]
-    fn a_frame_is_read_as_it_was_written() {
-        let at = Position::new(3, 4096);
-        let bytes = frame(at);
-        let read = Frame::decode(&bytes, Salt::of(run()), at, 3).unwrap();
-        assert_eq!(read.kind, FrameKind::Data);
-        assert_eq!(read.appended_at, Timestamp::from_micros(77));
-        assert_eq!(read.section(0).records, b"first");
-        assert_eq!(read.section(0).readings, [1, 2]);
-        assert_eq!(read.section(1).records, b"");
-        assert_eq!(read.section(1).before, [30, 40]);
-        assert_eq!(read.section(2).records, b"third section");
-        assert_eq!(read.end(), Position::new(3, 4096 + bytes.len() as u32));
-    }
-
-    #[test]
-    fn every_flipped_bit_is_found() {
-        let at = Position::new(0, 4096);
-        let bytes = frame(at);
-        for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                Frame::decode(&bad, Salt::of(run()), at, 3).is_err(),
-                "bit {bit}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_frame_of_another_run_or_place_is_no_frame() {
-        let at = Position::new(1, 8192);
-        let bytes = frame(at);
-        let other = Salt::of(Uuid::from_u128(9));
-        assert_eq!(
-            Frame::decode(&bytes, other, at, 3).unwrap_err(),
-            FrameError::Invalid
-        );
-        for wrong in [Position::new(2, 8192), Position::new(1, 8200)] {
-            assert!(Frame::decode(&bytes, Salt::of(run()), wrong, 3).is_err());
-        }
-        assert!(Frame::decode(&bytes, Salt::of(run()), at, 2).is_err());
-    }
-
-    #[test]
-    fn a_cut_frame_asks_for_more() {
-        let at = Position::START;
-        let bytes = frame(at);
-        for len in 0..bytes.len() {
-            let result = Frame::decode(&bytes[..len], Salt::of(run()), at, 3);
-            assert!(
-                matches!(result, Err(FrameError::Short(n)) if n > len),
-                "{len}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_header_is_read_as_it_was_written_and_other_versions_are_refused() {
-        let header = SegmentHeader {
-            run_id: run(),
-            run_sequence: 5,
-            segment: 6,
-            shards: 64,
-            created_at: Timestamp::from_micros(123),
-        };
-        let page = header.encode();
-        assert_eq!(page.len(), SEGMENT_HEADER_BYTES as usize);
-        assert_eq!(SegmentHeader::decode(&page), Ok(header));
-        let mut newer = page.clone();
-        newer[8] = 2;
-        assert_eq!(SegmentHeader::decode(&newer), Err(HeaderError::Version(2)));
-        for bit in 16 * 8..HEADER_USED * 8 {
-            let mut bad = page.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SegmentHeader::decode(&bad), Err(HeaderError::Damaged));
-        }
-    }
-}
+mod tests;

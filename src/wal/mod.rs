@@ -6,9 +6,12 @@
 //! | [`frame`] | the format on disk |
 //! | [`record`] | one reading in a frame |
 //! | [`storage`] | the file layer, the seam for a simulated disk |
+//! | [`medium`] | which file systems are no place for a log |
 //! | [`catalog`] | which segments there are |
 //! | [`recovery`] | opening: the true end of each run, damage |
 //! | `opening` | making the parts of a log from what is there |
+//! | [`survey`] | looking at a log without opening it |
+//! | [`repair`] | copying what is sound of a damaged log |
 //! | [`append`] | what a request hands over, the room that it reserves |
 //! | `appender` | the one thread that writes |
 //! | `housekeeper` | spare segments, and letting go of old ones |
@@ -22,12 +25,15 @@ mod appender;
 pub mod catalog;
 pub mod frame;
 mod housekeeper;
+pub mod medium;
 mod opening;
 pub mod progress;
 pub mod reader;
 pub mod record;
 pub mod recovery;
+pub mod repair;
 pub mod storage;
+pub mod survey;
 
 use std::io;
 use std::sync::Arc;

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const LOCK_NAME: &str = "lock";
+
 /// A directory that holds the files of one log.
 pub trait Storage: Send + Sync + 'static {
     /// Lists the names of all files in the directory, in no order.
@@ -135,7 +137,7 @@ impl Directory {
             .create(true)
             .truncate(false)
             .write(true)
-            .open(path.join("lock"))
+            .open(path.join(LOCK_NAME))
             .map_err(io_error)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -164,13 +166,7 @@ impl Directory {
 
 impl Storage for Directory {
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        list(&self.path)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
@@ -202,6 +198,74 @@ impl Storage for Directory {
     fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
+}
+
+/// A log's directory as one looks at it: nothing can be written through it.
+#[derive(Debug)]
+pub struct DirectoryView {
+    path: PathBuf,
+}
+
+impl DirectoryView {
+    /// Looks at a directory that exists.
+    ///
+    /// # Errors
+    /// It is not there, or is no directory.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        fs::read_dir(path)?;
+        Ok(DirectoryView {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Lists the names of all files, in no order.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn list(&self) -> io::Result<Vec<String>> {
+        list(&self.path)
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// As the system gives them.
+    pub fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
+        Ok(Arc::new(RealFile(File::open(self.path.join(name))?)))
+    }
+
+    /// Keeps gateways away from the log for the life of the value, without writing to it.
+    ///
+    /// Blocks: never
+    ///
+    /// # Errors
+    /// [`DirectoryError::InUse`] where a gateway has it.
+    pub fn hold(&self) -> Result<Option<File>, DirectoryError> {
+        let io_error = |source| DirectoryError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let lock = match File::open(self.path.join(LOCK_NAME)) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io_error(e)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse(self.path.clone())),
+            Err(TryLockError::Error(source)) => Err(io_error(source)),
+        }
+    }
+}
+
+fn list(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 struct RealFile(File);

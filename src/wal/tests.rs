@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use self::disk::{Disk, Random};
+use self::disk::Disk;
 use super::append::{Append, AppendError, Message, RequestRecords};
 use super::frame::{Position, StreamCounts};
 use super::opening::Parts;
@@ -29,11 +29,12 @@ use super::reader::{Next, ReadError};
 use super::storage::Storage;
 use super::{LogOptions, LogSource, OpenError, Run, SyncMode, record};
 use crate::reading::{
-    Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp, shard_of,
+    Details, Energy, EnergyKind, ExternalId, Place, Reading, Timestamp, shard_of,
 };
 
-/// Small segments, so that a test rotates often.
-const SEGMENT_BYTES: u64 = 160 << 10;
+/// Small segments, so that a test rotates often; a quarter of each is lost to what a segment
+/// cannot promise.
+const SEGMENT_BYTES: u64 = 512 << 10;
 
 fn options(shards: u16) -> LogOptions {
     LogOptions {
@@ -41,6 +42,28 @@ fn options(shards: u16) -> LogOptions {
         limit_bytes: 8 * SEGMENT_BYTES,
         retain_bytes: 0,
         sync: SyncMode::Always,
+    }
+}
+
+/// Numbers that look random and are the same for the same seed (SplitMix64).
+#[derive(Debug, Clone)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
     }
 }
 
@@ -57,7 +80,7 @@ impl Made {
         let mut random = Random(serial);
         let mut device = format!("D{:02}", random.below(13));
         let mut place = format!("P{}", random.below(5));
-        if random.percent(30) {
+        if random.percent(60) {
             // The largest records there are.
             device.extend(std::iter::repeat_n('\u{1F50B}', 61));
             place.extend(std::iter::repeat_n('\u{1F50C}', 62));
@@ -94,10 +117,6 @@ impl Made {
         }
     }
 
-    fn stream(&self) -> Stream {
-        self.reading().stream()
-    }
-
     fn shard(&self, shards: u16) -> u16 {
         let reading = self.reading();
         shard_of(reading.stream(), reading.device, shards)
@@ -114,8 +133,16 @@ struct Stepped {
 
 impl Stepped {
     fn open(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
+        Stepped::open_sized(storage, options, SEGMENT_BYTES)
+    }
+
+    fn open_sized(
+        storage: Arc<dyn Storage>,
+        options: LogOptions,
+        segment_bytes: u64,
+    ) -> Result<Self, OpenError> {
         let shards = options.shards;
-        Parts::assemble(storage, options, SEGMENT_BYTES).map(|parts| Stepped { parts, shards })
+        Parts::assemble(storage, options, segment_bytes).map(|parts| Stepped { parts, shards })
     }
 
     fn source(&self) -> LogSource {
@@ -156,6 +183,16 @@ impl Stepped {
         let acknowledged = matches!(reply.try_recv(), Ok(Ok(_)));
         assert_eq!(acknowledged, written.is_ok());
         acknowledged
+    }
+
+    /// Appends groups of eight until the current run has so many segments.
+    fn append_until(&mut self, serial: &mut u64, segments: usize) {
+        while self.source().runs().last().unwrap().segments.len() < segments {
+            let serials: Vec<u64> = (*serial + 1..=*serial + 8).collect();
+            assert!(self.append(&serials));
+            self.keep_house();
+            *serial += 8;
+        }
     }
 
     fn close(mut self) {
@@ -245,8 +282,9 @@ fn read_lane(
             let serial = reading.at.as_micros() - Timestamp::Y2000.as_micros();
             let made = Made::new(serial as u64);
             assert_eq!(reading, made.reading(), "a reading has changed in the log");
-            assert_eq!(made.shard(run.shards), shard, "a reading of another shard");
-            after[made.stream().index()] += 1;
+            let own = shard_of(reading.stream(), reading.device, run.shards);
+            assert_eq!(own, shard, "a reading of another shard");
+            after[reading.stream().index()] += 1;
             serials.push(made.serial);
         }
         let counted = item.section.readings.map(u64::from);

@@ -28,18 +28,30 @@ impl Binding {
     /// # Errors
     /// As the system gives them; `InvalidData` where the file holds no id.
     pub fn load(directory: &Path) -> io::Result<Self> {
-        let bound = match fs::read_to_string(directory.join(FILE_NAME)) {
-            Ok(text) => Some(Uuid::parse_str(text.trim()).map_err(|_| {
-                let what = format!("the file {FILE_NAME} in the log's directory holds no id");
-                io::Error::new(io::ErrorKind::InvalidData, what)
-            })?),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
+        let bound = read(directory)?;
         Ok(Binding {
             directory: directory.to_owned(),
             bound: Mutex::new(bound),
         })
+    }
+
+    /// The database that the log is bound to; none before it has stored anything.
+    pub fn bound(&self) -> Option<Uuid> {
+        *self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds the log to another database, at an operator's word. A gateway that runs sees it when
+    /// its writers try again.
+    ///
+    /// Blocks: until the binding is durable
+    ///
+    /// # Errors
+    /// As the system gives them; the log is then bound as before.
+    pub fn adopt(&self, id: Uuid) -> io::Result<()> {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(id)?;
+        *bound = Some(id);
+        Ok(())
     }
 
     /// Checks that a database is the log's own; binds a log that has none.
@@ -52,7 +64,18 @@ impl Binding {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         match *bound {
             Some(bound) if bound == found => Ok(()),
-            Some(bound) => Err(SessionError::WrongDatabase { found, bound }),
+            Some(before) => {
+                // An operator may have adopted the database since it was read.
+                let now = read(&self.directory).map_err(SessionError::Binding)?;
+                *bound = now.or(Some(before));
+                match now {
+                    Some(now) if now == found => Ok(()),
+                    now => Err(SessionError::WrongDatabase {
+                        found,
+                        bound: now.unwrap_or(before),
+                    }),
+                }
+            }
             None => {
                 self.write(found).map_err(SessionError::Binding)?;
                 *bound = Some(found);
@@ -68,6 +91,17 @@ impl Binding {
         file.sync_all()?;
         fs::rename(&new, self.directory.join(FILE_NAME))?;
         File::open(&self.directory)?.sync_all()
+    }
+}
+
+fn read(directory: &Path) -> io::Result<Option<Uuid>> {
+    match fs::read_to_string(directory.join(FILE_NAME)) {
+        Ok(text) => Uuid::parse_str(text.trim()).map(Some).map_err(|_| {
+            let what = format!("the file {FILE_NAME} in the log's directory holds no id");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -88,6 +122,13 @@ mod tests {
         let again = Binding::load(directory.path()).unwrap();
         again.check(first).unwrap();
         assert!(again.check(other).is_err());
+        // An operator adopts the other one: a gateway that runs learns of it by itself.
+        Binding::load(directory.path())
+            .unwrap()
+            .adopt(other)
+            .unwrap();
+        again.check(other).unwrap();
+        assert!(again.check(first).is_err());
         fs::write(directory.path().join(FILE_NAME), "rubbish").unwrap();
         assert!(Binding::load(directory.path()).is_err());
     }

@@ -4,9 +4,11 @@
 //! is only a cursor that falls behind. Whatever goes wrong, it drops its session with everything
 //! learned in it, connects again, and begins from the checkpoint in the database (invariant 3).
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
@@ -28,9 +30,6 @@ use crate::wal::reader::{Next, Reader};
 
 /// How many clean batches it takes to believe that no repeats come any more.
 const CLEAN_BATCHES: u32 = 20;
-/// Up to so many devices, live status is written with each batch, whenever the last was: 256 rows
-/// are about 1 ms, and a batch lingers for 25.
-const LIVE_AT_ONCE_DEVICES: usize = 256;
 /// The smallest batch to which timeouts lead.
 const BATCH_ROWS_LEAST: usize = 1000;
 /// The first pause after a failure; doubled each time.
@@ -53,28 +52,34 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the log has ended and everything in it is stored.
     pub(super) async fn run(self) {
-        let mut failures = 0;
-        let mut rows_max = self.options.batch_rows_max;
+        let mut pace = Pace {
+            rows_max: self.options.batch_rows_max,
+            failures: 0,
+        };
         loop {
             let began = Instant::now();
-            let error = match self.session(&mut rows_max).await {
-                Ok(()) => return,
-                Err(error) => error,
+            // A panic costs the session and not the writer: its shard would stand still for ever.
+            let session = AssertUnwindSafe(self.session(&mut pace)).catch_unwind();
+            let error = match session.await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(_) => SessionError::Panicked,
             };
             if matches!(error, SessionError::Timeout(_)) {
                 // What took too long is tried in smaller pieces.
-                rows_max = (rows_max / 2).max(BATCH_ROWS_LEAST.min(self.options.batch_rows_max));
+                let least = BATCH_ROWS_LEAST.min(self.options.batch_rows_max);
+                pace.rows_max = (pace.rows_max / 2).max(least);
             }
             metrics::batch_retried(error.sqlstate());
             let text = error.to_string();
             if began.elapsed() > BACKOFF_MOST {
-                failures = 0;
+                pace.failures = 0;
             }
             let was_up = self
                 .state
                 .send_replace(ShardState::Down(text.clone()))
                 .is_up();
-            if was_up || failures == 0 {
+            if was_up || pace.failures == 0 {
                 tracing::warn!(
                     writer = self.number,
                     error = text,
@@ -82,8 +87,8 @@ impl Writer {
                     the database; readings wait in the log"
                 );
             }
-            let pause = backoff(failures, random_fraction());
-            failures += 1;
+            let pause = backoff(pace.failures, random_fraction());
+            pace.failures += 1;
             tokio::time::sleep(pause).await;
         }
     }
@@ -93,7 +98,7 @@ impl Writer {
     }
 
     /// Connects, and drains every lane in order. Returns when the log has ended.
-    async fn session(&self, rows_max: &mut usize) -> Result<(), SessionError> {
+    async fn session(&self, pace: &mut Pace) -> Result<(), SessionError> {
         let name = format!("wattgate writer {}", self.number);
         let within = self.options.answer_within;
         let mut session = WriterSession::open(&self.target, &name, within).await?;
@@ -112,7 +117,7 @@ impl Writer {
                     () = self.wait_for_earlier(&runs[..at], run) => {}
                     () = session.ended() => return Err(SessionError::Ended),
                 }
-                self.lane(&mut session, run, shard, rows_max).await?;
+                self.lane(&mut session, run, shard, pace).await?;
             }
         }
         Ok(())
@@ -139,7 +144,7 @@ impl Writer {
         session: &mut WriterSession,
         run: &Run,
         shard: u16,
-        rows_max: &mut usize,
+        pace: &mut Pace,
     ) -> Result<(), SessionError> {
         let lane = Lane {
             run: run.sequence,
@@ -173,11 +178,14 @@ impl Writer {
             }
             let from = claim.stored.position;
             let batch = self
-                .gather(session, &mut cursor, from, None, *rows_max)
+                .gather(session, &mut cursor, from, None, pace.rows_max)
                 .await?;
             self.store(session, &mut claim, &mut cursor, batch, lane)
                 .await?;
-            *rows_max = (*rows_max * 2).min(self.options.batch_rows_max);
+            pace.rows_max = (pace.rows_max * 2).min(self.options.batch_rows_max);
+            if claim.stored.position > from {
+                pace.failures = 0;
+            }
         }
         Ok(())
     }
@@ -351,7 +359,7 @@ impl Writer {
         let devices = cursor.newest.devices() + meters.devices() + vehicles.devices();
         // While there is little, live status rides on every batch: what a client was told is
         // committed, it finds there.
-        let few = rows > 0 && devices <= LIVE_AT_ONCE_DEVICES;
+        let few = rows > 0 && devices <= self.options.live_at_once_devices;
         let live_due = run_ended || devices >= DEVICES_MAX || few || (live_elapsed && live_waits);
         let moves = run_ended || to.segment() > stored.position.segment();
         if rows == 0 && !moves && !live_due {
@@ -381,6 +389,14 @@ impl Writer {
     }
 }
 
+/// How a writer goes on, from one session to the next.
+struct Pace {
+    /// Rows of a batch: fewer after a timeout, more again with each batch that is stored.
+    rows_max: usize,
+    /// Sessions in a row that stored nothing and did not last.
+    failures: u32,
+}
+
 /// Where a writer is in a lane, and what it has learned on the way.
 struct LaneCursor {
     /// None only while a batch is being read, or if that has panicked.
@@ -406,7 +422,7 @@ impl LaneCursor {
         self.way = match self.way {
             Way::Copy => Way::Copy,
             _ if self.clean >= CLEAN_BATCHES => Way::Copy,
-            _ => Way::Probe,
+            _ => Way::Careful,
         };
     }
 }
@@ -452,11 +468,11 @@ mod tests {
         cursor.way = Way::Probe;
         cursor.settle_way(Way::Copy, true);
         for _ in 0..CLEAN_BATCHES - 1 {
-            assert_eq!(cursor.way, Way::Probe);
-            cursor.settle_way(Way::Probe, false);
+            assert_eq!(cursor.way, Way::Careful);
+            cursor.settle_way(Way::Careful, false);
         }
-        assert_eq!(cursor.way, Way::Probe);
-        cursor.settle_way(Way::Probe, false);
+        assert_eq!(cursor.way, Way::Careful);
+        cursor.settle_way(Way::Careful, false);
         assert_eq!(cursor.way, Way::Copy);
     }
 }

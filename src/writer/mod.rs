@@ -10,6 +10,7 @@
 //! | `ways` | COPY, and the slower ways of putting rows into history |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
+//! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | what is set aside |
 //! | [`retry`] | and taken out again |
@@ -22,6 +23,7 @@ pub mod classify;
 mod lane;
 pub mod live;
 mod maintenance;
+pub mod newest_seen;
 mod order;
 pub mod quarantine;
 pub mod retry;
@@ -51,6 +53,8 @@ pub struct WriterOptions {
     pub linger: Duration,
     /// How stale live status may be under load.
     pub live_interval: Duration,
+    /// Up to so many devices, live status is written with each batch, whenever the last was.
+    pub live_at_once_devices: usize,
     /// How long the database may take for one answer before the session is given up; twice that
     /// for a whole batch.
     pub answer_within: Duration,

@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
+use super::newest_seen::NewestSeen;
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
@@ -61,8 +62,7 @@ pub enum SessionError {
     /// The log is bound to another database.
     #[error(
         "this is database {found}, but the log has stored into database {bound}: nothing is \
-         written. Mend DATABASE_URL; or, if the change is meant, stop the gateway and remove \
-         the file 'database' in the log's directory"
+         written. Mend DATABASE_URL; or, if the change is meant, run 'wattgate wal adopt'"
     )]
     WrongDatabase {
         /// The database's id.
@@ -91,8 +91,8 @@ pub enum SessionError {
     /// The batch was refused in one way after another.
     #[error("the batch was tried in every way, and refused in each for another reason")]
     Restless,
-    /// A thread of this process has panicked.
-    #[error("a task of the writer has panicked")]
+    /// The writer has panicked: a defect, or tables of other types than its own.
+    #[error("the writer has panicked; its report is in the process's own output")]
     Panicked,
 }
 
@@ -179,6 +179,8 @@ pub struct WriterSession {
     pub ids: IdCache,
     /// Partitions of both streams, as last seen.
     pub partitions: [Partitions; 2],
+    /// The newest that this session has stored of each device, for both streams.
+    pub newest_seen: [NewestSeen; 2],
     /// The database's own id.
     pub database_id: Uuid,
     /// The width of new partitions.
@@ -243,6 +245,7 @@ impl WriterSession {
         Ok(WriterSession {
             ids: IdCache::new(ID_CACHE_BYTES),
             partitions,
+            newest_seen: Default::default(),
             database_id,
             width,
             answer_within,

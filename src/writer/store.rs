@@ -29,6 +29,9 @@ const TRIES_MAX: u32 = 8;
 pub enum Way {
     /// COPY everything: right when nothing is repeated.
     Copy,
+    /// Look up those rows that are not newer than all that this session has stored of their
+    /// device, COPY the rest: a few repeats then cost little.
+    Careful,
     /// Look up which keys are there, COPY the rest.
     Probe,
     /// Insert row by row where nothing is: another gateway stores the same keys at this moment.
@@ -78,6 +81,9 @@ pub async fn store(
         let error = match session.answered_in(within, attempt).await {
             Ok(stored) => {
                 claim.stored = stored;
+                let [meters, vehicles] = &mut session.newest_seen;
+                meters.note(&work.meters.rows);
+                vehicles.note(&work.vehicles.rows);
                 if work.live_due {
                     newest.clear();
                 }
@@ -90,7 +96,8 @@ pub async fn store(
             return Err(error.into());
         }
         let next = match verdict_of(&error) {
-            Verdict::Repeat if *way == Way::Copy => Way::Probe,
+            Verdict::Repeat if *way == Way::Copy => Way::Careful,
+            Verdict::Repeat if *way == Way::Careful => Way::Probe,
             Verdict::Repeat if *way != Way::Insert => Way::Insert,
             Verdict::Partition if !reloaded => {
                 reloaded = true;
@@ -288,15 +295,19 @@ async fn store_rows<R: HistoryRow>(
             copy(client, &statements.copy, &work.rows).await?;
             None
         }
-        Way::Probe | Way::Bisect => {
+        Way::Careful | Way::Probe | Way::Bisect => {
             let known = &session.partitions[R::STREAM.index()];
-            let there = probe(client, &statements.probe, &work.rows, known).await?;
+            let suspects = match way {
+                Way::Careful => session.newest_seen[R::STREAM.index()].suspects(&work.rows),
+                _ => work.rows.clone(),
+            };
+            let there = probe(client, &statements.probe, &suspects, known).await?;
             let new = split(&work.rows, &there, &mut duplicates, &mut set_aside);
-            if way == Way::Probe {
+            if way == Way::Bisect {
+                Some(bisect(client, statements, &new, &mut set_aside).await?)
+            } else {
                 copy(client, &statements.copy, &new).await?;
                 Some(new)
-            } else {
-                Some(bisect(client, statements, &new, &mut set_aside).await?)
             }
         }
         Way::Insert => {

@@ -130,6 +130,9 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
     let readings: Vec<_> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
     gateway.send(&readings).await;
     gateway.drained().await;
+    let of_shard_1 = "select meter_stored from wal_checkpoints where shard = 1";
+    let before = database.count(of_shard_1).await;
+    assert!(before > 0 && before < 40);
     let operator = database.session().await;
     operator
         .batch_execute("begin; select 1 from wal_checkpoints where shard = 0 for update")
@@ -137,14 +140,11 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
         .unwrap();
     let readings: Vec<_> = ids.iter().map(|id| meter(id, 60, 1.0)).collect();
     gateway.send(&readings).await;
-    let other = "select meter_stored from wal_checkpoints where shard = 1";
-    let before = database.count(other).await;
-    let of_shard_1 = before * 2;
     until("the other shard's readings", || async {
-        let shard_1 = "select meter_stored from wal_checkpoints where shard = 1";
-        database.count(shard_1).await == of_shard_1.max(before)
+        database.count(of_shard_1).await == 2 * before
     })
     .await;
+    assert_eq!(database.rows().await, 40 + before);
     operator.batch_execute("rollback").await.unwrap();
     gateway.drained().await;
     assert_eq!(database.sums().await, [80, 0, 0]);

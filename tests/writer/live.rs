@@ -2,16 +2,31 @@
 
 use std::time::Duration;
 
+use wattgate::gate::AckMode;
+use wattgate::reading::Reading;
 use wattgate::writer::WriterOptions;
 
 use crate::support::*;
 
 const METERS: &str = "select string_agg(concat_ws(' ', meter_id, to_char(ts, 'MI:SS'),
-    kwh_consumed_ac), '; ' order by meter_id) from meter_status";
+    kwh_consumed_ac), '; ' order by meter_id) from meter_status where meter_id like 'M%'";
 const NEVER: WriterOptions = WriterOptions {
     live_interval: Duration::from_secs(3600),
     ..OPTIONS
 };
+
+/// Ids of so many devices that live status does not ride on every batch.
+fn crowd() -> Vec<String> {
+    (0..300).map(|n| format!("C{n}")).collect()
+}
+
+/// Sends a reading of each device of a crowd, and some others, in one request.
+async fn send_in_a_crowd(gateway: &Gateway, readings: &[Reading<'_>]) {
+    let ids = crowd();
+    let mut all: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+    all.extend(readings);
+    gateway.send(&all).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_status_never_goes_back_in_time() {
@@ -45,25 +60,23 @@ async fn live_status_never_goes_back_in_time() {
 async fn live_status_that_was_not_written_yet_survives_a_kill() {
     let database = Database::new().await;
     let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 2);
+    let mut gateway = Gateway::open(dir.path(), 1);
     gateway.write(&database.target, database.settings, NEVER);
-    gateway
-        .send(&[meter("M1", 10, 1.0), vehicle("V1", 10, 50.0)])
-        .await;
+    send_in_a_crowd(&gateway, &[meter("M1", 10, 1.0), vehicle("V1", 10, 50.0)]).await;
     gateway.drained().await;
     gateway.send(&[meter("M1", 5, 2.0)]).await;
     gateway.drained().await;
     assert_eq!(database.text(METERS).await, "");
     gateway.kill().await;
     // Nothing new arrives: the devices have fallen silent.
-    let gateway = Gateway::start(dir.path(), 2, &database);
+    let gateway = Gateway::start(dir.path(), 1, &database);
     until("live status", || async {
         database.text(METERS).await == "M1 30:10 1"
             && database.text("select soc from vehicle_status").await == "50"
     })
     .await;
     gateway.drained().await;
-    assert_eq!(database.sums().await, [3, 0, 0]);
+    assert_eq!(database.sums().await, [303, 0, 0]);
     gateway.stop().await;
 }
 
@@ -73,8 +86,9 @@ async fn live_status_that_was_not_written_yet_survives_a_lost_session() {
     let dir = dir();
     let mut gateway = Gateway::open(dir.path(), 1);
     gateway.write(&database.target, database.settings, NEVER);
-    gateway.send(&[meter("M1", 10, 1.0)]).await;
+    send_in_a_crowd(&gateway, &[meter("M1", 10, 1.0)]).await;
     gateway.drained().await;
+    assert_eq!(database.text(METERS).await, "");
     database.end_sessions().await;
     // What comes after the loss is not newer.
     gateway.send(&[meter("M1", 5, 2.0)]).await;
@@ -92,11 +106,10 @@ async fn what_was_set_aside_does_not_come_back_as_live_status() {
     database.run(rule).await;
     let mut gateway = Gateway::open(dir.path(), 1);
     gateway.write(&database.target, database.settings, NEVER);
-    gateway
-        .send(&[meter("M1", 10, 1.0), meter("M1", 20, 500.0)])
-        .await;
+    send_in_a_crowd(&gateway, &[meter("M1", 10, 1.0), meter("M1", 20, 500.0)]).await;
     gateway.drained().await;
-    assert_eq!(database.sums().await, [1, 0, 1]);
+    assert_eq!(database.sums().await, [301, 0, 1]);
+    assert_eq!(database.text(METERS).await, "");
     gateway.kill().await;
     let gateway = Gateway::start(dir.path(), 1, &database);
     until("live status", || async {
@@ -113,6 +126,7 @@ async fn live_status_rides_on_batches_and_not_on_each() {
     let dir = dir();
     let mut gateway = Gateway::open(dir.path(), 1);
     gateway.write(&database.target, database.settings, NEVER);
+    send_in_a_crowd(&gateway, &[]).await;
     for second in 0..5 {
         gateway.send(&[meter("M1", second, 1.0)]).await;
         gateway.drained().await;
@@ -121,4 +135,22 @@ async fn live_status_rides_on_batches_and_not_on_each() {
     // Stopping writes it.
     gateway.stop().await;
     assert_eq!(database.text(METERS).await, "M1 30:04 1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_was_told_is_committed_is_live_where_there_is_little() {
+    let database = Database::new().await;
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    let options = WriterOptions {
+        live_at_once_devices: 1,
+        ..NEVER
+    };
+    gateway.write(&database.target, database.settings, options);
+    for second in 0..5 {
+        let reading = meter("M1", second, 1.0);
+        gateway.send_as(&[reading], AckMode::Committed).await;
+        assert_eq!(database.text(METERS).await, format!("M1 30:0{second} 1"));
+    }
+    gateway.stop().await;
 }

@@ -10,4 +10,5 @@ mod poison;
 mod proxy;
 mod quarantine;
 mod restored;
+mod speed;
 mod support;

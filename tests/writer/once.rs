@@ -123,12 +123,12 @@ async fn of_contradicting_readings_the_first_acknowledged_stays() {
     let database = Database::new().await;
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 1, &database);
-    // In one batch, the first not the smallest.
+    // In one batch, the first neither the smallest nor the last.
     gateway
         .send(&[
             meter("M1", 0, 2.0),
-            meter("M1", 0, 1.0),
             meter("M1", 0, 2.0),
+            meter("M1", 0, 1.0),
             meter("M1", 1, 9.0),
         ])
         .await;

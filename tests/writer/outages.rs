@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use wattgate::postgres::migrations::{MigrationError, Wishes, migrate};
 use wattgate::writer::WriterOptions;
 
 use crate::proxy::{Fault, Proxy};
@@ -115,5 +116,46 @@ async fn a_statement_that_takes_too_long_is_cancelled() {
     .await;
     gateway.drained().await;
     assert_eq!(database.sums().await, [1, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_hold_every_id_is_refused() {
+    let database = Database::new().await;
+    database.run("drop database if exists latin").await;
+    let latin = "create database latin template template0 encoding 'LATIN1' locale 'C'";
+    database.run(latin).await;
+    let session = database.session_to("latin").await;
+    let refused = migrate(&session, Wishes::default()).await;
+    assert!(
+        matches!(&refused, Err(MigrationError::Encoding(found)) if found == "LATIN1"),
+        "{refused:?}"
+    );
+    let made = session
+        .query_one("select to_regclass('schema_migrations') is null", &[])
+        .await
+        .unwrap();
+    assert!(made.get::<_, bool>(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_panics_goes_on() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    gateway.drained().await;
+    // A checkpoint that is no whole number cannot be read, and nothing expects that.
+    database
+        .run("alter table wal_checkpoints alter column meter_gap type numeric")
+        .await;
+    database.end_sessions().await;
+    gateway.says("panicked").await;
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    database
+        .run("alter table wal_checkpoints alter column meter_gap type bigint")
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [2, 0, 0]);
     gateway.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wattgate::config::PartitionWidth;
+use wattgate::postgres::PartitionWidth;
 use wattgate::postgres::migrations::Wishes;
 use wattgate::postgres::partitions::{Dropped, drop_before};
 use wattgate::reading::{Stream, Timestamp};
@@ -137,5 +137,39 @@ async fn retention_drops_old_partitions_but_never_queues_behind_a_reader() {
         }
     );
     assert_eq!(database.rows().await, 2);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_go_in_partition_by_partition_also_where_the_partitions_are_new() {
+    // One order for all gateways, so that they wait for each other and never in a circle.
+    let database = Database::new().await;
+    let watch = "create table seen (place serial, part oid);
+        create function see() returns trigger language plpgsql as $$
+        begin
+            insert into seen (part) values (tg_relid);
+            return new;
+        end $$;
+        create trigger see before insert on meter_telemetry_history
+        for each row execute function see()";
+    database.run(watch).await;
+    let dir = dir();
+    let gateway = Gateway::open(dir.path(), 1);
+    let mut readings = Vec::new();
+    let ids: Vec<String> = (0..10).map(|n| format!("M{n}")).collect();
+    for id in &ids {
+        for days in [0, -31, -62] {
+            readings.push(meter(id, days * DAY, 1.0));
+        }
+    }
+    gateway.send(&readings).await;
+    let mut gateway = gateway;
+    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.drained().await;
+    let changes = "select count(*) from (
+        select part, lag(part) over (order by place) as before from seen) as s
+        where part <> before";
+    assert_eq!(database.count("select count(*) from seen").await, 30);
+    assert_eq!(database.count(changes).await, 2);
     gateway.stop().await;
 }

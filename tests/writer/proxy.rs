@@ -81,10 +81,9 @@ impl Control {
     }
 
     /// Waits until the fault is such a one, and tells it.
-    async fn until(&self, wanted: impl Fn(Fault) -> bool) -> Fault {
+    async fn until(&self, wanted: impl Fn(Fault) -> bool + Send + Sync) -> Fault {
         let mut faults = self.fault.subscribe();
-        let fault = *faults.wait_for(|fault| wanted(*fault)).await.unwrap();
-        fault
+        *faults.wait_for(|fault| wanted(*fault)).await.unwrap()
     }
 }
 
@@ -104,7 +103,7 @@ async fn carry(mut client: UnixStream, mut server: UnixStream, control: Arc<Cont
                             drop(client);
                             if control.until(|f| f != Fault::CutClient).await == Fault::None {
                                 server.write_all(chunk).await.ok();
-                                server.read(&mut down).await.ok();
+                                drop(server.read(&mut down).await);
                             }
                             return;
                         }

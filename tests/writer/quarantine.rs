@@ -1,6 +1,6 @@
 //! `wattgate quarantine`: what was set aside is seen, and taken back where it fits.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use wattgate::reading::{Details, ExternalId, Place};
 
@@ -88,10 +88,8 @@ async fn what_was_refused_is_stored_once_it_fits() {
         said,
         "3 stored, 0 were stored already, 0 stay in quarantine"
     );
-    assert_eq!(
-        quarantine(&database, &["list"]).await,
-        "nothing is in quarantine"
-    );
+    let said = quarantine(&database, &["list"]).await;
+    assert_eq!(said, "nothing is in quarantine");
     let rows = "select string_agg(concat_ws(' ', vehicle_id, battery_temp, soc, named_meter_id is not null,
         named_session_id is not null), '; ' order by ts) from vehicle_telemetry_history";
     assert_eq!(
@@ -138,4 +136,67 @@ async fn a_contradiction_stays_until_the_other_is_gone() {
     let kept = "select kwh_consumed_ac from meter_readings";
     assert_eq!(database.text(kept).await, "2");
     gateway.stop().await;
+}
+
+#[test]
+fn the_database_of_a_running_gateway_is_found_by_its_data_directory() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+
+    let data = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let wattgate = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+        command.args(words).arg("--data-dir").arg(data.path());
+        command.env_remove("DATABASE_URL").stderr(Stdio::null());
+        command
+    };
+    let mut gateway = wattgate(&["--listen", "127.0.0.1:0", "--wal-limit", "64MiB"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(gateway.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap();
+    let reading = |kwh| {
+        format!(
+            r#"{{"meterId":"M1","kwhConsumedAc":{kwh},"voltage":240,"timestamp":"2024-02-09T15:30:00Z"}}"#
+        )
+    };
+    let body = format!("[{},{}]", reading(1), reading(2));
+    let mut socket = std::net::TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(
+        socket,
+        "POST /v1/ingestion/meter?ack=committed HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+
+    let listed = wattgate(&["quarantine", "list"]).output().unwrap();
+    let said = String::from_utf8(listed.stdout).unwrap();
+    assert!(said.contains("meter M1  23505"), "{said}");
+    let pid = gateway.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(gateway.wait().unwrap().success());
+    // And where it does not run, the server is started for the answer.
+    let listed = wattgate(&["quarantine", "list", "--json"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(listed.stdout).unwrap();
+    assert!(said.contains(r#""deviceId": "M1""#), "{said}");
 }

@@ -183,6 +183,11 @@ impl Database {
         connect(&self.connection).await
     }
 
+    /// A session to another database of the same server.
+    pub(crate) async fn session_to(&self, name: &str) -> Client {
+        connect(&self.connection.with_database(name)).await
+    }
+
     /// Ends the sessions of the writers, as a failing server does.
     pub(crate) async fn end_sessions(&self) -> i64 {
         self.count(
@@ -233,6 +238,7 @@ pub(crate) const OPTIONS: WriterOptions = WriterOptions {
     batch_rows_max: 50_000,
     linger: Duration::from_millis(1),
     live_interval: Duration::from_millis(10),
+    live_at_once_devices: 0,
     answer_within: Duration::from_secs(20),
 };
 
@@ -368,10 +374,8 @@ impl Gateway {
 
     /// Waits until a writer says so, with some words in it.
     pub(crate) async fn says(&self, words: &str) {
-        until(words, || async {
-            self.down().is_some_and(|why| why.contains(words))
-        })
-        .await;
+        let said = comes(|| async { self.down().is_some_and(|why| why.contains(words)) });
+        assert!(said.await, "not said: {words}, but {:?}", self.down());
     }
 
     /// Waits until all writers reach the database.

@@ -22,11 +22,15 @@ struct Door {
 
 impl Door {
     fn start() -> Door {
+        Door::start_with(Options::default())
+    }
+
+    fn start_with(options: Options) -> Door {
         let dir = tempfile::tempdir().unwrap();
         let ring = Arc::new(Keyring::open(dir.path()).unwrap());
         let options = Options {
             keys: Some(Arc::clone(&ring)),
-            ..Options::default()
+            ..options
         };
         let edge = Edge::start_with(options);
         Door { edge, ring, dir }
@@ -174,15 +178,15 @@ async fn what_is_no_key_in_use_is_refused_and_never_repeated() {
 #[tokio::test]
 async fn a_key_opens_nothing_after_its_time() {
     let door = Door::start();
-    let key = door.key("ingest", |args| args.expires = Some("300ms".to_owned()));
     let began = std::time::Instant::now();
+    let key = door.key("ingest", |args| args.expires = Some("300ms".to_owned()));
     let mut answer = door.ingest(&key, METER).await;
     while answer.status == 202 {
         assert!(began.elapsed() < super::PATIENCE);
         answer = door.ingest(&key, METER).await;
     }
     answer.assert_problem(401);
-    assert!(began.elapsed() >= std::time::Duration::from_millis(290));
+    assert!(began.elapsed() >= std::time::Duration::from_millis(299));
 }
 
 #[tokio::test]
@@ -256,4 +260,38 @@ async fn a_key_over_its_rate_waits_and_others_do_not() {
     let nothing = format!("[{}]", vec!["{}"; 100].join(","));
     door.ingest(&wasteful, &nothing).await.assert_problem(400);
     door.ingest(&wasteful, METER).await.assert_problem(429);
+}
+
+#[tokio::test]
+async fn a_key_whose_bodies_arrive_slowly_leaves_room_for_others() {
+    let door = Door::start_with(Options {
+        memory_bytes: 1 << 20,
+        ..Options::default()
+    });
+    let (slow, other) = (door.key("ingest", plain), door.key("ingest", plain));
+    let mut held = Vec::new();
+    // Six bodies of which 60 KiB come and the rest does not: more than half of the memory.
+    for _ in 0..6 {
+        let head = format!("{JSON}Authorization: Bearer {slow}\r\n");
+        let request = post(PATH, &head, &" ".repeat(64 << 10));
+        let mut client = door.edge.connect().await;
+        client
+            .write(&request.as_bytes()[..request.len() - (4 << 10)])
+            .await;
+        held.push(client);
+    }
+    let refused = async {
+        loop {
+            let answer = door.ingest(&slow, &" ".repeat(100 << 10)).await;
+            if answer.status == 503 {
+                return answer;
+            }
+        }
+    };
+    let refused = tokio::time::timeout(super::PATIENCE, refused)
+        .await
+        .unwrap();
+    assert_eq!(refused.assert_problem(503)["code"], "memory");
+    let large = format!("[{}]", vec![METER; 1000].join(","));
+    assert_eq!(door.ingest(&other, &large).await.status, 202);
 }

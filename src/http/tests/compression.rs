@@ -19,7 +19,9 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     zstd::encode_all(text, 1).unwrap()
 }
 
-const BOTH: [(&str, fn(&[u8]) -> Vec<u8>); 2] = [("gzip", gzip), ("zstd", zstd)];
+type Fold = fn(&[u8]) -> Vec<u8>;
+
+const BOTH: [(&str, Fold); 2] = [("gzip", gzip), ("zstd", zstd)];
 
 async fn send(edge: &Edge, kind: &str, encoding: &str, body: &[u8]) -> Answer {
     let length = body.len();
@@ -130,7 +132,7 @@ async fn a_window_larger_than_the_standard_allows_is_refused() {
 }
 
 /// About 7 MiB that unfold to 7 GiB: members of 4 MiB of spaces each.
-fn bomb(fold: fn(&[u8]) -> Vec<u8>, bytes: usize) -> Vec<u8> {
+fn bomb(fold: Fold, bytes: usize) -> Vec<u8> {
     let member = fold(&vec![b' '; 4 << 20]);
     let mut body = member.repeat(1792);
     // zstd folds better than a thousandfold: the rest is members of nothing.

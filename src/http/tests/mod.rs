@@ -2,10 +2,15 @@
 
 mod access;
 mod compression;
+mod heads;
+mod http2;
 mod ingestion;
+mod json_table;
 mod limits;
 mod openapi;
 mod operations;
+mod smuggling;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -33,6 +33,23 @@ fn every_route_is_described_and_every_description_has_its_route() {
 }
 
 #[test]
+fn what_needs_a_right_says_so_and_what_is_open_says_that() {
+    let document = document();
+    for route in ROUTES {
+        for (method, endpoint) in route.methods {
+            let described = &document["paths"][route.pattern][method.to_lowercase()];
+            let asks = crate::http::access::needs(*endpoint).is_some();
+            let at = format!("{method} {}", route.pattern);
+            assert_eq!(described.get("security").is_none(), asks, "{at}");
+            for status in ["401", "403"] {
+                let said = described["responses"].get(status);
+                assert_eq!(said.is_some(), asks, "{at} {status}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_reference_leads_somewhere() {
     let document = document();
     let mut waiting = vec![&document];

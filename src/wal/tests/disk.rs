@@ -10,31 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::Random;
 use crate::wal::storage::{SegmentFile, Storage};
 
 pub(super) const SECTOR: usize = 512;
-
-/// Numbers that look random and are the same for the same seed (SplitMix64).
-#[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    pub(super) fn percent(&mut self, chance: u64) -> bool {
-        self.below(100) < chance
-    }
-}
 
 /// How everything ends for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,9 +271,15 @@ impl Content {
             .extend(at / SECTOR..(at + bytes.len()).div_ceil(SECTOR));
     }
 
+    /// Makes durable what is dirty, and no more: what an earlier sync has failed to write counts
+    /// as clean, and is not written by a later one.
     fn sync(&mut self) {
-        self.durable.clone_from(&self.seen);
-        self.dirty.clear();
+        self.durable.resize(self.seen.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            let start = sector * SECTOR;
+            let end = (start + SECTOR).min(self.seen.len());
+            self.durable[start..end].copy_from_slice(&self.seen[start..end]);
+        }
     }
 
     fn cut(&mut self, random: &mut Random, loss: u64) {

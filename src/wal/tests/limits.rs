@@ -1,1 +1,308 @@
+//! Bounds: the size limit, a full disk, what is kept and what goes.
+
+use super::disk::Death;
 use super::*;
+
+/// Appends one reading at a time until there is no room; returns the last serial.
+fn fill(log: &mut Stepped, mut serial: u64) -> u64 {
+    while log.append(&[serial + 1]) {
+        serial += 1;
+        if serial.is_multiple_of(16) {
+            // What the housekeeper does beside it: it cannot on a full disk.
+            drop(log.parts.housekeeper.turn());
+        }
+    }
+    serial
+}
+
+fn next_request_bytes() -> u64 {
+    let mut records = RequestRecords::new(1);
+    records.push(&Made::new(1).reading());
+    records.log_bytes_max()
+}
+
+#[test]
+fn at_its_size_limit_it_refuses_and_takes_again_when_readings_are_stored() {
+    let disk = Disk::new(1);
+    let options = options(1);
+    let mut log = Stepped::open(disk.mount(), options).unwrap();
+    let serial = fill(&mut log, 0);
+    assert!(disk.used_bytes() <= options.limit_bytes);
+    assert!(disk.used_bytes() > options.limit_bytes - SEGMENT_BYTES);
+    assert!(log.parts.budget.free_bytes() < next_request_bytes() + 1024);
+    assert_eq!(log.serials().len() as u64, serial);
+    // Started again while it is full, it opens, refuses, and holds everything.
+    disk.die(Death::Kill);
+    let mut log = Stepped::open(disk.mount(), options).unwrap();
+    assert_eq!(log.serials().len() as u64, serial);
+    fill(&mut log, serial);
+    log.store_everything();
+    log.keep_house();
+    assert!(log.append(&[serial + 1000]));
+}
+
+#[test]
+fn a_full_disk_refuses_requests_and_heals_when_there_is_room() {
+    let disk = Disk::new(1);
+    disk.set_capacity(Some(3 * SEGMENT_BYTES));
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    let serial = fill(&mut log, 0);
+    assert!(
+        log.parts.housekeeper.turn().is_err(),
+        "the disk is not full"
+    );
+    assert!(
+        !disk.names().iter().any(|n| n.starts_with("spare")),
+        "left behind"
+    );
+    assert!(!log.parts.progress.has_failed());
+    assert_eq!(log.serials().len() as u64, serial);
+    disk.set_capacity(None);
+    log.keep_house();
+    assert!(log.append(&[serial + 1]));
+    assert_eq!(log.serials().len() as u64, serial + 1);
+}
+
+#[test]
+fn a_full_disk_keeps_no_log_from_opening() {
+    let disk = Disk::new(1);
+    disk.set_capacity(Some(2 * SEGMENT_BYTES));
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    log.keep_house();
+    assert!(log.append(&[1, 2, 3]));
+    disk.die(Death::Kill);
+    disk.set_capacity(Some(disk.used_bytes()));
+    // There is no room even to copy the tail: a spare segment is given up for it.
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    assert_eq!(log.serials(), [1, 2, 3]);
+    // Killed again with no spare left: what is there can be read, and stored.
+    fill(&mut log, 3);
+    disk.set_capacity(Some(disk.used_bytes()));
+    log.close();
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    assert!(
+        log.submit(&[9], false).is_none(),
+        "there is no room to promise"
+    );
+    disk.set_capacity(None);
+    log.keep_house();
+    assert!(log.append(&[100_000]));
+}
+
+#[test]
+fn every_mode_of_acknowledgement_reserves_its_room_before() {
+    let disk = Disk::new(1);
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    // Promised and not yet written: nobody writes here. The disk is full from now on.
+    disk.set_capacity(Some(disk.used_bytes()));
+    let mut serials = Vec::new();
+    while log.submit(&[serials.len() as u64 + 1], true).is_some() {
+        serials.push(serials.len() as u64 + 1);
+    }
+    assert!(serials.len() > 10);
+    assert!(log.parts.budget.free_bytes() < next_request_bytes() + 1024);
+    log.parts.appender.write_what_waits().unwrap();
+    assert_eq!(log.serials(), serials, "a promise had no room");
+}
+
+#[test]
+fn a_segment_goes_only_behind_every_checkpoint_and_behind_what_is_retained() {
+    let disk = Disk::new(1);
+    let retained = 2 * SEGMENT_BYTES;
+    let options = LogOptions {
+        retain_bytes: retained,
+        ..options(2)
+    };
+    let mut log = Stepped::open(disk.mount(), options).unwrap();
+    let serial = fill(&mut log, 0);
+    let source = log.source();
+    let run = source.runs().pop().unwrap();
+    let segments = |log: &Stepped| log.source().runs()[0].segments.len();
+    let all = segments(&log);
+    assert!(all >= 6);
+    let frames: Vec<_> = (0..2)
+        .map(|s| read_lane(&source, &run, s, Position::START).unwrap().0)
+        .collect();
+    let last = |shard: usize| frames[shard].last().unwrap();
+    // One shard stored, the other not: all stay.
+    log.store(run.sequence, 0, last(0).end, last(0).after);
+    log.keep_house();
+    assert_eq!(segments(&log), all);
+    // Stored in history, but live status is behind: all stay.
+    let lane = Lane {
+        run: run.sequence,
+        shard: 1,
+    };
+    let mut stored = Stored {
+        position: last(1).end,
+        tally: Tally {
+            stored: last(1).after,
+            ..Tally::default()
+        },
+        ..Stored::NOTHING
+    };
+    log.parts.progress.stored(lane, stored);
+    log.keep_house();
+    assert_eq!(segments(&log), all);
+    // Up to the third segment: two are passed, and both are retained.
+    stored.live_position = Position::start_of(2);
+    log.parts.progress.stored(lane, stored);
+    log.keep_house();
+    assert_eq!(segments(&log), all);
+    // Up to the fourth: one goes.
+    stored.live_position = Position::start_of(3);
+    log.parts.progress.stored(lane, stored);
+    log.keep_house();
+    assert_eq!(segments(&log), all - 1);
+    // All of it: two segments behind the checkpoints stay, and the one that is written.
+    stored.live_position = last(1).end;
+    log.parts.progress.stored(lane, stored);
+    log.keep_house();
+    assert_eq!(segments(&log), 3);
+    // A database that was restored finds everything that is retained.
+    let kept = log.serials();
+    assert_eq!(kept.last(), Some(&serial));
+    assert!(kept.windows(2).all(|w| w[0] + 1 == w[1]));
+    disk.die(Death::PowerCut);
+    assert_eq!(
+        Stepped::open(disk.mount(), options).unwrap().serials(),
+        kept
+    );
+}
+
+#[test]
+fn no_more_than_a_quarter_of_the_limit_is_retained_and_a_segment_is_an_eighth() {
+    let disk = Disk::new(1);
+    let options = LogOptions {
+        retain_bytes: u64::MAX,
+        ..options(1)
+    };
+    let mut log = Stepped::open(disk.mount(), options).unwrap();
+    fill(&mut log, 0);
+    log.store_everything();
+    log.keep_house();
+    let kept = log.source().runs()[0].segments.len() as u64;
+    assert!((kept - 1) * SEGMENT_BYTES <= options.limit_bytes / 4);
+    assert!(
+        log.append(&[1_000_000]),
+        "a log that retains too much takes nothing"
+    );
+    for limit in [1, 64 << 20, 1 << 30, 10 << 30] {
+        let disk = tempfile::tempdir().unwrap();
+        let storage = crate::wal::storage::Directory::open(disk.path()).unwrap();
+        // Sizes only: zero-filling gigabytes is not worth it.
+        let options = LogOptions {
+            limit_bytes: limit,
+            ..options
+        };
+        if limit <= 64 << 20 {
+            let log = crate::wal::Log::open(Arc::new(storage), options).unwrap();
+            assert_eq!(log.limit_bytes(), 64 << 20);
+            assert!(log.source().catalog.segment_bytes <= log.limit_bytes() / 8);
+            log.close().stop();
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_went_is_written_anew_and_its_old_frames_are_never_read() {
+    let disk = Disk::new(1);
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    let mut serial = 0;
+    for _ in 0..12 {
+        log.append_until(&mut serial, 2);
+        log.store_everything();
+        log.keep_house();
+        // The bytes on disk do not grow: two spares and what is written.
+        assert!(disk.used_bytes() <= 4 * SEGMENT_BYTES);
+    }
+    // A segment that was begun in a recycled file, and torn there, leaves old frames behind it.
+    disk.die(Death::Kill);
+    let name = last_segment(&disk);
+    let mut bytes = disk.bytes(&name);
+    bytes[4096..8192].fill(0);
+    disk.put(&name, &bytes);
+    let log = Stepped::open(disk.mount(), options(1)).unwrap();
+    assert!(log.serials().len() < 2, "old frames were read");
+}
+
+#[test]
+fn a_power_cut_while_a_recycled_segment_is_begun_leaves_a_log_that_opens() {
+    for seed in 0..12 {
+        let disk = Disk::new(seed);
+        let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+        let mut serial = 0;
+        log.append_until(&mut serial, 3);
+        // The first two segments are stored, and one of them is made a spare.
+        let run = log.source().runs().pop().unwrap();
+        let (frames, _) = read_lane(&log.source(), &run, 0, Position::START).unwrap();
+        let stored = frames.iter().rev().find(|f| f.end.segment() == 1).unwrap();
+        log.store(run.sequence, 0, stored.end, stored.after);
+        let (source, cut) = (log.source(), disk.clone());
+        disk.on_sync(Some(Arc::new(move || {
+            let last = source.runs().pop().unwrap().segments.pop_back();
+            // The power fails while the first write of a later segment is synced.
+            if last.is_some_and(|s| s.number >= 3 && s.number % 3 == seed as u32 % 3) {
+                cut.die(Death::PowerCut);
+            }
+        })));
+        loop {
+            if log.submit(&[serial + 1, serial + 2], true).is_none() {
+                log.keep_house();
+                continue;
+            }
+            if log.parts.appender.write_what_waits().is_err() {
+                break;
+            }
+            serial += 2;
+            drop(log.parts.housekeeper.turn());
+        }
+        disk.on_sync(None);
+        let log = Stepped::open(disk.mount(), options(1)).unwrap_or_else(|e| panic!("{e}"));
+        let stored: u64 = stored.after.iter().sum();
+        let waiting = log
+            .serials()
+            .into_iter()
+            .filter(|s| *s > stored && *s <= serial);
+        assert_eq!(waiting.count() as u64, serial - stored, "seed {seed}");
+    }
+}
+
+#[test]
+fn starting_and_stopping_again_and_again_does_not_fill_the_log() {
+    let disk = Disk::new(1);
+    for n in 1..=50 {
+        let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+        assert!(log.append(&[n]), "full after {n} starts");
+        if n % 2 == 0 {
+            log.close();
+        }
+        disk.die(Death::Kill);
+    }
+    let log = Stepped::open(disk.mount(), options(1)).unwrap();
+    assert_eq!(log.serials(), (1..=50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reader_whose_segment_goes_under_it_says_that_it_is_gone() {
+    let disk = Disk::new(1);
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    let source = log.source();
+    let mut serial = 0;
+    log.append_until(&mut serial, 3);
+    let run = source.runs().pop().unwrap();
+    let mut reader = source.reader(&run, 0, Position::START);
+    assert!(matches!(reader.next_frame(), Ok(Next::Frame(_))));
+    log.store_everything();
+    log.keep_house();
+    fill(&mut log, serial);
+    // What it has buffered it may still read; then comes the end of what was.
+    let error = loop {
+        match reader.next_frame() {
+            Ok(Next::Frame(_)) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, ReadError::Gone { .. }), "{error}");
+}

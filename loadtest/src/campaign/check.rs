@@ -1,0 +1,143 @@
+//! The oracle: every reading that was acknowledged is a debt, and what the database holds pays it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio_postgres::{Client, Row};
+
+use super::CampaignError;
+use super::gateway::Database;
+use super::load::{Debt, Ledger, START, Values, values};
+use crate::cli::Verdict;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(300);
+
+/// What the database holds, and what it should.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Comparison {
+    requests: u64,
+    unanswered: u64,
+    sent: u64,
+    due: u64,
+    stored: u64,
+    /// Acknowledged and not there.
+    lost: u64,
+    /// There, and never sent, or with other values.
+    invented: u64,
+    /// How far the checkpoints' sums are from the rows that there are: a batch that was stored
+    /// twice shows here, as its rows cannot be there twice.
+    doubled: u64,
+    /// Set aside, though nothing contradicts and nothing is refused.
+    quarantined: u64,
+}
+
+/// Waits until every debt is paid, at most for as long as allowed, and compares.
+///
+/// # Errors
+/// [`CampaignError`]: the database was not reached in that time.
+pub(crate) async fn compare(
+    database: &Database,
+    ledgers: Vec<Ledger>,
+    within: Duration,
+) -> Result<Comparison, CampaignError> {
+    let deadline = Instant::now() + within;
+    loop {
+        let seen = async {
+            let client = database.connect().await?;
+            look(&client, &ledgers).await
+        };
+        match seen.await {
+            Ok(comparison) if comparison.lost == 0 => return Ok(comparison),
+            Ok(comparison) if Instant::now() > deadline => return Ok(comparison),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Ok(_) | Err(_) => tokio::time::sleep(EVERY).await,
+        }
+    }
+}
+
+async fn look(client: &Client, ledgers: &[Ledger]) -> Result<Comparison, tokio_postgres::Error> {
+    let mut result = Comparison::default();
+    // The sums and the rows are one statement, and so of one moment.
+    let sums = client
+        .query_one(include_str!("../../sql/campaign_sums.sql"), &[])
+        .await?;
+    let [rows, stored, quarantined] = [0, 1, 2].map(|column| sums.get::<_, i64>(column));
+    result.doubled = rows.abs_diff(stored);
+    result.quarantined = quarantined.unsigned_abs();
+    let mut there = HashMap::new();
+    for sql in [
+        include_str!("../../sql/campaign_meters.sql"),
+        include_str!("../../sql/campaign_vehicles.sql"),
+    ] {
+        for row in client.query(sql, &[]).await? {
+            let (device, step, values) = reading(&row);
+            there.insert((device, step), values);
+        }
+    }
+    result.stored = there.len() as u64;
+    let mut known = 0;
+    for ledger in ledgers {
+        result.requests += ledger.requests;
+        result.unanswered += ledger.unanswered;
+        for account in &ledger.accounts {
+            result.sent += account.debts.len() as u64;
+            for (step, debt) in account.debts.iter().enumerate() {
+                result.due += u64::from(*debt == Debt::Due);
+                match there.get(&(account.device.clone(), step as i64)) {
+                    None => result.lost += u64::from(*debt == Debt::Due),
+                    Some(found) if *found == values(ledger.seed, &account.device, step) => {
+                        known += 1;
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    result.invented = result.stored - known;
+    Ok(result)
+}
+
+/// The device, the step and the values of a row; a step that is none is negative.
+fn reading(row: &Row) -> (String, i64, Values) {
+    let at: SystemTime = row.get(1);
+    let micros = at
+        .duration_since(UNIX_EPOCH)
+        .map_or(-1, |since| since.as_micros() as i64);
+    let step = micros / 1_000_000 - START;
+    let values = Values {
+        kwh: row.get::<_, Option<f64>>(2).unwrap_or(f64::NAN),
+        level: row.get(3),
+        temperature: row.get(4),
+    };
+    let whole = micros % 1_000_000 == 0;
+    (row.get(0), if whole { step } else { -1 }, values)
+}
+
+impl Comparison {
+    /// Right if every debt is paid, once, and nothing else is there.
+    pub(crate) fn verdict(&self) -> Verdict {
+        if self.lost + self.doubled + self.invented + self.quarantined == 0 && self.due > 0 {
+            Verdict::Right
+        } else {
+            Verdict::Wrong
+        }
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        format!(
+            "{} requests ({} without an acknowledgement), {} readings sent, {} of them due, {} stored\n\
+             {} lost, {} doubled, {} invented, {} in quarantine: {:?}\n",
+            self.requests,
+            self.unanswered,
+            self.sent,
+            self.due,
+            self.stored,
+            self.lost,
+            self.doubled,
+            self.invented,
+            self.quarantined,
+            self.verdict(),
+        )
+    }
+}

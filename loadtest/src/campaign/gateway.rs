@@ -1,0 +1,295 @@
+//! The processes of a campaign: the gateway, and its embedded PostgreSQL.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio_postgres::{Client, NoTls};
+
+use super::CampaignError;
+use super::random::Random;
+
+/// How long a start may take; the recovery of PostgreSQL goes on beside it.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks for the writers.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How long a stop may take.
+const STOP_WITHIN: Duration = Duration::from_secs(90);
+
+/// The directory of a campaign's gateway.
+#[derive(Debug)]
+pub(crate) struct DataDir(PathBuf);
+
+impl DataDir {
+    pub(crate) fn new(seed: u64) -> io::Result<Self> {
+        let name = format!("wattgate-campaign-{}-{seed}", std::process::id());
+        DataDir::make(std::env::temp_dir().join(name))
+    }
+
+    fn make(path: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&path)?;
+        // The server's user must be able to enter it, also when root runs the campaign.
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        Ok(DataDir(path))
+    }
+
+    /// Another one, for a second gateway.
+    pub(crate) fn beside(&self, name: &str) -> io::Result<Self> {
+        DataDir::make(self.0.with_extension(name))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn remove(&self) {
+        // What stays is in the system's temporary directory.
+        drop(fs::remove_dir_all(&self.0));
+    }
+
+    fn cluster(&self) -> PathBuf {
+        self.0.join("postgres/cluster")
+    }
+
+    /// Kills PostgreSQL as `pg_ctl stop -m immediate` does; tells whether it ran.
+    pub(crate) fn stop_database_at_once(&self) -> io::Result<bool> {
+        let Ok(text) = fs::read_to_string(self.cluster().join("postmaster.pid")) else {
+            return Ok(false);
+        };
+        let pid = text.lines().next().unwrap_or_default().trim().to_owned();
+        let status = std::process::Command::new("kill")
+            .args(["-QUIT", &pid])
+            .stderr(Stdio::null())
+            .status()?;
+        Ok(status.success())
+    }
+
+    /// Copies the stopped cluster.
+    pub(crate) fn back_up(&self) -> io::Result<()> {
+        copy(&self.cluster(), &self.0.join("postgres/copy"))
+    }
+
+    /// Puts the copy in place of the stopped cluster.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        copy(&self.0.join("postgres/copy"), &self.cluster())
+    }
+}
+
+/// Copies a directory with its owners and rights, in place of what is there.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "cannot copy {} to {}",
+            from.display(),
+            to.display()
+        )))
+    }
+}
+
+/// How to reach a gateway's PostgreSQL.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    pub(crate) socket_dir: PathBuf,
+    pub(crate) user: String,
+    pub(crate) name: String,
+}
+
+impl Database {
+    /// Reads the command that the gateway prints: `database: psql -h DIR -p PORT -U USER -d NAME`.
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let after = |flag: &str| {
+            let at = words.iter().position(|word| *word == flag)?;
+            words.get(at + 1).copied()
+        };
+        Some(Database {
+            socket_dir: after("-h")?.into(),
+            user: after("-U")?.to_owned(),
+            name: after("-d")?.to_owned(),
+        })
+    }
+
+    fn url(&self) -> String {
+        let dir = self.socket_dir.display();
+        format!("host={dir} user={} dbname={}", self.user, self.name)
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await?;
+        // Its error shows in the query that was on it.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(client)
+    }
+
+    /// Waits until writers are connected.
+    ///
+    /// # Errors
+    /// [`CampaignError`]: none came within that time.
+    pub(crate) async fn is_used(&self, within: Duration) -> Result<(), CampaignError> {
+        let deadline = tokio::time::Instant::now() + within;
+        let sql = include_str!("../../sql/writers.sql");
+        loop {
+            let writers = async {
+                let client = self.connect().await?;
+                client.query(sql, &[]).await
+            };
+            match writers.await {
+                Ok(writers) if !writers.is_empty() => return Ok(()),
+                _ if tokio::time::Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                Ok(_) => {
+                    let silent = io::Error::other("the writers did not come back");
+                    return Err(CampaignError::Io(silent));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends the backend of one writer, whatever it is doing; tells how many it was.
+    pub(crate) async fn end_a_writer(
+        &self,
+        random: &mut Random,
+    ) -> Result<u32, tokio_postgres::Error> {
+        let client = self.connect().await?;
+        let sql = include_str!("../../sql/writers.sql");
+        let rows = client.query(sql, &[]).await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let pid: i32 = rows[random.below(rows.len() as u64) as usize].get(0);
+        let ended = client
+            .query_one("select pg_terminate_backend($1)", &[&pid])
+            .await?;
+        Ok(u32::from(ended.get::<_, bool>(0)))
+    }
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    binary: PathBuf,
+    dir: PathBuf,
+    elsewhere: Option<Database>,
+    child: Child,
+    /// Kept open: a gateway whose stdout is closed may not care, but need not be tried.
+    _stdout: Lines<BufReader<ChildStdout>>,
+    address: String,
+    database: Option<Database>,
+}
+
+impl Gateway {
+    /// Starts a gateway, with a database of its own unless it is given one.
+    pub(crate) async fn start(
+        binary: &Path,
+        dir: &DataDir,
+        elsewhere: Option<&Database>,
+    ) -> Result<Self, CampaignError> {
+        launch(binary, dir.path(), "127.0.0.1:0", elsewhere.cloned()).await
+    }
+
+    /// Starts it again where it was, at the same address.
+    pub(crate) async fn again(self) -> Result<Self, CampaignError> {
+        launch(&self.binary, &self.dir, &self.address, self.elsewhere).await
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn database(&self) -> Database {
+        self.database
+            .clone()
+            .or_else(|| self.elsewhere.clone())
+            .unwrap_or_else(|| Database {
+                socket_dir: PathBuf::new(),
+                user: String::new(),
+                name: String::new(),
+            })
+    }
+
+    /// kill -9, and waits until the process is gone: it holds the address until then.
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub(crate) async fn terminate(&mut self) -> Result<(), CampaignError> {
+        let pid = self.child.id().unwrap_or_default().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().await?;
+        let ended = tokio::time::timeout(STOP_WITHIN, self.child.wait()).await;
+        match ended {
+            Ok(status) if status.as_ref().is_ok_and(|s| s.success()) => Ok(()),
+            other => Err(CampaignError::Io(io::Error::other(format!(
+                "the gateway did not stop in order: {other:?}"
+            )))),
+        }
+    }
+}
+
+async fn launch(
+    binary: &Path,
+    dir: &Path,
+    listen: &str,
+    elsewhere: Option<Database>,
+) -> Result<Gateway, CampaignError> {
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("gateway.log"))?;
+    let mut command = Command::new(binary);
+    command
+        .args(["--listen", listen, "--wal-limit", "512MiB"])
+        // Clients that wait for a commit give up soon and send on, while the database is away.
+        .args(["--commit-timeout", "1s", "--data-dir"])
+        .arg(dir)
+        .env_remove("DATABASE_URL")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true);
+    if let Some(database) = &elsewhere {
+        command.args(["--database-url", &database.url()]);
+    }
+    let mut child = command.spawn()?;
+    let failed = |what: &str| CampaignError::Start(what.to_owned());
+    let stdout = child.stdout.take().ok_or_else(|| failed("no stdout"))?;
+    let mut lines = BufReader::new(stdout).lines();
+    let said = async {
+        let first = lines.next_line().await?.unwrap_or_default();
+        let second = match &elsewhere {
+            None => lines.next_line().await?,
+            Some(_) => None,
+        };
+        Ok::<_, io::Error>((first, second))
+    };
+    let (first, second) = tokio::time::timeout(START_WITHIN, said)
+        .await
+        .map_err(|_| failed("it says nothing"))??;
+    let address = first
+        .strip_prefix("listening on http://")
+        .ok_or_else(|| failed(&format!("it says '{first}'")))?
+        .to_owned();
+    Ok(Gateway {
+        binary: binary.to_owned(),
+        dir: dir.to_owned(),
+        elsewhere,
+        child,
+        _stdout: lines,
+        address,
+        database: second.as_deref().and_then(Database::parse),
+    })
+}

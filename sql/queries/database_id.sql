@@ -1,0 +1,2 @@
+-- No index: the table has one row.
+select database_id from gateway_database

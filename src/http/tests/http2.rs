@@ -1,0 +1,305 @@
+//! HTTP/2: the same answers, and the same bounds.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use hyper::{HeaderMap, Request, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{Edge, METER, Options, PATIENCE, eventually, post};
+
+const PATH: &str = "/v1/ingestion/meter";
+
+type Sender = SendRequest<Bytes>;
+
+async fn connect(edge: &Edge) -> (Sender, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(edge.addr).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn request(method: &str, path: &str) -> Request<()> {
+    Request::builder()
+        .method(method)
+        .uri(format!("http://x{path}"))
+        .header("content-type", "application/json")
+        .body(())
+        .unwrap()
+}
+
+async fn read(answer: ResponseFuture) -> Result<(StatusCode, HeaderMap, String), h2::Error> {
+    let (head, mut body) = timeout(PATIENCE, answer).await.unwrap()?.into_parts();
+    let mut text = Vec::new();
+    while let Some(piece) = timeout(PATIENCE, body.data()).await.unwrap() {
+        let piece = piece?;
+        body.flow_control().release_capacity(piece.len())?;
+        text.extend_from_slice(&piece);
+    }
+    Ok((head.status, head.headers, String::from_utf8(text).unwrap()))
+}
+
+async fn ingest(sender: &Sender, body: &str) -> (StatusCode, HeaderMap, String) {
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    upload.send_data(body, true).unwrap();
+    read(answer).await.unwrap()
+}
+
+/// Whether a connection ends by itself.
+async fn ends(connection: JoinHandle<Result<(), h2::Error>>) -> Result<(), h2::Error> {
+    timeout(PATIENCE, connection).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn who_knows_that_http_2_is_spoken_here_speaks_it() {
+    let edge = Edge::start();
+    let (sender, _connection) = connect(&edge).await;
+    let (status, headers, body) = ingest(&sender, METER).await;
+    assert_eq!(status, 202, "{body}");
+    assert!(headers.contains_key("x-request-id"));
+    let (status, ..) = ingest(&sender, "[").await;
+    assert_eq!(status, 400);
+    let large = format!("[{}]", vec![METER; 8000].join(","));
+    let (status, _, body) = ingest(&sender, &large).await;
+    assert_eq!(status, 202, "{body}");
+    assert_eq!(edge.accepted(), 8001);
+    // The bound on streams is told to the client, who keeps to it.
+    assert_eq!(sender.current_max_send_streams(), 128);
+}
+
+#[tokio::test]
+async fn many_requests_at_once_are_answered() {
+    let edge = Edge::start();
+    let (sender, _connection) = connect(&edge).await;
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        let sender = sender.clone();
+        all.push(tokio::spawn(async move { ingest(&sender, METER).await.0 }));
+    }
+    for one in all {
+        assert_eq!(one.await.unwrap(), 202);
+    }
+    assert_eq!(edge.accepted(), 100);
+}
+
+#[tokio::test]
+async fn a_refusal_that_would_close_a_connection_of_http_1_closes_a_stream() {
+    let mut options = Options::default();
+    options.settings.body_timeout = Duration::from_millis(30);
+    let edge = Edge::start_with(options);
+    let (sender, _connection) = connect(&edge).await;
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, _upload) = ready.send_request(request("POST", PATH), false).unwrap();
+    let (status, headers, _) = read(answer).await.unwrap();
+    assert_eq!(status, 408);
+    assert!(!headers.contains_key("connection"));
+    assert_eq!(ingest(&sender, METER).await.0, 202);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_and_the_next_request_is_answered() {
+    let edge = Edge::start();
+    let (sender, _connection) = connect(&edge).await;
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
+    let writes = tokio::spawn(async move {
+        let piece = Bytes::from(vec![b' '; 16 << 10]);
+        for _ in 0..128 {
+            upload.reserve_capacity(piece.len());
+            let room = std::future::poll_fn(|cx| upload.poll_capacity(cx)).await;
+            if !matches!(room, Some(Ok(_))) || upload.send_data(piece.clone(), false).is_err() {
+                return;
+            }
+        }
+        upload.send_data(Bytes::new(), true).ok();
+    });
+    assert_eq!(read(answer).await.unwrap().0, 413);
+    timeout(PATIENCE, writes).await.unwrap().unwrap();
+    assert_eq!(ingest(&sender, METER).await.0, 202);
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_the_authority_is_refused() {
+    let edge = Edge::start();
+    let (sender, _connection) = connect(&edge).await;
+    let mut other = request("GET", "/health/live");
+    other.headers_mut().insert("host", "y".parse().unwrap());
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, _) = ready.send_request(other, true).unwrap();
+    assert_eq!(read(answer).await.unwrap().0, 400);
+}
+
+#[tokio::test]
+async fn a_head_too_large_costs_no_more_than_its_stream() {
+    let edge = Edge::start();
+    let (sender, _connection) = connect(&edge).await;
+    let mut large = request("GET", "/health/live");
+    let value: hyper::header::HeaderValue = "z".repeat(8 << 10).parse().unwrap();
+    for n in 0..5 {
+        let name: hyper::header::HeaderName = format!("x-{n}").parse().unwrap();
+        large.headers_mut().insert(name, value.clone());
+    }
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, _) = ready.send_request(large, true).unwrap();
+    if let Ok((status, ..)) = read(answer).await {
+        assert_eq!(status, 431);
+    }
+    assert_eq!(edge.post(PATH, METER).await.status, 202);
+}
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// A connection on which frames are written as they are.
+async fn raw(edge: &Edge) -> TcpStream {
+    let mut stream = TcpStream::connect(edge.addr).await.unwrap();
+    let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    hello.extend(frame(4, 0, 0, &[]));
+    stream.write_all(&hello).await.unwrap();
+    stream
+}
+
+/// The code of the GOAWAY that ends a connection, which must end.
+async fn goaway(mut stream: TcpStream) -> Option<u32> {
+    let mut all = Vec::new();
+    // What is cut off is read as far as it came.
+    let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
+    drop(read.expect("the connection stays open"));
+    let mut rest = all.as_slice();
+    let mut code = None;
+    while let Some((head, after)) = rest.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = after.get(..length)?;
+        if head[3] == 7 {
+            code = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+        rest = &after[length..];
+    }
+    code
+}
+
+/// GET / of the authority x, in HPACK.
+const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'x'];
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_connection_and_no_other() {
+    let edge = Edge::start();
+    let (innocent, _connection) = connect(&edge).await;
+    let mut flood = raw(&edge).await;
+    let mut frames = Vec::new();
+    for n in 0..5000 {
+        frames.extend(frame(1, 4 | 1, 2 * n + 1, &GET));
+        frames.extend(frame(3, 0, 2 * n + 1, &8u32.to_be_bytes()));
+    }
+    // Fails when the connection is cut, as it must be.
+    drop(timeout(PATIENCE, flood.write_all(&frames)).await.unwrap());
+    assert!(
+        goaway(flood)
+            .await
+            .is_none_or(|code| code == ENHANCE_YOUR_CALM)
+    );
+    assert_eq!(ingest(&innocent, METER).await.0, 202);
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_cut() {
+    let edge = Edge::start();
+    let mut flood = raw(&edge).await;
+    // A field that is not indexed, again and again, over as many frames as it takes.
+    let field = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x01][..], &[b'b'; 256]].concat();
+    let mut frames = frame(1, 0, 1, &GET);
+    for _ in 0..4000 {
+        frames.extend(frame(9, 0, 1, &field));
+    }
+    drop(timeout(PATIENCE, flood.write_all(&frames)).await.unwrap());
+    goaway(flood).await;
+    assert_eq!(edge.post(PATH, METER).await.status, 202);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_ended_and_one_with_a_request_is_not() {
+    let mut options = Options::default();
+    options.settings.header_timeout = Duration::from_millis(100);
+    let edge = Edge::start_with(options);
+    let (_idle, idling) = connect(&edge).await;
+    let (busy, working) = connect(&edge).await;
+    let mut ready = busy.clone().ready().await.unwrap();
+    let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
+    ends(idling).await.unwrap();
+    assert!(!working.is_finished());
+    let body = Bytes::copy_from_slice(METER.as_bytes());
+    upload.send_data(body, true).unwrap();
+    assert_eq!(read(answer).await.unwrap().0, 202);
+    ends(working).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_beginning_that_does_not_go_on_is_given_up() {
+    let mut options = Options::default();
+    options.settings.header_timeout = Duration::from_millis(30);
+    let edge = Edge::start_with(options);
+    for early in ["P", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r"] {
+        let mut client = edge.connect().await;
+        client.write(early.as_bytes()).await;
+        assert!(client.is_closed().await, "{early}");
+    }
+    // A preface and then nothing: the server's settings come, and then the end.
+    let mut stream = TcpStream::connect(edge.addr).await.unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    let mut rest = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    drop(read.unwrap());
+}
+
+#[tokio::test]
+async fn http_1_may_begin_byte_by_byte_and_nearly_as_http_2_does() {
+    let edge = Edge::start();
+    let mut client = edge.connect().await;
+    for byte in post(PATH, "Content-Type: application/json\r\n", METER).bytes() {
+        client.write(&[byte]).await;
+    }
+    assert_eq!(client.answer().await.status, 202);
+    let answer = edge.send("PRI / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    answer.assert_problem(404);
+    let answer = edge.send("PRI * HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    answer.assert_problem(404);
+}
+
+#[tokio::test]
+async fn stopping_answers_what_is_in_flight() {
+    let mut edge = Edge::start();
+    let (sender, connection) = connect(&edge).await;
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
+    let (first, second) = METER.split_at(10);
+    upload
+        .send_data(Bytes::copy_from_slice(first.as_bytes()), false)
+        .unwrap();
+    // The request is there: without this the stop might come first.
+    assert_eq!(ingest(&sender, METER).await.0, 202);
+    let stopped = edge.stop();
+    upload
+        .send_data(Bytes::copy_from_slice(second.as_bytes()), true)
+        .unwrap();
+    assert_eq!(read(answer).await.unwrap().0, 202);
+    drop((sender, ready, upload));
+    ends(connection).await.unwrap();
+    timeout(PATIENCE, stopped).await.unwrap().unwrap();
+    eventually("both are in the log", || edge.accepted() == 2).await;
+}

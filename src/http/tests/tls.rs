@@ -1,0 +1,283 @@
+//! TLS: certificates of the gateway and of its clients.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::crypto::ring::default_provider;
+use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{Edge, METER, Options, PATIENCE, post};
+use crate::auth::Keyring;
+use crate::http::tls::{Tls, TlsFiles};
+
+const PATH: &str = "/v1/ingestion/meter";
+const JSON: &str = "Content-Type: application/json\r\n";
+
+/// An authority that signs certificates.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+    der: CertificateDer<'static>,
+}
+
+/// A certificate with its key.
+struct Signed {
+    pem: String,
+    key_pem: String,
+    der: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        Authority {
+            pem: cert.pem(),
+            der: cert.der().clone(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    fn sign(&self, purpose: ExtendedKeyUsagePurpose) -> Signed {
+        let mut params = CertificateParams::new(vec!["gateway.test".to_owned()]).unwrap();
+        params.extended_key_usages.push(purpose);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        Signed {
+            pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+            der: cert.der().clone(),
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
+    }
+
+    fn server(&self) -> Signed {
+        self.sign(ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    fn client(&self) -> Signed {
+        self.sign(ExtendedKeyUsagePurpose::ClientAuth)
+    }
+}
+
+/// An edge with TLS, and the files of it.
+struct Lock {
+    edge: Edge,
+    tls: Arc<Tls>,
+    dir: tempfile::TempDir,
+}
+
+fn write(dir: &Path, signed: &Signed) {
+    std::fs::write(dir.join("cert.pem"), &signed.pem).unwrap();
+    std::fs::write(dir.join("key.pem"), &signed.key_pem).unwrap();
+}
+
+impl Lock {
+    fn start(server: &Signed, client_ca: Option<&Authority>, keys: bool) -> Lock {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), server);
+        let client_ca = client_ca.map(|authority| {
+            let path = dir.path().join("ca.pem");
+            std::fs::write(&path, &authority.pem).unwrap();
+            path
+        });
+        let files = TlsFiles {
+            cert: dir.path().join("cert.pem"),
+            key: dir.path().join("key.pem"),
+            client_ca,
+        };
+        let tls = Arc::new(Tls::open(files).unwrap());
+        let mut options = Options {
+            tls: Some(Arc::clone(&tls)),
+            keys: keys.then(|| Arc::new(Keyring::open(dir.path()).unwrap())),
+            ..Options::default()
+        };
+        options.settings.header_timeout = Duration::from_secs(2);
+        let edge = Edge::start_with(options);
+        Lock { edge, tls, dir }
+    }
+
+    async fn connect(
+        &self,
+        trusted: &Authority,
+        as_client: Option<&Signed>,
+        alpn: &[&str],
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(trusted.der.clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match as_client {
+            Some(signed) => builder
+                .with_client_auth_cert(vec![signed.der.clone()], signed.key.clone_key())
+                .unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let stream = TcpStream::connect(self.edge.addr).await?;
+        let name = ServerName::try_from("gateway.test").unwrap();
+        let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+        timeout(PATIENCE, connecting).await.unwrap()
+    }
+
+    /// Sends a request of HTTP/1.1 and gives the status.
+    async fn send(
+        &self,
+        trusted: &Authority,
+        as_client: Option<&Signed>,
+        request: &str,
+    ) -> std::io::Result<u16> {
+        let mut stream = self
+            .connect(trusted, as_client, &["http/1.1"], rustls::DEFAULT_VERSIONS)
+            .await?;
+        status(&mut stream, request).await
+    }
+}
+
+async fn status(stream: &mut TlsStream<TcpStream>, request: &str) -> std::io::Result<u16> {
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = [0; 12];
+    timeout(PATIENCE, stream.read_exact(&mut head))
+        .await
+        .unwrap()?;
+    Ok(std::str::from_utf8(&head[9..]).unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn both_versions_of_tls_and_of_http_are_spoken() {
+    let authority = Authority::new();
+    let lock = Lock::start(&authority.server(), None, false);
+    for (versions, known) in [
+        (&[&rustls::version::TLS12], ProtocolVersion::TLSv1_2),
+        (&[&rustls::version::TLS13], ProtocolVersion::TLSv1_3),
+    ] {
+        let stream = lock.connect(&authority, None, &[], versions).await;
+        let mut stream = stream.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(known));
+        let answered = status(&mut stream, &post(PATH, JSON, METER)).await;
+        assert_eq!(answered.unwrap(), 202);
+        let both = ["h2", "http/1.1"];
+        let stream = lock.connect(&authority, None, &both, versions).await;
+        let stream = stream.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = hyper::Request::get("https://gateway.test/health/live");
+        let (answer, _) = sender
+            .send_request(request.body(()).unwrap(), true)
+            .unwrap();
+        let answer: hyper::Response<h2::RecvStream> =
+            timeout(PATIENCE, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    assert_eq!(lock.edge.accepted(), 2);
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_is_not_answered_and_who_says_nothing_is_not_waited_for() {
+    let authority = Authority::new();
+    let lock = Lock::start(&authority.server(), None, false);
+    let mut plain = lock.edge.connect().await;
+    plain.write(post(PATH, JSON, METER).as_bytes()).await;
+    let mut answer = Vec::new();
+    let read = timeout(PATIENCE, plain.stream.read_to_end(&mut answer)).await;
+    drop(read.unwrap());
+    assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+    assert!(lock.edge.connect().await.is_closed().await);
+    assert_eq!(lock.edge.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_clients_certificate_lets_it_send_readings_and_nothing_else() {
+    let authority = Authority::new();
+    let lock = Lock::start(&authority.server(), Some(&authority), true);
+    let client = authority.client();
+    let ingest = post(PATH, JSON, METER);
+    let read = "GET /v1/live/meters HTTP/1.1\r\nHost: x\r\n\r\n";
+    let sent = lock.send(&authority, Some(&client), &ingest).await;
+    assert_eq!(sent.unwrap(), 202);
+    let asked = lock.send(&authority, Some(&client), read).await;
+    assert_eq!(asked.unwrap(), 403);
+    // Without one, it is a key that is asked for.
+    let sent = lock.send(&authority, None, &ingest).await;
+    assert_eq!(sent.unwrap(), 401);
+    let key = create_key(&lock);
+    let head = format!("{JSON}Authorization: Bearer {key}\r\n");
+    let sent = lock.send(&authority, None, &post(PATH, &head, METER)).await;
+    assert_eq!(sent.unwrap(), 202);
+    // A key that is shown counts, whatever the certificate is good for.
+    let wrong = format!("{JSON}Authorization: Bearer x\r\n");
+    let wrong = post(PATH, &wrong, METER);
+    let sent = lock.send(&authority, Some(&client), &wrong).await;
+    assert_eq!(sent.unwrap(), 401);
+    // Certificates of another authority, or made for a server, open nothing.
+    let stranger = Authority::new().client();
+    for wrong in [stranger, authority.server()] {
+        assert!(lock.send(&authority, Some(&wrong), &ingest).await.is_err());
+    }
+}
+
+fn create_key(lock: &Lock) -> String {
+    let args = crate::config::CreateKeyArgs {
+        name: "device".to_owned(),
+        rights: "ingest".to_owned(),
+        prefix: None,
+        rate: None,
+        expires: None,
+    };
+    let command = crate::config::KeysCommand::Create(args);
+    let made = crate::app::keys::run(lock.dir.path(), &command).unwrap();
+    let keys = lock.edge.context.keys.as_ref().unwrap();
+    keys.refresh().unwrap();
+    made.answer
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken_up_and_a_broken_one_is_not() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let lock = Lock::start(&old.server(), None, false);
+    let mut open = lock
+        .connect(&old, None, &[], rustls::DEFAULT_VERSIONS)
+        .await
+        .unwrap();
+    let ask = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert!(!lock.tls.refresh(false).unwrap(), "nothing has changed");
+
+    // The certificate comes first: until its key is there too, the old ones stay.
+    let next = new.server();
+    std::fs::write(lock.dir.path().join("cert.pem"), &next.pem).unwrap();
+    let error = lock.tls.refresh(false).unwrap_err().to_string();
+    assert!(!error.contains("PRIVATE"), "{error}");
+    assert_eq!(lock.send(&old, None, ask).await.unwrap(), 200);
+    write(lock.dir.path(), &next);
+    assert!(lock.tls.refresh(false).unwrap());
+    assert_eq!(lock.send(&new, None, ask).await.unwrap(), 200);
+    assert!(lock.send(&old, None, ask).await.is_err());
+    // What was open goes on.
+    assert_eq!(status(&mut open, ask).await.unwrap(), 200);
+
+    for file in ["cert.pem", "key.pem"] {
+        let path = lock.dir.path().join(file);
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(lock.tls.refresh(false).is_err(), "{file}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(lock.tls.refresh(true).is_err(), "{file}");
+        std::fs::write(&path, good).unwrap();
+        assert_eq!(lock.send(&new, None, ask).await.unwrap(), 200);
+    }
+}

@@ -1,0 +1,111 @@
+use super::*;
+
+fn run() -> Uuid {
+    Uuid::from_u128(0x1234_5678)
+}
+
+fn frame(at: Position) -> Vec<u8> {
+    let sections = [
+        Section {
+            bytes: b"first".to_vec(),
+            readings: [1, 2],
+        },
+        Section::default(),
+        Section {
+            bytes: b"third section".to_vec(),
+            readings: [3, 0],
+        },
+    ];
+    let before = [[10, 20], [30, 40], [50, 60]];
+    let mut out = Vec::new();
+    let now = Timestamp::from_micros(77);
+    encode_frame(
+        FrameKind::Data,
+        Salt::of(run()),
+        at,
+        now,
+        &sections,
+        &before,
+        &mut out,
+    );
+    out
+}
+
+#[test]
+fn a_frame_is_read_as_it_was_written() {
+    let at = Position::new(3, 4096);
+    let bytes = frame(at);
+    let read = Frame::decode(&bytes, Salt::of(run()), at, 3).unwrap();
+    assert_eq!(read.kind, FrameKind::Data);
+    assert_eq!(read.appended_at, Timestamp::from_micros(77));
+    assert_eq!(read.section(0).records, b"first");
+    assert_eq!(read.section(0).readings, [1, 2]);
+    assert_eq!(read.section(1).records, b"");
+    assert_eq!(read.section(1).before, [30, 40]);
+    assert_eq!(read.section(2).records, b"third section");
+    assert_eq!(read.end(), Position::new(3, 4096 + bytes.len() as u32));
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    let at = Position::new(0, 4096);
+    let bytes = frame(at);
+    for bit in 0..bytes.len() * 8 {
+        let mut bad = bytes.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(
+            Frame::decode(&bad, Salt::of(run()), at, 3).is_err(),
+            "bit {bit}"
+        );
+    }
+}
+
+#[test]
+fn a_frame_of_another_run_or_place_is_no_frame() {
+    let at = Position::new(1, 8192);
+    let bytes = frame(at);
+    let other = Salt::of(Uuid::from_u128(9));
+    assert_eq!(
+        Frame::decode(&bytes, other, at, 3).unwrap_err(),
+        FrameError::Invalid
+    );
+    for wrong in [Position::new(2, 8192), Position::new(1, 8200)] {
+        assert!(Frame::decode(&bytes, Salt::of(run()), wrong, 3).is_err());
+    }
+    assert!(Frame::decode(&bytes, Salt::of(run()), at, 2).is_err());
+}
+
+#[test]
+fn a_cut_frame_asks_for_more() {
+    let at = Position::START;
+    let bytes = frame(at);
+    for len in 0..bytes.len() {
+        let result = Frame::decode(&bytes[..len], Salt::of(run()), at, 3);
+        assert!(
+            matches!(result, Err(FrameError::Short(n)) if n > len),
+            "{len}"
+        );
+    }
+}
+
+#[test]
+fn a_header_is_read_as_it_was_written_and_other_versions_are_refused() {
+    let header = SegmentHeader {
+        run_id: run(),
+        run_sequence: 5,
+        segment: 6,
+        shards: 64,
+        created_at: Timestamp::from_micros(123),
+    };
+    let page = header.encode();
+    assert_eq!(page.len(), SEGMENT_HEADER_BYTES as usize);
+    assert_eq!(SegmentHeader::decode(&page), Ok(header));
+    let mut newer = page.clone();
+    newer[8] = 2;
+    assert_eq!(SegmentHeader::decode(&newer), Err(HeaderError::Version(2)));
+    for bit in 16 * 8..HEADER_USED * 8 {
+        let mut bad = page.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(SegmentHeader::decode(&bad), Err(HeaderError::Damaged));
+    }
+}

@@ -1,0 +1,61 @@
+//! What kind of file system a log is on: one that forgets, or that promises less than a disk, is
+//! refused unless the operator says otherwise (hazard 7).
+
+use std::path::Path;
+
+/// The kinds on which a sync is no promise: in memory, or on another machine that may answer
+/// before its disk has. Overlays of containers are not among them: what is under them is a disk.
+///
+/// Source: statfs(2), linux/magic.h
+#[cfg(target_os = "linux")]
+const UNSAFE: [(u32, &str); 10] = [
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x6969, "nfs"),
+    (0x517b, "smb"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "ceph"),
+    (0x5346_414f, "afs"),
+    (0x6b41_4653, "kafs"),
+];
+
+/// Names the kind of file system that a directory is on, where a log is not safe on it.
+///
+/// Shape:  none where it is safe, as far as can be told; always none off Linux
+///
+/// # Errors
+/// As the system gives them.
+pub fn unsafe_kind(directory: &Path) -> std::io::Result<Option<&'static str>> {
+    #[cfg(target_os = "linux")]
+    {
+        let found = rustix::fs::statfs(directory)?.f_type as u32;
+        let known = UNSAFE.iter().find(|(kind, _)| *kind == found);
+        Ok(known.map(|(_, name)| *name))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        std::fs::metadata(directory).map(|_| None)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_in_memory_is_known_by_its_name() {
+        // A kernel without tmpfs at its usual place has another kind there; the answer must then
+        // be that of /proc/mounts.
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let is_tmpfs = mounts
+            .lines()
+            .any(|l| l.split(' ').nth(1) == Some("/dev/shm"));
+        if is_tmpfs {
+            assert_eq!(unsafe_kind(Path::new("/dev/shm")).unwrap(), Some("tmpfs"));
+        }
+        assert_eq!(unsafe_kind(Path::new("/proc")).unwrap(), None);
+        assert!(unsafe_kind(Path::new("/nowhere/at/all")).is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! Copying what is sound of a damaged log to another directory.
+//!
+//! The copy keeps runs, segments and places, so that the checkpoints in the database stay true:
+//! what was stored is not stored again. Where a frame is damaged, empty frames of the same length
+//! stand in its place; where a segment is missing, an empty one. Readers pass over them.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use uuid::Uuid;
+
+use super::catalog::{parse_segment_name, segment_name};
+use super::frame::{
+    FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader,
+    StreamCounts, encode_filler, encode_frame, end_frame_bytes,
+};
+use super::storage::{DirectoryView, SegmentFile, Storage};
+use super::survey::{Met, scan, survey};
+use crate::reading::Timestamp;
+
+/// What a repair did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Segments copied.
+    pub segments: u64,
+    /// Readings copied.
+    pub readings: u64,
+    /// Readings that could not be read any more, as far as the counts in the log tell.
+    pub lost: u64,
+    /// Damaged places that were passed over.
+    pub faults: u64,
+}
+
+/// Copies a log's sound frames into an empty directory.
+///
+/// Blocks: until the copy is durable
+///
+/// # Errors
+/// As the system gives them; `Unsupported` for segments of another format: nothing is guessed.
+/// The copy is then not to be used; the log itself is never written to.
+pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> {
+    let found = survey(from)?;
+    let mut repaired = Repaired {
+        faults: found.faults() as u64,
+        ..Repaired::default()
+    };
+    for run in &found.runs {
+        repaired.lost += run.lost;
+        repaired.readings += run.readings.iter().flatten().sum::<u64>();
+    }
+    let mut runs: BTreeMap<(u64, Uuid), BTreeMap<u32, String>> = BTreeMap::new();
+    for run in &found.runs {
+        for segment in &run.segments {
+            if segment.faults.iter().any(|fault| fault.offset == 8) {
+                let what = format!("{} is of another version of the format", segment.name);
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+            }
+        }
+    }
+    for name in from.list()? {
+        if let Some((sequence, id, number)) = parse_segment_name(&name) {
+            runs.entry((sequence, id)).or_default().insert(number, name);
+        }
+    }
+    for ((sequence, id), segments) in runs {
+        let surveyed = found.runs.iter().find(|r| r.id == id);
+        let Some(surveyed) = surveyed.filter(|r| r.shards > 0) else {
+            // Nothing in it was ever durable, or can be read.
+            continue;
+        };
+        let mut run = RunCopy {
+            sequence,
+            id,
+            appended: vec![[0; 2]; usize::from(surveyed.shards)],
+        };
+        let (Some(first), Some(last)) = (segments.keys().next(), segments.keys().last()) else {
+            continue;
+        };
+        for number in *first..=*last {
+            match segments.get(&number) {
+                Some(name) => run.copy(&*from.open(name)?, number, into)?,
+                None => run.stand_in(number, into)?,
+            }
+            repaired.segments += 1;
+        }
+    }
+    into.sync()?;
+    Ok(repaired)
+}
+
+/// One run on its way into the copy.
+struct RunCopy {
+    sequence: u64,
+    id: Uuid,
+    /// The readings of each shard up to where the copy is.
+    appended: Vec<StreamCounts>,
+}
+
+impl RunCopy {
+    fn begin(
+        &self,
+        number: u32,
+        into: &dyn Storage,
+    ) -> io::Result<std::sync::Arc<dyn SegmentFile>> {
+        let file = into.create(&segment_name(self.sequence, self.id, number))?;
+        let header = SegmentHeader {
+            run_id: self.id,
+            run_sequence: self.sequence,
+            segment: number,
+            shards: self.appended.len() as u16,
+            created_at: Timestamp::now(),
+        };
+        file.write_all_at(&header.encode(), 0)?;
+        Ok(file)
+    }
+
+    /// Copies a segment's intact frames to their places, and fills what is between.
+    fn copy(&mut self, from: &dyn SegmentFile, number: u32, into: &dyn Storage) -> io::Result<()> {
+        let copy = self.begin(number, into)?;
+        let salt = Salt::of(self.id);
+        let shards = self.appended.len() as u16;
+        let (end, ended) = scan(from, salt, number, |met| match met {
+            Met::Hole(hole) => self.fill(&*copy, number, hole),
+            Met::Frame(frame) if frame.shards() == shards => {
+                for shard in 0..shards {
+                    let section = frame.section(shard);
+                    let counted = section.readings.map(u64::from);
+                    self.appended[usize::from(shard)] =
+                        std::array::from_fn(|s| section.before[s] + counted[s]);
+                }
+                copy.write_all_at(frame.bytes(), u64::from(frame.position.offset()))
+            }
+            Met::Frame(frame) => {
+                let start = u64::from(frame.position.offset());
+                self.fill(&*copy, number, start..start + u64::from(frame.len_bytes()))
+            }
+        })?;
+        if !ended {
+            self.end(&*copy, number, end)?;
+        }
+        copy.sync_data()
+    }
+
+    /// Makes an empty segment in place of one that is missing.
+    fn stand_in(&self, number: u32, into: &dyn Storage) -> io::Result<()> {
+        let file = self.begin(number, into)?;
+        self.end(&*file, number, u64::from(SEGMENT_HEADER_BYTES))?;
+        file.sync_data()
+    }
+
+    fn end(&self, file: &dyn SegmentFile, number: u32, at: u64) -> io::Result<()> {
+        let sections = vec![Section::default(); self.appended.len()];
+        let mut frame = Vec::new();
+        let place = Position::new(number, at as u32);
+        let (salt, now) = (Salt::of(self.id), Timestamp::now());
+        let kind = FrameKind::End;
+        encode_frame(
+            kind,
+            salt,
+            place,
+            now,
+            &sections,
+            &self.appended,
+            &mut frame,
+        );
+        file.write_all_at(&frame, at)
+    }
+
+    /// Writes empty frames over a range in which no frame is intact.
+    fn fill(
+        &self,
+        file: &dyn SegmentFile,
+        number: u32,
+        hole: std::ops::Range<u64>,
+    ) -> io::Result<()> {
+        let least = end_frame_bytes(self.appended.len() as u16) as u64;
+        let mut at = hole.start;
+        while at < hole.end {
+            let left = hole.end - at;
+            let mut len = left.min(FRAME_BYTES_MAX as u64);
+            if left > len && left - len < least {
+                len -= least;
+            }
+            if len < least {
+                let what = format!("{left} damaged bytes at {at} are less than any frame has");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            let place = Position::new(number, at as u32);
+            let (salt, now) = (Salt::of(self.id), Timestamp::now());
+            let filler = encode_filler(salt, place, now, len as usize, &self.appended);
+            file.write_all_at(&filler, at)?;
+            at += len;
+        }
+        Ok(())
+    }
+}

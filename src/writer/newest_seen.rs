@@ -1,0 +1,98 @@
+//! The newest reading of each device that a session has stored: what is newer still cannot be a
+//! repeat of it.
+//!
+//! Only a hint: it tells which rows are worth looking up before they are stored. Another gateway
+//! may have stored a device's newer readings; then the primary key refuses the batch, and every
+//! row is looked up.
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::rows::HistoryRow;
+use crate::reading::Timestamp;
+
+/// Devices remembered at most; 16 bytes each, and a third more for the table.
+const DEVICES_MAX: usize = 200_000;
+
+/// The newest stored time of each device of one stream.
+#[derive(Debug, Default)]
+pub struct NewestSeen {
+    devices: HashMap<i32, Timestamp, RandomState>,
+}
+
+impl NewestSeen {
+    /// Notes rows that are stored. A full memory is emptied, as the cache of ids is.
+    ///
+    /// Order:  sorted by device, with each device's newest last in its run
+    pub fn note<R: HistoryRow>(&mut self, rows: &[R]) {
+        for run in rows.chunk_by(|a, b| a.key().0 == b.key().0) {
+            let Some((device, at)) = run.last().map(R::key) else {
+                continue;
+            };
+            if self.devices.len() >= DEVICES_MAX {
+                self.devices.clear();
+            }
+            let newest = self.devices.entry(device).or_insert(at);
+            *newest = at.max(*newest);
+        }
+    }
+
+    /// The rows that may be stored already, in their order.
+    pub fn suspects<R: HistoryRow>(&self, rows: &[R]) -> Vec<R> {
+        let known = |device: i32| self.devices.get(&device).copied();
+        rows.iter()
+            .filter(|row| {
+                let (device, at) = row.key();
+                known(device).is_none_or(|newest| at <= newest)
+            })
+            .copied()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::frame::Position;
+    use crate::writer::rows::{MeterRow, Origin, RowEnergy};
+
+    fn row(id: i32, at: i64) -> MeterRow {
+        MeterRow {
+            id,
+            at: Timestamp::from_micros(at),
+            energy: RowEnergy {
+                kwh: 1.0,
+                register: false,
+            },
+            voltage: 230.0,
+            origin: Origin {
+                position: Position::START,
+                index: 0,
+                received_at: Timestamp::from_micros(0),
+            },
+        }
+    }
+
+    #[test]
+    fn only_what_is_newer_than_all_stored_of_its_device_is_beyond_suspicion() {
+        let mut seen = NewestSeen::default();
+        seen.note(&[row(1, 10), row(1, 20), row(2, 5)]);
+        seen.note(&[row(1, 15)]);
+        let rows = [row(1, 15), row(1, 20), row(1, 21), row(2, 6), row(3, 99)];
+        assert_eq!(
+            seen.suspects(&rows),
+            [row(1, 15), row(1, 20), row(3, 99)],
+            "a device that was never seen is suspect too"
+        );
+    }
+
+    #[test]
+    fn it_is_bounded_and_forgets_rather_than_grows() {
+        let mut seen = NewestSeen::default();
+        for id in 0..=DEVICES_MAX as i32 {
+            seen.note(&[row(id, 1)]);
+            assert!(seen.devices.len() <= DEVICES_MAX);
+        }
+        assert_eq!(seen.suspects(&[row(0, 2)]).len(), 1);
+    }
+}

@@ -1,0 +1,199 @@
+//! A crowd at the door: slow, silent and deaf clients, and idle ones, beside a normal client.
+//!
+//!     cargo test --release --test crowd -- --ignored --nocapture
+//!
+//! is the whole crowd, with figures; the suite runs a small one and checks that it harms nobody.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const READING: &str =
+    r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
+
+struct Gateway {
+    child: Child,
+    address: String,
+    _data: tempfile::TempDir,
+}
+
+impl Gateway {
+    fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate"))
+            .args(["--listen", "127.0.0.1:0", "--wal-limit", "64MiB"])
+            .args(["--shutdown-timeout", "100ms", "--data-dir"])
+            .arg(data.path())
+            // Nobody listens there: the readings wait in the log.
+            .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = line.trim().strip_prefix("listening on http://").unwrap();
+        Gateway {
+            address: address.to_owned(),
+            child,
+            _data: data,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let digits = line.map(|l| l.chars().filter(char::is_ascii_digit).collect::<String>());
+        digits.and_then(|d| d.parse().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Sends readings on one connection, and gives the 50th and 99th percentile of the answers' times.
+fn normal(gateway: &Gateway, requests: usize) -> (Duration, Duration) {
+    let mut stream = gateway.connect();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let request = format!(
+        "POST /v1/ingestion/meter?ack=buffered HTTP/1.1\r\nhost: x\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{READING}",
+        READING.len()
+    );
+    let mut took: Vec<Duration> = (0..requests)
+        .map(|_| {
+            let began = Instant::now();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 1024];
+            let mut length = 0;
+            while !answer[..length].ends_with(b"}") {
+                let more = stream.read(&mut answer[length..]).unwrap();
+                assert!(more > 0, "the connection was closed");
+                length += more;
+            }
+            assert!(answer.starts_with(b"HTTP/1.1 202"));
+            began.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    (took[requests / 2], took[requests * 99 / 100])
+}
+
+/// What a client of the crowd has sent when it falls silent.
+const HALVES: [&str; 4] = [
+    "",
+    "POST /v1/ingestion/meter HTT",
+    "POST /v1/ingestion/meter HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+     content-length: 60000\r\n\r\n[",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+];
+
+/// Opens the crowd: slow ones, of which a quarter never reads, and idle ones after a request.
+fn crowd(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
+    let slow = (0..slow).map(|n| {
+        let mut stream = gateway.connect();
+        stream
+            .write_all(HALVES[n % HALVES.len()].as_bytes())
+            .unwrap();
+        if n % HALVES.len() == 0 {
+            // Asks for much, and reads none of it.
+            stream.set_nonblocking(true).unwrap();
+            let request = "GET /openapi.yaml HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
+            stream.write(request.as_bytes()).ok();
+            stream.set_nonblocking(false).unwrap();
+        }
+        stream
+    });
+    let slow: Vec<TcpStream> = slow.collect();
+    let idle = (0..idle).map(|_| {
+        let mut stream = gateway.connect();
+        let request = "GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 16];
+        stream.read_exact(&mut answer).unwrap();
+        stream
+    });
+    (slow, idle.collect())
+}
+
+/// A byte a second from each of those who are in the middle of something.
+fn dribble(slow: &[TcpStream], stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        for (n, mut stream) in slow.iter().enumerate() {
+            if n % HALVES.len() == 1 || n % HALVES.len() == 2 {
+                stream.write_all(b" ").ok();
+            }
+        }
+        thread::park_timeout(Duration::from_secs(1));
+    }
+}
+
+fn with_crowd(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration); 2] {
+    let gateway = Gateway::start();
+    normal(&gateway, requests / 4);
+    let alone = normal(&gateway, requests);
+    let before = gateway.resident_kib();
+    let (slow, idle) = crowd(&gateway, slow, idle);
+    let stop = Arc::new(AtomicBool::new(false));
+    let beside = thread::scope(|scope| {
+        let dribbling = scope.spawn(|| dribble(&slow, &stop));
+        let beside = normal(&gateway, requests);
+        stop.store(true, Ordering::Relaxed);
+        dribbling.thread().unpark();
+        beside
+    });
+    let after = gateway.resident_kib();
+    println!(
+        "{} slow and {} idle: p50 {:?} (alone {:?}), p99 {:?} (alone {:?}); memory {before} KiB \
+         alone, {after} KiB beside them",
+        slow.len(),
+        idle.len(),
+        beside.0,
+        alone.0,
+        beside.1,
+        alone.1
+    );
+    [alone, beside]
+}
+
+#[test]
+fn a_crowd_keeps_nobody_from_being_served() {
+    with_crowd(60, 200, 300);
+}
+
+#[test]
+#[ignore = "opens 11,000 connections and measures: a release build on a quiet machine"]
+fn a_large_crowd_at_most_doubles_the_time_of_an_answer() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let [alone, beside] = with_crowd(1000, 10_000, 20_000);
+    assert!(
+        beside.1 <= 2 * alone.1,
+        "p99 {:?}, alone {:?}",
+        beside.1,
+        alone.1
+    );
+}
