@@ -18,7 +18,7 @@ pub(super) type Keyed = (u64, u32);
 pub(super) fn group(partition: Option<usize>, device: i32) -> u64 {
     let partition = partition.map_or(u32::MAX, |place| place as u32);
     // With its sign turned, a negative number comes before the others.
-    u64::from(partition) << 32 | u64::from(device as u32 ^ 1 << 31)
+    (u64::from(partition) << 32) | u64::from(device as u32 ^ (1 << 31))
 }
 
 /// Sorts by group, then time; what has both in common keeps its order.
