@@ -319,7 +319,10 @@ impl Gateway {
         for reading in readings {
             records.push(reading);
         }
-        let admitted = self.gate.submit(records, self.gate.memory(), ack).unwrap();
+        let admitted = self
+            .gate
+            .submit(records, self.gate.memory(None), ack)
+            .unwrap();
         tokio::time::timeout(LIMIT, self.gate.acknowledge(admitted))
             .await
             .unwrap()
