@@ -1,5 +1,10 @@
 //! A gateway of this program's own starting, with its embedded PostgreSQL.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this tool polls another process, on threads of its own that delay no stop"
+)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
