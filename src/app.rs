@@ -1,6 +1,7 @@
 //! The one place that wires, starts and stops everything.
 
 mod door;
+mod energy;
 pub mod keys;
 mod quarantine;
 mod run;

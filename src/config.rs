@@ -1,7 +1,9 @@
 //! The command line and the environment, checked as a whole: everything that is wrong is
 //! reported at once. This is the one file that reads the environment.
 
+mod alerts;
 mod args;
+mod energy;
 mod units;
 
 use std::net::SocketAddr;
@@ -9,10 +11,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::alerts::{AlertArgs, AlertConfig};
 pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
     StreamArg, WalCommand,
 };
+pub use self::energy::{EnergyArgs, EnergyBounds, TariffConfig};
 pub use self::units::{parse_bytes, parse_duration};
 use crate::http::tls::TlsFiles;
 pub use crate::postgres::PartitionWidth;
@@ -86,6 +90,12 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// The origins of web pages that may call.
     pub cors_origins: Vec<String>,
+    /// How energy is judged.
+    pub energy: EnergyBounds,
+    /// What a kWh costs.
+    pub tariff: TariffConfig,
+    /// When an alert opens, and who is told.
+    pub alerts: AlertConfig,
     /// How events are written; none: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
     /// A filter as `tracing-subscriber` reads it.
@@ -196,6 +206,12 @@ impl Config {
                     client_ca: args.tls_client_ca.clone(),
                 }),
             cors_origins: checks.origins(&args.cors_origin),
+            energy: args.energy.check(&mut checks.errors),
+            tariff: TariffConfig {
+                prices: args.energy.tariff.clone(),
+                zone: args.energy.tariff_zone.clone(),
+            },
+            alerts: checks.alerts(&args.alerts),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
                 checks.choice("--log-format", text, &known)

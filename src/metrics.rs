@@ -196,6 +196,21 @@ pub fn http_connections(change: i64) {
     gauge!("wattgate_http_connections").increment(change as f64);
 }
 
+/// Moves the number of those who listen to the live stream.
+pub fn stream_listeners(change: i64) {
+    gauge!("wattgate_stream_listeners").increment(change as f64);
+}
+
+/// Counts changes that were sent to those who listen.
+pub fn stream_events(events: usize) {
+    counter!("wattgate_stream_events_total").increment(events as u64);
+}
+
+/// Counts listeners that were told to load anew.
+pub fn stream_reset(reason: &'static str) {
+    counter!("wattgate_stream_resets_total", "reason" => reason).increment(1);
+}
+
 #[expect(clippy::too_many_lines, reason = "one call a metric")]
 fn describe() {
     describe_counter!(
@@ -280,6 +295,18 @@ fn describe() {
     describe_counter!(
         "wattgate_http_shed_total",
         "Requests refused because of too much load."
+    );
+    describe_gauge!(
+        "wattgate_stream_listeners",
+        "Those who listen to the live stream."
+    );
+    describe_counter!(
+        "wattgate_stream_events_total",
+        "Changes seen for the live stream while somebody listened."
+    );
+    describe_counter!(
+        "wattgate_stream_resets_total",
+        "Listeners that were told to load anew, by reason."
     );
     describe_gauge!("wattgate_build_info", "The version that runs.");
 }

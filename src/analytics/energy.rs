@@ -209,6 +209,20 @@ impl Exact {
         }
     }
 
+    /// Adds `factor` times another amount.
+    ///
+    /// Shape:  the factor below 2^62 in size
+    pub fn add_times(&mut self, other: &Exact, factor: i64) {
+        let factor = i128::from(factor);
+        self.whole += other.whole * factor;
+        for (&denominator, &numerator) in &other.small {
+            self.add_fraction(numerator * factor, denominator);
+        }
+        for (denominator, numerator) in &other.large {
+            *self.large.entry(denominator.clone()).or_default() += numerator * factor;
+        }
+    }
+
     fn is_whole(&self) -> bool {
         self.small.is_empty() && self.large.is_empty()
     }

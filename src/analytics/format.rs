@@ -12,6 +12,8 @@ use super::energy::{Exact, MWH_PER_KWH, TEMPERATURE_DECIMALS};
 
 /// Decimals of a printed kWh.
 pub const KWH_DECIMALS: u32 = 6;
+/// Decimals of a printed cost.
+pub const COST_DECIMALS: u32 = 4;
 /// Decimals of a printed ratio, in percent.
 pub const RATIO_DECIMALS: u32 = 2;
 /// Decimals of a printed temperature.
@@ -54,6 +56,14 @@ impl Decimal {
     pub fn kwh(energy: &Exact) -> Self {
         let (up, down) = energy.to_fraction();
         Decimal::of_fraction(&up, &(down * MWH_PER_KWH), KWH_DECIMALS)
+    }
+
+    /// Prints a cost in the currency.
+    ///
+    /// Units:  10^-12 of it, as `tariff::lost_cost` gives them
+    pub fn cost(cost: &Exact) -> Self {
+        let (up, down) = cost.to_fraction();
+        Decimal::of_fraction(&up, &(down * 10_i64.pow(12)), COST_DECIMALS)
     }
 
     /// Prints 100 × `part` / `all`, in percent; `None` where `all` is 0.

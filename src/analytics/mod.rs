@@ -19,11 +19,13 @@ pub mod performance;
 pub mod queries;
 pub mod report;
 pub mod runs;
+pub mod series;
 pub mod sharing;
+pub mod tariff;
 pub mod window;
 
-pub use performance::{Meter, Performance, Plan, Question, performance, plan};
-pub use report::{Printed, PrintedSession, StatusBounds};
+pub use performance::{Meter, Performance, Plan, Question, Slice, performance, plan};
+pub use report::{Printed, PrintedFleet, PrintedSession, PrintedSlice, StatusBounds};
 
 #[cfg(test)]
 mod tests;

@@ -140,57 +140,155 @@ pub struct Performance {
     pub oddities: Oddities,
 }
 
+/// The energy of a part of the window, in exact values.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// Which part.
+    pub window: Run,
+    /// AC attributed to the vehicle in it.
+    pub consumed_ac: Exact,
+    /// All DC of the vehicle in it.
+    pub delivered_dc: Exact,
+    /// DC at moments in it at which the meter is known.
+    pub matched_dc: Exact,
+}
+
+impl Slice {
+    /// A part without energy.
+    pub fn empty(window: Run) -> Self {
+        Slice {
+            window,
+            consumed_ac: Exact::default(),
+            delivered_dc: Exact::default(),
+            matched_dc: Exact::default(),
+        }
+    }
+
+    /// Adds another vehicle's energy in the same part.
+    pub fn add(&mut self, other: &Slice) {
+        self.consumed_ac.add(&other.consumed_ac);
+        self.delivered_dc.add(&other.delivered_dc);
+        self.matched_dc.add(&other.matched_dc);
+    }
+}
+
 /// Answers a question.
 ///
 /// DC that lies in periods at two meters at once (sessions that the registry would refuse) is
 /// matched where either meter is known.
 pub fn performance(question: &Question<'_>) -> Performance {
-    let window = question.window;
-    let readings = question.vehicle.readings.iter().map(EnergyReading::from);
-    let own = DeviceEnergy::new(readings, question.suspect_watts);
-    let meters: BTreeMap<MeterKey, DeviceEnergy> = question
-        .meters
-        .iter()
-        .map(|meter| {
-            let readings = meter.readings.iter().copied();
-            (
-                meter.key,
-                DeviceEnergy::new(readings, question.suspect_watts),
-            )
-        })
-        .collect();
-    let pieces = attribute(question, &own, &meters);
-    let periods = periods(&pieces);
-    let in_window: BTreeMap<MeterKey, Runs> = periods
-        .iter()
-        .map(|(&meter, runs)| (meter, runs.cut(window)))
-        .filter(|(_, runs)| !runs.is_empty())
-        .collect();
+    performance_and_parts(question, &[]).0
+}
 
-    let mut answer = blank(question, &own, &pieces);
-    answer.coverage = coverage(&in_window, &meters, &own);
-    answer.meters = in_window.keys().copied().collect();
-    let mut known_moments = Vec::new();
-    for (key, runs) in &in_window {
-        let (Some(meter), Some(uncut)) = (meters.get(key), periods.get(key)) else {
-            continue;
-        };
-        for &run in runs.as_slice() {
-            answer.meter_data_points += meter.count_in(run);
-            answer.oddities.add(meter.oddities_in(run));
+/// Answers a question, and says how much of the energy lies in each of some parts of the window.
+///
+/// Attribution is the whole window's: parts that make up the window add up to the answer, exactly.
+///
+/// Order:  as the parts are given
+pub fn performance_and_parts(question: &Question<'_>, parts: &[Run]) -> (Performance, Vec<Slice>) {
+    let settled = Settled::new(question);
+    let whole = settled.answer(question);
+    let slices = parts.iter().map(|&part| settled.slice(part));
+    (whole, slices.collect())
+}
+
+/// A meter where the vehicle is in the window: its energy, and who is there.
+struct Place {
+    key: MeterKey,
+    /// The vehicle's periods there, cut at the window.
+    in_window: Runs,
+    meter: DeviceEnergy,
+    guest: Guest,
+    others: Vec<Guest>,
+}
+
+/// A question once everything is attributed, before a window cuts it.
+struct Settled {
+    own: DeviceEnergy,
+    pieces: Vec<Piece>,
+    places: Vec<Place>,
+    coverage: Coverage,
+    /// The moments at which a meter is known.
+    known: Runs,
+}
+
+impl Settled {
+    fn new(question: &Question<'_>) -> Self {
+        let window = question.window;
+        let readings = question.vehicle.readings.iter().map(EnergyReading::from);
+        let own = DeviceEnergy::new(readings, question.suspect_watts);
+        let mut meters: BTreeMap<MeterKey, DeviceEnergy> = question
+            .meters
+            .iter()
+            .map(|meter| {
+                let readings = meter.readings.iter().copied();
+                (
+                    meter.key,
+                    DeviceEnergy::new(readings, question.suspect_watts),
+                )
+            })
+            .collect();
+        let pieces = attribute(question, &own, &meters);
+        let periods = periods(&pieces);
+        let in_window: BTreeMap<MeterKey, Runs> = periods
+            .iter()
+            .map(|(&meter, runs)| (meter, runs.cut(window)))
+            .filter(|(_, runs)| !runs.is_empty())
+            .collect();
+        let coverage = coverage(&in_window, &meters, &own);
+        let mut known_moments = Vec::new();
+        let mut places = Vec::with_capacity(in_window.len());
+        for (key, in_window) in in_window {
+            let uncut = periods.get(&key).cloned().unwrap_or_default();
+            let meter = meters.remove(&key).unwrap_or_default();
+            known_moments.extend_from_slice(known(&meter, &uncut).as_slice());
+            places.push(Place {
+                key,
+                in_window,
+                meter,
+                guest: Guest {
+                    periods: uncut,
+                    energy: own.clone(),
+                },
+                others: guests(question, key),
+            });
         }
-        let guest = Guest {
-            periods: uncut.clone(),
-            energy: own.clone(),
-        };
-        let others = guests(question, *key);
-        answer
-            .consumed_ac
-            .add(&credited(meter, &guest, &others, window));
-        known_moments.extend_from_slice(known(meter, uncut).as_slice());
+        Settled {
+            own,
+            pieces,
+            places,
+            coverage,
+            known: Runs::from_iter(known_moments),
+        }
     }
-    answer.matched_dc = own.energy_in(&Runs::from_iter(known_moments), window);
-    answer
+
+    fn answer(&self, question: &Question<'_>) -> Performance {
+        let energy = self.slice(question.window);
+        let mut answer = blank(question, &self.own, &self.pieces);
+        answer.consumed_ac = energy.consumed_ac;
+        answer.delivered_dc = energy.delivered_dc;
+        answer.matched_dc = energy.matched_dc;
+        answer.coverage = self.coverage;
+        for place in &self.places {
+            answer.meters.push(place.key);
+            for &run in place.in_window.as_slice() {
+                answer.meter_data_points += place.meter.count_in(run);
+                answer.oddities.add(place.meter.oddities_in(run));
+            }
+        }
+        answer
+    }
+
+    fn slice(&self, part: Run) -> Slice {
+        let mut slice = Slice::empty(part);
+        for place in &self.places {
+            let ac = credited(&place.meter, &place.guest, &place.others, part);
+            slice.consumed_ac.add(&ac);
+        }
+        slice.delivered_dc = self.own.energy(part);
+        slice.matched_dc = self.own.energy_in(&self.known, part);
+        slice
+    }
 }
 
 /// The part of the answer that needs no meter.
@@ -211,7 +309,7 @@ fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Perfo
     Performance {
         window,
         consumed_ac: Exact::default(),
-        delivered_dc: own.energy(window),
+        delivered_dc: Exact::default(),
         matched_dc: Exact::default(),
         temperature_sum: temperatures.map(temperature_units).sum(),
         data_points: own.count_in(window),

@@ -4,14 +4,22 @@
 //! | --- | --- |
 //! | `history` | readings with their neighbours, by constant bounds of time |
 //! | `people` | vehicles: their readings, sessions, and who else is at a meter |
+//! | `bulk` | the readings of many devices, a few statements for all |
+//! | `chunk` | a chunk of a fleet, with all that its vehicles' answers depend on |
+//! | `fleet` | every vehicle over one window |
+//! | `surveys` | one survey at a time, shared, and kept for a minute |
 //! | `budget` | how many readings questions may hold in memory |
 //!
 //! A question's work for the processor is done off the async workers, as many at once as there
 //! are cores.
 
 mod budget;
+mod bulk;
+mod chunk;
+mod fleet;
 mod history;
 mod people;
+mod surveys;
 
 use std::sync::Arc;
 
@@ -20,13 +28,19 @@ use tokio::sync::Semaphore;
 use tokio_postgres::{Error, IsolationLevel};
 
 use self::budget::{Budget, Lease};
+pub use self::fleet::{FleetSlice, Ranked, Survey, Surveyed};
 use self::history::History;
 use self::people::{Fetched, FetchedMeter, FetchedVehicle};
+use self::surveys::Surveys;
+pub use self::surveys::{Asked, Kept};
 use super::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
-use super::device::EnergyReading;
+use super::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
+use super::performance::performance_and_parts;
+use super::report::StatusBounds;
 use super::runs::{Run, Runs};
+use super::tariff::Tariff;
 use super::window::DAY_MICROS;
-use super::{Meter, Performance, Question, performance, plan};
+use super::{Meter, Performance, Question, Slice, plan};
 use crate::reading::{EnergyKind, ExternalId, Timestamp};
 
 macro_rules! sql {
@@ -58,6 +72,9 @@ pub enum AskError {
     /// Other questions hold the memory; ask again later.
     #[error("other questions hold too many readings at the moment")]
     Busy,
+    /// The fleet's answer is still being computed; ask again, or for a shorter window.
+    #[error("the fleet's answer takes longer than a request may; ask again, or for less")]
+    TooSlow,
     /// A defect: the arithmetic panicked.
     #[error("the answer could not be computed")]
     Failed,
@@ -70,6 +87,8 @@ pub struct Answer {
     pub performance: Performance,
     /// The external ids of its meters, in any order.
     pub meter_ids: Vec<String>,
+    /// The energy in the parts of the window that were asked for.
+    pub parts: Vec<Slice>,
 }
 
 /// What all questions share: memory and processors.
@@ -77,21 +96,56 @@ pub struct Answer {
 pub struct Analyst {
     budget: Budget,
     processors: Arc<Semaphore>,
-    suspect_watts: u64,
+    judgement: Judgement,
+    tariff: Option<Tariff>,
+    surveys: Surveys,
+}
+
+/// From when on something is judged to be odd.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Judgement {
+    /// What a ratio tells.
+    pub bounds: StatusBounds,
+    /// The implied power above which a reading is suspect.
+    pub suspect_watts: SuspectWatts,
+}
+
+/// An implied power above which a reading is suspect.
+#[derive(Debug, Clone, Copy)]
+pub struct SuspectWatts(pub u64);
+
+impl Default for SuspectWatts {
+    fn default() -> Self {
+        SuspectWatts(SUSPECT_WATTS_DEFAULT)
+    }
 }
 
 impl Analyst {
-    /// Makes an analyst that computes so many answers at once and finds an implied power above
-    /// `suspect_watts` suspect.
-    pub fn new(processors: usize, suspect_watts: u64) -> Self {
+    /// Makes an analyst that computes so many answers at once.
+    pub fn new(processors: usize, judgement: Judgement) -> Self {
         Analyst {
             budget: Budget::default(),
             processors: Arc::new(Semaphore::new(processors.max(1))),
-            suspect_watts,
+            judgement,
+            tariff: None,
+            surveys: Surveys::default(),
         }
     }
 
-    /// Answers for one vehicle over a window; `None` for a vehicle that is not known.
+    /// Turns what is lost into money, from now on.
+    #[must_use]
+    pub fn with_tariff(mut self, tariff: Option<Tariff>) -> Self {
+        self.tariff = tariff;
+        self
+    }
+
+    /// What is judged to be odd.
+    pub const fn judgement(&self) -> Judgement {
+        self.judgement
+    }
+
+    /// Answers for one vehicle over a window, and for some parts of it; `None` for a vehicle
+    /// that is not known.
     ///
     /// Blocks: for some statements, and for the arithmetic of at most 2 million readings
     /// Cancel: safe; the transaction is rolled back
@@ -103,6 +157,7 @@ impl Analyst {
         client: &mut Client,
         vehicle: ExternalId<'_>,
         window: Run,
+        parts: Vec<Run>,
         now: Timestamp,
     ) -> Result<Option<Answer>, AskError> {
         let work = client
@@ -115,27 +170,58 @@ impl Analyst {
         else {
             return Ok(None);
         };
-        let performance = self.compute(fetched, window, now).await?;
+        let (performance, parts) = self.compute(fetched, window, parts, now).await?;
         let keys: Vec<i32> = performance.meters.iter().map(|key| key.0).collect();
         let meter_ids = meter_ids(&work, &keys).await?;
         Ok(Some(Answer {
             performance,
             meter_ids,
+            parts,
         }))
+    }
+
+    /// Answers for every known vehicle over a window, and sums up.
+    ///
+    /// Blocks: for some statements a chunk of devices; a fleet of 10,000 over a day takes seconds
+    /// Cancel: safe; the transaction is rolled back
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn survey(
+        &self,
+        client: &mut Client,
+        window: Run,
+        parts: Vec<Run>,
+        now: Timestamp,
+    ) -> Result<Surveyed, AskError> {
+        let survey = Survey {
+            window,
+            now,
+            prices: self
+                .tariff
+                .as_ref()
+                .map_or_else(Vec::new, |tariff| tariff.cut(window)),
+            parts,
+            bounds: self.judgement.bounds,
+            suspect_watts: self.judgement.suspect_watts.0,
+        };
+        // A budget of its own: at most one survey runs, and it takes a chunk at a time.
+        fleet::survey(client, &Budget::default(), survey).await
     }
 
     async fn compute(
         &self,
         fetched: Fetched,
         window: Run,
+        parts: Vec<Run>,
         now: Timestamp,
-    ) -> Result<Performance, AskError> {
+    ) -> Result<(Performance, Vec<Slice>), AskError> {
         let Ok(processor) = Arc::clone(&self.processors).acquire_owned().await else {
             return Err(AskError::Failed);
         };
-        let suspect_watts = self.suspect_watts;
+        let suspect_watts = self.judgement.suspect_watts.0;
         let computed = tokio::task::spawn_blocking(move || {
-            let answer = answer(&fetched, window, now, suspect_watts);
+            let answer = answer(&fetched, window, &parts, now, suspect_watts);
             drop(processor);
             answer
         });
@@ -144,7 +230,13 @@ impl Analyst {
 }
 
 /// Asks the arithmetic about what was fetched.
-fn answer(fetched: &Fetched, window: Run, now: Timestamp, suspect_watts: u64) -> Performance {
+fn answer(
+    fetched: &Fetched,
+    window: Run,
+    parts: &[Run],
+    now: Timestamp,
+    suspect_watts: u64,
+) -> (Performance, Vec<Slice>) {
     let others: Vec<Vec<Vehicle<'_>>> = fetched
         .meters
         .iter()
@@ -160,14 +252,15 @@ fn answer(fetched: &Fetched, window: Run, now: Timestamp, suspect_watts: u64) ->
             others,
         })
         .collect();
-    performance(&Question {
+    let question = Question {
         window,
         now,
         vehicle: fetched.vehicle.borrow(),
         same_id: fetched.same_id,
         meters: &meters,
         suspect_watts,
-    })
+    };
+    performance_and_parts(&question, parts)
 }
 
 /// Fetches what [`Question`] asks for; `None` for a vehicle that is not known.

@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 
+use num_bigint::BigInt;
 use serde::Serialize;
 
 use super::attribution::Rule;
 use super::energy::{Exact, MWH_PER_KWH};
 use super::format::Decimal;
-use super::performance::{Method, Performance};
+use super::performance::{Method, Performance, Slice};
 
 /// The bounds of [`EfficiencyStatus`].
 ///
@@ -59,6 +60,30 @@ pub enum EfficiencyStatus {
     Warning,
     /// Below.
     Critical,
+}
+
+impl EfficiencyStatus {
+    /// Every status, in the order in which they are judged.
+    pub const ALL: [EfficiencyStatus; 6] = [
+        EfficiencyStatus::InsufficientData,
+        EfficiencyStatus::Inconsistent,
+        EfficiencyStatus::Excellent,
+        EfficiencyStatus::Good,
+        EfficiencyStatus::Warning,
+        EfficiencyStatus::Critical,
+    ];
+
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EfficiencyStatus::InsufficientData => "insufficient_data",
+            EfficiencyStatus::Inconsistent => "inconsistent",
+            EfficiencyStatus::Excellent => "excellent",
+            EfficiencyStatus::Good => "good",
+            EfficiencyStatus::Warning => "warning",
+            EfficiencyStatus::Critical => "critical",
+        }
+    }
 }
 
 /// Judges an answer. AC and coverage are compared exactly, the ratio as it is printed.
@@ -139,9 +164,32 @@ pub struct Printed {
     pub attribution: PrintedAttribution,
     /// How far to trust it.
     pub quality: PrintedQuality,
+    /// The parts of the window, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series: Option<Vec<PrintedSlice>>,
+    /// What AC minus matched DC has cost, where a tariff is known and a fleet is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_cost: Option<Decimal>,
+    /// AC minus matched DC, in kWh, for ordering.
+    #[serde(skip)]
+    lost: Decimal,
 }
 
 impl Printed {
+    /// AC minus matched DC, rounded once.
+    ///
+    /// Units:  mWh
+    pub const fn lost_energy(&self) -> &BigInt {
+        self.lost.units()
+    }
+
+    /// The same with the parts of its window.
+    #[must_use]
+    pub fn with_series(mut self, parts: &[Slice]) -> Self {
+        self.series = Some(parts.iter().map(PrintedSlice::from).collect());
+        self
+    }
+
     /// Prints an answer; `meter_ids` are the external ids of its `meters`, in any order.
     pub fn new(
         answer: &Performance,
@@ -150,7 +198,12 @@ impl Printed {
         bounds: &StatusBounds,
     ) -> Self {
         meter_ids.sort_unstable();
+        let mut lost = answer.consumed_ac.clone();
+        lost.subtract(&answer.matched_dc);
         Printed {
+            series: None,
+            lost_cost: None,
+            lost: Decimal::kwh(&lost),
             vehicle_id: vehicle_id.to_owned(),
             total_energy_consumed_ac: Decimal::kwh(&answer.consumed_ac),
             total_energy_delivered_dc: Decimal::kwh(&answer.delivered_dc),
@@ -179,6 +232,63 @@ impl Printed {
                 gaps: answer.coverage.gaps,
                 suspect: answer.oddities.suspect,
             },
+        }
+    }
+}
+
+/// One part of a series.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrintedSlice {
+    /// RFC 3339, UTC; the part begins after it.
+    pub start: String,
+    /// RFC 3339, UTC.
+    pub end: String,
+    /// kWh.
+    pub total_energy_consumed_ac: Decimal,
+    /// kWh.
+    pub total_energy_delivered_dc: Decimal,
+    /// kWh.
+    pub matched_energy_delivered_dc: Decimal,
+    /// Percent; null where AC is 0.
+    pub efficiency_ratio: Option<Decimal>,
+}
+
+impl From<&Slice> for PrintedSlice {
+    fn from(slice: &Slice) -> Self {
+        PrintedSlice {
+            start: slice.window.start().to_string(),
+            end: slice.window.end().to_string(),
+            total_energy_consumed_ac: Decimal::kwh(&slice.consumed_ac),
+            total_energy_delivered_dc: Decimal::kwh(&slice.delivered_dc),
+            matched_energy_delivered_dc: Decimal::kwh(&slice.matched_dc),
+            efficiency_ratio: Decimal::ratio(&slice.matched_dc, &slice.consumed_ac),
+        }
+    }
+}
+
+/// What all meters measured beside what all vehicles drew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrintedFleet {
+    /// kWh of all meters.
+    pub meter_energy_ac: Decimal,
+    /// kWh of it that is no vehicle's.
+    pub unattributed_energy_ac: Decimal,
+    /// The vehicles'.
+    #[serde(flatten)]
+    pub vehicles: PrintedSlice,
+}
+
+impl PrintedFleet {
+    /// Prints the sums of a fleet.
+    pub fn new(meter_ac: &Exact, vehicles: &Slice) -> Self {
+        let mut rest = meter_ac.clone();
+        rest.subtract(&vehicles.consumed_ac);
+        PrintedFleet {
+            meter_energy_ac: Decimal::kwh(meter_ac),
+            unattributed_energy_ac: Decimal::kwh(&rest),
+            vehicles: PrintedSlice::from(vehicles),
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::door::Door;
 use super::supervise::{Supervisor, WritersSlot};
-use super::{AppError, Database, signals};
-use crate::analytics::device::SUSPECT_WATTS_DEFAULT;
+use super::{AppError, Database, energy, signals};
+use crate::alerts;
 use crate::analytics::queries::Analyst;
 use crate::config::Config;
 use crate::gate::Gate;
@@ -140,6 +140,9 @@ async fn finish(
     failed: bool,
 ) {
     gateway.upkeep.abort();
+    if let Some(alerts) = &gateway.alerts {
+        alerts.abort();
+    }
     drop(gateway.context);
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
     let within = if failed {
@@ -169,6 +172,8 @@ struct Gateway {
     context: Arc<Context>,
     health: Arc<Health>,
     upkeep: tokio::task::JoinHandle<()>,
+    /// Looks for alerts; none where they are not to be looked for.
+    alerts: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Gateway {
@@ -201,6 +206,17 @@ impl Gateway {
             }
         });
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let analyst = Analyst::new(processors, energy::judgement(config.energy))
+            .with_tariff(energy::tariff(&config.tariff)?);
+        let alerts = energy::alerts(&config.alerts)?.map(|settings| {
+            let target = database.target.clone();
+            tokio::spawn(alerts::run(
+                settings,
+                target,
+                reads.clone(),
+                analyst.clone(),
+            ))
+        });
         let context = Context {
             settings: Settings {
                 body_bytes_max: config.body_bytes_max,
@@ -219,7 +235,7 @@ impl Gateway {
             gate,
             progress,
             reads: reads.clone(),
-            analyst: Analyst::new(processors, SUSPECT_WATTS_DEFAULT),
+            analyst,
             health: Arc::clone(&health),
             metrics: scrape(
                 log.source(),
@@ -233,6 +249,7 @@ impl Gateway {
             context: Arc::new(context),
             health,
             upkeep,
+            alerts,
         })
     }
 }

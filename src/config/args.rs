@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::alerts::AlertArgs;
+use super::energy::EnergyArgs;
+
 /// A telemetry gateway for EV-charging fleets and smart meters.
 ///
 /// Takes readings over HTTP, acknowledges them once they are safe on disk, writes them behind
@@ -388,6 +391,12 @@ pub struct ServeArgs {
     /// Where PostgreSQL's programs are [default: they are searched for]
     #[arg(long, global = true, env = "PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
+    /// How energy is judged.
+    #[command(flatten)]
+    pub energy: EnergyArgs,
+    /// When an alert opens, and who is told.
+    #[command(flatten)]
+    pub alerts: AlertArgs,
 }
 
 /// The search path of programs, for finding PostgreSQL.

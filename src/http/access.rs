@@ -24,9 +24,15 @@ pub(super) const fn needs(endpoint: Endpoint) -> Option<Rights> {
         Endpoint::Ask(asked) => Some(match asked {
             Ask::LiveList(_)
             | Ask::LiveOne(_)
+            | Ask::LiveStream
+            | Ask::History(_)
             | Ask::SessionList
             | Ask::SessionGet
-            | Ask::Performance => Rights::READ,
+            | Ask::Performance
+            | Ask::Ranking
+            | Ask::Fleet
+            | Ask::Alerts
+            | Ask::Export(_) => Rights::READ,
             Ask::SessionPost | Ask::SessionDelete | Ask::SessionEnd | Ask::MeterPut => {
                 Rights::INGEST.or(Rights::ADMIN)
             }
@@ -35,7 +41,10 @@ pub(super) const fn needs(endpoint: Endpoint) -> Option<Rights> {
         | Endpoint::HealthReady
         | Endpoint::Metrics
         | Endpoint::OpenapiJson
-        | Endpoint::OpenapiYaml => None,
+        | Endpoint::OpenapiYaml
+        | Endpoint::Dashboard
+        | Endpoint::Docs
+        | Endpoint::Asset => None,
     }
 }
 
@@ -52,8 +61,13 @@ enum Reach {
 
 const fn reach(asked: Ask) -> Reach {
     match asked {
-        Ask::LiveOne(_) | Ask::MeterPut | Ask::Performance => Reach::Path,
-        Ask::LiveList(_) => Reach::All,
+        Ask::LiveOne(_) | Ask::History(_) | Ask::MeterPut | Ask::Performance => Reach::Path,
+        Ask::LiveList(_)
+        | Ask::LiveStream
+        | Ask::Ranking
+        | Ask::Fleet
+        | Ask::Alerts
+        | Ask::Export(_) => Reach::All,
         Ask::SessionPost
         | Ask::SessionList
         | Ask::SessionGet

@@ -18,8 +18,12 @@ use super::query::Query;
 use super::reply::{self, Reply};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Ask, Endpoint, Lost, Route};
+use super::stream::Live;
 use super::unfold::unfold;
-use super::{Context, cors, ingestion, live, media, meters, operations, performance, sessions};
+use super::{
+    Context, alerts, cors, dashboard, export, fleet, history, ingestion, live, media, meters,
+    operations, performance, sessions,
+};
 use crate::auth::key::KeyId;
 use crate::gate::Admitted;
 use crate::metrics;
@@ -29,6 +33,8 @@ pub(super) struct Shared {
     pub(super) context: Arc<Context>,
     /// Large bodies that are decoded at once, at most one a core.
     pub(super) decoding: Arc<Semaphore>,
+    /// Live changes, for those who listen.
+    pub(super) live: Live,
 }
 
 /// The label of requests whose path has no route.
@@ -179,6 +185,9 @@ async fn handle(
         Endpoint::Metrics => no_query(parts).map(|()| operations::metrics(context)),
         Endpoint::OpenapiJson => operations::openapi_json(),
         Endpoint::OpenapiYaml => Ok(operations::openapi_yaml()),
+        Endpoint::Dashboard => dashboard::page(&parts.headers),
+        Endpoint::Docs => dashboard::docs(&parts.headers),
+        Endpoint::Asset => dashboard::file(id.as_deref().unwrap_or_default(), &parts.headers),
         // Boxed, so that the future of a reading stays small.
         Endpoint::Ask(asked) => {
             let id = id.as_deref().unwrap_or_default();
@@ -207,16 +216,30 @@ async fn ask(
     let query = parts.uri.query();
     if !matches!(
         asked,
-        Ask::LiveList(_) | Ask::SessionList | Ask::Performance
+        Ask::LiveList(_)
+            | Ask::LiveStream
+            | Ask::History(_)
+            | Ask::SessionList
+            | Ask::Performance
+            | Ask::Ranking
+            | Ask::Fleet
+            | Ask::Alerts
+            | Ask::Export(_)
     ) {
         no_query(parts)?;
     }
     match asked {
         Ask::LiveList(stream) => live::list(pool, stream, query).await,
         Ask::LiveOne(stream) => live::one(pool, stream, id).await,
+        Ask::History(stream) => history::page(pool, stream, id, query).await,
+        Ask::LiveStream => shared.live.open(&parts.method, &parts.headers, query).await,
         Ask::SessionList => sessions::list(pool, prefix, query).await,
         Ask::SessionGet => sessions::get(&shared.context, prefix, id).await,
         Ask::Performance => performance::one(&shared.context, id, query).await,
+        Ask::Ranking => fleet::ranking(&shared.context, query).await,
+        Ask::Fleet => fleet::fleet(&shared.context, query).await,
+        Ask::Alerts => alerts::list(&shared.context, query).await,
+        Ask::Export(stream) => export::export(&shared.context, stream, query).await,
         Ask::SessionDelete => sessions::delete(pool, prefix, id).await,
         Ask::SessionPost => {
             let document = document(shared, caller, parts, upload).await?;
@@ -299,7 +322,15 @@ fn answers_json(endpoint: Endpoint) -> bool {
     // Monitoring and documentation are read by whatever program there is.
     !matches!(
         endpoint,
-        Endpoint::Metrics | Endpoint::OpenapiYaml | Endpoint::HealthLive | Endpoint::HealthReady
+        Endpoint::Metrics
+            | Endpoint::OpenapiYaml
+            | Endpoint::HealthLive
+            | Endpoint::HealthReady
+            | Endpoint::Dashboard
+            | Endpoint::Docs
+            | Endpoint::Asset
+            | Endpoint::Ask(Ask::LiveStream)
+            | Endpoint::Ask(Ask::Export(_))
     )
 }
 

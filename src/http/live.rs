@@ -149,6 +149,17 @@ fn status(stream: Stream, row: &Row, now: Timestamp) -> Result<(String, Status),
     Ok((id, status))
 }
 
+/// A row's status as one line of JSON, with the device's id.
+pub(super) fn status_json(
+    stream: Stream,
+    row: &Row,
+    now: Timestamp,
+) -> Result<(String, String), Error> {
+    let (id, status) = status(stream, row, now)?;
+    // Texts and finite numbers always have a JSON form, and control characters are escaped in it.
+    Ok((id, serde_json::to_string(&status).unwrap_or_default()))
+}
+
 fn is_stale(at: Timestamp, now: Timestamp) -> bool {
     now.as_micros().saturating_sub(at.as_micros()) > STALE_MICROS
 }

@@ -16,8 +16,11 @@
 //! | `query` | the strict reading of a query |
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
 //! | `ingestion` | readings to the gate |
-//! | `live`, `sessions`, `meters`, `performance` | what operators ask and declare |
+//! | `live`, `sessions`, `meters`, `performance`, `fleet`, `alerts`, `export` | what operators ask and declare |
+//! | `history` | one device's readings, paged |
+//! | `stream` | live changes as they come |
 //! | [`health`] | whether the gateway serves, and whether it is ready |
+//! | `dashboard` | the pages and their files |
 //! | `operations` | metrics and the interface's description |
 //! | `database` | a connection from the read pool, within a time |
 //!
@@ -25,12 +28,17 @@
 //! database.
 
 mod access;
+mod alerts;
 mod body;
 mod connection;
 mod cors;
+mod dashboard;
 mod database;
 mod dispatch;
+mod export;
+mod fleet;
 pub mod health;
+mod history;
 mod ingestion;
 mod live;
 mod media;
@@ -46,6 +54,7 @@ mod router;
 mod server;
 mod sessions;
 mod stall;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod tls;

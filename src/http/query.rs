@@ -10,13 +10,22 @@ const LIMIT_DEFAULT: usize = 100;
 /// The most items of a page: about 200 KiB.
 const LIMIT_MAX: usize = 1000;
 
-/// The parameters of a query, each at most once.
+/// The parameters of a query.
 #[derive(Debug)]
 pub(super) struct Query<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
 
 impl<'q> Query<'q> {
     /// Reads a query that may have the named parameters.
     pub(super) fn parse(query: Option<&'q str>, known: &[&str]) -> Result<Self, Problem> {
+        Query::read(query, known, false)
+    }
+
+    /// Reads a query whose parameters may be there more than once.
+    pub(super) fn parse_repeated(query: Option<&'q str>, known: &[&str]) -> Result<Self, Problem> {
+        Query::read(query, known, true)
+    }
+
+    fn read(query: Option<&'q str>, known: &[&str], repeated: bool) -> Result<Self, Problem> {
         let mut parameters: Vec<(Cow<'q, str>, Cow<'q, str>)> = Vec::new();
         for pair in query
             .unwrap_or_default()
@@ -32,12 +41,18 @@ impl<'q> Query<'q> {
                     list(known)
                 )));
             }
-            if parameters.iter().any(|(other, _)| *other == name) {
+            if !repeated && parameters.iter().any(|(other, _)| *other == name) {
                 return Err(bad(format!("the parameter {name} is there twice")));
             }
             parameters.push((name, value));
         }
         Ok(Query(parameters))
+    }
+
+    /// Every value of a parameter that may be repeated.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.0.iter().filter(move |(n, _)| n == name);
+        named.map(|(_, value)| value.as_ref())
     }
 
     /// The value of a parameter.

@@ -33,7 +33,6 @@ pub(super) fn with_body(status: StatusCode, kind: HeaderValue, body: impl Into<B
 ///
 /// The body is asked for a piece only when the one before is on its way, so that what a slow
 /// client holds is bounded by the connection's own buffer.
-#[expect(dead_code, reason = "the live stream and exports come next")]
 pub(super) fn streamed<B>(status: StatusCode, kind: HeaderValue, body: B) -> Reply
 where
     B: HttpBody<Data = Bytes, Error = io::Error> + Send + 'static,

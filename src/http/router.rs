@@ -16,6 +16,9 @@ pub(super) enum Endpoint {
     Metrics,
     OpenapiJson,
     OpenapiYaml,
+    Dashboard,
+    Docs,
+    Asset,
 }
 
 /// What is answered with the database's help.
@@ -23,6 +26,8 @@ pub(super) enum Endpoint {
 pub(super) enum Ask {
     LiveList(Stream),
     LiveOne(Stream),
+    LiveStream,
+    History(Stream),
     SessionPost,
     SessionList,
     SessionGet,
@@ -30,6 +35,10 @@ pub(super) enum Ask {
     SessionEnd,
     MeterPut,
     Performance,
+    Ranking,
+    Fleet,
+    Alerts,
+    Export(Stream),
 }
 
 /// A path pattern with its methods.
@@ -69,6 +78,11 @@ pub(super) static ROUTES: &[Route] = &[
         GET,
     ),
     route(
+        "/v1/live/stream",
+        &[("GET", Endpoint::Ask(Ask::LiveStream))],
+        GET,
+    ),
+    route(
         "/v1/live/meters/{meterId}",
         &[("GET", Endpoint::Ask(Ask::LiveOne(Stream::Meter)))],
         GET,
@@ -76,6 +90,16 @@ pub(super) static ROUTES: &[Route] = &[
     route(
         "/v1/live/vehicles/{vehicleId}",
         &[("GET", Endpoint::Ask(Ask::LiveOne(Stream::Vehicle)))],
+        GET,
+    ),
+    route(
+        "/v1/history/meter/{meterId}",
+        &[("GET", Endpoint::Ask(Ask::History(Stream::Meter)))],
+        GET,
+    ),
+    route(
+        "/v1/history/vehicle/{vehicleId}",
+        &[("GET", Endpoint::Ask(Ask::History(Stream::Vehicle)))],
         GET,
     ),
     route(
@@ -105,6 +129,27 @@ pub(super) static ROUTES: &[Route] = &[
         "PUT, OPTIONS",
     ),
     route(
+        "/v1/analytics/performance",
+        &[("GET", Endpoint::Ask(Ask::Ranking))],
+        GET,
+    ),
+    route(
+        "/v1/analytics/fleet",
+        &[("GET", Endpoint::Ask(Ask::Fleet))],
+        GET,
+    ),
+    route("/v1/alerts", &[("GET", Endpoint::Ask(Ask::Alerts))], GET),
+    route(
+        "/v1/export/meter",
+        &[("GET", Endpoint::Ask(Ask::Export(Stream::Meter)))],
+        GET,
+    ),
+    route(
+        "/v1/export/vehicle",
+        &[("GET", Endpoint::Ask(Ask::Export(Stream::Vehicle)))],
+        GET,
+    ),
+    route(
         "/v1/analytics/performance/{vehicleId}",
         &[("GET", Endpoint::Ask(Ask::Performance))],
         GET,
@@ -114,6 +159,9 @@ pub(super) static ROUTES: &[Route] = &[
     route("/health/ready", &[("GET", Endpoint::HealthReady)], GET),
     route("/metrics", &[("GET", Endpoint::Metrics)], GET),
     route("/openapi.json", &[("GET", Endpoint::OpenapiJson)], GET),
+    route("/", &[("GET", Endpoint::Dashboard)], GET),
+    route("/docs", &[("GET", Endpoint::Docs)], GET),
+    route("/assets/{file}", &[("GET", Endpoint::Asset)], GET),
     route("/openapi.yaml", &[("GET", Endpoint::OpenapiYaml)], GET),
 ];
 
@@ -211,8 +259,8 @@ mod tests {
     fn paths_that_are_nearly_a_route_are_none() {
         for path in [
             "",
-            "/",
             "*",
+            "/assets/",
             "/health/",
             "//health",
             "/v1/ingestion",

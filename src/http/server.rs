@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::Context;
 use super::connection;
 use super::dispatch::Shared;
+use super::stream::Live;
 use crate::metrics;
 
 /// Connections that the system holds for us before they are accepted.
@@ -70,7 +71,9 @@ impl Server {
             .clamp(1, u32::MAX as usize >> 1);
         let drain_timeout = context.settings.drain_timeout;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let live = Live::start(context.reads.clone());
         let shared = Arc::new(Shared {
+            live,
             context,
             decoding: Arc::new(Semaphore::new(cores)),
         });
@@ -93,6 +96,7 @@ impl Server {
         }
         drop(self.listener);
         drop(stop);
+        shared.live.stop();
         let all = room.acquire_many(connections_max as u32);
         if timeout(drain_timeout, all).await.is_err() {
             let left = connections_max - room.available_permits();

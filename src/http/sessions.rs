@@ -20,7 +20,7 @@ use super::query::{self, Query};
 use super::reply::{self, Reply};
 use super::{Context, performance};
 use crate::analytics::runs::Run;
-use crate::analytics::{Printed, PrintedSession, StatusBounds};
+use crate::analytics::{Printed, PrintedSession};
 use crate::decode::timestamp;
 use crate::reading::{ExternalId, Timestamp};
 
@@ -183,11 +183,11 @@ pub(super) async fn get(
     let Some(window) = window else {
         return Err(unknown());
     };
-    let answer = performance::ask(context, client, vehicle, window, now).await?;
+    let answer = performance::ask(context, client, vehicle, window, Vec::new(), now).await?;
     let Some(answer) = answer else {
         return Err(unknown());
     };
-    let bounds = StatusBounds::default();
+    let bounds = context.analyst.judgement().bounds;
     let printed = Printed::new(
         &answer.performance,
         &session.vehicle,

@@ -17,11 +17,18 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 1] = [Migration {
-    version: 1,
-    name: "schema",
-    sql: include_str!("../../sql/migrations/0001_schema.sql"),
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        name: "schema",
+        sql: include_str!("../../sql/migrations/0001_schema.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "alerts",
+        sql: include_str!("../../sql/migrations/0002_alerts.sql"),
+    },
+];
 
 /// The oldest PostgreSQL that the gateway works with.
 const SERVER_VERSION_MIN: i32 = 150_000;

@@ -5,13 +5,16 @@
 //! lock, so that a scrape sees them at one moment. From it come the answers of `ack=committed`,
 //! the segments that may go, and what waits.
 
-use std::collections::{BTreeMap, VecDeque};
+mod pace;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use self::pace::{DrainRate, Marks};
 use super::frame::{Position, StreamCounts};
 
 /// What became of readings that left the log, by stream.
@@ -109,69 +112,6 @@ struct State {
     tally: Tally,
     drain: DrainRate,
     marks: Marks,
-}
-
-/// When places of the current run were written, roughly: tells how old what waits is.
-#[derive(Debug, Default)]
-struct Marks(VecDeque<(Position, Instant)>);
-
-impl Marks {
-    /// At most one mark in this time; the age is told no finer.
-    const SPACING: Duration = Duration::from_millis(200);
-    /// Beyond this every second mark goes: a long outage is told more coarsely.
-    const MOST: usize = 20_000;
-
-    fn add(&mut self, end: Position, now: Instant) {
-        if self
-            .0
-            .back()
-            .is_some_and(|(_, at)| now.duration_since(*at) < Self::SPACING)
-        {
-            return;
-        }
-        self.0.push_back((end, now));
-        if self.0.len() > Self::MOST {
-            let mut nth = 0;
-            self.0.retain(|_| {
-                nth += 1;
-                nth % 2 == 1
-            });
-        }
-    }
-
-    /// When the first reading behind a place was written.
-    fn since(&mut self, passed: Position) -> Option<Instant> {
-        while self.0.len() > 1 && self.0[1].0 <= passed {
-            self.0.pop_front();
-        }
-        self.0.front().map(|(_, at)| *at)
-    }
-}
-
-/// How fast the writers empty the log, as a moving average over some seconds.
-#[derive(Debug, Default)]
-struct DrainRate {
-    since: Option<Instant>,
-    readings: u64,
-    per_second: f64,
-}
-
-impl DrainRate {
-    fn add(&mut self, readings: u64, now: Instant) {
-        let since = *self.since.get_or_insert(now);
-        self.readings += readings;
-        let elapsed = now.duration_since(since).as_secs_f64();
-        if elapsed >= 1.0 {
-            let rate = self.readings as f64 / elapsed;
-            self.per_second = if self.per_second == 0.0 {
-                rate
-            } else {
-                0.7 * self.per_second + 0.3 * rate
-            };
-            self.since = Some(now);
-            self.readings = 0;
-        }
-    }
 }
 
 /// Shared by the appender, the writers, the edge and the metrics.

@@ -40,6 +40,11 @@ impl Lease {
         }
     }
 
+    /// How many readings were taken.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
     /// Takes one reading more. Never waits: two questions that each hold half would wait for ever.
     pub(super) fn one_more(&mut self) -> Result<(), AskError> {
         let held = self

@@ -18,7 +18,7 @@ use crate::postgres::partitions::{self, Range};
 use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
 
 /// How far around a window a neighbour is looked for first: nearly every device has one there.
-const NEARBY_MICROS: i64 = 3 * DAY_MICROS;
+pub(super) const NEARBY_MICROS: i64 = 3 * DAY_MICROS;
 
 /// How many partitions one statement may search.
 const PARTITIONS_PER_STATEMENT: usize = 8;
@@ -35,6 +35,12 @@ pub(super) trait FromHistory: Copy + Send {
     const IN_RUN: &'static str;
     const BEFORE: &'static str;
     const AFTER: &'static str;
+    /// The same for many devices, each row with the place of its wish behind the reading.
+    const IN_RUNS: &'static str;
+    const BEFORE_MANY: &'static str;
+    const AFTER_MANY: &'static str;
+    /// How many columns a reading has.
+    const COLUMNS: usize;
 
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error>;
     fn energy(&self) -> EnergyReading;
@@ -58,6 +64,10 @@ impl FromHistory for EnergyReading {
     const IN_RUN: &'static str = sql!("readings_meter");
     const BEFORE: &'static str = sql!("neighbour_before_meter");
     const AFTER: &'static str = sql!("neighbour_after_meter");
+    const IN_RUNS: &'static str = sql!("readings_meters");
+    const BEFORE_MANY: &'static str = sql!("neighbours_before_meters");
+    const AFTER_MANY: &'static str = sql!("neighbours_after_meters");
+    const COLUMNS: usize = 3;
 
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         energy_reading(row)
@@ -80,6 +90,10 @@ impl FromHistory for RawVehicleReading {
     const IN_RUN: &'static str = sql!("readings_vehicle");
     const BEFORE: &'static str = sql!("neighbour_before_vehicle");
     const AFTER: &'static str = sql!("neighbour_after_vehicle");
+    const IN_RUNS: &'static str = sql!("readings_vehicles");
+    const BEFORE_MANY: &'static str = sql!("neighbours_before_vehicles");
+    const AFTER_MANY: &'static str = sql!("neighbours_after_vehicles");
+    const COLUMNS: usize = 6;
 
     fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
         let EnergyReading { at, energy } = energy_reading(row)?;
@@ -121,6 +135,12 @@ impl<'a> History<'a> {
             lease,
             partitions: [None, None],
         }
+    }
+
+    /// Counts from here on in another lease, and gives the one so far to whoever holds what was
+    /// read under it.
+    pub(super) fn renew(&mut self, lease: Lease) -> Lease {
+        std::mem::replace(&mut self.lease, lease)
     }
 
     /// The readings of a device in each of some runs, with the neighbours on both sides of each
@@ -187,7 +207,7 @@ impl<'a> History<'a> {
             return Ok(Vec::new());
         };
         let energy = nearest.energy();
-        let is_zero = energy.energy.kind == EnergyKind::Register && energy.energy.kwh < 0.000_000_5;
+        let is_zero = is_zero_register(&energy);
         let from = match after {
             true => energy.at,
             false => energy.at.plus_micros(-1),
@@ -241,7 +261,7 @@ impl<'a> History<'a> {
         Ok(row.as_ref().map(T::read).transpose()?)
     }
 
-    async fn ranges(&mut self, stream: Stream) -> Result<Vec<Range>, AskError> {
+    pub(super) async fn ranges(&mut self, stream: Stream) -> Result<Vec<Range>, AskError> {
         if let Some(ranges) = &self.partitions[stream.index()] {
             return Ok(ranges.clone());
         }
@@ -252,9 +272,18 @@ impl<'a> History<'a> {
     }
 }
 
+/// Tells whether a reading is a register of 0, as the arithmetic rounds it.
+pub(super) fn is_zero_register(reading: &EnergyReading) -> bool {
+    reading.energy.kind == EnergyKind::Register && reading.energy.kwh < 0.000_000_5
+}
+
 /// The spans (from, to] that hold what lies at or before an edge, or behind it: nearest first, a
 /// few partitions each.
-fn spans_beyond(ranges: &[Range], edge: Timestamp, after: bool) -> Vec<(Timestamp, Timestamp)> {
+pub(super) fn spans_beyond(
+    ranges: &[Range],
+    edge: Timestamp,
+    after: bool,
+) -> Vec<(Timestamp, Timestamp)> {
     let mut beyond: Vec<Range> = ranges
         .iter()
         .filter(|range| {

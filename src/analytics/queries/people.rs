@@ -1,6 +1,6 @@
 //! Vehicles: their readings, their sessions, and who else is at a meter.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::AskError;
 use super::budget::Lease;
@@ -41,9 +41,9 @@ pub(super) struct FetchedMeter {
 /// A vehicle with what is known of it.
 #[derive(Debug)]
 pub(super) struct FetchedVehicle {
-    key: VehicleKey,
+    pub(super) key: VehicleKey,
     pub(super) readings: Vec<VehicleReading>,
-    sessions: Vec<Session>,
+    pub(super) sessions: Vec<Session>,
 }
 
 impl FetchedVehicle {
@@ -68,7 +68,60 @@ pub(super) async fn vehicle(
         .filter_map(|r| r.named_session.map(|session| session.0))
         .collect();
     let places = named_places(history, &named).await?;
-    let readings = raw.into_iter().map(|raw| {
+    let (from, to) = (span.start(), span.end());
+    let mut sessions = sessions(history, &[key.0], from, to).await?;
+    Ok(FetchedVehicle {
+        key,
+        readings: placed(raw, &places),
+        sessions: sessions.remove(&key.0).unwrap_or_default(),
+    })
+}
+
+/// The same for many vehicles, each over its own span.
+pub(super) async fn vehicles(
+    history: &mut History<'_>,
+    spans: &BTreeMap<i32, Run>,
+) -> Result<HashMap<i32, FetchedVehicle>, AskError> {
+    let wanted = spans
+        .iter()
+        .map(|(&key, &span)| (key, vec![span]))
+        .collect();
+    let mut raw: HashMap<i32, Vec<RawVehicleReading>> = history.around_many(&wanted).await?;
+    let named: BTreeSet<i32> = raw
+        .values()
+        .flatten()
+        .filter_map(|r| r.named_session.map(|session| session.0))
+        .collect();
+    let places = named_places(history, &named).await?;
+    let keys: Vec<i32> = spans.keys().copied().collect();
+    let from = spans.values().map(|span| span.start()).min();
+    let to = spans.values().map(|span| span.end()).max();
+    let mut sessions = match from.zip(to) {
+        Some((from, to)) => sessions(history, &keys, from, to).await?,
+        None => HashMap::new(),
+    };
+    let vehicle = |&key: &i32| {
+        let readings = placed(raw.remove(&key).unwrap_or_default(), &places);
+        let sessions = sessions.remove(&key).unwrap_or_default();
+        let key = VehicleKey(key);
+        (
+            key.0,
+            FetchedVehicle {
+                key,
+                readings,
+                sessions,
+            },
+        )
+    };
+    Ok(keys.iter().map(vehicle).collect())
+}
+
+/// Readings with the meters of the sessions that they name.
+fn placed(
+    raw: Vec<RawVehicleReading>,
+    places: &HashMap<SessionKey, MeterKey>,
+) -> Vec<VehicleReading> {
+    let place = |raw: RawVehicleReading| {
         let mut reading = raw.reading;
         if let Some(session) = raw.named_session
             && let Some(meter) = places.get(&session)
@@ -76,12 +129,8 @@ pub(super) async fn vehicle(
             reading.place = Some(NamedPlace::Session(session, *meter));
         }
         reading
-    });
-    Ok(FetchedVehicle {
-        key,
-        readings: readings.collect(),
-        sessions: sessions(history, key, span).await?,
-    })
+    };
+    raw.into_iter().map(place).collect()
 }
 
 /// The meters of the sessions that readings name; a session that is not known has none.
@@ -103,24 +152,26 @@ async fn named_places(
     rows.iter().map(place).collect()
 }
 
+/// The sessions of some vehicles that overlap (from, to].
 async fn sessions(
     history: &History<'_>,
-    key: VehicleKey,
-    span: Run,
-) -> Result<Vec<Session>, AskError> {
+    keys: &[i32],
+    from: Timestamp,
+    to: Timestamp,
+) -> Result<HashMap<i32, Vec<Session>>, AskError> {
     let work = history.work;
     let statement = work.prepare_cached(sql!("performance_sessions")).await?;
-    let (from, to) = (span.start(), span.end());
-    let rows = work.query(&statement, &[&vec![key.0], &from, &to]).await?;
-    let session = |row: &tokio_postgres::Row| {
-        Ok(Session {
+    let rows = work.query(&statement, &[&keys, &from, &to]).await?;
+    let mut sessions: HashMap<i32, Vec<Session>> = HashMap::new();
+    for row in &rows {
+        sessions.entry(row.try_get(0)?).or_default().push(Session {
             key: SessionKey(row.try_get(1)?),
             meter: MeterKey(row.try_get(2)?),
             started: row.try_get(3)?,
             ended: row.try_get(4)?,
-        })
-    };
-    rows.iter().map(session).collect()
+        });
+    }
+    Ok(sessions)
 }
 
 /// The other vehicles that are at a meter in some runs, by a session or a reading.

@@ -73,7 +73,7 @@ fn only_what_is_asked_for(world: &World) -> World {
 }
 
 /// Asks the real arithmetic about vehicle `v` of a world, over any window.
-fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
+pub(super) fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
     let vehicles: Vec<Vehicle<'_>> = world
         .vehicles
         .iter()
@@ -107,7 +107,7 @@ fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
     performance(&question)
 }
 
-fn frac(exact: &Exact) -> Frac {
+pub(super) fn frac(exact: &Exact) -> Frac {
     let (n, d) = exact.to_fraction();
     Frac::new(n, d)
 }
@@ -251,7 +251,7 @@ fn vehicle(max: usize) -> impl Strategy<Value = VehicleWorld> {
     })
 }
 
-fn world(vehicles: usize, readings: usize) -> impl Strategy<Value = World> {
+pub(super) fn world(vehicles: usize, readings: usize) -> impl Strategy<Value = World> {
     (
         prop::collection::vec(vehicle(readings), 1..=vehicles),
         prop::collection::vec(energies(readings), 2),
@@ -275,7 +275,7 @@ fn world(vehicles: usize, readings: usize) -> impl Strategy<Value = World> {
 }
 
 /// Two or three vehicles, most of the time at meter 0 together.
-fn busy_world() -> impl Strategy<Value = World> {
+pub(super) fn busy_world() -> impl Strategy<Value = World> {
     let session = (0..80i64, 40..200i64, 0..4i32);
     let sessions = prop::collection::vec(prop::collection::vec(session, 1..3), 3);
     (world(3, 14), sessions).prop_map(|(mut world, sessions)| {

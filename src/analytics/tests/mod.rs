@@ -1,7 +1,9 @@
 //! Promises of the energy arithmetic.
 
 mod case;
+mod database;
 mod differential;
 mod golden;
 mod numbers;
 mod reference;
+mod survey;

@@ -276,7 +276,7 @@ async fn http_1_may_begin_byte_by_byte_and_nearly_as_http_2_does() {
     }
     assert_eq!(client.answer().await.status, 202);
     let answer = edge.send("PRI / HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    answer.assert_problem(404);
+    answer.assert_problem(405);
     let answer = edge.send("PRI * HTTP/1.1\r\nHost: x\r\n\r\n").await;
     answer.assert_problem(404);
 }

@@ -112,7 +112,10 @@ impl Edge {
             gate,
             progress,
             reads: Pool::builder(manager).max_size(1).build().unwrap(),
-            analyst: crate::analytics::queries::Analyst::new(1, 1_000_000),
+            analyst: crate::analytics::queries::Analyst::new(
+                1,
+                crate::analytics::queries::Judgement::default(),
+            ),
             health: Arc::new(Health::default()),
             metrics: Arc::new(metrics),
         });

@@ -1,0 +1,8 @@
+-- Vehicles with an open alert of silence that have sent a reading since.
+-- Index: alerts_open, the primary key of vehicle_live_status.
+select a.device_id
+from alerts as a
+inner join vehicle_live_status as s on a.device_id = s.vehicle_id
+where
+    a.kind = 'silent' and a.stream = 'vehicle' and a.closed_at is null
+    and s.ts > (a.details ->> 'lastReadingAt')::timestamptz

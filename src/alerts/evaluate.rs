@@ -1,0 +1,292 @@
+//! Looking for causes.
+
+use deadpool_postgres::Pool;
+use serde_json::{Value, json};
+use tokio_postgres::{Client, Row};
+
+use super::{AlertError, Kind, Settings};
+use crate::analytics::format::Decimal;
+use crate::analytics::queries::{Analyst, AskError, Asked};
+use crate::analytics::report::{EfficiencyStatus, efficiency_status};
+use crate::analytics::runs::Run;
+use crate::analytics::window;
+use crate::reading::{ExternalId, Stream, Timestamp};
+
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("../../sql/queries/", $name, ".sql"))
+    };
+}
+
+/// How far below its bound a battery's temperature closes the alert, in °C.
+const TEMPERATURE_HYSTERESIS: f64 = 2.0;
+/// Sessions whose efficiency is computed at a time.
+const SESSIONS_MAX: i64 = 100;
+/// Sessions of the past four weeks from which on one can be unusual.
+const PAST_SESSIONS_MIN: i64 = 5;
+/// How many deviations below the median are unusual.
+const DEVIATIONS: f64 = 3.5;
+/// The standard deviation in median absolute deviations, where values are normally distributed.
+const DEVIATION_OF_MAD: f64 = 1.4826;
+/// How many percent below the median are unusual at the least: the past may be very even.
+const FALL_MIN: f64 = 3.0;
+
+/// A cause that is there.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) kind: Kind,
+    pub(super) stream: Stream,
+    pub(super) device: i32,
+    pub(super) value: f64,
+    pub(super) bound: f64,
+    pub(super) details: Value,
+}
+
+/// What an evaluation found; a device in neither list was not judged, and stays as it is.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Causes that are there.
+    pub(super) found: Vec<Finding>,
+    /// Devices whose cause of a kind is over.
+    pub(super) over: Vec<(Kind, Stream, Vec<i32>)>,
+}
+
+/// The kinds that live status tells.
+pub(super) async fn quick(
+    client: &Client,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Findings, AlertError> {
+    let mut findings = Findings::default();
+    let bound = settings.temperature_above;
+    for row in client
+        .query(sql!("alert_temperature"), &[&bound, &now])
+        .await?
+    {
+        let at: Timestamp = row.try_get(2)?;
+        findings.found.push(Finding {
+            kind: Kind::BatteryTemperature,
+            stream: Stream::Vehicle,
+            device: row.try_get(0)?,
+            value: row.try_get(1)?,
+            bound,
+            details: json!({"readingAt": at.to_string()}),
+        });
+    }
+    let cool = bound - TEMPERATURE_HYSTERESIS;
+    let over = client
+        .query(sql!("alert_temperature_over"), &[&cool])
+        .await?;
+    let over = devices(&over)?;
+    findings
+        .over
+        .push((Kind::BatteryTemperature, Stream::Vehicle, over));
+    for stream in Stream::ALL {
+        let (silent, over) = match stream {
+            Stream::Meter => (
+                sql!("alert_silence_meter"),
+                sql!("alert_silence_over_meter"),
+            ),
+            Stream::Vehicle => (
+                sql!("alert_silence_vehicle"),
+                sql!("alert_silence_over_vehicle"),
+            ),
+        };
+        let least = settings.silence_min.as_secs_f64();
+        for row in client.query(silent, &[&now, &least]).await? {
+            let at: Timestamp = row.try_get(3)?;
+            findings.found.push(Finding {
+                kind: Kind::Silent,
+                stream,
+                device: row.try_get(0)?,
+                value: row.try_get(1)?,
+                bound: row.try_get(2)?,
+                details: json!({"lastReadingAt": at.to_string(), "unit": "s"}),
+            });
+        }
+        let over = devices(&client.query(over, &[]).await?)?;
+        findings.over.push((Kind::Silent, stream, over));
+    }
+    Ok(findings)
+}
+
+fn devices(rows: &[Row]) -> Result<Vec<i32>, AlertError> {
+    Ok(rows
+        .iter()
+        .map(|row| row.try_get(0))
+        .collect::<Result<_, _>>()?)
+}
+
+/// The kinds that every vehicle's last 24 hours tell.
+pub(super) async fn efficiency(
+    settings: &Settings,
+    reads: &Pool,
+    analyst: &Analyst,
+    now: Timestamp,
+) -> Result<Findings, AlertError> {
+    let Ok(window) = window::window(None, None, now) else {
+        return Ok(Findings::default());
+    };
+    let kept = analyst
+        .surveyed(reads, Asked::default(), window, Vec::new(), now)
+        .await?;
+    let mut findings = Findings::default();
+    let (mut efficient, mut plausible) = (Vec::new(), Vec::new());
+    let window = json!({
+        "from": kept.window.start().to_string(),
+        "to": kept.window.end().to_string(),
+    });
+    for vehicle in &kept.surveyed.vehicles {
+        let finding = |kind, value, bound, unit: &str| Finding {
+            kind,
+            stream: Stream::Vehicle,
+            device: vehicle.key,
+            value,
+            bound,
+            details: json!({"window": window.clone(), "unit": unit}),
+        };
+        if vehicle.suspect > 0 {
+            let value = vehicle.suspect as f64;
+            findings
+                .found
+                .push(finding(Kind::ImplausibleReading, value, 0.0, "readings"));
+        } else {
+            plausible.push(vehicle.key);
+        }
+        let judged = vehicle.status != EfficiencyStatus::InsufficientData;
+        match vehicle.ratio.filter(|_| judged) {
+            Some(ratio) if ratio < settings.efficiency_below => {
+                let (value, bound) = (percent(ratio), percent(settings.efficiency_below));
+                findings
+                    .found
+                    .push(finding(Kind::EfficiencyLow, value, bound, "%"));
+            }
+            Some(_) => efficient.push(vehicle.key),
+            None => {}
+        }
+    }
+    let vehicles = Stream::Vehicle;
+    findings
+        .over
+        .push((Kind::EfficiencyLow, vehicles, efficient));
+    findings
+        .over
+        .push((Kind::ImplausibleReading, vehicles, plausible));
+    Ok(findings)
+}
+
+fn percent(hundredths: i64) -> f64 {
+    hundredths as f64 / 100.0
+}
+
+/// Vehicles whose newest session is far below their own past.
+pub(super) async fn anomalies(
+    client: &Client,
+    reads: &Pool,
+    analyst: &Analyst,
+    now: Timestamp,
+) -> Result<Findings, AlertError> {
+    client
+        .execute(sql!("alert_session_forget"), &[&now])
+        .await?;
+    let due = client
+        .query(sql!("alert_sessions"), &[&now, &SESSIONS_MAX])
+        .await?;
+    for row in &due {
+        let vehicle: &str = row.try_get(2)?;
+        let (from, to) = (row.try_get(3)?, row.try_get(4)?);
+        let ratio = session_efficiency(reads, analyst, vehicle, from, to, now).await?;
+        let (session, key): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
+        client
+            .execute(
+                sql!("alert_session_put"),
+                &[&session, &key, &to, &now, &ratio],
+            )
+            .await?;
+    }
+    let mut findings = Findings::default();
+    let mut usual = Vec::new();
+    for row in client.query(sql!("alert_anomaly"), &[&now]).await? {
+        let device = row.try_get(0)?;
+        let value: f64 = row.try_get(1)?;
+        let (median, mad): (f64, f64) = (row.try_get(2)?, row.try_get(3)?);
+        let sessions: i64 = row.try_get(4)?;
+        let at: Timestamp = row.try_get(5)?;
+        let Some(bound) = unusual_below(median, mad, sessions) else {
+            continue;
+        };
+        if value >= bound {
+            usual.push(device);
+            continue;
+        }
+        findings.found.push(Finding {
+            kind: Kind::EfficiencyAnomaly,
+            stream: Stream::Vehicle,
+            device,
+            value,
+            bound,
+            details: json!({
+                "sessionEndedAt": at.to_string(),
+                "median": median,
+                "medianAbsoluteDeviation": mad,
+                "sessions": sessions,
+                "unit": "%",
+            }),
+        });
+    }
+    findings
+        .over
+        .push((Kind::EfficiencyAnomaly, Stream::Vehicle, usual));
+    Ok(findings)
+}
+
+/// The efficiency below which a session is unusual; `None` where the past is too short to say.
+///
+/// Units:  percent
+fn unusual_below(median: f64, mad: f64, sessions: i64) -> Option<f64> {
+    let fall = (DEVIATIONS * DEVIATION_OF_MAD * mad).max(FALL_MIN);
+    (sessions >= PAST_SESSIONS_MIN).then_some(median - fall)
+}
+
+/// The efficiency of a session in percent; `None` where it is not to be judged.
+async fn session_efficiency(
+    reads: &Pool,
+    analyst: &Analyst,
+    vehicle: &str,
+    from: Timestamp,
+    to: Timestamp,
+    now: Timestamp,
+) -> Result<Option<f64>, AlertError> {
+    let (Ok(vehicle), Some(window)) = (ExternalId::new(vehicle), Run::new(from, to)) else {
+        return Ok(None);
+    };
+    let mut reader = reads.get().await?;
+    let asked = analyst
+        .performance(&mut reader, vehicle, window, Vec::new(), now)
+        .await;
+    let answer = match asked {
+        Ok(Some(answer)) => answer.performance,
+        Ok(None) | Err(AskError::TooManyReadings) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let status = efficiency_status(&answer, &analyst.judgement().bounds);
+    let ratio = Decimal::ratio(&answer.matched_dc, &answer.consumed_ac)
+        .filter(|_| status != EfficiencyStatus::InsufficientData)
+        .and_then(|ratio| i64::try_from(ratio.units()).ok());
+    Ok(ratio.map(percent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_unusual_beyond_its_own_spread_and_never_without_a_past() {
+        assert_eq!(unusual_below(90.0, 0.5, 4), None);
+        // An even past: 3 percent below.
+        assert_eq!(unusual_below(90.0, 0.1, 5), Some(87.0));
+        // 3.5 × 1.4826 × 2 = 10.38.
+        let bound = unusual_below(90.0, 2.0, 20).unwrap();
+        assert!((bound - 79.62).abs() < 0.01, "{bound}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Alerts: what people should look at, found on the gateway, kept in a table, told to a webhook.
+//!
+//! | kind | opens where | closes where |
+//! | --- | --- | --- |
+//! | `efficiency_low` | a vehicle's efficiency of the last 24 hours is below a bound | it is judged and is not |
+//! | `efficiency_anomaly` | its newest session is far below the median of its own past four weeks | its newest session is not |
+//! | `battery_temperature` | the newest reading is above a bound | it is 2 °C below the bound |
+//! | `silent` | a device has not been heard of for longer than it usually is | it is heard of |
+//! | `implausible_reading` | a reading of the last 24 hours is suspect | none is |
+//!
+//! An alert opens once, is brought up to date as long as its cause lasts, and closes. One gateway
+//! of a database looks for them at a time, the one that holds an advisory lock.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `evaluate` | looking for causes |
+//! | `store` | the table and the queue of deliveries |
+//! | `webhook` | telling the receiver |
+
+mod evaluate;
+mod store;
+mod webhook;
+
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Pool;
+use tokio_postgres::Client;
+
+pub use self::webhook::{Webhook, WebhookError};
+use crate::analytics::queries::{Analyst, AskError};
+use crate::postgres::Target;
+use crate::reading::Timestamp;
+
+/// The key of the advisory lock: "wattalrt" as a number.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattalrt");
+/// How often the lock is tried, and a lost database is reached for again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often the queue of deliveries is looked at.
+const DELIVER_EVERY: Duration = Duration::from_secs(1);
+/// What surveys of the fleet may cost: a twentieth of the time.
+const SURVEY_SHARE: u32 = 20;
+
+/// What an alert is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Efficiency below a bound.
+    EfficiencyLow,
+    /// Efficiency far below the vehicle's own past.
+    EfficiencyAnomaly,
+    /// A hot battery.
+    BatteryTemperature,
+    /// A device that is not heard of.
+    Silent,
+    /// A reading that implies too much power, or a register that fell.
+    ImplausibleReading,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 5] = [
+        Kind::EfficiencyLow,
+        Kind::EfficiencyAnomaly,
+        Kind::BatteryTemperature,
+        Kind::Silent,
+        Kind::ImplausibleReading,
+    ];
+
+    /// The name in the table and in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::EfficiencyLow => "efficiency_low",
+            Kind::EfficiencyAnomaly => "efficiency_anomaly",
+            Kind::BatteryTemperature => "battery_temperature",
+            Kind::Silent => "silent",
+            Kind::ImplausibleReading => "implausible_reading",
+        }
+    }
+}
+
+/// From when on something is an alert.
+#[derive(Clone)]
+pub struct Settings {
+    /// How often causes are looked for.
+    pub every: Duration,
+    /// Efficiency below this is one.
+    ///
+    /// Units:  1/100 percent
+    pub efficiency_below: i64,
+    /// A battery hotter than this is one, in °C.
+    pub temperature_above: f64,
+    /// A device is silent after this at the earliest.
+    pub silence_min: Duration,
+    /// Who is told.
+    pub webhook: Option<Webhook>,
+}
+
+/// Why an evaluation failed; the next tries again.
+#[derive(Debug, thiserror::Error)]
+enum AlertError {
+    #[error(transparent)]
+    Database(#[from] tokio_postgres::Error),
+    #[error("no connection for reading: {0}")]
+    Pool(#[from] deadpool_postgres::PoolError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+}
+
+/// Looks for alerts until it is cancelled.
+///
+/// Cancel: safe; what is half done is rolled back
+pub async fn run(settings: Settings, target: Target, reads: Pool, analyst: Analyst) {
+    let mut said = String::new();
+    loop {
+        if let Err(error) = lead(&settings, &target, &reads, &analyst).await {
+            let text = error.to_string();
+            if said != text {
+                tracing::warn!(error = text, "alerts are not looked for; trying again");
+                said = text;
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Waits for the lock, and then looks for alerts as long as the session lasts.
+async fn lead(
+    settings: &Settings,
+    target: &Target,
+    reads: &Pool,
+    analyst: &Analyst,
+) -> Result<(), AlertError> {
+    let mut session = target.connect("wattgate alerts").await?;
+    let client = session.client_mut();
+    // Before the migrations there is nothing to look at.
+    let ready = "select to_regclass('alerts') is not null and pg_try_advisory_lock($1)";
+    while !client
+        .query_one(ready, &[&LOCK_KEY])
+        .await?
+        .get::<_, bool>(0)
+    {
+        tokio::time::sleep(AGAIN).await;
+    }
+    tracing::debug!("this gateway looks for alerts");
+    let (mut evaluate_at, mut survey_at) = (Instant::now(), Instant::now());
+    loop {
+        if Instant::now() >= evaluate_at {
+            let quick = evaluate::quick(client, settings, Timestamp::now()).await?;
+            store::apply(client, settings, quick, Timestamp::now()).await?;
+            evaluate_at = Instant::now() + settings.every;
+        }
+        if Instant::now() >= survey_at {
+            let began = Instant::now();
+            survey(client, settings, reads, analyst).await?;
+            survey_at = Instant::now() + settings.every.max(began.elapsed() * SURVEY_SHARE);
+        }
+        if let Some(webhook) = &settings.webhook {
+            webhook::deliver(client, webhook, Timestamp::now()).await?;
+        }
+        tokio::time::sleep(DELIVER_EVERY.min(settings.every)).await;
+    }
+}
+
+/// The kinds that take the whole fleet's efficiency. An answer that is not there in time is left
+/// for the next time.
+async fn survey(
+    client: &mut Client,
+    settings: &Settings,
+    reads: &Pool,
+    analyst: &Analyst,
+) -> Result<(), AlertError> {
+    let now = Timestamp::now();
+    match evaluate::efficiency(settings, reads, analyst, now).await {
+        Ok(found) => store::apply(client, settings, found, now).await?,
+        Err(AlertError::Ask(error)) => {
+            tracing::warn!(%error, "the fleet's efficiency was not looked at");
+        }
+        Err(error) => return Err(error),
+    }
+    let found = evaluate::anomalies(client, reads, analyst, now).await?;
+    store::apply(client, settings, found, now).await
+}

@@ -1,0 +1,165 @@
+//! The readings of many devices at once: a few statements for a whole chunk of a fleet.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures_util::{TryStreamExt, pin_mut};
+use tokio_postgres::types::ToSql;
+
+use super::AskError;
+use super::history::{FromHistory, History, NEARBY_MICROS, is_zero_register, spans_beyond};
+use crate::analytics::runs::Run;
+use crate::reading::Timestamp;
+
+/// What is wanted of one device: its readings after `low`, up to `high`.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    device: i32,
+    low: Timestamp,
+    high: Timestamp,
+}
+
+/// A moment from which a neighbour of a device is looked for.
+type Edge = (i32, Timestamp);
+
+impl History<'_> {
+    /// The readings of many devices in each of their runs, with the neighbours on both sides of
+    /// each, as [`History::around`] gives them for one.
+    ///
+    /// Order:  a device's runs ascending, apart; its readings ascending by time
+    pub(super) async fn around_many<T: FromHistory>(
+        &mut self,
+        wanted: &BTreeMap<i32, Vec<Run>>,
+    ) -> Result<HashMap<i32, Vec<T>>, AskError> {
+        let mut runs: Vec<(i32, Run)> = Vec::with_capacity(wanted.len());
+        for (&device, of_device) in wanted {
+            runs.extend(of_device.iter().map(|&run| (device, run)));
+        }
+        let mut readings: HashMap<i32, Vec<T>> = HashMap::with_capacity(wanted.len());
+        let before: Vec<Edge> = runs.iter().map(|(d, run)| (*d, run.start())).collect();
+        self.neighbours_many(&before, false, &mut readings).await?;
+        let inside = runs.iter().map(|&(device, run)| Wish {
+            device,
+            low: run.start(),
+            high: run.end(),
+        });
+        let inside: Vec<Wish> = inside.collect();
+        for (wish, one) in self.wished(T::IN_RUNS, &inside, None).await? {
+            readings.entry(inside[wish].device).or_default().push(one);
+        }
+        let after: Vec<Edge> = runs.iter().map(|(d, run)| (*d, run.end())).collect();
+        self.neighbours_many(&after, true, &mut readings).await?;
+        for of_device in readings.values_mut() {
+            of_device.sort_unstable_by_key(|r| r.energy().at);
+            // The neighbours of two runs may be the same, or lie in the other run.
+            of_device.dedup_by_key(|r| r.energy().at);
+        }
+        Ok(readings)
+    }
+
+    /// The nearest readings beyond some edges and, where one is a register of 0, the nearest that
+    /// is not.
+    async fn neighbours_many<T: FromHistory>(
+        &mut self,
+        edges: &[Edge],
+        after: bool,
+        readings: &mut HashMap<i32, Vec<T>>,
+    ) -> Result<(), AskError> {
+        let nearest = self.search_many::<T>(edges, after, false).await?;
+        let mut zeros: Vec<Edge> = Vec::new();
+        for (edge, one) in nearest {
+            let (device, at) = (edges[edge].0, one.energy().at);
+            if is_zero_register(&one.energy()) {
+                zeros.push((device, if after { at } else { at.plus_micros(-1) }));
+            }
+            readings.entry(device).or_default().push(one);
+        }
+        for (edge, one) in self.search_many::<T>(&zeros, after, true).await? {
+            readings.entry(zeros[edge].0).or_default().push(one);
+        }
+        Ok(())
+    }
+
+    /// One reading beyond each edge, where there is one, with the place of its edge: nearby
+    /// first, then a few partitions at a time for those edges that had none so far.
+    async fn search_many<T: FromHistory>(
+        &mut self,
+        edges: &[Edge],
+        after: bool,
+        not_zero: bool,
+    ) -> Result<Vec<(usize, T)>, AskError> {
+        let text = if after { T::AFTER_MANY } else { T::BEFORE_MANY };
+        // Up to where each edge has been looked for, once the first statement has run.
+        let looked = |edge: usize| match after {
+            true => edges[edge].1.plus_micros(NEARBY_MICROS),
+            false => edges[edge].1.plus_micros(-NEARBY_MICROS),
+        };
+        let near = edges.iter().enumerate().map(|(edge, &(device, at))| Wish {
+            device,
+            low: at.min(looked(edge)),
+            high: at.max(looked(edge)),
+        });
+        let near: Vec<Wish> = near.collect();
+        let mut found = self.wished(text, &near, Some(not_zero)).await?;
+        let mut open = vec![true; edges.len()];
+        found.iter().for_each(|(edge, _)| open[*edge] = false);
+        let left = (0..edges.len()).filter(|&edge| open[edge]).map(looked);
+        let Some(nearest) = (if after { left.min() } else { left.max() }) else {
+            return Ok(found);
+        };
+        let ranges = self.ranges(T::STREAM).await?;
+        for (from, to) in spans_beyond(&ranges, nearest, after) {
+            let mut asked: Vec<usize> = (0..edges.len()).filter(|&edge| open[edge]).collect();
+            let wish = |edge: usize| match after {
+                true => (looked(edge).max(from), to),
+                false => (from, looked(edge).min(to)),
+            };
+            asked.retain(|&edge| wish(edge).0 < wish(edge).1);
+            let wishes = asked.iter().map(|&edge| Wish {
+                device: edges[edge].0,
+                low: wish(edge).0,
+                high: wish(edge).1,
+            });
+            let wishes: Vec<Wish> = wishes.collect();
+            for (place, one) in self.wished(text, &wishes, Some(not_zero)).await? {
+                open[asked[place]] = false;
+                found.push((asked[place], one));
+            }
+            if !open.contains(&true) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs a statement that takes wishes; each reading with the place of its wish.
+    async fn wished<T: FromHistory>(
+        &mut self,
+        text: &'static str,
+        wishes: &[Wish],
+        not_zero: Option<bool>,
+    ) -> Result<Vec<(usize, T)>, AskError> {
+        let low = wishes.iter().map(|wish| wish.low).min();
+        let high = wishes.iter().map(|wish| wish.high).max();
+        let (Some(low), Some(high)) = (low, high) else {
+            return Ok(Vec::new());
+        };
+        let devices: Vec<i32> = wishes.iter().map(|wish| wish.device).collect();
+        let lows: Vec<Timestamp> = wishes.iter().map(|wish| wish.low).collect();
+        let highs: Vec<Timestamp> = wishes.iter().map(|wish| wish.high).collect();
+        let statement = self.work.prepare_cached(text).await?;
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&devices, &lows, &highs, &low, &high];
+        if let Some(not_zero) = &not_zero {
+            parameters.push(not_zero);
+        }
+        let rows = self.work.query_raw(&statement, parameters).await?;
+        pin_mut!(rows);
+        let mut readings = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            self.lease.one_more()?;
+            // Ordinality counts from 1.
+            let wish: i32 = row.try_get(T::COLUMNS)?;
+            readings.push((wish as usize - 1, T::read(&row)?));
+        }
+        Ok(readings)
+    }
+}

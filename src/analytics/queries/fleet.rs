@@ -1,0 +1,376 @@
+//! All vehicles over one window, exactly, from raw readings in one snapshot.
+//!
+//! The fleet is taken a chunk at a time, some statements each, so that memory is bounded whatever
+//! its size; while one chunk is computed the next is fetched.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use deadpool_postgres::{Client, Transaction};
+use tokio::task::JoinHandle;
+use tokio_postgres::IsolationLevel;
+
+use super::AskError;
+use super::budget::{Budget, Lease};
+use super::chunk::{self, Chunk, Member, Named};
+use super::history::History;
+use crate::analytics::device::{DeviceEnergy, EnergyReading};
+use crate::analytics::energy::Exact;
+use crate::analytics::format::Decimal;
+use crate::analytics::performance::Slice;
+use crate::analytics::report::{EfficiencyStatus, Printed, StatusBounds};
+use crate::analytics::runs::Run;
+use crate::analytics::tariff::lost_cost;
+use crate::reading::Timestamp;
+
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!("../../../sql/queries/", $name, ".sql"))
+    };
+}
+
+/// Readings that a chunk is to have, about: some tens of MB, and statements of about a second.
+const CHUNK_READINGS: usize = 300_000;
+/// Devices of the first chunk, before it is known how much they send.
+const CHUNK_DEVICES_FIRST: usize = 64;
+/// Devices of a chunk, at most.
+const CHUNK_DEVICES_MAX: usize = 2_000;
+
+/// What a survey is about.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// W.
+    pub window: Run,
+    /// Time after it is not attributed.
+    pub now: Timestamp,
+    /// Parts of the window whose energy is summed up too; they make up the window, or none.
+    pub parts: Vec<Run>,
+    /// What a kWh costs when; in parts that make up the window, or none.
+    pub prices: Vec<(Run, i64)>,
+    /// What a ratio tells.
+    pub bounds: StatusBounds,
+    /// The implied power above which a reading is suspect.
+    pub suspect_watts: u64,
+}
+
+/// One vehicle of a fleet, printed.
+#[derive(Debug, Clone)]
+pub struct Ranked {
+    /// Its external id.
+    pub vehicle_id: Box<str>,
+    /// Its id in the database.
+    pub key: i32,
+    /// How many readings are suspect.
+    pub suspect: u64,
+    /// Its status.
+    pub status: EfficiencyStatus,
+    /// Its printed ratio in 1/100 percent; none where AC is 0.
+    pub ratio: Option<i64>,
+    /// AC minus matched DC, in mWh as printed.
+    pub lost_mwh: i128,
+    /// The whole answer as JSON.
+    pub json: Box<str>,
+}
+
+/// The energy of all meters and vehicles in a part of the window.
+#[derive(Debug, Clone)]
+pub struct FleetSlice {
+    /// What all meters measured.
+    pub meter_ac: Exact,
+    /// The vehicles'.
+    pub vehicles: Slice,
+}
+
+impl FleetSlice {
+    fn empty(part: Run) -> Self {
+        FleetSlice {
+            meter_ac: Exact::default(),
+            vehicles: Slice::empty(part),
+        }
+    }
+}
+
+/// The answer of a survey.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// Every known vehicle, by id.
+    pub vehicles: Vec<Ranked>,
+    /// The whole window.
+    pub whole: FleetSlice,
+    /// Its parts, as they were asked for.
+    pub parts: Vec<FleetSlice>,
+    /// What AC minus matched DC has cost; none where no tariff is known.
+    pub lost_cost: Option<Exact>,
+}
+
+/// What the chunks add to.
+struct Sums {
+    survey: Arc<Survey>,
+    vehicles: Vec<Ranked>,
+    whole: FleetSlice,
+    parts: Vec<FleetSlice>,
+    lost_cost: Exact,
+    /// The meters whose energy is in the sums.
+    meters_done: HashSet<i32>,
+}
+
+/// Surveys a fleet.
+///
+/// Blocks: for some statements a chunk of vehicles, and then of meters
+/// Cancel: safe; the transaction is rolled back
+pub(super) async fn survey(
+    client: &mut Client,
+    budget: &Budget,
+    survey: Survey,
+) -> Result<Surveyed, AskError> {
+    let work = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    let survey = Arc::new(survey);
+    let mut history = History::new(&work, Lease::new(budget));
+    let named = chunk::named(&mut history, survey.window).await?;
+    // Held as long as `named` is.
+    let _held = history.renew(Lease::new(budget));
+    let sums = Sums::new(Arc::clone(&survey));
+    let sums = vehicles(&work, &mut history, budget, &named, sums).await?;
+    let mut sums = meters(&work, &mut history, budget, sums).await?;
+    sums.vehicles
+        .sort_unstable_by(|a, b| a.vehicle_id.cmp(&b.vehicle_id));
+    Ok(Surveyed {
+        vehicles: sums.vehicles,
+        whole: sums.whole,
+        parts: sums.parts,
+        lost_cost: (!survey.prices.is_empty()).then_some(sums.lost_cost),
+    })
+}
+
+/// How many devices the next chunk has.
+struct Pace {
+    devices: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Pace {
+            devices: CHUNK_DEVICES_FIRST,
+        }
+    }
+
+    /// Takes what a chunk held as the measure of the next.
+    fn learn(&mut self, devices: usize, readings: usize) {
+        let each = (readings / devices.max(1)).max(1);
+        self.devices = (CHUNK_READINGS / each).clamp(1, CHUNK_DEVICES_MAX);
+    }
+
+    /// Takes less after a chunk that did not fit; `false` where one device is already too much.
+    fn shrink(&mut self, error: &AskError, devices: usize) -> bool {
+        let memory = matches!(error, AskError::TooManyReadings | AskError::Busy);
+        self.devices = (devices / 2).max(1);
+        memory && devices > 1
+    }
+}
+
+async fn vehicles(
+    work: &Transaction<'_>,
+    history: &mut History<'_>,
+    budget: &Budget,
+    named: &Named,
+    sums: Sums,
+) -> Result<Sums, AskError> {
+    let statement = work.prepare_cached(sql!("fleet_vehicles")).await?;
+    let (window, now) = (sums.survey.window, sums.survey.now);
+    let mut running = Running::Idle(Box::new(sums));
+    let mut pace = Pace::new();
+    let mut after = i32::MIN;
+    loop {
+        let rows = work
+            .query(&statement, &[&after, &(pace.devices as i64)])
+            .await?;
+        let member = |row: &tokio_postgres::Row| {
+            Ok(Member {
+                key: row.try_get(0)?,
+                id: row.try_get(1)?,
+                same_id: row.try_get(2)?,
+                has_session: row.try_get(3)?,
+            })
+        };
+        let members: Vec<Member> = rows.iter().map(member).collect::<Result<_, AskError>>()?;
+        let Some(last) = members.last() else {
+            return running.finish().await;
+        };
+        match chunk::fetch(history, named, &members, window, now).await {
+            Ok(chunk) => {
+                after = last.key;
+                pace.learn(members.len(), history.lease.used());
+                let names = meter_names(work, &chunk).await?;
+                let lease = history.renew(Lease::new(budget));
+                let mut sums = running.finish().await?;
+                running = Running::Busy(tokio::task::spawn_blocking(move || {
+                    sums.add_vehicles(&chunk, &names);
+                    drop((chunk, lease));
+                    sums
+                }));
+            }
+            Err(error) => {
+                drop(history.renew(Lease::new(budget)));
+                running = Running::Idle(Box::new(running.finish().await?));
+                if !pace.shrink(&error, members.len()) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+async fn meters(
+    work: &Transaction<'_>,
+    history: &mut History<'_>,
+    budget: &Budget,
+    sums: Sums,
+) -> Result<Sums, AskError> {
+    let statement = work.prepare_cached(sql!("fleet_meters")).await?;
+    let window = sums.survey.window;
+    let done: HashSet<i32> = sums.meters_done.clone();
+    let mut running = Running::Idle(Box::new(sums));
+    let mut pace = Pace::new();
+    let mut after = i32::MIN;
+    loop {
+        let rows = work
+            .query(&statement, &[&after, &(pace.devices as i64)])
+            .await?;
+        let key = |row: &tokio_postgres::Row| row.try_get(0);
+        let keys: Vec<i32> = rows.iter().map(key).collect::<Result<_, _>>()?;
+        let Some(&last) = keys.last() else {
+            return running.finish().await;
+        };
+        let new = keys.iter().filter(|key| !done.contains(key));
+        let wanted = new.map(|&key| (key, vec![window])).collect();
+        match history.around_many::<EnergyReading>(&wanted).await {
+            Ok(readings) => {
+                after = last;
+                pace.learn(wanted.len(), history.lease.used());
+                let lease = history.renew(Lease::new(budget));
+                let mut sums = running.finish().await?;
+                running = Running::Busy(tokio::task::spawn_blocking(move || {
+                    readings
+                        .values()
+                        .for_each(|readings| sums.add_meter(readings));
+                    drop((readings, lease));
+                    sums
+                }));
+            }
+            Err(error) => {
+                drop(history.renew(Lease::new(budget)));
+                running = Running::Idle(Box::new(running.finish().await?));
+                if !pace.shrink(&error, keys.len()) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// The sums, or the computation that adds a chunk to them.
+enum Running {
+    Idle(Box<Sums>),
+    Busy(JoinHandle<Sums>),
+}
+
+impl Running {
+    async fn finish(self) -> Result<Sums, AskError> {
+        match self {
+            Running::Idle(sums) => Ok(*sums),
+            Running::Busy(task) => task.await.map_err(|_| AskError::Failed),
+        }
+    }
+}
+
+impl Sums {
+    fn new(survey: Arc<Survey>) -> Self {
+        Sums {
+            vehicles: Vec::new(),
+            whole: FleetSlice::empty(survey.window),
+            parts: survey
+                .parts
+                .iter()
+                .map(|&part| FleetSlice::empty(part))
+                .collect(),
+            meters_done: HashSet::new(),
+            lost_cost: Exact::default(),
+            survey,
+        }
+    }
+
+    fn add_vehicles(&mut self, chunk: &Chunk, names: &HashMap<i32, String>) {
+        let survey = Arc::clone(&self.survey);
+        let priced = survey.prices.iter().map(|(run, _)| *run);
+        let parts: Vec<Run> = survey.parts.iter().copied().chain(priced).collect();
+        for (member, answer, slices) in chunk.answers(&parts, survey.suspect_watts) {
+            let (slices, priced) = slices.split_at(survey.parts.len());
+            let whole = &mut self.whole.vehicles;
+            whole.consumed_ac.add(&answer.consumed_ac);
+            whole.delivered_dc.add(&answer.delivered_dc);
+            whole.matched_dc.add(&answer.matched_dc);
+            for (sum, slice) in self.parts.iter_mut().zip(slices) {
+                sum.vehicles.add(slice);
+            }
+            let meters = answer
+                .meters
+                .iter()
+                .filter_map(|key| names.get(&key.0).cloned());
+            let mut printed = Printed::new(&answer, &member.id, meters.collect(), &survey.bounds);
+            if !survey.prices.is_empty() {
+                let prices = survey.prices.iter().map(|(_, price)| *price);
+                let cost = lost_cost(priced, prices);
+                printed.lost_cost = Some(Decimal::cost(&cost));
+                self.lost_cost.add(&cost);
+            }
+            self.vehicles.extend(Ranked::new(member.key, printed));
+        }
+        for &meter in &chunk.whole_meters {
+            if self.meters_done.insert(meter) {
+                self.add_meter(chunk.meter(meter));
+            }
+        }
+    }
+
+    fn add_meter(&mut self, readings: &[EnergyReading]) {
+        let meter = DeviceEnergy::new(readings.iter().copied(), self.survey.suspect_watts);
+        self.whole.meter_ac.add(&meter.energy(self.survey.window));
+        for part in &mut self.parts {
+            part.meter_ac.add(&meter.energy(part.vehicles.window));
+        }
+    }
+}
+
+impl Ranked {
+    /// `None` never in practice: printing to a string does not fail.
+    fn new(key: i32, printed: Printed) -> Option<Self> {
+        Some(Ranked {
+            vehicle_id: printed.vehicle_id.as_str().into(),
+            key,
+            suspect: printed.quality.suspect,
+            status: printed.efficiency_status,
+            ratio: printed
+                .efficiency_ratio
+                .as_ref()
+                .and_then(|r| r.units().try_into().ok()),
+            lost_mwh: i128::try_from(printed.lost_energy()).ok()?,
+            json: serde_json::to_string(&printed).ok()?.into_boxed_str(),
+        })
+    }
+}
+
+/// The external ids of the meters of a chunk.
+async fn meter_names(
+    work: &Transaction<'_>,
+    chunk: &Chunk,
+) -> Result<HashMap<i32, String>, AskError> {
+    let statement = work.prepare_cached(sql!("fleet_meter_names")).await?;
+    let rows = work.query(&statement, &[&chunk.meter_keys()]).await?;
+    let name = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    rows.iter().map(name).collect()
+}

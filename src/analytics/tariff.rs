@@ -1,0 +1,202 @@
+//! What a kWh costs, by the time of day: turns lost energy into money.
+
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
+
+use super::energy::Exact;
+use super::performance::Slice;
+use super::runs::Run;
+use super::series::{Bucket, buckets};
+use crate::reading::Timestamp;
+
+/// Prices by the time of day in a time zone.
+#[derive(Debug, Clone)]
+pub struct Tariff {
+    zone: TimeZone,
+    /// From when on which price holds, ascending; before the first, the last.
+    ///
+    /// Units:  millionths of the currency a kWh
+    steps: Vec<(Time, i64)>,
+}
+
+/// Why a tariff is refused; the operator has to mend the flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TariffError {
+    /// The prices cannot be read.
+    #[error(
+        "must be a price a kWh, as 0.30, or prices from times of day on, as 06:00=0.34,22:00=0.22"
+    )]
+    Prices,
+    /// The time zone is not known.
+    #[error("must be a time zone of IANA, as Europe/Berlin")]
+    Zone,
+}
+
+impl Tariff {
+    /// Reads prices, as `0.30` or `06:00=0.34,22:00=0.22`, and the time zone of their times.
+    ///
+    /// # Errors
+    /// [`TariffError`]
+    pub fn parse(prices: &str, zone: &str) -> Result<Self, TariffError> {
+        let zone = TimeZone::get(zone).map_err(|_| TariffError::Zone)?;
+        let step = |text: &str| match text.split_once('=') {
+            None => Some((Time::midnight(), price(text)?)),
+            Some((time, text)) => {
+                let time = time.trim();
+                let shape = time.len() == 5 && time.as_bytes().get(2) == Some(&b':');
+                let time = format!("{time}:00").parse().ok().filter(|_| shape)?;
+                Some((time, price(text)?))
+            }
+        };
+        let steps: Option<Vec<(Time, i64)>> = prices.split(',').map(step).collect();
+        let mut steps = steps.ok_or(TariffError::Prices)?;
+        steps.sort_unstable();
+        if steps.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err(TariffError::Prices);
+        }
+        Ok(Tariff { zone, steps })
+    }
+
+    /// Cuts a window where the price changes.
+    ///
+    /// Shape:  parts that make up the window, each with its price
+    pub fn cut(&self, window: Run) -> Vec<(Run, i64)> {
+        let mut parts = Vec::new();
+        for day in buckets(window, Bucket::Day, &self.zone) {
+            let mut edges = vec![day.start(), day.end()];
+            // A moment in the day tells its date: its end is midnight, which shows the next.
+            let inside = day.end().plus_micros(-1);
+            let date = jiff::Timestamp::from_microsecond(inside.as_micros())
+                .map(|at| self.zone.to_datetime(at).date());
+            if let Ok(date) = date {
+                let starts = self.steps.iter().map(|(time, _)| date.to_datetime(*time));
+                let starts = starts.filter_map(|start| self.zone.to_timestamp(start).ok());
+                let starts = starts.map(|at| Timestamp::from_micros(at.as_microsecond()));
+                edges.extend(starts.filter(|at| day.start() < *at && *at < day.end()));
+            }
+            edges.sort_unstable();
+            for pair in edges.windows(2) {
+                parts.extend(Run::new(pair[0], pair[1]).map(|run| (run, self.price_in(run))));
+            }
+        }
+        parts
+    }
+
+    /// The price at the end of a part: it holds all along.
+    fn price_in(&self, part: Run) -> i64 {
+        let last = part.end().plus_micros(-1).as_micros();
+        let at = jiff::Timestamp::from_microsecond(last).unwrap_or_default();
+        let time = self.zone.to_datetime(at).time();
+        let next = self.steps.partition_point(|(from, _)| *from <= time);
+        let step = next.checked_sub(1).unwrap_or(self.steps.len() - 1);
+        self.steps[step].1
+    }
+}
+
+/// What AC that did not reach a battery has cost.
+///
+/// Units:  10^-12 of the currency: mWh times millionths a kWh
+pub fn lost_cost(parts: &[Slice], prices: impl IntoIterator<Item = i64>) -> Exact {
+    let mut cost = Exact::default();
+    for (part, price) in parts.iter().zip(prices) {
+        let mut lost = part.consumed_ac.clone();
+        lost.subtract(&part.matched_dc);
+        cost.add_times(&lost, price);
+    }
+    cost
+}
+
+/// Reads a price of at most 6 decimals, up to 1,000,000.
+fn price(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty()
+        || whole.len() > 6
+        || fraction.len() > 6
+        || !digits(whole)
+        || !digits(fraction)
+    {
+        return None;
+    }
+    format!("{whole}{fraction:0<6}").parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
+    }
+
+    fn prices(tariff: &Tariff, from: &str, to: &str) -> Vec<(String, i64)> {
+        let window = Run::new(at(from), at(to)).unwrap();
+        let parts = tariff.cut(window);
+        assert!(
+            parts
+                .windows(2)
+                .all(|pair| pair[0].0.end() == pair[1].0.start())
+        );
+        assert_eq!(parts[0].0.start(), window.start());
+        assert_eq!(parts[parts.len() - 1].0.end(), window.end());
+        parts
+            .iter()
+            .map(|(run, price)| (run.end().to_string(), *price))
+            .collect()
+    }
+
+    #[test]
+    fn a_price_holds_from_its_time_of_day_to_the_next_in_its_zone() {
+        let tariff = Tariff::parse("06:00=0.34,22:00=0.22", "Europe/Berlin").unwrap();
+        let winter = prices(&tariff, "2024-02-09T00:00:00Z", "2024-02-09T23:30:00Z");
+        let expected = [
+            ("2024-02-09T05:00:00Z", 220_000),
+            ("2024-02-09T21:00:00Z", 340_000),
+            ("2024-02-09T23:00:00Z", 220_000),
+            ("2024-02-09T23:30:00Z", 220_000),
+        ];
+        assert_eq!(winter, expected.map(|(at, price)| (at.to_owned(), price)));
+        let flat = Tariff::parse("0.3", "UTC").unwrap();
+        let one = prices(&flat, "2024-02-09T01:00:00Z", "2024-02-09T02:00:00Z");
+        assert_eq!(one, [("2024-02-09T02:00:00Z".to_owned(), 300_000)]);
+    }
+
+    #[test]
+    fn what_is_lost_costs_what_it_cost_when_it_was_lost() {
+        let slice = |from: &str, to: &str, ac: i128, dc: i128| Slice {
+            consumed_ac: Exact::from_mwh(ac * 1_000_000),
+            matched_dc: Exact::from_mwh(dc * 1_000_000),
+            ..Slice::empty(Run::new(at(from), at(to)).unwrap())
+        };
+        let night = slice("2024-02-09T00:00:00Z", "2024-02-09T06:00:00Z", 10, 8);
+        let day = slice("2024-02-09T06:00:00Z", "2024-02-09T22:00:00Z", 10, 9);
+        // 2 × 0.20 + 1 × 0.35 = 0.75.
+        let cost = lost_cost(&[night, day], [200_000, 350_000]);
+        assert_eq!(cost, Exact::from_mwh(750_000_000_000));
+    }
+
+    #[test]
+    fn prices_that_cannot_be_read_are_refused() {
+        for wrong in [
+            "",
+            "a",
+            "-1",
+            "0.1234567",
+            "6=0.3",
+            "06:00=",
+            "25:00=1",
+            "06:00=1,06:00=2",
+            "1e3",
+        ] {
+            assert_eq!(
+                Tariff::parse(wrong, "UTC").err(),
+                Some(TariffError::Prices),
+                "{wrong}"
+            );
+        }
+        assert_eq!(
+            Tariff::parse("1", "Mars/Olympus").err(),
+            Some(TariffError::Zone)
+        );
+    }
+}

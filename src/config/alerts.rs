@@ -1,0 +1,133 @@
+//! When an alert opens, and who is told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+/// The flags of alerts.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Alerts")]
+pub struct AlertArgs {
+    /// How often causes of alerts are looked for; 0s: never
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_ALERT_INTERVAL",
+        default_value = "60s",
+        value_name = "TIME"
+    )]
+    pub alert_interval: String,
+    /// Efficiency in percent, of the last 24 hours, below which an alert opens
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_ALERT_EFFICIENCY",
+        default_value_t = 75.0,
+        value_name = "PERCENT"
+    )]
+    pub alert_efficiency: f64,
+    /// Battery temperature in °C above which an alert opens
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_ALERT_TEMPERATURE",
+        default_value_t = 55.0,
+        value_name = "CELSIUS"
+    )]
+    pub alert_temperature: f64,
+    /// How long a device is not heard of before an alert opens, at least; and longer than one and
+    /// a half times its longest silence of a week
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_ALERT_SILENCE",
+        default_value = "30m",
+        value_name = "TIME"
+    )]
+    pub alert_silence: String,
+    /// Who is told when an alert opens and closes, by POST
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_ALERT_WEBHOOK",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub alert_webhook: Option<String>,
+    /// A file with the secret that signs what the webhook is sent (HMAC-SHA256)
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_ALERT_WEBHOOK_SECRET_FILE",
+        value_name = "FILE"
+    )]
+    pub alert_webhook_secret_file: Option<PathBuf>,
+}
+
+/// When an alert opens, checked.
+#[derive(Clone)]
+pub struct AlertConfig {
+    /// How often causes are looked for; none: never.
+    pub every: Option<Duration>,
+    /// Efficiency below this is one, in 1/100 percent.
+    pub efficiency_below: i64,
+    /// A battery hotter than this is one, in °C.
+    pub temperature_above: f64,
+    /// A device is silent after this at the earliest.
+    pub silence_min: Duration,
+    /// Who is told.
+    pub webhook: Option<String>,
+    /// What signs it.
+    pub secret: Option<Vec<u8>>,
+}
+
+impl super::Checks {
+    /// Checks the flags of alerts.
+    pub(super) fn alerts(&mut self, args: &AlertArgs) -> AlertConfig {
+        let every = self.duration(
+            "--alert-interval",
+            &args.alert_interval,
+            Duration::from_secs(86_400),
+        );
+        if !(0.0..=100.0).contains(&args.alert_efficiency) {
+            let text = format!(
+                "--alert-efficiency {}: must be 0 to 100",
+                args.alert_efficiency
+            );
+            self.errors.push(text);
+        }
+        if !(-60.0..=150.0).contains(&args.alert_temperature) {
+            let text = format!(
+                "--alert-temperature {}: must be -60 to 150",
+                args.alert_temperature
+            );
+            self.errors.push(text);
+        }
+        let secret = args.alert_webhook_secret_file.as_ref().and_then(|file| {
+            let read = std::fs::read(file).map(|secret| secret.trim_ascii().to_vec());
+            match read {
+                Ok(secret) if !secret.is_empty() => return Some(secret),
+                Ok(_) => self
+                    .errors
+                    .push("--alert-webhook-secret-file: the file is empty".to_owned()),
+                Err(error) => self
+                    .errors
+                    .push(format!("--alert-webhook-secret-file: {error}")),
+            }
+            None
+        });
+        AlertConfig {
+            every: (!every.is_zero()).then_some(every),
+            efficiency_below: (args.alert_efficiency * 100.0).round() as i64,
+            temperature_above: args.alert_temperature,
+            silence_min: self.duration(
+                "--alert-silence",
+                &args.alert_silence,
+                Duration::from_secs(7 * 86_400),
+            ),
+            webhook: args.alert_webhook.clone().filter(|url| !url.is_empty()),
+            secret,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+// Asking the gateway. Where it wants a key, the person is asked for one, once.
+
+const KEY = 'wattgate-key';
+
+/** An answer that is no success. */
+export class ApiError extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** By how much the gateway's clock is ahead of this one, in milliseconds. */
+let ahead = 0;
+export const now = () => Date.now() + ahead;
+
+let asking = null;
+
+/** Asks for a key; all who wait for one wait for the same. */
+function askKey(refused) {
+  asking ??= new Promise((resolve) => {
+    const dialog = document.getElementById('sign-in');
+    const input = document.getElementById('sign-in-key');
+    document.getElementById('sign-in-why').textContent = refused
+      ? 'The gateway does not take that key: it is unknown, was revoked or has expired.'
+      : 'This gateway shows its data to holders of a key with the right to read.';
+    input.value = '';
+    const close = () => {
+      const key = input.value.trim();
+      input.value = '';
+      // The dialog comes again until there is a key: nothing can be shown without.
+      if (!key) {
+        dialog.showModal();
+        return;
+      }
+      dialog.removeEventListener('close', close);
+      sessionStorage.setItem(KEY, key);
+      asking = null;
+      resolve();
+    };
+    dialog.addEventListener('close', close);
+    dialog.showModal();
+  });
+  return asking;
+}
+
+/** Sends a request with the key, if there is one; asks for one where it is refused. */
+export async function request(path, options = {}) {
+  for (;;) {
+    await asking;
+    const key = sessionStorage.getItem(KEY);
+    const headers = { ...options.headers };
+    if (key) headers.Authorization = `Bearer ${key}`;
+    const response = await fetch(path, { ...options, headers, cache: 'no-store' });
+    const date = Date.parse(response.headers.get('date') ?? '');
+    // The header has whole seconds: less than two tell nothing.
+    if (Number.isFinite(date)) {
+      const difference = date + 500 - Date.now();
+      ahead = Math.abs(difference) > 2000 ? difference : 0;
+    }
+    if (response.status !== 401) return response;
+    await response.body?.cancel();
+    // Another request may have got a key meanwhile.
+    if (sessionStorage.getItem(KEY) !== key) continue;
+    sessionStorage.removeItem(KEY);
+    await askKey(key !== null);
+  }
+}
+
+/** Asks for JSON. */
+export async function get(path, options) {
+  const response = await request(path, options);
+  if (response.ok) return response.json();
+  throw await failure(response);
+}
+
+export async function failure(response) {
+  let detail = response.statusText || `status ${response.status}`;
+  try {
+    detail = (await response.json()).detail ?? detail;
+  } catch {
+    // A proxy's page, perhaps: the status says enough.
+  }
+  return new ApiError(response.status, detail);
+}
+
+/** All items of a paged list, a page at a time, up to a number of pages. */
+export async function* pages(path, limit, most, options) {
+  let after = '';
+  for (let page = 0; page < most; page += 1) {
+    const joint = path.includes('?') ? '&' : '?';
+    const answer = await get(`${path}${joint}limit=${limit}${after}`, options);
+    yield answer;
+    if (answer.next === null) return;
+    after = `&after=${encodeURIComponent(answer.next)}`;
+  }
+}
+
+/** What to tell a person of an error. */
+export function explain(error) {
+  if (error instanceof ApiError) {
+    if (error.status === 403) return `This key may not see this: ${error.message}`;
+    if (error.status === 503) return `Not now: ${error.message}`;
+    return error.message;
+  }
+  return 'The gateway cannot be reached.';
+}

@@ -1,0 +1,197 @@
+// Lines and bars over time, drawn by uPlot in the page's colours.
+
+import { h, svg, text } from './dom.js';
+import { dateTime, isNumber, none } from './format.js';
+
+const uPlot = window.uPlot;
+const HEIGHT = 200;
+
+const colour = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** A line that is cut where no reading came for this long, in seconds. */
+export const GAP_SECONDS = 900;
+
+/**
+ * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds,
+ * then a column a series; nulls are gaps. It is a picture with words: `summary(data)` says for a
+ * screen reader what the lines show.
+ */
+export class Chart {
+  #plot = null;
+  #data;
+  #spec;
+  #sized;
+
+  constructor(spec) {
+    this.#spec = spec;
+    this.#data = [[], ...spec.series.map(() => [])];
+    this.legend = h('ul', { class: 'legend', 'aria-hidden': 'true' });
+    this.values = spec.series.map((s) => {
+      const value = h('b', {}, none);
+      this.legend.append(h('li', {}, h('i', { class: `key ${s.colour}` }), s.label, ' ', value));
+      return value;
+    });
+    this.at = h('li', { class: 'muted' });
+    this.legend.append(this.at);
+    this.canvas = h('div', { class: 'chart', role: 'img', 'aria-label': spec.label });
+    this.empty = h('p', { class: 'muted empty' }, spec.empty ?? 'No readings in this time.');
+    this.el = h('figure', {}, this.legend, this.canvas, this.empty);
+    this.#sized = new ResizeObserver(() => this.#size());
+    this.#sized.observe(this.canvas);
+    document.addEventListener('themechange', this.#redraw);
+  }
+
+  destroy() {
+    this.#sized.disconnect();
+    document.removeEventListener('themechange', this.#redraw);
+    this.#plot?.destroy();
+    this.#plot = null;
+  }
+
+  /** Shows data, over a window in seconds. */
+  show(data, window) {
+    this.#data = data;
+    this.window = window;
+    const some = data[0].length > 0;
+    this.empty.hidden = some;
+    this.canvas.hidden = !some;
+    this.canvas.setAttribute('aria-label', some ? this.#summary() : this.#spec.label);
+    if (!some) return;
+    if (this.#plot) this.#plot.setData(data);
+    else this.#redraw();
+    this.#point(data[0].length - 1, false);
+  }
+
+  #summary() {
+    const parts = this.#spec.series.map((s, at) => {
+      const values = this.#data[at + 1].filter((v) => v !== null);
+      if (values.length === 0) return `${s.label}: none`;
+      // Not by spreading: there may be more values than a call has arguments.
+      const least = values.reduce((a, b) => Math.min(a, b));
+      const most = values.reduce((a, b) => Math.max(a, b));
+      const shown = (v) => `${v.toFixed(s.places)} ${s.unit}`;
+      return `${s.label} from ${shown(least)} to ${shown(most)}, last ${shown(values.at(-1))}`;
+    });
+    return `${this.#spec.label}. ${parts.join('. ')}.`;
+  }
+
+  #point(at, pointed) {
+    this.#spec.series.forEach((s, n) => {
+      const value = this.#data[n + 1][at];
+      // Of bars the last is no present state: nothing is said until one is pointed at.
+      if (s.bars && !pointed) text(this.values[n], '');
+      else text(this.values[n], isNumber(value) ? `${value.toFixed(s.places)} ${s.unit}` : none);
+    });
+    const seconds = this.#data[0][at];
+    text(this.at, pointed && seconds !== undefined ? dateTime(seconds * 1000) : '');
+  }
+
+  #size() {
+    const width = Math.floor(this.canvas.clientWidth);
+    if (this.#plot && width > 0 && width !== this.#plot.width) {
+      this.#plot.setSize({ width, height: HEIGHT });
+    }
+  }
+
+  #redraw = () => {
+    this.#plot?.destroy();
+    this.#plot = null;
+    if (this.#data[0].length === 0) return;
+    const width = Math.max(200, Math.floor(this.canvas.clientWidth) || 600);
+    this.#plot = new uPlot(this.#options(width), this.#data, this.canvas);
+  };
+
+  #options(width) {
+    const ink = colour('--muted');
+    const line = colour('--line');
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
+    const scales = { x: { time: true, range: () => this.window } };
+    const axes = [{ ...axis, grid: { show: false }, space: 64, size: 26, values: timeAxis() }];
+    this.#spec.series.forEach((s, n) => {
+      if (scales[s.scale]) return;
+      scales[s.scale] = { range: s.range ?? padded };
+      axes.push({
+        ...axis, scale: s.scale, size: 46, side: n === 0 ? 3 : 1,
+        grid: n === 0 ? axis.grid : { show: false },
+        values: (_, ticks) => ticks.map((t) => (t === null ? '' : `${t}`)),
+        label: undefined,
+      });
+    });
+    const series = [{}, ...this.#spec.series.map((s) => ({
+      label: s.label, scale: s.scale, stroke: colour(`--${s.colour}`), width: s.bars ? 0 : 1.75,
+      fill: s.bars ? colour(`--${s.colour}`) : undefined,
+      points: s.dots ? { show: true, size: 7, fill: colour(`--${s.colour}`) } : { show: false }, spanGaps: false,
+      paths: s.bars ? uPlot.paths.bars({ size: [s.bars.size, 40], align: s.bars.align })
+        : s.step ? uPlot.paths.stepped({ align: -1 }) : undefined,
+    }))];
+    return {
+      width, height: HEIGHT, scales, axes, series,
+      legend: { show: false },
+      cursor: { y: false, points: { show: !this.#spec.series.some((s) => s.bars) }, drag: { x: false, y: false } },
+      padding: [10, 8, 0, 0],
+      hooks: {
+        setCursor: [(u) => {
+          const at = u.cursor.idx;
+          const pointed = at !== null && at !== undefined && u.cursor.left >= 0;
+          this.#point(pointed ? at : this.#data[0].length - 1, pointed);
+        }],
+      },
+    };
+  }
+}
+
+/** Times on the axis: the clock, and the day where a new one begins. */
+function timeAxis() {
+  const date = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' });
+  const hour = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
+  return (u, ticks) => ticks.map((seconds) => {
+    const at = new Date(seconds * 1000);
+    const midnight = at.getHours() === 0 && at.getMinutes() === 0;
+    return midnight ? date.format(at) : hour.format(at);
+  });
+}
+
+/** A scale with some room around its values. */
+function padded(u, least, most) {
+  if (least === null || most === null) return [0, 1];
+  const room = Math.max((most - least) * 0.1, Math.abs(most) * 0.005, 0.1);
+  return [least < 0 || least - room >= 0 ? least - room : 0, most + room];
+}
+
+export const fromZero = (u, least, most) => [0, Math.max((most ?? 1) * 1.08, 0.001)];
+export const hundred = () => [0, 100];
+
+/** Inserts nulls where readings are far apart, so that the line is cut there. */
+export function withGaps(data) {
+  const cut = data.map(() => []);
+  data[0].forEach((seconds, at) => {
+    const before = data[0][at - 1];
+    if (before !== undefined && seconds - before > GAP_SECONDS) {
+      cut[0].push(before + 1);
+      for (let n = 1; n < data.length; n += 1) cut[n].push(null);
+    }
+    data.forEach((column, n) => cut[n].push(column[at]));
+  });
+  return cut;
+}
+
+/** A small line without axes; its numbers stand beside it in words. */
+export class Spark {
+  constructor(colours) {
+    this.lines = colours.map((name) => svg('polyline', { class: `spark-line ${name}`, fill: 'none' }));
+    this.el = svg('svg', {
+      class: 'spark', viewBox: '0 0 100 28', preserveAspectRatio: 'none', 'aria-hidden': 'true',
+    }, this.lines);
+  }
+
+  show(columns, most) {
+    const top = Math.max(1e-9, ...columns.flat());
+    columns.forEach((column, n) => {
+      const from = most - column.length;
+      const points = column.map((value, at) =>
+        `${(((from + at) / (most - 1)) * 100).toFixed(1)},${(26 - (value / top) * 24).toFixed(1)}`);
+      this.lines[n].setAttribute('points', points.join(' '));
+    });
+  }
+}

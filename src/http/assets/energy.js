@@ -1,0 +1,239 @@
+// Energy of the fleet: in, out, lost, and by whom. The analytics' own numbers; nothing is summed here.
+
+import { explain, get, now } from './api.js';
+import { Chart, fromZero } from './charts.js';
+import { choice, h, name, panel, set } from './dom.js';
+import { STATUSES, count, fixed, isNumber, kwh, money, none, percent } from './format.js';
+
+const REFRESH_MS = 30000;
+const WORST = 10;
+const CURRENCIES = ['EUR', 'USD', 'GBP', 'CHF', 'SEK', 'NOK', 'DKK', 'PLN', 'INR', 'CNY', 'JPY', 'AUD', 'CAD'];
+
+const WINDOWS = [['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
+
+/** The start of a window, as the gateway takes it. */
+function start(window) {
+  if (window === 'today') {
+    const midnight = new Date(now());
+    midnight.setHours(0, 0, 0, 0);
+    // At midnight itself the day has no length yet.
+    return new Date(Math.min(midnight.getTime(), now() - 1000));
+  }
+  // Five minutes for all: who asks for the same window shares the gateway's work.
+  const to = Math.floor(now() / 300000) * 300000;
+  return new Date(to - (window === '7d' ? 7 : 1) * 86400000);
+}
+
+function storedPrice() {
+  try {
+    const stored = JSON.parse(localStorage.getItem('wattgate-price') ?? 'null');
+    if (isNumber(stored?.price) && CURRENCIES.includes(stored.currency)) return stored;
+  } catch {
+    // What is there is not ours.
+  }
+  return { price: null, currency: 'EUR' };
+}
+
+/** Days begin at this place's midnight. */
+export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+/** A series as a chart takes it: the middles of its parts, AC, DC; nothing where all is 0. */
+export function bars(answer, ac) {
+  const parts = answer.series ?? [];
+  const some = parts.some((part) => part[ac] > 0 || part.totalEnergyDeliveredDc > 0);
+  if (!some) return [[], [], []];
+  return [
+    parts.map((part) => (Date.parse(part.start) + Date.parse(part.end)) / 2000),
+    parts.map((part) => part[ac]), parts.map((part) => part.totalEnergyDeliveredDc),
+  ];
+}
+
+/** The window of an answer, in seconds. */
+export const windowOf = (answer) =>
+  [answer.timeWindowStart, answer.timeWindowEnd].map((at) => Date.parse(at) / 1000);
+
+const vehicleHref = (id) => `#/vehicles/${encodeURIComponent(id)}`;
+
+export class Energy {
+  #window = 'today';
+  #price = storedPrice();
+  #fleet = null;
+  #worst = null;
+  #timer;
+  #asked = 0;
+
+  constructor() {
+    this.in = h('strong', {}, none);
+    this.out = h('strong', {}, none);
+    this.ratio = h('strong', {}, none);
+    this.lost = h('strong', {}, none);
+    this.cost = h('dd', { class: 'small' });
+    this.apart = h('p', { class: 'muted small' });
+    this.flow = h('div', { class: 'flow', 'aria-hidden': 'true' }, h('i', { class: 'dc' }), h('i', { class: 'lost' }), h('i', { class: 'rest' }));
+    this.chart = new Chart({
+      label: 'Energy over time',
+      empty: 'No energy in this time.',
+      series: [
+        { label: 'AC, all meters', colour: 'ac', unit: 'kWh', places: 1, scale: 'kWh', range: fromZero, bars: { size: 0.4, align: -1 } },
+        { label: 'DC, all vehicles', colour: 'dc', unit: 'kWh', places: 1, scale: 'kWh', range: fromZero, bars: { size: 0.4, align: 1 } },
+      ],
+    });
+    this.statuses = h('div', {});
+    this.table = h('div', {});
+    this.note = h('p', { class: 'notice', hidden: true, role: 'status' });
+    const windows = choice('Window', WINDOWS, this.#window, (value) => {
+      this.#window = value;
+      this.refresh();
+    });
+    this.summary = panel('Energy', windows, this.note, h('dl', { class: 'figures' },
+      figure('Drawn from the grid (AC)', this.in, 'ac'),
+      figure('Reached batteries (DC)', this.out, 'dc'),
+      figure('Efficiency', this.ratio),
+      h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Lost on the way'), h('dd', {}, this.lost), this.cost)), this.flow, this.apart, this.chart.el);
+    this.spread = panel('Vehicles by efficiency', null, this.statuses);
+    this.ranking = panel('Where most is lost', this.#priceForm(), this.table);
+    set(this.statuses, h('p', { class: 'muted empty' }, 'Loading'));
+    set(this.table, h('p', { class: 'muted empty' }, 'Loading'));
+    this.#timer = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
+    this.refresh();
+  }
+
+  destroy() {
+    clearInterval(this.#timer);
+    this.#asked += 1;
+    this.chart.destroy();
+  }
+
+  async refresh() {
+    const asked = (this.#asked += 1);
+    const from = encodeURIComponent(start(this.#window).toISOString());
+    try {
+      const [fleet, worst] = await Promise.all([
+        get(`/v1/analytics/fleet?from=${from}&bucket=${this.#window === '7d' ? 'day' : 'hour'}&tz=${encodeURIComponent(zone)}`),
+        get(`/v1/analytics/performance?from=${from}&sort=lost&limit=${WORST}`),
+      ]);
+      // A later question's answer counts.
+      if (asked !== this.#asked) return;
+      this.#worst = worst;
+      this.#say(null);
+      this.#showFleet(fleet);
+      this.#showWorst();
+    } catch (error) {
+      if (asked === this.#asked) this.#say(explain(error));
+    }
+  }
+
+  #say(what) {
+    this.note.hidden = what === null;
+    set(this.note, what);
+  }
+
+  #showFleet(fleet) {
+    this.#fleet = fleet;
+    this.chart.show(bars(fleet, 'meterEnergyAc'), windowOf(fleet));
+    const ac = fleet.totalEnergyConsumedAc;
+    const dc = fleet.matchedEnergyDeliveredDc;
+    const metered = fleet.meterEnergyAc;
+    set(this.in, kwh(metered));
+    set(this.out, kwh(fleet.totalEnergyDeliveredDc));
+    set(this.ratio, percent(fleet.efficiencyRatio));
+    const lost = Math.max(0, ac - dc);
+    set(this.lost, kwh(lost));
+    set(this.cost, this.#cost(lost, fleet.lostCost));
+    // Who runs the gateway has said what a kilowatt-hour costs: then nobody has to guess here.
+    for (const part of this.price) part.hidden = isNumber(fleet.lostCost);
+    const parts = [dc, lost, fleet.unattributedEnergyAc];
+    [...this.flow.children].forEach((bar, n) => {
+      bar.style.flexGrow = String(Math.max(0, parts[n]) || 0);
+    });
+    const elsewhere = fleet.totalEnergyDeliveredDc - dc;
+    const notes = [];
+    if (fleet.unattributedEnergyAc > 0) {
+      notes.push(`${kwh(fleet.unattributedEnergyAc)} of the grid's energy belong to no vehicle.`);
+    }
+    if (elsewhere > 0.005) notes.push(`${kwh(elsewhere)} were charged where no meter of yours is.`);
+    set(this.apart, notes.join(' '));
+    const all = STATUSES.map(([key]) => fleet.vehiclesByStatus?.[key] ?? 0);
+    const sum = all.reduce((a, b) => a + b, 0);
+    set(this.statuses,
+      h('div', { class: 'stack', 'aria-hidden': 'true' }, STATUSES.map(([key], n) => {
+        const bar = h('i', { class: key });
+        bar.style.flexGrow = String(all[n]);
+        return all[n] > 0 && bar;
+      })),
+      h('ul', { class: 'statuses' }, STATUSES.map(([key, label, sign], n) => h('li', {},
+        h('span', {}, h('span', { class: `sign ${key}`, 'aria-hidden': 'true' }, sign), label),
+        h('b', {}, count(all[n])),
+        h('span', { class: 'muted' }, sum > 0 ? percent((100 * all[n]) / sum, 0) : '')))));
+  }
+
+  /** What energy costs: by the gateway's tariff, else by the price that was given here. */
+  #cost(energy, byTariff) {
+    const { price, currency } = this.#price;
+    const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
+    return cost === null ? '' : money(cost, currency);
+  }
+
+  #showWorst() {
+    const rows = this.#worst.items
+      .map((item) => ({ item, lost: item.totalEnergyConsumedAc - item.matchedEnergyDeliveredDc }))
+      .filter(({ item, lost }) => item.efficiencyRatio !== null && lost > 0);
+    if (rows.length === 0) {
+      set(this.table, h('p', { class: 'muted empty' }, 'Nothing was charged in this time.'));
+      return;
+    }
+    const most = rows[0].lost;
+    set(this.table, h('div', { class: 'scroll' }, h('table', {},
+      h('thead', {}, h('tr', {},
+        h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col' }, 'Status'),
+        h('th', { scope: 'col', class: 'n' }, 'AC → DC'),
+        h('th', { scope: 'col', class: 'n' }, 'Efficiency'),
+        h('th', { scope: 'col', class: 'n' }, 'Lost'))),
+      h('tbody', {}, rows.map(({ item, lost }) => {
+        const bar = h('i', { class: 'lost' });
+        bar.style.width = `${Math.max(2, (100 * lost) / most)}%`;
+        return h('tr', {},
+          h('th', { scope: 'row' }, h('a', { href: vehicleHref(item.vehicleId) }, name(item.vehicleId))),
+          h('td', {}, status(item.efficiencyStatus)),
+          h('td', { class: 'n' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
+          h('td', { class: 'n' }, percent(item.efficiencyRatio)),
+          h('td', { class: 'n' }, [kwh(lost), this.#cost(lost, item.lostCost)].filter(Boolean).join(' · '), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
+      })))));
+  }
+
+  #priceForm() {
+    const changed = () => {
+      const value = Number.parseFloat(price.value.replace(',', '.'));
+      this.#price = {
+        price: Number.isFinite(value) && value >= 0 ? value : null, currency: currency.value,
+      };
+      try {
+        localStorage.setItem('wattgate-price', JSON.stringify(this.#price));
+      } catch {
+        // Then it counts until the page is left.
+      }
+      if (this.#fleet) this.#showFleet(this.#fleet);
+      if (this.#worst) this.#showWorst();
+    };
+    const price = h('input', {
+      type: 'text', inputmode: 'decimal', size: 5, placeholder: 'price', value: this.#price.price ?? '',
+      'aria-label': 'Price of a kilowatt-hour', onchange: changed,
+    });
+    const currency = h('select', { 'aria-label': 'Currency', onchange: changed },
+      CURRENCIES.map((c) => h('option', { selected: c === this.#price.currency }, c)));
+    const unit = h('span', { class: 'muted' }, 'a kWh');
+    this.price = [price, unit];
+    return h('span', { class: 'price' }, price, currency, unit);
+  }
+}
+
+function figure(label, value, mark) {
+  return h('div', {}, h('dt', {}, mark && h('i', { class: `key ${mark}` }), label), h('dd', {}, value));
+}
+
+/** A status of efficiency with its sign. */
+export function status(key) {
+  const [, label, sign] = STATUSES.find(([known]) => known === key) ?? [key, key, '○'];
+  return h('span', { class: 'status' },
+    h('span', { class: `sign ${key}`, 'aria-hidden': 'true' }, sign), label);
+}

@@ -1,0 +1,222 @@
+// The fleet at a glance.
+
+import { explain, get, now, request } from './api.js';
+import { Spark } from './charts.js';
+import { h, name, panel, set, text } from './dom.js';
+import { Energy } from './energy.js';
+import { bytes, count, none, percent, rate, span } from './format.js';
+import { isStale, tally } from './store.js';
+
+const SCRAPE_MS = 5000;
+/** Ten minutes of scrapes. */
+const POINTS = 120;
+/** A line of few points keeps to the right, where it goes on. */
+const POINTS_MIN = 24;
+const SESSIONS_MS = 30000;
+const SESSIONS_SHOWN = 12;
+
+/** Sums the samples of Prometheus' text by metric; labels are of no matter here. */
+export function sums(metrics) {
+  const found = new Map();
+  for (const line of metrics.split('\n')) {
+    if (line === '' || line[0] === '#') continue;
+    const end = line.search(/[{ ]/);
+    const value = Number(line.slice(line.lastIndexOf(' ') + 1));
+    const metric = line.slice(0, end);
+    if (Number.isFinite(value)) found.set(metric, (found.get(metric) ?? 0) + value);
+  }
+  return found;
+}
+
+/** The rates of the last minutes; kept while other views are open. */
+const history = { accepted: [], stored: [], last: null };
+
+export class Fleet {
+  title = 'Fleet';
+  #timers = [];
+  #store;
+  #sessions = [];
+  #dirty = false;
+
+  constructor({ store }) {
+    this.#store = store;
+    this.energy = new Energy();
+    this.#tiles();
+    this.charging = h('div', {}, h('p', { class: 'muted empty' }, 'Loading'));
+    this.chargingCount = h('span', { class: 'muted' });
+    this.empty = emptyFleet();
+    this.el = h('div', { class: 'view' },
+      h('h1', { class: 'sr', tabindex: -1 }, 'Fleet'),
+      this.empty,
+      h('div', { class: 'tiles' }, this.tiles),
+      h('div', { class: 'columns' },
+        h('div', {}, this.energy.summary, this.energy.ranking),
+        h('div', {}, this.energy.spread, panel('Charging now', this.chargingCount, this.charging))));
+    store.load('vehicle').catch(() => {});
+    store.load('meter').catch(() => {});
+    store.addEventListener('change', this.#changed);
+    this.#every(SCRAPE_MS, () => this.#scrape());
+    this.#every(SESSIONS_MS, () => this.#loadSessions());
+    this.#every(1000, () => this.#showDevices());
+    // The first rate is seen after a second, not after five.
+    this.#timers.push(setTimeout(() => this.#scrape(), 1100));
+  }
+
+  destroy() {
+    this.#timers.forEach((timer) => clearInterval(timer));
+    this.#store.removeEventListener('change', this.#changed);
+    this.energy.destroy();
+  }
+
+  #every(ms, run) {
+    run();
+    this.#timers.push(setInterval(() => document.hidden || run(), ms));
+  }
+
+  #changed = () => {
+    this.#dirty = true;
+  };
+
+  #tiles() {
+    this.accepted = h('strong', {}, none);
+    this.stored = h('span', {}, none);
+    this.spark = new Spark(['accent', 'dc']);
+    this.lag = h('strong', {}, none);
+    this.waits = h('span', {}, none);
+    this.fill = h('i', {});
+    this.fillText = h('span', { class: 'muted' }, none);
+    this.counts = { vehicle: h('strong', {}, none), meter: h('strong', {}, none) };
+    this.stale = { vehicle: h('span', {}, none), meter: h('span', {}, none) };
+    this.shares = { vehicle: h('i', {}), meter: h('i', {}) };
+    const devices = (kind, label) => tile(label,
+      h('a', { href: `#/${kind}s` }, this.counts[kind], h('span', { class: 'unit' }, ' live')),
+      h('div', { class: 'bar', 'aria-hidden': 'true' }, this.shares[kind]),
+      this.stale[kind]);
+    this.tiles = [
+      tile('Readings taken', [this.accepted, h('span', { class: 'unit' }, ' /s')], this.spark.el,
+        h('span', {}, h('i', { class: 'key dc' }), this.stored, ' /s stored')),
+      tile('Write lag', this.lag,
+        h('div', { class: 'bar', 'aria-hidden': 'true' }, this.fill),
+        h('span', {}, this.waits, ' · ', this.fillText)),
+      devices('vehicle', 'Vehicles'), devices('meter', 'Meters'),
+    ];
+  }
+
+  async #scrape() {
+    try {
+      const response = await request('/metrics');
+      if (response.ok) this.#showMetrics(sums(await response.text()));
+    } catch {
+      // The health pill says that the gateway is away.
+    }
+  }
+
+  #showMetrics(found) {
+    const at = performance.now();
+    const accepted = found.get('wattgate_readings_accepted_total') ?? 0;
+    const stored = (found.get('wattgate_readings_stored_total') ?? 0)
+      + (found.get('wattgate_readings_duplicate_total') ?? 0);
+    const last = history.last;
+    // Counters that fell belong to a gateway that was started anew.
+    if (last && at - last.at > 500 && accepted >= last.accepted && stored >= last.stored) {
+      const seconds = (at - last.at) / 1000;
+      history.accepted.push((accepted - last.accepted) / seconds);
+      history.stored.push((stored - last.stored) / seconds);
+      for (const column of [history.accepted, history.stored]) {
+        if (column.length > POINTS) column.shift();
+      }
+    }
+    if (!last || at - last.at > 500) history.last = { at, accepted, stored };
+    if (history.accepted.length > 0) {
+      text(this.accepted, rate(history.accepted.at(-1)));
+      text(this.stored, rate(history.stored.at(-1)));
+      this.spark.show([history.accepted, history.stored], Math.max(POINTS_MIN, history.accepted.length));
+    }
+    const waiting = found.get('wattgate_wal_readings') ?? 0;
+    const oldest = found.get('wattgate_wal_oldest_seconds') ?? 0;
+    const limit = found.get('wattgate_wal_limit_bytes') ?? 0;
+    const used = found.get('wattgate_wal_bytes') ?? 0;
+    text(this.lag, waiting === 0 ? '0 s' : oldest < 10 ? `${oldest.toFixed(1)} s` : span(oldest));
+    text(this.waits, `${count(waiting)} waiting`);
+    const share = limit > 0 ? (100 * used) / limit : 0;
+    this.fill.style.width = `${Math.min(100, share)}%`;
+    this.fill.className = share > 80 ? 'critical' : share > 50 ? 'warning' : 'accent';
+    text(this.fillText, `log ${bytes(used)} of ${bytes(limit)} (${percent(share, 0)})`);
+  }
+
+  #showDevices() {
+    const { devices, complete } = this.#store;
+    for (const kind of ['vehicle', 'meter']) {
+      const { live, stale } = tally(devices[kind]);
+      if (devices[kind].size === 0 && !complete[kind]) continue;
+      text(this.counts[kind], count(live));
+      text(this.stale[kind], stale === 0 ? 'none is silent' : `${count(stale)} silent for over 3 min`);
+      this.stale[kind].className = stale > 0 ? 'attention' : '';
+      const all = live + stale;
+      this.shares[kind].className = 'dc';
+      this.shares[kind].style.width = `${all > 0 ? (100 * live) / all : 0}%`;
+    }
+    this.empty.hidden = !(complete.vehicle && complete.meter
+      && devices.vehicle.size === 0 && devices.meter.size === 0);
+    if (this.#dirty) {
+      this.#dirty = false;
+      this.#showSessions();
+    }
+  }
+
+  async #loadSessions() {
+    try {
+      const { items, next } = await get('/v1/sessions?active=true&limit=1000');
+      this.#sessions = items.map((s) => ({ ...s, from: Date.parse(s.startedAt) }))
+        .sort((a, b) => b.from - a.from);
+      text(this.chargingCount, `${count(items.length)}${next === null ? '' : '+'}`);
+      this.#showSessions();
+    } catch (error) {
+      if (this.#sessions.length === 0) set(this.charging, h('p', { class: 'muted empty' }, explain(error)));
+    }
+  }
+
+  #showSessions() {
+    if (this.#sessions.length === 0) {
+      set(this.charging, h('p', { class: 'muted empty' }, 'No session is open.'));
+      return;
+    }
+    // A link that has the focus must not be replaced under it.
+    if (this.charging.contains(document.activeElement)) return;
+    const rows = this.#sessions.slice(0, SESSIONS_SHOWN).map((session) => {
+      const device = this.#store.devices.vehicle.get(session.vehicleId);
+      const soc = h('i', { class: 'dc' });
+      soc.style.width = `${device?.soc ?? 0}%`;
+      return h('tr', {},
+        h('th', { scope: 'row' }, h('a', { href: `#/vehicles/${encodeURIComponent(session.vehicleId)}` }, name(session.vehicleId))),
+        h('td', {}, h('a', { href: `#/meters/${encodeURIComponent(session.meterId)}` }, name(session.meterId))),
+        h('td', { class: 'n' }, span((now() - session.from) / 1000)),
+        h('td', { class: 'n soc' }, percent(device?.soc, 0), h('div', { class: 'bar', 'aria-hidden': 'true' }, soc),
+          device && isStale(device) && h('span', { class: 'attention' }, 'silent')));
+    });
+    set(this.charging, h('div', { class: 'scroll' }, h('table', {},
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col' }, 'Meter'),
+        h('th', { scope: 'col', class: 'n' }, 'For'), h('th', { scope: 'col', class: 'n' }, 'Charge'))),
+      h('tbody', {}, rows))),
+    this.#sessions.length > SESSIONS_SHOWN
+      && h('p', { class: 'muted small' }, `The newest ${SESSIONS_SHOWN} of ${count(this.#sessions.length)}.`));
+  }
+}
+
+function tile(label, value, middle, below) {
+  return h('section', { class: 'tile', 'aria-label': label },
+    h('h2', {}, label), h('p', { class: 'value' }, value), middle, h('p', { class: 'below' }, below));
+}
+
+/** What to do first, where nothing has come yet. */
+function emptyFleet() {
+  const example = [
+    `curl ${location.origin}/v1/ingestion/vehicle -H 'content-type: application/json' \\`,
+    `  -d '{"vehicleId":"VEH-001","soc":80.5,"kwhDeliveredDc":0.3,"batteryTemp":31.5,`,
+    `       "timestamp":"${new Date().toISOString()}"}'`,
+  ].join('\n');
+  return h('div', { hidden: true }, panel('No device has reported yet', null,
+    h('p', {}, 'Send a first reading; it shows here within two seconds.'),
+    h('pre', { tabindex: 0, role: 'region', 'aria-label': 'Example' }, example),
+    h('p', { class: 'muted' }, 'All that can be sent and asked is described under ', h('a', { href: '/docs' }, 'API'), '.')));
+}

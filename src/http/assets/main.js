@@ -1,0 +1,149 @@
+// The page: which view is shown, and what all views share.
+
+import { get, request } from './api.js';
+import { Alerts } from './alerts.js';
+import { Devices } from './devices.js';
+import { h, set, text } from './dom.js';
+import { Fleet } from './fleet.js';
+import { Meter } from './meter.js';
+import { Store } from './store.js';
+import { LiveStream } from './stream.js';
+import { Vehicle } from './vehicle.js';
+
+const HEALTH_MS = 5000;
+
+const stream = new LiveStream();
+const context = { stream, store: new Store(stream) };
+const main = document.getElementById('main');
+let shown = null;
+
+/** The view of a path, and the part of the navigation that it belongs to. */
+function view(hash) {
+  const [, kind = '', ...rest] = hash.replace(/^#/, '').split('/');
+  let id = '';
+  try {
+    // An id may hold anything; who wrote the link may have left a slash as it is.
+    id = decodeURIComponent(rest.join('/'));
+  } catch {
+    id = rest.join('/');
+  }
+  if (kind === 'vehicles') return ['vehicles', id ? new Vehicle(context, id) : new Devices(context, 'vehicle')];
+  if (kind === 'meters') return ['meters', id ? new Meter(context, id) : new Devices(context, 'meter')];
+  if (kind === 'alerts') return ['alerts', new Alerts(context)];
+  return ['fleet', new Fleet(context)];
+}
+
+function route(moved) {
+  shown?.destroy();
+  const [part, next] = view(location.hash);
+  shown = next;
+  set(main, next.el);
+  document.title = `${next.title} · Wattgate`;
+  for (const link of document.querySelectorAll('nav a[data-view]')) {
+    if (link.dataset.view === part) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  if (moved) {
+    window.scrollTo(0, 0);
+    // Who hears the page is told where it is now.
+    main.querySelector('h1')?.focus({ preventScroll: true });
+  }
+}
+
+/** How the gateway is, in a word; why not, in more. */
+async function health() {
+  const pill = document.getElementById('health');
+  try {
+    const response = await request('/health');
+    const report = await response.json();
+    const parts = ['wal', 'database', 'migrations'].map((part) => [part, report[part] ?? {}]);
+    const wrong = parts.filter(([, p]) => !['ok', 'up', 'done'].includes(p.status))
+      .map(([part, p]) => `${part === 'wal' ? 'log' : part} ${p.status}${p.reason ? `: ${p.reason}` : ''}`);
+    if (report.gap?.readings > 0) wrong.push(`${report.gap.readings} readings are in neither log nor database`);
+    const ready = report.status === 'ready';
+    text(pill, ready ? 'Ready' : report.status === 'stopping' ? 'Stopping' : wrong[0]?.split(':')[0] ?? 'Not ready');
+    pill.className = ready ? 'pill good' : 'pill critical';
+    pill.title = ready ? 'Readings are taken and reach the database.' : wrong.join('\n');
+  } catch {
+    text(pill, 'Away');
+    pill.className = 'pill critical';
+    pill.title = 'The gateway cannot be reached.';
+  }
+}
+
+let counted = 0;
+
+/** How many alerts are open, beside the word in the navigation. */
+async function countAlerts() {
+  const asked = (counted += 1);
+  try {
+    const { items, next } = await get('/v1/alerts?state=open&limit=100');
+    if (asked !== counted) return;
+    const badge = document.getElementById('alerts-open');
+    badge.hidden = items.length === 0;
+    set(badge, `${items.length}${next === null ? '' : '+'}`, h('span', { class: 'sr' }, ' open'));
+  } catch {
+    // The view of alerts says what is wrong.
+  }
+}
+
+function showStream() {
+  const pill = document.getElementById('live');
+  const [word, mark, meaning] = {
+    live: ['Live', 'good', 'Changes show as they come.'],
+    waiting: ['Reconnecting', 'warning', 'What is shown may be old.'],
+    refused: ['Not live', 'warning', 'This key may not listen to all devices.'],
+  }[stream.state];
+  text(pill, word);
+  pill.className = `pill ${mark}`;
+  pill.title = meaning;
+}
+
+/** The theme's button goes through: the system's, light, dark. */
+function themes() {
+  const root = document.documentElement;
+  const button = document.getElementById('theme');
+  const order = ['', 'light', 'dark'];
+  const show = () => {
+    const chosen = root.dataset.theme ?? '';
+    const name = { '': 'Auto', light: 'Light', dark: 'Dark' }[chosen];
+    text(button, `◐ ${name}`);
+    button.setAttribute('aria-label', `Theme: ${name}`);
+  };
+  const changed = () => document.dispatchEvent(new Event('themechange'));
+  button.addEventListener('click', () => {
+    const chosen = order[(order.indexOf(root.dataset.theme ?? '') + 1) % order.length];
+    if (chosen) root.dataset.theme = chosen;
+    else delete root.dataset.theme;
+    try {
+      localStorage.setItem('wattgate-theme', chosen);
+    } catch {
+      // Then it counts until the page is left.
+    }
+    show();
+    changed();
+  });
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', changed);
+  show();
+}
+
+document.getElementById('skip').addEventListener('click', (event) => {
+  // The hash is the view's: it must not become the target's.
+  event.preventDefault();
+  main.focus();
+});
+window.addEventListener('hashchange', () => route(true));
+stream.addEventListener('state', showStream);
+stream.addEventListener('alert', countAlerts);
+stream.addEventListener('reset', countAlerts);
+themes();
+showStream();
+health();
+setInterval(() => document.hidden || health(), HEALTH_MS);
+stream.run();
+try {
+  route(false);
+} catch (error) {
+  set(main, h('p', { class: 'notice' }, 'This view cannot be shown: ', String(error)));
+  throw error;
+}

@@ -1,0 +1,150 @@
+// One meter.
+
+import { explain, get, now, pages } from './api.js';
+import { Chart, GAP_SECONDS, fromZero, withGaps } from './charts.js';
+import { choice, h, name, panel, set, text } from './dom.js';
+import { count, exact, fixed, kwh, none } from './format.js';
+import { Sessions } from './sessions.js';
+import { HISTORY_PAGES, WINDOWS, age, box } from './vehicle.js';
+
+/**
+ * The power between two readings, in kW; null where it is not known: after a silence, and
+ * where a register fell. For the eye: the analytics decide what counts.
+ */
+export function power(before, reading) {
+  if (!before) return null;
+  const hours = (reading.at - before.at) / 3600;
+  if (hours <= 0 || reading.at - before.at > GAP_SECONDS) return null;
+  if (reading.kind === 'interval') return reading.kwh / hours;
+  if (before.kind !== 'register' || reading.kwh < before.kwh) return null;
+  return (reading.kwh - before.kwh) / hours;
+}
+
+export class Meter {
+  #id;
+  #hours = 24;
+  #timer;
+  #stream;
+  #asked = 0;
+  #columns = [[], [], []];
+  #before = null;
+  #last = null;
+
+  constructor({ stream }, id) {
+    this.#id = id;
+    this.#stream = stream;
+    this.title = id;
+    this.state = h('span', { class: 'pill' }, 'Loading');
+    this.heard = h('span', { class: 'muted' });
+    this.note = h('p', { class: 'notice', role: 'status', hidden: true });
+    this.figures = Object.fromEntries(['power', 'voltage', 'energy', 'kind']
+      .map((key) => [key, h('dd', {}, none)]));
+    this.draw = new Chart({
+      label: 'Power',
+      series: [{ label: 'Power', colour: 'ac', unit: 'kW', places: 2, scale: 'kW', range: fromZero, step: true }],
+    });
+    this.voltage = new Chart({
+      label: 'Voltage',
+      series: [{ label: 'Voltage', colour: 'accent', unit: 'V', places: 1, scale: 'V' }],
+    });
+    this.sessions = new Sessions('meter', id);
+    const f = this.figures;
+    this.el = h('div', { class: 'view' },
+      h('p', { class: 'crumb' }, h('a', { href: '#/meters' }, 'Meters')),
+      h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, name(id)), this.state, this.heard,
+        choice('Window', WINDOWS, '24', (hours) => {
+          this.#hours = Number(hours);
+          this.#load();
+        })),
+      this.note,
+      h('dl', { class: 'figures wide' }, box('Power', f.power, 'ac'), box('Voltage', f.voltage),
+        box('Last reading', f.energy), box('Kind of energy', f.kind)),
+      h('div', { class: 'columns even' },
+        h('div', {}, panel('Power', null, this.draw.el), panel('Voltage', null, this.voltage.el)),
+        h('div', {}, this.sessions.el)));
+    stream.addEventListener('changes', this.#changes);
+    this.#timer = setInterval(() => this.#last && age(this.state, this.heard, this.#last), 1000);
+    this.#load();
+  }
+
+  destroy() {
+    this.#asked += 1;
+    clearInterval(this.#timer);
+    this.#stream.removeEventListener('changes', this.#changes);
+    for (const part of [this.draw, this.voltage, this.sessions]) part.destroy();
+  }
+
+  #window() {
+    const to = now();
+    return [to - this.#hours * 3600000, to];
+  }
+
+  async #load() {
+    const asked = (this.#asked += 1);
+    const [from, to] = this.#window();
+    this.sessions.show(from, to);
+    const id = encodeURIComponent(this.#id);
+    try {
+      this.#live(await get(`/v1/live/meters/${id}`));
+      this.#columns = [[], [], []];
+      this.#before = null;
+      let next = null;
+      const path = `/v1/history/meter/${id}?from=${encodeURIComponent(new Date(from).toISOString())}`;
+      for await (const page of pages(path, 1000, HISTORY_PAGES)) {
+        if (asked !== this.#asked) return;
+        for (const reading of page.items) this.#add(reading);
+        next = page.next;
+      }
+      this.#say(next === null ? null : `The charts end at the first ${count(this.#columns[0].length)} readings of this time.`);
+      this.#show();
+    } catch (error) {
+      if (asked === this.#asked) this.#say(explain(error));
+    }
+  }
+
+  #say(what) {
+    this.note.hidden = what === null;
+    set(this.note, what);
+  }
+
+  #add(status) {
+    const reading = {
+      at: Date.parse(status.timestamp) / 1000, kwh: status.kwhConsumedAc, kind: status.energyKind,
+    };
+    if (this.#before && reading.at <= this.#before.at) return;
+    const [times, kw, volts] = this.#columns;
+    times.push(reading.at);
+    kw.push(power(this.#before, reading));
+    volts.push(status.voltage);
+    this.#before = reading;
+  }
+
+  #show() {
+    const [from, to] = this.#window();
+    const window = [from / 1000, to / 1000];
+    const [times, kw, volts] = withGaps(this.#columns);
+    this.draw.show([times, kw], window);
+    this.voltage.show([times, volts], window);
+    const latest = this.#columns[1].at(-1);
+    text(this.figures.power, typeof latest === 'number' ? `${fixed(latest, 2)} kW` : none);
+  }
+
+  #changes = (event) => {
+    const mine = event.detail.meter.filter((s) => s.meterId === this.#id);
+    if (mine.length === 0) return;
+    for (const status of mine) {
+      this.#live(status);
+      this.#add(status);
+    }
+    this.#show();
+  };
+
+  #live(status) {
+    this.#last = Date.parse(status.timestamp);
+    text(this.figures.voltage, `${fixed(status.voltage, 1)} V`);
+    text(this.figures.energy, kwh(status.kwhConsumedAc));
+    text(this.figures.kind, status.energyKind === 'register' ? 'running total' : 'by interval');
+    this.heard.title = exact(this.#last);
+    age(this.state, this.heard, this.#last);
+  }
+}

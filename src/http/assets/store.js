@@ -1,0 +1,85 @@
+// What is known of the devices: loaded page by page, kept up by the stream.
+
+import { now, pages } from './api.js';
+
+/** As the gateway has it: a reading older than this is stale. */
+export const STALE_MS = 180000;
+const PAGE = 1000;
+/** 100,000 devices: beyond, a browser is the wrong place to hold them. */
+const PAGES_MAX = 100;
+
+const idOf = { meter: 'meterId', vehicle: 'vehicleId' };
+
+/** A device's status with its time as a number. */
+function entry(kind, status) {
+  return { ...status, id: status[idOf[kind]], at: Date.parse(status.timestamp) };
+}
+
+/** Dispatches `change` (detail: the kind and the entries) after a load or live changes. */
+export class Store extends EventTarget {
+  devices = { meter: new Map(), vehicle: new Map() };
+  complete = { meter: false, vehicle: false };
+  #wanted = { meter: false, vehicle: false };
+  #loading = { meter: null, vehicle: null };
+  #generation = 0;
+
+  constructor(stream) {
+    super();
+    stream.addEventListener('changes', (event) => {
+      for (const kind of ['meter', 'vehicle']) this.#take(kind, event.detail[kind]);
+    });
+    stream.addEventListener('reset', () => {
+      this.#generation += 1;
+      for (const kind of ['meter', 'vehicle']) if (this.#wanted[kind]) this.load(kind, true);
+    });
+  }
+
+  /** Loads all devices of a kind, once. */
+  load(kind, anew = false) {
+    this.#wanted[kind] = true;
+    if (anew || !this.#loading[kind]) {
+      const loading = this.#pages(kind, this.#generation);
+      this.#loading[kind] = loading;
+      loading.catch(() => {
+        if (this.#loading[kind] === loading) this.#loading[kind] = null;
+      });
+    }
+    return this.#loading[kind];
+  }
+
+  async #pages(kind, generation) {
+    for await (const page of pages(`/v1/live/${kind}s`, PAGE, PAGES_MAX)) {
+      if (generation !== this.#generation) return;
+      this.complete[kind] ||= page.next === null;
+      this.#take(kind, page.items);
+    }
+  }
+
+  #take(kind, statuses) {
+    const taken = [];
+    const known = this.devices[kind];
+    for (const status of statuses) {
+      const fresh = entry(kind, status);
+      const old = known.get(fresh.id);
+      // A page may be older than what the stream has brought meanwhile.
+      if (old && old.at > fresh.at) continue;
+      // Whoever shows the device holds this very object, and finds the change in it.
+      if (old) Object.assign(old, fresh);
+      else known.set(fresh.id, fresh);
+      taken.push(fresh);
+    }
+    if (taken.length > 0 || this.complete[kind]) {
+      this.dispatchEvent(new CustomEvent('change', { detail: { kind, taken } }));
+    }
+  }
+}
+
+export const isStale = (device) => now() - device.at > STALE_MS;
+
+/** How many devices of a kind report, and how many have fallen silent. */
+export function tally(devices) {
+  const border = now() - STALE_MS;
+  let live = 0;
+  for (const device of devices.values()) if (device.at >= border) live += 1;
+  return { live, stale: devices.size - live };
+}

@@ -1,0 +1,105 @@
+// The live stream. Read with fetch, because an EventSource cannot send a key.
+
+import { failure, request } from './api.js';
+
+/** Longer without a sign than the gateway's comments are apart: the connection is gone. */
+const SILENCE_MS = 20000;
+/** A key that may not listen will hardly be given the right within seconds. */
+const REFUSED_MS = 60000;
+const WAIT_MS = [1000, 2000, 4000, 8000, 15000];
+
+/**
+ * Dispatches `changes` (detail: statuses by kind), `alert` (one has opened or closed), `reset` (something was missed: load anew) and
+ * `state` (`live`, `waiting`, or `refused` to this key).
+ */
+export class LiveStream extends EventTarget {
+  #last = null;
+  #anew = true;
+  #failures = 0;
+  #abort = null;
+  state = 'waiting';
+
+  async run() {
+    for (;;) {
+      try {
+        await this.#once();
+        // It was ended in order: come again at once, but not in a circle.
+        await wait(500);
+      } catch (error) {
+        if (error.status === 403) {
+          this.#change('refused');
+          await wait(REFUSED_MS);
+          continue;
+        }
+        const most = WAIT_MS[Math.min(this.#failures, WAIT_MS.length - 1)];
+        this.#failures += 1;
+        this.#change('waiting');
+        await wait(most * (0.5 + Math.random() / 2));
+      }
+    }
+  }
+
+  /** Ends the connection; it comes back as after any other end. */
+  cut() {
+    this.#abort?.abort();
+  }
+
+  #change(state) {
+    if (this.state === state) return;
+    this.state = state;
+    this.dispatchEvent(new CustomEvent('state', { detail: state }));
+  }
+
+  async #once() {
+    this.#abort = new AbortController();
+    const headers = { Accept: 'text/event-stream' };
+    // Without a place to go on from, what was before is not known.
+    this.#anew = this.#last === null;
+    if (this.#last) headers['Last-Event-ID'] = this.#last;
+    const response = await request('/v1/live/stream', { headers, signal: this.#abort.signal });
+    if (!response.ok) throw await failure(response);
+    const reader = response.body.getReader();
+    const decoder = new TextDecoder();
+    let rest = '';
+    for (;;) {
+      const watchdog = setTimeout(() => this.cut(), SILENCE_MS);
+      const { done, value } = await reader.read().finally(() => clearTimeout(watchdog));
+      if (done) return;
+      rest += decoder.decode(value, { stream: true });
+      const end = rest.lastIndexOf('\n\n');
+      if (end < 0) continue;
+      this.#read(rest.slice(0, end));
+      rest = rest.slice(end + 2);
+    }
+  }
+
+  #read(texts) {
+    const changes = { meter: [], vehicle: [] };
+    let changed = false;
+    for (const block of texts.split('\n\n')) {
+      const event = {};
+      for (const line of block.split('\n')) {
+        const colon = line.indexOf(': ');
+        if (colon > 0) event[line.slice(0, colon)] = line.slice(colon + 2);
+      }
+      if (event.id) this.#last = event.id;
+      if (event.event === 'meter' || event.event === 'vehicle') {
+        changes[event.event].push(JSON.parse(event.data));
+        changed = true;
+      } else if (event.event === 'alert') {
+        this.dispatchEvent(new Event('alert'));
+      } else if (event.event === 'ready') {
+        this.#failures = 0;
+        this.#change('live');
+        if (this.#anew) this.dispatchEvent(new Event('reset'));
+      } else if (event.event === 'reset') {
+        this.dispatchEvent(new Event('reset'));
+      }
+    }
+    if (changed) this.dispatchEvent(new CustomEvent('changes', { detail: changes }));
+  }
+}
+
+function wait(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,240 @@
+// One vehicle.
+
+import { explain, get, now, pages } from './api.js';
+import { Chart, fromZero, hundred, withGaps } from './charts.js';
+import { choice, h, name, panel, set, text } from './dom.js';
+import { bars, status, windowOf, zone } from './energy.js';
+import { celsius, count, exact, isNumber, kwh, none, percent, span } from './format.js';
+import { Sessions } from './sessions.js';
+import { STALE_MS } from './store.js';
+
+export const WINDOWS = [['6', '6 h'], ['24', '24 h'], ['168', '7 days']];
+/** 20,000 readings: a week at two a minute. */
+export const HISTORY_PAGES = 20;
+const REFRESH_MS = 30000;
+const DAYS = 30;
+
+export class Vehicle {
+  #id;
+  #hours = 24;
+  #timers = [];
+  #stream;
+  #asked = 0;
+  #columns = [[], [], []];
+  #last = null;
+
+  constructor({ stream }, id) {
+    this.#id = id;
+    this.#stream = stream;
+    this.title = id;
+    this.state = h('span', { class: 'pill' }, 'Loading');
+    this.heard = h('span', { class: 'muted' });
+    this.note = h('p', { class: 'notice', role: 'status', hidden: true });
+    this.figures = Object.fromEntries(['soc', 'temp', 'ratio', 'ac', 'dc', 'quality']
+      .map((key) => [key, h('dd', {}, none)]));
+    this.ratioStatus = h('span', {});
+    this.charge = new Chart({
+      label: 'Charge and battery temperature',
+      series: [
+        { label: 'Charge', colour: 'dc', unit: '%', places: 1, scale: '%', range: hundred },
+        { label: 'Battery', colour: 'warm', unit: '°C', places: 1, scale: '°C' },
+      ],
+    });
+    this.energy = new Chart({
+      label: 'Energy by the hour',
+      empty: 'No energy in this time.',
+      series: [
+        { label: 'AC, from the grid', colour: 'ac', unit: 'kWh', places: 2, scale: 'kWh', range: fromZero, bars: { size: 0.38, align: -1 } },
+        { label: 'DC, to the battery', colour: 'dc', unit: 'kWh', places: 2, scale: 'kWh', range: fromZero, bars: { size: 0.38, align: 1 } },
+      ],
+    });
+    this.days = new Chart({
+      label: `Efficiency by the day, ${DAYS} days`,
+      empty: 'No day with energy from a known meter.',
+      series: [{ label: 'Efficiency', colour: 'accent', unit: '%', places: 1, scale: '%', range: ratioRange, dots: true }],
+    });
+    this.sessions = new Sessions('vehicle', id);
+    this.energyPanel = panel('Energy', null, this.energy.el);
+    this.daysPanel = panel('Efficiency over days', h('span', { class: 'muted' }, `${DAYS} days`), this.days.el);
+    this.places = h('p', { class: 'muted small' });
+    const f = this.figures;
+    this.el = h('div', { class: 'view' },
+      h('p', { class: 'crumb' }, h('a', { href: '#/vehicles' }, 'Vehicles')),
+      h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, name(id)), this.state, this.heard,
+        choice('Window', WINDOWS, '24', (hours) => {
+          this.#hours = Number(hours);
+          this.#load();
+        })),
+      this.note,
+      h('dl', { class: 'figures wide' },
+        box('Charge', f.soc), box('Battery', f.temp), box('AC, from the grid', f.ac, 'ac'), box('DC, to the battery', f.dc, 'dc'),
+        h('div', {}, h('dt', {}, 'Efficiency'), f.ratio, h('dd', { class: 'small' }, this.ratioStatus)),
+        box('Covered by readings', f.quality)),
+      this.places,
+      h('div', { class: 'columns even' },
+        h('div', {}, panel('Charge and temperature', null, this.charge.el), this.energyPanel),
+        h('div', {}, this.sessions.el, this.daysPanel)));
+    stream.addEventListener('changes', this.#changes);
+    this.#timers.push(setInterval(() => this.#age(), 1000));
+    this.#timers.push(setInterval(() => document.hidden || this.#loadEnergy(), REFRESH_MS));
+    this.#load();
+    this.#loadDays();
+  }
+
+  destroy() {
+    this.#asked += 1;
+    this.#timers.forEach((timer) => clearInterval(timer));
+    this.#stream.removeEventListener('changes', this.#changes);
+    for (const part of [this.charge, this.energy, this.days, this.sessions]) part.destroy();
+  }
+
+  #window() {
+    const to = now();
+    return [to - this.#hours * 3600000, to];
+  }
+
+  #base() {
+    return `${encodeURIComponent(this.#id)}?from=${encodeURIComponent(new Date(this.#window()[0]).toISOString())}`;
+  }
+
+  async #load() {
+    const asked = (this.#asked += 1);
+    const [from, to] = this.#window();
+    this.sessions.show(from, to);
+    try {
+      this.#live(await get(`/v1/live/vehicles/${encodeURIComponent(this.#id)}`));
+      this.#loadEnergy();
+      const columns = [[], [], []];
+      let next = null;
+      for await (const page of pages(`/v1/history/vehicle/${this.#base()}`, 1000, HISTORY_PAGES)) {
+        if (asked !== this.#asked) return;
+        for (const reading of page.items) {
+          columns[0].push(Date.parse(reading.timestamp) / 1000);
+          columns[1].push(reading.soc);
+          columns[2].push(reading.batteryTemp);
+        }
+        next = page.next;
+      }
+      this.#columns = columns;
+      this.#say(next === null ? null : `The charts end at the first ${count(columns[0].length)} readings of this time.`);
+      this.#drawCharge();
+    } catch (error) {
+      if (asked === this.#asked) this.#say(explain(error));
+    }
+  }
+
+  #say(what) {
+    this.note.hidden = what === null;
+    set(this.note, what);
+  }
+
+  #drawCharge() {
+    const [from, to] = this.#window();
+    this.charge.show(withGaps(this.#columns), [from / 1000, to / 1000]);
+  }
+
+  async #loadEnergy() {
+    const asked = this.#asked;
+    const hours = this.#hours;
+    try {
+      const path = `/v1/analytics/performance/${this.#base()}`;
+      const bucket = hours > 48 ? 'day' : 'hour';
+      const answer = await get(`${path}&bucket=${bucket}&tz=${encodeURIComponent(zone)}`);
+      if (asked !== this.#asked) return;
+      this.#showPerformance(answer);
+      this.energy.show(bars(answer, 'totalEnergyConsumedAc'), windowOf(answer));
+    } catch (error) {
+      if (asked === this.#asked) this.#say(explain(error));
+    }
+  }
+
+  #showPerformance(answer) {
+    const { ratio, ac, dc, quality } = this.figures;
+    set(ratio, percent(answer.efficiencyRatio));
+    set(this.ratioStatus, status(answer.efficiencyStatus));
+    set(ac, kwh(answer.totalEnergyConsumedAc));
+    set(dc, kwh(answer.totalEnergyDeliveredDc));
+    const { method, meters, sessions } = answer.attribution;
+    set(quality, method === 'none' ? none : percent(100 * answer.quality.coverage));
+    const words = {
+      session: `by ${count(sessions)} ${sessions === 1 ? 'session' : 'sessions'}`,
+      reading: 'named by its readings', same_id: 'the meter has its id', mixed: 'by sessions and its readings',
+    };
+    const { gaps, resets, suspect } = answer.quality;
+    const marks = [
+      gaps > 0 && `${count(gaps)} ${gaps === 1 ? 'gap' : 'gaps'}`,
+      resets > 0 && `${count(resets)} register ${resets === 1 ? 'reset' : 'resets'}`,
+      suspect > 0 && `${count(suspect)} suspect ${suspect === 1 ? 'reading' : 'readings'}`,
+    ].filter(Boolean);
+    set(this.places, meters.length === 0 ? 'No meter is known for this time.' : [
+      'Drawn from ', meters.slice(0, 8).map((meter, n) => [
+        n > 0 && ', ', h('a', { href: `#/meters/${encodeURIComponent(meter)}` }, name(meter))]),
+      meters.length > 8 && ` and ${meters.length - 8} more`, `, ${words[method] ?? method}.`],
+    marks.length > 0 && ` In it: ${marks.join(', ')}.`);
+  }
+
+  async #loadDays() {
+    const from = new Date(now());
+    from.setHours(0, 0, 0, 0);
+    from.setDate(from.getDate() - DAYS + 1);
+    try {
+      const id = encodeURIComponent(this.#id);
+      const query = `from=${encodeURIComponent(from.toISOString())}&bucket=day&tz=${encodeURIComponent(zone)}`;
+      const answer = await get(`/v1/analytics/performance/${id}?${query}`);
+      const some = answer.series.filter((part) => isNumber(part.efficiencyRatio));
+      this.days.show([
+        // A day's bar stands in its middle, today's too.
+        some.map((part) => Date.parse(part.start) / 1000 + 43200),
+        some.map((part) => part.efficiencyRatio),
+      ], [from.getTime() / 1000, from.getTime() / 1000 + DAYS * 86400]);
+    } catch {
+      // The rest of the page tells what is wrong.
+    }
+  }
+
+  #changes = (event) => {
+    const mine = event.detail.vehicle.filter((s) => s.vehicleId === this.#id);
+    if (mine.length === 0) return;
+    for (const reading of mine) {
+      this.#live(reading);
+      const at = Date.parse(reading.timestamp) / 1000;
+      const [times, soc, temp] = this.#columns;
+      if (times.length > 0 && at <= times.at(-1)) continue;
+      times.push(at);
+      soc.push(reading.soc);
+      temp.push(reading.batteryTemp);
+    }
+    this.#drawCharge();
+  };
+
+  #live(reading) {
+    this.#last = Date.parse(reading.timestamp);
+    text(this.figures.soc, percent(reading.soc));
+    text(this.figures.temp, celsius(reading.batteryTemp));
+    this.heard.title = exact(this.#last);
+    this.#age();
+  }
+
+  #age() {
+    if (this.#last === null) return;
+    age(this.state, this.heard, this.#last);
+  }
+}
+
+/** Shows how long ago a device was heard. */
+export function age(state, heard, last) {
+  const old = now() - last;
+  const silent = old > STALE_MS;
+  text(state, silent ? 'Silent' : 'Live');
+  state.className = silent ? 'pill warning' : 'pill good';
+  text(heard, `heard ${old < 1500 ? 'now' : `${span(old / 1000)} ago`}`);
+}
+
+export function box(label, value, mark) {
+  return h('div', {}, h('dt', {}, mark && h('i', { class: `key ${mark}` }), label), value);
+}
+
+/** Efficiency is read between 50% and 105%; what is lower makes the scale go on. */
+function ratioRange(u, least) {
+  return [least !== null && least < 50 ? 0 : 50, 105];
+}

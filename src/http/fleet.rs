@@ -1,0 +1,395 @@
+//! `GET /v1/analytics/performance` and `GET /v1/analytics/fleet`: all vehicles over one window.
+//!
+//! Both are answered from one survey, which is kept for up to a minute; `asOf` says when it was
+//! made. The pages of a ranking carry their window and that moment in `next`, so that they are
+//! of one survey as long as it is kept, and of the same window and moment computed again after.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::Context;
+use super::performance::{self, series_of, window_of};
+use super::problem::{Kind, Problem};
+use super::query::{self, Query};
+use super::reply::{self, Reply};
+use crate::analytics::format::Decimal;
+use crate::analytics::queries::{Asked, Kept, Ranked};
+use crate::analytics::report::EfficiencyStatus;
+use crate::analytics::runs::Run;
+use crate::analytics::{PrintedFleet, window};
+use crate::reading::Timestamp;
+
+/// How vehicles are ordered; equals by their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// The lowest ratio first.
+    Lowest,
+    /// The highest ratio first.
+    Highest,
+    /// The most energy lost first.
+    Lost,
+}
+
+const SORTS: [(&str, Sort); 3] = [
+    ("efficiency", Sort::Lowest),
+    ("-efficiency", Sort::Highest),
+    ("lost", Sort::Lost),
+];
+
+/// Where a vehicle stands: without a ratio last, then by number, then by id.
+type Key<'a> = (bool, Reverse<i128>, &'a str);
+
+impl Sort {
+    fn key(self, vehicle: &Ranked) -> Key<'_> {
+        let number = match self {
+            Sort::Lowest => vehicle.ratio.map(|ratio| -i128::from(ratio)),
+            Sort::Highest => vehicle.ratio.map(i128::from),
+            Sort::Lost => Some(vehicle.lost_mwh),
+        };
+        // A vehicle without AC has lost nothing, and no ratio: last in every order.
+        let none = vehicle.ratio.is_none();
+        let number = number.filter(|_| !none).unwrap_or_default();
+        (none, Reverse(number), &vehicle.vehicle_id)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Sort::Lowest => SORTS[0].0,
+            Sort::Highest => SORTS[1].0,
+            Sort::Lost => SORTS[2].0,
+        }
+    }
+}
+
+/// Where the page before ended, and what it was a page of.
+#[derive(Debug, PartialEq, Eq)]
+struct Cursor {
+    sort: &'static str,
+    window: Run,
+    as_of: Timestamp,
+    none: bool,
+    number: i128,
+    id: String,
+}
+
+impl Cursor {
+    fn write(&self) -> String {
+        let (from, to) = (self.window.start(), self.window.end());
+        format!(
+            "{}~{}~{}~{}~{}~{}~{}",
+            self.sort,
+            from.as_micros(),
+            to.as_micros(),
+            self.as_of.as_micros(),
+            u8::from(self.none),
+            self.number,
+            self.id
+        )
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut fields = text.splitn(7, '~');
+        let sort = fields.next()?;
+        let (sort, _) = SORTS.into_iter().find(|(name, _)| *name == sort)?;
+        let mut instant = || Some(Timestamp::from_micros(fields.next()?.parse().ok()?));
+        let (from, to, as_of) = (instant()?, instant()?, instant()?);
+        Some(Cursor {
+            sort,
+            window: window::window(Some(from), Some(to), as_of).ok()?,
+            as_of,
+            none: fields.next()? == "1",
+            number: fields.next()?.parse().ok()?,
+            id: fields.next()?.to_owned(),
+        })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<'a> {
+    items: Vec<&'a RawValue>,
+    next: Option<String>,
+    as_of: String,
+}
+
+/// Every known vehicle, in an order.
+pub(super) async fn ranking(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
+    let query = Query::parse(text, &["from", "to", "sort", "status", "limit", "after"])?;
+    let limit = query.limit()?;
+    let status = query.get("status").map(status_of).transpose()?;
+    let wanted = query.get("sort").map(sort_of).transpose()?;
+    let now = Timestamp::now();
+    let (asked, window, sort, after) = match query.get("after") {
+        None => {
+            let asked = asked_of(&query, String::new())?;
+            let sort = wanted.unwrap_or(Sort::Lowest);
+            (asked, window_of(&query, now)?, sort, None)
+        }
+        Some(cursor) => {
+            let cursor = Cursor::read(cursor)
+                .filter(|cursor| cursor.as_of <= now)
+                .ok_or_else(|| query::bad("after is none that an answer gave".to_owned()))?;
+            let sort = sort_of(cursor.sort)?;
+            let other = wanted.is_some_and(|wanted| wanted != sort);
+            if other || query.get("from").is_some() || query.get("to").is_some() {
+                let detail = "after carries the window and the order: leave out from and to, \
+                              and sort as before";
+                return Err(query::bad(detail.to_owned()));
+            }
+            let asked = Asked {
+                from: Some(cursor.window.start()),
+                to: Some(cursor.window.end()),
+                as_of: Some(cursor.as_of),
+                ..Asked::default()
+            };
+            (asked, cursor.window, sort, Some(cursor))
+        }
+    };
+    let kept = survey(context, asked, window, Vec::new(), now).await?;
+    let mut vehicles: Vec<&Ranked> = kept
+        .surveyed
+        .vehicles
+        .iter()
+        .filter(|vehicle| status.is_none_or(|status| vehicle.status == status))
+        .filter(|vehicle| {
+            after
+                .as_ref()
+                .is_none_or(|after| is_behind(sort, vehicle, after))
+        })
+        .collect();
+    vehicles.sort_unstable_by(|a, b| sort.key(a).cmp(&sort.key(b)));
+    let more = vehicles.len() > limit;
+    vehicles.truncate(limit);
+    let next = vehicles.last().filter(|_| more).map(|last| {
+        let (none, Reverse(number), id) = sort.key(last);
+        Cursor {
+            sort: sort.name(),
+            window: kept.window,
+            as_of: kept.as_of,
+            none,
+            number,
+            id: id.to_owned(),
+        }
+        .write()
+    });
+    let items = vehicles
+        .iter()
+        .filter_map(|v| serde_json::from_str(&v.json).ok());
+    let page = Page {
+        items: items.collect(),
+        next,
+        as_of: kept.as_of.to_string(),
+    };
+    reply::json(StatusCode::OK, &page)
+}
+
+fn is_behind(sort: Sort, vehicle: &Ranked, after: &Cursor) -> bool {
+    let end: Key<'_> = (after.none, Reverse(after.number), &after.id);
+    sort.key(vehicle).cmp(&end) == Ordering::Greater
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fleet {
+    time_window_start: String,
+    time_window_end: String,
+    vehicles: usize,
+    #[serde(flatten)]
+    energy: Energy,
+    vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_cost: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    series: Option<Vec<PrintedFleet>>,
+    as_of: String,
+}
+
+/// The sums, without the window's ends, which have names of their own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Energy {
+    meter_energy_ac: Decimal,
+    total_energy_consumed_ac: Decimal,
+    unattributed_energy_ac: Decimal,
+    total_energy_delivered_dc: Decimal,
+    matched_energy_delivered_dc: Decimal,
+    efficiency_ratio: Option<Decimal>,
+}
+
+impl From<PrintedFleet> for Energy {
+    fn from(printed: PrintedFleet) -> Self {
+        Energy {
+            meter_energy_ac: printed.meter_energy_ac,
+            total_energy_consumed_ac: printed.vehicles.total_energy_consumed_ac,
+            unattributed_energy_ac: printed.unattributed_energy_ac,
+            total_energy_delivered_dc: printed.vehicles.total_energy_delivered_dc,
+            matched_energy_delivered_dc: printed.vehicles.matched_energy_delivered_dc,
+            efficiency_ratio: printed.vehicles.efficiency_ratio,
+        }
+    }
+}
+
+/// What all meters measured, and what of it all vehicles drew.
+pub(super) async fn fleet(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
+    let query = Query::parse(text, &["from", "to", "bucket", "tz"])?;
+    let now = Timestamp::now();
+    let window = window_of(&query, now)?;
+    let series = series_of(&query, window)?;
+    let name = series.as_ref().map_or_else(String::new, |_| {
+        format!(
+            "{} {}",
+            query.get("bucket").unwrap_or_default(),
+            query.get("tz").unwrap_or_default()
+        )
+    });
+    let with_series = series.is_some();
+    let asked = asked_of(&query, name)?;
+    let kept = survey(context, asked, window, series.unwrap_or_default(), now).await?;
+    // Sums of fractions with thousands of denominators: some milliseconds, off the async workers.
+    let printed = tokio::task::spawn_blocking(move || print(&kept, with_series));
+    match printed.await {
+        Ok(printed) => reply::json(StatusCode::OK, &printed),
+        Err(_) => Err(Problem::new(
+            Kind::Internal,
+            "the answer could not be computed",
+        )),
+    }
+}
+
+fn print(kept: &Kept, with_series: bool) -> Fleet {
+    let surveyed = &kept.surveyed;
+    let mut vehicles_by_status: BTreeMap<EfficiencyStatus, usize> = EfficiencyStatus::ALL
+        .into_iter()
+        .map(|status| (status, 0))
+        .collect();
+    for vehicle in &surveyed.vehicles {
+        *vehicles_by_status.entry(vehicle.status).or_default() += 1;
+    }
+    let parts = surveyed.parts.iter();
+    let parts = parts.map(|part| PrintedFleet::new(&part.meter_ac, &part.vehicles));
+    Fleet {
+        time_window_start: kept.window.start().to_string(),
+        time_window_end: kept.window.end().to_string(),
+        vehicles: surveyed.vehicles.len(),
+        energy: PrintedFleet::new(&surveyed.whole.meter_ac, &surveyed.whole.vehicles).into(),
+        vehicles_by_status,
+        lost_cost: surveyed.lost_cost.as_ref().map(Decimal::cost),
+        series: with_series.then(|| parts.collect()),
+        as_of: kept.as_of.to_string(),
+    }
+}
+
+async fn survey(
+    context: &Context,
+    asked: Asked,
+    window: Run,
+    parts: Vec<Run>,
+    now: Timestamp,
+) -> Result<Arc<Kept>, Problem> {
+    // Computed again for a later page, it is of the moment of the first.
+    let now = asked.as_of.unwrap_or(now);
+    let surveyed = context
+        .analyst
+        .surveyed(&context.reads, asked, window, parts, now);
+    Ok(surveyed.await?)
+}
+
+fn asked_of(query: &Query<'_>, series: String) -> Result<Asked, Problem> {
+    let instant = |name: &str| performance::instant(query, name);
+    Ok(Asked {
+        from: instant("from")?,
+        to: instant("to")?,
+        series,
+        as_of: None,
+    })
+}
+
+fn sort_of(text: &str) -> Result<Sort, Problem> {
+    let found = SORTS.into_iter().find(|(name, _)| *name == text);
+    found
+        .map(|(_, sort)| sort)
+        .ok_or_else(|| query::bad("sort must be efficiency, -efficiency or lost".to_owned()))
+}
+
+fn status_of(text: &str) -> Result<EfficiencyStatus, Problem> {
+    let mut all = EfficiencyStatus::ALL.into_iter();
+    all.find(|status| status.name() == text).ok_or_else(|| {
+        let names = EfficiencyStatus::ALL.map(EfficiencyStatus::name).join(", ");
+        query::bad(format!("status must be one of {names}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranked(id: &str, ratio: Option<i64>, lost: i128) -> Ranked {
+        Ranked {
+            vehicle_id: id.into(),
+            key: 0,
+            suspect: 0,
+            status: EfficiencyStatus::Good,
+            ratio,
+            lost_mwh: lost,
+            json: "{}".into(),
+        }
+    }
+
+    fn order(sort: Sort) -> Vec<String> {
+        let mut fleet = [
+            ranked("none", None, 0),
+            ranked("b", Some(8_000), 5),
+            ranked("a", Some(8_000), 5),
+            ranked("best", Some(9_900), -3),
+            ranked("also none", None, 0),
+            ranked("worst", Some(100), 9),
+        ];
+        fleet.sort_by(|a, b| sort.key(a).cmp(&sort.key(b)));
+        fleet.map(|v| v.vehicle_id.into_string()).to_vec()
+    }
+
+    #[test]
+    fn vehicles_are_ordered_by_number_then_id_and_without_a_ratio_last() {
+        let none = ["also none", "none"];
+        assert_eq!(
+            order(Sort::Lowest),
+            [&["worst", "a", "b", "best"][..], &none].concat()
+        );
+        assert_eq!(
+            order(Sort::Highest),
+            [&["best", "a", "b", "worst"][..], &none].concat()
+        );
+        assert_eq!(
+            order(Sort::Lost),
+            [&["worst", "a", "b", "best"][..], &none].concat()
+        );
+    }
+
+    #[test]
+    fn a_cursor_comes_back_as_it_went_whatever_the_id() {
+        let at = Timestamp::from_micros;
+        let cursor = Cursor {
+            sort: "-efficiency",
+            window: Run::new(at(5), at(9)).unwrap(),
+            as_of: at(1_700_000_000_000_001),
+            none: true,
+            number: -7,
+            id: "a~b & 1~".to_owned(),
+        };
+        assert_eq!(Cursor::read(&cursor.write()), Some(cursor));
+        for wrong in [
+            "",
+            "lost",
+            "lost~1~2~3~0~x~id",
+            "lost~2~1~3~0~1~id",
+            "other~1~2~3~0~1~id",
+        ] {
+            assert_eq!(Cursor::read(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The latest events, in memory, within a bound.
+//!
+//! Every listener reads from here at its own cursor: there is no queue a listener, so that what
+//! a slow one holds up is nothing but its own place.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::filter::{Filter, Kind};
+
+/// The text of a chunk, about. Why 64 KiB: it is what a connection takes in one write.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// One device's change as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) kind: Kind,
+    /// The device.
+    pub(super) id: String,
+    /// Its status, or the alert, as JSON in one line.
+    pub(super) data: String,
+}
+
+/// A run of events with their texts in one piece, so that who filters nothing gets it as it is.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    first: u64,
+    marks: Vec<Mark>,
+    text: Bytes,
+}
+
+#[derive(Debug)]
+struct Mark {
+    kind: Kind,
+    id: Box<str>,
+    end: usize,
+}
+
+impl Chunk {
+    /// The number after the last event in it.
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.marks.len() as u64
+    }
+
+    /// What one memory of it costs, about.
+    fn bytes(&self) -> usize {
+        let marks = self.marks.iter().map(|m| m.id.len() + size_of::<Mark>());
+        self.text.len() + marks.sum::<usize>()
+    }
+
+    /// The texts of the events from a number on that a filter lets through.
+    pub(super) fn text(&self, from: u64, filter: &Filter) -> Bytes {
+        let skip = from.saturating_sub(self.first) as usize;
+        let mut start = match skip {
+            0 => 0,
+            n => self.marks.get(n - 1).map_or(self.text.len(), |m| m.end),
+        };
+        if filter.is_all() {
+            return self.text.slice(start..);
+        }
+        let mut wanted = BytesMut::new();
+        for mark in self.marks.iter().skip(skip) {
+            if filter.wants(mark.kind, &mark.id) {
+                wanted.extend_from_slice(&self.text[start..mark.end]);
+            }
+            start = mark.end;
+        }
+        wanted.freeze()
+    }
+}
+
+/// What a listener finds at its cursor.
+#[derive(Debug)]
+pub(super) enum At {
+    /// Nothing newer yet.
+    CaughtUp,
+    /// Events, of which the first is not after the cursor.
+    Chunk(Arc<Chunk>),
+    /// Its next event is gone.
+    Lost,
+}
+
+/// The number of a run's first event; the one before stands for "none yet".
+pub(super) const FIRST: u64 = 1;
+
+/// The latest events of a run.
+///
+/// Events are numbered from [`FIRST`]. A run ends when it cannot be said that nothing was missed.
+#[derive(Debug)]
+pub(super) struct Ring {
+    run: u64,
+    next: u64,
+    chunks: VecDeque<Arc<Chunk>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Ring {
+    pub(super) fn new(run: u64, bytes_max: usize) -> Self {
+        Ring {
+            run,
+            next: FIRST,
+            chunks: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// The run's number, which tells its events from those of another.
+    pub(super) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The number that the next event gets.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Starts another run, with no events.
+    pub(super) fn restart(&mut self, run: u64) {
+        *self = Ring::new(run, self.bytes_max);
+    }
+
+    /// Adds events; the oldest go where there is no room.
+    pub(super) fn push(&mut self, events: Vec<Event>) {
+        let mut text = BytesMut::new();
+        let mut marks = Vec::new();
+        for event in events {
+            let number = self.next + marks.len() as u64;
+            write_event(&mut text, &event, self.run, number);
+            marks.push(Mark {
+                kind: event.kind,
+                id: event.id.into(),
+                end: text.len(),
+            });
+            if text.len() >= CHUNK_BYTES {
+                self.push_chunk(
+                    std::mem::take(&mut text).freeze(),
+                    std::mem::take(&mut marks),
+                );
+            }
+        }
+        if !marks.is_empty() {
+            self.push_chunk(text.freeze(), marks);
+        }
+    }
+
+    fn push_chunk(&mut self, text: Bytes, marks: Vec<Mark>) {
+        let first = self.next;
+        let chunk = Chunk { first, marks, text };
+        self.next = chunk.end();
+        self.bytes += chunk.bytes();
+        self.chunks.push_back(Arc::new(chunk));
+        while self.bytes > self.bytes_max && self.chunks.len() > 1 {
+            let gone = self.chunks.pop_front();
+            self.bytes -= gone.map_or(0, |chunk| chunk.bytes());
+        }
+    }
+
+    /// What is at a cursor: the number of the event that a listener gets next.
+    pub(super) fn at(&self, cursor: u64) -> At {
+        if cursor == self.next {
+            return At::CaughtUp;
+        }
+        let after = self.chunks.partition_point(|chunk| chunk.end() <= cursor);
+        match self.chunks.get(after) {
+            Some(chunk) if chunk.first <= cursor => At::Chunk(Arc::clone(chunk)),
+            _ => At::Lost,
+        }
+    }
+}
+
+/// Writes an event.
+///
+/// Source: the HTML standard, §9.2.6: a field a line, an empty line ends the event
+fn write_event(text: &mut BytesMut, event: &Event, run: u64, number: u64) {
+    let head = format!(
+        "event: {}\nid: {}\ndata: ",
+        event.kind.name(),
+        number_text(run, number)
+    );
+    text.extend_from_slice(head.as_bytes());
+    text.extend_from_slice(event.data.as_bytes());
+    text.extend_from_slice(b"\n\n");
+}
+
+/// An event's number with its run, as `id:` and `Last-Event-ID` have it.
+pub(super) fn number_text(run: u64, number: u64) -> String {
+    format!("{run:016x}-{number}")
+}
+
+/// Reads what [`number_text`] wrote.
+pub(super) fn parse_number(text: &str) -> Option<(u64, u64)> {
+    let (run, number) = text.split_once('-')?;
+    let plain = run.len() == 16 && number.bytes().all(|b| b.is_ascii_digit());
+    let run = u64::from_str_radix(run, 16).ok()?;
+    plain.then_some((run, number.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::Stream;
+
+    fn event(n: u64) -> Event {
+        Event {
+            kind: if n.is_multiple_of(2) {
+                Kind::Status(Stream::Meter)
+            } else {
+                Kind::Status(Stream::Vehicle)
+            },
+            id: format!("D{n}"),
+            data: format!("{{\"n\":{n}}}"),
+        }
+    }
+
+    /// All that a listener at a cursor is sent, and whether it lost its place.
+    fn read(ring: &Ring, mut cursor: u64, filter: &Filter) -> (String, bool) {
+        let mut all = String::new();
+        loop {
+            match ring.at(cursor) {
+                At::CaughtUp => return (all, false),
+                At::Lost => return (all, true),
+                At::Chunk(chunk) => {
+                    all += std::str::from_utf8(&chunk.text(cursor, filter)).unwrap();
+                    cursor = chunk.end();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_listener_gets_every_event_after_its_cursor_once_and_in_order() {
+        let mut ring = Ring::new(7, 1 << 20);
+        for pass in 0..6 {
+            ring.push((pass * 1000..(pass + 1) * 1000).map(event).collect());
+        }
+        assert!(ring.chunks.len() > 3, "the test needs several chunks");
+        for cursor in [1, 2, 1000, 1001, 1234, 6000, 6001] {
+            let (text, lost) = read(&ring, cursor, &Filter::default());
+            let numbers: Vec<u64> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("id: ").and_then(parse_number))
+                .map(|(run, number)| {
+                    assert_eq!(run, 7);
+                    number
+                })
+                .collect();
+            assert_eq!(numbers, (cursor..6001).collect::<Vec<_>>());
+            assert!(!lost);
+        }
+    }
+
+    #[test]
+    fn an_event_is_its_kind_its_number_and_its_status() {
+        let mut ring = Ring::new(255, 1 << 20);
+        ring.push(vec![event(0), event(1)]);
+        let (text, _) = read(&ring, FIRST, &Filter::default());
+        assert_eq!(
+            text,
+            "event: meter\nid: 00000000000000ff-1\ndata: {\"n\":0}\n\n\
+             event: vehicle\nid: 00000000000000ff-2\ndata: {\"n\":1}\n\n"
+        );
+    }
+
+    #[test]
+    fn a_filter_lets_through_what_it_names_and_no_more() {
+        let mut ring = Ring::new(7, 1 << 20);
+        ring.push((0..4).map(event).collect());
+        let ids = |filter: Filter, cursor| -> Vec<String> {
+            let (text, _) = read(&ring, cursor, &filter);
+            let lines = text.lines().filter_map(|line| line.strip_prefix("data: "));
+            lines.map(str::to_owned).collect()
+        };
+        let meters = Filter::new([true, false, true], Vec::new());
+        assert_eq!(ids(meters, FIRST), ["{\"n\":0}", "{\"n\":2}"]);
+        let named = Filter::new([true; 3], vec!["D3".to_owned(), "D0".to_owned()]);
+        assert_eq!(ids(named.clone(), FIRST), ["{\"n\":0}", "{\"n\":3}"]);
+        assert_eq!(ids(named, FIRST + 1), ["{\"n\":3}"]);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_who_lost_its_place_is_told() {
+        let bytes_max = 100_000;
+        let mut ring = Ring::new(7, bytes_max);
+        for pass in 0..50 {
+            ring.push((pass * 100..(pass + 1) * 100).map(event).collect());
+            assert!(ring.bytes <= bytes_max);
+            let real: usize = ring.chunks.iter().map(|c| c.bytes()).sum();
+            assert_eq!(ring.bytes, real);
+        }
+        assert!(read(&ring, FIRST, &Filter::default()).1);
+        let oldest = ring.chunks[0].first;
+        assert!(oldest > FIRST && !read(&ring, oldest, &Filter::default()).1);
+        assert!(read(&ring, oldest - 1, &Filter::default()).1);
+        // A number that was never given is no place either.
+        assert!(read(&ring, 5002, &Filter::default()).1);
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_are_written_and_nothing_else_is() {
+        assert_eq!(
+            parse_number(&number_text(u64::MAX, 42)),
+            Some((u64::MAX, 42))
+        );
+        for wrong in [
+            "",
+            "-",
+            "1-1",
+            "00000000000000ff-",
+            "00000000000000ff-+1",
+            "00000000000000fg-1",
+        ] {
+            assert_eq!(parse_number(wrong), None, "{wrong}");
+        }
+    }
+}

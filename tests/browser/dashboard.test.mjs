@@ -1,0 +1,294 @@
+// What the dashboard promises, in a real Chromium before the real gateway.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { after, before, describe, test } from 'node:test';
+
+import { chromium } from 'playwright-core';
+
+import { Gateway, PATIENCE_MS, meter, until, vehicle } from './gateway.mjs';
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const DESKTOP = { width: 1440, height: 900 };
+const PHONE = { width: 390, height: 844 };
+const HOSTILE = `<img src=x onerror="document.title='owned'">'"</script>\u05d0\u05d1`;
+
+let browser;
+
+before(async () => {
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM,
+    args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--enable-precise-memory-info'],
+  });
+});
+
+after(() => browser?.close());
+
+/** A page whose errors are kept: none is expected unless a test says so. */
+async function open(gateway, path, options = {}) {
+  const context = await browser.newContext({ viewport: DESKTOP, ...options });
+  context.setDefaultTimeout(PATIENCE_MS);
+  const page = await context.newPage();
+  page.errors = [];
+  page.on('console', (message) => message.type() === 'error' && page.errors.push(message.text()));
+  page.on('pageerror', (error) => page.errors.push(String(error)));
+  await page.goto(gateway.url + path);
+  return page;
+}
+
+async function close(page, allowed = []) {
+  const unexpected = page.errors.filter((error) => !allowed.some((known) => error.includes(known)));
+  assert.deepEqual(unexpected, []);
+  await page.context().close();
+}
+
+const live = (page) => page.waitForFunction(() => document.getElementById('live').textContent === 'Live');
+
+describe('a gateway without keys', () => {
+  const gateway = new Gateway(['--alert-interval', '1s']);
+
+  before(async () => {
+    await gateway.start();
+    // A session with meter and vehicle, two hours long, half of it in the past.
+    const minutes = Array.from({ length: 120 }, (_, n) => 120 - n);
+    const began = Date.now();
+    const together = (readings) => readings.map((reading, n) =>
+      ({ ...reading, timestamp: new Date(began - minutes[n] * 60000).toISOString() }));
+    await gateway.store('meter', together(minutes.map((m) => meter('M1', 230 + (m % 5)))));
+    await gateway.store('vehicle', together(minutes.map((m) => vehicle('V1', 80 - m / 4))));
+    await gateway.call('POST', '/v1/sessions', {
+      sessionId: 'S1', vehicleId: 'V1', meterId: 'M1', startedAt: new Date(Date.now() - 7260000).toISOString(),
+    });
+    await gateway.store('vehicle', [vehicle(HOSTILE, 50), vehicle('Silent', 10, 60)]);
+  });
+
+  after(() => gateway.remove());
+
+  test('the fleet shows at a glance what runs and what is silent', async () => {
+    const page = await open(gateway, '/');
+    await live(page);
+    const tile = (label) => page.getByRole('region', { name: label, exact: true });
+    await tile('Vehicles').getByText('2 live').waitFor();
+    await tile('Vehicles').getByText('1 silent for over 3 min').waitFor();
+    await tile('Readings taken').getByText('/s stored').waitFor();
+    await page.getByRole('region', { name: 'Charging now' }).getByRole('link', { name: 'V1' }).waitFor();
+    // 120 of 0.12 kWh in, 120 of 0.1 out.
+    await page.getByText('24 h', { exact: true }).click();
+    const energy = page.getByRole('region', { name: 'Energy', exact: true });
+    await energy.getByText('14.4 kWh').waitFor();
+    await energy.getByText('83.3 %').waitFor();
+    const worst = page.getByRole('region', { name: 'Where most is lost' });
+    await worst.getByRole('link', { name: 'V1' }).waitFor();
+    await worst.getByLabel('Price of a kilowatt-hour').fill('0.5');
+    await worst.getByLabel('Price of a kilowatt-hour').press('Enter');
+    await worst.getByText('2.40 kWh · €1.20').waitFor();
+    await energy.getByText('€1.20', { exact: true }).waitFor();
+    await close(page);
+  });
+
+  test('a reading is seen within two seconds, without a touch', async () => {
+    const page = await open(gateway, '/#/vehicles');
+    await live(page);
+    await page.getByRole('link', { name: 'V1' }).waitFor();
+    const sent = Date.now();
+    await gateway.store('vehicle', vehicle('V1', 83));
+    await page.getByRole('row').filter({ hasText: 'V1' }).getByText('83 %').waitFor();
+    const took = Date.now() - sent;
+    assert.ok(took < 2000, `${took} ms`);
+    await close(page);
+  });
+
+  test("a vehicle's page tells charge, energy, efficiency and sessions, and follows", async () => {
+    const page = await open(gateway, '/#/vehicles');
+    await page.getByRole('link', { name: 'V1' }).click();
+    await page.getByRole('heading', { level: 1, name: 'V1' }).waitFor();
+    assert.equal(await page.title(), 'V1 · Wattgate');
+    await page.getByText('14.4 kWh').first().waitFor();
+    await page.getByText('Warning').waitFor();
+    await page.getByText('by 1 session').waitFor();
+    await page.getByRole('img', { name: /Charge from 50.0 % to/ }).waitFor();
+    await page.getByRole('img', { name: /Efficiency from 83.\d %/ }).waitFor();
+    const sessions = page.getByRole('region', { name: 'Charging sessions' });
+    await sessions.getByRole('link', { name: 'M1' }).waitFor();
+    await gateway.store('vehicle', vehicle('V1', 84.5));
+    await page.getByRole('definition').getByText('84.5 %').waitFor();
+    await sessions.getByRole('link', { name: 'M1' }).click();
+    await page.getByRole('heading', { level: 1, name: 'M1' }).waitFor();
+    await page.getByRole('img', { name: /Power from 7.20 kW/ }).waitFor();
+    await close(page);
+  });
+
+  test('an id that holds markup is text, wherever it shows', async () => {
+    const page = await open(gateway, '/#/vehicles');
+    const link = page.getByRole('link', { name: HOSTILE, exact: true });
+    await link.click();
+    await page.getByRole('heading', { level: 1, name: HOSTILE, exact: true }).waitFor();
+    await page.getByRole('definition').getByText('50.0 %').waitFor();
+    assert.equal(await page.locator('main img').count(), 0);
+    assert.equal(await page.title(), `${HOSTILE} · Wattgate`);
+    await close(page);
+  });
+
+  test('an alert is counted and listed as it opens, and goes when its cause has gone', async () => {
+    const page = await open(gateway, '/#/alerts');
+    await live(page);
+    await gateway.store('vehicle', { ...vehicle('Hot', 40), batteryTemp: 71.5 });
+    const row = page.getByRole('row').filter({ hasText: 'Battery is hot' });
+    await row.getByRole('link', { name: 'Hot' }).waitFor();
+    await row.getByText('71.5 °C').waitFor();
+    await page.getByRole('link', { name: /Alerts \d+ open/ }).waitFor();
+    await gateway.store('vehicle', { ...vehicle('Hot', 40), batteryTemp: 30 });
+    await row.waitFor({ state: 'detached' });
+    await page.getByText('Closed', { exact: true }).click();
+    await row.waitFor();
+    await close(page);
+  });
+
+  test('the keyboard is enough', async () => {
+    const page = await open(gateway, '/');
+    await page.keyboard.press('Tab');
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to content');
+    await page.keyboard.press('Enter');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'main');
+    await page.getByRole('link', { name: 'Vehicles', exact: true }).focus();
+    await page.keyboard.press('Enter');
+    // Who cannot see the page is told where it is now.
+    await page.waitForFunction(() => document.activeElement.tagName === 'H1' && document.activeElement.textContent === 'Vehicles');
+    await page.getByRole('button', { name: 'Charge' }).focus();
+    await page.keyboard.press('Enter');
+    await page.locator('[role=columnheader][aria-sort=descending]').getByText('Charge').waitFor();
+    await page.getByLabel('Find a vehicle by its id').fill('sile');
+    await page.getByText(/^1 of \d$/).waitFor();
+    await close(page);
+  });
+
+  for (const [scheme, viewport] of [['light', DESKTOP], ['dark', DESKTOP], ['light', PHONE], ['dark', PHONE]]) {
+    test(`nobody is shut out and nothing is cut off: ${scheme}, ${viewport.width} wide`, async () => {
+      // The checker is a script of its own, which the page's policy would refuse.
+      const page = await open(gateway, '/', { viewport, colorScheme: scheme, bypassCSP: true });
+      await page.addScriptTag({ content: AXE });
+      const views = ['#/', '#/vehicles', '#/vehicles/V1', '#/meters', '#/meters/M1', '#/alerts'];
+      for (const view of [...views, '/docs']) {
+        if (view === '/docs') {
+          await page.goto(`${gateway.url}/docs`);
+          await page.addScriptTag({ content: AXE });
+          await page.getByRole('heading', { level: 3 }).first().waitFor();
+        } else {
+          await page.evaluate((hash) => { location.hash = hash; }, view);
+          await page.locator('main h1').waitFor({ state: 'attached' });
+          await page.waitForFunction(() => !document.querySelector('main').textContent.includes('Loading'));
+        }
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+        assert.ok(wide <= 0, `${view} is ${wide} px too wide`);
+        const { violations } = await page.evaluate(() => axe.run());
+        const grave = violations.filter((v) => ['serious', 'critical'].includes(v.impact))
+          .map((v) => `${view} ${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary}`).slice(0, 3).join('; ')}`);
+        assert.deepEqual(grave, []);
+      }
+      await close(page);
+    });
+  }
+
+  test('the reference describes every endpoint', async () => {
+    const page = await open(gateway, '/docs');
+    const document = await gateway.call('GET', '/openapi.json');
+    const operations = Object.values(document.paths).flatMap((methods) => Object.keys(methods));
+    await page.getByRole('heading', { level: 3 }).first().waitFor();
+    assert.equal(await page.locator('section.operation').count(), operations.length);
+    await close(page);
+  });
+
+  test('the stream is cut and comes back, and what was missed is seen', async () => {
+    const page = await open(gateway, '/#/vehicles');
+    await live(page);
+    await page.getByRole('link', { name: 'V1' }).waitFor();
+    await gateway.kill();
+    await page.waitForFunction(() => document.getElementById('live').textContent === 'Reconnecting');
+    await gateway.start();
+    await gateway.store('vehicle', vehicle('V1', 91));
+    await live(page);
+    await page.getByRole('row').filter({ hasText: 'V1' }).getByText('91 %').waitFor();
+    await gateway.store('vehicle', vehicle('V1', 92));
+    await page.getByRole('row').filter({ hasText: 'V1' }).getByText('92 %').waitFor();
+    // The browser itself notes that nobody answered.
+    await close(page, ['net::ERR_']);
+  });
+});
+
+describe('a gateway with keys', () => {
+  const gateway = new Gateway(['--auth', 'keys']);
+  before(() => gateway.start());
+  after(() => gateway.remove());
+
+  test('a key is asked for once, and a wrong one is refused in words', async () => {
+    const key = gateway.key('read,ingest');
+    await until(() => gateway.store('vehicle', vehicle('V1', 55), key), 'the key is known');
+    const page = await open(gateway, '/');
+    const dialog = page.getByRole('dialog', { name: 'Key' });
+    await dialog.getByLabel('Key', { exact: true }).fill('wg_wrong');
+    await dialog.getByRole('button').click();
+    await dialog.getByText('The gateway does not take that key').waitFor();
+    await dialog.getByLabel('Key', { exact: true }).fill(key);
+    await dialog.getByRole('button').click();
+    await live(page);
+    await page.getByRole('region', { name: 'Vehicles', exact: true }).getByText('1 live').waitFor();
+    // The same tab does not ask again; another does.
+    await page.reload();
+    await live(page);
+    assert.equal(await dialog.isVisible(), false);
+    const other = await open(gateway, '/');
+    await other.getByRole('dialog', { name: 'Key' }).waitFor();
+    await close(other, ['401']);
+    await close(page, ['401']);
+  });
+});
+
+describe('a fleet of 10,000', () => {
+  const gateway = new Gateway();
+  const DEVICES = 10000;
+
+  before(async () => {
+    await gateway.start();
+    for (let from = 0; from < DEVICES; from += 2500) {
+      const some = Array.from({ length: 2500 }, (_, n) => from + n);
+      await gateway.store('vehicle', some.map((n) => vehicle(`VEH-${String(n).padStart(5, '0')}`, n % 101)));
+    }
+  });
+
+  after(() => gateway.remove());
+
+  test('stays smooth: few rows exist, and scrolling and finding are quick', async (t) => {
+    const page = await open(gateway, '/');
+    const devtools = await page.context().newCDPSession(page);
+    await devtools.send('Performance.enable');
+    await page.goto('about:blank');
+    await page.goto(`${gateway.url}/#/vehicles`);
+    await page.getByRole('link', { name: 'VEH-00000' }).waitFor();
+    const first = await page.evaluate(() => performance.now());
+    await page.getByText('10,000', { exact: true }).waitFor();
+    const all = await page.evaluate(() => performance.now());
+    assert.ok(await page.locator('.rows-space .row').count() < 80);
+    const longest = await page.evaluate(async () => {
+      const table = document.querySelector('.devices');
+      let worst = 0;
+      for (let step = 0; step < 60; step += 1) {
+        const began = performance.now();
+        table.scrollTop = (table.scrollHeight / 60) * step;
+        await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+        worst = Math.max(worst, performance.now() - began);
+      }
+      return worst;
+    });
+    await page.getByLabel('Find a vehicle by its id').fill('09999');
+    await page.getByRole('link', { name: 'VEH-09999' }).waitFor();
+    const heap = await page.evaluate(() => performance.memory.usedJSHeapSize);
+    const { metrics } = await devtools.send('Performance.getMetrics');
+    const script = metrics.find((m) => m.name === 'ScriptDuration').value;
+    t.diagnostic(`first row after ${first.toFixed(0)} ms, all after ${all.toFixed(0)} ms, worst frame while scrolling `
+      + `${longest.toFixed(0)} ms, script ${script.toFixed(2)} s, heap ${(heap / 1048576).toFixed(1)} MiB`);
+    assert.ok(longest < 500, `${longest} ms for a step of scrolling`);
+    assert.ok(heap < 100 * 1048576, `${heap} bytes`);
+    await close(page);
+  });
+});

@@ -1,0 +1,182 @@
+//! All vehicles: the ranking, the sums, and history as it is taken elsewhere.
+
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, data_dir, meter, vehicle};
+
+const WINDOW: &str = "from=2024-02-09T10:00:00Z&to=2024-02-09T12:00:00Z";
+
+fn at(minute: u32) -> String {
+    format!("2024-02-09T{:02}:{:02}:00Z", 10 + minute / 60, minute % 60)
+}
+
+/// Vehicles V0 to V6 at meters of their ids: each of 12 kWh AC, V`n` with 50 + 10 n percent DC,
+/// V6 idle; and a meter that is nobody's.
+fn fill(gateway: &Gateway) {
+    for n in 0..6u32 {
+        let id = format!("V{n}");
+        let meters: Vec<String> = (1..=24)
+            .map(|m| meter(&id, &at(m * 5), 0.5, "interval"))
+            .collect();
+        let kwh = 0.5 * (0.5 + f64::from(n) / 10.0);
+        let vehicles: Vec<String> = (1..=24)
+            .map(|m| vehicle(&id, &at(m * 5), kwh, ""))
+            .collect();
+        gateway.send("meter", &meters);
+        gateway.send("vehicle", &vehicles);
+    }
+    gateway.send("vehicle", &[vehicle("V6", "2024-01-01T00:00:00Z", 1.0, "")]);
+    gateway.send("meter", &[meter("hall", &at(60), 3.25, "interval")]);
+}
+
+fn ids(page: &Value) -> Vec<String> {
+    let items = page["items"].as_array().unwrap().iter();
+    items
+        .map(|item| item["vehicleId"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_fleet_is_ranked_in_pages_and_summed_up() {
+    let data = data_dir();
+    let gateway = Gateway::start(
+        data.path(),
+        &[
+            "--efficiency-warning",
+            "75",
+            "--efficiency-good",
+            "79",
+            "--alert-interval",
+            "0s",
+            "--tariff",
+            "00:00=0.2,11:00=0.3",
+        ],
+    );
+    fill(&gateway);
+    let ranking = |more: &str| gateway.get(&format!("/v1/analytics/performance?{WINDOW}{more}"));
+
+    let lowest = ranking("");
+    assert_eq!(ids(&lowest), ["V0", "V1", "V2", "V3", "V4", "V5", "V6"]);
+    // Each item is the single answer.
+    for item in lowest["items"].as_array().unwrap() {
+        let id = item["vehicleId"].as_str().unwrap();
+        // Half of what is lost costs 0.2 a kWh, half 0.3.
+        let lost = 12.0 * (1.0 - item["efficiencyRatio"].as_f64().unwrap_or(100.0) / 100.0);
+        assert!(
+            (item["lostCost"].as_f64().unwrap() - lost * 0.25).abs() < 1e-9,
+            "{item}"
+        );
+        let mut item = item.clone();
+        item.as_object_mut().unwrap().remove("lostCost");
+        let single = gateway.get(&format!("/v1/analytics/performance/{id}?{WINDOW}"));
+        assert_eq!(item, single);
+    }
+    let highest = ranking("&sort=-efficiency");
+    assert_eq!(ids(&highest), ["V5", "V4", "V3", "V2", "V1", "V0", "V6"]);
+    assert_eq!(
+        ids(&ranking("&sort=lost")),
+        ["V0", "V1", "V2", "V3", "V4", "V5", "V6"]
+    );
+    // 80% is good, since the bound is a flag; 90% was never.
+    assert_eq!(ids(&ranking("&status=good")), ["V3", "V4"]);
+    assert_eq!(ids(&ranking("&status=insufficient_data")), ["V6"]);
+
+    // Pages hold everything once, in order, also while readings arrive.
+    let mut page = ranking("&sort=-efficiency&limit=3");
+    let mut seen = ids(&page);
+    gateway.send("meter", &[meter("V0", &at(61), 0.001, "interval")]);
+    while let Some(next) = page["next"].as_str() {
+        let next = next.replace('~', "%7E");
+        page = gateway.get(&format!("/v1/analytics/performance?limit=3&after={next}"));
+        seen.extend(ids(&page));
+    }
+    assert_eq!(seen, ids(&highest));
+
+    is_summed_up(&gateway);
+    for wrong in [
+        "sort=worst",
+        "status=fine",
+        "limit=0",
+        "after=x",
+        "bucket=day",
+    ] {
+        let (status, answer) =
+            gateway.call("GET", &format!("/v1/analytics/performance?{wrong}"), "");
+        assert_eq!(status, 400, "{wrong}: {answer}");
+    }
+    gateway.terminate();
+}
+
+/// What all vehicles drew, and what none did, of all that the meters measured.
+fn is_summed_up(gateway: &Gateway) {
+    let fleet = gateway.get(&format!("/v1/analytics/fleet?{WINDOW}&bucket=hour"));
+    assert_eq!(fleet["vehicles"], 7);
+    assert_eq!(fleet["totalEnergyDeliveredDc"], json!(54));
+    let number = |name: &str| fleet[name].as_f64().unwrap();
+    let rest = number("meterEnergyAc") - number("totalEnergyConsumedAc");
+    assert!(
+        (rest - number("unattributedEnergyAc")).abs() < 1e-9,
+        "{fleet}"
+    );
+    assert!(
+        (number("unattributedEnergyAc") - 3.25).abs() < 1e-9,
+        "{fleet}"
+    );
+    assert_eq!(fleet["vehiclesByStatus"]["insufficient_data"], 1);
+    assert_eq!(fleet["vehiclesByStatus"]["excellent"], 1);
+    // 12 × (0.5 + 0.4 + 0.3 + 0.2 + 0.1) = 18 kWh, and what came since.
+    assert!((number("lostCost") - 18.0 * 0.25).abs() < 1e-3, "{fleet}");
+    let series = fleet["series"].as_array().unwrap();
+    let sum: f64 = series
+        .iter()
+        .map(|part| part["meterEnergyAc"].as_f64().unwrap())
+        .sum();
+    assert!((sum - number("meterEnergyAc")).abs() < 1e-9);
+}
+
+#[test]
+fn what_is_exported_is_what_was_sent_and_can_be_sent_again() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    fill(&gateway);
+    let odd = vehicle("a \"b\", c", &at(3), 0.1 + 0.2, r#","meterId":"V0""#.trim());
+    gateway.send("vehicle", &[odd.replace("a \"b\", c", "a \\\"b\\\", c")]);
+    let export = |path: &str| {
+        let (status, body) = gateway.call("GET", &format!("/v1/export/{path}"), "");
+        assert_eq!(status, 200, "{body}");
+        body
+    };
+    let csv = export(&format!("vehicle?{WINDOW}"));
+    let mut lines = csv.lines();
+    let header = "vehicleId,soc,kwhDeliveredDc,batteryTemp,timestamp,energyKind,meterId,sessionId";
+    assert_eq!(lines.next(), Some(header));
+    assert_eq!(lines.clone().count(), 6 * 24 + 1);
+    let quoted = "\"a \"\"b\"\", c\",50,0.30000000000000004,30,2024-02-09T10:03:00Z,interval,V0,";
+    assert!(lines.any(|line| line == quoted), "{csv}");
+    assert_eq!(
+        export("meter?from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z")
+            .lines()
+            .count(),
+        1
+    );
+
+    // Another gateway takes the export, and exports the same.
+    let elsewhere_data = data_dir();
+    let elsewhere = Gateway::start(elsewhere_data.path(), &["--alert-interval", "0s"]);
+    for stream in ["meter", "vehicle"] {
+        let sent = export(&format!("{stream}?{WINDOW}&format=ndjson"));
+        let readings: Vec<String> = sent.lines().map(str::to_owned).collect();
+        elsewhere.send(stream, &readings);
+        let path = format!("/v1/export/{stream}?{WINDOW}&format=ndjson");
+        let again = elsewhere.call("GET", &path, "").1;
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines
+        };
+        assert_eq!(sorted(&again), sorted(&sent));
+        assert!(readings.len() > 100);
+    }
+    elsewhere.terminate();
+    gateway.terminate();
+}

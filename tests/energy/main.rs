@@ -1,0 +1,9 @@
+//! Energy from the door to the answer: the real binary, its embedded PostgreSQL, real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod alerts;
+mod fleet;
+mod plans;
+mod support;
+mod vehicle;

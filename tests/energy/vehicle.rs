@@ -1,0 +1,191 @@
+//! The energy of one vehicle, whatever the order in which what is known of it arrives.
+
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, data_dir, meter, vehicle};
+
+fn energies(answer: &Value) -> [&Value; 3] {
+    [
+        &answer["totalEnergyConsumedAc"],
+        &answer["matchedEnergyDeliveredDc"],
+        &answer["efficiencyRatio"],
+    ]
+}
+
+/// A minute of 2024-02-09, from 10:00 on.
+fn at(minute: u32) -> String {
+    format!("2024-02-09T{:02}:{:02}:00Z", 10 + minute / 60, minute % 60)
+}
+
+#[test]
+fn a_vehicle_is_found_by_session_by_named_meter_and_by_the_same_id() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    by_session(&gateway);
+    by_named_meter(&gateway);
+    by_same_id(&gateway);
+    gateway.terminate();
+}
+
+fn by_session(gateway: &Gateway) {
+    // The register's neighbours lie months before and after the hour asked for.
+    let register = |at: &str, kwh| meter("M1", at, kwh, "register");
+    gateway.send(
+        "meter",
+        &[
+            register("2023-06-01T00:00:00Z", 100.0),
+            register("2024-02-09T10:00:00Z", 100.0),
+            register("2024-02-09T10:15:00Z", 104.0),
+            // A placeholder in the middle: ignored, and suspect.
+            register("2024-02-09T10:20:00Z", 0.0),
+            register("2024-02-09T10:30:00Z", 110.0),
+            register("2024-11-01T00:00:00Z", 110.0),
+        ],
+    );
+    let delivered: Vec<String> = (1..=6)
+        .map(|n| vehicle("V1", &at(n * 5), 1.5, ""))
+        .collect();
+    gateway.send("vehicle", &delivered);
+    gateway.session("s1", "V1", "M1", &at(0), &at(30));
+    let answer = gateway.performance("V1", &at(0), &at(60));
+    // 104 - 100 + 110 - 104 = 10 kWh; 6 × 1.5 = 9 kWh.
+    assert_eq!(energies(&answer), [&json!(10), &json!(9), &json!(90)]);
+    assert_eq!(
+        answer["attribution"],
+        json!({"method": "session", "meters": ["M1"], "sessions": 1})
+    );
+    assert_eq!(answer["quality"]["suspect"], 1);
+    assert_eq!(answer["quality"]["resets"], 0);
+    assert_eq!(answer["efficiencyStatus"], "good");
+
+    // The parts of the hour add up to it; 10:15 UTC is a full hour in Kathmandu.
+    let path = format!(
+        "/v1/analytics/performance/V1?from={}&to={}&bucket=hour&tz=Asia/Kathmandu",
+        at(0),
+        at(60)
+    );
+    let series = gateway.get(&path)["series"].clone();
+    assert_eq!(series[0]["end"], at(15));
+    assert_eq!(series[0]["totalEnergyConsumedAc"], json!(4));
+    assert_eq!(series[1]["totalEnergyConsumedAc"], json!(6));
+}
+
+fn by_named_meter(gateway: &Gateway) {
+    // Another names the meter that it is at; its neighbour lies beyond many days without any.
+    let interval = |n: u32, kwh| meter("M2", &at(n), kwh, "interval");
+    gateway.send(
+        "meter",
+        &[interval(5, 1.0), interval(10, 1.0), interval(15, 0.0)],
+    );
+    let named = |n: u32| vehicle("V2", &at(n), 0.9, r#","meterId":"M2""#);
+    gateway.send(
+        "vehicle",
+        &[
+            named(5),
+            named(10),
+            vehicle("V2", "2023-06-01T00:00:00Z", 7.0, ""),
+        ],
+    );
+    let answer = gateway.performance("V2", &at(0), &at(60));
+    assert_eq!(energies(&answer), [&json!(2), &json!(1.8), &json!(90)]);
+    assert_eq!(answer["attribution"]["method"], "reading");
+}
+
+fn by_same_id(gateway: &Gateway) {
+    // A third has the id of its meter.
+    let same: Vec<String> = (1..=12)
+        .map(|n| meter("V3", &at(n * 5), 0.5, "interval"))
+        .collect();
+    gateway.send("meter", &same);
+    let same: Vec<String> = (1..=12)
+        .map(|n| vehicle("V3", &at(n * 5), 0.4, ""))
+        .collect();
+    gateway.send("vehicle", &same);
+    let answer = gateway.performance("V3", &at(0), &at(60));
+    assert_eq!(energies(&answer), [&json!(6), &json!(4.8), &json!(80)]);
+    assert_eq!(answer["attribution"]["method"], "same_id");
+    assert_eq!(answer["efficiencyStatus"], "warning");
+    assert_eq!(answer["quality"]["coverage"], 1);
+}
+
+#[test]
+fn a_vehicle_that_is_idle_has_zeros_and_nulls_and_one_never_seen_is_not_found() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    gateway.send("vehicle", &[vehicle("V1", &at(0), 1.0, "")]);
+    let idle = gateway.performance("V1", "2024-03-01T00:00:00Z", "2024-03-02T00:00:00Z");
+    assert_eq!(energies(&idle), [&json!(0), &json!(0), &Value::Null]);
+    assert_eq!(idle["averageBatteryTemp"], Value::Null);
+    assert_eq!(idle["attribution"]["method"], "none");
+    let status = |path: &str| {
+        gateway
+            .call("GET", &format!("/v1/analytics/performance/{path}"), "")
+            .0
+    };
+    assert_eq!(status("V9"), 404);
+    assert_eq!(
+        status("V1?from=2024-02-09T10:00:00Z&to=2024-02-09T10:00:00Z"),
+        400
+    );
+    assert_eq!(
+        status("V1?from=2022-02-09T10:00:00Z&to=2024-02-09T10:00:00Z"),
+        400
+    );
+    assert_eq!(status("V1?from=yesterday"), 400);
+    assert_eq!(status("V1?bucket=week"), 400);
+    assert_eq!(status("V1?bucket=day&tz=Mars/Olympus"), 400);
+    assert_eq!(status("V1?tz=UTC"), 400);
+    gateway.terminate();
+}
+
+#[test]
+fn what_comes_late_out_of_order_or_is_registered_later_repairs_the_answer() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    // In order, and known beforehand.
+    let fill = |meter_id: &str, vehicle_id: &str| {
+        let kwh = |n: u32| 50.0 + f64::from(n) / 4.0;
+        let meters: Vec<String> = (0..=24)
+            .map(|n| meter(meter_id, &at(n * 5), kwh(n), "register"))
+            .collect();
+        let vehicles: Vec<String> = (1..=24)
+            .map(|n| vehicle(vehicle_id, &at(n * 5), 0.22, ""))
+            .collect();
+        (meters, vehicles)
+    };
+    let (meters, vehicles) = fill("M1", "V1");
+    // The session starts and ends inside of the meter's intervals.
+    let (start, end) = ("2024-02-09T10:02:30Z", "2024-02-09T11:58:00Z");
+    gateway.session("s1", "V1", "M1", start, end);
+    gateway.send("meter", &meters);
+    gateway.send("vehicle", &vehicles);
+    let expected = gateway.performance("V1", &at(0), &at(120));
+    // 115.5 minutes at 0.25 kWh in 5: 5.775 kWh.
+    assert_eq!(expected["totalEnergyConsumedAc"], json!(5.775));
+
+    // The same of another pair: backward, the edges last, and the session registered at the end.
+    let (mut meters, mut vehicles) = fill("M2", "V2");
+    let (first, last) = (meters.remove(0), meters.pop().unwrap());
+    meters.reverse();
+    vehicles.reverse();
+    for some in vehicles.chunks(7) {
+        gateway.send("vehicle", some);
+    }
+    for some in meters.chunks(5) {
+        gateway.send("meter", some);
+    }
+    let before = gateway.performance("V2", &at(0), &at(120));
+    assert_eq!(before["totalEnergyConsumedAc"], json!(0));
+    gateway.session("s2", "V2", "M2", start, end);
+    gateway.send("meter", &[last, first]);
+    let repaired = gateway.performance("V2", &at(0), &at(120));
+    let text = repaired.to_string().replace("V2", "V1").replace("M2", "M1");
+    assert_eq!(text, expected.to_string());
+
+    // Sent again, nothing changes; and a session tells its own energy.
+    gateway.send("meter", &fill("M1", "V1").0);
+    assert_eq!(gateway.performance("V1", &at(0), &at(120)), expected);
+    let session = gateway.get("/v1/sessions/s2");
+    assert_eq!(session["totalEnergyConsumedAc"], json!(5.775));
+    gateway.terminate();
+}

@@ -1,0 +1,7 @@
+//! What the gateway tells: live changes and history, from the real binary and a real PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod gateway;
+mod history;
+mod stream;
