@@ -4,8 +4,10 @@
 //! and a place in the channel to the log. Nothing here ever waits: where there is none left, the
 //! request is refused at once, so that slow clients cannot hold what others need.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -150,6 +152,22 @@ pub struct Gate {
 pub struct Admitted {
     reply: Option<oneshot::Receiver<Result<Position, AppendError>>>,
     shards: Vec<u16>,
+}
+
+impl Admitted {
+    /// Whether it is durable in the log; nothing waits for that where nothing was asked.
+    ///
+    /// Order:  requests that one caller submits one after the other become durable in that order
+    ///
+    /// # Errors
+    /// [`AppendError`]: the disk failed; the readings may or may not be stored.
+    pub fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AppendError>> {
+        let Some(reply) = &mut self.reply else {
+            return Poll::Ready(Ok(()));
+        };
+        let kept = std::task::ready!(Pin::new(reply).poll(cx));
+        Poll::Ready(kept.map_err(|_| AppendError::Failed).flatten().map(drop))
+    }
 }
 
 impl Gate {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::output::say;
-use crate::{campaign, generator, noop, replay};
+use crate::{campaign, generator, limits, noop, replay, targets};
 
 /// Exit code of a tool that could not do its work: wrong options, refused requests.
 const EXIT_FAILED: u8 = 2;
@@ -31,6 +31,10 @@ enum Tool {
     Campaign(campaign::Options),
     /// Serve a responder that stores nothing, to measure the generator's own limit
     Noop(noop::Options),
+    /// Measure the limits that results are held against
+    Limits(limits::Options),
+    /// Measure a gateway against its targets, beside the limits, and write the results
+    Targets(targets::Options),
 }
 
 /// What a tool found, once it has done its work.
@@ -47,6 +51,10 @@ pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().tool {
         Tool::Replay(options) => replay::run(options).map_err(|error| error.to_string()),
         Tool::Run(options) => generator::run(options).map_err(|error| error.to_string()),
+        Tool::Limits(options) => limits::run(options)
+            .map(|()| Verdict::Right)
+            .map_err(|error| error.to_string()),
+        Tool::Targets(options) => targets::run(options).map_err(|error| error.to_string()),
         Tool::Campaign(options) => campaign::run(options).map_err(|error| error.to_string()),
         Tool::Noop(options) => noop::run(options)
             .map(|()| Verdict::Right)

@@ -4,18 +4,21 @@
 //! independently. In reading order: [`cli`] takes the command line apart, [`target`] says where the
 //! gateway is, [`replay`] sends real sessions and compares the gateway's answers with the data,
 //! [`generator`] sends as much as it can, [`oracle`] compares what was acknowledged with what the
-//! database holds, [`campaign`] breaks things at random
-//! moments meanwhile, and [`noop`] is a server that stores nothing, to measure the generator's own limit.
+//! database holds, [`campaign`] breaks things at random moments meanwhile, [`noop`] is a server that
+//! stores nothing, to measure the generator's own limit, [`limits`] measures what nothing can be
+//! quicker than, and [`targets`] holds a gateway against it.
 
 mod campaign;
 mod cli;
 mod generator;
+mod limits;
 mod noop;
 mod oracle;
 mod output;
 mod replay;
 mod stop;
 mod target;
+mod targets;
 
 fn main() -> std::process::ExitCode {
     cli::main()

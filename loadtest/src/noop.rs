@@ -2,6 +2,8 @@
 //! the gateway would. What the generator reaches against it is the generator's own limit.
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
 use crate::output::report;
@@ -19,33 +21,59 @@ use crate::output::report;
 pub(crate) struct Options {
     /// Where to listen; port 0 picks one
     #[arg(long, default_value = "127.0.0.1:3999")]
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
+    /// Speak HTTP/2 (with prior knowledge)
+    #[arg(long)]
+    http2: bool,
 }
 
 /// Serves until the process ends.
 ///
 /// # Errors
 /// The address cannot be listened on, or the runtime cannot start.
-pub(crate) fn run(options: Options) -> std::io::Result<()> {
+pub(crate) fn run(options: Options) -> io::Result<()> {
+    let listener = std::net::TcpListener::bind(options.listen)?;
+    report(&format!("listening on http://{}\n", listener.local_addr()?))?;
+    block_on(listener, options.http2)
+}
+
+/// Serves on a thread of its own until the process ends; gives the address.
+///
+/// # Errors
+/// No address can be listened on.
+pub(crate) fn start(http2: bool) -> io::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || block_on(listener, http2));
+    Ok(address)
+}
+
+/// Serves on this thread alone: one core.
+fn block_on(listener: std::net::TcpListener, http2: bool) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(serve(options))
+        .block_on(serve(listener, http2))
 }
 
-async fn serve(options: Options) -> std::io::Result<()> {
-    let listener = TcpListener::bind(options.listen).await?;
-    report(&format!("listening on http://{}\n", listener.local_addr()?))?;
+async fn serve(listener: std::net::TcpListener, http2: bool) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
-        tokio::spawn(async move {
+        let socket = TokioIo::new(socket);
+        // A client that goes away is no concern of a responder without state.
+        if http2 {
+            let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(socket, service_fn(answer));
+            tokio::spawn(async move { drop(connection.await) });
+        } else {
             let connection = hyper::server::conn::http1::Builder::new()
                 .pipeline_flush(true)
-                .serve_connection(TokioIo::new(socket), service_fn(answer));
-            // A client that goes away is no concern of a responder without state.
-            drop(connection.await);
-        });
+                .serve_connection(socket, service_fn(answer));
+            tokio::spawn(async move { drop(connection.await) });
+        }
     }
 }
 

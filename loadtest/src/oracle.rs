@@ -162,7 +162,8 @@ impl Stored {
         self.stored.saturating_sub(self.acked + self.unknown)
     }
 
-    fn committed_per_second(&self) -> Option<f64> {
+    /// Readings a second, from the first request to the moment when all was stored.
+    pub(crate) fn committed_per_second(&self) -> Option<f64> {
         self.seconds.map(|seconds| self.stored as f64 / seconds)
     }
 

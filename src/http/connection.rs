@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::access::Peer;
 use super::dispatch::{Shared, answer};
+use super::promise::{Held, Promises};
 use super::stall::StallGuard;
 use super::tls::Tls;
 
@@ -151,9 +152,11 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
         .max_headers(HEADERS_MAX)
         // A device that has sent all and closed its side still reads its answer.
         .half_close(true);
+    let promises = Arc::new(Promises::default());
+    let io = Held::new(io, Arc::clone(&promises));
     let service = service_fn(|request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(shared, peer, request).await) }
+        let (shared, promises) = (Arc::clone(&shared), Arc::clone(&promises));
+        async move { Ok::<_, Infallible>(answer(shared, peer, Some(&promises), request).await) }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
     let served = tokio::select! {
@@ -218,7 +221,7 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let in_flight = InFlight(Arc::clone(&activity));
         async move {
             let _in_flight = in_flight;
-            Ok::<_, Infallible>(answer(shared, peer, request).await)
+            Ok::<_, Infallible>(answer(shared, peer, None, request).await)
         }
     });
     let mut serving = pin!(builder.serve_connection(io, service));

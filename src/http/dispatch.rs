@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::access::{Caller, Peer};
 use super::body::{Limits, Received, Upload};
 use super::problem::{Kind, Problem};
+use super::promise::{Promise, Promises};
 use super::query::Query;
 use super::reply::{self, Reply};
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -24,6 +25,7 @@ use super::{
     operations, performance, sessions,
 };
 use crate::auth::key::KeyId;
+use crate::gate::Admitted;
 use crate::metrics;
 
 /// What requests share: the context, and what the edge makes of it.
@@ -38,10 +40,16 @@ pub(super) struct Shared {
 /// The label of requests whose path has no route.
 const NO_ROUTE: &str = "none";
 
-/// Answers one request.
+/// Answers one request. Where the connection takes `promises`, the answer may be given before the
+/// readings are durable: it must be held until its promise is kept.
 ///
 /// Cancel: as the route's handler
-pub(super) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request<Incoming>) -> Reply {
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    peer: Peer,
+    promises: Option<&Promises>,
+    request: Request<Incoming>,
+) -> Reply {
     let began = Instant::now();
     let (parts, incoming) = request.into_parts();
     let mut upload = Upload::new(incoming, &parts.headers);
@@ -49,6 +57,8 @@ pub(super) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request<Inc
         id: RequestId::of(&parts.headers),
         label: NO_ROUTE,
         key: None,
+        may_promise: promises.is_some_and(Promises::have_room),
+        promised: None,
     };
     let mut reply = match handle(&shared, peer, &parts, &mut upload, &mut notes).await {
         Ok(reply) => reply,
@@ -62,19 +72,64 @@ pub(super) async fn answer(shared: Arc<Shared>, peer: Peer, request: Request<Inc
         // It is a stream that ends there, and the header is not allowed (RFC 9113 §8.2.2).
         headers.remove(CONNECTION);
     }
-    let status = reply.status().as_u16();
-    let took = began.elapsed();
-    metrics::http_request(notes.label, method_label(&parts.method), status, took);
-    tracing::debug!(
-        request = %notes.id,
-        route = notes.label,
-        method = method_label(&parts.method),
-        status,
-        key = notes.key.map(tracing::field::display),
-        micros = took.as_micros() as u64,
-        "answered"
-    );
+    let story = Story {
+        id: notes.id,
+        label: notes.label,
+        method: method_label(&parts.method),
+        status: reply.status().as_u16(),
+        key: notes.key,
+        began,
+    };
+    match (notes.promised, promises) {
+        (Some(admitted), Some(promises)) => promises.make(Promise { admitted, story }),
+        _ => story.told(),
+    }
     reply
+}
+
+/// An answered request, for the metrics and the log.
+pub(super) struct Story {
+    id: RequestId,
+    label: &'static str,
+    method: &'static str,
+    status: u16,
+    key: Option<KeyId>,
+    began: Instant,
+}
+
+impl Story {
+    /// Tells it, now that the answer may leave.
+    pub(super) fn told(self) {
+        let took = self.began.elapsed();
+        metrics::http_request(self.label, self.method, self.status, took);
+        tracing::debug!(
+            request = %self.id,
+            route = self.label,
+            method = self.method,
+            status = self.status,
+            key = self.key.map(tracing::field::display),
+            micros = took.as_micros() as u64,
+            "answered"
+        );
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_a_test() -> Self {
+        Story {
+            id: RequestId::of(&hyper::HeaderMap::new()),
+            label: NO_ROUTE,
+            method: "POST",
+            status: 202,
+            key: None,
+            began: Instant::now(),
+        }
+    }
+
+    /// Tells of an answer that could not be given because the log has failed.
+    pub(super) fn failed(mut self) {
+        self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+        self.told();
+    }
 }
 
 /// What is known of a request besides its answer, for the metrics and the log.
@@ -83,6 +138,10 @@ struct Notes {
     /// The route's pattern.
     label: &'static str,
     key: Option<KeyId>,
+    /// Whether the answer may be made before the readings are durable, to be held back until then.
+    may_promise: bool,
+    /// Readings for whose sake the answer must be held back.
+    promised: Option<Admitted>,
 }
 
 async fn handle(
@@ -113,7 +172,14 @@ async fn handle(
         return Err(Problem::new(Kind::NotAcceptable, detail));
     }
     match endpoint {
-        Endpoint::Ingest(stream) => ingestion::ingest(shared, &caller, stream, parts, upload).await,
+        Endpoint::Ingest(stream) => {
+            let taken = ingestion::ingest(shared, &caller, stream, parts, upload).await?;
+            if taken.is_on_its_way() && notes.may_promise {
+                notes.promised = Some(taken.admitted);
+                return Ok(taken.reply);
+            }
+            taken.when_safe(shared).await
+        }
         Endpoint::HealthLive => Ok(operations::health_live()),
         Endpoint::HealthReady => operations::health_ready(context),
         Endpoint::Metrics => no_query(parts).map(|()| operations::metrics(context)),

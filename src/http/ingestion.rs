@@ -27,9 +27,16 @@ use crate::wal::append::RequestRecords;
 /// async worker is not held for more than a millisecond.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// Takes a request's readings and answers when they are as safe as it asks.
+/// A request's readings on their way into the log, and the answer for when they are there.
+pub(super) struct Taken {
+    pub(super) admitted: Admitted,
+    pub(super) reply: Reply,
+    ack: AckMode,
+}
+
+/// Takes a request's readings.
 ///
-/// Blocks: until the body is there, then as [`AckMode`] says
+/// Blocks: until the body is there
 /// Cancel: before the gate, nothing was taken; after it, the readings are stored
 pub(super) async fn ingest(
     shared: &Arc<Shared>,
@@ -37,7 +44,7 @@ pub(super) async fn ingest(
     stream: Stream,
     parts: &Parts,
     upload: &mut Upload,
-) -> Result<Reply, Problem> {
+) -> Result<Taken, Problem> {
     let ack = ack_mode(parts.uri.query())?;
     let format = media::readings_format(&parts.headers)?;
     let encoding = media::encoding(&parts.headers)?;
@@ -95,11 +102,30 @@ pub(super) async fn ingest(
     let admitted = gate
         .submit(records, memory, ack)
         .map_err(|shed| overloaded(gate, shed))?;
-    safe(shared, admitted, ack).await?;
     if outcome.rejected > 0 {
         count_rejected(stream, &outcome);
     }
-    Ok(taken(&outcome, ack))
+    Ok(Taken {
+        admitted,
+        reply: taken(&outcome, ack),
+        ack,
+    })
+}
+
+impl Taken {
+    /// Whether the answer waits for the log, and for nothing else.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        self.ack == AckMode::Durable
+    }
+
+    /// The answer, once the readings are as safe as was asked.
+    ///
+    /// Blocks: as [`AckMode`] says
+    /// Cancel: the readings are stored all the same
+    pub(super) async fn when_safe(self, shared: &Shared) -> Result<Reply, Problem> {
+        safe(shared, self.admitted, self.ack).await?;
+        Ok(self.reply)
+    }
 }
 
 /// Waits until what was admitted is as safe as was asked for.

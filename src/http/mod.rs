@@ -8,6 +8,7 @@
 //! | `router` | every route, and finding the one of a path |
 //! | `dispatch` | one request from its head to its answer; what all routes have in common |
 //! | `access` | which right each endpoint needs, and what a caller shows for it |
+//! | `promise` | answers held until their readings are durable, while the next request is read |
 //! | `body` | receiving a body within its limits; discarding one that is refused |
 //! | `unfold` | decompressing a body within its limits |
 //! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
@@ -45,6 +46,7 @@ mod meters;
 mod operations;
 mod performance;
 mod problem;
+mod promise;
 mod query;
 mod reply;
 mod request_id;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::mem;
 
+use super::order;
 use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow};
 use crate::postgres::partitions::Partitions;
 use crate::postgres::registry::{IdCache, Registry};
@@ -230,18 +231,24 @@ impl<R: HistoryRow> Arranged<R> {
 /// of deadlocking. Neighbouring keys are also what an index takes best.
 ///
 /// Order:  sorted by (partition, device, time); rows of no known partition last
-pub fn arrange<R: HistoryRow>(rows: Vec<R>, partitions: &Partitions) -> Arranged<R> {
-    let mut keyed: Vec<(usize, R)> = rows
-        .into_iter()
-        .map(|row| (partitions.find(row.key().1).unwrap_or(usize::MAX), row))
-        .collect();
-    keyed.sort_unstable_by_key(|(partition, row)| (*partition, row.key(), row.origin()));
+pub fn arrange<R: HistoryRow>(mut rows: Vec<R>, partitions: &Partitions) -> Arranged<R> {
+    // A batch is filled in the log's order: this is for whoever brings rows from elsewhere.
+    if !rows.is_sorted_by_key(HistoryRow::origin) {
+        rows.sort_by_key(HistoryRow::origin);
+    }
+    let keyed = rows.iter().zip(0..).map(|(row, place)| {
+        let (id, at) = row.key();
+        (order::group(partitions.find(at), id), place)
+    });
+    let at = |place: u32| rows[place as usize].key().1;
+    let sorted = order::sort(keyed.collect(), at);
     let mut arranged: Arranged<R> = Arranged {
-        rows: Vec::with_capacity(keyed.len()),
+        rows: Vec::with_capacity(rows.len()),
         duplicates: 0,
         conflicts: Vec::new(),
     };
-    for (_, row) in keyed {
+    for (_, place) in sorted {
+        let row = rows[place as usize];
         match arranged.rows.last() {
             Some(first) if first.key() == row.key() => {
                 if first.same_values(&row) {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `lane` | one writer: waits, gathers, stores, connects again |
 //! | [`batch`] | frames of the log become sorted rows |
+//! | `order` | the order of a batch's rows |
 //! | [`rows`] | rows of history, and COPY's binary format |
 //! | [`store`] | one batch, one transaction |
 //! | `ways` | COPY, and the slower ways of putting rows into history |
@@ -23,6 +24,7 @@ mod lane;
 pub mod live;
 mod maintenance;
 pub mod newest_seen;
+mod order;
 pub mod quarantine;
 pub mod retry;
 pub mod rows;

@@ -20,7 +20,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(100);
 
 /// Between two attempts to connect.
-const RECONNECT: Duration = Duration::from_millis(100);
+pub(super) const RECONNECT: Duration = Duration::from_millis(100);
 
 /// How far ahead of the clock readings may be: a minute less than the gateway allows.
 const AHEAD_US_MAX: i64 = 9 * 60 * 1_000_000;
@@ -44,14 +44,16 @@ pub(crate) enum Schedule {
 pub(crate) struct Source {
     /// The request's head, whole: every body has the same length.
     pub(crate) head: Vec<u8>,
+    /// The same for HTTP/2.
+    pub(crate) template: hyper::http::request::Parts,
     pub(crate) bodies: Bodies,
     pub(crate) sent: Sent,
 }
 
 /// A request whose answer is due.
 #[derive(Debug)]
-struct InFlight {
-    source: usize,
+pub(super) struct InFlight {
+    pub(super) source: usize,
     position: u64,
     since: Instant,
 }
@@ -75,8 +77,8 @@ pub(crate) struct Conn {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     requests: u64,
-    in_flight: VecDeque<InFlight>,
-    output: Vec<u8>,
+    pub(super) in_flight: VecDeque<InFlight>,
+    pub(super) output: Vec<u8>,
     input: Vec<u8>,
     paused_until: Option<Instant>,
     /// When the server last sent something, or should have begun to.
@@ -100,12 +102,12 @@ impl Conn {
         self.stats
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.stats.exhausted || self.shared.is_stopped() || Instant::now() >= self.until
     }
 
     /// Counts what was in flight as unknown: the gateway may have taken it.
-    fn broken(&mut self, error: String) {
+    pub(super) fn broken(&mut self, error: String) {
         self.stats.breaks += 1;
         self.stats.error = Some(error);
         let progress = &mut self.progress;
@@ -146,7 +148,7 @@ impl Conn {
     }
 
     /// When there may be something to send: the next request that is due, the end of a pause.
-    fn wake(&self) -> Instant {
+    pub(super) fn wake(&self) -> Instant {
         let soon = Instant::now() + NAP;
         let due = self.due().unwrap_or(soon);
         let due = self
@@ -169,7 +171,7 @@ impl Conn {
     }
 
     /// Renders every request that is due and has room.
-    fn fill(&mut self) {
+    pub(super) fn fill(&mut self) {
         let now = Instant::now();
         if self.progress.paused_until.is_some_and(|until| now < until) {
             return;
@@ -246,7 +248,7 @@ impl Conn {
     }
 
     /// Counts one answer for the request that it belongs to, the oldest in flight.
-    fn count(&mut self, answer: Answer, now: Instant) -> std::io::Result<()> {
+    pub(super) fn count(&mut self, answer: Answer, now: Instant) -> std::io::Result<()> {
         let Some(request) = self.progress.in_flight.pop_front() else {
             return Err(std::io::Error::other("an answer to no request"));
         };

@@ -1,14 +1,15 @@
 //! Load: unique readings, on a schedule or as fast as the gateway takes them, cheap enough that the
 //! gateway and not the generator is measured.
 //!
-//! [`body`] makes the readings, [`conn`] sends them, [`response`] takes the answers apart, [`stats`]
-//! counts. A connection owns its devices, so that each device's times increase without any
+//! [`body`] makes the readings, [`conn`] sends them over HTTP/1.1 and [`streams`] over HTTP/2,
+//! [`response`] takes the answers apart, [`stats`] counts. A connection owns its devices, so that each device's times increase without any
 //! connection waiting for another. A new load is a new source of bodies.
 
 pub(crate) mod body;
 mod conn;
 mod response;
 pub(crate) mod stats;
+mod streams;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,13 +19,14 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::cli::Verdict;
-use crate::oracle::{self, Oracle};
+use crate::oracle::{self, Oracle, Stored};
 use crate::output::{report, say};
 use crate::stop::Stop;
 use crate::target::Target;
 use body::{Bodies, Clock, DEVICES_MAX, Devices, Format, Stream};
 use conn::{Conn, Progress, Schedule, Source};
 use stats::{Sent, Shared, Stats};
+use streams::{Lane, Link};
 
 /// How long before now a run's first reading is unless told: room for as many steps.
 const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
@@ -50,9 +52,12 @@ pub(crate) struct Options {
     /// Keep-alive connections
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     connections: u32,
-    /// Requests in flight on a connection
+    /// Requests in flight on a connection: pipelined, or as many streams of HTTP/2
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     pipeline: u32,
+    /// Speak HTTP/2 (with prior knowledge), each of the requests in flight on a stream of its own
+    #[arg(long)]
+    http2: bool,
     /// Threads that share the connections
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
@@ -141,19 +146,91 @@ pub(crate) enum RunError {
     Thread,
 }
 
+/// What a run found.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    seed: u64,
+    pub(crate) stats: Stats,
+    /// What the database holds of it, where it was asked.
+    pub(crate) stored: Option<Stored>,
+}
+
+impl Outcome {
+    /// The result for programs.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let mut json = json!({ "seed": self.seed, "load": self.stats.to_json() });
+        if let Some(stored) = &self.stored {
+            json["stored"] = stored.to_json();
+        }
+        json
+    }
+}
+
+/// Runs as asked, and prints the result.
+///
+/// # Errors
+/// [`RunError`]: as [`measure`]; the report cannot be written.
+pub(crate) fn run(options: Options) -> Result<Verdict, RunError> {
+    let json = options.json.clone();
+    let outcome = measure(options)?;
+    report(&outcome.stats.to_text())?;
+    if let Some(stored) = &outcome.stored {
+        report(&stored.to_text())?;
+    }
+    if let Some(path) = json {
+        std::fs::write(path, format!("{:#}\n", outcome.to_json()))?;
+    }
+    Ok(outcome
+        .stored
+        .as_ref()
+        .map_or(Verdict::Right, Stored::verdict))
+}
+
+impl Options {
+    /// The options of a command line, for another tool that makes load.
+    ///
+    /// # Errors
+    /// An argument that is none; it says which.
+    pub(crate) fn of(arguments: &[&str]) -> Result<Self, clap::Error> {
+        #[derive(clap::Parser)]
+        #[command(no_binary_name = true)]
+        struct Alone {
+            #[command(flatten)]
+            options: Options,
+        }
+        let mut options = <Alone as clap::Parser>::try_parse_from(arguments)?.options;
+        // What the environment says is meant for the user's own run.
+        if !arguments.contains(&"--database-url") {
+            options.database_url = None;
+        }
+        Ok(options)
+    }
+
+    /// How many sequences of requests there are, each with devices of its own.
+    fn lanes(&self) -> u32 {
+        if self.http2 {
+            self.connections * self.pipeline
+        } else {
+            self.connections
+        }
+    }
+}
+
 /// Sends for as long as asked, and compares with the database where there is one.
+///
+/// Blocks: for as long, on threads of its own
 ///
 /// # Errors
 /// [`RunError`]: options that contradict each other, a gateway that answers nothing, a database that
 /// cannot be asked.
-pub(crate) fn run(mut options: Options) -> Result<Verdict, RunError> {
+pub(crate) fn measure(mut options: Options) -> Result<Outcome, RunError> {
     if options.format == Format::Single {
         options.readings_per_request = 1;
     }
-    if options.devices < options.connections {
+    if options.devices < options.lanes() {
         return Err(RunError::Devices {
             devices: options.devices,
-            connections: options.connections,
+            connections: options.lanes(),
         });
     }
     if options
@@ -172,21 +249,51 @@ pub(crate) fn run(mut options: Options) -> Result<Verdict, RunError> {
         "seed {seed}, first reading {}",
         jiff::Timestamp::from_microsecond(clock.start_us).unwrap_or_default()
     ));
-
-    let shared = Arc::new(Shared::default());
-    let mut workers: Vec<Vec<Conn>> = (0..options.threads).map(|_| Vec::new()).collect();
-    let begin = Instant::now();
-    for index in 0..options.connections {
-        let conn = connection(&options, index, clock, seed, begin, &shared)?;
-        workers[(index % options.threads) as usize].push(conn);
-    }
-    let threads: Vec<_> = workers
-        .into_iter()
-        .map(|conns| std::thread::spawn(move || work(conns)))
-        .collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let stats = send(&options, clock, seed, &runtime)?;
+    if stats.requests == 0 {
+        return Err(RunError::Silent(stats.error.unwrap_or_default()));
+    }
+    let mut stored = None;
+    if let Some(url) = &options.database_url {
+        let oracle = Oracle {
+            url,
+            clock,
+            within: options.stored_within,
+        };
+        stored = Some(runtime.block_on(oracle.compare(&stats))?);
+    }
+    Ok(Outcome {
+        seed,
+        stats,
+        stored,
+    })
+}
+
+/// Sends from threads of its own until the time is over and every answer is there.
+fn send(
+    options: &Options,
+    clock: Clock,
+    seed: u64,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Stats, RunError> {
+    let shared = Arc::new(Shared::default());
+    let mut workers: Vec<Vec<Conn>> = (0..options.threads).map(|_| Vec::new()).collect();
+    let begin = Instant::now();
+    let lanes = options.lanes();
+    for index in 0..lanes {
+        let conn = connection(options, index, clock, seed, begin, &shared)?;
+        // The lanes of one connection of HTTP/2 are neighbours, on one thread.
+        let connection = index / (lanes / options.connections);
+        workers[(connection % options.threads) as usize].push(conn);
+    }
+    let streams = options.http2.then_some(options.pipeline as usize);
+    let threads: Vec<_> = workers
+        .into_iter()
+        .map(|conns| std::thread::spawn(move || work(conns, streams)))
+        .collect();
     runtime.block_on(watch(&shared, &threads));
     let mut stats = Stats::new()?;
     for thread in threads {
@@ -194,37 +301,7 @@ pub(crate) fn run(mut options: Options) -> Result<Verdict, RunError> {
             stats.add(conn)?;
         }
     }
-    runtime.block_on(conclude(&options, clock, seed, stats))
-}
-
-/// Prints the result, asks the database, and judges.
-async fn conclude(
-    options: &Options,
-    clock: Clock,
-    seed: u64,
-    stats: Stats,
-) -> Result<Verdict, RunError> {
-    if stats.requests == 0 {
-        return Err(RunError::Silent(stats.error.unwrap_or_default()));
-    }
-    report(&stats.to_text())?;
-    let mut json = json!({ "seed": seed, "load": stats.to_json() });
-    let mut verdict = Verdict::Right;
-    if let Some(url) = &options.database_url {
-        let oracle = Oracle {
-            url,
-            clock,
-            within: options.stored_within,
-        };
-        let stored = oracle.compare(&stats).await?;
-        report(&stored.to_text())?;
-        json["stored"] = stored.to_json();
-        verdict = stored.verdict();
-    }
-    if let Some(path) = &options.json {
-        std::fs::write(path, format!("{json:#}\n"))?;
-    }
-    Ok(verdict)
+    Ok(stats)
 }
 
 /// Makes one connection's plan: its devices, its bodies, its moments.
@@ -238,7 +315,7 @@ fn connection(
 ) -> Result<Conn, RunError> {
     let edge = |index: u32| {
         let devices = u64::from(options.devices) * u64::from(index);
-        (devices / u64::from(options.connections)) as u32
+        (devices / u64::from(options.lanes())) as u32
     };
     let devices = Devices {
         first: edge(index),
@@ -251,14 +328,19 @@ fn connection(
             let between = Duration::from_secs_f64(1.0 / requests);
             Schedule::At {
                 first: begin + between.mul_f64(f64::from(index)),
-                every: between.mul_f64(f64::from(options.connections)),
+                every: between.mul_f64(f64::from(options.lanes())),
             }
         }
     };
     let source = |stream: Stream| {
         let bodies = Bodies::new(stream, devices, clock, options.format, seed);
         Source {
-            head: head(options, stream, bodies.length(options.readings_per_request)),
+            head: if options.http2 {
+                Vec::new()
+            } else {
+                head(options, stream, bodies.length(options.readings_per_request))
+            },
+            template: streams::template(options, stream),
             bodies,
             sent: Sent {
                 stream,
@@ -274,7 +356,11 @@ fn connection(
         authority: options.url.authority.clone(),
         sources: options.stream.list().iter().map(|s| source(*s)).collect(),
         readings: options.readings_per_request,
-        pipeline: options.pipeline as usize,
+        pipeline: if options.http2 {
+            1
+        } else {
+            options.pipeline as usize
+        },
         schedule,
         until: begin + options.duration,
         stats: Stats::new()?,
@@ -300,15 +386,26 @@ fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Drives some connections on this thread until all are done.
-fn work(conns: Vec<Conn>) -> std::io::Result<Vec<Stats>> {
+/// Drives some connections on this thread until all are done; with `streams`, so many of them as
+/// the streams of one connection of HTTP/2.
+fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
-        for conn in conns {
-            tasks.spawn(conn.run());
+        let mut link = Arc::new(Link::default());
+        for (index, conn) in conns.into_iter().enumerate() {
+            match streams {
+                None => drop(tasks.spawn(conn.run())),
+                Some(streams) => {
+                    if index % streams == 0 {
+                        link = Arc::new(Link::default());
+                    }
+                    let link = Arc::clone(&link);
+                    tasks.spawn(Lane { conn, link }.run());
+                }
+            }
         }
         let mut all = Vec::new();
         while let Some(stats) = tasks.join_next().await {

@@ -74,7 +74,7 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<Answer>, AnswerError> {
 }
 
 /// The number after `"accepted":`, without reading the rest.
-fn accepted(body: &[u8]) -> Option<u64> {
+pub(super) fn accepted(body: &[u8]) -> Option<u64> {
     const NAME: &[u8] = b"\"accepted\":";
     let at = body.windows(NAME.len()).position(|bytes| bytes == NAME)?;
     let digits = body[at + NAME.len()..]

@@ -1,0 +1,270 @@
+//! A gateway of this program's own starting, with its embedded PostgreSQL.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this tool polls another process, on threads of its own that delay no stop"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::TargetsError;
+
+/// How long a gateway may take to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two looks at its memory.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A running gateway; ended when dropped.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    child: Child,
+    /// `host:port`.
+    authority: String,
+    /// Of its embedded server, for a client.
+    pub(super) database_url: String,
+    data: PathBuf,
+    /// KiB resident at most since it was asked last.
+    peak_kib: Arc<AtomicU64>,
+    watched: Arc<AtomicBool>,
+}
+
+impl Gateway {
+    /// Starts a gateway on a data directory, and waits until it takes readings.
+    pub(super) fn start(
+        program: &Path,
+        data: &Path,
+        options: &[String],
+    ) -> Result<Self, TargetsError> {
+        let mut child = Command::new(program)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data)
+            .args(options)
+            // What is measured is the embedded server, and no settings of someone's shell.
+            .env_remove("DATABASE_URL")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| broken("it has no stdout"))?;
+        let mut lines = BufReader::new(stdout).lines();
+        let mut line = |prefix: &str| -> Result<String, TargetsError> {
+            let line = lines
+                .next()
+                .ok_or_else(|| broken("it ended before it listened"))??;
+            let rest = line.strip_prefix(prefix).map(str::to_owned);
+            rest.ok_or_else(|| broken(&format!("it said `{line}`")))
+        };
+        let authority = line("listening on http://")?;
+        let psql = line("database: ")?;
+        let database_url = database_url(&psql).ok_or_else(|| broken("it names no database"))?;
+        let (peak_kib, watched) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (peak, ended, pid) = (Arc::clone(&peak_kib), Arc::clone(&watched), child.id());
+        std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                peak.fetch_max(resident_kib(pid), Ordering::Relaxed);
+                std::thread::sleep(LOOK_EVERY);
+            }
+        });
+        Ok(Gateway {
+            child,
+            authority,
+            database_url,
+            data: data.to_owned(),
+            peak_kib,
+            watched,
+        })
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
+    /// The most memory that was resident since this was asked last, in MiB.
+    pub(super) fn take_peak_mib(&self) -> f64 {
+        self.peak_kib.swap(0, Ordering::Relaxed) as f64 / 1024.0
+    }
+
+    /// Waits until the gateway answers that it is ready, the database included.
+    pub(super) fn wait_ready(&self) -> Result<(), TargetsError> {
+        self.wait(|gateway| gateway.ask("GET", "/health/ready", "").0 == 200)
+    }
+
+    /// Sends one reading; whether it was acknowledged.
+    pub(super) fn take_one(&self) -> bool {
+        let now = jiff::Timestamp::now();
+        let body = format!(
+            r#"{{"meterId":"START","kwhConsumedAc":0.01,"voltage":230,"timestamp":"{now}"}}"#
+        );
+        self.ask("POST", "/v1/ingestion/meter", &body).0 == 202
+    }
+
+    /// The sum of a metric's samples whose labels have a text.
+    pub(super) fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.ask("GET", "/metrics", "").1;
+        let samples = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let whole = labels.is_empty() || labels.starts_with('{');
+            (whole && labels.contains(label)).then(|| value.parse::<f64>().ok())?
+        });
+        samples.sum()
+    }
+
+    /// Waits until nothing waits in the log.
+    pub(super) fn wait_stored(&self) -> Result<(), TargetsError> {
+        self.wait(|gateway| gateway.metric("wattgate_wal_readings", "") == 0.0)
+    }
+
+    /// Sends a signal to the embedded server and all its processes.
+    pub(super) fn signal_database(&self, signal: Signal) -> Result<(), TargetsError> {
+        let postmaster = find_pid(&self.data).ok_or_else(|| broken("its server has no pid"))?;
+        let mut all = children_of(postmaster)?;
+        all.push(postmaster);
+        for pid in all.into_iter().filter_map(Pid::from_raw) {
+            // One that has ended since is no loss.
+            kill_process(pid, signal).ok();
+        }
+        Ok(())
+    }
+
+    /// Stops it as Ctrl-C does, and waits for its end.
+    pub(super) fn stop(mut self) -> Result<(), TargetsError> {
+        self.interrupt();
+        let until = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > until {
+                return Err(broken("it did not stop"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn interrupt(&self) {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            kill_process(pid, Signal::INT).ok();
+        }
+    }
+
+    fn wait(&self, is_so: impl Fn(&Self) -> bool) -> Result<(), TargetsError> {
+        let until = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            if Instant::now() > until {
+                return Err(broken("it was waited for in vain"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// One request on a connection of its own; status 0 where there was no answer.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let exchange = || -> std::io::Result<String> {
+            let mut socket = TcpStream::connect(&self.authority)?;
+            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            socket.write_all(request.as_bytes())?;
+            let mut text = String::new();
+            socket.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = exchange().unwrap_or_default();
+        let status = text.get(9..12).and_then(|digits| digits.parse().ok());
+        (status.unwrap_or(0), text)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.watched.store(true, Ordering::Relaxed);
+        if let Ok(None) = self.child.try_wait() {
+            // A measurement has failed: its server must go on to end with it.
+            drop(self.signal_database(Signal::CONT));
+            self.interrupt();
+            drop(self.child.wait());
+        }
+    }
+}
+
+fn broken(what: &str) -> TargetsError {
+    TargetsError::Gateway(what.to_owned())
+}
+
+/// A client's parameters from the command `psql -h … -p … -U … -d …`.
+fn database_url(psql: &str) -> Option<String> {
+    let mut words = psql.split_whitespace();
+    let mut url = String::new();
+    while let Some(word) = words.next() {
+        let key = match word {
+            "-h" => "host",
+            "-p" => "port",
+            "-U" => "user",
+            "-d" => "dbname",
+            _ => continue,
+        };
+        let value = words.next()?.trim_matches('\'');
+        url.push_str(&format!("{key}={value} "));
+    }
+    url.contains("host=").then_some(url)
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.trim().split(' ').next()?.parse().ok())
+        .unwrap_or(0)
+}
+
+/// The pid of the server whose cluster lies under a directory.
+fn find_pid(data: &Path) -> Option<i32> {
+    for entry in std::fs::read_dir(data).ok()?.flatten() {
+        let file = entry.path().join("postmaster.pid");
+        if let Ok(text) = std::fs::read_to_string(&file) {
+            return text.lines().next()?.trim().parse().ok();
+        }
+        if entry.path().is_dir()
+            && let Some(pid) = find_pid(&entry.path())
+        {
+            return Some(pid);
+        }
+    }
+    None
+}
+
+fn children_of(parent: i32) -> std::io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // After the name in brackets: the state, then the parent.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
+        if after.split(' ').nth(1).and_then(|id| id.parse().ok()) == Some(parent) {
+            children.push(pid);
+        }
+    }
+    Ok(children)
+}

@@ -1,0 +1,103 @@
+//! The table of targets: each load is run against a gateway of this program's own starting, with its
+//! embedded PostgreSQL, and its figure is held against a limit that was measured in the same minutes.
+//!
+//! [`gateway`] starts and watches the gateway, [`cases`] are the targets, [`machine`] describes where
+//! it ran, [`table`] says what came out. T7, the questions asked of 100 M rows, is not among them:
+//! it takes hours to fill a database for it.
+
+mod cases;
+mod gateway;
+mod machine;
+mod table;
+
+use std::path::PathBuf;
+
+use crate::cli::Verdict;
+use crate::generator;
+use crate::limits::LimitError;
+use crate::output::{report, say};
+use cases::{Case, Run};
+
+/// Measure a gateway against its targets, beside the limits, and write the results.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The gateway's program
+    #[arg(long)]
+    gateway: PathBuf,
+    /// Only these, with commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Case>,
+    /// How long each load is sent
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    seconds: u64,
+    /// How long T6 holds the database up
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    outage_seconds: u64,
+    /// Where gateways keep their data while they are measured; emptied before and after
+    #[arg(long, default_value = "/var/tmp/wattgate-targets")]
+    scratch: PathBuf,
+    /// An option of the gateway, as `--gateway-option=--shards=4`; may be given again
+    #[arg(long = "gateway-option")]
+    gateway_options: Vec<String>,
+    /// Where results are written, as <date>-<machine>.json and .md
+    #[arg(long, default_value = "loadtest/results")]
+    results: PathBuf,
+    /// What the machine is called in the results' names
+    #[arg(long, default_value = "machine")]
+    machine: String,
+}
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TargetsError {
+    #[error("the gateway: {0}")]
+    Gateway(String),
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    #[error(transparent)]
+    Load(#[from] generator::RunError),
+    #[error("{0}")]
+    Options(#[from] clap::Error),
+    #[error("the database: {0}")]
+    Database(#[from] tokio_postgres::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Measures, prints the table, and writes it.
+///
+/// Shape:  wrong where the oracle found a reading missing or surplus; an unmet target is a result
+///
+/// # Errors
+/// [`TargetsError`]: the gateway cannot be started or driven.
+pub(crate) fn run(options: Options) -> Result<Verdict, TargetsError> {
+    let began = jiff::Timestamp::now();
+    let machine = machine::describe(&options.gateway)?;
+    let mut run = Run::new(&options);
+    for case in Case::ALL {
+        if options.only.is_empty() || options.only.contains(&case) {
+            say(&format!("== {}", case.name()));
+            run.measure(case)?;
+        }
+    }
+    let rows = run.rows();
+    let text = table::markdown(&run.heading(&machine, began), rows);
+    report(&text)?;
+    std::fs::create_dir_all(&options.results)?;
+    let date = began.strftime("%Y-%m-%d").to_string();
+    let path = options.results.join(format!("{date}-{}", options.machine));
+    std::fs::write(path.with_extension("md"), &text)?;
+    let json = table::json(
+        machine.to_json(run.postgresql()),
+        began,
+        options.seconds,
+        rows,
+    );
+    std::fs::write(path.with_extension("json"), format!("{json:#}\n"))?;
+    let right = rows.iter().all(|row| row.is_right);
+    Ok(if right {
+        Verdict::Right
+    } else {
+        Verdict::Wrong
+    })
+}
