@@ -30,6 +30,7 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
             vec![DEVICES, FROMS, TOS, FROM, TO],
         );
         all.insert(format!("export_{kind}"), vec![DEVICE, FROM, TO, "5000"]);
+        all.insert(format!("history_{kind}"), vec![DEVICE, FROM, TO, "100"]);
         all.insert(format!("probe_{kind}"), vec![DEVICES, FROMS, FROM, TO]);
         all.insert(format!("alert_silence_{kind}"), vec![TO, "60"]);
     }
