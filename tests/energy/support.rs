@@ -40,12 +40,15 @@ impl Gateway {
             .args(flags)
             .env_remove("DATABASE_URL")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(data.join("gateway.err")).unwrap())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut line = |start: &str| {
-            let line = lines.next().unwrap().unwrap();
+            let Some(Ok(line)) = lines.next() else {
+                let why = std::fs::read_to_string(data.join("gateway.err"));
+                panic!("the gateway has ended: {}", why.unwrap());
+            };
             line.strip_prefix(start).unwrap().to_owned()
         };
         let address = line("listening on http://");
