@@ -271,17 +271,24 @@ async fn run(name: &str, command: Command, input: &str) -> Result<(), EmbeddedEr
     Err(failed(output.status.to_string(), last_words(&output)))
 }
 
+/// The line that tells what went wrong, or the last few where none says so.
 fn last_words(output: &Output) -> String {
+    const LINES: usize = 4;
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let text = String::from_utf8_lossy(&text);
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
     let telling = lines
-        .clone()
+        .iter()
         .find(|line| line.contains("FATAL") || line.contains("error:"));
-    telling
-        .or_else(|| lines.next_back())
-        .unwrap_or("it said nothing")
-        .to_owned()
+    match telling {
+        Some(line) => (*line).to_owned(),
+        None if lines.is_empty() => "it said nothing".to_owned(),
+        None => lines[lines.len().saturating_sub(LINES)..].join("; "),
+    }
 }
 
 #[cfg(test)]
