@@ -17,24 +17,58 @@ fuzz_target!(|data: &[u8]| {
         let float = |at: usize| f64::from_bits(number(at) as u64);
         // Years 1970 to about 10000: no reading that is taken is outside of it.
         let at = Timestamp::from_micros(number(0).rem_euclid(253_402_300_800_000_000));
-        let origin = Origin { position: Position::START, index: 0, received_at: at };
-        let energy = RowEnergy { kwh: float(8), register: input[44] & 1 == 1 };
+        let origin = Origin {
+            position: Position::START,
+            index: 0,
+            received_at: at,
+        };
+        let energy = RowEnergy {
+            kwh: float(8),
+            register: input[44] & 1 == 1,
+        };
         let (soc, battery_temp) = (float(16), float(24));
         let (named_meter, named_session) = (id(36), id(40));
         let (mut meter, mut vehicle) = (BytesMut::new(), BytesMut::new());
-        MeterRow { id: id(32), at, energy, voltage: soc, origin }.encode(&mut meter);
-        let row = VehicleRow { id: id(32), at, energy, soc, battery_temp, named_meter, named_session, origin };
+        MeterRow {
+            id: id(32),
+            at,
+            energy,
+            voltage: soc,
+            origin,
+        }
+        .encode(&mut meter);
+        let row = VehicleRow {
+            id: id(32),
+            at,
+            energy,
+            soc,
+            battery_temp,
+            named_meter,
+            named_session,
+            origin,
+        };
         row.encode(&mut vehicle);
         // The database counts from 2000.
-        let time = (at.as_micros() - Timestamp::Y2000.as_micros()).to_be_bytes().to_vec();
+        let time = (at.as_micros() - Timestamp::Y2000.as_micros())
+            .to_be_bytes()
+            .to_vec();
         let kwh = energy.kwh.to_be_bytes().to_vec();
-        let (interval, register) = if energy.register { (None, Some(kwh)) } else { (Some(kwh), None) };
+        let (interval, register) = if energy.register {
+            (None, Some(kwh))
+        } else {
+            (Some(kwh), None)
+        };
         let float = |value: f64| Some(value.to_be_bytes().to_vec());
         let named = |id: i32| (id != 0).then(|| id.to_be_bytes().to_vec());
         let device = Some(id(32).to_be_bytes().to_vec());
         let common = [Some(time), interval, register, float(soc)];
         assert_eq!(fields(&meter), [&common[..], &[device.clone()]].concat());
-        let rest = [float(battery_temp), device, named(named_meter), named(named_session)];
+        let rest = [
+            float(battery_temp),
+            device,
+            named(named_meter),
+            named(named_session),
+        ];
         assert_eq!(fields(&vehicle), [&common[..], &rest].concat());
     }
 });

@@ -6,7 +6,9 @@
 use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
 use wattgate::reading::Stream;
-use wattgate::wal::frame::{Frame, FrameKind, Position, SHARDS_MAX, Salt, Section, SegmentHeader, encode_frame};
+use wattgate::wal::frame::{
+    Frame, FrameKind, Position, SHARDS_MAX, Salt, Section, SegmentHeader, encode_frame,
+};
 use wattgate::wal::record;
 
 /// Where the checksum stands in a frame, by the table in `wal::frame`.
@@ -38,7 +40,10 @@ fuzz_target!(|data: &[u8]| {
     for shard in 0..frame.shards() {
         let section = frame.section(shard);
         records(section.records);
-        sections.push(Section { bytes: section.records.to_vec(), readings: section.readings });
+        sections.push(Section {
+            bytes: section.records.to_vec(),
+            readings: section.readings,
+        });
         before.push(section.before);
     }
     again(&frame, salt, &sections, &before);
@@ -64,11 +69,26 @@ fn records(mut rest: &[u8]) {
 fn again(frame: &Frame<'_>, salt: Salt, sections: &[Section], before: &[[u64; Stream::ALL.len()]]) {
     let mut out = Vec::new();
     let kind: FrameKind = frame.kind;
-    encode_frame(kind, salt, frame.position, frame.appended_at, sections, before, &mut out);
-    let read = Frame::decode(&out, salt, frame.position, frame.shards()).expect("it was just written");
-    assert_eq!((read.kind, read.appended_at, read.shards()), (frame.kind, frame.appended_at, frame.shards()));
+    encode_frame(
+        kind,
+        salt,
+        frame.position,
+        frame.appended_at,
+        sections,
+        before,
+        &mut out,
+    );
+    let read =
+        Frame::decode(&out, salt, frame.position, frame.shards()).expect("it was just written");
+    assert_eq!(
+        (read.kind, read.appended_at, read.shards()),
+        (frame.kind, frame.appended_at, frame.shards())
+    );
     for shard in 0..frame.shards() {
         let (a, b) = (frame.section(shard), read.section(shard));
-        assert_eq!((a.records, a.readings, a.before), (b.records, b.readings, b.before));
+        assert_eq!(
+            (a.records, a.readings, a.before),
+            (b.records, b.readings, b.before)
+        );
     }
 }

@@ -25,7 +25,11 @@ impl From<Reading<'_>> for Owned {
     fn from(reading: Reading<'_>) -> Self {
         let (values, place) = match reading.details {
             Details::Meter { voltage } => ([voltage, 0.0], None),
-            Details::Vehicle { soc, battery_temp, place } => ([soc, battery_temp], place),
+            Details::Vehicle {
+                soc,
+                battery_temp,
+                place,
+            } => ([soc, battery_temp], place),
         };
         Owned {
             device: reading.device.as_str().to_owned(),

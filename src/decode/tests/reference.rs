@@ -130,7 +130,10 @@ pub(super) fn by_jiff(text: &str) -> Option<i64> {
     };
     let (civil, rest) = text.split_at_checked(19)?;
     let shape = shape_of(civil).to_ascii_uppercase();
-    if !matches!(shape.as_str(), "0000-00-00T00:00:00" | "0000-00-00 00:00:00") {
+    if !matches!(
+        shape.as_str(),
+        "0000-00-00T00:00:00" | "0000-00-00 00:00:00"
+    ) {
         return None;
     }
     let fraction = rest.strip_prefix('.').map_or(0, |digits| {
@@ -149,7 +152,11 @@ pub(super) fn by_jiff(text: &str) -> Option<i64> {
             return None;
         }
         let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
-        if offset.starts_with('-') { -minutes } else { minutes }
+        if offset.starts_with('-') {
+            -minutes
+        } else {
+            minutes
+        }
     };
     let cut = format!("{civil}{}", &fraction[..fraction.len().min(7)]);
     let local: jiff::civil::DateTime = cut.parse().ok()?;
