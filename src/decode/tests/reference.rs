@@ -55,11 +55,10 @@ pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, (Code, O
     };
     let text = |name: &str| raw(name).map(|raw| serde_json::from_str::<String>(raw).unwrap());
     let number = |name: &str| raw(name).unwrap().parse::<f64>().unwrap() + 0.0;
-    let time: jiff::Timestamp = text("timestamp").unwrap().parse().unwrap();
     let place = text("sessionId").map(|id| (true, id));
     Ok(Owned {
         device: text(required[0]).unwrap(),
-        at: time.as_microsecond(),
+        at: by_jiff(&text("timestamp").unwrap()).unwrap(),
         kwh: number(if vehicle {
             "kwhDeliveredDc"
         } else {
@@ -105,10 +104,10 @@ fn fault(name: &str, raw: &str) -> Option<Code> {
     match name {
         "energyKind" => (!matches!(text.as_deref(), Some("interval" | "register")))
             .then_some(Code::InvalidValue),
-        "timestamp" => match text.and_then(|text| text.parse::<jiff::Timestamp>().ok()) {
+        "timestamp" => match text.and_then(|text| by_jiff(&text)) {
             None => Some(Code::InvalidTimestamp),
-            Some(at) if at.as_microsecond() < Timestamp::Y2000.as_micros() => Some(Code::TooOld),
-            Some(at) if at.as_microsecond() > bounds().newest.as_micros() => Some(Code::InFuture),
+            Some(at) if at < Timestamp::Y2000.as_micros() => Some(Code::TooOld),
+            Some(at) if at > bounds().newest.as_micros() => Some(Code::InFuture),
             Some(_) => None,
         },
         _ => {
@@ -118,4 +117,49 @@ fn fault(name: &str, raw: &str) -> Option<Code> {
             (!text.is_some_and(good)).then_some(Code::InvalidId)
         }
     }
+}
+
+/// What jiff makes of a time, cut to the microsecond; none where RFC 3339's grammar has no such
+/// form, for jiff takes more of ISO 8601 than the RFC has.
+///
+/// The offset is applied by hand: jiff's instants end a day before the year 9999 does.
+pub(super) fn by_jiff(text: &str) -> Option<i64> {
+    let shape_of = |text: &str| -> String {
+        let digit = |c: char| if c.is_ascii_digit() { '0' } else { c };
+        text.chars().map(digit).collect()
+    };
+    let (civil, rest) = text.split_at_checked(19)?;
+    let shape = shape_of(civil).to_ascii_uppercase();
+    if !matches!(
+        shape.as_str(),
+        "0000-00-00T00:00:00" | "0000-00-00 00:00:00"
+    ) {
+        return None;
+    }
+    let fraction = rest.strip_prefix('.').map_or(0, |digits| {
+        1 + digits.bytes().take_while(u8::is_ascii_digit).count()
+    });
+    let (fraction, offset) = rest.split_at(fraction);
+    let shape = shape_of(offset);
+    if fraction.len() == 1 || !matches!(shape.as_str(), "Z" | "z" | "+00:00" | "-00:00") {
+        return None;
+    }
+    let east_minutes = if offset.eq_ignore_ascii_case("z") {
+        0
+    } else {
+        let (hours, minutes) = (&offset[1..3], &offset[4..6]);
+        if hours > "23" || minutes > "59" {
+            return None;
+        }
+        let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+        if offset.starts_with('-') {
+            -minutes
+        } else {
+            minutes
+        }
+    };
+    let cut = format!("{civil}{}", &fraction[..fraction.len().min(7)]);
+    let local: jiff::civil::DateTime = cut.parse().ok()?;
+    let since = local.duration_since(jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0));
+    Some(i64::try_from(since.as_micros()).ok()? - east_minutes * 60_000_000)
 }

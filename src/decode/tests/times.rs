@@ -2,41 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::reference::by_jiff;
 use super::timestamp::parse;
-
-/// What jiff makes of a text, cut to the microsecond; none where RFC 3339's grammar has no such
-/// form, for jiff takes more of ISO 8601 than the RFC has.
-fn by_jiff(text: &str) -> Option<i64> {
-    let (civil, rest) = text.split_at_checked(19)?;
-    let shape: String = civil
-        .chars()
-        .map(|c| if c.is_ascii_digit() { '0' } else { c })
-        .collect();
-    if !matches!(
-        shape.as_str(),
-        "0000-00-00T00:00:00" | "0000-00-00t00:00:00" | "0000-00-00 00:00:00"
-    ) {
-        return None;
-    }
-    let fraction = rest.strip_prefix('.').map_or(0, |digits| {
-        1 + digits.bytes().take_while(u8::is_ascii_digit).count()
-    });
-    let (fraction, offset) = rest.split_at(fraction);
-    let shape: String = offset
-        .chars()
-        .map(|c| if c.is_ascii_digit() { '0' } else { c })
-        .collect();
-    if fraction.len() == 1 || !matches!(shape.as_str(), "Z" | "z" | "+00:00" | "-00:00") {
-        return None;
-    }
-    // jiff takes nine digits at the most, and offsets up to 25:59.
-    if !offset.eq_ignore_ascii_case("z") && &offset[1..3] > "23" {
-        return None;
-    }
-    let cut = format!("{civil}{}{offset}", &fraction[..fraction.len().min(7)]);
-    let parsed: jiff::Timestamp = cut.parse().ok()?;
-    Some(parsed.as_microsecond())
-}
 
 fn ours(text: &str) -> Option<i64> {
     parse(text).map(|at| at.as_micros())

@@ -1,0 +1,59 @@
+//! Bodies: what the gateway takes and refuses, reading by reading, is what the reference says.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use wattgate::decode::{Decoder, Format};
+use wattgate::reading::Stream;
+use wattgate_fuzz::decode::{Owned, body, bounds};
+
+fuzz_target!(|data: &[u8]| {
+    let Some((first, data)) = data.split_first() else {
+        return;
+    };
+    let stream = Stream::ALL[usize::from(first & 1)];
+    let mut decoder = Decoder::new();
+    let mut taken: Vec<Owned> = Vec::new();
+    let whole = decoder.decode(stream, Format::Json, data, &bounds(), |r| {
+        taken.push(r.into())
+    });
+    match (whole, body(stream, data)) {
+        (Err(_), None) => assert!(taken.is_empty(), "a refused body handed readings on"),
+        (Ok(outcome), Some(expected)) => {
+            assert_eq!(outcome.accepted + outcome.rejected, expected.len() as u64);
+            let (good, bad): (Vec<_>, Vec<_>) = expected.into_iter().partition(Result::is_ok);
+            assert_eq!(taken, good.into_iter().flatten().collect::<Vec<_>>());
+            let said = outcome.errors.iter().map(|error| error.code);
+            let codes: Vec<_> = bad
+                .into_iter()
+                .filter_map(Result::err)
+                .take(said.len())
+                .collect();
+            assert_eq!(said.collect::<Vec<_>>(), codes);
+        }
+        (got, expected) => panic!("{got:?}, the reference says {expected:?}"),
+    }
+    // As lines: each is what it is alone.
+    if [&b"\xef\xbb\xbf"[..], b"\xfe\xff", b"\xff\xfe"]
+        .iter()
+        .any(|mark| data.starts_with(mark))
+    {
+        return;
+    }
+    taken.clear();
+    let lines = decoder.decode(stream, Format::Ndjson, data, &bounds(), |r| {
+        taken.push(r.into())
+    });
+    let alone = data
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.trim_ascii_start().starts_with(b"["));
+    let alone: Vec<Owned> = alone
+        .filter_map(|line| body(stream, line))
+        .flatten()
+        .flatten()
+        .collect();
+    assert_eq!(taken, alone);
+    assert_eq!(
+        lines.map_or(0, |outcome| outcome.accepted),
+        alone.len() as u64
+    );
+});

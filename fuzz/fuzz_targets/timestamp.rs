@@ -1,0 +1,9 @@
+//! Times: what is read is what jiff reads, where RFC 3339 has such a form.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let ours = wattgate::decode::timestamp::parse(text).map(|at| at.as_micros());
+    assert_eq!(ours, wattgate_fuzz::decode::time(text));
+});

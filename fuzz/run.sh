@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds the fuzz targets on the stable toolchain (counters of coverage, no sanitizer: the gateway has no
+# unsafe code of its own) and runs each from its corpus.
+#
+#   fuzz/run.sh [SECONDS] [TARGET…]
+#
+# SECONDS a target (30). What is found lies in fuzz/artifacts; new inputs of the corpus stay out of the
+# repository, in fuzz/target/corpus.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+seconds=${1:-30}
+[ $# -gt 0 ] && shift
+[ $# -eq 0 ] && set -- decode timestamp frames copy
+
+host=$(rustc -vV | sed -n 's/^host: //p')
+# As cargo-fuzz sets them. --target keeps them away from build scripts.
+RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+-Cllvm-args=-sanitizer-coverage-trace-compares" \
+  cargo build --release --locked --target "$host" --target-dir target
+
+for target in "$@"; do
+  printf '\n== %s, %s s\n' "$target" "$seconds"
+  mkdir -p "target/corpus/$target" "artifacts/$target"
+  "target/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
+    -verbosity=0 -print_final_stats=1 -close_fd_mask=0 -artifact_prefix="artifacts/$target/" \
+    "target/corpus/$target" "corpus/$target"
+done

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Checks a running gateway against its own description: schemathesis reads /openapi.json, makes requests
+# from it, good ones and broken ones, and every answer must be one that the description has.
+#
+#   tests/openapi/run.sh [GATEWAY] [EXAMPLES]
+#
+# GATEWAY is the binary (target/debug/wattgate), EXAMPLES the number of random requests an operation.
+# It is done twice: without keys, and with keys asked for, where what is sent without one must be refused.
+# SCHEMATHESIS names the program; else `st` of the PATH is taken. SEED repeats a run.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+gateway=${1:-target/debug/wattgate}
+examples=${2:-40}
+seed=${SEED:-20240209}
+st=${SCHEMATHESIS:-st}
+
+data=$(mktemp -d /var/tmp/wattgate-openapi-XXXXXX)
+pid=
+stop() {
+  [ -z "$pid" ] && return
+  kill -INT "$pid" 2>/dev/null || true
+  wait "$pid" || { echo "the gateway did not stop in order"; tail -n 20 "$data/err"; return 1; }
+  pid=
+}
+cleanup() {
+  stop || true
+  rm -rf "$data"
+}
+trap cleanup EXIT
+
+# Starts a gateway with the options given, and sets `url` to where it listens.
+start() {
+  : >"$data/out"
+  "$gateway" --listen 127.0.0.1:0 --data-dir "$data/data" --log-level warn "$@" >"$data/out" 2>"$data/err" &
+  pid=$!
+  for _ in $(seq 600); do
+    url=$(sed -n 's/^listening on //p' "$data/out")
+    [ -n "$url" ] && curl -fsS "$url/health/ready" >/dev/null 2>&1 && return
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  echo "the gateway did not become ready"
+  cat "$data/err"
+  return 1
+}
+
+check() {
+  PYTHONPATH=. "$st" --config-file tests/openapi/schemathesis.toml run "$url/openapi.json" --no-color --seed "$seed" --max-examples "$examples" \
+    --generation-database none "$@"
+}
+
+start
+# What the checks of live status and sessions find: a device of each kind that has sent something.
+curl -fsS "$url/v1/ingestion/meter?ack=committed" -H 'content-type: application/json' >/dev/null \
+  -d '{"meterId":"M1","kwhConsumedAc":45.23,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}'
+curl -fsS "$url/v1/ingestion/vehicle?ack=committed" -H 'content-type: application/json' >/dev/null \
+  -d '{"vehicleId":"VEH-001","soc":80.5,"kwhDeliveredDc":41.3,"batteryTemp":31.5,"timestamp":"2024-02-09T15:30:00Z"}'
+echo "without keys: $url"
+check
+stop
+
+key=$("$gateway" keys create --data-dir "$data/data" --name openapi --rights ingest,read,admin 2>/dev/null)
+start --auth keys
+echo "with keys: $url"
+check --header "Authorization: Bearer $key" --phases examples,coverage
+stop
+echo "the description holds"
