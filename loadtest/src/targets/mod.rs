@@ -39,7 +39,7 @@ pub(crate) struct Options {
     /// An option of the gateway, as `--gateway-option=--shards=4`; may be given again
     #[arg(long = "gateway-option")]
     gateway_options: Vec<String>,
-    /// Where results are written, as <date>-<machine>.json and .md
+    /// Where results are written, as DATE-MACHINE.json and .md
     #[arg(long, default_value = "loadtest/results")]
     results: PathBuf,
     /// What the machine is called in the results' names
