@@ -149,6 +149,29 @@ async fn a_dropped_handle_stops_the_server_and_a_start_cut_short_leaves_none() {
 }
 
 #[tokio::test]
+async fn a_start_waits_until_the_last_one_has_stopped_writing() {
+    let dir = open_dir();
+    let half = dir.path().join("postgres/cluster.new-77");
+    fs::create_dir_all(&half).unwrap();
+    fs::write(half.join("0"), "").unwrap();
+    let written = half.clone();
+    let writer = std::thread::spawn(move || {
+        let began = std::time::Instant::now();
+        let mut files = 0;
+        // Until the directory is gone, as initdb's server does; or for a while.
+        while began.elapsed() < Duration::from_millis(300)
+            && fs::write(written.join(files.to_string()), "").is_ok()
+        {
+            files += 1;
+        }
+    });
+    let embedded = start(config(dir.path())).await.unwrap();
+    writer.join().unwrap();
+    assert!(!half.exists());
+    stop(embedded).await;
+}
+
+#[tokio::test]
 async fn a_cluster_half_made_by_a_killed_start_is_made_anew() {
     let dir = open_dir();
     let half = dir.path().join("postgres/cluster.new-77");

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 
@@ -163,13 +164,30 @@ async fn sync_all(cluster: &Path) -> Result<(), EmbeddedError> {
     }
 }
 
+/// How long the programs of a start that was cut short may go on writing: they are killed with it,
+/// and what they had started notices by itself.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
 /// Removes what a killed start left behind. Only for the holder of the home's lock.
-pub(super) fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> {
+pub(super) async fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> {
     for entry in fs::read_dir(home).at("list", home)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
             let path = entry.path();
             tracing::info!("removing {}, an initdb that was cut short", path.display());
-            fs::remove_dir_all(&path).at("remove", &path)?;
+            let began = Instant::now();
+            loop {
+                match fs::remove_dir_all(&path) {
+                    Ok(()) => break,
+                    // A file was made while the others were removed.
+                    Err(error)
+                        if error.kind() == ErrorKind::DirectoryNotEmpty
+                            && began.elapsed() < LAST_WRITES =>
+                    {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    error => return error.at("remove", &path),
+                }
+            }
         }
     }
     Ok(())

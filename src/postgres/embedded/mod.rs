@@ -165,7 +165,7 @@ pub async fn start(config: EmbeddedConfig) -> Result<Embedded, EmbeddedError> {
         config.search_path.as_deref(),
         existing.map(|major| (cluster.as_path(), major)),
     )?;
-    remove_unfinished(&place.home)?;
+    remove_unfinished(&place.home).await?;
     if existing.is_none() {
         tracing::info!(
             "making a PostgreSQL {} cluster in {}",
