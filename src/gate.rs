@@ -138,6 +138,23 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Gives back what is held beyond so many bytes.
+    ///
+    /// Blocks: never
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.bytes = self.bytes.min(bytes * HELD_TIMES);
+        let pages = self.bytes.div_ceil(PAGE_BYTES);
+        let beyond = self.pages - pages;
+        let given_back = self.held.as_mut().and_then(|held| held.split(beyond));
+        drop(given_back);
+        if let Some((share, _)) = &self.share {
+            share.pages.fetch_sub(beyond, Ordering::Relaxed);
+        }
+        self.pages = pages;
+    }
+}
+
 /// What the edge uses to hand readings to the log. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
@@ -315,6 +332,24 @@ mod tests {
         assert_eq!(first.grow(1), Err(Shed::Memory));
         drop(second);
         first.grow(1).unwrap();
+    }
+
+    #[test]
+    fn what_is_held_too_much_is_given_back_and_the_rest_kept() {
+        let (gate, _receiver) = gate(64 << 10);
+        let share = Arc::new(Share::default());
+        let mut first = gate.memory(Some(&share));
+        first.grow(16 << 10).unwrap();
+        first.shrink_to(4 << 10);
+        assert_eq!(share.pages.load(Ordering::Relaxed), 8);
+        assert_eq!(gate.memory.available_permits(), 64 - 8);
+        first.shrink_to(1 << 20);
+        assert_eq!(gate.memory.available_permits(), 64 - 8, "it never grows so");
+        first.grow(1 << 10).unwrap();
+        assert_eq!(gate.memory.available_permits(), 64 - 10);
+        drop(first);
+        assert_eq!(share.pages.load(Ordering::Relaxed), 0);
+        assert_eq!(gate.memory.available_permits(), 64);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::postgres::Target;
 use crate::reading::{Stream, Timestamp};
 use crate::writer::WriterOptions;
 use crate::writer::retry::{Filter, retry};
-use crate::writer::rows::from_system_time;
 use crate::writer::session::WriterSession;
 
 /// Lists or retries readings that were set aside.
@@ -70,7 +69,7 @@ async fn list(
         }
         let [stream, device, sqlstate, reason] =
             [1, 2, 4, 5].map(|column| row.get::<_, String>(column));
-        let at: Timestamp = from_system_time(row.get(3));
+        let at: Timestamp = row.get(3);
         lines.push(format!("{at}  {stream} {device}  {sqlstate}  {reason}"));
     }
     let all: i64 = rows.first().map_or(0, |row| row.get(6));

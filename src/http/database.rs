@@ -1,7 +1,7 @@
 //! A connection from the read pool, within a time, and what the database's errors mean to a
 //! client.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use deadpool_postgres::{Client, Object, Pool};
 use tokio::time::{error::Elapsed, timeout};
@@ -9,7 +9,6 @@ use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
 use super::problem::{Kind, Problem};
-use crate::reading::Timestamp;
 
 /// How long a request waits for a connection.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,36 +105,4 @@ pub(super) fn too_slow() -> Problem {
 
 fn unavailable(detail: &'static str) -> Problem {
     Problem::new(Kind::DatabaseUnavailable, detail).retry_after(RETRY_SECONDS)
-}
-
-/// An instant as the driver takes it.
-pub(super) fn to_sql(at: Timestamp) -> SystemTime {
-    let micros = Duration::from_micros(at.as_micros().unsigned_abs());
-    if at.as_micros() < 0 {
-        UNIX_EPOCH - micros
-    } else {
-        UNIX_EPOCH + micros
-    }
-}
-
-/// An instant as the driver gives it.
-pub(super) fn from_sql(at: SystemTime) -> Timestamp {
-    let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::from_micros(match at.duration_since(UNIX_EPOCH) {
-        Ok(after) => micros(after),
-        Err(before) => -micros(before.duration()),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_instant_comes_back_as_it_went() {
-        for micros in [0, 1, -1, 1_707_492_600_123_456, -62_135_596_800_000_000] {
-            let at = Timestamp::from_micros(micros);
-            assert_eq!(from_sql(to_sql(at)), at);
-        }
-    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use tokio_postgres::{Error, Row};
 
-use super::database::{self, WORK_TIMEOUT, from_sql, to_sql};
+use super::database::{self, WORK_TIMEOUT};
 use super::performance::window_of;
 use super::problem::{Kind, Problem};
 use super::query::{self, Query};
@@ -114,7 +114,7 @@ async fn read(
     };
     let device: i32 = device.try_get(0)?;
     let history = client.prepare_cached(history).await?;
-    let (after, to, limit) = (to_sql(after), to_sql(to), limit as i64 + 1);
+    let limit = limit as i64 + 1;
     let rows = client
         .query(&history, &[&device, &after, &to, &limit])
         .await?;
@@ -138,7 +138,7 @@ fn page_of<'a>(
         } else {
             "interval"
         };
-        let timestamp = from_sql(row.try_get(0)?).to_string();
+        let timestamp = row.try_get::<_, Timestamp>(0)?.to_string();
         last = Some(timestamp.clone());
         items.push(match stream {
             Stream::Meter => Item::Meter {

@@ -118,8 +118,8 @@ async fn page(client: &Client, stream: Stream, after: &str, limit: usize) -> Res
 
 fn status(stream: Stream, row: &Row, now: Timestamp) -> Result<(String, Status), Error> {
     let id: String = row.try_get(0)?;
-    let at = database::from_sql(row.try_get(1)?);
-    let received_at = database::from_sql(row.try_get(2)?);
+    let at: Timestamp = row.try_get(1)?;
+    let received_at: Timestamp = row.try_get(2)?;
     let (interval, register): (Option<f64>, Option<f64>) = (row.try_get(3)?, row.try_get(4)?);
     let energy = register.or(interval).unwrap_or_default();
     let values = match stream {

@@ -65,7 +65,7 @@ pub(super) async fn unfold(
         match unfold_now(encoding, folded.clone(), most, gate.memory(limits.share)) {
             // It may be within the limit all the same.
             Err(Folded::TooLarge) if most < bytes_max => {}
-            done => return settle(gate, done, limits),
+            done => return settle(gate, done, bytes_max),
         }
     }
     let permit = Arc::clone(cores)
@@ -79,7 +79,7 @@ pub(super) async fn unfold(
         unfold_now(encoding, folded, bytes_max, memory)
     };
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => settle(gate, done, limits),
+        Ok(done) => settle(gate, done, bytes_max),
         Err(_) => Err(Problem::new(
             Kind::Internal,
             "the body could not be decompressed",
@@ -92,16 +92,11 @@ pub(super) async fn unfold(
 fn settle(
     gate: &Gate,
     done: Result<Received, Folded>,
-    limits: Limits<'_>,
+    bytes_max: usize,
 ) -> Result<Received, Problem> {
-    let bytes_max = limits.bytes_max;
-    let Received { bytes, memory } = done.map_err(|why| refuse(gate, why, bytes_max))?;
-    drop(memory);
-    let mut memory = gate.memory(limits.share);
-    memory
-        .grow(bytes.len())
-        .map_err(|shed| overloaded(gate, shed))?;
-    Ok(Received { bytes, memory })
+    let mut received = done.map_err(|why| refuse(gate, why, bytes_max))?;
+    received.memory.shrink_to(received.bytes.len());
+    Ok(received)
 }
 
 fn refuse(gate: &Gate, why: Folded, bytes_max: usize) -> Problem {

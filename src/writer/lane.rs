@@ -345,7 +345,8 @@ impl Writer {
         let (rows, received) = (batch.rows(), batch.oldest_received);
         let (run_ended, to) = (batch.run_ended, batch.to);
         // Before the rows are sorted: by partition is their order for every gateway.
-        ensure_partitions(session, &batch.meters, &batch.vehicles).await?;
+        ensure_partitions(session, &batch.meters).await?;
+        ensure_partitions(session, &batch.vehicles).await?;
         let partitions = session.partitions.clone();
         let (meters, vehicles) = (batch.meters, batch.vehicles);
         let (meters, vehicles) = spawn_blocking(move || {

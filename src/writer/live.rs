@@ -4,9 +4,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tokio_postgres::{Client, Error, Statement};
 
-use super::rows::{Columns, MeterRow, VehicleRow, to_system_time};
+use super::rows::{Columns, MeterRow, VehicleRow};
 use super::store::as_params;
-use crate::reading::Timestamp;
 
 /// The most devices gathered before an upsert is due; bounds the memory and the statement.
 pub const DEVICES_MAX: usize = 50_000;
@@ -77,8 +76,12 @@ impl Newest {
 fn meter_columns(rows: &[&MeterRow]) -> Columns {
     vec![
         Box::new(rows.iter().map(|r| r.id).collect::<Vec<_>>()),
-        Box::new(times(rows.iter().map(|r| r.at))),
-        Box::new(times(rows.iter().map(|r| r.origin.received_at))),
+        Box::new(rows.iter().map(|r| r.at).collect::<Vec<_>>()),
+        Box::new(
+            rows.iter()
+                .map(|r| r.origin.received_at)
+                .collect::<Vec<_>>(),
+        ),
         Box::new(rows.iter().map(|r| r.energy.interval()).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|r| r.energy.total()).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|r| r.voltage).collect::<Vec<_>>()),
@@ -88,15 +91,15 @@ fn meter_columns(rows: &[&MeterRow]) -> Columns {
 fn vehicle_columns(rows: &[&VehicleRow]) -> Columns {
     vec![
         Box::new(rows.iter().map(|r| r.id).collect::<Vec<_>>()),
-        Box::new(times(rows.iter().map(|r| r.at))),
-        Box::new(times(rows.iter().map(|r| r.origin.received_at))),
+        Box::new(rows.iter().map(|r| r.at).collect::<Vec<_>>()),
+        Box::new(
+            rows.iter()
+                .map(|r| r.origin.received_at)
+                .collect::<Vec<_>>(),
+        ),
         Box::new(rows.iter().map(|r| r.energy.interval()).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|r| r.energy.total()).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|r| r.soc).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|r| r.battery_temp).collect::<Vec<_>>()),
     ]
-}
-
-fn times(instants: impl Iterator<Item = Timestamp>) -> Vec<std::time::SystemTime> {
-    instants.map(to_system_time).collect()
 }

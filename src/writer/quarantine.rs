@@ -2,8 +2,9 @@
 
 use tokio_postgres::{Client, Error};
 
-use super::rows::{HistoryRow, to_system_time};
+use super::rows::HistoryRow;
 use super::session::Claim;
+use crate::reading::Timestamp;
 
 /// The SQLSTATE under which contradictions are kept: that of a key that is there already.
 pub const REPEAT_STATE: &str = "23505";
@@ -48,14 +49,11 @@ pub async fn quarantine<R: HistoryRow>(
         let positions: Vec<i64> = some.iter().map(|q| origin(q).position.to_i64()).collect();
         let indexes: Vec<i32> = some.iter().map(|q| origin(q).index as i32).collect();
         let devices: Vec<i32> = some.iter().map(|q| q.row.key().0).collect();
-        let times: Vec<_> = some.iter().map(|q| to_system_time(q.row.key().1)).collect();
+        let times: Vec<Timestamp> = some.iter().map(|q| q.row.key().1).collect();
         let readings: Vec<String> = some.iter().map(|q| q.row.to_json().to_string()).collect();
         let states: Vec<&str> = some.iter().map(|q| q.sqlstate.as_str()).collect();
         let reasons: Vec<&str> = some.iter().map(|q| q.reason.as_str()).collect();
-        let received: Vec<_> = some
-            .iter()
-            .map(|q| to_system_time(origin(q).received_at))
-            .collect();
+        let received: Vec<Timestamp> = some.iter().map(|q| origin(q).received_at).collect();
         let named: Vec<[i32; 2]> = some.iter().map(|q| q.row.named()).collect();
         let meters: Vec<i32> = named.iter().map(|n| n[0]).collect();
         let sessions: Vec<i32> = named.iter().map(|n| n[1]).collect();

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::batch::arrange;
 use super::live::Newest;
-use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow, from_system_time};
+use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow};
 use super::session::{SessionError, WriterSession};
 use super::store::ensure_partitions;
 use super::ways::{bisect, probe, split};
@@ -72,8 +72,6 @@ trait FromQuarantine: HistoryRow {
     const REGISTRY: Registry;
     /// Gives a row to what gathers live status.
     fn fold(rows: &[Self], newest: &mut Newest);
-    /// Makes the partitions that rows need.
-    fn slices(rows: &[Self]) -> (&[MeterRow], &[VehicleRow]);
 }
 
 async fn all<R: FromQuarantine>(
@@ -106,8 +104,7 @@ async fn all<R: FromQuarantine>(
         after = key(last);
         let rows = decode::<R>(session, &found).await?;
         let all_rows: Vec<R> = rows.iter().map(|(_, row)| *row).collect();
-        let (meters, vehicles) = R::slices(&all_rows);
-        ensure_partitions(session, meters, vehicles).await?;
+        ensure_partitions(session, &all_rows).await?;
         let retried = session
             .answered_in(session.answer_within * 2, chunk(session, rows))
             .await?;
@@ -134,7 +131,7 @@ async fn decode<R: FromQuarantine>(
         let origin = Origin {
             position: Position::START,
             index: n,
-            received_at: from_system_time(row.get(6)),
+            received_at: row.get(6),
         };
         let at = n as usize;
         let named = [meters[at], sessions[at]];
@@ -239,7 +236,7 @@ impl FromQuarantine for MeterRow {
     fn from_quarantine(row: &Row, id: i32, _: [i32; 2], origin: Origin) -> Self {
         MeterRow {
             id,
-            at: from_system_time(row.get(5)),
+            at: row.get(5),
             energy: energy(row),
             voltage: row.get(9),
             origin,
@@ -249,10 +246,6 @@ impl FromQuarantine for MeterRow {
     fn fold(rows: &[Self], newest: &mut Newest) {
         newest.fold(rows, &[]);
     }
-
-    fn slices(rows: &[Self]) -> (&[MeterRow], &[VehicleRow]) {
-        (rows, &[])
-    }
 }
 
 impl FromQuarantine for VehicleRow {
@@ -261,7 +254,7 @@ impl FromQuarantine for VehicleRow {
     fn from_quarantine(row: &Row, id: i32, named: [i32; 2], origin: Origin) -> Self {
         VehicleRow {
             id,
-            at: from_system_time(row.get(5)),
+            at: row.get(5),
             energy: energy(row),
             soc: row.get(10),
             battery_temp: row.get(11),
@@ -273,9 +266,5 @@ impl FromQuarantine for VehicleRow {
 
     fn fold(rows: &[Self], newest: &mut Newest) {
         newest.fold(&[], rows);
-    }
-
-    fn slices(rows: &[Self]) -> (&[MeterRow], &[VehicleRow]) {
-        (&[], rows)
     }
 }

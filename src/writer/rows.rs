@@ -125,7 +125,7 @@ impl HistoryRow for MeterRow {
     fn from_probe(row: &tokio_postgres::Row, like: &Self) -> Self {
         MeterRow {
             id: row.get(0),
-            at: from_system_time(row.get(1)),
+            at: row.get(1),
             energy: energy(row.get(2), row.get(3)),
             voltage: row.get(4),
             origin: like.origin,
@@ -135,11 +135,7 @@ impl HistoryRow for MeterRow {
     fn columns(rows: &[Self]) -> Columns {
         vec![
             Box::new(rows.iter().map(|r| r.id).collect::<Vec<_>>()),
-            Box::new(
-                rows.iter()
-                    .map(|r| to_system_time(r.at))
-                    .collect::<Vec<_>>(),
-            ),
+            Box::new(rows.iter().map(|r| r.at).collect::<Vec<_>>()),
             Box::new(rows.iter().map(|r| r.energy.interval()).collect::<Vec<_>>()),
             Box::new(rows.iter().map(|r| r.energy.total()).collect::<Vec<_>>()),
             Box::new(rows.iter().map(|r| r.voltage).collect::<Vec<_>>()),
@@ -197,7 +193,7 @@ impl HistoryRow for VehicleRow {
     fn from_probe(row: &tokio_postgres::Row, like: &Self) -> Self {
         VehicleRow {
             id: row.get(0),
-            at: from_system_time(row.get(1)),
+            at: row.get(1),
             energy: energy(row.get(2), row.get(3)),
             soc: row.get(4),
             battery_temp: row.get(5),
@@ -211,11 +207,7 @@ impl HistoryRow for VehicleRow {
         let named = |id: i32| (id != 0).then_some(id);
         vec![
             Box::new(rows.iter().map(|r| r.id).collect::<Vec<_>>()),
-            Box::new(
-                rows.iter()
-                    .map(|r| to_system_time(r.at))
-                    .collect::<Vec<_>>(),
-            ),
+            Box::new(rows.iter().map(|r| r.at).collect::<Vec<_>>()),
             Box::new(rows.iter().map(|r| r.energy.interval()).collect::<Vec<_>>()),
             Box::new(rows.iter().map(|r| r.energy.total()).collect::<Vec<_>>()),
             Box::new(rows.iter().map(|r| r.soc).collect::<Vec<_>>()),
@@ -281,25 +273,6 @@ fn energy(interval: Option<f64>, register: Option<f64>) -> RowEnergy {
     }
 }
 
-/// PostgreSQL's time of an instant, as the driver takes it.
-pub fn to_system_time(at: Timestamp) -> std::time::SystemTime {
-    let micros = at.as_micros();
-    let distance = std::time::Duration::from_micros(micros.unsigned_abs());
-    if micros >= 0 {
-        std::time::UNIX_EPOCH + distance
-    } else {
-        std::time::UNIX_EPOCH - distance
-    }
-}
-
-/// The instant of PostgreSQL's time, as the driver gives it.
-pub fn from_system_time(time: std::time::SystemTime) -> Timestamp {
-    match time.duration_since(std::time::UNIX_EPOCH) {
-        Ok(since) => Timestamp::from_micros(since.as_micros() as i64),
-        Err(before) => Timestamp::from_micros(-(before.duration().as_micros() as i64)),
-    }
-}
-
 fn put_time(out: &mut BytesMut, at: Timestamp) {
     out.put_i32(8);
     out.put_i64(at.as_micros() - Timestamp::Y2000.as_micros());
@@ -335,24 +308,5 @@ fn put_energy(out: &mut BytesMut, energy: RowEnergy) {
     } else {
         put_f64(out, energy.kwh);
         put_null(out);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn instants_go_to_the_database_and_back() {
-        for micros in [
-            0,
-            1,
-            -1,
-            1_707_492_600_123_456,
-            Timestamp::Y2000.as_micros(),
-        ] {
-            let at = Timestamp::from_micros(micros);
-            assert_eq!(from_system_time(to_system_time(at)), at);
-        }
     }
 }

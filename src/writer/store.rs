@@ -52,11 +52,6 @@ pub struct Work {
     pub live_due: bool,
 }
 
-/// What a transaction did.
-struct Outcome {
-    tally: Tally,
-}
-
 /// Stores a batch, in whatever way it takes.
 ///
 /// Shape:  the checkpoint that was committed; the claim is moved to it
@@ -112,7 +107,8 @@ pub async fn store(
         session
             .answered(session.client().batch_execute("rollback"))
             .await?;
-        ensure_partitions(session, &work.meters.rows, &work.vehicles.rows).await?;
+        ensure_partitions(session, &work.meters.rows).await?;
+        ensure_partitions(session, &work.vehicles.rows).await?;
     }
     Err(SessionError::Restless)
 }
@@ -138,30 +134,22 @@ pub(super) async fn in_history<R: HistoryRow>(
 ///
 /// # Errors
 /// [`SessionError`]: what was made stays.
-pub async fn ensure_partitions(
+pub async fn ensure_partitions<R: HistoryRow>(
     session: &mut WriterSession,
-    meters: &[MeterRow],
-    vehicles: &[VehicleRow],
+    rows: &[R],
 ) -> Result<(), SessionError> {
-    async fn one<R: HistoryRow>(
-        session: &mut WriterSession,
-        rows: &[R],
-    ) -> Result<(), SessionError> {
-        let stream = R::STREAM;
-        let known = &session.partitions[stream.index()];
-        let missing: Vec<Timestamp> = rows
-            .iter()
-            .map(|r| r.key().1)
-            .filter(|at| known.find(*at).is_none())
-            .collect();
-        if !missing.is_empty() {
-            let making = partitions::ensure(session.client(), stream, session.width, &missing);
-            session.partitions[stream.index()] = session.answered(making).await?;
-        }
-        Ok(())
+    let stream = R::STREAM;
+    let known = &session.partitions[stream.index()];
+    let missing: Vec<Timestamp> = rows
+        .iter()
+        .map(|r| r.key().1)
+        .filter(|at| known.find(*at).is_none())
+        .collect();
+    if !missing.is_empty() {
+        let making = partitions::ensure(session.client(), stream, session.width, &missing);
+        session.partitions[stream.index()] = session.answered(making).await?;
     }
-    one(session, meters).await?;
-    one(session, vehicles).await
+    Ok(())
 }
 
 /// One try, in one transaction.
@@ -211,7 +199,7 @@ async fn transaction(
     let meters = store_rows(session, claim, &work.meters, way).await?;
     let vehicles = store_rows(session, claim, &work.vehicles, way).await?;
     metrics::batch_step(BatchStep::Copy, step.elapsed());
-    let tally = meters.outcome.tally.plus(&vehicles.outcome.tally);
+    let tally = meters.tally.plus(&vehicles.tally);
     let stored = after(tally);
     if stored != first {
         move_checkpoint(session, claim, work.to, stored).await?;
@@ -271,7 +259,7 @@ async fn move_checkpoint(
 
 /// What became of the rows of one stream.
 struct StoredRows<R> {
-    outcome: Outcome,
+    tally: Tally,
     /// The rows that are new in history, where they are not simply all of them.
     kept: Option<Vec<R>>,
 }
@@ -342,10 +330,7 @@ async fn store_rows<R: HistoryRow>(
         duplicates: counts_of(R::STREAM, duplicates),
         quarantined: counts_of(R::STREAM, set_aside.len() as u64),
     };
-    Ok(StoredRows {
-        outcome: Outcome { tally },
-        kept,
-    })
+    Ok(StoredRows { tally, kept })
 }
 
 /// Borrows columns as a statement's parameters.

@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Error, Statement};
 
 use super::classify::{Verdict, verdict_of};
 use super::quarantine::Quarantined;
-use super::rows::{HistoryRow, from_system_time, to_system_time};
+use super::rows::HistoryRow;
 use super::session::RowStatements;
 use super::store::as_params;
 use crate::postgres::partitions::{self, Partitions};
@@ -74,7 +74,7 @@ pub(super) async fn probe<R: HistoryRow>(
         for some in part.chunks(ROWS_PER_STATEMENT) {
             let Some(like) = some.first() else { continue };
             let ids: Vec<i32> = some.iter().map(|r| r.key().0).collect();
-            let times: Vec<_> = some.iter().map(|r| to_system_time(r.key().1)).collect();
+            let times: Vec<Timestamp> = some.iter().map(|r| r.key().1).collect();
             let (oldest, newest) = (times.iter().min(), times.iter().max());
             for row in client
                 .query(statement, &[&ids, &times, &oldest, &newest])
@@ -118,7 +118,7 @@ pub(super) async fn insert<R: HistoryRow>(
             .query(statement, &as_params(&R::columns(some)))
             .await?
         {
-            new.insert((row.get(0), from_system_time(row.get(1))));
+            new.insert((row.get(0), row.get(1)));
         }
     }
     Ok(new)

@@ -43,9 +43,7 @@ impl Bench {
 
     /// Stores a batch, as a lane does; tells how long that took.
     async fn store(&mut self, rows: Vec<MeterRow>) -> Duration {
-        ensure_partitions(&mut self.session, &rows, &[])
-            .await
-            .unwrap();
+        ensure_partitions(&mut self.session, &rows).await.unwrap();
         let known = self.session.partitions[Stream::Meter.index()].clone();
         self.at = self.at.plus(64);
         let work = Work {

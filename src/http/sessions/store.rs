@@ -7,7 +7,7 @@
 use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::{Error, Row};
 
-use crate::http::database::{from_sql, is_transient, to_sql};
+use crate::http::database::is_transient;
 use crate::reading::{ExternalId, Timestamp};
 
 /// How often a transaction is tried that the database ended for another's sake.
@@ -205,8 +205,8 @@ async fn try_post(
     }
     refuse_overlaps(&work, wanted, shared).await?;
     let insert = work.prepare_cached(sql!("session_insert")).await?;
-    let started_at = to_sql(wanted.started_at);
-    let ended_at = wanted.ended_at.map(to_sql);
+    let started_at = wanted.started_at;
+    let ended_at = wanted.ended_at;
     let inserted = work
         .execute(
             &insert,
@@ -276,11 +276,7 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
     };
     refuse_overlaps(&work, &ended, shared).await?;
     let update = work.prepare_cached(sql!("session_end")).await?;
-    if work
-        .execute(&update, &[&ended.session, &to_sql(at)])
-        .await?
-        == 0
-    {
+    if work.execute(&update, &[&ended.session, &at]).await? == 0 {
         // Removing takes no lock: it came between.
         return Err(Refused::Unknown);
     }
@@ -381,7 +377,7 @@ async fn refuse_overlaps(
     shared: bool,
 ) -> Result<(), Refused> {
     let by_vehicle = work.prepare_cached(sql!("session_overlap_vehicle")).await?;
-    let (from, to) = (to_sql(wanted.started_at), wanted.ended_at.map(to_sql));
+    let (from, to) = (wanted.started_at, wanted.ended_at);
     let name = &wanted.session;
     let row = work
         .query_opt(&by_vehicle, &[&wanted.vehicle_id, &from, &to, name])
@@ -412,7 +408,7 @@ async fn by_name(work: &Transaction<'_>, name: &str) -> Result<Option<Session>, 
 
 async fn by_content(work: &Transaction<'_>, wanted: &Session) -> Result<Option<Session>, Error> {
     let find = work.prepare_cached(sql!("session_by_content")).await?;
-    let started_at = to_sql(wanted.started_at);
+    let started_at = wanted.started_at;
     work.query_opt(&find, &[&wanted.vehicle_id, &wanted.meter_id, &started_at])
         .await?
         .map(|row| session(&row))
@@ -434,8 +430,8 @@ fn session(row: &Row) -> Result<Session, Error> {
         session: row.try_get(0)?,
         vehicle: row.try_get(1)?,
         meter: row.try_get(2)?,
-        started_at: from_sql(row.try_get(3)?),
-        ended_at: row.try_get::<_, Option<_>>(4)?.map(from_sql),
+        started_at: row.try_get(3)?,
+        ended_at: row.try_get(4)?,
         vehicle_id: row.try_get(5)?,
         meter_id: row.try_get(6)?,
     })

@@ -18,7 +18,6 @@ use tokio_postgres::Error;
 use super::feed::{Feed, Sight};
 use super::filter::Kind;
 use super::ring::Event;
-use crate::http::database::{self, from_sql};
 use crate::http::{alerts, live};
 use crate::metrics;
 use crate::reading::{Stream, Timestamp};
@@ -192,8 +191,8 @@ async fn times(client: &Client, stream: Stream) -> Result<Vec<(i32, i64)>, Error
     let statement = client.prepare_cached(sql).await?;
     let rows = client.query(&statement, &[]).await?;
     let time = |row: &tokio_postgres::Row| {
-        let at: std::time::SystemTime = row.try_get(1)?;
-        Ok((row.try_get(0)?, from_sql(at).as_micros()))
+        let at: Timestamp = row.try_get(1)?;
+        Ok((row.try_get(0)?, at.as_micros()))
     };
     rows.iter().map(time).collect()
 }
@@ -216,7 +215,7 @@ async fn read(
     let now = Timestamp::now();
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
-        let at = database::from_sql(row.try_get(1)?);
+        let at: Timestamp = row.try_get(1)?;
         known.insert(row.try_get(id_column)?, at.as_micros());
         let (id, data) = live::status_json(stream, row, now)?;
         events.push(Event {
