@@ -6,68 +6,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod gateway;
+
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::gateway::{Gateway, NO_DATABASE, command, data_dir};
+
 const READING: &str =
     r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
 
-struct Gateway {
-    child: Child,
-    address: String,
-    _data: tempfile::TempDir,
-}
-
-impl Gateway {
-    fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate"))
-            .args(["--listen", "127.0.0.1:0", "--wal-limit", "64MiB"])
-            .args(["--shutdown-timeout", "100ms", "--data-dir"])
-            .arg(data.path())
-            // Nobody listens there: the readings wait in the log.
-            .env("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap();
-        Gateway {
-            address: address.to_owned(),
-            child,
-            _data: data,
-        }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream
-    }
-
-    fn resident_kib(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let digits = line.map(|l| l.chars().filter(char::is_ascii_digit).collect::<String>());
-        digits.and_then(|d| d.parse().ok()).unwrap_or_default()
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
+fn resident_kib(gateway: &Gateway) -> u64 {
+    let path = format!("/proc/{}/status", gateway.child.id());
+    let status = std::fs::read_to_string(path).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let digits = line.map(|l| l.chars().filter(char::is_ascii_digit).collect::<String>());
+    digits.and_then(|d| d.parse().ok()).unwrap_or_default()
 }
 
 /// Sends readings on one connection, and gives the 50th and 99th percentile of the answers' times.
@@ -151,10 +109,15 @@ fn dribble(slow: &[TcpStream], stop: &AtomicBool) {
 }
 
 fn with_crowd(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration); 2] {
-    let gateway = Gateway::start();
+    let data = data_dir();
+    let mut alone = command(data.path());
+    alone
+        .args(["--shutdown-timeout", "100ms"])
+        .env("DATABASE_URL", NO_DATABASE);
+    let gateway = Gateway::spawn(alone, data.path());
     normal(&gateway, requests / 4);
     let alone = normal(&gateway, requests);
-    let before = gateway.resident_kib();
+    let before = resident_kib(&gateway);
     let (slow, idle) = crowd(&gateway, slow, idle);
     let stop = Arc::new(AtomicBool::new(false));
     let beside = thread::scope(|scope| {
@@ -164,7 +127,7 @@ fn with_crowd(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration
         dribbling.thread().unpark();
         beside
     });
-    let after = gateway.resident_kib();
+    let after = resident_kib(&gateway);
     #[expect(
         clippy::print_stdout,
         reason = "the figures are what the long form is run for"

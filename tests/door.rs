@@ -2,90 +2,46 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+mod gateway;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, command, within};
+
 /// What is promised for a key that is revoked.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
-/// Nobody listens there.
-const NO_DATABASE: &str = "postgres://nobody@127.0.0.1:1/none";
 const READING: &str =
     r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
 
-struct Gateway {
-    child: Child,
-    scheme: String,
-    address: String,
-    events: PathBuf,
+/// A gateway whose database is away.
+fn start(data: &Path, args: &[&str]) -> Gateway {
+    let mut command = command(data);
+    command
+        .args(["--shutdown-timeout", "100ms", "--log-format", "json"])
+        .args(args)
+        .env("DATABASE_URL", NO_DATABASE);
+    Gateway::spawn(command, data)
 }
 
-impl Gateway {
-    fn start(data: &Path, args: &[&str]) -> Self {
-        let events = data.join("events");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate"))
-            .env("WATTGATE_LISTEN", "127.0.0.1:0")
-            .args(["--wal-limit", "64MiB"])
-            .args(["--shutdown-timeout", "100ms", "--log-format", "json"])
-            .arg("--data-dir")
-            .arg(data)
-            .args(args)
-            .env("DATABASE_URL", NO_DATABASE)
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(&events).unwrap())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let at = line.trim().strip_prefix("listening on ").unwrap();
-        let (scheme, address) = at.split_once("://").unwrap();
-        Gateway {
-            scheme: scheme.to_owned(),
-            address: address.to_owned(),
-            child,
-            events,
-        }
-    }
-
-    fn call(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let key = key.map_or(String::new(), |k| format!("authorization: Bearer {k}\r\n"));
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{key}\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer)
-    }
-
-    fn ingest(&self, key: Option<&str>) -> u16 {
-        self.call("POST", "/v1/ingestion/meter", key, READING).0
-    }
-
-    fn terminate(mut self) -> String {
-        signal(&self.child, "TERM");
-        assert!(self.child.wait().unwrap().success());
-        std::fs::read_to_string(&self.events).unwrap()
-    }
+fn call(
+    gateway: &Gateway,
+    method: &str,
+    path: &str,
+    key: Option<&str>,
+    body: &str,
+) -> (u16, String) {
+    let key = key.map_or(String::new(), |k| format!("authorization: Bearer {k}\r\n"));
+    gateway.exchange(method, path, &key, body)
 }
 
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    let sent = Command::new("kill")
-        .args([&format!("-{name}"), &pid])
-        .status();
-    assert!(sent.unwrap().success());
+fn ingest(gateway: &Gateway, key: Option<&str>) -> u16 {
+    call(gateway, "POST", "/v1/ingestion/meter", key, READING).0
+}
+
+fn logged(gateway: &Gateway) -> String {
+    std::fs::read_to_string(&gateway.events).unwrap()
 }
 
 fn keys(data: &Path, args: &[&str]) -> Output {
@@ -105,41 +61,37 @@ fn create(data: &Path, name: &str) -> String {
     String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
 
-fn within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < limit, "{what} did not come in {limit:?}");
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-}
-
 #[test]
 fn a_key_opens_within_seconds_of_its_making_and_closes_within_seconds_of_its_revocation() {
     let data = tempfile::tempdir().unwrap();
     // trace: whatever any part logs must hold no secret.
-    let gateway = Gateway::start(data.path(), &["--auth", "keys", "--log-level", "trace"]);
-    assert_eq!(gateway.ingest(None), 401);
+    let gateway = start(data.path(), &["--auth", "keys", "--log-level", "trace"]);
+    assert_eq!(ingest(&gateway, None), 401);
     let first = create(data.path(), "first");
     let second = create(data.path(), "second");
     for key in [&first, &second] {
         within(REVOKED_WITHIN, "the key", || {
-            gateway.ingest(Some(key)) == 202
+            ingest(&gateway, Some(key)) == 202
         });
     }
     let revoked = keys(data.path(), &["revoke", "first"]);
     assert!(revoked.status.success());
     within(REVOKED_WITHIN, "the revocation", || {
-        gateway.ingest(Some(&first)) == 401
+        ingest(&gateway, Some(&first)) == 401
     });
-    assert_eq!(gateway.ingest(Some(&second)), 202);
+    assert_eq!(ingest(&gateway, Some(&second)), 202);
 
-    let (_, metrics) = gateway.call("GET", "/metrics", None, "");
-    let (_, refused) = gateway.call("GET", "/v1/live/meters", Some(&first), "");
-    let (_, away) = gateway.call("GET", "/v1/live/meters", Some(&second), "");
-    assert!(away.starts_with("HTTP/1.1 503"), "{away}");
+    let (_, metrics) = call(&gateway, "GET", "/metrics", None, "");
+    let (_, refused) = call(&gateway, "GET", "/v1/live/meters", Some(&first), "");
+    let (status, away) = call(&gateway, "GET", "/v1/live/meters", Some(&second), "");
+    assert_eq!(status, 503, "{away}");
     let listed = String::from_utf8(keys(data.path(), &["list"]).stdout).unwrap();
     let kept = std::fs::read_to_string(data.path().join("keys.json")).unwrap();
-    let events = gateway.terminate();
+    let events = {
+        let path = gateway.events.clone();
+        gateway.terminate();
+        std::fs::read_to_string(path).unwrap()
+    };
     assert!(events.contains("there is no key"), "said loudly");
     for key in [&first, &second] {
         let secret = key.rsplit('_').next().unwrap();
@@ -148,23 +100,20 @@ fn a_key_opens_within_seconds_of_its_making_and_closes_within_seconds_of_its_rev
         }
     }
     // What was revoked stays so over a restart.
-    let gateway = Gateway::start(data.path(), &["--auth", "keys"]);
-    assert_eq!(gateway.ingest(Some(&first)), 401);
-    assert_eq!(gateway.ingest(Some(&second)), 202);
+    let gateway = start(data.path(), &["--auth", "keys"]);
+    assert_eq!(ingest(&gateway, Some(&first)), 401);
+    assert_eq!(ingest(&gateway, Some(&second)), 202);
     gateway.terminate();
 }
 
 #[test]
 fn off_a_loopback_address_nobody_gets_in_without_a_key() {
     let data = tempfile::tempdir().unwrap();
-    let gateway = Gateway::start(data.path(), &["--listen", "0.0.0.0:0"]);
-    let port = gateway.address.rsplit(':').next().unwrap();
-    let gateway = Gateway {
-        address: format!("127.0.0.1:{port}"),
-        ..gateway
-    };
-    assert_eq!(gateway.ingest(None), 401);
-    assert_eq!(gateway.call("GET", "/health/live", None, "").0, 200);
+    let mut gateway = start(data.path(), &["--listen", "0.0.0.0:0"]);
+    let port = gateway.address.rsplit(':').next().unwrap().to_owned();
+    gateway.address = format!("127.0.0.1:{port}");
+    assert_eq!(ingest(&gateway, None), 401);
+    assert_eq!(call(&gateway, "GET", "/health/live", None, "").0, 200);
     gateway.terminate();
 }
 
@@ -187,16 +136,17 @@ fn a_certificate_is_renewed_while_the_gateway_runs() {
     certificate(data.path());
     let (cert, key) = (file("cert.pem"), file("key.pem"));
     let args = ["--tls-cert", &cert, "--tls-key", &key];
-    let gateway = Gateway::start(data.path(), &args);
+    let gateway = start(data.path(), &args);
     assert_eq!(gateway.scheme, "https");
     let renewals = || {
-        let events = std::fs::read_to_string(&gateway.events).unwrap();
-        events.matches("the certificate: read again").count()
+        logged(&gateway)
+            .matches("the certificate: read again")
+            .count()
     };
     certificate(data.path());
     within(DEADLINE, "the new certificate", || renewals() >= 1);
     let before = renewals();
-    signal(&gateway.child, "HUP");
+    gateway.signal("HUP");
     within(DEADLINE, "the certificate at SIGHUP", || {
         renewals() > before
     });

@@ -2,114 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+mod gateway;
+
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use wattgate::postgres::embedded::{self, EmbeddedConfig};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::gateway::{DEADLINE, Gateway, command, data_dir};
 
-struct Gateway {
-    child: Child,
-    address: String,
-}
-
-impl Gateway {
-    fn start(data: &Path) -> Self {
-        Gateway::start_on(data, None)
-    }
-
-    /// Starts the gateway on a server, or on an embedded one.
-    fn start_on(data: &Path, database_url: Option<&str>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
-        command.env_remove("DATABASE_URL");
-        if let Some(url) = database_url {
-            command.env("DATABASE_URL", url);
-        }
-        let mut child = command
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--wal-limit",
-                "64MiB",
-                "--wal-allow-volatile",
-                "--data-dir",
-            ])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .trim()
-            .strip_prefix("listening on http://")
-            .unwrap()
-            .to_owned();
-        Gateway { child, address }
-    }
-
-    fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        (status, body.to_owned())
-    }
-
-    fn metric(&self, line_start: &str) -> f64 {
-        let (_, text) = self.call("GET", "/metrics", "");
-        let line = text.lines().find(|l| l.starts_with(line_start));
-        line.map_or(0.0, |l| l.rsplit(' ').next().unwrap().parse().unwrap())
-    }
-
-    fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let began = Instant::now();
-        while !condition(self) {
-            assert!(began.elapsed() < DEADLINE, "{what} did not come");
-            std::thread::yield_now();
-        }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn terminate(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-/// A directory that the server's user can enter, also when root runs the tests.
-fn data_dir() -> tempfile::TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    dir
+fn start(data: &Path) -> Gateway {
+    Gateway::start(data, &[])
 }
 
 fn reading(minute: usize, kwh: f64) -> String {
@@ -123,14 +25,14 @@ const METER: &str = "/v1/ingestion/meter";
 #[test]
 fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path());
+    let gateway = start(data.path());
     for minute in 0..30 {
         let (status, body) = gateway.call("POST", METER, &reading(minute, 1.0));
         assert_eq!(status, 202, "{body}");
     }
     gateway.kill();
 
-    let gateway = Gateway::start(data.path());
+    let gateway = start(data.path());
     // A reading that was acknowledged before the kill is sent again, and one contradicts.
     let again = format!("[{},{}]", reading(29, 1.0), reading(28, 2.0));
     let (status, body) = gateway.call("POST", &format!("{METER}?ack=committed"), &again);
@@ -159,7 +61,7 @@ fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
 #[test]
 fn a_batch_with_bad_readings_stores_the_good_ones_and_names_the_bad() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path());
+    let gateway = start(data.path());
     let at = |n: usize| format!("2024-02-09T{:02}:{:02}:00Z", n / 60, n % 60);
     let mut readings: Vec<String> = (0..500)
         .map(|n| reading(0, 1.0).replace("2024-02-09T15:00:00Z", &at(n)))
@@ -204,7 +106,7 @@ fn a_batch_with_bad_readings_stores_the_good_ones_and_names_the_bad() {
 #[test]
 fn what_is_committed_is_in_live_status_at_once() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path());
+    let gateway = start(data.path());
     for n in 0..10 {
         let one = reading(n, 1.0).replace("M1", &format!("M{n}"));
         let (status, answer) = gateway.call("POST", &format!("{METER}?ack=committed"), &one);
@@ -234,7 +136,9 @@ fn with_its_server_stopped_the_gateway_takes_readings_and_stores_them_once_later
         at.database
     );
     let data = data_dir();
-    let gateway = Gateway::start_on(data.path(), Some(&url));
+    let mut on_server = command(data.path());
+    on_server.env("DATABASE_URL", &url);
+    let gateway = Gateway::spawn(on_server, data.path());
     let (status, answer) =
         gateway.call("POST", &format!("{METER}?ack=committed"), &reading(0, 1.0));
     assert_eq!(status, 201, "{answer}");

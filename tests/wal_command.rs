@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod gateway;
+
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot};
 use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp};
@@ -19,8 +19,9 @@ use wattgate::wal::reader::Next;
 use wattgate::wal::storage::Directory;
 use wattgate::wal::{Log, LogOptions, LogSource, SyncMode, record};
 
+use crate::gateway::{DEADLINE, Gateway};
+
 const SHARDS: u16 = 2;
-const DEADLINE: Duration = Duration::from_secs(60);
 /// Of a log with the smallest limit.
 const SEGMENT_BYTES: usize = 8 << 20;
 
@@ -303,90 +304,6 @@ fn where_there_is_no_log_it_says_so() {
     assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
 }
 
-struct Gateway {
-    child: Child,
-    address: String,
-}
-
-impl Gateway {
-    fn start(data: &Path) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
-        command
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--wal-limit",
-                "64MiB",
-                "--wal-allow-volatile",
-                "--data-dir",
-            ])
-            .arg(data)
-            .env_remove("DATABASE_URL");
-        Gateway::from(command)
-    }
-
-    fn from(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap();
-        Gateway {
-            address: address.to_owned(),
-            child,
-        }
-    }
-
-    /// The status and the whole answer of one request.
-    fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
-    }
-
-    fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let began = Instant::now();
-        while !condition(self) {
-            assert!(began.elapsed() < DEADLINE, "{what} did not come");
-            std::thread::yield_now();
-        }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn terminate(mut self) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(status.unwrap().success());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // It is gone already where the test has ended it.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 #[test]
 fn a_log_in_memory_is_refused_unless_told() {
     // Where there is no tmpfs at its usual place there is nothing to refuse.
@@ -417,7 +334,7 @@ fn a_log_in_memory_is_refused_unless_told() {
         "{said}"
     );
     let told = start(&["--wal-allow-volatile"]);
-    Gateway::from(told).kill();
+    Gateway::spawn(told, data.path()).kill();
 }
 
 #[test]
@@ -431,7 +348,7 @@ fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
         )
     };
     let committed = "/v1/ingestion/meter?ack=committed";
-    let gateway = Gateway::start(data.path());
+    let gateway = Gateway::start(data.path(), &[]);
     gateway.wait("the first commit", |g| {
         g.call("POST", committed, &reading(0)).0 == 201
     });
@@ -440,7 +357,7 @@ fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
     let own = fs::read_to_string(&binding).unwrap();
     fs::write(&binding, "00000000-0000-4000-8000-000000000001\n").unwrap();
 
-    let gateway = Gateway::start(data.path());
+    let gateway = Gateway::start(data.path(), &[]);
     let stored = "wattgate_readings_stored_total{stream=\"meter\"} ";
     let stored = |g: &Gateway| {
         let (_, text) = g.call("GET", "/metrics", "");

@@ -98,7 +98,7 @@ fn an_alert_opens_once_closes_and_reaches_a_receiver_that_was_down() {
         "--alert-webhook-secret-file",
         secret.to_str().unwrap(),
     ];
-    let gateway = Gateway::start(data.path(), &flags);
+    let gateway = Gateway::ready(data.path(), &flags);
     let alerts = |g: &Gateway, query: &str| {
         let page = g.get(&format!("/v1/alerts?kind=battery_temperature&{query}"));
         page["items"].as_array().unwrap().clone()
@@ -117,7 +117,7 @@ fn an_alert_opens_once_closes_and_reaches_a_receiver_that_was_down() {
     assert_eq!(alerts(&gateway, "").len(), 1);
     // What is to be told survives a stop of the gateway.
     gateway.terminate();
-    let gateway = Gateway::start(data.path(), &flags);
+    let gateway = Gateway::ready(data.path(), &flags);
     let deliveries = receiver(TcpListener::bind(address).unwrap());
     let told = verified(deliveries.recv_timeout(DEADLINE).unwrap());
     assert_eq!(told["event"], "opened");
@@ -145,7 +145,7 @@ fn an_alert_opens_once_closes_and_reaches_a_receiver_that_was_down() {
 fn causes_in_efficiency_readings_and_silence_open_alerts() {
     let data = data_dir();
     let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
-    let gateway = Gateway::start(data.path(), &flags);
+    let gateway = Gateway::ready(data.path(), &flags);
     let now = jiff::Timestamp::now();
     let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
     let kinds = |g: &Gateway, device: &str| -> Vec<String> {

@@ -39,7 +39,7 @@ fn ids(page: &Value) -> Vec<String> {
 #[test]
 fn the_fleet_is_ranked_in_pages_and_summed_up() {
     let data = data_dir();
-    let gateway = Gateway::start(
+    let gateway = Gateway::ready(
         data.path(),
         &[
             "--efficiency-warning",
@@ -137,7 +137,7 @@ fn is_summed_up(gateway: &Gateway) {
 #[test]
 fn what_is_exported_is_what_was_sent_and_can_be_sent_again() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     fill(&gateway);
     let odd = vehicle("a \"b\", c", &at(3), 0.1 + 0.2, r#","meterId":"V0""#.trim());
     gateway.send("vehicle", &[odd.replace("a \"b\", c", "a \\\"b\\\", c")]);
@@ -162,7 +162,7 @@ fn what_is_exported_is_what_was_sent_and_can_be_sent_again() {
 
     // Another gateway takes the export, and exports the same.
     let elsewhere_data = data_dir();
-    let elsewhere = Gateway::start(elsewhere_data.path(), &["--alert-interval", "0s"]);
+    let elsewhere = Gateway::ready(elsewhere_data.path(), &["--alert-interval", "0s"]);
     for stream in ["meter", "vehicle"] {
         let sent = export(&format!("{stream}?{WINDOW}&format=ndjson"));
         let readings: Vec<String> = sent.lines().map(str::to_owned).collect();

@@ -4,6 +4,8 @@
 
 mod alerts;
 mod fleet;
+#[path = "../gateway/mod.rs"]
+mod gateway;
 mod plans;
 mod support;
 mod vehicle;

@@ -68,7 +68,7 @@ fn read_whole(plan: &Value, found: &mut Vec<String>) {
 #[test]
 fn no_query_reads_a_partition_of_history_whole() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     let at = "2024-02-05T00:00:00Z";
     gateway.send("meter", &[meter("M0", at, 1.0, "interval")]);
     gateway.send("vehicle", &[vehicle("V0", at, 1.0, "")]);

@@ -1,82 +1,19 @@
 //! A gateway of the test's own, and what is asked of it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-
-pub(crate) struct Gateway {
-    child: Child,
-    address: String,
-    /// How the embedded database is reached.
-    pub(crate) psql: String,
-}
-
-/// A directory that the server's user can enter, also when root runs the tests.
-pub(crate) fn data_dir() -> TempDir {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    dir
-}
+pub(crate) use crate::gateway::{DEADLINE, Gateway, data_dir};
 
 impl Gateway {
-    pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate"))
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--wal-limit",
-                "64MiB",
-                "--data-dir",
-            ])
-            .arg(data)
-            .args(flags)
-            .env_remove("DATABASE_URL")
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(data.join("gateway.err")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut line = |start: &str| {
-            let Some(Ok(line)) = lines.next() else {
-                let why = std::fs::read_to_string(data.join("gateway.err"));
-                panic!("the gateway has ended: {}", why.unwrap());
-            };
-            line.strip_prefix(start).unwrap().to_owned()
-        };
-        let address = line("listening on http://");
-        let psql = line("database: ");
-        let gateway = Gateway {
-            child,
-            address,
-            psql,
-        };
+    /// Starts one, and waits until it is ready.
+    pub(crate) fn ready(data: &Path, flags: &[&str]) -> Self {
+        let gateway = Gateway::start(data, flags);
         gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
         gateway
-    }
-
-    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.0\r\nhost: test\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        (status, body.to_owned())
     }
 
     /// Asks, and expects an answer.
@@ -115,7 +52,10 @@ impl Gateway {
         let output = Command::new("sh")
             .args([
                 "-c",
-                &format!("{} -XAtq -v ON_ERROR_STOP=1 -f -", self.psql),
+                &format!(
+                    "{} -XAtq -v ON_ERROR_STOP=1 -f -",
+                    self.psql.as_deref().unwrap()
+                ),
             ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -129,28 +69,6 @@ impl Gateway {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{error}");
         String::from_utf8(output.stdout).unwrap()
-    }
-
-    pub(crate) fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
-        let began = Instant::now();
-        while !condition(self) {
-            assert!(began.elapsed() < DEADLINE, "{what} did not come");
-            std::thread::yield_now();
-        }
-    }
-
-    pub(crate) fn terminate(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
     }
 }
 

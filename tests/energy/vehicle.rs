@@ -20,7 +20,7 @@ fn at(minute: u32) -> String {
 #[test]
 fn a_vehicle_is_found_by_session_by_named_meter_and_by_the_same_id() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     by_session(&gateway);
     by_named_meter(&gateway);
     by_same_id(&gateway);
@@ -111,7 +111,7 @@ fn by_same_id(gateway: &Gateway) {
 #[test]
 fn a_vehicle_that_is_idle_has_zeros_and_nulls_and_one_never_seen_is_not_found() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     gateway.send("vehicle", &[vehicle("V1", &at(0), 1.0, "")]);
     let idle = gateway.performance("V1", "2024-03-01T00:00:00Z", "2024-03-02T00:00:00Z");
     assert_eq!(energies(&idle), [&json!(0), &json!(0), &Value::Null]);
@@ -141,7 +141,7 @@ fn a_vehicle_that_is_idle_has_zeros_and_nulls_and_one_never_seen_is_not_found() 
 #[test]
 fn what_comes_late_out_of_order_or_is_registered_later_repairs_the_answer() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     // In order, and known beforehand.
     let fill = |meter_id: &str, vehicle_id: &str| {
         let kwh = |n: u32| 50.0 + f64::from(n) / 4.0;

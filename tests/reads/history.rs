@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::gateway::Gateway;
+use crate::support::Reads;
 
 const WINDOW: &str = "from=2024-02-09T15:00:00Z&to=2024-03-09T15:00:00Z";
 
 #[test]
 fn history_is_what_was_sent_in_pages_that_neither_repeat_nor_miss_a_reading() {
-    let gateway = Gateway::start();
+    let gateway = Reads::start();
     // Over the border of two partitions, and with a reading at each edge of the window.
     let times = [
         "2024-02-09T15:00:00Z",
@@ -51,7 +51,7 @@ fn history_is_what_was_sent_in_pages_that_neither_repeat_nor_miss_a_reading() {
 
 #[test]
 fn a_vehicles_history_tells_the_places_that_it_named_and_can_be_sent_again() {
-    let gateway = Gateway::start();
+    let gateway = Reads::start();
     let reading = |minute: u32| {
         json!({"vehicleId": "V", "soc": 50.5, "kwhDeliveredDc": 1.25, "batteryTemp": -3.5,
                "energyKind": "interval", "timestamp": format!("2024-02-09T16:{minute:02}:00Z")})
@@ -68,7 +68,7 @@ fn a_vehicles_history_tells_the_places_that_it_named_and_can_be_sent_again() {
 
 #[test]
 fn what_cannot_be_answered_is_said() {
-    let gateway = Gateway::start();
+    let gateway = Reads::start();
     gateway.store(
         "meter",
         &json!({"meterId": "M", "kwhConsumedAc": 1, "voltage": 230,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::gateway::{Gateway, Listener};
+use crate::support::{Listener, Reads};
 
 fn meter(id: &str, minute: u32, kwh: f64) -> serde_json::Value {
     json!({"meterId": id, "kwhConsumedAc": kwh, "voltage": 230.5,
@@ -13,7 +13,7 @@ fn meter(id: &str, minute: u32, kwh: f64) -> serde_json::Value {
 
 #[test]
 fn a_change_is_heard_within_two_seconds_once_and_only_by_those_who_asked_for_it() {
-    let gateway = Gateway::start();
+    let gateway = Reads::start();
     gateway.store("meter", &json!([meter("M1", 0, 1.0), meter("M2", 0, 1.0)]));
     let mut all = Listener::open(&gateway, "", None);
     let mut one = Listener::open(&gateway, "?kind=meter&id=M2", None);
@@ -38,7 +38,7 @@ fn a_change_is_heard_within_two_seconds_once_and_only_by_those_who_asked_for_it(
 
 #[test]
 fn a_listener_that_comes_back_goes_on_where_it_was() {
-    let gateway = Gateway::start();
+    let gateway = Reads::start();
     gateway.store("meter", &json!([meter("M1", 0, 1.0)]));
     let mut listener = Listener::open(&gateway, "", None);
     gateway.store("meter", &json!([meter("M1", 1, 1.0)]));
@@ -66,7 +66,7 @@ fn a_listener_that_comes_back_goes_on_where_it_was() {
 
 #[test]
 fn a_stop_ends_the_streams_at_once() {
-    let gateway = Gateway::start();
+    let gateway = Reads::start();
     gateway.store("meter", &json!([meter("M1", 0, 1.0)]));
     let mut listener = Listener::open(&gateway, "", None);
     let took = gateway.stop();

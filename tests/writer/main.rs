@@ -1,6 +1,8 @@
 //! The writers against a real PostgreSQL and a real log: what is acknowledged is stored once.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../gateway/mod.rs"]
+mod binary;
 mod claims;
 mod live;
 mod once;

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use wattgate::reading::{Details, ExternalId, Place};
 
+use crate::binary::data_dir;
 use crate::support::*;
 
 /// Runs the command, and gives what it says.
@@ -140,59 +141,27 @@ async fn a_contradiction_stays_until_the_other_is_gone() {
 
 #[test]
 fn the_database_of_a_running_gateway_is_found_by_its_data_directory() {
-    use std::io::{BufRead, BufReader, Read, Write};
-    use std::os::unix::fs::PermissionsExt;
-
-    let data = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o755))
-        .tempdir()
-        .unwrap();
+    let data = data_dir();
+    let gateway = crate::binary::Gateway::start(data.path(), &[]);
     let wattgate = |words: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
         command.args(words).arg("--data-dir").arg(data.path());
         command.env_remove("DATABASE_URL").stderr(Stdio::null());
         command
     };
-    let mut gateway = wattgate(&["--listen", "127.0.0.1:0", "--wal-limit", "64MiB"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(gateway.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let address = line.trim().strip_prefix("listening on http://").unwrap();
     let reading = |kwh| {
         format!(
             r#"{{"meterId":"M1","kwhConsumedAc":{kwh},"voltage":240,"timestamp":"2024-02-09T15:30:00Z"}}"#
         )
     };
     let body = format!("[{},{}]", reading(1), reading(2));
-    let mut socket = std::net::TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    write!(
-        socket,
-        "POST /v1/ingestion/meter?ack=committed HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let (status, answer) = gateway.call("POST", "/v1/ingestion/meter?ack=committed", &body);
+    assert_eq!(status, 201, "{answer}");
 
     let listed = wattgate(&["quarantine", "list"]).output().unwrap();
     let said = String::from_utf8(listed.stdout).unwrap();
     assert!(said.contains("meter M1  23505"), "{said}");
-    let pid = gateway.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert!(gateway.wait().unwrap().success());
+    gateway.terminate();
     // And where it does not run, the server is started for the answer.
     let listed = wattgate(&["quarantine", "list", "--json"])
         .output()

@@ -1,74 +1,34 @@
-//! The real binary with its embedded PostgreSQL, asked over real sockets.
+//! What is asked of the gateway, and a listener to its live stream.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Nothing here takes longer unless it hangs.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+use crate::gateway::{DEADLINE, Gateway, data_dir};
 
-pub(crate) struct Gateway {
-    child: Child,
-    pub(crate) address: String,
+/// A gateway with a data directory of its own.
+pub(crate) struct Reads {
+    gateway: Gateway,
     _data: tempfile::TempDir,
 }
 
-impl Gateway {
+impl Reads {
     pub(crate) fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        // The server's user must be able to enter it, also when root runs the tests.
-        let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(data.path(), open).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate"))
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--wal-limit",
-                "64MiB",
-                "--data-dir",
-            ])
-            .arg(data.path())
-            .env_remove("DATABASE_URL")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap();
-        Gateway {
-            address: address.to_owned(),
-            child,
+        let data = data_dir();
+        Reads {
+            gateway: Gateway::start(data.path(), &[]),
             _data: data,
         }
     }
 
-    /// Sends a head, and a body where there is one.
     pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        write!(
-            stream,
-            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
-        stream
+        self.gateway.open(method, path, headers, body)
     }
 
     /// One request; the status and the JSON of the answer.
     pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
-        let mut answer = String::new();
-        let mut stream = self.open(method, path, "", body);
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        (status, serde_json::from_str(body).unwrap())
+        let (status, body) = self.gateway.call(method, path, body);
+        (status, serde_json::from_str(&body).unwrap())
     }
 
     pub(crate) fn get(&self, path: &str) -> serde_json::Value {
@@ -95,21 +55,8 @@ impl Gateway {
     }
 
     /// Tells it to stop; how long that took.
-    pub(crate) fn stop(mut self) -> Duration {
-        let began = Instant::now();
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(told.success());
-        assert!(self.child.wait().unwrap().success());
-        began.elapsed()
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // After a stop there is nothing to kill.
-        self.child.kill().ok();
-        self.child.wait().ok();
+    pub(crate) fn stop(self) -> Duration {
+        self.gateway.terminate()
     }
 }
 
@@ -127,7 +74,7 @@ pub(crate) struct Event {
 
 impl Listener {
     /// Opens a stream and waits for its greeting.
-    pub(crate) fn open(gateway: &Gateway, query: &str, last: Option<&str>) -> Self {
+    pub(crate) fn open(gateway: &Reads, query: &str, last: Option<&str>) -> Self {
         let headers = last.map(|id| format!("last-event-id: {id}\r\n"));
         let path = format!("/v1/live/stream{query}");
         let stream = gateway.open("GET", &path, &headers.unwrap_or_default(), "");

@@ -1,0 +1,181 @@
+//! A gateway in a process of its own, for the tests that drive the real binary.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Nothing that is waited for takes longer, unless it hangs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// Nobody listens there: what is sent waits in the log.
+pub(crate) const NO_DATABASE: &str = "postgres://nobody@127.0.0.1:1/none";
+
+/// A directory that the server's user can enter, also when root runs the tests.
+pub(crate) fn data_dir() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+/// A gateway that runs; killed when it is dropped.
+pub(crate) struct Gateway {
+    pub(crate) child: Child,
+    pub(crate) scheme: String,
+    pub(crate) address: String,
+    /// The command that reaches its embedded database, where it has one.
+    pub(crate) psql: Option<String>,
+    /// What it logs.
+    pub(crate) events: PathBuf,
+}
+
+/// The gateway's command on a data directory, with the embedded database and a free port.
+pub(crate) fn command(data: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+    command
+        .env_remove("DATABASE_URL")
+        .env("WATTGATE_LISTEN", "127.0.0.1:0")
+        // The machine's temporary directory may be a tmpfs.
+        .args(["--wal-limit", "64MiB", "--wal-allow-volatile", "--data-dir"])
+        .arg(data);
+    command
+}
+
+impl Gateway {
+    /// Starts one on a data directory, with more flags.
+    pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
+        let mut command = command(data);
+        command.args(flags);
+        Gateway::spawn(command, data)
+    }
+
+    /// Starts a command, and waits until it listens.
+    pub(crate) fn spawn(mut command: Command, data: &Path) -> Self {
+        let events = data.join("events");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(File::create(&events).unwrap())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let Some(Ok(first)) = lines.next() else {
+            let why = fs::read_to_string(&events).unwrap();
+            panic!("the gateway has ended: {why}");
+        };
+        let at = first.strip_prefix("listening on ").unwrap();
+        let (scheme, address) = at.split_once("://").unwrap();
+        let (scheme, address) = (scheme.to_owned(), address.to_owned());
+        // It comes at once after the first line, and only where the database is embedded.
+        let embedded = !command
+            .get_envs()
+            .any(|(name, value)| name == "DATABASE_URL" && value.is_some());
+        let psql = embedded.then(|| {
+            let line = lines.next().unwrap().unwrap();
+            line.strip_prefix("database: ").unwrap().to_owned()
+        });
+        Gateway {
+            child,
+            scheme,
+            address,
+            psql,
+            events,
+        }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// Sends one request, with more header lines, on a connection of its own.
+    pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+        let mut stream = self.connect();
+        // HTTP/1.0: an answer of any length comes as it is, without chunks.
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nhost: test\r\n{headers}\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        stream
+    }
+
+    /// One request; the status and the whole answer, its head included.
+    pub(crate) fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String) {
+        let mut answer = String::new();
+        let mut stream = self.open(method, path, headers, body);
+        stream.read_to_string(&mut answer).unwrap();
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+    }
+
+    /// One request; the status and the answer's body.
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (status, answer) = self.exchange(method, path, "", body);
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        (status, body.to_owned())
+    }
+
+    /// The value of the first metric whose line begins so; 0 where there is none.
+    pub(crate) fn metric(&self, line_start: &str) -> f64 {
+        let (_, text) = self.call("GET", "/metrics", "");
+        let line = text.lines().find(|l| l.starts_with(line_start));
+        line.map_or(0.0, |l| l.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    pub(crate) fn wait(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        within(DEADLINE, what, || condition(self));
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Tells it to stop, and expects that it does so in order; how long that took.
+    pub(crate) fn terminate(mut self) -> Duration {
+        let began = Instant::now();
+        self.signal("TERM");
+        assert!(self.child.wait().unwrap().success());
+        began.elapsed()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It is gone already where the test has ended it.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Waits for a condition.
+pub(crate) fn within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < limit, "{what} did not come in {limit:?}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
