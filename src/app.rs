@@ -1,7 +1,6 @@
 //! The one place that wires, starts and stops everything.
 
 mod door;
-mod energy;
 pub mod keys;
 mod quarantine;
 mod run;

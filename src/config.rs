@@ -11,13 +11,17 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::alerts::{AlertArgs, AlertConfig};
+pub use self::alerts::AlertArgs;
 pub use self::args::{
     Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
     StreamArg, WalCommand,
 };
-pub use self::energy::{EnergyArgs, EnergyBounds, TariffConfig};
+pub use self::energy::EnergyArgs;
 pub use self::units::{parse_bytes, parse_duration};
+use crate::alerts::Settings;
+use crate::analytics::queries::Judgement;
+use crate::analytics::tariff::Tariff;
+use crate::gate;
 use crate::http::tls::TlsFiles;
 pub use crate::postgres::PartitionWidth;
 use crate::wal::frame::SHARDS_MAX;
@@ -91,11 +95,11 @@ pub struct Config {
     /// The origins of web pages that may call.
     pub cors_origins: Vec<String>,
     /// How energy is judged.
-    pub energy: EnergyBounds,
-    /// What a kWh costs.
-    pub tariff: TariffConfig,
-    /// When an alert opens, and who is told.
-    pub alerts: AlertConfig,
+    pub energy: Judgement,
+    /// What a kWh costs; none: lost energy has no cost.
+    pub tariff: Option<Tariff>,
+    /// When an alert opens, and who is told; none: alerts are not looked for.
+    pub alerts: Option<Settings>,
     /// How events are written; none: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
     /// A filter as `tracing-subscriber` reads it.
@@ -207,10 +211,7 @@ impl Config {
                 }),
             cors_origins: checks.origins(&args.cors_origin),
             energy: args.energy.check(&mut checks.errors),
-            tariff: TariffConfig {
-                prices: args.energy.tariff.clone(),
-                zone: args.energy.tariff_zone.clone(),
-            },
+            tariff: args.energy.tariff(&mut checks.errors),
             alerts: checks.alerts(&args.alerts),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -221,9 +222,12 @@ impl Config {
             pg_bin: args.pg_bin.clone(),
             path: args::search_path(),
         };
-        if config.memory_limit_bytes < 2 * config.body_bytes_max as u64 {
-            let text = "--memory-limit must be at least twice --max-body";
-            checks.errors.push(text.to_owned());
+        let least = gate::memory_least(config.body_bytes_max);
+        if config.memory_limit_bytes < least {
+            checks.errors.push(format!(
+                "--memory-limit must be at least {least} bytes, so that the largest body \
+                 (--max-body) finds room"
+            ));
         }
         if checks.errors.is_empty() {
             Ok(config)

@@ -25,6 +25,15 @@ const HELD_TIMES: usize = 2;
 /// fleet that sends slowly, or more than the gateway takes, leaves room for the others.
 const SHARE_OF_ONE: usize = 2;
 
+/// The least memory in which the largest body finds room, as a share of one sender's, and also
+/// while it is decompressed: then what came and what comes out are held together.
+///
+/// Units:  bytes
+pub const fn memory_least(body_bytes_max: usize) -> u64 {
+    let (folded, unfolded) = (body_bytes_max as u64, body_bytes_max as u64);
+    (folded + unfolded) * HELD_TIMES as u64 * SHARE_OF_ONE as u64
+}
+
 /// What one sender holds of the memory, of all its requests together.
 #[derive(Debug, Default)]
 pub struct Share {

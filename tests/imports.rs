@@ -44,7 +44,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // A flag's bounds are those of the part that it is for.
-    ("config", &["wal", "postgres", "auth", "http"]),
+    (
+        "config",
+        &[
+            "wal",
+            "gate",
+            "postgres",
+            "analytics",
+            "analytics::queries",
+            "alerts",
+            "auth",
+            "http",
+        ],
+    ),
     (
         "app",
         &[

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::door::Door;
 use super::supervise::{Supervisor, WritersSlot};
-use super::{AppError, Database, energy, signals};
+use super::{AppError, Database, signals};
 use crate::alerts;
 use crate::analytics::queries::Analyst;
 use crate::config::Config;
@@ -206,9 +206,8 @@ impl Gateway {
             }
         });
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let analyst = Analyst::new(processors, energy::judgement(config.energy))
-            .with_tariff(energy::tariff(&config.tariff)?);
-        let alerts = energy::alerts(&config.alerts)?.map(|settings| {
+        let analyst = Analyst::new(processors, config.energy).with_tariff(config.tariff.clone());
+        let alerts = config.alerts.clone().map(|settings| {
             let target = database.target.clone();
             tokio::spawn(alerts::run(
                 settings,

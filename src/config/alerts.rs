@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::alerts::{Settings, Webhook};
+
 /// The flags of alerts.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Alerts")]
@@ -65,26 +67,9 @@ pub struct AlertArgs {
     pub alert_webhook_secret_file: Option<PathBuf>,
 }
 
-/// When an alert opens, checked.
-#[derive(Clone)]
-pub struct AlertConfig {
-    /// How often causes are looked for; none: never.
-    pub every: Option<Duration>,
-    /// Efficiency below this is one, in 1/100 percent.
-    pub efficiency_below: i64,
-    /// A battery hotter than this is one, in °C.
-    pub temperature_above: f64,
-    /// A device is silent after this at the earliest.
-    pub silence_min: Duration,
-    /// Who is told.
-    pub webhook: Option<String>,
-    /// What signs it.
-    pub secret: Option<Vec<u8>>,
-}
-
 impl super::Checks {
-    /// Checks the flags of alerts.
-    pub(super) fn alerts(&mut self, args: &AlertArgs) -> AlertConfig {
+    /// Checks the flags of alerts; none where they are not to be looked for.
+    pub(super) fn alerts(&mut self, args: &AlertArgs) -> Option<Settings> {
         let every = self.duration(
             "--alert-interval",
             &args.alert_interval,
@@ -117,17 +102,24 @@ impl super::Checks {
             }
             None
         });
-        AlertConfig {
-            every: (!every.is_zero()).then_some(every),
+        let url = args.alert_webhook.as_ref().filter(|url| !url.is_empty());
+        let webhook = url.and_then(|url| {
+            Webhook::new(url, secret.as_deref())
+                // The URL may hold a secret: it is not repeated.
+                .map_err(|why| self.errors.push(format!("--alert-webhook {why}")))
+                .ok()
+        });
+        let silence_min = self.duration(
+            "--alert-silence",
+            &args.alert_silence,
+            Duration::from_secs(7 * 86_400),
+        );
+        (!every.is_zero()).then(|| Settings {
+            every,
             efficiency_below: (args.alert_efficiency * 100.0).round() as i64,
             temperature_above: args.alert_temperature,
-            silence_min: self.duration(
-                "--alert-silence",
-                &args.alert_silence,
-                Duration::from_secs(7 * 86_400),
-            ),
-            webhook: args.alert_webhook.clone().filter(|url| !url.is_empty()),
-            secret,
-        }
+            silence_min,
+            webhook,
+        })
     }
 }

@@ -2,6 +2,10 @@
 
 use clap::Args;
 
+use crate::analytics::StatusBounds;
+use crate::analytics::queries::{Judgement, SuspectWatts};
+use crate::analytics::tariff::{Tariff, TariffError};
+
 /// The flags of what is judged to be odd.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Judging energy")]
@@ -75,44 +79,16 @@ pub struct EnergyArgs {
     pub tariff_zone: String,
 }
 
-/// What a kWh costs, as it was said.
-#[derive(Debug, Clone)]
-pub struct TariffConfig {
-    /// The prices; none: lost energy has no cost.
-    pub prices: Option<String>,
-    /// The time zone of their times.
-    pub zone: String,
-}
-
-/// The bounds, checked.
-///
-/// Units:  ratios in 1/100 percent, energy in mWh, coverage in 1/10,000, power in W
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EnergyBounds {
-    /// A ratio above this is excellent.
-    pub excellent_above: i64,
-    /// A ratio from this up is good.
-    pub good_from: i64,
-    /// A ratio from this up is a warning.
-    pub warning_from: i64,
-    /// AC below this is too little to judge.
-    pub ac_mwh_min: i64,
-    /// Coverage below this is too little to judge.
-    pub coverage_min: u32,
-    /// An implied power above this is suspect.
-    pub suspect_watts: u64,
-}
-
 impl EnergyArgs {
     /// Checks the bounds, each and against each other.
-    pub(super) fn check(&self, errors: &mut Vec<String>) -> EnergyBounds {
+    pub(super) fn check(&self, errors: &mut Vec<String>) -> Judgement {
         let mut within = |flag: &str, value: f64, most: f64, scale: f64| {
             if !(0.0..=most).contains(&value) {
                 errors.push(format!("{flag} {value}: must be 0 to {most}"));
             }
             (value.clamp(0.0, most) * scale).round() as i64
         };
-        let bounds = EnergyBounds {
+        let bounds = StatusBounds {
             excellent_above: within(
                 "--efficiency-excellent",
                 self.efficiency_excellent,
@@ -138,15 +114,33 @@ impl EnergyArgs {
                 1.0,
                 1e4,
             ) as u32,
-            suspect_watts: within("--suspect-power", self.suspect_power, 1e9, 1e3) as u64,
+            ..StatusBounds::default()
         };
+        let watts = within("--suspect-power", self.suspect_power, 1e9, 1e3);
         if !(bounds.warning_from <= bounds.good_from && bounds.good_from <= bounds.excellent_above)
         {
             let rule =
                 "--efficiency-warning, --efficiency-good and --efficiency-excellent must rise";
             errors.push(rule.to_owned());
         }
-        bounds
+        Judgement {
+            bounds,
+            suspect_watts: SuspectWatts(watts as u64),
+        }
+    }
+
+    /// Reads what a kWh costs, if it is said.
+    pub(super) fn tariff(&self, errors: &mut Vec<String>) -> Option<Tariff> {
+        let prices = self.tariff.as_ref().filter(|text| !text.is_empty())?;
+        Tariff::parse(prices, &self.tariff_zone)
+            .map_err(|why| {
+                let (flag, text) = match why {
+                    TariffError::Prices => ("--tariff", prices),
+                    TariffError::Zone => ("--tariff-zone", &self.tariff_zone),
+                };
+                errors.push(format!("{flag} {text}: {why}"));
+            })
+            .ok()
     }
 }
 
@@ -172,7 +166,11 @@ mod tests {
         let mut errors = Vec::new();
         let bounds = args().check(&mut errors);
         assert_eq!(
-            (errors.len(), bounds.good_from, bounds.suspect_watts),
+            (
+                errors.len(),
+                bounds.bounds.good_from,
+                bounds.suspect_watts.0
+            ),
             (0, 8500, 1_000_000)
         );
         let wrong = EnergyArgs {
@@ -183,5 +181,28 @@ mod tests {
         };
         wrong.check(&mut errors);
         assert_eq!(errors.len(), 3, "{errors:?}");
+    }
+
+    #[test]
+    fn a_tariff_is_read_with_the_rest_and_an_empty_one_is_none() {
+        let mut errors = Vec::new();
+        let tariff = |prices: &str, zone: &str, errors: &mut Vec<String>| {
+            let said = EnergyArgs {
+                tariff: Some(prices.to_owned()),
+                tariff_zone: zone.to_owned(),
+                ..args()
+            };
+            said.tariff(errors).is_some()
+        };
+        assert!(tariff("0.30", "UTC", &mut errors));
+        assert!(!tariff("", "UTC", &mut errors));
+        assert_eq!(errors, Vec::<String>::new());
+        assert!(!tariff("cheap", "UTC", &mut errors));
+        assert!(!tariff("0.30", "Middle/Earth", &mut errors));
+        assert!(errors[0].starts_with("--tariff cheap"), "{errors:?}");
+        assert!(
+            errors[1].starts_with("--tariff-zone Middle/Earth"),
+            "{errors:?}"
+        );
     }
 }

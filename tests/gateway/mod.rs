@@ -7,7 +7,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -63,20 +64,24 @@ impl Gateway {
             .stderr(File::create(&events).unwrap())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let Some(Ok(first)) = lines.next() else {
-            let why = fs::read_to_string(&events).unwrap();
-            panic!("the gateway has ended: {why}");
+        let lines = lines_of(child.stdout.take().unwrap());
+        let next = |what: &str| {
+            lines.recv_timeout(DEADLINE).unwrap_or_else(|_| {
+                let why = fs::read_to_string(&events).unwrap();
+                panic!("the gateway has not said {what}: {why}");
+            })
         };
+        let first = next("where it listens");
         let at = first.strip_prefix("listening on ").unwrap();
         let (scheme, address) = at.split_once("://").unwrap();
         let (scheme, address) = (scheme.to_owned(), address.to_owned());
         // It comes at once after the first line, and only where the database is embedded.
-        let embedded = !command
-            .get_envs()
-            .any(|(name, value)| name == "DATABASE_URL" && value.is_some());
-        let psql = embedded.then(|| {
-            let line = lines.next().unwrap().unwrap();
+        let server = command.get_args().any(|flag| flag == "--database-url")
+            || command
+                .get_envs()
+                .any(|(name, value)| name == "DATABASE_URL" && value.is_some());
+        let psql = (!server).then(|| {
+            let line = next("how to reach its database");
             line.strip_prefix("database: ").unwrap().to_owned()
         });
         Gateway {
@@ -169,6 +174,19 @@ impl Drop for Gateway {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// What a process prints, line by line, so that a line that never comes can be given up.
+fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+    let (send, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
 }
 
 /// Waits for a condition.
