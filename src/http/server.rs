@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::Context;
 use super::connection;
 use super::dispatch::Shared;
+use super::operations;
 use super::stream::Live;
 use crate::metrics;
 
@@ -65,6 +66,7 @@ impl Server {
     /// Blocks: until `shutdown`, and then at most `drain_timeout`
     /// Cancel: accepted connections go on until the runtime ends
     pub async fn serve(self, context: Arc<Context>, shutdown: impl Future<Output = ()> + Send) {
+        operations::count_from_zero();
         let connections_max = context
             .settings
             .connections_max
@@ -84,12 +86,12 @@ impl Server {
             tokio::select! {
                 () = &mut shutdown => break,
                 accepted = self.accept(&room) => {
-                    let Some((stream, permit)) = accepted else { continue };
+                    let Some((stream, address, permit)) = accepted else { continue };
                     let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
                         let _counted = Counted::new();
-                        connection::serve(stream, shared, stopping).await;
+                        connection::serve(stream, address, shared, stopping).await;
                     });
                 }
             }
@@ -110,11 +112,14 @@ impl Server {
     /// Accepts a connection once there is room for it.
     ///
     /// Cancel: safe
-    async fn accept(&self, room: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(
+        &self,
+        room: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         // The semaphore is never closed.
         let permit = Arc::clone(room).acquire_owned().await.ok()?;
         match self.listener.accept().await {
-            Ok((stream, _)) => Some((stream, permit)),
+            Ok((stream, from)) => Some((stream, from.ip().to_canonical(), permit)),
             Err(error) if is_of_one_connection(&error) => None,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for now");
