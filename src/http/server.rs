@@ -22,6 +22,11 @@ use crate::metrics;
 
 /// Connections that the system holds for us before they are accepted.
 const BACKLOG: i32 = 4096;
+/// What the system holds of a connection's answers before the client makes room for them. Why
+/// 128 KiB: enough for a long way at full speed, and without a bound it is 4 MiB, so that 250
+/// clients that never read hold a gigabyte of the system's memory.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// How long to wait after the system had no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,6 +48,9 @@ impl Server {
         // A restart must not wait until the old connections are forgotten.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // Connections inherit it.
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         Ok(Server {
@@ -153,5 +161,32 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         metrics::http_connections(-1);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_an_answer_that_nobody_takes_the_system_holds_little() {
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, _) = server.listener.accept().await.unwrap();
+        let socket = socket2::SockRef::from(&accepted);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX);
+        // Until nothing more fits.
+        accepted.writable().await.unwrap();
+        let piece = vec![0; 64 << 10];
+        let mut taken = 0;
+        while let Ok(more) = accepted.try_write(&piece) {
+            taken += more;
+        }
+        // What is on its way to the client's own buffer comes on top.
+        let of_client = socket2::SockRef::from(&client).recv_buffer_size().unwrap();
+        let most = UNSENT_BYTES_MAX as usize + of_client + 2 * piece.len();
+        assert!(taken <= most, "{taken} of {most}");
     }
 }
