@@ -20,6 +20,9 @@ use super::TargetsError;
 /// How long a gateway may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long an answer may take: a little longer than the gateway lets a question wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
 /// Between two looks at its memory.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -112,6 +115,23 @@ impl Gateway {
         self.ask("POST", "/v1/ingestion/meter", &body).0 == 202
     }
 
+    /// Sends a reading of either stream at a time.
+    pub(super) fn take_both_at(&self, at: &str) {
+        for (path, fields) in [
+            (
+                "meter",
+                r#""meterId":"START","kwhConsumedAc":0.01,"voltage":230"#,
+            ),
+            (
+                "vehicle",
+                r#""vehicleId":"START","kwhDeliveredDc":0.01,"soc":50,"batteryTemp":20"#,
+            ),
+        ] {
+            let body = format!(r#"{{{fields},"timestamp":"{at}"}}"#);
+            self.ask("POST", &format!("/v1/ingestion/{path}"), &body);
+        }
+    }
+
     /// The sum of a metric's samples whose labels have a text.
     pub(super) fn metric(&self, name: &str, label: &str) -> f64 {
         let text = self.ask("GET", "/metrics", "").1;
@@ -172,10 +192,10 @@ impl Gateway {
     }
 
     /// One request on a connection of its own; status 0 where there was no answer.
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+    pub(super) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let exchange = || -> std::io::Result<String> {
             let mut socket = TcpStream::connect(&self.authority)?;
-            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
             let request = format!(
                 "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
