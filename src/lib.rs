@@ -20,6 +20,8 @@ pub mod writer;
 // What is asked of what is stored.
 pub mod analytics;
 
+pub mod summaries;
+
 pub mod alerts;
 
 // The door, and what starts everything.

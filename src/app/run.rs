@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
+use crate::summaries;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::storage::Directory;
 use crate::wal::{Log, LogOptions, LogSource};
@@ -140,6 +141,7 @@ async fn finish(
     failed: bool,
 ) {
     gateway.upkeep.abort();
+    gateway.summaries.abort();
     if let Some(alerts) = &gateway.alerts {
         alerts.abort();
     }
@@ -172,6 +174,8 @@ struct Gateway {
     context: Arc<Context>,
     health: Arc<Health>,
     upkeep: tokio::task::JoinHandle<()>,
+    /// Sums up the hours of devices.
+    summaries: tokio::task::JoinHandle<()>,
     /// Looks for alerts; none where they are not to be looked for.
     alerts: Option<tokio::task::JoinHandle<()>>,
 }
@@ -216,6 +220,9 @@ impl Gateway {
                 analyst.clone(),
             ))
         });
+        let source = log.source();
+        let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
+        let summaries = tokio::spawn(summaries::run(database.target.clone(), waits));
         let context = Context {
             settings: Settings {
                 body_bytes_max: config.body_bytes_max,
@@ -249,6 +256,7 @@ impl Gateway {
             context: Arc::new(context),
             health,
             upkeep,
+            summaries,
             alerts,
         })
     }

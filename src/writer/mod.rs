@@ -10,6 +10,7 @@
 //! | `ways` | COPY, and the slower ways of putting rows into history |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
+//! | `marks` | which hours are to be summed up again |
 //! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | what is set aside |
@@ -23,6 +24,7 @@ pub mod classify;
 mod lane;
 pub mod live;
 mod maintenance;
+mod marks;
 pub mod newest_seen;
 mod order;
 pub mod quarantine;

@@ -7,5 +7,6 @@ mod fleet;
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod plans;
+mod summaries;
 mod support;
 mod vehicle;

@@ -1,9 +1,11 @@
 //! Promises of the energy arithmetic.
 
 mod case;
+mod condensed;
 mod database;
 mod differential;
 mod golden;
 mod numbers;
 mod reference;
+mod summaries;
 mod survey;
