@@ -17,6 +17,7 @@ pub struct Tariff {
     ///
     /// Units:  millionths of the currency a kWh
     steps: Vec<(Time, i64)>,
+    currency: Option<String>,
 }
 
 /// Why a tariff is refused; the operator has to mend the flag.
@@ -30,6 +31,9 @@ pub enum TariffError {
     /// The time zone is not known.
     #[error("must be a time zone of IANA, as Europe/Berlin")]
     Zone,
+    /// The currency is none.
+    #[error("must be three capital letters of ISO 4217, as EUR")]
+    Currency,
 }
 
 impl Tariff {
@@ -54,7 +58,28 @@ impl Tariff {
         if steps.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             return Err(TariffError::Prices);
         }
-        Ok(Tariff { zone, steps })
+        Ok(Tariff {
+            zone,
+            steps,
+            currency: None,
+        })
+    }
+
+    /// Names the currency of the prices, as `EUR`.
+    ///
+    /// # Errors
+    /// [`TariffError::Currency`]: it has not the shape of a code of ISO 4217.
+    pub fn in_currency(mut self, code: &str) -> Result<Self, TariffError> {
+        if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Err(TariffError::Currency);
+        }
+        self.currency = Some(code.to_owned());
+        Ok(self)
+    }
+
+    /// The currency of the prices, if it was told.
+    pub fn currency(&self) -> Option<&str> {
+        self.currency.as_deref()
     }
 
     /// Cuts a window where the price changes.
@@ -93,17 +118,96 @@ impl Tariff {
     }
 }
 
-/// What AC that did not reach a battery has cost.
+/// What energy has cost.
 ///
 /// Units:  10^-12 of the currency: mWh times millionths a kWh
-pub fn lost_cost(parts: &[Slice], prices: impl IntoIterator<Item = i64>) -> Exact {
-    let mut cost = Exact::default();
-    for (part, price) in parts.iter().zip(prices) {
-        let mut lost = part.consumed_ac.clone();
-        lost.subtract(&part.matched_dc);
-        cost.add_times(&lost, price);
+#[derive(Debug, Clone, Default)]
+pub struct Costs {
+    /// AC.
+    pub consumed: Exact,
+    /// AC that did not reach a battery: less matched DC.
+    pub lost: Exact,
+}
+
+impl Costs {
+    /// What the energy in parts of a window has cost, each at its price.
+    pub fn of<'s>(
+        parts: impl IntoIterator<Item = &'s Slice>,
+        prices: impl IntoIterator<Item = i64>,
+    ) -> Self {
+        let mut costs = Costs::default();
+        for (part, price) in parts.into_iter().zip(prices) {
+            let mut lost = part.consumed_ac.clone();
+            lost.subtract(&part.matched_dc);
+            costs.lost.add_times(&lost, price);
+            costs.consumed.add_times(&part.consumed_ac, price);
+        }
+        costs
     }
-    cost
+
+    /// Adds what other energy has cost.
+    pub fn add(&mut self, other: &Costs) {
+        self.consumed.add(&other.consumed);
+        self.lost.add(&other.lost);
+    }
+}
+
+/// The buckets of a series, each cut further where the price changes.
+#[derive(Debug, Clone)]
+pub struct Priced {
+    buckets: Vec<Run>,
+    /// The parts of all buckets.
+    runs: Vec<Run>,
+    /// The parts' prices; none without a tariff.
+    prices: Option<Vec<i64>>,
+    /// How many parts there are up to the end of each bucket.
+    ends: Vec<usize>,
+}
+
+impl Priced {
+    /// Cuts buckets, or leaves them as they are without a tariff.
+    pub fn new(tariff: Option<&Tariff>, buckets: &[Run]) -> Self {
+        let (mut runs, mut prices, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for &bucket in buckets {
+            match tariff {
+                Some(tariff) => {
+                    let (cut, at): (Vec<Run>, Vec<i64>) = tariff.cut(bucket).into_iter().unzip();
+                    runs.extend(cut);
+                    prices.extend(at);
+                }
+                None => runs.push(bucket),
+            }
+            ends.push(runs.len());
+        }
+        Priced {
+            buckets: buckets.to_vec(),
+            runs,
+            prices: tariff.is_some().then_some(prices),
+            ends,
+        }
+    }
+
+    /// The parts whose energy is to be asked for.
+    pub fn runs(&self) -> Vec<Run> {
+        self.runs.clone()
+    }
+
+    /// What is known of each part, bucket by bucket, with the prices where there is a tariff.
+    pub fn by_bucket<'p, T>(
+        &'p self,
+        parts: &'p [T],
+    ) -> impl Iterator<Item = (Run, &'p [T], Option<&'p [i64]>)> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        let ranges = starts.zip(self.ends.iter().copied());
+        self.buckets
+            .iter()
+            .zip(ranges)
+            .map(|(&bucket, (from, to))| {
+                let prices = self.prices.as_deref();
+                let prices = prices.map(|prices| prices.get(from..to).unwrap_or_default());
+                (bucket, parts.get(from..to).unwrap_or_default(), prices)
+            })
+    }
 }
 
 /// Reads a price of at most 6 decimals, up to 1,000,000.
@@ -171,8 +275,37 @@ mod tests {
         let night = slice("2024-02-09T00:00:00Z", "2024-02-09T06:00:00Z", 10, 8);
         let day = slice("2024-02-09T06:00:00Z", "2024-02-09T22:00:00Z", 10, 9);
         // 2 × 0.20 + 1 × 0.35 = 0.75.
-        let cost = lost_cost(&[night, day], [200_000, 350_000]);
-        assert_eq!(cost, Exact::from_mwh(750_000_000_000));
+        let costs = Costs::of(&[night, day], [200_000, 350_000]);
+        assert_eq!(costs.lost, Exact::from_mwh(750_000_000_000));
+        // 10 × 0.20 + 10 × 0.35 = 5.50.
+        assert_eq!(costs.consumed, Exact::from_mwh(5_500_000_000_000));
+    }
+
+    #[test]
+    fn buckets_are_cut_where_the_price_changes_and_put_together_again() {
+        let tariff = Tariff::parse("06:30=0.3,22:00=0.2", "UTC").unwrap();
+        let window = Run::new(at("2024-02-09T05:00:00Z"), at("2024-02-09T08:00:00Z")).unwrap();
+        let hours = buckets(window, Bucket::Hour, &TimeZone::UTC);
+        let priced = Priced::new(Some(&tariff), &hours);
+        let runs = priced.runs();
+        let parts: Vec<_> = priced.by_bucket(&runs).collect();
+        assert_eq!(parts.len(), 3);
+        assert_eq!(parts[0], (hours[0], &runs[..1], Some(&[200_000][..])));
+        // Half an hour at each price.
+        assert_eq!(
+            parts[1],
+            (hours[1], &runs[1..3], Some(&[200_000, 300_000][..]))
+        );
+        assert_eq!(runs[1].end(), at("2024-02-09T06:30:00Z"));
+        assert_eq!(parts[2], (hours[2], &runs[3..], Some(&[300_000][..])));
+        let free = Priced::new(None, &hours);
+        assert_eq!(free.runs(), hours);
+        let parts = free.by_bucket(&hours);
+        assert!(
+            parts
+                .zip(&hours)
+                .all(|(part, &hour)| part == (hour, &[hour][..], None))
+        );
     }
 
     #[test]
@@ -198,5 +331,9 @@ mod tests {
             Tariff::parse("1", "Mars/Olympus").err(),
             Some(TariffError::Zone)
         );
+        for wrong in ["", "eur", "EURO", "€", "E R"] {
+            let named = Tariff::parse("1", "UTC").unwrap().in_currency(wrong);
+            assert_eq!(named.err(), Some(TariffError::Currency), "{wrong}");
+        }
     }
 }
