@@ -40,11 +40,11 @@ const DEVICES_MAX: i64 = 1_000;
 /// Devices without a reading that are passed over before the client is given a sign of life.
 const IDLE_DEVICES_MAX: usize = 1_000;
 /// Exports as Parquet at a time: a file gathers 16 MB before it writes.
-const PARQUET_MAX: usize = 4;
+pub(super) const PARQUET_MAX: usize = 4;
 /// When to come again where so many are running.
 const BUSY_RETRY_SECONDS: u64 = 30;
 
-static PARQUET: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(PARQUET_MAX)));
+pub(super) static PARQUET: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(PARQUET_MAX)));
 
 macro_rules! sql {
     ($name:literal) => {
@@ -233,8 +233,6 @@ pub(super) async fn export(
     let query = Query::parse(text, &["from", "to", "tz", "format"])?;
     let window = window_of(&query, Timestamp::now())?;
     let format = Format::read(query.get("format"))?;
-    // A database that is away is an answer of 503, and not a body that ends.
-    drop(database::client(&context.reads).await?);
     let writing = match format {
         Format::Csv => Writing::Csv { header: true },
         Format::Ndjson => Writing::Ndjson,
@@ -250,6 +248,8 @@ pub(super) async fn export(
             Writing::Parquet(Box::new(file), permit)
         }
     };
+    // A database that is away is an answer of 503, and not a body that ends.
+    drop(database::client(&context.reads).await?);
     let export = Export {
         pool: context.reads.clone(),
         stream,
