@@ -82,23 +82,15 @@ impl Tariff {
         self.currency.as_deref()
     }
 
-    /// Cuts a window where the price changes.
+    /// Cuts a window where the price changes: the price of a moment is that of the time which a
+    /// clock shows then, also where clocks skip an hour or show one twice.
     ///
     /// Shape:  parts that make up the window, each with its price
     pub fn cut(&self, window: Run) -> Vec<(Run, i64)> {
         let mut parts = Vec::new();
         for day in buckets(window, Bucket::Day, &self.zone) {
-            let mut edges = vec![day.start(), day.end()];
-            // A moment in the day tells its date: its end is midnight, which shows the next.
-            let inside = day.end().plus_micros(-1);
-            let date = jiff::Timestamp::from_microsecond(inside.as_micros())
-                .map(|at| self.zone.to_datetime(at).date());
-            if let Ok(date) = date {
-                let starts = self.steps.iter().map(|(time, _)| date.to_datetime(*time));
-                let starts = starts.filter_map(|start| self.zone.to_timestamp(start).ok());
-                let starts = starts.map(|at| Timestamp::from_micros(at.as_microsecond()));
-                edges.extend(starts.filter(|at| day.start() < *at && *at < day.end()));
-            }
+            let mut edges = self.edges(day);
+            edges.extend([day.start(), day.end()]);
             edges.sort_unstable();
             for pair in edges.windows(2) {
                 parts.extend(Run::new(pair[0], pair[1]).map(|run| (run, self.price_in(run))));
@@ -107,10 +99,36 @@ impl Tariff {
         parts
     }
 
-    /// The price at the end of a part: it holds all along.
+    /// Where a price may change within a part of a day.
+    fn edges(&self, day: Run) -> Vec<Timestamp> {
+        // A moment in the day tells its date: its end is midnight, which shows the next.
+        let Ok(inside) = jiff::Timestamp::from_microsecond(day.end().plus_micros(-1).as_micros())
+        else {
+            return Vec::new();
+        };
+        let date = self.zone.to_datetime(inside).date();
+        let mut edges = Vec::new();
+        for (time, _) in &self.steps {
+            // Both where the clock shows the time twice; where it never does, the change of the
+            // clock is the edge.
+            let shown = || self.zone.to_ambiguous_timestamp(date.to_datetime(*time));
+            edges.extend([shown().earlier(), shown().later()].into_iter().flatten());
+        }
+        if let Ok(start) = jiff::Timestamp::from_microsecond(day.start().as_micros()) {
+            let changes = self.zone.following(start).map(|change| change.timestamp());
+            edges.extend(changes.take_while(|at| *at <= inside));
+        }
+        let edges = edges
+            .into_iter()
+            .map(|at| Timestamp::from_micros(at.as_microsecond()));
+        edges
+            .filter(|at| day.start() < *at && *at < day.end())
+            .collect()
+    }
+
+    /// The price at the start of a part: it holds all along.
     fn price_in(&self, part: Run) -> i64 {
-        let last = part.end().plus_micros(-1).as_micros();
-        let at = jiff::Timestamp::from_microsecond(last).unwrap_or_default();
+        let at = jiff::Timestamp::from_microsecond(part.start().as_micros()).unwrap_or_default();
         let time = self.zone.to_datetime(at).time();
         let next = self.steps.partition_point(|(from, _)| *from <= time);
         let step = next.checked_sub(1).unwrap_or(self.steps.len() - 1);
@@ -263,6 +281,40 @@ mod tests {
         let flat = Tariff::parse("0.3", "UTC").unwrap();
         let one = prices(&flat, "2024-02-09T01:00:00Z", "2024-02-09T02:00:00Z");
         assert_eq!(one, [("2024-02-09T02:00:00Z".to_owned(), 300_000)]);
+    }
+
+    #[test]
+    fn the_price_is_that_of_the_time_on_the_clock_where_clocks_change_too() {
+        let tariff = Tariff::parse("02:30=0.1,06:00=0.2", "Europe/Berlin").unwrap();
+        let changes = |from: &str, to: &str| -> Vec<(String, i64)> {
+            let mut all = prices(&tariff, from, to);
+            // Edges at which nothing changes do no harm.
+            all.reverse();
+            all.dedup_by_key(|(_, price)| *price);
+            all.reverse();
+            all
+        };
+        let expect = |all: &[(&str, i64)]| -> Vec<(String, i64)> {
+            all.iter().map(|(at, p)| ((*at).to_owned(), *p)).collect()
+        };
+        // 02:30 is skipped: the clock shows 03:00 after 01:59, at 01:00 UTC.
+        let spring = changes("2024-03-30T23:00:00Z", "2024-03-31T22:00:00Z");
+        let expected = [
+            ("2024-03-31T01:00:00Z", 200_000),
+            ("2024-03-31T04:00:00Z", 100_000),
+            ("2024-03-31T22:00:00Z", 200_000),
+        ];
+        assert_eq!(spring, expect(&expected));
+        // 02:30 comes twice, and half an hour of the day's price between.
+        let autumn = changes("2024-10-26T22:00:00Z", "2024-10-27T23:00:00Z");
+        let expected = [
+            ("2024-10-27T00:30:00Z", 200_000),
+            ("2024-10-27T01:00:00Z", 100_000),
+            ("2024-10-27T01:30:00Z", 200_000),
+            ("2024-10-27T05:00:00Z", 100_000),
+            ("2024-10-27T23:00:00Z", 200_000),
+        ];
+        assert_eq!(autumn, expect(&expected));
     }
 
     #[test]
