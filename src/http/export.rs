@@ -44,7 +44,8 @@ pub(super) const PARQUET_MAX: usize = 4;
 /// When to come again where so many are running.
 const BUSY_RETRY_SECONDS: u64 = 30;
 
-pub(super) static PARQUET: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(PARQUET_MAX)));
+pub(super) static PARQUET: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(PARQUET_MAX)));
 
 macro_rules! sql {
     ($name:literal) => {
