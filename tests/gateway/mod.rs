@@ -178,7 +178,7 @@ impl Drop for Gateway {
 
 /// What a process prints, line by line, so that a line that never comes can be given up.
 fn lines_of(stdout: ChildStdout) -> Receiver<String> {
-    let (send, lines) = mpsc::channel();
+    let (send, lines) = mpsc::sync_channel(16);
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             if send.send(line).is_err() {

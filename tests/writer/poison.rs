@@ -157,8 +157,15 @@ async fn a_revoked_right_is_waited_for() {
          alter role {user} in database {name} set role to limited_{name}"
     );
     database.run(&role).await;
-    let revoke = format!("revoke insert on vehicle_telemetry_history from limited_{name}");
-    let grant = format!("grant insert on vehicle_telemetry_history to limited_{name}");
+    // Under a lock: a partition that is attached, or a vacuum, changes the same row of the catalog.
+    let locked = |change: &str| {
+        format!(
+            "begin; lock table vehicle_telemetry_history;
+             {change} limited_{name}; commit"
+        )
+    };
+    let revoke = locked("revoke insert on vehicle_telemetry_history from");
+    let grant = locked("grant insert on vehicle_telemetry_history to");
     let grant = format!("reset role; {grant}");
     waits(&database, &revoke, "SQLSTATE 42501", "42501", &grant).await;
     let gone = format!(
