@@ -173,28 +173,30 @@ pub(super) async fn ranking(context: &Context, text: Option<&str>) -> Result<Rep
     vehicles.sort_unstable_by(|a, b| sort.key(a).cmp(&sort.key(b)));
     let more = vehicles.len() > limit;
     vehicles.truncate(limit);
-    let next = vehicles.last().filter(|_| more).map(|last| {
-        let (none, Reverse(number), id) = sort.key(last);
-        Cursor {
-            sort: sort.name(),
-            window: kept.window,
-            as_of: kept.as_of,
-            none,
-            number,
-            id: id.to_owned(),
-        }
-        .write()
-    });
-    let items = vehicles
-        .iter()
-        .filter_map(|v| serde_json::from_str(&v.json).ok());
+    let next = vehicles.last().filter(|_| more);
     let page = Page {
-        items: items.collect(),
-        next,
+        next: next.map(|last| cursor_behind(sort, last, &kept).write()),
+        items: vehicles
+            .iter()
+            .filter_map(|v| serde_json::from_str(&v.json).ok())
+            .collect(),
         as_of: kept.as_of.to_string(),
         currency: currency(context),
     };
     reply::json(StatusCode::OK, &page)
+}
+
+/// Where a page ends whose last vehicle is this one.
+fn cursor_behind(sort: Sort, last: &Ranked, kept: &Kept) -> Cursor {
+    let (none, Reverse(number), id) = sort.key(last);
+    Cursor {
+        sort: sort.name(),
+        window: kept.window,
+        as_of: kept.as_of,
+        none,
+        number,
+        id: id.to_owned(),
+    }
 }
 
 fn is_behind(sort: Sort, vehicle: &Ranked, after: &Cursor) -> bool {
