@@ -45,7 +45,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// was revoked is asked for again, and balancers can move clients.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// nginx holds answers back unless told.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
