@@ -257,7 +257,8 @@ async fn answer_in_place(
     }
     let reply = answer(shared, peer, None, request).await;
     // Live changes have a bound of their own, and are never taken to their end.
-    if reply.headers().get(CONTENT_TYPE) == Some(&EVENT_STREAM) {
+    let kind = reply.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes() == EVENT_STREAM.as_bytes()) {
         place = None;
     }
     taking::bind(reply, place, moved)
