@@ -6,7 +6,10 @@ mod alerts;
 mod fleet;
 #[path = "../gateway/mod.rs"]
 mod gateway;
+mod parquet;
 mod plans;
+mod real_day;
+mod sessions;
 mod summaries;
 mod support;
 mod vehicle;

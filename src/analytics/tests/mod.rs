@@ -6,6 +6,7 @@ mod database;
 mod differential;
 mod golden;
 mod numbers;
+mod overlap;
 mod reference;
 mod summaries;
 mod survey;
