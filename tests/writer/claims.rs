@@ -251,6 +251,34 @@ async fn ids_are_learned_anew_with_every_session() {
     let right = "select string_agg(meter_id || '=' || kwh_consumed_ac, ' ' order by meter_id)
         from meter_readings";
     assert_eq!(database.text(right).await, "M1=1 M2=2");
+    // They were known: that they came again has used up no ids.
+    gateway.send(&[meter("M3", 0, 1.0)]).await;
+    gateway.drained().await;
+    let next = "select id::bigint from meters where external_id = 'M3'";
+    assert_eq!(database.count(next).await, 3);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_devices_are_registered_in_one_order_by_all_gateways() {
+    let database = Database::new().await;
+    let watch = "create table seen (place serial, name text);
+        create function see() returns trigger language plpgsql as $$
+        begin
+            insert into seen (name) values (new.external_id);
+            return new;
+        end $$;
+        create trigger see before insert on meters for each row execute function see()";
+    database.run(watch).await;
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    let ids = ["M2", "b", "M10", "a", "\u{e9}", "Z", "M1"];
+    let readings: Vec<_> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+    gateway.send(&readings).await;
+    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.drained().await;
+    let order = "select string_agg(name, ' ' order by place) from seen";
+    assert_eq!(database.text(order).await, "M1 M10 M2 Z a b \u{e9}");
     gateway.stop().await;
 }
 
