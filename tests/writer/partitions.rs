@@ -32,6 +32,9 @@ async fn late_readings_make_their_partitions() {
         assert!(names.contains(name), "{names}");
     }
     assert!(!names.contains("2023_12"), "{names}");
+    // Beside a default partition, attaching another would read all of it.
+    let default = "select count(*) from pg_partitioned_table where partdefid <> 0";
+    assert_eq!(database.count(default).await, 0);
     gateway.stop().await;
 }
 
