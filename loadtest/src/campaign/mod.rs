@@ -15,7 +15,7 @@ mod gateway;
 mod load;
 mod network;
 mod overload;
-mod random;
+pub(crate) mod random;
 mod small_disk;
 
 use std::path::PathBuf;
