@@ -242,9 +242,6 @@ impl Gateway {
                 analyst.clone(),
             ))
         });
-        let source = log.source();
-        let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
-        let summaries = tokio::spawn(summaries::run(database.target.clone(), waits));
         let context = Context {
             settings: Settings {
                 body_bytes_max: config.body_bytes_max,
@@ -278,10 +275,17 @@ impl Gateway {
             context: Arc::new(context),
             health,
             upkeep,
-            summaries,
+            summaries: sum_up(database, log),
             alerts,
         })
     }
+}
+
+/// Sums up the hours of devices beside the server, as long as readings do not wait for long.
+fn sum_up(database: &Database, log: &Log) -> tokio::task::JoinHandle<()> {
+    let source = log.source();
+    let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
+    tokio::spawn(summaries::run(database.target.clone(), waits))
 }
 
 /// Makes the function that answers a scrape: the state is published and rendered under one lock,
