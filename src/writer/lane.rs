@@ -279,13 +279,16 @@ impl Writer {
             let Some(longer) = most.checked_sub(lingered).filter(|left| !left.is_zero()) else {
                 return;
             };
-            let ready = |_: &Position| {
-                self.has_ended()
-                    || self.progress().is_urgent(lane.shard)
-                    || self.progress().waiting(lane) >= enough
+            let ready = async {
+                let ready = |_: &Position| {
+                    self.has_ended()
+                        || self.progress().is_urgent(lane.shard)
+                        || self.progress().waiting(lane) >= enough
+                };
+                drop(synced.wait_for(ready).await);
             };
             tokio::select! {
-                ready = synced.wait_for(ready) => return drop(ready),
+                () = ready => return,
                 () = tokio::time::sleep(longer) => lingered += longer,
             }
         }
