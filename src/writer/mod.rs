@@ -8,6 +8,7 @@
 //! | [`rows`] | rows of history, and COPY's binary format |
 //! | [`store`] | one batch, one transaction |
 //! | `ways` | COPY, and the slower ways of putting rows into history |
+//! | `waits` | how long a writer waits, for more and before the next try |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
 //! | `marks` | which hours are to be summed up again |
@@ -32,6 +33,7 @@ pub mod retry;
 pub mod rows;
 pub mod session;
 pub mod store;
+mod waits;
 mod ways;
 
 use std::sync::Arc;

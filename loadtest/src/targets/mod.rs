@@ -2,14 +2,16 @@
 //! embedded PostgreSQL, and its figure is held against a limit that was measured in the same minutes.
 //!
 //! [`gateway`] starts and watches the gateway, [`cases`] are the targets, [`machine`] describes where
-//! it ran, [`table`] says what came out. T7, the questions asked of 100 M rows, is run where it is asked
-//! for by name only: it fills a database of 15 GB for some minutes.
+//! it ran, [`table`] says what came out. T7, the questions asked of 100 M rows, and T9, which fills
+//! databases of some GB, are measured where they are asked for by name.
 
 mod cases;
 mod gateway;
 mod history;
 mod machine;
+mod plot;
 mod t7;
+mod t9;
 mod table;
 
 use std::path::PathBuf;
@@ -44,6 +46,13 @@ pub(crate) struct Options {
     /// Where T7's history is kept for another run; without it, it is made anew in the scratch
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Readings of history under each load of T9, with commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1000000,10000000,100000000"
+    )]
+    growth_rows: Vec<u64>,
     /// Where gateways keep their data while they are measured; emptied before and after
     #[arg(long, default_value = "/var/tmp/wattgate-targets")]
     scratch: PathBuf,
@@ -86,7 +95,8 @@ pub(crate) fn run(options: Options) -> Result<Verdict, TargetsError> {
     let machine = machine::describe(&options.gateway)?;
     let mut run = Run::new(&options);
     for case in Case::ALL {
-        if options.only.contains(&case) || options.only.is_empty() && case != Case::T7 {
+        let is_long = matches!(case, Case::T7 | Case::T9);
+        if options.only.contains(&case) || options.only.is_empty() && !is_long {
             say(&format!("== {}", case.name()));
             run.measure(case)?;
         }
@@ -98,6 +108,10 @@ pub(crate) fn run(options: Options) -> Result<Verdict, TargetsError> {
     let date = began.strftime("%Y-%m-%d").to_string();
     let path = options.results.join(format!("{date}-{}", options.machine));
     std::fs::write(path.with_extension("md"), &text)?;
+    if let Some(plot) = run.plot() {
+        let name = format!("{date}-{}-memory.svg", options.machine);
+        std::fs::write(options.results.join(name), plot)?;
+    }
     let json = table::json(
         machine.to_json(run.postgresql()),
         began,
