@@ -235,6 +235,14 @@ pub struct ServeArgs {
         value_parser = clap::builder::FalseyValueParser::new()
     )]
     pub wal_allow_volatile: bool,
+    /// For tests: end the process at this place, as a kill would
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "POINT")]
+    pub end_at: Option<crate::failpoint::Point>,
+    /// For tests: at which of the times that it is reached
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, default_value_t = 1, value_name = "N")]
+    pub end_at_time: u32,
     /// Memory for readings on their way
     #[arg(
         long,
@@ -249,11 +257,11 @@ pub struct ServeArgs {
         long,
         global = true,
         env = "WATTGATE_BATCH_ROWS",
-        default_value_t = 50_000,
+        default_value_t = 100_000,
         value_name = "N"
     )]
     pub batch_rows: u64,
-    /// How long a small batch waits for more readings
+    /// How long a small batch waits for more readings; up to eight times as long while many come
     #[arg(
         long,
         global = true,
