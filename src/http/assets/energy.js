@@ -34,6 +34,12 @@ function storedPrice() {
   return { price: null, currency: 'EUR' };
 }
 
+/** What energy costs: by the gateway's tariff, else by the price that was given on the fleet's page. */
+export function costOf(energy, byTariff, { price, currency } = storedPrice()) {
+  const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
+  return cost === null ? '' : money(cost, currency);
+}
+
 /** Days begin at this place's midnight. */
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -167,11 +173,8 @@ export class Energy {
         h('span', { class: 'muted' }, sum > 0 ? percent((100 * all[n]) / sum, 0) : '')))));
   }
 
-  /** What energy costs: by the gateway's tariff, else by the price that was given here. */
   #cost(energy, byTariff) {
-    const { price, currency } = this.#price;
-    const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
-    return cost === null ? '' : money(cost, currency);
+    return costOf(energy, byTariff, this.#price);
   }
 
   #showWorst() {
@@ -185,8 +188,8 @@ export class Energy {
     const most = rows[0].lost;
     set(this.table, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {},
-        h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col' }, 'Status'),
-        h('th', { scope: 'col', class: 'n' }, 'AC → DC'),
+        h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col', class: 'wide' }, 'Status'),
+        h('th', { scope: 'col', class: 'n wide' }, 'AC → DC, kWh'),
         h('th', { scope: 'col', class: 'n' }, 'Efficiency'),
         h('th', { scope: 'col', class: 'n' }, 'Lost'))),
       h('tbody', {}, rows.map(({ item, lost }) => {
@@ -194,8 +197,8 @@ export class Energy {
         bar.style.width = `${Math.max(2, (100 * lost) / most)}%`;
         return h('tr', {},
           h('th', { scope: 'row' }, h('a', { href: vehicleHref(item.vehicleId) }, name(item.vehicleId))),
-          h('td', {}, status(item.efficiencyStatus)),
-          h('td', { class: 'n' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
+          h('td', { class: 'wide' }, status(item.efficiencyStatus)),
+          h('td', { class: 'n wide' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
           h('td', { class: 'n' }, percent(item.efficiencyRatio)),
           h('td', { class: 'n' }, [kwh(lost), this.#cost(lost, item.lostCost)].filter(Boolean).join(' · '), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
       })))));
