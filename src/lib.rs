@@ -22,6 +22,9 @@ pub mod analytics;
 
 pub mod alerts;
 
+// What is told of it elsewhere.
+pub mod otlp;
+
 // The door, and what starts everything.
 pub mod auth;
 

@@ -26,6 +26,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "alerts",
         &["reading", "postgres", "analytics", "analytics::queries"],
     ),
+    // It is handed what a scrape says, as text.
+    ("otlp", &[]),
     // A key carries what its requests hold of the memory for readings.
     ("auth", &["reading", "metrics", "gate"]),
     (
@@ -55,6 +57,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "alerts",
             "auth",
             "http",
+            "otlp",
         ],
     ),
     (
@@ -72,6 +75,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "alerts",
             "auth",
             "http",
+            "otlp",
             "config",
         ],
     ),

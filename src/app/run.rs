@@ -140,8 +140,8 @@ async fn finish(
     failed: bool,
 ) {
     gateway.upkeep.abort();
-    if let Some(alerts) = &gateway.alerts {
-        alerts.abort();
+    for task in [&gateway.alerts, &gateway.collector].into_iter().flatten() {
+        task.abort();
     }
     drop(gateway.context);
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
@@ -172,6 +172,8 @@ struct Gateway {
     context: Arc<Context>,
     health: Arc<Health>,
     upkeep: tokio::task::JoinHandle<()>,
+    /// Sends metrics to a collector; none where there is none.
+    collector: Option<tokio::task::JoinHandle<()>>,
     /// Looks for alerts; none where they are not to be looked for.
     alerts: Option<tokio::task::JoinHandle<()>>,
 }
@@ -216,6 +218,17 @@ impl Gateway {
                 analyst.clone(),
             ))
         });
+        let metrics = scrape(
+            log.source(),
+            log.limit_bytes(),
+            reads.clone(),
+            Arc::clone(&health),
+            recorder,
+        );
+        let collector = config.collector.clone().map(|collector| {
+            let instance = config.listen.to_string();
+            tokio::spawn(collector.run(instance, Arc::clone(&metrics)))
+        });
         let context = Context {
             settings: Settings {
                 body_bytes_max: config.body_bytes_max,
@@ -233,21 +246,16 @@ impl Gateway {
             keys: door.keys.clone(),
             gate,
             progress,
-            reads: reads.clone(),
+            reads,
             analyst,
             health: Arc::clone(&health),
-            metrics: scrape(
-                log.source(),
-                log.limit_bytes(),
-                reads,
-                Arc::clone(&health),
-                recorder,
-            ),
+            metrics,
         };
         Ok(Gateway {
             context: Arc::new(context),
             health,
             upkeep,
+            collector,
             alerts,
         })
     }
