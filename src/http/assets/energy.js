@@ -7,6 +7,7 @@ import { STATUSES, count, fixed, isNumber, kwh, money, none, percent } from './f
 
 const REFRESH_MS = 30000;
 const WORST = 10;
+const UNKNOWN = 'Not known.';
 const CURRENCIES = ['EUR', 'USD', 'GBP', 'CHF', 'SEK', 'NOK', 'DKK', 'PLN', 'INR', 'CNY', 'JPY', 'AUD', 'CAD'];
 
 const WINDOWS = [['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
@@ -125,7 +126,16 @@ export class Energy {
       this.#showFleet(fleet);
       this.#showWorst();
     } catch (error) {
-      if (asked === this.#asked) this.#say(explain(error));
+      if (asked === this.#asked) this.#fail(error);
+    }
+  }
+
+  /** What was shown stays; what never was is said to be unknown. */
+  #fail(error) {
+    this.#say(explain(error));
+    this.chart.fail(UNKNOWN);
+    if (this.#fleet === null) {
+      for (const part of [this.statuses, this.table]) set(part, h('p', { class: 'muted empty' }, UNKNOWN));
     }
   }
 
