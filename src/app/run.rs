@@ -198,15 +198,7 @@ impl Gateway {
             log.sender(),
             Arc::clone(&progress),
         );
-        let upkeep = recorder.clone();
-        let upkeep = tokio::spawn(async move {
-            // Without it the histograms' samples pile up between two scrapes.
-            let mut every = tokio::time::interval(Duration::from_secs(5));
-            loop {
-                every.tick().await;
-                upkeep.run_upkeep();
-            }
-        });
+        let upkeep = tokio::spawn(keep_up(recorder.clone()));
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let analyst = Analyst::new(processors, config.energy).with_tariff(config.tariff.clone());
         let alerts = config.alerts.clone().map(|settings| {
@@ -258,6 +250,15 @@ impl Gateway {
             collector,
             alerts,
         })
+    }
+}
+
+/// Sorts the histograms' samples away: without it they pile up between two scrapes.
+async fn keep_up(recorder: PrometheusHandle) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        every.tick().await;
+        recorder.run_upkeep();
     }
 }
 
