@@ -22,6 +22,7 @@ use crate::alerts::Settings;
 use crate::analytics::queries::Judgement;
 use crate::analytics::tariff::Tariff;
 use crate::gate;
+use crate::http::forwarded::Network;
 use crate::http::tls::TlsFiles;
 use crate::otlp::Collector;
 pub use crate::postgres::PartitionWidth;
@@ -93,6 +94,8 @@ pub struct Config {
     pub auth: AuthMode,
     /// The files of TLS; none: connections are plain.
     pub tls: Option<TlsFiles>,
+    /// The proxies whose word about a client's address is believed.
+    pub trusted_proxies: Vec<Network>,
     /// The origins of web pages that may call.
     pub cors_origins: Vec<String>,
     /// How energy is judged.
@@ -212,6 +215,7 @@ impl Config {
                     key,
                     client_ca: args.tls_client_ca.clone(),
                 }),
+            trusted_proxies: checks.networks(&args.trusted_proxies),
             cors_origins: checks.origins(&args.cors_origin),
             energy: args.energy.check(&mut checks.errors),
             tariff: args.energy.tariff(&mut checks.errors),
@@ -331,6 +335,17 @@ impl Checks {
                 None
             }
         }
+    }
+
+    fn networks(&mut self, texts: &[String]) -> Vec<Network> {
+        let mut networks = Vec::new();
+        for text in texts {
+            match text.parse() {
+                Ok(network) => networks.push(network),
+                Err(why) => self.errors.push(format!("--trusted-proxies {text}: {why}")),
+            }
+        }
+        networks
     }
 
     fn origins(&mut self, origins: &[String]) -> Vec<String> {

@@ -178,7 +178,23 @@ thread_local! {
 
 /// Counts a request that was refused because there is too much to do.
 pub fn http_shed(reason: &'static str) {
-    counter!("wattgate_http_shed_total", "reason" => reason).increment(1);
+    http_sheds(reason, 1);
+}
+
+fn http_sheds(reason: &'static str, requests: u64) {
+    counter!("wattgate_http_shed_total", "reason" => reason).increment(requests);
+}
+
+/// Makes the counters of refusals stand at 0, for a rate needs a value before the first increase.
+pub fn refusals_from_zero(reasons: &[&'static str], codes: &[&'static str]) {
+    for &reason in reasons {
+        http_sheds(reason, 0);
+    }
+    for &code in codes {
+        for stream in Stream::ALL {
+            readings_rejected(stream, code, 0);
+        }
+    }
 }
 
 /// Counts readings that were not taken, by the rule that they broke.

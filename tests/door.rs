@@ -4,11 +4,13 @@
 
 mod gateway;
 
+use std::io::Read;
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, command, within};
+use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, command, data_dir, within};
 
 /// What is promised for a key that is revoked.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
@@ -56,7 +58,12 @@ fn keys(data: &Path, args: &[&str]) -> Output {
 }
 
 fn create(data: &Path, name: &str) -> String {
-    let made = keys(data, &["create", "--name", name, "--rights", "ingest,read"]);
+    create_with(data, name, &[])
+}
+
+fn create_with(data: &Path, name: &str, more: &[&str]) -> String {
+    let plain = ["create", "--name", name, "--rights", "ingest,read"];
+    let made = keys(data, &[&plain[..], more].concat());
     assert!(made.status.success(), "{made:?}");
     String::from_utf8(made.stdout).unwrap().trim().to_owned()
 }
@@ -104,6 +111,130 @@ fn a_key_opens_within_seconds_of_its_making_and_closes_within_seconds_of_its_rev
     assert_eq!(ingest(&gateway, Some(&first)), 401);
     assert_eq!(ingest(&gateway, Some(&second)), 202);
     gateway.terminate();
+}
+
+/// What a key that can read has opened, until the gateway ends it.
+fn listen(gateway: &Gateway, key: &str) -> TcpStream {
+    let key = format!("authorization: Bearer {key}\r\n");
+    let mut stream = gateway.open("GET", "/v1/live/stream", &key, "");
+    let mut read = Vec::new();
+    while !String::from_utf8_lossy(&read).contains("event: ready") {
+        let mut some = [0; 512];
+        let more = stream.read(&mut some).unwrap();
+        assert!(more > 0, "{}", String::from_utf8_lossy(&read));
+        read.extend_from_slice(&some[..more]);
+    }
+    stream
+}
+
+/// Everything in the embedded database, as SQL.
+fn dump(gateway: &Gateway) -> String {
+    let psql = gateway.psql.as_deref().unwrap();
+    let dump = psql.replacen("psql ", "pg_dump ", 1);
+    let dumped = Command::new("sh").args(["-c", &dump]).output().unwrap();
+    assert!(dumped.status.success(), "{dumped:?}");
+    String::from_utf8(dumped.stdout).unwrap()
+}
+
+#[test]
+fn with_a_database_a_key_is_nowhere_but_with_its_owner_and_ends_what_it_has_opened() {
+    let data = data_dir();
+    let flags = [
+        "--auth",
+        "keys",
+        "--log-level",
+        "trace",
+        "--log-format",
+        "json",
+    ];
+    let gateway = Gateway::start(data.path(), &flags);
+    let all = create(data.path(), "all");
+    let fleet = create_with(data.path(), "fleet", &["--prefix", "A-"]);
+    within(DEADLINE, "the first reading", || {
+        let path = "/v1/ingestion/meter?ack=committed";
+        call(&gateway, "POST", path, Some(&all), READING).0 == 201
+    });
+    within(REVOKED_WITHIN, "the fleet's key", || {
+        call(&gateway, "GET", "/v1/live/meters/A-1", Some(&fleet), "").0 == 404
+    });
+    let mut stream = listen(&gateway, &all);
+
+    // A session of others that is in the way is not named.
+    let session = |id: &str, meter: &str| {
+        format!(
+            r#"{{"sessionId":"{id}","vehicleId":"B-1","meterId":"{meter}","startedAt":"2024-01-01T00:00:00Z"}}"#
+        )
+    };
+    let post = |key: &str, body: &str| call(&gateway, "POST", "/v1/sessions", Some(key), body);
+    assert_eq!(post(&all, &session("S-7", "B-2")).0, 201);
+    let (status, told) = post(&fleet, &session("S-8", "A-2"));
+    assert_eq!(status, 409);
+    assert!(
+        told.contains("a session of others") && !told.contains("S-7"),
+        "{told}"
+    );
+    let (status, named) = post(&all, &session("S-8", "A-2"));
+    assert_eq!(status, 409);
+    assert!(named.contains("S-7"), "{named}");
+
+    let (_, metrics) = call(&gateway, "GET", "/metrics", None, "");
+    for refusals in [
+        r#"wattgate_http_shed_total{reason="log_full"} 0"#,
+        r#"wattgate_readings_rejected_total{stream="vehicle",code="out_of_range"} 0"#,
+    ] {
+        assert!(
+            metrics.contains(refusals),
+            "{refusals}: a rate needs a first value"
+        );
+    }
+    let dump = dump(&gateway);
+    assert!(dump.contains("S-7"), "the dump is one of this database");
+    assert!(keys(data.path(), &["revoke", "all"]).status.success());
+    let began = Instant::now();
+    let mut rest = Vec::new();
+    // Cut or ended: there is no more of it.
+    stream.read_to_end(&mut rest).ok();
+    assert!(began.elapsed() < REVOKED_WITHIN, "{:?}", began.elapsed());
+    let (status, refused) = call(&gateway, "GET", "/v1/live/meters", Some(&all), "");
+    assert_eq!(status, 401);
+
+    let events = logged(&gateway);
+    let kept = std::fs::read_to_string(data.path().join("keys.json")).unwrap();
+    gateway.terminate();
+    for key in [&all, &fleet] {
+        let secret = key.rsplit('_').next().unwrap();
+        for text in [&metrics, &refused, &told, &named, &events, &dump, &kept] {
+            assert!(!text.contains(secret), "a key is in {text}");
+        }
+    }
+    // Not even its hash is in the database.
+    for line in kept.lines().filter(|line| line.contains("sha256")) {
+        let hash = line.split('"').nth(3).unwrap();
+        assert!(hash.len() == 64 && !dump.contains(hash));
+    }
+}
+
+#[test]
+fn the_log_names_the_client_behind_a_proxy_that_is_trusted() {
+    let data = tempfile::tempdir().unwrap();
+    let debug = ["--log-level", "debug"];
+    let client_of = |flags: &[&str]| {
+        let gateway = start(data.path(), &[&debug[..], flags].concat());
+        let head = "x-forwarded-for: 203.0.113.9\r\n";
+        let (status, _) = gateway.exchange("GET", "/nowhere", head, "");
+        assert_eq!(status, 404);
+        within(DEADLINE, "the event", || {
+            logged(&gateway).contains("\"client\"")
+        });
+        let logged = logged(&gateway);
+        gateway.terminate();
+        let (_, client) = logged.split_once(r#""client":""#).unwrap();
+        client.split('"').next().unwrap().to_owned()
+    };
+    assert_eq!(client_of(&[]), "127.0.0.1");
+    assert_eq!(client_of(&["--trusted-proxies", "10.0.0.0/8"]), "127.0.0.1");
+    let trusted = client_of(&["--trusted-proxies", "10.0.0.0/8,127.0.0.1"]);
+    assert_eq!(trusted, "203.0.113.9");
 }
 
 #[test]

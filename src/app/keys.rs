@@ -5,7 +5,7 @@ use std::path::Path;
 use super::AppError;
 use crate::auth::bucket::RATE_MAX;
 use crate::auth::key::check_text;
-use crate::auth::{KeyFile, KeyFileError, Record, Rights, Secret};
+use crate::auth::{Fingerprint, KeyFile, KeyFileError, Record, Rights, Secret};
 use crate::config::{CreateKeyArgs, KeysCommand, parse_duration};
 use crate::reading::Timestamp;
 
@@ -47,6 +47,10 @@ fn create(file: &KeyFile, args: &CreateKeyArgs, now: Timestamp) -> Result<Said, 
     let rights = Rights::parse(&args.rights).map_err(|why| refused(format!("--rights: {why}")))?;
     let expires_at = args.expires.as_deref().map(|text| expiry(text, now));
     let expires_at = expires_at.transpose().map_err(refused)?;
+    let certificate = args.certificate.as_deref().map(Fingerprint::of_pem_file);
+    let certificate = certificate
+        .transpose()
+        .map_err(|why| refused(format!("--certificate {why}")))?;
     let random = |error: getrandom::Error| refused(format!("no random bytes: {error}"));
     let secret = Secret::generate().map_err(random)?;
     let record = Record {
@@ -56,6 +60,7 @@ fn create(file: &KeyFile, args: &CreateKeyArgs, now: Timestamp) -> Result<Said, 
         rights,
         prefix: args.prefix.clone(),
         rate: args.rate,
+        certificate,
         created_at: Some(now),
         expires_at,
         revoked_at: None,
@@ -70,6 +75,14 @@ fn create(file: &KeyFile, args: &CreateKeyArgs, now: Timestamp) -> Result<Said, 
         let taken = |k: &Record| k.name == record.name && k.revoked_at.is_none();
         if keys.iter().any(taken) {
             let why = format!("a key called {:?} is there already", record.name);
+            return Err(refused(why));
+        }
+        let same = |k: &&Record| k.revoked_at.is_none() && k.certificate == record.certificate;
+        if let Some(other) = keys.iter().find(same).filter(|_| certificate.is_some()) {
+            let why = format!(
+                "the certificate stands for the key {:?} already",
+                other.name
+            );
             return Err(refused(why));
         }
         // One in four thousand million for each key there is.
@@ -128,6 +141,9 @@ fn terms(key: &Record, now: Timestamp) -> String {
     if let Some(rate) = key.rate {
         terms.push(format!("{rate} readings/s"));
     }
+    if let Some(certificate) = key.certificate {
+        terms.push(format!("certificate {certificate}"));
+    }
     if let Some(at) = key.expires_at {
         let word = if at <= now { "expired" } else { "expires" };
         terms.push(format!("{word} {at}"));
@@ -169,6 +185,7 @@ mod tests {
             rights: "ingest,read".to_owned(),
             prefix: Some("VEH-".to_owned()),
             rate: Some(100),
+            certificate: None,
             expires: Some("90d".to_owned()),
         }
     }

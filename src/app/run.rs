@@ -230,6 +230,7 @@ impl Gateway {
                 write_timeout: WRITE_TIMEOUT,
                 commit_timeout: config.commit_timeout,
                 drain_timeout: DRAIN,
+                trusted_proxies: config.trusted_proxies.clone(),
                 cors_origins: config.cors_origins.clone(),
                 max_age: config.max_age,
                 retention: config.retention,

@@ -218,6 +218,7 @@ mod tests {
             rights: Rights::INGEST,
             prefix: None,
             rate: Some(5),
+            certificate: None,
             created_at: Some(crate::reading::Timestamp::Y2000),
             expires_at: None,
             revoked_at: None,

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
 
+use super::certificate::Fingerprint;
 use crate::reading::{ID_CHARS_MAX, Timestamp};
 
 /// What every key begins with, so that scanners for secrets find one in a repository.
@@ -184,6 +185,9 @@ pub struct Record {
     /// Readings a second; none: as many as the gateway takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
+    /// The client certificate that stands for it; none: only its text does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Fingerprint>,
     /// When it was made.
     #[serde(with = "time")]
     pub created_at: Option<Timestamp>,
@@ -216,11 +220,11 @@ pub fn check_text(what: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+pub(super) fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     if digits.len() != 2 * N {
         return None;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use hashbrown::HashMap;
 
 use super::bucket::Bucket;
+use super::certificate::Fingerprint;
 use super::file::{KeyFile, KeyFileError, Stamp};
 use super::key::{Hash, KeyId, Record};
 use crate::gate::Share;
@@ -22,7 +23,23 @@ pub struct Key {
     pub share: Arc<Share>,
 }
 
-type Table = HashMap<KeyId, Arc<Key>>;
+/// The keys by what is shown for them.
+#[derive(Debug, Default)]
+struct Table {
+    by_id: HashMap<KeyId, Arc<Key>>,
+    by_certificate: HashMap<Fingerprint, Arc<Key>>,
+}
+
+/// What a certificate of a known authority stands for.
+#[derive(Debug)]
+pub enum Certified {
+    /// No key names it.
+    Unmapped,
+    /// The key that names it was revoked or has expired.
+    Refused,
+    /// This key.
+    As(Arc<Key>),
+}
 
 /// Every key of a data directory, as it was when the file was last read.
 ///
@@ -43,7 +60,7 @@ impl Keyring {
     pub fn open(data_dir: &Path) -> Result<Self, KeyFileError> {
         let file = KeyFile::of(data_dir);
         let seen = file.stamp()?;
-        let table = RwLock::new(Arc::new(table(file.read()?, &Table::new())));
+        let table = RwLock::new(Arc::new(table(file.read()?, &Table::default())));
         Ok(Keyring {
             file,
             seen: Mutex::new(seen),
@@ -82,15 +99,37 @@ impl Keyring {
     /// Blocks: never; a SHA-256 of 76 bytes, well under a microsecond
     pub fn find(&self, text: &[u8], now: Timestamp) -> Option<Arc<Key>> {
         let id = KeyId::of(text)?;
-        let key = Arc::clone(self.table().get(&id)?);
+        let key = Arc::clone(self.table().by_id.get(&id)?);
         let same = key.record.sha256.is(&Hash::of(text));
         (same && key.record.is_usable(now)).then_some(key)
+    }
+
+    /// What a certificate stands for, whose authority was checked when it was shown.
+    ///
+    /// Blocks: never
+    pub fn certified(&self, certificate: Fingerprint, now: Timestamp) -> Certified {
+        match self.table().by_certificate.get(&certificate) {
+            None => Certified::Unmapped,
+            Some(key) if key.record.is_usable(now) => Certified::As(Arc::clone(key)),
+            Some(_) => Certified::Refused,
+        }
+    }
+
+    /// Whether a key that was found before still opens anything: it may be gone, revoked or
+    /// expired since.
+    ///
+    /// Blocks: never
+    pub fn is_usable(&self, id: KeyId, now: Timestamp) -> bool {
+        let table = self.table();
+        let known = table.by_id.get(&id);
+        known.is_some_and(|key| key.record.is_usable(now))
     }
 
     /// How many keys open anything now.
     pub fn usable(&self, now: Timestamp) -> usize {
         let table = self.table();
         table
+            .by_id
             .values()
             .filter(|key| key.record.is_usable(now))
             .count()
@@ -108,21 +147,29 @@ impl Keyring {
 
 /// Makes the table of records; a key whose rate is as before keeps what it has used of it.
 fn table(records: Vec<Record>, before: &Table) -> Table {
-    let keys = records.into_iter().map(|record| {
-        let known = before.get(&record.id);
+    let mut next = Table::default();
+    for record in records {
+        let known = before.by_id.get(&record.id);
         let bucket = match known.filter(|known| known.record.rate == record.rate) {
             Some(known) => known.bucket.clone(),
             None => record.rate.map(|rate| Arc::new(Bucket::new(rate))),
         };
         let share = known.map(|known| Arc::clone(&known.share));
-        let key = Key {
+        let key = Arc::new(Key {
             record,
             bucket,
             share: share.unwrap_or_default(),
-        };
-        (key.record.id, Arc::new(key))
-    });
-    keys.collect()
+        });
+        if let Some(certificate) = key.record.certificate {
+            // A key that was revoked does not hide one that names the certificate again.
+            let shown = next.by_certificate.get(&certificate);
+            if key.record.revoked_at.is_none() || shown.is_none() {
+                next.by_certificate.insert(certificate, Arc::clone(&key));
+            }
+        }
+        next.by_id.insert(key.record.id, key);
+    }
+    next
 }
 
 #[cfg(test)]
@@ -139,6 +186,7 @@ mod tests {
             rights: Rights::READ,
             prefix: None,
             rate,
+            certificate: None,
             created_at: Some(Timestamp::now()),
             expires_at,
             revoked_at: None,

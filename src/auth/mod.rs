@@ -5,6 +5,7 @@
 //! | [`key`] | a key's text, its hash, its rights, and what is kept of it |
 //! | [`mod@file`] | the keys of a data directory: read, changed atomically |
 //! | [`keyring`] | the keys in memory, found by a request's text, renewed when the file changes |
+//! | [`certificate`] | a client certificate that stands for a key |
 //! | [`bucket`] | a rate of readings |
 //!
 //! The file is the truth: it is there whether or not the database is, and whether or not the
@@ -15,11 +16,13 @@
 //! database.
 
 pub mod bucket;
+pub mod certificate;
 pub mod file;
 pub mod key;
 pub mod keyring;
 
 pub use self::bucket::Bucket;
+pub use self::certificate::Fingerprint;
 pub use self::file::{KeyFile, KeyFileError};
 pub use self::key::{Record, Rights, Secret};
-pub use self::keyring::{Key, Keyring};
+pub use self::keyring::{Certified, Key, Keyring};

@@ -118,6 +118,10 @@ pub struct CreateKeyArgs {
     /// Readings a second; more are answered with 429 [default: no limit]
     #[arg(long, value_name = "N")]
     pub rate: Option<u32>,
+    /// A client certificate, in PEM, that stands for the key where --tls-client-ca is set: who shows
+    /// it needs no key, and has this one's rights, prefix, rate and expiry [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
     /// A time as 2027-01-01T00:00:00Z, or from now as 90d, after which it is refused
     #[arg(long, value_name = "TIME")]
     pub expires: Option<String>,
@@ -351,7 +355,7 @@ pub struct ServeArgs {
     )]
     pub tls_key: Option<PathBuf>,
     /// Authorities of clients, in PEM: who shows a certificate of theirs may send readings
-    /// without a key
+    /// without a key, or what a key made with --certificate says
     #[arg(
         long,
         global = true,
@@ -369,6 +373,16 @@ pub struct ServeArgs {
         value_delimiter = ','
     )]
     pub cors_origin: Vec<String>,
+    /// Proxies before the gateway, addresses or networks between commas: the client's address in the
+    /// log is then what they say in X-Forwarded-For [default: none, the connection's own]
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TRUSTED_PROXIES",
+        value_name = "NETWORKS",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Vec<String>,
     /// text or json, on stderr [default: text on a terminal, else json]
     #[arg(
         long,

@@ -175,7 +175,8 @@ impl<'de> Visitor<'de> for FirstFields {
             };
             fields.push((unquote(key.get()), RawField::new(value.get())));
         }
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        // Raw, for a key that is ignored may not hold a lone surrogate, which is JSON all the same.
+        while map.next_entry::<&RawValue, IgnoredAny>()?.is_some() {}
         Ok(fields)
     }
 }

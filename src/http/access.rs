@@ -1,5 +1,6 @@
 //! Who may do what: which right each endpoint needs, and what a caller shows for it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use super::Context;
 use super::problem::{Kind, Problem};
 use super::router::{Ask, Endpoint};
 use crate::auth::key::KeyId;
-use crate::auth::{Key, Rights};
+use crate::auth::{Certified, Fingerprint, Key, Rights};
 use crate::gate::Share;
 use crate::metrics;
 use crate::reading::Timestamp;
@@ -77,10 +78,12 @@ const fn reach(asked: Ask) -> Reach {
 }
 
 /// What is known of a connection's other end before it asks for anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// It has shown a certificate of the configured authority.
-    pub(super) certified: bool,
+    /// Where the connection comes from.
+    pub(super) address: IpAddr,
+    /// The certificate of the configured authority that it has shown.
+    pub(super) certificate: Option<Fingerprint>,
 }
 
 /// Who asks.
@@ -88,9 +91,9 @@ pub(super) struct Peer {
 pub(super) enum Caller {
     /// Anyone: the endpoint is open, or the gateway asks for no keys.
     Anyone,
-    /// The holder of a certificate: may send readings.
+    /// The holder of a certificate that no key names: may send readings.
     Certificate,
-    /// The holder of a key.
+    /// The holder of a key, or of the certificate that stands for it.
     Key(Arc<Key>),
 }
 
@@ -108,21 +111,29 @@ impl Caller {
             return Ok(Caller::Anyone);
         };
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        let caller = match (values.next(), values.next()) {
-            (Some(value), None) => {
+        let now = Timestamp::now();
+        let caller = match (values.next(), values.next(), peer.certificate) {
+            (Some(value), None, _) => {
                 let text = bearer(value.as_bytes());
-                let key = text.and_then(|text| keys.find(text, Timestamp::now()));
+                let key = text.and_then(|text| keys.find(text, now));
                 // Which of these it is would help nobody but a thief.
                 Caller::Key(key.ok_or_else(|| {
                     unauthorized("the key is unknown, was revoked or has expired", true)
                 })?)
             }
-            (None, _) if peer.certified => Caller::Certificate,
-            (None, _) => {
+            (None, _, Some(certificate)) => match keys.certified(certificate, now) {
+                Certified::Unmapped => Caller::Certificate,
+                Certified::As(key) => Caller::Key(key),
+                Certified::Refused => {
+                    let detail = "the certificate was revoked, or its time is over";
+                    return Err(unauthorized(detail, true));
+                }
+            },
+            (None, _, None) => {
                 let detail = "this needs a key: Authorization: Bearer KEY";
                 return Err(unauthorized(detail, false));
             }
-            (Some(_), Some(_)) => {
+            (Some(_), Some(_), _) => {
                 return Err(unauthorized("there is more than one Authorization", true));
             }
         };

@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use super::dispatch::{Shared, answer};
 use super::promise::{Held, Promises};
 use super::stall::StallGuard;
 use super::tls::Tls;
+use crate::auth::Fingerprint;
 
 /// The largest head of HTTP/1.1, and what is read of a body at once. Why 64 KiB: a body of 500
 /// readings comes in one piece or two, and 10,000 connections that send slowly hold little.
@@ -58,16 +60,25 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 ///
 /// Blocks: until the client ends it, is idle or stuck for too long, or `stopping` changes and
 ///         the requests in flight are answered
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, stopping: watch::Receiver<()>) {
+pub(super) async fn serve(
+    stream: TcpStream,
+    address: IpAddr,
+    shared: Arc<Shared>,
+    stopping: watch::Receiver<()>,
+) {
+    let peer = Peer {
+        address,
+        certificate: None,
+    };
     let served = match stream.set_nodelay(true) {
         Err(error) => Err(error.into()),
         Ok(()) => match &shared.context.tls {
             Some(tls) => {
                 let tls = Arc::clone(tls);
                 // Boxed, as HTTP/2 is, so that a plain connection's task stays small.
-                Box::pin(encrypted(stream, tls, shared, stopping)).await
+                Box::pin(encrypted(stream, tls, peer, shared, stopping)).await
             }
-            None => plain(stream, shared, stopping).await,
+            None => plain(stream, peer, shared, stopping).await,
         },
     };
     if let Err(error) = served {
@@ -80,6 +91,7 @@ type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn plain(
     mut stream: TcpStream,
+    peer: Peer,
     shared: Arc<Shared>,
     mut stopping: watch::Receiver<()>,
 ) -> Served {
@@ -90,15 +102,16 @@ async fn plain(
     };
     let io = StallGuard::new(stream, early, shared.context.settings.write_timeout);
     if is_http2 {
-        Box::pin(serve_http2(io, Peer::default(), shared, stopping)).await
+        Box::pin(serve_http2(io, peer, shared, stopping)).await
     } else {
-        serve_http1(io, Peer::default(), shared, stopping).await
+        serve_http1(io, peer, shared, stopping).await
     }
 }
 
 async fn encrypted(
     stream: TcpStream,
     tls: Arc<Tls>,
+    peer: Peer,
     shared: Arc<Shared>,
     mut stopping: watch::Receiver<()>,
 ) -> Served {
@@ -110,7 +123,11 @@ async fn encrypted(
     };
     let (_, session) = stream.get_ref();
     let peer = Peer {
-        certified: session.peer_certificates().is_some_and(|c| !c.is_empty()),
+        certificate: session
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|own| Fingerprint::of(own)),
+        ..peer
     };
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let limit = shared.context.settings.write_timeout;

@@ -1,5 +1,6 @@
 //! One request, from its head to its answer: what all routes have in common.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,8 +22,8 @@ use super::router::{self, Ask, Endpoint, Lost, Route};
 use super::stream::Live;
 use super::unfold::unfold;
 use super::{
-    Context, alerts, cors, dashboard, export, fleet, history, ingestion, live, media, meters,
-    operations, performance, sessions,
+    Context, alerts, cors, dashboard, export, fleet, forwarded, history, ingestion, live, media,
+    meters, operations, performance, revocable, sessions,
 };
 use crate::auth::key::KeyId;
 use crate::gate::Admitted;
@@ -78,6 +79,7 @@ pub(super) async fn answer(
         method: method_label(&parts.method),
         status: reply.status().as_u16(),
         key: notes.key,
+        client: client(&shared.context, peer, &parts),
         began,
     };
     match (notes.promised, promises) {
@@ -94,6 +96,7 @@ pub(super) struct Story {
     method: &'static str,
     status: u16,
     key: Option<KeyId>,
+    client: Option<IpAddr>,
     began: Instant,
 }
 
@@ -108,6 +111,7 @@ impl Story {
             method = self.method,
             status = self.status,
             key = self.key.map(tracing::field::display),
+            client = self.client.map(tracing::field::display),
             micros = took.as_micros() as u64,
             "answered"
         );
@@ -121,6 +125,7 @@ impl Story {
             method: "POST",
             status: 202,
             key: None,
+            client: None,
             began: Instant::now(),
         }
     }
@@ -130,6 +135,13 @@ impl Story {
         self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
         self.told();
     }
+}
+
+/// The client's address, where requests are logged at all.
+fn client(context: &Context, peer: Peer, parts: &Parts) -> Option<IpAddr> {
+    let trusted = &context.settings.trusted_proxies;
+    tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| forwarded::client(trusted, peer.address, &parts.headers))
 }
 
 /// What is known of a request besides its answer, for the metrics and the log.
@@ -194,7 +206,12 @@ async fn handle(
             caller.may_ask(asked, id)?;
             // What a question logs carries its id; one that is denied or malformed logs nothing.
             let span = tracing::error_span!("request", id = %notes.id);
-            Box::pin(ask(shared, &caller, asked, parts, id, upload).instrument(span)).await
+            let asking = ask(shared, &caller, asked, parts, id, upload).instrument(span);
+            let reply = Box::pin(asking).await?;
+            Ok(match (&context.keys, caller.key()) {
+                (Some(keys), Some(key)) => revocable::bind(reply, keys, key),
+                _ => reply,
+            })
         }
     }
 }
@@ -293,6 +310,12 @@ fn check_head(parts: &Parts) -> Result<(), Problem> {
         let detail = "a request has exactly one Host";
         return Err(Problem::new(Kind::BadRequest, detail).close());
     }
+    let named = headers.get(HOST).map(HeaderValue::as_bytes);
+    let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
+    if ![named, authority].into_iter().flatten().all(is_host) {
+        let detail = "the request's Host is none";
+        return Err(Problem::new(Kind::BadRequest, detail).close());
+    }
     // HTTP/2 has both; where they differ, a proxy and this gateway may read different ones.
     if parts.version == Version::HTTP_2
         && let (Some(host), Some(authority)) = (headers.get(HOST), parts.uri.authority())
@@ -302,6 +325,14 @@ fn check_head(parts: &Parts) -> Result<(), Problem> {
         return Err(Problem::new(Kind::BadRequest, detail));
     }
     Ok(())
+}
+
+/// Whether a text can be a host with a port, or nothing: no user, no path, no space.
+///
+/// Source: RFC 3986 §3.2.2; RFC 9110 §4.2.4 on users in it
+fn is_host(text: &[u8]) -> bool {
+    let known = |b: &u8| b.is_ascii_alphanumeric() || b".-_~%!$&'()*+,;=:[]".contains(b);
+    text.iter().all(known)
 }
 
 fn endpoint(route: &Route, method: &Method) -> Result<Endpoint, Problem> {

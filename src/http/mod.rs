@@ -12,6 +12,8 @@
 //! | `body` | receiving a body within its limits; discarding one that is refused |
 //! | `unfold` | decompressing a body within its limits |
 //! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
+//! | `revocable` | long answers, which end when their key does |
+//! | [`forwarded`] | the client's address behind proxies |
 //! | `request_id`, `cors` | what answers carry beside their content |
 //! | `query` | the strict reading of a query |
 //! | `reply`, `problem` | answers: JSON, and RFC 9457 |
@@ -37,6 +39,7 @@ mod database;
 mod dispatch;
 mod export;
 mod fleet;
+pub mod forwarded;
 pub mod health;
 mod history;
 mod ingestion;
@@ -50,6 +53,7 @@ mod promise;
 mod query;
 mod reply;
 mod request_id;
+mod revocable;
 mod router;
 mod server;
 mod sessions;
@@ -65,6 +69,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Pool;
 
+use self::forwarded::Network;
 pub use self::health::Health;
 pub use self::server::Server;
 use self::tls::Tls;
@@ -93,6 +98,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// The origins of web pages that may call from a browser; `*` is any.
     pub cors_origins: Vec<String>,
+    /// The proxies whose word about a client's address is believed.
+    pub trusted_proxies: Vec<Network>,
     /// Older readings are refused; none: all since 2000 are taken.
     pub max_age: Option<Duration>,
     /// How long history is kept: a reading older than that would be dropped at once.

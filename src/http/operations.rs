@@ -9,9 +9,31 @@ use hyper::header::HeaderValue;
 use super::Context;
 use super::problem::{Kind, Problem};
 use super::reply::{self, JSON, Reply, with_body};
+use super::unfold::BROKEN_ENCODING;
+use crate::decode::Code;
+use crate::metrics;
 
 /// The interface's description, as it is written.
 pub(super) const OPENAPI_YAML: &str = include_str!("openapi.yaml");
+
+/// Why requests are refused that another time would be taken: the labels of `http_shed_total`.
+const SHED_REASONS: [&str; 7] = [
+    "memory",
+    "queue",
+    "log_full",
+    "closed",
+    "rate",
+    "commit_timeout",
+    "log_failed",
+];
+
+/// Makes every counter of refusals stand at 0.
+pub(super) fn count_from_zero() {
+    let of_bodies = [BROKEN_ENCODING, "empty", "byte_order_mark", "not_utf8"];
+    let of_readings = Code::ALL.iter().map(|code| code.as_str());
+    let codes: Vec<&'static str> = of_bodies.into_iter().chain(of_readings).collect();
+    metrics::refusals_from_zero(&SHED_REASONS, &codes);
+}
 
 /// The gateway serves: it answered.
 pub(super) fn health_live() -> Reply {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,11 +16,17 @@ use tokio::time::timeout;
 use super::Context;
 use super::connection;
 use super::dispatch::Shared;
+use super::operations;
 use super::stream::Live;
 use crate::metrics;
 
 /// Connections that the system holds for us before they are accepted.
 const BACKLOG: i32 = 4096;
+/// What the system holds of a connection's answers before the client makes room for them. Why
+/// 128 KiB: enough for a long way at full speed, and without a bound it is 4 MiB, so that 250
+/// clients that never read hold a gigabyte of the system's memory.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// How long to wait after the system had no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,6 +48,9 @@ impl Server {
         // A restart must not wait until the old connections are forgotten.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // Connections inherit it.
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
         Ok(Server {
@@ -65,6 +74,7 @@ impl Server {
     /// Blocks: until `shutdown`, and then at most `drain_timeout`
     /// Cancel: accepted connections go on until the runtime ends
     pub async fn serve(self, context: Arc<Context>, shutdown: impl Future<Output = ()> + Send) {
+        operations::count_from_zero();
         let connections_max = context
             .settings
             .connections_max
@@ -84,12 +94,12 @@ impl Server {
             tokio::select! {
                 () = &mut shutdown => break,
                 accepted = self.accept(&room) => {
-                    let Some((stream, permit)) = accepted else { continue };
+                    let Some((stream, address, permit)) = accepted else { continue };
                     let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
                     tokio::spawn(async move {
                         let _permit = permit;
                         let _counted = Counted::new();
-                        connection::serve(stream, shared, stopping).await;
+                        connection::serve(stream, address, shared, stopping).await;
                     });
                 }
             }
@@ -110,11 +120,14 @@ impl Server {
     /// Accepts a connection once there is room for it.
     ///
     /// Cancel: safe
-    async fn accept(&self, room: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(
+        &self,
+        room: &Arc<Semaphore>,
+    ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
         // The semaphore is never closed.
         let permit = Arc::clone(room).acquire_owned().await.ok()?;
         match self.listener.accept().await {
-            Ok((stream, _)) => Some((stream, permit)),
+            Ok((stream, from)) => Some((stream, from.ip().to_canonical(), permit)),
             Err(error) if is_of_one_connection(&error) => None,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for now");
@@ -148,5 +161,32 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         metrics::http_connections(-1);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_an_answer_that_nobody_takes_the_system_holds_little() {
+        let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let client = TcpStream::connect(server.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (accepted, _) = server.listener.accept().await.unwrap();
+        let socket = socket2::SockRef::from(&accepted);
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX);
+        // Until nothing more fits.
+        accepted.writable().await.unwrap();
+        let piece = vec![0; 64 << 10];
+        let mut taken = 0;
+        while let Ok(more) = accepted.try_write(&piece) {
+            taken += more;
+        }
+        // What is on its way to the client's own buffer comes on top.
+        let of_client = socket2::SockRef::from(&client).recv_buffer_size().unwrap();
+        let most = UNSENT_BYTES_MAX as usize + of_client + 2 * piece.len();
+        assert!(taken <= most, "{taken} of {most}");
     }
 }

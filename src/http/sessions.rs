@@ -6,6 +6,7 @@
 pub(super) mod store;
 
 use deadpool_postgres::Pool;
+use futures_util::TryFutureExt as _;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -77,6 +78,18 @@ impl<'a> From<&'a Session> for View<'a> {
     }
 }
 
+/// The refusal as a caller may know it: a session of others that is in the way has no name.
+fn told(refused: Refused, prefix: Option<&str>) -> Problem {
+    match &refused {
+        Refused::OverlapsVehicle(other) | Refused::OverlapsMeter(other)
+            if !owns_session(prefix, &other.vehicle, &other.meter) =>
+        {
+            Problem::new(Kind::Conflict, "it overlaps a session of others").code("overlap")
+        }
+        _ => refused.into(),
+    }
+}
+
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -91,12 +104,15 @@ impl From<Refused> for Problem {
             }
             Refused::OverlapsVehicle(other) => Problem::new(
                 Kind::Conflict,
-                format!("it overlaps the vehicle's session {other}"),
+                format!("it overlaps the vehicle's session {}", other.session),
             )
             .code("overlap"),
             Refused::OverlapsMeter(other) => Problem::new(
                 Kind::Conflict,
-                format!("it overlaps session {other} at this meter, which is not declared shared"),
+                format!(
+                    "it overlaps session {} at this meter, which is not declared shared",
+                    other.session
+                ),
             )
             .code("overlap"),
             Refused::MeterInUse => Problem::new(
@@ -134,7 +150,8 @@ pub(super) async fn post(pool: &Pool, prefix: Option<&str>, body: &[u8]) -> Resu
         return Err(Refused::EndNotAfterStart.into());
     }
     let mut client = database::client(pool).await?;
-    let posted = timeout(WORK_TIMEOUT, store::post(&mut client, &wanted)).await;
+    let posting = store::post(&mut client, &wanted).map_err(|refused| told(refused, prefix));
+    let posted = timeout(WORK_TIMEOUT, posting).await;
     match database::finish(client, posted)? {
         Posted::Same(session) => reply::json(StatusCode::OK, &View::from(&session)),
         Posted::New(session) => {
@@ -160,7 +177,8 @@ pub(super) async fn end(
     let at = field_time("endedAt", &body.ended_at)?;
     own(pool, prefix, id).await?;
     let mut client = database::client(pool).await?;
-    let ended = timeout(WORK_TIMEOUT, store::end(&mut client, id, at)).await;
+    let ending = store::end(&mut client, id, at).map_err(|refused| told(refused, prefix));
+    let ended = timeout(WORK_TIMEOUT, ending).await;
     let Ended(session) = database::finish(client, ended)?;
     reply::json(StatusCode::OK, &View::from(&session))
 }

@@ -52,6 +52,14 @@ pub(in crate::http) enum Posted {
 #[derive(Debug)]
 pub(in crate::http) struct Ended(pub(in crate::http) Session);
 
+/// A session that is in the way of another.
+#[derive(Debug)]
+pub(in crate::http) struct Other {
+    pub(in crate::http) session: String,
+    pub(in crate::http) vehicle: String,
+    pub(in crate::http) meter: String,
+}
+
 /// Why a change was refused.
 #[derive(Debug)]
 pub(in crate::http) enum Refused {
@@ -62,9 +70,9 @@ pub(in crate::http) enum Refused {
     OtherContent,
     EndedOtherwise(Timestamp),
     /// The session of the same vehicle that it overlaps.
-    OverlapsVehicle(String),
+    OverlapsVehicle(Other),
     /// The session at the same meter that it overlaps.
-    OverlapsMeter(String),
+    OverlapsMeter(Other),
     /// Sessions at the meter overlap.
     MeterInUse,
     Database(Error),
@@ -383,7 +391,7 @@ async fn refuse_overlaps(
         .query_opt(&by_vehicle, &[&wanted.vehicle_id, &from, &to, name])
         .await?;
     if let Some(row) = row {
-        return Err(Refused::OverlapsVehicle(row.try_get(0)?));
+        return Err(Refused::OverlapsVehicle(other(&row)?));
     }
     if shared {
         return Ok(());
@@ -393,9 +401,17 @@ async fn refuse_overlaps(
         .query_opt(&by_meter, &[&wanted.meter_id, &from, &to, name])
         .await?
     {
-        Some(row) => Err(Refused::OverlapsMeter(row.try_get(0)?)),
+        Some(row) => Err(Refused::OverlapsMeter(other(&row)?)),
         None => Ok(()),
     }
+}
+
+fn other(row: &Row) -> Result<Other, Error> {
+    Ok(Other {
+        session: row.try_get(0)?,
+        vehicle: row.try_get(1)?,
+        meter: row.try_get(2)?,
+    })
 }
 
 async fn by_name(work: &Transaction<'_>, name: &str) -> Result<Option<Session>, Error> {

@@ -66,6 +66,7 @@ fn create(dir: &Path, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> Stri
         rights: rights.to_owned(),
         prefix: None,
         rate: None,
+        certificate: None,
         expires: None,
     };
     change(&mut args);

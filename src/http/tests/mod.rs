@@ -66,6 +66,7 @@ impl Default for Options {
             commit_timeout: Duration::from_millis(50),
             drain_timeout: PATIENCE,
             cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             max_age: None,
             retention: None,
         };

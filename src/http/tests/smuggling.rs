@@ -200,6 +200,22 @@ async fn older_and_absolute_forms_are_answered() {
             vec![200],
         ),
         ("TRACE /health/live HTTP/1.1\r\nHost: x\r\n\r\n", vec![405]),
+        // What is no host, or one with a user, in either place.
+        ("GET /health/live HTTP/1.1\r\nHost: a b\r\n\r\n", vec![400]),
+        ("GET /health/live HTTP/1.1\r\nHost: a/b\r\n\r\n", vec![400]),
+        ("GET /health/live HTTP/1.1\r\nHost: u@a\r\n\r\n", vec![400]),
+        (
+            "GET http://u:p@a/health/live HTTP/1.1\r\nHost: a\r\n\r\n",
+            vec![400],
+        ),
+        (
+            "GET /health/live HTTP/1.1\r\nHost: [::1]:80\r\nConnection: close\r\n\r\n",
+            vec![200],
+        ),
+        (
+            "GET /health/live HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n",
+            vec![200],
+        ),
     ] {
         assert_eq!(
             statuses(&edge, request.as_bytes()).await,

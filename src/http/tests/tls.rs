@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Edge, METER, Options, PATIENCE, post};
+use super::{Answer, Edge, METER, Options, PATIENCE, post};
 use crate::auth::Keyring;
 use crate::http::tls::{Tls, TlsFiles};
 
@@ -150,11 +150,19 @@ impl Lock {
 
 async fn status(stream: &mut TlsStream<TcpStream>, request: &str) -> std::io::Result<u16> {
     stream.write_all(request.as_bytes()).await?;
-    let mut head = [0; 12];
-    timeout(PATIENCE, stream.read_exact(&mut head))
-        .await
-        .unwrap()?;
-    Ok(std::str::from_utf8(&head[9..]).unwrap().parse().unwrap())
+    let mut read = Vec::new();
+    loop {
+        if let Some((answer, length)) = Answer::parse(&read) {
+            assert_eq!(length, read.len(), "one answer to one request");
+            return Ok(answer.status);
+        }
+        let more = timeout(PATIENCE, stream.read_buf(&mut read))
+            .await
+            .unwrap()?;
+        if more == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
 }
 
 #[tokio::test]
@@ -231,14 +239,69 @@ async fn a_clients_certificate_lets_it_send_readings_and_nothing_else() {
     }
 }
 
+#[tokio::test]
+async fn a_certificate_that_a_key_names_is_good_for_what_the_key_is() {
+    let authority = Authority::new();
+    let lock = Lock::start(&authority.server(), Some(&authority), true);
+    let client = authority.client();
+    let file = lock.dir.path().join("client.pem");
+    std::fs::write(&file, &client.pem).unwrap();
+    create_with(&lock, |args| {
+        args.rights = "read".to_owned();
+        args.prefix = Some("M".to_owned());
+        args.certificate = Some(file.clone());
+    });
+    let ingest = post(PATH, JSON, METER);
+    let read = |meter: &str| format!("GET /v1/live/meters/{meter} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let versions = [&rustls::version::TLS13];
+    let connected = lock
+        .connect(&authority, Some(&client), &[], &versions)
+        .await;
+    let mut open = connected.unwrap();
+    // The database is away: let in, and told so.
+    assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 503);
+    assert_eq!(status(&mut open, &read("X1")).await.unwrap(), 403);
+    assert_eq!(status(&mut open, &ingest).await.unwrap(), 403);
+    // Another certificate of the authority is not named: it may send.
+    let other = authority.client();
+    assert_eq!(
+        lock.send(&authority, Some(&other), &ingest).await.unwrap(),
+        202
+    );
+
+    let command = crate::config::KeysCommand::Revoke {
+        key: "device".to_owned(),
+    };
+    crate::app::keys::run(lock.dir.path(), &command).unwrap();
+    lock.edge.context.keys.as_ref().unwrap().refresh().unwrap();
+    // On the connection that is open, too; and it is not good for sending either.
+    assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 401);
+    assert_eq!(
+        lock.send(&authority, Some(&client), &ingest).await.unwrap(),
+        401
+    );
+    // Named again, it is good again.
+    create_with(&lock, |args| args.certificate = Some(file.clone()));
+    assert_eq!(
+        lock.send(&authority, Some(&client), &ingest).await.unwrap(),
+        202
+    );
+}
+
 fn create_key(lock: &Lock) -> String {
-    let args = crate::config::CreateKeyArgs {
+    create_with(lock, |_| ())
+}
+
+fn create_with(lock: &Lock, change: impl Fn(&mut crate::config::CreateKeyArgs)) -> String {
+    let mut args = crate::config::CreateKeyArgs {
         name: "device".to_owned(),
         rights: "ingest".to_owned(),
         prefix: None,
         rate: None,
+        certificate: None,
         expires: None,
     };
+    change(&mut args);
     let command = crate::config::KeysCommand::Create(args);
     let made = crate::app::keys::run(lock.dir.path(), &command).unwrap();
     let keys = lock.edge.context.keys.as_ref().unwrap();
