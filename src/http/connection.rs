@@ -15,21 +15,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::Peer;
 use super::dispatch::{Shared, answer};
+use super::problem::{Kind, Problem};
 use super::promise::{Held, Promises};
 use super::stall::StallGuard;
+use super::stream::EVENT_STREAM;
+use super::taking::{self, Taking, UNTAKEN_MAX};
 use super::tls::Tls;
 use crate::auth::Fingerprint;
+use crate::metrics;
 
 /// The largest head of HTTP/1.1, and what is read of a body at once. Why 64 KiB: a body of 500
 /// readings comes in one piece or two, and 10,000 connections that send slowly hold little.
@@ -187,19 +194,35 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(served?)
 }
 
-/// Requests of a connection of HTTP/2: begun ever, and not answered yet.
-#[derive(Default)]
+/// What a connection of HTTP/2 has done ever.
 struct Activity {
+    /// Requests.
     begun: AtomicU64,
+    /// Those whose answers have begun.
     answered: AtomicU64,
+    /// Pieces of answers that the client has made room for.
+    moved: Arc<AtomicU64>,
+    /// Places for answers that are not taken.
+    untaken: Arc<Semaphore>,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Activity {
+            begun: AtomicU64::default(),
+            answered: AtomicU64::default(),
+            moved: Arc::default(),
+            untaken: Arc::new(Semaphore::new(UNTAKEN_MAX)),
+        }
+    }
 }
 
 impl Activity {
-    /// Requests begun, if none of them is in flight.
+    /// Requests begun and pieces moved, if no request waits for its answer.
     fn at_rest(&self) -> Option<u64> {
         let answered = self.answered.load(Ordering::Acquire);
         let begun = self.begun.load(Ordering::Acquire);
-        (begun == answered).then_some(begun)
+        (begun == answered).then(|| begun + self.moved.load(Ordering::Relaxed))
     }
 }
 
@@ -210,6 +233,35 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.answered.fetch_add(1, Ordering::Release);
     }
+}
+
+/// Answers a request of HTTP/2; a question once the connection has a place for its answer.
+async fn answer_in_place(
+    shared: Arc<Shared>,
+    peer: Peer,
+    activity: &Activity,
+    request: Request<Incoming>,
+) -> Response<Taking> {
+    let moved = Arc::clone(&activity.moved);
+    let mut place = None;
+    if [Method::GET, Method::HEAD].contains(request.method()) {
+        let within = shared.context.settings.write_timeout;
+        let waited = timeout(within, Arc::clone(&activity.untaken).acquire_owned()).await;
+        let Ok(Ok(found)) = waited else {
+            metrics::http_shed("untaken");
+            let detail = "the answers before this one on its connection are not taken";
+            let refusal = Problem::new(Kind::Overloaded, detail).into_reply();
+            return taking::bind(refusal, None, moved);
+        };
+        place = Some(found);
+    }
+    let reply = answer(shared, peer, None, request).await;
+    // Live changes have a bound of their own, and are never taken to their end.
+    let kind = reply.headers().get(CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes() == EVENT_STREAM.as_bytes()) {
+        place = None;
+    }
+    taking::bind(reply, place, moved)
 }
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -237,8 +289,8 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         activity.begun.fetch_add(1, Ordering::AcqRel);
         let in_flight = InFlight(Arc::clone(&activity));
         async move {
-            let _in_flight = in_flight;
-            Ok::<_, Infallible>(answer(shared, peer, None, request).await)
+            let in_flight = in_flight;
+            Ok::<_, Infallible>(answer_in_place(shared, peer, &in_flight.0, request).await)
         }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
@@ -255,8 +307,8 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             }
             // hyper's timeouts of heads and of silence are those of HTTP/1.1 alone.
             _ = every.tick() => match activity.at_rest() {
-                Some(begun) if begun == seen && leaving => return Ok(()),
-                Some(begun) if begun == seen => {
+                Some(done) if done == seen && leaving => return Ok(()),
+                Some(done) if done == seen => {
                     leaving = true;
                     serving.as_mut().graceful_shutdown();
                 }

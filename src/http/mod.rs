@@ -9,6 +9,7 @@
 //! | `dispatch` | one request from its head to its answer; what all routes have in common |
 //! | `access` | which right each endpoint needs, and what a caller shows for it |
 //! | `promise` | answers held until their readings are durable, while the next request is read |
+//! | `taking` | answers of HTTP/2 that a client does not take |
 //! | `body` | receiving a body within its limits; discarding one that is refused |
 //! | `unfold` | decompressing a body within its limits |
 //! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
@@ -59,6 +60,7 @@ mod server;
 mod sessions;
 mod stall;
 mod stream;
+mod taking;
 #[cfg(test)]
 mod tests;
 pub mod tls;

@@ -17,7 +17,7 @@ use crate::metrics;
 pub(super) const OPENAPI_YAML: &str = include_str!("openapi.yaml");
 
 /// Why requests are refused that another time would be taken: the labels of `http_shed_total`.
-const SHED_REASONS: [&str; 7] = [
+const SHED_REASONS: [&str; 8] = [
     "memory",
     "queue",
     "log_full",
@@ -25,6 +25,7 @@ const SHED_REASONS: [&str; 7] = [
     "rate",
     "commit_timeout",
     "log_failed",
+    "untaken",
 ];
 
 /// Makes every counter of refusals stand at 0.

@@ -45,7 +45,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// was revoked is asked for again, and balancers can move clients.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+/// The type of the stream's answers.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// nginx holds answers back unless told.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -81,12 +82,13 @@ impl Live {
         let last = headers
             .get(LAST_EVENT_ID)
             .map(|id| id.to_str().unwrap_or_default());
+        let kind = HeaderValue::from_static(EVENT_STREAM);
         let mut reply = if *method == Method::HEAD {
-            reply::with_body(StatusCode::OK, EVENT_STREAM, Bytes::new())
+            reply::with_body(StatusCode::OK, kind, Bytes::new())
         } else {
             let listener = self.feed.listen(filter, last).await?;
             let body = StreamBody::new(stream::unfold(Sending::new(listener), Sending::next));
-            reply::streamed(StatusCode::OK, EVENT_STREAM, body)
+            reply::streamed(StatusCode::OK, kind, body)
         };
         let headers = reply.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

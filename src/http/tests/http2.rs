@@ -195,6 +195,52 @@ const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'x'];
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 #[tokio::test]
+async fn of_answers_that_nobody_takes_a_connection_holds_a_few() {
+    let mut options = Options::default();
+    options.settings.write_timeout = Duration::from_millis(300);
+    let edge = Edge::start_with(options);
+    let stream = TcpStream::connect(edge.addr).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    let shaken = builder.initial_window_size(0).handshake(stream).await;
+    let (sender, connection) = shaken.unwrap();
+    let _connection = tokio::spawn(connection);
+    let mut asked = Vec::new();
+    for _ in 0..12 {
+        let mut ready = sender.clone().ready().await.unwrap();
+        let request = request("GET", "/openapi.yaml");
+        asked.push(ready.send_request(request, true).unwrap().0);
+    }
+    let mut answers = Vec::new();
+    for answer in asked {
+        answers.push(timeout(PATIENCE, answer).await.unwrap().unwrap());
+    }
+    let with = |status| answers.iter().filter(|a| a.status() == status).count();
+    assert_eq!(
+        (with(StatusCode::OK), with(StatusCode::SERVICE_UNAVAILABLE)),
+        (8, 4)
+    );
+    // Readings are taken all the same, and given up answers make room.
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
+    upload
+        .send_data(Bytes::from_static(METER.as_bytes()), true)
+        .unwrap();
+    assert_eq!(
+        timeout(PATIENCE, answer).await.unwrap().unwrap().status(),
+        202
+    );
+    drop(answers);
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, _) = ready
+        .send_request(request("GET", "/health/live"), true)
+        .unwrap();
+    assert_eq!(
+        timeout(PATIENCE, answer).await.unwrap().unwrap().status(),
+        200
+    );
+}
+
+#[tokio::test]
 async fn a_flood_of_resets_ends_its_connection_and_no_other() {
     let edge = Edge::start();
     let (innocent, _connection) = connect(&edge).await;
