@@ -10,5 +10,5 @@ select
     (
         select pg_has_role(c.relowner, 'usage')
         from pg_class as c
-        where c.oid = to_regclass('vehicle_telemetry_history')
+        where c.oid = to_regclass('wal_checkpoints')
     ) as owns_tables

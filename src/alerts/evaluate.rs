@@ -127,8 +127,9 @@ pub(super) async fn efficiency(
     let Ok(window) = window::window(None, None, now) else {
         return Ok(Findings::default());
     };
+    // Not as a request waits: a large fleet takes longer than that, and would never be judged.
     let kept = analyst
-        .surveyed(reads, Asked::default(), window, Vec::new(), now)
+        .survey_in_turn(reads, Asked::default(), window, Vec::new(), now)
         .await?;
     let mut findings = Findings::default();
     let (mut efficient, mut plausible) = (Vec::new(), Vec::new());

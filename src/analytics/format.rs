@@ -58,12 +58,26 @@ impl Decimal {
         Decimal::of_fraction(&up, &(down * MWH_PER_KWH), KWH_DECIMALS)
     }
 
+    /// Prints a hundredth of an energy in kWh.
+    pub fn kwh_percent(energy: &Exact) -> Self {
+        let (up, down) = energy.to_fraction();
+        Decimal::of_fraction(&up, &(down * MWH_PER_KWH * 100), KWH_DECIMALS)
+    }
+
     /// Prints a cost in the currency.
     ///
-    /// Units:  10^-12 of it, as `tariff::lost_cost` gives them
+    /// Units:  10^-12 of it, as `tariff::Costs` has them
     pub fn cost(cost: &Exact) -> Self {
         let (up, down) = cost.to_fraction();
         Decimal::of_fraction(&up, &(down * 10_i64.pow(12)), COST_DECIMALS)
+    }
+
+    /// Prints a hundredth of a cost.
+    ///
+    /// Units:  as [`Decimal::cost`]
+    pub fn cost_percent(cost: &Exact) -> Self {
+        let (up, down) = cost.to_fraction();
+        Decimal::of_fraction(&up, &(down * 10_i64.pow(14)), COST_DECIMALS)
     }
 
     /// Prints 100 × `part` / `all`, in percent; `None` where `all` is 0.

@@ -139,6 +139,11 @@ impl Analyst {
         self
     }
 
+    /// What a kWh costs, where it is known.
+    pub const fn tariff(&self) -> Option<&Tariff> {
+        self.tariff.as_ref()
+    }
+
     /// What is judged to be odd.
     pub const fn judgement(&self) -> Judgement {
         self.judgement

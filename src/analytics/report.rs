@@ -9,6 +9,7 @@ use super::attribution::Rule;
 use super::energy::{Exact, MWH_PER_KWH};
 use super::format::Decimal;
 use super::performance::{Method, Performance, Slice};
+use super::tariff::Costs;
 
 /// The bounds of [`EfficiencyStatus`].
 ///
@@ -167,9 +168,12 @@ pub struct Printed {
     /// The parts of the window, where they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub series: Option<Vec<PrintedSlice>>,
-    /// What AC minus matched DC has cost, where a tariff is known and a fleet is asked for.
+    /// What AC minus matched DC has cost, where a tariff is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost_cost: Option<Decimal>,
+    /// Of the cost, where it is known and stands nowhere else in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
     /// AC minus matched DC, in kWh, for ordering.
     #[serde(skip)]
     lost: Decimal,
@@ -185,8 +189,16 @@ impl Printed {
 
     /// The same with the parts of its window.
     #[must_use]
-    pub fn with_series(mut self, parts: &[Slice]) -> Self {
-        self.series = Some(parts.iter().map(PrintedSlice::from).collect());
+    pub fn with_series(mut self, parts: Vec<PrintedSlice>) -> Self {
+        self.series = Some(parts);
+        self
+    }
+
+    /// The same with what was lost as money.
+    #[must_use]
+    pub fn with_costs(mut self, costs: &Costs, currency: Option<&str>) -> Self {
+        self.lost_cost = Some(Decimal::cost(&costs.lost));
+        self.currency = currency.map(str::to_owned);
         self
     }
 
@@ -203,6 +215,7 @@ impl Printed {
         Printed {
             series: None,
             lost_cost: None,
+            currency: None,
             lost: Decimal::kwh(&lost),
             vehicle_id: vehicle_id.to_owned(),
             total_energy_consumed_ac: Decimal::kwh(&answer.consumed_ac),
@@ -252,6 +265,18 @@ pub struct PrintedSlice {
     pub matched_energy_delivered_dc: Decimal,
     /// Percent; null where AC is 0.
     pub efficiency_ratio: Option<Decimal>,
+    /// What AC minus matched DC has cost, where a tariff is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_cost: Option<Decimal>,
+}
+
+impl PrintedSlice {
+    /// The same with what was lost as money, where a tariff is known.
+    #[must_use]
+    pub fn with_costs(mut self, costs: Option<&Costs>) -> Self {
+        self.lost_cost = costs.map(|costs| Decimal::cost(&costs.lost));
+        self
+    }
 }
 
 impl From<&Slice> for PrintedSlice {
@@ -263,6 +288,7 @@ impl From<&Slice> for PrintedSlice {
             total_energy_delivered_dc: Decimal::kwh(&slice.delivered_dc),
             matched_energy_delivered_dc: Decimal::kwh(&slice.matched_dc),
             efficiency_ratio: Decimal::ratio(&slice.matched_dc, &slice.consumed_ac),
+            lost_cost: None,
         }
     }
 }

@@ -17,6 +17,7 @@ pub struct Tariff {
     ///
     /// Units:  millionths of the currency a kWh
     steps: Vec<(Time, i64)>,
+    currency: Option<String>,
 }
 
 /// Why a tariff is refused; the operator has to mend the flag.
@@ -30,6 +31,9 @@ pub enum TariffError {
     /// The time zone is not known.
     #[error("must be a time zone of IANA, as Europe/Berlin")]
     Zone,
+    /// The currency is none.
+    #[error("must be three capital letters of ISO 4217, as EUR")]
+    Currency,
 }
 
 impl Tariff {
@@ -54,26 +58,39 @@ impl Tariff {
         if steps.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             return Err(TariffError::Prices);
         }
-        Ok(Tariff { zone, steps })
+        Ok(Tariff {
+            zone,
+            steps,
+            currency: None,
+        })
     }
 
-    /// Cuts a window where the price changes.
+    /// Names the currency of the prices, as `EUR`.
+    ///
+    /// # Errors
+    /// [`TariffError::Currency`]: it has not the shape of a code of ISO 4217.
+    pub fn in_currency(mut self, code: &str) -> Result<Self, TariffError> {
+        if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Err(TariffError::Currency);
+        }
+        self.currency = Some(code.to_owned());
+        Ok(self)
+    }
+
+    /// The currency of the prices, if it was told.
+    pub fn currency(&self) -> Option<&str> {
+        self.currency.as_deref()
+    }
+
+    /// Cuts a window where the price changes: the price of a moment is that of the time which a
+    /// clock shows then, also where clocks skip an hour or show one twice.
     ///
     /// Shape:  parts that make up the window, each with its price
     pub fn cut(&self, window: Run) -> Vec<(Run, i64)> {
         let mut parts = Vec::new();
         for day in buckets(window, Bucket::Day, &self.zone) {
-            let mut edges = vec![day.start(), day.end()];
-            // A moment in the day tells its date: its end is midnight, which shows the next.
-            let inside = day.end().plus_micros(-1);
-            let date = jiff::Timestamp::from_microsecond(inside.as_micros())
-                .map(|at| self.zone.to_datetime(at).date());
-            if let Ok(date) = date {
-                let starts = self.steps.iter().map(|(time, _)| date.to_datetime(*time));
-                let starts = starts.filter_map(|start| self.zone.to_timestamp(start).ok());
-                let starts = starts.map(|at| Timestamp::from_micros(at.as_microsecond()));
-                edges.extend(starts.filter(|at| day.start() < *at && *at < day.end()));
-            }
+            let mut edges = self.edges(day);
+            edges.extend([day.start(), day.end()]);
             edges.sort_unstable();
             for pair in edges.windows(2) {
                 parts.extend(Run::new(pair[0], pair[1]).map(|run| (run, self.price_in(run))));
@@ -82,10 +99,36 @@ impl Tariff {
         parts
     }
 
-    /// The price at the end of a part: it holds all along.
+    /// Where a price may change within a part of a day.
+    fn edges(&self, day: Run) -> Vec<Timestamp> {
+        // A moment in the day tells its date: its end is midnight, which shows the next.
+        let Ok(inside) = jiff::Timestamp::from_microsecond(day.end().plus_micros(-1).as_micros())
+        else {
+            return Vec::new();
+        };
+        let date = self.zone.to_datetime(inside).date();
+        let mut edges = Vec::new();
+        for (time, _) in &self.steps {
+            // Both where the clock shows the time twice; where it never does, the change of the
+            // clock is the edge.
+            let shown = || self.zone.to_ambiguous_timestamp(date.to_datetime(*time));
+            edges.extend([shown().earlier(), shown().later()].into_iter().flatten());
+        }
+        if let Ok(start) = jiff::Timestamp::from_microsecond(day.start().as_micros()) {
+            let changes = self.zone.following(start).map(|change| change.timestamp());
+            edges.extend(changes.take_while(|at| *at <= inside));
+        }
+        let edges = edges
+            .into_iter()
+            .map(|at| Timestamp::from_micros(at.as_microsecond()));
+        edges
+            .filter(|at| day.start() < *at && *at < day.end())
+            .collect()
+    }
+
+    /// The price at the start of a part: it holds all along.
     fn price_in(&self, part: Run) -> i64 {
-        let last = part.end().plus_micros(-1).as_micros();
-        let at = jiff::Timestamp::from_microsecond(last).unwrap_or_default();
+        let at = jiff::Timestamp::from_microsecond(part.start().as_micros()).unwrap_or_default();
         let time = self.zone.to_datetime(at).time();
         let next = self.steps.partition_point(|(from, _)| *from <= time);
         let step = next.checked_sub(1).unwrap_or(self.steps.len() - 1);
@@ -93,17 +136,96 @@ impl Tariff {
     }
 }
 
-/// What AC that did not reach a battery has cost.
+/// What energy has cost.
 ///
 /// Units:  10^-12 of the currency: mWh times millionths a kWh
-pub fn lost_cost(parts: &[Slice], prices: impl IntoIterator<Item = i64>) -> Exact {
-    let mut cost = Exact::default();
-    for (part, price) in parts.iter().zip(prices) {
-        let mut lost = part.consumed_ac.clone();
-        lost.subtract(&part.matched_dc);
-        cost.add_times(&lost, price);
+#[derive(Debug, Clone, Default)]
+pub struct Costs {
+    /// AC.
+    pub consumed: Exact,
+    /// AC that did not reach a battery: less matched DC.
+    pub lost: Exact,
+}
+
+impl Costs {
+    /// What the energy in parts of a window has cost, each at its price.
+    pub fn of<'s>(
+        parts: impl IntoIterator<Item = &'s Slice>,
+        prices: impl IntoIterator<Item = i64>,
+    ) -> Self {
+        let mut costs = Costs::default();
+        for (part, price) in parts.into_iter().zip(prices) {
+            let mut lost = part.consumed_ac.clone();
+            lost.subtract(&part.matched_dc);
+            costs.lost.add_times(&lost, price);
+            costs.consumed.add_times(&part.consumed_ac, price);
+        }
+        costs
     }
-    cost
+
+    /// Adds what other energy has cost.
+    pub fn add(&mut self, other: &Costs) {
+        self.consumed.add(&other.consumed);
+        self.lost.add(&other.lost);
+    }
+}
+
+/// The buckets of a series, each cut further where the price changes.
+#[derive(Debug, Clone)]
+pub struct Priced {
+    buckets: Vec<Run>,
+    /// The parts of all buckets.
+    runs: Vec<Run>,
+    /// The parts' prices; none without a tariff.
+    prices: Option<Vec<i64>>,
+    /// How many parts there are up to the end of each bucket.
+    ends: Vec<usize>,
+}
+
+impl Priced {
+    /// Cuts buckets, or leaves them as they are without a tariff.
+    pub fn new(tariff: Option<&Tariff>, buckets: &[Run]) -> Self {
+        let (mut runs, mut prices, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        for &bucket in buckets {
+            match tariff {
+                Some(tariff) => {
+                    let (cut, at): (Vec<Run>, Vec<i64>) = tariff.cut(bucket).into_iter().unzip();
+                    runs.extend(cut);
+                    prices.extend(at);
+                }
+                None => runs.push(bucket),
+            }
+            ends.push(runs.len());
+        }
+        Priced {
+            buckets: buckets.to_vec(),
+            runs,
+            prices: tariff.is_some().then_some(prices),
+            ends,
+        }
+    }
+
+    /// The parts whose energy is to be asked for.
+    pub fn runs(&self) -> Vec<Run> {
+        self.runs.clone()
+    }
+
+    /// What is known of each part, bucket by bucket, with the prices where there is a tariff.
+    pub fn by_bucket<'p, T>(
+        &'p self,
+        parts: &'p [T],
+    ) -> impl Iterator<Item = (Run, &'p [T], Option<&'p [i64]>)> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        let ranges = starts.zip(self.ends.iter().copied());
+        self.buckets
+            .iter()
+            .zip(ranges)
+            .map(|(&bucket, (from, to))| {
+                let prices = self.prices.as_deref();
+                let prices = prices.map(|prices| prices.get(from..to).unwrap_or_default());
+                (bucket, parts.get(from..to).unwrap_or_default(), prices)
+            })
+    }
 }
 
 /// Reads a price of at most 6 decimals, up to 1,000,000.
@@ -162,6 +284,40 @@ mod tests {
     }
 
     #[test]
+    fn the_price_is_that_of_the_time_on_the_clock_where_clocks_change_too() {
+        let tariff = Tariff::parse("02:30=0.1,06:00=0.2", "Europe/Berlin").unwrap();
+        let changes = |from: &str, to: &str| -> Vec<(String, i64)> {
+            let mut all = prices(&tariff, from, to);
+            // Edges at which nothing changes do no harm.
+            all.reverse();
+            all.dedup_by_key(|(_, price)| *price);
+            all.reverse();
+            all
+        };
+        let expect = |all: &[(&str, i64)]| -> Vec<(String, i64)> {
+            all.iter().map(|(at, p)| ((*at).to_owned(), *p)).collect()
+        };
+        // 02:30 is skipped: the clock shows 03:00 after 01:59, at 01:00 UTC.
+        let spring = changes("2024-03-30T23:00:00Z", "2024-03-31T22:00:00Z");
+        let expected = [
+            ("2024-03-31T01:00:00Z", 200_000),
+            ("2024-03-31T04:00:00Z", 100_000),
+            ("2024-03-31T22:00:00Z", 200_000),
+        ];
+        assert_eq!(spring, expect(&expected));
+        // 02:30 comes twice, and half an hour of the day's price between.
+        let autumn = changes("2024-10-26T22:00:00Z", "2024-10-27T23:00:00Z");
+        let expected = [
+            ("2024-10-27T00:30:00Z", 200_000),
+            ("2024-10-27T01:00:00Z", 100_000),
+            ("2024-10-27T01:30:00Z", 200_000),
+            ("2024-10-27T05:00:00Z", 100_000),
+            ("2024-10-27T23:00:00Z", 200_000),
+        ];
+        assert_eq!(autumn, expect(&expected));
+    }
+
+    #[test]
     fn what_is_lost_costs_what_it_cost_when_it_was_lost() {
         let slice = |from: &str, to: &str, ac: i128, dc: i128| Slice {
             consumed_ac: Exact::from_mwh(ac * 1_000_000),
@@ -171,8 +327,37 @@ mod tests {
         let night = slice("2024-02-09T00:00:00Z", "2024-02-09T06:00:00Z", 10, 8);
         let day = slice("2024-02-09T06:00:00Z", "2024-02-09T22:00:00Z", 10, 9);
         // 2 × 0.20 + 1 × 0.35 = 0.75.
-        let cost = lost_cost(&[night, day], [200_000, 350_000]);
-        assert_eq!(cost, Exact::from_mwh(750_000_000_000));
+        let costs = Costs::of(&[night, day], [200_000, 350_000]);
+        assert_eq!(costs.lost, Exact::from_mwh(750_000_000_000));
+        // 10 × 0.20 + 10 × 0.35 = 5.50.
+        assert_eq!(costs.consumed, Exact::from_mwh(5_500_000_000_000));
+    }
+
+    #[test]
+    fn buckets_are_cut_where_the_price_changes_and_put_together_again() {
+        let tariff = Tariff::parse("06:30=0.3,22:00=0.2", "UTC").unwrap();
+        let window = Run::new(at("2024-02-09T05:00:00Z"), at("2024-02-09T08:00:00Z")).unwrap();
+        let hours = buckets(window, Bucket::Hour, &TimeZone::UTC);
+        let priced = Priced::new(Some(&tariff), &hours);
+        let runs = priced.runs();
+        let parts: Vec<_> = priced.by_bucket(&runs).collect();
+        assert_eq!(parts.len(), 3);
+        assert_eq!(parts[0], (hours[0], &runs[..1], Some(&[200_000][..])));
+        // Half an hour at each price.
+        assert_eq!(
+            parts[1],
+            (hours[1], &runs[1..3], Some(&[200_000, 300_000][..]))
+        );
+        assert_eq!(runs[1].end(), at("2024-02-09T06:30:00Z"));
+        assert_eq!(parts[2], (hours[2], &runs[3..], Some(&[300_000][..])));
+        let free = Priced::new(None, &hours);
+        assert_eq!(free.runs(), hours);
+        let parts = free.by_bucket(&hours);
+        assert!(
+            parts
+                .zip(&hours)
+                .all(|(part, &hour)| part == (hour, &[hour][..], None))
+        );
     }
 
     #[test]
@@ -198,5 +383,9 @@ mod tests {
             Tariff::parse("1", "Mars/Olympus").err(),
             Some(TariffError::Zone)
         );
+        for wrong in ["", "eur", "EURO", "€", "E R"] {
+            let named = Tariff::parse("1", "UTC").unwrap().in_currency(wrong);
+            assert_eq!(named.err(), Some(TariffError::Currency), "{wrong}");
+        }
     }
 }

@@ -77,6 +77,14 @@ pub struct EnergyArgs {
         value_name = "ZONE"
     )]
     pub tariff_zone: String,
+    /// The currency of the tariff's prices, as EUR: answers with costs name it
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_TARIFF_CURRENCY",
+        value_name = "CODE"
+    )]
+    pub tariff_currency: Option<String>,
 }
 
 impl EnergyArgs {
@@ -132,11 +140,18 @@ impl EnergyArgs {
     /// Reads what a kWh costs, if it is said.
     pub(super) fn tariff(&self, errors: &mut Vec<String>) -> Option<Tariff> {
         let prices = self.tariff.as_ref().filter(|text| !text.is_empty())?;
-        Tariff::parse(prices, &self.tariff_zone)
+        let priced = Tariff::parse(prices, &self.tariff_zone);
+        let currency = self.tariff_currency.as_deref().filter(|c| !c.is_empty());
+        let tariff = match currency {
+            Some(code) => priced.and_then(|tariff| tariff.in_currency(code)),
+            None => priced,
+        };
+        tariff
             .map_err(|why| {
                 let (flag, text) = match why {
-                    TariffError::Prices => ("--tariff", prices),
-                    TariffError::Zone => ("--tariff-zone", &self.tariff_zone),
+                    TariffError::Prices => ("--tariff", prices.as_str()),
+                    TariffError::Zone => ("--tariff-zone", self.tariff_zone.as_str()),
+                    TariffError::Currency => ("--tariff-currency", currency.unwrap_or_default()),
                 };
                 errors.push(format!("{flag} {text}: {why}"));
             })
@@ -158,6 +173,7 @@ mod tests {
             suspect_power: 1000.0,
             tariff: None,
             tariff_zone: "UTC".to_owned(),
+            tariff_currency: None,
         }
     }
 

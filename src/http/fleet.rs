@@ -13,15 +13,17 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Context;
-use super::performance::{self, series_of, window_of};
+use super::performance::{self, series_of, window_of, zone_of};
 use super::problem::{Kind, Problem};
 use super::query::{self, Query};
 use super::reply::{self, Reply};
+use crate::analytics::energy::Exact;
 use crate::analytics::format::Decimal;
-use crate::analytics::queries::{Asked, Kept, Ranked};
+use crate::analytics::queries::{Asked, FleetSlice, Kept, Ranked};
 use crate::analytics::report::EfficiencyStatus;
 use crate::analytics::runs::Run;
-use crate::analytics::{PrintedFleet, window};
+use crate::analytics::tariff::{Costs, Priced, Tariff};
+use crate::analytics::{PrintedFleet, Slice, window};
 use crate::reading::Timestamp;
 
 /// How vehicles are ordered; equals by their ids.
@@ -115,11 +117,16 @@ struct Page<'a> {
     items: Vec<&'a RawValue>,
     next: Option<String>,
     as_of: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<&'a str>,
 }
 
 /// Every known vehicle, in an order.
 pub(super) async fn ranking(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
-    let query = Query::parse(text, &["from", "to", "sort", "status", "limit", "after"])?;
+    let query = Query::parse(
+        text,
+        &["from", "to", "tz", "sort", "status", "limit", "after"],
+    )?;
     let limit = query.limit()?;
     let status = query.get("status").map(status_of).transpose()?;
     let wanted = query.get("sort").map(sort_of).transpose()?;
@@ -136,8 +143,9 @@ pub(super) async fn ranking(context: &Context, text: Option<&str>) -> Result<Rep
                 .ok_or_else(|| query::bad("after is none that an answer gave".to_owned()))?;
             let sort = sort_of(cursor.sort)?;
             let other = wanted.is_some_and(|wanted| wanted != sort);
-            if other || query.get("from").is_some() || query.get("to").is_some() {
-                let detail = "after carries the window and the order: leave out from and to, \
+            let said = ["from", "to", "tz"].map(|name| query.get(name).is_some());
+            if other || said.contains(&true) {
+                let detail = "after carries the window and the order: leave out from, to and tz, \
                               and sort as before";
                 return Err(query::bad(detail.to_owned()));
             }
@@ -165,27 +173,30 @@ pub(super) async fn ranking(context: &Context, text: Option<&str>) -> Result<Rep
     vehicles.sort_unstable_by(|a, b| sort.key(a).cmp(&sort.key(b)));
     let more = vehicles.len() > limit;
     vehicles.truncate(limit);
-    let next = vehicles.last().filter(|_| more).map(|last| {
-        let (none, Reverse(number), id) = sort.key(last);
-        Cursor {
-            sort: sort.name(),
-            window: kept.window,
-            as_of: kept.as_of,
-            none,
-            number,
-            id: id.to_owned(),
-        }
-        .write()
-    });
-    let items = vehicles
-        .iter()
-        .filter_map(|v| serde_json::from_str(&v.json).ok());
+    let next = vehicles.last().filter(|_| more);
     let page = Page {
-        items: items.collect(),
-        next,
+        next: next.map(|last| cursor_behind(sort, last, &kept).write()),
+        items: vehicles
+            .iter()
+            .filter_map(|v| serde_json::from_str(&v.json).ok())
+            .collect(),
         as_of: kept.as_of.to_string(),
+        currency: currency(context),
     };
     reply::json(StatusCode::OK, &page)
+}
+
+/// Where a page ends whose last vehicle is this one.
+fn cursor_behind(sort: Sort, last: &Ranked, kept: &Kept) -> Cursor {
+    let (none, Reverse(number), id) = sort.key(last);
+    Cursor {
+        sort: sort.name(),
+        window: kept.window,
+        as_of: kept.as_of,
+        none,
+        number,
+        id: id.to_owned(),
+    }
 }
 
 fn is_behind(sort: Sort, vehicle: &Ranked, after: &Cursor) -> bool {
@@ -202,11 +213,35 @@ struct Fleet {
     #[serde(flatten)]
     energy: Energy,
     vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lost_cost: Option<Decimal>,
+    /// A hundredth of what the vehicles drew: what a fleet gains with each percent.
+    one_percent_energy_ac: Decimal,
+    #[serde(flatten)]
+    money: Option<Money>,
     #[serde(skip_serializing_if = "Option::is_none")]
     series: Option<Vec<PrintedFleet>>,
     as_of: String,
+}
+
+/// What the vehicles' energy has cost, where a tariff is known.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Money {
+    consumed_cost: Decimal,
+    lost_cost: Decimal,
+    one_percent_cost: Decimal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<String>,
+}
+
+impl Money {
+    fn new(costs: &Costs, currency: Option<String>) -> Self {
+        Money {
+            consumed_cost: Decimal::cost(&costs.consumed),
+            lost_cost: Decimal::cost(&costs.lost),
+            one_percent_cost: Decimal::cost_percent(&costs.consumed),
+            currency,
+        }
+    }
 }
 
 /// The sums, without the window's ends, which have names of their own.
@@ -247,11 +282,17 @@ pub(super) async fn fleet(context: &Context, text: Option<&str>) -> Result<Reply
             query.get("tz").unwrap_or_default()
         )
     });
-    let with_series = series.is_some();
     let asked = asked_of(&query, name)?;
-    let kept = survey(context, asked, window, series.unwrap_or_default(), now).await?;
+    // The whole window's costs are the survey's own: parts are asked for where there is a series.
+    let tariff = context.analyst.tariff();
+    let parts = series.map_or_else(Vec::new, |buckets| Priced::new(tariff, &buckets).runs());
+    let kept = survey(context, asked, window, parts, now).await?;
+    // A survey that is kept may be of a window that ended some seconds before this one.
+    let series = series_of(&query, kept.window)?;
+    let series = series.map(|buckets| Priced::new(tariff, &buckets));
+    let currency = currency(context).map(str::to_owned);
     // Sums of fractions with thousands of denominators: some milliseconds, off the async workers.
-    let printed = tokio::task::spawn_blocking(move || print(&kept, with_series));
+    let printed = tokio::task::spawn_blocking(move || print(&kept, series.as_ref(), currency));
     match printed.await {
         Ok(printed) => reply::json(StatusCode::OK, &printed),
         Err(_) => Err(Problem::new(
@@ -261,7 +302,11 @@ pub(super) async fn fleet(context: &Context, text: Option<&str>) -> Result<Reply
     }
 }
 
-fn print(kept: &Kept, with_series: bool) -> Fleet {
+fn currency(context: &Context) -> Option<&str> {
+    context.analyst.tariff().and_then(Tariff::currency)
+}
+
+fn print(kept: &Kept, series: Option<&Priced>, currency: Option<String>) -> Fleet {
     let surveyed = &kept.surveyed;
     let mut vehicles_by_status: BTreeMap<EfficiencyStatus, usize> = EfficiencyStatus::ALL
         .into_iter()
@@ -270,18 +315,36 @@ fn print(kept: &Kept, with_series: bool) -> Fleet {
     for vehicle in &surveyed.vehicles {
         *vehicles_by_status.entry(vehicle.status).or_default() += 1;
     }
-    let parts = surveyed.parts.iter();
-    let parts = parts.map(|part| PrintedFleet::new(&part.meter_ac, &part.vehicles));
+    let whole = &surveyed.whole;
     Fleet {
         time_window_start: kept.window.start().to_string(),
         time_window_end: kept.window.end().to_string(),
         vehicles: surveyed.vehicles.len(),
-        energy: PrintedFleet::new(&surveyed.whole.meter_ac, &surveyed.whole.vehicles).into(),
+        energy: PrintedFleet::new(&whole.meter_ac, &whole.vehicles).into(),
         vehicles_by_status,
-        lost_cost: surveyed.lost_cost.as_ref().map(Decimal::cost),
-        series: with_series.then(|| parts.collect()),
+        one_percent_energy_ac: Decimal::kwh_percent(&whole.vehicles.consumed_ac),
+        money: surveyed.costs.as_ref().map(|c| Money::new(c, currency)),
+        series: series.map(|priced| fleet_series(priced, &surveyed.parts)),
         as_of: kept.as_of.to_string(),
     }
+}
+
+fn fleet_series(priced: &Priced, parts: &[FleetSlice]) -> Vec<PrintedFleet> {
+    let printed = priced.by_bucket(parts).map(|(bucket, parts, prices)| {
+        let (mut meter_ac, mut vehicles) = (Exact::default(), Slice::empty(bucket));
+        for part in parts {
+            meter_ac.add(&part.meter_ac);
+            vehicles.add(&part.vehicles);
+        }
+        let costs = prices.map(|prices| {
+            let parts = parts.iter().map(|part| &part.vehicles);
+            Costs::of(parts, prices.iter().copied())
+        });
+        let mut printed = PrintedFleet::new(&meter_ac, &vehicles);
+        printed.vehicles = printed.vehicles.with_costs(costs.as_ref());
+        printed
+    });
+    printed.collect()
 }
 
 async fn survey(
@@ -300,7 +363,8 @@ async fn survey(
 }
 
 fn asked_of(query: &Query<'_>, series: String) -> Result<Asked, Problem> {
-    let instant = |name: &str| performance::instant(query, name);
+    let zone = zone_of(query)?;
+    let instant = |name: &str| performance::instant(query, name, &zone);
     Ok(Asked {
         from: instant("from")?,
         to: instant("to")?,

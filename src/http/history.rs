@@ -59,7 +59,7 @@ pub(super) async fn page(
     text: Option<&str>,
 ) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
-    let query = Query::parse(text, &["from", "to", "limit", "after"])?;
+    let query = Query::parse(text, &["from", "to", "tz", "limit", "after"])?;
     let window = window_of(&query, Timestamp::now())?;
     let limit = query.limit()?;
     let after = after(&query)?.map_or(window.start(), |after| after.max(window.start()));

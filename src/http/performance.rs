@@ -3,6 +3,7 @@
 
 use deadpool_postgres::{Client, Object};
 use hyper::StatusCode;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use tokio::time::timeout;
 
@@ -14,10 +15,13 @@ use super::reply::{self, Reply};
 use crate::analytics::queries::{Answer, AskError};
 use crate::analytics::runs::Run;
 use crate::analytics::series::{Bucket, buckets};
-use crate::analytics::{Printed, window};
+use crate::analytics::tariff::{Costs, Priced};
+use crate::analytics::{Printed, PrintedSlice, Slice, window};
 use crate::decode::timestamp;
 use crate::reading::{ExternalId, Timestamp};
 
+/// How long a day's text is: `2024-03-31`.
+const DATE_LENGTH: usize = 10;
 /// When to come again where other questions hold the memory.
 const BUSY_RETRY_SECONDS: u64 = 2;
 /// When to come again where a survey of the fleet is still being computed.
@@ -48,9 +52,12 @@ pub(super) async fn one(context: &Context, id: &str, text: Option<&str>) -> Resu
     let now = Timestamp::now();
     let window = window_of(&query, now)?;
     let series = series_of(&query, window)?;
-    let with_series = series.is_some();
     let client = database::client(&context.reads).await?;
-    let parts = series.unwrap_or_default();
+    let tariff = context.analyst.tariff();
+    // Without a series the whole window is cut, where there are prices to cut it at.
+    let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
+    let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
+    let parts = priced.runs();
     let Some(answer) = ask(context, client, id, window, parts, now).await? else {
         return Err(Problem::new(
             Kind::NotFound,
@@ -58,12 +65,28 @@ pub(super) async fn one(context: &Context, id: &str, text: Option<&str>) -> Resu
         ));
     };
     let bounds = context.analyst.judgement().bounds;
-    let printed = Printed::new(&answer.performance, id.as_str(), answer.meter_ids, &bounds);
-    let printed = match with_series {
-        true => printed.with_series(&answer.parts),
-        false => printed,
-    };
+    let mut printed = Printed::new(&answer.performance, id.as_str(), answer.meter_ids, &bounds);
+    let (parts, costs) = with_costs(&priced, &answer.parts);
+    if let Some(tariff) = tariff {
+        printed = printed.with_costs(&costs, tariff.currency());
+    }
+    if series.is_some() {
+        printed = printed.with_series(parts);
+    }
     reply::json(StatusCode::OK, &printed)
+}
+
+/// The buckets of a series, and what their energy has cost together: nothing without a tariff.
+fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
+    let mut sum = Costs::default();
+    let printed = priced.by_bucket(parts).map(|(bucket, parts, prices)| {
+        let costs = prices.map(|prices| Costs::of(parts, prices.iter().copied()));
+        costs.iter().for_each(|costs| sum.add(costs));
+        let mut slice = Slice::empty(bucket);
+        parts.iter().for_each(|part| slice.add(part));
+        PrintedSlice::from(&slice).with_costs(costs.as_ref())
+    });
+    (printed.collect(), sum)
 }
 
 /// Asks within the time that a request has.
@@ -90,39 +113,63 @@ pub(super) async fn ask(
 
 /// The window that a query asks for.
 pub(super) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Run, Problem> {
-    let (from, to) = (instant(query, "from")?, instant(query, "to")?);
+    let zone = zone_of(query)?;
+    let from = instant(query, "from", &zone)?;
+    let to = instant(query, "to", &zone)?;
     window::window(from, to, now).map_err(|why| query::bad(why.to_string()))
 }
 
-/// A parameter that is an instant.
-pub(super) fn instant(query: &Query<'_>, name: &str) -> Result<Option<Timestamp>, Problem> {
+/// The time zone of the days that a query speaks of.
+pub(super) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
+    let Some(name) = query.get("tz") else {
+        return Ok(TimeZone::UTC);
+    };
+    let is_day = |name| {
+        query
+            .get(name)
+            .is_some_and(|text| text.len() == DATE_LENGTH)
+    };
+    if query.get("bucket").is_none() && !is_day("from") && !is_day("to") {
+        let detail = "tz goes with bucket, or with from and to that are days";
+        return Err(query::bad(detail.to_owned()));
+    }
+    TimeZone::get(name)
+        .map_err(|_| query::bad("tz must be a time zone of IANA, as Europe/Berlin".to_owned()))
+}
+
+/// A parameter that is an instant, or a day: the instant at which it begins in the time zone.
+pub(super) fn instant(
+    query: &Query<'_>,
+    name: &str,
+    zone: &TimeZone,
+) -> Result<Option<Timestamp>, Problem> {
     let Some(text) = query.get(name) else {
         return Ok(None);
     };
-    let at = timestamp::parse(text).ok_or_else(|| {
+    let at = timestamp::parse(text).or_else(|| start_of_day(text, zone));
+    let at = at.ok_or_else(|| {
         query::bad(format!(
-            "{name} must be an RFC 3339 time with an offset, a plus as %2B"
+            "{name} must be an RFC 3339 time with an offset, a plus as %2B, or a day as 2024-03-31"
         ))
     })?;
     Ok(Some(at))
 }
 
+/// When a day begins: its first instant, which is not midnight where clocks go forward then.
+fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let day: Date = text.parse().ok().filter(|_| text.len() == DATE_LENGTH)?;
+    let first = zone.to_timestamp(day.at(0, 0, 0, 0)).ok()?;
+    let at = Timestamp::from_micros(first.as_microsecond());
+    (at >= Timestamp::Y2000).then_some(at)
+}
+
 /// The parts of a window that a query asks for; `None` where it asks for no series.
 pub(super) fn series_of(query: &Query<'_>, window: Run) -> Result<Option<Vec<Run>>, Problem> {
     let bucket = match query.get("bucket") {
-        None if query.get("tz").is_some() => {
-            return Err(query::bad("tz goes with bucket".to_owned()));
-        }
         None => return Ok(None),
         Some("hour") => Bucket::Hour,
         Some("day") => Bucket::Day,
         Some(_) => return Err(query::bad("bucket must be hour or day".to_owned())),
     };
-    let zone = match query.get("tz") {
-        None => TimeZone::UTC,
-        Some(name) => TimeZone::get(name).map_err(|_| {
-            query::bad("tz must be a time zone of IANA, as Europe/Berlin".to_owned())
-        })?,
-    };
-    Ok(Some(buckets(window, bucket, &zone)))
+    Ok(Some(buckets(window, bucket, &zone_of(query)?)))
 }

@@ -50,6 +50,8 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
             "0s",
             "--tariff",
             "00:00=0.2,11:00=0.3",
+            "--tariff-currency",
+            "EUR",
         ],
     );
     fill(&gateway);
@@ -66,11 +68,12 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
             (item["lostCost"].as_f64().unwrap() - lost * 0.25).abs() < 1e-9,
             "{item}"
         );
-        let mut item = item.clone();
-        item.as_object_mut().unwrap().remove("lostCost");
-        let single = gateway.get(&format!("/v1/analytics/performance/{id}?{WINDOW}"));
-        assert_eq!(item, single);
+        let mut single = gateway.get(&format!("/v1/analytics/performance/{id}?{WINDOW}"));
+        let currency = single.as_object_mut().unwrap().remove("currency");
+        assert_eq!(currency, Some(json!("EUR")));
+        assert_eq!(*item, single);
     }
+    assert_eq!(lowest["currency"], "EUR");
     let highest = ranking("&sort=-efficiency");
     assert_eq!(ids(&highest), ["V5", "V4", "V3", "V2", "V1", "V0", "V6"]);
     assert_eq!(
@@ -126,7 +129,14 @@ fn is_summed_up(gateway: &Gateway) {
     assert_eq!(fleet["vehiclesByStatus"]["excellent"], 1);
     // 12 × (0.5 + 0.4 + 0.3 + 0.2 + 0.1) = 18 kWh, and what came since.
     assert!((number("lostCost") - 18.0 * 0.25).abs() < 1e-3, "{fleet}");
+    // 72 kWh at 0.25 on average, and 1 Wh since; a hundredth of it is what each percent is worth.
+    assert!((number("consumedCost") - 18.0003).abs() < 1e-9, "{fleet}");
+    assert!((number("onePercentEnergyAc") - 0.720_01).abs() < 1e-9);
+    assert!((number("onePercentCost") - 0.18).abs() < 1e-9, "{fleet}");
+    assert_eq!(fleet["currency"], "EUR");
     let series = fleet["series"].as_array().unwrap();
+    let costs: f64 = series.iter().map(|p| p["lostCost"].as_f64().unwrap()).sum();
+    assert!((costs - number("lostCost")).abs() < 1e-9, "{fleet}");
     let sum: f64 = series
         .iter()
         .map(|part| part["meterEnergyAc"].as_f64().unwrap())

@@ -6,6 +6,9 @@ mod alerts;
 mod fleet;
 #[path = "../gateway/mod.rs"]
 mod gateway;
+mod parquet;
 mod plans;
+mod real_day;
+mod sessions;
 mod support;
 mod vehicle;

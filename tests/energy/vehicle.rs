@@ -139,6 +139,55 @@ fn a_vehicle_that_is_idle_has_zeros_and_nulls_and_one_never_seen_is_not_found() 
 }
 
 #[test]
+fn a_window_may_be_days_of_a_calendar_which_have_23_hours_where_clocks_go_forward() {
+    let data = data_dir();
+    let flags = ["--alert-interval", "0s", "--tariff", "0.5"];
+    let gateway = Gateway::ready(data.path(), &flags);
+    // On the edges and beside them: a reading at midnight is of the day that ends.
+    let hour = |at: &str| vehicle("V1", at, 1.0, "");
+    gateway.send(
+        "vehicle",
+        &[
+            hour("2024-03-31T00:00:00+01:00"),
+            hour("2024-03-31T00:00:00.000001+01:00"),
+            hour("2024-04-01T00:00:00+02:00"),
+            hour("2024-04-01T00:00:00.000001+02:00"),
+        ],
+    );
+    let path = "/v1/analytics/performance/V1?from=2024-03-31&to=2024-04-01";
+    let day = gateway.get(&format!("{path}&tz=Europe/Berlin&bucket=hour"));
+    assert_eq!(day["timeWindowStart"], "2024-03-30T23:00:00Z");
+    assert_eq!(day["timeWindowEnd"], "2024-03-31T22:00:00Z");
+    assert_eq!(day["dataPoints"], 2);
+    assert_eq!(day["series"].as_array().unwrap().len(), 23);
+    assert_eq!(day["series"][0]["totalEnergyDeliveredDc"], json!(1));
+    assert_eq!(day["series"][22]["totalEnergyDeliveredDc"], json!(1));
+    assert_eq!(day["series"][22]["lostCost"], json!(0));
+    assert_eq!(day["lostCost"], json!(0));
+    // Of UTC unless told; and a day beside an instant.
+    let utc = gateway.get(path);
+    assert_eq!(utc["timeWindowStart"], "2024-03-31T00:00:00Z");
+    let mixed =
+        "/v1/analytics/performance/V1?from=2024-03-31T05:00:00Z&to=2024-04-01&tz=Asia/Tokyo";
+    assert_eq!(gateway.get(mixed)["timeWindowEnd"], "2024-03-31T15:00:00Z");
+    let ranking =
+        gateway.get("/v1/analytics/performance?from=2024-03-31&to=2024-04-01&tz=Europe/Berlin");
+    assert_eq!(ranking["items"][0]["dataPoints"], 2);
+    let export = "/v1/export/vehicle?from=2024-03-31&to=2024-04-01&tz=Europe/Berlin";
+    assert_eq!(gateway.call("GET", export, "").1.lines().count(), 3);
+    for wrong in [
+        "from=2024-02-30",
+        "from=1999-12-31",
+        "from=2024-3-1",
+        "from=2024-03-31&to=2024-03-31",
+    ] {
+        let path = format!("/v1/analytics/performance/V1?{wrong}");
+        assert_eq!(gateway.call("GET", &path, "").0, 400, "{wrong}");
+    }
+    gateway.terminate();
+}
+
+#[test]
 fn what_comes_late_out_of_order_or_is_registered_later_repairs_the_answer() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);

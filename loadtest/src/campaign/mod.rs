@@ -9,7 +9,7 @@ mod check;
 mod gateway;
 mod load;
 mod network;
-mod random;
+pub(crate) mod random;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

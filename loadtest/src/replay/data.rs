@@ -1,9 +1,10 @@
 //! The sessions of a CSV file, as they were recorded.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 
+use flate2::read::MultiGzDecoder;
 use jiff::civil::Date;
 
 /// The longest id that the gateway takes, in characters.
@@ -70,24 +71,29 @@ pub(crate) enum DataError {
         what: &'static str,
         value: String,
     },
-    #[error("the file holds no session that can be replayed{}", .day.map(|d| format!(" on {d}")).unwrap_or_default())]
+    #[error("no session there can be replayed{}", .day.map(|d| format!(" on {d}")).unwrap_or_default())]
     Empty { day: Option<Date> },
 }
 
-/// Reads a file of sessions, or stdin where the path is `-`; of one local arrival day if asked.
+/// Reads files of sessions, or stdin where a path is `-`, plain or gzip; of one local arrival day
+/// if asked.
 ///
 /// # Errors
-/// [`DataError`]: the file cannot be opened, is no such CSV, or holds nothing to replay.
-pub(crate) fn load(path: &Path, day: Option<Date>) -> Result<Recording, DataError> {
-    let input: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(std::io::stdin().lock())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(|source| DataError::Open {
+/// [`DataError`]: a file cannot be opened, is no such CSV, or all hold nothing to replay.
+pub(crate) fn load(paths: &[PathBuf], day: Option<Date>) -> Result<Recording, DataError> {
+    let mut stays = Vec::new();
+    for path in paths {
+        let wrong = |source| DataError::Open {
             path: path.display().to_string(),
             source,
-        })?)
-    };
-    let mut stays = parse(input)?;
+        };
+        let input: Box<dyn Read> = if path.as_os_str() == "-" {
+            Box::new(std::io::stdin().lock())
+        } else {
+            Box::new(std::fs::File::open(path).map_err(wrong)?)
+        };
+        stays.append(&mut parse(unpacked(input).map_err(wrong)?)?);
+    }
     if let Some(day) = day {
         stays.retain(|stay| stay.day == day);
     }
@@ -96,6 +102,17 @@ pub(crate) fn load(path: &Path, day: Option<Date>) -> Result<Recording, DataErro
         return Err(DataError::Empty { day });
     }
     Ok(recording)
+}
+
+/// What a file holds, unpacked where it is gzip: by its first bytes, whatever its name.
+fn unpacked(input: Box<dyn Read>) -> std::io::Result<Box<dyn Read>> {
+    const GZIP: [u8; 2] = [0x1f, 0x8b];
+    let mut input = BufReader::new(input);
+    let packed = input.fill_buf()?.starts_with(&GZIP);
+    Ok(match packed {
+        true => Box::new(MultiGzDecoder::new(input)),
+        false => Box::new(input),
+    })
 }
 
 /// Reads every row, in the order of the file.

@@ -43,8 +43,9 @@ pub(crate) const DAY_OF_JPL: &[u8] = include_bytes!("../../data/jpl_2019-05-03.c
 /// Replay real charging sessions and compare the gateway's energy with the data's.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Sessions as CSV with the columns of ACN-Data; `-` reads stdin
-    file: PathBuf,
+    /// Sessions as CSV with the columns of ACN-Data, plain or gzip; `-` reads stdin
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// The gateway
     #[arg(long, default_value = "http://127.0.0.1:3000")]
     url: Target,
@@ -64,6 +65,9 @@ pub(crate) struct Options {
     /// Register the sessions after all readings instead of when they start and end
     #[arg(long, conflicts_with = "as_now")]
     sessions_late: bool,
+    /// Send the readings of all sessions in a random order, the same for a seed
+    #[arg(long, value_name = "SEED", requires = "sessions_late", conflicts_with_all = ["as_now", "speed"])]
+    shuffle: Option<u64>,
     /// The most readings in a request
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     batch: u32,
@@ -131,7 +135,7 @@ pub(crate) fn run(options: Options) -> Result<Verdict, ReplayError> {
 }
 
 async fn replay(options: Options) -> Result<Verdict, ReplayError> {
-    let recording = data::load(&options.file, options.day)?;
+    let recording = data::load(&options.files, options.day)?;
     for (session, reason) in &recording.left_out {
         say(&format!("left out: {session}: {reason}"));
     }
@@ -145,6 +149,10 @@ async fn replay(options: Options) -> Result<Verdict, ReplayError> {
     );
     let (bookings, pace, mut progress) = schedule(&options, recording.stays, &client).await?;
     let timeline = Timeline::new(bookings, options.efficiency);
+    let (timeline, pace): (Events, Pace) = match options.shuffle {
+        Some(seed) => (Box::new(timeline::shuffled(timeline, seed)), pace.at_once()),
+        None => (Box::new(timeline), pace),
+    };
     let mut sender = Sender::new(&client, options.batch as usize, options.sessions_late);
     play(timeline, pace, &mut sender, &stop, &mut progress).await?;
     progress.finish(sender.tally());
@@ -163,6 +171,7 @@ async fn replay(options: Options) -> Result<Verdict, ReplayError> {
     Ok(report.verdict())
 }
 
+type Events = Box<dyn Iterator<Item = Event> + Send>;
 type Bookings = Box<dyn Iterator<Item = Arc<Booking>> + Send>;
 
 /// Says when each stay is replayed, and how time passes.
@@ -203,7 +212,7 @@ async fn resume(live: &mut plan::Live, now_us: i64, client: &mut Client) -> Resu
 
 /// Sends what happens, when it is due, until the end or Ctrl-C.
 async fn play(
-    mut timeline: Timeline<Bookings>,
+    mut timeline: Events,
     pace: Pace,
     sender: &mut Sender,
     stop: &Stop,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use jiff::civil::Date;
 use serde_json::{Value, json};
 
 use super::DERIVED;
@@ -23,6 +24,8 @@ struct Row {
     station: String,
     vehicle: String,
     session: String,
+    /// The local day of the arrival, and how far it is moved.
+    day: (Date, i64),
     start_us: i64,
     /// The session's end, or its last reading where it still runs.
     until_us: i64,
@@ -33,6 +36,7 @@ struct Row {
     dc_kwh: Option<f64>,
     ratio: Option<f64>,
     status: String,
+    quality: Value,
 }
 
 impl Row {
@@ -98,6 +102,7 @@ impl Row {
             station: booking.stay.station_id.clone(),
             vehicle: booking.vehicle_id.clone(),
             session: booking.session_id.clone(),
+            day: (booking.stay.day, booking.shift_us),
             start_us: booking.start_us(),
             until_us: last.at_us + booking.shift_us,
             running: !entry.ended,
@@ -106,6 +111,7 @@ impl Row {
             dc_kwh: None,
             ratio: None,
             status: String::new(),
+            quality: Value::Null,
         })
     }
 
@@ -127,6 +133,7 @@ impl Row {
         self.dc_kwh = json["totalEnergyDeliveredDc"].as_f64();
         self.ratio = json["efficiencyRatio"].as_f64();
         self.status = json["efficiencyStatus"].as_str().unwrap_or("?").to_owned();
+        self.quality = json["quality"].clone();
         Ok(())
     }
 }
@@ -135,11 +142,25 @@ impl Row {
 struct Totals {
     data_kwh: f64,
     gateway_kwh: f64,
+    /// What the sessions would be credited with if each got all that its station gave on the day of
+    /// its arrival.
+    whole_days_kwh: f64,
     stations: usize,
     shared: usize,
     wrong: usize,
     running: usize,
     max_difference_kwh: f64,
+}
+
+impl Totals {
+    /// How many percent a sum is more than the data's.
+    fn off_percent(&self, kwh: f64) -> f64 {
+        if self.data_kwh > 0.0 {
+            100.0 * (kwh - self.data_kwh) / self.data_kwh
+        } else {
+            0.0
+        }
+    }
 }
 
 impl Report {
@@ -158,7 +179,13 @@ impl Report {
         for row in &self.rows {
             *stations.entry(&row.station).or_default() += 1;
         }
+        let mut days: HashMap<_, f64> = HashMap::new();
+        for row in &self.rows {
+            *days.entry((&row.station, row.day)).or_default() += row.data_kwh;
+        }
+        let of_day = |row: &Row| days.get(&(&row.station, row.day)).copied();
         Totals {
+            whole_days_kwh: self.rows.iter().filter_map(of_day).sum(),
             data_kwh: self.rows.iter().map(|row| row.data_kwh).sum(),
             gateway_kwh: self.rows.iter().filter_map(|row| row.gateway_kwh).sum(),
             stations: stations.len(),
@@ -189,6 +216,7 @@ impl Report {
                 "gatewayDcKwh": row.dc_kwh,
                 "efficiencyRatio": row.ratio,
                 "efficiencyStatus": row.status,
+                "quality": row.quality,
                 "differenceKwh": row.difference_kwh(),
                 "right": row.is_right(),
             })
@@ -202,6 +230,9 @@ impl Report {
                 "stationsShared": totals.shared,
                 "dataAcKwh": totals.data_kwh,
                 "gatewayAcKwh": totals.gateway_kwh,
+                "differencePercent": totals.off_percent(totals.gateway_kwh),
+                "wholeStationDaysKwh": totals.whole_days_kwh,
+                "wholeStationDaysPercent": totals.off_percent(totals.whole_days_kwh),
                 "maxDifferenceKwh": totals.max_difference_kwh,
                 "sessionsWrong": totals.wrong,
                 "readingsSent": self.tally.sent,
@@ -260,8 +291,9 @@ impl Report {
         writeln!(
             text,
             "\n{} sessions at {} stations, {} of them shared by several vehicles{}\n\
-             AC of the data {:.6} kWh, of the gateway {:.6} kWh, largest difference of a session \
-             {:.6} kWh\n\
+             AC of the data {:.6} kWh, of the gateway {:.6} kWh ({:+.4}%), largest difference of a \
+             session {:.6} kWh\n\
+             were each session credited with its station's whole day: {:.6} kWh ({:+.1}%)\n\
              {} readings sent, {} accepted, {} refused; {} sessions refused; requests repeated after \
              a refusal {}, after a broken connection {}",
             self.rows.len(),
@@ -273,7 +305,10 @@ impl Report {
             },
             totals.data_kwh,
             totals.gateway_kwh,
+            totals.off_percent(totals.gateway_kwh),
             totals.max_difference_kwh,
+            totals.whole_days_kwh,
+            totals.off_percent(totals.whole_days_kwh),
             self.tally.sent,
             self.tally.accepted,
             self.tally.rejected,

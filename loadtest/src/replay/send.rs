@@ -57,7 +57,7 @@ pub(crate) struct Entry {
     pub(crate) booking: Arc<Booking>,
     /// AC energy of the readings sent.
     pub(crate) ac_micro_kwh: i64,
-    /// The last reading sent.
+    /// The newest reading sent.
     pub(crate) last: Option<Sample>,
     /// Whether the vehicle has left.
     pub(crate) ended: bool,
@@ -148,7 +148,9 @@ impl Sender {
                 self.tally.ac_micro_kwh += sample.ac_micro_kwh;
                 if let Some(entry) = self.entries.get_mut(booking.number) {
                     entry.ac_micro_kwh += sample.ac_micro_kwh;
-                    entry.last = Some(*sample);
+                    // By time and not by the order of sending, which may be any.
+                    let newest = entry.last.filter(|last| last.at_us > sample.at_us);
+                    entry.last = Some(newest.unwrap_or(*sample));
                 }
                 if self.meter_batch.readings >= self.batch_max {
                     self.flush().await?;
@@ -194,8 +196,8 @@ impl Sender {
     /// waits until all is committed.
     ///
     /// The gateway stores each device's readings in the order in which it took them, so that the
-    /// commit of a device's last reading tells that of all before it: each is sent once more, with
-    /// `ack=committed`. A repeat is stored once.
+    /// commit of one that is sent after all others tells that of all: a reading of each device is
+    /// sent once more, with `ack=committed`. A repeat is stored once.
     pub(crate) async fn settle(&mut self) -> Result<(), CallError> {
         self.flush().await?;
         let entries = self.entries.clone();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::curve::{self, Sample};
 use super::data::Stay;
+use crate::campaign::random::Random;
 
 /// One stay placed in the time of the replay.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +129,29 @@ impl<I: Iterator<Item = Arc<Booking>>> Iterator for Timeline<I> {
     }
 }
 
+/// The same events with the readings in a random order between all starts and all ends: what came
+/// late, or over other ways, from devices that were out of reach.
+///
+/// Shape:  holds every event, some 60 bytes each: a timeline with an end
+pub(crate) fn shuffled(
+    events: impl Iterator<Item = Event>,
+    seed: u64,
+) -> impl Iterator<Item = Event> + Send {
+    let (mut starts, mut readings, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    for event in events {
+        match event {
+            Event::Start(_) => starts.push(event),
+            Event::Reading(..) => readings.push(event),
+            Event::End(_) => ends.push(event),
+        }
+    }
+    let mut random = Random::new(seed);
+    for last in (1..readings.len()).rev() {
+        readings.swap(last, random.below(last as u64 + 1) as usize);
+    }
+    starts.into_iter().chain(readings).chain(ends)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +161,27 @@ mod tests {
     fn events() -> Vec<Event> {
         let day = select(parse(crate::replay::DAY_OF_JPL).unwrap()).stays;
         Timeline::new(plan::as_recorded(day), None).collect()
+    }
+
+    #[test]
+    fn a_shuffle_holds_the_same_events_in_another_order_the_same_for_a_seed() {
+        let key = |e: &Event| (e.at_us(), format!("{e:?}"));
+        let in_order: Vec<_> = events().iter().map(key).collect();
+        let shuffle = |seed| -> Vec<_> {
+            shuffled(events().into_iter(), seed)
+                .map(|e| key(&e))
+                .collect()
+        };
+        let mut some = shuffle(7);
+        assert_eq!(some, shuffle(7));
+        assert_ne!(some, shuffle(8));
+        let inner = &some[86..some.len() - 86];
+        let later = inner.windows(2).filter(|w| w[0].0 < w[1].0).count();
+        assert!((inner.len() * 2 / 5..inner.len() * 3 / 5).contains(&later));
+        let mut sorted = in_order;
+        sorted.sort_unstable();
+        some.sort_unstable();
+        assert_eq!(some, sorted);
     }
 
     #[test]

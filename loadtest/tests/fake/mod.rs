@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) meters: BTreeMap<(String, i64), f64>,
     pub(crate) vehicles: BTreeMap<(String, i64), f64>,
     pub(crate) repeats: u64,
+    /// The time of the meter's reading that came first.
+    pub(crate) first_reading: Option<i64>,
     requests: u64,
     faults: Faults,
 }
@@ -201,6 +203,7 @@ impl State {
                 micros(&reading["timestamp"]),
             );
             accepted += 1;
+            self.first_reading.get_or_insert(key.1);
             let kwh = reading[energy].as_f64().unwrap() + self.faults.corrupt_kwh;
             // The first stays.
             match store.entry(key) {

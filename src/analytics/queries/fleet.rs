@@ -16,11 +16,10 @@ use super::chunk::{self, Chunk, Member, Named};
 use super::history::History;
 use crate::analytics::device::{DeviceEnergy, EnergyReading};
 use crate::analytics::energy::Exact;
-use crate::analytics::format::Decimal;
 use crate::analytics::performance::Slice;
 use crate::analytics::report::{EfficiencyStatus, Printed, StatusBounds};
 use crate::analytics::runs::Run;
-use crate::analytics::tariff::lost_cost;
+use crate::analytics::tariff::Costs;
 use crate::reading::Timestamp;
 
 macro_rules! sql {
@@ -99,8 +98,8 @@ pub struct Surveyed {
     pub whole: FleetSlice,
     /// Its parts, as they were asked for.
     pub parts: Vec<FleetSlice>,
-    /// What AC minus matched DC has cost; none where no tariff is known.
-    pub lost_cost: Option<Exact>,
+    /// What the vehicles' energy has cost; none where no tariff is known.
+    pub costs: Option<Costs>,
 }
 
 /// What the chunks add to.
@@ -109,7 +108,7 @@ struct Sums {
     vehicles: Vec<Ranked>,
     whole: FleetSlice,
     parts: Vec<FleetSlice>,
-    lost_cost: Exact,
+    costs: Costs,
     /// The meters whose energy is in the sums.
     meters_done: HashSet<i32>,
 }
@@ -143,7 +142,7 @@ pub(super) async fn survey(
         vehicles: sums.vehicles,
         whole: sums.whole,
         parts: sums.parts,
-        lost_cost: (!survey.prices.is_empty()).then_some(sums.lost_cost),
+        costs: (!survey.prices.is_empty()).then_some(sums.costs),
     })
 }
 
@@ -299,7 +298,7 @@ impl Sums {
                 .map(|&part| FleetSlice::empty(part))
                 .collect(),
             meters_done: HashSet::new(),
-            lost_cost: Exact::default(),
+            costs: Costs::default(),
             survey,
         }
     }
@@ -324,9 +323,10 @@ impl Sums {
             let mut printed = Printed::new(&answer, &member.id, meters.collect(), &survey.bounds);
             if !survey.prices.is_empty() {
                 let prices = survey.prices.iter().map(|(_, price)| *price);
-                let cost = lost_cost(priced, prices);
-                printed.lost_cost = Some(Decimal::cost(&cost));
-                self.lost_cost.add(&cost);
+                let costs = Costs::of(priced, prices);
+                // The currency stands once beside all.
+                printed = printed.with_costs(&costs, None);
+                self.costs.add(&costs);
             }
             self.vehicles.extend(Ranked::new(member.key, printed));
         }

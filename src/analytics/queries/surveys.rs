@@ -149,7 +149,14 @@ impl Analyst {
         }
     }
 
-    async fn survey_in_turn(
+    /// The same for who can wait until it is computed: nobody looks at a clock meanwhile.
+    ///
+    /// Blocks: until it is this one's turn, and then at most 90 s
+    /// Cancel: safe; what was computed so far is lost
+    ///
+    /// # Errors
+    /// [`AskError`]; [`AskError::TooSlow`] where it takes longer than it may.
+    pub async fn survey_in_turn(
         &self,
         pool: &Pool,
         asked: Asked,

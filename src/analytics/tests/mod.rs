@@ -5,5 +5,6 @@ mod database;
 mod differential;
 mod golden;
 mod numbers;
+mod overlap;
 mod reference;
 mod survey;

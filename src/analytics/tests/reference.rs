@@ -37,6 +37,9 @@ impl Frac {
     pub(super) fn plus(&self, o: &Frac) -> Frac {
         Frac::new(&self.0 * &o.1 + &o.0 * &self.1, &self.1 * &o.1)
     }
+    pub(super) fn minus(&self, o: &Frac) -> Frac {
+        self.plus(&Frac(-&o.0, o.1.clone()))
+    }
     fn times(&self, o: &Frac) -> Frac {
         Frac::new(&self.0 * &o.0, &self.1 * &o.1)
     }
@@ -478,4 +481,14 @@ impl View<'_> {
 /// The answer for vehicle 0.
 pub(super) fn reference(world: &World) -> Expected {
     view(world).answer()
+}
+
+/// What all meters measured in the window, whoever drew it.
+pub(super) fn meter_energy(world: &World) -> Frac {
+    let view = view(world);
+    let here = (0..view.segments.len()).filter(|&i| view.in_window(i));
+    here.fold(Frac::int(0), |sum, i| {
+        let meters = view.ac.iter().map(|meter| view.energy(meter, i));
+        meters.fold(sum, |sum, energy| sum.plus(&energy))
+    })
 }

@@ -96,6 +96,24 @@ async fn without_the_database_questions_are_answered_with_503() {
 }
 
 #[tokio::test]
+async fn only_so_many_exports_as_parquet_run_at_a_time() {
+    use crate::http::export::{PARQUET, PARQUET_MAX};
+    let edge = Edge::start();
+    let detail = async |format: &str| {
+        let path = format!("/v1/export/meter?format={format}");
+        let problem = edge.get(&path).await.assert_problem(503);
+        problem["detail"].as_str().unwrap().to_owned()
+    };
+    let no_database = detail("csv").await;
+    assert_eq!(detail("parquet").await, no_database);
+    let all = PARQUET.acquire_many(PARQUET_MAX as u32).await.unwrap();
+    assert!(detail("parquet").await.contains("Parquet"));
+    assert_eq!(detail("csv").await, no_database);
+    drop(all);
+    assert_eq!(detail("parquet").await, no_database);
+}
+
+#[tokio::test]
 async fn a_panic_costs_its_connection_only() {
     let options = Options {
         metrics: || panic!("as the test asks"),

@@ -1,0 +1,199 @@
+//! Readings as Parquet: typed columns, for notebooks and for other databases.
+//!
+//! Written a row group at a time, each given away before the next begins: what stays in memory is
+//! one group, and some hundred bytes of the footer for each that has gone.
+
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::schema::parser::parse_message_type;
+use tokio_postgres::{Error, Row};
+
+use super::{READINGS_MAX, Value};
+use crate::reading::Stream;
+
+/// Readings from which on a row group is written.
+///
+/// Why this many: readers skip whole groups by time and device and read one at a time; with more,
+/// an export would take more memory than the 16 MB that it takes.
+const GROUP_READINGS: usize = 10 * READINGS_MAX as usize;
+
+/// The columns of CSV's header, with the types of the interface.
+const METER_SCHEMA: &str = "message meter {
+    required binary meterId (STRING);
+    required double kwhConsumedAc;
+    required double voltage;
+    required int64 timestamp (TIMESTAMP(MICROS,true));
+    required binary energyKind (STRING);
+}";
+const VEHICLE_SCHEMA: &str = "message vehicle {
+    required binary vehicleId (STRING);
+    required double soc;
+    required double kwhDeliveredDc;
+    required double batteryTemp;
+    required int64 timestamp (TIMESTAMP(MICROS,true));
+    required binary energyKind (STRING);
+    optional binary meterId (STRING);
+    optional binary sessionId (STRING);
+}";
+
+/// One column of the row group that is gathered.
+enum Column {
+    Text(Vec<ByteArray>),
+    /// The texts that are there, and for each reading whether one is: 1, or 0.
+    TextOrNone(Vec<ByteArray>, Vec<i16>),
+    Number(Vec<f64>),
+    /// Microseconds since 1970 UTC.
+    Instant(Vec<i64>),
+}
+
+impl Column {
+    fn push(&mut self, value: Value<'_>) {
+        match (self, value) {
+            (Column::Text(texts), Value::Text(text)) => texts.push(shared(text, texts.last())),
+            (Column::TextOrNone(texts, levels), Value::TextOrNone(text)) => {
+                levels.push(i16::from(text.is_some()));
+                let text = text.map(|text| shared(text, texts.last()));
+                texts.extend(text);
+            }
+            (Column::Number(numbers), Value::Number(number)) => numbers.push(number),
+            (Column::Instant(instants), Value::Instant(at)) => instants.push(at.as_micros()),
+            _ => tracing::error!("a reading's values do not fit the columns of its stream"),
+        }
+    }
+
+    fn write(&mut self, mut to: SerializedColumnWriter<'_>) -> Result<(), ParquetError> {
+        match self {
+            Column::Text(texts) => {
+                let texts = mem::take(texts);
+                to.typed::<ByteArrayType>().write_batch(&texts, None, None)
+            }
+            Column::TextOrNone(texts, levels) => {
+                let (texts, levels) = (mem::take(texts), mem::take(levels));
+                let to = to.typed::<ByteArrayType>();
+                to.write_batch(&texts, Some(&levels), None)
+            }
+            Column::Number(numbers) => {
+                let numbers = mem::take(numbers);
+                to.typed::<DoubleType>().write_batch(&numbers, None, None)
+            }
+            Column::Instant(instants) => {
+                let instants = mem::take(instants);
+                to.typed::<Int64Type>().write_batch(&instants, None, None)
+            }
+        }?;
+        to.close()
+    }
+}
+
+/// A text that shares its memory with the one before it, where they are equal.
+fn shared(text: &str, before: Option<&ByteArray>) -> ByteArray {
+    let same = before.filter(|before| before.data() == text.as_bytes());
+    same.cloned()
+        .unwrap_or_else(|| ByteArray::from(Bytes::copy_from_slice(text.as_bytes())))
+}
+
+/// A file on its way.
+pub(super) struct ParquetFile {
+    stream: Stream,
+    writer: SerializedFileWriter<Vec<u8>>,
+    columns: Vec<Column>,
+    readings: usize,
+}
+
+impl ParquetFile {
+    /// Begins a file of a stream's readings.
+    ///
+    /// # Errors
+    /// [`ParquetError`]: none that is known of; the schemas are constants.
+    pub(super) fn new(stream: Stream) -> Result<Self, ParquetError> {
+        let schema = match stream {
+            Stream::Meter => METER_SCHEMA,
+            Stream::Vehicle => VEHICLE_SCHEMA,
+        };
+        // Statistics by group and none by page: the footer is kept in memory until the end.
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_offset_index_disabled(true)
+            .set_created_by(concat!("wattgate ", env!("CARGO_PKG_VERSION")).to_owned())
+            .build();
+        let schema = Arc::new(parse_message_type(schema)?);
+        Ok(ParquetFile {
+            stream,
+            writer: SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?,
+            columns: columns(stream),
+            readings: 0,
+        })
+    }
+
+    /// Takes readings of one device.
+    pub(super) fn push(&mut self, device: &str, rows: &[Row]) -> Result<(), Error> {
+        for row in rows {
+            let values = super::values(self.stream, device, row)?;
+            for (column, value) in self.columns.iter_mut().zip(values) {
+                column.push(value);
+            }
+        }
+        self.readings += rows.len();
+        Ok(())
+    }
+
+    /// Whether there are enough readings for a row group.
+    pub(super) const fn is_full(&self) -> bool {
+        self.readings >= GROUP_READINGS
+    }
+
+    /// Writes what was taken as a row group, and gives the bytes of the file that are new.
+    ///
+    /// Blocks: some 20 ms of computing for a full group
+    pub(super) fn group(&mut self) -> Result<Bytes, ParquetError> {
+        if self.readings > 0 {
+            let mut group = self.writer.next_row_group()?;
+            for column in &mut self.columns {
+                if let Some(to) = group.next_column()? {
+                    column.write(to)?;
+                }
+            }
+            group.close()?;
+            self.readings = 0;
+        }
+        self.writer.flush()?;
+        Ok(Bytes::from(mem::take(self.writer.inner_mut())))
+    }
+
+    /// Ends the file, and gives the rest of its bytes.
+    ///
+    /// Blocks: as [`ParquetFile::group`] does
+    pub(super) fn end(mut self) -> Result<Bytes, ParquetError> {
+        let group = self.group()?;
+        let rest = self.writer.into_inner()?;
+        Ok(Bytes::from([&group[..], &rest].concat()))
+    }
+}
+
+fn columns(stream: Stream) -> Vec<Column> {
+    let text = || Column::Text(Vec::new());
+    let number = || Column::Number(Vec::new());
+    let instant = || Column::Instant(Vec::new());
+    let text_or_none = || Column::TextOrNone(Vec::new(), Vec::new());
+    match stream {
+        Stream::Meter => vec![text(), number(), number(), instant(), text()],
+        Stream::Vehicle => vec![
+            text(),
+            number(),
+            number(),
+            number(),
+            instant(),
+            text(),
+            text_or_none(),
+            text_or_none(),
+        ],
+    }
+}
