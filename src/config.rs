@@ -66,6 +66,9 @@ pub struct Config {
     pub wal_sync: SyncMode,
     /// Whether the log may live where a sync is no promise.
     pub wal_allow_volatile: bool,
+    /// Where to end the process, and at which of the times that it is reached.
+    #[cfg(debug_assertions)]
+    pub end_at: Option<(crate::failpoint::Point, u32)>,
     /// For readings on their way.
     pub memory_limit_bytes: u64,
     /// Rows of a micro-batch, at most.
@@ -176,6 +179,8 @@ impl Config {
             ),
             wal_retain_bytes: checks.bytes("--wal-retain", &args.wal_retain, 0..=1 << 50),
             wal_allow_volatile: args.wal_allow_volatile,
+            #[cfg(debug_assertions)]
+            end_at: args.end_at.map(|point| (point, args.end_at_time)),
             wal_sync: checks.choice(
                 "--wal-sync",
                 &args.wal_sync,

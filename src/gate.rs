@@ -305,14 +305,19 @@ impl Gate {
             Shed::Memory | Shed::Queue | Shed::Closed => 1,
             Shed::LogFull => {
                 let waiting: u64 = self.progress.snapshot().waiting.iter().flatten().sum();
-                let rate = self.progress.drain_rate();
-                if rate < 1.0 {
-                    return 30;
-                }
-                ((waiting as f64 / 16.0 / rate).ceil() as u64).clamp(1, 60)
+                room_comes_in_seconds(waiting, self.progress.drain_rate())
             }
         }
     }
+}
+
+/// In how many seconds a full log has some room, when so many readings wait and so many leave it a
+/// second; half a minute where none leaves it.
+fn room_comes_in_seconds(waiting: u64, drained_per_second: f64) -> u64 {
+    if drained_per_second < 1.0 {
+        return 30;
+    }
+    ((waiting as f64 / 16.0 / drained_per_second).ceil() as u64).clamp(1, 60)
 }
 
 #[cfg(test)]
@@ -380,9 +385,20 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_the_log_full_comes_again_when_there_is_room() {
+        assert_eq!(room_comes_in_seconds(0, 100_000.0), 1);
+        assert_eq!(room_comes_in_seconds(16_000_000, 100_000.0), 10);
+        assert_eq!(room_comes_in_seconds(1_000_000_000, 1000.0), 60);
+        assert_eq!(room_comes_in_seconds(1000, 0.0), 30);
+        let (gate, _receiver) = gate(64 << 10);
+        assert_eq!(gate.retry_after_seconds(Shed::LogFull), 30);
+        assert_eq!(gate.retry_after_seconds(Shed::Memory), 1);
+    }
+
+    #[test]
     fn a_full_channel_and_a_full_log_are_refused_and_leave_nothing_behind() {
         let (gate, receiver) = gate(64 << 10);
-        let submit = || {
+        let submit_as = |ack| {
             let mut records = RequestRecords::new(2);
             records.push(&crate::reading::Reading {
                 device: crate::reading::ExternalId::new("M").unwrap(),
@@ -393,8 +409,9 @@ mod tests {
                 },
                 details: crate::reading::Details::Meter { voltage: 1.0 },
             });
-            gate.submit(records, gate.memory(None), AckMode::Durable)
+            gate.submit(records, gate.memory(None), ack)
         };
+        let submit = || submit_as(AckMode::Durable);
         assert!(submit().is_ok());
         let room = gate.log_room.free_bytes();
         assert_eq!(submit().err(), Some(Shed::Queue));
@@ -402,7 +419,9 @@ mod tests {
         drop(receiver.recv().unwrap());
         assert_eq!(gate.log_room.free_bytes(), 1000);
         gate.log_room.change(-990);
-        assert_eq!(submit().err(), Some(Shed::LogFull));
+        for ack in [AckMode::Buffered, AckMode::Durable, AckMode::Committed] {
+            assert_eq!(submit_as(ack).err(), Some(Shed::LogFull));
+        }
         drop(receiver);
         gate.log_room.change(990);
         assert_eq!(submit().err(), Some(Shed::Closed));

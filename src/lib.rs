@@ -5,6 +5,9 @@ pub mod reading;
 
 pub mod metrics;
 
+// Where a test may end the process.
+pub mod failpoint;
+
 // The way of a reading: a body becomes readings, they are made durable and are admitted to that,
 // and they are stored.
 pub mod decode;

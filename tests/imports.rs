@@ -13,12 +13,16 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("reading", &[]),
     ("metrics", &["reading"]),
+    ("failpoint", &[]),
     ("decode", &["reading"]),
     // What a sync took, and how many readings it made durable, is counted where it happens.
-    ("wal", &["reading", "metrics"]),
+    ("wal", &["reading", "metrics", "failpoint"]),
     ("gate", &["reading", "wal"]),
     ("postgres", &["reading"]),
-    ("writer", &["reading", "metrics", "wal", "postgres"]),
+    (
+        "writer",
+        &["reading", "metrics", "failpoint", "wal", "postgres"],
+    ),
     ("analytics", &["reading"]),
     // The way from the database to the arithmetic: it fetches what a question asks for.
     ("analytics::queries", &["reading", "postgres", "analytics"]),
@@ -49,6 +53,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "config",
         &[
+            "failpoint",
             "wal",
             "gate",
             "postgres",
@@ -65,6 +70,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "reading",
             "metrics",
+            "failpoint",
             "decode",
             "wal",
             "gate",

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,7 +114,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
 
 /// Opens the log's directory; refuses one where what is synced may be lost all the same, unless
 /// the operator has allowed it.
-fn open_directory(config: &Config, wal_dir: &std::path::Path) -> Result<Directory, AppError> {
+fn open_directory(config: &Config, wal_dir: &Path) -> Result<Directory, AppError> {
     let directory = Directory::open(wal_dir)?;
     match unsafe_kind(wal_dir).map_err(|e| AppError::Start(e.to_string()))? {
         None => {}
@@ -128,6 +130,25 @@ fn open_directory(config: &Config, wal_dir: &std::path::Path) -> Result<Director
         }
     }
     Ok(directory)
+}
+
+/// Tells the log what else needs its disk, and a build for tests where to end.
+fn prepare(config: &Config, database: &Database, log: &Log) {
+    #[cfg(debug_assertions)]
+    if let Some((point, times)) = config.end_at {
+        crate::failpoint::arm(point, times);
+    }
+    if let Some(server) = &database.embedded
+        && on_one_file_system(&config.data_dir, server.cluster_dir())
+    {
+        log.leave_free(server.max_wal_bytes());
+    }
+}
+
+/// Whether two directories share their room; not, where that cannot be told.
+fn on_one_file_system(one: &Path, other: &Path) -> bool {
+    let device = |of: &Path| std::fs::metadata(of).map(|found| found.dev());
+    matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Ends the log, lets the writers catch up, and stops what is left.
@@ -186,6 +207,7 @@ impl Gateway {
         log: &Log,
         recorder: PrometheusHandle,
     ) -> Result<Self, AppError> {
+        prepare(config, database, log);
         let health = Arc::new(Health::default());
         let reads = database
             .target

@@ -242,6 +242,14 @@ pub struct ServeArgs {
         value_parser = clap::builder::FalseyValueParser::new()
     )]
     pub wal_allow_volatile: bool,
+    /// For tests: end the process at this place, as a kill would
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "POINT")]
+    pub end_at: Option<crate::failpoint::Point>,
+    /// For tests: at which of the times that it is reached
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, default_value_t = 1, value_name = "N")]
+    pub end_at_time: u32,
     /// Memory for readings on their way
     #[arg(
         long,

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -63,6 +63,11 @@ const RESETS_MAX: usize = 32;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long requests are still taken on open connections once the gateway stops: a client that had
+/// connected, or sent, before it could know is answered and not cut off. Why 250 ms: longer than a
+/// way across a continent and back, and nothing beside the time that the writers take to stop.
+const LAST_CALL: Duration = Duration::from_millis(250);
+
 /// Serves one connection to its end.
 ///
 /// Blocks: until the client ends it, is idle or stuck for too long, or `stopping` changes and
@@ -100,12 +105,12 @@ async fn plain(
     mut stream: TcpStream,
     peer: Peer,
     shared: Arc<Shared>,
-    mut stopping: watch::Receiver<()>,
+    stopping: watch::Receiver<()>,
 ) -> Served {
     let within = shared.context.settings.header_timeout;
     let (early, is_http2) = tokio::select! {
         begun = timeout(within, begin(&mut stream)) => begun??,
-        _ = stopping.changed() => return Ok(()),
+        () = last_call(stopping.clone()) => return Ok(()),
     };
     let io = StallGuard::new(stream, early, shared.context.settings.write_timeout);
     if is_http2 {
@@ -120,13 +125,13 @@ async fn encrypted(
     tls: Arc<Tls>,
     peer: Peer,
     shared: Arc<Shared>,
-    mut stopping: watch::Receiver<()>,
+    stopping: watch::Receiver<()>,
 ) -> Served {
     let within = shared.context.settings.header_timeout;
     let acceptor = TlsAcceptor::from(tls.current());
     let stream = tokio::select! {
         accepted = timeout(within, acceptor.accept(stream)) => accepted??,
-        _ = stopping.changed() => return Ok(()),
+        () = last_call(stopping.clone()) => return Ok(()),
     };
     let (_, session) = stream.get_ref();
     let peer = Peer {
@@ -144,6 +149,14 @@ async fn encrypted(
     } else {
         serve_http1(io, peer, shared, stopping).await
     }
+}
+
+/// Waits until the gateway stops, and then until no request can be on its way any more from a client
+/// that did not know.
+async fn last_call(mut stopping: watch::Receiver<()>) {
+    // The sender is dropped, never used.
+    stopping.changed().await.ok();
+    tokio::time::sleep(LAST_CALL).await;
 }
 
 /// Reads until it is clear which HTTP is spoken; gives what was read, and whether it is HTTP/2.
@@ -166,7 +179,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     io: StallGuard<S>,
     peer: Peer,
     shared: Arc<Shared>,
-    mut stopping: watch::Receiver<()>,
+    stopping: watch::Receiver<()>,
 ) -> Served {
     let mut builder = http1::Builder::new();
     builder
@@ -180,13 +193,22 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     let io = Held::new(io, Arc::clone(&promises));
     let service = service_fn(|request| {
         let (shared, promises) = (Arc::clone(&shared), Arc::clone(&promises));
-        async move { Ok::<_, Infallible>(answer(shared, peer, Some(&promises), request).await) }
+        let stopping = stopping.clone();
+        async move {
+            let mut reply = answer(shared, peer, Some(&promises), request).await;
+            if stopping.has_changed().is_err() {
+                // The client must not send another here.
+                reply
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(reply)
+        }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        // The sender is dropped, never used.
-        _ = stopping.changed() => {
+        () = last_call(stopping.clone()) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -90,21 +90,30 @@ impl Server {
         let room = Arc::new(Semaphore::new(connections_max));
         let (stop, stopping) = watch::channel(());
         let mut shutdown = pin!(shutdown);
+        let begin = |stream: TcpStream, address: IpAddr, permit: OwnedSemaphorePermit| {
+            let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
+            tokio::spawn(async move {
+                let _permit = permit;
+                let _counted = Counted::new();
+                connection::serve(stream, address, shared, stopping).await;
+            });
+        };
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 accepted = self.accept(&room) => {
-                    let Some((stream, address, permit)) = accepted else { continue };
-                    let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
-                    tokio::spawn(async move {
-                        let _permit = permit;
-                        let _counted = Counted::new();
-                        connection::serve(stream, address, shared, stopping).await;
-                    });
+                    if let Some((stream, address, permit)) = accepted {
+                        begin(stream, address, permit);
+                    }
                 }
             }
         }
-        drop(self.listener);
+        // Who has connected before the socket was closed did not know: the system would cut it off.
+        for (stream, address) in self.left_in_queue() {
+            if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+                begin(stream, address, permit);
+            }
+        }
         drop(stop);
         shared.live.stop();
         let all = room.acquire_many(connections_max as u32);
@@ -115,6 +124,23 @@ impl Server {
                 "connections were cut: they did not end in time"
             );
         }
+    }
+
+    /// Takes the connections that wait to be accepted, and closes the socket.
+    fn left_in_queue(self) -> Vec<(TcpStream, IpAddr)> {
+        let mut left = Vec::new();
+        if let Ok(listener) = self.listener.into_std() {
+            while left.len() < BACKLOG as usize
+                && let Ok((stream, address)) = listener.accept()
+            {
+                let taken = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpStream::from_std(stream));
+                let address = address.ip().to_canonical();
+                left.extend(taken.ok().map(|stream| (stream, address)));
+            }
+        }
+        left
     }
 
     /// Accepts a connection once there is room for it.

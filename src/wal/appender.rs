@@ -19,6 +19,7 @@ use super::frame::{
 };
 use super::progress::Progress;
 use super::storage::SegmentFile;
+use crate::failpoint::{Point, reach};
 use crate::metrics;
 use crate::reading::Timestamp;
 
@@ -236,6 +237,7 @@ impl Appender {
             .sum();
         let start = u64::from(current.offset) - header_len as u64;
         current.file.write_all_at(&self.frame, start)?;
+        reach(Point::Append);
         if self.sync == SyncMode::Always {
             let began = Instant::now();
             current.file.sync_data()?;
@@ -244,6 +246,7 @@ impl Appender {
             }
             metrics::wal_synced(began.elapsed(), readings);
         }
+        reach(Point::Fsync);
         if self.progress.has_failed() {
             return Err(io::Error::other("the log's directory has failed"));
         }
@@ -257,6 +260,7 @@ impl Appender {
                 reply.send(Ok(end)).ok();
             }
         }
+        reach(Point::Ack);
         Ok(())
     }
 
@@ -320,6 +324,7 @@ impl Appender {
         let file = self
             .catalog
             .take_segment(self.run.sequence, number, SPARE_WAIT)?;
+        reach(Point::SegmentBegun);
         let name = super::catalog::segment_name(self.run.sequence, self.run.id, number);
         let file_bytes = self.catalog.segment_bytes;
         self.run.segments.push_back(super::catalog::Segment {

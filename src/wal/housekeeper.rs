@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::append::LogBudget;
@@ -16,6 +16,7 @@ use super::appender::segment_room_bytes;
 use super::catalog::{Catalog, Run};
 use super::frame::Position;
 use super::progress::Progress;
+use crate::failpoint::{Point, reach};
 
 /// How often it looks without being woken: commits move checkpoints and wake nobody.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -23,6 +24,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const RETRY_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
+
+/// What storing a byte of the log can take on the database's disk: its history, the index, and both
+/// once more in PostgreSQL's own log.
+const STORED_TIMES: u64 = 3;
 
 /// How much a log may hold.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +46,9 @@ pub(super) struct Housekeeper {
     pub(super) budget: Arc<LogBudget>,
     pub(super) limits: LogLimits,
     pub(super) shards: u16,
+    /// What a database on the same file system needs beside what storing the log takes; 0 where
+    /// there is none.
+    pub(super) leave_free_bytes: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
 }
 
@@ -84,6 +92,7 @@ impl Housekeeper {
 
     /// Makes one spare segment, full of zeros, durable.
     pub(super) fn make_spare(&self) -> io::Result<()> {
+        self.expect_room()?;
         let name = self.catalog.new_spare_name();
         let result = self.fill(&name);
         if result.is_err() {
@@ -92,6 +101,32 @@ impl Housekeeper {
             return result;
         }
         self.offer(name);
+        Ok(())
+    }
+
+    /// Makes sure that what is taken can be stored: a PostgreSQL whose disk is full cannot even
+    /// recover, and the log cannot shrink without it.
+    fn expect_room(&self) -> io::Result<()> {
+        let leave_free = self.leave_free_bytes.load(Ordering::Relaxed);
+        if leave_free == 0 {
+            return Ok(());
+        }
+        let stored: u64 = (self.catalog.runs().iter())
+            .flat_map(|run| run.segments.iter().take(self.passed_segments(run)))
+            .map(|segment| segment.file_bytes)
+            .sum();
+        let new = self.catalog.segment_bytes;
+        let unstored = self.catalog.total_bytes().saturating_sub(stored) + new;
+        let needed = leave_free + STORED_TIMES * unstored + new;
+        let free = self.catalog.storage.free_bytes()?;
+        if free < needed {
+            let what = format!(
+                "the disk has {} MiB left, and the database beside the log may need {} MiB",
+                free >> 20,
+                needed >> 20
+            );
+            return Err(io::Error::new(io::ErrorKind::StorageFull, what));
+        }
         Ok(())
     }
 
@@ -162,16 +197,19 @@ impl Housekeeper {
             self.progress.forget(sequence);
         }
         let wanted = segment.file_bytes == self.catalog.segment_bytes
-            && self.catalog.spares() < self.limits.spares;
+            && self.catalog.spares() < self.limits.spares
+            && self.expect_room().is_ok();
         if wanted {
             // Its old frames stay in it: their checksums are salted with their own run and
             // place, so that they are never taken for data.
             let spare = self.catalog.new_spare_name();
             self.catalog.storage.rename(&segment.name, &spare)?;
+            reach(Point::SegmentGone);
             self.sync_directory()?;
             self.offer(spare);
         } else {
             self.catalog.storage.remove(&segment.name)?;
+            reach(Point::SegmentGone);
             self.sync_directory()?;
         }
         Ok(())

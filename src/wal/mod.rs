@@ -37,7 +37,7 @@ pub mod survey;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
@@ -98,6 +98,7 @@ pub struct Log {
     budget: Arc<LogBudget>,
     sender: Sender<Message>,
     limits: LogLimits,
+    leave_free_bytes: Arc<AtomicU64>,
     stop_housekeeper: Arc<AtomicBool>,
     appender: JoinHandle<()>,
     housekeeper: JoinHandle<()>,
@@ -146,6 +147,14 @@ impl Log {
     /// The most that the log may take on disk.
     pub fn limit_bytes(&self) -> u64 {
         self.limits.limit_bytes
+    }
+
+    /// Leaves room for a database on the same file system: from now on no segment is made where
+    /// less than this, and what storing the log takes, would stay free (hazard 10).
+    ///
+    /// Units:  bytes
+    pub fn leave_free(&self, bytes: u64) {
+        self.leave_free_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Ends the run: waits until what was sent is written. What is sent from now on is refused.

@@ -89,6 +89,7 @@ impl Parts {
             budget: Arc::clone(&budget),
             limits,
             shards,
+            leave_free_bytes: Arc::default(),
             stop: Arc::new(AtomicBool::new(false)),
         };
         let at_limit = catalog.total_bytes() + segment_bytes > limit_bytes;
@@ -130,6 +131,7 @@ impl Parts {
             ..
         } = self;
         let stop_housekeeper = Arc::clone(&housekeeper.stop);
+        let leave_free_bytes = Arc::clone(&housekeeper.leave_free_bytes);
         let panics = FailOnPanic(Arc::clone(&self.progress));
         Ok(Log {
             catalog: self.catalog,
@@ -138,6 +140,7 @@ impl Parts {
             sender: self.sender,
             limits: self.limits,
             stop_housekeeper,
+            leave_free_bytes,
             appender: spawn("wal-append", move || {
                 let _panics = panics;
                 appender.run();

@@ -50,6 +50,14 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// As the system gives them; the caller must treat one as final.
     fn sync(&self) -> io::Result<()>;
+
+    /// What the file system has left for whoever writes to it.
+    ///
+    /// Units:  bytes
+    ///
+    /// # Errors
+    /// As the system gives them.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// One open file of a log.
@@ -197,6 +205,11 @@ impl Storage for Directory {
 
     fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }
 

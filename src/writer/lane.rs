@@ -18,6 +18,7 @@ use super::live::{DEVICES_MAX, Newest};
 use super::session::{Claim, SessionError, WriterSession};
 use super::store::{Way, Work, ensure_partitions, in_history, store};
 use super::{ShardState, WriterOptions};
+use crate::failpoint::{Point, reach};
 use crate::metrics;
 use crate::postgres::Target;
 use crate::postgres::registry::{self, Registry};
@@ -327,6 +328,7 @@ impl Writer {
                 let found = session.answered(resolving).await;
                 session.ids = ids;
                 batch.put_ids(registry, &found?);
+                reach(Point::Registered);
             }
         }
         Ok(batch)
@@ -381,6 +383,7 @@ impl Writer {
             || now.tally.quarantined != stored.tally.quarantined;
         cursor.settle_way(way_before, repeats);
         self.progress().stored(lane, now);
+        reach(Point::CursorMoved);
         metrics::batch_rows(rows);
         if let Some(received) = received {
             let lag = Timestamp::now().as_micros() - received.as_micros();

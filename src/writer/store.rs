@@ -14,6 +14,7 @@ use super::quarantine::{Quarantined, quarantine};
 use super::rows::{Columns, HistoryRow, MeterRow, VehicleRow};
 use super::session::{Claim, SessionError, WriterSession};
 use super::ways::{bisect, copy, insert, probe, split};
+use crate::failpoint::{self, Point};
 use crate::metrics::{self, BatchStep};
 use crate::postgres::partitions;
 use crate::reading::{Stream, Timestamp};
@@ -199,6 +200,7 @@ async fn transaction(
     let meters = store_rows(session, claim, &work.meters, way).await?;
     let vehicles = store_rows(session, claim, &work.vehicles, way).await?;
     metrics::batch_step(BatchStep::Copy, step.elapsed());
+    failpoint::reach(Point::CopyEnd);
     let tally = meters.tally.plus(&vehicles.tally);
     let stored = after(tally);
     if stored != first {
@@ -217,7 +219,8 @@ async fn transaction(
     }
     let step = Instant::now();
     // Every statement before this one succeeded, so that COMMIT cannot be answered by ROLLBACK.
-    client.batch_execute("commit").await?;
+    failpoint::during(Point::CommitSent, client.batch_execute("commit")).await?;
+    failpoint::reach(Point::CommitAnswered);
     metrics::batch_step(BatchStep::Commit, step.elapsed());
     Ok(stored)
 }

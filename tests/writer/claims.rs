@@ -64,10 +64,79 @@ async fn a_session_that_was_superseded_can_store_nothing() {
     drop(old);
     assert_eq!(database.rows().await, 0);
     let (mut newest, mut way) = (Newest::default(), Way::Copy);
+    let mut before = new_claim;
     store(&mut new, &mut new_claim, &batch, &mut newest, &mut way)
         .await
         .unwrap();
     assert_eq!(database.sums().await, [1, 0, 0]);
+    // The newest session itself moves a checkpoint only from where it stands.
+    let (mut newest, mut way) = (Newest::default(), Way::Careful);
+    let refused = store(&mut new, &mut before, &batch, &mut newest, &mut way).await;
+    assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
+    assert_eq!(database.sums().await, [1, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
+    let database = Database::new().await;
+    let (original, copy) = (dir(), dir());
+    let ids: Vec<String> = (0..20).map(|n| format!("M{n}")).collect();
+    let at = |second| -> Vec<_> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
+    let mut one = Gateway::open(original.path(), 2);
+    one.send(&at(0)).await;
+    one.send(&at(1)).await;
+    // Copied while it is written, as by a backup.
+    for entry in std::fs::read_dir(original.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    one.send(&at(2)).await;
+    let mut other = Gateway::open(copy.path(), 2);
+    other.send(&at(3)).await;
+    // They take the common run's checkpoints from each other until it is stored.
+    one.write(&database.target, database.settings, OPTIONS);
+    other.write(&database.target, database.settings, OPTIONS);
+    one.send(&at(4)).await;
+    until("all of it", || async { database.rows().await == 100 }).await;
+    until("the end of both logs", || async {
+        let waits = |gateway: &Gateway| {
+            let waiting = gateway.progress().snapshot().waiting;
+            waiting.iter().flatten().sum::<u64>() > 0
+        };
+        !waits(&one) && !waits(&other)
+    })
+    .await;
+    assert_eq!(database.sums().await, [100, 0, 0]);
+    one.stop().await;
+    other.stop().await;
+    assert_eq!(database.sums().await, [100, 0, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_commits_durably_and_waits_for_nothing_for_ever_whatever_the_server_is_set_to() {
+    let database = Database::new().await;
+    for setting in [
+        "synchronous_commit = off",
+        "lock_timeout = 0",
+        "statement_timeout = 0",
+    ] {
+        let name = "format('alter database %I set ', current_database())";
+        database
+            .run(&format!(
+                "do $$ begin execute {name} || '{setting}'; end $$"
+            ))
+            .await;
+    }
+    let open = WriterSession::open(&database.target, "wattgate writer 0", LIMIT);
+    let session = open.await.unwrap();
+    session.claim(uuid::Uuid::from_u128(7), 0).await.unwrap();
+    let mut settings = Vec::new();
+    for name in ["synchronous_commit", "lock_timeout", "statement_timeout"] {
+        let show = format!("show {name}");
+        let row = session.client().query_one(&show, &[]).await.unwrap();
+        settings.push(row.get::<_, String>(0));
+    }
+    assert_eq!(settings, ["on", "10s", "1min"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,6 +251,34 @@ async fn ids_are_learned_anew_with_every_session() {
     let right = "select string_agg(meter_id || '=' || kwh_consumed_ac, ' ' order by meter_id)
         from meter_readings";
     assert_eq!(database.text(right).await, "M1=1 M2=2");
+    // They were known: that they came again has used up no ids.
+    gateway.send(&[meter("M3", 0, 1.0)]).await;
+    gateway.drained().await;
+    let next = "select id::bigint from meters where external_id = 'M3'";
+    assert_eq!(database.count(next).await, 3);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_devices_are_registered_in_one_order_by_all_gateways() {
+    let database = Database::new().await;
+    let watch = "create table seen (place serial, name text);
+        create function see() returns trigger language plpgsql as $$
+        begin
+            insert into seen (name) values (new.external_id);
+            return new;
+        end $$;
+        create trigger see before insert on meters for each row execute function see()";
+    database.run(watch).await;
+    let dir = dir();
+    let mut gateway = Gateway::open(dir.path(), 1);
+    let ids = ["M2", "b", "M10", "a", "\u{e9}", "Z", "M1"];
+    let readings: Vec<_> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+    gateway.send(&readings).await;
+    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.drained().await;
+    let order = "select string_agg(name, ' ' order by place) from seen";
+    assert_eq!(database.text(order).await, "M1 M10 M2 Z a b \u{e9}");
     gateway.stop().await;
 }
 

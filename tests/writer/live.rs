@@ -154,3 +154,23 @@ async fn what_a_client_was_told_is_committed_is_live_where_there_is_little() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_tables_are_made_for_updates_in_place() {
+    // Room in each page and no second index: an update then stays in its page (HOT), and the table
+    // does not grow while readings come.
+    let database = Database::new().await;
+    for table in ["meter_live_status", "vehicle_live_status"] {
+        let options = format!(
+            "select array_to_string(reloptions, ' ') from pg_class where oid = '{table}'::regclass"
+        );
+        let options = database.text(&options).await;
+        assert!(options.contains("fillfactor=50"), "{options}");
+        assert!(
+            options.contains("autovacuum_vacuum_scale_factor=0.05"),
+            "{options}"
+        );
+        let indexes = format!("select count(*) from pg_index where indrelid = '{table}'::regclass");
+        assert_eq!(database.count(&indexes).await, 1);
+    }
+}

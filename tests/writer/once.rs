@@ -183,3 +183,63 @@ async fn another_number_of_shards_changes_nothing() {
     assert_eq!(database.count(kept).await, 50);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_appears_after_it_was_looked_for_stops_no_writer() {
+    let database = Database::new().await;
+    // As another gateway would, at the worst moment: the row is there just before it is copied.
+    let other = "create table came (first boolean);
+        create function comes() returns trigger language plpgsql as $$
+        begin
+            if not exists (select from came) then
+                insert into came values (true);
+                insert into meter_telemetry_history select new.*;
+            end if;
+            return new;
+        end $$;
+        create trigger comes before insert on meter_telemetry_history
+        for each row execute function comes()";
+    database.run(other).await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[meter("M1", 0, 1.0), meter("M1", 1, 1.0)])
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.rows().await, 2);
+    assert_eq!(database.sums().await, [1, 1, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_cut_into_other_shards_is_stored_before_the_next() {
+    let database = Database::new().await;
+    let dir = dir();
+    let ids: Vec<String> = (0..40).map(|n| format!("M{n}")).collect();
+    let of = |kwh| -> Vec<Reading<'_>> { ids.iter().map(|id| meter(id, 0, kwh)).collect() };
+    let gateway = Gateway::open(dir.path(), 1);
+    gateway.send(&of(1.0)).await;
+    let run = gateway.source.runs()[0].id;
+    gateway.kill().await;
+    // Somebody holds the older run's checkpoint; the other writer has no part in that run.
+    let insert = format!(
+        "insert into wal_checkpoints (run_id, shard, position, live_position, epoch, backend_pid,
+            backend_start) values ('{run}', 0, 4096, 4096, 0, 0, '-infinity')"
+    );
+    database.run(&insert).await;
+    let operator = database.session().await;
+    operator
+        .batch_execute("begin; select 1 from wal_checkpoints for update")
+        .await
+        .unwrap();
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    gateway.send(&of(2.0)).await;
+    gateway.says("lock timeout").await;
+    assert_eq!(database.rows().await, 0, "a later reading came first");
+    operator.batch_execute("rollback").await.unwrap();
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [40, 0, 40]);
+    let kept = "select count(*) from meter_readings where kwh_consumed_ac = 1";
+    assert_eq!(database.count(kept).await, 40);
+    gateway.stop().await;
+}

@@ -32,6 +32,9 @@ async fn late_readings_make_their_partitions() {
         assert!(names.contains(name), "{names}");
     }
     assert!(!names.contains("2023_12"), "{names}");
+    // Beside a default partition, attaching another would read all of it.
+    let default = "select count(*) from pg_partitioned_table where partdefid <> 0";
+    assert_eq!(database.count(default).await, 0);
     gateway.stop().await;
 }
 
@@ -95,6 +98,41 @@ async fn two_gateways_make_the_same_partitions_at_once() {
     assert_eq!(database.sums().await, [48, 48, 0]);
     one.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_is_made_by_one_at_a_time_and_beside_an_open_copy() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    gateway.drained().await;
+    // Another gateway is in the middle of its batch, and of making a partition.
+    let other = database.session().await;
+    other
+        .batch_execute(
+            "select pg_advisory_lock(x'77617474'::bigint << 32 | x'70617274'::bigint);
+             begin; lock table meter_telemetry_history in row exclusive mode",
+        )
+        .await
+        .unwrap();
+    gateway.send(&[meter("M1", -400 * DAY, 1.0)]).await;
+    let waits = "select count(*) from pg_stat_activity where datname = current_database()
+        and application_name like 'wattgate writer%' and wait_event = 'advisory'";
+    until("the writer waits for the other", || async {
+        database.count(waits).await == 1
+    })
+    .await;
+    assert_eq!(database.rows().await, 1);
+    other
+        .batch_execute("select pg_advisory_unlock_all()")
+        .await
+        .unwrap();
+    // It does not wait for the end of the batch.
+    gateway.drained().await;
+    assert_eq!(database.rows().await, 2);
+    other.batch_execute("rollback").await.unwrap();
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

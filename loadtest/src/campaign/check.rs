@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Row};
 
 use super::CampaignError;
 use super::gateway::Database;
-use super::load::{Debt, Ledger, START, Values, values};
+use super::load::{Answers, Debt, Ledger, START, Values, values};
 use crate::cli::Verdict;
 
 /// Between two looks.
@@ -16,8 +16,7 @@ const EVERY: Duration = Duration::from_millis(300);
 /// What the database holds, and what it should.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Comparison {
-    requests: u64,
-    unanswered: u64,
+    answers: Answers,
     sent: u64,
     due: u64,
     stored: u64,
@@ -30,6 +29,8 @@ pub(crate) struct Comparison {
     doubled: u64,
     /// Set aside, though nothing contradicts and nothing is refused.
     quarantined: u64,
+    /// What else was expected and did not come.
+    missed: Vec<&'static str>,
 }
 
 /// Waits until every debt is paid, at most for as long as allowed, and compares.
@@ -78,8 +79,7 @@ async fn look(client: &Client, ledgers: &[Ledger]) -> Result<Comparison, tokio_p
     result.stored = there.len() as u64;
     let mut known = 0;
     for ledger in ledgers {
-        result.requests += ledger.requests;
-        result.unanswered += ledger.unanswered;
+        result.answers.add(&ledger.answers);
         for account in &ledger.accounts {
             result.sent += account.debts.len() as u64;
             for (step, debt) in account.debts.iter().enumerate() {
@@ -115,9 +115,21 @@ fn reading(row: &Row) -> (String, i64, Values) {
 }
 
 impl Comparison {
+    pub(crate) fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// Notes what else must hold.
+    pub(crate) fn expect(&mut self, holds: bool, what: &'static str) {
+        if !holds {
+            self.missed.push(what);
+        }
+    }
+
     /// Right if every debt is paid, once, and nothing else is there.
     pub(crate) fn verdict(&self) -> Verdict {
-        if self.lost + self.doubled + self.invented + self.quarantined == 0 && self.due > 0 {
+        let wrong = self.lost + self.doubled + self.invented + self.quarantined;
+        if wrong + self.answers.wrong == 0 && self.missed.is_empty() && self.due > 0 {
             Verdict::Right
         } else {
             Verdict::Wrong
@@ -125,11 +137,25 @@ impl Comparison {
     }
 
     pub(crate) fn to_text(&self) -> String {
+        let Answers {
+            taken,
+            shed,
+            uncommitted,
+            refused,
+            cut,
+            wrong,
+        } = self.answers;
+        let missed: String = self
+            .missed
+            .iter()
+            .map(|it| format!("MISSED: {it}\n"))
+            .collect();
         format!(
-            "{} requests ({} without an acknowledgement), {} readings sent, {} of them due, {} stored\n\
-             {} lost, {} doubled, {} invented, {} in quarantine: {:?}\n",
-            self.requests,
-            self.unanswered,
+            "{} requests: {taken} taken, {shed} shed, {uncommitted} not committed in time, \
+             {refused} found nobody, {cut} cut off, {wrong} answered wrongly\n\
+             {} readings sent, {} of them due, {} stored\n\
+             {} lost, {} doubled, {} invented, {} in quarantine: {:?}\n{missed}",
+            self.answers.requests(),
             self.sent,
             self.due,
             self.stored,

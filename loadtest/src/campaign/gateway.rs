@@ -135,6 +135,17 @@ impl Database {
         Ok(client)
     }
 
+    /// Runs statements.
+    pub(crate) async fn run(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.connect().await?.batch_execute(sql).await
+    }
+
+    /// The newest migration that was applied.
+    pub(crate) async fn migrations(&self) -> Result<i32, tokio_postgres::Error> {
+        let sql = "select max(version)::int from schema_migrations";
+        Ok(self.connect().await?.query_one(sql, &[]).await?.get(0))
+    }
+
     /// Waits until writers are connected.
     ///
     /// # Errors
@@ -178,12 +189,55 @@ impl Database {
     }
 }
 
+/// How a gateway is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) binary: PathBuf,
+    pub(crate) dir: PathBuf,
+    /// A database that is not its own.
+    pub(crate) elsewhere: Option<Database>,
+    /// The log's limit.
+    pub(crate) wal_limit: &'static str,
+    /// More flags.
+    pub(crate) flags: &'static [&'static str],
+}
+
+impl Setup {
+    pub(crate) fn new(binary: &Path, dir: &DataDir) -> Self {
+        Setup {
+            binary: binary.to_owned(),
+            dir: dir.path().to_owned(),
+            elsewhere: None,
+            wal_limit: "512MiB",
+            flags: &[],
+        }
+    }
+
+    pub(crate) fn on(mut self, database: &Database) -> Self {
+        self.elsewhere = Some(database.clone());
+        self
+    }
+
+    pub(crate) fn wal_limit(mut self, limit: &'static str) -> Self {
+        self.wal_limit = limit;
+        self
+    }
+
+    pub(crate) fn flags(mut self, flags: &'static [&'static str]) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// Starts it, with a database of its own unless it was given one.
+    pub(crate) async fn start(self) -> Result<Gateway, CampaignError> {
+        launch(self, "127.0.0.1:0").await
+    }
+}
+
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    binary: PathBuf,
-    dir: PathBuf,
-    elsewhere: Option<Database>,
+    setup: Setup,
     child: Child,
     /// Kept open: a gateway whose stdout is closed may not care, but need not be tried.
     _stdout: Lines<BufReader<ChildStdout>>,
@@ -192,18 +246,15 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway, with a database of its own unless it is given one.
-    pub(crate) async fn start(
-        binary: &Path,
-        dir: &DataDir,
-        elsewhere: Option<&Database>,
-    ) -> Result<Self, CampaignError> {
-        launch(binary, dir.path(), "127.0.0.1:0", elsewhere.cloned()).await
-    }
-
     /// Starts it again where it was, at the same address.
     pub(crate) async fn again(self) -> Result<Self, CampaignError> {
-        launch(&self.binary, &self.dir, &self.address, self.elsewhere).await
+        launch(self.setup, &self.address).await
+    }
+
+    /// The same, with another binary.
+    pub(crate) async fn again_as(mut self, binary: &Path) -> Result<Self, CampaignError> {
+        self.setup.binary = binary.to_owned();
+        self.again().await
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -213,7 +264,7 @@ impl Gateway {
     pub(crate) fn database(&self) -> Database {
         self.database
             .clone()
-            .or_else(|| self.elsewhere.clone())
+            .or_else(|| self.setup.elsewhere.clone())
             .unwrap_or_else(|| Database {
                 socket_dir: PathBuf::new(),
                 user: String::new(),
@@ -228,8 +279,28 @@ impl Gateway {
 
     /// SIGTERM, and waits until it has ended.
     pub(crate) async fn terminate(&mut self) -> Result<(), CampaignError> {
-        let pid = self.child.id().unwrap_or_default().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().await?;
+        self.tell_to_end().await?;
+        self.ended().await
+    }
+
+    /// Two SIGTERMs in a row, the second after some time.
+    pub(crate) async fn terminate_twice(&mut self, apart: Duration) -> Result<(), CampaignError> {
+        self.tell_to_end().await?;
+        tokio::time::sleep(apart).await;
+        self.tell_to_end().await?;
+        self.ended().await
+    }
+
+    async fn tell_to_end(&self) -> io::Result<()> {
+        // None where it has ended already: then there is nobody to tell.
+        if let Some(pid) = self.child.id() {
+            let pid = pid.to_string();
+            Command::new("kill").args(["-TERM", &pid]).status().await?;
+        }
+        Ok(())
+    }
+
+    async fn ended(&mut self) -> Result<(), CampaignError> {
         let ended = tokio::time::timeout(STOP_WITHIN, self.child.wait()).await;
         match ended {
             Ok(status) if status.as_ref().is_ok_and(|s| s.success()) => Ok(()),
@@ -238,30 +309,48 @@ impl Gateway {
             )))),
         }
     }
+
+    /// What the process holds in memory.
+    ///
+    /// Units:  bytes
+    pub(crate) fn resident_bytes(&self) -> io::Result<u64> {
+        let pid = self.child.id().unwrap_or_default();
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(kib.unwrap_or(0) << 10)
+    }
+
+    /// Whether it has logged some words since a place in its log.
+    pub(crate) fn has_said(&self, words: &str, since: usize) -> io::Result<bool> {
+        let said = fs::read_to_string(self.setup.dir.join("gateway.log"))?;
+        Ok(said.get(since..).is_some_and(|new| new.contains(words)))
+    }
+
+    /// The length of its log now.
+    pub(crate) fn said_bytes(&self) -> io::Result<usize> {
+        Ok(fs::metadata(self.setup.dir.join("gateway.log"))?.len() as usize)
+    }
 }
 
-async fn launch(
-    binary: &Path,
-    dir: &Path,
-    listen: &str,
-    elsewhere: Option<Database>,
-) -> Result<Gateway, CampaignError> {
+async fn launch(setup: Setup, listen: &str) -> Result<Gateway, CampaignError> {
     let log = fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(dir.join("gateway.log"))?;
-    let mut command = Command::new(binary);
+        .open(setup.dir.join("gateway.log"))?;
+    let mut command = Command::new(&setup.binary);
     command
-        .args(["--listen", listen, "--wal-limit", "512MiB"])
+        .args(["--listen", listen, "--wal-limit", setup.wal_limit])
         // Clients that wait for a commit give up soon and send on, while the database is away.
         .args(["--commit-timeout", "1s", "--data-dir"])
-        .arg(dir)
+        .arg(&setup.dir)
+        .args(setup.flags)
         .env_remove("DATABASE_URL")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
         .kill_on_drop(true);
-    if let Some(database) = &elsewhere {
+    if let Some(database) = &setup.elsewhere {
         command.args(["--database-url", &database.url()]);
     }
     let mut child = command.spawn()?;
@@ -270,7 +359,7 @@ async fn launch(
     let mut lines = BufReader::new(stdout).lines();
     let said = async {
         let first = lines.next_line().await?.unwrap_or_default();
-        let second = match &elsewhere {
+        let second = match &setup.elsewhere {
             None => lines.next_line().await?,
             Some(_) => None,
         };
@@ -284,9 +373,7 @@ async fn launch(
         .ok_or_else(|| failed(&format!("it says '{first}'")))?
         .to_owned();
     Ok(Gateway {
-        binary: binary.to_owned(),
-        dir: dir.to_owned(),
-        elsewhere,
+        setup,
         child,
         _stdout: lines,
         address,

@@ -3,6 +3,7 @@
 //! Each worker has devices of its own. A reading's values follow from the seed, its device and its
 //! step, so that what the database holds is compared without keeping what was sent.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,8 +46,77 @@ pub(crate) struct Account {
 pub(crate) struct Ledger {
     pub(crate) seed: u64,
     pub(crate) accounts: Vec<Account>,
-    pub(crate) requests: u64,
-    pub(crate) unanswered: u64,
+    pub(crate) answers: Answers,
+}
+
+/// How requests were answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Answers {
+    /// Acknowledged.
+    pub(crate) taken: u64,
+    /// 503 or 429 with Retry-After, where no commit was asked for.
+    pub(crate) shed: u64,
+    /// The same, where one was: the database may be away.
+    pub(crate) uncommitted: u64,
+    /// Nobody listened.
+    pub(crate) refused: u64,
+    /// The connection ended before the whole answer.
+    pub(crate) cut: u64,
+    /// Any other status, or a refusal that does not say when to come again.
+    pub(crate) wrong: u64,
+}
+
+impl Answers {
+    pub(crate) fn requests(&self) -> u64 {
+        self.taken + self.unanswered()
+    }
+
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.shed + self.uncommitted + self.refused + self.cut + self.wrong
+    }
+
+    pub(crate) fn add(&mut self, other: &Answers) {
+        self.taken += other.taken;
+        self.shed += other.shed;
+        self.uncommitted += other.uncommitted;
+        self.refused += other.refused;
+        self.cut += other.cut;
+        self.wrong += other.wrong;
+    }
+}
+
+/// How a worker goes about it.
+#[derive(Debug, Clone)]
+pub(crate) struct Manner {
+    /// Where it sends; a request that is refused is sent to the next.
+    pub(crate) addresses: Vec<String>,
+    /// Whether it sends a request again until it is taken.
+    pub(crate) insists: bool,
+    /// Whether it pauses between requests.
+    pub(crate) pauses: bool,
+    /// The acknowledgements that it asks for, in turns by chance.
+    pub(crate) acks: &'static [&'static str],
+}
+
+impl Manner {
+    /// Most devices send again what was not answered; some give it up.
+    pub(crate) fn mixed(address: &str) -> Self {
+        Manner {
+            addresses: vec![address.to_owned()],
+            insists: false,
+            pauses: true,
+            acks: &["buffered", "durable", "durable", "committed"],
+        }
+    }
+
+    /// As fast as it goes: who waits for a commit, or pauses, sends nothing meanwhile.
+    pub(crate) fn quick(address: &str) -> Self {
+        Manner {
+            pauses: false,
+            acks: &["buffered", "durable"],
+            ..Manner::mixed(address)
+        }
+    }
 }
 
 /// The values of a reading.
@@ -81,8 +151,12 @@ pub(crate) fn values(seed: u64, device: &str, step: usize) -> Values {
 #[derive(Debug)]
 pub(crate) struct Worker {
     random: Random,
-    address: String,
+    manner: Manner,
+    /// The address that took the last request.
+    at: usize,
     stopped: watch::Receiver<bool>,
+    /// Requests that were taken, of all workers.
+    taken: watch::Sender<u64>,
     ledger: Ledger,
 }
 
@@ -90,8 +164,9 @@ impl Worker {
     pub(crate) fn new(
         seed: u64,
         number: u32,
-        address: String,
+        manner: Manner,
         stopped: watch::Receiver<bool>,
+        taken: watch::Sender<u64>,
     ) -> Self {
         let accounts = (0..2 * DEVICES).map(|device| {
             let meter = device < DEVICES;
@@ -108,13 +183,14 @@ impl Worker {
         });
         Worker {
             random: Random::new(mix(seed ^ (u64::from(number) << 32))),
-            address,
+            at: number as usize % manner.addresses.len(),
+            manner,
             stopped,
+            taken,
             ledger: Ledger {
                 seed,
                 accounts: accounts.collect(),
-                requests: 0,
-                unanswered: 0,
+                answers: Answers::default(),
             },
         }
     }
@@ -131,41 +207,55 @@ impl Worker {
             } else {
                 sent
             };
-            let mut answered = self.send(account, first, count).await;
-            // Most devices send again what was not answered; some give it up.
-            while !answered && self.random.below(4) != 0 && !*self.stopped.borrow() {
-                answered = self.send(account, first, count).await;
+            let mut taken = self.send(account, first, count).await;
+            while !taken && self.sends_again() {
+                taken = self.send(account, first, count).await;
             }
-            tokio::time::sleep(self.random.millis(0, 5)).await;
+            if self.manner.pauses {
+                tokio::time::sleep(self.random.millis(0, 5)).await;
+            }
         }
         self.ledger
     }
 
+    fn sends_again(&mut self) -> bool {
+        !*self.stopped.borrow() && (self.manner.insists || self.random.below(4) != 0)
+    }
+
     /// Sends some readings of a device once; tells whether they were acknowledged.
     async fn send(&mut self, account: usize, first: usize, count: usize) -> bool {
-        let ack = ["buffered", "durable", "durable", "committed"][self.random.below(4) as usize];
+        let acks = self.manner.acks;
+        let ack = acks[self.random.below(acks.len() as u64) as usize];
         let request = self.request(account, first, count, ack);
         let debts = &mut self.ledger.accounts[account].debts;
         let end = first + count;
         if debts.len() < end {
             debts.resize(end, Debt::Open);
         }
-        self.ledger.requests += 1;
-        let answer = tokio::time::timeout(ANSWER_WITHIN, exchange(&self.address, &request)).await;
-        match answer {
-            Ok(Ok(200..300)) => {
+        let address = &self.manner.addresses[self.at];
+        let answer = tokio::time::timeout(ANSWER_WITHIN, exchange(address, &request)).await;
+        let answers = &mut self.ledger.answers;
+        match answer.unwrap_or(Answer::Cut) {
+            Answer::Status(200..300, _) => {
+                answers.taken += 1;
+                self.taken.send_modify(|taken| *taken += 1);
                 if ack != "buffered" {
                     let debts = &mut self.ledger.accounts[account].debts;
                     debts[first..end].fill(Debt::Due);
                 }
-                true
+                return true;
             }
-            _ => {
-                self.ledger.unanswered += 1;
-                tokio::time::sleep(AGAIN).await;
-                false
-            }
+            Answer::Status(503, true) if ack == "committed" => answers.uncommitted += 1,
+            Answer::Status(429 | 503, true) => answers.shed += 1,
+            Answer::Status(..) => answers.wrong += 1,
+            Answer::Refused => answers.refused += 1,
+            Answer::Cut => answers.cut += 1,
         }
+        self.at = (self.at + 1) % self.manner.addresses.len();
+        if self.manner.pauses {
+            tokio::time::sleep(AGAIN).await;
+        }
+        false
     }
 
     fn request(&self, account: usize, first: usize, count: usize, ack: &str) -> String {
@@ -200,16 +290,30 @@ impl Worker {
     }
 }
 
-/// Sends a request on a connection of its own; the status of the whole answer.
-async fn exchange(address: &str, request: &str) -> std::io::Result<u16> {
-    let mut socket = TcpStream::connect(address).await?;
-    socket.write_all(request.as_bytes()).await?;
+/// What became of a request.
+enum Answer {
+    /// A whole answer: its status, and whether it says when to come again.
+    Status(u16, bool),
+    Refused,
+    Cut,
+}
+
+/// Sends a request on a connection of its own.
+async fn exchange(address: &str, request: &str) -> Answer {
+    let mut socket = match TcpStream::connect(address).await {
+        Ok(socket) => socket,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Answer::Refused,
+        Err(_) => return Answer::Cut,
+    };
     let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).await?;
-    let head = String::from_utf8_lossy(&answer);
+    // Who refuses early may close before it has read everything: its answer is there all the same.
+    drop(socket.write_all(request.as_bytes()).await);
+    drop(socket.read_to_end(&mut answer).await);
+    let text = String::from_utf8_lossy(&answer);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else {
+        return Answer::Cut;
+    };
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-    let whole = head.contains("\r\n\r\n");
-    status
-        .filter(|_| whole)
-        .ok_or_else(|| std::io::Error::other("no whole answer"))
+    let told = head.to_ascii_lowercase().contains("\r\nretry-after: ");
+    status.map_or(Answer::Cut, |status| Answer::Status(status, told))
 }

@@ -2,14 +2,21 @@
 //! every acknowledged reading as a debt and checks that all are paid: none lost, none twice, none
 //! invented.
 //!
-//! [`gateway`] runs the processes, [`load`] sends and keeps the ledger, [`mod@network`] is a proxy that
-//! cuts connections, [`check`] compares the database with the ledger.
+//! [`faults`] breaks one gateway or its database, [`disks`] fills disks, [`fleet`] replaces gateways
+//! one by one, [`overload`] sends too much. [`gateway`] runs the processes, [`load`] sends and keeps
+//! the ledger, [`mod@network`] is a proxy that cuts connections, [`small_disk`] a file system that can
+//! be filled, [`check`] compares the database with the ledger.
 
 mod check;
+mod disks;
+mod faults;
+mod fleet;
 mod gateway;
 mod load;
 mod network;
+mod overload;
 pub(crate) mod random;
+mod small_disk;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,18 +25,14 @@ use clap::{Args, ValueEnum};
 use tokio::sync::watch;
 
 use self::check::Comparison;
-use self::gateway::{DataDir, Database, Gateway};
-use self::load::Ledger;
-use self::network::Proxy;
+use self::gateway::DataDir;
+use self::load::{Ledger, Manner};
 use self::random::Random;
 use crate::cli::Verdict;
 use crate::output::{report, say};
 
 /// How long the gateway may take to store everything after the last fault.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);
-
-/// How long the writers may take to find their database again.
-const WRITES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Run a gateway under load, break things at random moments, compare at the end
 #[derive(Debug, Clone, Args)]
@@ -40,7 +43,10 @@ pub(crate) struct Options {
     /// The gateway's binary
     #[arg(long, value_name = "PATH")]
     gateway: PathBuf,
-    /// How often it is broken
+    /// For `upgrade`: the binary of the gateways that are replaced
+    #[arg(long, value_name = "PATH", required_if_eq("fault", "upgrade"))]
+    previous: Option<PathBuf>,
+    /// How often it is broken; for `overload`: seconds
     #[arg(long, default_value_t = 10, value_name = "N")]
     rounds: u32,
     /// Decides the load and the moments; printed, so that a run can be repeated [default: random]
@@ -62,6 +68,16 @@ pub(crate) enum Fault {
     Restore,
     /// Connections to PostgreSQL cut or stalled, around COMMIT too
     Network,
+    /// The log's disk filled while the database is away; root alone can mount one
+    Disk,
+    /// PostgreSQL's disk filled; root alone can mount one
+    DatabaseDisk,
+    /// Two gateways on one database restarted in turns, now and then with two SIGTERMs in a row
+    Rolling,
+    /// Gateways of an earlier build replaced in turns, the database migrated under load
+    Upgrade,
+    /// More than three times the load that a slow database takes
+    Overload,
 }
 
 /// Why a campaign has no result.
@@ -73,6 +89,8 @@ pub(crate) enum CampaignError {
     Database(#[from] tokio_postgres::Error),
     #[error("the gateway did not start: {0}")]
     Start(String),
+    #[error("the gateway is stuck: {0}")]
+    Stuck(&'static str),
 }
 
 /// Runs a campaign.
@@ -102,10 +120,15 @@ async fn campaign(options: &Options, seed: u64) -> Result<(Comparison, String), 
     let dir = DataDir::new(seed)?;
     let mut random = Random::new(seed);
     let (comparison, happened) = match options.fault {
-        Fault::Kill => kill(options, &dir, &mut random, seed).await?,
-        Fault::Database => database(options, &dir, &mut random, seed).await?,
-        Fault::Restore => restore(options, &dir, seed).await?,
-        Fault::Network => network(options, &dir, seed).await?,
+        Fault::Kill => faults::kill(options, &dir, &mut random, seed).await?,
+        Fault::Database => faults::database(options, &dir, &mut random, seed).await?,
+        Fault::Restore => faults::restore(options, &dir, seed).await?,
+        Fault::Network => faults::network(options, &dir, seed).await?,
+        Fault::Disk => disks::of_the_log(options, &dir, &mut random, seed).await?,
+        Fault::DatabaseDisk => disks::of_the_database(options, &dir, &mut random, seed).await?,
+        Fault::Rolling => fleet::rolling(options, &dir, &mut random, seed).await?,
+        Fault::Upgrade => fleet::upgrade(options, &dir, &mut random, seed).await?,
+        Fault::Overload => overload::overload(options, &dir, seed).await?,
     };
     if comparison.verdict() == Verdict::Right {
         dir.remove();
@@ -115,122 +138,47 @@ async fn campaign(options: &Options, seed: u64) -> Result<(Comparison, String), 
     Ok((comparison, happened))
 }
 
+/// What a campaign found, and what was done in it, in words.
+type Outcome = Result<(Comparison, String), CampaignError>;
+
 /// The load beside the faults.
 struct Load {
     stop: watch::Sender<bool>,
+    taken: watch::Sender<u64>,
     tasks: tokio::task::JoinSet<Ledger>,
 }
 
 impl Load {
-    fn start(options: &Options, address: &str, seed: u64) -> Self {
+    fn start(options: &Options, manner: &Manner, seed: u64) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let taken = watch::Sender::new(0);
         let mut tasks = tokio::task::JoinSet::new();
         for number in 0..options.connections {
-            let worker = load::Worker::new(seed, number, address.to_owned(), stopped.clone());
+            let (manner, stopped) = (manner.clone(), stopped.clone());
+            let worker = load::Worker::new(seed, number, manner, stopped, taken.clone());
             tasks.spawn(worker.run());
         }
-        Load { stop, tasks }
+        Load { stop, taken, tasks }
+    }
+
+    /// Requests that were acknowledged until now.
+    fn taken(&self) -> u64 {
+        *self.taken.borrow()
+    }
+
+    /// Waits until so many more requests are acknowledged.
+    async fn goes_on(&self, requests: u64) -> Result<(), CampaignError> {
+        let wanted = self.taken() + requests;
+        let mut taken = self.taken.subscribe();
+        let waiting = taken.wait_for(|taken| *taken >= wanted);
+        match tokio::time::timeout(DRAIN_WITHIN, waiting).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(CampaignError::Stuck("nothing is acknowledged")),
+        }
     }
 
     async fn stop(self) -> Vec<Ledger> {
         self.stop.send_replace(true);
         self.tasks.join_all().await
     }
-}
-
-async fn kill(
-    options: &Options,
-    dir: &DataDir,
-    random: &mut Random,
-    seed: u64,
-) -> Result<(Comparison, String), CampaignError> {
-    let mut gateway = Gateway::start(&options.gateway, dir, None).await?;
-    let load = Load::start(options, gateway.address(), seed);
-    for _ in 0..options.rounds {
-        tokio::time::sleep(random.millis(50, 1500)).await;
-        gateway.kill().await?;
-        gateway = gateway.again().await?;
-    }
-    let ledgers = load.stop().await;
-    let comparison = check::compare(&gateway.database(), ledgers, DRAIN_WITHIN).await?;
-    gateway.terminate().await?;
-    Ok((comparison, format!("{} kills", options.rounds)))
-}
-
-async fn database(
-    options: &Options,
-    dir: &DataDir,
-    random: &mut Random,
-    seed: u64,
-) -> Result<(Comparison, String), CampaignError> {
-    let mut gateway = Gateway::start(&options.gateway, dir, None).await?;
-    let load = Load::start(options, gateway.address(), seed);
-    let (mut stops, mut ended) = (0, 0);
-    for round in 0..options.rounds {
-        // Only a database that is used can be taken away.
-        gateway.database().is_used(WRITES_WITHIN).await?;
-        tokio::time::sleep(random.millis(5, 300)).await;
-        if round % 5 == 4 {
-            stops += u32::from(dir.stop_database_at_once()?);
-        } else {
-            // One that has gone by itself in this moment is none.
-            ended += gateway.database().end_a_writer(random).await.unwrap_or(0);
-        }
-    }
-    let ledgers = load.stop().await;
-    let comparison = check::compare(&gateway.database(), ledgers, DRAIN_WITHIN).await?;
-    gateway.terminate().await?;
-    let happened = format!("{stops} immediate stops of PostgreSQL, {ended} backends ended");
-    Ok((comparison, happened))
-}
-
-async fn restore(
-    options: &Options,
-    dir: &DataDir,
-    seed: u64,
-) -> Result<(Comparison, String), CampaignError> {
-    let mut gateway = Gateway::start(&options.gateway, dir, None).await?;
-    let load = Load::start(options, gateway.address(), seed);
-    for _ in 0..options.rounds {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        gateway.terminate().await?;
-        dir.back_up()?;
-        gateway = gateway.again().await?;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        gateway.terminate().await?;
-        dir.restore()?;
-        gateway = gateway.again().await?;
-    }
-    let ledgers = load.stop().await;
-    let comparison = check::compare(&gateway.database(), ledgers, DRAIN_WITHIN).await?;
-    gateway.terminate().await?;
-    Ok((comparison, format!("{} restores", options.rounds)))
-}
-
-async fn network(
-    options: &Options,
-    dir: &DataDir,
-    seed: u64,
-) -> Result<(Comparison, String), CampaignError> {
-    // A gateway of its own is the quickest way to a PostgreSQL server.
-    let host_dir = dir.beside("host")?;
-    let mut host = Gateway::start(&options.gateway, &host_dir, None).await?;
-    let server = host.database();
-    let proxy = Proxy::start(&server, dir.path(), seed).await?;
-    let through = Database {
-        socket_dir: dir.path().to_owned(),
-        ..server.clone()
-    };
-    let mut gateway = Gateway::start(&options.gateway, dir, Some(&through)).await?;
-    let load = Load::start(options, gateway.address(), seed);
-    while proxy.faults() < options.rounds {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    proxy.heal();
-    let ledgers = load.stop().await;
-    let comparison = check::compare(&server, ledgers, DRAIN_WITHIN).await?;
-    gateway.terminate().await?;
-    host.terminate().await?;
-    host_dir.remove();
-    Ok((comparison, proxy.to_text()))
 }

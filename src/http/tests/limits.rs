@@ -212,6 +212,38 @@ async fn stopping_answers_what_is_in_flight_and_closes_the_rest() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_on_its_way_while_the_gateway_stops_is_answered() {
+    let mut edge = Edge::start();
+    let mut open = edge.connect().await;
+    open.write(post(PATH, JSON, METER).as_bytes()).await;
+    assert_eq!(open.answer().await.status, 202);
+    let mut silent = edge.connect().await;
+    // In the queue: nobody has accepted it when the socket is closed.
+    let mut queued = tokio::net::TcpStream::connect(edge.addr).await.unwrap();
+    let stopped = edge.stop();
+    for client in [&mut open, &mut silent] {
+        client.write(post(PATH, JSON, METER).as_bytes()).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 202);
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(client.is_closed().await);
+    }
+    let request = post(PATH, JSON, METER);
+    tokio::io::AsyncWriteExt::write_all(&mut queued, request.as_bytes())
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut queued, &mut answer)
+        .await
+        .unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 202"));
+    tokio::time::timeout(super::PATIENCE, stopped)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
 async fn stopping_ends_at_its_deadline_whatever_a_client_does() {
     let mut options = Options::default();
     options.settings.drain_timeout = Duration::from_millis(50);

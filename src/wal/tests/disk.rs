@@ -401,6 +401,14 @@ impl Storage for Mount {
         }
         Ok(())
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.disk.lock();
+        let used = state.used();
+        Ok(state
+            .capacity
+            .map_or(u64::MAX, |most| most.saturating_sub(used)))
+    }
 }
 
 struct Open {

@@ -7,6 +7,7 @@ use super::*;
 fn fill(log: &mut Stepped, mut serial: u64) -> u64 {
     while log.append(&[serial + 1]) {
         serial += 1;
+        assert!(serial < 10_000_000, "it is never full");
         if serial.is_multiple_of(16) {
             // What the housekeeper does beside it: it cannot on a full disk.
             drop(log.parts.housekeeper.turn());
@@ -61,6 +62,47 @@ fn a_full_disk_refuses_requests_and_heals_when_there_is_room() {
     log.keep_house();
     assert!(log.append(&[serial + 1]));
     assert_eq!(log.serials().len() as u64, serial + 1);
+}
+
+#[test]
+fn a_segment_is_on_disk_before_its_room_is_promised() {
+    let disk = Disk::new(1);
+    let log = Stepped::open(disk.mount(), options(1)).unwrap();
+    let promised = log.parts.budget.free_bytes();
+    disk.fail_sync_after(Some(0));
+    assert!(log.parts.housekeeper.make_spare().is_err());
+    assert_eq!(log.parts.budget.free_bytes(), promised);
+    log.parts.housekeeper.make_spare().unwrap();
+    assert!(log.parts.budget.free_bytes() > promised);
+}
+
+#[test]
+fn beside_a_database_it_takes_only_what_the_disk_can_store_too() {
+    let disk = Disk::new(1);
+    let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    let database = 3 * SEGMENT_BYTES;
+    let leave_free = Arc::clone(&log.parts.housekeeper.leave_free_bytes);
+    leave_free.store(database, std::sync::atomic::Ordering::Relaxed);
+    let capacity = database + 10 * SEGMENT_BYTES;
+    disk.set_capacity(Some(capacity));
+    let serial = fill(&mut log, 0);
+    // What is taken, three times what is taken, and what the database needs by itself: all of it fits.
+    let taken = disk.used_bytes();
+    assert!(taken >= 2 * SEGMENT_BYTES && 4 * taken + database <= capacity);
+    assert!(log.parts.housekeeper.turn().is_err());
+    // Stored, it needs no room any more: what it took on disk is given back.
+    log.store_everything();
+    drop(log.parts.housekeeper.turn());
+    assert!(log.append(&[serial + 1]));
+    // Others fill the disk: no segment is made ready again, those that go make room.
+    let serial = fill(&mut log, serial + 1);
+    disk.set_capacity(Some(disk.used_bytes() + database));
+    log.store_everything();
+    drop(log.parts.housekeeper.turn());
+    assert!(disk.used_bytes() < taken);
+    disk.set_capacity(None);
+    drop(log.parts.housekeeper.turn());
+    assert!(log.append(&[serial + 1]));
 }
 
 #[test]
@@ -305,4 +347,32 @@ fn a_reader_whose_segment_goes_under_it_says_that_it_is_gone() {
         }
     };
     assert!(matches!(error, ReadError::Gone { .. }), "{error}");
+}
+
+#[test]
+fn another_limit_between_starts_changes_nothing() {
+    let disk = Disk::new(1);
+    let mut serial = 0;
+    let smallest = SEGMENT_BYTES / 2;
+    for segment_bytes in [SEGMENT_BYTES, smallest, 2 * SEGMENT_BYTES, smallest] {
+        let options = LogOptions {
+            limit_bytes: 8 * segment_bytes,
+            ..options(1)
+        };
+        let mut log = Stepped::open_sized(disk.mount(), options, segment_bytes).unwrap();
+        log.keep_house();
+        if log.append(&[serial + 1]) {
+            serial += 1;
+            serial = fill(&mut log, serial);
+        } else {
+            // What is there takes more than the new limit: it goes out first.
+            assert!(disk.used_bytes() + segment_bytes > options.limit_bytes);
+        }
+        assert_eq!(log.serials().last(), Some(&serial));
+        log.store_everything();
+        log.keep_house();
+        serial += 1;
+        assert!(log.append(&[serial]), "it takes readings again");
+        disk.die(Death::PowerCut);
+    }
 }

@@ -1,0 +1,135 @@
+//! Disks that are full for a while.
+
+use std::time::{Duration, Instant};
+
+use super::check;
+use super::faults::expect_no_refusal;
+use super::gateway::{DataDir, Setup};
+use super::load::Manner;
+use super::random::Random;
+use super::small_disk::SmallDisk;
+use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
+
+/// What the log's disk holds: less than the log's limit, so that the disk is full first.
+const LOG_DISK_MIB: u64 = 32;
+/// What PostgreSQL's disk holds: a new cluster, and some of its own log.
+const DATABASE_DISK_MIB: u64 = 320;
+/// Nothing was acknowledged for so long: what was prepared before the disk was full is used up.
+const FULL_AFTER: Duration = Duration::from_secs(2);
+/// How long a disk that is full may go unnoticed.
+const NOTICED_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(100);
+/// Requests whose acknowledgement shows that the gateway takes readings.
+const SOME: u64 = 40;
+
+/// Fills the log's disk while the database is away, kills the gateway now and then while it is
+/// full, and makes room again.
+pub(super) async fn of_the_log(
+    options: &Options,
+    dir: &DataDir,
+    random: &mut Random,
+    seed: u64,
+) -> Outcome {
+    let host_dir = dir.beside("host")?;
+    let mut host = Setup::new(&options.gateway, &host_dir).start().await?;
+    let server = host.database();
+    let disk = SmallDisk::mount(dir.path().join("wal"), LOG_DISK_MIB)?;
+    let mut gateway = Setup::new(&options.gateway, dir)
+        .on(&server)
+        .wal_limit("64MiB")
+        .flags(&["--wal-allow-volatile"])
+        .start()
+        .await?;
+    let load = Load::start(options, &Manner::quick(gateway.address()), seed);
+    let mut kills = 0;
+    for round in 0..options.rounds {
+        load.goes_on(SOME).await?;
+        host.terminate().await?;
+        disk.fill()?;
+        until_nothing_is_taken(&load).await?;
+        if round % 2 == 1 {
+            gateway.kill().await?;
+            gateway = gateway.again().await?;
+            kills += 1;
+        }
+        tokio::time::sleep(random.millis(0, 1000)).await;
+        // Room comes back from either side.
+        if random.below(2) == 0 {
+            disk.free()?;
+            load.goes_on(SOME).await?;
+            host = host.again().await?;
+        } else {
+            host = host.again().await?;
+            load.goes_on(SOME).await?;
+            disk.free()?;
+        }
+    }
+    let ledgers = load.stop().await;
+    let mut comparison = check::compare(&server, ledgers, DRAIN_WITHIN).await?;
+    let answers = comparison.answers();
+    comparison.expect(answers.shed > 0, "503 with Retry-After from a full disk");
+    gateway.terminate().await?;
+    host.terminate().await?;
+    drop(disk);
+    host_dir.remove();
+    let happened = format!(
+        "the log's disk full {} times, {kills} kills meanwhile",
+        options.rounds
+    );
+    Ok((comparison, happened))
+}
+
+/// Fills PostgreSQL's disk and frees it again.
+pub(super) async fn of_the_database(
+    options: &Options,
+    dir: &DataDir,
+    random: &mut Random,
+    seed: u64,
+) -> Outcome {
+    let disk = SmallDisk::mount(dir.path().join("postgres"), DATABASE_DISK_MIB)?;
+    let mut gateway = Setup::new(&options.gateway, dir).start().await?;
+    let load = Load::start(options, &Manner::mixed(gateway.address()), seed);
+    for _ in 0..options.rounds {
+        load.goes_on(SOME).await?;
+        let since = gateway.said_bytes()?;
+        disk.fill()?;
+        let began = Instant::now();
+        while !gateway.has_said("lost its way to the database", since)? {
+            if began.elapsed() > NOTICED_WITHIN {
+                return Err(CampaignError::Stuck(
+                    "the writers do not notice a full disk",
+                ));
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+        tokio::time::sleep(random.millis(1000, 4000)).await;
+        disk.free()?;
+        gateway.database().is_used(DRAIN_WITHIN).await?;
+    }
+    let ledgers = load.stop().await;
+    let mut comparison = check::compare(&gateway.database(), ledgers, DRAIN_WITHIN).await?;
+    expect_no_refusal(&mut comparison);
+    gateway.terminate().await?;
+    drop(disk);
+    Ok((
+        comparison,
+        format!("PostgreSQL's disk full {} times", options.rounds),
+    ))
+}
+
+/// Waits until nothing was acknowledged for a while.
+async fn until_nothing_is_taken(load: &Load) -> Result<(), CampaignError> {
+    let began = Instant::now();
+    let (mut last, mut since) = (load.taken(), Instant::now());
+    while since.elapsed() < FULL_AFTER {
+        if began.elapsed() > NOTICED_WITHIN {
+            return Err(CampaignError::Stuck("a full disk refuses nothing"));
+        }
+        tokio::time::sleep(EVERY).await;
+        if load.taken() != last {
+            (last, since) = (load.taken(), Instant::now());
+        }
+    }
+    Ok(())
+}
