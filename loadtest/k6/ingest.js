@@ -4,6 +4,10 @@
 // no repeats. k6 costs more CPU than the gateway: for the gateway's limit use
 // `wattgate-loadtest run`, and this for scenarios and for people who know k6.
 //
+// At the end it tells what `wattgate-loadtest run` tells of a load: answers, readings acknowledged,
+// refused and unknown, and the same quantiles of the latency. In an open loop k6 counts a latency from
+// the moment at which it sent; what it could not send in time it drops, and that fails the run.
+//
 // Environment (`-e NAME=value`):
 //   URL       http://127.0.0.1:3000
 //   STREAM    meter, vehicle or mixed            (meter)
@@ -28,6 +32,9 @@ const devices = Number(__ENV.DEVICES || 1000);
 const query = __ENV.ACK ? `?ack=${__ENV.ACK}` : '';
 
 const accepted = new Counter('readings_accepted');
+const refused = new Counter('readings_refused');
+// Answered with 5xx, or not at all: they may be stored.
+const unknown = new Counter('readings_unknown');
 
 export const options = {
   scenarios: {
@@ -40,6 +47,7 @@ export const options = {
       maxVUs: Number(__ENV.VUS || 50),
     },
   },
+  summaryTrendStats: ['med', 'p(90)', 'p(99)', 'p(99.9)', 'max'],
   thresholds: {
     checks: ['rate==1'],
     http_req_failed: ['rate==0'],
@@ -83,8 +91,34 @@ export default function (data) {
   });
   const taken = answer.status === 202 || answer.status === 201 ? answer.json('accepted') : 0;
   accepted.add(taken);
+  if (answer.status === 0 || answer.status >= 500) {
+    unknown.add(batch);
+  } else {
+    refused.add(batch - taken);
+  }
   check(answer, {
     'taken (201 or 202)': (r) => r.status === 202 || r.status === 201,
     'every reading accepted': () => taken === batch,
   });
+}
+
+export function handleSummary(data) {
+  const count = (name) => (data.metrics[name] ? data.metrics[name].values.count : 0);
+  const ms = (quantile) => data.metrics.http_req_duration.values[quantile].toFixed(3);
+  const seconds = data.state.testRunDurationMs / 1000;
+  const rate = (n) => (n / seconds).toFixed(0);
+  const answers = count('http_reqs');
+  const taken = count('readings_accepted');
+  const failed = Object.entries(data.metrics)
+    .filter(([, metric]) => Object.values(metric.thresholds || {}).some((threshold) => !threshold.ok))
+    .map(([name]) => name);
+  const lines = [
+    `${answers} answers in ${seconds.toFixed(3)} s (${rate(answers)}/s), ${taken} readings acknowledged ` +
+      `(${rate(taken)}/s), ${count('readings_refused')} refused, ${count('readings_unknown')} unknown`,
+    `latency ms: p50 ${ms('med')}, p90 ${ms('p(90)')}, p99 ${ms('p(99)')}, p99.9 ${ms('p(99.9)')}, max ${ms('max')}`,
+  ];
+  if (failed.length > 0) {
+    lines.push(`thresholds not kept: ${failed.join(', ')}`);
+  }
+  return { stdout: lines.join('\n') + '\n' };
 }

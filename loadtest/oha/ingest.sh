@@ -8,6 +8,8 @@
 # Compare the gateway's own stored and duplicate counters, not the number of requests. For a
 # load without repeats and an exact count use `wattgate-loadtest run`.
 #
+# Beside oha's own figures it prints what became of the readings, from the gateway's counters.
+#
 #   URL=http://127.0.0.1:3000 STREAM=meter REQUESTS=100000 CONNECTIONS=256 DEVICES=20000 BATCH=1 \
 #     SPREAD=4 [KEY=… RATE=requests-a-second OHA=path/to/oha] oha/ingest.sh [options of oha]
 set -euo pipefail
@@ -63,4 +65,18 @@ fi
 if [[ -n ${KEY:-} ]]; then
     args+=(-H "Authorization: Bearer $KEY")
 fi
+# The sum of one of the gateway's counters of readings, over all its labels.
+readings() {
+    curl -sf "$url/metrics" | awk -v name="wattgate_readings_$1_total" \
+        'index($1, name) == 1 { sum += $2 } END { printf "%.0f", sum }'
+}
+
+counters=(accepted rejected stored duplicate quarantined)
+before=()
+for counter in "${counters[@]}"; do before+=("$(readings "$counter")"); done
 "${OHA:-oha}" "${args[@]}" "$@" "$url/v1/ingestion/$stream"
+echo
+echo "readings, by the gateway's counters (stored and duplicate go on until the log is empty):"
+for i in "${!counters[@]}"; do
+    echo "  ${counters[$i]} $(($(readings "${counters[$i]}") - before[i]))"
+done

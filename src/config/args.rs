@@ -264,11 +264,11 @@ pub struct ServeArgs {
         long,
         global = true,
         env = "WATTGATE_BATCH_ROWS",
-        default_value_t = 50_000,
+        default_value_t = 100_000,
         value_name = "N"
     )]
     pub batch_rows: u64,
-    /// How long a small batch waits for more readings
+    /// How long a small batch waits for more readings; up to eight times as long while many come
     #[arg(
         long,
         global = true,

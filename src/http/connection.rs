@@ -23,7 +23,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -226,6 +226,8 @@ struct Activity {
     moved: Arc<AtomicU64>,
     /// Places for answers that are not taken.
     untaken: Arc<Semaphore>,
+    /// Questions with a place whose answers are still being made.
+    asking: AtomicU64,
 }
 
 impl Default for Activity {
@@ -235,6 +237,7 @@ impl Default for Activity {
             answered: AtomicU64::default(),
             moved: Arc::default(),
             untaken: Arc::new(Semaphore::new(UNTAKEN_MAX)),
+            asking: AtomicU64::default(),
         }
     }
 }
@@ -245,6 +248,21 @@ impl Activity {
         let answered = self.answered.load(Ordering::Acquire);
         let begun = self.begun.load(Ordering::Acquire);
         (begun == answered).then(|| begun + self.moved.load(Ordering::Relaxed))
+    }
+
+    /// A place for an answer; none where the client takes none of those before it.
+    ///
+    /// Blocks: while answers before it are being made, and then for `within`
+    async fn place(&self, within: Duration) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let waited = timeout(within, Arc::clone(&self.untaken).acquire_owned()).await;
+            match waited {
+                Ok(place) => return place.ok(),
+                // The gateway's own time is not the client's fault.
+                Err(_) if self.asking.load(Ordering::Relaxed) > 0 => {}
+                Err(_) => return None,
+            }
+        }
     }
 }
 
@@ -257,6 +275,22 @@ impl Drop for InFlight {
     }
 }
 
+/// Counts a question as one whose answer is being made, also where its client resets it.
+struct Asking<'a>(&'a AtomicU64);
+
+impl<'a> Asking<'a> {
+    fn begin(asking: &'a AtomicU64) -> Self {
+        asking.fetch_add(1, Ordering::Relaxed);
+        Asking(asking)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Answers a request of HTTP/2; a question once the connection has a place for its answer.
 async fn answer_in_place(
     shared: Arc<Shared>,
@@ -265,19 +299,20 @@ async fn answer_in_place(
     request: Request<Incoming>,
 ) -> Response<Taking> {
     let moved = Arc::clone(&activity.moved);
-    let mut place = None;
-    if [Method::GET, Method::HEAD].contains(request.method()) {
-        let within = shared.context.settings.write_timeout;
-        let waited = timeout(within, Arc::clone(&activity.untaken).acquire_owned()).await;
-        let Ok(Ok(found)) = waited else {
-            metrics::http_shed("untaken");
-            let detail = "the answers before this one on its connection are not taken";
-            let refusal = Problem::new(Kind::Overloaded, detail).into_reply();
-            return taking::bind(refusal, None, moved);
-        };
-        place = Some(found);
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let reply = answer(shared, peer, None, request).await;
+        return taking::bind(reply, None, moved);
     }
+    let mut place = activity.place(shared.context.settings.write_timeout).await;
+    if place.is_none() {
+        metrics::http_shed("untaken");
+        let detail = "the answers before this one on its connection are not taken";
+        let refusal = Problem::new(Kind::Overloaded, detail).into_reply();
+        return taking::bind(refusal, None, moved);
+    }
+    let asking = Asking::begin(&activity.asking);
     let reply = answer(shared, peer, None, request).await;
+    drop(asking);
     // Live changes have a bound of their own, and are never taken to their end.
     let kind = reply.headers().get(CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes() == EVENT_STREAM.as_bytes()) {
@@ -337,5 +372,27 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 at_rest => seen = at_rest.unwrap_or(seen),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_the_gateway_is_not_taken_for_one_who_does_not_read() {
+        let within = Duration::from_millis(20);
+        let activity = Activity::default();
+        let all = Arc::clone(&activity.untaken).acquire_many_owned(UNTAKEN_MAX as u32);
+        let all = all.await.unwrap();
+        assert!(activity.place(within).await.is_none());
+        let asking = Asking::begin(&activity.asking);
+        let waiting = activity.place(within);
+        let mut waiting = pin!(waiting);
+        // Much longer than its time, and it still waits.
+        assert!(timeout(10 * within, waiting.as_mut()).await.is_err());
+        drop(asking);
+        drop(all);
+        assert!(waiting.await.is_some());
     }
 }

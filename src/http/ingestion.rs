@@ -223,6 +223,10 @@ fn count_rejected(stream: Stream, outcome: &Outcome) {
     }
 }
 
+/// What nearly every device that sends one reading is told.
+const ONE_DURABLE: &str =
+    r#"{"success":true,"accepted":1,"rejected":0,"ack":"durable","errors":[]}"#;
+
 /// The answer to a request of which something was taken.
 fn taken(outcome: &Outcome, ack: AckMode) -> Reply {
     let status = if ack == AckMode::Committed {
@@ -230,6 +234,14 @@ fn taken(outcome: &Outcome, ack: AckMode) -> Reply {
     } else {
         StatusCode::ACCEPTED
     };
+    if outcome.accepted == 1 && outcome.rejected == 0 && ack == AckMode::Durable {
+        return with_body(status, JSON, ONE_DURABLE);
+    }
+    with_body(status, JSON, told(outcome, ack))
+}
+
+/// What was taken, in words for the client.
+fn told(outcome: &Outcome, ack: AckMode) -> String {
     let mut text = String::with_capacity(96 + 160 * outcome.errors.len());
     let Outcome {
         accepted, rejected, ..
@@ -253,7 +265,7 @@ fn taken(outcome: &Outcome, ack: AckMode) -> Reply {
         text.push_str(r#","errorsTruncated":true"#);
     }
     text.push('}');
-    with_body(status, JSON, text)
+    text
 }
 
 #[cfg(test)]
@@ -276,6 +288,15 @@ mod tests {
         ] {
             assert!(ack_mode(Some(wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_answer_to_one_reading_is_what_would_be_written_of_it() {
+        let outcome = Outcome {
+            accepted: 1,
+            ..Outcome::default()
+        };
+        assert_eq!(told(&outcome, AckMode::Durable), ONE_DURABLE);
     }
 
     #[tokio::test]

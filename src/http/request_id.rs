@@ -1,6 +1,7 @@
 //! The name of a request, in its answer and in what is logged of it.
 
 use std::fmt;
+use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,39 +13,65 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 /// The longest that is taken from a client.
 const BYTES_MAX: usize = 128;
 
+/// Random digits of this process, before a number: two gateways do not share any.
+static RUN: OnceLock<u32> = OnceLock::new();
+/// The digits of both, the dash between them.
+const MADE_BYTES_MAX: usize = 8 + 1 + 16;
+
 /// The id of a request.
+///
+/// One that was made is kept as its number: its text is needed once, in the answer.
 #[derive(Debug, Clone)]
-pub(super) struct RequestId(HeaderValue);
+pub(super) enum RequestId {
+    /// The client's.
+    Given(HeaderValue),
+    /// A number of this process.
+    Made(u64),
+}
 
 impl RequestId {
     /// The client's id where it sends one that can be logged as it is, else a new one.
     pub(super) fn of(headers: &HeaderMap) -> RequestId {
         match headers.get(X_REQUEST_ID) {
-            Some(id) if is_plain(id.as_bytes()) => RequestId(id.clone()),
+            Some(id) if is_plain(id.as_bytes()) => RequestId::Given(id.clone()),
             _ => RequestId::new(),
         }
     }
 
-    /// A number of this process behind random digits of its own: two gateways do not share any.
     fn new() -> RequestId {
-        static RUN: OnceLock<u32> = OnceLock::new();
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let run = RUN.get_or_init(|| getrandom::u32().unwrap_or_default());
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Digits and a dash are always a value.
-        let value = HeaderValue::try_from(format!("{run:08x}-{number:x}"));
-        RequestId(value.unwrap_or_else(|_| HeaderValue::from_static("none")))
+        RequestId::Made(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     /// As the answer carries it.
     pub(super) fn header(&self) -> HeaderValue {
-        self.0.clone()
+        match self {
+            RequestId::Given(id) => id.clone(),
+            RequestId::Made(number) => {
+                let mut text = [0; MADE_BYTES_MAX];
+                let mut rest = &mut text[..];
+                // It fits: the digits of two numbers.
+                let written = write!(rest, "{:08x}-{number:x}", run());
+                debug_assert!(written.is_ok());
+                let length = MADE_BYTES_MAX - rest.len();
+                // Digits and a dash are always a value.
+                HeaderValue::from_bytes(&text[..length])
+                    .unwrap_or_else(|_| HeaderValue::from_static("none"))
+            }
+        }
     }
+}
+
+fn run() -> u32 {
+    *RUN.get_or_init(|| getrandom::u32().unwrap_or_default())
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.to_str().unwrap_or_default())
+        match self {
+            RequestId::Given(id) => f.write_str(id.to_str().unwrap_or_default()),
+            RequestId::Made(number) => write!(f, "{:08x}-{number:x}", run()),
+        }
     }
 }
 
@@ -67,6 +94,8 @@ mod tests {
         for wrong in ["", "a b", "a\"b", &"x".repeat(129)] {
             assert_ne!(of(wrong), wrong);
         }
+        let made = RequestId::Made(u64::MAX);
+        assert_eq!(made.header().to_str().unwrap(), made.to_string());
         let none = HeaderMap::new();
         assert_ne!(
             RequestId::of(&none).to_string(),

@@ -10,6 +10,10 @@ use super::frame::{CHUNK_BYTES_MAX, Position, frame_overhead_bytes};
 use super::record::{RECORD_BYTES_MAX, encode};
 use crate::reading::{Reading, shard_of};
 
+/// The first allocation of a chunk. Why 64: the record of one reading with an id of usual length, which is
+/// all that most requests bring; it would grow there in four steps.
+const FIRST_BYTES: usize = 64;
+
 /// A piece of a request: records of one shard that stand together in one frame.
 #[derive(Debug)]
 pub struct Chunk {
@@ -55,7 +59,7 @@ impl RequestRecords {
             self.chunks.push(Chunk {
                 shard,
                 readings: [0; 2],
-                bytes: Vec::new(),
+                bytes: Vec::with_capacity(FIRST_BYTES),
             });
         }
         let chunk = &mut self.chunks[*slot as usize];

@@ -242,25 +242,24 @@ pub fn arrange<R: HistoryRow>(mut rows: Vec<R>, partitions: &Partitions) -> Arra
     });
     let at = |place: u32| rows[place as usize].key().1;
     let sorted = order::sort(keyed.collect(), at);
-    let mut arranged: Arranged<R> = Arranged {
-        rows: Vec::with_capacity(rows.len()),
-        duplicates: 0,
-        conflicts: Vec::new(),
-    };
-    for (_, place) in sorted {
-        let row = rows[place as usize];
-        match arranged.rows.last() {
-            Some(first) if first.key() == row.key() => {
-                if first.same_values(&row) {
-                    arranged.duplicates += 1;
-                } else {
-                    arranged.conflicts.push(row);
-                }
-            }
-            _ => arranged.rows.push(row),
+    order::place(&mut rows, sorted);
+    let (mut duplicates, mut conflicts) = (0, Vec::new());
+    rows.dedup_by(|row, first| {
+        if first.key() != row.key() {
+            return false;
         }
+        if first.same_values(row) {
+            duplicates += 1;
+        } else {
+            conflicts.push(*row);
+        }
+        true
+    });
+    Arranged {
+        rows,
+        duplicates,
+        conflicts,
     }
-    arranged
 }
 
 /// The counts of one stream, in the place that arrays of both have for it.

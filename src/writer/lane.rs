@@ -17,6 +17,7 @@ use super::binding::Binding;
 use super::live::{DEVICES_MAX, Newest};
 use super::session::{Claim, SessionError, WriterSession};
 use super::store::{Way, Work, ensure_partitions, in_history, store};
+use super::waits::{self, backoff, linger, random_fraction};
 use super::{ShardState, WriterOptions};
 use crate::failpoint::{Point, reach};
 use crate::metrics;
@@ -33,11 +34,6 @@ use crate::wal::reader::{Next, Reader};
 const CLEAN_BATCHES: u32 = 20;
 /// The smallest batch to which timeouts lead.
 const BATCH_ROWS_LEAST: usize = 1000;
-/// The first pause after a failure; doubled each time.
-const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-/// The longest pause.
-const BACKOFF_MOST: Duration = Duration::from_secs(5);
-
 /// One writer and what it works with.
 pub(super) struct Writer {
     /// Its number; it takes the shards that leave this rest when divided by `writers`.
@@ -73,7 +69,7 @@ impl Writer {
             }
             metrics::batch_retried(error.sqlstate());
             let text = error.to_string();
-            if began.elapsed() > BACKOFF_MOST {
+            if began.elapsed() > waits::BACKOFF_MOST {
                 pace.failures = 0;
             }
             let was_up = self
@@ -278,17 +274,24 @@ impl Writer {
         }
         // While there is little to store, a moment's wait makes one transaction of many.
         let enough = (self.options.batch_rows_max / 4).max(1) as u64;
-        let ready = async {
-            let ready = |_: &Position| {
-                self.has_ended()
-                    || self.progress().is_urgent(lane.shard)
-                    || self.progress().waiting(lane) >= enough
+        let mut lingered = Duration::ZERO;
+        loop {
+            let most = linger(self.options.linger, self.progress().waiting(lane));
+            let Some(longer) = most.checked_sub(lingered).filter(|left| !left.is_zero()) else {
+                return;
             };
-            drop(synced.wait_for(ready).await);
-        };
-        tokio::select! {
-            () = ready => {}
-            () = tokio::time::sleep(self.options.linger) => {}
+            let ready = async {
+                let ready = |_: &Position| {
+                    self.has_ended()
+                        || self.progress().is_urgent(lane.shard)
+                        || self.progress().waiting(lane) >= enough
+                };
+                drop(synced.wait_for(ready).await);
+            };
+            tokio::select! {
+                () = ready => return,
+                () = tokio::time::sleep(longer) => lingered += longer,
+            }
         }
     }
 
@@ -431,34 +434,9 @@ impl LaneCursor {
     }
 }
 
-/// The pause before the next try: doubled with each failure, spread by a fraction of 0 to 1 so
-/// that many writers do not come at once.
-fn backoff(failures: u32, fraction: f64) -> Duration {
-    let most = BACKOFF_FIRST
-        .saturating_mul(1 << failures.min(16))
-        .min(BACKOFF_MOST);
-    most.mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
-}
-
-fn random_fraction() -> f64 {
-    // Without the system's random numbers the pauses are only less spread.
-    getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_bound_and_are_spread() {
-        assert_eq!(backoff(0, 1.0), BACKOFF_FIRST);
-        assert_eq!(backoff(0, 0.0), BACKOFF_FIRST / 2);
-        for failures in 0..100 {
-            assert!(backoff(failures, 1.0) <= BACKOFF_MOST);
-            assert!(backoff(failures + 1, 0.5) >= backoff(failures, 0.5));
-        }
-        assert_eq!(backoff(50, 1.0), BACKOFF_MOST);
-    }
 
     #[test]
     fn after_a_repeat_it_looks_first_until_twenty_batches_are_clean() {

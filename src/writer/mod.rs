@@ -8,6 +8,7 @@
 //! | [`rows`] | rows of history, and COPY's binary format |
 //! | [`store`] | one batch, one transaction |
 //! | `ways` | COPY, and the slower ways of putting rows into history |
+//! | `waits` | how long a writer waits, for more and before the next try |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
 //! | [`newest_seen`] | which rows may be repeats |
@@ -30,6 +31,7 @@ pub mod retry;
 pub mod rows;
 pub mod session;
 pub mod store;
+mod waits;
 mod ways;
 
 use std::sync::Arc;

@@ -32,6 +32,25 @@ pub(super) fn sort(keyed: Vec<Keyed>, at: impl Fn(u32) -> Timestamp) -> Vec<Keye
     keyed
 }
 
+/// Moves rows to where a sort has put their places; within the memory that they have, as a batch may
+/// hold many.
+pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
+    for start in 0..rows.len() {
+        // A ring of rows, each of which takes the place of the one before.
+        let first = rows[start];
+        let mut to = start;
+        loop {
+            let from = std::mem::replace(&mut sorted[to].1, to as u32) as usize;
+            if from == start {
+                rows[to] = first;
+                break;
+            }
+            rows[to] = rows[from];
+            to = from;
+        }
+    }
+}
+
 /// A radix sort from the lowest digit, which leaves out digits that are the same everywhere.
 fn by_group(mut keyed: Vec<Keyed>) -> Vec<Keyed> {
     let first = keyed.first().map_or(0, |(group, _)| *group);
@@ -77,7 +96,11 @@ mod tests {
         ) {
             let keyed = rows.iter().zip(0..).map(|((partition, id, _), n)| (group(*partition, *id), n));
             let at = |n: u32| Timestamp::from_micros(rows[n as usize].2);
-            let sorted: Vec<u32> = sort(keyed.collect(), at).into_iter().map(|(_, n)| n).collect();
+            let sorted = sort(keyed.collect(), at);
+            let mut placed: Vec<u32> = (0..rows.len() as u32).collect();
+            place(&mut placed, sorted.clone());
+            let sorted: Vec<u32> = sorted.into_iter().map(|(_, n)| n).collect();
+            prop_assert_eq!(&placed, &sorted);
             let mut expected: Vec<u32> = (0..rows.len() as u32).collect();
             expected.sort_by_key(|n| {
                 let (partition, id, at) = rows[*n as usize];

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::body::Bodies;
+use super::fold::Fold;
 use super::response::{self, Answer};
 use super::stats::{Sent, Shared, Stats};
 
@@ -42,10 +43,12 @@ pub(crate) enum Schedule {
 /// What a connection sends of one stream.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// The request's head, whole: every body has the same length.
+    /// The request's head, whole: every plain body has the same length.
     pub(crate) head: Vec<u8>,
     /// The same for HTTP/2.
     pub(crate) template: hyper::http::request::Parts,
+    /// What compresses the bodies, where they are to be.
+    pub(crate) fold: Option<Fold>,
     pub(crate) bodies: Bodies,
     pub(crate) sent: Sent,
 }
@@ -185,15 +188,25 @@ impl Conn {
             };
             let source = self.progress.requests as usize % self.sources.len();
             let Source {
-                head, bodies, sent, ..
+                head,
+                fold,
+                bodies,
+                sent,
+                ..
             } = &mut self.sources[source];
             if bodies.next_at_us() > now_us() + AHEAD_US_MAX {
                 self.stats.exhausted = true;
                 return;
             }
             let position = bodies.position();
-            self.progress.output.extend_from_slice(head);
-            bodies.render(self.readings, &mut self.progress.output);
+            let output = &mut self.progress.output;
+            match fold {
+                None => {
+                    output.extend_from_slice(head);
+                    bodies.render(self.readings, output);
+                }
+                Some(fold) => fold.append(head, |out| bodies.render(self.readings, out), output),
+            }
             sent.positions = bodies.position();
             if self.progress.in_flight.is_empty() {
                 self.progress.heard = Some(now);

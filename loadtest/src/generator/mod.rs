@@ -1,12 +1,13 @@
 //! Load: unique readings, on a schedule or as fast as the gateway takes them, cheap enough that the
 //! gateway and not the generator is measured.
 //!
-//! [`body`] makes the readings, [`conn`] sends them over HTTP/1.1 and [`streams`] over HTTP/2,
+//! [`body`] makes the readings, [`fold`] compresses them where that is asked for, [`conn`] sends them over HTTP/1.1 and [`streams`] over HTTP/2,
 //! [`response`] takes the answers apart, [`stats`] counts. A connection owns its devices, so that each device's times increase without any
 //! connection waiting for another. A new load is a new source of bodies.
 
 pub(crate) mod body;
 mod conn;
+mod fold;
 mod response;
 pub(crate) mod stats;
 mod streams;
@@ -25,6 +26,7 @@ use crate::stop::Stop;
 use crate::target::Target;
 use body::{Bodies, Clock, DEVICES_MAX, Devices, Format, Stream};
 use conn::{Conn, Progress, Schedule, Source};
+use fold::Fold;
 use stats::{Sent, Shared, Stats};
 use streams::{Lane, Link};
 
@@ -49,6 +51,9 @@ pub(crate) struct Options {
     /// How a body holds its readings; `single` means one reading a request
     #[arg(long, value_enum, default_value = "ndjson")]
     format: Format,
+    /// Compress each body with gzip; costs the generator far more than sending it plain
+    #[arg(long)]
+    gzip: bool,
     /// Keep-alive connections
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     connections: u32,
@@ -341,6 +346,7 @@ fn connection(
                 head(options, stream, bodies.length(options.readings_per_request))
             },
             template: streams::template(options, stream),
+            fold: options.gzip.then(Fold::default),
             bodies,
             sent: Sent {
                 stream,
@@ -369,19 +375,24 @@ fn connection(
     })
 }
 
-/// The head of every request of a stream.
+/// The head of every request of a stream; of one that is compressed, all but its length.
 fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
     let query = options.ack.as_ref().map(|ack| format!("?ack={ack}"));
     let key = options.key.as_ref();
     let authorization = key.map(|key| format!("Authorization: Bearer {}\r\n", key.trim()));
     format!(
-        "POST {}/v1/ingestion/{}{} HTTP/1.1\r\nHost: {}\r\nContent-Type: {}\r\n{}Content-Length: {length}\r\n\r\n",
+        "POST {}/v1/ingestion/{}{} HTTP/1.1\r\nHost: {}\r\nContent-Type: {}\r\n{}{}",
         options.url.base,
         stream.name(),
         query.unwrap_or_default(),
         options.url.authority,
         options.format.content_type(),
         authorization.unwrap_or_default(),
+        if options.gzip {
+            "Content-Encoding: gzip\r\n".to_owned()
+        } else {
+            format!("Content-Length: {length}\r\n\r\n")
+        },
     )
     .into_bytes()
 }

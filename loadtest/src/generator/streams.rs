@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -110,6 +110,9 @@ pub(super) fn template(options: &Options, stream: Stream) -> Parts {
         .version(Version::HTTP_2)
         .uri(uri)
         .header(CONTENT_TYPE, options.format.content_type());
+    if options.gzip {
+        request = request.header(CONTENT_ENCODING, "gzip");
+    }
     if let Some(key) = &options.key {
         request = request.header(AUTHORIZATION, format!("Bearer {}", key.trim()));
     }

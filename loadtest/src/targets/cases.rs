@@ -12,8 +12,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
-use super::gateway::Gateway;
+use super::gateway::{Gateway, Resident};
 use super::machine::Machine;
+use super::plot;
 use super::table::{Row, Target};
 use super::{Options, TargetsError};
 use crate::cli::Verdict;
@@ -21,8 +22,7 @@ use crate::generator::{self, Options as Load, Outcome};
 use crate::limits::{Bare, copy};
 use crate::oracle::Stored;
 
-/// What can be measured alone. T5 (memory) and T9 (growth) come with T1, T5 with T6 too, and T8 (the
-/// index in memory) with T4.
+/// What can be measured alone. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with T4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Case {
     T1,
@@ -30,6 +30,7 @@ pub(crate) enum Case {
     T3,
     T4,
     T6,
+    T9,
     T10,
 }
 
@@ -39,24 +40,30 @@ const L1_ROWS_MAX: u64 = 16_000_000;
 /// The arrival rate of T4 and T6, in readings a second.
 const RATE: f64 = 100_000.0;
 
-/// How long each of the two loads of T9 is sent.
-const GROWTH_SECONDS: u64 = 2;
-
 /// What fewer than this wait counts as caught up: a second of arrivals.
 const CAUGHT_UP_READINGS: f64 = RATE;
 
 const INDEX_HITS: &str = include_str!("../../sql/index_hits.sql");
 
 impl Case {
-    pub(super) const ALL: [Case; 6] = [Case::T1, Case::T2, Case::T3, Case::T4, Case::T6, Case::T10];
+    pub(super) const ALL: [Case; 7] = [
+        Case::T1,
+        Case::T2,
+        Case::T3,
+        Case::T4,
+        Case::T6,
+        Case::T9,
+        Case::T10,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Case::T1 => "T1, T5, T9",
+            Case::T1 => "T1, T5",
             Case::T2 => "T2",
             Case::T3 => "T3",
             Case::T4 => "T4, T8",
             Case::T6 => "T6, T5",
+            Case::T9 => "T9",
             Case::T10 => "T10",
         }
     }
@@ -68,6 +75,8 @@ pub(super) struct Run<'a> {
     limits: HashMap<&'static str, f64>,
     rows: Vec<Row>,
     postgresql: String,
+    /// The memory over the time of T6, as a picture.
+    plot: Option<String>,
 }
 
 impl<'a> Run<'a> {
@@ -77,6 +86,7 @@ impl<'a> Run<'a> {
             limits: HashMap::new(),
             rows: Vec::new(),
             postgresql: String::new(),
+            plot: None,
         }
     }
 
@@ -86,6 +96,15 @@ impl<'a> Run<'a> {
 
     pub(super) fn postgresql(&self) -> &str {
         &self.postgresql
+    }
+
+    pub(super) fn plot(&self) -> Option<&str> {
+        self.plot.as_deref()
+    }
+
+    /// What is asked for.
+    pub(super) fn options(&self) -> &Options {
+        self.options
     }
 
     /// What stands above the table.
@@ -116,12 +135,13 @@ impl<'a> Run<'a> {
             }
             Case::T4 => self.t4(),
             Case::T6 => self.t6(),
+            Case::T9 => self.t9(),
             Case::T10 => self.t10(),
         }
     }
 
     /// A gateway on an empty directory.
-    fn fresh(&mut self) -> Result<Gateway, TargetsError> {
+    pub(super) fn fresh(&mut self) -> Result<Gateway, TargetsError> {
         self.clear()?;
         let gateway = self.start()?;
         gateway.wait_ready()?;
@@ -146,7 +166,7 @@ impl<'a> Run<'a> {
     }
 
     /// Sends a load, and compares with the database at its end.
-    fn load(
+    pub(super) fn load(
         &self,
         gateway: &Gateway,
         seconds: u64,
@@ -178,17 +198,14 @@ impl<'a> Run<'a> {
 
     fn t1(&mut self) -> Result<(), TargetsError> {
         let gateway = self.fresh()?;
-        let small = self.load(&gateway, GROWTH_SECONDS, &[])?;
-        gateway.take_peak_mib();
+        gateway.take_memory();
         let outcome = self.load(&gateway, self.options.seconds, &[])?;
-        let peak = gateway.take_peak_mib();
-        let large = self.load(&gateway, GROWTH_SECONDS, &[])?;
+        let memory = gateway.take_memory();
         gateway.stop()?;
         let acked = outcome.stats.acked();
         let gateway = self.fresh()?;
         let copied = copy::measure(&gateway.database_url, acked.min(L1_ROWS_MAX))?;
         gateway.stop()?;
-        let before = small.stats.acked();
         self.push(Row {
             name: "T1",
             what: format!(
@@ -202,20 +219,7 @@ impl<'a> Run<'a> {
             is_right: is_right(&outcome),
             detail: outcome.to_json(),
         });
-        self.push_memory("under T1", peak);
-        self.push(Row {
-            name: "T9",
-            what: format!(
-                "T1 for {GROWTH_SECONDS} s after {} readings, over the first",
-                before + acked
-            ),
-            figure: committed(&large),
-            unit: "committed/s",
-            limit: Some(("the first", committed(&small))),
-            target: Target::RatioAtLeast(0.8),
-            is_right: is_right(&small) && is_right(&large),
-            detail: json!({ "first": small.to_json(), "last": large.to_json() }),
-        });
+        self.push_memory("under T1", &memory);
         Ok(())
     }
 
@@ -302,6 +306,7 @@ impl<'a> Run<'a> {
     /// Holds the database up for a while under load, and times how the gateway catches up.
     fn t6(&mut self) -> Result<(), TargetsError> {
         let gateway = self.fresh()?;
+        gateway.take_memory();
         let outage = Duration::from_secs(self.options.outage_seconds);
         // Until it has caught up, at twice the arrival rate or more, with room to see it.
         let seconds = 2 + self.options.outage_seconds * 2 + 5;
@@ -313,9 +318,14 @@ impl<'a> Run<'a> {
             Ok::<_, TargetsError>((outcome?, caught?))
         })?;
         gateway.wait_stored()?;
-        let peak = gateway.take_peak_mib();
+        let memory = gateway.take_memory();
         gateway.stop()?;
-        let (stored, took) = caught;
+        let Caught {
+            stopped,
+            went_on,
+            stored,
+            took,
+        } = caught;
         let not_taken = outcome.stats.unknown() + outcome.stats.rejected;
         self.push(Row {
             name: "T6",
@@ -331,7 +341,9 @@ impl<'a> Run<'a> {
             is_right: is_right(&outcome) && not_taken == 0,
             detail: outcome.to_json(),
         });
-        self.push_memory("with the database stopped, and catching up", peak);
+        self.push_memory("with the database stopped, and catching up", &memory);
+        let title = format!("Resident memory under {RATE:.0} readings/s");
+        self.plot = Some(plot::memory(&title, &memory, stopped..went_on));
         Ok(())
     }
 
@@ -372,7 +384,8 @@ impl<'a> Run<'a> {
         Ok(seconds)
     }
 
-    fn push_memory(&mut self, when: &str, mib: f64) {
+    fn push_memory(&mut self, when: &str, memory: &[Resident]) {
+        let mib = memory.iter().map(|look| look.mib).fold(0.0, f64::max);
         self.push(Row {
             name: "T5",
             what: format!("resident at most, {when}"),
@@ -385,22 +398,27 @@ impl<'a> Run<'a> {
         });
     }
 
-    fn push(&mut self, row: Row) {
+    pub(super) fn push(&mut self, row: Row) {
         self.rows.push(row);
     }
 }
 
-/// Stops the database for a while, lets it go on, and waits until next to nothing waits; gives how
-/// much was stored in what time.
-fn catch_up(
-    gateway: &Gateway,
-    outage: Duration,
-    within: Duration,
-) -> Result<(f64, Duration), TargetsError> {
+/// What became of an outage.
+struct Caught {
+    stopped: Instant,
+    went_on: Instant,
+    /// Readings, while catching up.
+    stored: f64,
+    took: Duration,
+}
+
+/// Stops the database for a while, lets it go on, and waits until next to nothing waits.
+fn catch_up(gateway: &Gateway, outage: Duration, within: Duration) -> Result<Caught, TargetsError> {
     let sleep = |time| std::thread::sleep(time);
     // What is measured are these times themselves: a second of calm, then the outage.
     sleep(Duration::from_secs(1));
     gateway.signal_database(Signal::STOP)?;
+    let stopped = Instant::now();
     sleep(outage);
     let before = gateway.metric("wattgate_readings_stored_total", "");
     gateway.signal_database(Signal::CONT)?;
@@ -412,15 +430,20 @@ fn catch_up(
     }
     let took = began.elapsed();
     let after = gateway.metric("wattgate_readings_stored_total", "");
-    Ok((after - before, took))
+    Ok(Caught {
+        stopped,
+        went_on: began,
+        stored: after - before,
+        took,
+    })
 }
 
-fn committed(outcome: &Outcome) -> f64 {
+pub(super) fn committed(outcome: &Outcome) -> f64 {
     let stored = outcome.stored.as_ref();
     stored.and_then(Stored::committed_per_second).unwrap_or(0.0)
 }
 
-fn is_right(outcome: &Outcome) -> bool {
+pub(super) fn is_right(outcome: &Outcome) -> bool {
     let stored = outcome.stored.as_ref();
     stored.is_some_and(|stored| stored.verdict() == Verdict::Right)
 }

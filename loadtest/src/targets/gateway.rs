@@ -9,8 +9,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,6 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at its memory.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
+/// What was resident at a moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resident {
+    pub(super) at: Instant,
+    pub(super) mib: f64,
+}
+
 /// A running gateway; ended when dropped.
 #[derive(Debug)]
 pub(super) struct Gateway {
@@ -32,8 +39,8 @@ pub(super) struct Gateway {
     /// Of its embedded server, for a client.
     pub(super) database_url: String,
     data: PathBuf,
-    /// KiB resident at most since it was asked last.
-    peak_kib: Arc<AtomicU64>,
+    /// What was resident, since it was asked last.
+    memory: Arc<Mutex<Vec<Resident>>>,
     watched: Arc<AtomicBool>,
 }
 
@@ -68,14 +75,15 @@ impl Gateway {
         let authority = line("listening on http://")?;
         let psql = line("database: ")?;
         let database_url = database_url(&psql).ok_or_else(|| broken("it names no database"))?;
-        let (peak_kib, watched) = (
-            Arc::new(AtomicU64::new(0)),
-            Arc::new(AtomicBool::new(false)),
-        );
-        let (peak, ended, pid) = (Arc::clone(&peak_kib), Arc::clone(&watched), child.id());
+        let memory = Arc::new(Mutex::new(Vec::new()));
+        let watched = Arc::new(AtomicBool::new(false));
+        let (looks, ended, pid) = (Arc::clone(&memory), Arc::clone(&watched), child.id());
         std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
-                peak.fetch_max(resident_kib(pid), Ordering::Relaxed);
+                let (at, mib) = (Instant::now(), resident_kib(pid) as f64 / 1024.0);
+                let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+                looks.push(Resident { at, mib });
+                drop(looks);
                 std::thread::sleep(LOOK_EVERY);
             }
         });
@@ -84,7 +92,7 @@ impl Gateway {
             authority,
             database_url,
             data: data.to_owned(),
-            peak_kib,
+            memory,
             watched,
         })
     }
@@ -93,9 +101,10 @@ impl Gateway {
         format!("http://{}", self.authority)
     }
 
-    /// The most memory that was resident since this was asked last, in MiB.
-    pub(super) fn take_peak_mib(&self) -> f64 {
-        self.peak_kib.swap(0, Ordering::Relaxed) as f64 / 1024.0
+    /// What was resident since this was asked last, look by look.
+    pub(super) fn take_memory(&self) -> Vec<Resident> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut memory)
     }
 
     /// Waits until the gateway answers that it is ready, the database included.
@@ -110,6 +119,23 @@ impl Gateway {
             r#"{{"meterId":"START","kwhConsumedAc":0.01,"voltage":230,"timestamp":"{now}"}}"#
         );
         self.ask("POST", "/v1/ingestion/meter", &body).0 == 202
+    }
+
+    /// Sends a reading of either stream at a time.
+    pub(super) fn take_both_at(&self, at: &str) {
+        for (path, fields) in [
+            (
+                "meter",
+                r#""meterId":"START","kwhConsumedAc":0.01,"voltage":230"#,
+            ),
+            (
+                "vehicle",
+                r#""vehicleId":"START","kwhDeliveredDc":0.01,"soc":50,"batteryTemp":20"#,
+            ),
+        ] {
+            let body = format!(r#"{{{fields},"timestamp":"{at}"}}"#);
+            self.ask("POST", &format!("/v1/ingestion/{path}"), &body);
+        }
     }
 
     /// The sum of a metric's samples whose labels have a text.

@@ -1,0 +1,63 @@
+//! T9: the cost as history grows. The load of T1 on databases that hold less and more already.
+
+use super::TargetsError;
+use super::cases::{Run, committed, is_right};
+use super::history::{self, MINUTE_US, Shape};
+use super::table::{Row, Target};
+use crate::output::say;
+
+/// Devices of the history: as many meters as the load has, and as many vehicles.
+const DEVICES: u32 = 40_000;
+
+/// The history ends so long before now: an hour before the load's first reading.
+const BEFORE_NOW_US: i64 = 25 * 60 * MINUTE_US;
+
+impl Run<'_> {
+    /// Sends T1's load onto each history in turn; the last is held against the first.
+    pub(super) fn t9(&mut self) -> Result<(), TargetsError> {
+        let seconds = self.options().seconds;
+        let mut first = None;
+        for rows in self.options().growth_rows.clone() {
+            let gateway = self.fresh()?;
+            let shape = Shape {
+                devices: DEVICES,
+                rows,
+                end_us: jiff::Timestamp::now().as_microsecond() - BEFORE_NOW_US,
+            };
+            // The gateway makes the partitions; each day of the history lies in one of them.
+            let day = 24 * 60 * MINUTE_US;
+            let mut at_us = shape.start_us();
+            loop {
+                let at = jiff::Timestamp::from_microsecond(at_us.min(shape.end_us));
+                gateway.take_both_at(&at.unwrap_or_default().to_string());
+                if at_us >= shape.end_us {
+                    break;
+                }
+                at_us += day;
+            }
+            gateway.wait_stored()?;
+            say(&format!("filling {rows} readings"));
+            history::fill(&gateway.database_url, shape)?;
+            let outcome = self.load(&gateway, seconds, &[])?;
+            gateway.stop()?;
+            let figure = committed(&outcome);
+            let limit = first.map(|first| ("the first", first));
+            first.get_or_insert(figure);
+            self.push(Row {
+                name: "T9",
+                what: format!("T1 for {seconds} s onto {rows} readings of history"),
+                figure,
+                unit: "committed/s",
+                limit,
+                target: match limit {
+                    Some(_) => Target::RatioAtLeast(0.8),
+                    // The measure of those that follow.
+                    None => Target::AtLeast(0.0),
+                },
+                is_right: is_right(&outcome),
+                detail: outcome.to_json(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! A guard against slow returns: how often a reading's way through the gateway asks for memory.
+//!
+//! Times differ from machine to machine; these counts do not. They are the same in every build, so
+//! that a copy or a string a reading that slips in fails here, and no benchmark has to notice it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use allocation_counter::{AllocationInfo, measure};
+use bytes::BytesMut;
+use uuid::Uuid;
+use wattgate::decode::{Bounds, Decoder, Format};
+use wattgate::postgres::partitions::Partitions;
+use wattgate::reading::{Details, EnergyKind, Reading, Stream, Timestamp};
+use wattgate::wal::append::RequestRecords;
+use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
+use wattgate::wal::record;
+use wattgate::writer::batch::arrange;
+use wattgate::writer::rows::{HistoryRow, MeterRow, Origin, RowEnergy};
+
+const SHARDS: u16 = 2;
+const READINGS: usize = 500;
+/// Requests of a batch.
+const REQUESTS: usize = 40;
+
+fn body(request: usize, readings: usize) -> String {
+    let reading = |n: usize| {
+        let at = request * readings + n;
+        format!(
+            concat!(
+                r#"{{"meterId":"METER-{:05}","kwhConsumedAc":{}.25,"voltage":230.5,"#,
+                r#""timestamp":"2024-02-09T{:02}:{:02}:{:02}Z"}}"#
+            ),
+            n,
+            n % 7,
+            at / 3600 % 24,
+            at / 60 % 60,
+            at % 60
+        )
+    };
+    let lines: Vec<String> = (0..readings).map(reading).collect();
+    lines.join("\n")
+}
+
+/// Decodes a body into records for the log, as a request does.
+fn take(decoder: &mut Decoder, body: &str) -> RequestRecords {
+    let bounds = Bounds::at(Timestamp::now(), None);
+    let mut records = RequestRecords::new(SHARDS);
+    let push = |reading: Reading<'_>| records.push(&reading);
+    let (stream, format) = (Stream::Meter, Format::Ndjson);
+    let outcome = decoder.decode_of(None, stream, format, body.as_bytes(), &bounds, push);
+    assert_eq!(outcome.unwrap().rejected, 0);
+    records
+}
+
+/// The row that a writer makes of a reading; its device has the number in its text.
+fn row(reading: &Reading<'_>, index: u32) -> MeterRow {
+    let Details::Meter { voltage } = reading.details else {
+        panic!("only meters were sent")
+    };
+    MeterRow {
+        id: reading.device.as_str()[6..].parse().unwrap(),
+        at: reading.at,
+        energy: RowEnergy {
+            kwh: reading.energy.kwh,
+            register: reading.energy.kind == EnergyKind::Register,
+        },
+        voltage,
+        origin: Origin {
+            position: Position::START,
+            index,
+            received_at: reading.at,
+        },
+    }
+}
+
+/// From bodies to what COPY is sent: decoded, framed, read again, sorted and encoded.
+fn all_the_way(decoder: &mut Decoder, bodies: &[String], frame: &mut Vec<u8>, out: &mut BytesMut) {
+    let mut sections = vec![Section::default(); usize::from(SHARDS)];
+    for body in bodies {
+        for chunk in take(decoder, body).into_chunks() {
+            let section = &mut sections[usize::from(chunk.shard)];
+            section.bytes.extend_from_slice(&chunk.bytes);
+            section.readings[0] += chunk.readings[0];
+        }
+    }
+    let salt = Salt::of(Uuid::from_u128(7));
+    let before = [[0; 2]; SHARDS as usize];
+    frame.clear();
+    out.clear();
+    let (kind, now) = (FrameKind::Data, Timestamp::now());
+    encode_frame(kind, salt, Position::START, now, &sections, &before, frame);
+    let decoded = Frame::decode(frame, salt, Position::START, SHARDS).unwrap();
+    for shard in 0..SHARDS {
+        let mut records = decoded.section(shard).records;
+        let mut rows = Vec::new();
+        while !records.is_empty() {
+            let reading = record::decode(&mut records).unwrap();
+            rows.push(row(&reading, rows.len() as u32));
+        }
+        let arranged = arrange(rows, &Partitions::default());
+        arranged.rows.iter().for_each(|row| row.encode(out));
+    }
+}
+
+/// Once to fill the buffers that are kept, once to count.
+fn counted(mut work: impl FnMut()) -> AllocationInfo {
+    work();
+    measure(work)
+}
+
+#[test]
+fn a_reading_of_a_batch_asks_for_no_memory_of_its_own() {
+    let bodies: Vec<String> = (0..REQUESTS).map(|n| body(n, READINGS)).collect();
+    let (mut decoder, mut frame, mut out) = (Decoder::new(), Vec::new(), BytesMut::new());
+    let info = counted(|| all_the_way(&mut decoder, &bodies, &mut frame, &mut out));
+    let readings = (REQUESTS * READINGS) as f64;
+    let (count, bytes) = (
+        info.count_total as f64 / readings,
+        info.bytes_total as f64 / readings,
+    );
+    // A buffer grows by doubling now and then; a string or a box a reading would be 1.
+    assert!(count <= 0.06, "{count} allocations a reading");
+    assert!(bytes <= 600.0, "{bytes} bytes a reading");
+}
+
+#[test]
+fn a_request_of_one_reading_asks_a_few_times() {
+    let body = body(0, 1);
+    let mut decoder = Decoder::new();
+    let info = counted(|| drop(take(&mut decoder, &body)));
+    // The shards' places, the list of chunks, and the chunk.
+    assert!(info.count_total <= 3, "{} allocations", info.count_total);
+}
