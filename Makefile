@@ -1,11 +1,14 @@
 # Installs PostgreSQL with the system's package manager where it is missing, then calls plain cargo.
-.PHONY: run test postgresql
+.PHONY: run test cargo postgresql
 
-run: postgresql
+run: cargo postgresql
 	cargo run --release
 
-test: postgresql
+test: cargo postgresql
 	cargo test
+
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (https://rustup.rs)"; exit 1; }
 
 postgresql:
 	@sh .ci/postgresql

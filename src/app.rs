@@ -1,6 +1,8 @@
 //! The one place that wires, starts and stops everything.
 
+mod check;
 mod door;
+mod erase;
 pub mod keys;
 mod quarantine;
 mod run;
@@ -13,13 +15,15 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+pub use self::check::check;
+pub use self::erase::erase;
 pub use self::quarantine::quarantine;
 pub use self::run::serve;
 pub use self::wal::wal;
 use crate::config::{Config, LogFormat};
 use crate::postgres::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
 use crate::postgres::migrations::{MigrationError, Wishes, migrate};
-use crate::postgres::{Target, TargetError};
+use crate::postgres::{Target, TargetError, explain};
 use crate::wal::OpenError;
 use crate::wal::storage::DirectoryError;
 
@@ -66,6 +70,12 @@ pub enum AppError {
     /// A command about the log cannot do its work.
     #[error("{0}")]
     Wal(String),
+    /// What keeps a gateway from working, a line each.
+    #[error("{0}")]
+    Check(String),
+    /// A vehicle cannot be erased.
+    #[error("{0}")]
+    Erase(String),
     /// The database is not reached.
     #[error("cannot reach the database: {0}")]
     Database(String),
@@ -151,30 +161,9 @@ pub async fn migrate_only(config: &Config) -> Result<(), AppError> {
             .target
             .connect("wattgate migrate")
             .await
-            .map_err(|e| AppError::Database(e.to_string()))?;
+            .map_err(|e| AppError::Database(explain(&e)))?;
         migrate(session.client(), wishes(config)).await?;
         Ok(())
-    }
-    .await;
-    database.close().await;
-    result
-}
-
-/// Validates the configuration, reaches the database, says what it found, and ends.
-///
-/// # Errors
-/// [`AppError`]: what keeps the gateway from working.
-pub async fn check(config: &Config) -> Result<String, AppError> {
-    door::Door::open(config)?;
-    let database = Database::open(config, Duration::from_secs(30)).await?;
-    let result = async {
-        let unreachable = |e: tokio_postgres::Error| AppError::Database(e.to_string());
-        let session = database.target.connect("wattgate check").await.map_err(unreachable)?;
-        let sql = "select current_setting('server_version'), to_regclass('schema_migrations') is not null";
-        let row = session.client().query_one(sql, &[]).await.map_err(unreachable)?;
-        let (version, migrated): (String, bool) = (row.get(0), row.get(1));
-        let schema = if migrated { "migrated" } else { "not migrated yet" };
-        Ok(format!("the configuration is valid; PostgreSQL {version} is reached, {schema}"))
     }
     .await;
     database.close().await;

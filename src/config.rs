@@ -24,6 +24,7 @@ use crate::analytics::tariff::Tariff;
 use crate::gate;
 use crate::http::forwarded::Network;
 use crate::http::tls::TlsFiles;
+use crate::otlp::Collector;
 pub use crate::postgres::PartitionWidth;
 use crate::wal::frame::SHARDS_MAX;
 use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
@@ -106,6 +107,8 @@ pub struct Config {
     pub tariff: Option<Tariff>,
     /// When an alert opens, and who is told; none: alerts are not looked for.
     pub alerts: Option<Settings>,
+    /// Who is sent the metrics; none: they are scraped alone.
+    pub collector: Option<Collector>,
     /// How events are written; none: text on a terminal, JSON elsewhere.
     pub log_format: Option<LogFormat>,
     /// A filter as `tracing-subscriber` reads it.
@@ -222,6 +225,7 @@ impl Config {
             energy: args.energy.check(&mut checks.errors),
             tariff: args.energy.tariff(&mut checks.errors),
             alerts: checks.alerts(&args.alerts),
+            collector: checks.collector(args),
             log_format: args.log_format.as_ref().map(|text| {
                 let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
                 checks.choice("--log-format", text, &known)
@@ -324,6 +328,18 @@ impl Checks {
                 .push(format!("{flag} {text}: must be more than 0"));
         }
         value
+    }
+
+    fn collector(&mut self, args: &ServeArgs) -> Option<Collector> {
+        let every = self.timeout("--otlp-interval", &args.otlp_interval);
+        let url = args.otlp_endpoint.as_deref()?;
+        match Collector::new(url) {
+            Ok(collector) => Some(collector.every(every)),
+            Err(error) => {
+                self.errors.push(format!("--otlp-endpoint {url}: {error}"));
+                None
+            }
+        }
     }
 
     fn networks(&mut self, texts: &[String]) -> Vec<Network> {

@@ -27,6 +27,9 @@ pub mod summaries;
 
 pub mod alerts;
 
+// What is told of it elsewhere.
+pub mod otlp;
+
 // The door, and what starts everything.
 pub mod auth;
 

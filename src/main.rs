@@ -40,6 +40,9 @@ fn run(command: Command, config: Config) -> Result<(), AppError> {
             Command::Serve => app::serve(config).await,
             Command::Migrate => app::migrate_only(&config).await,
             Command::Check => app::check(&config).await.map(|found| tell(&found)),
+            Command::Erase { vehicle } => app::erase(&config, &vehicle)
+                .await
+                .map(|erased| tell(&erased)),
             Command::Quarantine { command } => {
                 let answer = app::quarantine(&config, &command).await?;
                 tell(&answer);

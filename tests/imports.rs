@@ -35,6 +35,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "alerts",
         &["reading", "postgres", "analytics", "analytics::queries"],
     ),
+    // It is handed what a scrape says, as text.
+    ("otlp", &[]),
     // A key carries what its requests hold of the memory for readings.
     ("auth", &["reading", "metrics", "gate"]),
     (
@@ -65,6 +67,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "alerts",
             "auth",
             "http",
+            "otlp",
         ],
     ),
     (
@@ -84,6 +87,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "alerts",
             "auth",
             "http",
+            "otlp",
             "config",
         ],
     ),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::output::say;
-use crate::{campaign, generator, limits, noop, replay, targets};
+use crate::{campaign, generator, limits, listen, noop, replay, targets};
 
 /// Exit code of a tool that could not do its work: wrong options, refused requests.
 const EXIT_FAILED: u8 = 2;
@@ -29,6 +29,8 @@ enum Tool {
     /// Run a gateway under load, break things at random moments, and compare the database with
     /// what was acknowledged
     Campaign(campaign::Options),
+    /// Listen to the live stream many times over, to measure what that costs
+    Listen(listen::Options),
     /// Serve a responder that stores nothing, to measure the generator's own limit
     Noop(noop::Options),
     /// Measure the limits that results are held against
@@ -56,6 +58,9 @@ pub(crate) fn main() -> ExitCode {
             .map_err(|error| error.to_string()),
         Tool::Targets(options) => targets::run(options).map_err(|error| error.to_string()),
         Tool::Campaign(options) => campaign::run(options).map_err(|error| error.to_string()),
+        Tool::Listen(options) => listen::run(options)
+            .map(|()| Verdict::Right)
+            .map_err(|error| error.to_string()),
         Tool::Noop(options) => noop::run(options)
             .map(|()| Verdict::Right)
             .map_err(|error| error.to_string()),

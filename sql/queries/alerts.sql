@@ -18,5 +18,7 @@ where
     a.id < $1
     and ($2::text is null or a.kind = $2)
     and ($3::boolean is null or $3 = (a.closed_at is null))
+    and ($5::text is null or a.stream = $5)
+    and ($6::text is null or coalesce(v.external_id, m.external_id) = $6)
 order by a.id desc
 limit $4

@@ -28,7 +28,7 @@ use tokio_postgres::Client;
 
 pub use self::webhook::{Webhook, WebhookError};
 use crate::analytics::queries::{Analyst, AskError};
-use crate::postgres::Target;
+use crate::postgres::{Target, explain};
 use crate::reading::Timestamp;
 
 /// The key of the advisory lock: "wattalrt" as a number.
@@ -97,7 +97,7 @@ pub struct Settings {
 /// Why an evaluation failed; the next tries again.
 #[derive(Debug, thiserror::Error)]
 enum AlertError {
-    #[error(transparent)]
+    #[error("{}", explain(.0))]
     Database(#[from] tokio_postgres::Error),
     #[error("no connection for reading: {0}")]
     Pool(#[from] deadpool_postgres::PoolError),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{AppError, Database};
 use crate::config::{Config, QuarantineArgs, QuarantineCommand, StreamArg};
-use crate::postgres::Target;
+use crate::postgres::{Target, explain};
 use crate::reading::{Stream, Timestamp};
 use crate::writer::WriterOptions;
 use crate::writer::retry::{Filter, retry};
@@ -45,7 +45,7 @@ async fn list(
     filter: &Filter,
     json: bool,
 ) -> Result<String, AppError> {
-    let failed = |e: tokio_postgres::Error| AppError::Database(e.to_string());
+    let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
     let session = target
         .connect("wattgate quarantine")
         .await

@@ -163,8 +163,8 @@ async fn finish(
 ) {
     gateway.upkeep.abort();
     gateway.summaries.abort();
-    if let Some(alerts) = &gateway.alerts {
-        alerts.abort();
+    for task in [&gateway.alerts, &gateway.collector].into_iter().flatten() {
+        task.abort();
     }
     drop(gateway.context);
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
@@ -197,6 +197,8 @@ struct Gateway {
     upkeep: tokio::task::JoinHandle<()>,
     /// Sums up the hours of devices.
     summaries: tokio::task::JoinHandle<()>,
+    /// Sends metrics to a collector; none where there is none.
+    collector: Option<tokio::task::JoinHandle<()>>,
     /// Looks for alerts; none where they are not to be looked for.
     alerts: Option<tokio::task::JoinHandle<()>>,
 }
@@ -222,15 +224,7 @@ impl Gateway {
             log.sender(),
             Arc::clone(&progress),
         );
-        let upkeep = recorder.clone();
-        let upkeep = tokio::spawn(async move {
-            // Without it the histograms' samples pile up between two scrapes.
-            let mut every = tokio::time::interval(Duration::from_secs(5));
-            loop {
-                every.tick().await;
-                upkeep.run_upkeep();
-            }
-        });
+        let upkeep = tokio::spawn(keep_up(recorder.clone()));
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let analyst = Analyst::new(processors, config.energy).with_tariff(config.tariff.clone());
         let alerts = config.alerts.clone().map(|settings| {
@@ -241,6 +235,17 @@ impl Gateway {
                 reads.clone(),
                 analyst.clone(),
             ))
+        });
+        let metrics = scrape(
+            log.source(),
+            log.limit_bytes(),
+            reads.clone(),
+            Arc::clone(&health),
+            recorder,
+        );
+        let collector = config.collector.clone().map(|collector| {
+            let instance = config.listen.to_string();
+            tokio::spawn(collector.run(instance, Arc::clone(&metrics)))
         });
         let context = Context {
             settings: Settings {
@@ -260,22 +265,17 @@ impl Gateway {
             keys: door.keys.clone(),
             gate,
             progress,
-            reads: reads.clone(),
+            reads,
             analyst,
             health: Arc::clone(&health),
-            metrics: scrape(
-                log.source(),
-                log.limit_bytes(),
-                reads,
-                Arc::clone(&health),
-                recorder,
-            ),
+            metrics,
         };
         Ok(Gateway {
             context: Arc::new(context),
             health,
             upkeep,
             summaries: sum_up(database, log),
+            collector,
             alerts,
         })
     }
@@ -286,6 +286,15 @@ fn sum_up(database: &Database, log: &Log) -> tokio::task::JoinHandle<()> {
     let source = log.source();
     let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
     tokio::spawn(summaries::run(database.target.clone(), waits))
+}
+
+/// Sorts the histograms' samples away: without it they pile up between two scrapes.
+async fn keep_up(recorder: PrometheusHandle) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        every.tick().await;
+        recorder.run_upkeep();
+    }
 }
 
 /// Makes the function that answers a scrape: the state is published and rendered under one lock,

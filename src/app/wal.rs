@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::{AppError, Database};
 use crate::config::{Config, WalCommand};
+use crate::postgres::explain;
 use crate::wal::frame::{Position, StreamCounts};
 use crate::wal::repair::{Repaired, repair};
 use crate::wal::storage::{Directory, DirectoryError, DirectoryView};
@@ -321,7 +322,7 @@ fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, Ap
 
 /// Binds the log to the database that the configuration names.
 async fn adopt(config: &Config, path: &Path) -> Result<String, AppError> {
-    let failed = |e: tokio_postgres::Error| AppError::Database(e.to_string());
+    let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
     let database = Database::reach(config).await?;
     let found = async {
         let session = database

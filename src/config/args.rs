@@ -30,8 +30,15 @@ pub enum Command {
     Serve,
     /// Apply the database's migrations, and end
     Migrate,
-    /// Validate the configuration, reach the database, and end
+    /// Say in words what keeps a gateway from working: configuration, data directory, address,
+    /// database, rights; a gateway may be running
     Check,
+    /// Erase everything that is kept of a vehicle; no gateway may be running
+    Erase {
+        /// The vehicle's id
+        #[arg(long, value_name = "ID")]
+        vehicle: String,
+    },
     /// Make, list and revoke API keys, whether or not the gateway runs; it knows within seconds
     Keys {
         /// What to do with them.
@@ -401,6 +408,24 @@ pub struct ServeArgs {
         value_name = "LEVEL"
     )]
     pub log_level: String,
+    /// An OpenTelemetry collector that is sent the metrics by OTLP over HTTP, as
+    /// http://127.0.0.1:4318 [default: none]
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_OTLP_ENDPOINT",
+        value_name = "URL"
+    )]
+    pub otlp_endpoint: Option<String>,
+    /// How often the collector is sent them
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_OTLP_INTERVAL",
+        default_value = "60s",
+        value_name = "TIME"
+    )]
+    pub otlp_interval: String,
     /// How long a stop waits for the writers; what is left then stays in the log
     #[arg(
         long,

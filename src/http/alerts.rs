@@ -40,7 +40,10 @@ struct Page {
 
 /// Lists alerts.
 pub(super) async fn list(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
-    let query = Query::parse(text, &["state", "kind", "limit", "after"])?;
+    let query = Query::parse(
+        text,
+        &["state", "kind", "vehicleId", "meterId", "limit", "after"],
+    )?;
     let limit = query.limit()?;
     let open = match query.get("state") {
         None => None,
@@ -53,6 +56,16 @@ pub(super) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
         let names = Kind::ALL.map(Kind::name).join(", ");
         return Err(query::bad(format!("kind must be one of {names}")));
     }
+    let device = match (query.get("vehicleId"), query.get("meterId")) {
+        (None, None) => None,
+        (Some(id), None) => Some(("vehicle", id)),
+        (None, Some(id)) => Some(("meter", id)),
+        (Some(_), Some(_)) => {
+            let both = "an alert is of one device: give vehicleId or meterId";
+            return Err(query::bad(both.to_owned()));
+        }
+    };
+    let (stream, id) = device.unzip();
     let after = match query.get("after") {
         None => i64::MAX,
         Some(id) => id
@@ -67,7 +80,7 @@ pub(super) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
             .prepare_cached(include_str!("../../sql/queries/alerts.sql"))
             .await?;
         client
-            .query(&statement, &[&after, &kind, &open, &most])
+            .query(&statement, &[&after, &kind, &open, &most, &stream, &id])
             .await
     };
     let worked: Result<Result<Vec<Row>, Error>, _> = timeout(WORK_TIMEOUT, work).await;

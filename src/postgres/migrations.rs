@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::postgres::PartitionWidth;
+use crate::postgres::{PartitionWidth, explain};
 
 /// The key of the advisory lock: "wattgate" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattgate");
@@ -36,13 +36,13 @@ const MIGRATIONS: [Migration; 3] = [
 ];
 
 /// The oldest PostgreSQL that the gateway works with.
-const SERVER_VERSION_MIN: i32 = 150_000;
+pub const SERVER_VERSION_MIN: i32 = 150_000;
 
 /// Why a database cannot be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// The database, or the way to it, refuses.
-    #[error(transparent)]
+    #[error("{}", explain(.0))]
     Database(#[from] Error),
     /// It was reached, and has not answered.
     #[error("the database takes connections and does not answer")]

@@ -1,6 +1,7 @@
 //! PostgreSQL: reaching it, its schema, its partitions, its registries, and the embedded server.
 
 pub mod embedded;
+mod explain;
 mod instant;
 pub mod migrations;
 pub mod partitions;
@@ -8,5 +9,6 @@ pub mod registry;
 mod target;
 mod width;
 
+pub use self::explain::{advice, explain};
 pub use self::target::{Session, Target, TargetError, check_url};
 pub use self::width::PartitionWidth;

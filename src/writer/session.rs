@@ -14,7 +14,7 @@ use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
 use crate::postgres::partitions::{self, Partitions};
 use crate::postgres::registry::{IdCache, ResolveError};
-use crate::postgres::{Session, Target};
+use crate::postgres::{Session, Target, explain};
 use crate::reading::Stream;
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
@@ -55,7 +55,7 @@ const SETTINGS: [&str; 14] = [
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// As PostgreSQL or the network give it.
-    #[error("{}", describe(.0))]
+    #[error("{}", explain(.0))]
     Database(#[from] Error),
     /// A newer session has claimed the checkpoint.
     #[error("another session has taken over this shard's checkpoint")]
@@ -121,22 +121,6 @@ impl SessionError {
             SessionError::Binding(_) => "binding",
             SessionError::Restless => "restless",
             SessionError::Panicked => "panicked",
-        }
-    }
-}
-
-/// An error of the database in words: PostgreSQL's own message where there is one.
-fn describe(error: &Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-        None => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(inner) = source {
-                text = format!("{text}: {inner}");
-                source = inner.source();
-            }
-            text
         }
     }
 }

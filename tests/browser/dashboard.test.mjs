@@ -43,6 +43,13 @@ async function close(page, allowed = []) {
   await page.context().close();
 }
 
+/** What the accessibility checker finds serious; it must be in the page already. */
+async function grave(page, view) {
+  const { violations } = await page.evaluate(() => axe.run());
+  return violations.filter((v) => ['serious', 'critical'].includes(v.impact))
+    .map((v) => `${view} ${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary}`).slice(0, 3).join('; ')}`);
+}
+
 const live = (page) => page.waitForFunction(() => document.getElementById('live').textContent === 'Live');
 
 describe('a gateway without keys', () => {
@@ -138,11 +145,26 @@ describe('a gateway without keys', () => {
     await row.getByRole('link', { name: 'Hot' }).waitFor();
     await row.getByText('71.5 °C').waitFor();
     await page.getByRole('link', { name: /Alerts \d+ open/ }).waitFor();
+    // The fleet's page names the gravest first, and the vehicle's own page says it above its figures.
+    const other = await open(gateway, '/');
+    const first = other.getByRole('region', { name: 'Wants a look' }).getByRole('listitem').first();
+    await first.getByText('71.5 °C, bound 55.0 °C').waitFor();
+    await first.getByRole('link', { name: 'Hot' }).click();
+    await other.getByRole('list', { name: 'Open alerts' }).getByText('Battery is hot').waitFor();
+    await close(other);
     await gateway.store('vehicle', { ...vehicle('Hot', 40), batteryTemp: 30 });
     await row.waitFor({ state: 'detached' });
     await page.getByText('Closed', { exact: true }).click();
     await row.waitFor();
     await close(page);
+  });
+
+  test('a device that was never heard of is said to be unknown', async () => {
+    const page = await open(gateway, '/#/meters/nobody');
+    await page.getByText('Unknown').waitFor();
+    await page.getByText('No reading of this meter was seen.').waitFor();
+    assert.equal(await page.locator('.columns').isVisible(), false);
+    await close(page, ['404']);
   });
 
   test('the keyboard is enough', async () => {
@@ -181,10 +203,7 @@ describe('a gateway without keys', () => {
         }
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
         assert.ok(wide <= 0, `${view} is ${wide} px too wide`);
-        const { violations } = await page.evaluate(() => axe.run());
-        const grave = violations.filter((v) => ['serious', 'critical'].includes(v.impact))
-          .map((v) => `${view} ${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary}`).slice(0, 3).join('; ')}`);
-        assert.deepEqual(grave, []);
+        assert.deepEqual(await grave(page, view), []);
       }
       await close(page);
     });
@@ -205,7 +224,9 @@ describe('a gateway without keys', () => {
     await page.getByRole('link', { name: 'V1' }).waitFor();
     await gateway.kill();
     await page.waitForFunction(() => document.getElementById('live').textContent === 'Reconnecting');
+    await page.getByRole('alert').getByText(/The gateway cannot be reached. What is shown is as it was at/).waitFor();
     await gateway.start();
+    await page.getByRole('alert').waitFor({ state: 'hidden' });
     await gateway.store('vehicle', vehicle('V1', 91));
     await live(page);
     await page.getByRole('row').filter({ hasText: 'V1' }).getByText('91 %').waitFor();
@@ -213,6 +234,23 @@ describe('a gateway without keys', () => {
     await page.getByRole('row').filter({ hasText: 'V1' }).getByText('92 %').waitFor();
     // The browser itself notes that nobody answered.
     await close(page, ['net::ERR_']);
+  });
+});
+
+describe('a gateway whose database is away', () => {
+  const gateway = new Gateway(['--database-url', 'postgres://nobody@127.0.0.1:1/none']);
+  before(() => gateway.start({ ready: false }));
+  after(() => gateway.remove());
+
+  test('it is said that readings are taken all the same', async () => {
+    await gateway.call('POST', '/v1/ingestion/vehicle', vehicle('V1', 50));
+    const page = await open(gateway, '/#/vehicles/V1', { bypassCSP: true });
+    await page.getByRole('alert').getByText(/The database is away.*Readings are still taken: 1 wait in the log/).waitFor();
+    await page.getByText('Not loaded').waitFor();
+    await page.getByText(/Not now: the database/).first().waitFor();
+    await page.addScriptTag({ content: AXE });
+    assert.deepEqual(await grave(page, 'a vehicle that cannot be shown'), []);
+    await close(page, ['503']);
   });
 });
 
@@ -257,6 +295,23 @@ describe('a fleet of 10,000', () => {
   });
 
   after(() => gateway.remove());
+
+  test('the fleet at a glance comes at once, and everything soon', async (t) => {
+    const page = await open(gateway, '/');
+    const vehicles = page.getByRole('region', { name: 'Vehicles', exact: true });
+    await vehicles.getByText('10,000 live').waitFor();
+    const all = await page.evaluate(() => performance.now());
+    const painted = await page.evaluate(() =>
+      performance.getEntriesByName('first-contentful-paint')[0].startTime);
+    const { heap, nodes } = await page.evaluate(() => ({
+      heap: performance.memory.usedJSHeapSize, nodes: document.querySelectorAll('*').length,
+    }));
+    t.diagnostic(`first paint after ${painted.toFixed(0)} ms, all counted after ${all.toFixed(0)} ms, `
+      + `${nodes} elements, heap ${(heap / 1048576).toFixed(1)} MiB`);
+    assert.ok(painted < 2000 && all < 10000, `${painted} ms, ${all} ms`);
+    assert.ok(nodes < 1500 && heap < 100 * 1048576, `${nodes} elements, ${heap} bytes`);
+    await close(page);
+  });
 
   test('stays smooth: few rows exist, and scrolling and finding are quick', async (t) => {
     const page = await open(gateway, '/');

@@ -19,7 +19,8 @@ export class Gateway {
     this.listen = '127.0.0.1:0';
   }
 
-  async start() {
+  /** Starts it, and waits until it is ready, unless its database is not to be there. */
+  async start({ ready = true } = {}) {
     this.child = spawn(BINARY, ['--listen', this.listen, '--data-dir', this.data, '--wal-limit', '64MiB', ...this.options],
       { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, DATABASE_URL: undefined } });
     this.ended = new Promise((resolve) => this.child.once('exit', resolve));
@@ -32,7 +33,7 @@ export class Gateway {
       break;
     }
     this.child.stdout.resume();
-    await until(async () => (await fetch(`${this.url}/health`)).ok, 'the gateway is ready');
+    if (ready) await until(async () => (await fetch(`${this.url}/health`)).ok, 'the gateway is ready');
     return this;
   }
 

@@ -115,6 +115,12 @@ fn an_alert_opens_once_closes_and_reaches_a_receiver_that_was_down() {
         alerts(g, "state=open")[0]["value"] == 75.0
     });
     assert_eq!(alerts(&gateway, "").len(), 1);
+    // A device's own page asks for its own.
+    let of = |device: &str| alerts(&gateway, &format!("state=open&{device}")).len();
+    assert_eq!(
+        [of("vehicleId=V1"), of("vehicleId=V2"), of("meterId=V1")],
+        [1, 0, 0]
+    );
     // What is to be told survives a stop of the gateway.
     gateway.terminate();
     let gateway = Gateway::ready(data.path(), &flags);

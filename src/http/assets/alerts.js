@@ -1,83 +1,145 @@
-// What wants somebody to look.
+// What wants somebody to look: the page of all, and what other pages show of it.
 
 import { explain, get, now } from './api.js';
-import { choice, h, name, set } from './dom.js';
+import { choice, h, name, panel, set } from './dom.js';
 import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
 
 /** Values change while an alert is open; that it opens or closes is heard at once. */
 const REFRESH_MS = 30000;
-const SHOWN = 200;
+/** As many as an answer holds: more are said to be there. */
+const SHOWN = 1000;
+/** A row of these is read; more rows only make a page that nobody reads. */
+const ON_FLEET = 5;
 
-/** What each kind is called, and how its numbers are read. */
+const number = (value) => (isNumber(value) ? count(Math.round(value)) : none);
+
+/** What each kind is called, how its numbers are read, and its gravity; the gravest first. */
 const KINDS = {
-  efficiency_low: ['Efficiency is low', (n) => percent(n)],
-  efficiency_anomaly: ['Efficiency falls behind its own past', (n) => percent(n)],
-  battery_temperature: ['Battery is hot', celsius],
-  silent: ['Device is silent', span],
-  implausible_reading: ['Readings are implausible', number],
+  battery_temperature: ['Battery is hot', celsius, 'critical'],
+  implausible_reading: ['Readings are implausible', number, 'warning'],
+  efficiency_anomaly: ['Efficiency falls behind its own past', percent, 'warning'],
+  efficiency_low: ['Efficiency is low', percent, 'warning'],
+  silent: ['Device is silent', span, 'warning'],
 };
+const ORDER = Object.keys(KINDS);
+const SIGNS = { critical: '◆', warning: '▲' };
 
-function number(value) {
-  return isNumber(value) ? count(Math.round(value)) : none;
+const known = (alert) => KINDS[alert.kind] ?? [alert.kind, number, 'warning'];
+const rank = (alert) => (ORDER.includes(alert.kind) ? ORDER.indexOf(alert.kind) : ORDER.length);
+
+/** The gravest first, and of each kind the newest. */
+function inOrder(alerts) {
+  return alerts.toSorted((a, b) => rank(a) - rank(b) || Date.parse(b.openedAt) - Date.parse(a.openedAt));
+}
+
+function sign(alert) {
+  const [words, , gravity] = known(alert);
+  return h('span', { class: 'status' },
+    h('span', { class: `sign ${gravity}`, 'aria-hidden': 'true' }, SIGNS[gravity]), words);
+}
+
+function device(alert) {
+  const kind = alert.meterId === undefined ? 'vehicle' : 'meter';
+  const id = alert.meterId ?? alert.vehicleId ?? '';
+  return h('a', { href: `#/${kind}s/${encodeURIComponent(id)}` }, name(id));
+}
+
+/** Asks again every half minute, and when the stream tells of an alert. */
+class Watch {
+  #timer;
+  #stream;
+  #load;
+
+  constructor(stream, load) {
+    this.#stream = stream;
+    this.#load = load;
+    stream.addEventListener('alert', load);
+    this.#timer = setInterval(() => document.hidden || load(), REFRESH_MS);
+    load();
+  }
+
+  destroy() {
+    clearInterval(this.#timer);
+    this.#stream.removeEventListener('alert', this.#load);
+  }
 }
 
 export class Alerts {
   title = 'Alerts';
-  #timer;
   #state = 'open';
+  #kind = '';
   #asked = 0;
-
-  #stream;
+  #items = null;
+  #more = false;
 
   constructor({ stream }) {
-    this.#stream = stream;
-    stream.addEventListener('alert', this.#changed);
     this.number = h('p', { class: 'muted', role: 'status' }, 'Loading');
-    this.body = h('div', {});
+    this.body = h('div', {}, h('p', { class: 'muted empty' }, 'Loading'));
+    this.kinds = h('select', {
+      'aria-label': 'Kind of alert',
+      onchange: () => {
+        this.#kind = this.kinds.value;
+        this.#show(true);
+      },
+    });
+    this.#showKinds();
     this.el = h('div', { class: 'view' },
-      h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, 'Alerts'), this.number,
+      h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, 'Alerts'), this.number, this.kinds,
         choice('State', [['open', 'Open'], ['closed', 'Closed']], 'open', (state) => {
           this.#state = state;
           this.#load();
         })),
       h('section', { class: 'panel', 'aria-label': 'Alerts' }, this.body));
-    this.#timer = setInterval(() => document.hidden || this.#load(), REFRESH_MS);
-    this.#load();
+    this.watch = new Watch(stream, () => this.#load());
   }
 
   destroy() {
     this.#asked += 1;
-    clearInterval(this.#timer);
-    this.#stream.removeEventListener('alert', this.#changed);
+    this.watch.destroy();
   }
-
-  #changed = () => this.#load();
 
   async #load() {
     const asked = (this.#asked += 1);
     try {
       const answer = await get(`/v1/alerts?state=${this.#state}&limit=${SHOWN}`);
       if (asked !== this.#asked) return;
-      this.#show(answer.items, answer.next !== null && answer.next !== undefined);
+      const anew = this.#items === null || this.#items[0]?.state !== this.#state;
+      this.#items = answer.items;
+      this.#more = answer.next !== null;
+      this.#showKinds();
+      this.#show(anew);
     } catch (error) {
-      if (asked === this.#asked) set(this.number, explain(error));
+      if (asked !== this.#asked) return;
+      set(this.number, explain(error));
+      if (this.#items === null) set(this.body, h('p', { class: 'muted empty' }, 'Not known.'));
     }
   }
 
-  #show(items, more) {
-    set(this.number, `${count(items.length)}${more ? ' and more' : ''} ${this.#state}`);
+  /** The kinds that there are, each with its number. */
+  #showKinds() {
+    if (document.activeElement === this.kinds) return;
+    const items = this.#items ?? [];
+    const there = ORDER.filter((kind) => kind === this.#kind || items.some((a) => a.kind === kind));
+    set(this.kinds, h('option', { value: '' }, 'All kinds'), there.map((kind) => h('option',
+      { value: kind, selected: kind === this.#kind },
+      `${KINDS[kind][0]} (${count(items.filter((a) => a.kind === kind).length)})`)));
+  }
+
+  #show(anew) {
+    const items = inOrder(this.#items.filter((a) => this.#kind === '' || a.kind === this.#kind));
+    set(this.number, `${count(items.length)}${this.#more ? ' and more' : ''} ${this.#state}`);
     if (items.length === 0) {
       set(this.body, h('p', { class: 'muted empty' },
         this.#state === 'open' ? 'Nothing wants to be looked at.' : 'None has closed yet.'));
       return;
     }
     // A link that has the focus must not be replaced under it.
-    if (this.body.contains(document.activeElement)) return;
+    if (!anew && this.body.contains(document.activeElement)) return;
     set(this.body, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'What'), h('th', { scope: 'col' }, 'Device'),
-        h('th', { scope: 'col' }, 'Since'), h('th', { scope: 'col', class: 'n' }, 'For'),
+        h('th', { scope: 'col', class: 'wide' }, 'Since'), h('th', { scope: 'col', class: 'n wide' }, 'For'),
         h('th', { scope: 'col', class: 'n' }, 'Value'),
-        h('th', { scope: 'col', class: 'n' }, 'Bound'))),
+        h('th', { scope: 'col', class: 'n wide' }, 'Bound'))),
       h('tbody', {}, items.map((alert) => row(alert))))));
   }
 }
@@ -85,15 +147,81 @@ export class Alerts {
 function row(alert) {
   const opened = Date.parse(alert.openedAt);
   const closed = alert.closedAt ? Date.parse(alert.closedAt) : null;
-  const [words, shown] = KINDS[alert.kind] ?? [alert.kind, number];
-  const kind = alert.meterId === undefined ? 'vehicle' : 'meter';
-  const id = alert.meterId ?? alert.vehicleId ?? '';
+  const [, shown] = known(alert);
   return h('tr', {},
-    h('th', { scope: 'row' }, h('span', { class: 'status' },
-      h('span', { class: 'sign warning', 'aria-hidden': 'true' }, '▲'), words)),
-    h('td', {}, h('a', { href: `#/${kind}s/${encodeURIComponent(id)}` }, name(id))),
-    h('td', { class: 'at', title: exact(opened) }, dateTime(opened)),
-    h('td', { class: 'n' }, span(((closed ?? now()) - opened) / 1000)),
+    h('th', { scope: 'row', class: 'what' }, sign(alert)),
+    h('td', {}, device(alert)),
+    h('td', { class: 'at wide', title: exact(opened) }, dateTime(opened)),
+    h('td', { class: 'n wide' }, span(((closed ?? now()) - opened) / 1000)),
     h('td', { class: 'n' }, shown(alert.value)),
-    h('td', { class: 'n' }, shown(alert.bound)));
+    h('td', { class: 'n wide' }, shown(alert.bound)));
+}
+
+/** The gravest open alerts, on the fleet's page; nothing where none is open. */
+export class OpenAlerts {
+  #asked = 0;
+
+  constructor({ stream }) {
+    this.number = h('a', { href: '#/alerts' });
+    this.list = h('ul', { class: 'wants' });
+    this.el = panel('Wants a look', this.number, this.list);
+    this.el.classList.add('first');
+    this.el.hidden = true;
+    this.watch = new Watch(stream, () => this.#load());
+  }
+
+  destroy() {
+    this.#asked += 1;
+    this.watch.destroy();
+  }
+
+  async #load() {
+    const asked = (this.#asked += 1);
+    try {
+      const { items, next } = await get(`/v1/alerts?state=open&limit=${SHOWN}`);
+      if (asked !== this.#asked) return;
+      this.el.hidden = items.length === 0;
+      set(this.number, `All ${count(items.length)}${next === null ? '' : '+'}`);
+      if (this.list.contains(document.activeElement)) return;
+      set(this.list, inOrder(items).slice(0, ON_FLEET).map((alert) => h('li', {},
+        sign(alert), device(alert),
+        h('span', { class: 'n muted' }, `${known(alert)[1](alert.value)}, bound ${known(alert)[1](alert.bound)}`))));
+    } catch {
+      // The page of alerts says what is wrong.
+    }
+  }
+}
+
+/** The open alerts of one device, above its figures. */
+export class DeviceAlerts {
+  #asked = 0;
+  #query;
+
+  constructor({ stream }, kind, id) {
+    this.#query = `state=open&${kind}Id=${encodeURIComponent(id)}`;
+    this.el = h('ul', { class: 'notice wants', 'aria-label': 'Open alerts', hidden: true });
+    this.watch = new Watch(stream, () => this.#load());
+  }
+
+  destroy() {
+    this.#asked += 1;
+    this.watch.destroy();
+  }
+
+  async #load() {
+    const asked = (this.#asked += 1);
+    try {
+      const { items } = await get(`/v1/alerts?${this.#query}`);
+      if (asked !== this.#asked) return;
+      this.el.hidden = items.length === 0;
+      this.el.className = `notice wants${items.some((a) => known(a)[2] === 'critical') ? ' critical' : ''}`;
+      set(this.el, inOrder(items).map((alert) => {
+        const [, shown] = known(alert);
+        return h('li', {}, sign(alert), h('span', { title: exact(Date.parse(alert.openedAt)) },
+          `${shown(alert.value)}, bound ${shown(alert.bound)}, since ${dateTime(Date.parse(alert.openedAt))}`));
+      }));
+    } catch {
+      // The page of alerts says what is wrong.
+    }
+  }
 }

@@ -1,6 +1,8 @@
 // Asking the gateway. Where it wants a key, the person is asked for one, once.
 
 const KEY = 'wattgate-key';
+/** A gateway that hangs must not look like one that is well; no answer takes this long. */
+const PATIENCE_MS = 60000;
 
 /** An answer that is no success. */
 export class ApiError extends Error {
@@ -51,7 +53,8 @@ export async function request(path, options = {}) {
     const key = sessionStorage.getItem(KEY);
     const headers = { ...options.headers };
     if (key) headers.Authorization = `Bearer ${key}`;
-    const response = await fetch(path, { ...options, headers, cache: 'no-store' });
+    const signal = options.signal ?? AbortSignal.timeout(PATIENCE_MS);
+    const response = await fetch(path, { ...options, headers, signal, cache: 'no-store' });
     const date = Date.parse(response.headers.get('date') ?? '');
     // The header has whole seconds: less than two tell nothing.
     if (Number.isFinite(date)) {
@@ -99,9 +102,9 @@ export async function* pages(path, limit, most, options) {
 /** What to tell a person of an error. */
 export function explain(error) {
   if (error instanceof ApiError) {
-    if (error.status === 403) return `This key may not see this: ${error.message}`;
-    if (error.status === 503) return `Not now: ${error.message}`;
-    return error.message;
+    if (error.status === 403) return `This key may not see this: ${error.message}.`;
+    if (error.status === 503) return `Not now: ${error.message}.`;
+    return `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`;
   }
   return 'The gateway cannot be reached.';
 }

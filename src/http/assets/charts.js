@@ -34,8 +34,8 @@ export class Chart {
     });
     this.at = h('li', { class: 'muted' });
     this.legend.append(this.at);
-    this.canvas = h('div', { class: 'chart', role: 'img', 'aria-label': spec.label });
-    this.empty = h('p', { class: 'muted empty' }, spec.empty ?? 'No readings in this time.');
+    this.canvas = h('div', { class: 'chart', role: 'img', 'aria-label': spec.label, hidden: true });
+    this.empty = h('p', { class: 'muted empty chart-empty' }, 'Loading');
     this.el = h('figure', {}, this.legend, this.canvas, this.empty);
     this.#sized = new ResizeObserver(() => this.#size());
     this.#sized.observe(this.canvas);
@@ -55,12 +55,18 @@ export class Chart {
     this.window = window;
     const some = data[0].length > 0;
     this.empty.hidden = some;
+    text(this.empty, some ? '' : this.#spec.empty ?? 'No readings in this time.');
     this.canvas.hidden = !some;
     this.canvas.setAttribute('aria-label', some ? this.#summary() : this.#spec.label);
     if (!some) return;
     if (this.#plot) this.#plot.setData(data);
     else this.#redraw();
     this.#point(data[0].length - 1, false);
+  }
+
+  /** Says that there is nothing to show, and why; what was shown stays. */
+  fail(why) {
+    if (this.#data[0].length === 0) text(this.empty, why);
   }
 
   #summary() {
@@ -112,10 +118,9 @@ export class Chart {
       if (scales[s.scale]) return;
       scales[s.scale] = { range: s.range ?? padded };
       axes.push({
-        ...axis, scale: s.scale, size: 46, side: n === 0 ? 3 : 1,
+        ...axis, scale: s.scale, size: 54, side: n === 0 ? 3 : 1,
         grid: n === 0 ? axis.grid : { show: false },
-        values: (_, ticks) => ticks.map((t) => (t === null ? '' : `${t}`)),
-        label: undefined,
+        values: (_, ticks) => withUnit(ticks, s.unit),
       });
     });
     const series = [{}, ...this.#spec.series.map((s) => ({
@@ -150,6 +155,12 @@ function timeAxis() {
     const midnight = at.getHours() === 0 && at.getMinutes() === 0;
     return midnight ? date.format(at) : hour.format(at);
   });
+}
+
+/** The numbers of an axis; the topmost says of what they are. */
+function withUnit(ticks, unit) {
+  const last = ticks.findLastIndex((t) => t !== null);
+  return ticks.map((t, n) => (t === null ? '' : n === last ? `${t} ${unit}` : `${t}`));
 }
 
 /** A scale with some room around its values. */

@@ -7,6 +7,7 @@ import { STATUSES, count, fixed, isNumber, kwh, money, none, percent } from './f
 
 const REFRESH_MS = 30000;
 const WORST = 10;
+const UNKNOWN = 'Not known.';
 const CURRENCIES = ['EUR', 'USD', 'GBP', 'CHF', 'SEK', 'NOK', 'DKK', 'PLN', 'INR', 'CNY', 'JPY', 'AUD', 'CAD'];
 
 const WINDOWS = [['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
@@ -32,6 +33,12 @@ function storedPrice() {
     // What is there is not ours.
   }
   return { price: null, currency: 'EUR' };
+}
+
+/** What energy costs: by the gateway's tariff, else by the price that was given on the fleet's page. */
+export function costOf(energy, byTariff, { price, currency } = storedPrice()) {
+  const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
+  return cost === null ? '' : money(cost, currency);
 }
 
 /** Days begin at this place's midnight. */
@@ -119,7 +126,16 @@ export class Energy {
       this.#showFleet(fleet);
       this.#showWorst();
     } catch (error) {
-      if (asked === this.#asked) this.#say(explain(error));
+      if (asked === this.#asked) this.#fail(error);
+    }
+  }
+
+  /** What was shown stays; what never was is said to be unknown. */
+  #fail(error) {
+    this.#say(explain(error));
+    this.chart.fail(UNKNOWN);
+    if (this.#fleet === null) {
+      for (const part of [this.statuses, this.table]) set(part, h('p', { class: 'muted empty' }, UNKNOWN));
     }
   }
 
@@ -167,11 +183,8 @@ export class Energy {
         h('span', { class: 'muted' }, sum > 0 ? percent((100 * all[n]) / sum, 0) : '')))));
   }
 
-  /** What energy costs: by the gateway's tariff, else by the price that was given here. */
   #cost(energy, byTariff) {
-    const { price, currency } = this.#price;
-    const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
-    return cost === null ? '' : money(cost, currency);
+    return costOf(energy, byTariff, this.#price);
   }
 
   #showWorst() {
@@ -185,8 +198,8 @@ export class Energy {
     const most = rows[0].lost;
     set(this.table, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {},
-        h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col' }, 'Status'),
-        h('th', { scope: 'col', class: 'n' }, 'AC → DC'),
+        h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col', class: 'wide' }, 'Status'),
+        h('th', { scope: 'col', class: 'n wide' }, 'AC → DC, kWh'),
         h('th', { scope: 'col', class: 'n' }, 'Efficiency'),
         h('th', { scope: 'col', class: 'n' }, 'Lost'))),
       h('tbody', {}, rows.map(({ item, lost }) => {
@@ -194,8 +207,8 @@ export class Energy {
         bar.style.width = `${Math.max(2, (100 * lost) / most)}%`;
         return h('tr', {},
           h('th', { scope: 'row' }, h('a', { href: vehicleHref(item.vehicleId) }, name(item.vehicleId))),
-          h('td', {}, status(item.efficiencyStatus)),
-          h('td', { class: 'n' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
+          h('td', { class: 'wide' }, status(item.efficiencyStatus)),
+          h('td', { class: 'n wide' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
           h('td', { class: 'n' }, percent(item.efficiencyRatio)),
           h('td', { class: 'n' }, [kwh(lost), this.#cost(lost, item.lostCost)].filter(Boolean).join(' · '), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
       })))));

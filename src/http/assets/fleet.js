@@ -1,5 +1,6 @@
 // The fleet at a glance.
 
+import { OpenAlerts } from './alerts.js';
 import { explain, get, now, request } from './api.js';
 import { Spark } from './charts.js';
 import { h, name, panel, set, text } from './dom.js';
@@ -38,9 +39,11 @@ export class Fleet {
   #sessions = [];
   #dirty = false;
 
-  constructor({ store }) {
+  constructor(context) {
+    const { store } = context;
     this.#store = store;
     this.energy = new Energy();
+    this.alerts = new OpenAlerts(context);
     this.#tiles();
     this.charging = h('div', {}, h('p', { class: 'muted empty' }, 'Loading'));
     this.chargingCount = h('span', { class: 'muted' });
@@ -51,7 +54,7 @@ export class Fleet {
       h('div', { class: 'tiles' }, this.tiles),
       h('div', { class: 'columns' },
         h('div', {}, this.energy.summary, this.energy.ranking),
-        h('div', {}, this.energy.spread, panel('Charging now', this.chargingCount, this.charging))));
+        h('div', {}, this.alerts.el, this.energy.spread, panel('Charging now', this.chargingCount, this.charging))));
     store.load('vehicle').catch(() => {});
     store.load('meter').catch(() => {});
     store.addEventListener('change', this.#changed);
@@ -66,6 +69,7 @@ export class Fleet {
     this.#timers.forEach((timer) => clearInterval(timer));
     this.#store.removeEventListener('change', this.#changed);
     this.energy.destroy();
+    this.alerts.destroy();
   }
 
   #every(ms, run) {
@@ -137,6 +141,7 @@ export class Fleet {
     const limit = found.get('wattgate_wal_limit_bytes') ?? 0;
     const used = found.get('wattgate_wal_bytes') ?? 0;
     text(this.lag, waiting === 0 ? '0 s' : oldest < 10 ? `${oldest.toFixed(1)} s` : span(oldest));
+    this.lag.className = waiting > 0 && oldest > 15 ? 'attention' : '';
     text(this.waits, `${count(waiting)} waiting`);
     const share = limit > 0 ? (100 * used) / limit : 0;
     this.fill.style.width = `${Math.min(100, share)}%`;
@@ -189,13 +194,13 @@ export class Fleet {
       soc.style.width = `${device?.soc ?? 0}%`;
       return h('tr', {},
         h('th', { scope: 'row' }, h('a', { href: `#/vehicles/${encodeURIComponent(session.vehicleId)}` }, name(session.vehicleId))),
-        h('td', {}, h('a', { href: `#/meters/${encodeURIComponent(session.meterId)}` }, name(session.meterId))),
+        h('td', { class: 'wide' }, h('a', { href: `#/meters/${encodeURIComponent(session.meterId)}` }, name(session.meterId))),
         h('td', { class: 'n' }, span((now() - session.from) / 1000)),
         h('td', { class: 'n soc' }, percent(device?.soc, 0), h('div', { class: 'bar', 'aria-hidden': 'true' }, soc),
           device && isStale(device) && h('span', { class: 'attention' }, 'silent')));
     });
     set(this.charging, h('div', { class: 'scroll' }, h('table', {},
-      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col' }, 'Meter'),
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col', class: 'wide' }, 'Meter'),
         h('th', { scope: 'col', class: 'n' }, 'For'), h('th', { scope: 'col', class: 'n' }, 'Charge'))),
       h('tbody', {}, rows))),
     this.#sessions.length > SESSIONS_SHOWN

@@ -1,16 +1,19 @@
 // The page: which view is shown, and what all views share.
 
-import { get, request } from './api.js';
+import { get, now, request } from './api.js';
 import { Alerts } from './alerts.js';
 import { Devices } from './devices.js';
 import { h, set, text } from './dom.js';
 import { Fleet } from './fleet.js';
+import { count, span, time } from './format.js';
 import { Meter } from './meter.js';
 import { Store } from './store.js';
 import { LiveStream } from './stream.js';
 import { Vehicle } from './vehicle.js';
 
 const HEALTH_MS = 5000;
+/** What waits longer is no batch under way any more. */
+const LAG_SECONDS = 15;
 
 const stream = new LiveStream();
 const context = { stream, store: new Store(stream) };
@@ -50,24 +53,53 @@ function route(moved) {
   }
 }
 
+let heard = null;
+
+/** Says across the page what makes all that it shows doubtful; nothing where nothing does. */
+function warn(what, gravity) {
+  const banner = document.getElementById('banner');
+  text(banner, what ?? '');
+  banner.hidden = what === null;
+  banner.className = `banner ${gravity ?? ''}`;
+}
+
+/** What does not work, in words for whoever is called at night. */
+function trouble(report) {
+  const { wal = {}, database = {}, migrations = {}, lag = {}, gap = {} } = report;
+  const why = (part) => (part.reason ? ` (${part.reason})` : '');
+  if (report.status === 'stopping') return 'The gateway is stopping: it takes no more readings.';
+  if (wal.status !== 'ok') return `The log has failed${why(wal)}: no reading is taken any more.`;
+  if (gap.readings > 0) return `${count(gap.readings)} readings are in neither the database nor the log: see the runbook.`;
+  if (database.status === 'down') {
+    return `The database is away${why(database)}. Readings are still taken: ${count(lag.readings)} wait in the log. What is shown may be old.`;
+  }
+  if (migrations.status === 'failed') return `The database's schema is not as it must be${why(migrations)}. Readings wait in the log.`;
+  return 'The gateway is starting: it does not reach its database yet. Readings are taken already.';
+}
+
+/** What is stored late, where the database is slow or hangs; nothing where it keeps up. */
+function lagging({ readings, oldestSeconds }) {
+  if (oldestSeconds < LAG_SECONDS) return null;
+  return `The database keeps up badly: ${count(readings)} readings wait in the log, the oldest for ${span(oldestSeconds)}. What is shown is as old.`;
+}
+
 /** How the gateway is, in a word; why not, in more. */
 async function health() {
   const pill = document.getElementById('health');
   try {
-    const response = await request('/health');
+    const response = await request('/health', { signal: AbortSignal.timeout(HEALTH_MS) });
     const report = await response.json();
-    const parts = ['wal', 'database', 'migrations'].map((part) => [part, report[part] ?? {}]);
-    const wrong = parts.filter(([, p]) => !['ok', 'up', 'done'].includes(p.status))
-      .map(([part, p]) => `${part === 'wal' ? 'log' : part} ${p.status}${p.reason ? `: ${p.reason}` : ''}`);
-    if (report.gap?.readings > 0) wrong.push(`${report.gap.readings} readings are in neither log nor database`);
     const ready = report.status === 'ready';
-    text(pill, ready ? 'Ready' : report.status === 'stopping' ? 'Stopping' : wrong[0]?.split(':')[0] ?? 'Not ready');
+    heard = now();
+    text(pill, ready ? 'Ready' : report.status === 'stopping' ? 'Stopping' : 'Not ready');
     pill.className = ready ? 'pill good' : 'pill critical';
-    pill.title = ready ? 'Readings are taken and reach the database.' : wrong.join('\n');
+    pill.title = ready ? 'Readings are taken and reach the database.' : '';
+    warn(ready ? lagging(report.lag) : trouble(report), report.wal?.status === 'ok' ? 'warning' : 'critical');
   } catch {
     text(pill, 'Away');
     pill.className = 'pill critical';
-    pill.title = 'The gateway cannot be reached.';
+    pill.title = '';
+    warn(`The gateway cannot be reached. ${heard ? `What is shown is as it was at ${time(heard)}.` : 'Is it running, and is the network up?'}`, 'critical');
   }
 }
 
@@ -107,7 +139,7 @@ function themes() {
   const show = () => {
     const chosen = root.dataset.theme ?? '';
     const name = { '': 'Auto', light: 'Light', dark: 'Dark' }[chosen];
-    text(button, `◐ ${name}`);
+    set(button, '◐', h('span', { class: 'theme-name' }, ` ${name}`));
     button.setAttribute('aria-label', `Theme: ${name}`);
   };
   const changed = () => document.dispatchEvent(new Event('themechange'));

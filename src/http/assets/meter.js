@@ -1,5 +1,6 @@
 // One meter.
 
+import { DeviceAlerts } from './alerts.js';
 import { explain, get, now, pages } from './api.js';
 import { Chart, GAP_SECONDS, fromZero, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
@@ -26,13 +27,17 @@ export class Meter {
   #timer;
   #stream;
   #asked = 0;
+  /** Whether a load has ended, well or not. */
+  #settled = false;
   #columns = [[], [], []];
   #before = null;
   #last = null;
 
-  constructor({ stream }, id) {
+  constructor(context, id) {
+    const { stream } = context;
     this.#id = id;
     this.#stream = stream;
+    this.alerts = new DeviceAlerts(context, 'meter', id);
     this.title = id;
     this.state = h('span', { class: 'pill' }, 'Loading');
     this.heard = h('span', { class: 'muted' });
@@ -56,13 +61,14 @@ export class Meter {
           this.#hours = Number(hours);
           this.#load();
         })),
-      this.note,
+      this.note, this.alerts.el,
       h('dl', { class: 'figures wide' }, box('Power', f.power, 'ac'), box('Voltage', f.voltage),
         box('Last reading', f.energy), box('Kind of energy', f.kind)),
       h('div', { class: 'columns even' },
         h('div', {}, panel('Power', null, this.draw.el), panel('Voltage', null, this.voltage.el)),
         h('div', {}, this.sessions.el)));
     stream.addEventListener('changes', this.#changes);
+    stream.addEventListener('reset', this.#missed);
     this.#timer = setInterval(() => this.#last && age(this.state, this.heard, this.#last), 1000);
     this.#load();
   }
@@ -71,7 +77,8 @@ export class Meter {
     this.#asked += 1;
     clearInterval(this.#timer);
     this.#stream.removeEventListener('changes', this.#changes);
-    for (const part of [this.draw, this.voltage, this.sessions]) part.destroy();
+    this.#stream.removeEventListener('reset', this.#missed);
+    for (const part of [this.draw, this.voltage, this.sessions, this.alerts]) part.destroy();
   }
 
   #window() {
@@ -98,7 +105,15 @@ export class Meter {
       this.#say(next === null ? null : `The charts end at the first ${count(this.#columns[0].length)} readings of this time.`);
       this.#show();
     } catch (error) {
-      if (asked === this.#asked) this.#say(explain(error));
+      if (asked !== this.#asked) return;
+      this.#say(explain(error));
+      if (this.#last === null) {
+        this.el.classList.toggle('unknown', error.status === 404);
+        text(this.state, error.status === 404 ? 'Unknown' : 'Not loaded');
+      }
+      for (const chart of [this.draw, this.voltage]) chart.fail(none);
+    } finally {
+      if (asked === this.#asked) this.#settled = true;
     }
   }
 
@@ -129,6 +144,9 @@ export class Meter {
     text(this.figures.power, typeof latest === 'number' ? `${fixed(latest, 2)} kW` : none);
   }
 
+  /** Something was missed, or could not be loaded: it is loaded anew. */
+  #missed = () => this.#settled && this.#load();
+
   #changes = (event) => {
     const mine = event.detail.meter.filter((s) => s.meterId === this.#id);
     if (mine.length === 0) return;
@@ -140,6 +158,7 @@ export class Meter {
   };
 
   #live(status) {
+    this.el.classList.remove('unknown');
     this.#last = Date.parse(status.timestamp);
     text(this.figures.voltage, `${fixed(status.voltage, 1)} V`);
     text(this.figures.energy, kwh(status.kwhConsumedAc));

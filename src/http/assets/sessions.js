@@ -2,7 +2,7 @@
 
 import { explain, get, now, pages } from './api.js';
 import { h, name, panel, set } from './dom.js';
-import { count, dateTime, day, exact, kwh, percent, span, time } from './format.js';
+import { count, dateTime, day, exact, fixed, percent, span, time } from './format.js';
 
 const PAGES_MAX = 5;
 const LISTED = 10;
@@ -86,20 +86,20 @@ export class Sessions {
     });
     const { key, label, href } = other[this.#kind];
     const listed = inside.slice(0, LISTED);
-    const cells = listed.map(() => [h('td', { class: 'n' }), h('td', { class: 'n' })]);
+    const cells = listed.map(() => [h('td', { class: 'n wide' }), h('td', { class: 'n' })]);
     set(this.body,
       h('div', { class: 'timeline', 'aria-hidden': 'true' }, bars),
       h('div', { class: 'timeline-ends muted small', 'aria-hidden': 'true' },
         h('span', {}, dateTime(this.#from)), h('span', {}, dateTime(this.#to))),
       h('div', { class: 'scroll' }, h('table', {},
         h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'From'), h('th', { scope: 'col' }, 'To'),
-          h('th', { scope: 'col' }, label), h('th', { scope: 'col', class: 'n' }, 'For'),
-          h('th', { scope: 'col', class: 'n' }, 'AC → DC'), h('th', { scope: 'col', class: 'n' }, 'Efficiency'))),
+          h('th', { scope: 'col' }, label), h('th', { scope: 'col', class: 'n wide' }, 'For'),
+          h('th', { scope: 'col', class: 'n wide' }, 'AC → DC, kWh'), h('th', { scope: 'col', class: 'n' }, 'Efficiency'))),
         h('tbody', {}, listed.map((s, n) => h('tr', {},
           h('td', { class: 'at', title: exact(s.start) }, `${day(s.start)}, ${time(s.start)}`),
           h('td', {}, s.end === null ? h('span', { class: 'status' }, h('span', { class: 'sign good', 'aria-hidden': 'true' }, '●'), 'open') : time(s.end)),
           h('td', {}, h('a', { href: href + encodeURIComponent(s[key]) }, name(s[key]))),
-          h('td', { class: 'n' }, span((end(s) - s.start) / 1000)),
+          h('td', { class: 'n wide' }, span((end(s) - s.start) / 1000)),
           cells[n]))))),
       inside.length > LISTED && h('p', { class: 'muted small' }, `The newest ${LISTED} of ${count(inside.length)}.`));
     listed.forEach((s, n) => this.#fillEnergy(s, cells[n]));
@@ -117,7 +117,7 @@ export class Sessions {
       const found = known ?? await get(`/v1/sessions/${encodeURIComponent(session.sessionId)}`);
       if (this.#gone) return;
       this.#energy.set(session.sessionId, found);
-      set(energy, `${kwh(found.totalEnergyConsumedAc)} → ${kwh(found.totalEnergyDeliveredDc)}`);
+      set(energy, `${fixed(found.totalEnergyConsumedAc, 2)} → ${fixed(found.totalEnergyDeliveredDc, 2)}`);
       set(ratio, percent(found.efficiencyRatio));
     } catch {
       // The session is shown without it.

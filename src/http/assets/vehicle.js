@@ -1,9 +1,10 @@
 // One vehicle.
 
+import { DeviceAlerts } from './alerts.js';
 import { explain, get, now, pages } from './api.js';
 import { Chart, fromZero, hundred, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
-import { bars, status, windowOf, zone } from './energy.js';
+import { bars, costOf, status, windowOf, zone } from './energy.js';
 import { celsius, count, exact, isNumber, kwh, none, percent, span } from './format.js';
 import { Sessions } from './sessions.js';
 import { STALE_MS } from './store.js';
@@ -20,19 +21,24 @@ export class Vehicle {
   #timers = [];
   #stream;
   #asked = 0;
+  /** Whether a load has ended, well or not. */
+  #settled = false;
   #columns = [[], [], []];
   #last = null;
 
-  constructor({ stream }, id) {
+  constructor(context, id) {
+    const { stream } = context;
     this.#id = id;
     this.#stream = stream;
     this.title = id;
     this.state = h('span', { class: 'pill' }, 'Loading');
     this.heard = h('span', { class: 'muted' });
     this.note = h('p', { class: 'notice', role: 'status', hidden: true });
-    this.figures = Object.fromEntries(['soc', 'temp', 'ratio', 'ac', 'dc', 'quality']
+    this.figures = Object.fromEntries(['soc', 'temp', 'ratio', 'ac', 'dc', 'lost', 'quality']
       .map((key) => [key, h('dd', {}, none)]));
     this.ratioStatus = h('span', {});
+    this.cost = h('dd', { class: 'small' });
+    this.alerts = new DeviceAlerts(context, 'vehicle', id);
     this.charge = new Chart({
       label: 'Charge and battery temperature',
       series: [
@@ -65,16 +71,18 @@ export class Vehicle {
           this.#hours = Number(hours);
           this.#load();
         })),
-      this.note,
+      this.note, this.alerts.el,
       h('dl', { class: 'figures wide' },
         box('Charge', f.soc), box('Battery', f.temp), box('AC, from the grid', f.ac, 'ac'), box('DC, to the battery', f.dc, 'dc'),
         h('div', {}, h('dt', {}, 'Efficiency'), f.ratio, h('dd', { class: 'small' }, this.ratioStatus)),
+        h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Lost on the way'), f.lost, this.cost),
         box('Covered by readings', f.quality)),
       this.places,
       h('div', { class: 'columns even' },
         h('div', {}, panel('Charge and temperature', null, this.charge.el), this.energyPanel),
         h('div', {}, this.sessions.el, this.daysPanel)));
     stream.addEventListener('changes', this.#changes);
+    stream.addEventListener('reset', this.#missed);
     this.#timers.push(setInterval(() => this.#age(), 1000));
     this.#timers.push(setInterval(() => document.hidden || this.#loadEnergy(), REFRESH_MS));
     this.#load();
@@ -85,7 +93,8 @@ export class Vehicle {
     this.#asked += 1;
     this.#timers.forEach((timer) => clearInterval(timer));
     this.#stream.removeEventListener('changes', this.#changes);
-    for (const part of [this.charge, this.energy, this.days, this.sessions]) part.destroy();
+    this.#stream.removeEventListener('reset', this.#missed);
+    for (const part of [this.charge, this.energy, this.days, this.sessions, this.alerts]) part.destroy();
   }
 
   #window() {
@@ -119,8 +128,19 @@ export class Vehicle {
       this.#say(next === null ? null : `The charts end at the first ${count(columns[0].length)} readings of this time.`);
       this.#drawCharge();
     } catch (error) {
-      if (asked === this.#asked) this.#say(explain(error));
+      if (asked === this.#asked) this.#fail(error);
+    } finally {
+      if (asked === this.#asked) this.#settled = true;
     }
+  }
+
+  #fail(error) {
+    this.#say(explain(error));
+    if (this.#last === null) {
+      this.el.classList.toggle('unknown', error.status === 404);
+      text(this.state, error.status === 404 ? 'Unknown' : 'Not loaded');
+    }
+    for (const chart of [this.charge, this.energy, this.days]) chart.fail(none);
   }
 
   #say(what) {
@@ -149,11 +169,15 @@ export class Vehicle {
   }
 
   #showPerformance(answer) {
-    const { ratio, ac, dc, quality } = this.figures;
+    const { ratio, ac, dc, lost, quality } = this.figures;
     set(ratio, percent(answer.efficiencyRatio));
     set(this.ratioStatus, status(answer.efficiencyStatus));
     set(ac, kwh(answer.totalEnergyConsumedAc));
     set(dc, kwh(answer.totalEnergyDeliveredDc));
+    // What was charged where no meter is known is no loss of a known one.
+    const gone = Math.max(0, answer.totalEnergyConsumedAc - answer.matchedEnergyDeliveredDc);
+    set(lost, isNumber(answer.efficiencyRatio) ? kwh(gone) : none);
+    set(this.cost, isNumber(answer.efficiencyRatio) ? costOf(gone, answer.lostCost) : '');
     const { method, meters, sessions } = answer.attribution;
     set(quality, method === 'none' ? none : percent(100 * answer.quality.coverage));
     const words = {
@@ -192,6 +216,9 @@ export class Vehicle {
     }
   }
 
+  /** Something was missed, or could not be loaded: it is loaded anew. */
+  #missed = () => this.#settled && this.#load();
+
   #changes = (event) => {
     const mine = event.detail.vehicle.filter((s) => s.vehicleId === this.#id);
     if (mine.length === 0) return;
@@ -208,6 +235,7 @@ export class Vehicle {
   };
 
   #live(reading) {
+    this.el.classList.remove('unknown');
     this.#last = Date.parse(reading.timestamp);
     text(this.figures.soc, percent(reading.soc));
     text(this.figures.temp, celsius(reading.batteryTemp));

@@ -146,9 +146,9 @@ async fn look(client: &Client, known: &mut Known) -> Result<Vec<Event>, Error> {
 async fn alerts(client: &Client, known: &mut Option<HashSet<i64>>) -> Result<Vec<Event>, Error> {
     let open = include_str!("../../../sql/queries/alerts.sql");
     let open = client.prepare_cached(open).await?;
-    let (newest, any_kind, is_open) = (i64::MAX, None::<&str>, Some(true));
+    let (newest, any, is_open) = (i64::MAX, None::<&str>, Some(true));
     let rows = client
-        .query(&open, &[&newest, &any_kind, &is_open, &ALERTS_MAX])
+        .query(&open, &[&newest, &any, &is_open, &ALERTS_MAX, &any, &any])
         .await?;
     let mut ids = HashSet::with_capacity(rows.len());
     for row in &rows {

@@ -1,0 +1,93 @@
+// A client of Wattgate in plain JavaScript: retries, batches, a session. Node 18 or newer, or a browser.
+//
+//   WATTGATE_URL=http://127.0.0.1:3000 WATTGATE_KEY=… node integrations/wattgate.mjs
+//
+// sends an hour of readings and prints the session's energy. `Wattgate` is meant to be copied.
+
+const BATCH = 500;
+const AGAIN = new Set([408, 429, 500, 502, 503, 504]);
+const WAIT_MS_MAX = 60_000;
+
+/** Sends readings until they are taken, or until trying longer makes no sense. */
+export class Wattgate {
+  constructor(url, key, giveUpAfterMs = 300_000) {
+    this.url = url;
+    this.key = key;
+    this.giveUpAfterMs = giveUpAfterMs;
+  }
+
+  /** Asks, and asks again where the gateway says "later" or nobody answers: that is always safe. */
+  async ask(path, body, type = 'application/json') {
+    const headers = {};
+    if (body !== undefined) headers['Content-Type'] = type;
+    if (this.key) headers.Authorization = `Bearer ${this.key}`;
+    const began = Date.now();
+    for (let wait = 500; ; wait = Math.min(2 * wait, WAIT_MS_MAX)) {
+      let pause = wait;
+      let why;
+      try {
+        const answer = await fetch(this.url + path, {
+          method: body === undefined ? 'GET' : 'POST', body, headers, signal: AbortSignal.timeout(30_000),
+        });
+        if (answer.ok) return await answer.json();
+        const detail = await answer.text();
+        if (!AGAIN.has(answer.status)) throw new Refused(`${path}: ${answer.status} ${detail}`);
+        // The gateway knows best when it has room; it says so in whole seconds.
+        const after = Number(answer.headers.get('retry-after') ?? NaN);
+        if (Number.isFinite(after)) pause = after * 1000;
+        why = answer.status;
+      } catch (error) {
+        if (error instanceof Refused) throw error;
+        why = error.cause?.code ?? error.message;
+      }
+      // Many that were refused together do not come back together.
+      pause *= 1 + Math.random() / 4;
+      if (Date.now() - began + pause > this.giveUpAfterMs) throw new Refused(`${path}: given up, the last answer was ${why}`);
+      console.error(`${path}: ${why}, again in ${(pause / 1000).toFixed(1)} s`);
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+
+  /** Sends readings of meters or vehicles; returns those that were refused, with why. */
+  async send(stream, readings, ack = 'durable') {
+    const refused = [];
+    for (let start = 0; start < readings.length; start += BATCH) {
+      const batch = readings.slice(start, start + BATCH);
+      const body = batch.map((reading) => `${JSON.stringify(reading)}\n`).join('');
+      const answer = await this.ask(`/v1/ingestion/${stream}?ack=${ack}`, body, 'application/x-ndjson');
+      // Taken in part: what is wrong stays wrong, so it is told and not sent again.
+      for (const error of answer.errors) refused.push([batch[error.index], error.message]);
+    }
+    return refused;
+  }
+
+  startSession(sessionId, vehicleId, meterId, startedAt) {
+    return this.ask('/v1/sessions', JSON.stringify({ sessionId, vehicleId, meterId, startedAt }));
+  }
+
+  async endSession(sessionId, endedAt) {
+    const path = `/v1/sessions/${encodeURIComponent(sessionId)}`;
+    await this.ask(`${path}/end`, JSON.stringify({ endedAt }));
+    return this.ask(path);
+  }
+}
+
+class Refused extends Error {}
+
+const isRun = typeof process !== 'undefined' && import.meta.url === `file://${process.argv[1]}`;
+if (isRun) {
+  const gateway = new Wattgate(process.env.WATTGATE_URL ?? 'http://127.0.0.1:3000', process.env.WATTGATE_KEY);
+  const now = Math.floor(Date.now() / 1000) * 1000;
+  const at = (minutes) => new Date(now - minutes * 60_000).toISOString();
+  const minutes = Array.from({ length: 60 }, (_, n) => 59 - n);
+  const session = `javascript-${now}`;
+  await gateway.startSession(session, 'javascript-car', 'javascript-meter', at(60));
+  const refused = [
+    ...await gateway.send('meter', minutes.map((m) => (
+      { meterId: 'javascript-meter', kwhConsumedAc: 0.12, voltage: 231, timestamp: at(m) }))),
+    ...await gateway.send('vehicle', minutes.map((m) => (
+      { vehicleId: 'javascript-car', soc: 81, kwhDeliveredDc: 0.108, batteryTemp: 30.5, timestamp: at(m) })), 'committed'),
+  ];
+  for (const [reading, why] of refused) console.error(`refused: ${why}:`, reading);
+  console.log(JSON.stringify(await gateway.endSession(session, at(0))));
+}

@@ -1,0 +1,304 @@
+//! `wattgate check`: everything that keeps a gateway from working, in words, before it is started
+//! or while it runs.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::door::Door;
+use super::{AppError, Database};
+use crate::config::Config;
+use crate::postgres::migrations::SERVER_VERSION_MIN;
+use crate::postgres::{Target, advice, explain};
+use crate::wal::medium::unsafe_kind;
+use crate::wal::storage::{DirectoryError, DirectoryView};
+use crate::writer::binding::Binding;
+
+/// What was looked at: what is well, and what is not.
+#[derive(Debug, Default)]
+struct Findings {
+    good: Vec<String>,
+    faults: Vec<String>,
+}
+
+/// What a server says of itself and of the user.
+#[derive(Debug, Clone)]
+struct ServerFacts {
+    version_number: i32,
+    version: String,
+    encoding: String,
+    user: String,
+    database: String,
+    is_standby: bool,
+    may_create: bool,
+    /// None where there are no tables yet.
+    owns_tables: Option<bool>,
+}
+
+/// Validates the configuration, looks at the data directory, the address, keys and certificates,
+/// reaches the database, says what it found, and ends. A gateway may be running.
+///
+/// # Errors
+/// [`AppError::Check`]: all that is wrong, a line each.
+pub async fn check(config: &Config) -> Result<String, AppError> {
+    let mut findings = Findings::default();
+    findings.good.push("the configuration is valid".to_owned());
+    let running = findings.data_dir(config);
+    findings.address(config, running);
+    if let Err(error) = Door::open(config) {
+        findings.faults.push(error.to_string());
+    }
+    match Database::reach(config).await {
+        Ok(database) => {
+            findings.database(config, &database.target).await;
+            database.close().await;
+        }
+        Err(error) => findings.faults.push(error.to_string()),
+    }
+    if findings.faults.is_empty() {
+        return Ok(findings.good.join("\n"));
+    }
+    Err(AppError::Check(findings.faults.join("\nwattgate: ")))
+}
+
+impl Findings {
+    /// Looks at the data directory; whether a gateway uses it.
+    fn data_dir(&mut self, config: &Config) -> bool {
+        let dir = &config.data_dir;
+        let shown = dir.display();
+        if let Err(error) = probe(dir) {
+            let who = "the user that runs the gateway must own it";
+            self.faults
+                .push(format!("--data-dir {shown} cannot be used: {error}; {who}"));
+            return false;
+        }
+        let wal_dir = dir.join("wal");
+        if let Ok(Some(kind)) = unsafe_kind(dir)
+            && !config.wal_allow_volatile
+        {
+            self.faults.push(
+                AppError::Volatile {
+                    path: wal_dir.clone(),
+                    kind,
+                }
+                .to_string(),
+            );
+        }
+        let held = DirectoryView::new(&wal_dir).map(|view| view.hold());
+        let running = matches!(held, Ok(Err(DirectoryError::InUse(_))));
+        let state = if running {
+            "a gateway is using it"
+        } else {
+            "no gateway uses it"
+        };
+        self.good.push(format!(
+            "the data directory {shown} can be written; {state}"
+        ));
+        running
+    }
+
+    /// Whether the address is free; one that a gateway on this data directory has is its own.
+    fn address(&mut self, config: &Config, running: bool) {
+        let address = config.listen;
+        match TcpListener::bind(address) {
+            Ok(_) => self.good.push(format!("{address} is free")),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && running => {}
+            Err(error) => {
+                let what = match error.kind() {
+                    ErrorKind::AddrInUse => {
+                        "another program listens there: stop it, or choose another --listen"
+                    }
+                    ErrorKind::AddrNotAvailable => "this machine has no such address",
+                    ErrorKind::PermissionDenied => {
+                        "ports below 1024 need a right of their own (CAP_NET_BIND_SERVICE)"
+                    }
+                    _ => "the system refuses it",
+                };
+                self.faults
+                    .push(format!("cannot listen on {address}: {error}; {what}"));
+            }
+        }
+    }
+
+    /// Looks at the server, the user's rights, the schema and the log's binding.
+    async fn database(&mut self, config: &Config, target: &Target) {
+        let session = match target.connect("wattgate check").await {
+            Ok(session) => session,
+            Err(error) => return self.refused("cannot reach the database", &error),
+        };
+        let facts = match facts(session.client()).await {
+            Ok(facts) => facts,
+            Err(error) => return self.refused("the database does not answer", &error),
+        };
+        self.faults.extend(facts.faults());
+        let schema = match facts.owns_tables {
+            Some(_) => "migrated",
+            None => "not migrated yet",
+        };
+        self.good
+            .push(format!("PostgreSQL {} is reached, {schema}", facts.version));
+        if facts.owns_tables != Some(true) {
+            return;
+        }
+        let sql = include_str!("../../sql/queries/database_id.sql");
+        match session.client().query_opt(sql, &[]).await {
+            Ok(Some(row)) => self.binding(&config.data_dir.join("wal"), row.get(0)),
+            // The schema is being made.
+            Ok(None) => {}
+            Err(error) => self.refused("the database's own id cannot be read", &error),
+        }
+    }
+
+    fn binding(&mut self, wal_dir: &Path, found: Uuid) {
+        match Binding::load(wal_dir).map(|binding| binding.bound()) {
+            Ok(Some(bound)) if bound != found => self.faults.push(format!(
+                "the log in {} belongs to database {bound}, and this is {found}: readings would wait \
+                 in the log; name the right database, or say `wattgate wal adopt` if it is to be this one",
+                wal_dir.display()
+            )),
+            Ok(_) => self.good.push("the log and the database belong together".to_owned()),
+            Err(error) => self.faults.push(format!("{}: {error}", wal_dir.display())),
+        }
+    }
+
+    fn refused(&mut self, what: &str, error: &tokio_postgres::Error) {
+        let advice = advice(error)
+            .map(|advice| format!("; {advice}"))
+            .unwrap_or_default();
+        self.faults
+            .push(format!("{what}: {}{advice}", explain(error)));
+    }
+}
+
+impl ServerFacts {
+    fn faults(&self) -> Vec<String> {
+        let ServerFacts {
+            version,
+            encoding,
+            user,
+            database,
+            ..
+        } = self;
+        let mut faults = Vec::new();
+        if self.version_number < SERVER_VERSION_MIN {
+            faults.push(format!(
+                "PostgreSQL {version} is too old: 15 is the oldest that works"
+            ));
+        }
+        if encoding != "UTF8" {
+            faults.push(format!(
+                "the database {database} is encoded in {encoding}: make it anew with --encoding UTF8"
+            ));
+        }
+        if self.is_standby {
+            faults.push(format!(
+                "{database} is a standby: name the primary in DATABASE_URL"
+            ));
+        }
+        match self.owns_tables {
+            Some(false) => faults.push(format!(
+                "{user} does not own the tables in {database}, and cannot make partitions: use the \
+                 user that migrated them, or `reassign owned`"
+            )),
+            None if !self.may_create => faults.push(format!(
+                "{user} may not create tables in {database}: `alter database {database} owner to {user}`, or \
+                 grant create on its schema"
+            )),
+            _ => {}
+        }
+        faults
+    }
+}
+
+async fn facts(client: &tokio_postgres::Client) -> Result<ServerFacts, tokio_postgres::Error> {
+    let row = client
+        .query_one(include_str!("../../sql/queries/check_server.sql"), &[])
+        .await?;
+    Ok(ServerFacts {
+        version_number: row.try_get(0)?,
+        version: row.try_get(1)?,
+        encoding: row.try_get(2)?,
+        user: row.try_get(3)?,
+        database: row.try_get(4)?,
+        is_standby: row.try_get(5)?,
+        may_create: row.try_get(6)?,
+        owns_tables: row.try_get(7)?,
+    })
+}
+
+/// Writes a file into a directory, or into the nearest above it that exists, and takes it away.
+fn probe(dir: &Path) -> std::io::Result<()> {
+    let mut at = dir;
+    loop {
+        match fs::metadata(at) {
+            Ok(found) if found.is_dir() => break,
+            Ok(_) => return Err(ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Err(error) => match at.parent() {
+                Some(above) if above.as_os_str().is_empty() => at = Path::new("."),
+                Some(above) => at = above,
+                None => return Err(error),
+            },
+        }
+    }
+    let file = at.join(format!(".wattgate-check-{}", std::process::id()));
+    fs::write(&file, b"")?;
+    fs::remove_file(&file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
+        let good = ServerFacts {
+            version_number: 150_018,
+            version: "15.18".to_owned(),
+            encoding: "UTF8".to_owned(),
+            user: "wattgate".to_owned(),
+            database: "fleet".to_owned(),
+            is_standby: false,
+            may_create: true,
+            owns_tables: None,
+        };
+        assert!(good.faults().is_empty());
+        let owner = ServerFacts {
+            may_create: false,
+            owns_tables: Some(true),
+            ..good.clone()
+        };
+        assert!(owner.faults().is_empty());
+        let bad = ServerFacts {
+            version_number: 140_022,
+            version: "14.22".to_owned(),
+            encoding: "SQL_ASCII".to_owned(),
+            is_standby: true,
+            owns_tables: Some(false),
+            ..good
+        };
+        let told = bad.faults().join("\n");
+        for part in [
+            "14.22 is too old",
+            "SQL_ASCII",
+            "standby",
+            "does not own the tables",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_yet_to_be_made_is_judged_by_the_one_above() {
+        let dir = tempfile::tempdir().unwrap();
+        probe(&dir.path().join("a/b")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        assert!(probe(&file).is_err());
+        assert!(probe(&file.join("below")).is_err());
+    }
+}
