@@ -163,6 +163,20 @@ fn holding(dir: &Path, text: &str) -> usize {
     found
 }
 
+/// An hour that is summed up, of each vehicle.
+const ONE_HOUR_EACH: &str = "insert into vehicle_hours (vehicle_id, hour, first_at, last_at, first_kwh, last_kwh, \
+    energy_mwh, power_watts, first_temp, last_temp, temperature_micro, temperature_rest, \
+    readings, resets, suspect, is_register) \
+    select id, '2024-02-09', '2024-02-09', '2024-02-09', \
+    0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, false from vehicles";
+
+/// How many rows of vehicles each table holds.
+const WHAT_IS_LEFT: &str = "select (select count(*) from vehicle_readings), (select count(*) from vehicle_status), \
+    (select count(*) from vehicles), (select count(*) from charging_sessions), \
+    (select count(*) from vehicle_hours where hour = '2024-02-09'), \
+    (select count(*) from quarantined_readings), \
+    (select count(*) from alerts where stream = 'vehicle' and kind = 'battery_temperature')";
+
 #[test]
 fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
     const ERASED: &str = "VEH-to-be-erased";
@@ -196,12 +210,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
         let page = g.call("GET", "/v1/alerts?kind=battery_temperature", "").1;
         page.contains(ERASED) && page.contains("VEH-stays")
     });
-    let hours = "insert into vehicle_hours (vehicle_id, hour, first_at, last_at, first_kwh, last_kwh, \
-                 energy_mwh, power_watts, first_temp, last_temp, temperature_micro, temperature_rest, \
-                 readings, resets, suspect, is_register) \
-                 select id, '2024-02-09', '2024-02-09', '2024-02-09', \
-                 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, false from vehicles";
-    sql(&gateway, "wattgate", hours);
+    sql(&gateway, "wattgate", ONE_HOUR_EACH);
     let (good, said) = run(data.path(), &["erase", "--vehicle", ERASED]);
     assert!(!good && said.contains("stop it first"), "{said}");
     gateway.terminate();
@@ -226,12 +235,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
     gateway.wait("the log without it", |_| {
         holding(&data.path().join("wal"), ERASED) == 0
     });
-    let left = "select (select count(*) from vehicle_readings), (select count(*) from vehicle_status), \
-                (select count(*) from vehicles), (select count(*) from charging_sessions), \
-                (select count(*) from vehicle_hours where hour = '2024-02-09'), \
-                (select count(*) from quarantined_readings), \
-                (select count(*) from alerts where stream = 'vehicle' and kind = 'battery_temperature')";
-    assert_eq!(sql(&gateway, "wattgate", left), "2|1|1|1|1|1|1");
+    assert_eq!(sql(&gateway, "wattgate", WHAT_IS_LEFT), "2|1|1|1|1|1|1");
     assert_eq!(
         gateway
             .call("GET", &format!("/v1/live/vehicles/{ERASED}"), "")
