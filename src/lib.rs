@@ -23,6 +23,8 @@ pub mod writer;
 // What is asked of what is stored.
 pub mod analytics;
 
+pub mod summaries;
+
 pub mod alerts;
 
 // What is told of it elsewhere.

@@ -227,8 +227,47 @@ pub fn stream_reset(reason: &'static str) {
     counter!("wattgate_stream_resets_total", "reason" => reason).increment(1);
 }
 
+/// Publishes how far the hours of devices are summed up, by the gateway that does it.
+pub fn summaries(lag: Duration, waiting_hours: u64, waiting_marks: u64) {
+    gauge!("wattgate_summaries_lag_seconds").set(lag.as_secs_f64());
+    gauge!("wattgate_summaries_waiting_hours").set(waiting_hours as f64);
+    gauge!("wattgate_summaries_waiting_marks").set(waiting_marks as f64);
+}
+
+/// Counts device-hours that were looked at, and how long that took.
+pub fn summed_up(device_hours: usize, took: Duration) {
+    counter!("wattgate_summaries_device_hours_total").increment(device_hours as u64);
+    histogram!("wattgate_summaries_duration_seconds").record(took.as_secs_f64());
+}
+
+fn describe_summaries() {
+    describe_gauge!(
+        "wattgate_summaries_lag_seconds",
+        Unit::Seconds,
+        "How far behind now the hours of devices are summed up; where this gateway does it."
+    );
+    describe_gauge!(
+        "wattgate_summaries_waiting_hours",
+        "Hours of history that are not summed up yet."
+    );
+    describe_gauge!(
+        "wattgate_summaries_waiting_marks",
+        "Marks of readings that came into hours that were summed up."
+    );
+    describe_counter!(
+        "wattgate_summaries_device_hours_total",
+        "Hours of devices that were looked at to be summed up."
+    );
+    describe_histogram!(
+        "wattgate_summaries_duration_seconds",
+        Unit::Seconds,
+        "One transaction that sums up some devices' hours."
+    );
+}
+
 #[expect(clippy::too_many_lines, reason = "one call a metric")]
 fn describe() {
+    describe_summaries();
     describe_counter!(
         "wattgate_readings_accepted_total",
         "Readings that became durable in the log, and those found waiting in it at the start."

@@ -11,6 +11,9 @@ pub const ID_CHARS_MAX: usize = 64;
 /// The longest id in bytes: a character of UTF-8 takes four at the most.
 pub const ID_BYTES_MAX: usize = ID_CHARS_MAX * 4;
 
+/// An hour.
+pub const HOUR_MICROS: i64 = 3_600_000_000;
+
 /// The two streams of readings that the gateway takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
@@ -56,6 +59,14 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// 2000-01-01T00:00:00Z, before which no reading is taken; also PostgreSQL's epoch.
     pub const Y2000: Timestamp = Timestamp(946_684_800_000_000);
+
+    /// The start of the hour (h, h + 1 h] that holds this instant: as energy, an hour holds its end
+    /// and not its start.
+    #[must_use]
+    pub const fn hour(self) -> Timestamp {
+        let before = self.0.saturating_sub(1);
+        Timestamp(before.saturating_sub(before.rem_euclid(HOUR_MICROS)))
+    }
 
     /// Makes an instant from microseconds since 1970 UTC.
     pub const fn from_micros(micros: i64) -> Self {

@@ -26,6 +26,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("analytics", &["reading"]),
     // The way from the database to the arithmetic: it fetches what a question asks for.
     ("analytics::queries", &["reading", "postgres", "analytics"]),
+    // Sums up what is stored, with the arithmetic that answers are made with.
+    (
+        "summaries",
+        &["reading", "metrics", "postgres", "analytics"],
+    ),
     (
         "alerts",
         &["reading", "postgres", "analytics", "analytics::queries"],
@@ -78,6 +83,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "writer",
             "analytics",
             "analytics::queries",
+            "summaries",
             "alerts",
             "auth",
             "http",
@@ -98,6 +104,7 @@ const MAY_NOT_NAME: &[(&str, &[&str])] = &[
     ("postgres", HTTP),
     ("writer", HTTP),
     ("analytics::queries", HTTP),
+    ("summaries", HTTP),
 ];
 /// Files longer than this hold more than one thing.
 const LINES_MAX: usize = 500;

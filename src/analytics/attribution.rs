@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::condensed::Condensed;
 use super::device::EnergyReading;
 use super::runs::{Run, Runs};
 use crate::reading::{Energy, Timestamp};
@@ -79,6 +80,9 @@ pub struct Vehicle<'a> {
     pub key: VehicleKey,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [VehicleReading],
+    /// What stands for readings that are not given, between two neighbours that are; none of
+    /// those names a place.
+    pub condensed: &'a [Condensed],
     /// Its sessions, in any order.
     pub sessions: &'a [Session],
 }

@@ -1,5 +1,7 @@
 //! One device's readings in order of time become amounts of energy.
 
+use super::attribution::CLAIM_MICROS_MAX;
+use super::condensed::Condensed;
 use super::energy::{Exact, mwh_of_kwh};
 use super::runs::{Run, Runs};
 use crate::reading::{Energy, EnergyKind, Timestamp};
@@ -23,6 +25,13 @@ pub struct EnergyReading {
     pub at: Timestamp,
     /// How much energy, and what the value means.
     pub energy: Energy,
+}
+
+impl EnergyReading {
+    /// Tells whether it is a register of 0, as the arithmetic rounds it.
+    pub fn is_zero_register(&self) -> bool {
+        self.energy.kind == EnergyKind::Register && self.energy.kwh < 0.000_000_5
+    }
 }
 
 /// How an amount lies in time.
@@ -65,8 +74,7 @@ impl Amount {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
     at: Timestamp,
-    reset: bool,
-    suspect: bool,
+    odd: Oddities,
 }
 
 /// The energy of one device.
@@ -74,9 +82,12 @@ struct Mark {
 /// Order:  all by time; amounts never overlap
 #[derive(Debug, Clone, Default)]
 pub struct DeviceEnergy {
+    /// Of a condensed run: its ends, and between them as many as leave no silence.
     times: Vec<Timestamp>,
     amounts: Vec<Amount>,
     marks: Vec<Mark>,
+    /// What was condensed, and how many readings more it has than times.
+    condensed: Vec<(Run, i64)>,
 }
 
 /// How many readings are resets, and how many are suspect.
@@ -114,7 +125,22 @@ impl DeviceEnergy {
     ///
     /// Order:  readings ascending by time, no two of one time
     pub fn new(readings: impl IntoIterator<Item = EnergyReading>, suspect_watts: u64) -> Self {
+        DeviceEnergy::with_condensed(readings, &[], suspect_watts)
+    }
+
+    /// The same where some readings are given as their sums only; both ends of each are among the
+    /// readings, next to each other.
+    ///
+    /// Exact for what is asked over times that cut none of them: see [`DeviceEnergy::cut_by`].
+    ///
+    /// Order:  both ascending by time
+    pub fn with_condensed(
+        readings: impl IntoIterator<Item = EnergyReading>,
+        condensed: &[Condensed],
+        suspect_watts: u64,
+    ) -> Self {
         let mut device = DeviceEnergy::default();
+        let mut condensed = condensed.iter().peekable();
         // The previous reading, and the zeros since the register before them, not yet judged.
         let mut previous: Option<Point> = None;
         let mut zeros: Vec<Point> = Vec::new();
@@ -124,6 +150,11 @@ impl DeviceEnergy {
                 mwh: mwh_of_kwh(reading.energy.kwh),
                 kind: reading.energy.kind,
             };
+            if let Some(sum) = condensed.next_if(|sum| sum.run.end() == point.at) {
+                device.take_condensed(sum);
+                previous = Some(point);
+                continue;
+            }
             device.times.push(point.at);
             if point.is_zero_register() && previous.is_some_and(|p| p.is_register_above_zero()) {
                 zeros.push(point);
@@ -155,8 +186,10 @@ impl DeviceEnergy {
         if continues {
             self.marks.extend(zeros.drain(..).map(|zero| Mark {
                 at: zero.at,
-                reset: false,
-                suspect: true,
+                odd: Oddities {
+                    resets: 0,
+                    suspect: 1,
+                },
             }));
             return Some(Neighbour {
                 point: p,
@@ -173,11 +206,7 @@ impl DeviceEnergy {
 
     /// Takes one reading, counted from its neighbour.
     fn step(&mut self, before: Option<Neighbour>, cur: Point, suspect_watts: u64) {
-        let mut mark = Mark {
-            at: cur.at,
-            reset: false,
-            suspect: false,
-        };
+        let (mut is_reset, mut is_suspect) = (false, false);
         let amount = match (cur.kind, before) {
             (EnergyKind::Interval, before) => Some(Amount {
                 at: cur.at,
@@ -190,9 +219,9 @@ impl DeviceEnergy {
                 if p.kind == EnergyKind::Register =>
             {
                 let fall = p.mwh - cur.mwh;
-                mark.reset = !bridges && i128::from(fall) * 10 > i128::from(p.mwh);
-                mark.suspect = fall > FALL_MWH_MAX && !mark.reset;
-                let mwh = if mark.reset { cur.mwh } else { (-fall).max(0) };
+                is_reset = !bridges && i128::from(fall) * 10 > i128::from(p.mwh);
+                is_suspect = fall > FALL_MWH_MAX && !is_reset;
+                let mwh = if is_reset { cur.mwh } else { (-fall).max(0) };
                 Some(Amount {
                     at: cur.at,
                     mwh,
@@ -202,25 +231,74 @@ impl DeviceEnergy {
             (EnergyKind::Register, _) => None,
         };
         if let (Some(amount), Some(p)) = (amount, before) {
-            mark.suspect |= is_over_power(amount.mwh, p.point.at, cur.at, suspect_watts);
+            is_suspect |= is_over_power(amount.mwh, p.point.at, cur.at, suspect_watts);
         }
         self.amounts.extend(amount);
-        if mark.reset || mark.suspect {
-            self.marks.push(mark);
+        self.mark(
+            cur.at,
+            Oddities {
+                resets: u64::from(is_reset),
+                suspect: u64::from(is_suspect),
+            },
+        );
+    }
+
+    fn mark(&mut self, at: Timestamp, odd: Oddities) {
+        if odd != Oddities::default() {
+            self.marks.push(Mark { at, odd });
         }
     }
 
-    /// The times of all readings, in order.
-    pub fn times(&self) -> &[Timestamp] {
-        &self.times
+    /// Takes what lies between the reading before and the end of `sum`, which is the next.
+    fn take_condensed(&mut self, sum: &Condensed) {
+        let (start, end) = (sum.run.start(), sum.run.end());
+        let before = self.times.len();
+        let mut at = start.plus_micros(CLAIM_MICROS_MAX);
+        while at < end {
+            self.times.push(at);
+            at = at.plus_micros(CLAIM_MICROS_MAX);
+        }
+        let stand_ins = (self.times.len() - before) as i64;
+        self.times.push(end);
+        self.condensed
+            .push((sum.run, sum.between as i64 - stand_ins));
+        self.amounts.push(Amount {
+            at: end,
+            mwh: sum.mwh,
+            extent: Extent::Moment { since: Some(start) },
+        });
+        self.mark(
+            end,
+            Oddities {
+                resets: sum.resets,
+                suspect: sum.suspect,
+            },
+        );
+    }
+
+    /// What was condensed and has one of some edges strictly inside: it is to be read after all.
+    ///
+    /// Order:  the edges ascending
+    pub fn cut_by<'a>(&'a self, edges: &'a [Timestamp]) -> impl Iterator<Item = Run> + 'a {
+        let runs = self.condensed.iter().map(|(run, _)| *run);
+        runs.filter(|run| {
+            let next = edges.partition_point(|edge| *edge <= run.start());
+            edges.get(next).is_some_and(|edge| *edge < run.end())
+        })
     }
 
     /// How many readings lie in a run of time.
     pub fn count_in(&self, run: Run) -> u64 {
-        self.times_in(run).len() as u64
+        let condensed = self.condensed.iter();
+        let more = condensed.filter(|(sum, _)| run.contains(sum.end()));
+        let more: i64 = more.map(|(_, more)| more).sum();
+        self.times_in(run)
+            .len()
+            .saturating_add_signed(more as isize) as u64
     }
 
-    /// The times of the readings in a run of time.
+    /// The times of the readings in a run of time; of what is condensed, some that leave no
+    /// silence.
     pub fn times_in(&self, run: Run) -> &[Timestamp] {
         let first = self.times.partition_point(|&t| t <= run.start());
         let last = self.times.partition_point(|&t| t <= run.end());
@@ -277,10 +355,9 @@ impl DeviceEnergy {
             .iter()
             .skip(first)
             .take_while(|mark| mark.at <= run.end());
-        marks.fold(Oddities::default(), |sum, mark| Oddities {
-            resets: sum.resets + u64::from(mark.reset),
-            suspect: sum.suspect + u64::from(mark.suspect),
-        })
+        let mut sum = Oddities::default();
+        marks.for_each(|mark| sum.add(mark.odd));
+        sum
     }
 }
 

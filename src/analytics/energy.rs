@@ -34,12 +34,27 @@ pub fn mwh_of_kwh(kwh: f64) -> i64 {
 
 /// Takes a stored temperature as an integer of 1e-24 °C.
 pub fn temperature_units(celsius: f64) -> i128 {
-    const MICRO: i128 = 10i128.pow(TEMPERATURE_DECIMALS - 6);
     let scaled = (celsius * 1e6).round();
     if scaled.abs() < 1e15 && scaled / 1e6 == celsius {
-        return scaled as i128 * MICRO;
+        return scaled as i128 * MICRO_CELSIUS;
     }
     decimal_units(celsius, TEMPERATURE_DECIMALS)
+}
+
+/// What is left of a 1e-6 °C, in 1e-24 °C.
+const MICRO_CELSIUS: i128 = 10i128.pow(TEMPERATURE_DECIMALS - 6);
+
+/// Cuts a sum of temperatures into 1e-6 °C and the rest in 1e-24 °C, as it is stored; `None` where
+/// it is beyond what that holds.
+pub fn temperature_parts(sum: i128) -> Option<(i64, i64)> {
+    let micro = i64::try_from(sum.div_euclid(MICRO_CELSIUS)).ok()?;
+    let rest = i64::try_from(sum.rem_euclid(MICRO_CELSIUS)).ok()?;
+    Some((micro, rest))
+}
+
+/// The sum that [`temperature_parts`] has cut.
+pub fn temperature_sum(micro: i64, rest: i64) -> i128 {
+    i128::from(micro) * MICRO_CELSIUS + i128::from(rest)
 }
 
 /// The shortest decimal text of a double, in units of 10^-decimals, half away from zero.

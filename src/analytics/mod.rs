@@ -5,12 +5,14 @@
 //! credited to the vehicles that were there ([`sharing`]); gaps are measured ([`coverage`]); all
 //! of it is the answer ([`mod@performance`]), which is rounded once, where it is printed ([`report`],
 //! [`mod@format`]). Everything is a pure function of readings, sessions, the window and `now`: late
-//! data repair an answer by being there when it is asked for.
+//! data repair an answer by being there when it is asked for. Whole hours of a device may be given
+//! as their sums ([`condensed`]), where that changes no digit.
 //!
 //! [`queries`] is the one part that knows SQL: it calls [`plan`] to learn what to fetch, and
 //! [`performance()`] with what it fetched; [`Question`] says exactly which readings that takes.
 
 pub mod attribution;
+pub mod condensed;
 pub mod coverage;
 pub mod device;
 pub mod energy;
@@ -24,7 +26,7 @@ pub mod sharing;
 pub mod tariff;
 pub mod window;
 
-pub use performance::{Meter, Performance, Plan, Question, Slice, performance, plan};
+pub use performance::{Cuts, Meter, Performance, Plan, Question, Slice, performance, plan};
 pub use report::{Printed, PrintedFleet, PrintedSession, PrintedSlice, StatusBounds};
 
 #[cfg(test)]

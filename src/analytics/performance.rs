@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attribution::{
-    MeterKey, Piece, Rule, SessionKey, Vehicle, goes_by_same_id, named_and_sessions, periods,
-    runs_of, same_id,
+    MeterKey, Piece, Rule, SessionKey, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions,
+    periods, runs_of, same_id,
 };
+use super::condensed::Condensed;
 use super::coverage::{Coverage, coverage};
 use super::device::{DeviceEnergy, EnergyReading, Oddities, SUSPECT_WATTS_DEFAULT};
 use super::energy::{Exact, temperature_units};
@@ -20,6 +21,8 @@ pub struct Meter<'a> {
     pub key: MeterKey,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [EnergyReading],
+    /// What stands for readings that are not given, between two neighbours that are.
+    pub condensed: &'a [Condensed],
     /// The other vehicles that a session or a named reading puts at this meter. The vehicle asked
     /// for may be among them, and is passed over.
     pub others: &'a [Vehicle<'a>],
@@ -176,8 +179,11 @@ impl Slice {
 ///
 /// DC that lies in periods at two meters at once (sessions that the registry would refuse) is
 /// matched where either meter is known.
-pub fn performance(question: &Question<'_>) -> Performance {
-    performance_and_parts(question, &[]).0
+///
+/// # Errors
+/// [`Cuts`]: see [`performance_and_parts`].
+pub fn performance(question: &Question<'_>) -> Result<Performance, Cuts> {
+    Ok(performance_and_parts(question, &[])?.0)
 }
 
 /// Answers a question, and says how much of the energy lies in each of some parts of the window.
@@ -185,11 +191,53 @@ pub fn performance(question: &Question<'_>) -> Performance {
 /// Attribution is the whole window's: parts that make up the window add up to the answer, exactly.
 ///
 /// Order:  as the parts are given
-pub fn performance_and_parts(question: &Question<'_>, parts: &[Run]) -> (Performance, Vec<Slice>) {
-    let settled = Settled::new(question);
+///
+/// # Errors
+/// [`Cuts`]: what is condensed and to be given as it is. Never where nothing is condensed.
+pub fn performance_and_parts(
+    question: &Question<'_>,
+    parts: &[Run],
+) -> Result<(Performance, Vec<Slice>), Cuts> {
+    let settled = Settled::new(question, parts);
+    if !settled.cuts.is_empty() {
+        return Err(settled.cuts);
+    }
     let whole = settled.answer(question);
     let slices = parts.iter().map(|&part| settled.slice(part));
-    (whole, slices.collect())
+    Ok((whole, slices.collect()))
+}
+
+/// What is condensed where the answer depends on the readings themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cuts {
+    /// Of vehicles, the one asked for and others.
+    pub vehicles: Vec<(VehicleKey, Run)>,
+    /// Of meters.
+    pub meters: Vec<(MeterKey, Run)>,
+}
+
+impl Cuts {
+    /// Tells whether nothing is cut.
+    pub fn is_empty(&self) -> bool {
+        self.vehicles.is_empty() && self.meters.is_empty()
+    }
+
+    /// All of a meter's and of its vehicles' where a meter may be shared: an amount is divided by
+    /// what each received over just its time.
+    fn add_shared(&mut self, question: &Question<'_>, meter: &Meter<'_>) {
+        let own = question.vehicle;
+        let mut others = meter.others.iter().filter(|other| other.key != own.key);
+        if others.clone().next().is_none() {
+            return;
+        }
+        self.meters
+            .extend(meter.condensed.iter().map(|sum| (meter.key, sum.run)));
+        for vehicle in others.by_ref().chain([&own]) {
+            let condensed = vehicle.condensed.iter();
+            self.vehicles
+                .extend(condensed.map(|sum| (vehicle.key, sum.run)));
+        }
+    }
 }
 
 /// A meter where the vehicle is in the window: its energy, and who is there.
@@ -210,25 +258,35 @@ struct Settled {
     coverage: Coverage,
     /// The moments at which a meter is known.
     known: Runs,
+    /// Where something is condensed that an edge goes through; nothing else holds then.
+    cuts: Cuts,
 }
 
 impl Settled {
-    fn new(question: &Question<'_>) -> Self {
+    fn new(question: &Question<'_>, parts: &[Run]) -> Self {
         let window = question.window;
-        let readings = question.vehicle.readings.iter().map(EnergyReading::from);
-        let own = DeviceEnergy::new(readings, question.suspect_watts);
+        let own = energy_of(&question.vehicle, question.suspect_watts);
         let mut meters: BTreeMap<MeterKey, DeviceEnergy> = question
             .meters
             .iter()
             .map(|meter| {
-                let readings = meter.readings.iter().copied();
+                let (readings, condensed) = (meter.readings.iter().copied(), meter.condensed);
                 (
                     meter.key,
-                    DeviceEnergy::new(readings, question.suspect_watts),
+                    DeviceEnergy::with_condensed(readings, condensed, question.suspect_watts),
                 )
             })
             .collect();
         let pieces = attribute(question, &own, &meters);
+        let mut edges = edges_of(question, parts, &pieces);
+        let mut cuts = Cuts::default();
+        for meter in question.meters {
+            cuts.add_shared(question, meter);
+        }
+        for (&key, meter) in &meters {
+            cuts.meters
+                .extend(meter.cut_by(&edges).map(|run| (key, run)));
+        }
         let periods = periods(&pieces);
         let in_window: BTreeMap<MeterKey, Runs> = periods
             .iter()
@@ -253,12 +311,18 @@ impl Settled {
                 others: guests(question, key),
             });
         }
+        let known = Runs::from_iter(known_moments);
+        edges.extend(known.as_slice().iter().flat_map(|r| [r.start(), r.end()]));
+        edges.sort_unstable();
+        let own_cuts = own.cut_by(&edges).map(|run| (question.vehicle.key, run));
+        cuts.vehicles.extend(own_cuts);
         Settled {
             own,
             pieces,
             places,
             coverage,
-            known: Runs::from_iter(known_moments),
+            known,
+            cuts,
         }
     }
 
@@ -291,13 +355,33 @@ impl Settled {
     }
 }
 
+/// The edges at which what is condensed may be cut, ascending.
+fn edges_of(question: &Question<'_>, parts: &[Run], pieces: &[Piece]) -> Vec<Timestamp> {
+    let runs = pieces.iter().map(|piece| piece.run);
+    let runs = runs.chain(parts.iter().copied()).chain([question.window]);
+    let mut edges: Vec<Timestamp> = runs.flat_map(|run| [run.start(), run.end()]).collect();
+    edges.push(question.now);
+    edges.sort_unstable();
+    edges
+}
+
+/// The energy of a vehicle.
+fn energy_of(vehicle: &Vehicle<'_>, suspect_watts: u64) -> DeviceEnergy {
+    let readings = vehicle.readings.iter().map(EnergyReading::from);
+    DeviceEnergy::with_condensed(readings, vehicle.condensed, suspect_watts)
+}
+
 /// The part of the answer that needs no meter.
 fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Performance {
     let window = question.window;
     let readings = question.vehicle.readings.iter();
     let temperatures = readings
         .filter(|r| window.contains(r.at))
-        .map(|r| r.battery_temp);
+        .map(|r| temperature_units(r.battery_temp));
+    let condensed = question.vehicle.condensed.iter();
+    let condensed = condensed
+        .filter(|sum| window.contains(sum.run.end()))
+        .map(|sum| sum.temperature_sum);
     let here = || {
         pieces
             .iter()
@@ -311,7 +395,7 @@ fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Perfo
         consumed_ac: Exact::default(),
         delivered_dc: Exact::default(),
         matched_dc: Exact::default(),
-        temperature_sum: temperatures.map(temperature_units).sum(),
+        temperature_sum: temperatures.chain(condensed).sum(),
         data_points: own.count_in(window),
         meter_data_points: 0,
         method: match (rules.next(), rules.next()) {
@@ -372,10 +456,9 @@ fn guests(question: &Question<'_>, key: MeterKey) -> Vec<Guest> {
     others_at(question, key)
         .filter_map(|other| {
             let periods = periods(&named_and_sessions(other, question.now)).remove(&key)?;
-            let readings = other.readings.iter().map(EnergyReading::from);
             Some(Guest {
                 periods,
-                energy: DeviceEnergy::new(readings, question.suspect_watts),
+                energy: energy_of(other, question.suspect_watts),
             })
         })
         .collect()

@@ -6,6 +6,7 @@
 //! | `people` | vehicles: their readings, sessions, and who else is at a meter |
 //! | `bulk` | the readings of many devices, a few statements for all |
 //! | `chunk` | a chunk of a fleet, with all that its vehicles' answers depend on |
+//! | `hours` | hours that are summed up, in place of their readings |
 //! | `fleet` | every vehicle over one window |
 //! | `surveys` | one survey at a time, shared, and kept for a minute |
 //! | `budget` | how many readings questions may hold in memory |
@@ -18,6 +19,7 @@ mod bulk;
 mod chunk;
 mod fleet;
 mod history;
+mod hours;
 mod people;
 mod surveys;
 
@@ -30,18 +32,19 @@ use tokio_postgres::{Error, IsolationLevel};
 use self::budget::{Budget, Lease};
 pub use self::fleet::{FleetSlice, Ranked, Survey, Surveyed};
 use self::history::History;
+use self::hours::{Hours, ROUNDS_MAX, Readings};
 use self::people::{Fetched, FetchedMeter, FetchedVehicle};
 use self::surveys::Surveys;
 pub use self::surveys::{Asked, Kept};
 use super::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
 use super::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
-use super::performance::performance_and_parts;
+use super::performance::{Cuts, performance_and_parts};
 use super::report::StatusBounds;
 use super::runs::{Run, Runs};
 use super::tariff::Tariff;
 use super::window::DAY_MICROS;
 use super::{Meter, Performance, Question, Slice, plan};
-use crate::reading::{EnergyKind, ExternalId, Timestamp};
+use crate::reading::{EnergyKind, ExternalId, Stream, Timestamp};
 
 macro_rules! sql {
     ($name:literal) => {
@@ -171,11 +174,23 @@ impl Analyst {
             .read_only(true)
             .start()
             .await?;
-        let Some(fetched) = fetch(&work, Lease::new(&self.budget), vehicle, window, now).await?
-        else {
-            return Ok(None);
+        let hours = Hours::new(window, &parts, self.judgement.suspect_watts.0);
+        let mut history = History::new(&work, Lease::new(&self.budget)).with_hours(hours);
+        let mut round = 0;
+        let (performance, parts) = loop {
+            round += 1;
+            if round > ROUNDS_MAX {
+                history.refuse_all();
+            }
+            let Some(mut fetched) = fetch(&mut history, vehicle, window, now).await? else {
+                return Ok(None);
+            };
+            fetched.lease = Some(history.renew(Lease::new(&self.budget)));
+            match self.compute(fetched, window, parts.clone(), now).await? {
+                Ok(answer) => break answer,
+                Err(cuts) => history.refuse(&cuts),
+            }
         };
-        let (performance, parts) = self.compute(fetched, window, parts, now).await?;
         let keys: Vec<i32> = performance.meters.iter().map(|key| key.0).collect();
         let meter_ids = meter_ids(&work, &keys).await?;
         Ok(Some(Answer {
@@ -220,7 +235,7 @@ impl Analyst {
         window: Run,
         parts: Vec<Run>,
         now: Timestamp,
-    ) -> Result<(Performance, Vec<Slice>), AskError> {
+    ) -> Result<Computed, AskError> {
         let Ok(processor) = Arc::clone(&self.processors).acquire_owned().await else {
             return Err(AskError::Failed);
         };
@@ -234,6 +249,9 @@ impl Analyst {
     }
 }
 
+/// An answer, or what has to be fetched as it is.
+type Computed = Result<(Performance, Vec<Slice>), Cuts>;
+
 /// Asks the arithmetic about what was fetched.
 fn answer(
     fetched: &Fetched,
@@ -241,7 +259,7 @@ fn answer(
     parts: &[Run],
     now: Timestamp,
     suspect_watts: u64,
-) -> (Performance, Vec<Slice>) {
+) -> Computed {
     let others: Vec<Vec<Vehicle<'_>>> = fetched
         .meters
         .iter()
@@ -253,7 +271,8 @@ fn answer(
         .zip(&others)
         .map(|(meter, others)| Meter {
             key: meter.key,
-            readings: &meter.readings,
+            readings: &meter.readings.list,
+            condensed: &meter.readings.condensed,
             others,
         })
         .collect();
@@ -275,12 +294,12 @@ fn answer(
 /// Of other vehicles those are fetched that are at a meter when this one is (by rule 3, when it
 /// could be): no others share an amount with it.
 async fn fetch(
-    work: &Transaction<'_>,
-    lease: Lease,
+    history: &mut History<'_>,
     id: ExternalId<'_>,
     window: Run,
     now: Timestamp,
 ) -> Result<Option<Fetched>, AskError> {
+    let work = history.work;
     let statement = work.prepare_cached(sql!("performance_vehicle")).await?;
     let Some(row) = work.query_opt(&statement, &[&id.as_str()]).await? else {
         return Ok(None);
@@ -288,10 +307,9 @@ async fn fetch(
     let key = VehicleKey(row.try_get(0)?);
     let has_session: bool = row.try_get(1)?;
     let same_id_meter: Option<i32> = row.try_get(2)?;
-    let mut history = History::new(work, lease);
     let behind = window.end().plus_micros(BEHIND_MICROS);
     let span = Run::new(window.start(), behind).unwrap_or(window);
-    let mut vehicle = people::vehicle(&mut history, key, span).await?;
+    let mut vehicle = people::vehicle(history, key, span).await?;
     if vehicle.readings.is_empty() && !has_session {
         return Ok(None);
     }
@@ -306,17 +324,19 @@ async fn fetch(
     let (mut low, mut high) = (window.start(), behind);
     for (meter, runs) in wanted {
         let spans = joined(&runs);
-        let readings: Vec<EnergyReading> = history.around(meter.0, &spans).await?;
-        let others = people::others(&history, meter, key, &runs).await?;
+        let ends = runs.as_slice().iter().flat_map(|r| [r.start(), r.end()]);
+        history.refuse_at(Stream::Meter, meter.0, ends);
+        let readings: Readings<EnergyReading> = history.around(meter.0, &spans).await?;
+        let others = people::others(history, meter, key, &runs).await?;
         // A period that goes on behind the window is followed to the meter's next reading.
         let goes_on = runs
             .as_slice()
             .last()
             .is_some_and(|run| run.end() == window.end());
-        if let (true, Some(last)) = (goes_on, readings.last()) {
+        if let (true, Some(last)) = (goes_on, readings.list.last()) {
             high = high.max(last.at.plus_micros(CLAIM_MICROS_MAX));
         }
-        let shared_low = lowest(&readings, window);
+        let shared_low = lowest(&readings.list, window);
         if !others.is_empty() {
             low = low.min(shared_low);
         }
@@ -324,14 +344,14 @@ async fn fetch(
     }
     if low < window.start() || high > behind {
         let span = Run::new(low, high).unwrap_or(span);
-        vehicle = people::vehicle(&mut history, key, span).await?;
+        vehicle = people::vehicle(history, key, span).await?;
     }
     let span = Run::new(low, high).unwrap_or(span);
     let mut fetched = Vec::with_capacity(meters.len());
     for (key, readings, others) in meters {
         let mut there = Vec::with_capacity(others.len());
         for other in others {
-            there.push(people::vehicle(&mut history, other, span).await?);
+            there.push(people::vehicle(history, other, span).await?);
         }
         fetched.push(FetchedMeter {
             key,
@@ -343,7 +363,7 @@ async fn fetch(
         vehicle,
         same_id,
         meters: fetched,
-        lease: history.lease,
+        lease: None,
     }))
 }
 

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
+use crate::summaries;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::storage::Directory;
 use crate::wal::{Log, LogOptions, LogSource};
@@ -161,6 +162,7 @@ async fn finish(
     failed: bool,
 ) {
     gateway.upkeep.abort();
+    gateway.summaries.abort();
     for task in [&gateway.alerts, &gateway.collector].into_iter().flatten() {
         task.abort();
     }
@@ -193,6 +195,8 @@ struct Gateway {
     context: Arc<Context>,
     health: Arc<Health>,
     upkeep: tokio::task::JoinHandle<()>,
+    /// Sums up the hours of devices.
+    summaries: tokio::task::JoinHandle<()>,
     /// Sends metrics to a collector; none where there is none.
     collector: Option<tokio::task::JoinHandle<()>>,
     /// Looks for alerts; none where they are not to be looked for.
@@ -270,6 +274,7 @@ impl Gateway {
             context: Arc::new(context),
             health,
             upkeep,
+            summaries: sum_up(database, log),
             collector,
             alerts,
         })
@@ -283,6 +288,13 @@ async fn keep_up(recorder: PrometheusHandle) {
         every.tick().await;
         recorder.run_upkeep();
     }
+}
+
+/// Sums up the hours of devices beside the server, as long as readings do not wait for long.
+fn sum_up(database: &Database, log: &Log) -> tokio::task::JoinHandle<()> {
+    let source = log.source();
+    let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
+    tokio::spawn(summaries::run(database.target.clone(), waits))
 }
 
 /// Makes the function that answers a scrape: the state is published and rendered under one lock,

@@ -17,7 +17,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         name: "schema",
@@ -27,6 +27,11 @@ const MIGRATIONS: [Migration; 2] = [
         version: 2,
         name: "alerts",
         sql: include_str!("../../sql/migrations/0002_alerts.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "hours",
+        sql: include_str!("../../sql/migrations/0003_hours.sql"),
     },
 ];
 

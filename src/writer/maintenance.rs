@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::session::SessionError;
@@ -17,6 +18,9 @@ const EVERY: Duration = Duration::from_secs(600);
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long one look may take, connecting included.
 const WITHIN: Duration = Duration::from_secs(300);
+
+/// Sums of hours that are removed in one statement.
+const EXPIRE_ROWS: i64 = 20_000;
 
 /// Maintains the database until it is cancelled.
 ///
@@ -78,10 +82,26 @@ async fn once(
     if let Some(retention) = settings.retention {
         let oldest = partitions::oldest_kept(now, retention);
         for stream in Stream::ALL {
+            expire_hours(client, stream, oldest).await?;
             if partitions::drop_before(client, stream, oldest).await?.left > 0 {
                 left = Left::Partitions;
             }
         }
     }
     Ok(left)
+}
+
+/// Removes the sums of hours before an instant, some at a time: before the readings go that they
+/// are of, so that no answer holds what history no longer does.
+async fn expire_hours(
+    client: &Client,
+    stream: Stream,
+    before: Timestamp,
+) -> Result<(), SessionError> {
+    let sql = match stream {
+        Stream::Meter => include_str!("../../sql/queries/hours_expire_meters.sql"),
+        Stream::Vehicle => include_str!("../../sql/queries/hours_expire_vehicles.sql"),
+    };
+    while client.execute(sql, &[&before, &EXPIRE_ROWS]).await? > 0 {}
+    Ok(())
 }

@@ -11,6 +11,7 @@
 //! | `waits` | how long a writer waits, for more and before the next try |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
+//! | `marks` | which hours are to be summed up again |
 //! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | what is set aside |
@@ -24,6 +25,7 @@ pub mod classify;
 mod lane;
 pub mod live;
 mod maintenance;
+mod marks;
 pub mod newest_seen;
 mod order;
 pub mod quarantine;

@@ -180,6 +180,9 @@ async fn chunk<R: FromQuarantine>(
     let arranged = arrange(rows.iter().map(|(_, row)| *row).collect(), known).rows;
     let there = probe(client, &statements.probe, &arranged, known).await?;
     let new = split(&arranged, &there, &mut duplicates, &mut refused);
+    // The locks above have given the transaction its id.
+    let sealed_to = session.marks.sealed_to(client).await?;
+    session.marks.mark(client, sealed_to, &new).await?;
     let stored = bisect(client, statements, &new, &mut refused).await?;
     // What history holds now with a reading's own values needs no quarantine, however it came
     // there: two equal readings may both have been in it.

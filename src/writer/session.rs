@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
+use super::marks::MarkStatements;
 use super::newest_seen::NewestSeen;
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use crate::postgres::PartitionWidth;
@@ -175,6 +176,7 @@ pub struct WriterSession {
     pub(super) meter: RowStatements,
     pub(super) vehicle: RowStatements,
     pub(super) checkpoint_move: Statement,
+    pub(super) marks: MarkStatements,
 }
 
 impl WriterSession {
@@ -236,6 +238,7 @@ impl WriterSession {
             meter,
             vehicle,
             checkpoint_move,
+            marks: MarkStatements::prepare(client).await?,
             session,
         })
     }

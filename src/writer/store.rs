@@ -196,6 +196,10 @@ async fn transaction(
         }
     };
     move_checkpoint(session, claim, claim.stored.position, first).await?;
+    let sealed_to = session.marks.sealed_to(client).await?;
+    let marks = &session.marks;
+    marks.mark(client, sealed_to, &work.meters.rows).await?;
+    marks.mark(client, sealed_to, &work.vehicles.rows).await?;
     let step = Instant::now();
     let meters = store_rows(session, claim, &work.meters, way).await?;
     let vehicles = store_rows(session, claim, &work.vehicles, way).await?;

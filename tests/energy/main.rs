@@ -10,5 +10,6 @@ mod parquet;
 mod plans;
 mod real_day;
 mod sessions;
+mod summaries;
 mod support;
 mod vehicle;

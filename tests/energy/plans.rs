@@ -17,14 +17,9 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
     let mut all = BTreeMap::new();
     for kind in ["meter", "vehicle"] {
         for side in ["before", "after"] {
-            all.insert(
-                format!("neighbour_{side}_{kind}"),
-                vec![DEVICE, FROM, TO, "true"],
-            );
             let many = vec![DEVICES, FROMS, TOS, FROM, TO, "true"];
             all.insert(format!("neighbours_{side}_{kind}s"), many);
         }
-        all.insert(format!("readings_{kind}"), vec![DEVICE, FROM, TO]);
         all.insert(
             format!("readings_{kind}s"),
             vec![DEVICES, FROMS, TOS, FROM, TO],

@@ -6,6 +6,7 @@
 )]
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -30,6 +31,7 @@ pub(crate) enum Case {
     T3,
     T4,
     T6,
+    T7,
     T9,
     T10,
 }
@@ -38,20 +40,21 @@ pub(crate) enum Case {
 const L1_ROWS_MAX: u64 = 16_000_000;
 
 /// The arrival rate of T4 and T6, in readings a second.
-const RATE: f64 = 100_000.0;
+pub(super) const RATE: f64 = 100_000.0;
 
 /// What fewer than this wait counts as caught up: a second of arrivals.
 const CAUGHT_UP_READINGS: f64 = RATE;
 
-const INDEX_HITS: &str = include_str!("../../sql/index_hits.sql");
+pub(super) const INDEX_HITS: &str = include_str!("../../sql/index_hits.sql");
 
 impl Case {
-    pub(super) const ALL: [Case; 7] = [
+    pub(super) const ALL: [Case; 8] = [
         Case::T1,
         Case::T2,
         Case::T3,
         Case::T4,
         Case::T6,
+        Case::T7,
         Case::T9,
         Case::T10,
     ];
@@ -63,6 +66,7 @@ impl Case {
             Case::T3 => "T3",
             Case::T4 => "T4, T8",
             Case::T6 => "T6, T5",
+            Case::T7 => "T7, T8",
             Case::T9 => "T9",
             Case::T10 => "T10",
         }
@@ -135,6 +139,7 @@ impl<'a> Run<'a> {
             }
             Case::T4 => self.t4(),
             Case::T6 => self.t6(),
+            Case::T7 => self.t7(),
             Case::T9 => self.t9(),
             Case::T10 => self.t10(),
         }
@@ -145,17 +150,41 @@ impl<'a> Run<'a> {
         self.clear()?;
         let gateway = self.start()?;
         gateway.wait_ready()?;
+        self.note_version(&gateway)?;
+        Ok(gateway)
+    }
+
+    pub(super) fn note_version(&mut self, gateway: &Gateway) -> Result<(), TargetsError> {
         if self.postgresql.is_empty() {
             let version = query_one(&gateway.database_url, "show server_version")?;
             let version: String = version.get(0);
             self.postgresql = version.split(' ').next().unwrap_or_default().to_owned();
         }
-        Ok(gateway)
+        Ok(())
     }
 
     fn start(&self) -> Result<Gateway, TargetsError> {
+        self.start_on(&self.options.scratch)
+    }
+
+    pub(super) fn start_on(&self, data: &Path) -> Result<Gateway, TargetsError> {
         let options = self.options;
-        Gateway::start(&options.gateway, &options.scratch, &options.gateway_options)
+        Gateway::start(&options.gateway, data, &options.gateway_options)
+    }
+
+    /// How long a load is sent.
+    pub(super) fn seconds(&self) -> u64 {
+        self.options.seconds
+    }
+
+    /// The devices and readings of T7's history.
+    pub(super) fn history(&self) -> (u32, u64) {
+        (self.options.history_devices, self.options.history_rows)
+    }
+
+    /// Where T7's history is kept.
+    pub(super) fn history_dir(&self) -> Option<&Path> {
+        self.options.history.as_deref()
     }
 
     fn clear(&self) -> std::io::Result<()> {
@@ -448,7 +477,7 @@ pub(super) fn is_right(outcome: &Outcome) -> bool {
     stored.is_some_and(|stored| stored.verdict() == Verdict::Right)
 }
 
-fn query_one(url: &str, sql: &str) -> Result<tokio_postgres::Row, TargetsError> {
+pub(super) fn query_one(url: &str, sql: &str) -> Result<tokio_postgres::Row, TargetsError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -20,6 +20,9 @@ use super::TargetsError;
 /// How long a gateway may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long an answer may take: a little longer than the gateway lets a question wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+
 /// Between two looks at its memory.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -198,10 +201,10 @@ impl Gateway {
     }
 
     /// One request on a connection of its own; status 0 where there was no answer.
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+    pub(super) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let exchange = || -> std::io::Result<String> {
             let mut socket = TcpStream::connect(&self.authority)?;
-            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
             let request = format!(
                 "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                  Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -1,6 +1,6 @@
 //! How many readings questions may hold in memory, all together.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
@@ -27,6 +27,11 @@ impl Default for Budget {
 #[derive(Debug)]
 pub(super) struct Lease {
     budget: Budget,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
     taken: Option<OwnedSemaphorePermit>,
     used: usize,
 }
@@ -35,37 +40,40 @@ impl Lease {
     pub(super) fn new(budget: &Budget) -> Self {
         Lease {
             budget: budget.clone(),
-            taken: None,
-            used: 0,
+            held: Mutex::default(),
         }
     }
 
     /// How many readings were taken.
     pub(super) fn used(&self) -> usize {
-        self.used
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .used
     }
 
     /// Takes one reading more. Never waits: two questions that each hold half would wait for ever.
-    pub(super) fn one_more(&mut self) -> Result<(), AskError> {
-        let held = self
+    pub(super) fn one_more(&self) -> Result<(), AskError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = held
             .taken
             .as_ref()
             .map_or(0, OwnedSemaphorePermit::num_permits);
-        if self.used == held {
-            if self.used + STEP as usize > READINGS_MAX {
+        if held.used == most {
+            if held.used + STEP as usize > READINGS_MAX {
                 return Err(AskError::TooManyReadings);
             }
             match Arc::clone(&self.budget.0).try_acquire_many_owned(STEP) {
-                Ok(more) => match &mut self.taken {
+                Ok(more) => match &mut held.taken {
                     Some(taken) => taken.merge(more),
-                    None => self.taken = Some(more),
+                    None => held.taken = Some(more),
                 },
                 Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                     return Err(AskError::Busy);
                 }
             }
         }
-        self.used += 1;
+        held.used += 1;
         Ok(())
     }
 }
@@ -77,11 +85,11 @@ mod tests {
     #[test]
     fn questions_share_one_bound_and_give_back_what_they_took() {
         let budget = Budget::default();
-        let mut first = Lease::new(&budget);
+        let first = Lease::new(&budget);
         let taken = (0..).take_while(|_| first.one_more().is_ok()).count();
         assert!(taken > READINGS_MAX - STEP as usize && taken <= READINGS_MAX);
         assert!(matches!(first.one_more(), Err(AskError::TooManyReadings)));
-        let mut second = Lease::new(&budget);
+        let second = Lease::new(&budget);
         assert!(matches!(second.one_more(), Err(AskError::Busy)));
         drop(first);
         assert!(second.one_more().is_ok());

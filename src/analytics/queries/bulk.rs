@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use futures_util::future::try_join3;
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
 
 use super::AskError;
-use super::history::{FromHistory, History, NEARBY_MICROS, is_zero_register, spans_beyond};
-use crate::analytics::runs::Run;
+use super::history::{FromHistory, History, NEARBY_MICROS, spans_beyond};
+use super::hours::Readings;
+use crate::analytics::runs::{Run, Runs};
 use crate::reading::Timestamp;
 
 /// What is wanted of one device: its readings after `low`, up to `high`.
@@ -23,66 +25,91 @@ type Edge = (i32, Timestamp);
 
 impl History<'_> {
     /// The readings of many devices in each of their runs, with the neighbours on both sides of
-    /// each, as [`History::around`] gives them for one.
+    /// each that [`DeviceEnergy::new`](crate::analytics::device::DeviceEnergy::new) asks for: of
+    /// registers of 0, which may go on for long, the one at the run and none of the rest. Hours
+    /// that may be taken as they are summed up are.
     ///
     /// Order:  a device's runs ascending, apart; its readings ascending by time
     pub(super) async fn around_many<T: FromHistory>(
-        &mut self,
+        &self,
         wanted: &BTreeMap<i32, Vec<Run>>,
-    ) -> Result<HashMap<i32, Vec<T>>, AskError> {
+    ) -> Result<HashMap<i32, Readings<T>>, AskError> {
         let mut runs: Vec<(i32, Run)> = Vec::with_capacity(wanted.len());
         for (&device, of_device) in wanted {
             runs.extend(of_device.iter().map(|&run| (device, run)));
         }
-        let mut readings: HashMap<i32, Vec<T>> = HashMap::with_capacity(wanted.len());
         let before: Vec<Edge> = runs.iter().map(|(d, run)| (*d, run.start())).collect();
-        self.neighbours_many(&before, false, &mut readings).await?;
-        let inside = runs.iter().map(|&(device, run)| Wish {
-            device,
-            low: run.start(),
-            high: run.end(),
-        });
-        let inside: Vec<Wish> = inside.collect();
-        for (wish, one) in self.wished(T::IN_RUNS, &inside, None).await? {
-            readings.entry(inside[wish].device).or_default().push(one);
-        }
         let after: Vec<Edge> = runs.iter().map(|(d, run)| (*d, run.end())).collect();
-        self.neighbours_many(&after, true, &mut readings).await?;
+        // Sent at once, and answered one after the other.
+        let ((mut readings, taken), before, after) = try_join3(
+            self.hours_many::<T>(wanted),
+            self.neighbours_many::<T>(&before, false),
+            self.neighbours_many::<T>(&after, true),
+        )
+        .await?;
+        let mut inside: Vec<Wish> = Vec::with_capacity(runs.len());
+        for &(device, run) in &runs {
+            let run = Runs::from_iter([run]);
+            let left = match taken.get(&device) {
+                Some(taken) => run.without(taken),
+                None => run,
+            };
+            inside.extend(left.as_slice().iter().map(|run| Wish {
+                device,
+                low: run.start(),
+                high: run.end(),
+            }));
+        }
+        let found = self.wished(T::IN_RUNS, &inside, None).await?;
+        let found = found.into_iter().map(|(n, one)| (inside[n].device, one));
+        for (device, one) in found.chain(before).chain(after) {
+            readings.entry(device).or_default().list.push(one);
+        }
         for of_device in readings.values_mut() {
-            of_device.sort_unstable_by_key(|r| r.energy().at);
+            of_device.list.sort_unstable_by_key(|r: &T| r.energy().at);
             // The neighbours of two runs may be the same, or lie in the other run.
-            of_device.dedup_by_key(|r| r.energy().at);
+            of_device.list.dedup_by_key(|r| r.energy().at);
         }
         Ok(readings)
+    }
+
+    /// The same of one device.
+    pub(super) async fn around<T: FromHistory>(
+        &self,
+        device: i32,
+        runs: &[Run],
+    ) -> Result<Readings<T>, AskError> {
+        let wanted = BTreeMap::from([(device, runs.to_vec())]);
+        let mut readings = self.around_many(&wanted).await?;
+        Ok(readings.remove(&device).unwrap_or_default())
     }
 
     /// The nearest readings beyond some edges and, where one is a register of 0, the nearest that
     /// is not.
     async fn neighbours_many<T: FromHistory>(
-        &mut self,
+        &self,
         edges: &[Edge],
         after: bool,
-        readings: &mut HashMap<i32, Vec<T>>,
-    ) -> Result<(), AskError> {
+    ) -> Result<Vec<(i32, T)>, AskError> {
         let nearest = self.search_many::<T>(edges, after, false).await?;
+        let mut found: Vec<(i32, T)> = Vec::with_capacity(nearest.len());
         let mut zeros: Vec<Edge> = Vec::new();
         for (edge, one) in nearest {
             let (device, at) = (edges[edge].0, one.energy().at);
-            if is_zero_register(&one.energy()) {
+            if one.energy().is_zero_register() {
                 zeros.push((device, if after { at } else { at.plus_micros(-1) }));
             }
-            readings.entry(device).or_default().push(one);
+            found.push((device, one));
         }
-        for (edge, one) in self.search_many::<T>(&zeros, after, true).await? {
-            readings.entry(zeros[edge].0).or_default().push(one);
-        }
-        Ok(())
+        let firm = self.search_many::<T>(&zeros, after, true).await?;
+        found.extend(firm.into_iter().map(|(edge, one)| (zeros[edge].0, one)));
+        Ok(found)
     }
 
     /// One reading beyond each edge, where there is one, with the place of its edge: nearby
     /// first, then a few partitions at a time for those edges that had none so far.
     async fn search_many<T: FromHistory>(
-        &mut self,
+        &self,
         edges: &[Edge],
         after: bool,
         not_zero: bool,
@@ -107,7 +134,7 @@ impl History<'_> {
             return Ok(found);
         };
         let ranges = self.ranges(T::STREAM).await?;
-        for (from, to) in spans_beyond(&ranges, nearest, after) {
+        for (from, to) in spans_beyond(ranges, nearest, after) {
             let mut asked: Vec<usize> = (0..edges.len()).filter(|&edge| open[edge]).collect();
             let wish = |edge: usize| match after {
                 true => (looked(edge).max(from), to),
@@ -133,7 +160,7 @@ impl History<'_> {
 
     /// Runs a statement that takes wishes; each reading with the place of its wish.
     async fn wished<T: FromHistory>(
-        &mut self,
+        &self,
         text: &'static str,
         wishes: &[Wish],
         not_zero: Option<bool>,

@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tokio_postgres::types::ToSql;
 
 use super::history::History;
+use super::hours::Readings;
 use super::people::{self, FetchedVehicle};
 use super::{AskError, BEHIND_MICROS, joined, lowest};
 use crate::analytics::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
+use crate::analytics::condensed::Condensed;
 use crate::analytics::device::EnergyReading;
 use crate::analytics::performance::{
-    Meter, Performance, Question, Slice, performance_and_parts, plan,
+    Cuts, Meter, Performance, Question, Slice, performance_and_parts, plan,
 };
 use crate::analytics::runs::{Run, Runs};
-use crate::reading::Timestamp;
+use crate::reading::{Stream, Timestamp};
 
 macro_rules! sql {
     ($name:literal) => {
@@ -71,7 +73,7 @@ pub(super) struct Chunk {
     now: Timestamp,
     asked: Vec<Asked>,
     vehicles: HashMap<i32, FetchedVehicle>,
-    meters: HashMap<i32, Vec<EnergyReading>>,
+    meters: HashMap<i32, Readings<EnergyReading>>,
     /// The meters whose readings are here over the whole window.
     pub(super) whole_meters: Vec<i32>,
 }
@@ -111,10 +113,12 @@ pub(super) async fn fetch(
         }
         there.push((member.clone(), same_id, wanted));
     }
-    for runs in runs_by_meter.values_mut() {
+    for (&meter, runs) in &mut runs_by_meter {
+        let ends = runs.iter().flat_map(|run| [run.start(), run.end()]);
+        history.refuse_at(Stream::Meter, meter, ends);
         *runs = joined(&runs.iter().copied().collect());
     }
-    let meters: HashMap<i32, Vec<EnergyReading>> = history.around_many(&runs_by_meter).await?;
+    let meters: HashMap<i32, Readings<EnergyReading>> = history.around_many(&runs_by_meter).await?;
     let others = others(history, named, &there).await?;
 
     let (asked, wider) = settle(there, &meters, &others, span, window, &vehicles);
@@ -138,7 +142,7 @@ pub(super) async fn fetch(
 /// `span`: as far as what is divided reaches.
 fn settle(
     there: Vec<There>,
-    meters: &HashMap<i32, Vec<EnergyReading>>,
+    meters: &HashMap<i32, Readings<EnergyReading>>,
     others: &HashMap<(i32, i32), Vec<VehicleKey>>,
     span: Run,
     window: Run,
@@ -150,7 +154,7 @@ fn settle(
         let (mut low, mut high) = (span.start(), span.end());
         let mut with_others = Vec::with_capacity(wanted.len());
         for (meter, runs) in &wanted {
-            let readings = meters.get(&meter.0).map_or(&[][..], Vec::as_slice);
+            let readings = meters.get(&meter.0).map_or(&[][..], |m| &m.list);
             let others = others.get(&(member.key, meter.0));
             let goes_on = runs.as_slice().last();
             let goes_on = goes_on.is_some_and(|run| run.end() == window.end());
@@ -225,12 +229,13 @@ async fn others(
 }
 
 impl Chunk {
-    /// The answers of all vehicles that are known, with the energy in some parts of the window.
+    /// The answers of all vehicles that are known, with the energy in some parts of the window; or
+    /// what has to be fetched as it is for one.
     pub(super) fn answers<'a>(
         &'a self,
         parts: &'a [Run],
         suspect_watts: u64,
-    ) -> impl Iterator<Item = (&'a Member, Performance, Vec<Slice>)> {
+    ) -> impl Iterator<Item = (&'a Member, Result<(Performance, Vec<Slice>), Cuts>)> {
         self.asked.iter().filter_map(move |asked| {
             let others: Vec<Vec<Vehicle<'_>>> = asked
                 .meters
@@ -246,11 +251,12 @@ impl Chunk {
                 .zip(&others)
                 .map(|((key, _), others)| Meter {
                     key: *key,
-                    readings: self.meter(key.0),
+                    readings: self.meter(key.0).0,
+                    condensed: self.meter(key.0).1,
                     others,
                 })
                 .collect();
-            let (answer, slices) = performance_and_parts(
+            let answer = performance_and_parts(
                 &Question {
                     window: self.window,
                     now: self.now,
@@ -261,7 +267,7 @@ impl Chunk {
                 },
                 parts,
             );
-            Some((&asked.member, answer, slices))
+            Some((&asked.member, answer))
         })
     }
 
@@ -277,8 +283,11 @@ impl Chunk {
         self.asked.iter().flat_map(of_vehicle).collect()
     }
 
-    /// The readings of a meter.
-    pub(super) fn meter(&self, key: i32) -> &[EnergyReading] {
-        self.meters.get(&key).map_or(&[][..], Vec::as_slice)
+    /// The readings of a meter, and what of it is condensed.
+    pub(super) fn meter(&self, key: i32) -> (&[EnergyReading], &[Condensed]) {
+        match self.meters.get(&key) {
+            Some(readings) => (&readings.list, &readings.condensed),
+            None => (&[], &[]),
+        }
     }
 }

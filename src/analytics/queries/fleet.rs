@@ -1,4 +1,4 @@
-//! All vehicles over one window, exactly, from raw readings in one snapshot.
+//! All vehicles over one window, exactly, from one snapshot.
 //!
 //! The fleet is taken a chunk at a time, some statements each, so that memory is bounded whatever
 //! its size; while one chunk is computed the next is fetched.
@@ -14,9 +14,11 @@ use super::AskError;
 use super::budget::{Budget, Lease};
 use super::chunk::{self, Chunk, Member, Named};
 use super::history::History;
+use super::hours::{Hours, ROUNDS_MAX};
+use crate::analytics::condensed::Condensed;
 use crate::analytics::device::{DeviceEnergy, EnergyReading};
 use crate::analytics::energy::Exact;
-use crate::analytics::performance::Slice;
+use crate::analytics::performance::{Cuts, Slice};
 use crate::analytics::report::{EfficiencyStatus, Printed, StatusBounds};
 use crate::analytics::runs::Run;
 use crate::analytics::tariff::Costs;
@@ -111,6 +113,10 @@ struct Sums {
     costs: Costs,
     /// The meters whose energy is in the sums.
     meters_done: HashSet<i32>,
+    /// Vehicles whose answers need readings as they are.
+    again: Vec<Member>,
+    /// Which readings.
+    cuts: Vec<Cuts>,
 }
 
 /// Surveys a fleet.
@@ -129,12 +135,24 @@ pub(super) async fn survey(
         .start()
         .await?;
     let survey = Arc::new(survey);
-    let mut history = History::new(&work, Lease::new(budget));
+    let priced = survey.prices.iter().map(|(run, _)| *run);
+    let parts: Vec<Run> = survey.parts.iter().copied().chain(priced).collect();
+    let hours = Hours::new(survey.window, &parts, survey.suspect_watts);
+    let mut history = History::new(&work, Lease::new(budget)).with_hours(hours.clone());
     let named = chunk::named(&mut history, survey.window).await?;
     // Held as long as `named` is.
     let _held = history.renew(Lease::new(budget));
-    let sums = Sums::new(Arc::clone(&survey));
-    let sums = vehicles(&work, &mut history, budget, &named, sums).await?;
+    let mut walk = Walk {
+        work: &work,
+        history: &mut history,
+        budget,
+        named: &named,
+        survey: Arc::clone(&survey),
+        pace: Pace::new(),
+    };
+    let sums = walk.all(Sums::new(Arc::clone(&survey))).await?;
+    let sums = walk.rest(sums).await?;
+    let mut history = history.with_hours(hours);
     let mut sums = meters(&work, &mut history, budget, sums).await?;
     sums.vehicles
         .sort_unstable_by(|a, b| a.vehicle_id.cmp(&b.vehicle_id));
@@ -172,55 +190,102 @@ impl Pace {
     }
 }
 
-async fn vehicles(
-    work: &Transaction<'_>,
-    history: &mut History<'_>,
-    budget: &Budget,
-    named: &Named,
-    sums: Sums,
-) -> Result<Sums, AskError> {
-    let statement = work.prepare_cached(sql!("fleet_vehicles")).await?;
-    let (window, now) = (sums.survey.window, sums.survey.now);
-    let mut running = Running::Idle(Box::new(sums));
-    let mut pace = Pace::new();
-    let mut after = i32::MIN;
-    loop {
-        let rows = work
-            .query(&statement, &[&after, &(pace.devices as i64)])
-            .await?;
-        let member = |row: &tokio_postgres::Row| {
-            Ok(Member {
-                key: row.try_get(0)?,
-                id: row.try_get(1)?,
-                same_id: row.try_get(2)?,
-                has_session: row.try_get(3)?,
-            })
-        };
-        let members: Vec<Member> = rows.iter().map(member).collect::<Result<_, AskError>>()?;
-        let Some(last) = members.last() else {
-            return running.finish().await;
-        };
-        match chunk::fetch(history, named, &members, window, now).await {
+/// What goes on from chunk to chunk: one is fetched while the one before is computed.
+struct Walk<'w, 'h> {
+    work: &'w Transaction<'w>,
+    history: &'h mut History<'w>,
+    budget: &'h Budget,
+    named: &'h Named,
+    survey: Arc<Survey>,
+    pace: Pace,
+}
+
+impl Walk<'_, '_> {
+    /// Takes some vehicles into the sums. `false`: they were too many at once.
+    async fn take(
+        &mut self,
+        members: &[Member],
+        running: Running,
+    ) -> Result<(Running, bool), AskError> {
+        let (window, now) = (self.survey.window, self.survey.now);
+        match chunk::fetch(self.history, self.named, members, window, now).await {
             Ok(chunk) => {
-                after = last.key;
-                pace.learn(members.len(), history.lease.used());
-                let names = meter_names(work, &chunk).await?;
-                let lease = history.renew(Lease::new(budget));
+                self.pace.learn(members.len(), self.history.lease.used());
+                let names = meter_names(self.work, &chunk).await?;
+                let lease = self.history.renew(Lease::new(self.budget));
                 let mut sums = running.finish().await?;
-                running = Running::Busy(tokio::task::spawn_blocking(move || {
+                let task = tokio::task::spawn_blocking(move || {
                     sums.add_vehicles(&chunk, &names);
                     drop((chunk, lease));
                     sums
-                }));
+                });
+                Ok((Running::Busy(task), true))
             }
             Err(error) => {
-                drop(history.renew(Lease::new(budget)));
-                running = Running::Idle(Box::new(running.finish().await?));
-                if !pace.shrink(&error, members.len()) {
-                    return Err(error);
+                drop(self.history.renew(Lease::new(self.budget)));
+                let sums = running.finish().await?;
+                match self.pace.shrink(&error, members.len()) {
+                    true => Ok((Running::Idle(Box::new(sums)), false)),
+                    false => Err(error),
                 }
             }
         }
+    }
+
+    /// Takes all vehicles.
+    async fn all(&mut self, sums: Sums) -> Result<Sums, AskError> {
+        let statement = self.work.prepare_cached(sql!("fleet_vehicles")).await?;
+        let mut running = Running::Idle(Box::new(sums));
+        let mut after = i32::MIN;
+        loop {
+            let limit = self.pace.devices as i64;
+            let rows = self.work.query(&statement, &[&after, &limit]).await?;
+            let member = |row: &tokio_postgres::Row| {
+                Ok(Member {
+                    key: row.try_get(0)?,
+                    id: row.try_get(1)?,
+                    same_id: row.try_get(2)?,
+                    has_session: row.try_get(3)?,
+                })
+            };
+            let members: Vec<Member> = rows.iter().map(member).collect::<Result<_, AskError>>()?;
+            let Some(last) = members.last() else {
+                return running.finish().await;
+            };
+            let taken;
+            (running, taken) = self.take(&members, running).await?;
+            if taken {
+                after = last.key;
+            }
+        }
+    }
+
+    /// Takes once more those vehicles whose answers need readings as they are, with ever fewer
+    /// hours summed up.
+    async fn rest(&mut self, mut sums: Sums) -> Result<Sums, AskError> {
+        for round in 1.. {
+            let mut left = std::mem::take(&mut sums.again);
+            if left.is_empty() {
+                break;
+            }
+            for cuts in sums.cuts.drain(..) {
+                self.history.refuse(&cuts);
+            }
+            if round >= ROUNDS_MAX {
+                self.history.refuse_all();
+            }
+            let mut running = Running::Idle(Box::new(sums));
+            while !left.is_empty() {
+                let some = self.pace.devices.min(left.len());
+                let taken;
+                (running, taken) = self.take(&left[..some], running).await?;
+                if taken {
+                    left.drain(..some);
+                }
+            }
+            sums = running.finish().await?;
+        }
+        Ok(sums)
     }
 }
 
@@ -254,9 +319,9 @@ async fn meters(
                 let lease = history.renew(Lease::new(budget));
                 let mut sums = running.finish().await?;
                 running = Running::Busy(tokio::task::spawn_blocking(move || {
-                    readings
-                        .values()
-                        .for_each(|readings| sums.add_meter(readings));
+                    for of_meter in readings.values() {
+                        sums.add_meter(&of_meter.list, &of_meter.condensed);
+                    }
                     drop((readings, lease));
                     sums
                 }));
@@ -299,6 +364,8 @@ impl Sums {
                 .collect(),
             meters_done: HashSet::new(),
             costs: Costs::default(),
+            again: Vec::new(),
+            cuts: Vec::new(),
             survey,
         }
     }
@@ -307,7 +374,15 @@ impl Sums {
         let survey = Arc::clone(&self.survey);
         let priced = survey.prices.iter().map(|(run, _)| *run);
         let parts: Vec<Run> = survey.parts.iter().copied().chain(priced).collect();
-        for (member, answer, slices) in chunk.answers(&parts, survey.suspect_watts) {
+        for (member, answer) in chunk.answers(&parts, survey.suspect_watts) {
+            let (answer, slices) = match answer {
+                Ok(answer) => answer,
+                Err(cuts) => {
+                    self.again.push(member.clone());
+                    self.cuts.push(cuts);
+                    continue;
+                }
+            };
             let (slices, priced) = slices.split_at(survey.parts.len());
             let whole = &mut self.whole.vehicles;
             whole.consumed_ac.add(&answer.consumed_ac);
@@ -332,13 +407,17 @@ impl Sums {
         }
         for &meter in &chunk.whole_meters {
             if self.meters_done.insert(meter) {
-                self.add_meter(chunk.meter(meter));
+                let (readings, condensed) = chunk.meter(meter);
+                self.add_meter(readings, condensed);
             }
         }
     }
 
-    fn add_meter(&mut self, readings: &[EnergyReading]) {
-        let meter = DeviceEnergy::new(readings.iter().copied(), self.survey.suspect_watts);
+    /// What is condensed lies wholly in the window and in one of its parts.
+    fn add_meter(&mut self, readings: &[EnergyReading], condensed: &[Condensed]) {
+        let readings = readings.iter().copied();
+        let watts = self.survey.suspect_watts;
+        let meter = DeviceEnergy::with_condensed(readings, condensed, watts);
         self.whole.meter_ac.add(&meter.energy(self.survey.window));
         for part in &mut self.parts {
             part.meter_ac.add(&meter.energy(part.vehicles.window));

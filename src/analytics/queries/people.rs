@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::AskError;
 use super::budget::Lease;
 use super::history::{History, RawVehicleReading};
+use super::hours::Readings;
 use crate::analytics::attribution::{
     CLAIM_MICROS_MAX, MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey,
     VehicleReading,
 };
+use crate::analytics::condensed::Condensed;
 use crate::analytics::device::EnergyReading;
 use crate::analytics::runs::{Run, Runs};
-use crate::reading::Timestamp;
+use crate::reading::{Stream, Timestamp};
 
 macro_rules! sql {
     ($name:literal) => {
@@ -26,15 +28,14 @@ pub(super) struct Fetched {
     pub(super) same_id: Option<MeterKey>,
     pub(super) meters: Vec<FetchedMeter>,
     /// Held as long as the readings are.
-    #[expect(dead_code, reason = "given back when it is dropped")]
-    pub(super) lease: Lease,
+    pub(super) lease: Option<Lease>,
 }
 
 /// A meter with the others that may be there.
 #[derive(Debug)]
 pub(super) struct FetchedMeter {
     pub(super) key: MeterKey,
-    pub(super) readings: Vec<EnergyReading>,
+    pub(super) readings: Readings<EnergyReading>,
     pub(super) others: Vec<FetchedVehicle>,
 }
 
@@ -43,6 +44,7 @@ pub(super) struct FetchedMeter {
 pub(super) struct FetchedVehicle {
     pub(super) key: VehicleKey,
     pub(super) readings: Vec<VehicleReading>,
+    pub(super) condensed: Vec<Condensed>,
     pub(super) sessions: Vec<Session>,
 }
 
@@ -51,6 +53,7 @@ impl FetchedVehicle {
         Vehicle {
             key: self.key,
             readings: &self.readings,
+            condensed: &self.condensed,
             sessions: &self.sessions,
         }
     }
@@ -62,19 +65,13 @@ pub(super) async fn vehicle(
     key: VehicleKey,
     span: Run,
 ) -> Result<FetchedVehicle, AskError> {
-    let raw: Vec<RawVehicleReading> = history.around(key.0, &[span]).await?;
-    let named: BTreeSet<i32> = raw
-        .iter()
-        .filter_map(|r| r.named_session.map(|session| session.0))
-        .collect();
-    let places = named_places(history, &named).await?;
-    let (from, to) = (span.start(), span.end());
-    let mut sessions = sessions(history, &[key.0], from, to).await?;
-    Ok(FetchedVehicle {
+    let mut one = vehicles(history, &BTreeMap::from([(key.0, span)])).await?;
+    Ok(one.remove(&key.0).unwrap_or(FetchedVehicle {
         key,
-        readings: placed(raw, &places),
-        sessions: sessions.remove(&key.0).unwrap_or_default(),
-    })
+        readings: Vec::new(),
+        condensed: Vec::new(),
+        sessions: Vec::new(),
+    }))
 }
 
 /// The same for many vehicles, each over its own span.
@@ -82,17 +79,6 @@ pub(super) async fn vehicles(
     history: &mut History<'_>,
     spans: &BTreeMap<i32, Run>,
 ) -> Result<HashMap<i32, FetchedVehicle>, AskError> {
-    let wanted = spans
-        .iter()
-        .map(|(&key, &span)| (key, vec![span]))
-        .collect();
-    let mut raw: HashMap<i32, Vec<RawVehicleReading>> = history.around_many(&wanted).await?;
-    let named: BTreeSet<i32> = raw
-        .values()
-        .flatten()
-        .filter_map(|r| r.named_session.map(|session| session.0))
-        .collect();
-    let places = named_places(history, &named).await?;
     let keys: Vec<i32> = spans.keys().copied().collect();
     let from = spans.values().map(|span| span.start()).min();
     let to = spans.values().map(|span| span.end()).max();
@@ -100,18 +86,34 @@ pub(super) async fn vehicles(
         Some((from, to)) => sessions(history, &keys, from, to).await?,
         None => HashMap::new(),
     };
+    // The ends of a vehicle's sessions are edges of its attribution periods.
+    for (&device, of_device) in &sessions {
+        let ends = of_device
+            .iter()
+            .flat_map(|s| [Some(s.started), s.ended])
+            .flatten();
+        history.refuse_at(Stream::Vehicle, device, ends);
+    }
+    let wanted = spans
+        .iter()
+        .map(|(&key, &span)| (key, vec![span]))
+        .collect();
+    let mut raw: HashMap<i32, Readings<RawVehicleReading>> = history.around_many(&wanted).await?;
+    let named: BTreeSet<i32> = raw
+        .values()
+        .flat_map(|readings| &readings.list)
+        .filter_map(|r| r.named_session.map(|session| session.0))
+        .collect();
+    let places = named_places(history, &named).await?;
     let vehicle = |&key: &i32| {
-        let readings = placed(raw.remove(&key).unwrap_or_default(), &places);
-        let sessions = sessions.remove(&key).unwrap_or_default();
-        let key = VehicleKey(key);
-        (
-            key.0,
-            FetchedVehicle {
-                key,
-                readings,
-                sessions,
-            },
-        )
+        let raw = raw.remove(&key).unwrap_or_default();
+        let fetched = FetchedVehicle {
+            key: VehicleKey(key),
+            readings: placed(raw.list, &places),
+            condensed: raw.condensed,
+            sessions: sessions.remove(&key).unwrap_or_default(),
+        };
+        (key, fetched)
     };
     Ok(keys.iter().map(vehicle).collect())
 }

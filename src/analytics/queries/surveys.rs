@@ -1,4 +1,5 @@
-//! Surveys of the fleet: one is computed at a time, and kept for a minute for all who ask.
+//! Surveys of the fleet: one is computed at a time, and kept for a minute for all who ask. One that
+//! is asked for again is made anew before that minute is over.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,9 @@ use crate::reading::Timestamp;
 
 /// How old an answer may be: a ranking is looked at, not steered by.
 const AGE_MICROS_MAX: i64 = 60_000_000;
+/// From which age on an answer that is asked for is made anew, while the one that is there still
+/// answers: who looks at a ranking all the time never waits for one.
+const RENEW_MICROS: i64 = 25_000_000;
 /// How many are kept, for pages that come later.
 const KEPT_MAX: usize = 4;
 /// The size of all that are kept, in bytes of printed answers; the newest is kept whatever its size.
@@ -59,11 +63,14 @@ impl Kept {
             && match asked.as_of {
                 Some(at) => self.as_of == at && self.window == window,
                 None => {
-                    let age = now.as_micros() - self.as_of.as_micros();
                     let same = asked.from == self.asked.from && asked.to == self.asked.to;
-                    same && (0..AGE_MICROS_MAX).contains(&age)
+                    same && (0..AGE_MICROS_MAX).contains(&self.age_micros(now))
                 }
             }
+    }
+
+    fn age_micros(&self, now: Timestamp) -> i64 {
+        now.as_micros() - self.as_of.as_micros()
     }
 
     fn bytes(&self) -> usize {
@@ -130,6 +137,9 @@ impl Analyst {
         now: Timestamp,
     ) -> Result<Arc<Kept>, AskError> {
         if let Some(kept) = self.surveys.find(&asked, window, now) {
+            if asked.as_of.is_none() && kept.age_micros(now) >= RENEW_MICROS {
+                self.renew(pool, asked, window, parts, now);
+            }
             return Ok(kept);
         }
         let waiting = Arc::clone(&self.surveys.waiting);
@@ -149,7 +159,22 @@ impl Analyst {
         }
     }
 
-    /// The same for who can wait until it is computed: nobody looks at a clock meanwhile.
+    /// Makes an answer anew beside the one that is kept, unless one is being made.
+    fn renew(&self, pool: &Pool, asked: Asked, window: Run, parts: Vec<Run>, now: Timestamp) {
+        let Ok(turn) = Arc::clone(&self.surveys.computing).try_acquire_owned() else {
+            return;
+        };
+        let (analyst, pool) = (self.clone(), pool.clone());
+        tokio::spawn(async move {
+            let made = analyst.survey_now(&pool, asked, window, parts, now).await;
+            if let Err(error) = made {
+                tracing::debug!(%error, "the fleet's answer was not made anew");
+            }
+            drop(turn);
+        });
+    }
+
+    /// Gives a survey to who can wait until it is computed: nobody looks at a clock meanwhile.
     ///
     /// Blocks: until it is this one's turn, and then at most 90 s
     /// Cancel: safe; what was computed so far is lost
@@ -170,6 +195,17 @@ impl Analyst {
         if let Some(kept) = self.surveys.find(&asked, window, now) {
             return Ok(kept);
         }
+        self.survey_now(pool, asked, window, parts, now).await
+    }
+
+    async fn survey_now(
+        &self,
+        pool: &Pool,
+        asked: Asked,
+        window: Run,
+        parts: Vec<Run>,
+        now: Timestamp,
+    ) -> Result<Arc<Kept>, AskError> {
         let mut client = pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => AskError::Database(error),
             _ => AskError::Busy,

@@ -148,6 +148,7 @@ impl Case {
         let mut vehicles = vec![Vehicle {
             key: VehicleKey(0),
             readings: &self.vehicle,
+            condensed: &[],
             sessions: &self.sessions,
         }];
         vehicles.extend(
@@ -157,19 +158,21 @@ impl Case {
                 .map(|((readings, sessions), key)| Vehicle {
                     key: VehicleKey(key),
                     readings,
+                    condensed: &[],
                     sessions,
                 }),
         );
         let meters = [Meter {
             key: MeterKey(0),
             readings: &self.meter,
+            condensed: &[],
             others: &vehicles,
         }];
         let window = Run::new(ts(from), ts(to)).unwrap();
         let mut question = Question::new(window, self.now, vehicles[n]);
         question.meters = &meters;
         question.same_id = (self.same_id && n == 0).then_some(MeterKey(0));
-        let answer = performance(&question);
+        let answer = performance(&question).unwrap();
         let ids = answer
             .meters
             .iter()

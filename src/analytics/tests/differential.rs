@@ -52,6 +52,7 @@ fn only_what_is_asked_for(world: &World) -> World {
     let vehicle = Vehicle {
         key,
         readings: &readings,
+        condensed: &[],
         sessions: &sessions,
     };
     let plan = plan(&vehicle, window, ts(world.now));
@@ -84,6 +85,7 @@ pub(super) fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
         .map(|(key, (readings, sessions))| Vehicle {
             key: VehicleKey(key as i32),
             readings,
+            condensed: &[],
             sessions,
         })
         .collect();
@@ -94,6 +96,7 @@ pub(super) fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
         .map(|(key, readings)| Meter {
             key: MeterKey(key as i32),
             readings,
+            condensed: &[],
             others: &vehicles,
         })
         .collect();
@@ -107,7 +110,7 @@ pub(super) fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
         .flatten()
         .map(|m| MeterKey(m as i32));
     question.meters = &meters;
-    performance(&question)
+    performance(&question).unwrap()
 }
 
 pub(super) fn frac(exact: &Exact) -> Frac {

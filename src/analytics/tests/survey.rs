@@ -17,7 +17,7 @@ use crate::reading::{ExternalId, Timestamp};
 
 const WORLDS: usize = 48;
 
-async fn check(store: &Store, fleet: &[World], window: Run, now: Timestamp) {
+pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Timestamp) {
     let analyst = Analyst::new(2, Judgement::default());
     let bucket = match window.micros() > i128::from(10 * DAY_MICROS) {
         true => Bucket::Day,

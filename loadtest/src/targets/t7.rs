@@ -1,0 +1,277 @@
+//! T7 and T8: questions asked of a long history while readings arrive.
+//!
+//! The window is a day that ends an hour and some minutes before now: neither of its ends is at a full
+//! hour, and the readings that arrive meanwhile are of now, of other devices, and not in it. Each
+//! question is asked on a schedule of its own, and timed from the moment it was due.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this tool polls another process, on threads of its own that delay no stop"
+)]
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use super::TargetsError;
+use super::cases::{INDEX_HITS, RATE, Run, is_right, query_one};
+use super::gateway::Gateway;
+use super::history::{self, MINUTE_US, Shape};
+use super::table::{Row, Target};
+use crate::generator::{self, Outcome};
+use crate::output::say;
+
+/// The history ends so long before now.
+const BEFORE_NOW_US: i64 = 83 * MINUTE_US;
+const DAY_US: i64 = 24 * 60 * MINUTE_US;
+/// The readings that arrive begin so long before now: behind all that the window looks at.
+const ARRIVING_BEFORE_NOW_US: i64 = MINUTE_US;
+/// What tells how many hours of history are not summed up yet.
+const WAITING: &str = "wattgate_summaries_waiting_hours";
+const LAG: &str = "wattgate_summaries_lag_seconds";
+/// How long the sums may take, and the first ranking.
+const PATIENCE: Duration = Duration::from_secs(1800);
+/// The longest time that is told from longer ones.
+const LATENCY_US_MAX: u64 = 600_000_000;
+/// Where what is kept of a filled directory is written down.
+const SHAPE_FILE: &str = "history.json";
+
+/// A question, and how often it is asked.
+struct Question {
+    what: &'static str,
+    every: Duration,
+    most_ms: f64,
+}
+
+const QUESTIONS: [Question; 3] = [
+    Question {
+        what: "one vehicle over 24 hours",
+        every: Duration::from_millis(50),
+        most_ms: 10.0,
+    },
+    Question {
+        what: "the ranking's first 100 vehicles",
+        every: Duration::from_millis(500),
+        most_ms: 50.0,
+    },
+    Question {
+        what: "the ranking's first 1,000 vehicles",
+        every: Duration::from_secs(1),
+        most_ms: 500.0,
+    },
+];
+
+/// What was answered to a question.
+struct Answers {
+    latency_us: Histogram<u64>,
+    failed: u64,
+}
+
+impl Run<'_> {
+    pub(super) fn t7(&mut self) -> Result<(), TargetsError> {
+        let (gateway, shape) = self.with_history()?;
+        let window = window_of(shape);
+        let began = Instant::now();
+        // The lag is never 0 once it is told: an hour is summed up some minutes after its end.
+        let is_summed = || gateway.metric(LAG, "") > 0.0 && gateway.metric(WAITING, "") == 0.0;
+        wait(is_summed, "its history is not summed up")?;
+        let summed = began.elapsed().as_secs_f64();
+        say(&format!("summed up within {summed:.0} s"));
+        let page = |limit: u32| format!("/v1/analytics/performance?{window}&limit={limit}");
+        let began = Instant::now();
+        wait(
+            || gateway.ask("GET", &page(1), "").0 == 200,
+            "it gives no ranking",
+        )?;
+        let first = began.elapsed().as_secs_f64();
+        say(&format!("the first ranking took {first:.1} s"));
+        let one = |n: u64| {
+            let vehicle = n.wrapping_mul(7919) % u64::from(shape.vehicles()) + 1;
+            format!("/v1/analytics/performance/CAR-{vehicle:06}?{window}")
+        };
+        let (hundred, thousand) = (|_: u64| page(100), |_: u64| page(1000));
+        let paths: [&(dyn Fn(u64) -> String + Sync); 3] = [&one, &hundred, &thousand];
+        let until = Instant::now() + Duration::from_secs(self.seconds());
+        let (outcome, answers) = std::thread::scope(|scope| {
+            let load = scope.spawn(|| self.arriving(&gateway));
+            let asking = QUESTIONS.iter().zip(paths);
+            let asking: Vec<_> = asking
+                .map(|(question, path)| {
+                    let gateway = &gateway;
+                    scope.spawn(move || ask(gateway, question, until, path))
+                })
+                .collect();
+            let answers: Result<Vec<Answers>, TargetsError> = asking
+                .into_iter()
+                .map(|asked| {
+                    let answers = asked.join().map_err(|_| generator::RunError::Thread)?;
+                    Ok(answers.map_err(generator::RunError::from)?)
+                })
+                .collect();
+            let outcome = load.join().map_err(|_| generator::RunError::Thread)?;
+            Ok::<_, TargetsError>((outcome?, answers?))
+        })?;
+        let hits: f64 = query_one(&gateway.database_url, INDEX_HITS)?.get(0);
+        gateway.stop()?;
+        self.push_t7(shape, &outcome, answers, (summed, first), hits);
+        Ok(())
+    }
+
+    fn arriving(&self, gateway: &Gateway) -> Result<Outcome, TargetsError> {
+        let now_us = jiff::Timestamp::now().as_microsecond();
+        let start = instant(now_us - ARRIVING_BEFORE_NOW_US);
+        let rate = RATE.to_string();
+        let more = ["--rate", &rate, "--start", &start, "--interval-ms", "100"];
+        self.load(gateway, self.seconds(), &more)
+    }
+
+    /// A gateway on a directory with the history: one that is kept from a run before, or a new one.
+    fn with_history(&mut self) -> Result<(Gateway, Shape), TargetsError> {
+        let Some(kept) = self.history_dir().map(|dir| dir.to_owned()) else {
+            let gateway = self.fresh()?;
+            let shape = self.fill(&gateway)?;
+            return Ok((gateway, shape));
+        };
+        let file = kept.join(SHAPE_FILE);
+        let written = std::fs::read_to_string(&file).ok();
+        let end_us = written.and_then(|text| {
+            let json: Value = serde_json::from_str(&text).ok()?;
+            (json["rows"] == json!(self.history().1)).then(|| json["end_us"].as_i64())?
+        });
+        let gateway = self.start_on(&kept)?;
+        gateway.wait_ready()?;
+        self.note_version(&gateway)?;
+        let shape = match end_us {
+            Some(end_us) => self.shape(end_us),
+            None => {
+                let shape = self.fill(&gateway)?;
+                let json = json!({ "rows": shape.rows, "end_us": shape.end_us });
+                std::fs::write(file, json.to_string())?;
+                shape
+            }
+        };
+        Ok((gateway, shape))
+    }
+
+    fn shape(&self, end_us: i64) -> Shape {
+        let (devices, rows) = self.history();
+        Shape {
+            devices,
+            rows,
+            end_us,
+        }
+    }
+
+    fn fill(&self, gateway: &Gateway) -> Result<Shape, TargetsError> {
+        let now_us = jiff::Timestamp::now().as_microsecond();
+        let end_us = now_us - BEFORE_NOW_US;
+        let shape = self.shape(end_us - end_us % MINUTE_US);
+        // A reading at either end makes the partitions of both streams.
+        for at_us in [shape.start_us(), shape.end_us] {
+            gateway.take_both_at(&instant(at_us));
+        }
+        gateway.wait_stored()?;
+        say(&format!("copying {} readings", shape.rows));
+        let began = Instant::now();
+        history::fill(&gateway.database_url, shape)?;
+        let seconds = began.elapsed().as_secs_f64();
+        say(&format!(
+            "{:.0} readings/s copied",
+            shape.rows as f64 / seconds
+        ));
+        Ok(shape)
+    }
+
+    fn push_t7(
+        &mut self,
+        shape: Shape,
+        outcome: &Outcome,
+        answers: Vec<Answers>,
+        (summed, first): (f64, f64),
+        hits: f64,
+    ) {
+        let under = format!(
+            "{} readings of {} devices, {RATE:.0} readings/s arriving",
+            shape.rows, shape.devices
+        );
+        for (question, answers) in QUESTIONS.iter().zip(answers) {
+            let latency = &answers.latency_us;
+            let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
+            self.push(Row {
+                name: "T7",
+                what: format!("{}: p99; {under}", question.what),
+                figure: at(0.99),
+                unit: "ms",
+                limit: None,
+                target: Target::AtMost(question.most_ms),
+                is_right: is_right(outcome) && answers.failed == 0,
+                detail: json!({
+                    "asked": latency.len(), "failed": answers.failed, "p50Ms": at(0.5),
+                    "p90Ms": at(0.9), "maxMs": at(1.0), "summedUpSeconds": summed,
+                    "firstRankingSeconds": first, "load": outcome.to_json(),
+                }),
+            });
+        }
+        self.push(Row {
+            name: "T8",
+            what: "index hits of history under T7".to_owned(),
+            figure: 100.0 * hits,
+            unit: "%",
+            limit: None,
+            target: Target::AtLeast(99.0),
+            is_right: true,
+            detail: Value::Null,
+        });
+    }
+}
+
+fn instant(at_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(at_us)
+        .unwrap_or_default()
+        .to_string()
+}
+
+fn window_of(shape: Shape) -> String {
+    let from = instant(shape.end_us - DAY_US);
+    format!("from={from}&to={}", instant(shape.end_us))
+}
+
+/// Asks on a schedule that waits for no answer: one that is late delays the next, and that counts.
+fn ask(
+    gateway: &Gateway,
+    question: &Question,
+    until: Instant,
+    path: &(dyn Fn(u64) -> String + Sync),
+) -> Result<Answers, hdrhistogram::CreationError> {
+    let mut answers = Answers {
+        latency_us: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?,
+        failed: 0,
+    };
+    let mut due = Instant::now();
+    let mut asked = 0;
+    while due < until {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let (status, _) = gateway.ask("GET", &path(asked), "");
+        if status != 200 {
+            answers.failed += 1;
+        }
+        answers
+            .latency_us
+            .saturating_record(due.elapsed().as_micros() as u64);
+        due += question.every;
+        asked += 1;
+    }
+    Ok(answers)
+}
+
+fn wait(is_so: impl Fn() -> bool, why: &str) -> Result<(), TargetsError> {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > until {
+            return Err(TargetsError::Gateway(why.to_owned()));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}

@@ -1,0 +1,11 @@
+-- Keeps the sums of meters' hours.
+insert into meter_hours (
+    meter_id, hour, first_at, last_at, first_kwh, last_kwh, is_register, readings, energy_mwh, resets,
+    suspect, power_watts
+)
+select *
+from unnest(
+    $1::integer[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $5::double precision[],
+    $6::double precision[], $7::boolean[], $8::integer[], $9::bigint[], $10::integer[], $11::integer[],
+    $12::bigint[]
+)

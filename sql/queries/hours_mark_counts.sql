@@ -1,0 +1,5 @@
+-- How many marks wait.
+-- Index: none: the tables are all but empty, and read whole once a minute.
+select
+    (select count(*) from meter_hour_marks) as meters,
+    (select count(*) from vehicle_hour_marks) as vehicles

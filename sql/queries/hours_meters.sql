@@ -1,0 +1,34 @@
+-- The hours that are summed up of some meters ($1), that start from $2 to $3, unless a reading has
+-- come since.
+-- Index: the primary keys (meter_id, hour) of meter_hours, a run of it a device, and (hour, meter_id, id)
+-- of meter_hour_marks, once: a table that is all but empty most of the time and never analyzed.
+select
+    h.meter_id,
+    h.hour,
+    h.first_at,
+    h.last_at,
+    h.first_kwh,
+    h.last_kwh,
+    h.is_register,
+    h.readings,
+    h.energy_mwh,
+    h.resets,
+    h.suspect,
+    h.power_watts
+from unnest($1::integer[]) as d (device)
+cross join lateral (
+    select s.*
+    from meter_hours as s
+    where s.meter_id = d.device and s.hour >= $2 and s.hour <= $3
+    offset 0
+) as h
+where (h.hour, h.meter_id) not in (
+    select
+        m.hour,
+        m.meter_id
+    from meter_hour_marks as m
+    where
+        m.hour >= $2
+        and m.hour <= $3
+        and m.meter_id in (select e.device from unnest($1::integer[]) as e (device))
+)

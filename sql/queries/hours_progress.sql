@@ -1,0 +1,7 @@
+-- How far hours are summed up.
+-- Index: none needed, one row.
+select
+    sealed_to,
+    built_from,
+    built_to
+from hours_progress

@@ -1,0 +1,38 @@
+-- The hours that are summed up of some vehicles ($1), that start from $2 to $3, unless a reading has
+-- come since.
+-- Index: the primary keys (vehicle_id, hour) of vehicle_hours, a run of it a device, and (hour, vehicle_id, id)
+-- of vehicle_hour_marks, once: a table that is all but empty most of the time and never analyzed.
+select
+    h.vehicle_id,
+    h.hour,
+    h.first_at,
+    h.last_at,
+    h.first_kwh,
+    h.last_kwh,
+    h.is_register,
+    h.readings,
+    h.energy_mwh,
+    h.resets,
+    h.suspect,
+    h.power_watts,
+    h.first_temp,
+    h.last_temp,
+    h.temperature_micro,
+    h.temperature_rest
+from unnest($1::integer[]) as d (device)
+cross join lateral (
+    select s.*
+    from vehicle_hours as s
+    where s.vehicle_id = d.device and s.hour >= $2 and s.hour <= $3
+    offset 0
+) as h
+where (h.hour, h.vehicle_id) not in (
+    select
+        m.hour,
+        m.vehicle_id
+    from vehicle_hour_marks as m
+    where
+        m.hour >= $2
+        and m.hour <= $3
+        and m.vehicle_id in (select e.device from unnest($1::integer[]) as e (device))
+)

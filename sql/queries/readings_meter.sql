@@ -1,9 +1,0 @@
--- The readings of one meter in ($2, $3].
--- Index: the primary key (meter_id, ts) of the partitions between $2 and $3.
-select
-    ts,
-    kwh_consumed_ac,
-    kwh_register
-from meter_telemetry_history
-where meter_id = $1 and ts > $2 and ts <= $3
-order by ts

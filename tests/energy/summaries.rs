@@ -1,0 +1,101 @@
+//! Hours that are summed up answer as their readings do, whatever comes late.
+
+use serde_json::Value;
+
+use crate::support::{Gateway, data_dir, meter, vehicle};
+
+const FROM: &str = "2024-02-09T00:30:00Z";
+const TO: &str = "2024-02-09T11:45:00Z";
+
+/// A reading a minute of a meter and a vehicle for twelve hours, without every seventh.
+fn day(gateway: &Gateway, id: &str, only: impl Fn(u32) -> bool) {
+    let minutes = || (0..720).filter(|n| only(*n));
+    let at = |n: u32| format!("2024-02-09T{:02}:{:02}:{:02}Z", n / 60, n % 60, n % 59);
+    let kwh = |n: u32| f64::from(100 + n % 37) / 1000.0;
+    let meters: Vec<String> = minutes()
+        .map(|n| meter(id, &at(n), kwh(n), "interval"))
+        .collect();
+    let vehicles: Vec<String> = minutes()
+        .map(|n| vehicle(id, &at(n), kwh(n) * 0.9, ""))
+        .collect();
+    gateway.send("meter", &meters);
+    gateway.send("vehicle", &vehicles);
+}
+
+/// All sums taken away, in one statement with the question: what the readings alone answer.
+fn raw(gateway: &Gateway, ids: &[&str]) -> Vec<Value> {
+    gateway.sql(
+        "create table kept_meter_hours as select * from meter_hours;
+        create table kept_vehicle_hours as select * from vehicle_hours;
+        truncate meter_hours, vehicle_hours;",
+    );
+    let answers = answers(gateway, ids);
+    gateway.sql(
+        "insert into meter_hours select * from kept_meter_hours on conflict do nothing;
+        insert into vehicle_hours select * from kept_vehicle_hours on conflict do nothing;
+        drop table kept_meter_hours, kept_vehicle_hours;",
+    );
+    answers
+}
+
+fn answers(gateway: &Gateway, ids: &[&str]) -> Vec<Value> {
+    let ask = |id: &&str| gateway.performance(id, FROM, TO);
+    ids.iter().map(ask).collect()
+}
+
+fn is_summed_up(gateway: &Gateway) -> bool {
+    gateway.sql(
+        "select (select count(*) from meter_hours) >= 22
+            and (select count(*) from vehicle_hours) >= 22
+            and not exists (select from meter_hour_marks)
+            and not exists (select from vehicle_hour_marks);",
+    ) == "t\n"
+}
+
+#[test]
+fn sums_of_hours_answer_as_their_readings_do_and_late_readings_mend_them() {
+    let data = data_dir();
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    gateway.wait("the first seal", |g| {
+        g.sql("select sealed_to is not null from hours_progress;") == "t\n"
+    });
+    let ids = ["CAR-1", "CAR-2"];
+    for id in ids {
+        day(&gateway, id, |n| n % 7 != 3);
+    }
+    gateway.wait("sums", is_summed_up);
+    let summed = answers(&gateway, &ids);
+    assert_eq!(summed, raw(&gateway, &ids));
+    assert_eq!(summed[0]["dataPoints"], 578);
+
+    // Late readings are counted at once, whether or not their hours are summed up again.
+    for id in ids {
+        day(&gateway, id, |n| n % 7 == 3);
+    }
+    let mended = answers(&gateway, &ids);
+    assert_eq!(mended[0]["dataPoints"], 675);
+    gateway.wait("sums anew", is_summed_up);
+    assert_eq!(answers(&gateway, &ids), mended);
+    assert_eq!(raw(&gateway, &ids), mended);
+
+    // A session that is registered late moves the edges into the hours.
+    gateway.session(
+        "S",
+        "CAR-1",
+        "CAR-1",
+        "2024-02-09T02:17:00Z",
+        "2024-02-09T08:41:30Z",
+    );
+    let in_session = answers(&gateway, &ids);
+    assert_eq!(in_session[0]["attribution"]["method"], "session");
+    assert_eq!(raw(&gateway, &ids), in_session);
+
+    // A kill while there is much to be summed up loses no mark.
+    day(&gateway, "CAR-3", |_| true);
+    drop(gateway);
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    gateway.wait("sums after a kill", is_summed_up);
+    assert_eq!(answers(&gateway, &ids), in_session);
+    assert_eq!(raw(&gateway, &ids), in_session);
+    gateway.terminate();
+}
