@@ -1,7 +1,8 @@
 -- Erases a vehicle: all rows of it, in one statement; says how many of each there were. Of sessions
 -- that it named only those names go which nothing else holds.
 -- Indexes: the primary keys of history and live status, charging_sessions_vehicle,
--- vehicle_telemetry_history_named_session; quarantine, alerts and deliveries are read whole.
+-- vehicle_telemetry_history_named_session; quarantine, alerts, deliveries and
+-- the marks of hours are read whole.
 with
 vehicle as (
     delete from vehicles
@@ -13,6 +14,11 @@ history as (
     where vehicle_id in (select id from vehicles where external_id = $1)
     returning named_session_id
 ),
+live as (
+    delete from vehicle_live_status
+    where vehicle_id in (select id from vehicles where external_id = $1)
+    returning vehicle_id
+),
 hours as (
     delete from vehicle_hours
     where vehicle_id in (select id from vehicles where external_id = $1)
@@ -22,11 +28,6 @@ marks as (
     delete from vehicle_hour_marks
     where vehicle_id in (select id from vehicles where external_id = $1)
     returning hour
-),
-live as (
-    delete from vehicle_live_status
-    where vehicle_id in (select id from vehicles where external_id = $1)
-    returning vehicle_id
 ),
 sessions as (
     delete from charging_sessions
@@ -77,8 +78,9 @@ deliveries as (
 select
     (select count(*) from vehicle) as vehicles,
     (select count(*) from history) as readings,
-    (select count(*) from hours) + (select count(*) from marks) as hours,
     (select count(*) from live) as live_status,
+    (select count(*) from hours) as hours,
+    (select count(*) from marks) as hour_marks,
     (select count(*) from sessions) as sessions,
     (select count(*) from efficiency) as session_efficiencies,
     (select count(*) from names) as session_names,

@@ -8,11 +8,12 @@ use crate::postgres::{Session, Target, explain};
 use crate::wal::storage::{DirectoryError, DirectoryView};
 
 /// What the columns of the answer count, in their order.
-const COUNTED: [&str; 10] = [
+const COUNTED: [&str; 11] = [
     "vehicles",
     "readings",
-    "sums of hours",
     "rows of live status",
+    "hours summed up",
+    "marks of hours",
     "sessions",
     "efficiencies of sessions",
     "ids of sessions",

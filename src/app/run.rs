@@ -281,13 +281,6 @@ impl Gateway {
     }
 }
 
-/// Sums up the hours of devices beside the server, as long as readings do not wait for long.
-fn sum_up(database: &Database, log: &Log) -> tokio::task::JoinHandle<()> {
-    let source = log.source();
-    let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
-    tokio::spawn(summaries::run(database.target.clone(), waits))
-}
-
 /// Sorts the histograms' samples away: without it they pile up between two scrapes.
 async fn keep_up(recorder: PrometheusHandle) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
@@ -295,6 +288,13 @@ async fn keep_up(recorder: PrometheusHandle) {
         every.tick().await;
         recorder.run_upkeep();
     }
+}
+
+/// Sums up the hours of devices beside the server, as long as readings do not wait for long.
+fn sum_up(database: &Database, log: &Log) -> tokio::task::JoinHandle<()> {
+    let source = log.source();
+    let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
+    tokio::spawn(summaries::run(database.target.clone(), waits))
 }
 
 /// Makes the function that answers a scrape: the state is published and rendered under one lock,
