@@ -68,7 +68,7 @@ for rows in 10000 40000 200000; do
   for spread in range mixed; do
     make rows "$rows" "$spread"
     say "rows, primary key, batches of $rows, devices $spread" "$(copy history rows "$rows" "$spread")"
-    [ "$rows-$spread" = 40000-range ] || rm -f "$DIR"/rows-"$rows-$spread".*
+    [ "$rows-$spread" = 40000-range ] || rm -f "$DIR/rows-$rows-$spread".*
   done
 done
 say "rows, no index at all, batches of 40000" "$(copy history_bare rows 40000 range)"

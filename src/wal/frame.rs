@@ -43,6 +43,7 @@
 //! 2. A run ends at the end frame of its last segment. Where there is none, it ends behind the last
 //!    intact frame: what is intact is copied, with an end frame, to a new file, synced, and renamed
 //!    over the old one. What a process sees in the page cache after a failed sync proves nothing.
+//!    Where the disk has no room for a copy, the same bytes are written again where they stand.
 //! 3. A group that is not intact, with nothing intact behind it, was never acknowledged: it is cut.
 //!    So is a last segment without any intact frame.
 //! 4. An intact frame *behind* a broken place proves damage, as a frame is written only when the

@@ -257,11 +257,14 @@ fn end_run(
             last.file_bytes = loop {
                 match write_sealed(storage, &last.name, file, end, header, tail, now) {
                     // What is in the log must get out for there to be room again.
-                    Err(error) if is_full(&error) && !spares.is_empty() => {
-                        if let Some(spare) = spares.pop_back() {
-                            storage.remove(&spare)?;
+                    Err(error) if is_full(&error) => match spares.pop_back() {
+                        Some(spare) => storage.remove(&spare)?,
+                        None => {
+                            // It may not even have been made.
+                            drop(storage.remove(SEAL_NAME));
+                            break seal_in_place(file, end, header, tail, now)?;
                         }
-                    }
+                    },
                     result => break result?,
                 }
             };
@@ -391,23 +394,56 @@ fn write_sealed(
         copy.write_all_at(&buffer[..read], at)?;
         at += read as u64;
     }
+    copy.write_all_at(&end_frame(end, header, tail, now), tail.offset)?;
+    copy.sync_data()?;
+    storage.rename(SEAL_NAME, name)?;
+    storage.sync()?;
+    copy.size_bytes()
+}
+
+/// Writes what is intact once more where it stands, and ends it, where no room is left for a copy.
+///
+/// A page that is written again is written by the next sync, whatever became of it before. Every
+/// byte is what a reader sees there already, so that a crash on the way takes nothing.
+///
+/// Shape:  the file's length in bytes
+fn seal_in_place(
+    file: &dyn SegmentFile,
+    end: Position,
+    header: &SegmentHeader,
+    tail: &Tail,
+    now: Timestamp,
+) -> io::Result<u64> {
+    let mut buffer = vec![0; FRAME_BYTES_MAX];
+    let mut at = 0;
+    while at < tail.offset {
+        let len = (tail.offset - at).min(buffer.len() as u64) as usize;
+        let read = file.read_at(&mut buffer[..len], at)?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        file.write_all_at(&buffer[..read], at)?;
+        at += read as u64;
+    }
+    file.write_all_at(&end_frame(end, header, tail, now), tail.offset)?;
+    file.sync_data()?;
+    file.size_bytes()
+}
+
+/// The frame that ends a run behind its last intact one.
+fn end_frame(end: Position, header: &SegmentHeader, tail: &Tail, now: Timestamp) -> Vec<u8> {
     let mut frame = Vec::new();
     let sections = vec![Section::default(); usize::from(header.shards)];
-    let salt = Salt::of(header.run_id);
     encode_frame(
         FrameKind::End,
-        salt,
+        Salt::of(header.run_id),
         end,
         now,
         &sections,
         &tail.appended,
         &mut frame,
     );
-    copy.write_all_at(&frame, tail.offset)?;
-    copy.sync_data()?;
-    storage.rename(SEAL_NAME, name)?;
-    storage.sync()?;
-    copy.size_bytes()
+    frame
 }
 
 fn damaged(segment: &str, offset: u64, what: &str) -> RecoveryError {

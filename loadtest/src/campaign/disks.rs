@@ -10,8 +10,8 @@ use super::random::Random;
 use super::small_disk::SmallDisk;
 use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
-/// What the log's disk holds: less than the log's limit, so that the disk is full first.
-const LOG_DISK_MIB: u64 = 32;
+/// What the log's disk holds: once it is freed, the log has room for more segments up to its limit.
+const LOG_DISK_MIB: u64 = 96;
 /// What PostgreSQL's disk holds: a new cluster, and some of its own log.
 const DATABASE_DISK_MIB: u64 = 320;
 /// Nothing was acknowledged for so long: what was prepared before the disk was full is used up.
@@ -44,6 +44,8 @@ pub(super) async fn of_the_log(
     let load = Load::start(options, &Manner::quick(gateway.address()), seed);
     let mut kills = 0;
     for round in 0..options.rounds {
+        // A log that has never met its database has to note which one it is first.
+        server.is_used(DRAIN_WITHIN).await?;
         load.goes_on(SOME).await?;
         host.terminate().await?;
         disk.fill()?;

@@ -15,8 +15,9 @@ use crate::generator::body::Stream;
 
 /// Devices of each kind that a worker has.
 const DEVICES: u64 = 4;
-/// Readings of one request, at most.
+/// Readings of one request, at most; and of one that is to fill the log.
 const READINGS_MAX: u64 = 200;
+const READINGS_MANY: u64 = 4000;
 /// 2024-02-01T00:00:00Z, in seconds; a step is a second.
 pub(crate) const START: i64 = 1_706_745_600;
 /// How long an answer may take.
@@ -96,6 +97,8 @@ pub(crate) struct Manner {
     pub(crate) pauses: bool,
     /// The acknowledgements that it asks for, in turns by chance.
     pub(crate) acks: &'static [&'static str],
+    /// Readings of a request, at most.
+    pub(crate) readings_max: u64,
 }
 
 impl Manner {
@@ -106,6 +109,7 @@ impl Manner {
             insists: false,
             pauses: true,
             acks: &["buffered", "durable", "durable", "committed"],
+            readings_max: READINGS_MAX,
         }
     }
 
@@ -114,6 +118,7 @@ impl Manner {
         Manner {
             pauses: false,
             acks: &["buffered", "durable"],
+            readings_max: READINGS_MANY,
             ..Manner::mixed(address)
         }
     }
@@ -199,7 +204,7 @@ impl Worker {
     pub(crate) async fn run(mut self) -> Ledger {
         while !*self.stopped.borrow() {
             let account = self.random.below(2 * DEVICES) as usize;
-            let count = 1 + self.random.below(READINGS_MAX) as usize;
+            let count = 1 + self.random.below(self.manner.readings_max) as usize;
             let sent = self.ledger.accounts[account].debts.len();
             // Now and then a device sends again what it has sent before.
             let first = if self.random.below(20) == 0 {

@@ -16,6 +16,8 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 pub(super) async fn overload(options: &Options, dir: &DataDir, seed: u64) -> Outcome {
     let mut gateway = Setup::new(&options.gateway, dir)
         .wal_limit("64MiB")
+        // A large batch would hold its locks for as long as the slow database takes for it.
+        .flags(&["--batch-rows", "1000"])
         .start()
         .await?;
     let database = gateway.database();

@@ -117,11 +117,16 @@ fn a_full_disk_keeps_no_log_from_opening() {
     // There is no room even to copy the tail: a spare segment is given up for it.
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.serials(), [1, 2, 3]);
-    // Killed again with no spare left: what is there can be read, and stored.
-    fill(&mut log, 3);
+    // Killed again with no spare left: what is there is ended where it stands, durably, and can be
+    // read and stored.
+    let serial = fill(&mut log, 3);
     disk.set_capacity(Some(disk.used_bytes()));
-    log.close();
+    disk.die(Death::Kill);
+    let log = Stepped::open(disk.mount(), options(1)).unwrap();
+    assert_eq!(log.serials().len() as u64, serial);
+    disk.die(Death::PowerCut);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+    assert_eq!(log.serials().len() as u64, serial);
     assert!(
         log.submit(&[9], false).is_none(),
         "there is no room to promise"
