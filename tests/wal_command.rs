@@ -19,7 +19,7 @@ use wattgate::wal::reader::Next;
 use wattgate::wal::storage::Directory;
 use wattgate::wal::{Log, LogOptions, LogSource, SyncMode, record};
 
-use crate::gateway::{DEADLINE, Gateway};
+use crate::gateway::{DEADLINE, Gateway, ended};
 
 const SHARDS: u16 = 2;
 /// Of a log with the smallest limit.
@@ -326,9 +326,8 @@ fn a_log_in_memory_is_refused_unless_told() {
             .args(more);
         command
     };
-    let output = start(&[]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let said = stderr(&output);
+    let (code, said) = ended(start(&[]), data.path());
+    assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("tmpfs") && said.contains("--wal-allow-volatile"),
         "{said}"

@@ -176,6 +176,28 @@ impl Drop for Gateway {
     }
 }
 
+/// Runs a command that is to end by itself; its code and what it logs. One that goes on is killed.
+pub(crate) fn ended(mut command: Command, data: &Path) -> (Option<i32>, String) {
+    let events = data.join("events");
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(File::create(&events).unwrap())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if began.elapsed() > DEADLINE {
+            child.kill().unwrap();
+            break child.wait().unwrap();
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    };
+    (status.code(), fs::read_to_string(&events).unwrap())
+}
+
 /// What a process prints, line by line, so that a line that never comes can be given up.
 fn lines_of(stdout: ChildStdout) -> Receiver<String> {
     let (send, lines) = mpsc::sync_channel(16);
