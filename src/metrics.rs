@@ -230,13 +230,13 @@ pub fn stream_reset(reason: &'static str) {
 /// Publishes how far the hours of devices are summed up, by the gateway that does it.
 pub fn summaries(lag: Duration, waiting_hours: u64, waiting_marks: u64) {
     gauge!("wattgate_summaries_lag_seconds").set(lag.as_secs_f64());
-    gauge!("wattgate_summaries_waiting_hours").set(waiting_hours as f64);
+    gauge!("wattgate_summaries_backlog").set(waiting_hours as f64);
     gauge!("wattgate_summaries_waiting_marks").set(waiting_marks as f64);
 }
 
 /// Counts device-hours that were looked at, and how long that took.
 pub fn summed_up(device_hours: usize, took: Duration) {
-    counter!("wattgate_summaries_device_hours_total").increment(device_hours as u64);
+    counter!("wattgate_summaries_made_total").increment(device_hours as u64);
     histogram!("wattgate_summaries_duration_seconds").record(took.as_secs_f64());
 }
 
@@ -247,7 +247,7 @@ fn describe_summaries() {
         "How far behind now the hours of devices are summed up; where this gateway does it."
     );
     describe_gauge!(
-        "wattgate_summaries_waiting_hours",
+        "wattgate_summaries_backlog",
         "Hours of history that are not summed up yet."
     );
     describe_gauge!(
@@ -255,7 +255,7 @@ fn describe_summaries() {
         "Marks of readings that came into hours that were summed up."
     );
     describe_counter!(
-        "wattgate_summaries_device_hours_total",
+        "wattgate_summaries_made_total",
         "Hours of devices that were looked at to be summed up."
     );
     describe_histogram!(

@@ -28,7 +28,7 @@ const DAY_US: i64 = 24 * 60 * MINUTE_US;
 /// The readings that arrive begin so long before now: behind all that the window looks at.
 const ARRIVING_BEFORE_NOW_US: i64 = MINUTE_US;
 /// What tells how many hours of history are not summed up yet.
-const WAITING: &str = "wattgate_summaries_waiting_hours";
+const WAITING: &str = "wattgate_summaries_backlog";
 const LAG: &str = "wattgate_summaries_lag_seconds";
 /// How long the sums may take, and the first ranking.
 const PATIENCE: Duration = Duration::from_secs(1800);
