@@ -56,10 +56,10 @@ pub(super) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
         let names = Kind::ALL.map(Kind::name).join(", ");
         return Err(query::bad(format!("kind must be one of {names}")));
     }
-    let device = match (query.get("vehicleId"), query.get("meterId")) {
+    let device = match (query.id("vehicleId")?, query.id("meterId")?) {
         (None, None) => None,
-        (Some(id), None) => Some(("vehicle", id)),
-        (None, Some(id)) => Some(("meter", id)),
+        (Some(id), None) => Some(("vehicle", id.as_str())),
+        (None, Some(id)) => Some(("meter", id.as_str())),
         (Some(_), Some(_)) => {
             let both = "an alert is of one device: give vehicleId or meterId";
             return Err(query::bad(both.to_owned()));
