@@ -121,6 +121,11 @@ fn an_alert_opens_once_closes_and_reaches_a_receiver_that_was_down() {
         [of("vehicleId=V1"), of("vehicleId=V2"), of("meterId=V1")],
         [1, 0, 0]
     );
+    // No device has such an id: it is refused and not looked for.
+    for device in ["vehicleId=V%C2%9B", "meterId=%00", "vehicleId="] {
+        let (status, body) = gateway.call("GET", &format!("/v1/alerts?{device}"), "");
+        assert_eq!(status, 400, "{device}: {body}");
+    }
     // What is to be told survives a stop of the gateway.
     gateway.terminate();
     let gateway = Gateway::ready(data.path(), &flags);
