@@ -99,6 +99,8 @@ pub(super) async fn upgrade(
 ) -> Outcome {
     let previous = options.previous.as_deref().unwrap_or(&options.gateway);
     let mut fleet = Fleet::start(previous, dir).await?;
+    // A gateway takes readings before its database is migrated; its writers start afterwards.
+    fleet.server.is_used(DRAIN_WITHIN).await?;
     let before = fleet.server.migrations().await?;
     let load = Load::start(options, &fleet.clients(), seed);
     for _ in 0..2 {
