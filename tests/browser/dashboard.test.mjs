@@ -248,10 +248,11 @@ describe('a gateway with a tariff', () => {
 
   before(async () => {
     await gateway.start();
-    // 12 kWh in, 10 kWh out: a percent is 0.12 kWh.
-    const minutes = Array.from({ length: 100 }, (_, n) => 100 - n);
-    await gateway.store('meter', minutes.map((m) => meter('V1', 230, m)));
-    await gateway.store('vehicle', minutes.map((m) => vehicle('V1', 50, m)));
+    // 12 kWh in, 10 kWh out, both told at the same moments: a percent is 0.12 kWh.
+    const began = Date.now();
+    const minutes = Array.from({ length: 100 }, (_, n) => new Date(began - (100 - n) * 60000).toISOString());
+    await gateway.store('meter', minutes.map((timestamp) => ({ ...meter('V1', 230), timestamp })));
+    await gateway.store('vehicle', minutes.map((timestamp) => ({ ...vehicle('V1', 50), timestamp })));
   });
 
   after(() => gateway.remove());
