@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::output::say;
+use crate::verdict::Verdict;
 use crate::{campaign, generator, limits, listen, noop, replay, targets};
 
 /// Exit code of a tool that could not do its work: wrong options, refused requests.
@@ -37,15 +38,6 @@ enum Tool {
     Limits(limits::Options),
     /// Measure a gateway against its targets, beside the limits, and write the results
     Targets(targets::Options),
-}
-
-/// What a tool found, once it has done its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// All that was checked is right.
-    Right,
-    /// Something that was checked is wrong; the report says what.
-    Wrong,
 }
 
 /// Runs the tool that the command line asks for; exit 0, 1 (the gateway is wrong) or 2 (no result).

@@ -21,6 +21,7 @@ mod replay;
 mod stop;
 mod target;
 mod targets;
+mod verdict;
 
 fn main() -> std::process::ExitCode {
     cli::main()

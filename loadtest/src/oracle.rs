@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 
-use crate::cli::Verdict;
 use crate::generator::body::{Clock, Stream, device_id};
 use crate::generator::stats::{Sent, Stats};
+use crate::verdict::Verdict;
 
 /// Between two looks for the last readings: cheap, and the error of the committed rate.
 const PROBE_EVERY: Duration = Duration::from_millis(20);

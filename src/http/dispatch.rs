@@ -19,6 +19,7 @@ use super::query::Query;
 use super::reply::{self, Reply};
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::router::{self, Ask, Endpoint, Lost, Route};
+use super::story::{NO_ROUTE, Story};
 use super::stream::Live;
 use super::unfold::unfold;
 use super::{
@@ -27,7 +28,6 @@ use super::{
 };
 use crate::auth::key::KeyId;
 use crate::gate::Admitted;
-use crate::metrics;
 
 /// What requests share: the context, and what the edge makes of it.
 pub(super) struct Shared {
@@ -37,9 +37,6 @@ pub(super) struct Shared {
     /// Live changes, for those who listen.
     pub(super) live: Live,
 }
-
-/// The label of requests whose path has no route.
-const NO_ROUTE: &str = "none";
 
 /// Answers one request. Where the connection takes `promises`, the answer may be given before the
 /// readings are durable: it must be held until its promise is kept.
@@ -87,54 +84,6 @@ pub(super) async fn answer(
         _ => story.told(),
     }
     reply
-}
-
-/// An answered request, for the metrics and the log.
-pub(super) struct Story {
-    id: RequestId,
-    label: &'static str,
-    method: &'static str,
-    status: u16,
-    key: Option<KeyId>,
-    client: Option<IpAddr>,
-    began: Instant,
-}
-
-impl Story {
-    /// Tells it, now that the answer may leave.
-    pub(super) fn told(self) {
-        let took = self.began.elapsed();
-        metrics::http_request(self.label, self.method, self.status, took);
-        tracing::debug!(
-            request = %self.id,
-            route = self.label,
-            method = self.method,
-            status = self.status,
-            key = self.key.map(tracing::field::display),
-            client = self.client.map(tracing::field::display),
-            micros = took.as_micros() as u64,
-            "answered"
-        );
-    }
-
-    #[cfg(test)]
-    pub(super) fn of_a_test() -> Self {
-        Story {
-            id: RequestId::of(&hyper::HeaderMap::new()),
-            label: NO_ROUTE,
-            method: "POST",
-            status: 202,
-            key: None,
-            client: None,
-            began: Instant::now(),
-        }
-    }
-
-    /// Tells of an answer that could not be given because the log has failed.
-    pub(super) fn failed(mut self) {
-        self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
-        self.told();
-    }
 }
 
 /// The client's address, where requests are logged at all.

@@ -1,13 +1,13 @@
 //! What bodies are made of: `Content-Type`, `Content-Encoding`, `Accept`.
 
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 
 use super::problem::{Kind, Problem};
 use crate::decode::Format;
 
 /// What a 415 answer says in `Accept-Encoding`.
-pub(super) const ACCEPTED_ENCODINGS: HeaderValue = HeaderValue::from_static("gzip, zstd, identity");
+const ACCEPTED_ENCODINGS: &str = "gzip, zstd, identity";
 
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,12 +55,15 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
             b"zstd" => Encoding::Zstd,
             _ => {
                 let detail = "the Content-Encoding must be gzip, zstd or identity";
-                return Err(Problem::new(Kind::UnsupportedMedia, detail).accept_encoding());
+                return Err(Problem::new(Kind::UnsupportedMedia, detail)
+                    .accept_encoding(ACCEPTED_ENCODINGS));
             }
         };
         if found != Encoding::Identity {
             let detail = "the body must be compressed once at most";
-            return Err(Problem::new(Kind::UnsupportedMedia, detail).accept_encoding());
+            return Err(
+                Problem::new(Kind::UnsupportedMedia, detail).accept_encoding(ACCEPTED_ENCODINGS)
+            );
         }
         found = encoding;
     }
@@ -161,6 +164,8 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     fn headers(name: hyper::header::HeaderName, value: &str) -> HeaderMap {

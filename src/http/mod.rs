@@ -8,6 +8,7 @@
 //! | `router` | every route, and finding the one of a path |
 //! | `dispatch` | one request from its head to its answer; what all routes have in common |
 //! | `access` | which right each endpoint needs, and what a caller shows for it |
+//! | `story` | what is told of an answered request: metrics, a line of the log |
 //! | `promise` | answers held until their readings are durable, while the next request is read |
 //! | `taking` | answers of HTTP/2 that a client does not take |
 //! | `body` | receiving a body within its limits; discarding one that is refused |
@@ -59,6 +60,7 @@ mod router;
 mod server;
 mod sessions;
 mod stall;
+mod story;
 mod stream;
 mod taking;
 #[cfg(test)]

@@ -120,7 +120,7 @@ pub(super) struct Problem {
     retry_after_seconds: Option<u64>,
     allow: Option<&'static str>,
     www_authenticate: Option<&'static str>,
-    accept_encoding: bool,
+    accept_encoding: Option<&'static str>,
     close: bool,
 }
 
@@ -175,7 +175,7 @@ impl Problem {
             retry_after_seconds: retry.then_some(1),
             allow: None,
             www_authenticate: None,
-            accept_encoding: false,
+            accept_encoding: None,
             close: false,
         }
     }
@@ -216,8 +216,8 @@ impl Problem {
     }
 
     /// Names the encodings that bodies may have.
-    pub(super) fn accept_encoding(mut self) -> Self {
-        self.accept_encoding = true;
+    pub(super) fn accept_encoding(mut self, encodings: &'static str) -> Self {
+        self.accept_encoding = Some(encodings);
         self
     }
 
@@ -260,8 +260,8 @@ impl Problem {
         if let Some(challenge) = self.www_authenticate {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if self.accept_encoding {
-            headers.insert(ACCEPT_ENCODING, super::media::ACCEPTED_ENCODINGS);
+        if let Some(encodings) = self.accept_encoding {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encodings));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -21,8 +21,8 @@ use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::dispatch::Story;
 use super::stall::StallGuard;
+use super::story::Story;
 use crate::gate::Admitted;
 use crate::metrics;
 

@@ -4,8 +4,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tokio_postgres::{Client, Error, Statement};
 
-use super::rows::{Columns, MeterRow, VehicleRow};
-use super::store::as_params;
+use super::rows::{Columns, MeterRow, VehicleRow, as_params};
 
 /// The most devices gathered before an upsert is due; bounds the memory and the statement.
 pub const DEVICES_MAX: usize = 50_000;

@@ -65,6 +65,14 @@ pub struct VehicleRow {
 /// The values of many rows as the columns of one statement with `unnest`.
 pub type Columns = Vec<Box<dyn ToSql + Sync + Send>>;
 
+/// Borrows columns as a statement's parameters.
+pub(super) fn as_params(columns: &Columns) -> Vec<&(dyn ToSql + Sync)> {
+    columns
+        .iter()
+        .map(|c| &**c as &(dyn ToSql + Sync))
+        .collect()
+}
+
 /// What the writer needs to know of a kind of row.
 pub trait HistoryRow: Copy + Send + Sync + 'static {
     /// The stream.

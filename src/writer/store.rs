@@ -5,13 +5,11 @@
 
 use std::time::Instant;
 
-use tokio_postgres::types::ToSql;
-
 use super::batch::{Arranged, arrange, counts_of};
 use super::classify::{Verdict, verdict_of};
 use super::live::Newest;
 use super::quarantine::{Quarantined, quarantine};
-use super::rows::{Columns, HistoryRow, MeterRow, VehicleRow};
+use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use super::session::{Claim, SessionError, WriterSession};
 use super::ways::{bisect, copy, insert, probe, split};
 use crate::failpoint::{self, Point};
@@ -338,12 +336,4 @@ async fn store_rows<R: HistoryRow>(
         quarantined: counts_of(R::STREAM, set_aside.len() as u64),
     };
     Ok(StoredRows { tally, kept })
-}
-
-/// Borrows columns as a statement's parameters.
-pub(super) fn as_params(columns: &Columns) -> Vec<&(dyn ToSql + Sync)> {
-    columns
-        .iter()
-        .map(|c| &**c as &(dyn ToSql + Sync))
-        .collect()
 }

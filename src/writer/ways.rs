@@ -13,9 +13,8 @@ use tokio_postgres::{Client, Error, Statement};
 
 use super::classify::{Verdict, verdict_of};
 use super::quarantine::Quarantined;
-use super::rows::HistoryRow;
+use super::rows::{HistoryRow, as_params};
 use super::session::RowStatements;
-use super::store::as_params;
 use crate::postgres::partitions::{self, Partitions};
 use crate::reading::Timestamp;
 

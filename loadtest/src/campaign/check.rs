@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 use super::CampaignError;
 use super::gateway::Database;
 use super::load::{Answers, Debt, Ledger, START, Values, values};
-use crate::cli::Verdict;
+use crate::verdict::Verdict;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(300);

@@ -28,8 +28,8 @@ use self::check::Comparison;
 use self::gateway::DataDir;
 use self::load::{Ledger, Manner};
 use self::random::Random;
-use crate::cli::Verdict;
 use crate::output::{report, say};
+use crate::verdict::Verdict;
 
 /// How long the gateway may take to store everything after the last fault.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);

@@ -19,11 +19,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::cli::Verdict;
 use crate::oracle::{self, Oracle, Stored};
 use crate::output::{report, say};
 use crate::stop::Stop;
 use crate::target::Target;
+use crate::verdict::Verdict;
 use body::{Bodies, Clock, DEVICES_MAX, Devices, Format, Stream};
 use conn::{Conn, Progress, Schedule, Source};
 use fold::Fold;

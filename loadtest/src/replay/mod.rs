@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use hyper::header::HeaderValue;
 
-use crate::cli::Verdict;
 use crate::output::say;
 use crate::stop::Stop;
 use crate::target::Target;
+use crate::verdict::Verdict;
 use client::{CallError, Client};
 use pace::{Pace, Speed};
 use progress::Progress;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::DERIVED;
 use super::client::{CallError, Client, Repeats};
 use super::send::{Entry, Sender, Tally, escape, get, rfc3339};
-use crate::cli::Verdict;
+use crate::verdict::Verdict;
 
 /// How far the gateway's energy may be from the data's, kWh.
 const TOLERANCE_KWH: f64 = 0.001;

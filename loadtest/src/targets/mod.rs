@@ -16,10 +16,10 @@ mod table;
 
 use std::path::PathBuf;
 
-use crate::cli::Verdict;
 use crate::generator;
 use crate::limits::LimitError;
 use crate::output::{report, say};
+use crate::verdict::Verdict;
 use cases::{Case, Run};
 
 /// Measure a gateway against its targets, beside the limits, and write the results.

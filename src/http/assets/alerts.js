@@ -157,71 +157,66 @@ function row(alert) {
     h('td', { class: 'n wide' }, shown(alert.bound)));
 }
 
-/** The gravest open alerts, on the fleet's page; nothing where none is open. */
-export class OpenAlerts {
+/** Alerts that another page shows beside its own; where they cannot be had, the page of alerts says what is wrong. */
+class Aside {
   #asked = 0;
+  #watch;
 
-  constructor({ stream }) {
-    this.number = h('a', { href: '#/alerts' });
-    this.list = h('ul', { class: 'wants' });
-    this.el = panel('Wants a look', this.number, this.list);
-    this.el.classList.add('first');
-    this.el.hidden = true;
-    this.watch = new Watch(stream, () => this.#load());
+  constructor(stream, query, show) {
+    this.#watch = new Watch(stream, async () => {
+      const asked = (this.#asked += 1);
+      const answer = await get(`/v1/alerts?state=open&${query}`).catch(() => null);
+      if (answer !== null && asked === this.#asked) show(inOrder(answer.items), answer.next !== null);
+    });
   }
 
   destroy() {
     this.#asked += 1;
-    this.watch.destroy();
+    this.#watch.destroy();
+  }
+}
+
+const against = (alert) => `${known(alert)[1](alert.value)}, bound ${known(alert)[1](alert.bound)}`;
+
+/** The gravest open alerts, on the fleet's page; nothing where none is open. */
+export class OpenAlerts {
+  constructor({ stream }) {
+    const number = h('a', { href: '#/alerts' });
+    const list = h('ul', { class: 'wants' });
+    this.el = panel('Wants a look', number, list);
+    this.el.classList.add('first');
+    this.el.hidden = true;
+    this.aside = new Aside(stream, `limit=${SHOWN}`, (alerts, more) => {
+      this.el.hidden = alerts.length === 0;
+      set(number, `All ${count(alerts.length)}${more ? '+' : ''}`);
+      // A link that has the focus must not be replaced under it.
+      if (list.contains(document.activeElement)) return;
+      set(list, alerts.slice(0, ON_FLEET).map((alert) => h('li', {},
+        sign(alert), device(alert), h('span', { class: 'n muted' }, against(alert)))));
+    });
   }
 
-  async #load() {
-    const asked = (this.#asked += 1);
-    try {
-      const { items, next } = await get(`/v1/alerts?state=open&limit=${SHOWN}`);
-      if (asked !== this.#asked) return;
-      this.el.hidden = items.length === 0;
-      set(this.number, `All ${count(items.length)}${next === null ? '' : '+'}`);
-      if (this.list.contains(document.activeElement)) return;
-      set(this.list, inOrder(items).slice(0, ON_FLEET).map((alert) => h('li', {},
-        sign(alert), device(alert),
-        h('span', { class: 'n muted' }, `${known(alert)[1](alert.value)}, bound ${known(alert)[1](alert.bound)}`))));
-    } catch {
-      // The page of alerts says what is wrong.
-    }
+  destroy() {
+    this.aside.destroy();
   }
 }
 
 /** The open alerts of one device, above its figures. */
 export class DeviceAlerts {
-  #asked = 0;
-  #query;
-
   constructor({ stream }, kind, id) {
-    this.#query = `state=open&${kind}Id=${encodeURIComponent(id)}`;
     this.el = h('ul', { class: 'notice wants', 'aria-label': 'Open alerts', hidden: true });
-    this.watch = new Watch(stream, () => this.#load());
+    this.aside = new Aside(stream, `${kind}Id=${encodeURIComponent(id)}`, (alerts) => {
+      this.el.hidden = alerts.length === 0;
+      this.el.classList.toggle('critical', alerts.some((alert) => known(alert)[2] === 'critical'));
+      set(this.el, alerts.map((alert) => {
+        const opened = Date.parse(alert.openedAt);
+        return h('li', {}, sign(alert),
+          h('span', { title: exact(opened) }, `${against(alert)}, since ${dateTime(opened)}`));
+      }));
+    });
   }
 
   destroy() {
-    this.#asked += 1;
-    this.watch.destroy();
-  }
-
-  async #load() {
-    const asked = (this.#asked += 1);
-    try {
-      const { items } = await get(`/v1/alerts?${this.#query}`);
-      if (asked !== this.#asked) return;
-      this.el.hidden = items.length === 0;
-      this.el.className = `notice wants${items.some((a) => known(a)[2] === 'critical') ? ' critical' : ''}`;
-      set(this.el, inOrder(items).map((alert) => {
-        const [, shown] = known(alert);
-        return h('li', {}, sign(alert), h('span', { title: exact(Date.parse(alert.openedAt)) },
-          `${shown(alert.value)}, bound ${shown(alert.bound)}, since ${dateTime(Date.parse(alert.openedAt))}`));
-      }));
-    } catch {
-      // The page of alerts says what is wrong.
-    }
+    this.aside.destroy();
   }
 }
