@@ -96,8 +96,8 @@ export class Energy {
     });
     this.summary = panel('Energy', windows, this.note, h('dl', { class: 'figures led' },
       h('div', { class: 'lead' }, h('dt', {}, 'Each percent is worth'), h('dd', {}, this.worth), this.worthEnergy),
-      figure('Drawn from the grid (AC)', this.in, 'ac'),
-      figure('Reached batteries (DC)', this.out, 'dc'),
+      figure('From the grid (AC)', this.in, 'ac'),
+      figure('Into batteries (DC)', this.out, 'dc'),
       figure('Efficiency', this.ratio),
       h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Lost on the way'), h('dd', {}, this.lost), this.cost)), this.flow, this.apart, this.chart.el);
     this.spread = panel('Vehicles by efficiency', null, this.statuses);

@@ -156,7 +156,8 @@ export class Fleet {
       if (devices[kind].size === 0 && !complete[kind]) continue;
       text(this.counts[kind], count(live));
       text(this.stale[kind], stale === 0 ? 'none is silent' : `${count(stale)} silent for over 3 min`);
-      this.stale[kind].className = stale > 0 ? 'attention' : '';
+      // A meter is always to be heard of; a vehicle that has left is not, and one that should be has an alert.
+      this.stale[kind].className = stale > 0 && kind === 'meter' ? 'attention' : '';
       const all = live + stale;
       this.shares[kind].className = 'dc';
       this.shares[kind].style.width = `${all > 0 ? (100 * live) / all : 0}%`;

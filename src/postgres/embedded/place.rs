@@ -77,7 +77,12 @@ impl Place {
         }
         if !inside.canonicalize().is_ok_and(|path| path == home) {
             link(inside, &home);
-            tracing::info!("the embedded PostgreSQL lives in {}", home.display());
+            // Who removed the data directory to begin anew has to know that this is left of it.
+            tracing::warn!(
+                "the embedded PostgreSQL in {}, made for this data directory before, is used; \
+                 for an empty one stop, and remove that directory too",
+                home.display()
+            );
         }
         let lock = lock(&home)?;
         Ok(Self { home, user, lock })
