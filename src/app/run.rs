@@ -322,7 +322,7 @@ fn scrape(
             wal_bytes: source.total_bytes(),
             wal_limit_bytes,
             wal_oldest: source.progress().oldest_waits(),
-            wal_gap_readings: snapshot.gap,
+            wal_gap_readings: health.gap_readings(),
             waiting: snapshot.waiting,
             database_up: health.is_database_up(),
             pool: [pool.size.saturating_sub(pool.available), pool.available],

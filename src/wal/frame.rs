@@ -29,6 +29,8 @@
 //! | `spare-<number>` | a segment made ready: written full of zeros and synced, or a recycled one |
 //! | `sealing` | the copy of a tail that is being made; it holds nothing if found at a start |
 //! | `lock` | locked for the life of the process that has the log |
+//! | `gone` | which runs have gone, and what they held ([`super::gone`]) |
+//! | `gap-accepted` | which readings an operator has given up |
 //! | `database` | the id of the database that the log stores into |
 //!
 //! A segment is preallocated, so that an append changes no length and no map of blocks. It becomes

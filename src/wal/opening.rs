@@ -15,6 +15,7 @@ use super::append::{LogBudget, Message};
 use super::appender::{Appender, segment_room_bytes};
 use super::catalog::{Catalog, Run};
 use super::frame::{Position, SHARDS_MAX};
+use super::gone::GoneRuns;
 use super::housekeeper::{Housekeeper, LogLimits};
 use super::progress::{Lane, Progress};
 use super::recovery::recover;
@@ -26,6 +27,7 @@ use crate::reading::Timestamp;
 pub(super) struct Parts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
+    pub(super) gone: Arc<GoneRuns>,
     pub(super) budget: Arc<LogBudget>,
     pub(super) sender: Sender<Message>,
     pub(super) limits: LogLimits,
@@ -57,6 +59,8 @@ impl Parts {
             return Err(OpenError::Shards(shards));
         }
         let recovered = recover(&*storage, segment_bytes, Timestamp::now())?;
+        let gone = GoneRuns::load(Arc::clone(&storage), &recovered.runs)?;
+        let gone = Arc::new(gone);
         let sequence = recovered.next_sequence;
         let progress = Arc::new(Progress::new(sequence, shards));
         for run in &recovered.runs {
@@ -86,6 +90,7 @@ impl Parts {
         let housekeeper = Housekeeper {
             catalog: Arc::clone(&catalog),
             progress: Arc::clone(&progress),
+            gone: Arc::clone(&gone),
             budget: Arc::clone(&budget),
             limits,
             shards,
@@ -112,6 +117,7 @@ impl Parts {
         Ok(Parts {
             catalog,
             progress,
+            gone,
             budget,
             sender,
             limits,
@@ -136,6 +142,7 @@ impl Parts {
         Ok(Log {
             catalog: self.catalog,
             progress: self.progress,
+            gone: self.gone,
             budget: self.budget,
             sender: self.sender,
             limits: self.limits,

@@ -18,7 +18,7 @@ use super::live::{DEVICES_MAX, Newest};
 use super::session::{Claim, SessionError, WriterSession};
 use super::store::{Way, Work, ensure_partitions, in_history, store};
 use super::waits::{self, backoff, linger, random_fraction};
-use super::{ShardState, WriterOptions};
+use super::{ShardState, WriterOptions, gone};
 use crate::failpoint::{Point, reach};
 use crate::metrics;
 use crate::postgres::Target;
@@ -106,6 +106,9 @@ impl Writer {
             .map_err(|_| SessionError::Panicked)??;
         if !self.state.send_replace(ShardState::Up).is_up() {
             tracing::info!(writer = self.number, "a writer has reached the database");
+        }
+        if self.number == 0 {
+            gone::compare(&session, &self.source).await?;
         }
         let runs = self.source.runs();
         for (at, run) in runs.iter().enumerate() {
