@@ -33,6 +33,7 @@
 mod access;
 mod alerts;
 mod body;
+mod clock;
 mod connection;
 mod cors;
 mod dashboard;

@@ -59,21 +59,13 @@ impl Parts {
             return Err(OpenError::Shards(shards));
         }
         let recovered = recover(&*storage, segment_bytes, Timestamp::now())?;
-        let gone = GoneRuns::load(Arc::clone(&storage), &recovered.runs)?;
-        let gone = Arc::new(gone);
+        let gone = Arc::new(GoneRuns::load(Arc::clone(&storage), &recovered.runs)?);
         let sequence = recovered.next_sequence;
         let progress = Arc::new(Progress::new(sequence, shards));
         for run in &recovered.runs {
             add_ended(&progress, run);
         }
-        let run = Run {
-            sequence,
-            id: random_id()?,
-            shards,
-            segments: [].into(),
-            end: None,
-            appended: vec![[0; 2]; usize::from(shards)],
-        };
+        let run = new_run(sequence, shards)?;
         let budget = Arc::new(LogBudget::default());
         let room = segment_room_bytes(segment_bytes, shards);
         budget.change(room as i64 * recovered.spares.len() as i64);
@@ -178,6 +170,17 @@ fn add_ended(progress: &Progress, run: &Run) {
         };
         progress.add_ended(lane, *appended, end);
     }
+}
+
+fn new_run(sequence: u64, shards: u16) -> io::Result<Run> {
+    Ok(Run {
+        sequence,
+        id: random_id()?,
+        shards,
+        segments: [].into(),
+        end: None,
+        appended: vec![[0; 2]; usize::from(shards)],
+    })
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -79,8 +79,11 @@ async fn once(
         forgotten.clear();
     }
     let mut left = Left::Nothing;
-    if let Some(retention) = settings.retention {
-        let oldest = partitions::oldest_kept(now, retention);
+    if let Some(retention) = settings.retention
+        && let Some(newest) = newest_reading(client).await?
+    {
+        // A clock that is years ahead must not cost history: what the devices say counts as well.
+        let oldest = partitions::oldest_kept(now.min(newest), retention);
         for stream in Stream::ALL {
             expire_hours(client, stream, oldest).await?;
             if partitions::drop_before(client, stream, oldest).await?.left > 0 {
@@ -89,6 +92,12 @@ async fn once(
         }
     }
     Ok(left)
+}
+
+/// The newest time that a stored reading has; none where there are no readings.
+async fn newest_reading(client: &Client) -> Result<Option<Timestamp>, SessionError> {
+    let sql = include_str!("../../sql/queries/newest_reading.sql");
+    Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
 /// Removes the sums of hours before an instant, some at a time: before the readings go that they
