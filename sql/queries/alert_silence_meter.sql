@@ -1,13 +1,14 @@
--- Meters that are silent at $1 for longer than $2 seconds, and for longer than one and a half
--- times the longest silence of the week before their newest reading; of the last week only, and
--- without an alert yet. A meter of a single reading has no usual interval.
+-- Meters not heard of for longer than $2 seconds at $1, and in the last week, with the longest
+-- silence of the week before their newest reading (null after a single one), in seconds; without
+-- those that have an alert, and those whose silence is judged already (meters $3, since $4).
 -- Reads meter_live_status whole; index: the primary key (meter_id, ts) of the partitions of the
 -- last two weeks.
 select
     s.meter_id,
-    extract(epoch from $1::timestamptz - s.ts)::double precision as silent,
-    greatest($2::double precision, 1.5 * g.longest) as bound,
-    s.ts
+    s.ts as since,
+    s.ts,
+    g.longest,
+    false as is_done
 from (
     select
         l.meter_id,
@@ -23,8 +24,13 @@ from (
                 a.kind = 'silent' and a.stream = 'meter'
                 and a.device_id = l.meter_id and a.closed_at is null
         )
+        and not exists (
+            select
+            from unnest($3::integer[], $4::timestamptz[]) as k (device_id, since)
+            where k.device_id = l.meter_id and k.since = l.ts
+        )
     order by l.ts desc
-    limit 200
+    limit $5
 ) as s
 cross join lateral (
     select max(w.gap)::double precision as longest
@@ -39,5 +45,3 @@ cross join lateral (
             and h.ts > $1::timestamptz - interval '14 days'
     ) as w
 ) as g
-where extract(epoch from $1::timestamptz - s.ts) > greatest($2::double precision, 1.5 * g.longest)
-    and g.longest is not null

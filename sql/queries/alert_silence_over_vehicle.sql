@@ -1,8 +1,19 @@
--- Vehicles with an open alert of silence that have sent a reading since.
--- Index: alerts_open, the primary key of vehicle_live_status.
+-- Vehicles with an open alert of silence that have sent a reading since, or whose newest session
+-- has ended by $1 without a reading more than a quarter of an hour later: they have left.
+-- Index: alerts_open, the primary key of vehicle_live_status, charging_sessions_vehicle.
 select a.device_id
 from alerts as a
 inner join vehicle_live_status as s on a.device_id = s.vehicle_id
+left join lateral (
+    select c.ended_at
+    from charging_sessions as c
+    where c.vehicle_id = a.device_id and c.started_at <= $1::timestamptz
+    order by c.started_at desc
+    limit 1
+) as n on true
 where
     a.kind = 'silent' and a.stream = 'vehicle' and a.closed_at is null
-    and s.ts > (a.details ->> 'lastReadingAt')::timestamptz
+    and (
+        s.ts > (a.details ->> 'lastReadingAt')::timestamptz
+        or (n.ended_at <= $1::timestamptz and s.ts <= n.ended_at + interval '15 minutes')
+    )

@@ -51,8 +51,8 @@ pub(super) struct Findings {
     pub(super) over: Vec<(Kind, Stream, Vec<i32>)>,
 }
 
-/// The kinds that live status tells.
-pub(super) async fn quick(
+/// The kinds that a device's newest reading tells.
+pub(super) async fn newest(
     client: &Client,
     settings: &Settings,
     now: Timestamp,
@@ -81,43 +81,17 @@ pub(super) async fn quick(
     findings
         .over
         .push((Kind::BatteryTemperature, Stream::Vehicle, over));
-    for stream in Stream::ALL {
-        let (silent, over) = match stream {
-            Stream::Meter => (
-                sql!("alert_silence_meter"),
-                sql!("alert_silence_over_meter"),
-            ),
-            Stream::Vehicle => (
-                sql!("alert_silence_vehicle"),
-                sql!("alert_silence_over_vehicle"),
-            ),
-        };
-        let least = settings.silence_min.as_secs_f64();
-        for row in client.query(silent, &[&now, &least]).await? {
-            let at: Timestamp = row.try_get(3)?;
-            findings.found.push(Finding {
-                kind: Kind::Silent,
-                stream,
-                device: row.try_get(0)?,
-                value: row.try_get(1)?,
-                bound: row.try_get(2)?,
-                details: json!({"lastReadingAt": at.to_string(), "unit": "s"}),
-            });
-        }
-        let over = devices(&client.query(over, &[]).await?)?;
-        findings.over.push((Kind::Silent, stream, over));
-    }
     Ok(findings)
 }
 
-fn devices(rows: &[Row]) -> Result<Vec<i32>, AlertError> {
+pub(super) fn devices(rows: &[Row]) -> Result<Vec<i32>, AlertError> {
     Ok(rows
         .iter()
         .map(|row| row.try_get(0))
         .collect::<Result<_, _>>()?)
 }
 
-/// The kinds that every vehicle's last 24 hours tell.
+/// The kinds that the last 24 hours of every vehicle and meter tell.
 pub(super) async fn efficiency(
     settings: &Settings,
     reads: &Pool,
@@ -132,35 +106,24 @@ pub(super) async fn efficiency(
         .survey_in_turn(reads, Asked::default(), window, Vec::new(), now)
         .await?;
     let mut findings = Findings::default();
-    let (mut efficient, mut plausible) = (Vec::new(), Vec::new());
+    let mut efficient = Vec::new();
     let window = json!({
         "from": kept.window.start().to_string(),
         "to": kept.window.end().to_string(),
     });
     for vehicle in &kept.surveyed.vehicles {
-        let finding = |kind, value, bound, unit: &str| Finding {
-            kind,
-            stream: Stream::Vehicle,
-            device: vehicle.key,
-            value,
-            bound,
-            details: json!({"window": window.clone(), "unit": unit}),
-        };
-        if vehicle.suspect > 0 {
-            let value = vehicle.suspect as f64;
-            findings
-                .found
-                .push(finding(Kind::ImplausibleReading, value, 0.0, "readings"));
-        } else {
-            plausible.push(vehicle.key);
-        }
         let judged = vehicle.status != EfficiencyStatus::InsufficientData;
         match vehicle.ratio.filter(|_| judged) {
             Some(ratio) if ratio < settings.efficiency_below => {
                 let (value, bound) = (percent(ratio), percent(settings.efficiency_below));
-                findings
-                    .found
-                    .push(finding(Kind::EfficiencyLow, value, bound, "%"));
+                findings.found.push(Finding {
+                    kind: Kind::EfficiencyLow,
+                    stream: Stream::Vehicle,
+                    device: vehicle.key,
+                    value,
+                    bound,
+                    details: json!({"window": window.clone(), "unit": "%"}),
+                });
             }
             Some(_) => efficient.push(vehicle.key),
             None => {}
@@ -170,10 +133,33 @@ pub(super) async fn efficiency(
     findings
         .over
         .push((Kind::EfficiencyLow, vehicles, efficient));
+    let surveyed = kept.surveyed.vehicles.iter();
+    let of_vehicles: Vec<(i32, u64)> = surveyed.map(|v| (v.key, v.suspect)).collect();
+    implausible(&mut findings, Stream::Vehicle, &of_vehicles, &window);
+    implausible(&mut findings, Stream::Meter, &kept.surveyed.meters, &window);
+    Ok(findings)
+}
+
+/// Devices that sent suspect readings, of all that there are with how many they sent.
+fn implausible(findings: &mut Findings, stream: Stream, all: &[(i32, u64)], window: &Value) {
+    let mut plausible = Vec::with_capacity(all.len());
+    for &(device, suspect) in all {
+        if suspect == 0 {
+            plausible.push(device);
+            continue;
+        }
+        findings.found.push(Finding {
+            kind: Kind::ImplausibleReading,
+            stream,
+            device,
+            value: suspect as f64,
+            bound: 0.0,
+            details: json!({"window": window, "unit": "readings"}),
+        });
+    }
     findings
         .over
-        .push((Kind::ImplausibleReading, vehicles, plausible));
-    Ok(findings)
+        .push((Kind::ImplausibleReading, stream, plausible));
 }
 
 fn percent(hundredths: i64) -> f64 {

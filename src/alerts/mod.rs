@@ -5,7 +5,7 @@
 //! | `efficiency_low` | a vehicle's efficiency of the last 24 hours is below a bound | it is judged and is not |
 //! | `efficiency_anomaly` | its newest session is far below the median of its own past four weeks | its newest session is not |
 //! | `battery_temperature` | the newest reading is above a bound | it is 2 °C below the bound |
-//! | `silent` | a device has not been heard of for longer than it usually is | it is heard of |
+//! | `silent` | a device has not been heard of for longer than it usually is, and has not left | it is heard of, or has left |
 //! | `implausible_reading` | a reading of the last 24 hours is suspect | none is |
 //!
 //! An alert opens once, is brought up to date as long as its cause lasts, and closes. One gateway
@@ -14,10 +14,12 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `evaluate` | looking for causes |
+//! | `silence` | looking for devices that have fallen silent |
 //! | `store` | the table and the queue of deliveries |
 //! | `webhook` | telling the receiver |
 
 mod evaluate;
+mod silence;
 mod store;
 mod webhook;
 
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 use deadpool_postgres::Pool;
 use tokio_postgres::Client;
 
+use self::silence::Silences;
 pub use self::webhook::{Webhook, WebhookError};
 use crate::analytics::queries::{Analyst, AskError};
 use crate::postgres::{Target, explain};
@@ -49,7 +52,7 @@ pub enum Kind {
     EfficiencyAnomaly,
     /// A hot battery.
     BatteryTemperature,
-    /// A device that is not heard of.
+    /// A device that is not heard of, and has not left.
     Silent,
     /// A reading that implies too much power, or a register that fell.
     ImplausibleReading,
@@ -141,41 +144,64 @@ async fn lead(
         tokio::time::sleep(AGAIN).await;
     }
     tracing::debug!("this gateway looks for alerts");
-    let (mut evaluate_at, mut survey_at) = (Instant::now(), Instant::now());
+    // Each in a session of its own: neither a fleet that takes a minute to survey nor a receiver
+    // that takes its time keeps a hot battery from being seen. Where one fails all begin again.
+    tokio::try_join!(
+        watch(client, settings),
+        survey(settings, target, reads, analyst),
+        tell(settings, target),
+    )?;
+    Ok(())
+}
+
+/// Looks for what newest readings and silences tell, again and again.
+async fn watch(client: &mut Client, settings: &Settings) -> Result<(), AlertError> {
+    let mut silences = Silences::default();
     loop {
-        if Instant::now() >= evaluate_at {
-            let quick = evaluate::quick(client, settings, Timestamp::now()).await?;
-            store::apply(client, settings, quick, Timestamp::now()).await?;
-            evaluate_at = Instant::now() + settings.every;
-        }
-        if Instant::now() >= survey_at {
-            let began = Instant::now();
-            survey(client, settings, reads, analyst).await?;
-            survey_at = Instant::now() + settings.every.max(began.elapsed() * SURVEY_SHARE);
-        }
-        if let Some(webhook) = &settings.webhook {
-            webhook::deliver(client, webhook, Timestamp::now()).await?;
-        }
-        tokio::time::sleep(DELIVER_EVERY.min(settings.every)).await;
+        let now = Timestamp::now();
+        let mut found = evaluate::newest(client, settings, now).await?;
+        silences.look(client, settings, now, &mut found).await?;
+        store::apply(client, settings, found, now).await?;
+        tokio::time::sleep(settings.every).await;
     }
 }
 
-/// The kinds that take the whole fleet's efficiency. An answer that is not there in time is left
-/// for the next time.
+/// Looks for what takes the whole fleet's efficiency, again and again. An answer that is not there
+/// in time is left for the next time.
 async fn survey(
-    client: &mut Client,
     settings: &Settings,
+    target: &Target,
     reads: &Pool,
     analyst: &Analyst,
 ) -> Result<(), AlertError> {
-    let now = Timestamp::now();
-    match evaluate::efficiency(settings, reads, analyst, now).await {
-        Ok(found) => store::apply(client, settings, found, now).await?,
-        Err(AlertError::Ask(error)) => {
-            tracing::warn!(%error, "the fleet's efficiency was not looked at");
+    let mut session = target.connect("wattgate alerts of efficiency").await?;
+    let client = session.client_mut();
+    loop {
+        let began = Instant::now();
+        let now = Timestamp::now();
+        match evaluate::efficiency(settings, reads, analyst, now).await {
+            Ok(found) => store::apply(client, settings, found, now).await?,
+            Err(AlertError::Ask(error)) => {
+                tracing::warn!(%error, "the fleet's efficiency was not looked at");
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => return Err(error),
+        let found = evaluate::anomalies(client, reads, analyst, now).await?;
+        store::apply(client, settings, found, now).await?;
+        let rest = began.elapsed() * SURVEY_SHARE;
+        tokio::time::sleep(settings.every.max(rest)).await;
     }
-    let found = evaluate::anomalies(client, reads, analyst, now).await?;
-    store::apply(client, settings, found, now).await
+}
+
+/// Tells the receiver of the webhook what waits, where there is one.
+async fn tell(settings: &Settings, target: &Target) -> Result<(), AlertError> {
+    let Some(webhook) = &settings.webhook else {
+        return Ok(());
+    };
+    let mut session = target.connect("wattgate alerts webhook").await?;
+    let client = session.client_mut();
+    loop {
+        webhook::deliver(client, webhook, Timestamp::now()).await?;
+        tokio::time::sleep(DELIVER_EVERY.min(settings.every)).await;
+    }
 }

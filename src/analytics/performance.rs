@@ -141,6 +141,8 @@ pub struct Performance {
     /// Resets and suspect readings: of the meters in the attribution periods cut at W, and of
     /// the vehicle in W, each at the time of its reading.
     pub oddities: Oddities,
+    /// Those of the vehicle alone.
+    pub own_oddities: Oddities,
 }
 
 /// The energy of a part of the window, in exact values.
@@ -407,6 +409,7 @@ fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Perfo
         sessions: sessions.len() as u64,
         coverage: Coverage::default(),
         oddities: own.oddities_in(window),
+        own_oddities: own.oddities_in(window),
     }
 }
 

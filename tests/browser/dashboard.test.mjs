@@ -91,6 +91,8 @@ describe('a gateway without keys', () => {
     await worst.getByLabel('Price of a kilowatt-hour').press('Enter');
     await worst.getByText('2.40 kWh · €1.20').waitFor();
     await energy.getByText('€1.20', { exact: true }).waitFor();
+    // A percent of what the vehicle drew.
+    await energy.getByText('€0.07', { exact: true }).waitFor();
     await close(page);
   });
 
@@ -239,6 +241,49 @@ describe('a gateway without keys', () => {
     // The browser itself notes that nobody answered.
     await close(page, ['net::ERR_']);
   });
+});
+
+describe('a gateway with a tariff', () => {
+  const gateway = new Gateway(['--tariff', '10', '--tariff-currency', 'CHF']);
+
+  before(async () => {
+    await gateway.start();
+    // 12 kWh in, 10 kWh out, both told at the same moments: a percent is 0.12 kWh.
+    const began = Date.now();
+    const minutes = Array.from({ length: 100 }, (_, n) => new Date(began - (100 - n) * 60000).toISOString());
+    await gateway.store('meter', minutes.map((timestamp) => ({ ...meter('V1', 230), timestamp })));
+    await gateway.store('vehicle', minutes.map((timestamp) => ({ ...vehicle('V1', 50), timestamp })));
+  });
+
+  after(() => gateway.remove());
+
+  for (const [scheme, viewport] of [['light', DESKTOP], ['dark', DESKTOP], ['light', PHONE], ['dark', PHONE]]) {
+    test(`what a percent is worth is the first and largest figure: ${scheme}, ${viewport.width} wide`, async () => {
+      const page = await open(gateway, '/', { viewport, colorScheme: scheme, bypassCSP: true });
+      await page.addScriptTag({ content: AXE });
+      await page.getByText('24 h', { exact: true }).click();
+      const energy = page.getByRole('region', { name: 'Energy', exact: true });
+      const worth = energy.getByRole('definition').filter({ hasText: 'CHF' }).first();
+      await energy.getByText('CHF 1.20', { exact: true }).waitFor();
+      assert.equal(await worth.innerText(), 'CHF\u00a01.20');
+      assert.match(await energy.getByRole('term').first().innerText(), /Each percent is worth/);
+      const sizes = await energy.locator('dd:not(.small)').evaluateAll((all) =>
+        all.map((dd) => Number.parseFloat(getComputedStyle(dd).fontSize)));
+      assert.ok(sizes.slice(1).every((size) => size < sizes[0]), String(sizes));
+      const { y, height } = await worth.boundingBox();
+      assert.ok(y + height <= viewport.height, `it ends at ${y + height} of ${viewport.height}`);
+      // The tariff's currency, and not what was once chosen here; nobody is asked for a price.
+      await energy.getByText('CHF 20.00', { exact: true }).waitFor();
+      const ranking = page.getByRole('region', { name: 'Where most is lost' });
+      await ranking.getByText(/2\.00 kWh · CHF.20\.00/).waitFor();
+      assert.equal(await ranking.getByLabel('Price of a kilowatt-hour').isVisible(), false);
+      assert.equal(await ranking.getByLabel('Currency').isVisible(), false);
+      assert.deepEqual(await grave(page, 'the fleet with a tariff'), []);
+      await ranking.getByRole('link', { name: 'V1' }).click();
+      await page.getByRole('definition').getByText(/CHF.20\.00/).waitFor();
+      await close(page);
+    });
+  }
 });
 
 describe('a gateway whose database is away', () => {

@@ -185,32 +185,187 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
             vehicle("V2", &ago(1), 9e6, ""),
         ],
     );
-    // V3's six sessions are alike, and the seventh is not.
-    for n in 0..7i64 {
-        let start = 60 * 24 * (7 - n);
-        let kwh = if n == 6 { 0.08 } else { 0.09 };
-        let minutes = || (1..=40).map(|m| ago(start - m));
-        let meters: Vec<String> = minutes()
-            .map(|at| crate::support::meter("M3", &at, 0.1, "interval"))
-            .collect();
-        let vehicles: Vec<String> = minutes().map(|at| vehicle("V3", &at, kwh, "")).collect();
-        gateway.send("meter", &meters);
-        gateway.send("vehicle", &vehicles);
-        gateway.session(&format!("s{n}"), "V3", "M3", &ago(start), &ago(start - 40));
-    }
+    // So does a meter at which nobody is; MX sends what its vehicle is not to blame for.
+    let implausible = |id: &str| {
+        [(3, 1.0), (2, 9e6)].map(|(n, kwh)| crate::support::meter(id, &ago(n), kwh, "interval"))
+    };
+    gateway.session("at MX", "VX", "MX", &ago(10), &ago(1));
+    gateway.send("vehicle", &[vehicle("VX", &ago(2), 0.1, "")]);
+    gateway.send("meter", &implausible("M2"));
+    gateway.send("meter", &implausible("MX"));
     gateway.wait("V1's alerts", |g| {
         kinds(g, "V1") == ["efficiency_low", "silent", "silent"]
     });
     gateway.wait("V2's alert", |g| {
         kinds(g, "V2").contains(&"implausible_reading".to_owned())
     });
-    gateway.wait("V3's alert", |g| {
-        kinds(g, "V3").contains(&"efficiency_anomaly".to_owned())
+    for meter in ["M2", "MX"] {
+        gateway.wait("a meter's alert", |g| {
+            kinds(g, meter).contains(&"implausible_reading".to_owned())
+        });
+    }
+    assert!(!kinds(&gateway, "VX").contains(&"implausible_reading".to_owned()));
+    gateway.terminate();
+}
+
+#[test]
+fn a_session_far_below_the_median_of_its_past_opens_an_alert() {
+    let data = data_dir();
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "200ms"]);
+    let now = jiff::Timestamp::now();
+    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    // The sessions are alike but for one, which moves a mean and a standard deviation (83.7 and
+    // 16.5: 80 would be usual) and neither a median nor a median of distances from it. The seventh
+    // is unlike them.
+    for (n, kwh) in [0.091, 0.09, 0.05, 0.089, 0.09, 0.092, 0.08]
+        .into_iter()
+        .enumerate()
+    {
+        let start = 60 * 24 * (7 - n as i64);
+        let minutes = || (1..=40).map(|m| ago(start - m));
+        let meters: Vec<String> = minutes()
+            .map(|at| crate::support::meter("M1", &at, 0.1, "interval"))
+            .collect();
+        let vehicles: Vec<String> = minutes().map(|at| vehicle("V1", &at, kwh, "")).collect();
+        gateway.send("meter", &meters);
+        gateway.send("vehicle", &vehicles);
+        gateway.session(&format!("s{n}"), "V1", "M1", &ago(start), &ago(start - 40));
+    }
+    let anomalies =
+        |g: &Gateway| g.get("/v1/alerts?kind=efficiency_anomaly&state=open")["items"].clone();
+    gateway.wait("the alert", |g| {
+        !anomalies(g).as_array().unwrap().is_empty()
     });
-    let page = gateway.get("/v1/alerts?kind=efficiency_anomaly");
-    let anomaly = &page["items"][0];
+    let anomaly = anomalies(&gateway)[0].clone();
     assert_eq!(anomaly["value"], 80.0);
     assert_eq!(anomaly["details"]["median"], 90.0);
+    // Of 0, 0, 1, 1, 2 and 40.
+    assert_eq!(anomaly["details"]["medianAbsoluteDeviation"], 1.0);
     assert_eq!(anomaly["details"]["sessions"], 6);
+    // 90 - 3.5 × 1.4826 × 1.
+    let bound = anomaly["bound"].as_f64().unwrap();
+    assert!((bound - 84.8109).abs() < 1e-9, "{bound}");
+    gateway.terminate();
+}
+
+/// The devices with an open alert of silence.
+fn silent(gateway: &Gateway) -> Vec<String> {
+    let page = gateway.get("/v1/alerts?state=open&kind=silent&limit=1000");
+    let device = |a: &Value| {
+        let id = a.get("vehicleId").or(a.get("meterId"));
+        id.unwrap().as_str().unwrap().to_owned()
+    };
+    let mut devices: Vec<String> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(device)
+        .collect();
+    devices.sort_unstable();
+    devices
+}
+
+#[test]
+fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
+    let data = data_dir();
+    let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
+    let gateway = Gateway::ready(data.path(), &flags);
+    let now = jiff::Timestamp::now();
+    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    let open = |id: &str, from: &str| {
+        let body = format!(
+            r#"{{"sessionId":"{id}","vehicleId":"{id}","meterId":"at {id}","startedAt":"{from}"}}"#
+        );
+        assert_eq!(gateway.call("POST", "/v1/sessions", &body).0, 201);
+    };
+    // LEFT drove off. ALWAYS too, and it went on to report on its way until it fell silent.
+    for (id, end) in [("LEFT", 5), ("ALWAYS", 40)] {
+        gateway.session(id, id, &format!("at {id}"), &ago(65), &ago(end));
+    }
+    // These are still at their meters. DONE and STILL take nothing any more, FULL can take nothing.
+    for id in ["DIED", "DONE", "STILL", "FULL"] {
+        open(id, &ago(65));
+    }
+    // NEW was not heard of for an hour, and has just come: nothing can be told yet.
+    open("NEW", &now.to_string());
+    let mut readings = Vec::new();
+    for n in 5..65 {
+        let (at, total) = (ago(n), 1000 - n.max(7));
+        readings.extend(["LEFT", "ALWAYS", "DIED"].map(|id| vehicle(id, &at, 0.1, "")));
+        readings.push(vehicle("DONE", &at, if n == 5 { 0.0 } else { 0.1 }, ""));
+        let register = r#","energyKind":"register""#;
+        readings.push(vehicle("STILL", &at, total as f64, register));
+        let full = vehicle("FULL", &at, 0.1, "");
+        readings.push(full.replace("\"soc\":50", "\"soc\":100"));
+        readings.push(vehicle("NEW", &ago(n + 60), 0.1, ""));
+    }
+    gateway.send("vehicle", &readings);
+    let meters: Vec<String> = (5..65)
+        .map(|n| crate::support::meter("at LEFT", &ago(n), 0.11, "interval"))
+        .collect();
+    gateway.send("meter", &meters);
+    // One evaluation opens all that there are.
+    let expected = ["ALWAYS", "DIED", "at LEFT"];
+    gateway.wait("the alert of the meter", |g| {
+        silent(g).contains(&"at LEFT".to_owned())
+    });
+    assert_eq!(silent(&gateway), expected);
+    // The end of DIED's session comes late: it had left.
+    let end = format!(r#"{{"endedAt":"{}"}}"#, ago(4));
+    assert_eq!(gateway.call("POST", "/v1/sessions/DIED/end", &end).0, 200);
+    gateway.wait("the end of DIED's alert", |g| {
+        silent(g) == ["ALWAYS", "at LEFT"]
+    });
+    gateway.terminate();
+}
+
+#[test]
+fn a_device_is_silent_however_many_others_are_seldom_heard_of() {
+    let data = data_dir();
+    let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
+    let gateway = Gateway::ready(data.path(), &flags);
+    let now = jiff::Timestamp::now();
+    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    // More than are looked at in one statement, each an hour apart and heard of since MINUTE was.
+    let mut readings: Vec<String> = (0..450)
+        .flat_map(|n| [62, 2].map(|m| (n, m)))
+        .map(|(n, m)| crate::support::meter(&format!("HOUR-{n}"), &ago(m), 0.1, "interval"))
+        .collect();
+    readings.extend((10..40).map(|n| crate::support::meter("MINUTE", &ago(n), 0.1, "interval")));
+    gateway.send("meter", &readings);
+    gateway.wait("MINUTE's alert", |g| silent(g) == ["MINUTE"]);
+    gateway.terminate();
+}
+
+#[test]
+fn an_alert_does_not_wait_for_what_is_slow_to_be_looked_at() {
+    let data = data_dir();
+    let gateway = Gateway::ready(data.path(), &["--alert-interval", "200ms"]);
+    // Somebody holds what the search for anomalies needs.
+    let mut holder = std::process::Command::new("sh")
+        .args([
+            "-c",
+            &format!("exec {} -XAtq", gateway.psql.as_deref().unwrap()),
+        ])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = holder.stdin.take().unwrap();
+    said.write_all(b"begin; lock table session_efficiency;\n")
+        .unwrap();
+    said.flush().unwrap();
+    gateway.wait("the search for anomalies to wait", |g| {
+        let waiting = "select count(*) from pg_locks where not granted
+            and relation = 'session_efficiency'::regclass";
+        g.sql(waiting).trim() == "1"
+    });
+    hot(&gateway, 70);
+    gateway.wait("the alert", |g| {
+        let page = g.get("/v1/alerts?kind=battery_temperature");
+        !page["items"].as_array().unwrap().is_empty()
+    });
+    drop(said);
+    holder.wait().unwrap();
     gateway.terminate();
 }

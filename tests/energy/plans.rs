@@ -27,7 +27,8 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
         all.insert(format!("export_{kind}"), vec![DEVICE, FROM, TO, "5000"]);
         all.insert(format!("history_{kind}"), vec![DEVICE, FROM, TO, "100"]);
         all.insert(format!("probe_{kind}"), vec![DEVICES, FROMS, FROM, TO]);
-        all.insert(format!("alert_silence_{kind}"), vec![TO, "60"]);
+        let silence = vec![TO, "60", DEVICES, FROMS, "200"];
+        all.insert(format!("alert_silence_{kind}"), silence);
     }
     all.insert("fleet_named".to_owned(), vec![FROM, TO]);
     let others = vec![DEVICE, DEVICE, FROMS, TOS, FROM, TO];

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
+use tokio_postgres::types::ToSql;
 
 use super::gateway::{Gateway, Resident};
 use super::machine::Machine;
@@ -156,7 +157,7 @@ impl<'a> Run<'a> {
 
     pub(super) fn note_version(&mut self, gateway: &Gateway) -> Result<(), TargetsError> {
         if self.postgresql.is_empty() {
-            let version = query_one(&gateway.database_url, "show server_version")?;
+            let version = query_one(&gateway.database_url, "show server_version", &[])?;
             let version: String = version.get(0);
             self.postgresql = version.split(' ').next().unwrap_or_default().to_owned();
         }
@@ -296,7 +297,7 @@ impl<'a> Run<'a> {
         let lag = "wattgate_store_lag_seconds";
         let within = gateway.metric(&format!("{lag}_bucket"), r#"le="1""#);
         let batches = gateway.metric(&format!("{lag}_count"), "");
-        let hits: f64 = query_one(&gateway.database_url, INDEX_HITS)?.get(0);
+        let hits: f64 = query_one(&gateway.database_url, INDEX_HITS, &[])?.get(0);
         gateway.stop()?;
         let what = format!("open loop, {RATE:.0} readings/s at 500 a request");
         self.push(Row {
@@ -477,7 +478,11 @@ pub(super) fn is_right(outcome: &Outcome) -> bool {
     stored.is_some_and(|stored| stored.verdict() == Verdict::Right)
 }
 
-pub(super) fn query_one(url: &str, sql: &str) -> Result<tokio_postgres::Row, TargetsError> {
+pub(super) fn query_one(
+    url: &str,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<tokio_postgres::Row, TargetsError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -485,6 +490,6 @@ pub(super) fn query_one(url: &str, sql: &str) -> Result<tokio_postgres::Row, Tar
         let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
         // Its error shows in the query that was on it.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(client.query_one(sql, &[]).await?)
+        Ok(client.query_one(sql, parameters).await?)
     })
 }

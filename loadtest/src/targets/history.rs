@@ -23,6 +23,8 @@ const METER_KEYS: &str = include_str!("../../sql/history_meter_keys.sql");
 const VEHICLE_KEYS: &str = include_str!("../../sql/history_vehicle_keys.sql");
 const METER_COPY: &str = include_str!("../../sql/history_meter_copy.sql");
 const VEHICLE_COPY: &str = include_str!("../../sql/history_vehicle_copy.sql");
+/// The copied readings left no marks: hours that were summed up meanwhile, without them, are not.
+const FORGET_HOURS: &str = include_str!("../../sql/history_forget_hours.sql");
 
 /// What the history holds.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +85,7 @@ pub(super) fn fill(url: &str, shape: Shape) -> Result<(), TargetsError> {
         while let Some(outcome) = tasks.join_next().await {
             outcome.map_err(std::io::Error::other)??;
         }
+        client.batch_execute(FORGET_HOURS).await?;
         client.batch_execute("analyze").await?;
         Ok(())
     })

@@ -27,9 +27,7 @@ const BEFORE_NOW_US: i64 = 83 * MINUTE_US;
 const DAY_US: i64 = 24 * 60 * MINUTE_US;
 /// The readings that arrive begin so long before now: behind all that the window looks at.
 const ARRIVING_BEFORE_NOW_US: i64 = MINUTE_US;
-/// What tells how many hours of history are not summed up yet.
-const WAITING: &str = "wattgate_summaries_backlog";
-const LAG: &str = "wattgate_summaries_lag_seconds";
+const SUMMED: &str = include_str!("../../sql/history_summed.sql");
 /// How long the sums may take, and the first ranking.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// The longest time that is told from longer ones.
@@ -73,8 +71,8 @@ impl Run<'_> {
         let (gateway, shape) = self.with_history()?;
         let window = window_of(shape);
         let began = Instant::now();
-        // The lag is never 0 once it is told: an hour is summed up some minutes after its end.
-        let is_summed = || gateway.metric(LAG, "") > 0.0 && gateway.metric(WAITING, "") == 0.0;
+        let start_us = shape.start_us();
+        let is_summed = || query_one(&gateway.database_url, SUMMED, &[&start_us]).is_ok_and(|row| row.get(0));
         wait(is_summed, "its history is not summed up")?;
         let summed = began.elapsed().as_secs_f64();
         say(&format!("summed up within {summed:.0} s"));
@@ -112,7 +110,7 @@ impl Run<'_> {
             let outcome = load.join().map_err(|_| generator::RunError::Thread)?;
             Ok::<_, TargetsError>((outcome?, answers?))
         })?;
-        let hits: f64 = query_one(&gateway.database_url, INDEX_HITS)?.get(0);
+        let hits: f64 = query_one(&gateway.database_url, INDEX_HITS, &[])?.get(0);
         gateway.stop()?;
         self.push_t7(shape, &outcome, answers, (summed, first), hits);
         Ok(())

@@ -61,7 +61,7 @@ pub struct Ranked {
     pub vehicle_id: Box<str>,
     /// Its id in the database.
     pub key: i32,
-    /// How many readings are suspect.
+    /// How many of its own readings are suspect.
     pub suspect: u64,
     /// Its status.
     pub status: EfficiencyStatus,
@@ -96,6 +96,8 @@ impl FleetSlice {
 pub struct Surveyed {
     /// Every known vehicle, by id.
     pub vehicles: Vec<Ranked>,
+    /// Every meter by its id in the database, and how many of its readings are suspect.
+    pub meters: Vec<(i32, u64)>,
     /// The whole window.
     pub whole: FleetSlice,
     /// Its parts, as they were asked for.
@@ -108,6 +110,7 @@ pub struct Surveyed {
 struct Sums {
     survey: Arc<Survey>,
     vehicles: Vec<Ranked>,
+    meters: Vec<(i32, u64)>,
     whole: FleetSlice,
     parts: Vec<FleetSlice>,
     costs: Costs,
@@ -158,6 +161,7 @@ pub(super) async fn survey(
         .sort_unstable_by(|a, b| a.vehicle_id.cmp(&b.vehicle_id));
     Ok(Surveyed {
         vehicles: sums.vehicles,
+        meters: sums.meters,
         whole: sums.whole,
         parts: sums.parts,
         costs: (!survey.prices.is_empty()).then_some(sums.costs),
@@ -319,8 +323,8 @@ async fn meters(
                 let lease = history.renew(Lease::new(budget));
                 let mut sums = running.finish().await?;
                 running = Running::Busy(tokio::task::spawn_blocking(move || {
-                    for of_meter in readings.values() {
-                        sums.add_meter(&of_meter.list, &of_meter.condensed);
+                    for (&meter, of_meter) in &readings {
+                        sums.add_meter(meter, &of_meter.list, &of_meter.condensed);
                     }
                     drop((readings, lease));
                     sums
@@ -356,6 +360,7 @@ impl Sums {
     fn new(survey: Arc<Survey>) -> Self {
         Sums {
             vehicles: Vec::new(),
+            meters: Vec::new(),
             whole: FleetSlice::empty(survey.window),
             parts: survey
                 .parts
@@ -403,21 +408,25 @@ impl Sums {
                 printed = printed.with_costs(&costs, None);
                 self.costs.add(&costs);
             }
-            self.vehicles.extend(Ranked::new(member.key, printed));
+            let suspect = answer.own_oddities.suspect;
+            self.vehicles
+                .extend(Ranked::new(member.key, suspect, printed));
         }
         for &meter in &chunk.whole_meters {
             if self.meters_done.insert(meter) {
                 let (readings, condensed) = chunk.meter(meter);
-                self.add_meter(readings, condensed);
+                self.add_meter(meter, readings, condensed);
             }
         }
     }
 
     /// What is condensed lies wholly in the window and in one of its parts.
-    fn add_meter(&mut self, readings: &[EnergyReading], condensed: &[Condensed]) {
+    fn add_meter(&mut self, key: i32, readings: &[EnergyReading], condensed: &[Condensed]) {
         let readings = readings.iter().copied();
         let watts = self.survey.suspect_watts;
         let meter = DeviceEnergy::with_condensed(readings, condensed, watts);
+        let odd = meter.oddities_in(self.survey.window);
+        self.meters.push((key, odd.suspect));
         self.whole.meter_ac.add(&meter.energy(self.survey.window));
         for part in &mut self.parts {
             part.meter_ac.add(&meter.energy(part.vehicles.window));
@@ -427,11 +436,11 @@ impl Sums {
 
 impl Ranked {
     /// `None` never in practice: printing to a string does not fail.
-    fn new(key: i32, printed: Printed) -> Option<Self> {
+    fn new(key: i32, suspect: u64, printed: Printed) -> Option<Self> {
         Some(Ranked {
             vehicle_id: printed.vehicle_id.as_str().into(),
             key,
-            suspect: printed.quality.suspect,
+            suspect,
             status: printed.efficiency_status,
             ratio: printed
                 .efficiency_ratio

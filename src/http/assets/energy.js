@@ -36,9 +36,9 @@ function storedPrice() {
 }
 
 /** What energy costs: by the gateway's tariff, else by the price that was given on the fleet's page. */
-export function costOf(energy, byTariff, { price, currency } = storedPrice()) {
-  const cost = isNumber(byTariff) ? byTariff : price === null ? null : energy * price;
-  return cost === null ? '' : money(cost, currency);
+export function costOf(energy, byTariff, tariffCurrency, { price, currency } = storedPrice()) {
+  if (isNumber(byTariff)) return money(byTariff, tariffCurrency ?? currency);
+  return price === null ? '' : money(energy * price, currency);
 }
 
 /** Days begin at this place's midnight. */
@@ -70,6 +70,8 @@ export class Energy {
   #asked = 0;
 
   constructor() {
+    this.worth = h('strong', {}, none);
+    this.worthEnergy = h('dd', { class: 'small' });
     this.in = h('strong', {}, none);
     this.out = h('strong', {}, none);
     this.ratio = h('strong', {}, none);
@@ -92,7 +94,8 @@ export class Energy {
       this.#window = value;
       this.refresh();
     });
-    this.summary = panel('Energy', windows, this.note, h('dl', { class: 'figures' },
+    this.summary = panel('Energy', windows, this.note, h('dl', { class: 'figures led' },
+      h('div', { class: 'lead' }, h('dt', {}, 'Each percent is worth'), h('dd', {}, this.worth), this.worthEnergy),
       figure('Drawn from the grid (AC)', this.in, 'ac'),
       figure('Reached batteries (DC)', this.out, 'dc'),
       figure('Efficiency', this.ratio),
@@ -155,9 +158,15 @@ export class Energy {
     set(this.ratio, percent(fleet.efficiencyRatio));
     const lost = Math.max(0, ac - dc);
     set(this.lost, kwh(lost));
-    set(this.cost, this.#cost(lost, fleet.lostCost));
+    set(this.cost, this.#cost(lost, fleet.lostCost, fleet.currency));
+    // What a fleet gains with each percent of efficiency: in money where it is known what energy costs.
+    const one = kwh(fleet.onePercentEnergyAc);
+    const worth = this.#cost(fleet.onePercentEnergyAc, fleet.onePercentCost, fleet.currency);
+    set(this.worth, worth || one);
+    set(this.worthEnergy, worth && one);
     // Who runs the gateway has said what a kilowatt-hour costs: then nobody has to guess here.
     for (const part of this.price) part.hidden = isNumber(fleet.lostCost);
+    this.currency.hidden = isNumber(fleet.lostCost) && fleet.currency !== undefined;
     const parts = [dc, lost, fleet.unattributedEnergyAc];
     [...this.flow.children].forEach((bar, n) => {
       bar.style.flexGrow = String(Math.max(0, parts[n]) || 0);
@@ -183,8 +192,8 @@ export class Energy {
         h('span', { class: 'muted' }, sum > 0 ? percent((100 * all[n]) / sum, 0) : '')))));
   }
 
-  #cost(energy, byTariff) {
-    return costOf(energy, byTariff, this.#price);
+  #cost(energy, byTariff, currency) {
+    return costOf(energy, byTariff, currency, this.#price);
   }
 
   #showWorst() {
@@ -210,7 +219,7 @@ export class Energy {
           h('td', { class: 'wide' }, status(item.efficiencyStatus)),
           h('td', { class: 'n wide' }, `${fixed(item.totalEnergyConsumedAc, 1)} → ${fixed(item.matchedEnergyDeliveredDc, 1)}`),
           h('td', { class: 'n' }, percent(item.efficiencyRatio)),
-          h('td', { class: 'n' }, [kwh(lost), this.#cost(lost, item.lostCost)].filter(Boolean).join(' · '), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
+          h('td', { class: 'n' }, [kwh(lost), this.#cost(lost, item.lostCost, this.#worst.currency)].filter(Boolean).join(' · '), h('div', { class: 'bar', 'aria-hidden': 'true' }, bar)));
       })))));
   }
 
@@ -236,6 +245,7 @@ export class Energy {
       CURRENCIES.map((c) => h('option', { selected: c === this.#price.currency }, c)));
     const unit = h('span', { class: 'muted' }, 'a kWh');
     this.price = [price, unit];
+    this.currency = currency;
     return h('span', { class: 'price' }, price, currency, unit);
   }
 }

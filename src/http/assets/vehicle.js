@@ -177,7 +177,7 @@ export class Vehicle {
     // What was charged where no meter is known is no loss of a known one.
     const gone = Math.max(0, answer.totalEnergyConsumedAc - answer.matchedEnergyDeliveredDc);
     set(lost, isNumber(answer.efficiencyRatio) ? kwh(gone) : none);
-    set(this.cost, isNumber(answer.efficiencyRatio) ? costOf(gone, answer.lostCost) : '');
+    set(this.cost, isNumber(answer.efficiencyRatio) ? costOf(gone, answer.lostCost, answer.currency) : '');
     const { method, meters, sessions } = answer.attribution;
     set(quality, method === 'none' ? none : percent(100 * answer.quality.coverage));
     const words = {
