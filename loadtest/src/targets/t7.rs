@@ -72,7 +72,8 @@ impl Run<'_> {
         let window = window_of(shape);
         let began = Instant::now();
         let start_us = shape.start_us();
-        let is_summed = || query_one(&gateway.database_url, SUMMED, &[&start_us]).is_ok_and(|row| row.get(0));
+        let is_summed =
+            || query_one(&gateway.database_url, SUMMED, &[&start_us]).is_ok_and(|row| row.get(0));
         wait(is_summed, "its history is not summed up")?;
         let summed = began.elapsed().as_secs_f64();
         say(&format!("summed up within {summed:.0} s"));
