@@ -386,53 +386,56 @@ fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
     gateway.terminate();
 }
 
-#[test]
-fn what_a_backup_lacks_is_said_until_an_operator_gives_it_up() {
-    let data = data_dir();
-    let (wal_dir, cluster) = (
-        data.path().join("wal"),
-        data.path().join("postgres/cluster"),
-    );
-    let forgetful = || Gateway::start(data.path(), &["--wal-retain", "0"]);
-    let ready = |g: &Gateway| g.call("GET", "/health/ready", "").0 == 200;
-    let send = |gateway: &Gateway, minutes: std::ops::Range<u32>| {
-        gateway.wait("readiness", ready);
-        for minute in minutes {
-            let reading = format!(
-                r#"{{"meterId":"M1","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"2024-02-09T15:{minute:02}:00Z"}}"#
-            );
-            let answer = gateway.call("POST", "/v1/ingestion/meter?ack=committed", &reading);
-            assert_eq!(answer.0, 201, "{}", answer.1);
-        }
-    };
-    let gateway = forgetful();
-    send(&gateway, 0..2);
+/// A gateway that keeps nothing of what is stored.
+fn forgetful(data: &Path) -> Gateway {
+    Gateway::start(data, &["--wal-retain", "0"])
+}
+
+fn is_ready(gateway: &Gateway) -> bool {
+    gateway.call("GET", "/health/ready", "").0 == 200
+}
+
+fn commit(gateway: &Gateway, minutes: std::ops::Range<u32>) {
+    gateway.wait("readiness", is_ready);
+    for minute in minutes {
+        let reading = format!(
+            r#"{{"meterId":"M1","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"2024-02-09T15:{minute:02}:00Z"}}"#
+        );
+        let answer = gateway.call("POST", "/v1/ingestion/meter?ack=committed", &reading);
+        assert_eq!(answer.0, 201, "{}", answer.1);
+    }
+}
+
+/// Stores three readings in a run of the log that goes, and puts back a cluster from before them.
+fn lose_three_readings(data: &Path) {
+    let (wal_dir, cluster) = (data.join("wal"), data.join("postgres/cluster"));
+    let gateway = forgetful(data);
+    commit(&gateway, 0..2);
     gateway.terminate();
-    let backup = data.path().join("backup");
+    let backup = data.join("backup");
     let copy = |from: &Path, to: &Path| {
         let copied = Command::new("cp").arg("-a").args([from, to]).status();
         assert!(copied.unwrap().success());
     };
     copy(&cluster, &backup);
-    let gateway = forgetful();
-    send(&gateway, 2..5);
+    let gateway = forgetful(data);
+    commit(&gateway, 2..5);
     gateway.terminate();
-    // The run of those three goes as a whole.
-    let gateway = forgetful();
+    let gateway = forgetful(data);
     gateway.wait("an empty log", |_| {
-        let names = fs::read_dir(&wal_dir)
-            .unwrap()
-            .map(|e| e.unwrap().file_name());
-        names
-            .filter(|n| n.to_string_lossy().ends_with(".wal"))
-            .count()
-            == 0
+        let mut entries = fs::read_dir(&wal_dir).unwrap();
+        entries.all(|entry| entry.unwrap().path().extension() != Some("wal".as_ref()))
     });
     gateway.terminate();
     fs::remove_dir_all(&cluster).unwrap();
     copy(&backup, &cluster);
+}
 
-    let gateway = forgetful();
+#[test]
+fn what_a_backup_lacks_is_said_until_an_operator_gives_it_up() {
+    let data = data_dir();
+    lose_three_readings(data.path());
+    let gateway = forgetful(data.path());
     let gap = |g: &Gateway| g.metric("wattgate_wal_gap_readings");
     gateway.wait("the gap", |g| gap(g) == 3.0);
     let (status, answer) = gateway.call("GET", "/health/ready", "");
@@ -456,14 +459,14 @@ fn what_a_backup_lacks_is_said_until_an_operator_gives_it_up() {
         "{}",
         stderr(&output)
     );
-    gateway.wait("readiness", ready);
+    gateway.wait("readiness", is_ready);
     assert_eq!(gap(&gateway), 0.0);
     assert!(check().status.success());
     let output = wal(data.path(), &["accept-gap"]);
     assert!(stdout(&output).contains("no gap"), "{}", stdout(&output));
     gateway.terminate();
-    let gateway = forgetful();
-    gateway.wait("readiness", ready);
+    let gateway = forgetful(data.path());
+    gateway.wait("readiness", is_ready);
     assert_eq!(gap(&gateway), 0.0);
     gateway.terminate();
 }
