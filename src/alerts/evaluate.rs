@@ -103,7 +103,7 @@ pub(super) async fn efficiency(
     };
     // Not as a request waits: a large fleet takes longer than that, and would never be judged.
     let kept = analyst
-        .survey_in_turn(reads, Asked::default(), window, Vec::new(), now)
+        .survey_in_turn(reads, Asked::default(), window, Vec::new(), now, true)
         .await?;
     let mut findings = Findings::default();
     let mut efficient = Vec::new();

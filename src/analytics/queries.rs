@@ -23,11 +23,14 @@ mod hours;
 mod people;
 mod surveys;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use deadpool_postgres::{Client, Transaction};
+use futures_util::future::{try_join, try_join3};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
-use tokio_postgres::{Error, IsolationLevel};
+use tokio_postgres::{Error, IsolationLevel, Row};
 
 use self::budget::{Budget, Lease};
 pub use self::fleet::{FleetSlice, Ranked, Survey, Surveyed};
@@ -58,6 +61,9 @@ const BEHIND_MICROS: i64 = 2 * CLAIM_MICROS_MAX;
 
 /// Runs at one meter that are closer than this are fetched as one.
 const JOIN_MICROS: i64 = DAY_MICROS;
+
+/// Of how many meters the readings are fetched at once.
+const METERS_AT_ONCE: usize = 8;
 
 /// How far back from a window the start of a chain of readings that name a meter is looked for,
 /// where the meter's first reading ever is divided among several vehicles.
@@ -177,7 +183,7 @@ impl Analyst {
         let hours = Hours::new(window, &parts, self.judgement.suspect_watts.0);
         let mut history = History::new(&work, Lease::new(&self.budget)).with_hours(hours);
         let mut round = 0;
-        let (performance, parts) = loop {
+        let (performance, parts, mut meter_ids) = loop {
             round += 1;
             if round > ROUNDS_MAX {
                 history.refuse_all();
@@ -186,21 +192,23 @@ impl Analyst {
                 return Ok(None);
             };
             fetched.lease = Some(history.renew(Lease::new(&self.budget)));
+            let meter_ids = std::mem::take(&mut fetched.meter_ids);
             match self.compute(fetched, window, parts.clone(), now).await? {
-                Ok(answer) => break answer,
+                Ok((performance, parts)) => break (performance, parts, meter_ids),
                 Err(cuts) => history.refuse(&cuts),
             }
         };
-        let keys: Vec<i32> = performance.meters.iter().map(|key| key.0).collect();
-        let meter_ids = meter_ids(&work, &keys).await?;
+        meter_ids.retain(|key, _| performance.meters.contains(&MeterKey(*key)));
         Ok(Some(Answer {
             performance,
-            meter_ids,
+            meter_ids: meter_ids.into_values().collect(),
             parts,
         }))
     }
 
     /// Answers for every known vehicle over a window, and sums up.
+    ///
+    /// One that nobody waits for makes way: it takes little at a time, and rests as long in between.
     ///
     /// Blocks: for some statements a chunk of devices; a fleet of 10,000 over a day takes seconds
     /// Cancel: safe; the transaction is rolled back
@@ -213,10 +221,12 @@ impl Analyst {
         window: Run,
         parts: Vec<Run>,
         now: Timestamp,
+        makes_way: bool,
     ) -> Result<Surveyed, AskError> {
         let survey = Survey {
             window,
             now,
+            makes_way,
             prices: self
                 .tariff
                 .as_ref()
@@ -299,9 +309,7 @@ async fn fetch(
     window: Run,
     now: Timestamp,
 ) -> Result<Option<Fetched>, AskError> {
-    let work = history.work;
-    let statement = work.prepare_cached(sql!("performance_vehicle")).await?;
-    let Some(row) = work.query_opt(&statement, &[&id.as_str()]).await? else {
+    let Some(row) = known(history, id).await? else {
         return Ok(None);
     };
     let key = VehicleKey(row.try_get(0)?);
@@ -320,19 +328,25 @@ async fn fetch(
         wanted.insert(meter, Runs::from_iter([window]));
     }
 
-    let mut meters = Vec::with_capacity(wanted.len());
-    let (mut low, mut high) = (window.start(), behind);
-    for (meter, runs) in wanted {
-        let spans = joined(&runs);
+    for (meter, runs) in &wanted {
         let ends = runs.as_slice().iter().flat_map(|r| [r.start(), r.end()]);
         history.refuse_at(Stream::Meter, meter.0, ends);
-        let readings: Readings<EnergyReading> = history.around(meter.0, &spans).await?;
-        let others = people::others(history, meter, key, &runs).await?;
+    }
+    let shared: &History<'_> = history;
+    let mut at = Vec::with_capacity(wanted.len());
+    for (&meter, runs) in &wanted {
+        at.push(at_meter(shared, meter, key, runs));
+    }
+    let at = stream::iter(at).buffered(METERS_AT_ONCE).try_collect();
+    let keys: Vec<i32> = wanted.keys().map(|meter| meter.0).collect();
+    let (at, meter_ids): (Vec<_>, _) = try_join(at, meter_ids(shared.work, &keys)).await?;
+
+    let mut meters = Vec::with_capacity(wanted.len());
+    let (mut low, mut high) = (window.start(), behind);
+    for ((meter, runs), (readings, others)) in wanted.into_iter().zip(at) {
         // A period that goes on behind the window is followed to the meter's next reading.
-        let goes_on = runs
-            .as_slice()
-            .last()
-            .is_some_and(|run| run.end() == window.end());
+        let last_run = runs.as_slice().last();
+        let goes_on = last_run.is_some_and(|run| run.end() == window.end());
         if let (true, Some(last)) = (goes_on, readings.list.last()) {
             high = high.max(last.at.plus_micros(CLAIM_MICROS_MAX));
         }
@@ -363,8 +377,34 @@ async fn fetch(
         vehicle,
         same_id,
         meters: fetched,
+        meter_ids,
         lease: None,
     }))
+}
+
+/// Looks for a vehicle; in the same exchange come the partitions, because each exchange is a wait on
+/// a busy machine.
+async fn known(history: &History<'_>, id: ExternalId<'_>) -> Result<Option<Row>, AskError> {
+    let vehicle = async {
+        let statement = history.work.prepare_cached(sql!("performance_vehicle"));
+        let statement = statement.await?;
+        Ok(history.work.query_opt(&statement, &[&id.as_str()]).await?)
+    };
+    let [meters, vehicles] = Stream::ALL.map(|stream| history.ranges(stream));
+    let (row, ..) = try_join3(vehicle, meters, vehicles).await?;
+    Ok(row)
+}
+
+/// A meter's readings where a vehicle was there, and who else was.
+async fn at_meter(
+    history: &History<'_>,
+    meter: MeterKey,
+    vehicle: VehicleKey,
+    runs: &Runs,
+) -> Result<(Readings<EnergyReading>, Vec<VehicleKey>), AskError> {
+    let spans = joined(runs);
+    let readings = history.around::<EnergyReading>(meter.0, &spans);
+    try_join(readings, people::others(history, meter, vehicle, runs)).await
 }
 
 /// From when the vehicles' readings decide how this meter's amounts are divided.
@@ -398,16 +438,15 @@ fn joined(runs: &Runs) -> Vec<Run> {
     joined
 }
 
-async fn meter_ids(work: &Transaction<'_>, keys: &[i32]) -> Result<Vec<String>, AskError> {
+/// The external ids of some meters.
+async fn meter_ids(work: &Transaction<'_>, keys: &[i32]) -> Result<HashMap<i32, String>, AskError> {
     if keys.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HashMap::new());
     }
-    let statement = work.prepare_cached(sql!("performance_meter_ids")).await?;
+    let statement = work.prepare_cached(sql!("fleet_meter_names")).await?;
     let rows = work.query(&statement, &[&keys]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()?)
+    let name = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    rows.iter().map(name).collect()
 }
 
 #[cfg(test)]

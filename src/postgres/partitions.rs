@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Unit};
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, GenericClient};
 
 use crate::postgres::PartitionWidth;
@@ -89,13 +90,14 @@ pub async fn load(
     client: &(impl GenericClient + Sync),
     stream: Stream,
 ) -> Result<Partitions, Error> {
+    // With its type told, it takes one exchange and not two.
     let rows = client
-        .query(
+        .query_typed(
             "select pg_get_expr(c.relpartbound, c.oid)
              from pg_inherits as i
              inner join pg_class as c on i.inhrelid = c.oid
              where i.inhparent = $1::text::regclass and not i.inhdetachpending",
-            &[&history_table(stream)],
+            &[(&history_table(stream), Type::TEXT)],
         )
         .await?;
     let mut ranges: Vec<Range> = rows

@@ -28,6 +28,8 @@ const DAY_US: i64 = 24 * 60 * MINUTE_US;
 /// The readings that arrive begin so long before now: behind all that the window looks at.
 const ARRIVING_BEFORE_NOW_US: i64 = MINUTE_US;
 const SUMMED: &str = include_str!("../../sql/history_summed.sql");
+/// How many hours are not looked at yet, those before the history began among them.
+const BACKLOG: &str = "wattgate_summaries_backlog";
 /// How long the sums may take, and the first ranking.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// The longest time that is told from longer ones.
@@ -72,8 +74,9 @@ impl Run<'_> {
         let window = window_of(shape);
         let began = Instant::now();
         let start_us = shape.start_us();
+        let summed = || query_one(&gateway.database_url, SUMMED, &[&start_us]);
         let is_summed =
-            || query_one(&gateway.database_url, SUMMED, &[&start_us]).is_ok_and(|row| row.get(0));
+            || summed().is_ok_and(|row| row.get(0)) && gateway.metric(BACKLOG, "") == 0.0;
         wait(is_summed, "its history is not summed up")?;
         let summed = began.elapsed().as_secs_f64();
         say(&format!("summed up within {summed:.0} s"));

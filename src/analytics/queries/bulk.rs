@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use futures_util::future::try_join3;
+use futures_util::future::try_join4;
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
 
 use super::AskError;
 use super::history::{FromHistory, History, NEARBY_MICROS, spans_beyond};
-use super::hours::Readings;
+use super::hours::{Readings, Summed};
 use crate::analytics::runs::{Run, Runs};
 use crate::reading::Timestamp;
 
@@ -23,6 +23,23 @@ struct Wish {
 /// A moment from which a neighbour of a device is looked for.
 type Edge = (i32, Timestamp);
 
+/// What was fetched before it is known which hours may be taken as they are summed up.
+pub(super) struct Sought<T> {
+    /// Where hours may be.
+    sums: Runs,
+    hours: Vec<Summed<T>>,
+    /// Readings outside of those, and neighbours.
+    raw: Vec<(i32, T)>,
+}
+
+fn wishes(device: i32, runs: &Runs) -> impl Iterator<Item = Wish> {
+    runs.as_slice().iter().map(move |run| Wish {
+        device,
+        low: run.start(),
+        high: run.end(),
+    })
+}
+
 impl History<'_> {
     /// The readings of many devices in each of their runs, with the neighbours on both sides of
     /// each that [`DeviceEnergy::new`](crate::analytics::device::DeviceEnergy::new) asks for: of
@@ -34,35 +51,59 @@ impl History<'_> {
         &self,
         wanted: &BTreeMap<i32, Vec<Run>>,
     ) -> Result<HashMap<i32, Readings<T>>, AskError> {
-        let mut runs: Vec<(i32, Run)> = Vec::with_capacity(wanted.len());
-        for (&device, of_device) in wanted {
-            runs.extend(of_device.iter().map(|&run| (device, run)));
+        let sought = self.seek::<T>(wanted).await?;
+        self.settle(sought, wanted).await
+    }
+
+    /// Fetches what is wanted whatever is known of it: all but the readings of hours that may be
+    /// summed up.
+    pub(super) async fn seek<T: FromHistory>(
+        &self,
+        wanted: &BTreeMap<i32, Vec<Run>>,
+    ) -> Result<Sought<T>, AskError> {
+        let runs = || {
+            wanted
+                .iter()
+                .flat_map(|(d, runs)| runs.iter().map(move |run| (*d, *run)))
+        };
+        let before: Vec<Edge> = runs().map(|(d, run)| (d, run.start())).collect();
+        let after: Vec<Edge> = runs().map(|(d, run)| (d, run.end())).collect();
+        let sums = self.sums();
+        let mut edges: Vec<Wish> = Vec::with_capacity(before.len());
+        for (device, run) in runs() {
+            edges.extend(wishes(device, &Runs::from_iter([run]).without(&sums)));
         }
-        let before: Vec<Edge> = runs.iter().map(|(d, run)| (*d, run.start())).collect();
-        let after: Vec<Edge> = runs.iter().map(|(d, run)| (*d, run.end())).collect();
         // Sent at once, and answered one after the other.
-        let ((mut readings, taken), before, after) = try_join3(
+        let (hours, edges, before, after) = try_join4(
             self.hours_many::<T>(wanted),
+            self.inside::<T>(&edges),
             self.neighbours_many::<T>(&before, false),
             self.neighbours_many::<T>(&after, true),
         )
         .await?;
-        let mut inside: Vec<Wish> = Vec::with_capacity(runs.len());
-        for &(device, run) in &runs {
-            let run = Runs::from_iter([run]);
-            let left = match taken.get(&device) {
-                Some(taken) => run.without(taken),
-                None => run,
-            };
-            inside.extend(left.as_slice().iter().map(|run| Wish {
-                device,
-                low: run.start(),
-                high: run.end(),
-            }));
+        let raw = edges.into_iter().chain(before).chain(after).collect();
+        Ok(Sought { sums, hours, raw })
+    }
+
+    /// Takes what is summed up, and fetches the rest.
+    pub(super) async fn settle<T: FromHistory>(
+        &self,
+        sought: Sought<T>,
+        wanted: &BTreeMap<i32, Vec<Run>>,
+    ) -> Result<HashMap<i32, Readings<T>>, AskError> {
+        let (mut readings, taken) = self.taken(sought.hours, wanted);
+        let mut rest: Vec<Wish> = Vec::new();
+        for (&device, runs) in wanted {
+            for run in runs {
+                let mut left = sought.sums.cut(*run);
+                if let Some(taken) = taken.get(&device) {
+                    left = left.without(taken);
+                }
+                rest.extend(wishes(device, &left));
+            }
         }
-        let found = self.wished(T::IN_RUNS, &inside, None).await?;
-        let found = found.into_iter().map(|(n, one)| (inside[n].device, one));
-        for (device, one) in found.chain(before).chain(after) {
+        let rest = self.inside::<T>(&rest).await?;
+        for (device, one) in sought.raw.into_iter().chain(rest) {
             readings.entry(device).or_default().list.push(one);
         }
         for of_device in readings.values_mut() {
@@ -71,6 +112,13 @@ impl History<'_> {
             of_device.list.dedup_by_key(|r| r.energy().at);
         }
         Ok(readings)
+    }
+
+    /// The readings in some runs.
+    async fn inside<T: FromHistory>(&self, runs: &[Wish]) -> Result<Vec<(i32, T)>, AskError> {
+        let found = self.wished(T::IN_RUNS, runs, None).await?;
+        let of_device = |(wish, one): (usize, T)| (runs[wish].device, one);
+        Ok(found.into_iter().map(of_device).collect())
     }
 
     /// The same of one device.
@@ -108,6 +156,8 @@ impl History<'_> {
 
     /// One reading beyond each edge, where there is one, with the place of its edge: nearby
     /// first, then a few partitions at a time for those edges that had none so far.
+    ///
+    /// Behind an edge there is often none, because the window ends now: no look nearby comes first.
     async fn search_many<T: FromHistory>(
         &self,
         edges: &[Edge],
@@ -117,16 +167,22 @@ impl History<'_> {
         let text = if after { T::AFTER_MANY } else { T::BEFORE_MANY };
         // Up to where each edge has been looked for, once the first statement has run.
         let looked = |edge: usize| match after {
-            true => edges[edge].1.plus_micros(NEARBY_MICROS),
+            true => edges[edge].1,
             false => edges[edge].1.plus_micros(-NEARBY_MICROS),
         };
-        let near = edges.iter().enumerate().map(|(edge, &(device, at))| Wish {
-            device,
-            low: at.min(looked(edge)),
-            high: at.max(looked(edge)),
-        });
-        let near: Vec<Wish> = near.collect();
-        let mut found = self.wished(text, &near, Some(not_zero)).await?;
+        let mut found = Vec::new();
+        if !after {
+            let near = edges
+                .iter()
+                .enumerate()
+                .map(|(edge, &(device, high))| Wish {
+                    device,
+                    low: looked(edge),
+                    high,
+                });
+            let near: Vec<Wish> = near.collect();
+            found = self.wished(text, &near, Some(not_zero)).await?;
+        }
         let mut open = vec![true; edges.len()];
         found.iter().for_each(|(edge, _)| open[*edge] = false);
         let left = (0..edges.len()).filter(|&edge| open[edge]).map(looked);

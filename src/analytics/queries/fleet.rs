@@ -5,16 +5,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Client, Transaction};
 use tokio::task::JoinHandle;
 use tokio_postgres::IsolationLevel;
 
-use super::AskError;
 use super::budget::{Budget, Lease};
 use super::chunk::{self, Chunk, Member, Named};
 use super::history::History;
 use super::hours::{Hours, ROUNDS_MAX};
+use super::{AskError, meter_ids};
 use crate::analytics::condensed::Condensed;
 use crate::analytics::device::{DeviceEnergy, EnergyReading};
 use crate::analytics::energy::Exact;
@@ -36,6 +37,10 @@ const CHUNK_READINGS: usize = 300_000;
 const CHUNK_DEVICES_FIRST: usize = 64;
 /// Devices of a chunk, at most.
 const CHUNK_DEVICES_MAX: usize = 2_000;
+/// The same where it makes way: statements of some milliseconds.
+const CHUNK_DEVICES_GENTLE: usize = 250;
+/// How long it makes way. Why: it holds a snapshot meanwhile, and may take a minute and a half in all.
+const GENTLE_FOR: Duration = Duration::from_secs(20);
 
 /// What a survey is about.
 #[derive(Debug, Clone)]
@@ -52,6 +57,8 @@ pub struct Survey {
     pub bounds: StatusBounds,
     /// The implied power above which a reading is suspect.
     pub suspect_watts: u64,
+    /// Nobody waits for it.
+    pub makes_way: bool,
 }
 
 /// One vehicle of a fleet, printed.
@@ -151,7 +158,7 @@ pub(super) async fn survey(
         budget,
         named: &named,
         survey: Arc::clone(&survey),
-        pace: Pace::new(),
+        pace: Pace::new(survey.makes_way),
     };
     let sums = walk.all(Sums::new(Arc::clone(&survey))).await?;
     let sums = walk.rest(sums).await?;
@@ -171,19 +178,42 @@ pub(super) async fn survey(
 /// How many devices the next chunk has.
 struct Pace {
     devices: usize,
+    /// Until when it rests after each chunk, and since when this chunk is worked at.
+    gentle_until: Option<Instant>,
+    works_since: Instant,
 }
 
 impl Pace {
-    fn new() -> Self {
+    fn new(makes_way: bool) -> Self {
+        let now = Instant::now();
         Pace {
             devices: CHUNK_DEVICES_FIRST,
+            gentle_until: makes_way.then(|| now + GENTLE_FOR),
+            works_since: now,
         }
+    }
+
+    fn is_gentle(&self) -> bool {
+        self.gentle_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Leaves the machine to others for as long as the last chunk took, where nobody waits.
+    async fn rest(&mut self) {
+        if self.is_gentle() {
+            tokio::time::sleep(self.works_since.elapsed()).await;
+        }
+        self.works_since = Instant::now();
     }
 
     /// Takes what a chunk held as the measure of the next.
     fn learn(&mut self, devices: usize, readings: usize) {
         let each = (readings / devices.max(1)).max(1);
-        self.devices = (CHUNK_READINGS / each).clamp(1, CHUNK_DEVICES_MAX);
+        let most = match self.is_gentle() {
+            true => CHUNK_DEVICES_GENTLE,
+            false => CHUNK_DEVICES_MAX,
+        };
+        self.devices = (CHUNK_READINGS / each).clamp(1, most);
     }
 
     /// Takes less after a chunk that did not fit; `false` where one device is already too much.
@@ -212,10 +242,11 @@ impl Walk<'_, '_> {
         running: Running,
     ) -> Result<(Running, bool), AskError> {
         let (window, now) = (self.survey.window, self.survey.now);
+        self.pace.rest().await;
         match chunk::fetch(self.history, self.named, members, window, now).await {
             Ok(chunk) => {
                 self.pace.learn(members.len(), self.history.lease.used());
-                let names = meter_names(self.work, &chunk).await?;
+                let names = meter_ids(self.work, &chunk.meter_keys()).await?;
                 let lease = self.history.renew(Lease::new(self.budget));
                 let mut sums = running.finish().await?;
                 let task = tokio::task::spawn_blocking(move || {
@@ -302,10 +333,11 @@ async fn meters(
     let statement = work.prepare_cached(sql!("fleet_meters")).await?;
     let window = sums.survey.window;
     let done: HashSet<i32> = sums.meters_done.clone();
+    let mut pace = Pace::new(sums.survey.makes_way);
     let mut running = Running::Idle(Box::new(sums));
-    let mut pace = Pace::new();
     let mut after = i32::MIN;
     loop {
+        pace.rest().await;
         let rows = work
             .query(&statement, &[&after, &(pace.devices as i64)])
             .await?;
@@ -450,15 +482,4 @@ impl Ranked {
             json: serde_json::to_string(&printed).ok()?.into_boxed_str(),
         })
     }
-}
-
-/// The external ids of the meters of a chunk.
-async fn meter_names(
-    work: &Transaction<'_>,
-    chunk: &Chunk,
-) -> Result<HashMap<i32, String>, AskError> {
-    let statement = work.prepare_cached(sql!("fleet_meter_names")).await?;
-    let rows = work.query(&statement, &[&chunk.meter_keys()]).await?;
-    let name = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
-    rows.iter().map(name).collect()
 }

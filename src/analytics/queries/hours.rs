@@ -95,6 +95,9 @@ fn cut_hour(edge: Timestamp) -> Option<Timestamp> {
     (edge.as_micros().rem_euclid(HOUR_MICROS) != 0).then(|| edge.hour())
 }
 
+/// An hour of a device that is summed up, by its start.
+pub(super) type Summed<T> = (i32, Timestamp, HourRow<T>);
+
 /// What stands for the hours of each device that are summed up, and which those are.
 pub(super) type Taken<T> = (HashMap<i32, Readings<T>>, HashMap<i32, Runs>);
 
@@ -176,50 +179,71 @@ impl History<'_> {
         self.hours = None;
     }
 
-    /// Fetches the hours in some runs that are summed up, and says of each device which they are.
+    /// The runs that hours may be summed up in.
+    pub(super) fn sums(&self) -> Runs {
+        let starts = self.hours.iter().flat_map(|hours| &hours.starts);
+        starts.filter_map(|start| hour_run(*start)).collect()
+    }
+
+    /// Fetches the hours in some runs that are summed up.
     pub(super) async fn hours_many<T: FromHistory>(
         &self,
         wanted: &BTreeMap<i32, Vec<Run>>,
-    ) -> Result<Taken<T>, AskError> {
-        let mut readings: HashMap<i32, Readings<T>> = HashMap::with_capacity(wanted.len());
-        let Some(hours) = &self.hours else {
-            return Ok((readings, HashMap::new()));
-        };
+    ) -> Result<Vec<Summed<T>>, AskError> {
+        let mut found = Vec::new();
         let runs = || wanted.values().flatten();
         let low = runs().map(|run| run.start()).min();
         let high = runs().map(|run| run.end()).max();
-        let Some(all) = low.zip(high).and_then(|(low, high)| Run::new(low, high)) else {
-            return Ok((readings, HashMap::new()));
+        let all = low.zip(high).and_then(|(low, high)| Run::new(low, high));
+        let (Some(hours), Some(all)) = (&self.hours, all) else {
+            return Ok(found);
         };
         let within =
             |start: &&Timestamp| hour_run(**start).is_some_and(|hour| all.and(hour) == Some(hour));
-        let starts: HashSet<Timestamp> = hours.starts.iter().filter(within).copied().collect();
-        let (Some(first), Some(last)) = (starts.iter().min(), starts.iter().max()) else {
-            return Ok((readings, HashMap::new()));
+        let mut starts = hours.starts.iter().filter(within);
+        let Some(first) = starts.next() else {
+            return Ok(found);
         };
+        let last = starts.next_back().unwrap_or(first);
         let devices: Vec<i32> = wanted.keys().copied().collect();
         let statement = self.work.prepare_cached(T::HOURS).await?;
         let parameters: [&(dyn ToSql + Sync); 3] = [&devices, first, last];
         let rows = self.work.query_raw(&statement, parameters).await?;
         pin_mut!(rows);
-        let mut taken: HashMap<i32, Vec<Run>> = HashMap::new();
         while let Some(row) = rows.try_next().await? {
-            let (device, start): (i32, Timestamp) = (row.try_get(0)?, row.try_get(1)?);
+            self.lease.one_more()?;
+            self.lease.one_more()?;
+            if let Some(sum) = T::read_hour(&row)? {
+                found.push((row.try_get(0)?, row.try_get(1)?, sum));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes those hours that lie in the runs and may be taken, and says of each device which they
+    /// are.
+    pub(super) fn taken<T: FromHistory>(
+        &self,
+        found: Vec<Summed<T>>,
+        wanted: &BTreeMap<i32, Vec<Run>>,
+    ) -> Taken<T> {
+        let mut readings: HashMap<i32, Readings<T>> = HashMap::with_capacity(wanted.len());
+        let mut taken: HashMap<i32, Vec<Run>> = HashMap::new();
+        let Some(hours) = &self.hours else {
+            return (readings, HashMap::new());
+        };
+        for (device, start, sum) in found {
             let is_wanted = |hour: &Run| {
                 let runs = wanted.get(&device).into_iter().flatten();
                 let mut holding = runs.filter(|run| run.and(*hour) == Some(*hour));
-                let is_whole = holding.next().is_some() && starts.contains(&start);
+                let is_whole =
+                    holding.next().is_some() && hours.starts.binary_search(&start).is_ok();
                 is_whole && !hours.refused.contains(&(T::STREAM, device, start))
             };
             let Some(hour) = hour_run(start).filter(is_wanted) else {
                 continue;
             };
-            let Some(sum) = T::read_hour(&row)? else {
-                continue;
-            };
             if u64::try_from(sum.power_watts).is_ok_and(|watts| watts <= hours.suspect_watts) {
-                self.lease.one_more()?;
-                self.lease.one_more()?;
                 let of_device = readings.entry(device).or_default();
                 of_device.list.extend([sum.first, sum.last]);
                 of_device.condensed.push(sum.condensed);
@@ -230,7 +254,7 @@ impl History<'_> {
             of_device.condensed.sort_unstable_by_key(|sum| sum.run);
         }
         let runs = |(device, taken): (_, Vec<Run>)| (device, Runs::from_iter(taken));
-        Ok((readings, taken.into_iter().map(runs).collect()))
+        (readings, taken.into_iter().map(runs).collect())
     }
 }
 

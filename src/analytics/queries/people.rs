@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use futures_util::future::try_join;
+
 use super::AskError;
 use super::budget::Lease;
 use super::history::{History, RawVehicleReading};
@@ -27,6 +29,8 @@ pub(super) struct Fetched {
     pub(super) vehicle: FetchedVehicle,
     pub(super) same_id: Option<MeterKey>,
     pub(super) meters: Vec<FetchedMeter>,
+    /// The external ids of the meters.
+    pub(super) meter_ids: HashMap<i32, String>,
     /// Held as long as the readings are.
     pub(super) lease: Option<Lease>,
 }
@@ -82,10 +86,18 @@ pub(super) async fn vehicles(
     let keys: Vec<i32> = spans.keys().copied().collect();
     let from = spans.values().map(|span| span.start()).min();
     let to = spans.values().map(|span| span.end()).max();
-    let mut sessions = match from.zip(to) {
-        Some((from, to)) => sessions(history, &keys, from, to).await?,
-        None => HashMap::new(),
+    let wanted = spans
+        .iter()
+        .map(|(&key, &span)| (key, vec![span]))
+        .collect();
+    let sessions = async {
+        match from.zip(to) {
+            Some((from, to)) => sessions(history, &keys, from, to).await,
+            None => Ok(HashMap::new()),
+        }
     };
+    let (mut sessions, sought) =
+        try_join(sessions, history.seek::<RawVehicleReading>(&wanted)).await?;
     // The ends of a vehicle's sessions are edges of its attribution periods.
     for (&device, of_device) in &sessions {
         let ends = of_device
@@ -94,11 +106,7 @@ pub(super) async fn vehicles(
             .flatten();
         history.refuse_at(Stream::Vehicle, device, ends);
     }
-    let wanted = spans
-        .iter()
-        .map(|(&key, &span)| (key, vec![span]))
-        .collect();
-    let mut raw: HashMap<i32, Readings<RawVehicleReading>> = history.around_many(&wanted).await?;
+    let mut raw = history.settle(sought, &wanted).await?;
     let named: BTreeSet<i32> = raw
         .values()
         .flat_map(|readings| &readings.list)

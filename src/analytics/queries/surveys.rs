@@ -147,7 +147,7 @@ impl Analyst {
         let (analyst, pool) = (self.clone(), pool.clone());
         let computation = tokio::spawn(async move {
             let kept = analyst
-                .survey_in_turn(&pool, asked, window, parts, now)
+                .survey_in_turn(&pool, asked, window, parts, now, false)
                 .await;
             drop(place);
             kept
@@ -166,8 +166,8 @@ impl Analyst {
         };
         let (analyst, pool) = (self.clone(), pool.clone());
         tokio::spawn(async move {
-            let made = analyst.survey_now(&pool, asked, window, parts, now).await;
-            if let Err(error) = made {
+            let made = analyst.survey_now(&pool, asked, window, parts, now, true);
+            if let Err(error) = made.await {
                 tracing::debug!(%error, "the fleet's answer was not made anew");
             }
             drop(turn);
@@ -188,6 +188,7 @@ impl Analyst {
         window: Run,
         parts: Vec<Run>,
         now: Timestamp,
+        makes_way: bool,
     ) -> Result<Arc<Kept>, AskError> {
         let turn = self.surveys.computing.acquire().await;
         let _turn = turn.map_err(|_| AskError::Failed)?;
@@ -195,7 +196,8 @@ impl Analyst {
         if let Some(kept) = self.surveys.find(&asked, window, now) {
             return Ok(kept);
         }
-        self.survey_now(pool, asked, window, parts, now).await
+        self.survey_now(pool, asked, window, parts, now, makes_way)
+            .await
     }
 
     async fn survey_now(
@@ -205,12 +207,13 @@ impl Analyst {
         window: Run,
         parts: Vec<Run>,
         now: Timestamp,
+        makes_way: bool,
     ) -> Result<Arc<Kept>, AskError> {
         let mut client = pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => AskError::Database(error),
             _ => AskError::Busy,
         })?;
-        let survey = self.survey(&mut client, window, parts, now);
+        let survey = self.survey(&mut client, window, parts, now, makes_way);
         match timeout(COMPUTE_TIMEOUT, survey).await {
             Ok(surveyed) => Ok(self.surveys.keep(Kept {
                 asked,

@@ -8,7 +8,7 @@ use super::reference::World;
 use crate::analytics::device::DeviceEnergy;
 use crate::analytics::energy::Exact;
 use crate::analytics::performance::Slice;
-use crate::analytics::queries::{Analyst, Judgement};
+use crate::analytics::queries::{Analyst, Judgement, Surveyed};
 use crate::analytics::runs::Run;
 use crate::analytics::series::{Bucket, buckets};
 use crate::analytics::window::DAY_MICROS;
@@ -17,18 +17,29 @@ use crate::reading::{ExternalId, Timestamp};
 
 const WORLDS: usize = 48;
 
-pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Timestamp) {
-    let analyst = Analyst::new(2, Judgement::default());
+fn parts_of(window: Run) -> Vec<Run> {
     let bucket = match window.micros() > i128::from(10 * DAY_MICROS) {
         true => Bucket::Day,
         false => Bucket::Hour,
     };
-    let parts = buckets(window, bucket, &jiff::tz::TimeZone::UTC);
+    buckets(window, bucket, &jiff::tz::TimeZone::UTC)
+}
+
+fn printed(of: &Surveyed) -> Vec<&str> {
+    of.vehicles.iter().map(|v| &*v.json).collect()
+}
+
+pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Timestamp) {
+    let analyst = Analyst::new(2, Judgement::default());
+    let parts = parts_of(window);
     let mut client = store.pool.get().await.unwrap();
-    let surveyed = analyst
-        .survey(&mut client, window, parts.clone(), now)
-        .await
-        .unwrap();
+    let survey = async |client: &mut _, makes_way| {
+        let survey = analyst.survey(client, window, parts.clone(), now, makes_way);
+        survey.await.unwrap()
+    };
+    let surveyed = survey(&mut client, false).await;
+    let gentle = survey(&mut client, true).await;
+    assert_eq!(printed(&gentle), printed(&surveyed), "one that makes way");
     let mut known = 0;
     let mut whole = Slice::empty(window);
     for id in (0..fleet.len()).flat_map(|n| (0..KEYS).map(move |v| (n as i32 + 1) * KEYS + v)) {
