@@ -3,6 +3,7 @@
 mod check;
 mod door;
 mod erase;
+mod gap;
 pub mod keys;
 mod quarantine;
 mod run;

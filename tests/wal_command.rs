@@ -19,7 +19,7 @@ use wattgate::wal::reader::Next;
 use wattgate::wal::storage::Directory;
 use wattgate::wal::{Log, LogOptions, LogSource, SyncMode, record};
 
-use crate::gateway::{DEADLINE, Gateway, ended};
+use crate::gateway::{DEADLINE, Gateway, data_dir, ended};
 
 const SHARDS: u16 = 2;
 /// Of a log with the smallest limit.
@@ -295,6 +295,7 @@ fn where_there_is_no_log_it_says_so() {
         &["inspect"][..],
         &["verify"],
         &["adopt"],
+        &["accept-gap"],
         &["repair", "--into", "x"],
     ] {
         let output = wal(data.path(), words);
@@ -382,5 +383,90 @@ fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
     assert_eq!(fs::read_to_string(&binding).unwrap(), own);
     let output = wal(data.path(), &["adopt"]);
     assert!(stdout(&output).contains("already"), "{}", stdout(&output));
+    gateway.terminate();
+}
+
+/// A gateway that keeps nothing of what is stored.
+fn forgetful(data: &Path) -> Gateway {
+    Gateway::start(data, &["--wal-retain", "0"])
+}
+
+fn is_ready(gateway: &Gateway) -> bool {
+    gateway.call("GET", "/health/ready", "").0 == 200
+}
+
+fn commit(gateway: &Gateway, minutes: std::ops::Range<u32>) {
+    gateway.wait("readiness", is_ready);
+    for minute in minutes {
+        let reading = format!(
+            r#"{{"meterId":"M1","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"2024-02-09T15:{minute:02}:00Z"}}"#
+        );
+        let answer = gateway.call("POST", "/v1/ingestion/meter?ack=committed", &reading);
+        assert_eq!(answer.0, 201, "{}", answer.1);
+    }
+}
+
+/// Stores three readings in a run of the log that goes, and puts back a cluster from before them.
+fn lose_three_readings(data: &Path) {
+    let (wal_dir, cluster) = (data.join("wal"), data.join("postgres/cluster"));
+    let gateway = forgetful(data);
+    commit(&gateway, 0..2);
+    gateway.terminate();
+    let backup = data.join("backup");
+    let copy = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(copied.unwrap().success());
+    };
+    copy(&cluster, &backup);
+    let gateway = forgetful(data);
+    commit(&gateway, 2..5);
+    gateway.terminate();
+    let gateway = forgetful(data);
+    gateway.wait("an empty log", |_| {
+        let mut entries = fs::read_dir(&wal_dir).unwrap();
+        entries.all(|entry| entry.unwrap().path().extension() != Some("wal".as_ref()))
+    });
+    gateway.terminate();
+    fs::remove_dir_all(&cluster).unwrap();
+    copy(&backup, &cluster);
+}
+
+#[test]
+fn what_a_backup_lacks_is_said_until_an_operator_gives_it_up() {
+    let data = data_dir();
+    lose_three_readings(data.path());
+    let gateway = forgetful(data.path());
+    let gap = |g: &Gateway| g.metric("wattgate_wal_gap_readings");
+    gateway.wait("the gap", |g| gap(g) == 3.0);
+    let (status, answer) = gateway.call("GET", "/health/ready", "");
+    assert_eq!(status, 503);
+    assert!(answer.contains(r#""gap":{"readings":3}"#), "{answer}");
+    let said = fs::read_to_string(&gateway.events).unwrap();
+    assert!(said.contains("readings are lost"), "{said}");
+    let check = || {
+        let mut command = gateway::command(data.path());
+        command.arg("check").output().unwrap()
+    };
+    let output = check();
+    assert!(
+        stderr(&output).contains("3 readings that were stored are in neither"),
+        "{}",
+        stderr(&output)
+    );
+    let output = wal(data.path(), &["accept-gap"]);
+    assert!(
+        stdout(&output).contains("3 readings are given up"),
+        "{}",
+        stderr(&output)
+    );
+    gateway.wait("readiness", is_ready);
+    assert_eq!(gap(&gateway), 0.0);
+    assert!(check().status.success());
+    let output = wal(data.path(), &["accept-gap"]);
+    assert!(stdout(&output).contains("no gap"), "{}", stdout(&output));
+    gateway.terminate();
+    let gateway = forgetful(data.path());
+    gateway.wait("readiness", is_ready);
+    assert_eq!(gap(&gateway), 0.0);
     gateway.terminate();
 }

@@ -6,15 +6,18 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::Path;
 
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::door::Door;
+use super::gap::gaps;
 use super::{AppError, Database};
 use crate::config::Config;
 use crate::postgres::migrations::SERVER_VERSION_MIN;
 use crate::postgres::{Target, advice, explain};
 use crate::wal::medium::unsafe_kind;
 use crate::wal::storage::{DirectoryError, DirectoryView};
+use crate::writer::accepted::not_accepted;
 use crate::writer::binding::Binding;
 
 /// What was looked at: what is well, and what is not.
@@ -145,7 +148,11 @@ impl Findings {
         }
         let sql = include_str!("../../sql/queries/database_id.sql");
         match session.client().query_opt(sql, &[]).await {
-            Ok(Some(row)) => self.binding(&config.data_dir.join("wal"), row.get(0)),
+            Ok(Some(row)) => {
+                let wal_dir = config.data_dir.join("wal");
+                self.binding(&wal_dir, row.get(0));
+                self.gaps(session.client(), &wal_dir, row.get(0)).await;
+            }
             // The schema is being made.
             Ok(None) => {}
             Err(error) => self.refused("the database's own id cannot be read", &error),
@@ -161,6 +168,24 @@ impl Findings {
             )),
             Ok(_) => self.good.push("the log and the database belong together".to_owned()),
             Err(error) => self.faults.push(format!("{}: {error}", wal_dir.display())),
+        }
+    }
+
+    /// Whether the database still holds what the log has let go of.
+    async fn gaps(&mut self, client: &Client, wal_dir: &Path, database: Uuid) {
+        if !wal_dir.is_dir() {
+            return;
+        }
+        match gaps(client, wal_dir, database).await {
+            Ok(found) => match not_accepted(wal_dir, &found) {
+                0 => {}
+                readings => self.faults.push(format!(
+                    "{readings} readings that were stored are in neither the database nor the log: it was \
+                     restored to a state older than the log reaches; restore a newer one, or let devices \
+                     send them again and say `wattgate wal accept-gap`"
+                )),
+            },
+            Err(error) => self.faults.push(error.to_string()),
         }
     }
 
@@ -213,7 +238,7 @@ impl ServerFacts {
     }
 }
 
-async fn facts(client: &tokio_postgres::Client) -> Result<ServerFacts, tokio_postgres::Error> {
+async fn facts(client: &Client) -> Result<ServerFacts, tokio_postgres::Error> {
     let row = client
         .query_one(include_str!("../../sql/queries/check_server.sql"), &[])
         .await?;

@@ -21,7 +21,7 @@ use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
 use crate::summaries;
 use crate::wal::medium::unsafe_kind;
-use crate::wal::storage::Directory;
+use crate::wal::storage::{Directory, is_full};
 use crate::wal::{Log, LogOptions, LogSource};
 use crate::writer::binding::Binding;
 
@@ -56,7 +56,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     // The lock of the log keeps a second gateway away from the embedded server too.
     let wal_dir = config.data_dir.join("wal");
     let directory = open_directory(&config, &wal_dir)?;
-    let binding = Arc::new(Binding::load(&wal_dir).map_err(|e| AppError::Start(e.to_string()))?);
+    let binding = open_binding(&wal_dir)?;
     let door = Door::open(&config)?;
     let options = LogOptions {
         shards: config.shards,
@@ -131,6 +131,18 @@ fn open_directory(config: &Config, wal_dir: &Path) -> Result<Directory, AppError
         }
     }
     Ok(directory)
+}
+
+/// Reads which database the log is bound to, and takes the room to note it where it is not yet.
+fn open_binding(wal_dir: &Path) -> Result<Arc<Binding>, AppError> {
+    let failed = |e: std::io::Error| AppError::Start(format!("{}: {e}", wal_dir.display()));
+    let binding = Binding::load(wal_dir).map_err(failed)?;
+    match binding.reserve() {
+        // Whatever else is in the log must get out for there to be room again.
+        Err(error) if is_full(&error) => {}
+        result => result.map_err(failed)?,
+    }
+    Ok(Arc::new(binding))
 }
 
 /// Tells the log what else needs its disk, and a build for tests where to end.
@@ -322,7 +334,7 @@ fn scrape(
             wal_bytes: source.total_bytes(),
             wal_limit_bytes,
             wal_oldest: source.progress().oldest_waits(),
-            wal_gap_readings: snapshot.gap,
+            wal_gap_readings: health.gap_readings(),
             waiting: snapshot.waiting,
             database_up: health.is_database_up(),
             pool: [pool.size.saturating_sub(pool.available), pool.available],

@@ -1,5 +1,6 @@
 //! Brings the database up to date, starts the writers, and keeps the health report true.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::http::health::{DatabaseState, MigrationState};
 use crate::postgres::Target;
 use crate::postgres::migrations::{DatabaseSettings, MigrationError, Wishes, migrate};
 use crate::wal::{Log, LogSource};
+use crate::writer::accepted::not_accepted;
 use crate::writer::binding::Binding;
 use crate::writer::{ShardState, WriterOptions, Writers};
 
@@ -70,7 +72,12 @@ impl Supervisor {
         Supervisor {
             writers,
             starting: tokio::spawn(start.run()),
-            reporting: tokio::spawn(report(log.source(), Arc::clone(health), watched)),
+            reporting: tokio::spawn(report(
+                log.source(),
+                config.data_dir.join("wal"),
+                Arc::clone(health),
+                watched,
+            )),
         }
     }
 
@@ -162,6 +169,7 @@ impl Start {
 /// Renews the health report until it is cancelled.
 async fn report(
     source: LogSource,
+    wal_dir: PathBuf,
     health: Arc<Health>,
     states: watch::Receiver<Vec<watch::Receiver<ShardState>>>,
 ) {
@@ -170,7 +178,7 @@ async fn report(
         every.tick().await;
         let waits = source.progress().oldest_waits();
         health.set_oldest((!waits.is_zero()).then_some(waits));
-        health.set_gap(source.progress().snapshot().gap);
+        health.set_gap(not_accepted(&wal_dir, &source.gaps()));
         let states = states.borrow().clone();
         if states.is_empty() {
             continue;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{AppError, Database};
+use super::{AppError, Database, gap};
 use crate::config::{Config, WalCommand};
 use crate::postgres::explain;
 use crate::wal::frame::{Position, StreamCounts};
@@ -69,6 +69,10 @@ pub async fn wal(config: &Config, command: &WalCommand) -> Result<Said, AppError
                 verdict: Ok(()),
             })
         }
+        WalCommand::AcceptGap => gap::accept_all(config, &path).await.map(|answer| Said {
+            answer,
+            verdict: Ok(()),
+        }),
         WalCommand::Adopt => adopt(config, &path).await.map(|answer| Said {
             answer,
             verdict: Ok(()),

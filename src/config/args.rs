@@ -86,6 +86,9 @@ pub enum WalCommand {
     /// Bind the log to the database that the configuration names: what waits in it is stored there
     /// from now on, and what is stored in the other database is not. A gateway may be running
     Adopt,
+    /// Give up readings that a restored database lacks and the log no longer holds: a gateway is ready
+    /// again in spite of them. It may be running
+    AcceptGap,
 }
 
 /// What can be done with API keys.

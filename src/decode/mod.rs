@@ -66,12 +66,18 @@ impl Bounds {
     /// The bounds at a moment: up to [`AHEAD_MAX`] ahead, not before 2000, and not older than
     /// `max_age` where one is set.
     pub fn at(now: Timestamp, max_age: Option<Duration>) -> Self {
+        Bounds::between(now, now, max_age)
+    }
+
+    /// The same where it is not certain what time it is: between two moments.
+    pub fn between(earliest: Timestamp, latest: Timestamp, max_age: Option<Duration>) -> Self {
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         let oldest = max_age.map_or(Timestamp::Y2000, |age| {
-            now.plus_micros(-micros(age)).max(Timestamp::Y2000)
+            let oldest = earliest.plus_micros(-micros(age));
+            oldest.max(Timestamp::Y2000)
         });
         Bounds {
-            newest: now.plus_micros(micros(AHEAD_MAX)),
+            newest: latest.plus_micros(micros(AHEAD_MAX)),
             oldest,
         }
     }

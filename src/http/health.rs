@@ -71,6 +71,12 @@ impl Health {
         self.change(|parts| parts.gap_readings = readings);
     }
 
+    /// What was last reported by [`Health::set_gap`].
+    pub fn gap_readings(&self) -> u64 {
+        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
+        parts.gap_readings
+    }
+
     /// Reports that the gateway stops: balancers are to send nothing more.
     pub fn set_stopping(&self) {
         self.change(|parts| parts.stopping = true);

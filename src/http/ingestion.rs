@@ -11,15 +11,15 @@ use hyper::http::request::Parts;
 use super::access::{Caller, of_others};
 use super::body::{Limits, Received, Upload, overloaded};
 use super::dispatch::Shared;
-use super::media;
 use super::problem::{ErrorItem, Kind, Problem};
 use super::query::{self, Query};
 use super::reply::{JSON, Reply, with_body};
 use super::unfold::{BROKEN_ENCODING, unfold};
+use super::{clock, media};
 use crate::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
 use crate::gate::{AckMode, Admitted};
 use crate::metrics;
-use crate::reading::{Reading, Stream, Timestamp};
+use crate::reading::{Reading, Stream};
 use crate::wal::append::RequestRecords;
 
 /// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes
@@ -69,11 +69,12 @@ pub(super) async fn ingest(
     };
     let Received { bytes, memory } = unfolded;
 
+    let (earliest, latest) = clock::now();
     let job = Job {
         caller: caller.clone(),
         stream,
         format,
-        bounds: Bounds::at(Timestamp::now(), settings.reading_age_max()),
+        bounds: Bounds::between(earliest, latest, settings.reading_age_max()),
         shards: gate.shards(),
     };
     let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {

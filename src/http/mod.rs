@@ -34,6 +34,7 @@
 mod access;
 mod alerts;
 mod body;
+mod clock;
 mod connection;
 mod cors;
 mod dashboard;

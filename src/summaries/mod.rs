@@ -37,6 +37,9 @@ const LOCK_KEY: i64 = i64::from_be_bytes(*b"wg-hours");
 /// How long after its end an hour is sealed. Why: nearly every reading is there by then; each one
 /// that comes later costs a mark and its hour once more.
 const SEAL_AFTER_MICROS: i64 = 10 * 60 * 1_000_000;
+/// How far behind the seal the clock must be for it to be taken back: a clock that was ahead was mended, or one
+/// is behind. Every reading of an hour that is sealed too early would cost the hour once more.
+const UNSEAL_MICROS: i64 = HOUR_MICROS;
 /// How often it looks whether there is something to do.
 const EVERY: Duration = Duration::from_secs(2);
 /// How soon it tries again after a failure, or for the lock.
@@ -148,6 +151,10 @@ impl Roller {
     pub async fn step(&mut self, client: &mut Client, now: Timestamp) -> Result<bool, Error> {
         let seal = now.plus_micros(1 - SEAL_AFTER_MICROS).hour();
         let mut progress = load(client).await?;
+        if (progress.sealed_to).is_some_and(|sealed| sealed > seal.plus_micros(UNSEAL_MICROS)) {
+            unseal(client, seal).await?;
+            progress = load(client).await?;
+        }
         if progress.sealed_to.is_none_or(|sealed| sealed < seal) && (self.waits)() < WAITS_LONG {
             client.execute(sql!("hours_seal"), &[&seal]).await?;
             self.is_settled = false;
@@ -232,6 +239,21 @@ impl Roller {
             tokio::time::sleep(MAKE_WAY).await;
         }
     }
+}
+
+/// Takes the seal back, with all that was summed up behind it: from when this commits, readings of those
+/// hours leave no mark.
+async fn unseal(client: &mut Client, seal: Timestamp) -> Result<(), Error> {
+    tracing::warn!(seal = %seal, "the clock has gone back: hours are summed up anew");
+    let transaction = client.transaction().await?;
+    transaction.execute(sql!("hours_unseal"), &[&seal]).await?;
+    for removed in [
+        sql!("hours_unsealed_meters"),
+        sql!("hours_unsealed_vehicles"),
+    ] {
+        transaction.execute(removed, &[&seal]).await?;
+    }
+    transaction.commit().await
 }
 
 async fn load(client: &Client) -> Result<Progress, Error> {

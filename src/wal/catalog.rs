@@ -82,8 +82,6 @@ struct Files {
     runs: VecDeque<Run>,
     spares: VecDeque<String>,
     next_spare: u64,
-    /// Ids of runs whose segments are gone: their checkpoints may go too.
-    retired: Vec<Uuid>,
 }
 
 /// The files of one log, shared by the appender, the readers and the housekeeper.
@@ -113,7 +111,6 @@ impl Catalog {
             runs,
             spares,
             next_spare,
-            retired: Vec::new(),
         };
         Catalog {
             storage,
@@ -244,16 +241,9 @@ impl Catalog {
         let segment = run.segments.pop_front()?;
         let gone = run.segments.is_empty() && run.end.is_some();
         if gone {
-            let id = run.id;
             files.runs.remove(at);
-            files.retired.push(id);
         }
         Some((segment, gone))
-    }
-
-    /// Takes the ids of runs whose segments are gone since the last call.
-    pub fn take_retired(&self) -> Vec<Uuid> {
-        std::mem::take(&mut self.lock().retired)
     }
 
     /// Waits until something may be to do, or a time has passed.

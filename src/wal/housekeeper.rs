@@ -15,7 +15,9 @@ use super::append::LogBudget;
 use super::appender::segment_room_bytes;
 use super::catalog::{Catalog, Run};
 use super::frame::Position;
+use super::gone::GoneRuns;
 use super::progress::Progress;
+use super::storage::is_full;
 use crate::failpoint::{Point, reach};
 
 /// How often it looks without being woken: commits move checkpoints and wake nobody.
@@ -43,6 +45,7 @@ pub(super) struct LogLimits {
 pub(super) struct Housekeeper {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
+    pub(super) gone: Arc<GoneRuns>,
     pub(super) budget: Arc<LogBudget>,
     pub(super) limits: LogLimits,
     pub(super) shards: u16,
@@ -80,6 +83,11 @@ impl Housekeeper {
 
     /// Lets go of what is not needed, and makes what will be.
     pub(super) fn turn(&self) -> io::Result<()> {
+        match self.gone.prepare() {
+            // It is tried again; segments, which need more room, are what matters.
+            Err(error) if is_full(&error) => {}
+            result => result?,
+        }
         self.retire()?;
         while self.catalog.spares() < self.limits.spares && !self.stop.load(Ordering::Acquire) {
             if self.catalog.total_bytes() + self.catalog.segment_bytes > self.limits.limit_bytes {
@@ -159,12 +167,15 @@ impl Housekeeper {
             .map(|s| s.file_bytes)
             .sum();
         for (run, passed) in runs.iter().zip(passed) {
-            for segment in run.segments.iter().take(passed) {
+            for (at, segment) in run.segments.iter().take(passed).enumerate() {
                 if kept <= self.limits.retain_bytes {
                     return Ok(());
                 }
                 kept -= segment.file_bytes;
-                self.let_go(run.sequence)?;
+                if let Some(end) = run.end.filter(|_| at + 1 == run.segments.len()) {
+                    self.remember(run, end)?;
+                }
+                self.let_go(run)?;
             }
             // An older run must be gone before a later one is touched.
             if passed < run.segments.len() {
@@ -172,6 +183,15 @@ impl Housekeeper {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what a restored database is compared with, before a run leaves no other trace.
+    fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
+        self.gone.remember(run, end).inspect_err(|error| {
+            self.progress.fail(format!(
+                "remembering a run of the log that goes failed: {error}"
+            ));
+        })
     }
 
     /// How many of a run's segments, oldest first, every checkpoint has passed.
@@ -189,12 +209,12 @@ impl Housekeeper {
     }
 
     /// Recycles or removes the oldest segment of a run.
-    fn let_go(&self, sequence: u64) -> io::Result<()> {
-        let Some((segment, run_is_gone)) = self.catalog.take_oldest(sequence) else {
+    fn let_go(&self, run: &Run) -> io::Result<()> {
+        let Some((segment, run_is_gone)) = self.catalog.take_oldest(run.sequence) else {
             return Ok(());
         };
         if run_is_gone {
-            self.progress.forget(sequence);
+            self.progress.forget(run.sequence, run.id);
         }
         let wanted = segment.file_bytes == self.catalog.segment_bytes
             && self.catalog.spares() < self.limits.spares

@@ -15,6 +15,7 @@
 //! | [`append`] | what a request hands over, the room that it reserves |
 //! | `appender` | the one thread that writes |
 //! | `housekeeper` | spare segments, and letting go of old ones |
+//! | [`gone`] | what is remembered of runs that have gone |
 //! | [`reader`] | a cursor over one shard |
 //! | [`progress`] | how far each shard is appended and stored |
 //!
@@ -24,6 +25,7 @@ pub mod append;
 mod appender;
 pub mod catalog;
 pub mod frame;
+pub mod gone;
 mod housekeeper;
 pub mod medium;
 mod opening;
@@ -46,9 +48,10 @@ use uuid::Uuid;
 use self::append::{LogBudget, Message};
 use self::catalog::{Catalog, Run};
 use self::frame::{Position, SHARDS_MAX};
+use self::gone::{GoneRun, GoneRuns};
 use self::housekeeper::LogLimits;
 use self::opening::Parts;
-use self::progress::Progress;
+use self::progress::{Gap, Progress};
 use self::reader::Reader;
 use self::recovery::RecoveryError;
 use self::storage::Storage;
@@ -69,7 +72,7 @@ const CHANNEL_REQUESTS: usize = 8192;
 pub struct LogOptions {
     /// Shards of the new run, 1 to [`SHARDS_MAX`]; older runs keep theirs.
     pub shards: u16,
-    /// On disk, all in; at least [`LIMIT_BYTES_MIN`].
+    /// Segments and spares on disk; at least [`LIMIT_BYTES_MIN`]. What lies beside them takes 128 KiB.
     pub limit_bytes: u64,
     /// Kept behind the checkpoints; at most a quarter of the limit is.
     pub retain_bytes: u64,
@@ -95,6 +98,7 @@ pub enum OpenError {
 pub struct Log {
     catalog: Arc<Catalog>,
     progress: Arc<Progress>,
+    gone: Arc<GoneRuns>,
     budget: Arc<LogBudget>,
     sender: Sender<Message>,
     limits: LogLimits,
@@ -141,6 +145,7 @@ impl Log {
         LogSource {
             catalog: Arc::clone(&self.catalog),
             progress: Arc::clone(&self.progress),
+            gone: Arc::clone(&self.gone),
         }
     }
 
@@ -202,6 +207,7 @@ impl ClosedLog {
 pub struct LogSource {
     catalog: Arc<Catalog>,
     progress: Arc<Progress>,
+    gone: Arc<GoneRuns>,
 }
 
 impl LogSource {
@@ -231,9 +237,22 @@ impl LogSource {
         self.catalog.total_bytes()
     }
 
-    /// Ids of runs whose segments have gone since the last call: their checkpoints may go too.
-    pub fn take_retired(&self) -> Vec<Uuid> {
-        self.catalog.take_retired()
+    /// The runs that have gone from the log after they were stored into a database, oldest first.
+    pub fn gone_into(&self, database: Uuid) -> Vec<GoneRun> {
+        self.gone.stored_into(database)
+    }
+
+    /// What the database lacks and the log cannot give it, of runs that have gone too.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let runs = self.catalog.runs();
+        self.progress
+            .gaps(runs.iter().map(|run| (run.sequence, run.id)))
+    }
+
+    /// Ids of runs that are not even remembered any more, since the last call: their checkpoints may
+    /// go too.
+    pub fn take_forgotten(&self) -> Vec<Uuid> {
+        self.gone.take_forgotten()
     }
 }
 

@@ -15,6 +15,7 @@ use super::append::{LogBudget, Message};
 use super::appender::{Appender, segment_room_bytes};
 use super::catalog::{Catalog, Run};
 use super::frame::{Position, SHARDS_MAX};
+use super::gone::GoneRuns;
 use super::housekeeper::{Housekeeper, LogLimits};
 use super::progress::{Lane, Progress};
 use super::recovery::recover;
@@ -26,6 +27,7 @@ use crate::reading::Timestamp;
 pub(super) struct Parts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
+    pub(super) gone: Arc<GoneRuns>,
     pub(super) budget: Arc<LogBudget>,
     pub(super) sender: Sender<Message>,
     pub(super) limits: LogLimits,
@@ -57,19 +59,13 @@ impl Parts {
             return Err(OpenError::Shards(shards));
         }
         let recovered = recover(&*storage, segment_bytes, Timestamp::now())?;
+        let gone = Arc::new(GoneRuns::load(Arc::clone(&storage), &recovered.runs)?);
         let sequence = recovered.next_sequence;
         let progress = Arc::new(Progress::new(sequence, shards));
         for run in &recovered.runs {
             add_ended(&progress, run);
         }
-        let run = Run {
-            sequence,
-            id: random_id()?,
-            shards,
-            segments: [].into(),
-            end: None,
-            appended: vec![[0; 2]; usize::from(shards)],
-        };
+        let run = new_run(sequence, shards)?;
         let budget = Arc::new(LogBudget::default());
         let room = segment_room_bytes(segment_bytes, shards);
         budget.change(room as i64 * recovered.spares.len() as i64);
@@ -86,6 +82,7 @@ impl Parts {
         let housekeeper = Housekeeper {
             catalog: Arc::clone(&catalog),
             progress: Arc::clone(&progress),
+            gone: Arc::clone(&gone),
             budget: Arc::clone(&budget),
             limits,
             shards,
@@ -112,6 +109,7 @@ impl Parts {
         Ok(Parts {
             catalog,
             progress,
+            gone,
             budget,
             sender,
             limits,
@@ -136,6 +134,7 @@ impl Parts {
         Ok(Log {
             catalog: self.catalog,
             progress: self.progress,
+            gone: self.gone,
             budget: self.budget,
             sender: self.sender,
             limits: self.limits,
@@ -171,6 +170,17 @@ fn add_ended(progress: &Progress, run: &Run) {
         };
         progress.add_ended(lane, *appended, end);
     }
+}
+
+fn new_run(sequence: u64, shards: u16) -> io::Result<Run> {
+    Ok(Run {
+        sequence,
+        id: random_id()?,
+        shards,
+        segments: [].into(),
+        end: None,
+        appended: vec![[0; 2]; usize::from(shards)],
+    })
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

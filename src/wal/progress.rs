@@ -6,6 +6,7 @@
 //! the segments that may go, and what waits.
 
 mod pace;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,8 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use self::pace::{DrainRate, Marks};
+use self::waiting::Waiting;
 use super::frame::{Position, StreamCounts};
 
 /// What became of readings that left the log, by stream.
@@ -71,6 +74,12 @@ impl Stored {
         },
         gap: [0; 2],
     };
+
+    /// Readings that wait no more, by stream: stored in whatever way, or lost.
+    pub fn settled(&self) -> StreamCounts {
+        let readings = self.tally.readings();
+        std::array::from_fn(|s| readings[s] + self.gap[s])
+    }
 }
 
 /// A shard of a run.
@@ -91,6 +100,17 @@ struct LaneState {
     end: Option<Position>,
 }
 
+/// Readings of a shard that are neither in the database nor in the log any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The run.
+    pub run: Uuid,
+    /// The shard.
+    pub shard: u16,
+    /// How many, of both streams.
+    pub readings: u64,
+}
+
 /// The sums of invariant 10, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -100,8 +120,7 @@ pub struct Snapshot {
     pub tally: Tally,
     /// What waits in the log, by shard and stream.
     pub waiting: Vec<StreamCounts>,
-    /// Readings that the log no longer had when they were to be stored; no operator has
-    /// acknowledged them yet.
+    /// Readings that the database has lost and the log no longer had to store them again.
     pub gap: u64,
 }
 
@@ -112,6 +131,8 @@ struct State {
     tally: Tally,
     drain: DrainRate,
     marks: Marks,
+    /// Of runs that have gone.
+    gone_gaps: Vec<Gap>,
 }
 
 /// Shared by the appender, the writers, the edge and the metrics.
@@ -230,13 +251,14 @@ impl Progress {
         };
         let before = entry.stored.replace(now);
         // The first look at an older run: what waits in it has been accepted, before this start.
-        let known = before.map_or(now.tally, |b| b.tally);
+        let known = before.unwrap_or(now);
         let mut drained = 0;
         for stream in 0..2 {
-            let (was, is) = (known.readings()[stream], now.tally.readings()[stream]);
+            // What is lost for good does not wait again.
+            let (was, is) = (known.settled()[stream], now.settled()[stream]);
+            let known = known.tally;
             if before.is_none() {
-                let settled = is + now.gap[stream];
-                state.accepted[stream] += entry.appended[stream].saturating_sub(settled);
+                state.accepted[stream] += entry.appended[stream].saturating_sub(is);
             } else if is < was {
                 state.accepted[stream] += was - is;
             } else {
@@ -295,9 +317,29 @@ impl Progress {
         least
     }
 
-    /// Forgets a run whose segments are gone.
-    pub fn forget(&self, run: u64) {
-        self.lock().lanes.retain(|lane, _| lane.run != run);
+    /// Forgets a run whose segments are gone, but for what the database lacks of it.
+    pub fn forget(&self, run: u64, id: Uuid) {
+        let mut state = self.lock();
+        let gaps = gaps_of(&state.lanes, run, id);
+        state.gone_gaps.extend(gaps);
+        state.lanes.retain(|lane, _| lane.run != run);
+    }
+
+    /// Reports what the database lacks of runs that have gone: all of it, as it was found now.
+    pub fn set_gone_gaps(&self, gaps: Vec<Gap>) {
+        self.lock().gone_gaps = gaps;
+    }
+
+    /// What the database lacks and the log cannot give it.
+    ///
+    /// Shape:  `runs` are those of the log, by place in the order and id
+    pub fn gaps(&self, runs: impl Iterator<Item = (u64, Uuid)>) -> Vec<Gap> {
+        let state = self.lock();
+        let mut gaps = state.gone_gaps.clone();
+        for (run, id) in runs {
+            gaps.extend(gaps_of(&state.lanes, run, id));
+        }
+        gaps
     }
 
     /// What waits in one lane, both streams together; 0 where its checkpoint is not known yet.
@@ -312,7 +354,7 @@ impl Progress {
     pub fn snapshot(&self) -> Snapshot {
         let state = self.lock();
         let mut waiting = vec![[0; 2]; self.stored.len()];
-        let mut gap = 0;
+        let mut gap = state.gone_gaps.iter().map(|gone| gone.readings).sum();
         for (lane, entry) in &state.lanes {
             gap += entry.stored.map_or(0, |stored| stored.gap.iter().sum());
             // Runs with more shards than now are shown at the shard that will drain them.
@@ -418,41 +460,19 @@ impl Progress {
     }
 }
 
+fn gaps_of(lanes: &BTreeMap<Lane, LaneState>, run: u64, id: Uuid) -> Vec<Gap> {
+    let of_run = lanes.iter().filter(|(lane, _)| lane.run == run);
+    let gaps = of_run.map(|(lane, entry)| Gap {
+        run: id,
+        shard: lane.shard,
+        readings: entry.stored.map_or(0, |stored| stored.gap.iter().sum()),
+    });
+    gaps.filter(|gap| gap.readings > 0).collect()
+}
+
 fn waiting_of(lane: &LaneState) -> StreamCounts {
     lane.stored.map_or([0; 2], |stored| {
-        let readings = stored.tally.readings();
-        std::array::from_fn(|s| lane.appended[s].saturating_sub(readings[s] + stored.gap[s]))
+        let settled = stored.settled();
+        std::array::from_fn(|s| lane.appended[s].saturating_sub(settled[s]))
     })
-}
-
-/// Counts a waiting client for as long as it waits.
-struct Waiting<'a> {
-    progress: &'a Progress,
-    shards: &'a [u16],
-}
-
-impl<'a> Waiting<'a> {
-    fn new(progress: &'a Progress, shards: &'a [u16]) -> Self {
-        let waiting = Waiting { progress, shards };
-        waiting.each(|n| {
-            n.fetch_add(1, Ordering::AcqRel);
-        });
-        waiting
-    }
-
-    fn each(&self, change: impl Fn(&AtomicU32)) {
-        for shard in self.shards {
-            if let Some(n) = self.progress.waiters.get(usize::from(*shard)) {
-                change(n);
-            }
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.each(|n| {
-            n.fetch_sub(1, Ordering::AcqRel);
-        });
-    }
 }

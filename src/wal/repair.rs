@@ -14,6 +14,7 @@ use super::frame::{
     FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader,
     StreamCounts, encode_filler, encode_frame, end_frame_bytes,
 };
+use super::gone;
 use super::storage::{DirectoryView, SegmentFile, Storage};
 use super::survey::{Met, scan, survey};
 use crate::reading::Timestamp;
@@ -84,8 +85,20 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
             repaired.segments += 1;
         }
     }
+    if from.list()?.iter().any(|name| name == gone::FILE_NAME) {
+        copy_whole(&*from.open(gone::FILE_NAME)?, gone::FILE_NAME, into)?;
+    }
     into.sync()?;
     Ok(repaired)
+}
+
+/// Copies a file as it is.
+fn copy_whole(from: &dyn SegmentFile, name: &str, into: &dyn Storage) -> io::Result<()> {
+    let mut bytes = vec![0; from.size_bytes()? as usize];
+    from.read_at(&mut bytes, 0)?;
+    let copy = into.create(name)?;
+    copy.write_all_at(&bytes, 0)?;
+    copy.sync_data()
 }
 
 /// One run on its way into the copy.

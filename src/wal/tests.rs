@@ -6,11 +6,13 @@
 //! | [`power_cuts`] | random operations, kills and power cuts against a model |
 //! | [`recovery`] | what opening does with torn tails, damage, other versions |
 //! | [`promises`] | acknowledgement, failing disks, readers |
+//! | [`gone`] | what is remembered of runs that have gone |
 //! | [`limits`] | full disks, the size limit, retention, recycling |
 //! | [`directories`] | real directories and the log's own threads |
 
 mod directories;
 mod disk;
+mod gone;
 mod limits;
 mod power_cuts;
 mod promises;
@@ -149,6 +151,7 @@ impl Stepped {
         LogSource {
             catalog: Arc::clone(&self.parts.catalog),
             progress: Arc::clone(&self.parts.progress),
+            gone: Arc::clone(&self.parts.gone),
         }
     }
 

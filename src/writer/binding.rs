@@ -15,6 +15,9 @@ use super::session::SessionError;
 /// The file in the log's directory that holds the id.
 pub const FILE_NAME: &str = "database";
 
+/// What becomes that file; it takes the room for the first one beforehand.
+const RESERVED: &str = "database.new";
+
 /// The binding of one log.
 #[derive(Debug)]
 pub struct Binding {
@@ -84,13 +87,38 @@ impl Binding {
         }
     }
 
-    fn write(&self, id: Uuid) -> io::Result<()> {
-        let new = self.directory.join("database.new");
-        let mut file = File::create(&new)?;
-        writeln!(file, "{id}")?;
-        file.sync_all()?;
-        fs::rename(&new, self.directory.join(FILE_NAME))?;
+    /// Takes the room for a log's first binding, so that one that meets its database on a full disk can
+    /// be bound: it gets room again only by storing what it holds.
+    ///
+    /// Blocks: until it is durable
+    ///
+    /// # Errors
+    /// As the system gives them; a disk that is full already among them.
+    pub fn reserve(&self) -> io::Result<()> {
+        if self.bound().is_some() || self.directory.join(RESERVED).exists() {
+            return Ok(());
+        }
+        self.fill(Uuid::nil())?;
         File::open(&self.directory)?.sync_all()
+    }
+
+    fn write(&self, id: Uuid) -> io::Result<()> {
+        self.fill(id)?;
+        let reserved = self.directory.join(RESERVED);
+        fs::rename(reserved, self.directory.join(FILE_NAME))?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Writes the file that becomes the binding, in the room that it has, if it is there: every id is of
+    /// one length.
+    fn fill(&self, id: Uuid) -> io::Result<()> {
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.directory.join(RESERVED))?;
+        writeln!(file, "{id}")?;
+        file.sync_all()
     }
 }
 
@@ -108,6 +136,28 @@ fn read(directory: &Path) -> io::Result<Option<Uuid>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_binding_needs_no_more_room() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let binding = Binding::load(directory.path()).unwrap();
+        binding.reserve().unwrap();
+        binding.reserve().unwrap();
+        assert_eq!(binding.bound(), None);
+        let at = |name| fs::metadata(directory.path().join(name)).unwrap();
+        let reserved = at(RESERVED);
+        assert_eq!(Binding::load(directory.path()).unwrap().bound(), None);
+        let id = Uuid::from_u128(1);
+        binding.check(id).unwrap();
+        let bound = at(FILE_NAME);
+        // The same file, written over: the campaign `disk` does it on a disk that is full.
+        assert_eq!((bound.ino(), bound.len()), (reserved.ino(), reserved.len()));
+        let again = Binding::load(directory.path()).unwrap();
+        assert_eq!(again.bound(), Some(id));
+        again.reserve().unwrap();
+        assert!(!directory.path().join(RESERVED).exists());
+    }
 
     #[test]
     fn a_log_stores_into_the_first_database_alone() {

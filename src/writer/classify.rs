@@ -1,7 +1,10 @@
-//! What an error of the database means for a batch: a pure decision on its SQLSTATE.
+//! What an error of the database means for a batch: pure decisions on its SQLSTATE, and on the way in
+//! which the batch was tried.
 
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
+
+use super::store::Way;
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +55,95 @@ const FORMAT: [SqlState; 2] = [
     SqlState::BAD_COPY_FILE_FORMAT,
 ];
 
+/// Decides how a batch is tried again in the session at hand, after it was refused in some way.
+///
+/// Shape:  none where the session is to be given up; the same way means: once more, after what is
+///         known of the partitions was read anew (`reloaded` says that it was)
+pub fn next_way(way: Way, verdict: Verdict, reloaded: bool) -> Option<Way> {
+    match verdict {
+        Verdict::Repeat => match way {
+            Way::Copy => Some(Way::Careful),
+            Way::Careful => Some(Way::Probe),
+            Way::Probe | Way::Bisect => Some(Way::Insert),
+            // It asks for no key that is there: something else is wrong.
+            Way::Insert => None,
+        },
+        Verdict::Partition if !reloaded => Some(way),
+        Verdict::Partition | Verdict::Data => (way != Way::Bisect).then_some(Way::Bisect),
+        Verdict::Environment => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const WAYS: [Way; 5] = [
+        Way::Copy,
+        Way::Careful,
+        Way::Probe,
+        Way::Insert,
+        Way::Bisect,
+    ];
+    const VERDICTS: [Verdict; 4] = [
+        Verdict::Repeat,
+        Verdict::Partition,
+        Verdict::Data,
+        Verdict::Environment,
+    ];
+
+    /// Every code that PostgreSQL can send, the classes that matter more often.
+    fn codes() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "2[0-9A-Z][0-9A-Z]{3}",
+            "23[0-9]{3}",
+            "22[0-9A-Z]{3}",
+            "[0-9A-Z]{5}"
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_outside_the_list_is_ever_taken_for_data(
+            code in codes(),
+            constraint in proptest::option::of("[a-z_]{1,12}"),
+        ) {
+            let may_be_data = code.starts_with("22") && !["22P03", "22P04"].contains(&&*code)
+                || code == "23502"
+                || code == "23514" && constraint.is_some();
+            let found = of(&code, constraint.as_deref());
+            prop_assert_eq!(found == Verdict::Data, may_be_data);
+            prop_assert_eq!(found == Verdict::Repeat, code == "23505");
+            // Whatever a constraint is called decides nothing.
+            let renamed = constraint.as_ref().map(|_| "another");
+            prop_assert_eq!(of(&code, renamed), found);
+        }
+
+        #[test]
+        fn whatever_the_database_answers_a_batch_is_tried_on_sensibly(
+            first in proptest::sample::select(&WAYS[..]),
+            answers in proptest::collection::vec(proptest::sample::select(&VERDICTS[..]), 0..40),
+        ) {
+            let (mut way, mut reloaded, mut since_data) = (first, false, 0);
+            for answer in answers {
+                let next = next_way(way, answer, reloaded);
+                prop_assert!(answer != Verdict::Environment || next.is_none());
+                let Some(next) = next else { return Ok(()) };
+                // Only refused data lead to where single readings are set aside.
+                let refused = matches!(answer, Verdict::Data | Verdict::Partition);
+                prop_assert!(next != Way::Bisect || way == Way::Bisect || refused);
+                // The same way again only after the partitions were looked at, and once.
+                prop_assert!(next != way || (answer == Verdict::Partition && !reloaded));
+                reloaded |= next == way;
+                // Repeats alone come to an end, from wherever they begin.
+                since_data = if answer == Verdict::Repeat { since_data + 1 } else { 0 };
+                prop_assert!(since_data <= 3);
+                way = next;
+            }
+        }
+    }
 
     fn of(code: &str, constraint: Option<&str>) -> Verdict {
         verdict(Some(&SqlState::from_code(code)), constraint)

@@ -18,7 +18,7 @@ use super::live::{DEVICES_MAX, Newest};
 use super::session::{Claim, SessionError, WriterSession};
 use super::store::{Way, Work, ensure_partitions, in_history, store};
 use super::waits::{self, backoff, linger, random_fraction};
-use super::{ShardState, WriterOptions};
+use super::{ShardState, WriterOptions, gone};
 use crate::failpoint::{Point, reach};
 use crate::metrics;
 use crate::postgres::Target;
@@ -107,7 +107,11 @@ impl Writer {
         if !self.state.send_replace(ShardState::Up).is_up() {
             tracing::info!(writer = self.number, "a writer has reached the database");
         }
+        // Listed first: a run that goes in between is in both.
         let runs = self.source.runs();
+        if self.number == 0 {
+            gone::compare(&session, &self.source).await?;
+        }
         for (at, run) in runs.iter().enumerate() {
             for shard in (self.number..run.shards).step_by(usize::from(self.writers)) {
                 tokio::select! {
@@ -223,7 +227,8 @@ impl Writer {
         // The run as it is now: segments may have gone since the list was made.
         let runs = self.source.runs();
         let Some(run) = runs.iter().find(|r| r.sequence == run.sequence) else {
-            return Ok(());
+            // It has gone since this session has looked at those that had.
+            return gone::compare(session, &self.source).await;
         };
         let first = run.first_position();
         if claim.stored.position >= first {

@@ -1,5 +1,5 @@
-//! What the database needs now and then: partitions ahead, retention, checkpoints of runs whose
-//! log is gone.
+//! What the database needs now and then: partitions ahead, retention, checkpoints of runs that
+//! the log has forgotten.
 
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ const EXPIRE_ROWS: i64 = 20_000;
 ///
 /// Cancel: safe at any point
 pub(super) async fn maintain(target: Target, source: LogSource, settings: DatabaseSettings) {
-    let mut retired = Vec::new();
+    let mut forgotten = Vec::new();
     loop {
-        retired.extend(source.take_retired());
-        let work = once(&target, &mut retired, settings);
+        forgotten.extend(source.take_forgotten());
+        let work = once(&target, &mut forgotten, settings);
         let pause = match tokio::time::timeout(WITHIN, work).await {
             Ok(Ok(Left::Nothing)) => EVERY,
             Ok(Ok(Left::Partitions)) => AGAIN,
@@ -55,7 +55,7 @@ enum Left {
 
 async fn once(
     target: &Target,
-    retired: &mut Vec<Uuid>,
+    forgotten: &mut Vec<Uuid>,
     settings: DatabaseSettings,
 ) -> Result<Left, SessionError> {
     let session = target.connect("wattgate maintenance").await?;
@@ -72,15 +72,18 @@ async fn once(
         let ahead = partitions::instants_ahead(now, settings.partition);
         partitions::ensure(client, stream, settings.partition, &ahead).await?;
     }
-    if !retired.is_empty() {
+    if !forgotten.is_empty() {
         // Index: the primary key of wal_checkpoints.
         let sql = "delete from wal_checkpoints where run_id = any($1)";
-        client.execute(sql, &[&*retired]).await?;
-        retired.clear();
+        client.execute(sql, &[&*forgotten]).await?;
+        forgotten.clear();
     }
     let mut left = Left::Nothing;
-    if let Some(retention) = settings.retention {
-        let oldest = partitions::oldest_kept(now, retention);
+    if let Some(retention) = settings.retention
+        && let Some(newest) = newest_reading(client).await?
+    {
+        // A clock that is years ahead must not cost history: what the devices say counts as well.
+        let oldest = partitions::oldest_kept(now.min(newest), retention);
         for stream in Stream::ALL {
             expire_hours(client, stream, oldest).await?;
             if partitions::drop_before(client, stream, oldest).await?.left > 0 {
@@ -89,6 +92,12 @@ async fn once(
         }
     }
     Ok(left)
+}
+
+/// The newest time that a stored reading has; none where there are no readings.
+async fn newest_reading(client: &Client) -> Result<Option<Timestamp>, SessionError> {
+    let sql = include_str!("../../sql/queries/newest_reading.sql");
+    Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
 /// Removes the sums of hours before an instant, some at a time: before the readings go that they

@@ -16,12 +16,16 @@
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | what is set aside |
 //! | [`retry`] | and taken out again |
+//! | [`gone`] | runs that have gone from the log, and what the database lacks of them |
+//! | [`accepted`] | what an operator has given up as lost |
 //! | [`binding`] | which database a log stores into |
 //! | `maintenance` | partitions ahead, retention |
 
+pub mod accepted;
 pub mod batch;
 pub mod binding;
 pub mod classify;
+pub mod gone;
 mod lane;
 pub mod live;
 mod maintenance;

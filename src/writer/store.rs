@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::batch::{Arranged, arrange, counts_of};
-use super::classify::{Verdict, verdict_of};
+use super::classify::{next_way, verdict_of};
 use super::live::Newest;
 use super::quarantine::{Quarantined, quarantine};
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
@@ -89,18 +89,13 @@ pub async fn store(
         if session.client().is_closed() {
             return Err(error.into());
         }
-        let next = match verdict_of(&error) {
-            Verdict::Repeat if *way == Way::Copy => Way::Careful,
-            Verdict::Repeat if *way == Way::Careful => Way::Probe,
-            Verdict::Repeat if *way != Way::Insert => Way::Insert,
-            Verdict::Partition if !reloaded => {
-                reloaded = true;
-                session.partitions = Default::default();
-                *way
-            }
-            Verdict::Partition | Verdict::Data if *way != Way::Bisect => Way::Bisect,
-            _ => return Err(error.into()),
+        let Some(next) = next_way(*way, verdict_of(&error), reloaded) else {
+            return Err(error.into());
         };
+        if next == *way {
+            reloaded = true;
+            session.partitions = Default::default();
+        }
         metrics::batch_retried(error.code().map_or("connection", |c| c.code()));
         *way = next;
         session

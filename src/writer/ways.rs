@@ -247,3 +247,55 @@ async fn blame<R: HistoryRow>(
 fn state(error: &DbError) -> String {
     error.code().code().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wal::frame::Position;
+    use crate::writer::rows::{MeterRow, Origin, RowEnergy};
+
+    fn row(id: i32, at: i64, kwh: u8) -> MeterRow {
+        let at = Timestamp::from_micros(at);
+        MeterRow {
+            id,
+            at,
+            energy: RowEnergy {
+                kwh: f64::from(kwh),
+                register: false,
+            },
+            voltage: 230.0,
+            origin: Origin {
+                position: Position::START,
+                index: 0,
+                received_at: at,
+            },
+        }
+    }
+
+    proptest! {
+        // Of a batch that is tried again, as of what is taken out of the quarantine.
+        #[test]
+        fn every_row_is_new_a_repeat_or_a_contradiction_of_what_is_there(
+            history in proptest::collection::hash_map((0..6i32, 0..6i64), 0..3u8, 0..30),
+            tried in proptest::collection::hash_map((0..6i32, 0..6i64), 0..3u8, 0..30),
+        ) {
+            let there: There<MeterRow> = (history.iter())
+                .map(|((id, at), kwh)| row(*id, *at, *kwh))
+                .map(|row| (row.key(), row))
+                .collect();
+            let rows: Vec<MeterRow> =
+                (tried.iter()).map(|((id, at), kwh)| row(*id, *at, *kwh)).collect();
+            let (mut duplicates, mut set_aside) = (0, Vec::new());
+            let new = split(&rows, &there, &mut duplicates, &mut set_aside);
+            prop_assert_eq!(new.len() + duplicates as usize + set_aside.len(), rows.len());
+            // In their order, and none whose key is taken: COPY would refuse the batch.
+            let expected: Vec<MeterRow> =
+                rows.iter().filter(|row| !there.contains_key(&row.key())).copied().collect();
+            prop_assert_eq!(new, expected);
+            let repeats = tried.iter().filter(|(key, kwh)| history.get(key) == Some(kwh)).count();
+            prop_assert_eq!(duplicates as usize, repeats);
+        }
+    }
+}

@@ -243,3 +243,39 @@ async fn a_run_that_was_cut_into_other_shards_is_stored_before_the_next() {
     assert_eq!(database.count(kept).await, 40);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_log_whose_checkpoints_were_removed_stores_nothing_twice() {
+    let database = Database::new().await;
+    let (original, copy) = (dir(), dir());
+    let gateway = Gateway::open(original.path(), 2);
+    let ids: Vec<String> = (0..200).map(|n| format!("M{n}")).collect();
+    for second in 0..5 {
+        let readings: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, second, 1.0)).collect();
+        gateway.send(&readings).await;
+    }
+    gateway.kill().await;
+    for entry in std::fs::read_dir(original.path()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    let both = [&original, &copy].map(|dir| Gateway::start(dir.path(), 2, &database));
+    for (gateway, id) in both.iter().zip(["M1", "M2"]) {
+        gateway.send(&[meter(id, 10, 1.0)]).await;
+    }
+    until("all of it", || async { database.rows().await == 1002 }).await;
+    for gateway in both {
+        gateway.stop().await;
+    }
+    assert_eq!(database.rows().await, 1002);
+    let counted = "select sum(meter_readings) from wal_checkpoints";
+    assert_eq!(database.count(counted).await, 1002);
+
+    // Even where one of the two has let a run go and removed its checkpoints, as a gateway may that
+    // remembers no more of it, the other stores it again as what it is: repeats.
+    database.run("delete from wal_checkpoints").await;
+    let gateway = Gateway::start(original.path(), 2, &database);
+    gateway.stop().await;
+    assert_eq!(database.rows().await, 1002);
+    assert_eq!(database.sums().await, [0, 1001, 0]);
+}

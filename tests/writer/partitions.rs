@@ -211,3 +211,29 @@ async fn rows_go_in_partition_by_partition_also_where_the_partitions_are_new() {
     assert_eq!(database.count(changes).await, 2);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_counts_from_the_newest_reading_where_the_clock_is_ahead_of_it() {
+    // These readings are of 2024: a clock that is right today is years ahead of them.
+    let database = Database::with(Wishes {
+        retention: Some(Duration::from_secs(30 * DAY as u64)),
+        ..Wishes::default()
+    })
+    .await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[meter("M1", 0, 1.0), meter("M1", -50 * DAY, 1.0)])
+        .await;
+    gateway.drained().await;
+    gateway.stop().await;
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    until("the old partition is dropped", || async {
+        database.rows().await < 2
+    })
+    .await;
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    gateway.drained().await;
+    gateway.stop().await;
+    assert_eq!(database.rows().await, 2);
+}

@@ -89,3 +89,120 @@ async fn a_database_older_than_the_log_reaches_is_a_gap_that_is_counted() {
     assert!(first.segment() > 0);
     gateway.stop().await;
 }
+
+/// A gateway that keeps nothing of what is stored.
+fn forgetful(dir: &std::path::Path, database: &Database) -> Gateway {
+    let options = LogOptions {
+        shards: 2,
+        limit_bytes: LIMIT_BYTES_MIN,
+        retain_bytes: 0,
+        sync: SyncMode::Always,
+    };
+    let mut gateway = Gateway::open_with(dir, options);
+    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_database_lacks_of_runs_that_have_gone_is_counted_too() {
+    let database = Database::new().await;
+    let dir = dir();
+    let ids: Vec<String> = (0..30).map(|n| format!("M{n}")).collect();
+    let at = |second| -> Vec<Reading<'_>> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
+    let gateway = forgetful(dir.path(), &database);
+    gateway.send(&at(0)).await;
+    gateway.drained().await;
+    database
+        .run("create table backup as select * from wal_checkpoints")
+        .await;
+    gateway.send(&at(1)).await;
+    gateway.drained().await;
+    gateway.stop().await;
+    // A whole run that the backup knows nothing of.
+    let gateway = forgetful(dir.path(), &database);
+    gateway.send(&at(2)).await;
+    gateway.drained().await;
+    gateway.stop().await;
+    let gateway = forgetful(dir.path(), &database);
+    gateway.send(&at(3)).await;
+    gateway.drained().await;
+    until("the older runs have gone", || async {
+        gateway.source.runs().len() == 1
+    })
+    .await;
+    assert_eq!(gateway.source.gaps(), []);
+    database
+        .run("create table newer as select * from wal_checkpoints")
+        .await;
+
+    let restore = |from: &str| {
+        format!(
+            "begin; truncate wal_checkpoints; insert into wal_checkpoints select * from {from};
+             delete from meter_telemetry_history where ts > '2024-02-09T15:30:00Z'; commit"
+        )
+    };
+    database.end_sessions().await;
+    database.run(&restore("backup")).await;
+    // Of the run that is there everything comes back; of those that have gone 30 each are lost.
+    until("the gaps", || async {
+        gateway.progress().snapshot().gap == 60
+    })
+    .await;
+    until("what the log holds", || async {
+        database.rows().await == 60
+    })
+    .await;
+    gateway.drained().await;
+    let counted = "select sum(meter_gap) from wal_checkpoints";
+    assert_eq!(database.count(counted).await, 60);
+    let gaps = gateway.source.gaps();
+    assert_eq!(gaps.iter().map(|gap| gap.readings).sum::<u64>(), 60);
+    gateway.stop().await;
+
+    // It is still known at the next start, and not counted twice.
+    let gateway = forgetful(dir.path(), &database);
+    until("the gaps again", || async {
+        gateway.progress().snapshot().gap == 60
+    })
+    .await;
+    assert_eq!(database.count(counted).await, 60);
+    // A newer backup that has those runs closes the gap.
+    database.end_sessions().await;
+    database.run(&restore("newer")).await;
+    until("no gap any more", || async {
+        gateway.progress().snapshot().gap == 0
+    })
+    .await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_before_a_log_was_bound_to_another_database_is_not_missed_there() {
+    let (before, database) = (Database::new().await, Database::new().await);
+    let dir = dir();
+    let gateway = forgetful(dir.path(), &before);
+    gateway.send(&[meter("M1", 0, 1.0)]).await;
+    gateway.drained().await;
+    gateway.stop().await;
+    let gateway = forgetful(dir.path(), &before);
+    until("the run has gone", || async {
+        gateway.source.runs().len() == 1
+    })
+    .await;
+    gateway.stop().await;
+    let id = database.text("select database_id from gateway_database");
+    let id = id.await.parse().unwrap();
+    let binding = wattgate::writer::binding::Binding::load(dir.path()).unwrap();
+    binding.adopt(id).unwrap();
+    let gateway = forgetful(dir.path(), &database);
+    gateway.send(&[meter("M1", 1, 1.0)]).await;
+    gateway.drained().await;
+    assert_eq!(gateway.progress().snapshot().gap, 0);
+    assert_eq!(
+        database
+            .count("select count(*) from wal_checkpoints where meter_gap > 0")
+            .await,
+        0
+    );
+    gateway.stop().await;
+}

@@ -249,6 +249,7 @@ pub(crate) struct Gateway {
     pub(crate) source: LogSource,
     pub(crate) writers: Option<Writers>,
     binding: Arc<Binding>,
+    dir: PathBuf,
 }
 
 impl Gateway {
@@ -277,6 +278,7 @@ impl Gateway {
             log: Some(log),
             writers: None,
             binding: Arc::new(Binding::load(dir).unwrap()),
+            dir: dir.to_owned(),
         }
     }
 
@@ -359,11 +361,21 @@ impl Gateway {
 
     /// Stops as a kill does, as far as the database can tell: its sessions end where they are.
     pub(crate) async fn kill(mut self) {
-        drop(self.writers.take());
+        // Not only dropped: a task that is aborted keeps the log until the runtime comes to it, and
+        // what it reads on another thread for longer. A process that was killed keeps nothing.
+        if let Some(writers) = self.writers.take() {
+            writers.finish(Duration::ZERO).await;
+        }
         let log = self.log.take().unwrap();
         tokio::task::spawn_blocking(move || log.close().stop())
             .await
             .unwrap();
+        let dir = self.dir.clone();
+        drop(self);
+        until("the log is free", || async {
+            Directory::open(&dir).is_ok()
+        })
+        .await;
     }
 
     /// Whether a writer says that it does not reach the database, and why.

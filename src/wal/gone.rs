@@ -1,0 +1,341 @@
+//! Runs that have gone from the log: what the database must hold of them.
+//!
+//! A database that is restored to an older state is given again what the log still holds. Of a run
+//! that has gone as a whole nothing would tell that readings are missing; so the log remembers of
+//! each such run where it ended and how many readings each shard had.
+//!
+//! ```text
+//! file      slot (65536 bytes) · slot
+//! slot      header (48 bytes) · entry · entry · … · leftovers
+//! header    "WATTGONE" · version u16 · entries u16 · entries' bytes u32 · generation u64
+//!           · store [16] · crc32c u32 · 0 u32
+//! entry     run id [16] · run sequence u64 · end u64 · shards u16 · 0 [6]
+//!           · shards × readings [u64; 2]
+//! ```
+//!
+//! All numbers are little-endian. The checksum covers the header, but for itself, and the entries.
+//! The slots are written in turns, so that a torn one leaves the other; the intact one of the higher
+//! generation counts. The file is made full of zeros when the log is new and never grows: a full
+//! disk, which heals by letting segments go, cannot keep a run from being remembered.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::catalog::Run;
+use super::frame::{Position, StreamCounts};
+use super::recovery::RecoveryError;
+use super::storage::{SegmentFile, Storage, is_full};
+
+/// The file in the log's directory.
+pub const FILE_NAME: &str = "gone";
+/// Bounds what is remembered: some 600 runs of four shards, 61 of 64 shards.
+pub const SLOT_BYTES: usize = 64 << 10;
+const MAGIC: [u8; 8] = *b"WATTGONE";
+/// The version that this code writes. Another is refused, never misread.
+const FORMAT_VERSION: u16 = 1;
+const HEADER_BYTES: usize = 48;
+const CRC_AT: usize = 40;
+const ENTRY_FIXED: usize = 40;
+const ENTRY_SHARD: usize = 16;
+
+/// A run whose segments have gone, all of them stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoneRun {
+    /// Its id, the key of its checkpoints.
+    pub id: Uuid,
+    /// Its place in the order of this log's runs.
+    pub sequence: u64,
+    /// Where it ended.
+    pub end: Position,
+    /// How many readings each shard had.
+    pub appended: Vec<StreamCounts>,
+}
+
+impl GoneRun {
+    fn of(run: &Run, end: Position) -> Self {
+        GoneRun {
+            id: run.id,
+            sequence: run.sequence,
+            end,
+            appended: run.appended.clone(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        ENTRY_FIXED + ENTRY_SHARD * self.appended.len()
+    }
+}
+
+/// What the file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered {
+    generation: u64,
+    /// The id of the database that the runs were stored into.
+    store: Option<Uuid>,
+    /// Oldest first.
+    pub runs: VecDeque<GoneRun>,
+}
+
+impl Remembered {
+    /// Reads the file; nothing where there is no intact slot.
+    ///
+    /// # Errors
+    /// As the system gives them; [`RecoveryError::Version`] where another version has written it.
+    pub fn read(file: &dyn SegmentFile) -> Result<Self, RecoveryError> {
+        let mut bytes = vec![0; 2 * SLOT_BYTES];
+        let filled = file.read_at(&mut bytes, 0)?;
+        let mut newest = Remembered::default();
+        let mut intact = false;
+        for slot in bytes.chunks_exact(SLOT_BYTES) {
+            if slot.starts_with(&MAGIC) {
+                let version = u16::from_le_bytes(array(slot, 8));
+                if version != FORMAT_VERSION {
+                    return Err(RecoveryError::Version {
+                        segment: FILE_NAME.to_owned(),
+                        what: format!("it is of version {version}, and not {FORMAT_VERSION}"),
+                    });
+                }
+            }
+            if let Some(found) = Remembered::decode(slot) {
+                intact = true;
+                if found.generation >= newest.generation {
+                    newest = found;
+                }
+            }
+        }
+        if !intact && bytes[..filled].iter().any(|byte| *byte != 0) {
+            tracing::error!(
+                "the file {FILE_NAME} in the log's directory is damaged: a restored database is not \
+                 compared with the runs that were in it"
+            );
+        }
+        Ok(newest)
+    }
+
+    /// The runs that were stored into a database; none where they were stored into another.
+    pub fn into_stored_into(self, store: Uuid) -> Vec<GoneRun> {
+        if self.store.is_some_and(|bound| bound != store) {
+            return Vec::new();
+        }
+        self.runs.into()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let entries: usize = self.runs.iter().map(GoneRun::bytes).sum();
+        let mut out = Vec::with_capacity(HEADER_BYTES + entries);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.extend_from_slice(&(self.runs.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(entries as u32).to_le_bytes());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(self.store.unwrap_or_default().as_bytes());
+        out.extend_from_slice(&[0; 8]);
+        for run in &self.runs {
+            out.extend_from_slice(run.id.as_bytes());
+            out.extend_from_slice(&run.sequence.to_le_bytes());
+            out.extend_from_slice(&run.end.to_i64().to_le_bytes());
+            out.extend_from_slice(&(run.appended.len() as u16).to_le_bytes());
+            out.extend_from_slice(&[0; 6]);
+            for counts in run.appended.iter().flatten() {
+                out.extend_from_slice(&counts.to_le_bytes());
+            }
+        }
+        let crc = checksum(&out);
+        out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// None where the slot is not intact.
+    fn decode(slot: &[u8]) -> Option<Self> {
+        if !slot.starts_with(&MAGIC) {
+            return None;
+        }
+        let entries = u32::from_le_bytes(array(slot, 12)) as usize;
+        let used = slot.get(..HEADER_BYTES.checked_add(entries)?)?;
+        if checksum(used) != u32::from_le_bytes(array(used, CRC_AT)) {
+            return None;
+        }
+        let store = Uuid::from_bytes(array(used, 24));
+        let mut rest = &used[HEADER_BYTES..];
+        let mut runs = VecDeque::new();
+        for _ in 0..u16::from_le_bytes(array(used, 10)) {
+            let fixed = rest.get(..ENTRY_FIXED)?;
+            let shards = usize::from(u16::from_le_bytes(array(fixed, 32)));
+            let bytes = ENTRY_FIXED + ENTRY_SHARD * shards;
+            let counts = rest.get(ENTRY_FIXED..bytes)?;
+            runs.push_back(GoneRun {
+                id: Uuid::from_bytes(array(fixed, 0)),
+                sequence: u64::from_le_bytes(array(fixed, 16)),
+                end: Position::from_i64(i64::from_le_bytes(array(fixed, 24))),
+                appended: counts
+                    .chunks_exact(ENTRY_SHARD)
+                    .map(|c| [0, 8].map(|at| u64::from_le_bytes(array(c, at))))
+                    .collect(),
+            });
+            rest = &rest[bytes..];
+        }
+        Some(Remembered {
+            generation: u64::from_le_bytes(array(used, 16)),
+            store: (!store.is_nil()).then_some(store),
+            runs,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        HEADER_BYTES + self.runs.iter().map(GoneRun::bytes).sum::<usize>()
+    }
+}
+
+/// Everything but the checksum itself.
+fn checksum(used: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&used[..CRC_AT]), &used[CRC_AT + 4..])
+}
+
+/// A fixed part of bytes that are known to be long enough.
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+struct State {
+    /// None until there was room for it.
+    file: Option<Arc<dyn SegmentFile>>,
+    remembered: Remembered,
+    /// Runs that were let go of for newer ones: their checkpoints may go too.
+    forgotten: Vec<Uuid>,
+}
+
+/// The runs that have gone from one log, kept in a file beside it.
+pub(super) struct GoneRuns {
+    storage: Arc<dyn Storage>,
+    state: Mutex<State>,
+}
+
+impl GoneRuns {
+    /// Reads what is remembered. A run that is in the log has not gone, whatever the file says: it
+    /// is written before the run's last segment goes.
+    ///
+    /// # Errors
+    /// As [`Remembered::read`].
+    pub(super) fn load(
+        storage: Arc<dyn Storage>,
+        present: &VecDeque<Run>,
+    ) -> Result<Self, RecoveryError> {
+        let mut state = State {
+            file: None,
+            remembered: Remembered::default(),
+            forgotten: Vec::new(),
+        };
+        if storage.list()?.iter().any(|name| name == FILE_NAME) {
+            let file = storage.open(FILE_NAME)?;
+            state.remembered = Remembered::read(&*file)?;
+            let whole = file.size_bytes()? >= 2 * SLOT_BYTES as u64;
+            // Half of a file is what a crash leaves of one that was being made: it is made again.
+            state.file = whole.then_some(file);
+            let runs = &mut state.remembered.runs;
+            runs.retain(|gone| present.iter().all(|run| run.id != gone.id));
+        }
+        Ok(GoneRuns {
+            storage,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Makes the file, where there is none yet.
+    ///
+    /// Blocks: until it is durable
+    ///
+    /// # Errors
+    /// As the system gives them; a full disk among them.
+    pub(super) fn prepare(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.file.is_none() {
+            state.file = Some(self.make()?);
+        }
+        Ok(())
+    }
+
+    fn make(&self) -> io::Result<Arc<dyn SegmentFile>> {
+        let made = self.storage.create(FILE_NAME).and_then(|file| {
+            file.write_all_at(&[0; 2 * SLOT_BYTES], 0)?;
+            file.sync_data()?;
+            self.storage.sync()?;
+            Ok(file)
+        });
+        if made.is_err() {
+            // Give back what a full disk took; there is nothing to add if this fails too.
+            drop(self.storage.remove(FILE_NAME));
+        }
+        made
+    }
+
+    /// Remembers a run, before its last segment goes. What does not fit any more is forgotten,
+    /// oldest first.
+    ///
+    /// Blocks: until it is durable
+    ///
+    /// # Errors
+    /// As the system gives them, but for a full disk, where the run is remembered only until the
+    /// process ends: what the disk needs is that segments go.
+    pub(super) fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        // It is there already where its segment did not go after an earlier try.
+        state.remembered.runs.retain(|gone| gone.id != run.id);
+        state.remembered.runs.push_back(GoneRun::of(run, end));
+        while state.remembered.bytes() > SLOT_BYTES {
+            let oldest = state.remembered.runs.pop_front();
+            state.forgotten.extend(oldest.map(|gone| gone.id));
+        }
+        match self.write(state) {
+            Err(error) if is_full(&error) => {
+                tracing::warn!(run = %run.id, "the disk has no room to remember a run that goes");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn write(&self, state: &mut State) -> io::Result<()> {
+        let file = match &state.file {
+            Some(file) => Arc::clone(file),
+            None => self.make()?,
+        };
+        state.file = Some(Arc::clone(&file));
+        let next = Remembered {
+            generation: state.remembered.generation + 1,
+            ..state.remembered.clone()
+        };
+        let slot = (next.generation % 2) * SLOT_BYTES as u64;
+        file.write_all_at(&next.encode(), slot)?;
+        file.sync_data()?;
+        state.remembered.generation = next.generation;
+        Ok(())
+    }
+
+    /// The runs that have gone into a database, oldest first.
+    ///
+    /// What was stored into another one before an operator has bound the log to this one is
+    /// forgotten: it was never here.
+    pub(super) fn stored_into(&self, store: Uuid) -> Vec<GoneRun> {
+        let remembered = &mut self.lock().remembered;
+        if remembered.store.is_some_and(|before| before != store) {
+            remembered.runs.clear();
+        }
+        remembered.store = Some(store);
+        remembered.runs.iter().cloned().collect()
+    }
+
+    /// Takes the ids of runs that were forgotten since the last call.
+    pub(super) fn take_forgotten(&self) -> Vec<Uuid> {
+        std::mem::take(&mut self.lock().forgotten)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

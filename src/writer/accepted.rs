@@ -1,0 +1,78 @@
+//! Gaps that an operator has given up as lost.
+//!
+//! They stay counted in the checkpoints, for the books; what is accepted no longer keeps a gateway
+//! from being ready. The file holds a line a shard: the run's id, the shard, the readings.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::wal::progress::Gap;
+
+/// The file in the log's directory.
+pub const FILE_NAME: &str = "gap-accepted";
+
+/// Accepts gaps, in place of those that were accepted before.
+///
+/// Blocks: until they are durable
+///
+/// # Errors
+/// As the system gives them; what was accepted before then stays so.
+pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
+    let new = directory.join("gap-accepted.new");
+    let mut file = File::create(&new)?;
+    for gap in gaps {
+        writeln!(file, "{} {} {}", gap.run, gap.shard, gap.readings)?;
+    }
+    file.sync_all()?;
+    fs::rename(&new, directory.join(FILE_NAME))?;
+    File::open(directory)?.sync_all()
+}
+
+/// How many readings of some gaps nobody has accepted. Where the file cannot be read, nothing is.
+pub fn not_accepted(directory: &Path, gaps: &[Gap]) -> u64 {
+    if gaps.is_empty() {
+        return 0;
+    }
+    let text = fs::read_to_string(directory.join(FILE_NAME)).unwrap_or_default();
+    let accepted: HashMap<(Uuid, u16), u64> = text.lines().filter_map(parse).collect();
+    let left = |gap: &Gap| {
+        let accepted = accepted.get(&(gap.run, gap.shard)).copied();
+        gap.readings.saturating_sub(accepted.unwrap_or(0))
+    };
+    gaps.iter().map(left).sum()
+}
+
+fn parse(line: &str) -> Option<((Uuid, u16), u64)> {
+    let mut parts = line.split(' ');
+    let run = Uuid::parse_str(parts.next()?).ok()?;
+    let shard = parts.next()?.parse().ok()?;
+    let readings = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some(((run, shard), readings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_accepted_counts_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let gap = |run, shard, readings| Gap {
+            run: Uuid::from_u128(run),
+            shard,
+            readings,
+        };
+        let gaps = [gap(1, 0, 10), gap(1, 1, 5), gap(2, 0, 7)];
+        assert_eq!(not_accepted(directory.path(), &gaps), 22);
+        accept(directory.path(), &gaps[..2]).unwrap();
+        assert_eq!(not_accepted(directory.path(), &gaps), 7);
+        // One that has grown since is looked at again.
+        assert_eq!(not_accepted(directory.path(), &[gap(1, 0, 12)]), 2);
+        fs::write(directory.path().join(FILE_NAME), "rubbish\n").unwrap();
+        assert_eq!(not_accepted(directory.path(), &gaps), 22);
+    }
+}

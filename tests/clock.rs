@@ -1,0 +1,214 @@
+//! The machine's clock jumps, while the gateway runs and between its starts: nothing is lost or
+//! stored twice, nothing waits for hours, and no history is dropped.
+//!
+//! The clock is that of the gateway's process alone, by libfaketime (Debian's package `faketime`);
+//! without it the tests say that they were skipped. PostgreSQL and the devices keep the true time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod gateway;
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::gateway::{Gateway, command, data_dir};
+
+/// An answer that waits for no clock comes well within this, also on a machine that is busy.
+const SOON: Duration = Duration::from_secs(20);
+
+#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+fn library() -> Option<PathBuf> {
+    let places = fs::read_dir("/usr/lib").ok()?;
+    let mut found = places.filter_map(|place| {
+        let library = place.ok()?.path().join("faketime/libfaketimeMT.so.1");
+        library.exists().then_some(library)
+    });
+    let found = found.next();
+    if found.is_none() {
+        println!("skipped: it takes libfaketime");
+    }
+    found
+}
+
+/// A gateway whose clock is the test's.
+struct Stepped<'a> {
+    data: &'a Path,
+    library: &'a Path,
+    /// How many readings were acknowledged.
+    sent: Cell<u64>,
+}
+
+impl Stepped<'_> {
+    fn set(&self, offset: &str) {
+        // In one step, so that no half of it is ever read.
+        let new = self.data.join("clock.new");
+        fs::write(&new, offset).unwrap();
+        fs::rename(new, self.data.join("clock")).unwrap();
+    }
+
+    fn start(&self) -> Gateway {
+        let mut command = command(self.data);
+        command
+            .args(["--retention", "30d", "--alert-interval", "1s"])
+            .env("LD_PRELOAD", self.library)
+            .env("FAKETIME_TIMESTAMP_FILE", self.data.join("clock"))
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("FAKETIME_DISABLE_SHM", "1");
+        let gateway = Gateway::spawn(command, self.data);
+        gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+        gateway
+    }
+
+    /// A reading of the present, by the true clock; each is another.
+    fn reading(&self) -> String {
+        let n = self.sent.get();
+        self.sent.set(n + 1);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let at = instant(since.as_secs());
+        format!(r#"{{"meterId":"M{n}","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"{at}"}}"#)
+    }
+
+    /// Sends some, in every way; each is acknowledged soon.
+    fn send(&self, gateway: &Gateway, what: &str) {
+        for ack in ["durable", "committed", "buffered", "committed"] {
+            let began = Instant::now();
+            let path = format!("/v1/ingestion/meter?ack={ack}");
+            let (status, answer) = gateway.call("POST", &path, &self.reading());
+            let good = if ack == "committed" { 201 } else { 202 };
+            assert_eq!(status, good, "{what}: {answer}");
+            assert!(answer.contains(r#""rejected":0"#), "{what}: {answer}");
+            assert!(began.elapsed() < SOON, "{what}: {:?}", began.elapsed());
+        }
+    }
+
+    /// Waits until all of it is in history: a kill may cost what was acknowledged as buffered.
+    fn stored(&self, gateway: &Gateway) {
+        let sent = self.sent.get().to_string();
+        gateway.wait("all of it", |g| sql(g, STORED) == sent);
+    }
+}
+
+/// Seconds since 1970, as RFC 3339 has it.
+fn instant(seconds: u64) -> String {
+    jiff::Timestamp::from_second(i64::try_from(seconds).unwrap())
+        .unwrap()
+        .to_string()
+}
+
+fn sql(gateway: &Gateway, text: &str) -> String {
+    let shell = format!(
+        "{} -XAtq -v ON_ERROR_STOP=1 -c \"$SQL\"",
+        gateway.psql.as_deref().unwrap()
+    );
+    let output = Command::new("sh")
+        .args(["-c", &shell])
+        .env("SQL", text)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+const STORED: &str = "select count(*) from meter_telemetry_history";
+
+#[test]
+fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
+    let Some(library) = library() else { return };
+    let data = data_dir();
+    let gate = Stepped {
+        data: data.path(),
+        library: &library,
+        sent: Cell::new(0),
+    };
+    gate.set("+0");
+    let gateway = gate.start();
+    gate.send(&gateway, "before");
+    // A request that is on its way while the clock jumps has its own time all the same.
+    let mut halfway = gateway.connect();
+    let body = gate.reading();
+    let head = "POST /v1/ingestion/meter HTTP/1.0\r\nhost: test\r\ncontent-type: application/json";
+    write!(halfway, "{head}\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
+    for offset in ["+5h", "+0", "-5h", "+0", "+400d", "-400d", "+0", "-5h"] {
+        gate.set(offset);
+        gate.send(&gateway, offset);
+        // The hours' seal goes with the clock, both ways: one far ahead would make all readings late.
+        let hours = offset.strip_suffix('h').map_or_else(
+            || {
+                offset
+                    .strip_suffix('d')
+                    .map_or(0, |days| days.parse::<i64>().unwrap() * 24)
+            },
+            |hours| hours.parse().unwrap(),
+        );
+        let sealed = format!(
+            "select sealed_to between now() + interval '{hours} hours' - interval '3 hours'
+                and now() + interval '{hours} hours' from hours_progress"
+        );
+        gateway.wait("the seal", |g| sql(g, &sealed) == "t");
+    }
+    write!(halfway, "{body}").unwrap();
+    let mut answer = String::new();
+    halfway.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(" 202 "), "{answer}");
+    let sent = gate.sent.get();
+    gate.stored(&gateway);
+    let live = "select count(*) from meter_status where ts <= now() and received_at is not null";
+    gateway.wait("live status", |g| sql(g, live) == sent.to_string());
+    let summed = "select count(*) from meter_hours where hour > now()";
+    assert_eq!(sql(&gateway, summed), "0");
+    for stream in ["accepted", "stored"] {
+        let name = format!("wattgate_readings_{stream}_total{{stream=\"meter\"}}");
+        assert_eq!(gateway.metric(&name), sent as f64);
+    }
+    let (status, _) = gateway.call("GET", "/health/ready", "");
+    assert_eq!(status, 200);
+    let began = Instant::now();
+    gateway.terminate();
+    assert!(began.elapsed() < SOON);
+}
+
+#[test]
+fn a_gateway_that_starts_with_a_wrong_clock_drops_no_history_and_heals_with_it() {
+    let Some(library) = library() else { return };
+    let data = data_dir();
+    let gate = Stepped {
+        data: data.path(),
+        library: &library,
+        sent: Cell::new(0),
+    };
+    gate.set("+0");
+    let gateway = gate.start();
+    gate.send(&gateway, "before");
+    gate.stored(&gateway);
+    gateway.kill();
+    for (offset, code) in [("+400d", "too_old"), ("-5h", "in_future")] {
+        gate.set(offset);
+        let gateway = gate.start();
+        // It cannot know better; so nothing is acknowledged, and the clients are told why.
+        let (status, answer) = gateway.call("POST", "/v1/ingestion/meter", &gate.reading());
+        gate.sent.set(gate.sent.get() - 1);
+        assert!(status == 400 && answer.contains(code), "{status} {answer}");
+        // What is kept is counted from the newest reading, and not from the clock alone: a look at the
+        // partitions makes those ahead first.
+        let ahead = "select exists(select from pg_class where relispartition and
+            pg_get_expr(relpartbound, oid) like to_char(now() + interval '400 days', '%YYYY-MM%'))";
+        gateway.wait("a look at the partitions", |g| sql(g, ahead) == "t");
+        gate.set("+0");
+        gate.send(&gateway, "mended");
+        gate.stored(&gateway);
+        gateway.kill();
+    }
+    // Partitions that were made for a time far ahead are empty, and harm nothing.
+    gate.set("+0");
+    let gateway = gate.start();
+    gate.send(&gateway, "after");
+    gate.stored(&gateway);
+    gateway.terminate();
+}
