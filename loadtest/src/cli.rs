@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::output::say;
-use crate::verdict::Verdict;
+pub(crate) use crate::verdict::Verdict;
 use crate::{campaign, generator, limits, listen, noop, replay, targets};
 
 /// Exit code of a tool that could not do its work: wrong options, refused requests.

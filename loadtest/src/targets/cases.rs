@@ -19,10 +19,10 @@ use super::machine::Machine;
 use super::plot;
 use super::table::{Row, Target};
 use super::{Options, TargetsError};
+use crate::cli::Verdict;
 use crate::generator::{self, Options as Load, Outcome};
 use crate::limits::{Bare, copy};
 use crate::oracle::Stored;
-use crate::verdict::Verdict;
 
 /// What can be measured alone. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with T4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
