@@ -37,8 +37,11 @@ pub(crate) enum Case {
     T10,
 }
 
-/// Rows of L1 at most, though T1 may store more: as the limit was first measured.
-const L1_ROWS_MAX: u64 = 16_000_000;
+/// Rows of L1 at most, though T1 may store more: what a disk has room for.
+const L1_ROWS_MAX: u64 = 200_000_000;
+
+/// The readings of a load begin so long before now: their times are to stay behind the clock.
+const BEGINS_BEFORE_NOW: Duration = Duration::from_secs(60);
 
 /// The arrival rate of T4 and T6, in readings a second.
 pub(super) const RATE: f64 = 100_000.0;
@@ -203,6 +206,9 @@ impl<'a> Run<'a> {
         more: &[&str],
     ) -> Result<Outcome, TargetsError> {
         let (url, duration) = (gateway.url(), format!("{seconds}s"));
+        // Readings of now: those of hours that are summed up already would have them summed up anew.
+        let start = jiff::Timestamp::now() - BEGINS_BEFORE_NOW;
+        let start = start.to_string();
         let mut arguments = vec![
             "--url",
             &url,
@@ -213,6 +219,9 @@ impl<'a> Run<'a> {
             "--database-url",
             &gateway.database_url,
         ];
+        if !more.contains(&"--start") {
+            arguments.extend(["--start", &start, "--interval-ms", "5"]);
+        }
         arguments.extend(more);
         Ok(generator::measure(Load::of(&arguments)?)?)
     }
