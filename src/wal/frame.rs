@@ -55,8 +55,8 @@
 //!    changed; `wattgate wal verify` and `repair` go on from there.
 //! 5. Another version of the format is refused. So that opening takes no longer for a larger log,
 //!    only the last segment of each run is read; readers verify every frame they pass.
-//! 6. A segment goes when every shard's checkpoint has passed it and it is past what is retained,
-//!    oldest first, the directory synced after each, so that no gap is left by a power cut.
+//! 6. A segment goes when every shard's checkpoint has passed it and it is past what is retained (or
+//!    the disk has no room for another), oldest first, the directory synced after each, so that no gap is left by a power cut.
 
 use uuid::Uuid;
 

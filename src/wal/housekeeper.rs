@@ -4,7 +4,8 @@
 //! A spare segment is written full of zeros and synced: then an append changes no length and no
 //! map of blocks, and its fdatasync costs half as much. A segment goes only when every shard's
 //! checkpoint, live status too, has passed it, and when it is behind what is retained for a
-//! database that fails over or is restored (invariant 4).
+//! database that fails over or is restored (invariant 4). What is only retained is given up where the
+//! disk has no room for another segment: readings would be refused for its sake.
 
 use std::io;
 use std::sync::Arc;
@@ -93,9 +94,31 @@ impl Housekeeper {
             if self.catalog.total_bytes() + self.catalog.segment_bytes > self.limits.limit_bytes {
                 break;
             }
-            self.make_spare()?;
+            match self.make_spare() {
+                // Readings are refused: they are worth more than what is stored already.
+                Err(error) if is_full(&error) && self.catalog.spares() == 0 => {
+                    if !self.give_up_retained()? {
+                        return Err(error);
+                    }
+                }
+                result => result?,
+            }
         }
         Ok(())
+    }
+
+    /// Lets the oldest segment go that is only retained, where there is one.
+    fn give_up_retained(&self) -> io::Result<bool> {
+        let runs = self.catalog.runs();
+        let oldest = runs.iter().find(|run| !run.segments.is_empty());
+        let Some(run) = oldest.filter(|run| self.passed_segments(run) > 0) else {
+            return Ok(false);
+        };
+        if let Some(end) = run.end.filter(|_| run.segments.len() == 1) {
+            self.remember(run, end)?;
+        }
+        self.let_go(run)?;
+        Ok(true)
     }
 
     /// Makes one spare segment, full of zeros, durable.

@@ -141,6 +141,22 @@ fn a_full_disk_keeps_no_log_from_opening() {
 }
 
 #[test]
+fn what_is_only_retained_makes_room_on_a_full_disk() {
+    let disk = Disk::new(1);
+    disk.set_capacity(Some(3 * SEGMENT_BYTES + BESIDE_BYTES));
+    let options = LogOptions {
+        retain_bytes: 2 * SEGMENT_BYTES,
+        ..options(1)
+    };
+    let mut log = Stepped::open(disk.mount(), options).unwrap();
+    let serial = fill(&mut log, 0);
+    assert!(!log.append(&[serial + 1]));
+    log.store_everything();
+    drop(log.parts.housekeeper.turn());
+    assert!(log.append(&[serial + 1]), "it refuses, and has room");
+}
+
+#[test]
 fn every_mode_of_acknowledgement_reserves_its_room_before() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
