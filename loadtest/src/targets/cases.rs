@@ -11,18 +11,17 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio_postgres::NoTls;
-use tokio_postgres::types::ToSql;
 
+use super::database::{INDEX_HITS, query_one};
 use super::gateway::{Gateway, Resident};
 use super::machine::Machine;
 use super::plot;
 use super::table::{Row, Target};
 use super::{Options, TargetsError};
-use crate::cli::Verdict;
 use crate::generator::{self, Options as Load, Outcome};
 use crate::limits::{Bare, copy};
 use crate::oracle::Stored;
+use crate::verdict::Verdict;
 
 /// What can be measured alone. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with T4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,8 +47,6 @@ pub(super) const RATE: f64 = 100_000.0;
 
 /// What fewer than this wait counts as caught up: a second of arrivals.
 const CAUGHT_UP_READINGS: f64 = RATE;
-
-pub(super) const INDEX_HITS: &str = include_str!("../../sql/index_hits.sql");
 
 impl Case {
     pub(super) const ALL: [Case; 8] = [
@@ -485,20 +482,4 @@ pub(super) fn committed(outcome: &Outcome) -> f64 {
 pub(super) fn is_right(outcome: &Outcome) -> bool {
     let stored = outcome.stored.as_ref();
     stored.is_some_and(|stored| stored.verdict() == Verdict::Right)
-}
-
-pub(super) fn query_one(
-    url: &str,
-    sql: &str,
-    parameters: &[&(dyn ToSql + Sync)],
-) -> Result<tokio_postgres::Row, TargetsError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-        // Its error shows in the query that was on it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(client.query_one(sql, parameters).await?)
-    })
 }

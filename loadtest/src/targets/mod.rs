@@ -6,6 +6,7 @@
 //! databases of some GB, are measured where they are asked for by name.
 
 mod cases;
+mod database;
 mod gateway;
 mod history;
 mod machine;

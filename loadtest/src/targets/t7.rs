@@ -15,7 +15,8 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::TargetsError;
-use super::cases::{INDEX_HITS, RATE, Run, is_right, query_one};
+use super::cases::{RATE, Run, is_right};
+use super::database::{INDEX_HITS, query_one};
 use super::gateway::Gateway;
 use super::history::{self, MINUTE_US, Shape};
 use super::table::{Row, Target};
