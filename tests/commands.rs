@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use wattgate::reading::Timestamp;
 
@@ -19,21 +18,6 @@ fn run(data: &Path, flags: &[&str]) -> (bool, String) {
     let output = command(data).args(flags).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(said).unwrap())
-}
-
-/// Runs SQL as the embedded server's own user, in one of its databases.
-fn sql(gateway: &Gateway, database: &str, text: &str) -> String {
-    let psql = gateway.psql.as_deref().unwrap();
-    let shell = format!("{psql} -d {database} -XAtq -v ON_ERROR_STOP=1 -c \"$SQL\"");
-    let output = Command::new("sh")
-        .args(["-c", &shell])
-        .env("SQL", text)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// The URL of a database on the embedded server's socket.
@@ -59,21 +43,13 @@ fn check_says_what_is_wrong_with_the_way_to_the_database() {
         "{said}"
     );
 
-    sql(
-        &gateway,
-        "postgres",
-        "create role poor login password 'right'",
-    );
-    sql(&gateway, "postgres", "create database other");
-    sql(
-        &gateway,
-        "other",
-        "revoke create on schema public from public",
-    );
-    let hba = sql(&gateway, "postgres", "show hba_file");
+    gateway.sql_in("postgres", "create role poor login password 'right'");
+    gateway.sql_in("postgres", "create database other");
+    gateway.sql_in("other", "revoke create on schema public from public");
+    let hba = gateway.sql_in("postgres", "show hba_file");
     let rules = fs::read_to_string(&hba).unwrap();
     fs::write(&hba, format!("local all poor scram-sha-256\n{rules}")).unwrap();
-    sql(&gateway, "postgres", "select pg_reload_conf()");
+    gateway.sql_in("postgres", "select pg_reload_conf()");
 
     let elsewhere = data_dir();
     let secret = "sesame-open";
@@ -210,7 +186,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
         let page = g.call("GET", "/v1/alerts?kind=battery_temperature", "").1;
         page.contains(ERASED) && page.contains("VEH-stays")
     });
-    sql(&gateway, "wattgate", ONE_HOUR_EACH);
+    gateway.sql_in("wattgate", ONE_HOUR_EACH);
     let (good, said) = run(data.path(), &["erase", "--vehicle", ERASED]);
     assert!(!good && said.contains("stop it first"), "{said}");
     gateway.terminate();
@@ -235,7 +211,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
     gateway.wait("the log without it", |_| {
         holding(&data.path().join("wal"), ERASED) == 0
     });
-    assert_eq!(sql(&gateway, "wattgate", WHAT_IS_LEFT), "2|1|1|1|1|1|1");
+    assert_eq!(gateway.sql_in("wattgate", WHAT_IS_LEFT), "2|1|1|1|1|1|1");
     assert_eq!(
         gateway
             .call("GET", &format!("/v1/live/vehicles/{ERASED}"), "")

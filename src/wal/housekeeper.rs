@@ -114,10 +114,7 @@ impl Housekeeper {
         let Some(run) = oldest.filter(|run| self.passed_segments(run) > 0) else {
             return Ok(false);
         };
-        if let Some(end) = run.end.filter(|_| run.segments.len() == 1) {
-            self.remember(run, end)?;
-        }
-        self.let_go(run)?;
+        self.let_go(run, run.segments.len() == 1)?;
         Ok(true)
     }
 
@@ -195,10 +192,7 @@ impl Housekeeper {
                     return Ok(());
                 }
                 kept -= segment.file_bytes;
-                if let Some(end) = run.end.filter(|_| at + 1 == run.segments.len()) {
-                    self.remember(run, end)?;
-                }
-                self.let_go(run)?;
+                self.let_go(run, at + 1 == run.segments.len())?;
             }
             // An older run must be gone before a later one is touched.
             if passed < run.segments.len() {
@@ -206,15 +200,6 @@ impl Housekeeper {
             }
         }
         Ok(())
-    }
-
-    /// Keeps what a restored database is compared with, before a run leaves no other trace.
-    fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
-        self.gone.remember(run, end).inspect_err(|error| {
-            self.progress.fail(format!(
-                "remembering a run of the log that goes failed: {error}"
-            ));
-        })
     }
 
     /// How many of a run's segments, oldest first, every checkpoint has passed.
@@ -231,8 +216,16 @@ impl Housekeeper {
             .count()
     }
 
-    /// Recycles or removes the oldest segment of a run.
-    fn let_go(&self, run: &Run) -> io::Result<()> {
+    /// Recycles or removes the oldest segment of a run; before the last one goes, what a restored
+    /// database is compared with is kept, because the run leaves no other trace.
+    fn let_go(&self, run: &Run, is_last: bool) -> io::Result<()> {
+        if let Some(end) = run.end.filter(|_| is_last) {
+            self.gone.remember(run, end).inspect_err(|error| {
+                self.progress.fail(format!(
+                    "remembering a run of the log that goes failed: {error}"
+                ));
+            })?;
+        }
         let Some((segment, run_is_gone)) = self.catalog.take_oldest(run.sequence) else {
             return Ok(());
         };

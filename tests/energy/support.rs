@@ -1,8 +1,6 @@
 //! A gateway of the test's own, and what is asked of it.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -45,30 +43,6 @@ impl Gateway {
         self.get(&format!(
             "/v1/analytics/performance/{vehicle}?from={from}&to={to}"
         ))
-    }
-
-    /// Runs SQL in the embedded database; what psql prints, unadorned.
-    pub(crate) fn sql(&self, text: &str) -> String {
-        let output = Command::new("sh")
-            .args([
-                "-c",
-                &format!(
-                    "{} -XAtq -v ON_ERROR_STOP=1 -f -",
-                    self.psql.as_deref().unwrap()
-                ),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .and_then(|mut psql| {
-                psql.stdin.take().unwrap().write_all(text.as_bytes())?;
-                psql.wait_with_output()
-            })
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{error}");
-        String::from_utf8(output.stdout).unwrap()
     }
 }
 

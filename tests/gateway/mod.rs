@@ -56,6 +56,31 @@ impl Gateway {
         Gateway::spawn(command, data)
     }
 
+    /// Runs SQL in the embedded database; what psql prints, unadorned.
+    pub(crate) fn sql(&self, text: &str) -> String {
+        self.sql_in("wattgate", text)
+    }
+
+    /// The same in another database of its server.
+    pub(crate) fn sql_in(&self, database: &str, text: &str) -> String {
+        let psql = self.psql.as_deref().unwrap();
+        let shell = format!("{psql} -d {database} -XAtq -v ON_ERROR_STOP=1 -f -");
+        let output = Command::new("sh")
+            .args(["-c", &shell])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .and_then(|mut psql| {
+                psql.stdin.take().unwrap().write_all(text.as_bytes())?;
+                psql.wait_with_output()
+            })
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     /// Starts a command, and waits until it listens.
     pub(crate) fn spawn(mut command: Command, data: &Path) -> Self {
         let events = data.join("events");

@@ -121,6 +121,17 @@ fn the_oldest_runs_are_forgotten_for_newer_ones_and_their_checkpoints_may_go() {
     assert_eq!(disk.bytes(FILE_NAME).len(), 2 * SLOT_BYTES);
 }
 
+/// Fills the disk of a closed log, opens it, stores everything, and lets its run go.
+fn opened_full(disk: &Disk) -> Stepped {
+    disk.die(Death::Kill);
+    disk.set_capacity(Some(disk.used_bytes()));
+    let log = Stepped::open(disk.mount(), options(1)).unwrap();
+    log.store_everything();
+    drop(log.parts.housekeeper.turn());
+    assert_eq!(log.source().runs().len(), 1);
+    log
+}
+
 #[test]
 fn a_full_disk_keeps_no_run_from_being_remembered() {
     let disk = Disk::new(1);
@@ -128,12 +139,7 @@ fn a_full_disk_keeps_no_run_from_being_remembered() {
     log.keep_house();
     assert!(log.append(&[1, 2]));
     log.close();
-    disk.die(Death::Kill);
-    disk.set_capacity(Some(disk.used_bytes()));
-    let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    log.store_everything();
-    drop(log.parts.housekeeper.turn());
-    assert_eq!(log.source().runs().len(), 1);
+    opened_full(&disk);
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.source().gone_into(DATABASE).len(), 1);
@@ -142,11 +148,6 @@ fn a_full_disk_keeps_no_run_from_being_remembered() {
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert!(log.append(&[1, 2]));
     log.close();
-    disk.die(Death::Kill);
-    disk.set_capacity(Some(disk.used_bytes()));
-    let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    log.store_everything();
-    drop(log.parts.housekeeper.turn());
-    assert_eq!(log.source().runs().len(), 1);
+    let log = opened_full(&disk);
     assert!(!log.parts.progress.has_failed());
 }
