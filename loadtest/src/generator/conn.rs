@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::body::Bodies;
 use super::fold::Fold;
@@ -70,6 +71,8 @@ pub(crate) struct Conn {
     pub(crate) readings: u32,
     pub(crate) pipeline: usize,
     pub(crate) schedule: Schedule,
+    /// Told when a request of an open loop is due.
+    pub(crate) is_due: Arc<Notify>,
     pub(crate) until: Instant,
     pub(crate) stats: Stats,
     pub(crate) shared: Arc<Shared>,
@@ -139,7 +142,7 @@ impl Conn {
                 self.progress.output.clear();
             }
             if self.progress.in_flight.is_empty() {
-                tokio::time::sleep_until(self.wake().into()).await;
+                self.rest().await;
                 continue;
             }
             if !self.read(socket, over).await? {
@@ -150,8 +153,16 @@ impl Conn {
         }
     }
 
+    /// Waits until there may be something to send.
+    pub(super) async fn rest(&self) {
+        tokio::select! {
+            () = self.is_due.notified() => {}
+            () = tokio::time::sleep_until(self.wake().into()) => {}
+        }
+    }
+
     /// When there may be something to send: the next request that is due, the end of a pause.
-    pub(super) fn wake(&self) -> Instant {
+    fn wake(&self) -> Instant {
         let soon = Instant::now() + NAP;
         let due = self.due().unwrap_or(soon);
         let due = self
@@ -229,10 +240,16 @@ impl Conn {
             Some(due) if room => due.saturating_duration_since(Instant::now()).min(NAP),
             _ => ANSWER_TIMEOUT,
         };
-        let read = socket.read_buf(&mut self.progress.input);
+        let read = async {
+            tokio::select! {
+                outcome = socket.read_buf(&mut self.progress.input) => Some(outcome),
+                () = self.is_due.notified(), if room => None,
+            }
+        };
         match tokio::time::timeout(wait, read).await {
-            Ok(Ok(0)) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Ok(outcome) => drop(outcome?),
+            Ok(None) => return Ok(true),
+            Ok(Some(Ok(0))) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(Some(outcome)) => drop(outcome?),
             Err(_) if self.is_silent() => return Err(std::io::ErrorKind::TimedOut.into()),
             Err(_) => return Ok(true),
         }

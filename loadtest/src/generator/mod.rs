@@ -1,13 +1,14 @@
 //! Load: unique readings, on a schedule or as fast as the gateway takes them, cheap enough that the
 //! gateway and not the generator is measured.
 //!
-//! [`body`] makes the readings, [`fold`] compresses them where that is asked for, [`conn`] sends them over HTTP/1.1 and [`streams`] over HTTP/2,
+//! [`body`] makes the readings, [`fold`] compresses them where that is asked for, [`conn`] sends them over HTTP/1.1 and [`streams`] over HTTP/2, [`pacer`] says when,
 //! [`response`] takes the answers apart, [`stats`] counts. A connection owns its devices, so that each device's times increase without any
 //! connection waiting for another. A new load is a new source of bodies.
 
 pub(crate) mod body;
 mod conn;
 mod fold;
+mod pacer;
 mod response;
 pub(crate) mod stats;
 mod streams;
@@ -27,6 +28,7 @@ use crate::verdict::Verdict;
 use body::{Bodies, Clock, DEVICES_MAX, Devices, Format, Stream};
 use conn::{Conn, Progress, Schedule, Source};
 use fold::Fold;
+use pacer::Pacer;
 use stats::{Sent, Shared, Stats};
 use streams::{Lane, Link};
 
@@ -219,6 +221,13 @@ impl Options {
             self.connections
         }
     }
+
+    /// The time between two requests of an open loop.
+    fn between(&self) -> Option<Duration> {
+        let readings = f64::from(self.readings_per_request);
+        self.rate
+            .map(|rate| Duration::from_secs_f64(readings / rate))
+    }
 }
 
 /// Sends for as long as asked, and compares with the database where there is one.
@@ -288,18 +297,27 @@ fn send(
     let mut workers: Vec<Vec<Conn>> = (0..options.threads).map(|_| Vec::new()).collect();
     let begin = Instant::now();
     let lanes = options.lanes();
+    let mut paced = Vec::new();
     for index in 0..lanes {
         let conn = connection(options, index, clock, seed, begin, &shared)?;
+        paced.push(Arc::clone(&conn.is_due));
         // The lanes of one connection of HTTP/2 are neighbours, on one thread.
         let connection = index / (lanes / options.connections);
         workers[(connection % options.threads) as usize].push(conn);
     }
+    let pacer = options.between().map(|between| {
+        let until = begin + options.duration;
+        Pacer::start(paced, begin, between, until, Arc::clone(&shared))
+    });
     let streams = options.http2.then_some(options.pipeline as usize);
     let threads: Vec<_> = workers
         .into_iter()
         .map(|conns| std::thread::spawn(move || work(conns, streams)))
         .collect();
     runtime.block_on(watch(&shared, &threads));
+    if let Some(pacer) = pacer {
+        pacer.join();
+    }
     let mut stats = Stats::new()?;
     for thread in threads {
         for conn in thread.join().map_err(|_| RunError::Thread)?? {
@@ -326,16 +344,12 @@ fn connection(
         first: edge(index),
         count: edge(index + 1) - edge(index),
     };
-    let schedule = match options.rate {
+    let schedule = match options.between() {
         None => Schedule::Asap,
-        Some(rate) => {
-            let requests = rate / f64::from(options.readings_per_request);
-            let between = Duration::from_secs_f64(1.0 / requests);
-            Schedule::At {
-                first: begin + between.mul_f64(f64::from(index)),
-                every: between.mul_f64(f64::from(options.lanes())),
-            }
-        }
+        Some(between) => Schedule::At {
+            first: begin + between * index,
+            every: between * options.lanes(),
+        },
     };
     let source = |stream: Stream| {
         let bodies = Bodies::new(stream, devices, clock, options.format, seed);
@@ -368,6 +382,7 @@ fn connection(
             options.pipeline as usize
         },
         schedule,
+        is_due: Arc::default(),
         until: begin + options.duration,
         stats: Stats::new()?,
         shared: Arc::clone(shared),

@@ -59,7 +59,7 @@ impl Lane {
             self.conn.fill();
             let progress = &mut self.conn.progress;
             let Some(source) = progress.in_flight.back().map(|request| request.source) else {
-                tokio::time::sleep_until(self.conn.wake().into()).await;
+                self.conn.rest().await;
                 continue;
             };
             let body = Full::new(Bytes::from(std::mem::take(&mut progress.output)));
