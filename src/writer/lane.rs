@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::spawn_blocking;
 
 use super::batch::{Batch, arrange};
@@ -34,6 +34,9 @@ use crate::wal::reader::{Next, Reader};
 const CLEAN_BATCHES: u32 = 20;
 /// The smallest batch to which timeouts lead.
 const BATCH_ROWS_LEAST: usize = 1000;
+/// How long a writer waits for its turn at most: as long as a batch waits for many readings.
+const TURN_WAIT: Duration = Duration::from_millis(200);
+
 /// One writer and what it works with.
 pub(super) struct Writer {
     /// Its number; it takes the shards that leave this rest when divided by `writers`.
@@ -43,6 +46,7 @@ pub(super) struct Writer {
     pub(super) target: Target,
     pub(super) binding: Arc<Binding>,
     pub(super) options: WriterOptions,
+    pub(super) turns: Arc<Semaphore>,
     pub(super) state: watch::Sender<ShardState>,
 }
 
@@ -177,6 +181,7 @@ impl Writer {
                 () = self.wait_for_work(lane, &claim, &cursor) => {}
                 () = session.ended() => return Err(SessionError::Ended),
             }
+            let _turn = self.turn(lane).await;
             let from = claim.stored.position;
             let batch = self
                 .gather(session, &mut cursor, from, None, pace.rows_max)
@@ -278,25 +283,39 @@ impl Writer {
             () = tokio::time::sleep_until(live_due), if live_waits => return,
         }
         // While there is little to store, a moment's wait makes one transaction of many.
-        let enough = (self.options.batch_rows_max / 4).max(1) as u64;
         let mut lingered = Duration::ZERO;
         loop {
             let most = linger(self.options.linger, self.progress().waiting(lane));
             let Some(longer) = most.checked_sub(lingered).filter(|left| !left.is_zero()) else {
                 return;
             };
-            let ready = async {
-                let ready = |_: &Position| {
-                    self.has_ended()
-                        || self.progress().is_urgent(lane.shard)
-                        || self.progress().waiting(lane) >= enough
-                };
-                drop(synced.wait_for(ready).await);
-            };
             tokio::select! {
-                () = ready => return,
+                _ = synced.wait_for(|_| self.is_hurried(lane)) => return,
                 () = tokio::time::sleep(longer) => lingered += longer,
             }
+        }
+    }
+
+    /// Whether a writer has no time to wait: a batch's worth has come in, a client waits for the
+    /// commit, or nothing more comes.
+    fn is_hurried(&self, lane: Lane) -> bool {
+        let enough = (self.options.batch_rows_max / 4).max(1) as u64;
+        lane.run != self.progress().current_run()
+            || self.has_ended()
+            || self.progress().is_urgent(lane.shard)
+            || self.progress().waiting(lane) >= enough
+    }
+
+    /// Waits for this writer's turn, unless it is hurried; none where it goes without one. COPYs that
+    /// come all at once would keep every processor of a machine from those who wait for an answer.
+    async fn turn(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
+        let mut synced = self.progress().watch_synced();
+        tokio::select! {
+            biased;
+            _ = synced.wait_for(|_| self.is_hurried(lane)) => None,
+            turn = self.turns.acquire() => turn.ok(),
+            // Whoever has it is stuck, and shards fail alone.
+            () = tokio::time::sleep(TURN_WAIT) => None,
         }
     }
 

@@ -43,7 +43,7 @@ mod ways;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use self::binding::Binding;
@@ -109,6 +109,8 @@ impl Writers {
         settings: DatabaseSettings,
     ) -> Self {
         let writers = source.progress().shards();
+        // Where they have time, half of them go at once.
+        let turns = Arc::new(Semaphore::new(usize::from(writers / 2).max(1)));
         let mut tasks = JoinSet::new();
         let mut states = Vec::new();
         for number in 0..writers {
@@ -121,6 +123,7 @@ impl Writers {
                 target: target.clone(),
                 binding: Arc::clone(binding),
                 options,
+                turns: Arc::clone(&turns),
                 state,
             };
             tasks.spawn(writer.run());
