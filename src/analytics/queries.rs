@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use deadpool_postgres::{Client, Transaction};
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use tokio_postgres::{Error, IsolationLevel, Row};
@@ -390,8 +390,7 @@ async fn known(history: &History<'_>, id: ExternalId<'_>) -> Result<Option<Row>,
         let statement = statement.await?;
         Ok(history.work.query_opt(&statement, &[&id.as_str()]).await?)
     };
-    let [meters, vehicles] = Stream::ALL.map(|stream| history.ranges(stream));
-    let (row, ..) = try_join3(vehicle, meters, vehicles).await?;
+    let (row, _) = try_join(vehicle, history.ranges(Stream::Vehicle)).await?;
     Ok(row)
 }
 

@@ -42,6 +42,13 @@ pub struct Partitions {
 }
 
 impl Partitions {
+    /// As the catalog writes their bounds.
+    pub fn of_bounds<'a>(bounds: impl Iterator<Item = &'a str>) -> Self {
+        let mut ranges: Vec<Range> = bounds.filter_map(parse_bound).collect();
+        ranges.sort_unstable();
+        Partitions { ranges }
+    }
+
     /// The place of the partition that covers an instant; grows with time.
     pub fn find(&self, at: Timestamp) -> Option<usize> {
         let behind = self.ranges.partition_point(|r| r.from <= at);
@@ -100,12 +107,8 @@ pub async fn load(
             &[(&history_table(stream), Type::TEXT)],
         )
         .await?;
-    let mut ranges: Vec<Range> = rows
-        .iter()
-        .filter_map(|row| parse_bound(row.get::<_, &str>(0)))
-        .collect();
-    ranges.sort_unstable();
-    Ok(Partitions { ranges })
+    let bounds = rows.iter().map(|row| row.get(0));
+    Ok(Partitions::of_bounds(bounds))
 }
 
 /// Makes the partitions that are missing for some instants.

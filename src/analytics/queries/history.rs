@@ -16,7 +16,7 @@ use crate::analytics::attribution::{MeterKey, NamedPlace, SessionKey, VehicleRea
 use crate::analytics::device::EnergyReading;
 use crate::analytics::energy::temperature_sum;
 use crate::analytics::window::DAY_MICROS;
-use crate::postgres::partitions::{self, Range};
+use crate::postgres::partitions::{Partitions, Range};
 use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
 
 /// How far around a window a neighbour is looked for first: nearly every device has one there.
@@ -145,7 +145,7 @@ pub(super) struct History<'a> {
     /// What may be taken as it is summed up; nothing unless told.
     pub(super) hours: Option<Arc<Hours>>,
     /// The partitions of each stream, once they were asked for.
-    partitions: [OnceCell<Vec<Range>>; 2],
+    partitions: OnceCell<[Vec<Range>; 2]>,
 }
 
 impl<'a> History<'a> {
@@ -154,7 +154,7 @@ impl<'a> History<'a> {
             work,
             lease,
             hours: None,
-            partitions: Default::default(),
+            partitions: OnceCell::new(),
         }
     }
 
@@ -170,13 +170,24 @@ impl<'a> History<'a> {
         std::mem::replace(&mut self.lease, lease)
     }
 
+    /// The partitions of a stream; those of both come in one exchange, the first time.
     pub(super) async fn ranges(&self, stream: Stream) -> Result<&[Range], AskError> {
-        let client: &tokio_postgres::Transaction<'_> = self.work;
-        let loading = || async move { Ok(partitions::load(client, stream).await?.into_ranges()) };
-        let ranges: Result<_, AskError> = self.partitions[stream.index()]
-            .get_or_try_init(loading)
-            .await;
-        Ok(ranges?)
+        let loading = || async move {
+            let statement = self.work.prepare_cached(sql!("partitions")).await?;
+            let rows = self.work.query(&statement, &[]).await?;
+            let rows: Vec<(bool, &str)> = rows
+                .iter()
+                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+                .collect::<Result<_, tokio_postgres::Error>>()?;
+            Ok::<_, AskError>(Stream::ALL.map(|stream| {
+                let of_stream = rows
+                    .iter()
+                    .filter(|row| row.0 == (stream == Stream::Vehicle));
+                Partitions::of_bounds(of_stream.map(|row| row.1)).into_ranges()
+            }))
+        };
+        let both = self.partitions.get_or_try_init(loading).await?;
+        Ok(&both[stream.index()])
     }
 }
 
