@@ -70,12 +70,10 @@ impl Silences {
     ) -> Result<(), AlertError> {
         for stream in Stream::ALL {
             let over = match stream {
-                Stream::Meter => client.query(sql!("alert_silence_over_meter"), &[]).await?,
-                Stream::Vehicle => {
-                    let over = sql!("alert_silence_over_vehicle");
-                    client.query(over, &[&now]).await?
-                }
+                Stream::Meter => sql!("alert_silence_over_meter"),
+                Stream::Vehicle => sql!("alert_silence_over_vehicle"),
             };
+            let over = client.query(over, &[&now]).await?;
             findings.over.push((Kind::Silent, stream, devices(&over)?));
             let began = Instant::now();
             while self

@@ -338,6 +338,36 @@ fn a_device_is_silent_however_many_others_are_seldom_heard_of() {
 }
 
 #[test]
+fn a_device_that_is_not_heard_of_for_30_days_is_taken_for_retired() {
+    let data = data_dir();
+    let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
+    let gateway = Gateway::ready(data.path(), &flags);
+    let now = jiff::Timestamp::now();
+    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    let minutes = || (10..40).flat_map(|n| ["29", "31"].map(|days| (days, ago(n))));
+    let meters: Vec<String> = minutes()
+        .map(|(days, at)| crate::support::meter(&format!("M{days}"), &at, 0.1, "interval"))
+        .collect();
+    let vehicles: Vec<String> = minutes()
+        .map(|(days, at)| vehicle(&format!("V{days}"), &at, 0.1, ""))
+        .collect();
+    gateway.send("meter", &meters);
+    gateway.send("vehicle", &vehicles);
+    gateway.wait("their alerts", |g| {
+        silent(g) == ["M29", "M31", "V29", "V31"]
+    });
+    for stream in ["meter", "vehicle"] {
+        gateway.sql(&format!(
+            "update {stream}_live_status as s
+             set ts = now() - make_interval(days => right(d.external_id, 2)::integer)
+             from {stream}s as d where d.id = s.{stream}_id"
+        ));
+    }
+    gateway.wait("the end of two", |g| silent(g) == ["M29", "V29"]);
+    gateway.terminate();
+}
+
+#[test]
 fn an_alert_does_not_wait_for_what_is_slow_to_be_looked_at() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "200ms"]);
