@@ -2,18 +2,23 @@
 //!
 //! `cargo bench --bench log`. Each stands beside its limit, measured in the same run: the memory's
 //! bandwidth (copying as many bytes), and the checksum alone, which reads each byte once. The
-//! disk's part is one fdatasync a frame, which no work here can shorten.
+//! disk's part is one fdatasync a frame, which no work here can shorten. What a writer pays is in `log`: a
+//! real log of many frames, read from its first to its last, beside the same files read by the system alone.
 
 #![expect(clippy::unwrap_used, reason = "what is benched is known to succeed")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp, shard_of};
-use wattgate::wal::append::RequestRecords;
+use wattgate::wal::append::{Append, Message, RequestRecords};
 use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
-use wattgate::wal::record;
+use wattgate::wal::reader::Next;
+use wattgate::wal::storage::Directory;
+use wattgate::wal::{Log, LogOptions, SyncMode, record};
 
 const READINGS: usize = 500;
 const SHARDS: u16 = 2;
@@ -135,5 +140,72 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, records, frames);
+/// Requests in the log that is read.
+const REQUESTS: usize = 400;
+
+/// Fills a log, a request a frame, and waits until it is on disk.
+fn filled(log: &Log) {
+    let ids = ids();
+    let readings = readings(&ids);
+    let memory = Arc::new(Semaphore::new(REQUESTS));
+    for _ in 0..REQUESTS {
+        let mut request = RequestRecords::new(SHARDS);
+        readings.iter().for_each(|r| request.push(r));
+        let (reply, answer) = oneshot::channel();
+        let room = log.budget().try_reserve(request.log_bytes_max());
+        let append = Append {
+            chunks: request.into_chunks(),
+            reservation: room.unwrap(),
+            memory: Arc::clone(&memory).try_acquire_owned().unwrap(),
+            reply: Some(reply),
+        };
+        log.sender().send(Message::Append(append)).unwrap();
+        answer.blocking_recv().unwrap().unwrap();
+    }
+}
+
+fn log(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions {
+        shards: SHARDS,
+        limit_bytes: 256 << 20,
+        retain_bytes: 0,
+        sync: SyncMode::Always,
+    };
+    let log = Log::open(Arc::new(Directory::open(dir.path()).unwrap()), options).unwrap();
+    filled(&log);
+    let source = log.source();
+    let run = source.runs().pop().unwrap();
+    let read_all = || {
+        let mut reader = source.reader(&run, 0, run.first_position());
+        let mut bytes = 0;
+        while let Next::Frame(item) = reader.next_frame().unwrap() {
+            bytes += item.section.records.len();
+        }
+        (bytes, reader.cursor())
+    };
+    let (records, end) = read_all();
+    // A shard's reader passes the other shards' bytes too, and checks them.
+    let bytes = end.offset() as usize;
+    assert!(records > 0 && end.segment() == run.first_position().segment());
+    let mut group = criterion.benchmark_group("log");
+    group.throughput(Throughput::Bytes(bytes as u64));
+    group.bench_function("read_one_shard", |bencher| bencher.iter(read_all));
+    let mut out = vec![0; bytes];
+    let file = std::fs::read_dir(dir.path()).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        let large = path.metadata().unwrap().len() >= bytes as u64;
+        large.then(|| std::fs::File::open(path).unwrap())
+    });
+    let file = file.unwrap();
+    group.bench_function("limit_read_the_file", |bencher| {
+        bencher.iter(|| {
+            std::os::unix::fs::FileExt::read_exact_at(&file, black_box(&mut out), 0).unwrap();
+        });
+    });
+    group.finish();
+    log.close().stop();
+}
+
+criterion_group!(benches, records, frames, log);
 criterion_main!(benches);

@@ -305,10 +305,8 @@ fn send(
         let connection = index / (lanes / options.connections);
         workers[(connection % options.threads) as usize].push(conn);
     }
-    let pacer = options.between().map(|between| {
-        let until = begin + options.duration;
-        Pacer::start(paced, begin, between, until, Arc::clone(&shared))
-    });
+    let pacer = options.between();
+    let pacer = pacer.map(|between| Pacer::start(paced, begin, between));
     let streams = options.http2.then_some(options.pipeline as usize);
     let threads: Vec<_> = workers
         .into_iter()
@@ -316,7 +314,7 @@ fn send(
         .collect();
     runtime.block_on(watch(&shared, &threads));
     if let Some(pacer) = pacer {
-        pacer.join();
+        pacer.stop();
     }
     let mut stats = Stats::new()?;
     for thread in threads {
