@@ -334,6 +334,7 @@ mod tests {
             br#"{"vehicleId":1,"meterId":"M","startedAt":"t"}"#,
             b"",
             b"[]",
+            br#"[null,"V","M","2024-01-01T00:00:00Z",null]"#,
             b"{",
         ] {
             assert!(
