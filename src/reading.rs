@@ -68,6 +68,15 @@ impl Timestamp {
         Timestamp(before.saturating_sub(before.rem_euclid(HOUR_MICROS)))
     }
 
+    /// Whether the instant, and a day before it, can be written as RFC 3339 in UTC: a text with an
+    /// offset can name one before the year 0000 or after 9999.
+    ///
+    /// Why not up to the last second of 9999: the calendar that writes it ends where every offset
+    /// is still in that year.
+    pub const fn is_writable(self) -> bool {
+        -62_135_596_800_000_000 <= self.0 && self.0 <= 253_402_207_199_999_999
+    }
+
     /// Makes an instant from microseconds since 1970 UTC.
     pub const fn from_micros(micros: i64) -> Self {
         Timestamp(micros)
@@ -275,6 +284,25 @@ mod tests {
             assert_eq!(ExternalId::new(bad), Err(IdError::Control), "{bad:?}");
         }
         assert!(ExternalId::new("2_39_131_30_2019-05-01 08:18:44.595638").is_ok());
+    }
+
+    #[test]
+    fn a_writable_instant_and_the_day_before_it_are_written_as_rfc_3339() {
+        let last = 253_402_207_199_999_999;
+        for (micros, text) in [
+            (-62_135_596_800_000_000, "0001-01-01T00:00:00Z"),
+            (
+                -62_135_596_800_000_000 - 86_400_000_000,
+                "0000-12-31T00:00:00Z",
+            ),
+            (last, "9999-12-30T21:59:59.999999Z"),
+        ] {
+            assert_eq!(Timestamp(micros).to_string(), text);
+        }
+        assert!(Timestamp(-62_135_596_800_000_000).is_writable());
+        assert!(!Timestamp(-62_135_596_800_000_001).is_writable());
+        assert!(Timestamp(last).is_writable() && !Timestamp(last + 1).is_writable());
+        assert!(!Timestamp(i64::MIN).is_writable() && !Timestamp(i64::MAX).is_writable());
     }
 
     #[test]

@@ -8,9 +8,12 @@
 use allocation_counter::{AllocationInfo, measure};
 use bytes::BytesMut;
 use uuid::Uuid;
+use wattgate::analytics::attribution::{MeterKey, NamedPlace, Vehicle, VehicleKey, VehicleReading};
+use wattgate::analytics::runs::Run;
+use wattgate::analytics::{Meter, Question, performance};
 use wattgate::decode::{Bounds, Decoder, Format};
 use wattgate::postgres::partitions::Partitions;
-use wattgate::reading::{Details, EnergyKind, Reading, Stream, Timestamp};
+use wattgate::reading::{Details, Energy, EnergyKind, Reading, Stream, Timestamp};
 use wattgate::wal::append::RequestRecords;
 use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
 use wattgate::wal::record;
@@ -130,4 +133,49 @@ fn a_request_of_one_reading_asks_a_few_times() {
     let info = counted(|| drop(take(&mut decoder, &body)));
     // The shards' places, the list of chunks, and the chunk.
     assert!(info.count_total <= 3, "{} allocations", info.count_total);
+}
+
+/// Readings a second apart, each of which names a meter of its own.
+fn wanderer(second: i64) -> Vec<VehicleReading> {
+    let reading = |n: i32| VehicleReading {
+        at: Timestamp::Y2000.plus_micros((i64::from(2 * n) + second) * 1_000_000),
+        energy: Energy {
+            kwh: 1.0,
+            kind: EnergyKind::Interval,
+        },
+        battery_temp: 30.0,
+        place: Some(NamedPlace::Meter(MeterKey(n))),
+    };
+    (0..WANDERINGS).map(reading).collect()
+}
+
+const WANDERINGS: i32 = 1_000;
+
+#[test]
+fn a_vehicle_that_names_another_meter_each_time_takes_memory_by_its_readings_not_their_square() {
+    let readings = [wanderer(1), wanderer(2)];
+    let vehicle = |key: usize| Vehicle {
+        key: VehicleKey(key as i32),
+        readings: &readings[key],
+        condensed: &[],
+        sessions: &[],
+    };
+    // Another was there each time: it is not to be copied for each meter either.
+    let others = [vehicle(1)];
+    let meter = |n: i32| Meter {
+        key: MeterKey(n),
+        readings: &[],
+        condensed: &[],
+        others: &others,
+    };
+    let meters: Vec<Meter<'_>> = (0..WANDERINGS).map(meter).collect();
+    let end = Timestamp::Y2000.plus_micros(86_400_000_000);
+    let mut question = Question::new(Run::new(Timestamp::Y2000, end).unwrap(), end, vehicle(0));
+    question.meters = &meters;
+    let info = measure(|| {
+        let answer = performance(&question).unwrap();
+        assert_eq!(answer.meters.len(), WANDERINGS as usize);
+    });
+    let bytes = info.bytes_max / WANDERINGS as u64;
+    assert!(bytes <= 4_000, "{bytes} bytes a reading");
 }

@@ -44,6 +44,9 @@ pub enum WebhookError {
     /// It is no URL of HTTP.
     #[error("must be a URL of http or https")]
     Url,
+    /// It holds a user, who would not be told to the receiver.
+    #[error("must hold no user and no password: they are not sent; put a token into the path")]
+    User,
     /// The system's certificates cannot be read.
     #[error("the system has no certificates to check it against")]
     Certificates,
@@ -72,6 +75,9 @@ impl Webhook {
             _ => return Err(WebhookError::Url),
         };
         let host = uri.host().ok_or(WebhookError::Url)?.to_owned();
+        if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(WebhookError::User);
+        }
         let default = if tls.is_some() { 443 } else { 80 };
         Ok(Webhook {
             port: uri.port_u16().unwrap_or(default),
@@ -80,6 +86,13 @@ impl Webhook {
             secret: secret.map(|secret| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret))),
             uri,
         })
+    }
+
+    /// What the request line asks for. Behind the host a URL may go on with its query.
+    fn target(&self) -> String {
+        let target = self.uri.path_and_query().map_or("", |path| path.as_str());
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        format!("{slash}{target}")
     }
 
     /// Sends one delivery; whoever answers 2xx has taken it.
@@ -104,11 +117,9 @@ impl Webhook {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
-        let authority = self.uri.authority().map_or("", |a| a.as_str());
-        let host = authority.rsplit('@').next().unwrap_or_default();
+        let host = self.uri.authority().map_or("", |a| a.as_str());
         let seconds = now.as_micros() / 1_000_000;
-        let mut request = Request::post(path)
+        let mut request = Request::post(self.target())
             .header(HOST, host)
             .header(USER_AGENT, concat!("wattgate/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, "application/json")
@@ -227,6 +238,20 @@ mod tests {
                 Some(WebhookError::Url),
                 "{wrong}"
             );
+        }
+        for user in [
+            "http://user@example.org/",
+            "http://user:word@example.org/hook",
+        ] {
+            let refused = Webhook::new(user, None).err();
+            assert_eq!(refused, Some(WebhookError::User), "{user}");
+        }
+        for (url, target) in [
+            ("http://example.org", "/"),
+            ("http://example.org?token=x", "/?token=x"),
+            ("http://example.org/hook?token=x", "/hook?token=x"),
+        ] {
+            assert_eq!(Webhook::new(url, None).unwrap().target(), target);
         }
         let webhook = Webhook::new("http://example.org:8080/hook?x=1", Some(b"s")).unwrap();
         assert_eq!((webhook.host.as_str(), webhook.port), ("example.org", 8080));

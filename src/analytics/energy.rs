@@ -110,6 +110,31 @@ pub struct Exact {
 /// Denominators below this are added in machine words: two numerators never overflow.
 const SMALL_MAX: i128 = 1 << 64;
 
+/// Binary digits behind the point of a [`Near`]. Why 64: a term's numerator, shifted by them, stays
+/// within 128 bits, and a million terms are off by 2^-44 mWh together.
+const NEAR_BITS: u32 = 64;
+
+/// Between what an exact amount lies, both in units of 2^-64 mWh.
+///
+/// A shared meter leaves fractions of thousands of binary digits, thousands of them in a fleet's sum,
+/// no two of one denominator. Their common one has millions of digits and takes minutes; what they are
+/// near to takes one division each, and settles what is printed unless that lies on the very edge of
+/// rounding.
+#[derive(Debug, Clone)]
+pub struct Near {
+    /// Not above the amount.
+    pub low: BigInt,
+    /// Not below it.
+    pub high: BigInt,
+}
+
+impl Near {
+    /// How many units are 1 mWh.
+    pub fn per_mwh() -> BigInt {
+        BigInt::from(1) << NEAR_BITS
+    }
+}
+
 impl Exact {
     /// Makes an amount of whole mWh.
     pub fn from_mwh(mwh: i128) -> Self {
@@ -244,10 +269,19 @@ impl Exact {
 
     /// Tells whether the amount is 0, exactly.
     pub fn is_zero(&self) -> bool {
-        if self.is_whole() {
-            self.whole == 0
-        } else {
-            self.to_fraction().0 == BigInt::ZERO
+        self.compare(&Exact::default()).is_eq()
+    }
+
+    /// Says between what the amount lies.
+    pub fn near(&self) -> Near {
+        let small: i128 = self.small.iter().map(|(&d, &n)| quotient(n, d)).sum();
+        let large = self.large.iter().map(|(d, n)| (n << NEAR_BITS) / d);
+        let sum = (BigInt::from(self.whole) << NEAR_BITS) + small + large.sum::<BigInt>();
+        // Each quotient is cut, by less than one unit, towards 0.
+        let off = self.small.len() + self.large.len();
+        Near {
+            low: &sum - off,
+            high: sum + off,
         }
     }
 
@@ -255,6 +289,13 @@ impl Exact {
     pub fn compare(&self, other: &Exact) -> std::cmp::Ordering {
         if self.is_whole() && other.is_whole() {
             return self.whole.cmp(&other.whole);
+        }
+        let (left, right) = (self.near(), other.near());
+        if left.low > right.high {
+            return std::cmp::Ordering::Greater;
+        }
+        if left.high < right.low {
+            return std::cmp::Ordering::Less;
         }
         let (left_up, left_down) = self.to_fraction();
         let (right_up, right_down) = other.to_fraction();
@@ -292,6 +333,13 @@ fn add_pair(pair: &[(BigInt, BigInt)]) -> (BigInt, BigInt) {
         [one] => one.clone(),
         _ => (BigInt::ZERO, BigInt::from(1)),
     }
+}
+
+/// A fraction of small numbers in units of [`Near`].
+fn quotient(numerator: i128, denominator: i128) -> i128 {
+    // 0 < numerator < denominator < 2^64: shifted, it is within an unsigned word.
+    let shifted = numerator.unsigned_abs() << NEAR_BITS;
+    (shifted / denominator.unsigned_abs()) as i128
 }
 
 fn gcd(mut a: i128, mut b: i128) -> i128 {

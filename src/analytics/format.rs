@@ -8,7 +8,7 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::energy::{Exact, MWH_PER_KWH, TEMPERATURE_DECIMALS};
+use super::energy::{Exact, MWH_PER_KWH, Near, TEMPERATURE_DECIMALS};
 
 /// Decimals of a printed kWh.
 pub const KWH_DECIMALS: u32 = 6;
@@ -52,38 +52,49 @@ impl Decimal {
         }
     }
 
+    /// Rounds an amount divided by a number above 0, as [`Decimal::of_fraction`] does.
+    fn of_amount(amount: &Exact, divisor: i64, decimals: u32) -> Self {
+        let near = amount.near();
+        let unit = Near::per_mwh() * divisor;
+        let low = Decimal::of_fraction(&near.low, &unit, decimals);
+        if low == Decimal::of_fraction(&near.high, &unit, decimals) {
+            return low;
+        }
+        let (up, down) = amount.to_fraction();
+        Decimal::of_fraction(&up, &(down * divisor), decimals)
+    }
+
     /// Prints energy in kWh.
     pub fn kwh(energy: &Exact) -> Self {
-        let (up, down) = energy.to_fraction();
-        Decimal::of_fraction(&up, &(down * MWH_PER_KWH), KWH_DECIMALS)
+        Decimal::of_amount(energy, MWH_PER_KWH, KWH_DECIMALS)
     }
 
     /// Prints a hundredth of an energy in kWh.
     pub fn kwh_percent(energy: &Exact) -> Self {
-        let (up, down) = energy.to_fraction();
-        Decimal::of_fraction(&up, &(down * MWH_PER_KWH * 100), KWH_DECIMALS)
+        Decimal::of_amount(energy, MWH_PER_KWH * 100, KWH_DECIMALS)
     }
 
     /// Prints a cost in the currency.
     ///
     /// Units:  10^-12 of it, as `tariff::Costs` has them
     pub fn cost(cost: &Exact) -> Self {
-        let (up, down) = cost.to_fraction();
-        Decimal::of_fraction(&up, &(down * 10_i64.pow(12)), COST_DECIMALS)
+        Decimal::of_amount(cost, 10_i64.pow(12), COST_DECIMALS)
     }
 
     /// Prints a hundredth of a cost.
     ///
     /// Units:  as [`Decimal::cost`]
     pub fn cost_percent(cost: &Exact) -> Self {
-        let (up, down) = cost.to_fraction();
-        Decimal::of_fraction(&up, &(down * 10_i64.pow(14)), COST_DECIMALS)
+        Decimal::of_amount(cost, 10_i64.pow(14), COST_DECIMALS)
     }
 
     /// Prints 100 × `part` / `all`, in percent; `None` where `all` is 0.
     pub fn ratio(part: &Exact, all: &Exact) -> Option<Self> {
         if all.is_zero() {
             return None;
+        }
+        if let Some(settled) = near_ratio(&part.near(), &all.near()) {
+            return Some(settled);
         }
         let (part_up, part_down) = part.to_fraction();
         let (all_up, all_down) = all.to_fraction();
@@ -122,6 +133,22 @@ impl Decimal {
     pub const fn units(&self) -> &BigInt {
         &self.units
     }
+}
+
+/// 100 × `part` / `all` where all that both may be print the same: a quotient is largest and smallest
+/// at the ends of what it is made of, as long as the divisor is above 0.
+fn near_ratio(part: &Near, all: &Near) -> Option<Decimal> {
+    if all.low <= BigInt::ZERO {
+        return None;
+    }
+    let ends = [(&part.low, &all.low), (&part.low, &all.high)];
+    let ends = ends
+        .into_iter()
+        .chain([(&part.high, &all.low), (&part.high, &all.high)]);
+    let mut printed =
+        ends.map(|(up, down)| Decimal::of_fraction(&(up * 100), down, RATIO_DECIMALS));
+    let first = printed.next()?;
+    printed.all(|other| other == first).then_some(first)
 }
 
 impl fmt::Display for Decimal {

@@ -1,6 +1,7 @@
 //! The answer for one vehicle and one window.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::attribution::{
     MeterKey, Piece, Rule, SessionKey, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions,
@@ -252,9 +253,15 @@ struct Place {
     others: Vec<Guest>,
 }
 
+/// Another vehicle that may be at some of the meters.
+struct Other {
+    periods: BTreeMap<MeterKey, Runs>,
+    energy: Arc<DeviceEnergy>,
+}
+
 /// A question once everything is attributed, before a window cuts it.
 struct Settled {
-    own: DeviceEnergy,
+    own: Arc<DeviceEnergy>,
     pieces: Vec<Piece>,
     places: Vec<Place>,
     coverage: Coverage,
@@ -267,7 +274,8 @@ struct Settled {
 impl Settled {
     fn new(question: &Question<'_>, parts: &[Run]) -> Self {
         let window = question.window;
-        let own = energy_of(&question.vehicle, question.suspect_watts);
+        let own = Arc::new(energy_of(&question.vehicle, question.suspect_watts));
+        let others = others_of(question);
         let mut meters: BTreeMap<MeterKey, DeviceEnergy> = question
             .meters
             .iter()
@@ -308,9 +316,9 @@ impl Settled {
                 meter,
                 guest: Guest {
                     periods: uncut,
-                    energy: own.clone(),
+                    energy: Arc::clone(&own),
                 },
-                others: guests(question, key),
+                others: guests(question, key, &others),
             });
         }
         let known = Runs::from_iter(known_moments);
@@ -454,14 +462,34 @@ fn others_at<'a>(question: &Question<'a>, key: MeterKey) -> impl Iterator<Item =
         .filter(move |other| other.key != own)
 }
 
+/// The other vehicles at all meters, each reckoned once: one that names another meter with each
+/// reading is at as many meters as it has readings, and a copy for each would be their square.
+fn others_of(question: &Question<'_>) -> BTreeMap<VehicleKey, Other> {
+    let own = question.vehicle.key;
+    let mut others = BTreeMap::new();
+    for vehicle in question.meters.iter().flat_map(|meter| meter.others) {
+        if vehicle.key != own {
+            others.entry(vehicle.key).or_insert_with(|| Other {
+                periods: periods(&named_and_sessions(vehicle, question.now)),
+                energy: Arc::new(energy_of(vehicle, question.suspect_watts)),
+            });
+        }
+    }
+    others
+}
+
 /// The other vehicles that are at a meter by rule 1 or 2. Rule 3 never puts one where another is.
-fn guests(question: &Question<'_>, key: MeterKey) -> Vec<Guest> {
+fn guests(
+    question: &Question<'_>,
+    key: MeterKey,
+    others: &BTreeMap<VehicleKey, Other>,
+) -> Vec<Guest> {
     others_at(question, key)
-        .filter_map(|other| {
-            let periods = periods(&named_and_sessions(other, question.now)).remove(&key)?;
+        .filter_map(|vehicle| {
+            let other = others.get(&vehicle.key)?;
             Some(Guest {
-                periods,
-                energy: energy_of(other, question.suspect_watts),
+                periods: other.periods.get(&key)?.clone(),
+                energy: Arc::clone(&other.energy),
             })
         })
         .collect()

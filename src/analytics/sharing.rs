@@ -1,5 +1,7 @@
 //! What of a meter's energy is credited to one vehicle, alone or among several.
 
+use std::sync::Arc;
+
 use super::device::{Amount, DeviceEnergy, Extent};
 use super::energy::Exact;
 use super::runs::{Run, Runs};
@@ -10,8 +12,8 @@ use crate::reading::Timestamp;
 pub struct Guest {
     /// When it was at the meter.
     pub periods: Runs,
-    /// What it received, wherever it was.
-    pub energy: DeviceEnergy,
+    /// What it received, wherever it was; shared between the meters where it was.
+    pub energy: Arc<DeviceEnergy>,
 }
 
 /// Sums the energy of a meter in `window` that is credited to `guest`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue};
+use hyper::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio::sync::Semaphore;
@@ -248,15 +248,22 @@ async fn document(
 /// Checks what HTTP demands of a head and hyper does not.
 ///
 /// Where a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding counts, and
-/// Content-Length is not even shown.
+/// Content-Length is not even shown. Of several transfer codings hyper undoes the last, chunked,
+/// and shows what the others made as if it were the body.
 ///
-/// Source: RFC 9112 §3.2, RFC 9113 §8.3.1
+/// Source: RFC 9112 §3.2 and §6.1, RFC 9113 §8.3.1
 fn check_head(parts: &Parts) -> Result<(), Problem> {
     let headers = &parts.headers;
     let mut hosts = headers.get_all(HOST).iter();
     let one = hosts.next().is_some() && hosts.next().is_none();
     if !one && (parts.version == Version::HTTP_11 || headers.contains_key(HOST)) {
         let detail = "a request has exactly one Host";
+        return Err(Problem::new(Kind::BadRequest, detail).close());
+    }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
+        let detail = "the Transfer-Encoding must be chunked, and nothing else";
         return Err(Problem::new(Kind::BadRequest, detail).close());
     }
     let named = headers.get(HOST).map(HeaderValue::as_bytes);

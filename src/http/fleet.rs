@@ -98,7 +98,10 @@ impl Cursor {
         let mut fields = text.splitn(7, '~');
         let sort = fields.next()?;
         let (sort, _) = SORTS.into_iter().find(|(name, _)| *name == sort)?;
-        let mut instant = || Some(Timestamp::from_micros(fields.next()?.parse().ok()?));
+        let mut instant = || {
+            let at = Timestamp::from_micros(fields.next()?.parse().ok()?);
+            at.is_writable().then_some(at)
+        };
         let (from, to, as_of) = (instant()?, instant()?, instant()?);
         Some(Cursor {
             sort,
@@ -452,6 +455,10 @@ mod tests {
             "lost~1~2~3~0~x~id",
             "lost~2~1~3~0~1~id",
             "other~1~2~3~0~1~id",
+            // Times that neither the database nor an answer can write.
+            "lost~-9223372036854775808~-9223372036854775807~3~0~1~id",
+            "lost~9223372036854775806~9223372036854775807~3~0~1~id",
+            "lost~1~2~-9223372036854775808~0~1~id",
         ] {
             assert_eq!(Cursor::read(wrong), None, "{wrong}");
         }

@@ -84,7 +84,7 @@ fn after(query: &Query<'_>) -> Result<Option<Timestamp>, Problem> {
     let Some(text) = query.get("after") else {
         return Ok(None);
     };
-    let at = timestamp::parse(text);
+    let at = timestamp::parse(text).filter(|at| at.is_writable());
     at.map(Some)
         .ok_or_else(|| query::bad("after must be the `next` of the page before".to_owned()))
 }

@@ -147,7 +147,7 @@ pub(super) fn instant(
         return Ok(None);
     };
     let at = timestamp::parse(text).or_else(|| start_of_day(text, zone));
-    let at = at.ok_or_else(|| {
+    let at = at.filter(|at| at.is_writable()).ok_or_else(|| {
         query::bad(format!(
             "{name} must be an RFC 3339 time with an offset, a plus as %2B, or a day as 2024-03-31"
         ))

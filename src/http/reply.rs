@@ -70,11 +70,17 @@ pub(super) fn empty(status: StatusCode) -> Reply {
 
 /// Reads a JSON document of a request, strictly: as its type says, no more and no less.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+    let document = serde_json::from_slice(body).map_err(|error| {
         let kind = match error.classify() {
             Category::Data => Kind::InvalidContent,
             Category::Io | Category::Syntax | Category::Eof => Kind::UnreadableBody,
         };
         Problem::new(kind, error.to_string())
-    })
+    })?;
+    // A struct is also read from an array of its fields' values.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        let detail = "the body must be a JSON object";
+        return Err(Problem::new(Kind::InvalidContent, detail));
+    }
+    Ok(document)
 }

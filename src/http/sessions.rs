@@ -316,6 +316,10 @@ fn field_time(field: &str, text: &str) -> Result<Timestamp, Problem> {
             "too_old",
         ));
     }
+    if !at.is_writable() {
+        let detail = format!("{field} must be before the end of the year 9999, in any offset");
+        return Err(invalid(detail, "invalid_timestamp"));
+    }
     Ok(at)
 }
 
@@ -334,6 +338,7 @@ mod tests {
             br#"{"vehicleId":1,"meterId":"M","startedAt":"t"}"#,
             b"",
             b"[]",
+            br#"[null,"V","M","2024-01-01T00:00:00Z",null]"#,
             b"{",
         ] {
             assert!(
@@ -353,6 +358,8 @@ mod tests {
             "yesterday",
             "",
             "1999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-30T00:00:00-23:59",
         ] {
             assert!(field_time("startedAt", wrong).is_err(), "{wrong}");
         }

@@ -3,13 +3,18 @@
 //! Everything that the log does to a disk goes through [`Storage`] and [`SegmentFile`], so that a
 //! test can stand in for the disk and forget or tear whatever was not synced.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const LOCK_NAME: &str = "lock";
+/// For the gateway's own user alone: readings say where vehicles charge, which is as much as the
+/// database says, and that is nobody else's either.
+const DIRECTORY_MODE: u32 = 0o700;
+/// Of each file too: a directory that is there already, and a copy of it, keep what they had.
+const FILE_MODE: u32 = 0o600;
 
 /// A directory that holds the files of one log.
 pub trait Storage: Send + Sync + 'static {
@@ -140,11 +145,12 @@ impl Directory {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(path).map_err(io_error)?;
+        create_private(path).map_err(io_error)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(FILE_MODE)
             .open(path.join(LOCK_NAME))
             .map_err(io_error)?;
         match lock.try_lock() {
@@ -172,6 +178,16 @@ impl Directory {
     }
 }
 
+/// Creates a directory where it is missing. Those above it are as the system makes them: the
+/// embedded server's user has to find its way through.
+fn create_private(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut private = DirBuilder::new();
+    private.recursive(true).mode(DIRECTORY_MODE).create(path)
+}
+
 impl Storage for Directory {
     fn list(&self) -> io::Result<Vec<String>> {
         list(&self.path)
@@ -183,6 +199,7 @@ impl Storage for Directory {
             .truncate(true)
             .read(true)
             .write(true)
+            .mode(FILE_MODE)
             .open(self.path.join(name))?;
         Ok(Arc::new(RealFile(file)))
     }

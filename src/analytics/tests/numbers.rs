@@ -126,6 +126,50 @@ fn a_window_has_its_defaults_and_its_bounds() {
     assert_eq!(ends(Some(now), None), Err(WindowError::Empty));
 }
 
+/// What vehicles get of a shared meter of register readings: the DC that divides it is itself a sum of
+/// fractions.
+fn shares(meter_amounts: i128, vehicles: i128) -> Exact {
+    let mut sum = Exact::default();
+    for amount in 0..meter_amounts {
+        let (mut one, mut all) = (Exact::default(), Exact::default());
+        for vehicle in 0..vehicles {
+            let span = 60_000_000 + 7_919 * amount + 104_729 * vehicle;
+            all.add_part(2_700_000, 31_000_000 + vehicle, span);
+            if vehicle == 0 {
+                one = all.clone();
+            }
+        }
+        sum.add_share(3_000_000, (1, 1), &one, &all);
+    }
+    sum
+}
+
+#[test]
+fn a_sum_that_is_divided_by_long_fractions_is_printed_at_once() {
+    let sum = shares(4_000, 120);
+    let began = std::time::Instant::now();
+    let kwh = Decimal::kwh(&sum).to_string();
+    let ratio = Decimal::ratio(&sum, &Exact::from_mwh(12_000_000_000)).map(|d| d.to_string());
+    assert!(!sum.is_zero());
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    assert_eq!(
+        (kwh.as_str(), ratio.as_deref()),
+        ("108.118865", Some("0.9"))
+    );
+}
+
+#[test]
+fn what_is_near_an_edge_of_rounding_is_printed_from_the_exact_value() {
+    // Half a mWh is away from 0, and what is less by 10^-24 of one is not.
+    let mut half = Exact::default();
+    half.add_part(1, 1, 2);
+    half.add_part(1, 1, 3);
+    half.add_part(-1, 1, 3);
+    assert_eq!(Decimal::kwh(&half).to_string(), "0.000001");
+    half.add_part(-1, 1, 10_i128.pow(24));
+    assert_eq!(Decimal::kwh(&half).to_string(), "0");
+}
+
 /// Terms with denominators from 1 to beyond 64 bits.
 fn terms() -> impl Strategy<Value = Vec<(i64, i64, i64)>> {
     let small = (0..1_000i64, 0..50i64, 1..50i64);
@@ -154,8 +198,17 @@ proptest! {
             backward.add_part(mwh, part, all);
         }
         let (up, down) = forward.to_fraction();
-        prop_assert_eq!(Frac::new(up, down), expected);
+        prop_assert_eq!(Frac::new(up.clone(), down.clone()), expected);
         prop_assert_eq!(&forward, &backward);
+        let printed = Decimal::of_fraction(&up, &(&down * 1_000_000), 6);
+        prop_assert_eq!(Decimal::kwh(&forward), printed);
+        if up != BigInt::ZERO {
+            let all = Exact::from_mwh(i128::from(i64::MAX));
+            let ratio = Decimal::of_fraction(&(&up * 100), &(&down * i64::MAX), 2);
+            prop_assert_eq!(Decimal::ratio(&forward, &all), Some(ratio));
+            let inverse = Decimal::of_fraction(&(&down * i64::MAX * 100), &up, 2);
+            prop_assert_eq!(Decimal::ratio(&all, &forward), Some(inverse));
+        }
         forward.subtract(&backward);
         prop_assert!(forward.is_zero());
     }

@@ -138,3 +138,37 @@ async fn metrics_are_text_of_prometheus() {
     );
     assert_eq!(answer.body, "# EOF\n");
 }
+
+#[tokio::test]
+async fn times_that_no_answer_could_write_are_refused_before_the_database_is_asked() {
+    let edge = Edge::start();
+    for path in [
+        "/v1/analytics/fleet?to=9999-12-31T23:59:59Z",
+        "/v1/analytics/performance/V?to=9999-12-31T23:59:59-23:59",
+        "/v1/analytics/performance?to=0000-01-01T00:00:00%2B23:59",
+        "/v1/analytics/performance?after=lost~-9223372036854775808~-9223372036854775807~1~0~1~V",
+        "/v1/history/meter/M?to=0000-01-01T12:00:00Z",
+        "/v1/history/meter/M?after=9999-12-31T23:59:59Z",
+    ] {
+        edge.get(path).await.assert_problem(400);
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_an_object_and_no_array_of_its_values() {
+    let edge = Edge::start();
+    for (line, body) in [
+        ("PUT /v1/meters/M", "[true]"),
+        ("POST /v1/sessions/S/end", r#"["2024-02-09T15:30:00Z"]"#),
+        (
+            "POST /v1/sessions",
+            r#"["S","V","M","2024-02-09T15:30:00Z",null]"#,
+        ),
+    ] {
+        let request = format!(
+            "{line} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        edge.send(&request).await.assert_problem(400);
+    }
+}

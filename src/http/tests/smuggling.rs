@@ -69,7 +69,7 @@ async fn lengths_that_are_no_number_or_two_are_refused() {
 }
 
 #[tokio::test]
-async fn transfer_encodings_other_than_chunked_at_the_end_are_refused() {
+async fn transfer_encodings_other_than_chunked_alone_are_refused() {
     let edge = Edge::start();
     let chunks = format!("{:x}\r\n{METER}\r\n0\r\n\r\n{HIDDEN}", METER.len());
     for encoding in [
@@ -81,6 +81,10 @@ async fn transfer_encodings_other_than_chunked_at_the_end_are_refused() {
         "chunked;q=1",
         "",
         "chu\u{212a}ed",
+        "gzip, chunked",
+        "identity, chunked",
+        "chunked, chunked",
+        "chunked\r\nTransfer-Encoding: chunked",
     ] {
         let headers = format!("Transfer-Encoding: {encoding}\r\n");
         refused(&edge, &upload(&headers, &chunks)).await;

@@ -1,5 +1,6 @@
 //! The log as the gateway runs it: a real directory, its own threads, many clients at once.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -39,6 +40,22 @@ fn serials(log: &Log) -> Vec<u64> {
     }
     all.sort_unstable();
     all
+}
+
+#[test]
+fn what_lies_in_the_log_is_for_its_own_user_alone() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("between").join("wal");
+    let log = open(&path, 1);
+    assert!(send(&log, 1, &[1]).blocking_recv().unwrap().is_ok());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    let files: Vec<_> = std::fs::read_dir(&path).unwrap().collect();
+    assert!(files.len() > 1);
+    for file in files {
+        let file = file.unwrap().path();
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
 }
 
 #[test]
