@@ -1,5 +1,5 @@
 //! The machine's clock jumps, while the gateway runs and between its starts: nothing is lost or
-//! stored twice, nothing waits for hours, and no history is dropped.
+//! stored twice, nothing waits for hours, no history is dropped, and whoever is to be told is told.
 //!
 //! The clock is that of the gateway's process alone, by libfaketime (Debian's package `faketime`);
 //! without it the tests say that they were skipped. PostgreSQL and the devices keep the true time.
@@ -10,11 +10,13 @@ mod gateway;
 
 use std::cell::Cell;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::gateway::{Gateway, command, data_dir};
+use crate::gateway::{DEADLINE, Gateway, command, data_dir};
 
 /// An answer that waits for no clock comes well within this, also on a machine that is busy.
 const SOON: Duration = Duration::from_secs(20);
@@ -61,9 +63,14 @@ impl<'a> Stepped<'a> {
     }
 
     fn start(&self) -> Gateway {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, flags: &[&str]) -> Gateway {
         let mut command = command(self.data);
         command
             .args(["--retention", "30d", "--alert-interval", "1s"])
+            .args(flags)
             .env("LD_PRELOAD", self.library)
             .env("FAKETIME_TIMESTAMP_FILE", self.data.join("clock"))
             .env("FAKETIME_NO_CACHE", "1")
@@ -101,6 +108,31 @@ impl<'a> Stepped<'a> {
         let sent = self.sent.get().to_string();
         gateway.wait("all of it", |g| g.sql(STORED) == sent);
     }
+}
+
+/// A receiver of alerts that takes everything; the bodies that it was sent.
+fn receiver(listener: TcpListener) -> Receiver<String> {
+    let (sender, bodies) = sync_channel(100);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let taken = b"HTTP/1.1 204 Taken\r\nconnection: close\r\n\r\n";
+            reader.get_mut().write_all(taken).unwrap();
+            if sender.send(String::from_utf8(body).unwrap()).is_err() {
+                return;
+            }
+        }
+    });
+    bodies
 }
 
 /// Seconds since 1970, as RFC 3339 has it.
@@ -187,5 +219,44 @@ fn a_gateway_that_starts_with_a_wrong_clock_drops_no_history_and_heals_with_it()
     let gateway = gate.start();
     gate.send(&gateway, "after");
     gate.stored(&gateway);
+    gateway.terminate();
+}
+
+#[test]
+fn an_alert_is_told_however_the_clock_jumps_while_its_receiver_is_down() {
+    let Some(library) = library() else { return };
+    let data = data_dir();
+    let gate = Stepped::new(data.path(), &library);
+    // A port on which nobody listens yet.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let gateway = gate.start_with(&["--alert-webhook", &format!("http://{address}/hook")]);
+    let at = jiff::Timestamp::now();
+    let hot = format!(
+        r#"{{"vehicleId":"V1","soc":50,"kwhDeliveredDc":1,"batteryTemp":70,"timestamp":"{at}"}}"#
+    );
+    let (status, answer) = gateway.call("POST", "/v1/ingestion/vehicle?ack=committed", &hot);
+    assert_eq!(status, 201, "{answer}");
+    // How often it was tried to tell of it; none where it is not in the queue.
+    let of = "from alert_deliveries where body like '%battery_temperature%'";
+    let tries = |g: &Gateway| g.sql(&format!("select attempts {of}")).parse::<u32>().ok();
+    gateway.wait("three tries", |g| tries(g) >= Some(3));
+    // It waits for some seconds now, and not until the clock is there again. Nor does a clock that is
+    // ahead make it old: it is given up after a day.
+    for offset in ["-8m", "+48h", "-5h"] {
+        let before = tries(&gateway);
+        assert!(before.is_some(), "before {offset}");
+        gate.set(offset);
+        gateway.wait(offset, |g| tries(g) != before);
+        assert!(tries(&gateway) > before, "{offset}: it was given up");
+    }
+    gate.set("-9h");
+    let bodies = receiver(TcpListener::bind(address).unwrap());
+    let told = std::iter::from_fn(|| bodies.recv_timeout(DEADLINE).ok());
+    let of_heat = |body: &String| body.contains("battery_temperature");
+    let told = told.into_iter().find(of_heat).unwrap();
+    assert!(told.contains(r#""event":"opened""#), "{told}");
+    gateway.wait("an empty queue", |g| tries(g).is_none());
     gateway.terminate();
 }

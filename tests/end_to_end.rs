@@ -4,7 +4,8 @@
 
 mod gateway;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use wattgate::postgres::embedded::{self, EmbeddedConfig};
 
@@ -173,4 +174,122 @@ fn with_its_server_stopped_the_gateway_takes_readings_and_stores_them_once_later
     assert_eq!(counted, 50);
     gateway.terminate();
     runtime.block_on(server.stop(DEADLINE));
+}
+
+/// The sums of one scrape: accepted, stored, repeats, quarantined, waiting; both streams together.
+fn sums(metrics: &str) -> [f64; 5] {
+    [
+        "wattgate_readings_accepted_total{",
+        "wattgate_readings_stored_total{",
+        "wattgate_readings_duplicate_total{",
+        "wattgate_readings_quarantined_total{",
+        "wattgate_wal_readings{",
+    ]
+    .map(|name| {
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    })
+}
+
+/// Scrapes, and expects that what was accepted is accounted for, whatever is going on (invariant 10).
+fn accounted(gateway: &Gateway) -> [f64; 5] {
+    let (_, metrics) = gateway.call("GET", "/metrics", "");
+    let sums = sums(&metrics);
+    let [accepted, stored, duplicates, quarantined, waiting] = sums;
+    let known = stored + duplicates + quarantined + waiting;
+    assert_eq!(accepted, known, "accepted, and what became of it: {sums:?}");
+    sums
+}
+
+/// Puts history and checkpoints back to what some tables hold, as the restore of a backup does.
+fn restore(gateway: &Gateway, from: &str) {
+    gateway.sql(&format!(
+        "begin;
+        truncate wal_checkpoints, meter_telemetry_history;
+        insert into wal_checkpoints select * from {from}_checkpoints;
+        insert into meter_telemetry_history select * from {from}_history;
+        update wal_checkpoints set epoch = epoch + 1;
+        commit;
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name like 'wattgate writer%'"
+    ));
+}
+
+/// The segments in a gateway's log, oldest first.
+fn segments(data: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data.join("wal")).unwrap();
+    let mut segments: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension() == Some("wal".as_ref()))
+        .collect();
+    segments.sort();
+    segments
+}
+
+/// Some thousand readings of meters, from the `first` on.
+fn many(first: u32) -> (u32, String) {
+    // Long ids fill segments quickly.
+    let long = "\u{1F50B}".repeat(60);
+    let next = first + 5000;
+    let line = |n: u32| {
+        let (device, minute, second) = (n % 50, n / 3000, n / 50 % 60);
+        format!(
+            r#"{{"meterId":"{device}{long}","kwhConsumedAc":1,"voltage":230,"timestamp":"2024-02-09T15:{minute:02}:{second:02}Z"}}"#
+        )
+    };
+    let lines: Vec<String> = (first..next).map(line).collect();
+    (next, format!("[{}]", lines.join(",")))
+}
+
+#[test]
+fn the_sums_are_exact_also_where_a_backup_lacks_what_the_log_no_longer_holds() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &["--wal-retain", "0", "--shards", "2"]);
+    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    let send = |first| {
+        let (next, body) = many(first);
+        let (status, answer) = gateway.call("POST", &format!("{METER}?ack=committed"), &body);
+        assert_eq!(status, 201, "{answer}");
+        next
+    };
+    let back_up = |name: &str| {
+        gateway.sql(&format!(
+            "create table {name}_checkpoints as select * from wal_checkpoints;
+            create table {name}_history as select * from meter_telemetry_history"
+        ));
+    };
+    let gap = |g: &Gateway| {
+        accounted(g);
+        g.metric("wattgate_wal_gap_readings")
+    };
+    let rows = |g: &Gateway| g.sql("select count(*) from meter_telemetry_history");
+    let drained = |g: &Gateway| accounted(g)[4] == 0.0;
+    let mut sent = send(0);
+    back_up("older");
+    let oldest = segments(data.path()).remove(0);
+    while segments(data.path()).contains(&oldest) {
+        sent = send(sent);
+    }
+    back_up("newer");
+    assert_eq!(
+        accounted(&gateway),
+        [f64::from(sent), f64::from(sent), 0.0, 0.0, 0.0]
+    );
+    restore(&gateway, "older");
+    let there = |g: &Gateway| rows(g).parse::<f64>().unwrap();
+    gateway.wait("the gap, and what the log holds", |g| {
+        gap(g) > 0.0 && there(g) + gap(g) == f64::from(sent) && drained(g)
+    });
+    let again = there(&gateway) - 5000.0;
+    // What came back has been accepted twice.
+    let [accepted, stored, ..] = accounted(&gateway);
+    assert_eq!([accepted, stored], [f64::from(sent) + again; 2]);
+    // A newer backup, that has what was lost.
+    restore(&gateway, "newer");
+    gateway.wait("no gap", |g| gap(g) == 0.0);
+    sent = send(sent);
+    gateway.wait("all of it", |g| drained(g) && there(g) == f64::from(sent));
+    gateway.terminate();
 }

@@ -19,7 +19,7 @@ use wattgate::wal::reader::Next;
 use wattgate::wal::storage::Directory;
 use wattgate::wal::{Log, LogOptions, LogSource, SyncMode, record};
 
-use crate::gateway::{DEADLINE, Gateway, data_dir, ended};
+use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, data_dir, ended};
 
 const SHARDS: u16 = 2;
 /// Of a log with the smallest limit.
@@ -383,6 +383,19 @@ fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
     assert_eq!(fs::read_to_string(&binding).unwrap(), own);
     let output = wal(data.path(), &["adopt"]);
     assert!(stdout(&output).contains("already"), "{}", stdout(&output));
+    gateway.terminate();
+}
+
+#[test]
+fn a_logs_first_binding_has_its_room_before_there_is_a_database() {
+    use std::os::unix::fs::MetadataExt;
+    let data = data_dir();
+    Gateway::start(data.path(), &["--database-url", NO_DATABASE]).terminate();
+    let inode = |name: &str| fs::metadata(data.path().join("wal").join(name)).map(|m| m.ino());
+    let reserved = inode("database.new").unwrap();
+    let gateway = Gateway::start(data.path(), &[]);
+    gateway.wait("readiness", is_ready);
+    assert_eq!(inode("database").unwrap(), reserved);
     gateway.terminate();
 }
 

@@ -1,12 +1,15 @@
--- The next delivery that is due at $1; one that is further ahead than any is ever put off is left from
--- a clock that has gone back since.
--- Index: alert_deliveries_due (due_at).
+-- The next delivery that is due at $1: also one that is put off for longer from now than it ever was,
+-- because the clock has gone back since. After so many attempts that is up to 1, 2, 4 s, 300 at the
+-- most; and a second for what has passed between two looks at the clock.
+-- Index: alert_deliveries_due (due_at), read in its order; whole, where none is due.
 select
     id,
     body,
     attempts,
     created_at
 from alert_deliveries
-where due_at <= $1 or due_at > $1::timestamptz + interval '10 minutes'
+where
+    due_at <= $1
+    or due_at > $1::timestamptz + interval '1 second' * (1 + least(300, 2 ^ least(attempts - 1, 9)))
 order by due_at, id
 limit 1

@@ -259,16 +259,21 @@ impl Progress {
             let known = known.tally;
             if before.is_none() {
                 state.accepted[stream] += entry.appended[stream].saturating_sub(is);
-            } else if is < was {
-                state.accepted[stream] += was - is;
-            } else {
-                let grown =
-                    |is: StreamCounts, was: StreamCounts| is[stream] - was[stream].min(is[stream]);
-                state.tally.stored[stream] += grown(now.tally.stored, known.stored);
-                state.tally.duplicates[stream] += grown(now.tally.duplicates, known.duplicates);
-                state.tally.quarantined[stream] += grown(now.tally.quarantined, known.quarantined);
-                drained += is - was;
+                continue;
             }
+            let grown =
+                |now: StreamCounts, was: StreamCounts| now[stream].saturating_sub(was[stream]);
+            let stored = grown(now.tally.stored, known.stored);
+            let duplicates = grown(now.tally.duplicates, known.duplicates);
+            let quarantined = grown(now.tally.quarantined, known.quarantined);
+            state.tally.stored[stream] += stored;
+            state.tally.duplicates[stream] += duplicates;
+            state.tally.quarantined[stream] += quarantined;
+            // What waits again counts as accepted again, and so does what a newer backup has brought back
+            // of a gap; by commits alone this adds nothing.
+            let settled = stored + duplicates + quarantined;
+            state.accepted[stream] += (settled + was).saturating_sub(is);
+            drained += is.saturating_sub(was);
         }
         state.drain.add(drained, Instant::now());
         drop(guard);

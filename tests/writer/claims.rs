@@ -140,6 +140,18 @@ async fn a_session_commits_durably_and_waits_for_nothing_for_ever_whatever_the_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_keeps_its_snapshot_for_half_a_minute_at_most() {
+    let database = Database::new().await;
+    let pool = database.target.pool(1).unwrap();
+    let client = pool.get().await.unwrap();
+    for name in ["statement_timeout", "idle_in_transaction_session_timeout"] {
+        let show = format!("show {name}");
+        let row = client.query_one(&show, &[]).await.unwrap();
+        assert_eq!(row.get::<_, String>(0), "30s", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_left_with_an_open_transaction_is_ended() {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());

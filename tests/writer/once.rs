@@ -221,13 +221,14 @@ async fn a_run_that_was_cut_into_other_shards_is_stored_before_the_next() {
     gateway.send(&of(1.0)).await;
     let run = gateway.source.runs()[0].id;
     gateway.kill().await;
-    // Somebody holds the older run's checkpoint; the other writer has no part in that run.
+    // Somebody holds the older run's checkpoint; the other writer has no part in that run. Its process
+    // has the number of the session that the row names, which began at another time: it is left alone.
+    let operator = database.session().await;
     let insert = format!(
         "insert into wal_checkpoints (run_id, shard, position, live_position, epoch, backend_pid,
-            backend_start) values ('{run}', 0, 4096, 4096, 0, 0, '-infinity')"
+            backend_start) values ('{run}', 0, 4096, 4096, 0, pg_backend_pid(), '-infinity')"
     );
-    database.run(&insert).await;
-    let operator = database.session().await;
+    operator.batch_execute(&insert).await.unwrap();
     operator
         .batch_execute("begin; select 1 from wal_checkpoints for update")
         .await
