@@ -18,6 +18,9 @@ macro_rules! sql {
     };
 }
 
+/// Devices of one stream with implausible readings that one look takes. Why: a fleet of 10,000; and a
+/// sender that makes up an id for each reading is not to take memory for each, nor a line of the log.
+const IMPLAUSIBLE_MAX: usize = 10_000;
 /// How far below its bound a battery's temperature closes the alert, in °C.
 const TEMPERATURE_HYSTERESIS: f64 = 2.0;
 /// Sessions whose efficiency is computed at a time.
@@ -140,14 +143,20 @@ pub(super) async fn efficiency(
     Ok(findings)
 }
 
-/// Devices that sent suspect readings, of all that there are with how many they sent.
+/// Devices that sent suspect readings, of all that there are with how many they sent. Of very many
+/// the first are taken, and the rest is not judged.
 fn implausible(findings: &mut Findings, stream: Stream, all: &[(i32, u64)], window: &Value) {
     let mut plausible = Vec::with_capacity(all.len());
+    let mut room = IMPLAUSIBLE_MAX;
     for &(device, suspect) in all {
         if suspect == 0 {
             plausible.push(device);
             continue;
         }
+        if room == 0 {
+            continue;
+        }
+        room -= 1;
         findings.found.push(Finding {
             kind: Kind::ImplausibleReading,
             stream,
@@ -266,6 +275,18 @@ async fn session_efficiency(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_very_many_implausible_devices_the_first_are_taken_and_no_other_is_said_to_be_plausible() {
+        let count = IMPLAUSIBLE_MAX as i32 + 10;
+        let suspect = (0..count).map(|device| (device, 1));
+        let all: Vec<(i32, u64)> = suspect.chain([(count, 0)]).collect();
+        let mut findings = Findings::default();
+        implausible(&mut findings, Stream::Meter, &all, &json!({}));
+        assert_eq!(findings.found.len(), IMPLAUSIBLE_MAX);
+        assert_eq!(findings.over.len(), 1);
+        assert_eq!(findings.over[0].2, [count]);
+    }
 
     #[test]
     fn a_session_is_unusual_beyond_its_own_spread_and_never_without_a_past() {
