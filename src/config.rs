@@ -130,6 +130,14 @@ pub struct ConfigErrors(pub Vec<String>);
 const MAX_AGE_WITH_DAYS: Duration = Duration::from_secs(400 * 86_400);
 
 impl Config {
+    /// Whether it is for programs of this machine alone: reached at its own address, without keys, and
+    /// by no proxy.
+    pub fn is_for_this_machine(&self) -> bool {
+        self.auth == AuthMode::Off
+            && self.listen.ip().is_loopback()
+            && self.trusted_proxies.is_empty()
+    }
+
     /// Checks the arguments and takes them as a configuration.
     ///
     /// # Errors
@@ -463,6 +471,15 @@ mod tests {
         assert_eq!(auth(&by_name), AuthMode::Off);
         assert_eq!(auth(&["--listen", "[::1]:3000"]), AuthMode::Off);
         assert_eq!(auth(&["--auth", "keys"]), AuthMode::Keys);
+    }
+
+    #[test]
+    fn without_keys_a_loopback_address_is_for_this_machine_unless_a_proxy_is_named() {
+        let alone = |args: &[&str]| check(args).ok().unwrap().is_for_this_machine();
+        assert!(alone(&[]) && alone(&["--listen", "[::1]:3000"]));
+        assert!(!alone(&["--auth", "keys"]));
+        assert!(!alone(&["--listen", "0.0.0.0:3000", "--auth", "off"]));
+        assert!(!alone(&["--trusted-proxies", "127.0.0.1"]));
     }
 
     #[test]

@@ -270,6 +270,7 @@ impl Gateway {
                 drain_timeout: DRAIN,
                 trusted_proxies: config.trusted_proxies.clone(),
                 cors_origins: config.cors_origins.clone(),
+                local_hosts_only: config.is_for_this_machine(),
                 max_age: config.max_age,
                 retention: config.retention,
             },

@@ -385,7 +385,7 @@ pub struct ServeArgs {
     )]
     pub cors_origin: Vec<String>,
     /// Proxies before the gateway, addresses or networks between commas: the client's address in the
-    /// log is then what they say in X-Forwarded-For [default: none, the connection's own]
+    /// log is then what they say in X-Forwarded-For, and any Host is answered [default: none]
     #[arg(
         long,
         global = true,

@@ -23,8 +23,8 @@ use super::story::{NO_ROUTE, Story};
 use super::stream::Live;
 use super::unfold::unfold;
 use super::{
-    Context, alerts, cors, dashboard, export, fleet, forwarded, history, ingestion, live, media,
-    meters, operations, performance, revocable, sessions,
+    Context, alerts, cors, dashboard, export, fleet, forwarded, history, ingestion, live, local,
+    media, meters, operations, performance, revocable, sessions,
 };
 use crate::auth::key::KeyId;
 use crate::gate::Admitted;
@@ -113,6 +113,9 @@ async fn handle(
     notes: &mut Notes,
 ) -> Result<Reply, Problem> {
     check_head(parts)?;
+    if shared.context.settings.local_hosts_only {
+        local::check(parts)?;
+    }
     if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
         return Ok(options("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
     }

@@ -15,6 +15,7 @@
 //! | `unfold` | decompressing a body within its limits |
 //! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
 //! | `revocable` | long answers, which end when their key does |
+//! | `local` | under which names a gateway without keys answers |
 //! | [`forwarded`] | the client's address behind proxies |
 //! | `request_id`, `cors` | what answers carry beside their content |
 //! | `query` | the strict reading of a query |
@@ -47,6 +48,7 @@ pub mod health;
 mod history;
 mod ingestion;
 mod live;
+mod local;
 mod media;
 mod meters;
 mod operations;
@@ -105,6 +107,9 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// The proxies whose word about a client's address is believed.
     pub trusted_proxies: Vec<Network>,
+    /// Whether only an address or `localhost` is answered as Host: nobody asks for keys, and who listens at
+    /// the machine's own address expects no name.
+    pub local_hosts_only: bool,
     /// Older readings are refused; none: all since 2000 are taken.
     pub max_age: Option<Duration>,
     /// How long history is kept: a reading older than that would be dropped at once.

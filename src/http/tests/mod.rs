@@ -67,6 +67,7 @@ impl Default for Options {
             drain_timeout: PATIENCE,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            local_hosts_only: false,
             max_age: None,
             retention: None,
         };

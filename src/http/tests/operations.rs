@@ -172,3 +172,34 @@ async fn a_document_is_an_object_and_no_array_of_its_values() {
         edge.send(&request).await.assert_problem(400);
     }
 }
+
+#[tokio::test]
+async fn without_keys_a_page_under_a_name_of_its_own_reaches_nothing() {
+    let mut options = Options::default();
+    options.settings.local_hosts_only = true;
+    let edge = Edge::start_with(options);
+    for path in [
+        "/",
+        "/metrics",
+        "/health/live",
+        "/v1/live/meters",
+        "/openapi.json",
+    ] {
+        let from = |host: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        edge.send(&from("evil.example:3000"))
+            .await
+            .assert_problem(403);
+        let answer = edge.send(&from("localhost:3000")).await;
+        assert_ne!(answer.status, 403, "{path}: {}", answer.body);
+    }
+    let body =
+        r#"{"meterId":"M","kwhConsumedAc":1,"voltage":230,"timestamp":"2024-02-09T15:30:00Z"}"#;
+    for (host, status) in [("evil.example", 403), ("127.0.0.1:3000", 202)] {
+        let request = format!(
+            "POST /v1/ingestion/meter HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = edge.send(&request).await;
+        assert_eq!(answer.status, status, "{host}: {}", answer.body);
+    }
+}
