@@ -11,7 +11,6 @@ mod signals;
 mod supervise;
 mod wal;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -200,11 +199,10 @@ pub fn start_events(config: &Config) -> Result<(), AppError> {
 ///
 /// # Errors
 /// [`AppError::Start`]: the system gives no threads.
-pub fn runtime() -> Result<Arc<tokio::runtime::Runtime>, AppError> {
+pub fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("wattgate")
         .build()
-        .map(Arc::new)
         .map_err(|e| AppError::Start(e.to_string()))
 }

@@ -35,7 +35,7 @@ fn run(command: Command, config: Config) -> Result<(), AppError> {
     }
     app::start_events(&config)?;
     let runtime = app::runtime()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match command {
             Command::Serve => app::serve(config).await,
             Command::Migrate => app::migrate_only(&config).await,
@@ -56,7 +56,11 @@ fn run(command: Command, config: Config) -> Result<(), AppError> {
             // Done above: it needs neither a runtime nor events.
             Command::Keys { .. } => Ok(()),
         }
-    })
+    });
+    // Everything that matters is done. An answer that is still computed for somebody who has gone is not
+    // waited for: its thread looks at no deadline.
+    runtime.shutdown_background();
+    result
 }
 
 #[expect(

@@ -154,7 +154,8 @@ fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
     // A request that is on its way while the clock jumps has its own time all the same.
     let mut halfway = gateway.connect();
     let body = gate.reading();
-    let head = "POST /v1/ingestion/meter HTTP/1.0\r\nhost: test\r\ncontent-type: application/json";
+    let head =
+        "POST /v1/ingestion/meter HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json";
     write!(halfway, "{head}\r\ncontent-length: {}\r\n\r\n", body.len()).unwrap();
     for hours in [5, 0, -5, 0, 9600, -9600, 0, -5] {
         let offset = format!("{hours:+}h");

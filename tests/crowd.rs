@@ -35,7 +35,7 @@ fn normal(gateway: &Gateway, requests: usize) -> (Duration, Duration) {
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     let request = format!(
-        "POST /v1/ingestion/meter?ack=buffered HTTP/1.1\r\nhost: x\r\n\
+        "POST /v1/ingestion/meter?ack=buffered HTTP/1.1\r\nhost: localhost\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{READING}",
         READING.len()
     );
@@ -62,7 +62,7 @@ fn normal(gateway: &Gateway, requests: usize) -> (Duration, Duration) {
 const HALVES: [&str; 4] = [
     "",
     "POST /v1/ingestion/meter HTT",
-    "POST /v1/ingestion/meter HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+    "POST /v1/ingestion/meter HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
      content-length: 60000\r\n\r\n[",
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ];
@@ -77,7 +77,7 @@ fn crowd(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<Tc
         if n % HALVES.len() == 0 {
             // Asks for much, and reads none of it.
             stream.set_nonblocking(true).unwrap();
-            let request = "GET /openapi.yaml HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
+            let request = "GET /openapi.yaml HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(200);
             // As much as fits: it would block.
             stream.write_all(request.as_bytes()).ok();
             stream.set_nonblocking(false).unwrap();
@@ -87,7 +87,7 @@ fn crowd(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<Tc
     let slow: Vec<TcpStream> = slow.collect();
     let idle = (0..idle).map(|_| {
         let mut stream = gateway.connect();
-        let request = "GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n";
+        let request = "GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n";
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = [0; 16];
         stream.read_exact(&mut answer).unwrap();

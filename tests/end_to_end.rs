@@ -293,3 +293,27 @@ fn the_sums_are_exact_also_where_a_backup_lacks_what_the_log_no_longer_holds() {
     gateway.wait("all of it", |g| drained(g) && there(g) == f64::from(sent));
     gateway.terminate();
 }
+
+#[test]
+fn a_statement_that_is_refused_is_logged_with_what_the_database_said() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &[]);
+    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    gateway.sql("alter table alerts rename column kind to sort");
+    let (status, answer) = gateway.call("GET", "/v1/alerts", "");
+    assert_eq!(status, 500, "{answer}");
+    assert!(
+        !answer.contains("column"),
+        "no internals to a client: {answer}"
+    );
+    let events = fs::read_to_string(data.path().join("events")).unwrap();
+    let event = events
+        .lines()
+        .find(|line| line.contains("a statement of a request failed"));
+    let event = event.unwrap();
+    assert!(
+        event.contains("42703") && event.contains("a.kind"),
+        "{event}"
+    );
+    gateway.terminate();
+}

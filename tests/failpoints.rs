@@ -76,7 +76,7 @@ fn send(gateway: &Gateway, ack: &str, body: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(&gateway.address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let head = format!(
-        "POST /v1/ingestion/meter?ack={ack} HTTP/1.0\r\nhost: test\r\n\
+        "POST /v1/ingestion/meter?ack={ack} HTTP/1.0\r\nhost: localhost\r\n\
          content-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool};
+use deadpool_postgres::{Client, Object, Pool, PoolError};
 use tokio::time::{error::Elapsed, timeout};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
@@ -25,7 +25,11 @@ pub(super) async fn client(pool: &Pool) -> Result<Client, Problem> {
     match timeout(CLIENT_TIMEOUT, pool.get()).await {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "no connection to the database for a request");
+            let error = match &error {
+                PoolError::Backend(error) => told(error),
+                other => other.to_string(),
+            };
+            tracing::warn!(error, "no connection to the database for a request");
             Err(unavailable("the database cannot be reached"))
         }
         Err(Elapsed { .. }) => Err(unavailable("all connections to the database are busy")),
@@ -68,30 +72,54 @@ impl From<Error> for Problem {
             &SqlState::T_R_SERIALIZATION_FAILURE,
             &SqlState::T_R_DEADLOCK_DETECTED,
         ];
+        let text = told(&error);
         match error.code() {
             Some(code) if busy.contains(&code) => {
-                tracing::warn!(%error, sqlstate = code.code(), "a request's statement was ended");
+                tracing::warn!(
+                    error = text,
+                    sqlstate = code.code(),
+                    "a request's statement was ended"
+                );
                 unavailable("the database is too busy")
             }
             // Connections (08), resources (53), operators (57P), a server that only reads (25006).
             Some(code)
                 if ["08", "53", "57"].contains(&&code.code()[..2]) || code.code() == "25006" =>
             {
-                tracing::warn!(%error, sqlstate = code.code(), "the database refuses a request");
+                tracing::warn!(
+                    error = text,
+                    sqlstate = code.code(),
+                    "the database refuses a request"
+                );
                 unavailable("the database cannot be reached")
             }
             // A table that is not there yet: the migrations have not been applied.
             Some(&SqlState::UNDEFINED_TABLE) => unavailable("the database is being prepared"),
             None if error.is_closed() || is_io(&error) => {
-                tracing::warn!(%error, "the connection to the database was lost");
+                tracing::warn!(error = text, "the connection to the database was lost");
                 unavailable("the database cannot be reached")
             }
-            _ => {
-                tracing::error!(%error, "a statement of a request failed");
+            code => {
+                let sqlstate = code.map(SqlState::code);
+                tracing::error!(error = text, sqlstate, "a statement of a request failed");
                 Problem::new(Kind::Internal, "the database refused a statement")
             }
         }
     }
+}
+
+/// PostgreSQL's own message, or all that the driver knows: its own text names neither.
+pub(super) fn told(error: &Error) -> String {
+    if let Some(refused) = error.as_db_error() {
+        return refused.message().to_owned();
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
 }
 
 fn is_io(error: &Error) -> bool {

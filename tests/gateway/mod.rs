@@ -131,7 +131,7 @@ impl Gateway {
         // HTTP/1.0: an answer of any length comes as it is, without chunks.
         write!(
             stream,
-            "{method} {path} HTTP/1.0\r\nhost: test\r\n{headers}\
+            "{method} {path} HTTP/1.0\r\nhost: localhost\r\n{headers}\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )

@@ -287,7 +287,7 @@ impl Worker {
             Stream::Vehicle => "vehicle",
         };
         format!(
-            "POST /v1/ingestion/{kind}?ack={ack} HTTP/1.1\r\nhost: campaign\r\n\
+            "POST /v1/ingestion/{kind}?ack={ack} HTTP/1.1\r\nhost: localhost\r\n\
              connection: close\r\ncontent-type: application/x-ndjson\r\n\
              content-length: {}\r\n\r\n{body}",
             body.len()
