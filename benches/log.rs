@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp, shard_of};
 use wattgate::wal::append::{Append, Message, RequestRecords};
+use wattgate::wal::catalog::segment_name;
 use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
 use wattgate::wal::reader::Next;
 use wattgate::wal::storage::Directory;
@@ -192,12 +193,9 @@ fn log(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(bytes as u64));
     group.bench_function("read_one_shard", |bencher| bencher.iter(read_all));
     let mut out = vec![0; bytes];
-    let file = std::fs::read_dir(dir.path()).unwrap().find_map(|entry| {
-        let path = entry.unwrap().path();
-        let large = path.metadata().unwrap().len() >= bytes as u64;
-        large.then(|| std::fs::File::open(path).unwrap())
-    });
-    let file = file.unwrap();
+    let segment = run.first_position().segment();
+    let name = segment_name(run.sequence, run.id, segment);
+    let file = std::fs::File::open(dir.path().join(name)).unwrap();
     group.bench_function("limit_read_the_file", |bencher| {
         bencher.iter(|| {
             std::os::unix::fs::FileExt::read_exact_at(&file, black_box(&mut out), 0).unwrap();

@@ -13,6 +13,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -110,11 +112,14 @@ impl<'a> Stepped<'a> {
     }
 }
 
-/// A receiver of alerts that takes everything; the bodies that it was sent.
-fn receiver(listener: TcpListener) -> Receiver<String> {
+/// A receiver of alerts that takes everything once it is `up`, and hangs up before; the bodies that it took.
+fn receiver(listener: TcpListener, up: Arc<AtomicBool>) -> Receiver<String> {
     let (sender, bodies) = sync_channel(100);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
+            if !up.load(Ordering::Relaxed) {
+                continue;
+            }
             let mut reader = BufReader::new(stream.unwrap());
             let (mut line, mut length) = (String::new(), 0);
             while reader.read_line(&mut line).unwrap() > 2 {
@@ -228,10 +233,10 @@ fn an_alert_is_told_however_the_clock_jumps_while_its_receiver_is_down() {
     let Some(library) = library() else { return };
     let data = data_dir();
     let gate = Stepped::new(data.path(), &library);
-    // A port on which nobody listens yet.
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = nobody.local_addr().unwrap();
-    drop(nobody);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let up = Arc::<AtomicBool>::default();
+    let bodies = receiver(listener, Arc::clone(&up));
     let gateway = gate.start_with(&["--alert-webhook", &format!("http://{address}/hook")]);
     let at = jiff::Timestamp::now();
     let hot = format!(
@@ -253,7 +258,7 @@ fn an_alert_is_told_however_the_clock_jumps_while_its_receiver_is_down() {
         assert!(tries(&gateway) > before, "{offset}: it was given up");
     }
     gate.set("-9h");
-    let bodies = receiver(TcpListener::bind(address).unwrap());
+    up.store(true, Ordering::Relaxed);
     let told = std::iter::from_fn(|| bodies.recv_timeout(DEADLINE).ok());
     let of_heat = |body: &String| body.contains("battery_temperature");
     let told = told.into_iter().find(of_heat).unwrap();

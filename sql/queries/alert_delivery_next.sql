@@ -5,8 +5,7 @@
 select
     id,
     body,
-    attempts,
-    created_at
+    attempts
 from alert_deliveries
 where
     due_at <= $1

@@ -1,5 +1,6 @@
 -- Meters with an open alert of silence that have sent a reading since, or have sent none for 30 days
--- before $1: they are taken for retired.
+-- before $1: they are taken for retired. Before
+-- the newest reading of all where that is earlier, so that a clock that is ahead retires nobody.
 -- Index: alerts_open, the primary key of meter_live_status.
 select a.device_id
 from alerts as a
@@ -8,5 +9,5 @@ where
     a.kind = 'silent' and a.stream = 'meter' and a.closed_at is null
     and (
         s.ts > (a.details ->> 'lastReadingAt')::timestamptz
-        or s.ts < $1::timestamptz - interval '30 days'
+        or s.ts < least($1::timestamptz, (select max(l.ts) from meter_live_status as l)) - interval '30 days'
     )

@@ -1,6 +1,7 @@
 -- Vehicles with an open alert of silence that have sent a reading since, or whose newest session
 -- has ended by $1 without a reading more than a quarter of an hour later: they have left; or that have
--- sent none for 30 days before $1: they are taken for retired.
+-- sent none for 30 days before $1: they are taken for retired. Before
+-- the newest reading of all where that is earlier, so that a clock that is ahead retires nobody.
 -- Index: alerts_open, the primary key of vehicle_live_status, charging_sessions_vehicle.
 select a.device_id
 from alerts as a
@@ -16,6 +17,6 @@ where
     a.kind = 'silent' and a.stream = 'vehicle' and a.closed_at is null
     and (
         s.ts > (a.details ->> 'lastReadingAt')::timestamptz
-        or s.ts < $1::timestamptz - interval '30 days'
+        or s.ts < least($1::timestamptz, (select max(l.ts) from vehicle_live_status as l)) - interval '30 days'
         or (n.ended_at <= $1::timestamptz and s.ts <= n.ended_at + interval '15 minutes')
     )

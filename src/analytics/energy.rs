@@ -183,9 +183,17 @@ impl Exact {
         }
         let (weight_up, weight_down) = weight.to_fraction();
         let (weights_up, weights_down) = weights.to_fraction();
-        let denominator = weight_down * weights_up * all;
-        if denominator != BigInt::ZERO {
-            self.add_large(weight_up * weights_down * mwh * part, denominator);
+        let numerator = weight_up * mwh * part;
+        let denominator = weights_up * all;
+        if denominator == BigInt::ZERO {
+            return;
+        }
+        // What is divided among several has one denominator for all of them where it can: their parts add
+        // up to whole amounts again, and are no sum of thousands of fractions.
+        if &weights_down % &weight_down == BigInt::ZERO {
+            self.add_large(numerator * (weights_down / weight_down), denominator);
+        } else {
+            self.add_large(numerator * weights_down, denominator * weight_down);
         }
     }
 
@@ -223,7 +231,19 @@ impl Exact {
             (Ok(numerator), Ok(denominator)) if denominator < SMALL_MAX => {
                 self.add_fraction(numerator, denominator);
             }
-            _ => *self.large.entry(denominator).or_default() += numerator,
+            _ => self.keep(&denominator, numerator),
+        }
+    }
+
+    /// Adds to what is kept by a large denominator; what is whole of it, and 0, is not kept there.
+    fn keep(&mut self, denominator: &BigInt, numerator: BigInt) {
+        let mut sum = self.large.remove(denominator).unwrap_or_default() + numerator;
+        if let Ok(whole) = i128::try_from(&sum / denominator) {
+            self.whole += whole;
+            sum %= denominator;
+        }
+        if sum != BigInt::ZERO {
+            self.large.insert(denominator.clone(), sum);
         }
     }
 
@@ -234,7 +254,7 @@ impl Exact {
             self.add_fraction(numerator, denominator);
         }
         for (denominator, numerator) in &other.large {
-            *self.large.entry(denominator.clone()).or_default() += numerator;
+            self.keep(denominator, numerator.clone());
         }
     }
 
@@ -245,7 +265,7 @@ impl Exact {
             self.add_fraction(-numerator, denominator);
         }
         for (denominator, numerator) in &other.large {
-            *self.large.entry(denominator.clone()).or_default() -= numerator;
+            self.keep(denominator, -numerator.clone());
         }
     }
 
@@ -259,12 +279,17 @@ impl Exact {
             self.add_fraction(numerator * factor, denominator);
         }
         for (denominator, numerator) in &other.large {
-            *self.large.entry(denominator.clone()).or_default() += numerator * factor;
+            self.keep(denominator, numerator * factor);
         }
     }
 
     fn is_whole(&self) -> bool {
         self.small.is_empty() && self.large.is_empty()
+    }
+
+    /// The amount, where it is whole.
+    pub fn whole(&self) -> Option<i128> {
+        self.is_whole().then_some(self.whole)
     }
 
     /// Tells whether the amount is 0, exactly.

@@ -54,6 +54,9 @@ impl Decimal {
 
     /// Rounds an amount divided by a number above 0, as [`Decimal::of_fraction`] does.
     fn of_amount(amount: &Exact, divisor: i64, decimals: u32) -> Self {
+        if let Some(whole) = amount.whole() {
+            return Decimal::of_fraction(&BigInt::from(whole), &BigInt::from(divisor), decimals);
+        }
         let near = amount.near();
         let unit = Near::per_mwh() * divisor;
         let low = Decimal::of_fraction(&near.low, &unit, decimals);

@@ -273,7 +273,11 @@ fn answer(
     let others: Vec<Vec<Vehicle<'_>>> = fetched
         .meters
         .iter()
-        .map(|meter| meter.others.iter().map(FetchedVehicle::borrow).collect())
+        .map(|meter| {
+            let others = meter.others.iter();
+            let others = others.filter_map(|other| fetched.others.get(&other.0));
+            others.map(FetchedVehicle::borrow).collect()
+        })
         .collect();
     let meters: Vec<Meter<'_>> = fetched
         .meters
@@ -361,22 +365,23 @@ async fn fetch(
         vehicle = people::vehicle(history, key, span).await?;
     }
     let span = Run::new(low, high).unwrap_or(span);
-    let mut fetched = Vec::with_capacity(meters.len());
-    for (key, readings, others) in meters {
-        let mut there = Vec::with_capacity(others.len());
-        for other in others {
-            there.push(people::vehicle(history, other, span).await?);
-        }
-        fetched.push(FetchedMeter {
+    // One that is at many meters is fetched once.
+    let others = meters.iter().flat_map(|(_, _, others)| others);
+    let others = others.map(|other| (other.0, span)).collect();
+    let others = people::vehicles(history, &others).await?;
+    let meters = meters
+        .into_iter()
+        .map(|(key, readings, others)| FetchedMeter {
             key,
             readings,
-            others: there,
-        });
-    }
+            others,
+        })
+        .collect();
     Ok(Some(Fetched {
         vehicle,
         same_id,
-        meters: fetched,
+        meters,
+        others,
         meter_ids,
         lease: None,
     }))

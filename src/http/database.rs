@@ -26,7 +26,7 @@ pub(super) async fn client(pool: &Pool) -> Result<Client, Problem> {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(error)) => {
             let error = match &error {
-                PoolError::Backend(error) => told(error),
+                PoolError::Backend(error) => explained(error),
                 other => other.to_string(),
             };
             tracing::warn!(error, "no connection to the database for a request");
@@ -72,7 +72,7 @@ impl From<Error> for Problem {
             &SqlState::T_R_SERIALIZATION_FAILURE,
             &SqlState::T_R_DEADLOCK_DETECTED,
         ];
-        let text = told(&error);
+        let text = explained(&error);
         match error.code() {
             Some(code) if busy.contains(&code) => {
                 tracing::warn!(
@@ -99,19 +99,19 @@ impl From<Error> for Problem {
                 tracing::warn!(error = text, "the connection to the database was lost");
                 unavailable("the database cannot be reached")
             }
-            code => {
-                let sqlstate = code.map(SqlState::code);
-                tracing::error!(error = text, sqlstate, "a statement of a request failed");
+            _ => {
+                tracing::error!(error = text, "a statement of a request failed");
                 Problem::new(Kind::Internal, "the database refused a statement")
             }
         }
     }
 }
 
-/// PostgreSQL's own message, or all that the driver knows: its own text names neither.
-pub(super) fn told(error: &Error) -> String {
+/// PostgreSQL's own message, or all that the driver knows: its own text names neither. (The same as
+/// `postgres::explain`, which the edge does not import.)
+pub(super) fn explained(error: &Error) -> String {
     if let Some(refused) = error.as_db_error() {
-        return refused.message().to_owned();
+        return format!("{} (SQLSTATE {})", refused.message(), refused.code().code());
     }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -278,7 +278,7 @@ pub(super) async fn export(
 enum ExportError {
     #[error("the database cannot be reached: {0}")]
     Pool(#[from] deadpool_postgres::PoolError),
-    #[error("{}", database::told(.0))]
+    #[error("{}", database::explained(.0))]
     Database(#[from] Error),
     #[error("the database did not answer in time")]
     TooSlow,

@@ -41,8 +41,11 @@ fn is_local(host: &[u8]) -> bool {
         .strip_prefix('[')
         .and_then(|name| name.strip_suffix(']'))
         .unwrap_or(name);
-    let label = name.rsplit('.').next().unwrap_or_default();
-    label.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+    let label = name.strip_suffix('.').unwrap_or(name).rsplit('.').next();
+    // Nothing is what some checks of health send, and no page can.
+    host.is_empty()
+        || label.is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
+        || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -52,7 +55,9 @@ mod tests {
     #[test]
     fn addresses_and_localhost_are_local_and_other_names_are_not() {
         for local in [
+            "",
             "localhost",
+            "localhost.:3000",
             "LocalHost:3000",
             "fleet.localhost:3000",
             "127.0.0.1",
@@ -63,7 +68,8 @@ mod tests {
             assert!(is_local(local.as_bytes()), "{local}");
         }
         for other in [
-            "",
+            ".",
+            ":3000",
             "evil.example",
             "evil.example:3000",
             "localhost.evil.example",

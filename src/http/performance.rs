@@ -147,7 +147,12 @@ pub(super) fn instant(
         return Ok(None);
     };
     let at = timestamp::parse(text).or_else(|| start_of_day(text, zone));
-    let at = at.filter(|at| at.is_writable()).ok_or_else(|| {
+    if at.is_some_and(|at| !at.is_writable()) {
+        return Err(query::bad(format!(
+            "{name} must be within the years 1 to 9999, in any offset"
+        )));
+    }
+    let at = at.ok_or_else(|| {
         query::bad(format!(
             "{name} must be an RFC 3339 time with an offset, a plus as %2B, or a day as 2024-03-31"
         ))

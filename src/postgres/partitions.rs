@@ -9,14 +9,16 @@ use std::time::Duration;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Unit};
-use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, GenericClient};
+use tokio_postgres::{Client, Error, GenericClient, Row};
 
 use crate::postgres::PartitionWidth;
 use crate::reading::{Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattpart");
+
+/// Asks for the partitions of both streams.
+pub const BOTH: &str = include_str!("../../sql/queries/partitions.sql");
 
 /// A span of time [from, to) that one partition covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,11 +44,20 @@ pub struct Partitions {
 }
 
 impl Partitions {
-    /// As the catalog writes their bounds.
-    pub fn of_bounds<'a>(bounds: impl Iterator<Item = &'a str>) -> Self {
-        let mut ranges: Vec<Range> = bounds.filter_map(parse_bound).collect();
-        ranges.sort_unstable();
-        Partitions { ranges }
+    /// Takes the answer to [`BOTH`].
+    ///
+    /// # Errors
+    /// It is the answer to something else.
+    pub fn of_both(rows: &[Row]) -> Result<[Self; 2], Error> {
+        let mut both = [Partitions::default(), Partitions::default()];
+        for row in rows {
+            let (is_vehicles, bounds): (bool, &str) = (row.try_get(0)?, row.try_get(1)?);
+            both[usize::from(is_vehicles)]
+                .ranges
+                .extend(parse_bound(bounds));
+        }
+        both.iter_mut().for_each(|one| one.ranges.sort_unstable());
+        Ok(both)
     }
 
     /// The place of the partition that covers an instant; grows with time.
@@ -97,18 +108,13 @@ pub async fn load(
     client: &(impl GenericClient + Sync),
     stream: Stream,
 ) -> Result<Partitions, Error> {
-    // With its type told, it takes one exchange and not two.
-    let rows = client
-        .query_typed(
-            "select pg_get_expr(c.relpartbound, c.oid)
-             from pg_inherits as i
-             inner join pg_class as c on i.inhrelid = c.oid
-             where i.inhparent = $1::text::regclass and not i.inhdetachpending",
-            &[(&history_table(stream), Type::TEXT)],
-        )
-        .await?;
-    let bounds = rows.iter().map(|row| row.get(0));
-    Ok(Partitions::of_bounds(bounds))
+    // With no types to ask for, it takes one exchange and not two.
+    let rows = client.query_typed(BOTH, &[]).await?;
+    let [meters, vehicles] = Partitions::of_both(&rows)?;
+    Ok(match stream {
+        Stream::Meter => meters,
+        Stream::Vehicle => vehicles,
+    })
 }
 
 /// Makes the partitions that are missing for some instants.

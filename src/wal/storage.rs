@@ -5,7 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const LOCK_NAME: &str = "lock";
 /// For the gateway's own user alone: readings say where vehicles charge, which is as much as the
 /// database says, and that is nobody else's either.
 const DIRECTORY_MODE: u32 = 0o700;
-/// Of each file too: a directory that is there already, and a copy of it, keep what they had.
+/// Of each file too: a copy of the directory may be open to others.
 const FILE_MODE: u32 = 0o600;
 
 /// A directory that holds the files of one log.
@@ -178,14 +178,16 @@ impl Directory {
     }
 }
 
-/// Creates a directory where it is missing. Those above it are as the system makes them: the
+/// Makes a directory for its owner alone, and creates it where it is missing. Those above it are as the system makes them: the
 /// embedded server's user has to find its way through.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     let mut private = DirBuilder::new();
-    private.recursive(true).mode(DIRECTORY_MODE).create(path)
+    private.recursive(true).mode(DIRECTORY_MODE).create(path)?;
+    // One that was there may hold files that others could read, and its segments are used again.
+    fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
 }
 
 impl Storage for Directory {

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -116,6 +117,7 @@ impl Binding {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(self.directory.join(RESERVED))?;
         writeln!(file, "{id}")?;
         file.sync_all()

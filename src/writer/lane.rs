@@ -181,7 +181,6 @@ impl Writer {
                 () = self.wait_for_work(lane, &claim, &cursor) => {}
                 () = session.ended() => return Err(SessionError::Ended),
             }
-            let _turn = self.turn(lane).await;
             let from = claim.stored.position;
             let batch = self
                 .gather(session, &mut cursor, from, None, pace.rows_max)
@@ -296,8 +295,8 @@ impl Writer {
         }
     }
 
-    /// Whether a writer has no time to wait: a batch's worth has come in, a client waits for the
-    /// commit, or nothing more comes.
+    /// Whether a writer has no time to wait: a quarter of the largest batch waits, a client waits
+    /// for the commit, or nothing more comes.
     fn is_hurried(&self, lane: Lane) -> bool {
         let enough = (self.options.batch_rows_max / 4).max(1) as u64;
         lane.run != self.progress().current_run()
@@ -402,6 +401,10 @@ impl Writer {
             live_due,
         };
         let way_before = cursor.way;
+        let _turn = match rows {
+            0 => None,
+            _ => self.turn(lane).await,
+        };
         let now = store(session, claim, &work, &mut cursor.newest, &mut cursor.way).await?;
         if live_due {
             cursor.live_at = Instant::now();

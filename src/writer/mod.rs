@@ -109,7 +109,7 @@ impl Writers {
         settings: DatabaseSettings,
     ) -> Self {
         let writers = source.progress().shards();
-        // Where they have time, half of them go at once.
+        // Where they have time, half of them go at once; of three, one.
         let turns = Arc::new(Semaphore::new(usize::from(writers / 2).max(1)));
         let mut tasks = JoinSet::new();
         let mut states = Vec::new();

@@ -1,5 +1,7 @@
 //! Who may move a checkpoint: the newest session alone, and several gateways beside each other.
 
+use std::time::{Duration, Instant};
+
 use wattgate::reading::Stream;
 use wattgate::wal::frame::Position;
 use wattgate::wal::progress::Stored;
@@ -226,6 +228,46 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
     })
     .await;
     assert_eq!(database.rows().await, 40 + before);
+    operator.batch_execute("rollback").await.unwrap();
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [80, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_waits_within_its_turn_keeps_no_other_waiting() {
+    let database = Database::new().await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 2, &database);
+    let ids: Vec<String> = (0..40).map(|n| format!("M{n}")).collect();
+    let at = |second| -> Vec<_> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
+    gateway.send(&at(0)).await;
+    gateway.drained().await;
+    // A batch of one shard holds its turn until somebody lets go of a row of live status.
+    let operator = database.session().await;
+    let locked = "begin; select 1 from meter_live_status
+        where meter_id = (select id from meters where external_id = 'M0') for update";
+    operator.batch_execute(locked).await.unwrap();
+    gateway.send(&at(60)[..1]).await;
+    until("the batch waits for the row", || async {
+        let waits = "select count(*) from pg_stat_activity where datname = current_database()
+            and wait_event_type = 'Lock'";
+        database.count(waits).await > 0
+    })
+    .await;
+    let began = Instant::now();
+    gateway.send(&at(60)[1..]).await;
+    until("the other shard's readings", || async {
+        database.rows().await > 40
+    })
+    .await;
+    // The lock's own limit would end the batch, and its turn, after ten seconds.
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(database.rows().await < 80);
     operator.batch_execute("rollback").await.unwrap();
     gateway.drained().await;
     assert_eq!(database.sums().await, [80, 0, 0]);

@@ -16,7 +16,7 @@ use crate::analytics::attribution::{MeterKey, NamedPlace, SessionKey, VehicleRea
 use crate::analytics::device::EnergyReading;
 use crate::analytics::energy::temperature_sum;
 use crate::analytics::window::DAY_MICROS;
-use crate::postgres::partitions::{Partitions, Range};
+use crate::postgres::partitions::{self, Partitions, Range};
 use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
 
 /// How far around a window a neighbour is looked for first: nearly every device has one there.
@@ -173,18 +173,9 @@ impl<'a> History<'a> {
     /// The partitions of a stream; those of both come in one exchange, the first time.
     pub(super) async fn ranges(&self, stream: Stream) -> Result<&[Range], AskError> {
         let loading = || async move {
-            let statement = self.work.prepare_cached(sql!("partitions")).await?;
+            let statement = self.work.prepare_cached(partitions::BOTH).await?;
             let rows = self.work.query(&statement, &[]).await?;
-            let rows: Vec<(bool, &str)> = rows
-                .iter()
-                .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-                .collect::<Result<_, tokio_postgres::Error>>()?;
-            Ok::<_, AskError>(Stream::ALL.map(|stream| {
-                let of_stream = rows
-                    .iter()
-                    .filter(|row| row.0 == (stream == Stream::Vehicle));
-                Partitions::of_bounds(of_stream.map(|row| row.1)).into_ranges()
-            }))
+            Ok::<_, AskError>(Partitions::of_both(&rows)?.map(Partitions::into_ranges))
         };
         let both = self.partitions.get_or_try_init(loading).await?;
         Ok(&both[stream.index()])

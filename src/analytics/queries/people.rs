@@ -29,6 +29,8 @@ pub(super) struct Fetched {
     pub(super) vehicle: FetchedVehicle,
     pub(super) same_id: Option<MeterKey>,
     pub(super) meters: Vec<FetchedMeter>,
+    /// The vehicles that may be at some of the meters too, each once.
+    pub(super) others: HashMap<i32, FetchedVehicle>,
     /// The external ids of the meters.
     pub(super) meter_ids: HashMap<i32, String>,
     /// Held as long as the readings are.
@@ -40,7 +42,7 @@ pub(super) struct Fetched {
 pub(super) struct FetchedMeter {
     pub(super) key: MeterKey,
     pub(super) readings: Readings<EnergyReading>,
-    pub(super) others: Vec<FetchedVehicle>,
+    pub(super) others: Vec<VehicleKey>,
 }
 
 /// A vehicle with what is known of it.
@@ -83,6 +85,9 @@ pub(super) async fn vehicles(
     history: &mut History<'_>,
     spans: &BTreeMap<i32, Run>,
 ) -> Result<HashMap<i32, FetchedVehicle>, AskError> {
+    if spans.is_empty() {
+        return Ok(HashMap::new());
+    }
     let keys: Vec<i32> = spans.keys().copied().collect();
     let from = spans.values().map(|span| span.start()).min();
     let to = spans.values().map(|span| span.end()).max();

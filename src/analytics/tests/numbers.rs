@@ -159,6 +159,33 @@ fn a_sum_that_is_divided_by_long_fractions_is_printed_at_once() {
 }
 
 #[test]
+fn what_all_get_of_an_amount_adds_up_to_it_and_leaves_no_fractions() {
+    let weight = |vehicle: i128| {
+        let mut weight = Exact::default();
+        // One takes nothing: it is full.
+        let part = if vehicle == 0 {
+            0
+        } else {
+            31_000_000 + vehicle
+        };
+        weight.add_part(2_700_000, part, 60_000_000 + 104_729 * vehicle);
+        weight
+    };
+    let weights: Vec<Exact> = (0..60).map(weight).collect();
+    let mut all = Exact::default();
+    weights.iter().for_each(|weight| all.add(weight));
+    let (mut sum, mut of_none) = (Exact::default(), Exact::default());
+    for weight in &weights {
+        sum.add_share(3_000_001, (1, 1), weight, &all);
+    }
+    of_none.add_share(3_000_001, (1, 1), &weights[0], &all);
+    assert_eq!(sum.whole(), Some(3_000_001));
+    assert_eq!(of_none.whole(), Some(0));
+    sum.subtract(&Exact::from_mwh(3_000_001));
+    assert!(sum.is_zero());
+}
+
+#[test]
 fn what_is_near_an_edge_of_rounding_is_printed_from_the_exact_value() {
     // Half a mWh is away from 0, and what is less by 10^-24 of one is not.
     let mut half = Exact::default();
