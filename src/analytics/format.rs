@@ -93,11 +93,11 @@ impl Decimal {
 
     /// Prints 100 × `part` / `all`, in percent; `None` where `all` is 0.
     pub fn ratio(part: &Exact, all: &Exact) -> Option<Self> {
-        if all.is_zero() {
-            return None;
-        }
         if let Some(settled) = near_ratio(&part.near(), &all.near()) {
             return Some(settled);
+        }
+        if all.is_zero() {
+            return None;
         }
         let (part_up, part_down) = part.to_fraction();
         let (all_up, all_down) = all.to_fraction();

@@ -100,6 +100,15 @@ pub fn history_table(stream: Stream) -> &'static str {
     }
 }
 
+/// Reads which partitions both history tables have.
+///
+/// # Errors
+/// As PostgreSQL gives them.
+pub async fn load_both(client: &(impl GenericClient + Sync)) -> Result<[Partitions; 2], Error> {
+    // With no types to ask for, it takes one exchange and not two.
+    Partitions::of_both(&client.query_typed(BOTH, &[]).await?)
+}
+
 /// Reads which partitions a history table has.
 ///
 /// # Errors
@@ -108,9 +117,7 @@ pub async fn load(
     client: &(impl GenericClient + Sync),
     stream: Stream,
 ) -> Result<Partitions, Error> {
-    // With no types to ask for, it takes one exchange and not two.
-    let rows = client.query_typed(BOTH, &[]).await?;
-    let [meters, vehicles] = Partitions::of_both(&rows)?;
+    let [meters, vehicles] = load_both(client).await?;
     Ok(match stream {
         Stream::Meter => meters,
         Stream::Vehicle => vehicles,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error};
 
 use crate::metrics;
-use crate::postgres::partitions::Range;
+use crate::postgres::partitions::{Partitions, Range};
 use crate::postgres::{Target, partitions};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
@@ -267,11 +267,8 @@ async fn load(client: &Client) -> Result<Progress, Error> {
 
 /// The partitions of both streams.
 async fn ranges(client: &Client) -> Result<Vec<Range>, Error> {
-    let mut ranges = Vec::new();
-    for stream in Stream::ALL {
-        ranges.extend(partitions::load(client, stream).await?.into_ranges());
-    }
-    Ok(ranges)
+    let both = partitions::load_both(client).await?;
+    Ok(both.into_iter().flat_map(Partitions::into_ranges).collect())
 }
 
 /// The newest hour before `built_from` that history has a partition for.

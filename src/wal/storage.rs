@@ -178,8 +178,8 @@ impl Directory {
     }
 }
 
-/// Makes a directory for its owner alone, and creates it where it is missing. Those above it are as the system makes them: the
-/// embedded server's user has to find its way through.
+/// Makes a directory for its owner alone, and creates it where it is missing. Those above it are as
+/// the system makes them: the embedded server's user has to find its way through.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;

@@ -224,10 +224,7 @@ impl WriterSession {
         let checkpoint_move = client
             .prepare(include_str!("../../sql/queries/checkpoint_move.sql"))
             .await?;
-        let partitions = [
-            partitions::load(client, Stream::Meter).await?,
-            partitions::load(client, Stream::Vehicle).await?,
-        ];
+        let partitions = partitions::load_both(client).await?;
         Ok(WriterSession {
             ids: IdCache::new(ID_CACHE_BYTES),
             partitions,

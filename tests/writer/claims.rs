@@ -44,6 +44,13 @@ fn work(session: &WriterSession, id: i32, to: Position) -> Work {
     }
 }
 
+/// Whether some session waits for what another holds.
+async fn waits_for_a_lock(database: &Database) -> bool {
+    let waits = "select count(*) from pg_stat_activity where datname = current_database()
+        and wait_event_type = 'Lock'";
+    database.count(waits).await > 0
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_was_superseded_can_store_nothing() {
     let database = Database::new().await;
@@ -190,10 +197,8 @@ async fn a_commit_that_arrives_while_its_successor_waits_counts() {
     gateway.write(&target, database.settings, OPTIONS);
     proxy.commits(1).await;
     proxy.set(Fault::CutClient);
-    until("the next session waits for the checkpoint", || async {
-        let waits = "select count(*) from pg_stat_activity where datname = current_database()
-            and wait_event_type = 'Lock'";
-        database.count(waits).await > 0
+    until("the next session waits for the checkpoint", || {
+        waits_for_a_lock(&database)
     })
     .await;
     proxy.set(Fault::None);
@@ -249,10 +254,8 @@ async fn a_shard_that_waits_within_its_turn_keeps_no_other_waiting() {
         where meter_id = (select id from meters where external_id = 'M0') for update";
     operator.batch_execute(locked).await.unwrap();
     gateway.send(&at(60)[..1]).await;
-    until("the batch waits for the row", || async {
-        let waits = "select count(*) from pg_stat_activity where datname = current_database()
-            and wait_event_type = 'Lock'";
-        database.count(waits).await > 0
+    until("the batch waits for the row", || {
+        waits_for_a_lock(&database)
     })
     .await;
     let began = Instant::now();

@@ -1,8 +1,8 @@
 //! Load: unique readings, on a schedule or as fast as the gateway takes them, cheap enough that the
 //! gateway and not the generator is measured.
 //!
-//! [`body`] makes the readings, [`fold`] compresses them where that is asked for, [`conn`] sends them over HTTP/1.1 and [`streams`] over HTTP/2, [`pacer`] says when,
-//! [`response`] takes the answers apart, [`stats`] counts. A connection owns its devices, so that each device's times increase without any
+//! [`body`] makes the readings, [`fold`] compresses them where that is asked for, [`conn`] sends them over HTTP/1.1 and
+//! [`streams`] over HTTP/2, [`pacer`] says when, [`response`] takes the answers apart, [`stats`] counts. A connection owns its devices, so that each device's times increase without any
 //! connection waiting for another. A new load is a new source of bodies.
 
 pub(crate) mod body;
