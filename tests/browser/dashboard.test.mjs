@@ -78,14 +78,14 @@ describe('a gateway without keys', () => {
     const tile = (label) => page.getByRole('region', { name: label, exact: true });
     await tile('Vehicles').getByText('2 live').waitFor();
     await tile('Vehicles').getByText('1 silent for over 3 min').waitFor();
-    await tile('Readings taken').getByText('/s stored').waitFor();
+    await tile('Readings accepted').getByText('/s stored').waitFor();
     await page.getByRole('region', { name: 'Charging now' }).getByRole('link', { name: 'V1' }).waitFor();
     // 120 of 0.12 kWh in, 120 of 0.1 out.
     await page.getByText('24 h', { exact: true }).click();
     const energy = page.getByRole('region', { name: 'Energy', exact: true });
     await energy.getByText('14.4 kWh').waitFor();
-    await energy.getByText('83.3 %').waitFor();
-    const worst = page.getByRole('region', { name: 'Where most is lost' });
+    await energy.getByText('83.3%').waitFor();
+    const worst = page.getByRole('region', { name: 'Largest losses' });
     await worst.getByRole('link', { name: 'V1' }).waitFor();
     await worst.getByLabel('Price of a kilowatt-hour').fill('0.5');
     await worst.getByLabel('Price of a kilowatt-hour').press('Enter');
@@ -105,7 +105,7 @@ describe('a gateway without keys', () => {
     for (let charge = 83; charge > 80 && best >= 2000; charge--) {
       const sent = Date.now();
       await gateway.store('vehicle', vehicle('V1', charge));
-      await page.getByRole('row').filter({ hasText: 'V1' }).getByText(`${charge} %`).waitFor();
+      await page.getByRole('row').filter({ hasText: 'V1' }).getByText(`${charge}%`).waitFor();
       best = Math.min(best, Date.now() - sent);
     }
     assert.ok(best < 2000, `${best} ms`);
@@ -120,12 +120,12 @@ describe('a gateway without keys', () => {
     await page.getByText('14.4 kWh').first().waitFor();
     await page.getByText('Warning').waitFor();
     await page.getByText('by 1 session').waitFor();
-    await page.getByRole('img', { name: /Charge from 50.0 % to/ }).waitFor();
-    await page.getByRole('img', { name: /Efficiency from 83.\d %/ }).waitFor();
+    await page.getByRole('img', { name: /Charge from 50.0% to/ }).waitFor();
+    await page.getByRole('img', { name: /Efficiency from 83.\d%/ }).waitFor();
     const sessions = page.getByRole('region', { name: 'Charging sessions' });
     await sessions.getByRole('link', { name: 'M1' }).waitFor();
     await gateway.store('vehicle', vehicle('V1', 84.5));
-    await page.getByRole('definition').getByText('84.5 %').waitFor();
+    await page.getByRole('definition').getByText('84.5%').waitFor();
     await sessions.getByRole('link', { name: 'M1' }).click();
     await page.getByRole('heading', { level: 1, name: 'M1' }).waitFor();
     await page.getByRole('img', { name: /Power from 7.20 kW/ }).waitFor();
@@ -137,7 +137,7 @@ describe('a gateway without keys', () => {
     const link = page.getByRole('link', { name: HOSTILE, exact: true });
     await link.click();
     await page.getByRole('heading', { level: 1, name: HOSTILE, exact: true }).waitFor();
-    await page.getByRole('definition').getByText('50.0 %').waitFor();
+    await page.getByRole('definition').getByText('50.0%').waitFor();
     assert.equal(await page.locator('main img').count(), 0);
     assert.equal(await page.title(), `${HOSTILE} · Wattgate`);
     await close(page);
@@ -147,16 +147,16 @@ describe('a gateway without keys', () => {
     const page = await open(gateway, '/#/alerts');
     await live(page);
     await gateway.store('vehicle', { ...vehicle('Hot', 40), batteryTemp: 71.5 });
-    const row = page.getByRole('row').filter({ hasText: 'Battery is hot' });
+    const row = page.getByRole('row').filter({ hasText: 'Hot battery' });
     await row.getByRole('link', { name: 'Hot' }).waitFor();
     await row.getByText('71.5 °C').waitFor();
     await page.getByRole('link', { name: /Alerts \d+ open/ }).waitFor();
     // The fleet's page names the gravest first, and the vehicle's own page says it above its figures.
     const other = await open(gateway, '/');
-    const first = other.getByRole('region', { name: 'Wants a look' }).getByRole('listitem').first();
-    await first.getByText('71.5 °C, bound 55.0 °C').waitFor();
+    const first = other.getByRole('region', { name: 'Needs attention' }).getByRole('listitem').first();
+    await first.getByText('71.5 °C, limit 55.0 °C').waitFor();
     await first.getByRole('link', { name: 'Hot' }).click();
-    await other.getByRole('list', { name: 'Open alerts' }).getByText('Battery is hot').waitFor();
+    await other.getByRole('list', { name: 'Open alerts' }).getByText('Hot battery').waitFor();
     await close(other);
     await gateway.store('vehicle', { ...vehicle('Hot', 40), batteryTemp: 30 });
     await row.waitFor({ state: 'detached' });
@@ -186,7 +186,7 @@ describe('a gateway without keys', () => {
     await page.getByRole('button', { name: 'Charge' }).focus();
     await page.keyboard.press('Enter');
     await page.locator('[role=columnheader][aria-sort=descending]').getByText('Charge').waitFor();
-    await page.getByLabel('Find a vehicle by its id').fill('sile');
+    await page.getByLabel('Find a vehicle by id').fill('sile');
     await page.getByText(/^1 of \d$/).waitFor();
     await close(page);
   });
@@ -230,14 +230,14 @@ describe('a gateway without keys', () => {
     await page.getByRole('link', { name: 'V1' }).waitFor();
     await gateway.kill();
     await page.waitForFunction(() => document.getElementById('live').textContent === 'Reconnecting');
-    await page.getByRole('alert').getByText(/The gateway cannot be reached. What is shown is as it was at/).waitFor();
+    await page.getByRole('alert').getByText(/The gateway cannot be reached. The data shown is from/).waitFor();
     await gateway.start();
     await page.getByRole('alert').waitFor({ state: 'hidden' });
     await gateway.store('vehicle', vehicle('V1', 91));
     await live(page);
-    await page.getByRole('row').filter({ hasText: 'V1' }).getByText('91 %').waitFor();
+    await page.getByRole('row').filter({ hasText: 'V1' }).getByText('91%').waitFor();
     await gateway.store('vehicle', vehicle('V1', 92));
-    await page.getByRole('row').filter({ hasText: 'V1' }).getByText('92 %').waitFor();
+    await page.getByRole('row').filter({ hasText: 'V1' }).getByText('92%').waitFor();
     // The browser itself notes that nobody answered.
     await close(page, ['net::ERR_']);
   });
@@ -266,7 +266,7 @@ describe('a gateway with a tariff', () => {
       const worth = energy.getByRole('definition').filter({ hasText: 'CHF' }).first();
       await energy.getByText('CHF 1.20', { exact: true }).waitFor();
       assert.equal(await worth.innerText(), 'CHF\u00a01.20');
-      assert.match(await energy.getByRole('term').first().innerText(), /Each percent is worth/);
+      assert.match(await energy.getByRole('term').first().innerText(), /One more percent saves/);
       const sizes = await energy.locator('dd:not(.small)').evaluateAll((all) =>
         all.map((dd) => Number.parseFloat(getComputedStyle(dd).fontSize)));
       assert.ok(sizes.slice(1).every((size) => size < sizes[0]), String(sizes));
@@ -274,7 +274,7 @@ describe('a gateway with a tariff', () => {
       assert.ok(y + height <= viewport.height, `it ends at ${y + height} of ${viewport.height}`);
       // The tariff's currency, and not what was once chosen here; nobody is asked for a price.
       await energy.getByText('CHF 20.00', { exact: true }).waitFor();
-      const ranking = page.getByRole('region', { name: 'Where most is lost' });
+      const ranking = page.getByRole('region', { name: 'Largest losses' });
       await ranking.getByText(/2\.00 kWh · CHF.20\.00/).waitFor();
       assert.equal(await ranking.getByLabel('Price of a kilowatt-hour').isVisible(), false);
       assert.equal(await ranking.getByLabel('Currency').isVisible(), false);
@@ -294,9 +294,9 @@ describe('a gateway whose database is away', () => {
   test('it is said that readings are taken all the same', async () => {
     await gateway.call('POST', '/v1/ingestion/vehicle', vehicle('V1', 50));
     const page = await open(gateway, '/#/vehicles/V1', { bypassCSP: true });
-    await page.getByRole('alert').getByText(/The database is away.*Readings are still taken: 1 wait in the log/).waitFor();
+    await page.getByRole('alert').getByText(/The database is unavailable.*Readings are still accepted: 1 waiting in the log/).waitFor();
     await page.getByText('Not loaded').waitFor();
-    await page.getByText(/Not now: the database/).first().waitFor();
+    await page.getByText(/Temporarily unavailable: the database/).first().waitFor();
     await page.addScriptTag({ content: AXE });
     assert.deepEqual(await grave(page, 'a vehicle that cannot be shown'), []);
     await close(page, ['503']);
@@ -312,11 +312,11 @@ describe('a gateway with keys', () => {
     const key = gateway.key('read,ingest');
     await until(() => gateway.store('vehicle', vehicle('V1', 55), key), 'the key is known');
     const page = await open(gateway, '/');
-    const dialog = page.getByRole('dialog', { name: 'Key' });
-    await dialog.getByLabel('Key', { exact: true }).fill('wg_wrong');
+    const dialog = page.getByRole('dialog', { name: 'API key' });
+    await dialog.getByLabel('API key', { exact: true }).fill('wg_wrong');
     await dialog.getByRole('button').click();
-    await dialog.getByText('The gateway does not take that key').waitFor();
-    await dialog.getByLabel('Key', { exact: true }).fill(key);
+    await dialog.getByText('The gateway rejected that key').waitFor();
+    await dialog.getByLabel('API key', { exact: true }).fill(key);
     await dialog.getByRole('button').click();
     await live(page);
     await page.getByRole('region', { name: 'Vehicles', exact: true }).getByText('1 live').waitFor();
@@ -325,7 +325,7 @@ describe('a gateway with keys', () => {
     await live(page);
     assert.equal(await dialog.isVisible(), false);
     const other = await open(gateway, '/');
-    await other.getByRole('dialog', { name: 'Key' }).waitFor();
+    await other.getByRole('dialog', { name: 'API key' }).waitFor();
     await close(other, ['401']);
     await close(page, ['401']);
   });
@@ -384,7 +384,7 @@ describe('a fleet of 10,000', () => {
       }
       return worst;
     });
-    await page.getByLabel('Find a vehicle by its id').fill('09999');
+    await page.getByLabel('Find a vehicle by id').fill('09999');
     await page.getByRole('link', { name: 'VEH-09999' }).waitFor();
     const heap = await page.evaluate(() => performance.memory.usedJSHeapSize);
     const { metrics } = await devtools.send('Performance.getMetrics');

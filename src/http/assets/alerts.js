@@ -15,11 +15,11 @@ const number = (value) => (isNumber(value) ? count(Math.round(value)) : none);
 
 /** What each kind is called, how its numbers are read, and its gravity; the gravest first. */
 const KINDS = {
-  battery_temperature: ['Battery is hot', celsius, 'critical'],
-  implausible_reading: ['Readings are implausible', number, 'warning'],
-  efficiency_anomaly: ['Efficiency falls behind its own past', percent, 'warning'],
-  efficiency_low: ['Efficiency is low', percent, 'warning'],
-  silent: ['Device is silent', span, 'warning'],
+  battery_temperature: ['Hot battery', celsius, 'critical'],
+  implausible_reading: ['Implausible readings', number, 'warning'],
+  efficiency_anomaly: ['Efficiency below its usual level', percent, 'warning'],
+  efficiency_low: ['Low efficiency', percent, 'warning'],
+  silent: ['Silent device', span, 'warning'],
 };
 const ORDER = Object.keys(KINDS);
 const SIGNS = { critical: '◆', warning: '▲' };
@@ -111,7 +111,7 @@ export class Alerts {
     } catch (error) {
       if (asked !== this.#asked) return;
       set(this.number, explain(error));
-      if (this.#items === null) set(this.body, h('p', { class: 'muted empty' }, 'Not known.'));
+      if (this.#items === null) set(this.body, h('p', { class: 'muted empty' }, 'Not available.'));
     }
   }
 
@@ -127,19 +127,19 @@ export class Alerts {
 
   #show(anew) {
     const items = inOrder(this.#items.filter((a) => this.#kind === '' || a.kind === this.#kind));
-    set(this.number, `${count(items.length)}${this.#more ? ' and more' : ''} ${this.#state}`);
+    set(this.number, `${count(items.length)}${this.#more ? '+' : ''} ${this.#state}`);
     if (items.length === 0) {
       set(this.body, h('p', { class: 'muted empty' },
-        this.#state === 'open' ? 'Nothing wants to be looked at.' : 'None has closed yet.'));
+        this.#state === 'open' ? 'Nothing needs attention.' : 'No alert has closed yet.'));
       return;
     }
     // A link that has the focus must not be replaced under it.
     if (!anew && this.body.contains(document.activeElement)) return;
     set(this.body, h('div', { class: 'scroll' }, h('table', {},
-      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'What'), h('th', { scope: 'col' }, 'Device'),
-        h('th', { scope: 'col', class: 'wide' }, 'Since'), h('th', { scope: 'col', class: 'n wide' }, 'For'),
+      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Alert'), h('th', { scope: 'col' }, 'Device'),
+        h('th', { scope: 'col', class: 'wide' }, 'Since'), h('th', { scope: 'col', class: 'n wide' }, 'Duration'),
         h('th', { scope: 'col', class: 'n' }, 'Value'),
-        h('th', { scope: 'col', class: 'n wide' }, 'Bound'))),
+        h('th', { scope: 'col', class: 'n wide' }, 'Limit'))),
       h('tbody', {}, items.map((alert) => row(alert))))));
   }
 }
@@ -176,14 +176,14 @@ class Aside {
   }
 }
 
-const against = (alert) => `${known(alert)[1](alert.value)}, bound ${known(alert)[1](alert.bound)}`;
+const against = (alert) => `${known(alert)[1](alert.value)}, limit ${known(alert)[1](alert.bound)}`;
 
 /** The gravest open alerts, on the fleet's page; nothing where none is open. */
 export class OpenAlerts {
   constructor({ stream }) {
     const number = h('a', { href: '#/alerts' });
     const list = h('ul', { class: 'wants' });
-    this.el = panel('Wants a look', number, list);
+    this.el = panel('Needs attention', number, list);
     this.el.classList.add('first');
     this.el.hidden = true;
     this.aside = new Aside(stream, `limit=${SHOWN}`, (alerts, more) => {

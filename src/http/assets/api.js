@@ -24,8 +24,8 @@ function askKey(refused) {
     const dialog = document.getElementById('sign-in');
     const input = document.getElementById('sign-in-key');
     document.getElementById('sign-in-why').textContent = refused
-      ? 'The gateway does not take that key: it is unknown, was revoked or has expired.'
-      : 'This gateway shows its data to holders of a key with the right to read.';
+      ? 'The gateway rejected that key: it is unknown, revoked or expired.'
+      : 'To see the data of this gateway, enter a key with the right to read.';
     input.value = '';
     const close = () => {
       const key = input.value.trim();
@@ -102,8 +102,8 @@ export async function* pages(path, limit, most, options) {
 /** What to tell a person of an error. */
 export function explain(error) {
   if (error instanceof ApiError) {
-    if (error.status === 403) return `This key may not see this: ${error.message}.`;
-    if (error.status === 503) return `Not now: ${error.message}.`;
+    if (error.status === 403) return `Not allowed: ${error.message}.`;
+    if (error.status === 503) return `Temporarily unavailable: ${error.message}.`;
     return `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`;
   }
   return 'The gateway cannot be reached.';

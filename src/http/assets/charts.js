@@ -1,7 +1,7 @@
 // Lines and bars over time, drawn by uPlot in the page's colours.
 
 import { h, svg, text } from './dom.js';
-import { dateTime, isNumber, none } from './format.js';
+import { dateTime, isNumber, none, withUnit } from './format.js';
 
 const uPlot = window.uPlot;
 const HEIGHT = 200;
@@ -55,7 +55,7 @@ export class Chart {
     this.window = window;
     const some = data[0].length > 0;
     this.empty.hidden = some;
-    text(this.empty, some ? '' : this.#spec.empty ?? 'No readings in this time.');
+    text(this.empty, some ? '' : this.#spec.empty ?? 'No readings in this period.');
     this.canvas.hidden = !some;
     this.canvas.setAttribute('aria-label', some ? this.#summary() : this.#spec.label);
     if (!some) return;
@@ -76,7 +76,7 @@ export class Chart {
       // Not by spreading: there may be more values than a call has arguments.
       const least = values.reduce((a, b) => Math.min(a, b));
       const most = values.reduce((a, b) => Math.max(a, b));
-      const shown = (v) => `${v.toFixed(s.places)} ${s.unit}`;
+      const shown = (v) => withUnit(v.toFixed(s.places), s.unit);
       return `${s.label} from ${shown(least)} to ${shown(most)}, last ${shown(values.at(-1))}`;
     });
     return `${this.#spec.label}. ${parts.join('. ')}.`;
@@ -87,7 +87,7 @@ export class Chart {
       const value = this.#data[n + 1][at];
       // Of bars the last is no present state: nothing is said until one is pointed at.
       if (s.bars && !pointed) text(this.values[n], '');
-      else text(this.values[n], isNumber(value) ? `${value.toFixed(s.places)} ${s.unit}` : none);
+      else text(this.values[n], isNumber(value) ? withUnit(value.toFixed(s.places), s.unit) : none);
     });
     const seconds = this.#data[0][at];
     text(this.at, pointed && seconds !== undefined ? dateTime(seconds * 1000) : '');
@@ -120,7 +120,7 @@ export class Chart {
       axes.push({
         ...axis, scale: s.scale, size: 54, side: n === 0 ? 3 : 1,
         grid: n === 0 ? axis.grid : { show: false },
-        values: (_, ticks) => withUnit(ticks, s.unit),
+        values: (_, ticks) => labels(ticks, s.unit),
       });
     });
     const series = [{}, ...this.#spec.series.map((s) => ({
@@ -157,10 +157,10 @@ function timeAxis() {
   });
 }
 
-/** The numbers of an axis; the topmost says of what they are. */
-function withUnit(ticks, unit) {
+/** The labels of an axis: the topmost carries the unit. */
+function labels(ticks, unit) {
   const last = ticks.findLastIndex((t) => t !== null);
-  return ticks.map((t, n) => (t === null ? '' : n === last ? `${t} ${unit}` : `${t}`));
+  return ticks.map((t, n) => (t === null ? '' : n === last ? withUnit(t, unit) : `${t}`));
 }
 
 /** A scale with some room around its values. */

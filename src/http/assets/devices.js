@@ -20,7 +20,7 @@ const KINDS = {
       { key: 'soc', label: 'Charge', number: true, show: (d) => percent(d.soc, 0), bar: (d) => d.soc },
       { key: 'batteryTemp', label: 'Battery', number: true, show: (d) => celsius(d.batteryTemp) },
       { key: 'kwhDeliveredDc', label: 'Last DC', number: true, wide: true, show: (d) => kwh(d.kwhDeliveredDc) },
-      { key: 'at', label: 'Heard', number: true },
+      { key: 'at', label: 'Last seen', number: true },
     ],
   },
   meter: {
@@ -31,7 +31,7 @@ const KINDS = {
       { key: 'voltage', label: 'Voltage', number: true, show: (d) => `${fixed(d.voltage, 1)} V` },
       { key: 'kwhConsumedAc', label: 'Last AC', number: true, show: (d) => kwh(d.kwhConsumedAc) },
       { key: 'energyKind', label: 'Kind', wide: true, show: (d) => d.energyKind },
-      { key: 'at', label: 'Heard', number: true },
+      { key: 'at', label: 'Last seen', number: true },
     ],
   },
 };
@@ -57,7 +57,7 @@ export class Devices {
     this.#columns = columns;
     this.number = h('p', { class: 'muted', role: 'status' }, 'Loading');
     const find = h('input', {
-      type: 'search', placeholder: `Find a ${one}`, 'aria-label': `Find a ${one} by its id`,
+      type: 'search', placeholder: `Find a ${one}`, 'aria-label': `Find a ${one} by id`,
       spellcheck: 'false', autocomplete: 'off',
       oninput: () => {
         this.#filter = find.value.trim().toLowerCase();
@@ -138,7 +138,7 @@ export class Devices {
     else shown.sort((a, b) => (a[key] < b[key] ? -sign : a[key] > b[key] ? sign : byId(a, b)));
     this.#shown = shown;
     const complete = this.#store.complete[this.#kind];
-    text(this.number, all.size === 0 && complete ? 'None has reported yet.'
+    text(this.number, all.size === 0 && complete ? 'No device has reported yet.'
       : shown.length === all.size ? `${count(all.size)}${complete ? '' : ', loading'}`
         : `${count(shown.length)} of ${count(all.size)}`);
     this.heads.forEach((head, n) => {

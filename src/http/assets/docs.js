@@ -74,7 +74,7 @@ function schemaTable(given, prefix = '', depth = 0) {
   for (const [field, schema] of Object.entries(properties).sort(([a], [b]) => must(a) - must(b))) {
     const { value } = resolve(schema);
     rows.push(h('tr', {},
-      h('th', { scope: 'row' }, h('code', {}, prefix + field), required.includes(field) && h('span', { class: 'must', title: 'always there' }, ' *')),
+      h('th', { scope: 'row' }, h('code', {}, prefix + field), required.includes(field) && h('span', { class: 'must', title: 'required' }, ' *')),
       h('td', {}, typeOf(schema), h('div', { class: 'muted small' }, bounds(schema))),
       h('td', {}, inline(schema.description ?? value.description ?? ''))));
     const inner = value.type === 'array' ? value.items : value;
@@ -125,13 +125,13 @@ function operation(path, method, op) {
     h('h3', { id: `${op.operationId}-title` }, h('span', { class: `method ${method}` }, method.toUpperCase()), ' ', h('code', {}, path)),
     h('p', {}, h('b', {}, op.summary)), prose(op.description), curl(method, path, op),
     parameters.length > 0 && [h('h4', {}, 'Parameters'), table(['Name', 'Type', 'Meaning'], parameters.map((p) => h('tr', {},
-      h('th', { scope: 'row' }, h('code', {}, p.name), p.required && h('span', { class: 'must', title: 'needed' }, ' *'), h('div', { class: 'muted small' }, p.in)),
+      h('th', { scope: 'row' }, h('code', {}, p.name), p.required && h('span', { class: 'must', title: 'required' }, ' *'), h('div', { class: 'muted small' }, p.in)),
       h('td', {}, typeOf(p.schema), h('div', { class: 'muted small' }, bounds(p.schema))),
       h('td', {}, inline(p.description ?? resolve(p.schema).value.description ?? '')))))],
     body && [h('h4', {}, 'Body'), prose(body.description), content(body.content)],
-    good.map(([status, response]) => [h('h4', {}, `${status} `, h('span', { class: 'muted' }, response.description)), content(response.content)]),
+    good.map(([status, response]) => [h('h4', {}, `${status} `, h('span', { class: 'muted' }, inline(response.description))), content(response.content)]),
     bad.length > 0 && h('details', {}, h('summary', {}, `Errors: ${bad.map(([status]) => status).join(', ')}`),
-      h('dl', { class: 'errors' }, bad.map(([status, response]) => [h('dt', {}, status), h('dd', {}, response.description)]))));
+      h('dl', { class: 'errors' }, bad.map(([status, response]) => [h('dt', {}, status), h('dd', {}, inline(response.description))]))));
 }
 
 function draw() {
@@ -149,7 +149,7 @@ function draw() {
       h('span', { class: `method ${method}` }, method.toUpperCase()), ' ', path.replace(/^\/v1/, ''))))))));
   set(document.getElementById('main'),
     h('h1', {}, `${info.title} ${info.version}`), prose(info.description),
-    h('p', { class: 'muted' }, 'The same for programs: ', h('a', { href: '/openapi.json' }, '/openapi.json'), ', ', h('a', { href: '/openapi.yaml' }, '/openapi.yaml'), '.'),
+    h('p', { class: 'muted' }, 'Machine-readable: ', h('a', { href: '/openapi.json' }, '/openapi.json'), ', ', h('a', { href: '/openapi.yaml' }, '/openapi.yaml'), '.'),
     groups.map(({ tag, operations }) => [
       h('h2', { class: 'tag' }, tag.name, h('span', { class: 'muted' }, ` ${tag.description}`)),
       operations.map(([path, method, op]) => operation(path, method, op))]));

@@ -7,7 +7,7 @@ import { STATUSES, count, fixed, isNumber, kwh, money, none, percent } from './f
 
 const REFRESH_MS = 30000;
 const WORST = 10;
-const UNKNOWN = 'Not known.';
+const UNKNOWN = 'Not available.';
 const CURRENCIES = ['EUR', 'USD', 'GBP', 'CHF', 'SEK', 'NOK', 'DKK', 'PLN', 'INR', 'CNY', 'JPY', 'AUD', 'CAD'];
 
 const WINDOWS = [['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
@@ -81,7 +81,7 @@ export class Energy {
     this.flow = h('div', { class: 'flow', 'aria-hidden': 'true' }, h('i', { class: 'dc' }), h('i', { class: 'lost' }), h('i', { class: 'rest' }));
     this.chart = new Chart({
       label: 'Energy over time',
-      empty: 'No energy in this time.',
+      empty: 'No energy in this period.',
       series: [
         { label: 'AC, all meters', colour: 'ac', unit: 'kWh', places: 1, scale: 'kWh', range: fromZero, bars: { size: 0.4, align: -1 } },
         { label: 'DC, all vehicles', colour: 'dc', unit: 'kWh', places: 1, scale: 'kWh', range: fromZero, bars: { size: 0.4, align: 1 } },
@@ -95,13 +95,13 @@ export class Energy {
       this.refresh();
     });
     this.summary = panel('Energy', windows, this.note, h('dl', { class: 'figures led' },
-      h('div', { class: 'lead' }, h('dt', {}, 'Each percent is worth'), h('dd', {}, this.worth), this.worthEnergy),
+      h('div', { class: 'lead' }, h('dt', {}, 'One more percent saves'), h('dd', {}, this.worth), this.worthEnergy),
       figure('From the grid (AC)', this.in, 'ac'),
       figure('Into batteries (DC)', this.out, 'dc'),
       figure('Efficiency', this.ratio),
-      h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Lost on the way'), h('dd', {}, this.lost), this.cost)), this.flow, this.apart, this.chart.el);
+      h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Losses'), h('dd', {}, this.lost), this.cost)), this.flow, this.apart, this.chart.el);
     this.spread = panel('Vehicles by efficiency', null, this.statuses);
-    this.ranking = panel('Where most is lost', this.#priceForm(), this.table);
+    this.ranking = panel('Largest losses', this.#priceForm(), this.table);
     set(this.statuses, h('p', { class: 'muted empty' }, 'Loading'));
     set(this.table, h('p', { class: 'muted empty' }, 'Loading'));
     this.#timer = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
@@ -174,9 +174,9 @@ export class Energy {
     const elsewhere = fleet.totalEnergyDeliveredDc - dc;
     const notes = [];
     if (fleet.unattributedEnergyAc > 0) {
-      notes.push(`${kwh(fleet.unattributedEnergyAc)} of the grid's energy belong to no vehicle.`);
+      notes.push(`${kwh(fleet.unattributedEnergyAc)} of the metered energy is not matched to any vehicle.`);
     }
-    if (elsewhere > 0.005) notes.push(`${kwh(elsewhere)} were charged where no meter of yours is.`);
+    if (elsewhere > 0.005) notes.push(`${kwh(elsewhere)} was charged at no known meter.`);
     set(this.apart, notes.join(' '));
     const all = STATUSES.map(([key]) => fleet.vehiclesByStatus?.[key] ?? 0);
     const sum = all.reduce((a, b) => a + b, 0);
@@ -201,7 +201,7 @@ export class Energy {
       .map((item) => ({ item, lost: item.totalEnergyConsumedAc - item.matchedEnergyDeliveredDc }))
       .filter(({ item, lost }) => item.efficiencyRatio !== null && lost > 0);
     if (rows.length === 0) {
-      set(this.table, h('p', { class: 'muted empty' }, 'Nothing was charged in this time.'));
+      set(this.table, h('p', { class: 'muted empty' }, 'No charging in this period.'));
       return;
     }
     const most = rows[0].lost;
@@ -210,7 +210,7 @@ export class Energy {
         h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col', class: 'wide' }, 'Status'),
         h('th', { scope: 'col', class: 'n wide' }, 'AC → DC, kWh'),
         h('th', { scope: 'col', class: 'n' }, 'Efficiency'),
-        h('th', { scope: 'col', class: 'n' }, 'Lost'))),
+        h('th', { scope: 'col', class: 'n' }, 'Losses'))),
       h('tbody', {}, rows.map(({ item, lost }) => {
         const bar = h('i', { class: 'lost' });
         bar.style.width = `${Math.max(2, (100 * lost) / most)}%`;
@@ -243,7 +243,7 @@ export class Energy {
     });
     const currency = h('select', { 'aria-label': 'Currency', onchange: changed },
       CURRENCIES.map((c) => h('option', { selected: c === this.#price.currency }, c)));
-    const unit = h('span', { class: 'muted' }, 'a kWh');
+    const unit = h('span', { class: 'muted' }, 'per kWh');
     this.price = [price, unit];
     this.currency = currency;
     return h('span', { class: 'price' }, price, currency, unit);

@@ -97,7 +97,7 @@ export class Fleet {
       h('div', { class: 'bar', 'aria-hidden': 'true' }, this.shares[kind]),
       this.stale[kind]);
     this.tiles = [
-      tile('Readings taken', [this.accepted, h('span', { class: 'unit' }, ' /s')], this.spark.el,
+      tile('Readings accepted', [this.accepted, h('span', { class: 'unit' }, ' /s')], this.spark.el,
         h('span', {}, h('i', { class: 'key dc' }), this.stored, ' /s stored')),
       tile('Write lag', this.lag,
         h('div', { class: 'bar', 'aria-hidden': 'true' }, this.fill),
@@ -155,7 +155,7 @@ export class Fleet {
       const { live, stale } = tally(devices[kind]);
       if (devices[kind].size === 0 && !complete[kind]) continue;
       text(this.counts[kind], count(live));
-      text(this.stale[kind], stale === 0 ? 'none is silent' : `${count(stale)} silent for over 3 min`);
+      text(this.stale[kind], stale === 0 ? 'none silent' : `${count(stale)} silent for over 3 min`);
       // A meter is always to be heard of; a vehicle that has left is not, and one that should be has an alert.
       this.stale[kind].className = stale > 0 && kind === 'meter' ? 'attention' : '';
       const all = live + stale;
@@ -184,7 +184,7 @@ export class Fleet {
 
   #showSessions() {
     if (this.#sessions.length === 0) {
-      set(this.charging, h('p', { class: 'muted empty' }, 'No session is open.'));
+      set(this.charging, h('p', { class: 'muted empty' }, 'No open sessions.'));
       return;
     }
     // A link that has the focus must not be replaced under it.
@@ -202,10 +202,10 @@ export class Fleet {
     });
     set(this.charging, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col', class: 'wide' }, 'Meter'),
-        h('th', { scope: 'col', class: 'n' }, 'For'), h('th', { scope: 'col', class: 'n' }, 'Charge'))),
+        h('th', { scope: 'col', class: 'n' }, 'Duration'), h('th', { scope: 'col', class: 'n' }, 'Charge'))),
       h('tbody', {}, rows))),
     this.#sessions.length > SESSIONS_SHOWN
-      && h('p', { class: 'muted small' }, `The newest ${SESSIONS_SHOWN} of ${count(this.#sessions.length)}.`));
+      && h('p', { class: 'muted small' }, `The newest ${SESSIONS_SHOWN} of ${count(this.#sessions.length)} sessions.`));
   }
 }
 
@@ -222,7 +222,7 @@ function emptyFleet() {
     `       "timestamp":"${new Date().toISOString()}"}'`,
   ].join('\n');
   return h('div', { hidden: true }, panel('No device has reported yet', null,
-    h('p', {}, 'Send a first reading; it shows here within two seconds.'),
+    h('p', {}, 'Send the first reading. It appears here within two seconds.'),
     h('pre', { tabindex: 0, role: 'region', 'aria-label': 'Example' }, example),
-    h('p', { class: 'muted' }, 'All that can be sent and asked is described under ', h('a', { href: '/docs' }, 'API'), '.')));
+    h('p', { class: 'muted' }, 'Every endpoint is described on the page ', h('a', { href: '/docs' }, 'API'), '.')));
 }

@@ -14,7 +14,9 @@ export const isNumber = (value) => typeof value === 'number' && Number.isFinite(
 
 export const count = (value) => (isNumber(value) ? whole.format(value) : none);
 export const fixed = (value, places) => (isNumber(value) ? digits[places].format(value) : none);
-export const percent = (value, places = 1) => (isNumber(value) ? `${fixed(value, places)} %` : none);
+export const percent = (value, places = 1) => (isNumber(value) ? `${fixed(value, places)}%` : none);
+/** A number with its unit: a percent sign follows its number at once, every other unit after a space. */
+export const withUnit = (text, unit) => (unit === '%' ? `${text}%` : `${text} ${unit}`);
 export const celsius = (value) => (isNumber(value) ? `${fixed(value, 1)} °C` : none);
 
 /** Energy: kWh, MWh where there is much. */

@@ -67,20 +67,20 @@ function warn(what, gravity) {
 function trouble(report) {
   const { wal = {}, database = {}, migrations = {}, lag = {}, gap = {} } = report;
   const why = (part) => (part.reason ? ` (${part.reason})` : '');
-  if (report.status === 'stopping') return 'The gateway is stopping: it takes no more readings.';
-  if (wal.status !== 'ok') return `The log has failed${why(wal)}: no reading is taken any more.`;
-  if (gap.readings > 0) return `${count(gap.readings)} readings are in neither the database nor the log: see the runbook.`;
+  if (report.status === 'stopping') return 'The gateway is stopping and accepts no more readings.';
+  if (wal.status !== 'ok') return `The write-ahead log has failed${why(wal)}. No readings are accepted.`;
+  if (gap.readings > 0) return `${count(gap.readings)} readings are missing from both the database and the log. See the runbook.`;
   if (database.status === 'down') {
-    return `The database is away${why(database)}. Readings are still taken: ${count(lag.readings)} wait in the log. What is shown may be old.`;
+    return `The database is unavailable${why(database)}. Readings are still accepted: ${count(lag.readings)} waiting in the log. The data shown may be out of date.`;
   }
-  if (migrations.status === 'failed') return `The database's schema is not as it must be${why(migrations)}. Readings wait in the log.`;
-  return 'The gateway is starting: it does not reach its database yet. Readings are taken already.';
+  if (migrations.status === 'failed') return `The database schema does not fit this gateway${why(migrations)}. Readings wait in the log.`;
+  return 'The gateway is starting and has not reached its database yet. Readings are already accepted.';
 }
 
 /** What is stored late, where the database is slow or hangs; nothing where it keeps up. */
 function lagging({ readings, oldestSeconds }) {
   if (oldestSeconds < LAG_SECONDS) return null;
-  return `The database keeps up badly: ${count(readings)} readings wait in the log, the oldest for ${span(oldestSeconds)}. What is shown is as old.`;
+  return `The database is falling behind: ${count(readings)} readings wait in the log, the oldest for ${span(oldestSeconds)}. The data shown is equally old.`;
 }
 
 /** How the gateway is, in a word; why not, in more. */
@@ -93,13 +93,13 @@ async function health() {
     heard = now();
     text(pill, ready ? 'Ready' : report.status === 'stopping' ? 'Stopping' : 'Not ready');
     pill.className = ready ? 'pill good' : 'pill critical';
-    pill.title = ready ? 'Readings are taken and reach the database.' : '';
+    pill.title = ready ? 'Readings are accepted and reach the database.' : '';
     warn(ready ? lagging(report.lag) : trouble(report), report.wal?.status === 'ok' ? 'warning' : 'critical');
   } catch {
-    text(pill, 'Away');
+    text(pill, 'Offline');
     pill.className = 'pill critical';
     pill.title = '';
-    warn(`The gateway cannot be reached. ${heard ? `What is shown is as it was at ${time(heard)}.` : 'Is it running, and is the network up?'}`, 'critical');
+    warn(`The gateway cannot be reached. ${heard ? `The data shown is from ${time(heard)}.` : 'Check that it is running and that the network is up.'}`, 'critical');
   }
 }
 
@@ -122,9 +122,9 @@ async function countAlerts() {
 function showStream() {
   const pill = document.getElementById('live');
   const [word, mark, meaning] = {
-    live: ['Live', 'good', 'Changes show as they come.'],
-    waiting: ['Reconnecting', 'warning', 'What is shown may be old.'],
-    refused: ['Not live', 'warning', 'This key may not listen to all devices.'],
+    live: ['Live', 'good', 'Changes appear as they happen.'],
+    waiting: ['Reconnecting', 'warning', 'The data shown may be out of date.'],
+    refused: ['Not live', 'warning', 'This key may not open the live stream.'],
   }[stream.state];
   text(pill, word);
   pill.className = `pill ${mark}`;

@@ -63,7 +63,7 @@ export class Meter {
         })),
       this.note, this.alerts.el,
       h('dl', { class: 'figures wide' }, box('Power', f.power, 'ac'), box('Voltage', f.voltage),
-        box('Last reading', f.energy), box('Kind of energy', f.kind)),
+        box('Last reading', f.energy), box('Energy kind', f.kind)),
       h('div', { class: 'columns even' },
         h('div', {}, panel('Power', null, this.draw.el), panel('Voltage', null, this.voltage.el)),
         h('div', {}, this.sessions.el)));
@@ -102,7 +102,7 @@ export class Meter {
         for (const reading of page.items) this.#add(reading);
         next = page.next;
       }
-      this.#say(next === null ? null : `The charts end at the first ${count(this.#columns[0].length)} readings of this time.`);
+      this.#say(next === null ? null : `The charts show only the first ${count(this.#columns[0].length)} readings of this period.`);
       this.#show();
     } catch (error) {
       if (asked !== this.#asked) return;
@@ -162,7 +162,7 @@ export class Meter {
     this.#last = Date.parse(status.timestamp);
     text(this.figures.voltage, `${fixed(status.voltage, 1)} V`);
     text(this.figures.energy, kwh(status.kwhConsumedAc));
-    text(this.figures.kind, status.energyKind === 'register' ? 'running total' : 'by interval');
+    text(this.figures.kind, status.energyKind === 'register' ? 'register (running total)' : 'interval');
     this.heard.title = exact(this.#last);
     age(this.state, this.heard, this.#last);
   }

@@ -70,9 +70,9 @@ export class Sessions {
   #draw() {
     const end = (s) => s.end ?? now();
     const inside = this.#sessions.filter((s) => s.start < this.#to && end(s) > this.#from);
-    set(this.number, `${count(inside.length)} in this time${this.#more ? ', of the first 5,000' : ''}`);
+    set(this.number, `${count(inside.length)} in this period${this.#more ? ', of the first 5,000' : ''}`);
     if (inside.length === 0) {
-      set(this.body, h('p', { class: 'muted empty' }, 'None in this time.'));
+      set(this.body, h('p', { class: 'muted empty' }, 'No sessions in this period.'));
       return;
     }
     const width = this.#to - this.#from;
@@ -93,7 +93,7 @@ export class Sessions {
         h('span', {}, dateTime(this.#from)), h('span', {}, dateTime(this.#to))),
       h('div', { class: 'scroll' }, h('table', {},
         h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'From'), h('th', { scope: 'col' }, 'To'),
-          h('th', { scope: 'col' }, label), h('th', { scope: 'col', class: 'n wide' }, 'For'),
+          h('th', { scope: 'col' }, label), h('th', { scope: 'col', class: 'n wide' }, 'Duration'),
           h('th', { scope: 'col', class: 'n wide' }, 'AC → DC, kWh'), h('th', { scope: 'col', class: 'n' }, 'Efficiency'))),
         h('tbody', {}, listed.map((s, n) => h('tr', {},
           h('td', { class: 'at', title: exact(s.start) }, `${day(s.start)}, ${time(s.start)}`),
@@ -101,7 +101,7 @@ export class Sessions {
           h('td', {}, h('a', { href: href + encodeURIComponent(s[key]) }, name(s[key]))),
           h('td', { class: 'n wide' }, span((end(s) - s.start) / 1000)),
           cells[n]))))),
-      inside.length > LISTED && h('p', { class: 'muted small' }, `The newest ${LISTED} of ${count(inside.length)}.`));
+      inside.length > LISTED && h('p', { class: 'muted small' }, `The newest ${LISTED} of ${count(inside.length)} sessions.`));
     listed.forEach((s, n) => this.#fillEnergy(s, cells[n]));
   }
 

@@ -47,21 +47,21 @@ export class Vehicle {
       ],
     });
     this.energy = new Chart({
-      label: 'Energy by the hour',
-      empty: 'No energy in this time.',
+      label: 'Energy over time',
+      empty: 'No energy in this period.',
       series: [
         { label: 'AC, from the grid', colour: 'ac', unit: 'kWh', places: 2, scale: 'kWh', range: fromZero, bars: { size: 0.38, align: -1 } },
         { label: 'DC, to the battery', colour: 'dc', unit: 'kWh', places: 2, scale: 'kWh', range: fromZero, bars: { size: 0.38, align: 1 } },
       ],
     });
     this.days = new Chart({
-      label: `Efficiency by the day, ${DAYS} days`,
-      empty: 'No day with energy from a known meter.',
+      label: `Daily efficiency, last ${DAYS} days`,
+      empty: 'No energy from a known meter on these days.',
       series: [{ label: 'Efficiency', colour: 'accent', unit: '%', places: 1, scale: '%', range: ratioRange, dots: true }],
     });
     this.sessions = new Sessions('vehicle', id);
     this.energyPanel = panel('Energy', null, this.energy.el);
-    this.daysPanel = panel('Efficiency over days', h('span', { class: 'muted' }, `${DAYS} days`), this.days.el);
+    this.daysPanel = panel('Daily efficiency', h('span', { class: 'muted' }, `last ${DAYS} days`), this.days.el);
     this.places = h('p', { class: 'muted small' });
     const f = this.figures;
     this.el = h('div', { class: 'view' },
@@ -75,8 +75,8 @@ export class Vehicle {
       h('dl', { class: 'figures wide' },
         box('Charge', f.soc), box('Battery', f.temp), box('AC, from the grid', f.ac, 'ac'), box('DC, to the battery', f.dc, 'dc'),
         h('div', {}, h('dt', {}, 'Efficiency'), f.ratio, h('dd', { class: 'small' }, this.ratioStatus)),
-        h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Lost on the way'), f.lost, this.cost),
-        box('Covered by readings', f.quality)),
+        h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Losses'), f.lost, this.cost),
+        box('Coverage', f.quality)),
       this.places,
       h('div', { class: 'columns even' },
         h('div', {}, panel('Charge and temperature', null, this.charge.el), this.energyPanel),
@@ -125,7 +125,7 @@ export class Vehicle {
         next = page.next;
       }
       this.#columns = columns;
-      this.#say(next === null ? null : `The charts end at the first ${count(columns[0].length)} readings of this time.`);
+      this.#say(next === null ? null : `The charts show only the first ${count(columns[0].length)} readings of this period.`);
       this.#drawCharge();
     } catch (error) {
       if (asked === this.#asked) this.#fail(error);
@@ -181,8 +181,8 @@ export class Vehicle {
     const { method, meters, sessions } = answer.attribution;
     set(quality, method === 'none' ? none : percent(100 * answer.quality.coverage));
     const words = {
-      session: `by ${count(sessions)} ${sessions === 1 ? 'session' : 'sessions'}`,
-      reading: 'named by its readings', same_id: 'the meter has its id', mixed: 'by sessions and its readings',
+      session: `matched by ${count(sessions)} ${sessions === 1 ? 'session' : 'sessions'}`,
+      reading: 'named in its readings', same_id: 'the meter with the same id', mixed: 'matched by sessions and by its readings',
     };
     const { gaps, resets, suspect } = answer.quality;
     const marks = [
@@ -190,11 +190,11 @@ export class Vehicle {
       resets > 0 && `${count(resets)} register ${resets === 1 ? 'reset' : 'resets'}`,
       suspect > 0 && `${count(suspect)} suspect ${suspect === 1 ? 'reading' : 'readings'}`,
     ].filter(Boolean);
-    set(this.places, meters.length === 0 ? 'No meter is known for this time.' : [
-      'Drawn from ', meters.slice(0, 8).map((meter, n) => [
+    set(this.places, meters.length === 0 ? 'No meter is known for this period.' : [
+      'Charged at ', meters.slice(0, 8).map((meter, n) => [
         n > 0 && ', ', h('a', { href: `#/meters/${encodeURIComponent(meter)}` }, name(meter))]),
-      meters.length > 8 && ` and ${meters.length - 8} more`, `, ${words[method] ?? method}.`],
-    marks.length > 0 && ` In it: ${marks.join(', ')}.`);
+      meters.length > 8 && ` and ${meters.length - 8} more`, `: ${words[method] ?? method}.`],
+    marks.length > 0 && ` Data quality: ${marks.join(', ')}.`);
   }
 
   async #loadDays() {
@@ -255,7 +255,7 @@ export function age(state, heard, last) {
   const silent = old > STALE_MS;
   text(state, silent ? 'Silent' : 'Live');
   state.className = silent ? 'pill warning' : 'pill good';
-  text(heard, `heard ${old < 1500 ? 'now' : `${span(old / 1000)} ago`}`);
+  text(heard, `last seen ${old < 1500 ? 'now' : `${span(old / 1000)} ago`}`);
 }
 
 export function box(label, value, mark) {
