@@ -1,6 +1,6 @@
 //! Every metric, as a typed function. No metric name stands elsewhere.
 //!
-//! Names and labels are documented in the README's table. Histograms are counted per batch, per
+//! Names and labels are documented in `docs/src/monitoring.md`. Histograms are counted per batch, per
 //! sync and per request, never per reading.
 
 use std::time::Duration;
