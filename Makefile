@@ -1,4 +1,4 @@
-# Installs PostgreSQL with the system's package manager where it is missing, then calls plain cargo.
+# Installs PostgreSQL with the system's package manager if it is missing, then calls plain cargo.
 .PHONY: run test cargo postgresql
 
 run: cargo postgresql
