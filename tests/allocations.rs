@@ -164,6 +164,7 @@ fn a_vehicle_that_names_another_meter_each_time_takes_memory_by_its_readings_not
     let others = [vehicle(1)];
     let meter = |n: i32| Meter {
         key: MeterKey(n),
+        owner: None,
         readings: &[],
         condensed: &[],
         others: &others,

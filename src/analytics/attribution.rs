@@ -173,76 +173,23 @@ pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Run) -> bool {
     !sessions && !named
 }
 
-/// Finds where a vehicle is by rule 3 in a window, once [`goes_by_same_id`] has said that it may.
+/// Finds where a vehicle is by rule 3, once [`goes_by_same_id`] has said that it may: always, up to
+/// now, but for what is taken. No window cuts it, and no silence.
 ///
 /// `taken` is the time that is not rule 3's: the vehicle's own pieces by rules 1 and 2 at any
-/// meter, and all other vehicles' at this one. The times are of the readings in the window.
-///
-/// Choices where the definition leaves room:
-/// - What both devices are silent in is a run of more than 15 minutes (within one run of time
-///   that is not taken, cut at the window) in which neither has a reading. The moment of the
-///   reading that ends a silence is no silence: the last microsecond stays, and with it an
-///   interval reading's energy.
-/// - The rule speaks of the window alone. A piece that reaches the window's end goes on for up to
-///   15 minutes, as far as nothing takes it, so that a meter's reading soon after the window can
-///   still make the last DC in it known.
-pub fn same_id(
-    window: Run,
-    now: Timestamp,
-    meter: MeterKey,
-    taken: &Runs,
-    meter_times: &[Timestamp],
-    vehicle_times: &[Timestamp],
-) -> Vec<Piece> {
-    let Some(attributed) = Run::new(window.start(), window.end().min(now)) else {
-        return Vec::new();
-    };
-    let mut times: Vec<Timestamp> = meter_times.iter().chain(vehicle_times).copied().collect();
-    times.sort_unstable();
-    let mut runs: Vec<Run> = Vec::new();
-    for &free in Runs::from_iter([attributed]).without(taken).as_slice() {
-        let inner = times
-            .iter()
-            .copied()
-            .filter(|&at| free.contains(at))
-            .map(|at| (at, true));
-        let mut start = free.start();
-        let mut kept_from = Some(free.start());
-        for (at, is_reading) in inner.chain([(free.end(), false)]) {
-            let silent = Run::new(start, at).is_some_and(is_silence);
-            if silent {
-                runs.extend(kept_from.and_then(|from| Run::new(from, start)));
-                kept_from = is_reading.then(|| at.plus_micros(-1));
-            }
-            start = at;
-        }
-        runs.extend(kept_from.and_then(|from| Run::new(from, free.end())));
-    }
-    let after = Run::new(
-        window.end(),
-        window.end().plus_micros(CLAIM_MICROS_MAX).min(now),
-    );
-    let reaches_end = runs.last().is_some_and(|run| run.end() == window.end());
-    if let (true, Some(after)) = (reaches_end, after) {
-        let free = Runs::from_iter([after]).without(taken);
-        runs.extend(
-            free.as_slice()
-                .first()
-                .filter(|run| run.start() == window.end()),
-        );
-    }
-    let piece = |run| Piece {
+/// meter, and all other vehicles' at this one.
+pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Runs) -> Vec<Piece> {
+    let always: Runs = Run::new(Timestamp::from_micros(i64::MIN), now)
+        .into_iter()
+        .collect();
+    let piece = |&run: &Run| Piece {
         run,
         meter,
         rule: Rule::SameId,
         session: None,
     };
-    Runs::from_iter(runs)
-        .as_slice()
-        .iter()
-        .copied()
-        .map(piece)
-        .collect()
+    let free = always.without(taken);
+    free.as_slice().iter().map(piece).collect()
 }
 
 /// Tells whether a run without a reading is one over 15 minutes.

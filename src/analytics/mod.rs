@@ -1,7 +1,7 @@
 //! How much of the energy paid for reached the battery: the arithmetic, without SQL or HTTP.
 //!
 //! The way of a number: a device's readings become amounts of energy ([`device`]); a vehicle's
-//! readings and sessions become attribution periods ([`attribution`]); a meter's amounts are
+//! readings and sessions become attribution periods ([`attribution`], [`mod@whereabouts`]); a meter's amounts are
 //! credited to the vehicles that were there ([`sharing`]); gaps are measured ([`coverage`]); all
 //! of it is the answer ([`mod@performance`]), which is rounded once, where it is printed ([`report`],
 //! [`mod@format`]). Everything is a pure function of readings, sessions, the window and `now`: late
@@ -24,6 +24,7 @@ pub mod runs;
 pub mod series;
 pub mod sharing;
 pub mod tariff;
+pub mod whereabouts;
 pub mod window;
 
 pub use performance::{Cuts, Meter, Performance, Plan, Question, Slice, performance, plan};

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use super::attribution::{
     MeterKey, Piece, Rule, SessionKey, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions,
-    periods, runs_of, same_id,
+    periods,
 };
 use super::condensed::Condensed;
-use super::coverage::{Coverage, coverage};
+use super::coverage::{Coverage, Watched, coverage};
 use super::device::{DeviceEnergy, EnergyReading, Oddities, SUSPECT_WATTS_DEFAULT};
 use super::energy::{Exact, temperature_units};
 use super::runs::{Run, Runs};
-use super::sharing::{Guest, credited, known};
+use super::sharing::{Guest, credited, first_start, known};
+use super::whereabouts::{Stays, whereabouts};
 use crate::reading::Timestamp;
 
 /// A meter, its readings, and who else may be there.
@@ -20,6 +21,9 @@ use crate::reading::Timestamp;
 pub struct Meter<'a> {
     /// Which.
     pub key: MeterKey,
+    /// The vehicle with its id, if there is one: rule 3 is its own. It matters where that is the
+    /// vehicle asked for or one of the others.
+    pub owner: Option<VehicleKey>,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [EnergyReading],
     /// What stands for readings that are not given, between two neighbours that are.
@@ -37,16 +41,18 @@ pub struct Meter<'a> {
 /// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions
 ///    that overlap that; then [`plan`] names the meters, and asks whether one has the vehicle's id.
 /// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. L is the
-///    earliest time among all these and `from`, H the latest among all these and `to`.
-///    Where a meter's first reading ever is an interval in (from, to], L is also no later than
-///    the start of any period there that holds it (see [`credited`]).
+///    earliest time among all these and `from`, H the latest among all these and `to`: what one
+///    reading says is divided by all DC of its time, whatever the window cuts.
+///    Where a meter's first reading ever is an interval in (from, to] and is divided among several,
+///    L is also no later than [`divided_since`].
 /// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its
 ///    sessions that overlap (L, H + 15 min]. H matters for the period that holds a meter's next
-///    reading, L for what is divided; where no other is at its meters, `from` does for L.
+///    reading too; where no other is at its meters, `from` does for L.
 /// 4. `others` of each meter: every vehicle that has a session there which overlaps (L, H], or a
 ///    reading in (L, H + 15 min] that names the meter or a session there; each with its readings
 ///    in (L, H + 15 min] and the neighbours, and all its sessions that overlap that, whichever
-///    the meter.
+///    the meter. By rule 3 one that comes before the meter's next reading matters too, and by
+///    rule 3 the meter's own vehicle, where it is one of them.
 ///
 /// More does no harm, but nothing may be missing between what is given. A property test asks
 /// with exactly this and with everything.
@@ -58,8 +64,6 @@ pub struct Question<'a> {
     pub now: Timestamp,
     /// The vehicle asked for.
     pub vehicle: Vehicle<'a>,
-    /// The meter with the vehicle's id, if there is one; used where rule 3 applies only.
-    pub same_id: Option<MeterKey>,
     /// The meters concerned. One that is not given counts as one without readings.
     pub meters: &'a [Meter<'a>],
     /// The implied power above which a reading is suspect.
@@ -73,7 +77,6 @@ impl<'a> Question<'a> {
             window,
             now,
             vehicle,
-            same_id: None,
             meters: &[],
             suspect_watts: SUSPECT_WATTS_DEFAULT,
         }
@@ -210,6 +213,18 @@ pub fn performance_and_parts(
     Ok((whole, slices.collect()))
 }
 
+/// From when on the vehicles of a question have to be given, as far as a meter's first reading ever
+/// says: where the earliest of the attribution periods begins that hold it, where that reading is
+/// divided among several. `None` where no such reading is in the window.
+pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
+    let settled = Settled::new(question, &[]);
+    let starts = settled.places.iter().filter_map(|place| {
+        let meter = place.meter.as_ref()?;
+        first_start(meter, &place.guest, &place.others, &place.in_window)
+    });
+    starts.min()
+}
+
 /// What is condensed where the answer depends on the readings themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cuts {
@@ -225,17 +240,14 @@ impl Cuts {
         self.vehicles.is_empty() && self.meters.is_empty()
     }
 
-    /// All of a meter's and of its vehicles' where a meter may be shared: an amount is divided by
-    /// what each received over just its time.
-    fn add_shared(&mut self, question: &Question<'_>, meter: &Meter<'_>) {
-        let own = question.vehicle;
-        let mut others = meter.others.iter().filter(|other| other.key != own.key);
-        if others.clone().next().is_none() {
-            return;
-        }
+    /// All of a meter's and of its vehicles' where a meter is shared: an amount is divided by what
+    /// each received over just its time.
+    fn add_shared(&mut self, question: &Question<'_>, meter: &Meter<'_>, guests: &[VehicleKey]) {
         self.meters
             .extend(meter.condensed.iter().map(|sum| (meter.key, sum.run)));
-        for vehicle in others.by_ref().chain([&own]) {
+        let others = meter.others.iter();
+        let others = others.filter(|other| guests.contains(&other.key));
+        for vehicle in others.chain([&question.vehicle]) {
             let condensed = vehicle.condensed.iter();
             self.vehicles
                 .extend(condensed.map(|sum| (vehicle.key, sum.run)));
@@ -248,15 +260,10 @@ struct Place {
     key: MeterKey,
     /// The vehicle's periods there, cut at the window.
     in_window: Runs,
-    meter: DeviceEnergy,
+    /// `None` where nothing is known of it.
+    meter: Option<DeviceEnergy>,
     guest: Guest,
     others: Vec<Guest>,
-}
-
-/// Another vehicle that may be at some of the meters.
-struct Other {
-    periods: BTreeMap<MeterKey, Runs>,
-    energy: Arc<DeviceEnergy>,
 }
 
 /// A question once everything is attributed, before a window cuts it.
@@ -273,59 +280,60 @@ struct Settled {
 
 impl Settled {
     fn new(question: &Question<'_>, parts: &[Run]) -> Self {
-        let window = question.window;
-        let own = Arc::new(energy_of(&question.vehicle, question.suspect_watts));
-        let others = others_of(question);
-        let mut meters: BTreeMap<MeterKey, DeviceEnergy> = question
-            .meters
-            .iter()
-            .map(|meter| {
-                let (readings, condensed) = (meter.readings.iter().copied(), meter.condensed);
-                (
-                    meter.key,
-                    DeviceEnergy::with_condensed(readings, condensed, question.suspect_watts),
-                )
-            })
-            .collect();
-        let pieces = attribute(question, &own, &meters);
+        let watts = question.suspect_watts;
+        let own = Arc::new(energy_of(&question.vehicle, watts));
+        let mut stays = whereabouts(question);
+        let Stays { pieces, periods } = stays.remove(&question.vehicle.key).unwrap_or_default();
         let mut edges = edges_of(question, parts, &pieces);
         let mut cuts = Cuts::default();
-        for meter in question.meters {
-            cuts.add_shared(question, meter);
-        }
-        for (&key, meter) in &meters {
-            cuts.meters
-                .extend(meter.cut_by(&edges).map(|run| (key, run)));
-        }
-        let periods = periods(&pieces);
-        let in_window: BTreeMap<MeterKey, Runs> = periods
-            .iter()
-            .map(|(&meter, runs)| (meter, runs.cut(window)))
-            .filter(|(_, runs)| !runs.is_empty())
-            .collect();
-        let coverage = coverage(&in_window, &meters, &own);
+        let mut places = Vec::new();
         let mut known_moments = Vec::new();
-        let mut places = Vec::with_capacity(in_window.len());
-        for (key, in_window) in in_window {
-            let uncut = periods.get(&key).cloned().unwrap_or_default();
-            let meter = meters.remove(&key).unwrap_or_default();
-            known_moments.extend_from_slice(known(&meter, &uncut).as_slice());
-            places.push(Place {
+        let mut energies: BTreeMap<VehicleKey, Arc<DeviceEnergy>> = BTreeMap::new();
+        let given: BTreeMap<MeterKey, &Meter<'_>> =
+            question.meters.iter().map(|m| (m.key, m)).collect();
+        for (key, periods) in periods {
+            let in_window = periods.cut(question.window);
+            if in_window.is_empty() {
+                continue;
+            }
+            let mut place = Place {
                 key,
                 in_window,
-                meter,
+                meter: None,
                 guest: Guest {
-                    periods: uncut,
+                    periods,
                     energy: Arc::clone(&own),
                 },
-                others: guests(question, key, &others),
-            });
+                others: Vec::new(),
+            };
+            if let Some(meter) = given.get(&key) {
+                let energy = meter_energy(meter, watts);
+                cuts.meters
+                    .extend(energy.cut_by(&edges).map(|run| (key, run)));
+                known_moments.extend_from_slice(known(&energy, &place.guest.periods).as_slice());
+                place.meter = Some(energy);
+                let mut guests = Vec::new();
+                for (vehicle, periods) in guests_at(question, meter, &stays, &place.in_window) {
+                    guests.push(vehicle.key);
+                    let energy = energies.entry(vehicle.key);
+                    let energy = energy.or_insert_with(|| Arc::new(energy_of(vehicle, watts)));
+                    place.others.push(Guest {
+                        periods: periods.clone(),
+                        energy: Arc::clone(energy),
+                    });
+                }
+                if !guests.is_empty() {
+                    cuts.add_shared(question, meter, &guests);
+                }
+            }
+            places.push(place);
         }
         let known = Runs::from_iter(known_moments);
         edges.extend(known.as_slice().iter().flat_map(|r| [r.start(), r.end()]));
         edges.sort_unstable();
         let own_cuts = own.cut_by(&edges).map(|run| (question.vehicle.key, run));
         cuts.vehicles.extend(own_cuts);
+        let coverage = covered(question.window, &pieces, &places, &own);
         Settled {
             own,
             pieces,
@@ -345,9 +353,12 @@ impl Settled {
         answer.coverage = self.coverage;
         for place in &self.places {
             answer.meters.push(place.key);
+            let Some(meter) = &place.meter else {
+                continue;
+            };
             for &run in place.in_window.as_slice() {
-                answer.meter_data_points += place.meter.count_in(run);
-                answer.oddities.add(place.meter.oddities_in(run));
+                answer.meter_data_points += meter.count_in(run);
+                answer.oddities.add(meter.oddities_in(run));
             }
         }
         answer
@@ -356,8 +367,10 @@ impl Settled {
     fn slice(&self, part: Run) -> Slice {
         let mut slice = Slice::empty(part);
         for place in &self.places {
-            let ac = credited(&place.meter, &place.guest, &place.others, part);
-            slice.consumed_ac.add(&ac);
+            if let Some(meter) = &place.meter {
+                let ac = credited(meter, &place.guest, &place.others, part);
+                slice.consumed_ac.add(&ac);
+            }
         }
         slice.delivered_dc = self.own.energy(part);
         slice.matched_dc = self.own.energy_in(&self.known, part);
@@ -421,76 +434,44 @@ fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Perfo
     }
 }
 
-/// Where the vehicle was, by all three rules.
-fn attribute(
-    question: &Question<'_>,
-    own: &DeviceEnergy,
-    meters: &BTreeMap<MeterKey, DeviceEnergy>,
-) -> Vec<Piece> {
-    let (window, now) = (question.window, question.now);
-    let mut pieces = named_and_sessions(&question.vehicle, now);
-    if let Some(key) = question.same_id
-        && goes_by_same_id(&question.vehicle, window)
-    {
-        let mut taken: Vec<Run> = runs_of(&pieces).as_slice().to_vec();
-        for other in others_at(question, key) {
-            let here = named_and_sessions(other, now);
-            taken.extend(here.iter().filter(|p| p.meter == key).map(|p| p.run));
-        }
-        let meter_times = meters
-            .get(&key)
-            .map_or(&[][..], |meter| meter.times_in(window));
-        let taken = Runs::from_iter(taken);
-        pieces.extend(same_id(
-            window,
-            now,
-            key,
-            &taken,
-            meter_times,
-            own.times_in(window),
-        ));
-    }
-    pieces
+/// The energy of a meter.
+fn meter_energy(meter: &Meter<'_>, suspect_watts: u64) -> DeviceEnergy {
+    let readings = meter.readings.iter().copied();
+    DeviceEnergy::with_condensed(readings, meter.condensed, suspect_watts)
 }
 
-/// The other vehicles that may be at a meter.
-fn others_at<'a>(question: &Question<'a>, key: MeterKey) -> impl Iterator<Item = &'a Vehicle<'a>> {
-    let meters = question.meters.iter().filter(move |meter| meter.key == key);
-    let own = question.vehicle.key;
-    meters
-        .flat_map(|meter| meter.others)
-        .filter(move |other| other.key != own)
+/// The other vehicles that are at a meter in some moments, with their attribution periods there.
+fn guests_at<'a>(
+    question: &'a Question<'a>,
+    meter: &'a Meter<'a>,
+    stays: &'a BTreeMap<VehicleKey, Stays>,
+    moments: &'a Runs,
+) -> impl Iterator<Item = (&'a Vehicle<'a>, &'a Runs)> {
+    let others = meter.others.iter();
+    let others = others.filter(|other| other.key != question.vehicle.key);
+    others.filter_map(move |vehicle| {
+        let periods = stays.get(&vehicle.key)?.periods.get(&meter.key)?;
+        (!periods.and(moments).is_empty()).then_some((vehicle, periods))
+    })
 }
 
-/// The other vehicles at all meters, each reckoned once: one that names another meter with each
-/// reading is at as many meters as it has readings, and a copy for each would be their square.
-fn others_of(question: &Question<'_>) -> BTreeMap<VehicleKey, Other> {
-    let own = question.vehicle.key;
-    let mut others = BTreeMap::new();
-    for vehicle in question.meters.iter().flat_map(|meter| meter.others) {
-        if vehicle.key != own {
-            others.entry(vehicle.key).or_insert_with(|| Other {
-                periods: periods(&named_and_sessions(vehicle, question.now)),
-                energy: Arc::new(energy_of(vehicle, question.suspect_watts)),
-            });
-        }
-    }
-    others
-}
-
-/// The other vehicles that are at a meter by rule 1 or 2. Rule 3 never puts one where another is.
-fn guests(
-    question: &Question<'_>,
-    key: MeterKey,
-    others: &BTreeMap<VehicleKey, Other>,
-) -> Vec<Guest> {
-    others_at(question, key)
-        .filter_map(|vehicle| {
-            let other = others.get(&vehicle.key)?;
-            Some(Guest {
-                periods: other.periods.get(&key)?.clone(),
-                energy: Arc::clone(&other.energy),
-            })
+/// How much of the attributed time is told about.
+fn covered(window: Run, pieces: &[Piece], places: &[Place], own: &DeviceEnergy) -> Coverage {
+    let same_id = pieces.iter().filter(|piece| piece.rule == Rule::SameId);
+    let same_id = same_id.filter_map(|piece| Some((piece.meter, piece.run.and(window)?)));
+    let same_id: Vec<(MeterKey, Run)> = same_id.collect();
+    let by_same_id: Vec<Runs> = places
+        .iter()
+        .map(|place| {
+            let here = same_id.iter().filter(|(meter, _)| *meter == place.key);
+            here.map(|(_, run)| *run).collect()
         })
-        .collect()
+        .collect();
+    let watched = places.iter().zip(&by_same_id);
+    let watched = watched.map(|(place, by_same_id)| Watched {
+        periods: &place.in_window,
+        by_same_id,
+        meter: place.meter.as_ref(),
+    });
+    coverage(watched, own)
 }

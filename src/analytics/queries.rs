@@ -5,6 +5,7 @@
 //! | `history` | readings with their neighbours, by constant bounds of time |
 //! | `people` | vehicles: their readings, sessions, and who else is at a meter |
 //! | `bulk` | the readings of many devices, a few statements for all |
+//! | `reach` | how far beyond its window an answer reaches |
 //! | `chunk` | a chunk of a fleet, with all that its vehicles' answers depend on |
 //! | `hours` | hours that are summed up, in place of their readings |
 //! | `fleet` | every vehicle over one window |
@@ -21,6 +22,7 @@ mod fleet;
 mod history;
 mod hours;
 mod people;
+mod reach;
 mod surveys;
 
 use std::collections::HashMap;
@@ -36,18 +38,18 @@ use self::budget::{Budget, Lease};
 pub use self::fleet::{FleetSlice, Ranked, Survey, Surveyed};
 use self::history::History;
 use self::hours::{Hours, ROUNDS_MAX, Readings};
-use self::people::{Fetched, FetchedMeter, FetchedVehicle};
+use self::people::{Fetched, FetchedMeter};
 use self::surveys::Surveys;
 pub use self::surveys::{Asked, Kept};
-use super::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
+use super::attribution::{CLAIM_MICROS_MAX, MeterKey, VehicleKey};
 use super::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
-use super::performance::{Cuts, performance_and_parts};
+use super::performance::{Cuts, divided_since, performance_and_parts};
 use super::report::StatusBounds;
 use super::runs::{Run, Runs};
 use super::tariff::Tariff;
 use super::window::DAY_MICROS;
-use super::{Meter, Performance, Question, Slice, plan};
-use crate::reading::{EnergyKind, ExternalId, Stream, Timestamp};
+use super::{Performance, Slice, plan};
+use crate::reading::{ExternalId, Stream, Timestamp};
 
 macro_rules! sql {
     ($name:literal) => {
@@ -55,19 +57,15 @@ macro_rules! sql {
     };
 }
 
-/// How far behind a window a vehicle's own readings are fetched at first: enough for periods that
-/// reach to a meter's reading 15 minutes behind the window.
-const BEHIND_MICROS: i64 = 2 * CLAIM_MICROS_MAX;
+/// How far behind a window vehicles' readings are fetched at first: enough for periods that reach to
+/// a meter's next reading where it reports hourly.
+const BEHIND_MICROS: i64 = 6 * CLAIM_MICROS_MAX;
 
 /// Runs at one meter that are closer than this are fetched as one.
 const JOIN_MICROS: i64 = DAY_MICROS;
 
 /// Of how many meters the readings are fetched at once.
 const METERS_AT_ONCE: usize = 8;
-
-/// How far back from a window the start of a chain of readings that name a meter is looked for,
-/// where the meter's first reading ever is divided among several vehicles.
-const CHAIN_MICROS: i64 = DAY_MICROS;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -270,38 +268,12 @@ fn answer(
     now: Timestamp,
     suspect_watts: u64,
 ) -> Computed {
-    let others: Vec<Vec<Vehicle<'_>>> = fetched
-        .meters
-        .iter()
-        .map(|meter| {
-            let others = meter.others.iter();
-            let others = others.filter_map(|other| fetched.others.get(&other.0));
-            others.map(FetchedVehicle::borrow).collect()
-        })
-        .collect();
-    let meters: Vec<Meter<'_>> = fetched
-        .meters
-        .iter()
-        .zip(&others)
-        .map(|(meter, others)| Meter {
-            key: meter.key,
-            readings: &meter.readings.list,
-            condensed: &meter.readings.condensed,
-            others,
-        })
-        .collect();
-    let question = Question {
-        window,
-        now,
-        vehicle: fetched.vehicle.borrow(),
-        same_id: fetched.same_id,
-        meters: &meters,
-        suspect_watts,
-    };
-    performance_and_parts(&question, parts)
+    fetched.asked(window, now, suspect_watts, |question| {
+        performance_and_parts(question, parts)
+    })
 }
 
-/// Fetches what [`Question`] asks for; `None` for a vehicle that is not known.
+/// Fetches what [`Question`](super::Question) asks for; `None` for a vehicle that is not known.
 ///
 /// A meter's readings are fetched where the vehicle was there, not over the whole window: what
 /// lies between such runs is never credited, and the neighbours of each run are fetched with it.
@@ -321,70 +293,100 @@ async fn fetch(
     let same_id_meter: Option<i32> = row.try_get(2)?;
     let behind = window.end().plus_micros(BEHIND_MICROS);
     let span = Run::new(window.start(), behind).unwrap_or(window);
-    let mut vehicle = people::vehicle(history, key, span).await?;
+    let vehicle = people::vehicle(history, key, span).await?;
     if vehicle.readings.is_empty() && !has_session {
         return Ok(None);
     }
     let plan = plan(&vehicle.borrow(), window, now);
-    let mut wanted = plan.meters;
     let same_id = same_id_meter.map(MeterKey).filter(|_| plan.asks_same_id);
-    if let Some(meter) = same_id {
-        wanted.insert(meter, Runs::from_iter([window]));
-    }
-
-    for (meter, runs) in &wanted {
-        let ends = runs.as_slice().iter().flat_map(|r| [r.start(), r.end()]);
+    let wanted = reach::wanted(plan, same_id, window);
+    for (meter, wanted) in &wanted {
+        let runs = wanted.runs.as_slice().iter();
+        let ends = runs.flat_map(|r| [r.start(), r.end()]);
         history.refuse_at(Stream::Meter, meter.0, ends);
     }
     let shared: &History<'_> = history;
     let mut at = Vec::with_capacity(wanted.len());
-    for (&meter, runs) in &wanted {
-        at.push(at_meter(shared, meter, key, runs));
+    for (&meter, wanted) in &wanted {
+        let looked = wanted.looked(window, now);
+        at.push(at_meter(shared, meter, key, &wanted.runs, looked));
     }
     let at = stream::iter(at).buffered(METERS_AT_ONCE).try_collect();
     let keys: Vec<i32> = wanted.keys().map(|meter| meter.0).collect();
     let (at, meter_ids): (Vec<_>, _) = try_join(at, meter_ids(shared.work, &keys)).await?;
-
     let mut meters = Vec::with_capacity(wanted.len());
-    let (mut low, mut high) = (window.start(), behind);
-    for ((meter, runs), (readings, others)) in wanted.into_iter().zip(at) {
-        // A period that goes on behind the window is followed to the meter's next reading.
-        let last_run = runs.as_slice().last();
-        let goes_on = last_run.is_some_and(|run| run.end() == window.end());
-        if let (true, Some(last)) = (goes_on, readings.list.last()) {
-            high = high.max(last.at.plus_micros(CLAIM_MICROS_MAX));
-        }
-        let shared_low = lowest(&readings.list, window);
-        if !others.is_empty() {
-            low = low.min(shared_low);
-        }
-        meters.push((meter, readings, others));
-    }
-    if low < window.start() || high > behind {
-        let span = Run::new(low, high).unwrap_or(span);
-        vehicle = people::vehicle(history, key, span).await?;
-    }
-    let span = Run::new(low, high).unwrap_or(span);
-    // One that is at many meters is fetched once.
-    let others = meters.iter().flat_map(|(_, _, others)| others);
-    let others = others.map(|other| (other.0, span)).collect();
-    let others = people::vehicles(history, &others).await?;
-    let meters = meters
-        .into_iter()
-        .map(|(key, readings, others)| FetchedMeter {
+    for ((key, wanted), (readings, others)) in wanted.into_iter().zip(at) {
+        meters.push(FetchedMeter {
             key,
+            wanted,
             readings,
-            others,
-        })
-        .collect();
-    Ok(Some(Fetched {
+            owner: None,
+            others: others.into_iter().collect(),
+        });
+    }
+    let fetched = Fetched {
         vehicle,
-        same_id,
         meters,
-        others,
+        others: HashMap::new(),
         meter_ids,
         lease: None,
-    }))
+    };
+    complete(history, fetched, window, now).await.map(Some)
+}
+
+/// Fetches what lies beyond the window, as far as the meters' readings say that it matters, and the
+/// other vehicles that may be at the meters.
+async fn complete(
+    history: &mut History<'_>,
+    mut fetched: Fetched,
+    window: Run,
+    now: Timestamp,
+) -> Result<Fetched, AskError> {
+    let key = fetched.vehicle.key;
+    let behind = window.end().plus_micros(BEHIND_MICROS);
+    // How far back is looked where a meter's first reading ever is divided.
+    let mut first_low: Option<Timestamp> = None;
+    loop {
+        let places = fetched.places(window, now, first_low);
+        let owners = reach::owners(history, &places).await?;
+        let mut unseen = reach::unseen(history, &places, &owners, window, now).await?;
+        let low = places.iter().map(|place| place.reach.low).min();
+        let high = places.iter().map(|place| place.reach.high).max();
+        let is_first = places.iter().any(|place| place.reach.is_first);
+        let low = low.unwrap_or(window.start()).min(window.start());
+        let high = high.map_or(behind, |high| {
+            high.plus_micros(CLAIM_MICROS_MAX).max(behind)
+        });
+        for meter in &mut fetched.meters {
+            meter.owner = owners.get(&meter.key).copied();
+            if meter.wanted.by_same_id {
+                meter.owner = Some(key);
+            }
+            meter
+                .others
+                .extend(unseen.remove(&(key.0, meter.key.0)).unwrap_or_default());
+        }
+        let span = Run::new(low, high).unwrap_or(window);
+        if low < window.start() || high > behind {
+            fetched.vehicle = people::vehicle(history, key, span).await?;
+        }
+        // One that is at many meters is fetched once.
+        let others = fetched.meters.iter().flat_map(|meter| &meter.others);
+        let others = others.map(|other| (other.0, span)).collect();
+        fetched.others = people::vehicles(history, &others).await?;
+        if !is_first {
+            return Ok(fetched);
+        }
+        let start = fetched.asked(window, now, SUSPECT_WATTS_DEFAULT, divided_since);
+        let further = match start {
+            Some(start) => reach::further_back(history, window, low, start).await?,
+            None => None,
+        };
+        match further {
+            Some(low) => first_low = Some(low),
+            None => return Ok(fetched),
+        }
+    }
 }
 
 /// Looks for a vehicle; in the same exchange come the partitions, because each exchange is a wait on
@@ -399,28 +401,17 @@ async fn known(history: &History<'_>, id: ExternalId<'_>) -> Result<Option<Row>,
     Ok(row)
 }
 
-/// A meter's readings where a vehicle was there, and who else was.
+/// A meter's readings where a vehicle was there, and who else was where that is looked at.
 async fn at_meter(
     history: &History<'_>,
     meter: MeterKey,
     vehicle: VehicleKey,
     runs: &Runs,
+    looked: Runs,
 ) -> Result<(Readings<EnergyReading>, Vec<VehicleKey>), AskError> {
     let spans = joined(runs);
     let readings = history.around::<EnergyReading>(meter.0, &spans);
-    try_join(readings, people::others(history, meter, vehicle, runs)).await
-}
-
-/// From when the vehicles' readings decide how this meter's amounts are divided.
-fn lowest(readings: &[EnergyReading], window: Run) -> Timestamp {
-    match readings.first() {
-        // No reading before: its first amount starts where the periods there start.
-        Some(first) if window.contains(first.at) && first.energy.kind == EnergyKind::Interval => {
-            window.start().plus_micros(-CHAIN_MICROS)
-        }
-        Some(first) => first.at.min(window.start()),
-        None => window.start(),
-    }
+    try_join(readings, people::others(history, meter, vehicle, &looked)).await
 }
 
 /// Runs that are close to each other, as one.

@@ -22,8 +22,8 @@ pub struct Guest {
 /// within their periods at this meter, whatever the window cuts. One alone gets all, with or
 /// without DC; several without any get nothing.
 ///
-/// A meter's first reading has no start. Choice: it is taken to start where the earliest of the
-/// periods starts that hold it.
+/// A meter's first reading has no start: it begins where the earliest of the periods begins that
+/// hold it.
 pub fn credited(meter: &DeviceEnergy, guest: &Guest, others: &[Guest], window: Run) -> Exact {
     let mut sum = Exact::default();
     for amount in meter.amounts_in(window) {
@@ -115,6 +115,24 @@ fn weigh(guest: &Guest, present: &[&Guest], span: Run) -> (Exact, Exact) {
         weights.add(&other.energy.energy_in(&other.periods, span));
     }
     (weight, weights)
+}
+
+/// Where the earliest of the attribution periods begins that hold a meter's first reading, where that
+/// is divided among several at one of some moments.
+pub fn first_start(
+    meter: &DeviceEnergy,
+    guest: &Guest,
+    others: &[Guest],
+    moments: &Runs,
+) -> Option<Timestamp> {
+    let first = meter.amounts().first()?;
+    let is_first = first.extent == Extent::Moment { since: None } && moments.contains(first.at);
+    let shares = |other: &Guest| other.periods.contains(first.at);
+    if !is_first || !others.iter().any(shares) {
+        return None;
+    }
+    let all = others.iter().chain([guest]);
+    all.filter_map(|g| start_of_period(g, first.at)).min()
 }
 
 fn start_of_period(guest: &Guest, at: Timestamp) -> Option<Timestamp> {

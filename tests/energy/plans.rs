@@ -33,6 +33,8 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
     all.insert("fleet_named".to_owned(), vec![FROM, TO]);
     let others = vec![DEVICE, DEVICE, FROMS, TOS, FROM, TO];
     all.insert("performance_others".to_owned(), others);
+    let named_at = vec![DEVICES, DEVICES, FROMS, TOS, FROM, TO];
+    all.insert("fleet_named_at".to_owned(), named_at);
     all
 }
 

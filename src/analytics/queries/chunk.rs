@@ -2,19 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tokio_postgres::types::ToSql;
-
 use super::history::History;
 use super::hours::Readings;
 use super::people::{self, FetchedVehicle};
-use super::{AskError, BEHIND_MICROS, joined, lowest};
+use super::reach::{self, Others, Owners, Place, Rows, Wanted};
+use super::{AskError, BEHIND_MICROS, joined};
 use crate::analytics::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
 use crate::analytics::condensed::Condensed;
-use crate::analytics::device::EnergyReading;
+use crate::analytics::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
 use crate::analytics::performance::{
-    Cuts, Meter, Performance, Question, Slice, performance_and_parts, plan,
+    Cuts, Meter, Performance, Question, Slice, divided_since, performance_and_parts, plan,
 };
-use crate::analytics::runs::{Run, Runs};
+use crate::analytics::runs::Run;
 use crate::reading::{Stream, Timestamp};
 
 macro_rules! sql {
@@ -36,10 +35,10 @@ pub(super) struct Member {
 /// reading.
 pub(super) type Named = HashMap<i32, Vec<(VehicleKey, Timestamp, Timestamp)>>;
 
-/// Loads who names which meter in a window.
+/// Loads who names which meter in a window, and soon behind it.
 pub(super) async fn named(history: &mut History<'_>, window: Run) -> Result<Named, AskError> {
     let statement = history.work.prepare_cached(sql!("fleet_named")).await?;
-    let behind = window.end().plus_micros(CLAIM_MICROS_MAX);
+    let behind = window.end().plus_micros(BEHIND_MICROS);
     let rows = history
         .work
         .query(&statement, &[&window.start(), &behind])
@@ -54,16 +53,14 @@ pub(super) async fn named(history: &mut History<'_>, window: Run) -> Result<Name
     Ok(named)
 }
 
-/// A vehicle with the meter of its id, where rule 3 may apply, and where it was in the window.
-type There = (Member, Option<MeterKey>, BTreeMap<MeterKey, Runs>);
-
 /// A vehicle of a chunk, with where it was.
 #[derive(Debug)]
 struct Asked {
     member: Member,
-    same_id: Option<MeterKey>,
     /// Its meters, and who else may be there.
-    meters: Vec<(MeterKey, Vec<VehicleKey>)>,
+    meters: Vec<(MeterKey, Wanted, HashSet<VehicleKey>)>,
+    /// How far back is looked where a meter's first reading ever is divided.
+    first_low: Option<Timestamp>,
 }
 
 /// Some vehicles with all that their answers depend on.
@@ -74,6 +71,8 @@ pub(super) struct Chunk {
     asked: Vec<Asked>,
     vehicles: HashMap<i32, FetchedVehicle>,
     meters: HashMap<i32, Readings<EnergyReading>>,
+    /// The vehicles with the ids of meters that are shared, and of those where rule 3 may apply.
+    owners: Owners,
     /// The meters whose readings are here over the whole window.
     pub(super) whole_meters: Vec<i32>,
 }
@@ -91,8 +90,9 @@ pub(super) async fn fetch(
     let behind = window.end().plus_micros(BEHIND_MICROS);
     let span = Run::new(window.start(), behind).unwrap_or(window);
     let spans: BTreeMap<i32, Run> = members.iter().map(|m| (m.key, span)).collect();
-    let mut vehicles = people::vehicles(history, &spans).await?;
-    let mut there: Vec<There> = Vec::new();
+    let vehicles = people::vehicles(history, &spans).await?;
+    let mut asked: Vec<Asked> = Vec::new();
+    let mut owners = Owners::new();
     let mut runs_by_meter: BTreeMap<i32, Vec<Run>> = BTreeMap::new();
     for member in members {
         let Some(vehicle) = vehicles.get(&member.key) else {
@@ -102,16 +102,21 @@ pub(super) async fn fetch(
             continue;
         }
         let plan = plan(&vehicle.borrow(), window, now);
-        let mut wanted = plan.meters;
         let same_id = member.same_id.map(MeterKey).filter(|_| plan.asks_same_id);
-        if let Some(meter) = same_id {
-            wanted.insert(meter, Runs::from_iter([window]));
-        }
-        for (meter, runs) in &wanted {
+        owners.extend(same_id.map(|meter| (meter, VehicleKey(member.key))));
+        let wanted = reach::wanted(plan, same_id, window);
+        for (meter, wanted) in &wanted {
             let of_meter = runs_by_meter.entry(meter.0).or_default();
-            of_meter.extend_from_slice(runs.as_slice());
+            of_meter.extend_from_slice(wanted.runs.as_slice());
         }
-        there.push((member.clone(), same_id, wanted));
+        let meters = wanted.into_iter();
+        asked.push(Asked {
+            member: member.clone(),
+            meters: meters
+                .map(|(key, wanted)| (key, wanted, HashSet::new()))
+                .collect(),
+            first_low: None,
+        });
     }
     for (&meter, runs) in &mut runs_by_meter {
         let ends = runs.iter().flat_map(|run| [run.start(), run.end()]);
@@ -119,88 +124,56 @@ pub(super) async fn fetch(
         *runs = joined(&runs.iter().copied().collect());
     }
     let meters: HashMap<i32, Readings<EnergyReading>> = history.around_many(&runs_by_meter).await?;
-    let others = others(history, named, &there).await?;
-
-    let (asked, wider) = settle(there, &meters, &others, span, window, &vehicles);
-    vehicles.extend(people::vehicles(history, &wider).await?);
+    let mut others = others(history, named, &asked, window, now).await?;
+    for asked in &mut asked {
+        asked.add(&mut others);
+    }
     let is_whole = |runs: &Vec<Run>| {
         let holds = |run: &Run| run.start() <= window.start() && window.end() <= run.end();
         runs.iter().any(holds)
     };
     let whole = runs_by_meter.iter().filter(|(_, runs)| is_whole(runs));
-    Ok(Chunk {
+    let mut chunk = Chunk {
         window,
         now,
         asked,
         vehicles,
+        owners,
         whole_meters: whole.map(|(&meter, _)| meter).collect(),
         meters,
-    })
+    };
+    let mut held = spans;
+    while chunk.complete(history, &mut held).await? {}
+    Ok(chunk)
 }
 
-/// Says with whom each vehicle may share a meter, and whose readings are needed over more than
-/// `span`: as far as what is divided reaches.
-fn settle(
-    there: Vec<There>,
-    meters: &HashMap<i32, Readings<EnergyReading>>,
-    others: &HashMap<(i32, i32), Vec<VehicleKey>>,
-    span: Run,
-    window: Run,
-    held: &HashMap<i32, FetchedVehicle>,
-) -> (Vec<Asked>, BTreeMap<i32, Run>) {
-    let mut wider: BTreeMap<i32, Run> = BTreeMap::new();
-    let mut asked = Vec::with_capacity(there.len());
-    for (member, same_id, wanted) in there {
-        let (mut low, mut high) = (span.start(), span.end());
-        let mut with_others = Vec::with_capacity(wanted.len());
-        for (meter, runs) in &wanted {
-            let readings = meters.get(&meter.0).map_or(&[][..], |m| &m.list);
-            let others = others.get(&(member.key, meter.0));
-            let goes_on = runs.as_slice().last();
-            let goes_on = goes_on.is_some_and(|run| run.end() == window.end());
-            // A period that goes on behind the window is followed to the meter's next reading.
-            if let (true, Some(last)) = (goes_on, readings.last()) {
-                high = high.max(last.at.plus_micros(CLAIM_MICROS_MAX));
-            }
-            if others.is_some() {
-                low = low.min(lowest(readings, window));
-            }
-            with_others.push((*meter, others.cloned().unwrap_or_default()));
+impl Asked {
+    /// Adds others to those that may be at its meters.
+    fn add(&mut self, others: &mut Others) {
+        for (meter, _, there) in &mut self.meters {
+            there.extend(
+                others
+                    .remove(&(self.member.key, meter.0))
+                    .unwrap_or_default(),
+            );
         }
-        let needed = Run::new(low, high).unwrap_or(span);
-        let guests = with_others.iter().flat_map(|(_, others)| others);
-        for key in guests.map(|other| other.0).chain([member.key]) {
-            if needed != span || !held.contains_key(&key) {
-                let run = wider.entry(key).or_insert(needed);
-                let (from, to) = (run.start().min(low), run.end().max(high));
-                *run = Run::new(from, to).unwrap_or(span);
-            }
-        }
-        asked.push(Asked {
-            member,
-            same_id,
-            meters: with_others,
-        });
     }
-    (asked, wider)
 }
 
 /// The others that may be at a meter when a vehicle is, by (vehicle, meter).
 async fn others(
     history: &History<'_>,
     named: &Named,
-    there: &[There],
-) -> Result<HashMap<(i32, i32), Vec<VehicleKey>>, AskError> {
-    let (mut vehicles, mut meters) = (Vec::new(), Vec::new());
-    let (mut starts, mut ends) = (Vec::new(), Vec::new());
-    let mut found: HashMap<(i32, i32), HashSet<VehicleKey>> = HashMap::new();
-    for (member, _, wanted) in there {
-        for (meter, runs) in wanted {
-            for run in runs.as_slice() {
-                vehicles.push(member.key);
-                meters.push(meter.0);
-                starts.push(run.start());
-                ends.push(run.end());
+    asked: &[Asked],
+    window: Run,
+    now: Timestamp,
+) -> Result<Others, AskError> {
+    let mut rows = Rows::default();
+    let mut found = Others::new();
+    for Asked { member, meters, .. } in asked {
+        for (meter, wanted, _) in meters {
+            for &run in wanted.looked(window, now).as_slice() {
+                rows.add(VehicleKey(member.key), *meter, run);
                 for &(other, first, last) in named.get(&meter.0).into_iter().flatten() {
                     // The last reading claims up to 15 minutes before itself.
                     let behind = run.end().plus_micros(CLAIM_MICROS_MAX);
@@ -214,21 +187,129 @@ async fn others(
             }
         }
     }
-    let statement = history
-        .work
-        .prepare_cached(sql!("fleet_sessions_at"))
-        .await?;
-    let parameters: [&(dyn ToSql + Sync); 4] = [&vehicles, &meters, &starts, &ends];
-    for row in &history.work.query(&statement, &parameters).await? {
-        let place = (row.try_get(0)?, row.try_get(1)?);
-        let other = VehicleKey(row.try_get(2)?);
+    for (place, other) in rows.with_session(history).await? {
         found.entry(place).or_default().insert(other);
     }
-    let listed = |(place, others): (_, HashSet<VehicleKey>)| (place, others.into_iter().collect());
-    Ok(found.into_iter().map(listed).collect())
+    Ok(found)
 }
 
 impl Chunk {
+    /// How far each vehicle's answer reaches, at each of its meters in turn.
+    fn places(&self) -> Vec<Place<'_>> {
+        let mut places = Vec::new();
+        for asked in &self.asked {
+            for (meter, wanted, others) in &asked.meters {
+                let (readings, _) = self.meter(meter.0);
+                let with_others = !others.is_empty();
+                let mut reach = wanted.reach(readings, with_others, self.window, self.now);
+                if let (true, Some(low)) = (reach.is_first, asked.first_low) {
+                    reach.low = low;
+                }
+                places.push(Place {
+                    vehicle: VehicleKey(asked.member.key),
+                    meter: *meter,
+                    wanted,
+                    others,
+                    reach,
+                });
+            }
+        }
+        places
+    }
+
+    /// Fetches what lies beyond what is `held` of the vehicles, as far as the meters' readings say that
+    /// it matters, and the others that may be at the meters.
+    ///
+    /// `true`: a meter's first reading ever is divided, and one has to look further back.
+    async fn complete(
+        &mut self,
+        history: &mut History<'_>,
+        held: &mut BTreeMap<i32, Run>,
+    ) -> Result<bool, AskError> {
+        let (window, now) = (self.window, self.now);
+        let behind = window.end().plus_micros(BEHIND_MICROS);
+        let places = self.places();
+        let owners = reach::owners(history, &places).await?;
+        let mut unseen = reach::unseen(history, &places, &owners, window, now).await?;
+        let mut spans: BTreeMap<i32, (Run, bool)> = BTreeMap::new();
+        for place in &places {
+            let high = place.reach.high.plus_micros(CLAIM_MICROS_MAX).max(behind);
+            let Some(span) = Run::new(place.reach.low, high) else {
+                continue;
+            };
+            let (run, is_first) = spans.entry(place.vehicle.0).or_insert((span, false));
+            let (low, high) = (run.start().min(span.start()), run.end().max(span.end()));
+            *run = Run::new(low, high).unwrap_or(span);
+            *is_first |= place.reach.is_first;
+        }
+        for (meter, owner) in owners {
+            self.owners.entry(meter).or_insert(owner);
+        }
+        let mut wider: BTreeMap<i32, Run> = BTreeMap::new();
+        for asked in &mut self.asked {
+            asked.add(&mut unseen);
+            let Some((span, _)) = spans.get(&asked.member.key) else {
+                continue;
+            };
+            let others = asked.meters.iter().flat_map(|(_, _, others)| others);
+            for key in others.map(|other| other.0).chain([asked.member.key]) {
+                let run = match wider.get(&key).or(held.get(&key)) {
+                    Some(run) if run.and(*span) == Some(*span) => continue,
+                    Some(run) => Run::new(run.start().min(span.start()), run.end().max(span.end())),
+                    None => Some(*span),
+                };
+                wider.extend(run.map(|run| (key, run)));
+            }
+        }
+        self.vehicles
+            .extend(people::vehicles(history, &wider).await?);
+        held.extend(wider);
+        let mut goes_on = false;
+        for n in 0..self.asked.len() {
+            let key = self.asked[n].member.key;
+            let Some((span, true)) = spans.get(&key) else {
+                continue;
+            };
+            let start = self.ask(&self.asked[n], SUSPECT_WATTS_DEFAULT, divided_since);
+            if let Some(start) = start.flatten() {
+                let low = reach::further_back(history, window, span.start(), start).await?;
+                goes_on |= low.is_some();
+                self.asked[n].first_low = low.or(Some(span.start()));
+            }
+        }
+        Ok(goes_on)
+    }
+
+    /// Asks about one vehicle.
+    fn ask<R>(
+        &self,
+        asked: &Asked,
+        suspect_watts: u64,
+        ask: impl FnOnce(&Question<'_>) -> R,
+    ) -> Option<R> {
+        let others = asked.meters.iter().map(|(_, _, others)| {
+            let there = others.iter().filter_map(|key| self.vehicles.get(&key.0));
+            there.map(FetchedVehicle::borrow).collect()
+        });
+        let others: Vec<Vec<Vehicle<'_>>> = others.collect();
+        let meters = asked.meters.iter().zip(&others);
+        let meters = meters.map(|((key, _, _), others)| Meter {
+            key: *key,
+            owner: self.owners.get(key).copied(),
+            readings: self.meter(key.0).0,
+            condensed: self.meter(key.0).1,
+            others,
+        });
+        let meters: Vec<Meter<'_>> = meters.collect();
+        Some(ask(&Question {
+            window: self.window,
+            now: self.now,
+            vehicle: self.vehicles.get(&asked.member.key)?.borrow(),
+            meters: &meters,
+            suspect_watts,
+        }))
+    }
+
     /// The answers of all vehicles that are known, with the energy in some parts of the window; or
     /// what has to be fetched as it is for one.
     pub(super) fn answers<'a>(
@@ -237,36 +318,8 @@ impl Chunk {
         suspect_watts: u64,
     ) -> impl Iterator<Item = (&'a Member, Result<(Performance, Vec<Slice>), Cuts>)> {
         self.asked.iter().filter_map(move |asked| {
-            let others: Vec<Vec<Vehicle<'_>>> = asked
-                .meters
-                .iter()
-                .map(|(_, others)| {
-                    let there = others.iter().filter_map(|key| self.vehicles.get(&key.0));
-                    there.map(FetchedVehicle::borrow).collect()
-                })
-                .collect();
-            let meters: Vec<Meter<'_>> = asked
-                .meters
-                .iter()
-                .zip(&others)
-                .map(|((key, _), others)| Meter {
-                    key: *key,
-                    readings: self.meter(key.0).0,
-                    condensed: self.meter(key.0).1,
-                    others,
-                })
-                .collect();
-            let answer = performance_and_parts(
-                &Question {
-                    window: self.window,
-                    now: self.now,
-                    vehicle: self.vehicles.get(&asked.member.key)?.borrow(),
-                    same_id: asked.same_id,
-                    meters: &meters,
-                    suspect_watts,
-                },
-                parts,
-            );
+            let ask = |question: &Question<'_>| performance_and_parts(question, parts);
+            let answer = self.ask(asked, suspect_watts, ask)?;
             Some((&asked.member, answer))
         })
     }
@@ -277,7 +330,7 @@ impl Chunk {
             asked
                 .meters
                 .iter()
-                .map(|(key, _)| key.0)
+                .map(|(key, _, _)| key.0)
                 .collect::<Vec<_>>()
         };
         self.asked.iter().flat_map(of_vehicle).collect()

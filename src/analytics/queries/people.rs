@@ -1,6 +1,6 @@
 //! Vehicles: their readings, their sessions, and who else is at a meter.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use futures_util::future::try_join;
 
@@ -8,12 +8,14 @@ use super::AskError;
 use super::budget::Lease;
 use super::history::{History, RawVehicleReading};
 use super::hours::Readings;
+use super::reach::{Place, Wanted};
 use crate::analytics::attribution::{
     CLAIM_MICROS_MAX, MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey,
     VehicleReading,
 };
 use crate::analytics::condensed::Condensed;
 use crate::analytics::device::EnergyReading;
+use crate::analytics::performance::{Meter, Question};
 use crate::analytics::runs::{Run, Runs};
 use crate::reading::{Stream, Timestamp};
 
@@ -27,7 +29,6 @@ macro_rules! sql {
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) vehicle: FetchedVehicle,
-    pub(super) same_id: Option<MeterKey>,
     pub(super) meters: Vec<FetchedMeter>,
     /// The vehicles that may be at some of the meters too, each once.
     pub(super) others: HashMap<i32, FetchedVehicle>,
@@ -41,8 +42,71 @@ pub(super) struct Fetched {
 #[derive(Debug)]
 pub(super) struct FetchedMeter {
     pub(super) key: MeterKey,
+    pub(super) wanted: Wanted,
     pub(super) readings: Readings<EnergyReading>,
-    pub(super) others: Vec<VehicleKey>,
+    /// The vehicle with its id, where that matters.
+    pub(super) owner: Option<VehicleKey>,
+    pub(super) others: HashSet<VehicleKey>,
+}
+
+impl Fetched {
+    /// Asks about what was fetched.
+    pub(super) fn asked<R>(
+        &self,
+        window: Run,
+        now: Timestamp,
+        suspect_watts: u64,
+        ask: impl FnOnce(&Question<'_>) -> R,
+    ) -> R {
+        let others = |meter: &FetchedMeter| {
+            let others = meter.others.iter();
+            let others = others.filter_map(|other| self.others.get(&other.0));
+            others.map(FetchedVehicle::borrow).collect()
+        };
+        let others: Vec<Vec<Vehicle<'_>>> = self.meters.iter().map(others).collect();
+        let meters = self.meters.iter().zip(&others);
+        let meters = meters.map(|(meter, others)| Meter {
+            key: meter.key,
+            owner: meter.owner,
+            readings: &meter.readings.list,
+            condensed: &meter.readings.condensed,
+            others,
+        });
+        let meters: Vec<Meter<'_>> = meters.collect();
+        ask(&Question {
+            window,
+            now,
+            vehicle: self.vehicle.borrow(),
+            meters: &meters,
+            suspect_watts,
+        })
+    }
+
+    /// Says how far the answer reaches at each meter; where a meter's first reading ever is divided,
+    /// back to `first_low`.
+    pub(super) fn places<'a>(
+        &'a self,
+        window: Run,
+        now: Timestamp,
+        first_low: Option<Timestamp>,
+    ) -> Vec<Place<'a>> {
+        let place = |meter: &'a FetchedMeter| {
+            let with_others = !meter.others.is_empty();
+            let readings = &meter.readings.list;
+            let mut reach = meter.wanted.reach(readings, with_others, window, now);
+            if let (true, Some(low)) = (reach.is_first, first_low) {
+                reach.low = low;
+            }
+            Place {
+                vehicle: self.vehicle.key,
+                meter: meter.key,
+                wanted: &meter.wanted,
+                others: &meter.others,
+                reach,
+            }
+        };
+        self.meters.iter().map(place).collect()
+    }
 }
 
 /// A vehicle with what is known of it.

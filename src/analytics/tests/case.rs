@@ -164,6 +164,7 @@ impl Case {
         );
         let meters = [Meter {
             key: MeterKey(0),
+            owner: self.same_id.then_some(VehicleKey(0)),
             readings: &self.meter,
             condensed: &[],
             others: &vehicles,
@@ -171,7 +172,6 @@ impl Case {
         let window = Run::new(ts(from), ts(to)).unwrap();
         let mut question = Question::new(window, self.now, vehicles[n]);
         question.meters = &meters;
-        question.same_id = (self.same_id && n == 0).then_some(MeterKey(0));
         let answer = performance(&question).unwrap();
         let ids = answer
             .meters

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::database::whole;
-use super::differential::ask;
+use super::differential::{ask, owners};
 use super::reference::{MINUTE, World};
 use crate::analytics::attribution::{
     MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey, VehicleReading,
@@ -66,10 +66,10 @@ pub(super) fn dense_world() -> impl Strategy<Value = World> {
     (
         prop::collection::vec(vehicle, 1..3),
         prop::collection::vec(dense_energies(), 2),
-        prop::option::weighted(0.8, 0..2usize),
+        owners(),
         (-70..130i64, 90..400i64, -1..2i64, 200..700i64),
     )
-        .prop_map(|(vehicles, meters, same_id, (from, long, odd, now))| {
+        .prop_map(|(vehicles, meters, owners, (from, long, odd, now))| {
             let vehicles = vehicles.into_iter().map(|(energies, sessions, named)| {
                 let mut readings: Vec<VehicleReading> = energies
                     .into_iter()
@@ -110,7 +110,7 @@ pub(super) fn dense_world() -> impl Strategy<Value = World> {
                     .into_iter()
                     .map(|m| m.into_iter().map(reading).collect())
                     .collect(),
-                same_id,
+                owners,
                 from: from * MINUTE,
                 to: (from + long) * MINUTE + odd,
                 now: now * MINUTE,
@@ -193,14 +193,13 @@ fn ask_condensed(world: &World, v: usize) -> (Performance, usize) {
             .iter()
             .map(|(key, (readings, condensed), others)| Meter {
                 key: MeterKey(*key),
+                owner: world.owners[*key as usize].map(|v| VehicleKey(v as i32)),
                 readings,
                 condensed,
                 others,
             })
             .collect();
         let mut question = Question::new(window, ts(world.now), vehicles[v]);
-        let same_id = world.same_id.filter(|_| v == 0);
-        question.same_id = same_id.map(|m| MeterKey(m as i32));
         question.meters = &meters;
         match performance_and_parts(&question, &[]) {
             Ok((answer, _)) => {

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::differential::{ask, busy_world, frac, world};
 use super::reference::{Frac, MINUTE, World};
+use super::tiny::tiny_world;
 use crate::analytics::attribution::{MeterKey, NamedPlace, Session, SessionKey, VehicleReading};
 use crate::analytics::coverage::Coverage;
 use crate::analytics::device::{EnergyReading, Oddities};
@@ -100,9 +101,9 @@ impl Store {
         let sql = format!("insert into vehicles (id, external_id) {registry}");
         client.execute(&sql, &[&vehicles, &names]).await.unwrap();
         let meters: Vec<i32> = (0..world.meters.len() as i32).map(|m| base + m).collect();
-        let names = |m: &i32| match world.same_id {
-            Some(same) if *m == base + same as i32 => format!("V{base}"),
-            _ => format!("M{m}"),
+        let names = |m: &i32| match world.owners[(m - base) as usize] {
+            Some(owner) => format!("V{}", base + owner as i32),
+            None => format!("M{m}"),
         };
         let names: Vec<String> = meters.iter().map(names).collect();
         let sql = format!("insert into meters (id, external_id) {registry}");
@@ -278,7 +279,12 @@ pub(super) fn whole(answer: &Performance, base: i32) -> Whole {
 }
 
 pub(super) fn worlds() -> impl Strategy<Value = World> {
-    let world = prop_oneof![busy_world(), world(3, 20), world(1, 25)];
+    let world = prop_oneof![
+        4 => tiny_world(),
+        1 => busy_world(),
+        1 => world(3, 20),
+        1 => world(1, 25),
+    ];
     (world, 0..260i64, prop::sample::select(&MOVES[..]))
         .prop_map(|(world, cut, back)| placed(world, cut, back))
 }
@@ -328,7 +334,7 @@ fn what_is_fetched_is_enough_for_the_exact_answer() {
     let store = Arc::new(Store::start());
     let analyst = Analyst::new(2, Judgement::default());
     let config = Config {
-        cases: 300,
+        cases: 400,
         failure_persistence: None,
         ..Config::default()
     };

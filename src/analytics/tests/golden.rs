@@ -426,49 +426,6 @@ fn an_open_session_ends_now_and_time_after_now_is_nobodys() {
 }
 
 #[test]
-fn the_same_id_attributes_while_either_device_speaks() {
-    // Both speak over [600, 660] of a day, the meter a minute ahead; the night is no gap.
-    let mut case = Case {
-        same_id: true,
-        ..Case::default()
-    };
-    for n in 0..=12 {
-        case.vehicle.push(interval(600 + 5 * n, 0.9));
-        case.meter.push(iv(601 + 5 * n, 1.0));
-    }
-    let answer = case.ask(0, 1_440);
-    assert_eq!(
-        (answer.ac(), answer.matched()),
-        ("13".into(), "11.7".into())
-    );
-    assert_eq!(
-        (answer.method(), answer.coverage()),
-        ("same_id".into(), "1".into())
-    );
-    assert_eq!(
-        (answer.ratio(), answer.status()),
-        (Some("90".into()), "good".into())
-    );
-    // The vehicle alone until 720: its meter is silent for 59 minutes of 120, from 661.
-    case.vehicle
-        .extend((13..=24).map(|n| interval(600 + 5 * n, 0.9)));
-    let answer = case.ask(0, 1_440);
-    assert_eq!((answer.coverage(), answer.gaps()), ("0.5083".into(), 1));
-    assert_eq!(
-        (answer.ac(), answer.matched()),
-        ("13".into(), "11.7".into())
-    );
-    // Another vehicle's session there takes its part; a session of its own ends the convention.
-    case.others = vec![(vec![], vec![session(2, 600, 630)])];
-    assert_eq!(case.ask(0, 1_440).ac(), "7");
-    case.sessions = vec![session(1, 1_400, 1_410)];
-    assert_eq!(
-        (case.ask(0, 1_440).ac(), case.ask(0, 1_440).method()),
-        ("0".into(), "session".into())
-    );
-}
-
-#[test]
 fn a_vehicles_register_is_cut_by_the_window_and_matched_by_the_meter() {
     // DC 6 over (0, 60], AC intervals at 10, 20 and 30 in the session (0, 60], then none:
     // known is (0, 30], half of the DC.

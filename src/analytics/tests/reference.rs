@@ -1,16 +1,18 @@
 //! A slow second implementation, written from the definitions alone.
 //!
-//! Time is cut at every moment at which anything could change into elementary segments (a, b];
-//! within one nothing changes, so that each question is asked of a segment, by looking through
-//! all readings and sessions. It shares no code with the real one but the types of its input.
+//! The time line is cut at every instant at which anything could change. What lies between two
+//! neighbouring marks is a moment: nothing changes within it, so that each question is asked of one
+//! moment at a time, by looking through all readings and sessions. Moments go back before the first
+//! reading and on to the last, whatever the window is: an attribution period is not cut at it. It
+//! shares no code with the real one but the types of its input.
 
 use std::collections::BTreeSet;
 
 use num_bigint::BigInt;
 
+use super::judged::{Judged, judge};
 use crate::analytics::attribution::{NamedPlace, Rule, Session, VehicleReading};
 use crate::analytics::device::EnergyReading;
-use crate::reading::EnergyKind;
 
 pub(super) const MINUTE: i64 = 60_000_000;
 const QUARTER: i64 = 15 * MINUTE;
@@ -54,8 +56,8 @@ pub(super) struct World {
     pub(super) vehicles: Vec<(Vec<VehicleReading>, Vec<Session>)>,
     /// Readings by meter; the meter's key is its place here.
     pub(super) meters: Vec<Vec<EnergyReading>>,
-    /// The meter with the id of vehicle 0.
-    pub(super) same_id: Option<usize>,
+    /// By meter: the vehicle of the same id.
+    pub(super) owners: Vec<Option<usize>>,
     pub(super) from: i64,
     pub(super) to: i64,
     pub(super) now: i64,
@@ -78,353 +80,299 @@ pub(super) struct Expected {
     pub(super) suspect: u64,
 }
 
-/// One reading, judged: its energy over (start, at], spread or whole at its end.
+/// Why a vehicle is at a meter for a moment.
 #[derive(Debug, Clone)]
-struct Judged {
-    at: i64,
-    previous: Option<i64>,
-    spread_from: Option<i64>,
-    interval: bool,
-    mwh: i64,
-    reset: bool,
-    suspect: bool,
+struct Stay {
+    meter: usize,
+    rule: Rule,
+    session: Option<i32>,
 }
 
-/// kWh to mWh by the decimal text.
-fn mwh(kwh: f64) -> i64 {
-    let text = format!("{kwh}");
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let digits = format!("{fraction:0<7}");
-    let kept: i64 = format!("{whole}{}", &digits[..6]).parse().unwrap();
-    kept + i64::from(digits.as_bytes()[6] >= b'5')
-}
-
-fn judge(readings: &[EnergyReading]) -> Vec<Judged> {
-    let value: Vec<i64> = readings.iter().map(|r| mwh(r.energy.kwh)).collect();
-    let register = |i: usize| readings[i].energy.kind == EnergyKind::Register;
-    let zero = |i: usize| register(i) && value[i] == 0;
-    let placeholder = |i: usize| {
-        let before = (0..i).rev().find(|&j| !zero(j));
-        let after = (i + 1..readings.len()).find(|&j| !zero(j));
-        match (before, after) {
-            (Some(p), Some(n)) => {
-                zero(i)
-                    && register(p)
-                    && register(n)
-                    && value[p] > 0
-                    && value[n] >= value[p] - 10_000
-            }
-            _ => false,
-        }
-    };
-    let at = |i: usize| readings[i].at.as_micros();
-    let mut all = Vec::new();
-    for i in 0..readings.len() {
-        let mut j = Judged {
-            at: at(i),
-            previous: i.checked_sub(1).map(at),
-            spread_from: None,
-            interval: !register(i),
-            mwh: 0,
-            reset: false,
-            suspect: false,
-        };
-        if placeholder(i) {
-            j.suspect = true;
-        } else if !register(i) {
-            j.mwh = value[i];
-        } else if let Some(p) = (0..i)
-            .rev()
-            .find(|&p| !placeholder(p))
-            .filter(|&p| register(p))
-        {
-            let (prev, cur) = (value[p], value[i]);
-            j.spread_from = Some(at(p));
-            j.previous = Some(at(p));
-            j.mwh = cur - prev;
-            if cur < prev {
-                j.reset = (prev - cur) * 10 > prev && p + 1 == i;
-                j.mwh = if j.reset { cur } else { 0 };
-                j.suspect = !j.reset && prev - cur > 10_000;
-            }
-        }
-        if let Some(previous) = j.previous {
-            let seconds_e6 = i128::from(at(i) - previous).max(1_000_000);
-            // kW = kWh × 3600 / s, over 1,000 kW.
-            j.suspect |= i128::from(j.mwh) * 3_600 > seconds_e6 * 1_000;
-        }
-        all.push(j);
-    }
-    all
-}
-
-/// Meters with the rule and the session that put a vehicle there.
-type Places = Vec<(usize, Rule, Option<i32>)>;
-
-struct View<'a> {
+/// Where all vehicles are at all moments, and what all devices measured.
+struct Chart<'a> {
     world: &'a World,
-    segments: Vec<(i64, i64)>,
+    /// Moment `i` is (marks[i], marks[i + 1]].
+    marks: Vec<i64>,
     dc: Vec<Vec<Judged>>,
     ac: Vec<Vec<Judged>>,
-    /// By vehicle, by segment.
-    places: Vec<Vec<Places>>,
+    /// By vehicle, by moment.
+    stays: Vec<Vec<Vec<Stay>>>,
 }
 
-fn view(world: &World) -> View<'_> {
-    let mut edges = BTreeSet::from([world.from, world.to, world.to + QUARTER, world.now]);
-    let vehicle_times = world.vehicles.iter().flat_map(|v| v.0.iter().map(|r| r.at));
-    let meter_times = world.meters.iter().flat_map(|m| m.iter().map(|r| r.at));
-    for t in vehicle_times.chain(meter_times).map(|t| t.as_micros()) {
-        edges.extend([t, t - 1, t - QUARTER]);
+fn marks(world: &World) -> Vec<i64> {
+    let mut marks = BTreeSet::from([world.from, world.to, world.now]);
+    for reading in world.vehicles.iter().flat_map(|v| &v.0) {
+        marks.extend([reading.at.as_micros(), reading.at.as_micros() - QUARTER]);
     }
+    marks.extend(world.meters.iter().flatten().map(|r| r.at.as_micros()));
     for session in world.vehicles.iter().flat_map(|v| &v.1) {
-        edges.insert(session.started.as_micros());
-        edges.extend(session.ended.map(|t| t.as_micros()));
+        marks.insert(session.started.as_micros());
+        marks.extend(session.ended.map(|t| t.as_micros()));
     }
-    let edges: Vec<i64> = edges.into_iter().collect();
-    let segments: Vec<(i64, i64)> = edges.windows(2).map(|w| (w[0], w[1])).collect();
-    let dc = world.vehicles.iter().map(|v| {
-        let readings: Vec<_> = v.0.iter().map(EnergyReading::from).collect();
-        judge(&readings)
-    });
-    let mut view = View {
-        world,
-        dc: dc.collect(),
-        ac: world.meters.iter().map(|m| judge(m)).collect(),
-        places: Vec::new(),
-        segments,
-    };
-    for v in 0..world.vehicles.len() {
-        let places = view
-            .segments
-            .iter()
-            .map(|&(_, end)| view.place(v, end))
-            .collect();
-        view.places.push(places);
-    }
-    view.add_same_id();
-    view
+    // One moment before all that is known, for what has always been.
+    marks.extend(marks.first().map(|first| first - 1));
+    marks.into_iter().collect()
 }
 
-impl View<'_> {
-    /// Rules 1 and 2 at a moment.
-    fn place(&self, v: usize, moment: i64) -> Places {
-        let (readings, sessions) = &self.world.vehicles[v];
-        if moment > self.world.now {
-            return Vec::new();
+impl<'a> Chart<'a> {
+    fn new(world: &'a World) -> Self {
+        let dc = world.vehicles.iter().map(|(readings, _)| {
+            let readings: Vec<_> = readings.iter().map(EnergyReading::from).collect();
+            judge(&readings)
+        });
+        let mut chart = Chart {
+            world,
+            marks: marks(world),
+            dc: dc.collect(),
+            ac: world.meters.iter().map(|m| judge(m)).collect(),
+            stays: Vec::new(),
+        };
+        chart.stays = vec![vec![Vec::new(); chart.moments().len()]; world.vehicles.len()];
+        for v in 0..world.vehicles.len() {
+            chart.put_by_name(v);
+            chart.put_by_session(v);
         }
-        if let Some(r) = readings.iter().find(|r| r.at.as_micros() >= moment)
-            && r.at.as_micros() - QUARTER < moment
-        {
-            match r.place {
-                Some(NamedPlace::Meter(m)) => return vec![(m.0 as usize, Rule::Named, None)],
-                Some(NamedPlace::Session(s, m)) => {
-                    return vec![(m.0 as usize, Rule::Named, Some(s.0))];
-                }
-                _ => {}
+        for (meter, owner) in world.owners.iter().enumerate() {
+            if let Some(v) = owner.filter(|v| *v < world.vehicles.len()) {
+                chart.put_by_same_id(v, meter);
             }
         }
-        let open = |s: &&Session| s.started.as_micros() < moment;
-        let going = |s: &&Session| s.ended.is_none_or(|e| moment <= e.as_micros());
-        let here = sessions.iter().filter(open).filter(going);
-        here.map(|s| (s.meter.0 as usize, Rule::Session, Some(s.key.0)))
-            .collect()
+        chart
     }
 
-    fn add_same_id(&mut self) {
-        let Some(meter) = self.world.same_id else {
-            return;
-        };
-        let (from, to) = (self.world.from, self.world.to);
-        let (readings, sessions) = &self.world.vehicles[0];
-        let in_window = |t: i64| from < t && t <= to;
-        let end = |s: &Session| s.ended.map_or(i64::MAX, |e| e.as_micros());
-        if readings
-            .iter()
-            .any(|r| in_window(r.at.as_micros()) && r.place.is_some())
-            || sessions
-                .iter()
-                .any(|s| s.started.as_micros() < to && end(s) > from)
-        {
-            return;
+    fn moments(&self) -> std::ops::Range<usize> {
+        0..self.marks.len() - 1
+    }
+
+    fn start(&self, i: usize) -> i64 {
+        self.marks[i]
+    }
+
+    fn end(&self, i: usize) -> i64 {
+        self.marks[i + 1]
+    }
+
+    /// The moments of (a, b].
+    fn span(&self, a: i64, b: i64) -> Vec<usize> {
+        let inside = |&i: &usize| a <= self.start(i) && self.end(i) <= b;
+        self.moments().filter(inside).collect()
+    }
+
+    fn window(&self) -> Vec<usize> {
+        self.span(self.world.from, self.world.to)
+    }
+
+    fn put_by_name(&mut self, v: usize) {
+        let readings = &self.world.vehicles[v].0;
+        for (n, reading) in readings.iter().enumerate() {
+            let (meter, session) = match reading.place {
+                Some(NamedPlace::Meter(meter)) => (meter, None),
+                Some(NamedPlace::Session(session, meter)) => (meter, Some(session.0)),
+                Some(NamedPlace::Unknown) | None => continue,
+            };
+            let t = reading.at.as_micros();
+            let mut since = t - QUARTER;
+            if n > 0 {
+                since = since.max(readings[n - 1].at.as_micros());
+            }
+            for i in self.span(since, t.min(self.world.now)) {
+                self.stays[v][i].push(Stay {
+                    meter: meter.0 as usize,
+                    rule: Rule::Named,
+                    session,
+                });
+            }
         }
+    }
+
+    fn put_by_session(&mut self, v: usize) {
         let now = self.world.now;
-        let is_free = |i: usize| {
-            self.segments[i].1 <= now
-                && self.places[0][i].is_empty()
-                && (1..self.places.len()).all(|v| self.places[v][i].iter().all(|p| p.0 != meter))
+        for session in &self.world.vehicles[v].1 {
+            let end = session.ended.map_or(now, |t| t.as_micros()).min(now);
+            for i in self.span(session.started.as_micros(), end) {
+                if !self.stays[v][i].iter().any(|s| s.rule == Rule::Named) {
+                    self.stays[v][i].push(Stay {
+                        meter: session.meter.0 as usize,
+                        rule: Rule::Session,
+                        session: Some(session.key.0),
+                    });
+                }
+            }
+        }
+    }
+
+    fn put_by_same_id(&mut self, v: usize, meter: usize) {
+        let (readings, sessions) = &self.world.vehicles[v];
+        let (from, to) = (self.world.from, self.world.to);
+        let names = |r: &VehicleReading| {
+            from < r.at.as_micros() && r.at.as_micros() <= to && r.place.is_some()
         };
-        let mut times: Vec<i64> = readings.iter().map(|r| r.at.as_micros()).collect();
-        times.extend(self.world.meters[meter].iter().map(|r| r.at.as_micros()));
-        let inside = |i: usize| self.segments[i].0 >= from && self.segments[i].1 <= to;
-        let n = self.segments.len();
-        let mut own = vec![false; n];
-        for i in (0..n).filter(|&i| inside(i) && is_free(i)) {
-            let first = (0..=i)
-                .rev()
-                .take_while(|&j| inside(j) && is_free(j))
-                .last()
-                .unwrap();
-            let last = (i..n)
-                .take_while(|&j| inside(j) && is_free(j))
-                .last()
-                .unwrap();
-            let (a, b) = (self.segments[first].0, self.segments[last].1);
-            let (start, stop) = self.segments[i];
-            let before = times
-                .iter()
-                .copied()
-                .filter(|&t| a < t && t <= start)
-                .max()
-                .unwrap_or(a);
-            let after = times
-                .iter()
-                .copied()
-                .filter(|&t| stop <= t && t <= b)
-                .min()
-                .unwrap_or(b);
-            own[i] = after - before <= QUARTER || times.contains(&stop) && stop - start == 1;
+        let overlaps = |s: &Session| {
+            s.started.as_micros() < to && s.ended.is_none_or(|end| from < end.as_micros())
+        };
+        if readings.iter().any(names) || sessions.iter().any(overlaps) {
+            return;
         }
-        for i in 1..n {
-            let (start, stop) = self.segments[i];
-            own[i] |= own[i - 1] && start >= to && stop <= to + QUARTER && is_free(i);
-        }
-        for i in (0..n).filter(|&i| own[i]) {
-            self.places[0][i].push((meter, Rule::SameId, None));
+        for i in self.moments() {
+            let is_over = self.end(i) <= self.world.now;
+            let guest = (0..self.stays.len()).any(|w| w != v && self.is_at(w, meter, i));
+            if is_over && self.stays[v][i].is_empty() && !guest {
+                self.stays[v][i].push(Stay {
+                    meter,
+                    rule: Rule::SameId,
+                    session: None,
+                });
+            }
         }
     }
 
     fn is_at(&self, v: usize, meter: usize, i: usize) -> bool {
-        self.places[v][i].iter().any(|p| p.0 == meter)
+        self.stays[v][i].iter().any(|stay| stay.meter == meter)
     }
 
-    fn in_window(&self, i: usize) -> bool {
-        self.segments[i].0 >= self.world.from && self.segments[i].1 <= self.world.to
-    }
-
-    /// The segment that ends at a moment.
-    fn ending(&self, at: i64) -> usize {
-        self.segments.iter().position(|s| s.1 == at).unwrap()
-    }
-
-    /// What of a device's energy lies in a segment.
+    /// What of a device's energy lies in a moment.
     fn energy(&self, device: &[Judged], i: usize) -> Frac {
-        let (start, stop) = self.segments[i];
-        let mut sum = Frac::int(0);
-        for j in device {
-            match j.spread_from {
-                Some(from) if from <= start && stop <= j.at => {
-                    let part = Frac::new(BigInt::from(stop - start), BigInt::from(j.at - from));
-                    sum = sum.plus(&Frac::int(j.mwh).times(&part));
-                }
-                None if j.interval && j.at == stop => sum = sum.plus(&Frac::int(j.mwh)),
-                _ => {}
-            }
-        }
-        sum
-    }
-
-    /// DC of a vehicle over (p, c] while it was at the meter.
-    fn weight(&self, v: usize, meter: usize, p: i64, c: i64) -> Frac {
-        let here = |&i: &usize| {
-            self.segments[i].0 >= p && self.segments[i].1 <= c && self.is_at(v, meter, i)
-        };
-        let parts = (0..self.segments.len())
-            .filter(here)
-            .map(|i| self.energy(&self.dc[v], i));
+        let parts = device.iter().map(|j| self.part(j, i));
+        let parts = parts
+            .zip(device)
+            .map(|(part, j)| Frac::int(j.mwh).times(&part));
         parts.fold(Frac::int(0), |sum, part| sum.plus(&part))
     }
 
-    /// Vehicle 0's part of what is divided in segment `i`.
-    fn share(&self, meter: usize, i: usize, p: Option<i64>, c: i64) -> Frac {
-        let all = 0..self.places.len();
-        let present: Vec<usize> = all.filter(|&v| self.is_at(v, meter, i)).collect();
-        if present == [0] {
-            return Frac::int(1);
-        }
-        let start_of = |v: usize| {
-            let run = (0..=i).rev().take_while(|&j| self.is_at(v, meter, j));
-            run.last().map(|j| self.segments[j].0).unwrap()
-        };
-        let p = p.unwrap_or_else(|| present.iter().map(|&v| start_of(v)).min().unwrap());
-        let own = self.weight(0, meter, p, c);
-        let sum = present.iter().map(|&v| self.weight(v, meter, p, c));
-        let sum = sum.fold(Frac::int(0), |a, b| a.plus(&b));
-        if sum.is_zero() {
-            sum
-        } else {
-            own.times(&Frac::new(sum.1, sum.0))
+    /// How much of a reading's energy lies in a moment, 0 to 1.
+    fn part(&self, j: &Judged, i: usize) -> Frac {
+        match j.spread_from {
+            Some(from) if from <= self.start(i) && self.end(i) <= j.at => Frac::new(
+                BigInt::from(self.end(i) - self.start(i)),
+                BigInt::from(j.at - from),
+            ),
+            None if j.interval && j.at == self.end(i) => Frac::int(1),
+            _ => Frac::int(0),
         }
     }
 
-    fn credited(&self, meter: usize) -> Frac {
+    /// A vehicle's part of what a meter's reading says that flowed in a moment, 0 to 1.
+    fn share(&self, v: usize, meter: usize, j: &Judged, i: usize) -> Frac {
+        let all = 0..self.stays.len();
+        let present: Vec<usize> = all.filter(|&u| self.is_at(u, meter, i)).collect();
+        if present == [v] {
+            return Frac::int(1);
+        }
+        let since = j.spread_from.or(j.previous).unwrap_or_else(|| {
+            let mut first = i;
+            while first > 0
+                && present
+                    .iter()
+                    .any(|&u| (first - 1..=i).all(|k| self.is_at(u, meter, k)))
+            {
+                first -= 1;
+            }
+            self.start(first)
+        });
+        let received = |u: usize| {
+            let there = self.span(since, j.at).into_iter();
+            let there = there.filter(|&k| self.is_at(u, meter, k));
+            there.fold(Frac::int(0), |sum, k| {
+                sum.plus(&self.energy(&self.dc[u], k))
+            })
+        };
+        let sum = present
+            .iter()
+            .fold(Frac::int(0), |sum, &u| sum.plus(&received(u)));
+        if sum.is_zero() {
+            return sum;
+        }
+        received(v).times(&Frac::new(sum.1, sum.0))
+    }
+
+    fn credited(&self, v: usize, meter: usize) -> Frac {
         let mut sum = Frac::int(0);
-        for j in &self.ac[meter] {
-            for i in 0..self.segments.len() {
-                let (start, stop) = self.segments[i];
-                if !self.in_window(i) || !self.is_at(0, meter, i) {
-                    continue;
+        for i in self
+            .window()
+            .into_iter()
+            .filter(|&i| self.is_at(v, meter, i))
+        {
+            for j in &self.ac[meter] {
+                let part = self.part(j, i);
+                if j.mwh != 0 && !part.is_zero() {
+                    let share = self.share(v, meter, j, i);
+                    sum = sum.plus(&Frac::int(j.mwh).times(&part).times(&share));
                 }
-                let part = match j.spread_from {
-                    Some(from) if from <= start && stop <= j.at => {
-                        Frac::new(BigInt::from(stop - start), BigInt::from(j.at - from))
-                    }
-                    None if j.interval && stop == j.at => Frac::int(1),
-                    _ => continue,
-                };
-                let from = if j.interval {
-                    j.previous
-                } else {
-                    j.spread_from
-                };
-                let share = self.share(meter, i, from, j.at);
-                sum = sum.plus(&Frac::int(j.mwh).times(&part).times(&share));
             }
         }
         sum
     }
 
-    fn is_known(&self, meter: usize, i: usize) -> bool {
-        let (start, stop) = self.segments[i];
-        let spreads = |j: &Judged| {
+    fn is_known(&self, v: usize, meter: usize, i: usize) -> bool {
+        let readings = &self.ac[meter];
+        let between = |j: &Judged| {
             j.spread_from
-                .is_some_and(|from| from <= start && stop <= j.at)
+                .is_some_and(|from| from <= self.start(i) && self.end(i) <= j.at)
         };
-        if self.ac[meter].iter().any(spreads) {
-            return true;
-        }
-        let next = self.ac[meter].iter().find(|j| j.at >= stop);
-        next.is_some_and(|next| {
-            next.interval && (i..=self.ending(next.at)).all(|k| self.is_at(0, meter, k))
-        })
+        let next = readings.iter().find(|j| self.end(i) <= j.at);
+        let same_period = |next: &Judged| {
+            next.interval
+                && self
+                    .span(self.start(i), next.at)
+                    .iter()
+                    .all(|&k| self.is_at(v, meter, k))
+        };
+        readings.iter().any(between) || next.is_some_and(same_period)
     }
 
-    /// The gap segments of one meter's periods cut at the window.
-    fn gap_segments(&self, meter: usize) -> BTreeSet<usize> {
-        let here = |i: usize| self.in_window(i) && self.is_at(0, meter, i);
-        let n = self.segments.len();
-        let mut gaps = BTreeSet::new();
-        for i in (0..n).filter(|&i| here(i)) {
-            let first = (0..=i).rev().take_while(|&j| here(j)).last().unwrap();
-            let last = (i..n).take_while(|&j| here(j)).last().unwrap();
-            let (a, b) = (self.segments[first].0, self.segments[last].1);
-            let (start, stop) = self.segments[i];
-            for device in [&self.ac[meter], &self.dc[0]] {
-                let times = || device.iter().map(|j| j.at).filter(|&t| a < t && t <= b);
-                let before = times().filter(|&t| t <= start).max().unwrap_or(a);
-                let after = times().filter(|&t| t >= stop).min().unwrap_or(b);
-                if times().count() == 0 || after - before > QUARTER {
-                    gaps.insert(i);
+    /// What is left of a vehicle's attribution periods at a meter, cut at the window, once silences
+    /// of both are taken out, as runs of moments; and whether each begins with the reading that
+    /// ended such a silence.
+    fn heard(&self, v: usize, meter: usize) -> Vec<(Vec<usize>, bool)> {
+        let here = |i: &usize| self.is_at(v, meter, *i);
+        let mut silent = BTreeSet::new();
+        let by_same_id = |i: &usize| {
+            let mut stays = self.stays[v][*i].iter();
+            stays.any(|s| s.meter == meter && s.rule == Rule::SameId)
+        };
+        let both = || self.ac[meter].iter().chain(&self.dc[v]);
+        for free in runs(self.window().into_iter().filter(by_same_id)) {
+            let mut quiet: Vec<usize> = Vec::new();
+            for (n, &i) in free.iter().enumerate() {
+                quiet.push(i);
+                if both().any(|j| j.at == self.end(i)) || n + 1 == free.len() {
+                    if self.end(i) - self.start(quiet[0]) > QUARTER {
+                        silent.extend(quiet.drain(..));
+                    }
+                    quiet.clear();
                 }
             }
         }
-        gaps
+        let left = self
+            .window()
+            .into_iter()
+            .filter(here)
+            .filter(|i| !silent.contains(i));
+        let left = runs(left).into_iter();
+        left.map(|run| {
+            let after_silence = run[0] > 0 && silent.contains(&(run[0] - 1));
+            (run, after_silence)
+        })
+        .collect()
     }
 
-    fn answer(&self) -> Expected {
-        let n = self.segments.len();
+    /// The moments of a run in which a device is silent for too long.
+    fn gaps(&self, device: &[Judged], run: &[usize], from_reading: bool) -> BTreeSet<usize> {
+        let (a, b) = (self.start(run[0]), self.end(run[run.len() - 1]));
+        let mut cuts: Vec<i64> = device.iter().map(|j| j.at).collect();
+        cuts.retain(|&t| a < t && t <= b || from_reading && t == a);
+        if cuts.is_empty() {
+            return run.iter().copied().collect();
+        }
+        cuts.extend([a, b]);
+        cuts.sort_unstable();
+        let long = cuts.windows(2).filter(|pair| pair[1] - pair[0] > QUARTER);
+        long.flat_map(|pair| self.span(pair[0], pair[1])).collect()
+    }
+
+    fn answer(&self, v: usize) -> Expected {
         let in_window = |t: i64| self.world.from < t && t <= self.world.to;
-        let own = || self.dc[0].iter().filter(|j| in_window(j.at));
+        let own = || self.dc[v].iter().filter(|j| in_window(j.at));
         let mut e = Expected {
             ac: Frac::int(0),
             dc: Frac::int(0),
@@ -441,54 +389,76 @@ impl View<'_> {
             suspect: own().filter(|j| j.suspect).count() as u64,
         };
         let mut sessions = BTreeSet::new();
-        for i in (0..n).filter(|&i| self.in_window(i)) {
-            let dc = self.energy(&self.dc[0], i);
+        for i in self.window() {
+            let dc = self.energy(&self.dc[v], i);
             e.dc = e.dc.plus(&dc);
-            for &(meter, rule, session) in &self.places[0][i] {
-                e.rules.insert(rule);
-                e.meters.insert(meter);
-                sessions.extend(session);
+            for stay in &self.stays[v][i] {
+                e.rules.insert(stay.rule);
+                e.meters.insert(stay.meter);
+                sessions.extend(stay.session);
             }
-            if self.places[0][i].iter().any(|p| self.is_known(p.0, i)) {
+            if self.stays[v][i]
+                .iter()
+                .any(|s| self.is_known(v, s.meter, i))
+            {
                 e.matched = e.matched.plus(&dc);
             }
         }
         e.sessions = sessions.len() as u64;
         let mut all_gaps = BTreeSet::new();
-        let length = |i: usize| i128::from(self.segments[i].1 - self.segments[i].0);
+        let long = |run: &BTreeSet<usize>| -> i128 {
+            run.iter()
+                .map(|&i| i128::from(self.end(i) - self.start(i)))
+                .sum()
+        };
         for &meter in &e.meters {
-            e.ac = e.ac.plus(&self.credited(meter));
-            let here = |i: &usize| self.in_window(*i) && self.is_at(0, meter, *i);
-            e.time += (0..n).filter(here).map(length).sum::<i128>();
-            let gaps = self.gap_segments(meter);
-            e.gap += gaps.iter().map(|&i| length(i)).sum::<i128>();
-            all_gaps.extend(gaps);
-            let heard = self.ac[meter].iter().filter(|j| in_window(j.at));
-            for j in heard.filter(|j| self.is_at(0, meter, self.ending(j.at))) {
+            e.ac = e.ac.plus(&self.credited(v, meter));
+            for (run, from_reading) in self.heard(v, meter) {
+                let mut gaps = self.gaps(&self.ac[meter], &run, from_reading);
+                gaps.extend(self.gaps(&self.dc[v], &run, from_reading));
+                e.time += long(&run.into_iter().collect());
+                e.gap += long(&gaps);
+                all_gaps.extend(gaps);
+            }
+            let ends_here = |j: &&Judged| {
+                let mut window = self.window().into_iter();
+                window.any(|i| self.end(i) == j.at && self.is_at(v, meter, i))
+            };
+            for j in self.ac[meter].iter().filter(ends_here) {
                 e.meter_data_points += 1;
                 e.resets += u64::from(j.reset);
                 e.suspect += u64::from(j.suspect);
             }
         }
-        let starts = all_gaps
-            .iter()
-            .filter(|&&i| i == 0 || !all_gaps.contains(&(i - 1)));
-        e.gaps = starts.count() as u64;
+        e.gaps = runs(all_gaps).len() as u64;
         e
+    }
+
+    /// What all meters measured in the window, whoever drew it.
+    fn meter_energy(&self) -> Frac {
+        let window = self.window().into_iter();
+        let energies = window.flat_map(|i| self.ac.iter().map(move |ac| self.energy(ac, i)));
+        energies.fold(Frac::int(0), |sum, energy| sum.plus(&energy))
     }
 }
 
-/// The answer for vehicle 0.
-pub(super) fn reference(world: &World) -> Expected {
-    view(world).answer()
+/// Moments, ascending, as runs without a moment missing.
+fn runs(moments: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    for i in moments {
+        match runs.last_mut() {
+            Some(run) if run.last() == Some(&(i - 1)) => run.push(i),
+            _ => runs.push(vec![i]),
+        }
+    }
+    runs
 }
 
-/// What all meters measured in the window, whoever drew it.
-pub(super) fn meter_energy(world: &World) -> Frac {
-    let view = view(world);
-    let here = (0..view.segments.len()).filter(|&i| view.in_window(i));
-    here.fold(Frac::int(0), |sum, i| {
-        let meters = view.ac.iter().map(|meter| view.energy(meter, i));
-        meters.fold(sum, |sum, energy| sum.plus(&energy))
-    })
+/// The answers for all vehicles, and what is left for nobody of all that the meters measured.
+pub(super) fn reference(world: &World) -> (Vec<Expected>, Frac) {
+    let chart = Chart::new(world);
+    let answers: Vec<Expected> = (0..world.vehicles.len()).map(|v| chart.answer(v)).collect();
+    let rest = |rest: Frac, e: &Expected| rest.minus(&e.ac);
+    let rest = answers.iter().fold(chart.meter_energy(), rest);
+    (answers, rest)
 }

@@ -1,0 +1,165 @@
+//! Rule 3, the convention of the same id, computed by hand.
+
+use super::case::{Case, interval, iv, reg, session};
+
+/// A vehicle at the meter of its id.
+fn at_home() -> Case {
+    Case {
+        same_id: true,
+        ..Case::default()
+    }
+}
+
+#[test]
+fn the_night_is_no_gap_and_guests_take_their_part() {
+    // Both speak over [600, 660] of a day, the meter a minute ahead; the night is no gap.
+    let mut case = Case {
+        same_id: true,
+        ..Case::default()
+    };
+    for n in 0..=12 {
+        case.vehicle.push(interval(600 + 5 * n, 0.9));
+        case.meter.push(iv(601 + 5 * n, 1.0));
+    }
+    let answer = case.ask(0, 1_440);
+    assert_eq!(
+        (answer.ac(), answer.matched()),
+        ("13".into(), "11.7".into())
+    );
+    assert_eq!(
+        (answer.method(), answer.coverage()),
+        ("same_id".into(), "1".into())
+    );
+    assert_eq!(
+        (answer.ratio(), answer.status()),
+        (Some("90".into()), "good".into())
+    );
+    // The vehicle alone until 720: its meter is silent for 59 minutes of 120, from 661.
+    case.vehicle
+        .extend((13..=24).map(|n| interval(600 + 5 * n, 0.9)));
+    let answer = case.ask(0, 1_440);
+    assert_eq!((answer.coverage(), answer.gaps()), ("0.5083".into(), 1));
+    assert_eq!(
+        (answer.ac(), answer.matched()),
+        ("13".into(), "11.7".into())
+    );
+    // Another vehicle's session there takes its part; a session of its own ends the convention.
+    case.others = vec![(vec![], vec![session(2, 600, 630)])];
+    assert_eq!(case.ask(0, 1_440).ac(), "7");
+    case.sessions = vec![session(1, 1_400, 1_410)];
+    assert_eq!(
+        (case.ask(0, 1_440).ac(), case.ask(0, 1_440).method()),
+        ("0".into(), "session".into())
+    );
+}
+
+#[test]
+fn what_both_are_silent_in_takes_no_energy_away() {
+    // Both at 0, 10, 50 and 60: 1, 4 and 1 kWh AC, 90% of each DC.
+    let mut case = at_home();
+    case.meter = vec![
+        reg(0, 100.0),
+        reg(10, 101.0),
+        reg(50, 105.0),
+        reg(60, 106.0),
+    ];
+    for (minute, kwh) in [(0, 0.0), (10, 0.9), (50, 3.6), (60, 0.9)] {
+        case.vehicle.push(interval(minute, kwh));
+    }
+    let answer = case.ask(0, 60);
+    assert_eq!((answer.ac(), answer.matched()), ("6".into(), "5.4".into()));
+    assert_eq!(answer.ratio(), Some("90".into()));
+    assert_eq!(answer.status(), "good");
+    // (10, 50] is taken out: (0, 10] and (50, 60] are left, and covered.
+    assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
+    // Within the silence: 30 of its 40 minutes, and nothing is left to cover.
+    let answer = case.ask(15, 45);
+    assert_eq!(
+        (answer.ac(), answer.method()),
+        ("3".into(), "same_id".into())
+    );
+    assert_eq!((answer.coverage(), answer.gaps()), ("0".into(), 0));
+}
+
+#[test]
+fn two_that_read_at_the_same_full_hours_have_a_ratio() {
+    let mut case = at_home();
+    for hour in 0..=3 {
+        case.meter.push(reg(60 * hour, 100.0 + 2.0 * hour as f64));
+        case.vehicle.push(interval(60 * hour, 1.8));
+    }
+    let answer = case.ask(0, 180);
+    assert_eq!((answer.ac(), answer.matched()), ("6".into(), "5.4".into()));
+    assert_eq!(answer.ratio(), Some("90".into()));
+    // All of it is silence of both; a moment between two silences is no time, and no gap.
+    assert_eq!((answer.coverage(), answer.gaps()), ("0".into(), 0));
+    assert_eq!(answer.status(), "insufficient_data");
+}
+
+#[test]
+fn a_lone_reading_is_no_gap() {
+    // Both every 5 minutes until 60; at 300 the vehicle alone, once.
+    let mut case = at_home();
+    for n in 0..=12 {
+        case.meter.push(iv(5 * n, 1.0));
+        case.vehicle.push(interval(5 * n, 0.9));
+    }
+    case.vehicle.push(interval(300, 0.9));
+    let answer = case.ask(0, 1_440);
+    assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
+    // The meter and the vehicle a minute apart, once: that minute is told about.
+    case.meter.push(iv(301, 1.0));
+    let answer = case.ask(0, 1_440);
+    assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
+    assert_eq!(
+        (answer.ac(), answer.matched()),
+        ("13".into(), "11.7".into())
+    );
+}
+
+#[test]
+fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
+    // 6 kWh an hour; DC 0.45 every 5 minutes.
+    let mut case = at_home();
+    case.meter = vec![iv(60, 6.0), iv(120, 6.0), iv(180, 6.0)];
+    case.vehicle = (1..=36).map(|n| interval(5 * n, 0.45)).collect();
+    let answer = case.ask(0, 120);
+    assert_eq!(
+        (answer.ac(), answer.ratio()),
+        ("12".into(), Some("90".into()))
+    );
+    // The window ends within an hour: the reading behind it makes the DC before it known.
+    let answer = case.ask(0, 150);
+    assert_eq!((answer.ac(), answer.dc()), ("12".into(), "13.5".into()));
+    assert_eq!(answer.matched(), "13.5");
+    // But for what a guest interrupts who comes as the window ends.
+    case.others = vec![(vec![], vec![session(2, 150, 180)])];
+    assert_eq!(case.ask(0, 150).matched(), "10.8");
+    // Nor does it go on behind now.
+    case.others.clear();
+    case.now = super::case::ts(170);
+    assert_eq!(case.ask(0, 150).matched(), "10.8");
+}
+
+#[test]
+fn a_guest_who_comes_as_the_window_ends_is_seen() {
+    let mut case = at_home();
+    case.meter = vec![
+        iv(0, 0.0),
+        iv(10, 1.0),
+        iv(20, 1.0),
+        iv(35, 1.0),
+        iv(60, 1.0),
+    ];
+    case.vehicle = vec![
+        interval(0, 0.0),
+        interval(10, 0.9),
+        interval(20, 0.9),
+        interval(30, 0.9),
+    ];
+    assert_eq!(case.ask(0, 30).matched(), "2.7");
+    case.others = vec![(vec![], vec![session(2, 30, 60)])];
+    let answer = case.ask(0, 30);
+    assert_eq!((answer.ac(), answer.matched()), ("2".into(), "1.8".into()));
+    assert_eq!(answer.ratio(), Some("90".into()));
+}
