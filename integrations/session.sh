@@ -3,19 +3,67 @@
 #
 #   WATTGATE_URL=http://127.0.0.1:3000 WATTGATE_KEY=… integrations/session.sh
 #
+# Sourced, it gives the functions `ask` and `post`, and sends nothing.
 # The key needs the rights to ingest and to read; without WATTGATE_KEY none is sent.
 set -euo pipefail
 url=${WATTGATE_URL:-http://127.0.0.1:3000}
 key=()
 [ -n "${WATTGATE_KEY:-}" ] && key=(-H "Authorization: Bearer $WATTGATE_KEY")
 
-# Sends a body, and sends it again after 408, 429, 5xx and where nobody answers: curl waits as long as
-# Retry-After says, else one second and then twice as long each time. Sending again is always safe.
-post() {
-  curl -fsS --retry 8 --retry-connrefused --retry-max-time 300 ${key[@]+"${key[@]}"} \
-    "$url$1" -H "Content-Type: $2" --data-binary @-
-  echo
+give_up=${WATTGATE_GIVE_UP_SECONDS:-300}
+work=$(mktemp -d)
+: >"$work/head"
+trap 'rm -rf "$work"' EXIT
+
+# Sends a request, and sends it again after 408, 425, 429, any 5xx, and without a whole answer (no connection, no
+# name, no TLS, a reset, a body that was cut): that is always safe. It waits as long as Retry-After says, else
+# half a second and then twice as long each time, and a little more by chance. (curl's own --retry leaves out
+# 507 and 520 to 529, and an answer that was cut.)
+ask() {
+  local path=$1 wait_ms=500 pause_ms status why after began=$SECONDS
+  shift
+  while :; do
+    if status=$(curl -sS --max-time 30 -o "$work/answer" -D "$work/head" -w '%{http_code}' \
+      ${key[@]+"${key[@]}"} "$@" "$url$path" 2>"$work/why"); then
+      case $status in
+        2*) cat "$work/answer"; echo; return ;;
+        408 | 425 | 429 | 5*) why=$status ;;
+        *) echo "$path: $status $(cat "$work/answer")" >&2; return 1 ;;
+      esac
+    else
+      case $? in
+        # The command itself is wrong: its options, the URL, a file.
+        2 | 3 | 4 | 26 | 27 | 43 | 48) cat "$work/why" >&2; return 1 ;;
+        *) why=$(cat "$work/why") ;;
+      esac
+    fi
+    pause_ms=$wait_ms
+    after=$(tr -d '\r' <"$work/head" 2>/dev/null | sed -n 's/^[Rr]etry-[Aa]fter: *//p' | tail -1)
+    : >"$work/head"
+    case $after in
+      '') ;;
+      *[!0-9]*) after=$(($(date -d "$after" +%s 2>/dev/null || echo 0) - $(date +%s))) ;; # a date
+    esac
+    # 0, or a time that has passed, would be a loop without a pause.
+    [ "${after:-0}" -gt 0 ] && pause_ms=$((after * 1000))
+    pause_ms=$((pause_ms + RANDOM % (pause_ms / 4 + 1)))
+    if [ $((SECONDS - began + pause_ms / 1000)) -ge "$give_up" ]; then
+      echo "$path: given up, the last answer was $why" >&2
+      return 1
+    fi
+    echo "$path: $why, again in $((pause_ms / 1000)).$(printf %03d $((pause_ms % 1000))) s" >&2
+    sleep "$((pause_ms / 1000)).$(printf %03d $((pause_ms % 1000)))"
+    wait_ms=$((wait_ms < 30000 ? 2 * wait_ms : 60000))
+  done
 }
+
+# Sends a body that is read once and sent as often as needed.
+post() {
+  cat >"$work/body"
+  ask "$1" -H "Content-Type: $2" --data-binary "@$work/body"
+}
+
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 
 now=$(date +%s)
 at() { date -u -d "@$((now - 60 * $1))" +%Y-%m-%dT%H:%M:%SZ; } # GNU date
@@ -32,4 +80,4 @@ for minute in $(seq 59 -1 0); do
 done | post '/v1/ingestion/vehicle?ack=committed' application/x-ndjson
 
 echo "{\"endedAt\":\"$(at 0)\"}" | post "/v1/sessions/curl-$now/end" application/json
-curl -fsS ${key[@]+"${key[@]}"} "$url/v1/sessions/curl-$now"
+ask "/v1/sessions/curl-$now"

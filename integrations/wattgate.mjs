@@ -5,8 +5,19 @@
 // sends an hour of readings and prints the session's energy. `Wattgate` is meant to be copied.
 
 const BATCH = 500;
-const AGAIN = new Set([408, 429, 500, 502, 503, 504]);
+const WAIT_MS_MIN = 500;
 const WAIT_MS_MAX = 60_000;
+
+/** Whether the same request may be answered differently later: proxies have 5xx of their own (520 to 529). */
+const isTemporary = (status) => status >= 500 || [408, 425, 429].includes(status);
+
+/** Milliseconds to wait by a Retry-After header, a number or a date; NaN where it names no time to come. */
+function retryAfter(value) {
+  const text = value?.trim() ?? '';
+  const pause = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now();
+  // 0 would be a loop without a pause.
+  return pause > 0 ? pause : NaN;
+}
 
 /** Sends readings until they are taken, or until trying longer makes no sense. */
 export class Wattgate {
@@ -16,13 +27,13 @@ export class Wattgate {
     this.giveUpAfterMs = giveUpAfterMs;
   }
 
-  /** Asks, and asks again where the gateway says "later" or nobody answers: that is always safe. */
+  /** Sends a request, and again after a temporary error or without a whole answer: that is always safe. */
   async ask(path, body, type = 'application/json') {
     const headers = {};
     if (body !== undefined) headers['Content-Type'] = type;
     if (this.key) headers.Authorization = `Bearer ${this.key}`;
     const began = Date.now();
-    for (let wait = 500; ; wait = Math.min(2 * wait, WAIT_MS_MAX)) {
+    for (let wait = WAIT_MS_MIN; ; wait = Math.min(2 * wait, WAIT_MS_MAX)) {
       let pause = wait;
       let why;
       try {
@@ -30,14 +41,14 @@ export class Wattgate {
           method: body === undefined ? 'GET' : 'POST', body, headers, signal: AbortSignal.timeout(30_000),
         });
         if (answer.ok) return await answer.json();
-        const detail = await answer.text();
-        if (!AGAIN.has(answer.status)) throw new Refused(`${path}: ${answer.status} ${detail}`);
-        // The gateway knows best when it has room; it says so in whole seconds.
-        const after = Number(answer.headers.get('retry-after') ?? NaN);
-        if (Number.isFinite(after)) pause = after * 1000;
+        const detail = await answer.text().catch(() => '(the answer was cut)');
+        if (!isTemporary(answer.status)) throw new Refused(`${path}: ${answer.status} ${detail}`);
+        // The gateway knows best when it has room.
+        pause = retryAfter(answer.headers.get('retry-after')) || wait;
         why = answer.status;
       } catch (error) {
         if (error instanceof Refused) throw error;
+        // No connection, no name, no TLS, a reset, or an answer that was cut.
         why = error.cause?.code ?? error.message;
       }
       // Many that were refused together do not come back together.
@@ -55,8 +66,11 @@ export class Wattgate {
       const batch = readings.slice(start, start + BATCH);
       const body = batch.map((reading) => `${JSON.stringify(reading)}\n`).join('');
       const answer = await this.ask(`/v1/ingestion/${stream}?ack=${ack}`, body, 'application/x-ndjson');
-      // Taken in part: what is wrong stays wrong, so it is told and not sent again.
-      for (const error of answer.errors) refused.push([batch[error.index], error.message]);
+      // Taken in part: what is wrong stays wrong, so it is returned and not sent again. A reading with
+      // several faults has an error for each.
+      const why = new Map();
+      for (const error of answer.errors) why.set(error.index, [...why.get(error.index) ?? [], error.message]);
+      for (const [index, messages] of why) refused.push([batch[index], messages.join('; ')]);
     }
     return refused;
   }

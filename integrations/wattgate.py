@@ -5,6 +5,7 @@
 sends an hour of readings and prints the session's energy. `Wattgate` is meant to be copied.
 """
 
+import http.client
 import json
 import os
 import random
@@ -14,10 +15,29 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 
 BATCH = 500
-AGAIN = {408, 429, 500, 502, 503, 504}
+WAIT_SECONDS_MIN = 0.5
 WAIT_SECONDS_MAX = 60
+
+
+def is_temporary(status):
+    """Whether the same request may be answered differently later: proxies have 5xx of their own (520 to 529)."""
+    return status >= 500 or status in (408, 425, 429)
+
+
+def retry_after(value):
+    """Seconds to wait by a Retry-After header, a number or a date; None where it names no time to come."""
+    try:
+        if value.strip().isdecimal():
+            seconds = float(value)
+        else:
+            seconds = (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds()
+    except (AttributeError, TypeError, ValueError):
+        return None
+    # 0 would be a loop without a pause.
+    return seconds if seconds > 0 else None
 
 
 class Wattgate:
@@ -29,27 +49,30 @@ class Wattgate:
         self.give_up_after_seconds = give_up_after_seconds
 
     def ask(self, path, body=None, content_type="application/json"):
-        """Asks, and asks again where the gateway says 'later' or nobody answers: that is always safe."""
+        """Sends a request, and again after a temporary error or without a whole answer: that is always safe."""
         headers = {"Content-Type": content_type} if body is not None else {}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         began = time.monotonic()
-        wait = 0.5
+        wait = WAIT_SECONDS_MIN
         while True:
             try:
                 request = urllib.request.Request(self.url + path, data=body, headers=headers)
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as error:
-                detail = error.read().decode(errors="replace")
-                if error.code not in AGAIN:
+                try:
+                    detail = error.read().decode(errors="replace")
+                except (OSError, http.client.HTTPException):
+                    detail = "(the answer was cut)"
+                if not is_temporary(error.code):
                     raise RuntimeError(f"{path}: {error.code} {detail}") from error
-                # The gateway knows best when it has room; it says so in whole seconds.
-                after = error.headers.get("Retry-After", "")
-                pause = float(after) if after.isdigit() else wait
+                # The gateway knows best when it has room.
+                pause = retry_after(error.headers.get("Retry-After")) or wait
                 why = f"{error.code}"
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-                pause, why = wait, str(error)
+            except (OSError, http.client.HTTPException, json.JSONDecodeError, UnicodeDecodeError) as error:
+                # No connection, no name, no TLS, a reset, or an answer that was cut.
+                pause, why = wait, str(error) or type(error).__name__
             wait = min(2 * wait, WAIT_SECONDS_MAX)
             # Many that were refused together do not come back together.
             pause *= 1 + random.random() / 4
@@ -65,8 +88,12 @@ class Wattgate:
             batch = readings[start : start + BATCH]
             body = "".join(json.dumps(reading) + "\n" for reading in batch).encode()
             answer = self.ask(f"/v1/ingestion/{stream}?ack={ack}", body, "application/x-ndjson")
-            # Taken in part: what is wrong stays wrong, so it is told and not sent again.
-            refused += [(batch[error["index"]], error["message"]) for error in answer["errors"]]
+            # Taken in part: what is wrong stays wrong, so it is returned and not sent again. A reading
+            # with several faults has an error for each.
+            why = {}
+            for error in answer["errors"]:
+                why.setdefault(error["index"], []).append(error["message"])
+            refused += [(batch[index], "; ".join(messages)) for index, messages in why.items()]
         return refused
 
     def start_session(self, session, vehicle, meter, at):
