@@ -124,6 +124,11 @@ pub enum IdError {
     /// The text holds a NUL or another control character.
     #[error("must hold no control characters")]
     Control,
+    /// `.` or `..`, of something new.
+    #[error(
+        "must not be . or .., which browsers and proxies remove from a URL's path; choose another id"
+    )]
+    Dots,
 }
 
 /// The id of a meter, a vehicle or a charging session, as its owner writes it.
@@ -158,6 +163,23 @@ impl<'a> ExternalId<'a> {
             return Err(IdError::Control);
         }
         Ok(ExternalId(text))
+    }
+
+    /// As [`ExternalId::new`], of something that may be new: `.` and `..` are refused.
+    ///
+    /// Why: every device and session has a URL with its id as a segment of the path, and URLs are
+    /// normalised on their way, `%2e` included. What has such an id already is read as before.
+    ///
+    /// # Errors
+    /// [`IdError`]
+    ///
+    /// Source: the URL standard, "double-dot URL path segment"; RFC 3986 §5.2.4
+    #[inline]
+    pub fn of_new(text: &'a str) -> Result<Self, IdError> {
+        if matches!(text, "." | "..") {
+            return Err(IdError::Dots);
+        }
+        ExternalId::new(text)
     }
 
     /// The id's text.
@@ -284,6 +306,13 @@ mod tests {
             assert_eq!(ExternalId::new(bad), Err(IdError::Control), "{bad:?}");
         }
         assert!(ExternalId::new("2_39_131_30_2019-05-01 08:18:44.595638").is_ok());
+        for dots in [".", ".."] {
+            assert_eq!(ExternalId::of_new(dots), Err(IdError::Dots));
+            assert!(ExternalId::new(dots).is_ok(), "stored ones are read");
+        }
+        for good in ["...", ".a", "a.", "%2e", "a/b"] {
+            assert!(ExternalId::of_new(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

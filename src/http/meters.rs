@@ -26,7 +26,7 @@ struct View<'a> {
 
 /// Declares a meter shared, or not shared; taken back only while no sessions overlap there.
 pub(super) async fn put(pool: &Pool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
-    let id = query::path_id(id)?;
+    let id = query::new_path_id(id)?;
     let PutBody { shared } = reply::parse(body)?;
     let mut client = database::client(pool).await?;
     let done = timeout(WORK_TIMEOUT, store::share(&mut client, id, shared)).await;

@@ -89,6 +89,11 @@ pub(super) fn path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
     ExternalId::new(text).map_err(|why| bad(format!("the id in the path {why}")))
 }
 
+/// The id in a path of something that may be new.
+pub(super) fn new_path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
+    ExternalId::of_new(text).map_err(|why| bad(format!("the id in the path {why}")))
+}
+
 /// A problem with a parameter.
 pub(super) fn bad(detail: String) -> Problem {
     Problem::new(Kind::BadParameter, detail)

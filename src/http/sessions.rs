@@ -193,7 +193,9 @@ pub(super) async fn get(
     let session = find(&context.reads, prefix, id).await?;
     let client = database::client(&context.reads).await?;
     let now = Timestamp::now();
-    let vehicle = field_id("vehicleId", &session.vehicle)?;
+    // It may be older than the rules of new ids.
+    let vehicle = ExternalId::new(&session.vehicle)
+        .map_err(|why| invalid(format!("vehicleId {why}"), "invalid_id"))?;
     let end = session.ended_at.unwrap_or(now);
     // One that starts in the future has no time yet: the least run, which holds nothing.
     let started = session.started_at;
@@ -300,8 +302,9 @@ fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>, code: &'static str
     Problem::new(Kind::InvalidContent, detail).code(code)
 }
 
+/// The id of something that may be new.
 fn field_id<'t>(field: &str, text: &'t str) -> Result<ExternalId<'t>, Problem> {
-    ExternalId::new(text).map_err(|why| invalid(format!("{field} {why}"), "invalid_id"))
+    ExternalId::of_new(text).map_err(|why| invalid(format!("{field} {why}"), "invalid_id"))
 }
 
 /// A time of a session: any since 2000; the past is allowed, because chargers report late.
