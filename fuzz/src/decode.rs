@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-pub use wattgate::decode::{Bounds, Code, DEPTH_MAX};
+pub use wattgate::decode::{Bounds, Code, DEPTH_MAX, FAULTS_MAX};
 pub use wattgate::reading::{Details, EnergyKind, Place, Reading, Stream, Timestamp};
 
 #[path = "../../src/decode/tests/reference.rs"]
@@ -56,7 +56,7 @@ pub fn time(text: &str) -> Option<i64> {
 }
 
 /// What should come of each reading, or `None` where the body is refused whole.
-pub fn body(stream: Stream, body: &[u8]) -> Option<Vec<Result<Owned, Code>>> {
+pub fn body(stream: Stream, body: &[u8]) -> Option<Vec<Result<Owned, Vec<Code>>>> {
     let text = std::str::from_utf8(body).ok()?;
     if text.starts_with('\u{feff}') || depth(text) > DEPTH_MAX {
         return None;
@@ -70,13 +70,14 @@ pub fn body(stream: Stream, body: &[u8]) -> Option<Vec<Result<Owned, Code>>> {
     (!elements.is_empty()).then(|| elements.iter().map(check).collect())
 }
 
-fn reading(stream: Stream, raw: &str) -> Result<Owned, Code> {
+fn reading(stream: Stream, raw: &str) -> Result<Owned, Vec<Code>> {
     if !raw.starts_with('{') {
-        return Err(Code::NotAnObject);
+        return Err(vec![Code::NotAnObject]);
     }
     let mut json = serde_json::Deserializer::from_str(raw);
-    let written = json.deserialize_map(Fields).map_err(|_| Code::Malformed)?;
-    reference::check(stream, &written).map_err(|(code, _)| code)
+    let written = json.deserialize_map(Fields).map_err(|_| vec![Code::Malformed])?;
+    let codes = |errors: reference::Errors| errors.into_iter().map(|(code, _)| code);
+    reference::check(stream, &written).map_err(|errors| codes(errors).take(FAULTS_MAX).collect())
 }
 
 struct Fields;

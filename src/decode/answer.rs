@@ -1,9 +1,18 @@
 //! What decoding answers: counts, the errors of single readings, and why a whole body is refused.
 
+use std::borrow::Cow;
+
+use crate::reading::Stream;
+
 /// The most errors listed in one answer; more are counted and `errors_truncated` says so.
 ///
 /// Why 100: a person mends the first few, and the answer to a hostile body stays small.
 pub const ERRORS_MAX: usize = 100;
+
+/// The most errors of one reading that are listed.
+///
+/// Why 16: twice the fields that a reading can have, and one hostile reading cannot fill the list.
+pub const FAULTS_MAX: usize = 16;
 
 /// The rule that a reading broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,14 +96,15 @@ impl Code {
     }
 }
 
-/// Why one reading was not taken: the first rule that it broke.
+/// One rule that a reading broke; a reading that broke several has an error for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadingError {
     /// The reading's place in the body, from 0: in an array its position; in NDJSON its place
     /// among the lines that are not empty.
     pub index: u64,
-    /// The field at fault; none where the reading as a whole is, or the field is unknown.
-    pub field: Option<&'static str>,
+    /// The field at fault, as the body spells it, shortened where it is unknown and long. `None`
+    /// means the reading as a whole.
+    pub field: Option<Cow<'static, str>>,
     /// The rule.
     pub code: Code,
     /// The rule in words, for the device's programmer.
@@ -103,37 +113,70 @@ pub struct ReadingError {
 
 /// What became of a body's readings.
 ///
-/// Order:  `errors` by index, one a reading
+/// Order:  `errors` by index; those of one reading: its fields in the order of the body, then the
+///         absent fields in the order of the documentation, then what concerns several fields
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
     /// Readings handed on.
     pub accepted: u64,
     /// Readings not taken, listed in `errors` or not.
     pub rejected: u64,
-    /// The first [`ERRORS_MAX`] errors.
+    /// The first [`ERRORS_MAX`] errors, at most [`FAULTS_MAX`] of one reading.
     pub errors: Vec<ReadingError>,
     /// Whether there were more errors than are listed.
     pub errors_truncated: bool,
-    /// Readings not taken, by [`Code::index`]; their sum is `rejected`.
+    /// Readings not taken, by the [`Code::index`] of their first error; the sum is `rejected`.
     pub rejected_by_code: [u64; Code::ALL.len()],
 }
 
 impl Outcome {
-    /// Counts a reading that was not taken, and lists it while there is room.
-    pub(super) fn reject(&mut self, fault: &Fault) {
+    /// Counts a reading that was not taken by the first rule that it broke, and lists its errors
+    /// while there is room: `all` finds them, and is not called where there is none.
+    pub(super) fn reject(&mut self, first: Fault, all: impl FnOnce(Fault) -> Faults) {
         let index = self.accepted + self.rejected;
         self.rejected += 1;
-        self.rejected_by_code[fault.code.index()] += 1;
-        if self.errors.len() == ERRORS_MAX {
+        self.rejected_by_code[first.code.index()] += 1;
+        let room = ERRORS_MAX - self.errors.len();
+        if room == 0 {
             self.errors_truncated = true;
             return;
         }
-        self.errors.push(ReadingError {
-            index,
-            field: fault.field,
-            code: fault.code,
-            message: fault.message.to_string(),
-        });
+        let faults = all(first);
+        self.errors_truncated |= faults.more || faults.list.len() > room;
+        let listed = faults.list.into_iter().take(room);
+        self.errors
+            .extend(listed.map(|fault| fault.error_of(index)));
+    }
+}
+
+/// The rules that one reading broke, at most [`FAULTS_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    list: Vec<Fault>,
+    more: bool,
+}
+
+impl Faults {
+    pub(super) fn push(&mut self, fault: Fault) {
+        if self.list.len() == FAULTS_MAX {
+            self.more = true;
+        } else {
+            self.list.push(fault);
+        }
+    }
+
+    /// Whether a further fault would change nothing.
+    pub(super) fn is_full(&self) -> bool {
+        self.more
+    }
+}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Faults {
+            list: vec![fault],
+            more: false,
+        }
     }
 }
 
@@ -143,6 +186,21 @@ pub(super) struct Fault {
     pub(super) field: Option<&'static str>,
     pub(super) code: Code,
     pub(super) message: Message,
+}
+
+impl Fault {
+    fn error_of(self, index: u64) -> ReadingError {
+        let message = self.message.to_string();
+        ReadingError {
+            index,
+            field: match self.message {
+                Message::Unknown { key, .. } => Some(Cow::Owned(key)),
+                _ => self.field.map(Cow::Borrowed),
+            },
+            code: self.code,
+            message,
+        }
+    }
 }
 
 /// The words of a [`Fault`], cheap to make.
@@ -162,6 +220,8 @@ pub(super) enum Message {
     },
     #[error("{0} {1}")]
     Id(&'static str, crate::reading::IdError),
+    #[error("{key:?} is not a field of a {stream} reading; its fields are {fields}", fields = super::fields::names(*stream))]
+    Unknown { key: String, stream: Stream },
     #[error("{0} {1} {2}")]
     Time(&'static str, &'static str, crate::reading::Timestamp),
 }

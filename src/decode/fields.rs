@@ -3,12 +3,15 @@
 //! One set of rules for both parsers: the tape of the quick one and the raw text of the slow one
 //! feed the same draft, field by field, in the body's order.
 
-use super::answer::{Code, Fault, Message};
+use super::answer::{Code, FAULTS_MAX, Fault, Faults, Message};
 use super::{Bounds, timestamp};
 use crate::reading::{Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp};
 
 /// The fields of the stream that has most of them.
 pub(super) const FIELDS_MAX: usize = 8;
+/// The fields of an object that decide over it: among so many, more than [`FAULTS_MAX`] are
+/// unknown or given twice, and no further fault is listed.
+pub(super) const FIELDS_READ_MAX: usize = FIELDS_MAX + FAULTS_MAX + 1;
 
 /// A field's value as either parser found it.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +65,8 @@ const VEHICLE_REQUIRED: [(Field, &str); 5] = [
     (Field::BatteryTemp, "batteryTemp"),
     (Field::Time, "timestamp"),
 ];
+const METER_OPTIONAL: [&str; 1] = ["energyKind"];
+const VEHICLE_OPTIONAL: [&str; 3] = ["energyKind", "sessionId", "meterId"];
 const METER_REQUIRED_SEEN: u16 = seen_of(&METER_REQUIRED);
 const VEHICLE_REQUIRED_SEEN: u16 = seen_of(&VEHICLE_REQUIRED);
 
@@ -85,6 +90,24 @@ const fn seen_of(fields: &[(Field, &str)]) -> u16 {
     seen
 }
 
+const fn required(stream: Stream) -> &'static [(Field, &'static str)] {
+    match stream {
+        Stream::Meter => &METER_REQUIRED,
+        Stream::Vehicle => &VEHICLE_REQUIRED,
+    }
+}
+
+/// The fields of a stream's readings, as a message lists them.
+pub(super) fn names(stream: Stream) -> String {
+    let optional: &[&str] = match stream {
+        Stream::Meter => &METER_OPTIONAL,
+        Stream::Vehicle => &VEHICLE_OPTIONAL,
+    };
+    let required = required(stream).iter().map(|(_, name)| *name);
+    let all: Vec<&str> = required.chain(optional.iter().copied()).collect();
+    all.join(", ")
+}
+
 /// The field of a key, with its name as the answer spells it.
 #[inline]
 fn lookup(stream: Stream, key: &str) -> Option<(Field, &'static str)> {
@@ -105,9 +128,48 @@ fn lookup(stream: Stream, key: &str) -> Option<(Field, &'static str)> {
     Some(field)
 }
 
-/// A reading that is being checked.
+/// Every fault of an object that is no reading: those of its fields in the order of the body, then
+/// the absent fields in the order of the documentation, then the conflict, then a device that the
+/// sender may not speak for.
 ///
-/// Which error is reported, where a reading has several: the first field at fault in the order of
+/// The first of them is the one that [`Draft`] reports. A key that is no Unicode is `None`.
+#[cold]
+pub(super) fn faults<'a, 'k>(
+    stream: Stream,
+    bounds: &Bounds,
+    prefix: Option<&str>,
+    fields: impl Iterator<Item = (Option<&'k str>, Value<'a>)>,
+) -> Faults {
+    let mut draft = Draft::new(stream);
+    let mut faults = Faults::default();
+    for (key, value) in fields {
+        let checked = match key {
+            Some(key) => draft.field(key, value, bounds),
+            None => Err(unknown_field(stream, "\u{fffd}")),
+        };
+        if let Err(fault) = checked {
+            faults.push(fault);
+        }
+        if faults.is_full() {
+            return faults;
+        }
+    }
+    let absent = required(stream).iter();
+    for (_, name) in absent.filter(|(field, _)| draft.seen & bit(*field) == 0) {
+        faults.push(fault(name, Code::Missing, "is required"));
+    }
+    if draft.names_two_places() {
+        faults.push(conflict());
+    }
+    if let (Some(prefix), Some(device)) = (prefix, draft.device)
+        && !device.as_str().starts_with(prefix)
+    {
+        faults.push(forbidden(stream));
+    }
+    faults
+}
+
+/// A reading that is being checked, up to the first fault: the first field at fault in the order of
 /// the body; then the first absent field in the order of the documentation; then the conflict.
 pub(super) struct Draft<'a> {
     stream: Stream,
@@ -147,7 +209,7 @@ impl<'a> Draft<'a> {
         bounds: &Bounds,
     ) -> Result<(), Fault> {
         let Some((field, name)) = lookup(self.stream, key) else {
-            return Err(unknown_field(key));
+            return Err(unknown_field(self.stream, key));
         };
         if self.seen & bit(field) != 0 {
             return Err(fault(name, Code::DuplicateField, "must be given once only"));
@@ -180,14 +242,8 @@ impl<'a> Draft<'a> {
             Some(device) if self.seen & required == required => device,
             _ => return Err(self.missing()),
         };
-        let both = bit(Field::Session) | bit(Field::AtMeter);
-        if self.seen & both == both {
-            let message = Message::Plain("sessionId and meterId must not both be given");
-            return Err(Fault {
-                field: None,
-                code: Code::Conflict,
-                message,
-            });
+        if self.names_two_places() {
+            return Err(conflict());
         }
         let details = match self.stream {
             Stream::Meter => Details::Meter {
@@ -211,12 +267,15 @@ impl<'a> Draft<'a> {
         })
     }
 
+    #[inline]
+    fn names_two_places(&self) -> bool {
+        let both = bit(Field::Session) | bit(Field::AtMeter);
+        self.seen & both == both
+    }
+
     #[cold]
     fn missing(&self) -> Fault {
-        let required: &[(Field, &'static str)] = match self.stream {
-            Stream::Meter => &METER_REQUIRED,
-            Stream::Vehicle => &VEHICLE_REQUIRED,
-        };
+        let required = required(self.stream);
         let absent = required
             .iter()
             .find(|(field, _)| self.seen & bit(*field) == 0);
@@ -234,18 +293,34 @@ fn fault(name: &'static str, code: Code, rule: &'static str) -> Fault {
     }
 }
 
-/// The longest part of an unknown key that a message repeats, in characters.
+#[cold]
+fn conflict() -> Fault {
+    Fault {
+        field: None,
+        code: Code::Conflict,
+        message: Message::Plain("sessionId and meterId must not both be given"),
+    }
+}
+
+#[cold]
+pub(super) fn forbidden(stream: Stream) -> Fault {
+    let name = required(stream)[0].1;
+    let rule = "is of a device that this key may not speak for";
+    fault(name, Code::ForbiddenDevice, rule)
+}
+
+/// The longest part of an unknown key that an answer repeats, in characters.
 const SHOWN_KEY_CHARS_MAX: usize = 40;
 
 #[cold]
-pub(super) fn unknown_field(key: &str) -> Fault {
+pub(super) fn unknown_field(stream: Stream, key: &str) -> Fault {
     let shown: String = key.chars().take(SHOWN_KEY_CHARS_MAX).collect();
     let dots = if shown.len() < key.len() { "…" } else { "" };
-    let message = Message::Text(format!("{:?} is not a field of this reading", shown + dots));
+    let key = shown + dots;
     Fault {
         field: None,
         code: Code::UnknownField,
-        message,
+        message: Message::Unknown { key, stream },
     }
 }
 
@@ -279,7 +354,7 @@ fn number(name: &'static str, value: Value<'_>, low: f64, high: f64) -> Result<f
 #[inline]
 fn id<'a>(name: &'static str, value: Value<'a>) -> Result<ExternalId<'a>, Fault> {
     match value {
-        Value::Text(text) => ExternalId::new(text).map_err(|error| Fault {
+        Value::Text(text) => ExternalId::of_new(text).map_err(|error| Fault {
             field: Some(name),
             code: Code::InvalidId,
             message: Message::Id(name, error),

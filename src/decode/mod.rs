@@ -22,10 +22,10 @@ pub mod timestamp;
 
 use std::time::Duration;
 
-pub use answer::{BodyError, Code, ERRORS_MAX, Outcome, ReadingError};
+pub use answer::{BodyError, Code, ERRORS_MAX, FAULTS_MAX, Outcome, ReadingError};
 
 use crate::reading::{Reading, Stream, Timestamp};
-use answer::{Fault, Message};
+use answer::{Fault, Faults, Message};
 use tape::Parser;
 
 /// The most brackets that may be open at once, the array of readings included.
@@ -109,8 +109,8 @@ impl Decoder {
 
     /// Parses and validates a body, and hands each valid reading on, in its order.
     ///
-    /// Where a reading breaks several rules, one is reported: of its fields the first at fault in
-    /// the order of the body, then an absent field, then the conflict of two. `null` is no value
+    /// Where a reading breaks several rules, each has an error, and the first counts: its fields in
+    /// the order of the body, then the absent fields, then the conflict of two. `null` is no value
     /// of any field, of an optional one neither (`wrong_type`). A number is the nearest double of
     /// its text, and `-0` is 0. Keys and texts are compared after their escapes are undone.
     ///
@@ -177,8 +177,13 @@ impl Decoder {
                 return;
             }
         }
-        let (stream, bounds) = (tally.stream, tally.bounds);
-        slow::reading(stream, text, bounds, |checked| tally.count(checked));
+        let (stream, bounds, prefix) = (tally.stream, tally.bounds, tally.prefix);
+        match slow::Object::read(text) {
+            Ok(object) => tally.count(object.reading(stream, bounds), |_| {
+                object.faults(stream, bounds, prefix)
+            }),
+            Err(fault) => tally.count(Err(fault), Faults::from),
+        }
     }
 }
 
@@ -192,41 +197,33 @@ struct Tally<'b, F> {
 }
 
 impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
+    /// Counts what came of one reading; `all` finds every fault of one that has a first.
     #[inline]
-    fn count(&mut self, checked: Result<Reading<'_>, Fault>) {
+    fn count(&mut self, checked: Result<Reading<'_>, Fault>, all: impl FnOnce(Fault) -> Faults) {
         match checked {
             Ok(reading)
                 if self
                     .prefix
                     .is_some_and(|p| !reading.device.as_str().starts_with(p)) =>
             {
-                self.outcome.reject(&forbidden(self.stream));
+                self.outcome
+                    .reject(fields::forbidden(self.stream), Faults::from);
             }
             Ok(reading) => {
                 self.outcome.accepted += 1;
                 (self.take)(reading);
             }
-            Err(fault) => self.outcome.reject(&fault),
+            Err(first) => self.outcome.reject(first, all),
         }
     }
 
     /// Counts one value of a tape.
     #[inline]
     fn nodes(&mut self, nodes: &[simd_json::Node<'_>]) {
-        self.count(tape::reading(self.stream, nodes, self.bounds));
-    }
-}
-
-#[cold]
-fn forbidden(stream: Stream) -> Fault {
-    let field = match stream {
-        Stream::Meter => "meterId",
-        Stream::Vehicle => "vehicleId",
-    };
-    Fault {
-        field: Some(field),
-        code: Code::ForbiddenDevice,
-        message: Message::Field(field, "is of a device that this key may not speak for"),
+        let (stream, bounds, prefix) = (self.stream, self.bounds, self.prefix);
+        self.count(tape::reading(stream, nodes, bounds), |first| {
+            tape::faults(stream, nodes, bounds, prefix).unwrap_or_else(|| first.into())
+        });
     }
 }
 

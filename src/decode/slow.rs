@@ -10,8 +10,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::answer::{BodyError, Code, Fault, Message};
-use super::fields::{Draft, FIELDS_MAX, Value, unknown_field};
+use super::answer::{BodyError, Code, Fault, Faults, Message};
+use super::fields::{self, Draft, FIELDS_MAX, FIELDS_READ_MAX, Value, unknown_field};
 use super::{Bounds, DEPTH_MAX};
 use crate::reading::{Reading, Stream};
 
@@ -89,48 +89,42 @@ impl<'de, F: FnMut(&str)> Visitor<'de> for EachElement<F> {
     }
 }
 
-/// Checks the reading in a text of its own, and hands on what came of it.
-///
-/// A text that is no JSON is a fault of this reading alone: a line of NDJSON.
-pub(super) fn reading<R>(
-    stream: Stream,
-    bytes: &[u8],
-    bounds: &Bounds,
-    show: impl FnOnce(Result<Reading<'_>, Fault>) -> R,
-) -> R {
-    let fields = match fields(bytes) {
-        Ok(fields) => fields,
-        Err(fault) => return show(Err(fault)),
-    };
-    show(draft(stream, &fields, bounds))
-}
+/// The first [`FIELDS_READ_MAX`] fields of the object in a text of its own. A key that is no Unicode
+/// is `None`.
+pub(super) struct Object(Vec<(Option<String>, RawField)>);
 
-fn draft<'a>(
-    stream: Stream,
-    fields: &'a [(Option<String>, RawField)],
-    bounds: &Bounds,
-) -> Result<Reading<'a>, Fault> {
-    let mut draft = Draft::new(stream);
-    for (key, value) in fields {
-        let Some(key) = key else {
-            return Err(unknown_field("\u{fffd}"));
-        };
-        draft.field(key, value.as_value(), bounds)?;
+impl Object {
+    /// Reads an object. A text that is no JSON is a fault of this reading alone: a line of NDJSON.
+    pub(super) fn read(bytes: &[u8]) -> Result<Object, Fault> {
+        let text = check(bytes).map_err(line_fault)?;
+        let text = text.trim_ascii_start();
+        if !text.starts_with('{') {
+            return Err(super::not_an_object());
+        }
+        let mut json = serde_json::Deserializer::from_str(text);
+        json.deserialize_map(FirstFields)
+            .map(Object)
+            .map_err(|error| line_fault(malformed(error)))
     }
-    draft.finish()
-}
 
-/// The fields of an object; no more of them than decide over it, for among more than
-/// [`FIELDS_MAX`] one is unknown or given twice.
-fn fields(bytes: &[u8]) -> Result<Vec<(Option<String>, RawField)>, Fault> {
-    let text = check(bytes).map_err(line_fault)?;
-    let text = text.trim_ascii_start();
-    if !text.starts_with('{') {
-        return Err(super::not_an_object());
+    /// Checks the reading that the object is.
+    pub(super) fn reading(&self, stream: Stream, bounds: &Bounds) -> Result<Reading<'_>, Fault> {
+        let mut draft = Draft::new(stream);
+        for (key, value) in &self.0 {
+            let Some(key) = key else {
+                return Err(unknown_field(stream, "\u{fffd}"));
+            };
+            draft.field(key, value.as_value(), bounds)?;
+        }
+        draft.finish()
     }
-    let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(FirstFields)
-        .map_err(|error| line_fault(malformed(error)))
+
+    /// Every fault of an object that is no reading.
+    pub(super) fn faults(&self, stream: Stream, bounds: &Bounds, prefix: Option<&str>) -> Faults {
+        let all = self.0.iter();
+        let all = all.map(|(key, value)| (key.as_deref(), value.as_value()));
+        fields::faults(stream, bounds, prefix, all)
+    }
 }
 
 fn line_fault(error: BodyError) -> Fault {
@@ -169,7 +163,7 @@ impl<'de> Visitor<'de> for FirstFields {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::with_capacity(FIELDS_MAX + 1);
-        while fields.len() <= FIELDS_MAX {
+        while fields.len() < FIELDS_READ_MAX {
             let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? else {
                 return Ok(fields);
             };

@@ -4,8 +4,8 @@ use std::mem;
 
 use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
 
-use super::answer::Fault;
-use super::fields::{Draft, Value};
+use super::answer::{Fault, Faults};
+use super::fields::{self, Draft, Value};
 use super::{Bounds, DEPTH_MAX};
 use crate::reading::{Reading, Stream};
 
@@ -106,6 +106,37 @@ pub(super) fn reading<'a>(
         rest = tail.get(inner_nodes(value)..).unwrap_or_default();
     }
     draft.finish()
+}
+
+/// Every fault of a value that is no reading; `None` where it is no object.
+#[cold]
+pub(super) fn faults(
+    stream: Stream,
+    nodes: &[Node<'_>],
+    bounds: &Bounds,
+    prefix: Option<&str>,
+) -> Option<Faults> {
+    match nodes {
+        [Node::Object { .. }, inner @ ..] => {
+            Some(fields::faults(stream, bounds, prefix, Fields(inner)))
+        }
+        _ => None,
+    }
+}
+
+/// The fields of an object's nodes.
+struct Fields<'t, 'a>(&'t [Node<'a>]);
+
+impl<'a> Iterator for Fields<'_, 'a> {
+    type Item = (Option<&'a str>, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [Node::String(key), value, tail @ ..] = self.0 else {
+            return None;
+        };
+        self.0 = tail.get(inner_nodes(value)..).unwrap_or_default();
+        Some((Some(*key), value_of(value)))
+    }
 }
 
 #[inline]

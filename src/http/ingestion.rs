@@ -305,7 +305,7 @@ mod tests {
         use http_body_util::BodyExt;
         let error = ReadingError {
             index: 17,
-            field: Some("soc"),
+            field: Some("soc".into()),
             code: Code::OutOfRange,
             message: "soc must be \"between\" 0 and 100".to_owned(),
         };

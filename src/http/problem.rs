@@ -147,7 +147,7 @@ struct Document<'a> {
 pub(super) struct ErrorItem<'a> {
     index: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'static str>,
+    field: Option<&'a str>,
     code: &'static str,
     message: &'a str,
 }
@@ -156,7 +156,7 @@ impl<'a> From<&'a ReadingError> for ErrorItem<'a> {
     fn from(error: &'a ReadingError) -> Self {
         ErrorItem {
             index: error.index,
-            field: error.field,
+            field: error.field.as_deref(),
             code: error.code.as_str(),
             message: &error.message,
         }

@@ -244,9 +244,10 @@ fn a_trailing_comma_of_a_large_array_is_refused() {
 fn at_most_a_hundred_errors_are_listed_and_all_are_counted() {
     for format in [Format::Json, Format::Ndjson] {
         for count in [ERRORS_MAX, ERRORS_MAX + 1] {
+            let wrong = vehicle("soc", "");
             let body = match format {
-                Format::Json => format!("[{}]", vec!["{}"; count].join(",")),
-                Format::Ndjson => "{}\n".repeat(count),
+                Format::Json => format!("[{}]", vec![wrong; count].join(",")),
+                Format::Ndjson => vec![wrong; count].join("\n"),
             };
             let (_, outcome) = decode(Stream::Vehicle, format, body).unwrap();
             assert_eq!(outcome.rejected, count as u64);

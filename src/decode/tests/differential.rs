@@ -34,6 +34,8 @@ fn any_value() -> impl Strategy<Value = String> {
         r#""\u0041\ud83d\udd0b""#,
         r#""},{""#,
         r#""é🔋""#,
+        r#"".""#,
+        r#""\u002e.""#,
     ];
     prop_oneof![
         2 => select(odd).prop_map(str::to_owned),
@@ -127,11 +129,11 @@ proptest! {
             for (index, expected) in checked.iter().enumerate() {
                 match expected {
                     Ok(reading) => prop_assert_eq!(taken.next(), Some(reading.clone())),
-                    Err((code, field)) => {
+                    Err(expected) => for (code, field) in expected {
                         let error = errors.next().unwrap();
                         prop_assert_eq!(error.index, index as u64);
-                        prop_assert_eq!((error.code, error.field), (*code, field.as_deref()));
-                    }
+                        prop_assert_eq!((error.code, error.field.as_deref()), (*code, field.as_deref()));
+                    },
                 }
             }
             prop_assert!(taken.next().is_none() && errors.next().is_none());

@@ -5,6 +5,7 @@ mod differential;
 mod hostile;
 mod reference;
 mod rules;
+mod several;
 mod times;
 
 use super::*;
@@ -80,14 +81,17 @@ pub(super) fn decode_with(
         outcome.rejected,
         outcome.rejected_by_code.iter().sum::<u64>()
     );
-    assert_eq!(
-        outcome.errors.len() as u64,
-        outcome.rejected.min(ERRORS_MAX as u64)
-    );
-    assert_eq!(
-        outcome.errors_truncated,
-        outcome.rejected > ERRORS_MAX as u64
-    );
+    let mut listed: Vec<u64> = outcome.errors.iter().map(|error| error.index).collect();
+    assert!(listed.len() <= ERRORS_MAX && listed.is_sorted());
+    for indices in listed.chunk_by(|a, b| a == b) {
+        assert!(indices.len() <= FAULTS_MAX);
+    }
+    listed.dedup();
+    if outcome.errors_truncated {
+        assert!(!listed.is_empty());
+    } else {
+        assert_eq!(listed.len() as u64, outcome.rejected);
+    }
     Ok((taken, outcome))
 }
 

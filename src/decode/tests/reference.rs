@@ -7,8 +7,11 @@ use super::*;
 /// A reading as its fields were written: keys and JSON texts.
 pub(super) type Written = Vec<(String, String)>;
 
-/// What should come of a reading: its parts, or the code and the field at fault.
-pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, (Code, Option<String>)> {
+/// The codes and fields of a reading's errors, in their order.
+pub(super) type Errors = Vec<(Code, Option<String>)>;
+
+/// What should come of a reading: its parts, or every error of it.
+pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, Errors> {
     let vehicle = stream == Stream::Vehicle;
     let required: &[&str] = if vehicle {
         &[
@@ -27,25 +30,30 @@ pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, (Code, O
         &["energyKind"]
     };
     let mut seen: Vec<&str> = Vec::new();
+    let mut errors = Errors::new();
     for (name, raw) in written {
         if !required.contains(&name.as_str()) && !optional.contains(&name.as_str()) {
-            return Err((Code::UnknownField, None));
+            let cut: String = name.chars().take(40).collect();
+            let dots = if cut == *name { "" } else { "…" };
+            errors.push((Code::UnknownField, Some(cut + dots)));
+            continue;
         }
         let code = if seen.contains(&name.as_str()) {
             Some(Code::DuplicateField)
         } else {
             fault(name, raw)
         };
-        if let Some(code) = code {
-            return Err((code, Some(name.clone())));
-        }
+        errors.extend(code.map(|code| (code, Some(name.clone()))));
         seen.push(name);
     }
-    if let Some(absent) = required.iter().find(|name| !seen.contains(name)) {
-        return Err((Code::Missing, Some((*absent).to_owned())));
+    for absent in required.iter().filter(|name| !seen.contains(name)) {
+        errors.push((Code::Missing, Some((*absent).to_owned())));
     }
     if vehicle && seen.contains(&"sessionId") && seen.contains(&"meterId") {
-        return Err((Code::Conflict, None));
+        errors.push((Code::Conflict, None));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
     }
     let raw = |name: &str| {
         written
@@ -112,7 +120,9 @@ fn fault(name: &str, raw: &str) -> Option<Code> {
         },
         _ => {
             let good = |text: String| {
-                (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+                (1..=64).contains(&text.chars().count())
+                    && !text.chars().any(char::is_control)
+                    && ![".", ".."].contains(&text.as_str())
             };
             (!text.is_some_and(good)).then_some(Code::InvalidId)
         }

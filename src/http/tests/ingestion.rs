@@ -76,7 +76,12 @@ async fn what_holds_no_reading_is_refused() {
         .post(PATH, r#"[{"meterId":"M"},1]"#)
         .await
         .assert_problem(400);
-    assert_eq!(problem["errors"].as_array().unwrap().len(), 2);
+    let errors = problem["errors"].as_array().unwrap();
+    let named = |error: &serde_json::Value| json!([error["index"], error["field"]]);
+    let named: Vec<_> = errors.iter().map(named).collect();
+    let absent = ["kwhConsumedAc", "voltage", "timestamp"].map(|field| json!([0, field]));
+    assert_eq!(named[..3], absent);
+    assert_eq!(named[3..], [json!([1, null])]);
     assert_eq!(problem["rejected"], 2);
     for query in [
         "?ack=never",
@@ -104,11 +109,7 @@ async fn at_most_a_hundred_errors_are_listed() {
 #[tokio::test]
 async fn only_json_and_lines_in_a_known_encoding_are_taken() {
     let edge = Edge::start();
-    for head in [
-        "",
-        "Content-Type: text/plain\r\n",
-        "Content-Type: application/json;charset=x\r\n",
-    ] {
+    for head in ["", "Content-Type: text/plain\r\n"] {
         edge.send(&post(PATH, head, METER))
             .await
             .assert_problem(415);
