@@ -54,7 +54,10 @@ impl Upload {
         Upload {
             incoming,
             ended,
-            waits: headers.contains_key(EXPECT),
+            waits: headers
+                .get_all(EXPECT)
+                .iter()
+                .any(|leave| leave.as_bytes().eq_ignore_ascii_case(b"100-continue")),
         }
     }
 

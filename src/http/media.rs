@@ -17,10 +17,13 @@ pub(super) enum Encoding {
     Zstd,
 }
 
-/// The format of a body of readings.
+/// The format of a body of readings. Parameters of its type have no effect: JSON is UTF-8 whatever a
+/// `charset` says, and a body in another encoding is refused when it is decoded.
 ///
 /// A body without a type is refused: a web page can make a browser send such a body to any
 /// address, the loopback one included, without asking the server first.
+///
+/// Source: RFC 8259 §8.1 and §11
 pub(super) fn readings_format(headers: &HeaderMap) -> Result<Format, Problem> {
     match essence(headers)? {
         Media::Json => Ok(Format::Json),
@@ -50,7 +53,8 @@ pub(super) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     for name in values.flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
         let name = name.trim_ascii().to_ascii_lowercase();
         let encoding = match name.as_slice() {
-            b"identity" => continue,
+            // Empty elements of a list mean nothing (RFC 9110 §5.6.1).
+            b"" | b"identity" => continue,
             b"gzip" | b"x-gzip" => Encoding::Gzip,
             b"zstd" => Encoding::Zstd,
             _ => {
@@ -79,28 +83,22 @@ enum Media {
 
 fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let value = match (values.next(), values.next()) {
-        (Some(value), None) => value.as_bytes(),
-        (None, _) => {
-            return Err(Problem::new(
-                Kind::UnsupportedMedia,
-                "the body has no Content-Type",
-            ));
-        }
-        (Some(_), Some(_)) => {
-            return Err(Problem::new(
-                Kind::BadRequest,
-                "there is more than one Content-Type",
-            ));
-        }
+    let Some(value) = values.next() else {
+        let detail = "the body has no Content-Type";
+        return Err(Problem::new(Kind::UnsupportedMedia, detail));
     };
+    // A proxy that adds what is there already does no harm.
+    if values.any(|other| other != value) {
+        let detail = "Content-Type must be given once: the request has several that differ";
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    let value = value.as_bytes();
     // What nearly every client sends, byte for byte.
     if value == b"application/json" {
         return Ok(Media::Json);
     }
-    let text = std::str::from_utf8(value).unwrap_or_default();
-    let mut parts = text.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default();
+    let name = value.split(|b| *b == b';').next().unwrap_or_default();
+    let name = std::str::from_utf8(name).unwrap_or_default().trim();
     let is = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
     let media = if is(&["application/json"]) {
         Media::Json
@@ -113,18 +111,6 @@ fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
     } else {
         return Ok(Media::Other);
     };
-    for parameter in parts {
-        let Some((name, value)) = parameter.split_once('=') else {
-            continue;
-        };
-        let value = value.trim().trim_matches('"');
-        if name.trim().eq_ignore_ascii_case("charset") && !value.eq_ignore_ascii_case("utf-8") {
-            return Err(Problem::new(
-                Kind::UnsupportedMedia,
-                "the charset must be utf-8",
-            ));
-        }
-    }
     Ok(media)
 }
 
@@ -138,9 +124,9 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
         if value.as_bytes() == b"*/*" || value.as_bytes() == b"application/json" {
             return true;
         }
-        any = true;
-        let Ok(text) = value.to_str() else { continue };
-        for range in text.split(',') {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        for range in text.split(',').filter(|range| !range.trim().is_empty()) {
+            any = true;
             let mut parts = range.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default().to_ascii_lowercase();
             let rank = match name.as_str() {
@@ -152,7 +138,12 @@ pub(super) fn accepts_json(headers: &HeaderMap) -> bool {
             let refused = parts
                 .filter_map(|p| p.split_once('='))
                 .filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-                .any(|(_, q)| q.trim().parse::<f32>().is_ok_and(|q| q == 0.0));
+                .any(|(_, q)| {
+                    q.trim()
+                        .trim_matches('"')
+                        .parse::<f32>()
+                        .is_ok_and(|q| q == 0.0)
+                });
             best = match best {
                 Some((r, taken)) if r > rank || (r == rank && taken) => Some((r, taken)),
                 _ => Some((rank, !refused)),
@@ -173,12 +164,16 @@ mod tests {
     }
 
     #[test]
-    fn json_and_ndjson_in_utf_8_are_taken_and_nothing_else() {
+    fn json_and_ndjson_are_taken_whatever_charset_they_name() {
         let format = |v: &str| readings_format(&headers(CONTENT_TYPE, v)).ok();
         for json in [
             "application/json",
             "Application/JSON; charset=\"UTF-8\"",
             "application/json;",
+            "application/json; charset=utf8",
+            "application/json;charset=us-ascii",
+            "application/json; charset=latin1; x",
+            "application/json ; charset=\"",
         ] {
             assert_eq!(format(json), Some(Format::Json), "{json}");
         }
@@ -186,17 +181,23 @@ mod tests {
             "application/x-ndjson",
             "application/ndjson;charset=utf-8",
             "application/jsonl",
+            "application/x-ndjson; charset=utf8",
         ] {
             assert_eq!(format(lines), Some(Format::Ndjson), "{lines}");
         }
         for other in [
             "",
             "text/plain",
-            "application/json; charset=latin1",
+            "charset=utf-8; application/json",
             "application/jsonx",
         ] {
             assert_eq!(format(other), None, "{other}");
         }
+        let mut twice = headers(CONTENT_TYPE, "application/json");
+        twice.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        assert!(expect_json(&twice).is_ok());
+        twice.append(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        assert!(expect_json(&twice).is_err());
         assert!(readings_format(&HeaderMap::new()).is_err());
         assert!(expect_json(&headers(CONTENT_TYPE, "application/x-ndjson")).is_err());
     }
@@ -209,14 +210,17 @@ mod tests {
         assert_eq!(of("GZip"), Some(Encoding::Gzip));
         assert_eq!(of("x-gzip, identity"), Some(Encoding::Gzip));
         assert_eq!(of("zstd"), Some(Encoding::Zstd));
+        assert_eq!(of(""), Some(Encoding::Identity));
+        for list in ["gzip,", ",gzip", "identity, , X-GZIP ,"] {
+            assert_eq!(of(list), Some(Encoding::Gzip), "{list}");
+        }
         for wrong in [
-            "",
             "br",
             "gzip, gzip",
+            "gzip,,gzip",
             "gzip;q=1",
             "zstd,gzip",
             "deflate",
-            "gzip,",
         ] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
@@ -231,6 +235,9 @@ mod tests {
             "text/html, */*;q=0.1",
             "application/*",
             "application/problem+json",
+            "",
+            " , ",
+            "text/html;p=\"a,b\", Application/JSON; Q=0.5",
         ] {
             assert!(takes(yes), "{yes}");
         }
@@ -239,6 +246,8 @@ mod tests {
             "*/*;q=0",
             "*/*, application/json;q=0",
             "application/json;q=0.0",
+            "application/json; Q=\"0\"",
+            "text/html,",
         ] {
             assert!(!takes(no), "{no}");
         }
