@@ -81,8 +81,10 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// Connections at once, at most.
     pub connections_max: usize,
-    /// From the connection, or the last answer, to the end of a request's head.
+    /// From the connection, or a head's first byte, to the end of a request's head.
     pub header_timeout: Duration,
+    /// How long a connection is kept between two requests.
+    pub idle_timeout: Duration,
     /// From the head to the end of the body.
     pub body_timeout: Duration,
     /// How long `ack=committed` waits.
@@ -212,6 +214,7 @@ impl Config {
             connections_max: checks.within("--max-connections", args.max_connections, 1..=1_000_000)
                 as usize,
             header_timeout: checks.timeout("--header-timeout", &args.header_timeout),
+            idle_timeout: checks.timeout("--idle-timeout", &args.idle_timeout),
             body_timeout: checks.timeout("--body-timeout", &args.body_timeout),
             commit_timeout: checks.timeout("--commit-timeout", &args.commit_timeout),
             partition,

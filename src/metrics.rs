@@ -212,6 +212,11 @@ pub fn http_connections(change: i64) {
     gauge!("wattgate_http_connections").increment(change as f64);
 }
 
+/// Counts idle connections that were closed to make room for others.
+pub fn http_evicted(connections: u64) {
+    counter!("wattgate_http_connections_evicted_total").increment(connections);
+}
+
 /// Moves the number of those who listen to the live stream.
 pub fn stream_listeners(change: i64) {
     gauge!("wattgate_stream_listeners").increment(change as f64);
@@ -347,6 +352,10 @@ fn describe() {
         "From a request's head to its answer."
     );
     describe_gauge!("wattgate_http_connections", "Open connections.");
+    describe_counter!(
+        "wattgate_http_connections_evicted_total",
+        "Idle connections closed because --max-connections were open and another client waited."
+    );
     describe_counter!(
         "wattgate_http_shed_total",
         "Requests refused because of too much load."

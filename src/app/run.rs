@@ -264,6 +264,7 @@ impl Gateway {
                 body_bytes_max: config.body_bytes_max,
                 connections_max: config.connections_max,
                 header_timeout: config.header_timeout,
+                idle_timeout: config.idle_timeout,
                 body_timeout: config.body_timeout,
                 write_timeout: WRITE_TIMEOUT,
                 commit_timeout: config.commit_timeout,

@@ -307,7 +307,7 @@ pub struct ServeArgs {
         value_name = "N"
     )]
     pub max_connections: u64,
-    /// For a request's head, and for an idle connection
+    /// For a request's head
     #[arg(
         long,
         global = true,
@@ -316,6 +316,15 @@ pub struct ServeArgs {
         value_name = "TIME"
     )]
     pub header_timeout: String,
+    /// How long a connection is kept between two requests: longer than proxies keep theirs
+    #[arg(
+        long,
+        global = true,
+        env = "WATTGATE_IDLE_TIMEOUT",
+        default_value = "620s",
+        value_name = "TIME"
+    )]
+    pub idle_timeout: String,
     /// For a request's body, all of it
     #[arg(
         long,

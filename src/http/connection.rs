@@ -3,8 +3,8 @@
 //! With TLS, the handshake says which HTTP is spoken. Without, the first bytes do: a client that
 //! knows that HTTP/2 is spoken here begins with a preface that is no request of HTTP/1.1. They
 //! are read once a connection, into 24 bytes, and given back to hyper, so that requests of
-//! HTTP/1.1 pay nothing for the choice; and a socket that stays silent is closed in the time that
-//! a request's head has.
+//! HTTP/1.1 pay nothing for the choice; and a socket that stays silent from its beginning is closed in
+//! the time that a request's head has. Between two requests a connection has much longer.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,10 +31,12 @@ use super::access::Peer;
 use super::dispatch::{Shared, answer};
 use super::problem::{Kind, Problem};
 use super::promise::{Held, Promises};
-use super::stall::StallGuard;
+use super::socket::Socket;
+use super::stall::{Limits, StallGuard};
 use super::stream::EVENT_STREAM;
 use super::taking::{self, Taking, UNTAKEN_MAX};
 use super::tls::Tls;
+use super::usage::{self, InUse, Usage};
 use crate::auth::Fingerprint;
 use crate::metrics;
 
@@ -75,6 +77,7 @@ const LAST_CALL: Duration = Duration::from_millis(250);
 pub(super) async fn serve(
     stream: TcpStream,
     address: IpAddr,
+    usage: Arc<Usage>,
     shared: Arc<Shared>,
     stopping: watch::Receiver<()>,
 ) {
@@ -84,14 +87,23 @@ pub(super) async fn serve(
     };
     let served = match stream.set_nodelay(true) {
         Err(error) => Err(error.into()),
-        Ok(()) => match &shared.context.tls {
-            Some(tls) => {
-                let tls = Arc::clone(tls);
-                // Boxed, as HTTP/2 is, so that a plain connection's task stays small.
-                Box::pin(encrypted(stream, tls, peer, shared, stopping)).await
+        Ok(()) => {
+            let stream = Socket::new(stream, Arc::clone(&usage));
+            let served = Served {
+                peer,
+                usage,
+                shared,
+                stopping,
+            };
+            match &served.shared.context.tls {
+                Some(tls) => {
+                    let tls = Arc::clone(tls);
+                    // Boxed, as HTTP/2 is, so that a plain connection's task stays small.
+                    Box::pin(encrypted(stream, tls, served)).await
+                }
+                None => plain(stream, served).await,
             }
-            None => plain(stream, peer, shared, stopping).await,
-        },
+        }
     };
     if let Err(error) = served {
         // What clients do to their connections is not ours to mend.
@@ -99,55 +111,63 @@ pub(super) async fn serve(
     }
 }
 
-type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
-async fn plain(
-    mut stream: TcpStream,
+/// What a connection is served with.
+struct Served {
     peer: Peer,
+    usage: Arc<Usage>,
     shared: Arc<Shared>,
     stopping: watch::Receiver<()>,
-) -> Served {
-    let within = shared.context.settings.header_timeout;
-    let (early, is_http2) = tokio::select! {
-        begun = timeout(within, begin(&mut stream)) => begun??,
-        () = last_call(stopping.clone()) => return Ok(()),
-    };
-    let io = StallGuard::new(stream, early, shared.context.settings.write_timeout);
-    if is_http2 {
-        Box::pin(serve_http2(io, peer, shared, stopping)).await
-    } else {
-        serve_http1(io, peer, shared, stopping).await
+}
+
+impl Served {
+    /// A connection with its deadlines. Those of HTTP/2 between its requests are its own.
+    fn guard<S>(&self, stream: S, early: Bytes, is_http2: bool) -> StallGuard<S> {
+        let settings = &self.shared.context.settings;
+        let limits = Limits {
+            write: settings.write_timeout,
+            head: (!is_http2).then_some(settings.header_timeout),
+            idle: settings.idle_timeout,
+        };
+        StallGuard::new(stream, early, limits, Arc::clone(&self.usage))
     }
 }
 
-async fn encrypted(
-    stream: TcpStream,
-    tls: Arc<Tls>,
-    peer: Peer,
-    shared: Arc<Shared>,
-    stopping: watch::Receiver<()>,
-) -> Served {
-    let within = shared.context.settings.header_timeout;
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn plain(mut stream: Socket, served: Served) -> Ended {
+    let within = served.shared.context.settings.header_timeout;
+    let (early, is_http2) = tokio::select! {
+        begun = timeout(within, begin(&mut stream)) => begun??,
+        () = last_call(served.stopping.clone()) => return Ok(()),
+        () = served.usage.evicted() => return Ok(()),
+    };
+    let io = served.guard(stream, early, is_http2);
+    if is_http2 {
+        Box::pin(serve_http2(io, served)).await
+    } else {
+        serve_http1(io, served).await
+    }
+}
+
+async fn encrypted(stream: Socket, tls: Arc<Tls>, mut served: Served) -> Ended {
+    let within = served.shared.context.settings.header_timeout;
     let acceptor = TlsAcceptor::from(tls.current());
     let stream = tokio::select! {
         accepted = timeout(within, acceptor.accept(stream)) => accepted??,
-        () = last_call(stopping.clone()) => return Ok(()),
+        () = last_call(served.stopping.clone()) => return Ok(()),
+        () = served.usage.evicted() => return Ok(()),
     };
     let (_, session) = stream.get_ref();
-    let peer = Peer {
-        certificate: session
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .map(|own| Fingerprint::of(own)),
-        ..peer
-    };
+    served.peer.certificate = session
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map(|own| Fingerprint::of(own));
     let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let limit = shared.context.settings.write_timeout;
-    let io = StallGuard::new(stream, Bytes::new(), limit);
+    let io = served.guard(stream, Bytes::new(), is_http2);
     if is_http2 {
-        serve_http2(io, peer, shared, stopping).await
+        serve_http2(io, served).await
     } else {
-        serve_http1(io, peer, shared, stopping).await
+        serve_http1(io, served).await
     }
 }
 
@@ -160,7 +180,7 @@ async fn last_call(mut stopping: watch::Receiver<()>) {
 }
 
 /// Reads until it is clear which HTTP is spoken; gives what was read, and whether it is HTTP/2.
-async fn begin(stream: &mut TcpStream) -> io::Result<(Bytes, bool)> {
+async fn begin(stream: &mut Socket) -> io::Result<(Bytes, bool)> {
     let mut read = [0; PREFACE.len()];
     let mut length = 0;
     loop {
@@ -177,23 +197,29 @@ async fn begin(stream: &mut TcpStream) -> io::Result<(Bytes, bool)> {
 
 async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     io: StallGuard<S>,
-    peer: Peer,
-    shared: Arc<Shared>,
-    stopping: watch::Receiver<()>,
-) -> Served {
+    served: Served,
+) -> Ended {
+    let Served {
+        peer,
+        usage,
+        shared,
+        stopping,
+    } = served;
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.context.settings.header_timeout)
+        // The guard's own tells a head from an idle connection.
+        .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         // A device that has sent all and closed its side still reads its answer.
         .half_close(true);
     let promises = Arc::new(Promises::default());
     let io = Held::new(io, Arc::clone(&promises));
-    let service = service_fn(|request| {
+    let service = service_fn(|request: Request<Incoming>| {
         let (shared, promises) = (Arc::clone(&shared), Arc::clone(&promises));
-        let stopping = stopping.clone();
+        let (stopping, in_use) = (stopping.clone(), usage.begin());
+        let version = request.version();
         async move {
             let mut reply = answer(shared, peer, Some(&promises), request).await;
             if stopping.has_changed().is_err() {
@@ -202,18 +228,22 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(reply)
+            Ok::<_, Infallible>(usage::track(reply, version, in_use))
         }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
-    let served = tokio::select! {
-        served = serving.as_mut() => served,
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
         () = last_call(stopping.clone()) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
+        () = usage.evicted() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
     };
-    Ok(served?)
+    Ok(ended?)
 }
 
 /// What a connection of HTTP/2 has done ever.
@@ -296,19 +326,21 @@ async fn answer_in_place(
     shared: Arc<Shared>,
     peer: Peer,
     activity: &Activity,
+    in_use: InUse,
     request: Request<Incoming>,
 ) -> Response<Taking> {
+    let in_use = Some(in_use);
     let moved = Arc::clone(&activity.moved);
     if ![Method::GET, Method::HEAD].contains(request.method()) {
         let reply = answer(shared, peer, None, request).await;
-        return taking::bind(reply, None, moved);
+        return taking::bind(reply, None, moved, in_use);
     }
     let mut place = activity.place(shared.context.settings.write_timeout).await;
     if place.is_none() {
         metrics::http_shed("untaken");
         let detail = "the answers before this one on its connection are not taken";
         let refusal = Problem::new(Kind::Overloaded, detail).into_reply();
-        return taking::bind(refusal, None, moved);
+        return taking::bind(refusal, None, moved, in_use);
     }
     let asking = Asking::begin(&activity.asking);
     let reply = answer(shared, peer, None, request).await;
@@ -318,16 +350,22 @@ async fn answer_in_place(
     if kind.is_some_and(|kind| kind.as_bytes() == EVENT_STREAM.as_bytes()) {
         place = None;
     }
-    taking::bind(reply, place, moved)
+    taking::bind(reply, place, moved, in_use)
 }
 
 async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: StallGuard<S>,
-    peer: Peer,
-    shared: Arc<Shared>,
-    mut stopping: watch::Receiver<()>,
-) -> Served {
-    let idle = shared.context.settings.header_timeout;
+    served: Served,
+) -> Ended {
+    let Served {
+        peer,
+        usage,
+        shared,
+        mut stopping,
+    } = served;
+    let settings = &shared.context.settings;
+    let idle = settings.idle_timeout;
+    let look_every = settings.header_timeout.min(idle);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -345,27 +383,33 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         let shared = Arc::clone(&shared);
         activity.begun.fetch_add(1, Ordering::AcqRel);
         let in_flight = InFlight(Arc::clone(&activity));
+        let in_use = usage.begin();
         async move {
             let in_flight = in_flight;
-            Ok::<_, Infallible>(answer_in_place(shared, peer, &in_flight.0, request).await)
+            let reply = answer_in_place(shared, peer, &in_flight.0, in_use, request);
+            Ok::<_, Infallible>(reply.await)
         }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
-    let mut every = tokio::time::interval(idle);
+    let mut every = tokio::time::interval(look_every);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     every.reset();
     let (mut seen, mut leaving, mut stopped) = (0, false, false);
     loop {
         tokio::select! {
-            served = serving.as_mut() => return Ok(served?),
+            ended = serving.as_mut() => return Ok(ended?),
+            () = usage.evicted() => serving.as_mut().graceful_shutdown(),
             _ = stopping.changed(), if !stopped => {
                 stopped = true;
                 serving.as_mut().graceful_shutdown();
             }
-            // hyper's timeouts of heads and of silence are those of HTTP/1.1 alone.
+            // hyper's timeouts of heads and of silence are those of HTTP/1.1 alone. An answer that is
+            // not taken is no idle connection, and neither is one that has never asked.
             _ = every.tick() => match activity.at_rest() {
                 Some(done) if done == seen && leaving => return Ok(()),
-                Some(done) if done == seen => {
+                Some(done) if done == seen
+                    && (done == 0 || usage.idle_for().is_none_or(|silent| silent >= idle)) =>
+                {
                     leaving = true;
                     serving.as_mut().graceful_shutdown();
                 }

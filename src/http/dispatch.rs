@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
+use hyper::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING,
+};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
 use tokio::sync::Semaphore;
@@ -125,7 +127,7 @@ async fn handle(
     })?;
     notes.label = route.pattern;
     if parts.method == Method::OPTIONS {
-        return Ok(options(route.allow));
+        return options_of(shared, parts, route);
     }
     let endpoint = endpoint(route, &parts.method)?;
     let context = &*shared.context;
@@ -272,13 +274,15 @@ fn check_head(parts: &Parts) -> Result<(), Problem> {
     let named = headers.get(HOST).map(HeaderValue::as_bytes);
     let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
     if ![named, authority].into_iter().flatten().all(is_host) {
-        let detail = "the request's Host is none";
+        let detail = "the Host header is not a valid host";
         return Err(Problem::new(Kind::BadRequest, detail).close());
     }
     // HTTP/2 has both; where they differ, a proxy and this gateway may read different ones.
     if parts.version == Version::HTTP_2
         && let (Some(host), Some(authority)) = (headers.get(HOST), parts.uri.authority())
-        && host.as_bytes() != authority.as_str().as_bytes()
+        && !host
+            .as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
     {
         let detail = "Host and :authority must be the same";
         return Err(Problem::new(Kind::BadRequest, detail));
@@ -334,6 +338,25 @@ fn options(allow: &'static str) -> Reply {
         .headers_mut()
         .insert(hyper::header::ALLOW, HeaderValue::from_static(allow));
     reply
+}
+
+/// What a route answers to OPTIONS: nothing but what it allows.
+///
+/// A route of health answers as to GET: OPTIONS is the method of HAProxy's checks unless another is
+/// configured, and decides whether a gateway gets requests. A browser's question about CORS must
+/// be answered with 2xx (the Fetch standard, "CORS-preflight fetch").
+fn options_of(shared: &Shared, parts: &Parts, route: &Route) -> Result<Reply, Problem> {
+    let mut reply = match route.methods {
+        _ if parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) => {
+            return Ok(options(route.allow));
+        }
+        [("GET", Endpoint::HealthLive)] => operations::health_live(),
+        [("GET", Endpoint::HealthReady)] => operations::health_ready(&shared.context)?,
+        _ => return Ok(options(route.allow)),
+    };
+    let allow = HeaderValue::from_static(route.allow);
+    reply.headers_mut().insert(hyper::header::ALLOW, allow);
+    Ok(reply)
 }
 
 fn method_label(method: &Method) -> &'static str {

@@ -4,6 +4,9 @@
 //! | --- | --- |
 //! | [`server`](Server) | the socket, how many connections there are, stopping |
 //! | `connection` | one connection: which HTTP it speaks, its limits |
+//! | `usage` | which connections are idle; closing the longest idle one for another |
+//! | `stall` | deadlines of a connection that does nothing |
+//! | `socket` | resetting a connection whose answer was cut |
 //! | [`tls`] | certificates, and their renewal |
 //! | `router` | every route, and finding the one of a path |
 //! | `dispatch` | one request from its head to its answer; what all routes have in common |
@@ -62,6 +65,7 @@ mod revocable;
 mod router;
 mod server;
 mod sessions;
+mod socket;
 mod stall;
 mod story;
 mod stream;
@@ -70,6 +74,7 @@ mod taking;
 mod tests;
 pub mod tls;
 mod unfold;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,11 +95,13 @@ use crate::wal::progress::Progress;
 pub struct Settings {
     /// A request's body, at most, in bytes.
     pub body_bytes_max: usize,
-    /// Connections at once, at most; more wait in the system's queue.
+    /// Connections at once, at most; more wait in the system's queue until one ends, or has been
+    /// idle for a second.
     pub connections_max: usize,
-    /// From the connection, or the last answer, to the end of a request's head; an idle
-    /// connection is closed after it too.
+    /// From the connection, or a head's first byte, to the end of a request's head.
     pub header_timeout: Duration,
+    /// How long a connection is kept between two requests.
+    pub idle_timeout: Duration,
     /// From the head to the end of the body.
     pub body_timeout: Duration,
     /// How long a connection may take none of its answer.

@@ -34,6 +34,7 @@ pub(super) fn count_from_zero() {
     let of_readings = Code::ALL.iter().map(|code| code.as_str());
     let codes: Vec<&'static str> = of_bodies.into_iter().chain(of_readings).collect();
     metrics::refusals_from_zero(&SHED_REASONS, &codes);
+    metrics::http_evicted(0);
 }
 
 /// The gateway serves: it answered.

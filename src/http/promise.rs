@@ -247,6 +247,7 @@ impl<S: AsyncWrite + Unpin> Write for Held<S> {
 mod tests {
     use super::*;
     use crate::gate::{AckMode, Gate};
+    use crate::http::stall::Limits;
     use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords};
     use crate::wal::frame::Position;
     use crate::wal::progress::Progress;
@@ -265,7 +266,13 @@ mod tests {
 
     fn connection() -> Connection {
         let (server, client) = tokio::io::duplex(1 << 20);
-        let guard = StallGuard::new(server, Bytes::new(), Duration::from_secs(20));
+        let patience = Duration::from_secs(20);
+        let limits = Limits {
+            write: patience,
+            head: Some(patience),
+            idle: patience,
+        };
+        let guard = StallGuard::new(server, Bytes::new(), limits, Arc::default());
         let (sender, log) = crossbeam_channel::bounded(8);
         let budget = Arc::new(LogBudget::default());
         budget.change(1000);

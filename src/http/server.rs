@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::Context;
@@ -18,6 +18,7 @@ use super::connection;
 use super::dispatch::Shared;
 use super::operations;
 use super::stream::Live;
+use super::usage::{Place, Places};
 use crate::metrics;
 
 /// Connections that the system holds for us before they are accepted.
@@ -87,40 +88,45 @@ impl Server {
             context,
             decoding: Arc::new(Semaphore::new(cores)),
         });
-        let room = Arc::new(Semaphore::new(connections_max));
+        let places = Places::new(connections_max);
         let (stop, stopping) = watch::channel(());
         let mut shutdown = pin!(shutdown);
-        let begin = |stream: TcpStream, address: IpAddr, permit: OwnedSemaphorePermit| {
+        let begin = |(stream, address): (TcpStream, IpAddr), place: Place| {
             let (shared, stopping) = (Arc::clone(&shared), stopping.clone());
             tokio::spawn(async move {
-                let _permit = permit;
+                let usage = Arc::clone(&place.usage);
                 let _counted = Counted::new();
-                connection::serve(stream, address, shared, stopping).await;
+                connection::serve(stream, address, usage, shared, stopping).await;
+                drop(place);
             });
         };
+        // A client that is accepted shows that a place is needed: none is made for nobody.
+        let mut waiting = None;
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                accepted = self.accept(&room) => {
-                    if let Some((stream, address, permit)) = accepted {
-                        begin(stream, address, permit);
+                accepted = self.accept(), if waiting.is_none() => waiting = accepted,
+                place = places.take(), if waiting.is_some() => {
+                    if let (Some(client), Some(place)) = (waiting.take(), place) {
+                        begin(client, place);
                     }
                 }
             }
         }
-        // Who has connected before the socket was closed did not know: the system would cut it off.
-        for (stream, address) in self.left_in_queue() {
-            if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
-                begin(stream, address, permit);
+        // Clients that connected before the socket was closed did not know: the system would cut them off.
+        for client in waiting.into_iter().chain(self.left_in_queue()) {
+            if let Some(place) = places.try_take() {
+                begin(client, place);
             }
         }
         drop(stop);
         shared.live.stop();
-        let all = room.acquire_many(connections_max as u32);
-        if timeout(drain_timeout, all).await.is_err() {
-            let left = connections_max - room.available_permits();
+        if timeout(drain_timeout, places.all_free(connections_max))
+            .await
+            .is_err()
+        {
             tracing::warn!(
-                connections = left,
+                connections = places.taken(),
                 "connections were cut: they did not end in time"
             );
         }
@@ -143,17 +149,12 @@ impl Server {
         left
     }
 
-    /// Accepts a connection once there is room for it.
+    /// Accepts a connection.
     ///
     /// Cancel: safe
-    async fn accept(
-        &self,
-        room: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-        // The semaphore is never closed.
-        let permit = Arc::clone(room).acquire_owned().await.ok()?;
+    async fn accept(&self) -> Option<(TcpStream, IpAddr)> {
         match self.listener.accept().await {
-            Ok((stream, from)) => Some((stream, from.ip().to_canonical(), permit)),
+            Ok((stream, from)) => Some((stream, from.ip().to_canonical())),
             Err(error) if is_of_one_connection(&error) => None,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for now");

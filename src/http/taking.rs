@@ -17,6 +17,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::reply::{Body, Reply};
+use super::usage::InUse;
 
 /// Answers of a connection that are not taken. Why 8: a page asks for six files at once.
 pub(super) const UNTAKEN_MAX: usize = 8;
@@ -31,6 +32,8 @@ pub(super) struct Taking {
     /// Counts the pieces of all answers of the connection.
     moved: Arc<AtomicU64>,
     _place: Option<OwnedSemaphorePermit>,
+    /// Keeps the connection in use; `None` for what is no request.
+    _in_use: Option<InUse>,
 }
 
 /// Binds an answer to its place among the untaken ones.
@@ -38,12 +41,14 @@ pub(super) fn bind(
     reply: Reply,
     place: Option<OwnedSemaphorePermit>,
     moved: Arc<AtomicU64>,
+    in_use: Option<InUse>,
 ) -> Response<Taking> {
     reply.map(|body| Taking {
         body,
         rest: Bytes::new(),
         moved,
         _place: place,
+        _in_use: in_use,
     })
 }
 
@@ -102,7 +107,7 @@ mod tests {
         let moved = Arc::new(AtomicU64::new(0));
         let whole = vec![b'x'; 2 * PIECE_BYTES + 1];
         let reply = with_body(StatusCode::OK, JSON, whole);
-        let mut body = bind(reply, place, Arc::clone(&moved)).into_body();
+        let mut body = bind(reply, place, Arc::clone(&moved), None).into_body();
         let mut lengths = Vec::new();
         while !body.is_end_stream() {
             assert_eq!(places.available_permits(), 0);

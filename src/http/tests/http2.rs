@@ -127,6 +127,11 @@ async fn a_body_over_the_limit_is_refused_and_the_next_request_is_answered() {
 async fn a_host_that_is_not_the_authority_is_refused() {
     let edge = Edge::start();
     let (sender, _connection) = connect(&edge).await;
+    let mut same = request("GET", "/health/live");
+    same.headers_mut().insert("host", "X".parse().unwrap());
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (answer, _) = ready.send_request(same, true).unwrap();
+    assert_eq!(read(answer).await.unwrap().0, 200);
     let mut other = request("GET", "/health/live");
     other.headers_mut().insert("host", "y".parse().unwrap());
     let mut ready = sender.clone().ready().await.unwrap();
@@ -279,6 +284,7 @@ async fn a_head_that_never_ends_is_cut() {
 async fn an_idle_connection_is_ended_and_one_with_a_request_is_not() {
     let mut options = Options::default();
     options.settings.header_timeout = Duration::from_millis(100);
+    options.settings.idle_timeout = Duration::from_millis(100);
     let edge = Edge::start_with(options);
     let (_idle, idling) = connect(&edge).await;
     let (busy, working) = connect(&edge).await;
@@ -290,6 +296,21 @@ async fn an_idle_connection_is_ended_and_one_with_a_request_is_not() {
     upload.send_data(body, true).unwrap();
     assert_eq!(read(answer).await.unwrap().0, 202);
     ends(working).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_connection_outlives_the_time_for_a_head() {
+    let mut options = Options::default();
+    options.settings.header_timeout = Duration::from_millis(30);
+    let edge = Edge::start_with(options);
+    let (kept, _connection) = connect(&edge).await;
+    assert_eq!(ingest(&kept, METER).await.0, 202);
+    // Silent from its beginning: three times one after the other.
+    for _ in 0..3 {
+        let (_silent, ending) = connect(&edge).await;
+        ends(ending).await.unwrap();
+    }
+    assert_eq!(ingest(&kept, METER).await.0, 202);
 }
 
 #[tokio::test]

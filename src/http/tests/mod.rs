@@ -2,8 +2,10 @@
 
 mod access;
 mod compression;
+mod cut;
 mod heads;
 mod http2;
+mod idle;
 mod ingestion;
 mod json_table;
 mod limits;
@@ -61,6 +63,7 @@ impl Default for Options {
             body_bytes_max: 1 << 20,
             connections_max: 100,
             header_timeout: PATIENCE,
+            idle_timeout: PATIENCE,
             body_timeout: PATIENCE,
             write_timeout: PATIENCE,
             commit_timeout: Duration::from_millis(50),

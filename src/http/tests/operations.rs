@@ -45,6 +45,34 @@ async fn head_and_options_are_answered_everywhere() {
 }
 
 #[tokio::test]
+async fn options_and_head_of_health_answer_as_get_does() {
+    let edge = Edge::start();
+    let status = async |method: &str, path: &str, more: &str| {
+        let head = format!("{method} {path} HTTP/1.0\r\n{more}\r\n");
+        let mut client = edge.connect().await;
+        client.write(head.as_bytes()).await;
+        let mut text = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut client.stream, &mut text)
+            .await
+            .unwrap();
+        assert!(method != "OPTIONS" || text.contains("allow: GET, HEAD, OPTIONS"));
+        text[9..12].to_owned()
+    };
+    let preflight = "Origin: http://a\r\nAccess-Control-Request-Method: GET\r\n";
+    for expected in ["503", "200"] {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            for path in ["/health", "/health/ready"] {
+                assert_eq!(status(method, path, "").await, expected, "{method} {path}");
+            }
+            assert_eq!(status(method, "/health/live", "").await, "200");
+        }
+        assert_eq!(status("OPTIONS", "/health", preflight).await, "204");
+        edge.context.health.set_database(DatabaseState::Up);
+        edge.context.health.set_migrations(MigrationState::Done);
+    }
+}
+
+#[tokio::test]
 async fn readiness_tells_every_part() {
     let edge = Edge::start();
     assert_eq!(edge.get("/health/live").await.status, 200);
@@ -72,6 +100,10 @@ async fn without_the_database_questions_are_answered_with_503() {
         "/v1/live/vehicles/V",
         "/v1/sessions",
         "/v1/sessions/S",
+        // New ids are not dots, and stored ones are asked for as they are.
+        "/v1/live/meters/.",
+        "/v1/history/vehicle/..",
+        "/v1/sessions/%2e",
     ] {
         edge.get(path).await.assert_problem(503);
     }
@@ -89,6 +121,12 @@ async fn without_the_database_questions_are_answered_with_503() {
     edge.post("/v1/sessions", &" ".repeat(65_537))
         .await
         .assert_problem(413);
+    for id in ["vehicleId\":\"V", "meterId\":\"M"] {
+        let (name, _) = id.split_once('"').unwrap();
+        let dots = body.replace(id, &format!("{name}\":\".."));
+        let problem = edge.post("/v1/sessions", &dots).await.assert_problem(400);
+        assert_eq!(problem["code"], "invalid_id", "{problem}");
+    }
     let backwards = body.replace('}', r#","endedAt":"2024-01-01T00:00:00Z"}"#);
     edge.post("/v1/sessions", &backwards)
         .await
