@@ -4,7 +4,7 @@
 #
 #   fuzz/run.sh [SECONDS] [TARGET…]
 #
-# SECONDS a target (30). What is found lies in fuzz/artifacts; new inputs of the corpus stay out of the
+# SECONDS per target (30). Findings go to fuzz/artifacts. New inputs of the corpus stay out of the
 # repository, in fuzz/target/corpus.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A log of some GiB that no database was there for, after a kill -9: the time from the start to the
-# first acknowledgement, and until all of it is in the database.
+# Fills a log of some GiB without a database, kills the gateway with kill -9, and measures the next start: the time to
+# the first acknowledgement, and until everything is in the database.
 #
 #   loadtest/large_log.sh GATEWAY LOADTEST [GIB] [SEED]
 #
-# Disk: about six times the log under /var/tmp, given back at the end.
+# Needs about six times the size of the log under /var/tmp, and removes it at the end.
 set -euo pipefail
 gateway=$1 loadtest=$2 gib=${3:-5} seed=${4:-1}
 at=127.0.0.1:3972
 data=$(mktemp -d /var/tmp/wattgate-large-log.XXXXXX)
-# The database's own user must be able to enter it.
+# The user of the database must be able to enter the directory.
 chmod 755 "$data"
 finish() {
   # shellcheck disable=SC2046 # one word a process

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The database stopped for some minutes under load, then going on: what is refused, what the gateway
-# holds in memory, how long it takes to catch up, and whether everything is stored once.
+# Stops the database for some minutes under load, then continues it. Reports refusals, the memory of the gateway, the
+# time to catch up, and whether everything is stored once.
 #
 #   loadtest/outage.sh GATEWAY LOADTEST [MINUTES] [READINGS_A_SECOND] [SEED]
 #
-# Disk: about 150 bytes a reading under /var/tmp, given back at the end.
+# Needs about 150 bytes per reading under /var/tmp, and removes them at the end.
 set -euo pipefail
 gateway=$1 loadtest=$2 minutes=${3:-10} rate=${4:-50000} seed=${5:-1}
 at=127.0.0.1:3971
 data=$(mktemp -d /var/tmp/wattgate-outage.XXXXXX)
-# The database's own user must be able to enter it.
+# The user of the database must be able to enter the directory.
 chmod 755 "$data"
 stopped=()
 finish() {
@@ -33,7 +33,7 @@ seconds=$((minutes * 60))
 load=$!
 sleep 15
 
-# Stopped, not killed: the server takes connections and never answers.
+# Stop the server without killing it: it accepts connections and never answers.
 family() {
   local child
   echo "$1"

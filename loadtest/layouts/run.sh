@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# What other layouts of history would give: readings a second that two connections store by COPY, a
-# transaction a batch, with the processor time of the server for each; and what a live upsert costs.
-# One line a layout.
+# Measures other layouts of history: the readings per second that two connections store with COPY, one transaction
+# per batch, the processor time of the server, and the cost of a live upsert. Prints one line per layout.
 #
 #   loadtest/layouts/run.sh psql -h … -p … -U … -d …      (as the gateway prints it)
 #
 # The user must be a superuser: COPY reads files of the server. Everything is in a schema
-# `wattgate_layouts`, which goes at the end. READINGS (4,800,000) and DIR (a directory that the server
-# can write) may be set. Run it more than once and compare within a run; where others use the machine,
+# `wattgate_layouts`, which is dropped at the end. READINGS (4,800,000) and DIR (a directory that the server
+# can write) may be set. Run it more than once and compare within a run. On a shared machine,
 # compare the processor time.
 set -euo pipefail
 PSQL=("$@")

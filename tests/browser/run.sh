@@ -1,8 +1,8 @@
 #!/bin/sh
 # The dashboard in a real Chromium: sh tests/browser/run.sh
 #
-# Needs npm and Chromium (Debian: apt-get install chromium npm); without them it says SKIPPED.
-# WATTGATE names another binary than target/debug/wattgate.
+# Needs npm and Chromium (Debian: apt-get install chromium npm). Without them it prints SKIPPED.
+# WATTGATE names the binary, by default target/debug/wattgate.
 set -eu
 cd "$(dirname "$0")"
 

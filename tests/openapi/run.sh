@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Checks a running gateway against its own description: schemathesis reads /openapi.json, makes requests
-# from it, good ones and broken ones, and every answer must be one that the description has.
+# Checks a running gateway against its own OpenAPI document: schemathesis reads /openapi.json and generates valid and
+# invalid requests. Every response must be one that the document describes.
 #
 #   tests/openapi/run.sh [GATEWAY] [EXAMPLES]
 #
 # GATEWAY is the binary (target/debug/wattgate), EXAMPLES the number of random requests an operation.
-# It is done twice: without keys, and with keys asked for, where what is sent without one must be refused.
-# SCHEMATHESIS names the program; else `st` of the PATH is taken. SEED repeats a run.
+# It runs twice: without keys, and with keys required, where requests without one must be refused.
+# SCHEMATHESIS names the program, by default `st`. SEED repeats a run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
