@@ -23,7 +23,7 @@ pub use self::wal::wal;
 use crate::config::{Config, LogFormat};
 use crate::postgres::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
 use crate::postgres::migrations::{MigrationError, Wishes, migrate};
-use crate::postgres::{Target, TargetError, explain};
+use crate::postgres::{Target, TargetError, Use, explain};
 use crate::wal::OpenError;
 use crate::wal::storage::DirectoryError;
 
@@ -159,7 +159,7 @@ pub async fn migrate_only(config: &Config) -> Result<(), AppError> {
     let result = async {
         let session = database
             .target
-            .connect("wattgate migrate")
+            .connect("wattgate migrate", Use::Migration)
             .await
             .map_err(|e| AppError::Database(explain(&e)))?;
         migrate(session.client(), wishes(config)).await?;

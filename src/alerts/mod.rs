@@ -31,7 +31,7 @@ use tokio_postgres::Client;
 use self::silence::Silences;
 pub use self::webhook::{Webhook, WebhookError};
 use crate::analytics::queries::{Analyst, AskError};
-use crate::postgres::{Target, explain};
+use crate::postgres::{Target, Use, explain};
 use crate::reading::Timestamp;
 
 /// The key of the advisory lock: "wattalrt" as a number.
@@ -132,7 +132,7 @@ async fn lead(
     reads: &Pool,
     analyst: &Analyst,
 ) -> Result<(), AlertError> {
-    let mut session = target.connect("wattgate alerts").await?;
+    let mut session = target.connect("wattgate alerts", Use::Alerts).await?;
     let client = session.client_mut();
     // Before the migrations there is nothing to look at.
     let ready = "select to_regclass('alerts') is not null and pg_try_advisory_lock($1)";
@@ -174,7 +174,9 @@ async fn survey(
     reads: &Pool,
     analyst: &Analyst,
 ) -> Result<(), AlertError> {
-    let mut session = target.connect("wattgate alerts of efficiency").await?;
+    let mut session = target
+        .connect("wattgate alerts of efficiency", Use::Alerts)
+        .await?;
     let client = session.client_mut();
     loop {
         let began = Instant::now();
@@ -198,7 +200,9 @@ async fn tell(settings: &Settings, target: &Target) -> Result<(), AlertError> {
     let Some(webhook) = &settings.webhook else {
         return Ok(());
     };
-    let mut session = target.connect("wattgate alerts webhook").await?;
+    let mut session = target
+        .connect("wattgate alerts webhook", Use::Alerts)
+        .await?;
     let client = session.client_mut();
     loop {
         webhook::deliver(client, webhook, Timestamp::now()).await?;

@@ -14,7 +14,7 @@ use super::gap::gaps;
 use super::{AppError, Database};
 use crate::config::Config;
 use crate::postgres::migrations::SERVER_VERSION_MIN;
-use crate::postgres::{Target, advice, explain};
+use crate::postgres::{Target, Use, advice, explain};
 use crate::wal::medium::unsafe_kind;
 use crate::wal::storage::{DirectoryError, DirectoryView};
 use crate::writer::accepted::not_accepted;
@@ -128,7 +128,7 @@ impl Findings {
 
     /// Looks at the server, the user's rights, the schema and the log's binding.
     async fn database(&mut self, config: &Config, target: &Target) {
-        let session = match target.connect("wattgate check").await {
+        let session = match target.connect("wattgate check", Use::Question).await {
             Ok(session) => session,
             Err(error) => return self.refused("cannot reach the database", &error),
         };

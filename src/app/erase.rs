@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{AppError, Database};
 use crate::config::Config;
-use crate::postgres::{Session, Target, explain};
+use crate::postgres::{Session, Target, Use, explain};
 use crate::wal::storage::{DirectoryError, DirectoryView};
 
 /// What the columns of the answer count, in their order.
@@ -56,7 +56,10 @@ pub async fn erase(config: &Config, vehicle: &str) -> Result<String, AppError> {
 
 async fn erase_from(target: &Target, vehicle: &str) -> Result<String, AppError> {
     let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
-    let mut session = target.connect("wattgate erase").await.map_err(failed)?;
+    let mut session = target
+        .connect("wattgate erase", Use::Command)
+        .await
+        .map_err(failed)?;
     let others = include_str!("../../sql/queries/erase_others.sql");
     let others = session.client().query(others, &[]).await.map_err(failed)?;
     if !others.is_empty() {

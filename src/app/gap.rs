@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{AppError, Database};
 use crate::config::Config;
-use crate::postgres::explain;
+use crate::postgres::{Use, explain};
 use crate::wal::catalog::parse_segment_name;
 use crate::wal::gone::{self, Remembered};
 use crate::wal::progress::Gap;
@@ -68,7 +68,7 @@ async fn find(database: &Database, wal_dir: &Path) -> Result<Vec<Gap>, AppError>
     let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
     let session = database
         .target
-        .connect("wattgate wal accept-gap")
+        .connect("wattgate wal accept-gap", Use::Command)
         .await
         .map_err(failed)?;
     let client = session.client();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{AppError, Database};
 use crate::config::{Config, QuarantineArgs, QuarantineCommand, StreamArg};
-use crate::postgres::{Target, explain};
+use crate::postgres::{Target, Use, explain};
 use crate::reading::{Stream, Timestamp};
 use crate::writer::WriterOptions;
 use crate::writer::retry::{Filter, retry};
@@ -47,14 +47,10 @@ async fn list(
 ) -> Result<String, AppError> {
     let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
     let session = target
-        .connect("wattgate quarantine")
+        .connect("wattgate quarantine", Use::Command)
         .await
         .map_err(failed)?;
     let client = session.client();
-    client
-        .batch_execute("set timezone = 'UTC'")
-        .await
-        .map_err(failed)?;
     let sql = include_str!("../../sql/queries/quarantine_list.sql");
     let stream = filter.stream.map(Stream::name);
     let rows = client

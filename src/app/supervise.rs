@@ -11,8 +11,8 @@ use super::wishes;
 use crate::config::Config;
 use crate::http::Health;
 use crate::http::health::{DatabaseState, MigrationState};
-use crate::postgres::Target;
 use crate::postgres::migrations::{DatabaseSettings, MigrationError, Wishes, migrate};
+use crate::postgres::{Target, Use};
 use crate::wal::{Log, LogSource};
 use crate::writer::accepted::not_accepted;
 use crate::writer::binding::Binding;
@@ -156,7 +156,7 @@ impl Start {
     }
 
     async fn try_migrate(&self) -> Result<DatabaseSettings, MigrationError> {
-        let connecting = self.target.connect("wattgate migrate");
+        let connecting = self.target.connect("wattgate migrate", Use::Migration);
         let session = tokio::time::timeout(CONNECT_WITHIN, connecting)
             .await
             .map_err(|_| MigrationError::Silent)??;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{AppError, Database, gap};
 use crate::config::{Config, WalCommand};
-use crate::postgres::explain;
+use crate::postgres::{Use, explain};
 use crate::wal::frame::{Position, StreamCounts};
 use crate::wal::repair::{Repaired, repair};
 use crate::wal::storage::{Directory, DirectoryError, DirectoryView};
@@ -331,7 +331,7 @@ async fn adopt(config: &Config, path: &Path) -> Result<String, AppError> {
     let found = async {
         let session = database
             .target
-            .connect("wattgate wal adopt")
+            .connect("wattgate wal adopt", Use::Command)
             .await
             .map_err(failed)?;
         let sql = include_str!("../../sql/queries/database_id.sql");

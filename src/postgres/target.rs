@@ -11,11 +11,11 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio_postgres::Config;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tokio_postgres::{Client, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::sessions::{Opener, Session, Use};
 
 /// Why a database URL, or what it names, cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,55 +44,6 @@ enum Verify {
 pub struct Target {
     config: Config,
     tls: MakeRustlsConnect,
-}
-
-/// A session of its own, outside any pool; it ends when dropped.
-pub struct Session {
-    client: Client,
-    connection: JoinHandle<()>,
-    /// True once the connection has ended.
-    ended: watch::Receiver<bool>,
-    tls: MakeRustlsConnect,
-}
-
-impl Session {
-    /// The client of this session.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// The client of this session, to open transactions.
-    pub fn client_mut(&mut self) -> &mut Client {
-        &mut self.client
-    }
-
-    /// Waits until the connection has ended, whoever has ended it.
-    ///
-    /// Cancel: safe
-    pub async fn ended(&self) {
-        // A sender that is gone has ended too.
-        drop(self.ended.clone().wait_for(|ended| *ended).await);
-    }
-
-    /// Asks the server, over a connection of its own, to give up the statement that runs.
-    ///
-    /// Blocks: until the request is sent; without a bound: the caller sets one
-    ///
-    /// # Errors
-    /// The server is not reached.
-    pub async fn cancel(&self) -> Result<(), tokio_postgres::Error> {
-        self.client
-            .cancel_token()
-            .cancel_query(self.tls.clone())
-            .await
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Ends the socket at once, so that the server sees it and gives the transaction up.
-        self.connection.abort();
-    }
 }
 
 /// Checks a database URL without reaching for anything.
@@ -163,23 +114,14 @@ impl Target {
     ///
     /// # Errors
     /// As PostgreSQL or the network give them; try again later.
-    pub async fn connect(&self, name: &str) -> Result<Session, tokio_postgres::Error> {
+    pub async fn connect(
+        &self,
+        name: &str,
+        purpose: Use,
+    ) -> Result<Session, tokio_postgres::Error> {
         let mut config = self.config.clone();
         config.application_name(name);
-        let (client, connection) = config.connect(self.tls.clone()).await?;
-        let (end, ended) = watch::channel(false);
-        let connection = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a session to the database has ended");
-            }
-            end.send_replace(true);
-        });
-        Ok(Session {
-            client,
-            connection,
-            ended,
-            tls: self.tls.clone(),
-        })
+        Session::open(&config, self.tls.clone(), purpose).await
     }
 
     /// Makes the pool of the read path: bounded, apart from the writers' sessions.
@@ -192,18 +134,11 @@ impl Target {
     ) -> Result<deadpool_postgres::Pool, deadpool_postgres::BuildError> {
         let mut config = self.config.clone();
         config.application_name("wattgate reads");
-        // No read may hold a snapshot for longer: it would keep the live tables from being
-        // vacuumed (they are updated all the time).
-        let mine = "-c statement_timeout=30s -c lock_timeout=5s -c timezone=UTC \
-                    -c idle_in_transaction_session_timeout=30s -c plan_cache_mode=force_custom_plan";
-        let options = match config.get_options() {
-            Some(theirs) => format!("{theirs} {mine}"),
-            None => mine.to_owned(),
-        };
-        config.options(options);
-        let manager = deadpool_postgres::Manager::from_config(
+        let manager = deadpool_postgres::Manager::from_connect(
             config,
-            self.tls.clone(),
+            Opener {
+                tls: self.tls.clone(),
+            },
             deadpool_postgres::ManagerConfig {
                 recycling_method: deadpool_postgres::RecyclingMethod::Fast,
             },

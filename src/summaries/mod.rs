@@ -22,7 +22,7 @@ use tokio_postgres::{Client, Error};
 
 use crate::metrics;
 use crate::postgres::partitions::{Partitions, Range};
-use crate::postgres::{Target, partitions};
+use crate::postgres::{Target, Use, partitions};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
 macro_rules! sql {
@@ -52,15 +52,6 @@ const WAITS_LONG: Duration = Duration::from_secs(1);
 const MAKE_WAY: Duration = Duration::from_millis(200);
 /// Hours that are about to leave with the retention are not summed up any more.
 const LEAVING_MICROS: i64 = 24 * HOUR_MICROS;
-/// One statement may take so long.
-const SETTINGS: [&str; 5] = [
-    "set timezone = 'UTC'",
-    "set datestyle = 'ISO'",
-    "set lock_timeout = '10s'",
-    "set statement_timeout = '60s'",
-    // What is lost with the server is made again: the marks are back too.
-    "set synchronous_commit = off",
-];
 
 /// How long the oldest reading waits in the log.
 pub type Waits = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -102,11 +93,8 @@ pub async fn run(target: Target, waits: Waits) {
 
 /// Waits for the lock, and then sums up as long as the session lasts.
 async fn lead(target: &Target, waits: &Waits) -> Result<(), Error> {
-    let mut session = target.connect("wattgate summaries").await?;
+    let mut session = target.connect("wattgate summaries", Use::Sums).await?;
     let client = session.client_mut();
-    for setting in SETTINGS {
-        client.batch_execute(setting).await?;
-    }
     // Before the migrations there is nothing to do.
     let ready = "select to_regclass('hours_progress') is not null and pg_try_advisory_lock($1)";
     while !client

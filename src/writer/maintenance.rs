@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::session::SessionError;
 use crate::postgres::migrations::DatabaseSettings;
-use crate::postgres::{Target, partitions};
+use crate::postgres::{Target, Use, partitions};
 use crate::reading::{Stream, Timestamp};
 use crate::wal::LogSource;
 
@@ -58,15 +58,10 @@ async fn once(
     forgotten: &mut Vec<Uuid>,
     settings: DatabaseSettings,
 ) -> Result<Left, SessionError> {
-    let session = target.connect("wattgate maintenance").await?;
+    let session = target
+        .connect("wattgate maintenance", Use::Maintenance)
+        .await?;
     let client = session.client();
-    for setting in [
-        "set timezone = 'UTC'",
-        "set datestyle = 'ISO'",
-        "set lock_timeout = '10s'",
-    ] {
-        client.batch_execute(setting).await?;
-    }
     let now = Timestamp::now();
     for stream in Stream::ALL {
         let ahead = partitions::instants_ahead(now, settings.partition);

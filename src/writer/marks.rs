@@ -5,6 +5,7 @@
 //! Whoever seals waits until all transactions are over that had an id before: so each has either
 //! seen the seal and left its marks, or is over before the sums are made. Only in that order.
 
+use futures_util::future::try_join3;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::rows::HistoryRow;
@@ -22,10 +23,16 @@ impl MarkStatements {
         let sealed = include_str!("../../sql/queries/hours_sealed.sql");
         let meters = include_str!("../../sql/queries/hour_mark_meters.sql");
         let vehicles = include_str!("../../sql/queries/hour_mark_vehicles.sql");
+        let (sealed, meters, vehicles) = try_join3(
+            client.prepare(sealed),
+            client.prepare(meters),
+            client.prepare(vehicles),
+        )
+        .await?;
         Ok(MarkStatements {
-            sealed: client.prepare(sealed).await?,
-            meters: client.prepare(meters).await?,
-            vehicles: client.prepare(vehicles).await?,
+            sealed,
+            meters,
+            vehicles,
         })
     }
 

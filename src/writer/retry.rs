@@ -13,7 +13,7 @@ use super::batch::arrange;
 use super::live::Newest;
 use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow};
 use super::session::{SessionError, WriterSession};
-use super::store::ensure_partitions;
+use super::store::{BEGIN, ensure_partitions};
 use super::ways::{bisect, probe, split};
 use crate::postgres::registry::{self, Registry};
 use crate::reading::Stream;
@@ -169,7 +169,7 @@ async fn chunk<R: FromQuarantine>(
 ) -> Result<Retried, SessionError> {
     let (client, statements) = (session.client(), session.statements::<R>());
     let known = &session.partitions[R::STREAM.index()];
-    client.batch_execute("begin").await?;
+    client.batch_execute(BEGIN).await?;
     // Another retry may have taken some of them in the meantime.
     let sql = include_str!("../../sql/queries/quarantine_lock.sql");
     let keys: Vec<Key> = rows.iter().map(|(key, _)| *key).collect();

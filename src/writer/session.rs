@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
+use futures_util::future::{try_join, try_join3, try_join4};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
@@ -14,7 +16,7 @@ use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
 use crate::postgres::partitions::{self, Partitions};
 use crate::postgres::registry::{IdCache, ResolveError};
-use crate::postgres::{Session, Target, explain};
+use crate::postgres::{Session, Target, Use, explain};
 use crate::reading::Stream;
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
@@ -29,27 +31,6 @@ const CLAIM_TRIES: u32 = 3;
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long the asking for a statement's end may take.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
-
-/// Settings of a writer's session, each sent on its own.
-const SETTINGS: [&str; 14] = [
-    "set timezone = 'UTC'",
-    "set datestyle = 'ISO'",
-    "set client_min_messages = 'warning'",
-    // A lock that is not given within this is the environment's fault: connect again.
-    "set lock_timeout = '10s'",
-    "set statement_timeout = '60s'",
-    "set idle_in_transaction_session_timeout = '60s'",
-    // The server gives up a client that has vanished, also in the middle of a COPY.
-    "set tcp_keepalives_idle = 10",
-    "set tcp_keepalives_interval = 5",
-    "set tcp_keepalives_count = 3",
-    "set tcp_user_timeout = 15000",
-    // A probe looks keys up; planned with its own values, it locks only the partitions it needs.
-    "set plan_cache_mode = 'force_custom_plan'",
-    "set enable_hashjoin = off",
-    "set enable_mergejoin = off",
-    "set enable_seqscan = off",
-];
 
 /// Why a session cannot go on. Each means: drop it, and connect again after a while.
 #[derive(Debug, thiserror::Error)]
@@ -135,11 +116,18 @@ pub(super) struct RowStatements {
 
 impl RowStatements {
     async fn prepare<R: HistoryRow>(client: &Client, live: &str) -> Result<Self, Error> {
+        let (copy, probe, insert, live) = try_join4(
+            client.prepare(R::COPY),
+            client.prepare(R::PROBE),
+            client.prepare(R::INSERT),
+            client.prepare(live),
+        )
+        .await?;
         Ok(RowStatements {
-            copy: client.prepare(R::COPY).await?,
-            probe: client.prepare(R::PROBE).await?,
-            insert: client.prepare(R::INSERT).await?,
-            live: client.prepare(live).await?,
+            copy,
+            probe,
+            insert,
+            live,
         })
     }
 }
@@ -192,7 +180,7 @@ impl WriterSession {
         answer_within: Duration,
     ) -> Result<Self, SessionError> {
         let connect_within = answer_within.min(CONNECT_WITHIN);
-        let session = tokio::time::timeout(connect_within, target.connect(name))
+        let session = tokio::time::timeout(connect_within, target.connect(name, Use::Writer))
             .await
             .map_err(|_| SessionError::Timeout(connect_within))??;
         tokio::time::timeout(answer_within, Self::prepare(session, answer_within))
@@ -202,29 +190,28 @@ impl WriterSession {
 
     async fn prepare(session: Session, answer_within: Duration) -> Result<Self, SessionError> {
         let client = session.client();
-        for setting in SETTINGS {
-            client.batch_execute(setting).await?;
-        }
-        // A server may be set to answer COMMIT before it is durable; what this session commits
-        // moves a checkpoint, and 201 promises it.
-        let sql = "select set_config('synchronous_commit', 'on', false)
-                   where current_setting('synchronous_commit') = 'off'";
-        client.query(sql, &[]).await?;
-        let (database_id, width) = identity(client).await?;
-        let meter = RowStatements::prepare::<MeterRow>(
-            client,
-            include_str!("../../sql/queries/upsert_live_meter.sql"),
-        )
-        .await?;
-        let vehicle = RowStatements::prepare::<VehicleRow>(
-            client,
-            include_str!("../../sql/queries/upsert_live_vehicle.sql"),
-        )
-        .await?;
-        let checkpoint_move = client
-            .prepare(include_str!("../../sql/queries/checkpoint_move.sql"))
-            .await?;
-        let partitions = partitions::load_both(client).await?;
+        // All is sent at once and answered in one exchange. The identity comes first, so that its
+        // error is the one that is reported where there are no tables.
+        let rows = try_join(
+            RowStatements::prepare::<MeterRow>(
+                client,
+                include_str!("../../sql/queries/upsert_live_meter.sql"),
+            ),
+            RowStatements::prepare::<VehicleRow>(
+                client,
+                include_str!("../../sql/queries/upsert_live_vehicle.sql"),
+            ),
+        );
+        let sql = include_str!("../../sql/queries/checkpoint_move.sql");
+        let others = try_join3(
+            client.prepare(sql),
+            MarkStatements::prepare(client),
+            partitions::load_both(client),
+        );
+        let prepared = try_join(rows, others).map_err(SessionError::from);
+        let (identity, ((meter, vehicle), (checkpoint_move, marks, partitions))) =
+            try_join(identity(client), prepared).await?;
+        let (database_id, width) = identity;
         Ok(WriterSession {
             ids: IdCache::new(ID_CACHE_BYTES),
             partitions,
@@ -235,7 +222,7 @@ impl WriterSession {
             meter,
             vehicle,
             checkpoint_move,
-            marks: MarkStatements::prepare(client).await?,
+            marks,
             session,
         })
     }
@@ -325,7 +312,8 @@ impl WriterSession {
                 Err(e) => return Err(e.into()),
             }
         };
-        client.batch_execute(SETTINGS[3]).await?;
+        let wait = format!("set lock_timeout = '{}'", Use::Writer.lock_timeout());
+        client.batch_execute(&wait).await?;
         let count = |at: usize| row.get::<_, i64>(at) as u64;
         let stored = Stored {
             position: Position::from_i64(row.get(0)),
@@ -388,10 +376,14 @@ impl WriterSession {
 /// What the database says of itself: its id, and the width of new partitions.
 async fn identity(client: &Client) -> Result<(Uuid, PartitionWidth), SessionError> {
     let sql = "select database_id, partition_width from gateway_database";
-    match client.query_opt(sql, &[]).await {
-        Ok(Some(row)) => Ok((row.get(0), width_of(row.get(1)))),
-        Ok(None) => Err(SessionError::NotMigrated),
-        Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => Err(SessionError::NotMigrated),
-        Err(e) => Err(e.into()),
-    }
+    // With no types to ask for, it takes one exchange and not two.
+    let rows = match client.query_typed(sql, &[]).await {
+        Ok(rows) => rows,
+        Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            return Err(SessionError::NotMigrated);
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let found = rows.first().ok_or(SessionError::NotMigrated)?;
+    Ok((found.get(0), width_of(found.get(1))))
 }

@@ -23,6 +23,11 @@ use crate::wal::progress::{Stored, Tally};
 /// checkpoint: the ways are three steps long, and two gateways may send each other back a step.
 const TRIES_MAX: u32 = 8;
 
+/// Begins a batch. Why not as the session is set: each statement has to see what others have
+/// committed before it. A snapshot from before the seal would leave no mark, and one from before
+/// another gateway's insert would not find its row.
+pub(super) const BEGIN: &str = "begin isolation level read committed";
+
 /// How a batch is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -155,7 +160,7 @@ async fn transaction(
     way: Way,
 ) -> Result<Stored, SessionError> {
     let client = session.client();
-    client.batch_execute("begin").await?;
+    client.batch_execute(BEGIN).await?;
     let clean = |meters: u64, vehicles: u64| Tally {
         stored: [meters, vehicles],
         duplicates: [work.meters.duplicates, work.vehicles.duplicates],

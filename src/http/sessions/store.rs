@@ -5,7 +5,7 @@
 //! other, and the fixed order keeps them from waiting for each other in a circle.
 
 use deadpool_postgres::{Client, Transaction};
-use tokio_postgres::{Error, Row};
+use tokio_postgres::{Error, IsolationLevel, Row};
 
 use crate::http::database::is_transient;
 use crate::reading::{ExternalId, Timestamp};
@@ -198,7 +198,7 @@ async fn try_post(
     session_id: i32,
     is_named: bool,
 ) -> Result<Posted, Refused> {
-    let work = client.transaction().await?;
+    let work = transaction(client).await?;
     let shared = lock(&work, wanted.vehicle_id, wanted.meter_id).await?;
     let there = match is_named {
         true => by_name(&work, &wanted.session).await?,
@@ -263,7 +263,7 @@ pub(in crate::http) async fn end(
 }
 
 async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Result<Ended, Refused> {
-    let work = client.transaction().await?;
+    let work = transaction(client).await?;
     let before = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
     let shared = lock(&work, before.vehicle_id, before.meter_id).await?;
     // What it was before the lock may have changed; its vehicle and meter only by being removed
@@ -301,7 +301,7 @@ pub(in crate::http) async fn share(
     shared: bool,
 ) -> Result<(), Refused> {
     let meter_id = registered(client, Registry::Meters, meter.as_str()).await?;
-    let work = client.transaction().await?;
+    let work = transaction(client).await?;
     let lock = work.prepare_cached(sql!("session_lock_meter")).await?;
     work.query_one(&lock, &[&meter_id]).await?;
     if !shared {
@@ -369,6 +369,16 @@ pub(in crate::http) async fn list(
     let sessions: Result<Vec<Session>, Error> =
         rows.iter().take(filter.limit).map(session).collect();
     Ok((sessions?, more))
+}
+
+/// Begins a change. Why not as the session is set: what is looked at after the locks has to hold
+/// what others committed while these were waited for. One snapshot for all would let sessions overlap.
+async fn transaction(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await
 }
 
 /// Locks a vehicle, then a meter; whether the meter is shared.

@@ -1,0 +1,355 @@
+//! The one place that opens sessions, and sets all that the gateway's work rests on.
+//!
+//! A session inherits settings from the server, the database and the role. An operator sets these
+//! for other programs too, and some of them break what the gateway promises. So each session sets
+//! its own, by SET in one exchange after it has connected. Startup parameters (`options`) would
+//! save that exchange, but a pooler such as PgBouncer refuses them.
+//!
+//! What is set, and what it would break:
+//!
+//! | settings | what they break |
+//! | --- | --- |
+//! | isolation, deferrable | under one old snapshot, locks protect nothing: sessions overlap, marks are missed |
+//! | timeouts | sessions that wait for a lock, for devices or for their next question end, or never end |
+//! | search path | tables are not found, or another schema's functions take the place of PostgreSQL's |
+//! | planner switches, costs, limits | a plan that nobody has tested, slower by orders of magnitude |
+//! | JIT, parallel workers | compiling takes longer than running; one question takes every core |
+//! | memory for sorts | 64 kB sends each sort to disk |
+//! | formats of times, numbers, bytes, names | texts that the gateway reads come in another form |
+//! | how SQL is read | `= null`, backslashes and NULL in arrays mean something else |
+//! | `exit_on_error` | the first repeated reading ends the session |
+//! | `row_security`, `session_replication_role` | policies and the operator's triggers act differently in one session |
+//! | access method | a partition of another kind has no primary key |
+//! | `synchronous_commit` | COMMIT is answered before it is durable |
+//! | messages, keepalives | floods of messages; a lost client keeps its locks |
+//!
+//! What is left as it is inherited, and why:
+//!
+//! - `default_transaction_read_only`: a decision. Operators, hosting services and failover scripts set
+//!   it to keep programs from writing (a full disk, an old primary). Readings wait in the log
+//!   meanwhile, and readiness says why.
+//! - `synchronous_commit` other than `off`: each of them makes COMMIT durable on the primary. For how
+//!   many standbys it waits is the operator's trade of speed for safety.
+//! - tablespaces, memory and workers for maintenance, `deadlock_timeout`, `temp_file_limit`,
+//!   prefetching: they follow the machine. They cost time, within the timeouts, and change no answer.
+//! - what is logged, traced and counted, and the language of messages: the gateway reads none of it.
+//! - `role`: operators give tables to a group and let logins act as it.
+//! - settings for vacuum, replication, XML, text search, function bodies: no statement uses them.
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, Error};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What a session is for: how long its statements may take, and how they are planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Stores readings.
+    Writer,
+    /// Answers a question; changes charging sessions.
+    Question,
+    /// Sums up hours.
+    Sums,
+    /// Looks for alerts and delivers them.
+    Alerts,
+    /// Makes and drops partitions.
+    Maintenance,
+    /// Applies migrations.
+    Migration,
+    /// Runs a command that an operator waits for.
+    Command,
+}
+
+/// How long one session waits at most. As PostgreSQL writes them; `0` is without a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    statement: &'static str,
+    lock: &'static str,
+    idle_in_transaction: &'static str,
+}
+
+impl Use {
+    /// How long a statement waits for a lock.
+    pub const fn lock_timeout(self) -> &'static str {
+        self.limits().lock
+    }
+
+    const fn limits(self) -> Limits {
+        let (statement, lock, idle_in_transaction) = match self {
+            // A lock that is not given within this is the environment's fault: connect again.
+            Use::Writer | Use::Sums => ("60s", "10s", "60s"),
+            // No question may hold a snapshot for longer: it would keep the live tables, which are
+            // updated all the time, from being vacuumed.
+            Use::Question => ("30s", "5s", "30s"),
+            Use::Alerts => ("5min", "10s", "60s"),
+            Use::Maintenance => ("5min", "10s", "60s"),
+            // It waits for another gateway's migrations by an advisory lock, and may build an index
+            // on all of history. Its caller bounds it.
+            Use::Migration => ("0", "0", "60s"),
+            Use::Command => ("1h", "60s", "60s"),
+        };
+        Limits {
+            statement,
+            lock,
+            idle_in_transaction,
+        }
+    }
+
+    /// What this use sets otherwise than all others.
+    const fn own(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            // A probe looks keys up by an index, whatever the statistics say.
+            Use::Writer => &[
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+                ("enable_seqscan", "off"),
+            ],
+            // What is lost with the server is made again: the marks are back too.
+            Use::Sums => &[("synchronous_commit", "off")],
+            _ => &[],
+        }
+    }
+}
+
+/// What every session sets, where the server knows it: some exist only in newer versions.
+const PINNED: &[(&str, &str)] = &[
+    // Transactions whose locks have to show what others have committed.
+    ("default_transaction_isolation", "read committed"),
+    // A serializable read-only one would wait for a safe snapshot.
+    ("default_transaction_deferrable", "off"),
+    // A session of the pool waits for its next question, a writer for readings. 14 and 17 on.
+    ("idle_session_timeout", "0"),
+    ("transaction_timeout", "0"),
+    // With the values at hand, only the partitions that they need are planned and locked.
+    ("plan_cache_mode", "force_custom_plan"),
+    ("jit", "off"),
+    // What a question takes is bounded by the pool: one session each, and one process.
+    ("max_parallel_workers_per_gather", "0"),
+    ("debug_parallel_query", "off"),
+    ("force_parallel_mode", "off"),
+    // As on the embedded server: memory and SSDs read anywhere at nearly the same cost.
+    ("random_page_cost", "1.1"),
+    ("work_mem", "16MB"),
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO, YMD"),
+    ("IntervalStyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    ("quote_all_identifiers", "off"),
+    ("client_encoding", "UTF8"),
+    ("standard_conforming_strings", "on"),
+    ("backslash_quote", "safe_encoding"),
+    ("escape_string_warning", "on"),
+    ("transform_null_equals", "off"),
+    ("array_nulls", "on"),
+    // Repeated keys and refused rows are expected, and handled within the session.
+    ("exit_on_error", "off"),
+    ("row_security", "on"),
+    ("session_replication_role", "origin"),
+    ("default_table_access_method", "heap"),
+    ("client_min_messages", "warning"),
+    // The server gives up a client that has vanished, also in the middle of a COPY.
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "15000"),
+];
+
+/// Planner settings that every session sets to PostgreSQL's own defaults, together with all whose
+/// names begin with `enable_` or `geqo` or end with `_cost`: also those of versions to come.
+const PLANNER: &[&str] = &[
+    "constraint_exclusion",
+    "cursor_tuple_fraction",
+    "effective_cache_size",
+    "from_collapse_limit",
+    "hash_mem_multiplier",
+    "join_collapse_limit",
+    "recursive_worktable_factor",
+];
+
+/// Fixes the search path to one schema, so that nothing in another takes the place of a table or of
+/// PostgreSQL's own functions, which are looked for first.
+///
+/// The operator chooses the schema by the path that the session inherits: the first that has the
+/// tables, or else the first that exists, where they will be made. A path that names no schema, as
+/// an empty one, chooses nothing: then it is the one schema that has the tables, or `public`.
+const SEARCH_PATH: &str = "\
+select pg_catalog.set_config('search_path', pg_catalog.quote_ident(coalesce(
+    (
+        select n.nspname from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_namespace as n on c.relnamespace = n.oid
+        where c.oid = pg_catalog.to_regclass('gateway_database')
+    ),
+    case
+        when pg_catalog.current_schema() in ('pg_catalog', 'information_schema') then null
+        else pg_catalog.current_schema()
+    end,
+    (
+        select pg_catalog.min(n.nspname::text)::name from pg_catalog.pg_class as c
+        inner join pg_catalog.pg_namespace as n on c.relnamespace = n.oid
+        where c.relname = 'gateway_database' and c.relkind in ('r', 'p')
+            and pg_catalog.has_schema_privilege(n.oid, 'usage')
+        having pg_catalog.count(*) = 1
+    ),
+    'public'
+)), false)";
+
+/// All that a session sets, as one message of several statements.
+fn settings(purpose: Use) -> String {
+    let Limits {
+        statement,
+        lock,
+        idle_in_transaction,
+    } = purpose.limits();
+    // The last of a name counts: what a use sets itself comes after what all set.
+    let own = purpose.own();
+    let pinned = PINNED
+        .iter()
+        .filter(|(name, _)| own.iter().all(|(other, _)| name != other))
+        .chain(own)
+        .map(|(name, value)| format!("('{name}', '{value}')"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let planner = PLANNER.join("', '");
+    // The timeouts come first: an inherited one of a millisecond is not to end the rest.
+    format!(
+        "set statement_timeout = '{statement}';
+        select case when pg_catalog.current_setting('server_version_num')::integer >= 170000
+            then pg_catalog.set_config('transaction_timeout', '0', false) end;
+        set lock_timeout = '{lock}';
+        set idle_in_transaction_session_timeout = '{idle_in_transaction}';
+        {SEARCH_PATH};
+        select pg_catalog.count(pg_catalog.set_config(s.name, coalesce(w.setting, s.boot_val), false))
+        from pg_catalog.pg_settings as s
+        left join (values {pinned}) as w (name, setting) on s.name = w.name
+        where (
+                w.name is not null or s.name in ('{planner}')
+                or pg_catalog.starts_with(s.name, 'enable_') or pg_catalog.starts_with(s.name, 'geqo')
+                or pg_catalog.right(s.name, 5) = '_cost'
+            )
+            and (s.context = 'user' or pg_catalog.has_parameter_privilege(s.name, 'set'));
+        select pg_catalog.set_config('synchronous_commit', 'on', false)
+        where pg_catalog.current_setting('synchronous_commit') = 'off' and {}",
+        purpose != Use::Sums
+    )
+}
+
+/// A session of its own, outside any pool; it ends when dropped.
+pub struct Session {
+    client: Client,
+    connection: JoinHandle<()>,
+    /// True once the connection has ended.
+    ended: watch::Receiver<bool>,
+    tls: MakeRustlsConnect,
+}
+
+impl Session {
+    /// Connects and sets.
+    pub(super) async fn open(
+        config: &Config,
+        tls: MakeRustlsConnect,
+        purpose: Use,
+    ) -> Result<Self, Error> {
+        let (end, ended) = watch::channel(false);
+        let (client, connection) = opened(config, tls.clone(), purpose, Some(end)).await?;
+        Ok(Session {
+            client,
+            connection,
+            ended,
+            tls,
+        })
+    }
+
+    /// The client of this session.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client of this session, to open transactions.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Waits until the connection has ended, from either side.
+    ///
+    /// Cancel: safe
+    pub async fn ended(&self) {
+        // A sender that is gone has ended too.
+        drop(self.ended.clone().wait_for(|ended| *ended).await);
+    }
+
+    /// Asks the server, over a connection of its own, to give up the statement that runs.
+    ///
+    /// Blocks: until the request is sent; without a bound: the caller sets one
+    ///
+    /// # Errors
+    /// The server is not reached.
+    pub async fn cancel(&self) -> Result<(), Error> {
+        self.client
+            .cancel_token()
+            .cancel_query(self.tls.clone())
+            .await
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Ends the socket at once, so that the server sees it and gives the transaction up.
+        self.connection.abort();
+    }
+}
+
+/// Opens the sessions of the pool that questions are asked through.
+pub(super) struct Opener {
+    pub(super) tls: MakeRustlsConnect,
+}
+
+impl deadpool_postgres::Connect for Opener {
+    fn connect(&self, config: &Config) -> Opening<'_> {
+        let (tls, config) = (self.tls.clone(), config.clone());
+        Box::pin(async move { opened(&config, tls, Use::Question, None).await })
+    }
+}
+
+/// What the pool waits for.
+type Opening<'a> = futures_util::future::BoxFuture<'a, Result<(Client, JoinHandle<()>), Error>>;
+
+/// Connects, and sets what the session rests on.
+async fn opened(
+    config: &Config,
+    tls: MakeRustlsConnect,
+    purpose: Use,
+    end: Option<watch::Sender<bool>>,
+) -> Result<(Client, JoinHandle<()>), Error> {
+    let (client, connection) = config.connect(tls).await?;
+    let connection = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a session to the database has ended");
+        }
+        if let Some(end) = end {
+            end.send_replace(true);
+        }
+    });
+    // Given up halfway, here or by the caller, the client is dropped, and the connection ends.
+    client.batch_execute(&settings(purpose)).await?;
+    Ok((client, connection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_is_set_once_and_a_uses_own_wins() {
+        for (at, (name, _)) in PINNED.iter().enumerate() {
+            assert!(
+                PINNED[..at].iter().all(|(other, _)| other != name),
+                "{name}"
+            );
+            assert!(!PLANNER.contains(name), "{name}");
+        }
+        let sums = settings(Use::Sums);
+        assert_eq!(sums.matches("('synchronous_commit', 'off')").count(), 1);
+        assert!(!settings(Use::Question).contains("('synchronous_commit', 'off')"));
+    }
+}
