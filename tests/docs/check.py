@@ -3,7 +3,8 @@
 
 In every Markdown file of the repository: relative links and images lead to a file, and anchors to a heading. In the book
 (docs/src): links stay inside the book, since a built book holds nothing else; files named as `code` exist; every page is in
-SUMMARY.md. Every metric of src/metrics.rs is in docs/src/monitoring.md. README.md is short.
+SUMMARY.md. Every metric of src/metrics.rs is in docs/src/monitoring.md. Messages that the runbook quotes are in the code.
+README.md is short.
 """
 
 import os
@@ -93,6 +94,21 @@ def check_named_files(path, text):
             report(path, f"`{named}` is no file of the repository")
 
 
+def check_quotes(path):
+    """Each message in double quotes is one that the code has; words in capitals stand for what it fills in."""
+    code = ""
+    for folder, _, names in os.walk(os.path.join(ROOT, "src")):
+        for name in names:
+            if name.endswith(".rs"):
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    code += re.sub(r"\\\n\s*", "", file.read())
+    prose = re.sub(r"`[^`]*`", "", without_fences(read(path)))
+    for message in re.findall(r'"([^"]+)"', prose):
+        for part in re.split(r"\b[A-Z]+\b", re.sub(r"\s+", " ", message)):
+            if len(part.split()) > 1 and part.strip() not in code:
+                report(path, f'no message of the code has "{part.strip()}"')
+
+
 def main():
     files = markdown_files()
     for path in files:
@@ -107,6 +123,8 @@ def main():
     listed = {os.path.normpath(os.path.join(BOOK, target)) for target in LINK.findall(read(SUMMARY))}
     for page in sorted(pages - listed):
         report(SUMMARY, f"{page} is missing")
+
+    check_quotes("ops/RUNBOOK.md")
 
     monitoring = read(f"{BOOK}/monitoring.md")
     for metric in sorted(set(re.findall(r"\"wattgate_(\w+)\"", read("src/metrics.rs")))):
