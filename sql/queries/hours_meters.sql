@@ -1,5 +1,6 @@
 -- The hours that are summed up of some meters ($1), that start from $2 to $3, unless a reading has
--- come since.
+-- come since. A row outside the hours that are built answers nothing: later readings of an hour beyond the
+-- watermark leave no mark.
 -- Index: the primary keys (meter_id, hour) of meter_hours, a run of it a device, and (hour, meter_id, id)
 -- of meter_hour_marks, once: a table that is all but empty most of the time and never analyzed.
 select
@@ -22,13 +23,16 @@ cross join lateral (
     where s.meter_id = d.device and s.hour >= $2 and s.hour <= $3
     offset 0
 ) as h
-where (h.hour, h.meter_id) not in (
-    select
-        m.hour,
-        m.meter_id
-    from meter_hour_marks as m
-    where
-        m.hour >= $2
-        and m.hour <= $3
-        and m.meter_id in (select e.device from unnest($1::integer[]) as e (device))
-)
+where
+    h.hour >= (select p.built_from from hours_progress as p)
+    and h.hour < (select least(p.built_to, p.sealed_to) from hours_progress as p)
+    and (h.hour, h.meter_id) not in (
+        select
+            m.hour,
+            m.meter_id
+        from meter_hour_marks as m
+        where
+            m.hour >= $2
+            and m.hour <= $3
+            and m.meter_id in (select e.device from unnest($1::integer[]) as e (device))
+    )

@@ -10,7 +10,7 @@ use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 
-use super::{Roller, sql};
+use super::{Roller, load, sql};
 use crate::analytics::condensed::{Measured, Summary, summarize};
 use crate::analytics::device::EnergyReading;
 use crate::analytics::energy::temperature_parts;
@@ -81,7 +81,11 @@ impl Roller {
         Ok(())
     }
 
-    /// Sums up some hours that have marks, and removes those; says how many there were.
+    /// Sums up some marked hours anew and removes their marks. Returns how many hours there were.
+    ///
+    /// A mark can lie outside the hours that are built: it outlives a watermark that was taken back,
+    /// and a late reading can fall below `floor`. Such an hour loses its sum and is read as it is. A
+    /// sum of an hour beyond the watermark would miss every later reading, because those leave no mark.
     pub(super) async fn marked(
         &mut self,
         client: &mut Client,
@@ -100,9 +104,11 @@ impl Roller {
         if marked.is_empty() {
             return Ok(0);
         }
-        let kept = marked.iter().filter(|(_, hour)| *hour >= floor);
-        let kept: Vec<DeviceHour> = kept.copied().collect();
+        let built = load(&work).await?.built();
+        let (kept, rest): (Vec<DeviceHour>, Vec<DeviceHour>) = (marked.iter().copied())
+            .partition(|(_, hour)| *hour >= floor && built.contains(hour));
         let readings = sum_up(&work, stream, &kept).await?;
+        remove(&work, stream, &rest).await?;
         let (devices, hours): (Vec<i32>, Vec<Timestamp>) = marked.iter().copied().unzip();
         work.execute(unmark, &[&devices, &hours]).await?;
         work.commit().await?;
@@ -121,15 +127,33 @@ async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
         .await
 }
 
+/// Removes the sums of some hours.
+async fn remove(
+    work: &Transaction<'_>,
+    stream: Stream,
+    hours: &[DeviceHour],
+) -> Result<(), Error> {
+    if hours.is_empty() {
+        return Ok(());
+    }
+    let remove = match stream {
+        Stream::Meter => sql!("hour_remove_meters"),
+        Stream::Vehicle => sql!("hour_remove_vehicles"),
+    };
+    let (devices, starts): (Vec<i32>, Vec<Timestamp>) = hours.iter().copied().unzip();
+    work.execute(remove, &[&devices, &starts]).await?;
+    Ok(())
+}
+
 /// Makes the sums of some hours anew; says how many readings they hold.
 async fn sum_up(
     work: &Transaction<'_>,
     stream: Stream,
     hours: &[DeviceHour],
 ) -> Result<usize, Error> {
-    let (remove, add) = match stream {
-        Stream::Meter => (sql!("hour_remove_meters"), sql!("hour_add_meters")),
-        Stream::Vehicle => (sql!("hour_remove_vehicles"), sql!("hour_add_vehicles")),
+    let add = match stream {
+        Stream::Meter => sql!("hour_add_meters"),
+        Stream::Vehicle => sql!("hour_add_vehicles"),
     };
     if hours.is_empty() {
         return Ok(0);
@@ -152,8 +176,7 @@ async fn sum_up(
     });
     // One that panicked leaves its hours without a sum.
     let summed = summed.await.unwrap_or_default();
-    let (devices, starts): (Vec<i32>, Vec<Timestamp>) = hours.iter().copied().unzip();
-    work.execute(remove, &[&devices, &starts]).await?;
+    remove(work, stream, hours).await?;
     let mut columns = Columns::default();
     for (&hour, summed) in hours.iter().zip(&summed) {
         if let Some((summary, ends, temperature)) = summed {

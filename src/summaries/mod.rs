@@ -18,7 +18,7 @@ mod seal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, GenericClient};
 
 use crate::metrics;
 use crate::postgres::partitions::{Partitions, Range};
@@ -62,6 +62,16 @@ struct Progress {
     sealed_to: Option<Timestamp>,
     built_from: Option<Timestamp>,
     built_to: Option<Timestamp>,
+}
+
+impl Progress {
+    /// The hours that have been summed up: only their rows answer questions, and only their marks
+    /// are worth a new sum. None of them lies beyond the watermark.
+    fn built(&self) -> std::ops::Range<Timestamp> {
+        let never = Timestamp::from_micros(i64::MIN);
+        let to = self.built_to.min(self.sealed_to).unwrap_or(never);
+        self.built_from.unwrap_or(to)..to
+    }
 }
 
 /// Who sums up, between two steps.
@@ -138,15 +148,15 @@ impl Roller {
     /// As PostgreSQL gives them; what was committed stays.
     pub async fn step(&mut self, client: &mut Client, now: Timestamp) -> Result<bool, Error> {
         let seal = now.plus_micros(1 - SEAL_AFTER_MICROS).hour();
-        let mut progress = load(client).await?;
+        let mut progress = load(&*client).await?;
         if (progress.sealed_to).is_some_and(|sealed| sealed > seal.plus_micros(UNSEAL_MICROS)) {
             unseal(client, seal).await?;
-            progress = load(client).await?;
+            progress = load(&*client).await?;
         }
         if progress.sealed_to.is_none_or(|sealed| sealed < seal) && (self.waits)() < WAITS_LONG {
             client.execute(sql!("hours_seal"), &[&seal]).await?;
             self.is_settled = false;
-            progress = load(client).await?;
+            progress = load(&*client).await?;
         }
         if !self.is_settled {
             seal::wait_for_older(client).await?;
@@ -244,7 +254,7 @@ async fn unseal(client: &mut Client, seal: Timestamp) -> Result<(), Error> {
     transaction.commit().await
 }
 
-async fn load(client: &Client) -> Result<Progress, Error> {
+async fn load(client: &impl GenericClient) -> Result<Progress, Error> {
     let row = client.query_one(sql!("hours_progress"), &[]).await?;
     Ok(Progress {
         sealed_to: row.try_get(0)?,

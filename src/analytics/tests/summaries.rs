@@ -206,3 +206,111 @@ fn who_has_seen_an_older_seal_is_waited_for() {
         assert_eq!((sum.get::<_, i32>(0), sum.get::<_, i64>(1)), (5, 1_000_000));
     });
 }
+
+/// A meter with readings at some minutes of an hour.
+async fn meter_with(store: &Store, minutes: std::ops::Range<i64>) -> i32 {
+    let client = store.pool.get().await.unwrap();
+    let registry = "insert into meters (external_id) values ('M') returning id";
+    let meter: i32 = client.query_one(registry, &[]).await.unwrap().get(0);
+    let readings: Vec<EnergyReading> = minutes.map(reading).collect();
+    store.write_meter(meter, &readings).await;
+    meter
+}
+
+fn minute(n: i64) -> Timestamp {
+    Timestamp::from_micros(BASE + n * MINUTE)
+}
+
+fn reading(n: i64) -> EnergyReading {
+    EnergyReading {
+        at: minute(n),
+        energy: Energy {
+            kwh: 0.25,
+            kind: EnergyKind::Interval,
+        },
+    }
+}
+
+/// Stores a late reading with its mark.
+async fn write_marked(store: &Store, meter: i32, n: i64) {
+    store.write_meter(meter, &[reading(n)]).await;
+    let client = store.pool.get().await.unwrap();
+    let mark = include_str!("../../../sql/queries/hour_mark_meters.sql");
+    let hours = vec![minute(n).hour()];
+    client.execute(mark, &[&vec![meter], &hours]).await.unwrap();
+}
+
+/// How many sums a question over a day gets of a meter.
+async fn answering(store: &Store, meter: i32) -> usize {
+    let client = store.pool.get().await.unwrap();
+    let hours = include_str!("../../../sql/queries/hours_meters.sql");
+    let (from, to) = (minute(-24 * 60), minute(24 * 60));
+    let rows = client.query(hours, &[&vec![meter], &from, &to]).await;
+    rows.unwrap().len()
+}
+
+/// A clock three hours ahead seals the open hour, a reading of it leaves a mark, the clock is mended:
+/// the mark must not make a sum of the hour, because its later readings leave no mark. A gateway that
+/// is ahead and hands over to one that is right is the same to the database.
+#[test]
+fn a_mended_clock_leaves_no_sum_of_an_open_hour() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 1..5).await;
+        sum_up(&store, minute(195)).await;
+        assert_eq!(answering(&store, meter).await, 1);
+        write_marked(&store, meter, 6).await;
+        sum_up(&store, minute(15)).await;
+        let open = "select count(*) from meter_hours as h, hours_progress as p
+            where h.hour >= p.sealed_to";
+        assert_eq!(count(&store, open).await, 0);
+        let marks = "select count(*) from meter_hour_marks";
+        assert_eq!(count(&store, marks).await, 0);
+        // By the watermark of now, this one leaves no mark.
+        store.write_meter(meter, &[reading(7)]).await;
+        assert_eq!(answering(&store, meter).await, 0);
+        sum_up(&store, minute(75)).await;
+        let whole = "select sum(readings)::bigint from meter_hours";
+        assert_eq!(count(&store, whole).await, 6);
+        assert_eq!(answering(&store, meter).await, 1);
+    });
+}
+
+#[test]
+fn a_sum_outside_the_hours_that_are_built_answers_nothing() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 1..5).await;
+        sum_up(&store, minute(75)).await;
+        assert_eq!(answering(&store, meter).await, 1);
+        let client = store.pool.get().await.unwrap();
+        for stale in [
+            "update meter_hours set hour = hour + interval '1 hour'",
+            "update meter_hours set hour = hour - interval '10 hours';
+             update hours_progress set built_from = built_to - interval '2 hours'",
+        ] {
+            client.batch_execute(stale).await.unwrap();
+            assert_eq!(answering(&store, meter).await, 0, "{stale}");
+        }
+    });
+}
+
+/// An hour that is about to leave with the retention is not summed up again; its old sum, without
+/// the reading that came late, must not answer in its place.
+#[test]
+fn a_late_reading_below_the_floor_removes_the_old_sum() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 1..5).await;
+        sum_up(&store, minute(75)).await;
+        write_marked(&store, meter, 6).await;
+        let mut client = store.pool.get().await.unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        let mut roller = Roller::new(Arc::new(|| Duration::ZERO), Some(day));
+        let now = minute(36 * 60);
+        while roller.step(&mut client, now).await.unwrap() {}
+        let marks = "select count(*) from meter_hour_marks";
+        assert_eq!(count(&store, marks).await, 0);
+        assert_eq!(answering(&store, meter).await, 0);
+    });
+}
