@@ -105,8 +105,8 @@ impl Roller {
             return Ok(0);
         }
         let built = load(&work).await?.built();
-        let (kept, rest): (Vec<DeviceHour>, Vec<DeviceHour>) = (marked.iter().copied())
-            .partition(|(_, hour)| *hour >= floor && built.contains(hour));
+        let (kept, rest): (Vec<DeviceHour>, Vec<DeviceHour>) =
+            (marked.iter().copied()).partition(|(_, hour)| *hour >= floor && built.contains(hour));
         let readings = sum_up(&work, stream, &kept).await?;
         remove(&work, stream, &rest).await?;
         let (devices, hours): (Vec<i32>, Vec<Timestamp>) = marked.iter().copied().unzip();
@@ -128,11 +128,7 @@ async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
 }
 
 /// Removes the sums of some hours.
-async fn remove(
-    work: &Transaction<'_>,
-    stream: Stream,
-    hours: &[DeviceHour],
-) -> Result<(), Error> {
+async fn remove(work: &Transaction<'_>, stream: Stream, hours: &[DeviceHour]) -> Result<(), Error> {
     if hours.is_empty() {
         return Ok(());
     }

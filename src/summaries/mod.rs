@@ -254,7 +254,7 @@ async fn unseal(client: &mut Client, seal: Timestamp) -> Result<(), Error> {
     transaction.commit().await
 }
 
-async fn load(client: &impl GenericClient) -> Result<Progress, Error> {
+async fn load(client: &(impl GenericClient + Sync)) -> Result<Progress, Error> {
     let row = client.query_one(sql!("hours_progress"), &[]).await?;
     Ok(Progress {
         sealed_to: row.try_get(0)?,
