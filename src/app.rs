@@ -5,6 +5,7 @@ mod door;
 mod erase;
 mod gap;
 pub mod keys;
+mod parts;
 mod quarantine;
 mod run;
 mod signals;
@@ -56,6 +57,14 @@ pub enum AppError {
     /// The log has failed while it was in use (invariant 11).
     #[error("{0}; what was acknowledged is in it up to then")]
     LogFailed(String),
+    /// A part of the gateway has panicked or returned while it was to work.
+    #[error("the part \"{part}\" has ended by itself: {how}; what was acknowledged is in the log")]
+    PartEnded {
+        /// Its name.
+        part: String,
+        /// How it has ended.
+        how: String,
+    },
     /// The log would be where a sync is no promise (hazard 7).
     #[error(
         "{path} is on {kind}, where what is synced may be lost: choose another --data-dir, or say \

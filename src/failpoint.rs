@@ -1,10 +1,38 @@
 //! Places on the way of a reading at which the process can end itself, as a kill would end it: so a
 //! test stops the gateway between any two steps, and not somewhere near.
 //!
-//! Only a build for development has them, and only one that is started with `--end-at`. In a release
-//! build [`reach`] is empty and the flag is unknown.
+//! A part of the gateway can also be made to panic (`--panic-in`).
+//!
+//! Only a build for development has them, and only one that is started with `--end-at` or `--panic-in`.
+//! In a release build [`reach`] is empty and the flags are unknown.
 
 use std::future::Future;
+
+/// Runs a part of the gateway, and panics in its place if `--panic-in` names it, as soon as the file of
+/// `--panic-when` is there.
+pub async fn part<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+    #[cfg(debug_assertions)]
+    {
+        tokio::select! {
+            never = armed::panic_of(name) => match never {},
+            out = work => out,
+        }
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
+        work.await
+    }
+}
+
+/// The same for a thread, at a place that it comes by again and again.
+#[inline]
+pub fn thread(name: &'static str) {
+    #[cfg(debug_assertions)]
+    armed::panic_if_due(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
 
 /// A boundary between two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +62,8 @@ pub enum Point {
 
 #[cfg(debug_assertions)]
 mod armed {
+    use std::convert::Infallible;
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -45,6 +75,38 @@ mod armed {
     pub fn arm(point: Point, times: u32) {
         // Once: the command line names one place.
         ARMED.set((point, AtomicU32::new(times))).ok();
+    }
+
+    static PANIC: OnceLock<(String, PathBuf)> = OnceLock::new();
+
+    /// Lets a part panic once a file is there.
+    pub fn arm_panic(part: String, file: PathBuf) {
+        // Once: the command line names one part.
+        PANIC.set((part, file)).ok();
+    }
+
+    fn file_of(part: &str) -> Option<&'static PathBuf> {
+        let (armed, file) = PANIC.get()?;
+        (armed == part).then_some(file)
+    }
+
+    /// Panics when it is time.
+    pub(super) fn panic_if_due(part: &str) {
+        assert!(
+            !file_of(part).is_some_and(|file| file.exists()),
+            "a test lets {part} panic"
+        );
+    }
+
+    /// Panics as soon as it is time.
+    pub(super) async fn panic_of(part: &str) -> Infallible {
+        if file_of(part).is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            panic_if_due(part);
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     /// Whether this is the time.
@@ -65,7 +127,7 @@ mod armed {
 }
 
 #[cfg(debug_assertions)]
-pub use armed::arm;
+pub use armed::{arm, arm_panic};
 
 /// Ends the process, if it is to end here.
 #[inline]

@@ -15,6 +15,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    #[cfg(debug_assertions)]
+    if let (Some(part), Some(file)) = (cli.serve.panic_in, cli.serve.panic_when) {
+        wattgate::failpoint::arm_panic(part, file);
+    }
     match run(cli.command.unwrap_or(Command::Serve), config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -8,6 +8,7 @@ mod gateway;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -129,20 +130,91 @@ fn stored(psql: &str) -> BTreeMap<String, u32> {
         .collect()
 }
 
+/// How a gateway reaches the embedded database of another.
+fn url_of(host: &Gateway) -> String {
+    let psql = host.psql.clone().unwrap();
+    let words: Vec<&str> = psql.split_whitespace().collect();
+    let after = |flag: &str| words[words.iter().position(|word| *word == flag).unwrap() + 1];
+    format!(
+        "host={} user={} dbname={}",
+        after("-h"),
+        after("-U"),
+        after("-d")
+    )
+}
+
+/// Every part that works beside the requests, and the log's two threads.
+const PARTS: [&str; 10] = [
+    "upkeep of metrics",
+    "summaries",
+    "alerts",
+    "writers",
+    "a writer",
+    "maintenance of the database",
+    "health report",
+    "keys and certificates",
+    "server",
+    "wal-keep",
+];
+
+/// A part that panics is logged with its name, and the gateway exits with an error within seconds: it
+/// does not go on without the part. What was acknowledged is stored.
+#[test]
+fn a_part_that_panics_ends_the_gateway_in_order() {
+    let (host_data, data) = (data_dir(), data_dir());
+    let host = Gateway::start(host_data.path(), &[]);
+    host.wait("the schema", |g| g.metric("wattgate_database_up") == 1.0);
+    let (psql, url) = (host.psql.clone().unwrap(), url_of(&host));
+    let file = data.path().join("panic");
+    let mut debts: Vec<String> = Vec::new();
+    for part in PARTS.into_iter().chain(["wal-append"]) {
+        let when = file.to_str().unwrap();
+        let flags = ["--panic-in", part, "--panic-when", when];
+        let mut gateway = start(data.path(), &url, &flags);
+        gateway.wait(part, |g| g.metric("wattgate_database_up") == 1.0);
+        for ack in ["committed", "durable"] {
+            let device = format!("{}-{ack}", part.replace(' ', "-"));
+            let status = send(&gateway, ack, &body(&device, 5));
+            assert!(status.is_some_and(|s| s < 300), "{part}: {status:?}");
+            debts.push(device);
+        }
+        fs::write(&file, "").unwrap();
+        if part == "wal-append" {
+            // It comes by only where there is something to write; this is never acknowledged.
+            let status = send(&gateway, "durable", &body("never", 1));
+            assert!(status.is_none_or(|s| s >= 500), "{status:?}");
+        }
+        let mut code = None;
+        within(Duration::from_secs(20), part, || {
+            code = gateway.child.try_wait().unwrap();
+            code.is_some()
+        });
+        let events = fs::read_to_string(&gateway.events).unwrap();
+        assert_eq!(code.unwrap().code(), Some(1), "{part}: {events}");
+        let name = match part {
+            "wal-keep" => "the thread that keeps the log's segments has panicked",
+            "wal-append" => "the thread that writes the log has panicked",
+            other => other,
+        };
+        assert!(events.contains(name), "{part}: {events}");
+        assert!(events.contains("stopping: nothing more is accepted"));
+        fs::remove_file(&file).unwrap();
+    }
+    let gateway = start(data.path(), &url, &[]);
+    within(DEADLINE, "all that was acknowledged", || {
+        let there = stored(&psql);
+        debts.iter().all(|device| there.get(device) == Some(&5))
+    });
+    gateway.terminate();
+    host.terminate();
+}
+
 #[test]
 fn a_kill_at_any_boundary_loses_nothing_and_doubles_nothing() {
     let (host_data, data) = (data_dir(), data_dir());
     let host = Gateway::start(host_data.path(), &[]);
     host.wait("the schema", |g| g.metric("wattgate_database_up") == 1.0);
-    let psql = host.psql.clone().unwrap();
-    let words: Vec<&str> = psql.split_whitespace().collect();
-    let after = |flag: &str| words[words.iter().position(|word| *word == flag).unwrap() + 1];
-    let url = format!(
-        "host={} user={} dbname={}",
-        after("-h"),
-        after("-U"),
-        after("-d")
-    );
+    let (psql, url) = (host.psql.clone().unwrap(), url_of(&host));
     let mut debts = Debts::new();
     for (place, (name, time, load)) in PLACES.into_iter().enumerate() {
         let flags = ["--end-at", name, "--end-at-time", time];

@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::door::Door;
+use super::parts::{Parts, ended_by_itself};
 use super::supervise::{Supervisor, WritersSlot};
 use super::{AppError, Database, signals};
 use crate::alerts;
 use crate::analytics::queries::Analyst;
 use crate::config::Config;
+use crate::failpoint;
 use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
@@ -32,6 +35,8 @@ const EMBEDDED_READY: Duration = Duration::from_secs(1);
 const READ_POOL: usize = 8;
 /// How long a stop waits for requests in flight.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long a stop waits for the writers where the log has failed: what they lack may be unreadable.
+const FAILED_STOP: Duration = Duration::from_secs(5);
 /// How long a connection may take none of its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -75,41 +80,73 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             return Err(error.into());
         }
     };
-    let gateway = Gateway::new(&config, &door, &database, &log, recorder)?;
+    let mut gateway = Gateway::new(&config, &door, &database, &log, recorder)?;
     announce(address, door.tls.is_some(), &database);
     if config.wal_sync == crate::wal::SyncMode::Never {
         tracing::warn!("--wal-sync never: a power cut loses readings that were acknowledged");
     }
-    let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &gateway.health);
-    let renewing = tokio::spawn(door.renew(hangup));
+    let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &mut gateway);
+    gateway
+        .parts
+        .start("keys and certificates", door.renew(hangup));
     let (stop, stopping) = watch::channel(false);
-    let serving = tokio::spawn(server.serve(Arc::clone(&gateway.context), until(stopping)));
-    let mut failed = log.progress().watch_failed();
+    let serving = server.serve(Arc::clone(&gateway.context), until(stopping));
+    let mut serving = tokio::spawn(failpoint::part("server", serving));
     let failure = tokio::select! {
         () = signals.next() => None,
-        failure = failed.wait_for(Option::is_some) => failure.ok().and_then(|reason| reason.clone()),
+        failure = first_failure(&log, &database, &mut gateway.parts, &mut serving) => Some(failure),
     };
     tracing::info!("stopping: nothing more is accepted");
     gateway.health.set_stopping();
-    renewing.abort();
     stop.send_replace(true);
-    if let Err(error) = serving.await {
+    // One that has ended was seen above.
+    if !serving.is_finished()
+        && let Err(error) = serving.await
+    {
         tracing::error!(%error, "the server has panicked");
     }
-    finish(
-        &config,
-        gateway,
-        log,
-        supervisor.stop(),
-        &mut signals,
-        failure.is_some(),
-    )
-    .await;
+    let writers = supervisor.stop().await;
+    let within = match failure {
+        Some(AppError::LogFailed(_)) => FAILED_STOP,
+        _ => config.shutdown_timeout,
+    };
+    finish(within, gateway, log, writers, &mut signals).await;
     database.close().await;
     tracing::info!("stopped");
-    match failure {
-        None => Ok(()),
-        Some(reason) => Err(AppError::LogFailed(reason)),
+    failure.map_or(Ok(()), Err)
+}
+
+/// Waits until the log has failed or a part of the gateway has ended by itself.
+async fn first_failure(
+    log: &Log,
+    database: &Database,
+    parts: &mut Parts,
+    serving: &mut JoinHandle<()>,
+) -> AppError {
+    let mut failed = log.progress().watch_failed();
+    let log_failed = async {
+        let failure = failed.wait_for(Option::is_some).await;
+        let reason = failure.ok().and_then(|reason| reason.clone());
+        AppError::LogFailed(reason.unwrap_or_default())
+    };
+    let server_ended = async {
+        match serving.await {
+            Ok(()) => ended_by_itself("server", "it has returned".to_owned()),
+            Err(error) => ended_by_itself("server", error.to_string()),
+        }
+    };
+    let database_ended = async {
+        match &database.embedded {
+            Some(server) => server.ended().await,
+            None => std::future::pending().await,
+        }
+        ended_by_itself("embedded database", "its supervisor has ended".to_owned())
+    };
+    tokio::select! {
+        failure = log_failed => failure,
+        failure = parts.ended() => failure,
+        failure = server_ended => failure,
+        failure = database_ended => failure,
     }
 }
 
@@ -166,25 +203,15 @@ fn on_one_file_system(one: &Path, other: &Path) -> bool {
 
 /// Ends the log, lets the writers catch up, and stops what is left.
 async fn finish(
-    config: &Config,
+    within: Duration,
     gateway: Gateway,
     log: Log,
     writers: WritersSlot,
     signals: &mut signals::Signals,
-    failed: bool,
 ) {
-    gateway.upkeep.abort();
-    gateway.summaries.abort();
-    for task in [&gateway.alerts, &gateway.collector].into_iter().flatten() {
-        task.abort();
-    }
+    gateway.parts.stop().await;
     drop(gateway.context);
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
-    let within = if failed {
-        Duration::from_secs(5)
-    } else {
-        config.shutdown_timeout
-    };
     if let Some(writers) = writers {
         let stored = tokio::select! {
             stored = writers.finish(within) => stored,
@@ -203,16 +230,11 @@ async fn finish(
 }
 
 /// What serves requests, and what is done beside it.
-struct Gateway {
+pub(super) struct Gateway {
     context: Arc<Context>,
-    health: Arc<Health>,
-    upkeep: tokio::task::JoinHandle<()>,
-    /// Sums up the hours of devices.
-    summaries: tokio::task::JoinHandle<()>,
-    /// Sends metrics to a collector; none where there is none.
-    collector: Option<tokio::task::JoinHandle<()>>,
-    /// Looks for alerts; none where they are not to be looked for.
-    alerts: Option<tokio::task::JoinHandle<()>>,
+    pub(super) health: Arc<Health>,
+    /// What works beside the server.
+    pub(super) parts: Parts,
 }
 
 impl Gateway {
@@ -236,18 +258,18 @@ impl Gateway {
             log.sender(),
             Arc::clone(&progress),
         );
-        let upkeep = tokio::spawn(keep_up(recorder.clone()));
+        let mut parts = Parts::default();
+        parts.start("upkeep of metrics", keep_up(recorder.clone()));
+        parts.start("summaries", sum_up(database, log));
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let analyst = Analyst::new(processors, config.energy).with_tariff(config.tariff.clone());
-        let alerts = config.alerts.clone().map(|settings| {
-            let target = database.target.clone();
-            tokio::spawn(alerts::run(
-                settings,
-                target,
-                reads.clone(),
-                analyst.clone(),
-            ))
-        });
+        if let Some(settings) = config.alerts.clone() {
+            let (target, reads) = (database.target.clone(), reads.clone());
+            parts.start(
+                "alerts",
+                alerts::run(settings, target, reads, analyst.clone()),
+            );
+        }
         let metrics = scrape(
             log.source(),
             log.limit_bytes(),
@@ -255,10 +277,10 @@ impl Gateway {
             Arc::clone(&health),
             recorder,
         );
-        let collector = config.collector.clone().map(|collector| {
+        if let Some(collector) = config.collector.clone() {
             let instance = config.listen.to_string();
-            tokio::spawn(collector.run(instance, Arc::clone(&metrics)))
-        });
+            parts.start("collector", collector.run(instance, Arc::clone(&metrics)));
+        }
         let context = Context {
             settings: Settings {
                 body_bytes_max: config.body_bytes_max,
@@ -287,10 +309,7 @@ impl Gateway {
         Ok(Gateway {
             context: Arc::new(context),
             health,
-            upkeep,
-            summaries: sum_up(database, log),
-            collector,
-            alerts,
+            parts,
         })
     }
 }
@@ -305,10 +324,10 @@ async fn keep_up(recorder: PrometheusHandle) {
 }
 
 /// Sums up the hours of devices beside the server, as long as readings do not wait for long.
-fn sum_up(database: &Database, log: &Log) -> tokio::task::JoinHandle<()> {
+fn sum_up(database: &Database, log: &Log) -> impl Future<Output = ()> + Send + use<> {
     let source = log.source();
     let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
-    tokio::spawn(summaries::run(database.target.clone(), waits))
+    summaries::run(database.target.clone(), waits)
 }
 
 /// Makes the function that answers a scrape: the state is published and rendered under one lock,

@@ -1,12 +1,12 @@
 //! Brings the database up to date, starts the writers, and keeps the health report true.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
+use super::run::Gateway;
 use super::wishes;
 use crate::config::Config;
 use crate::http::Health;
@@ -35,11 +35,10 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// The writers, once there are any.
 pub(super) type WritersSlot = Option<Writers>;
 
-/// Works beside the server until it is stopped.
+/// Reaches for the database and starts the writers, until it is stopped.
 pub(super) struct Supervisor {
-    writers: Arc<Mutex<WritersSlot>>,
-    starting: JoinHandle<()>,
-    reporting: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    writers: oneshot::Receiver<Writers>,
 }
 
 impl Supervisor {
@@ -49,10 +48,10 @@ impl Supervisor {
         target: &Target,
         log: &Log,
         binding: &Arc<Binding>,
-        health: &Arc<Health>,
+        gateway: &mut Gateway,
     ) -> Self {
-        let writers: Arc<Mutex<WritersSlot>> = Arc::default();
         let (states, watched) = watch::channel(Vec::new());
+        let health = Arc::clone(&gateway.health);
         let start = Start {
             wishes: wishes(config),
             options: WriterOptions {
@@ -65,30 +64,25 @@ impl Supervisor {
             target: target.clone(),
             source: log.source(),
             binding: Arc::clone(binding),
-            health: Arc::clone(health),
-            writers: Arc::clone(&writers),
+            health: Arc::clone(&health),
             states,
         };
-        Supervisor {
-            writers,
-            starting: tokio::spawn(start.run()),
-            reporting: tokio::spawn(report(
-                log.source(),
-                config.data_dir.join("wal"),
-                Arc::clone(health),
-                watched,
-            )),
-        }
+        let wal_dir = config.data_dir.join("wal");
+        let reporting = report(log.source(), wal_dir, health, watched);
+        let (stop, stopped) = oneshot::channel();
+        let (hand, writers) = oneshot::channel();
+        gateway.parts.start("writers", start.run(stopped, hand));
+        gateway.parts.start("health report", reporting);
+        Supervisor { stop, writers }
     }
 
-    /// Stops, and gives the writers to whoever ends them.
-    pub(super) fn stop(self) -> WritersSlot {
-        self.starting.abort();
-        self.reporting.abort();
-        self.writers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Stops, and gives the writers to the caller, which ends them.
+    ///
+    /// Blocks: for a moment
+    pub(super) async fn stop(self) -> WritersSlot {
+        // It has ended before where the writers have.
+        self.stop.send(()).ok();
+        self.writers.await.ok()
     }
 }
 
@@ -100,24 +94,28 @@ struct Start {
     source: LogSource,
     binding: Arc<Binding>,
     health: Arc<Health>,
-    writers: Arc<Mutex<WritersSlot>>,
     states: watch::Sender<Vec<watch::Receiver<ShardState>>>,
 }
 
 impl Start {
-    /// Migrates the database as soon as it is there, then starts the writers.
-    async fn run(self) {
-        let settings = self.migrated().await;
-        let Start {
-            source,
-            target,
-            binding,
-            options,
-            ..
-        } = &self;
-        let writers = Writers::start(source, target, binding, *options, settings);
+    /// Migrates the database as soon as it is there, then starts the writers and watches them.
+    /// Those that run at the end are handed on: they still store what they can.
+    async fn run(self, mut stopped: oneshot::Receiver<()>, hand: oneshot::Sender<Writers>) {
+        let settings = tokio::select! {
+            _ = &mut stopped => return,
+            settings = self.migrated() => settings,
+        };
+        let (source, target) = (&self.source, &self.target);
+        let mut writers = Writers::start(source, target, &self.binding, self.options, settings);
         self.states.send_replace(writers.states());
-        *self.writers.lock().unwrap_or_else(PoisonError::into_inner) = Some(writers);
+        tokio::select! {
+            _ = &mut stopped => {}
+            (part, how) = writers.ended() => {
+                tracing::error!(part, how, "a part of the writers has ended by itself");
+            }
+        }
+        // The receiver is there until the end of the gateway.
+        hand.send(writers).ok();
     }
 
     async fn migrated(&self) -> DatabaseSettings {

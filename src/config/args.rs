@@ -253,6 +253,14 @@ pub struct ServeArgs {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, default_value_t = 1, value_name = "N")]
     pub end_at_time: u32,
+    /// For tests: let this part of the gateway panic
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "PART", requires = "panic_when")]
+    pub panic_in: Option<String>,
+    /// For tests: as soon as this file is there
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub panic_when: Option<std::path::PathBuf>,
     /// Memory for readings on their way
     #[arg(
         long,

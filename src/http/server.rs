@@ -70,7 +70,8 @@ impl Server {
     /// Serves until told to stop; then accepts nothing more, lets connections finish the request
     /// that they are at, and returns when they have, or after `drain_timeout`.
     ///
-    /// A panic while answering ends its connection only.
+    /// A panic while answering ends its connection only. A panic of the live stream's poll stops the
+    /// server as `shutdown` does.
     ///
     /// Blocks: until `shutdown`, and then at most `drain_timeout`
     /// Cancel: accepted connections go on until the runtime ends
@@ -82,7 +83,7 @@ impl Server {
             .clamp(1, u32::MAX as usize >> 1);
         let drain_timeout = context.settings.drain_timeout;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let live = Live::start(context.reads.clone());
+        let (live, mut polling) = Live::start(context.reads.clone());
         let shared = Arc::new(Shared {
             live,
             context,
@@ -105,6 +106,10 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
+                ended = &mut polling => {
+                    tracing::error!(?ended, "the poll of the live stream has ended by itself");
+                    break;
+                }
                 accepted = self.accept(), if waiting.is_none() => waiting = accepted,
                 place = places.take(), if waiting.is_some() => {
                     if let (Some(client), Some(place)) = (waiting.take(), place) {

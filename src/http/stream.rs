@@ -29,7 +29,7 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout_at};
 
 use self::feed::{Feed, Heard, Listener, Reset};
@@ -58,11 +58,13 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Prepares the stream; the database is asked only while somebody listens.
-    pub(super) fn start(reads: Pool) -> Self {
+    /// Prepares the stream; the database is asked only while there are listeners. The task that asks
+    /// ends only by [`Live::stop`] or by a panic.
+    pub(super) fn start(reads: Pool) -> (Self, JoinHandle<()>) {
         let feed = Feed::new();
-        let polling = tokio::spawn(poll::run(Arc::clone(&feed), reads)).abort_handle();
-        Live { feed, polling }
+        let task = tokio::spawn(poll::run(Arc::clone(&feed), reads));
+        let polling = task.abort_handle();
+        (Live { feed, polling }, task)
     }
 
     /// Ends every stream, so that the server can stop.

@@ -19,7 +19,7 @@ use super::frame::{
 };
 use super::progress::Progress;
 use super::storage::SegmentFile;
-use crate::failpoint::{Point, reach};
+use crate::failpoint::{self, Point, reach};
 use crate::metrics;
 use crate::reading::Timestamp;
 
@@ -142,6 +142,7 @@ impl Appender {
             if self.pending.is_empty() && self.closing {
                 break;
             }
+            failpoint::thread("wal-append");
             self.write_group()?;
         }
         self.end_run()

@@ -19,7 +19,7 @@ use super::frame::Position;
 use super::gone::GoneRuns;
 use super::progress::Progress;
 use super::storage::is_full;
-use crate::failpoint::{Point, reach};
+use crate::failpoint::{self, Point, reach};
 
 /// How often it looks without being woken: commits move checkpoints and wake nobody.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -61,6 +61,7 @@ impl Housekeeper {
     pub(super) fn run(self) {
         let mut complained = false;
         while !self.stop.load(Ordering::Acquire) && !self.progress.has_failed() {
+            failpoint::thread("wal-keep");
             let pause = match self.turn() {
                 Ok(()) => {
                     if std::mem::take(&mut complained) {

@@ -130,7 +130,9 @@ impl Parts {
         } = self;
         let stop_housekeeper = Arc::clone(&housekeeper.stop);
         let leave_free_bytes = Arc::clone(&housekeeper.leave_free_bytes);
-        let panics = FailOnPanic(Arc::clone(&self.progress));
+        let panics = |what| FailOnPanic(Arc::clone(&self.progress), what);
+        let appends = panics("the thread that writes the log has panicked");
+        let keeps = panics("the thread that keeps the log's segments has panicked");
         Ok(Log {
             catalog: self.catalog,
             progress: self.progress,
@@ -141,22 +143,26 @@ impl Parts {
             stop_housekeeper,
             leave_free_bytes,
             appender: spawn("wal-append", move || {
-                let _panics = panics;
+                let _panics = appends;
                 appender.run();
             })?,
-            housekeeper: spawn("wal-keep", move || housekeeper.run())?,
+            housekeeper: spawn("wal-keep", move || {
+                let _panics = keeps;
+                housekeeper.run();
+            })?,
         })
     }
 }
 
-/// Declares the log failed when the thread that holds it panics: a gateway whose log is written by
-/// nobody must stop, not refuse everything for ever.
-struct FailOnPanic(Arc<Progress>);
+/// Declares the log failed when the thread that holds it panics. A gateway whose log no thread writes,
+/// or to which no thread gives segments, must stop and not refuse everything for ever.
+struct FailOnPanic(Arc<Progress>, &'static str);
 
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail("the log's thread has panicked".to_owned());
+            tracing::error!(reason = self.1, "the write-ahead log has failed");
+            self.0.fail(self.1.to_owned());
         }
     }
 }

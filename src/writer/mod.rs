@@ -48,6 +48,7 @@ use tokio::task::JoinSet;
 
 use self::binding::Binding;
 use self::lane::Writer;
+use crate::failpoint;
 use crate::postgres::Target;
 use crate::postgres::migrations::DatabaseSettings;
 use crate::wal::LogSource;
@@ -97,6 +98,8 @@ pub struct Writers {
     /// One task; in a set, so that it ends when the writers are dropped.
     maintenance: JoinSet<()>,
     states: Vec<watch::Receiver<ShardState>>,
+    /// A writer has ended before the log did.
+    is_incomplete: bool,
 }
 
 impl Writers {
@@ -126,18 +129,34 @@ impl Writers {
                 turns: Arc::clone(&turns),
                 state,
             };
-            tasks.spawn(writer.run());
+            tasks.spawn(failpoint::part("a writer", writer.run()));
         }
         let mut maintenance = JoinSet::new();
-        maintenance.spawn(maintenance::maintain(
-            target.clone(),
-            source.clone(),
-            settings,
-        ));
+        let work = maintenance::maintain(target.clone(), source.clone(), settings);
+        maintenance.spawn(failpoint::part("maintenance of the database", work));
         Writers {
             tasks,
             maintenance,
             states,
+            is_incomplete: false,
+        }
+    }
+
+    /// Waits until a writer, or the maintenance beside them, has ended by itself. Returns which and how.
+    /// To be asked only while the log is open: after that writers end.
+    ///
+    /// Cancel: safe
+    pub async fn ended(&mut self) -> (&'static str, String) {
+        let (part, ended) = tokio::select! {
+            ended = self.tasks.join_next() => {
+                self.is_incomplete = true;
+                ("a writer", ended)
+            }
+            ended = self.maintenance.join_next() => ("maintenance of the database", ended),
+        };
+        match ended {
+            Some(Err(error)) => (part, error.to_string()),
+            _ => (part, "it has returned".to_owned()),
         }
     }
 
@@ -151,10 +170,15 @@ impl Writers {
     /// Shape:  whether all of it is stored
     /// Blocks: until then, or until the deadline
     pub async fn finish(mut self, within: Duration) -> bool {
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let mut is_whole = !self.is_incomplete;
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                is_whole &= ended.is_ok();
+            }
+        };
         let done = tokio::time::timeout(within, all).await.is_ok();
         self.tasks.shutdown().await;
         self.maintenance.shutdown().await;
-        done
+        done && is_whole
     }
 }

@@ -237,7 +237,7 @@ fn lines_of(stdout: ChildStdout) -> Receiver<String> {
 }
 
 /// Waits for a condition.
-pub(crate) fn within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < limit, "{what} did not come in {limit:?}");

@@ -271,6 +271,15 @@ impl Embedded {
         self.state.clone()
     }
 
+    /// Waits until the task that keeps the server running has ended by itself.
+    ///
+    /// Cancel: safe
+    pub async fn ended(&self) {
+        let mut state = self.state();
+        // The task holds the sender.
+        while state.changed().await.is_ok() {}
+    }
+
     /// Gives a line that a person can paste into a shell, as root or as the gateway's user.
     pub fn psql_command(&self) -> String {
         let Connection {

@@ -1,0 +1,67 @@
+//! The parts that work beside each other for as long as the gateway runs.
+//!
+//! None of them ends by itself. One that does, by a panic or by returning, would be missing in silence:
+//! no alert would be raised, no hour summed up, no key revoked. So the first that ends is logged with its
+//! name, and the gateway stops in order and exits with an error; a service manager starts it again.
+//! The log's two threads report their panics as a failure of the log.
+
+use std::collections::HashMap;
+use std::future::{Future, pending};
+
+use tokio::task::{Id, JoinSet};
+
+use super::AppError;
+use crate::failpoint;
+
+/// The tasks of a gateway, by name. Their number is fixed when it starts.
+#[derive(Default)]
+pub(super) struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Parts {
+    /// Starts a part that works until it is stopped.
+    pub(super) fn start(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = self.tasks.spawn(failpoint::part(name, work));
+        self.names.insert(task.id(), name);
+    }
+
+    /// Waits until a part has ended by itself. Without parts it waits for ever.
+    ///
+    /// Cancel: safe
+    pub(super) async fn ended(&mut self) -> AppError {
+        let Some(ended) = self.tasks.join_next_with_id().await else {
+            return pending().await;
+        };
+        let (id, how) = match ended {
+            Ok((id, ())) => (id, "it has returned".to_owned()),
+            Err(error) => (error.id(), error.to_string()),
+        };
+        ended_by_itself(self.names.get(&id).copied().unwrap_or("a part"), how)
+    }
+
+    /// Ends all of them.
+    ///
+    /// Blocks: until each has come to its next await
+    pub(super) async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Logs which part has ended and how, and makes the error that the process exits with.
+pub(super) fn ended_by_itself(part: &str, how: String) -> AppError {
+    tracing::error!(
+        part,
+        how,
+        "a part of the gateway has ended by itself; the gateway stops"
+    );
+    AppError::PartEnded {
+        part: part.to_owned(),
+        how,
+    }
+}
