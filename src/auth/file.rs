@@ -139,7 +139,8 @@ impl KeyFile {
     /// Blocks: until another change has ended, then until two fsyncs have
     ///
     /// # Errors
-    /// [`KeyFileError`]: nothing was changed.
+    /// [`KeyFileError`]: nothing was changed; but where the last of the fsyncs fails, a power cut
+    /// decides whether the change stays. Look at the keys, and change them again.
     pub fn change<T>(
         &self,
         change: impl FnOnce(&mut Vec<Record>) -> Result<T, KeyFileError>,

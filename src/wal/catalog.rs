@@ -162,17 +162,19 @@ impl Catalog {
         self.lock().spares.len()
     }
 
-    /// Adds a spare that is on disk already.
+    /// Adds the spare that has the name of [`Catalog::new_spare_name`] on disk.
     pub fn add_spare(&self, name: String) {
-        self.lock().spares.push_back(name);
+        let mut files = self.lock();
+        files.next_spare += 1;
+        files.spares.push_back(name);
+        drop(files);
         self.changed.notify_all();
     }
 
-    /// A name that no spare has had since the log was opened.
+    /// The name of the next spare: one that no spare has had since the log was opened. It stays the
+    /// same until the spare is added, so that what a failed attempt has left is used again.
     pub fn new_spare_name(&self) -> String {
-        let mut files = self.lock();
-        files.next_spare += 1;
-        spare_name(files.next_spare - 1)
+        spare_name(self.lock().next_spare)
     }
 
     /// Turns a spare into the next segment of a run.
@@ -193,15 +195,16 @@ impl Catalog {
             .changed
             .wait_timeout_while(self.lock(), deadline, |files| files.spares.is_empty())
             .unwrap_or_else(PoisonError::into_inner);
-        let spare = files.spares.pop_front().filter(|_| !timeout.timed_out());
+        let Files { runs, spares, .. } = &mut *files;
+        let spare = spares.front().filter(|_| !timeout.timed_out());
         let spare = spare.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
-        let run = files
-            .runs
+        let run = runs
             .iter_mut()
             .find(|r| r.sequence == sequence)
             .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let name = segment_name(sequence, run.id, number);
-        self.storage.rename(&spare, &name)?;
+        self.storage.rename(spare, &name)?;
+        spares.pop_front();
         let file = self.storage.open(&name)?;
         run.segments.push_back(Segment {
             number,
@@ -231,7 +234,15 @@ impl Catalog {
         }
     }
 
-    /// Takes a run's oldest segment out; its file is then the caller's to recycle or remove.
+    /// A run's oldest segment.
+    pub fn oldest(&self, sequence: u64) -> Option<Segment> {
+        let files = self.lock();
+        let run = files.runs.iter().find(|r| r.sequence == sequence)?;
+        run.segments.front().cloned()
+    }
+
+    /// Takes out a run's oldest segment, whose name has left the disk durably: what is forgotten
+    /// before that would be a hole in the numbers for the next start.
     ///
     /// A run that has ended and has no segment left goes with it.
     pub fn take_oldest(&self, sequence: u64) -> Option<(Segment, bool)> {

@@ -205,7 +205,9 @@ struct State {
     /// None until there was room for it.
     file: Option<Arc<dyn SegmentFile>>,
     remembered: Remembered,
-    /// Runs that were let go of for newer ones: their checkpoints may go too.
+    /// Runs that the file still holds and that leave it with the next write.
+    leaving: Vec<Uuid>,
+    /// Runs that have left the file for newer ones: their checkpoints may go too.
     forgotten: Vec<Uuid>,
 }
 
@@ -228,6 +230,7 @@ impl GoneRuns {
         let mut state = State {
             file: None,
             remembered: Remembered::default(),
+            leaving: Vec::new(),
             forgotten: Vec::new(),
         };
         if storage.list()?.iter().any(|name| name == FILE_NAME) {
@@ -289,7 +292,7 @@ impl GoneRuns {
         state.remembered.runs.push_back(GoneRun::of(run, end));
         while state.remembered.bytes() > SLOT_BYTES {
             let oldest = state.remembered.runs.pop_front();
-            state.forgotten.extend(oldest.map(|gone| gone.id));
+            state.leaving.extend(oldest.map(|gone| gone.id));
         }
         match self.write(state) {
             Err(error) if is_full(&error) => {
@@ -314,6 +317,8 @@ impl GoneRuns {
         file.write_all_at(&next.encode(), slot)?;
         file.sync_data()?;
         state.remembered.generation = next.generation;
+        // Before this the next start would have missed the checkpoints of these runs.
+        state.forgotten.append(&mut state.leaving);
         Ok(())
     }
 

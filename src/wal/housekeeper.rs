@@ -227,12 +227,9 @@ impl Housekeeper {
                 ));
             })?;
         }
-        let Some((segment, run_is_gone)) = self.catalog.take_oldest(run.sequence) else {
+        let Some(segment) = self.catalog.oldest(run.sequence) else {
             return Ok(());
         };
-        if run_is_gone {
-            self.progress.forget(run.sequence, run.id);
-        }
         let wanted = segment.file_bytes == self.catalog.segment_bytes
             && self.catalog.spares() < self.limits.spares
             && self.expect_room().is_ok();
@@ -240,16 +237,27 @@ impl Housekeeper {
             // Its old frames stay in it: their checksums are salted with their own run and
             // place, so that they are never taken for data.
             let spare = self.catalog.new_spare_name();
-            self.catalog.storage.rename(&segment.name, &spare)?;
+            let is_spare = left(self.catalog.storage.rename(&segment.name, &spare))?;
             reach(Point::SegmentGone);
             self.sync_directory()?;
-            self.offer(spare);
+            self.forget_oldest(run);
+            if is_spare {
+                self.offer(spare);
+            }
         } else {
-            self.catalog.storage.remove(&segment.name)?;
+            left(self.catalog.storage.remove(&segment.name))?;
             reach(Point::SegmentGone);
             self.sync_directory()?;
+            self.forget_oldest(run);
         }
         Ok(())
+    }
+
+    /// Follows the disk: the name of a run's oldest segment is gone from it, durably.
+    fn forget_oldest(&self, run: &Run) {
+        if let Some((_, true)) = self.catalog.take_oldest(run.sequence) {
+            self.progress.forget(run.sequence, run.id);
+        }
     }
 
     /// Makes a step durable before the next: a directory in which a later segment is gone and an
@@ -259,5 +267,18 @@ impl Housekeeper {
             self.progress
                 .fail(format!("syncing the log's directory failed: {error}"));
         })
+    }
+}
+
+/// Whether a segment has left its name by this call. `false` means that it had left before: a call
+/// that was reported as failed had done its work.
+///
+/// # Errors
+/// As the system gives them: the segment still has its name, and the step is taken again.
+fn left(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -239,7 +239,11 @@ impl LogSource {
 
     /// The runs that have gone from the log after they were stored into a database, oldest first.
     pub fn gone_into(&self, database: Uuid) -> Vec<GoneRun> {
-        self.gone.stored_into(database)
+        let mut gone = self.gone.stored_into(database);
+        // A run is remembered before its last segment goes, and that can fail.
+        let runs = self.catalog.runs();
+        gone.retain(|gone| runs.iter().all(|run| run.id != gone.id));
+        gone
     }
 
     /// What the database lacks and the log cannot give it, of runs that have gone too.

@@ -20,7 +20,8 @@ pub const FILE_NAME: &str = "gap-accepted";
 /// Blocks: until they are durable
 ///
 /// # Errors
-/// As the system gives them; what was accepted before then stays so.
+/// As the system gives them; what was accepted before then stays so. Where only the last fsync fails, a
+/// power cut decides: accept again.
 pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     let new = directory.join("gap-accepted.new");
     let mut file = File::create(&new)?;

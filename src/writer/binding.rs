@@ -50,7 +50,8 @@ impl Binding {
     /// Blocks: until the binding is durable
     ///
     /// # Errors
-    /// As the system gives them; the log is then bound as before.
+    /// As the system gives them; the log is then bound as before. Where only the last fsync fails, a power
+    /// cut decides: adopt again.
     pub fn adopt(&self, id: Uuid) -> io::Result<()> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(id)?;

@@ -55,6 +55,8 @@ struct State {
     fate: Option<(u32, Death)>,
     /// So many syncs succeed, then one fails.
     failing_sync: Option<u32>,
+    /// So many creations, renames and removals succeed, then one fails.
+    failing_change: Option<u32>,
     capacity: Option<u64>,
     cuts: u64,
     syncs: u64,
@@ -98,6 +100,12 @@ impl Disk {
     /// Lets a sync fail, after so many more that do not.
     pub(super) fn fail_sync_after(&self, syncs: Option<u32>) {
         self.lock().failing_sync = syncs;
+    }
+
+    /// Lets a creation, rename or removal fail, after so many more that do not. Half of those that
+    /// fail have happened all the same.
+    pub(super) fn fail_change_after(&self, changes: Option<u32>) {
+        self.lock().failing_change = changes;
     }
 
     /// Bounds all files together.
@@ -167,6 +175,13 @@ impl Disk {
     }
 }
 
+/// Counts down to a fault; whether it comes now.
+fn is_due(fault: &mut Option<u32>) -> bool {
+    let left = fault.take();
+    *fault = left.and_then(|left| left.checked_sub(1));
+    left == Some(0)
+}
+
 fn dead() -> io::Error {
     io::Error::other("the process is gone")
 }
@@ -205,17 +220,14 @@ impl State {
         }
     }
 
-    fn sync_fails(&mut self) -> bool {
-        match &mut self.failing_sync {
-            Some(0) => {
-                self.failing_sync = None;
-                true
+    /// Begins a call that has no half: where the end comes in it, it has not happened.
+    fn survive(&mut self, life: u64) -> io::Result<()> {
+        match self.begin(life)? {
+            Some(how) => {
+                self.die(how);
+                Err(dead())
             }
-            Some(left) => {
-                *left -= 1;
-                false
-            }
-            None => false,
+            None => Ok(()),
         }
     }
 
@@ -223,6 +235,7 @@ impl State {
         self.life += 1;
         self.fate = None;
         self.failing_sync = None;
+        self.failing_change = None;
         if how == Death::Kill {
             return;
         }
@@ -246,7 +259,8 @@ impl State {
 
     fn change(&mut self, life: u64, change: Change) -> io::Result<()> {
         let death = self.begin(life)?;
-        let happens = death.is_none() || self.random().percent(50);
+        let fails = death.is_none() && is_due(&mut self.failing_change);
+        let happens = death.is_none() && !fails || self.random().percent(50);
         if happens {
             change.apply(&mut self.seen);
             self.changes.push(change);
@@ -256,6 +270,7 @@ impl State {
                 self.die(how);
                 Err(dead())
             }
+            None if fails => Err(io::Error::other("the disk does not change a name")),
             None => Ok(()),
         }
     }
@@ -352,10 +367,7 @@ impl Mount {
 impl Storage for Mount {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut state = self.disk.lock();
-        if let Some(how) = state.begin(self.life)? {
-            state.die(how);
-            return Err(dead());
-        }
+        state.survive(self.life)?;
         Ok(state.seen.keys().cloned().collect())
     }
 
@@ -389,11 +401,8 @@ impl Storage for Mount {
     fn sync(&self) -> io::Result<()> {
         self.disk.sync_begins();
         let mut state = self.disk.lock();
-        if let Some(how) = state.begin(self.life)? {
-            state.die(how);
-            return Err(dead());
-        }
-        if state.sync_fails() {
+        state.survive(self.life)?;
+        if is_due(&mut state.failing_sync) {
             return Err(io::Error::other("the disk does not sync its directory"));
         }
         for change in std::mem::take(&mut state.changes) {
@@ -445,10 +454,7 @@ impl SegmentFile for Open {
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.lock();
-        if let Some(how) = state.begin(self.life)? {
-            state.die(how);
-            return Err(dead());
-        }
+        state.survive(self.life)?;
         let content = state.contents.get(&self.id).ok_or_else(dead)?;
         let rest = content.seen.get(offset as usize..).unwrap_or_default();
         let len = rest.len().min(bytes.len());
@@ -459,12 +465,9 @@ impl SegmentFile for Open {
     fn sync_data(&self) -> io::Result<()> {
         self.disk.sync_begins();
         let mut state = self.disk.lock();
-        if let Some(how) = state.begin(self.life)? {
-            state.die(how);
-            return Err(dead());
-        }
+        state.survive(self.life)?;
         state.syncs += 1;
-        let fails = state.sync_fails();
+        let fails = is_due(&mut state.failing_sync);
         let content = state.contents.get_mut(&self.id).ok_or_else(dead)?;
         if fails {
             // The pages count as clean now: they are seen until the power goes, and never written.
@@ -477,10 +480,7 @@ impl SegmentFile for Open {
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
-        if let Some(how) = state.begin(self.life)? {
-            state.die(how);
-            return Err(dead());
-        }
+        state.survive(self.life)?;
         let content = state.contents.get_mut(&self.id).ok_or_else(dead)?;
         content.seen.truncate(bytes as usize);
         let most = content.seen.len().div_ceil(SECTOR);

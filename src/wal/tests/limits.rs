@@ -401,3 +401,35 @@ fn another_limit_between_starts_changes_nothing() {
         disk.die(Death::PowerCut);
     }
 }
+
+/// A rename or an unlink that fails while segments go, whether or not it has happened all the same:
+/// the log keeps the segment, takes the step again, and opens whenever the end comes in between.
+#[test]
+fn a_failed_rename_or_unlink_leaves_no_hole_in_the_log() {
+    for changes in 0..12 {
+        for retries in [false, true] {
+            let disk = Disk::new(u64::from(changes));
+            let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+            let mut serial = 0;
+            log.append_until(&mut serial, 4);
+            log.close();
+            disk.die(Death::Kill);
+            let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
+            log.append_until(&mut serial, 2);
+            log.store_everything();
+            disk.fail_change_after(Some(changes));
+            let turns: Vec<bool> = (0..3)
+                .map(|_| log.parts.housekeeper.turn().is_ok())
+                .take_while(|done| *done || retries)
+                .collect();
+            assert!(!log.parts.progress.has_failed(), "{changes}: {turns:?}");
+            if retries {
+                let runs = log.source().runs();
+                assert_eq!(runs.len(), 1, "{changes}: {turns:?}");
+            }
+            disk.die(Death::Kill);
+            let opened = Stepped::open(disk.mount(), options(1));
+            opened.unwrap_or_else(|why| panic!("{changes}, {turns:?}: it does not open: {why}"));
+        }
+    }
+}

@@ -87,7 +87,11 @@ impl World {
             match self.random.below(100) {
                 0..63 => self.append(),
                 63..74 => self.read_and_store(),
-                74..84 => self.arm(),
+                74..82 => self.arm(),
+                82..84 => {
+                    let changes = self.random.below(4) as u32;
+                    self.disk.fail_change_after(Some(changes));
+                }
                 84..87 => self.disk.fail_sync_after(Some(self.random.below(6) as u32)),
                 87..93 => self.fill_or_free(),
                 93..94 => self.disk.die(Death::PowerCut),
@@ -282,7 +286,7 @@ impl World {
                 }
                 // It was killed while it opened.
                 Err(_) if self.disk.life() != life => {}
-                Err(error) if error.contains("does not sync") => self.disk.die(Death::Kill),
+                Err(error) if error.contains("the disk does not") => self.disk.die(Death::Kill),
                 Err(error) if error.contains("no storage space") => self.disk.set_capacity(None),
                 Err(error) => panic!("the log does not open again: {error}"),
             }
