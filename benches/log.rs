@@ -158,6 +158,7 @@ fn filled(log: &Log) {
             chunks: request.into_chunks(),
             reservation: room.unwrap(),
             memory: Arc::clone(&memory).try_acquire_owned().unwrap(),
+            wants_places: false,
             reply: Some(reply),
         };
         log.sender().send(Message::Append(append)).unwrap();

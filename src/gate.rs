@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use crossbeam_channel::{Sender, TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords};
-use crate::wal::frame::Position;
+use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords, Stretch};
+
 use crate::wal::progress::Progress;
 
 /// Memory is counted in pages of this size: a semaphore counts in 32 bits.
@@ -176,8 +176,8 @@ pub struct Gate {
 
 /// A request that the log is writing.
 pub struct Admitted {
-    reply: Option<oneshot::Receiver<Result<Position, AppendError>>>,
-    shards: Vec<u16>,
+    reply: Option<oneshot::Receiver<Result<Vec<Stretch>, AppendError>>>,
+    waits_for_commit: bool,
 }
 
 impl Admitted {
@@ -256,23 +256,20 @@ impl Gate {
                 .try_acquire_many_owned(0)
                 .map_err(|_| Shed::Closed)?,
         };
-        let shards = if ack == AckMode::Committed {
-            records.shards()
-        } else {
-            Vec::new()
-        };
+        let waits_for_commit = ack == AckMode::Committed;
         let (sender, receiver) = oneshot::channel();
         let wanted = ack != AckMode::Buffered;
         let append = Append {
             chunks: records.into_chunks(),
             reservation,
             memory: held,
+            wants_places: waits_for_commit,
             reply: wanted.then_some(sender),
         };
         match self.sender.try_send(Message::Append(append)) {
             Ok(()) => Ok(Admitted {
                 reply: wanted.then_some(receiver),
-                shards,
+                waits_for_commit,
             }),
             Err(TrySendError::Full(_)) => Err(Shed::Queue),
             Err(TrySendError::Disconnected(_)) => Err(Shed::Closed),
@@ -285,17 +282,21 @@ impl Gate {
     ///         `committed`, without a bound: the caller sets one
     /// Cancel: safe; the readings are stored all the same
     ///
+    /// Shape:  how many of the readings are in quarantine; `None` where the mode is not `committed`,
+    ///         and where the log's progress does not know it any more
+    ///
     /// # Errors
     /// [`AppendError`]: the disk failed; the readings may or may not be stored.
-    pub async fn acknowledge(&self, admitted: Admitted) -> Result<(), AppendError> {
+    pub async fn acknowledge(&self, admitted: Admitted) -> Result<Option<u64>, AppendError> {
         let Some(reply) = admitted.reply else {
-            return Ok(());
+            return Ok(None);
         };
-        let position = reply.await.map_err(|_| AppendError::Failed)??;
-        if !admitted.shards.is_empty() {
-            self.progress.wait_stored(&admitted.shards, position).await;
+        let places = reply.await.map_err(|_| AppendError::Failed)??;
+        if !admitted.waits_for_commit {
+            return Ok(None);
         }
-        Ok(())
+        self.progress.wait_stored(&places).await;
+        Ok(self.progress.quarantined_at(&places))
     }
 
     /// Whole seconds after which a client that was refused should come again: the time in which

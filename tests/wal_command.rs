@@ -66,6 +66,7 @@ fn append(log: &Log, serials: std::ops::Range<i64>) {
         chunks: records.into_chunks(),
         reservation,
         memory: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        wants_places: false,
         reply: Some(sender),
     };
     log.sender().send(Message::Append(append)).unwrap();

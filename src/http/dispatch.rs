@@ -141,8 +141,9 @@ async fn handle(
         Endpoint::Ingest(stream) => {
             let taken = ingestion::ingest(shared, &caller, stream, parts, upload).await?;
             if taken.is_on_its_way() && notes.may_promise {
-                notes.promised = Some(taken.admitted);
-                return Ok(taken.reply);
+                let (reply, admitted) = taken.promised();
+                notes.promised = Some(admitted);
+                return Ok(reply);
             }
             taken.when_safe(shared).await
         }

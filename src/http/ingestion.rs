@@ -30,7 +30,7 @@ const INLINE_BYTES_MAX: usize = 256 << 10;
 /// A request's readings on their way into the log, and the answer for when they are there.
 pub(super) struct Taken {
     pub(super) admitted: Admitted,
-    pub(super) reply: Reply,
+    outcome: Outcome,
     ack: AckMode,
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn ingest(
     }
     Ok(Taken {
         admitted,
-        reply: taken(&outcome, ack),
+        outcome,
         ack,
     })
 }
@@ -119,18 +119,24 @@ impl Taken {
         self.ack == AckMode::Durable
     }
 
+    /// The answer for when the readings are durable, and what they wait for until then.
+    pub(super) fn promised(self) -> (Reply, Admitted) {
+        (taken(&self.outcome, self.ack, None), self.admitted)
+    }
+
     /// The answer, once the readings are as safe as was asked.
     ///
     /// Blocks: as [`AckMode`] says
     /// Cancel: the readings are stored all the same
     pub(super) async fn when_safe(self, shared: &Shared) -> Result<Reply, Problem> {
-        safe(shared, self.admitted, self.ack).await?;
-        Ok(self.reply)
+        let quarantined = safe(shared, self.admitted, self.ack).await?;
+        Ok(taken(&self.outcome, self.ack, quarantined))
     }
 }
 
-/// Waits until what was admitted is as safe as was asked for.
-async fn safe(shared: &Shared, admitted: Admitted, ack: AckMode) -> Result<(), Problem> {
+/// Waits until what was admitted is as safe as was asked for. Returns how many readings a commit has
+/// put into quarantine, as [`Gate::acknowledge`](crate::gate::Gate::acknowledge) does.
+async fn safe(shared: &Shared, admitted: Admitted, ack: AckMode) -> Result<Option<u64>, Problem> {
     let safe = shared.context.gate.acknowledge(admitted);
     let safe = if ack == AckMode::Committed {
         let within = shared.context.settings.commit_timeout;
@@ -229,7 +235,7 @@ const ONE_DURABLE: &str =
     r#"{"success":true,"accepted":1,"rejected":0,"ack":"durable","errors":[]}"#;
 
 /// The answer to a request of which something was taken.
-fn taken(outcome: &Outcome, ack: AckMode) -> Reply {
+fn taken(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> Reply {
     let status = if ack == AckMode::Committed {
         StatusCode::CREATED
     } else {
@@ -238,11 +244,12 @@ fn taken(outcome: &Outcome, ack: AckMode) -> Reply {
     if outcome.accepted == 1 && outcome.rejected == 0 && ack == AckMode::Durable {
         return with_body(status, JSON, ONE_DURABLE);
     }
-    with_body(status, JSON, told(outcome, ack))
+    with_body(status, JSON, told(outcome, ack, quarantined))
 }
 
-/// What was taken, in words for the client.
-fn told(outcome: &Outcome, ack: AckMode) -> String {
+/// What was taken, in words for the client. After a commit it says how many readings went into
+/// quarantine: `null` where that is not known any more.
+fn told(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> String {
     let mut text = String::with_capacity(96 + 160 * outcome.errors.len());
     let Outcome {
         accepted, rejected, ..
@@ -250,11 +257,19 @@ fn told(outcome: &Outcome, ack: AckMode) -> String {
     // Writing to a String does not fail.
     let written = write!(
         text,
-        r#"{{"success":{},"accepted":{accepted},"rejected":{rejected},"ack":"{}","errors":["#,
-        *rejected == 0,
+        r#"{{"success":{},"accepted":{accepted},"rejected":{rejected},"ack":"{}""#,
+        *rejected == 0 && quarantined.is_none_or(|readings| readings == 0),
         ack.name()
     );
     debug_assert!(written.is_ok());
+    if ack == AckMode::Committed {
+        text.push_str(r#","quarantined":"#);
+        match quarantined {
+            Some(readings) => text.push_str(&readings.to_string()),
+            None => text.push_str("null"),
+        }
+    }
+    text.push_str(r#","errors":["#);
     for (n, error) in outcome.errors.iter().enumerate() {
         if n > 0 {
             text.push(',');
@@ -297,7 +312,7 @@ mod tests {
             accepted: 1,
             ..Outcome::default()
         };
-        assert_eq!(told(&outcome, AckMode::Durable), ONE_DURABLE);
+        assert_eq!(told(&outcome, AckMode::Durable, None), ONE_DURABLE);
     }
 
     #[tokio::test]
@@ -316,7 +331,7 @@ mod tests {
             errors_truncated: true,
             ..Outcome::default()
         };
-        let reply = taken(&outcome, AckMode::Durable);
+        let reply = taken(&outcome, AckMode::Durable, None);
         assert_eq!(reply.status(), StatusCode::ACCEPTED);
         let body = reply.into_body().collect().await.unwrap().to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();

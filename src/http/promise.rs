@@ -249,7 +249,6 @@ mod tests {
     use crate::gate::{AckMode, Gate};
     use crate::http::stall::Limits;
     use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords};
-    use crate::wal::frame::Position;
     use crate::wal::progress::Progress;
     use bytes::Bytes;
     use std::future::poll_fn;
@@ -324,7 +323,7 @@ mod tests {
 
     fn keep(append: Append) {
         let reply = append.reply.unwrap();
-        reply.send(Ok(Position::START)).unwrap();
+        reply.send(Ok(Vec::new())).unwrap();
     }
 
     #[tokio::test]

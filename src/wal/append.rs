@@ -72,14 +72,6 @@ impl RequestRecords {
         self.chunks.is_empty()
     }
 
-    /// The shards that the request touches, each once.
-    pub fn shards(&self) -> Vec<u16> {
-        let mut shards: Vec<u16> = self.chunks.iter().map(|c| c.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        shards
-    }
-
     /// The most that the log can need for this request: every chunk in a frame of its own.
     pub fn log_bytes_max(&self) -> u64 {
         let records: usize = self.chunks.iter().map(|c| c.bytes.len()).sum();
@@ -110,8 +102,24 @@ pub struct Append {
     pub reservation: Reservation,
     /// The room in memory.
     pub memory: OwnedSemaphorePermit,
-    /// Where the end of the request's last frame is told once it is durable.
-    pub reply: Option<oneshot::Sender<Result<Position, AppendError>>>,
+    /// Whether the answer names the places of the readings. Only a client that waits for the commit
+    /// needs them.
+    pub wants_places: bool,
+    /// Answered once the whole request is durable.
+    pub reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
+}
+
+/// Where readings of one request stand: one after the other, in one shard's section of one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The shard.
+    pub shard: u16,
+    /// Where the frame begins: a checkpoint behind this place has the readings.
+    pub at: Position,
+    /// The index of the first in the section.
+    pub first: u32,
+    /// How many they are.
+    pub readings: u32,
 }
 
 /// What goes over the channel to the log.
@@ -206,7 +214,6 @@ mod tests {
                 details: Details::Meter { voltage: 230.0 },
             });
         }
-        assert_eq!(request.shards(), [0, 1, 2]);
         let most = request.log_bytes_max();
         let chunks = request.into_chunks();
         assert!(chunks.iter().all(|c| c.bytes.len() <= CHUNK_BYTES_MAX));

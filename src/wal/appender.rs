@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
-use super::append::{Append, AppendError, Chunk, LogBudget, Message, Reservation};
+use super::append::{Append, AppendError, Chunk, LogBudget, Message, Reservation, Stretch};
 use super::catalog::{Catalog, Run};
 use super::frame::{
     CHUNK_BYTES_MAX, FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section,
@@ -56,7 +56,10 @@ struct Current {
 /// A request of which some chunks are still to be written.
 struct Pending {
     chunks: VecDeque<Chunk>,
-    reply: Option<oneshot::Sender<Result<Position, AppendError>>>,
+    wants_places: bool,
+    /// Of the chunks that are written already.
+    places: Vec<Stretch>,
+    reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
     _reservation: Reservation,
     _memory: tokio::sync::OwnedSemaphorePermit,
 }
@@ -65,6 +68,8 @@ impl From<Append> for Pending {
     fn from(append: Append) -> Self {
         Pending {
             chunks: append.chunks.into(),
+            wants_places: append.wants_places,
+            places: Vec::new(),
             reply: append.reply,
             _reservation: append.reservation,
             _memory: append.memory,
@@ -258,7 +263,7 @@ impl Appender {
         for pending in finished {
             if let Some(reply) = pending.reply {
                 // The client may have gone; its readings stay.
-                reply.send(Ok(end)).ok();
+                reply.send(Ok(pending.places)).ok();
             }
         }
         reach(Point::Ack);
@@ -274,7 +279,8 @@ impl Appender {
             section.readings = [0; 2];
         }
         let shards = self.run.shards;
-        let offset = self.current.as_ref().map_or(0, |c| c.offset);
+        let (number, offset) = (self.current.as_ref()).map_or((0, 0), |c| (c.number, c.offset));
+        let at = Position::new(number, offset);
         let left = self
             .catalog
             .segment_bytes
@@ -298,6 +304,14 @@ impl Appender {
                 used += chunk.bytes.len();
                 gathered = true;
                 let section = &mut self.sections[usize::from(chunk.shard)];
+                if pending.wants_places {
+                    pending.places.push(Stretch {
+                        shard: chunk.shard,
+                        at,
+                        first: section.readings.iter().sum(),
+                        readings: chunk.readings.iter().sum(),
+                    });
+                }
                 section.bytes.extend_from_slice(&chunk.bytes);
                 section.readings[0] += chunk.readings[0];
                 section.readings[1] += chunk.readings[1];

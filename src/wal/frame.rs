@@ -89,7 +89,7 @@ pub const CHUNK_BYTES_MAX: usize = 128 << 10;
 ///
 /// Order:  the order in which frames were written; kept as one number, so that the database
 ///         compares it with a plain `bigint`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position(u64);
 
 impl Position {

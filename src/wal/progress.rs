@@ -6,10 +6,11 @@
 //! the segments that may go, and what waits.
 
 mod pace;
+mod quarantined;
 mod waiting;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use self::pace::{DrainRate, Marks};
-use self::waiting::Waiting;
+use self::quarantined::Lately;
 use super::frame::{Position, StreamCounts};
 
 /// What became of readings that left the log, by stream.
@@ -94,6 +95,8 @@ pub struct Lane {
 #[derive(Debug)]
 struct LaneState {
     appended: StreamCounts,
+    /// When the first reading was appended after the lane had nothing to store.
+    waits_since: Option<Instant>,
     /// None until a writer has read the checkpoint of an older run.
     stored: Option<Stored>,
     /// Where the run ends; none while it is appended to.
@@ -133,6 +136,7 @@ struct State {
     marks: Marks,
     /// Of runs that have gone.
     gone_gaps: Vec<Gap>,
+    quarantined: Lately,
 }
 
 /// Shared by the appender, the writers, the edge and the metrics.
@@ -157,6 +161,7 @@ impl Progress {
             .map(|shard| {
                 let state = LaneState {
                     appended: [0; 2],
+                    waits_since: None,
                     stored: Some(Stored::NOTHING),
                     end: None,
                 };
@@ -168,6 +173,7 @@ impl Progress {
             began: Instant::now(),
             state: Mutex::new(State {
                 lanes,
+                quarantined: Lately::new(shards),
                 ..State::default()
             }),
             synced: watch::Sender::new(Position::START),
@@ -196,6 +202,7 @@ impl Progress {
             lane,
             LaneState {
                 appended,
+                waits_since: None,
                 stored: None,
                 end: Some(end),
             },
@@ -208,7 +215,8 @@ impl Progress {
     pub fn appended(&self, readings: &[[u32; 2]], synced: Position) {
         {
             let mut state = self.lock();
-            state.marks.add(synced, Instant::now());
+            let now = Instant::now();
+            state.marks.add(synced, now);
             for (shard, readings) in (0u16..).zip(readings) {
                 let counts = readings.map(u64::from);
                 for (sum, count) in state.accepted.iter_mut().zip(counts) {
@@ -218,6 +226,8 @@ impl Progress {
                     run: self.run,
                     shard,
                 }) {
+                    let begins = waiting_of(lane) == [0; 2] && counts != [0; 2];
+                    lane.waits_since = if begins { Some(now) } else { lane.waits_since };
                     for (sum, count) in lane.appended.iter_mut().zip(counts) {
                         *sum += count;
                     }
@@ -238,12 +248,23 @@ impl Progress {
         self.finished.send_modify(|n| *n += 1);
     }
 
-    /// Reports a shard's checkpoint as the database holds it: after a commit, or as it was read
-    /// on connecting.
+    /// Reports a shard's checkpoint as it was read on connecting.
     ///
     /// A checkpoint that is ahead of what was known settles a commit whose answer was lost; one
     /// that is behind (a failover, a restore) makes its readings wait, and count, again.
     pub fn stored(&self, lane: Lane, now: Stored) {
+        self.moved(lane, now, None);
+    }
+
+    /// Reports a shard's checkpoint after a commit.
+    ///
+    /// Shape:  the readings of the commit that went into quarantine, as their frame and their index in
+    ///         the shard's section of it, in any order
+    pub fn committed(&self, lane: Lane, now: Stored, quarantined: Vec<(Position, u32)>) {
+        self.moved(lane, now, Some(quarantined));
+    }
+
+    fn moved(&self, lane: Lane, now: Stored, quarantined: Option<Vec<(Position, u32)>>) {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(entry) = state.lanes.get_mut(&lane) else {
@@ -276,6 +297,12 @@ impl Progress {
             drained += is.saturating_sub(was);
         }
         state.drain.add(drained, Instant::now());
+        if lane.run == self.run {
+            match quarantined {
+                Some(origins) => state.quarantined.note(lane.shard, origins),
+                None => state.quarantined.forget_before(lane.shard, now.position),
+            }
+        }
         drop(guard);
         if lane.run == self.run
             && let Some(sender) = self.stored.get(usize::from(lane.shard))
@@ -383,6 +410,7 @@ impl Progress {
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut passed: Option<Position> = None;
+        let mut since: Option<Instant> = None;
         for (lane, entry) in &state.lanes {
             if waiting_of(entry).iter().sum::<u64>() == 0 {
                 continue;
@@ -392,8 +420,14 @@ impl Progress {
             }
             let here = entry.stored.map_or(Position::START, |s| s.position);
             passed = Some(passed.map_or(here, |p| p.min(here)));
+            // A lane that had nothing to store leaves its checkpoint behind what others append:
+            // its age counts from its own first reading.
+            let of_lane = state.marks.since(here).max(entry.waits_since);
+            since = since.min(of_lane).or(since).or(of_lane);
         }
-        let since = passed.and_then(|passed| state.marks.since(passed));
+        if let Some(passed) = passed {
+            state.marks.trim(passed);
+        }
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
@@ -415,34 +449,6 @@ impl Progress {
     /// Follows the lanes that are finished.
     pub fn watch_finished(&self) -> watch::Receiver<u64> {
         self.finished.subscribe()
-    }
-
-    /// Waits until the given shards of the current run are stored up to a place.
-    ///
-    /// Cancel: safe
-    pub async fn wait_stored(&self, shards: &[u16], position: Position) {
-        let _waiting = Waiting::new(self, shards);
-        // The writers look at the waiters when they are woken: one that began to linger before
-        // this client came must look again.
-        self.synced.send_modify(|_| {});
-        for shard in shards {
-            if let Some(sender) = self.stored.get(usize::from(*shard)) {
-                // An error would mean that the sender is gone; it lives in self.
-                drop(
-                    sender
-                        .subscribe()
-                        .wait_for(|stored| *stored >= position)
-                        .await,
-                );
-            }
-        }
-    }
-
-    /// Whether a client waits for a commit of this shard.
-    pub fn is_urgent(&self, shard: u16) -> bool {
-        self.waiters
-            .get(usize::from(shard))
-            .is_some_and(|n| n.load(Ordering::Acquire) > 0)
     }
 
     /// Declares the log failed: no acknowledgement is given any more (invariant 11).

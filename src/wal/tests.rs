@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::disk::Disk;
-use super::append::{Append, AppendError, Message, RequestRecords};
+use super::append::{Append, AppendError, Message, RequestRecords, Stretch};
 use super::frame::{Position, StreamCounts};
 use super::opening::Parts;
 use super::progress::{Lane, Stored, Tally};
@@ -125,7 +125,7 @@ impl Made {
     }
 }
 
-type Reply = oneshot::Receiver<Result<Position, AppendError>>;
+type Reply = oneshot::Receiver<Result<Vec<Stretch>, AppendError>>;
 
 /// An open log without threads: the test is both of them.
 struct Stepped {
@@ -168,6 +168,7 @@ impl Stepped {
             chunks: records.into_chunks(),
             reservation,
             memory: memory.try_acquire_owned().unwrap(),
+            wants_places: false,
             reply: (!buffered).then_some(sender),
         };
         self.parts

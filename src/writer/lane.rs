@@ -16,7 +16,7 @@ use super::batch::{Batch, arrange};
 use super::binding::Binding;
 use super::live::{DEVICES_MAX, Newest};
 use super::session::{Claim, SessionError, WriterSession};
-use super::store::{Way, Work, ensure_partitions, in_history, store};
+use super::store::{Committed, Way, Work, ensure_partitions, in_history, store};
 use super::waits::{self, backoff, linger, random_fraction};
 use super::{ShardState, WriterOptions, gone};
 use crate::failpoint::{Point, reach};
@@ -254,10 +254,13 @@ impl Writer {
         let settled = claim.stored.tally.readings();
         let lost: [u64; 2] =
             std::array::from_fn(|s| before[s].saturating_sub(settled[s] + claim.stored.gap[s]));
-        tracing::error!(
-            run = %run.id, shard, readings = lost[0] + lost[1],
-            "the database has gone back further than the log is retained: readings are lost"
-        );
+        // A shard without readings in what has gone has lost nothing.
+        if lost != [0; 2] {
+            tracing::error!(
+                run = %run.id, shard, readings = lost[0] + lost[1],
+                "the database has gone back further than the log is retained: readings are lost"
+            );
+        }
         session.answered(session.skip_gap(claim, first, lost)).await
     }
 
@@ -405,14 +408,18 @@ impl Writer {
             0 => None,
             _ => self.turn(lane).await,
         };
-        let now = store(session, claim, &work, &mut cursor.newest, &mut cursor.way).await?;
+        let storing = store(session, claim, &work, &mut cursor.newest, &mut cursor.way);
+        let Committed {
+            stored: now,
+            quarantined,
+        } = storing.await?;
         if live_due {
             cursor.live_at = Instant::now();
         }
         let repeats = now.tally.duplicates != stored.tally.duplicates
             || now.tally.quarantined != stored.tally.quarantined;
         cursor.settle_way(way_before, repeats);
-        self.progress().stored(lane, now);
+        self.progress().committed(lane, now, quarantined);
         reach(Point::CursorMoved);
         metrics::batch_rows(rows);
         if let Some(received) = received {

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Error};
 
-use super::rows::HistoryRow;
+use super::rows::{HistoryRow, Origin};
 use super::session::Claim;
 use crate::reading::Timestamp;
 
@@ -32,6 +32,11 @@ impl<R: HistoryRow> Quarantined<R> {
         let reason = "another reading of this device and time, with other values, is stored";
         Quarantined::refused(row, REPEAT_STATE.to_owned(), reason.to_owned())
     }
+
+    /// Where the row stands in the log.
+    pub fn origin(&self) -> Origin {
+        self.row.origin()
+    }
 }
 
 /// Writes rows to the quarantine, in the transaction that is open.
@@ -45,15 +50,14 @@ pub async fn quarantine<R: HistoryRow>(
 ) -> Result<(), Error> {
     for some in rows.chunks(1000) {
         let stream = R::STREAM.name();
-        let origin = |q: &Quarantined<R>| q.row.origin();
-        let positions: Vec<i64> = some.iter().map(|q| origin(q).position.to_i64()).collect();
-        let indexes: Vec<i32> = some.iter().map(|q| origin(q).index as i32).collect();
+        let positions: Vec<i64> = some.iter().map(|q| q.origin().position.to_i64()).collect();
+        let indexes: Vec<i32> = some.iter().map(|q| q.origin().index as i32).collect();
         let devices: Vec<i32> = some.iter().map(|q| q.row.key().0).collect();
         let times: Vec<Timestamp> = some.iter().map(|q| q.row.key().1).collect();
         let readings: Vec<String> = some.iter().map(|q| q.row.to_json().to_string()).collect();
         let states: Vec<&str> = some.iter().map(|q| q.sqlstate.as_str()).collect();
         let reasons: Vec<&str> = some.iter().map(|q| q.reason.as_str()).collect();
-        let received: Vec<Timestamp> = some.iter().map(|q| origin(q).received_at).collect();
+        let received: Vec<Timestamp> = some.iter().map(|q| q.origin().received_at).collect();
         let named: Vec<[i32; 2]> = some.iter().map(|q| q.row.named()).collect();
         let meters: Vec<i32> = named.iter().map(|n| n[0]).collect();
         let sessions: Vec<i32> = named.iter().map(|n| n[1]).collect();

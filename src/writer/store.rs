@@ -56,9 +56,19 @@ pub struct Work {
     pub live_due: bool,
 }
 
+/// What a batch has come to.
+#[derive(Debug)]
+pub struct Committed {
+    /// The checkpoint.
+    pub stored: Stored,
+    /// The readings that went into quarantine: their frame, their index in the shard's section of it.
+    pub quarantined: Vec<(Position, u32)>,
+}
+
 /// Stores a batch, in whatever way it takes.
 ///
-/// Shape:  the checkpoint that was committed; the claim is moved to it
+/// Shape:  the checkpoint that was committed, and which readings went into quarantine; the claim is
+///         moved to the checkpoint
 /// Blocks: until COMMIT is answered
 /// Cancel: the transaction is given up with the session
 ///
@@ -71,22 +81,22 @@ pub async fn store(
     work: &Work,
     newest: &mut Newest,
     way: &mut Way,
-) -> Result<Stored, SessionError> {
+) -> Result<Committed, SessionError> {
     let mut reloaded = false;
     for _ in 0..TRIES_MAX {
         // Twice the time of one answer: a batch is several statements.
         let within = session.answer_within * 2;
         let attempt = transaction(session, claim, work, newest, *way);
         let error = match session.answered_in(within, attempt).await {
-            Ok(stored) => {
-                claim.stored = stored;
+            Ok(committed) => {
+                claim.stored = committed.stored;
                 let [meters, vehicles] = &mut session.newest_seen;
                 meters.note(&work.meters.rows);
                 vehicles.note(&work.vehicles.rows);
                 if work.live_due {
                     newest.clear();
                 }
-                return Ok(stored);
+                return Ok(committed);
             }
             Err(SessionError::Database(error)) => error,
             Err(other) => return Err(other),
@@ -158,7 +168,7 @@ async fn transaction(
     work: &Work,
     newest: &mut Newest,
     way: Way,
-) -> Result<Stored, SessionError> {
+) -> Result<Committed, SessionError> {
     let client = session.client();
     client.batch_execute(BEGIN).await?;
     let clean = |meters: u64, vehicles: u64| Tally {
@@ -224,7 +234,11 @@ async fn transaction(
     failpoint::during(Point::CommitSent, client.batch_execute("commit")).await?;
     failpoint::reach(Point::CommitAnswered);
     metrics::batch_step(BatchStep::Commit, step.elapsed());
-    Ok(stored)
+    let quarantined = [meters.quarantined, vehicles.quarantined].concat();
+    Ok(Committed {
+        stored,
+        quarantined,
+    })
 }
 
 async fn move_checkpoint(
@@ -267,6 +281,8 @@ struct StoredRows<R> {
     tally: Tally,
     /// The rows that are new in history, where they are not simply all of them.
     kept: Option<Vec<R>>,
+    /// Where those stand in the log that went into quarantine.
+    quarantined: Vec<(Position, u32)>,
 }
 
 /// Stores the rows of one stream in the given way, and sets aside what contradicts.
@@ -335,5 +351,10 @@ async fn store_rows<R: HistoryRow>(
         duplicates: counts_of(R::STREAM, duplicates),
         quarantined: counts_of(R::STREAM, set_aside.len() as u64),
     };
-    Ok(StoredRows { tally, kept })
+    let origins = set_aside.iter().map(Quarantined::origin);
+    Ok(StoredRows {
+        tally,
+        kept,
+        quarantined: origins.map(|at| (at.position, at.index)).collect(),
+    })
 }

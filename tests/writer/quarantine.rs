@@ -157,6 +157,8 @@ fn the_database_of_a_running_gateway_is_found_by_its_data_directory() {
     let body = format!("[{},{}]", reading(1), reading(2));
     let (status, answer) = gateway.call("POST", "/v1/ingestion/meter?ack=committed", &body);
     assert_eq!(status, 201, "{answer}");
+    let start = r#"{"success":false,"accepted":2,"rejected":0,"ack":"committed","quarantined":1,"#;
+    assert!(answer.starts_with(start), "{answer}");
 
     let listed = wattgate(&["quarantine", "list"]).output().unwrap();
     let said = String::from_utf8(listed.stdout).unwrap();

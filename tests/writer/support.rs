@@ -315,8 +315,9 @@ impl Gateway {
         self.send_as(readings, AckMode::Durable).await;
     }
 
-    /// Sends one request, and waits until it is answered.
-    pub(crate) async fn send_as(&self, readings: &[Reading<'_>], ack: AckMode) {
+    /// Sends one request, and waits until it is answered; how many readings are in quarantine, where
+    /// that is known.
+    pub(crate) async fn send_as(&self, readings: &[Reading<'_>], ack: AckMode) -> Option<u64> {
         let mut records = RequestRecords::new(self.gate.shards());
         for reading in readings {
             records.push(reading);
@@ -328,7 +329,7 @@ impl Gateway {
         tokio::time::timeout(LIMIT, self.gate.acknowledge(admitted))
             .await
             .unwrap()
-            .unwrap();
+            .unwrap()
     }
 
     /// Waits until everything that the log holds is in the database.

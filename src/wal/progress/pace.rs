@@ -34,11 +34,16 @@ impl Marks {
     }
 
     /// When the first reading behind a place was written.
-    pub(super) fn since(&mut self, passed: Position) -> Option<Instant> {
+    pub(super) fn since(&self, passed: Position) -> Option<Instant> {
+        let behind = self.0.partition_point(|(end, _)| *end <= passed);
+        self.0.get(behind.saturating_sub(1)).map(|(_, at)| *at)
+    }
+
+    /// Forgets what is not needed for a place and those behind it.
+    pub(super) fn trim(&mut self, passed: Position) {
         while self.0.len() > 1 && self.0[1].0 <= passed {
             self.0.pop_front();
         }
-        self.0.front().map(|(_, at)| *at)
     }
 }
 

@@ -3,16 +3,53 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Progress;
+use crate::wal::append::Stretch;
 
-/// Counts a waiting client for as long as it waits.
-pub(super) struct Waiting<'a> {
+impl Progress {
+    /// Waits until the readings at some places of the current run are stored.
+    ///
+    /// Each shard is waited for up to its own last frame with readings of the request: behind that a
+    /// shard may have nothing to store, and then its checkpoint stays where it is.
+    ///
+    /// Cancel: safe
+    pub async fn wait_stored(&self, places: &[Stretch]) {
+        let _waiting = Waiting::new(self, places);
+        // The writers look at the waiters when they are woken: one that began to linger before
+        // this client came must look again.
+        self.synced.send_modify(|_| {});
+        for place in places {
+            if let Some(sender) = self.stored.get(usize::from(place.shard)) {
+                let mut stored = sender.subscribe();
+                // An error would mean that the sender is gone; it lives in self.
+                drop(stored.wait_for(|stored| *stored > place.at).await);
+            }
+        }
+    }
+
+    /// How many of the readings at some places are in quarantine, once all of them are stored.
+    /// `None` means that it is not known any more: the answer of their commit was lost, or too many
+    /// others have gone into quarantine since.
+    pub fn quarantined_at(&self, places: &[Stretch]) -> Option<u64> {
+        self.lock().quarantined.count(places)
+    }
+
+    /// Whether a client waits for a commit of this shard.
+    pub fn is_urgent(&self, shard: u16) -> bool {
+        self.waiters
+            .get(usize::from(shard))
+            .is_some_and(|n| n.load(Ordering::Acquire) > 0)
+    }
+}
+
+/// Counts a waiting client, once a place, for as long as it waits.
+struct Waiting<'a> {
     progress: &'a Progress,
-    shards: &'a [u16],
+    places: &'a [Stretch],
 }
 
 impl<'a> Waiting<'a> {
-    pub(super) fn new(progress: &'a Progress, shards: &'a [u16]) -> Self {
-        let waiting = Waiting { progress, shards };
+    fn new(progress: &'a Progress, places: &'a [Stretch]) -> Self {
+        let waiting = Waiting { progress, places };
         waiting.each(|n| {
             n.fetch_add(1, Ordering::AcqRel);
         });
@@ -20,8 +57,8 @@ impl<'a> Waiting<'a> {
     }
 
     fn each(&self, change: impl Fn(&AtomicU32)) {
-        for shard in self.shards {
-            if let Some(n) = self.progress.waiters.get(usize::from(*shard)) {
+        for place in self.places {
+            if let Some(n) = self.progress.waiters.get(usize::from(place.shard)) {
                 change(n);
             }
         }
@@ -33,5 +70,82 @@ impl Drop for Waiting<'_> {
         self.each(|n| {
             n.fetch_sub(1, Ordering::AcqRel);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::wal::frame::Position;
+    use crate::wal::progress::{Lane, Stored, Tally};
+
+    fn poll(waits: &mut Pin<&mut impl Future>) -> Poll<()> {
+        let mut cx = Context::from_waker(Waker::noop());
+        waits.as_mut().poll(&mut cx).map(drop)
+    }
+
+    /// A place behind the first segment's header.
+    fn at(offset: u32) -> Position {
+        Position::START.plus(offset)
+    }
+
+    fn lane(shard: u16) -> Lane {
+        Lane { run: 1, shard }
+    }
+
+    /// A checkpoint behind some readings of the first stream.
+    fn stored(offset: u32, readings: u64) -> Stored {
+        let tally = Tally {
+            stored: [readings, 0],
+            ..Tally::default()
+        };
+        Stored {
+            position: at(offset),
+            live_position: at(offset),
+            tally,
+            gap: [0; 2],
+        }
+    }
+
+    /// A shard that has been idle has a checkpoint far behind: its first reading is young all the same.
+    #[test]
+    fn the_age_of_what_waits_is_not_that_of_other_shards_readings() {
+        let progress = Progress::new(1, 2);
+        let long = Duration::from_millis(500);
+        progress.appended(&[[1, 0], [0, 0]], at(100));
+        let began = Instant::now();
+        while progress.oldest_waits() < long {
+            assert!(began.elapsed() < 20 * long, "it is never old");
+            std::thread::yield_now();
+        }
+        progress.committed(lane(0), stored(100, 1), Vec::new());
+        assert_eq!(progress.oldest_waits(), Duration::ZERO);
+        let before = Instant::now();
+        progress.appended(&[[0, 0], [1, 0]], at(200));
+        assert!(progress.oldest_waits() <= before.elapsed());
+    }
+
+    #[tokio::test]
+    async fn each_shard_is_waited_for_up_to_its_own_readings() {
+        let progress = Progress::new(1, 2);
+        let place = |shard, offset| Stretch {
+            shard,
+            at: at(offset),
+            first: 0,
+            readings: 1,
+        };
+        let places = [place(0, 100), place(1, 200)];
+        let mut waits = std::pin::pin!(progress.wait_stored(&places));
+        assert!(poll(&mut waits).is_pending());
+        progress.committed(lane(1), stored(300, 1), vec![(at(200), 0)]);
+        assert!(poll(&mut waits).is_pending());
+        // Behind its own frame the first shard has nothing to store, and moves no further.
+        progress.committed(lane(0), stored(200, 1), Vec::new());
+        assert!(poll(&mut waits).is_ready());
+        assert_eq!(progress.quarantined_at(&places), Some(1));
     }
 }

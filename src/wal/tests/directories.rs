@@ -23,6 +23,7 @@ fn send(log: &Log, shards: u16, serials: &[u64]) -> Reply {
         reservation: log.budget().try_reserve(records.log_bytes_max()).unwrap(),
         chunks: records.into_chunks(),
         memory: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        wants_places: false,
         reply: Some(sender),
     };
     log.sender().send(Message::Append(append)).unwrap();

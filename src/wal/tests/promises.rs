@@ -80,6 +80,7 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_acknowledged() {
             reservation: budget.try_reserve(records.log_bytes_max()).unwrap(),
             chunks: records.into_chunks(),
             memory: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            wants_places: false,
             reply: Some(reply),
         };
         sender.send(Message::Append(append)).unwrap();
