@@ -122,7 +122,7 @@ impl Decoder {
     /// # Errors
     /// [`BodyError`]: the body is refused whole, and `take` was not called once.
     ///
-    /// Source: RFC 8259; api.md of the project, "Ingestion"
+    /// Source: RFC 8259; `docs/src/sending-readings.md`
     pub fn decode(
         &mut self,
         stream: Stream,

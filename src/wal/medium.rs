@@ -1,5 +1,5 @@
 //! What kind of file system a log is on: one that forgets, or that promises less than a disk, is
-//! refused unless the operator says otherwise (hazard 7).
+//! refused unless the operator says otherwise.
 
 use std::path::Path;
 

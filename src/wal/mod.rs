@@ -155,7 +155,7 @@ impl Log {
     }
 
     /// Leaves room for a database on the same file system: from now on no segment is made where
-    /// less than this, and what storing the log takes, would stay free (hazard 10).
+    /// less than this, and what storing the log takes, would stay free: a PostgreSQL whose disk is full cannot recover.
     ///
     /// Units:  bytes
     pub fn leave_free(&self, bytes: u64) {
