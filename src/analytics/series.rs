@@ -35,7 +35,7 @@ impl Bucket {
 
 /// Cuts a window at full hours or days of a time zone; empty parts are there too.
 ///
-/// Shape:  at least one run; at most 9,602 for a window of 400 days
+/// Shape:  at least one run; at most 9,604 for the longest window
 /// Order:  by time, each run begins where the one before it ends
 pub fn buckets(window: Run, bucket: Bucket, zone: &TimeZone) -> Vec<Run> {
     let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! The window of a question: (from, to], at most 400 days.
+//! The window of a question: (from, to], at most 400 calendar days.
 
 use super::runs::Run;
 use crate::reading::Timestamp;
@@ -6,8 +6,12 @@ use crate::reading::Timestamp;
 /// A day.
 pub const DAY_MICROS: i64 = 86_400_000_000;
 
-/// The longest window: 400 days, a year and the month that it is compared with.
-pub const WINDOW_MICROS_MAX: i64 = 400 * DAY_MICROS;
+/// An hour.
+const HOUR_MICROS: i64 = DAY_MICROS / 24;
+
+/// The longest window: 400 days, a year and the month that it is compared with. In most time zones
+/// 400 calendar days may hold an hour more, and in one (Antarctica/Troll) two.
+pub const WINDOW_MICROS_MAX: i64 = 400 * DAY_MICROS + 2 * HOUR_MICROS;
 
 /// Why a window is refused; the caller asks for another (HTTP 400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +20,10 @@ pub enum WindowError {
     #[error("from must be before to")]
     Empty,
     /// The window is longer than [`WINDOW_MICROS_MAX`].
-    #[error("the window must not be longer than 400 days")]
+    #[error(
+        "the window must not be longer than 400 days and 2 hours, which is 400 calendar days \
+         where clocks change; ask for parts of it"
+    )]
     TooLong,
 }
 
@@ -25,7 +32,7 @@ pub enum WindowError {
 /// `from` alone: until now. `to` alone: the 24 hours before. Neither: the last 24 hours.
 ///
 /// # Errors
-/// [`WindowError`]: the window is empty or too long; exactly 400 days are allowed.
+/// [`WindowError`]: the window is empty or too long; exactly [`WINDOW_MICROS_MAX`] is allowed.
 pub fn window(
     from: Option<Timestamp>,
     to: Option<Timestamp>,
@@ -38,4 +45,35 @@ pub fn window(
         return Err(WindowError::TooLong);
     }
     Ok(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_may_be_400_calendar_days_in_any_zone() {
+        let at = |text: &str| {
+            let zoned: jiff::Zoned = text.parse().unwrap();
+            Timestamp::from_micros(zoned.timestamp().as_microsecond())
+        };
+        for zone in [
+            "UTC",
+            "Europe/Berlin",
+            "Antarctica/Troll",
+            "Australia/Lord_Howe",
+        ] {
+            // From summer time to winter time: each has an hour or two more, where it has both.
+            let from = at(&format!("2023-09-15T00:00[{zone}]"));
+            let to = at(&format!("2024-10-19T00:00[{zone}]"));
+            assert!(window(Some(from), Some(to), to).is_ok(), "{zone}");
+            let to = at(&format!("2024-12-01T00:00[{zone}]"));
+            let from = at(&format!("2023-10-28T00:00[{zone}]"));
+            assert!(window(Some(from), Some(to), to).is_ok(), "{zone}");
+        }
+        let now = Timestamp::Y2000.plus_micros(2 * WINDOW_MICROS_MAX);
+        let long = |more: i64| window(Some(now.plus_micros(-WINDOW_MICROS_MAX - more)), None, now);
+        assert!(long(0).is_ok());
+        assert_eq!(long(1).err(), Some(WindowError::TooLong));
+    }
 }
