@@ -26,6 +26,7 @@ use crate::http::forwarded::Network;
 use crate::http::tls::TlsFiles;
 use crate::otlp::Collector;
 pub use crate::postgres::PartitionWidth;
+use crate::postgres::{Target, TargetError};
 use crate::wal::frame::SHARDS_MAX;
 use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
 
@@ -384,9 +385,12 @@ impl Checks {
 
     fn database_url(&mut self, url: Option<&str>) -> Option<String> {
         let url = url.filter(|u| !u.is_empty())?;
-        if let Err(why) = crate::postgres::check_url(url) {
+        if let Err(TargetError(faults)) = Target::from_url(url) {
             // The URL holds a password: it is not repeated.
-            self.errors.push(format!("DATABASE_URL: {why}"));
+            let lines = faults
+                .iter()
+                .map(|why| format!("--database-url (DATABASE_URL): {why}"));
+            self.errors.extend(lines);
         }
         Some(url.to_owned())
     }

@@ -1,0 +1,438 @@
+//! libpq's connection parameters: taken as libpq takes them, or refused by name.
+//!
+//! A parameter that changes who is trusted, what is encrypted or which server is used is never
+//! ignored: a string that works with psql means the same here, or is refused.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{
+    ChannelBinding, Host, LoadBalanceHosts, SslMode, SslNegotiation, TargetSessionAttrs,
+};
+
+use super::tls::{ClientFiles, TlsOptions, Verify};
+use super::url::{ENCODE, Parameters, parameters};
+
+/// What a connection string says.
+pub(super) struct Connection {
+    pub(super) config: Config,
+    pub(super) tls: TlsOptions,
+    /// What the operator calls this client, beside the name that each session has.
+    pub(super) application: Option<String>,
+}
+
+const GSS: &str = "is not supported: the gateway does not speak GSSAPI; leave it out";
+const OAUTH: &str = "is not supported: the gateway does not speak OAuth; leave it out";
+const SERVICE: &str =
+    "is not supported: the gateway reads no service file; write the file's values into the URL";
+const REVOKED: &str = "is not supported: the gateway reads no revocation lists; leave it out, and \
+                       keep only authorities you trust in sslrootcert";
+const PROOF: &str =
+    "is not supported: the gateway cannot check it; leave it out, and use sslmode=verify-full";
+const SCRAM: &str = "is not supported: write the password itself into the URL";
+const WRITES: &str = "must be read-write, primary or any: the gateway writes to its database";
+
+/// Parameters of libpq that the gateway does not take, each with the reason and the next step.
+const REFUSED: [(&str, &str); 18] = [
+    ("gssdelegation", GSS),
+    ("gsslib", GSS),
+    ("krbsrvname", GSS),
+    ("oauth_client_id", OAUTH),
+    ("oauth_client_secret", OAUTH),
+    ("oauth_issuer", OAUTH),
+    ("oauth_scope", OAUTH),
+    (
+        "passfile",
+        "is not supported: the gateway reads no password file; write the password into the URL",
+    ),
+    (
+        "replication",
+        "is not supported: the gateway opens ordinary sessions only; leave it out",
+    ),
+    ("require_auth", PROOF),
+    ("requirepeer", PROOF),
+    ("scram_client_key", SCRAM),
+    ("scram_server_key", SCRAM),
+    ("service", SERVICE),
+    ("servicefile", SERVICE),
+    ("sslcrl", REVOKED),
+    ("sslcrldir", REVOKED),
+    (
+        "sslkeylogfile",
+        "is not supported: the gateway writes no TLS secrets to files; leave it out",
+    ),
+];
+
+/// Reads a connection string; what it leaves out has the gateway's defaults.
+///
+/// # Errors
+/// Everything that is wrong, a sentence each; no value is repeated.
+pub(super) fn connection(text: &str) -> Result<Connection, Vec<String>> {
+    let mut reader = Reader {
+        values: parameters(text).map_err(|why| vec![why])?,
+        faults: Vec::new(),
+    };
+    let mut config = defaults();
+    reader.names(&mut config);
+    reader.servers(&mut config);
+    reader.waits(&mut config);
+    reader.choices(&mut config);
+    let tls = reader.tls(&mut config);
+    let application = reader.take("application_name");
+    // libpq uses it only where a client has no name of its own; the gateway always has one.
+    reader.take("fallback_application_name");
+    reader.protocol();
+    reader.rest();
+    if reader.faults.is_empty() {
+        Ok(Connection {
+            config,
+            tls,
+            application,
+        })
+    } else {
+        Err(reader.faults)
+    }
+}
+
+/// What every session has that the string says nothing of: each wait for the server has an end.
+pub(super) fn defaults() -> Config {
+    let mut config = Config::new();
+    config
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_user_timeout(Duration::from_secs(15))
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .target_session_attrs(TargetSessionAttrs::ReadWrite);
+    config
+}
+
+/// Takes parameters one by one; what is left at the end is refused or unknown.
+struct Reader {
+    values: Parameters,
+    faults: Vec<String>,
+}
+
+impl Reader {
+    /// Takes a parameter; an empty one is as good as none, as in libpq.
+    fn take(&mut self, name: &str) -> Option<String> {
+        self.values.remove(name).filter(|value| !value.is_empty())
+    }
+
+    fn fault(&mut self, name: &str, rule: impl std::fmt::Display) {
+        self.faults.push(format!("{name} {rule}"));
+    }
+
+    /// Takes a parameter that is one of a few words.
+    fn choice<T: Copy>(&mut self, name: &str, known: &[(&str, T)], rule: &str) -> Option<T> {
+        let value = self.take(name)?;
+        let found = known.iter().find(|(word, _)| *word == value);
+        if found.is_none() {
+            self.fault(name, rule);
+        }
+        found.map(|(_, choice)| *choice)
+    }
+
+    /// Takes a whole number within bounds, which the rule names with their unit.
+    fn number(&mut self, name: &str, range: RangeInclusive<u32>, unit: &str) -> Option<u32> {
+        let value = self.take(name)?;
+        let number = value.parse().ok().filter(|n| range.contains(n));
+        if number.is_none() {
+            let (least, most) = (range.start(), range.end());
+            let unit = if unit.is_empty() {
+                String::new()
+            } else {
+                format!(" {unit}")
+            };
+            self.fault(name, format!("must be {least} to {most}{unit}"));
+        }
+        number
+    }
+
+    fn names(&mut self, config: &mut Config) {
+        if let Some(user) = self.take("user") {
+            config.user(user);
+        }
+        if let Some(password) = self.take("password") {
+            config.password(password);
+        }
+        if let Some(database) = self.take("dbname") {
+            config.dbname(database);
+        }
+        if let Some(options) = self.take("options") {
+            config.options(options);
+        }
+    }
+
+    fn servers(&mut self, config: &mut Config) {
+        let hosts = self.take("host");
+        let addresses = self.take("hostaddr");
+        let ports = self.take("port");
+        let list = |text: &Option<String>| -> Vec<String> {
+            let parts = text.iter().flat_map(|text| text.split(','));
+            parts.map(|part| part.trim().to_owned()).collect()
+        };
+        let (mut hosts, addresses, ports) = (list(&hosts), list(&addresses), list(&ports));
+        let mut parsed = Vec::new();
+        for address in &addresses {
+            match address.parse::<IpAddr>() {
+                Ok(address) => parsed.push(address),
+                Err(_) => return self.fault("hostaddr", "must be IP addresses between commas"),
+            }
+        }
+        if hosts.is_empty() {
+            // The server's certificate is then compared with the address, as in libpq.
+            hosts = addresses;
+        } else if !parsed.is_empty() && parsed.len() != hosts.len() {
+            self.fault("hostaddr", "must have one address for each host");
+        }
+        if hosts.is_empty() {
+            let rule = "must be named, as in postgres://user@host:5432/database, or with \
+                        ?host=/run/postgresql for a socket of this machine";
+            return self.fault("host", rule);
+        }
+        if hosts
+            .iter()
+            .any(|host| host.is_empty() || host.starts_with('@'))
+        {
+            self.fault(
+                "host",
+                "must be names, addresses or directories between commas",
+            );
+        }
+        if ports.len() > 1 && ports.len() != hosts.len() {
+            self.fault("port", "must be one port, or one for each host");
+        }
+        for port in &ports {
+            let port = if port.is_empty() { "5432" } else { port };
+            match port.parse::<u16>() {
+                Ok(port) if port > 0 => {
+                    config.port(port);
+                }
+                _ => return self.fault("port", "must be 1 to 65535"),
+            }
+        }
+        for host in hosts {
+            config.host(host);
+        }
+        for address in parsed {
+            config.hostaddr(address);
+        }
+    }
+
+    fn waits(&mut self, config: &mut Config) {
+        let seconds = |n: u32| Duration::from_secs(n.into());
+        if let Some(n) = self.number("connect_timeout", 1..=300, "seconds") {
+            config.connect_timeout(seconds(n));
+        }
+        if let Some(n) = self.number("tcp_user_timeout", 1..=3_600_000, "milliseconds") {
+            config.tcp_user_timeout(Duration::from_millis(n.into()));
+        }
+        if let Some(n) = self.number("keepalives", 0..=1, "") {
+            config.keepalives(n == 1);
+        }
+        if let Some(n) = self.number("keepalives_idle", 1..=7200, "seconds") {
+            config.keepalives_idle(seconds(n));
+        }
+        if let Some(n) = self.number("keepalives_interval", 1..=7200, "seconds") {
+            config.keepalives_interval(seconds(n));
+        }
+        // The driver's name for it, which this gateway took before it knew libpq's.
+        for name in ["keepalives_retries", "keepalives_count"] {
+            if let Some(n) = self.number(name, 1..=100, "") {
+                config.keepalives_retries(n);
+            }
+        }
+    }
+
+    fn choices(&mut self, config: &mut Config) {
+        // Whatever is allowed here comes to the same: only a server that can be written to will do.
+        let writable = [("any", ()), ("read-write", ()), ("primary", ())];
+        self.choice("target_session_attrs", &writable, WRITES);
+        let binding = [
+            ("disable", ChannelBinding::Disable),
+            ("prefer", ChannelBinding::Prefer),
+            ("require", ChannelBinding::Require),
+        ];
+        let rule = "must be disable, prefer or require";
+        if let Some(binding) = self.choice("channel_binding", &binding, rule) {
+            config.channel_binding(binding);
+        }
+        let balance = [
+            ("disable", LoadBalanceHosts::Disable),
+            ("random", LoadBalanceHosts::Random),
+        ];
+        if let Some(balance) =
+            self.choice("load_balance_hosts", &balance, "must be disable or random")
+        {
+            config.load_balance_hosts(balance);
+        }
+        let gss = [("disable", ()), ("prefer", ())];
+        let rule = "must be disable or prefer: the gateway does not speak GSSAPI; encrypt with \
+                    sslmode";
+        self.choice("gssencmode", &gss, rule);
+    }
+
+    fn tls(&mut self, config: &mut Config) -> TlsOptions {
+        let root = self.take("sslrootcert");
+        let (ssl, verify) = self.ssl_mode(root.as_deref());
+        let is_socket = |host: &Host| matches!(host, Host::Unix(_));
+        // libpq does not look at sslmode on a socket of the machine, where PostgreSQL has no TLS.
+        let sockets_only =
+            !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_socket);
+        let ssl = if sockets_only { SslMode::Disable } else { ssl };
+        config.ssl_mode(ssl);
+        if ssl == SslMode::Disable && config.get_channel_binding() == ChannelBinding::Require {
+            self.fault(
+                "channel_binding",
+                "require needs TLS; write sslmode=require or stronger",
+            );
+        }
+        let direct = self.choice(
+            "sslnegotiation",
+            &[("postgres", false), ("direct", true)],
+            "must be postgres or direct",
+        );
+        if direct == Some(true) {
+            if ssl == SslMode::Prefer {
+                let rule = "direct needs sslmode=require, verify-ca or verify-full";
+                self.fault("sslnegotiation", rule);
+            }
+            config.ssl_negotiation(SslNegotiation::Direct);
+        }
+        let sni = self.number("sslsni", 0..=1, "") != Some(0);
+        let oldest_is_13 = self.choice(
+            "ssl_min_protocol_version",
+            &[
+                ("TLSv1", false),
+                ("TLSv1.1", false),
+                ("TLSv1.2", false),
+                ("TLSv1.3", true),
+            ],
+            "must be TLSv1.2 or TLSv1.3",
+        );
+        let newest_is_12 = self.choice(
+            "ssl_max_protocol_version",
+            &[("TLSv1.2", true), ("TLSv1.3", false)],
+            "must be TLSv1.2 or TLSv1.3",
+        );
+        if oldest_is_13 == Some(true) && newest_is_12 == Some(true) {
+            self.fault(
+                "ssl_min_protocol_version",
+                "is newer than ssl_max_protocol_version",
+            );
+        }
+        TlsOptions {
+            used: ssl != SslMode::Disable,
+            verify,
+            root,
+            client: self.client_files(),
+            sni,
+            direct: direct == Some(true),
+            oldest_is_13: oldest_is_13 == Some(true),
+            newest_is_12: newest_is_12 == Some(true),
+        }
+    }
+
+    fn ssl_mode(&mut self, root: Option<&str>) -> (SslMode, Verify) {
+        let rule = "must be disable, prefer, require, verify-ca or verify-full";
+        let mode = self.take("sslmode");
+        if let Some(ssl) = self.take("ssl") {
+            // What JDBC writes, and libpq takes as sslmode=require.
+            if ssl != "true" {
+                self.fault("ssl", "must be true; write sslmode instead");
+            }
+            return (SslMode::Require, Verify::Nothing);
+        }
+        let system = root == Some("system");
+        if system && mode.as_deref().is_some_and(|mode| mode != "verify-full") {
+            self.fault("sslrootcert", "system needs sslmode=verify-full");
+        }
+        match mode.as_deref() {
+            None if system => (SslMode::Require, Verify::Full),
+            None | Some("prefer") => (SslMode::Prefer, Verify::Nothing),
+            Some("disable") => (SslMode::Disable, Verify::Nothing),
+            Some("require") if root.is_some() => (SslMode::Require, Verify::Chain),
+            Some("require") => (SslMode::Require, Verify::Nothing),
+            Some("verify-ca") => (SslMode::Require, Verify::Chain),
+            Some("verify-full") => (SslMode::Require, Verify::Full),
+            Some("allow") => {
+                let why = "the gateway does not try without TLS first; write sslmode=prefer";
+                self.fault("sslmode", format!("{rule}: {why}"));
+                (SslMode::Prefer, Verify::Nothing)
+            }
+            Some(_) => {
+                self.fault("sslmode", rule);
+                (SslMode::Prefer, Verify::Nothing)
+            }
+        }
+    }
+
+    /// The client's certificate and its key.
+    fn client_files(&mut self) -> Option<ClientFiles> {
+        let (cert, key) = (self.take("sslcert"), self.take("sslkey"));
+        if self.take("sslpassword").is_some() {
+            let rule = "is not supported: the gateway reads no encrypted keys; decrypt the file of \
+                        sslkey with `openssl pkey`, and leave sslpassword out";
+            self.fault("sslpassword", rule);
+        }
+        let used = self.choice(
+            "sslcertmode",
+            &[("allow", true), ("disable", false)],
+            "must be allow or disable: the gateway cannot see whether the server asked for a \
+             certificate",
+        );
+        match (cert, key) {
+            _ if used == Some(false) => None,
+            (Some(cert), Some(key)) => Some(ClientFiles { cert, key }),
+            (None, None) => None,
+            (Some(_), None) => {
+                self.fault("sslcert", "needs sslkey, the file of its private key");
+                None
+            }
+            (None, Some(_)) => {
+                self.fault("sslkey", "needs sslcert, the file of its certificate");
+                None
+            }
+        }
+    }
+
+    /// Parameters that have one answer here, which may be spelled out.
+    fn protocol(&mut self) {
+        let encodings = ["UTF8", "utf8", "UTF-8", "utf-8", "auto"].map(|name| (name, ()));
+        let rule = "must be UTF8: the gateway speaks no other encoding";
+        self.choice("client_encoding", &encodings, rule);
+        let rule = "must be 0 or 1; it has no effect, since TLS is never compressed";
+        self.choice("sslcompression", &[("0", ()), ("1", ())], rule);
+        let rule = "must be 3.0: the gateway speaks no newer protocol";
+        self.choice("min_protocol_version", &[("3.0", ())], rule);
+        let newest = [("3.0", ()), ("3.2", ()), ("latest", ())];
+        let rule = "must be 3.0, 3.2 or latest";
+        self.choice("max_protocol_version", &newest, rule);
+    }
+
+    /// Names what is left: the parameters that are refused, and those that nobody knows.
+    fn rest(&mut self) {
+        for (name, value) in std::mem::take(&mut self.values) {
+            let refused = REFUSED.iter().find(|(refused, _)| *refused == name);
+            match refused {
+                Some(_) if value.is_empty() => {}
+                Some((_, why)) => self.fault(&name, why),
+                // A piece of a password that was cut at its `?` or `&`.
+                None if value.contains('@') => self.faults.push(format!(
+                    "has a parameter that libpq does not know; {ENCODE}"
+                )),
+                None => self.fault(
+                    &name,
+                    "is not a parameter of libpq; check its spelling, or leave it out",
+                ),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
