@@ -43,13 +43,13 @@ const AT_ONCE: usize = 50;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     /// It is no URL of HTTP.
-    #[error("must be a URL of http or https")]
+    #[error("must be a URL that begins with http:// or https://")]
     Url,
     /// It holds a user, who would not be told to the receiver.
-    #[error("must hold no user and no password: they are not sent; put a token into the path")]
+    #[error("must hold no user or password, because they are not sent; put a token into the path")]
     User,
     /// The system's certificates cannot be read.
-    #[error("the system has no certificates to check it against")]
+    #[error("cannot be verified: the system has no trusted certificates; install ca-certificates")]
     Certificates,
 }
 

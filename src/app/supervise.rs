@@ -143,7 +143,7 @@ impl Start {
                         tracing::warn!(
                             error = text,
                             "the database is not ready; readings wait \
-                            in the log"
+                             in the log"
                         );
                         said = text;
                     }

@@ -58,7 +58,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The state of a file; none: there is no file.
+    /// The state of a file; `None` means that there is no file.
     ///
     /// # Errors
     /// As the system gives them.
@@ -95,7 +95,7 @@ impl KeyFile {
         &self.path
     }
 
-    /// The state of the file; none: there is no file.
+    /// The state of the file; `None` means that there is no file.
     ///
     /// Blocks: for one call of the file system
     ///
@@ -105,7 +105,7 @@ impl KeyFile {
         Stamp::of(&self.path).map_err(|error| self.io(error))
     }
 
-    /// Reads every key, revoked ones too; none where there is no file.
+    /// Reads every key, revoked ones included; there are none where there is no file.
     ///
     /// # Errors
     /// [`KeyFileError`]: use what was read before, or nothing.
@@ -120,16 +120,19 @@ impl KeyFile {
             .read_to_end(&mut text)
             .map_err(|error| self.io(error))?;
         let document: Document = if text.len() as u64 > FILE_BYTES_MAX {
-            return Err(self.malformed("it is too large".to_owned()));
+            return Err(self.malformed(format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20)));
         } else {
             serde_json::from_slice(&text).map_err(|error| self.malformed(error.to_string()))?
         };
         if document.version != VERSION {
-            let why = format!("its version {} is not known here", document.version);
+            let why = format!(
+                "its format is version {}; this program reads version {VERSION}",
+                document.version
+            );
             return Err(self.malformed(why));
         }
         if document.keys.len() > KEYS_MAX {
-            return Err(self.malformed(format!("it has more than {KEYS_MAX} keys")));
+            return Err(self.malformed(format!("it holds more than {KEYS_MAX} keys")));
         }
         Ok(document.keys)
     }
@@ -157,7 +160,10 @@ impl KeyFile {
         let mut keys = self.read()?;
         let changed = change(&mut keys)?;
         if keys.len() > KEYS_MAX {
-            let why = format!("there are {KEYS_MAX} keys already");
+            let why = format!(
+                "there are already {KEYS_MAX} keys; remove revoked ones from {}",
+                self.path.display()
+            );
             return Err(KeyFileError::Refused(why));
         }
         let version = VERSION;

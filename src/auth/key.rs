@@ -151,8 +151,9 @@ impl Rights {
         let mut rights = Rights::default();
         for name in text.split(',').map(str::trim) {
             let known = Rights::NAMES.iter().find(|(known, _)| *known == name);
-            let (_, right) = known
-                .ok_or_else(|| format!("{name:?} is no right; there are ingest, read and admin"))?;
+            let (_, right) = known.ok_or_else(|| {
+                format!("{name:?} is not a right; the rights are ingest, read and admin")
+            })?;
             rights = rights.or(*right);
         }
         Ok(rights)

@@ -37,7 +37,7 @@ pub struct Collector {
 /// Why a collector cannot be used; the operator has to mend the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be a URL as http://collector:4318 (plain HTTP: let a collector beside the gateway encrypt)"
+    "must be a URL such as http://collector:4318; for encryption, run a collector beside the gateway"
 )]
 pub struct CollectorError;
 

@@ -19,8 +19,8 @@ pub fn explain(error: &Error) -> String {
     text
 }
 
-/// What to do about a session that could not be opened or is refused; none where the message
-/// says all there is.
+/// What to do about a session that could not be opened or is refused; `None` means that the message
+/// needs no advice.
 pub fn advice(error: &Error) -> Option<&'static str> {
     let Some(code) = error.code() else {
         // The driver gives no kinds: the text of the whole chain is all there is.
@@ -28,27 +28,27 @@ pub fn advice(error: &Error) -> Option<&'static str> {
         let known = [
             (
                 "Connection refused",
-                "nothing listens there: is the server running, and are host and port right?",
+                "nothing listens there: check that the server is running, and its host and port",
             ),
             (
                 "failed to lookup address",
-                "the host's name is not known: is it spelled as it must be?",
+                "the host's name is not known: check its spelling",
             ),
             (
                 "timed out",
-                "nobody answers: is a firewall between, or the address wrong?",
+                "the server does not answer: check the address, and any firewall on the way",
             ),
             (
                 "No such file or directory",
-                "there is no such socket: is the server running, and on this machine?",
+                "there is no such socket: check that the server is running on this machine",
             ),
             (
                 "password missing",
-                "the server asks for a password: put one into DATABASE_URL",
+                "the server asks for a password: put it into DATABASE_URL",
             ),
             (
                 "does not allow writes",
-                "this is a standby: name the primary, or all of them in one URL",
+                "this is a standby: name the primary, or list all servers in one URL",
             ),
         ];
         return known
@@ -59,14 +59,14 @@ pub fn advice(error: &Error) -> Option<&'static str> {
     Some(match *code {
         SqlState::INVALID_PASSWORD => "the user or the password in DATABASE_URL is wrong",
         SqlState::INVALID_AUTHORIZATION_SPECIFICATION => {
-            "the server does not let this user in from here: see its pg_hba.conf"
+            "the server does not admit this user from here: check its pg_hba.conf"
         }
-        SqlState::INVALID_CATALOG_NAME => "there is no such database: make it with createdb",
+        SqlState::INVALID_CATALOG_NAME => "there is no such database: create it with createdb",
         SqlState::INSUFFICIENT_PRIVILEGE => {
-            "the user lacks a right: let it own its database, or grant it what is named"
+            "the user lacks a privilege: let it own its database, or grant what is named"
         }
         SqlState::TOO_MANY_CONNECTIONS => {
-            "the server has no connection left: raise its max_connections, or close others"
+            "the server has no free connection: raise its max_connections, or close others"
         }
         SqlState::CANNOT_CONNECT_NOW => "the server is starting or stopping: try again",
         _ => return None,

@@ -172,7 +172,7 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
         "alter table {parent} attach partition {name} for values from ('{from}') to ('{to}')"
     );
     client.batch_execute(&attach).await?;
-    tracing::info!(name, "made a partition");
+    tracing::info!(name, "created a partition");
     Ok(())
 }
 
@@ -218,11 +218,14 @@ pub async fn drop_before(
     for (_, name) in old {
         match client.batch_execute(&format!("drop table {name}")).await {
             Ok(()) => {
-                tracing::info!(name, "dropped a partition beyond the retention");
+                tracing::info!(name, "dropped a partition older than the retention");
                 outcome.dropped += 1;
             }
             Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => {
-                tracing::info!(name, "a partition beyond the retention is in use; later");
+                tracing::info!(
+                    name,
+                    "a partition older than the retention is in use; it is dropped later"
+                );
                 outcome.left += 1;
             }
             Err(e) => return Err(e),

@@ -47,13 +47,13 @@ pub(super) fn version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
             .trim()
             .parse()
             .map(Some)
-            .map_err(|_| bad("its PG_VERSION is no version")),
+            .map_err(|_| bad("its PG_VERSION holds no version")),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let empty = fs::read_dir(cluster).map_or(true, |mut entries| entries.next().is_none());
             if empty {
                 Ok(None)
             } else {
-                Err(bad("it holds other files and no PG_VERSION"))
+                Err(bad("it holds other files, but no PG_VERSION"))
             }
         }
         Err(error) => Err(error).at("read", &cluster.join("PG_VERSION")),
@@ -173,7 +173,10 @@ pub(super) async fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> 
     for entry in fs::read_dir(home).at("list", home)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
             let path = entry.path();
-            tracing::info!("removing {}, an initdb that was cut short", path.display());
+            tracing::info!(
+                "removing {}, which an interrupted initdb left",
+                path.display()
+            );
             let began = Instant::now();
             loop {
                 match fs::remove_dir_all(&path) {
@@ -304,7 +307,7 @@ fn last_words(output: &Output) -> String {
         .find(|line| line.contains("FATAL") || line.contains("error:"));
     match telling {
         Some(line) => (*line).to_owned(),
-        None if lines.is_empty() => "it said nothing".to_owned(),
+        None if lines.is_empty() => "it printed nothing".to_owned(),
         None => lines[lines.len().saturating_sub(LINES)..].join("; "),
     }
 }

@@ -21,7 +21,7 @@ pub enum EmbeddedError {
         hint: String,
     },
     /// The directory given by `PG_BIN` holds no usable server.
-    #[error("PG_BIN is {}, but {problem}", path.display())]
+    #[error("--pg-bin (PG_BIN) {}: {problem}", path.display())]
     BadPgBin {
         /// The directory as given.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum EmbeddedError {
     },
     /// The cluster was made by another major version than any that is installed.
     #[error(
-        "the cluster {} was made by PostgreSQL {needed}, but only {} installed: \
+        "the cluster {} was created by PostgreSQL {needed}, but only {} installed: \
          install PostgreSQL {needed}, or upgrade the cluster with pg_upgrade",
         cluster.display(), installed(found)
     )]
@@ -51,7 +51,7 @@ pub enum EmbeddedError {
         problem: String,
     },
     /// Another gateway holds the embedded server's lock.
-    #[error("{} is locked: another gateway runs on this data directory", path.display())]
+    #[error("{} is locked: another gateway is using this data directory", path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum EmbeddedError {
         message: String,
     },
     /// No directory for the socket is short enough and ours.
-    #[error("no place for the server's socket: {} {problem}", path.display())]
+    #[error("the server has no usable directory for its socket: {} {problem}", path.display())]
     SocketPlace {
         /// The directory last tried.
         path: PathBuf,

@@ -58,7 +58,7 @@ pub(super) fn find(
             .and_then(|found| match found.major {
                 VERSION_MIN.. => Ok(found),
                 old => Err(format!(
-                    "that is PostgreSQL {old}, and {VERSION_MIN} is the oldest that will do"
+                    "it holds PostgreSQL {old}, but the gateway needs {VERSION_MIN} or newer"
                 )),
             })
             .map_err(|problem| EmbeddedError::BadPgBin {
@@ -149,7 +149,7 @@ fn inspect(bin: &Path) -> Result<Programs, String> {
             major,
         }),
         None => Err(format!(
-            "its postgres does not tell its version: {:?}",
+            "its postgres does not print its version: {:?}",
             text.trim()
         )),
     }
@@ -192,7 +192,7 @@ fn hint_for(macos: bool, os_release: &str) -> &'static str {
         ("suse", "install one (zypper install postgresql-server)"),
     ];
     known.into_iter().find(|(id, _)| ids.contains(id)).map_or(
-        "install the PostgreSQL server, or name its directory in PG_BIN",
+        "install the PostgreSQL server, or name its directory with --pg-bin (PG_BIN)",
         |(_, hint)| hint,
     )
 }

@@ -83,7 +83,7 @@ impl ServerLog {
             Ok(String::from_utf8_lossy(&text).into_owned())
         };
         telling_line(&read().unwrap_or_default())
-            .unwrap_or_else(|| format!("it said nothing in {}", self.path.display()))
+            .unwrap_or_else(|| format!("it logged nothing in {}", self.path.display()))
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) async fn make_way(cluster: &Path, socket_dir: &Path) -> Result<(), Em
             .and_then(|line| line.trim().parse::<i32>().ok());
         let pid = id.and_then(i32::checked_abs).and_then(Pid::from_raw);
         let Some(pid) = pid.filter(|&pid| holder(pid, cluster) != Holder::Nobody) else {
-            tracing::info!("the last server was not stopped in order: it recovers");
+            tracing::info!("the last server was not shut down properly; it recovers now");
             remove(&file)?;
             return remove_socket(socket_dir);
         };
@@ -95,7 +95,7 @@ pub(super) async fn make_way(cluster: &Path, socket_dir: &Path) -> Result<(), Em
         if sent != Some(signal) {
             tracing::info!("stopping the server {pid:?} that a killed gateway left ({signal:?})");
             if let Err(error) = kill_process(pid, signal) {
-                tracing::debug!("it was gone already: {error}");
+                tracing::debug!("it had already gone: {error}");
             }
             sent = Some(signal);
         }

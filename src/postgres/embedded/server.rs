@@ -131,7 +131,7 @@ impl Server {
                 Stopped::Forced
             };
         }
-        tracing::warn!("the embedded PostgreSQL did not stop in time: stopping it at once");
+        tracing::warn!("the embedded PostgreSQL did not stop in time; stopping it immediately");
         self.signal(Signal::QUIT);
         if timeout(IMMEDIATE_LIMIT, self.process.wait()).await.is_err() {
             self.signal(Signal::KILL);

@@ -75,7 +75,9 @@ impl Supervisor {
             };
             running = None;
             let wait = backoff.after(since.elapsed());
-            tracing::error!("the embedded PostgreSQL died ({reason}); again in {wait:?}");
+            tracing::error!(
+                "the embedded PostgreSQL died ({reason}); starting it again in {wait:?}"
+            );
             self.say_restarting(reason);
             tokio::select! {
                 () = sleep(wait) => {}

@@ -52,7 +52,7 @@ impl ServerUser {
             Some((meta, path)) if meta.uid() == 0 => Err(EmbeddedError::BadCluster {
                 path: path.to_owned(),
                 problem:
-                    "it belongs to root, as whom PostgreSQL does not run: chown it to another user"
+                    "it belongs to root, but PostgreSQL refuses to run as root: chown it to another user"
                         .to_owned(),
             }),
             Some((meta, _)) => {
@@ -118,8 +118,8 @@ fn unprivileged() -> Result<ServerUser, EmbeddedError> {
         if let Some((uid, gid)) = by_name(name).filter(|&(uid, _)| uid != 0) {
             if name == "nobody" {
                 tracing::warn!(
-                    "the embedded PostgreSQL runs as nobody, with whom other services may share \
-                     their rights: create a user named postgres or wattgate"
+                    "the embedded PostgreSQL runs as the user nobody, whose rights other services may \
+                     share; create a user named postgres or wattgate"
                 );
             }
             return Ok(ServerUser {
