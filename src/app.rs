@@ -21,7 +21,8 @@ pub use self::erase::erase;
 pub use self::quarantine::quarantine;
 pub use self::run::serve;
 pub use self::wal::wal;
-use crate::config::{Config, LogFormat};
+use crate::auth::KeyFileError;
+use crate::config::{Config, ConfigErrors, DataConfig, LogFormat, Logging, MigrateConfig};
 use crate::postgres::embedded::{self, Embedded, EmbeddedConfig, EmbeddedError};
 use crate::postgres::migrations::{MigrationError, Wishes, migrate};
 use crate::postgres::{Target, TargetError, Use, explain};
@@ -34,6 +35,32 @@ const EMBEDDED_STOP: Duration = Duration::from_secs(20);
 /// Why the program ends without having done its work.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The arguments of a command are wrong.
+    #[error("{0}")]
+    Arguments(String),
+    /// A command that only looks finds no database to look at.
+    #[error(
+        "there is no embedded PostgreSQL in {path}: name the data directory of a gateway with \
+         --data-dir (WATTGATE_DATA_DIR), or its database with --database-url (DATABASE_URL)"
+    )]
+    NoDatabase {
+        /// The data directory.
+        path: std::path::PathBuf,
+    },
+    /// There is no log where a command is to find one.
+    #[error(
+        "there is no write-ahead log in {path}: {source}; name the data directory of a gateway \
+         with --data-dir (WATTGATE_DATA_DIR)"
+    )]
+    NoLog {
+        /// The log's directory.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -46,7 +73,7 @@ pub enum AppError {
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
     /// The database URL cannot be used.
-    #[error("DATABASE_URL {0}")]
+    #[error("--database-url (DATABASE_URL): {0}")]
     Target(#[from] TargetError),
     /// The log's directory cannot be used.
     #[error(transparent)]
@@ -55,7 +82,7 @@ pub enum AppError {
     #[error(transparent)]
     Log(#[from] OpenError),
     /// The log has failed while it was in use (invariant 11).
-    #[error("{0}; what was acknowledged is in it up to then")]
+    #[error("{0}; the log holds everything that was acknowledged before")]
     LogFailed(String),
     /// A part of the gateway has panicked or returned while it was to work.
     #[error("the part \"{part}\" has ended by itself: {how}; what was acknowledged is in the log")]
@@ -65,10 +92,10 @@ pub enum AppError {
         /// How it has ended.
         how: String,
     },
-    /// The log would be where a sync is no promise (hazard 7).
+    /// The log would be where a sync guarantees nothing.
     #[error(
-        "{path} is on {kind}, where what is synced may be lost: choose another --data-dir, or say \
-         --wal-allow-volatile"
+        "{path} is on {kind}, where synced data may be lost: choose another --data-dir, or allow it \
+         with --wal-allow-volatile"
     )]
     Volatile {
         /// The log's directory.
@@ -102,6 +129,27 @@ pub enum AppError {
     Start(String),
 }
 
+impl AppError {
+    /// How the process ends: 2 where the operator has to change the configuration or the
+    /// arguments, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        let is_configuration = match self {
+            AppError::Config(_)
+            | AppError::Arguments(_)
+            | AppError::NoDatabase { .. }
+            | AppError::NoLog { .. }
+            | AppError::Target(_)
+            | AppError::Volatile { .. }
+            | AppError::Tls(_) => true,
+            AppError::Directory(error) => matches!(error, DirectoryError::Io { .. }),
+            AppError::Keys(error) => matches!(error, KeyFileError::Malformed { .. }),
+            AppError::Embedded(error) => matches!(error, EmbeddedError::BadPgBin { .. }),
+            _ => false,
+        };
+        if is_configuration { 2 } else { 1 }
+    }
+}
+
 /// The database of a configuration: a server's, or the embedded one, running.
 struct Database {
     target: Target,
@@ -109,7 +157,7 @@ struct Database {
 }
 
 impl Database {
-    async fn open(config: &Config, ready_within: Duration) -> Result<Self, AppError> {
+    async fn open(config: &DataConfig, ready_within: Duration) -> Result<Self, AppError> {
         if let Some(url) = &config.database_url {
             return Ok(Database {
                 target: Target::from_url(url)?,
@@ -131,15 +179,21 @@ impl Database {
         })
     }
 
-    /// Reaches the database that the gateway uses, whether or not it runs: its embedded server is
-    /// used where it is up, and started where it is not.
-    async fn reach(config: &Config) -> Result<Self, AppError> {
+    /// Reaches the database that a gateway uses, whether or not that runs: its embedded server is
+    /// used where it is up, and started where it is not. It is never created: a mistyped data
+    /// directory must not become a new, empty database.
+    async fn reach(config: &DataConfig) -> Result<Self, AppError> {
         if config.database_url.is_none()
             && let Some(at) = embedded::running(&config.data_dir).await
         {
             return Ok(Database {
                 target: Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database)?,
                 embedded: None,
+            });
+        }
+        if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
+            return Err(AppError::NoDatabase {
+                path: config.data_dir.clone(),
             });
         }
         Database::open(config, Duration::from_secs(30)).await
@@ -159,19 +213,23 @@ fn wishes(config: &Config) -> Wishes {
     }
 }
 
-/// Applies the migrations, and ends.
+/// Applies the migrations, and ends; creates the embedded database where there is none.
 ///
 /// # Errors
 /// [`AppError`]: nothing half-done is left.
-pub async fn migrate_only(config: &Config) -> Result<(), AppError> {
-    let database = Database::open(config, Duration::from_secs(30)).await?;
+pub async fn migrate_only(config: &MigrateConfig) -> Result<(), AppError> {
+    let database = Database::open(&config.data, Duration::from_secs(30)).await?;
     let result = async {
         let session = database
             .target
             .connect("wattgate migrate", Use::Migration)
             .await
             .map_err(|e| AppError::Database(explain(&e)))?;
-        migrate(session.client(), wishes(config)).await?;
+        let wishes = Wishes {
+            partition: config.partition,
+            retention: config.retention,
+        };
+        migrate(session.client(), wishes).await?;
         Ok(())
     }
     .await;
@@ -182,12 +240,12 @@ pub async fn migrate_only(config: &Config) -> Result<(), AppError> {
 /// Starts writing events to stderr.
 ///
 /// # Errors
-/// [`AppError::Start`]: the filter cannot be read, or events are written already.
-pub fn start_events(config: &Config) -> Result<(), AppError> {
-    let filter = EnvFilter::try_new(&config.log_level)
-        .map_err(|e| AppError::Start(format!("--log-level {}: {e}", config.log_level)))?;
+/// [`AppError::Start`]: events are written already.
+pub fn start_events(logging: &Logging) -> Result<(), AppError> {
+    let filter = EnvFilter::try_new(&logging.level)
+        .map_err(|e| AppError::Start(format!("--log-level {}: {e}", logging.level)))?;
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let json = match config.log_format {
+    let json = match logging.format {
         Some(format) => format == LogFormat::Json,
         None => !terminal,
     };

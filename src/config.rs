@@ -1,11 +1,15 @@
 //! The command line and the environment, checked as a whole: everything that is wrong is
-//! reported at once. This is the one file that reads the environment.
+//! reported at once. This is the one module that reads the environment.
 
 mod alerts;
 mod args;
+mod checks;
+mod commands;
 mod energy;
+mod flags;
 mod units;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,10 +17,13 @@ use std::time::Duration;
 
 pub use self::alerts::AlertArgs;
 pub use self::args::{
-    Cli, Command, CreateKeyArgs, KeysCommand, QuarantineArgs, QuarantineCommand, ServeArgs,
-    StreamArg, WalCommand,
+    Cli, Command, CreateKeyArgs, EraseArgs, KeysCommand, MigrateArgs, QuarantineArgs,
+    QuarantineCommand, ReachArgs, StreamArg, WalCommand,
 };
+use self::checks::{Checks, given};
+pub use self::commands::MigrateConfig;
 pub use self::energy::EnergyArgs;
+pub use self::flags::{DataDirArgs, DatabaseArgs, HistoryArgs, LoggingArgs, ServeArgs};
 pub use self::units::{parse_bytes, parse_duration};
 use crate::alerts::Settings;
 use crate::analytics::queries::Judgement;
@@ -26,16 +33,15 @@ use crate::http::forwarded::Network;
 use crate::http::tls::TlsFiles;
 use crate::otlp::Collector;
 pub use crate::postgres::PartitionWidth;
-use crate::postgres::{Target, TargetError};
 use crate::wal::frame::SHARDS_MAX;
 use crate::wal::{LIMIT_BYTES_MIN, SyncMode};
 
 /// Who may call `/v1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMode {
-    /// Everyone who reaches the address.
+    /// Every client that reaches the address.
     Off,
-    /// Only who shows a key.
+    /// Only clients that show a key.
     Keys,
 }
 
@@ -44,8 +50,39 @@ pub enum AuthMode {
 pub enum LogFormat {
     /// Lines for people.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct Logging {
+    /// `None` means text on a terminal, and JSON elsewhere.
+    pub format: Option<LogFormat>,
+    /// A filter as `tracing-subscriber` reads it.
+    pub level: String,
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Logging {
+            format: None,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// Where a gateway's data are: what commands need to find them.
+#[derive(Clone)]
+pub struct DataConfig {
+    /// The database; `None` means the embedded PostgreSQL.
+    pub database_url: Option<String>,
+    /// Where the log and the embedded database live.
+    pub data_dir: PathBuf,
+    /// Where PostgreSQL's programs are; `None` means that they are searched for.
+    pub pg_bin: Option<PathBuf>,
+    /// The search path of programs.
+    pub path: Option<OsString>,
 }
 
 /// A checked configuration.
@@ -53,7 +90,7 @@ pub enum LogFormat {
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
-    /// The database; none: the embedded PostgreSQL.
+    /// The database; `None` means the embedded PostgreSQL.
     pub database_url: Option<String>,
     /// Where the log and the embedded database live.
     pub data_dir: PathBuf,
@@ -90,343 +127,203 @@ pub struct Config {
     pub body_timeout: Duration,
     /// How long `ack=committed` waits.
     pub commit_timeout: Duration,
-    /// The width of new partitions; none: what the database says, months at first.
+    /// The width of new partitions; `None` means what the database says, months at first.
     pub partition: Option<PartitionWidth>,
-    /// How long history is kept; none: for ever.
+    /// How long history is kept; `None` means forever.
     pub retention: Option<Duration>,
-    /// Older readings are refused; none: all since 2000 are taken.
+    /// Older readings are refused; `None` means that all since 2000 are accepted.
     pub max_age: Option<Duration>,
     /// Who may call.
     pub auth: AuthMode,
-    /// The files of TLS; none: connections are plain.
+    /// The files of TLS; `None` means that connections are not encrypted.
     pub tls: Option<TlsFiles>,
-    /// The proxies whose word about a client's address is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
     /// The origins of web pages that may call.
     pub cors_origins: Vec<String>,
     /// How energy is judged.
     pub energy: Judgement,
-    /// What a kWh costs; none: lost energy has no cost.
+    /// What a kWh costs; `None` means that answers hold no costs.
     pub tariff: Option<Tariff>,
-    /// When an alert opens, and who is told; none: alerts are not looked for.
+    /// When an alert opens, and where it is sent; `None` turns alerts off.
     pub alerts: Option<Settings>,
-    /// Who is sent the metrics; none: they are scraped alone.
+    /// Where metrics are sent; `None` means that they are only scraped.
     pub collector: Option<Collector>,
-    /// How events are written; none: text on a terminal, JSON elsewhere.
-    pub log_format: Option<LogFormat>,
-    /// A filter as `tracing-subscriber` reads it.
-    pub log_level: String,
+    /// What is logged.
+    pub logging: Logging,
     /// How long a stop may take before what is left stays in the log.
     pub shutdown_timeout: Duration,
-    /// Where PostgreSQL's programs are; none: they are searched for.
+    /// Where PostgreSQL's programs are; `None` means that they are searched for.
     pub pg_bin: Option<PathBuf>,
     /// The search path of programs.
-    pub path: Option<std::ffi::OsString>,
+    pub path: Option<OsString>,
 }
 
-/// All that is wrong with a configuration.
+/// Everything that is wrong with a configuration, a line each.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
+#[error("{}", .0.join("\nwattgate: "))]
 pub struct ConfigErrors(pub Vec<String>);
+
+impl ConfigErrors {
+    fn unless_empty(errors: Vec<String>) -> Result<(), Self> {
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigErrors(errors))
+        }
+    }
+}
 
 /// Day partitions with no bound on age would let one device make thousands of them.
 const MAX_AGE_WITH_DAYS: Duration = Duration::from_secs(400 * 86_400);
 
+impl Checks {
+    fn history(&mut self, args: &HistoryArgs) -> (Option<PartitionWidth>, Option<Duration>) {
+        let known = [
+            ("month", PartitionWidth::Month),
+            ("day", PartitionWidth::Day),
+        ];
+        let partition = given(args.partition.as_deref());
+        (
+            partition.map(|text| self.choice("--partition", text, &known)),
+            self.span("--retention", args.retention.as_deref()),
+        )
+    }
+
+    fn auth(&mut self, text: Option<&str>, listen: SocketAddr) -> AuthMode {
+        let known = [("off", AuthMode::Off), ("keys", AuthMode::Keys)];
+        match given(text) {
+            Some(text) => self.choice("--auth", text, &known),
+            None if listen.ip().is_loopback() => AuthMode::Off,
+            None => AuthMode::Keys,
+        }
+    }
+}
+
 impl Config {
-    /// Whether it is for programs of this machine alone: reached at its own address, without keys, and
-    /// by no proxy.
+    /// Whether only programs of this machine are served: the gateway listens on a loopback address,
+    /// asks for no keys, and stands behind no proxy.
     pub fn is_for_this_machine(&self) -> bool {
         self.auth == AuthMode::Off
             && self.listen.ip().is_loopback()
             && self.trusted_proxies.is_empty()
     }
 
-    /// Checks the arguments and takes them as a configuration.
+    /// Where the data are.
+    pub fn data(&self) -> DataConfig {
+        DataConfig {
+            database_url: self.database_url.clone(),
+            data_dir: self.data_dir.clone(),
+            pg_bin: self.pg_bin.clone(),
+            path: self.path.clone(),
+        }
+    }
+
+    /// Checks the flags, and the files that they name.
     ///
     /// # Errors
-    /// [`ConfigErrors`]: everything that is wrong, a line each.
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one line a flag, in the order of the struct"
-    )]
+    /// [`ConfigErrors`]: everything that is wrong.
     pub fn check(args: &ServeArgs) -> Result<Self, ConfigErrors> {
         let mut checks = Checks::default();
+        let config = Config::take(args, &mut checks);
+        ConfigErrors::unless_empty(checks.errors).map(|()| config)
+    }
+
+    /// The same for a gateway that is about to start: it must be able to use its data directory.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`]: everything that is wrong.
+    pub fn check_to_serve(args: &ServeArgs) -> Result<Self, ConfigErrors> {
+        let mut checks = Checks::default();
+        let config = Config::take(args, &mut checks);
+        checks.place(&config.data_dir, config.wal_allow_volatile);
+        ConfigErrors::unless_empty(checks.errors).map(|()| config)
+    }
+
+    fn take(args: &ServeArgs, checks: &mut Checks) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let listen: SocketAddr = checks.parse("--listen", &args.listen, |text| {
-            text.parse()
-                .map_err(|_| "must be an address and a port, as 127.0.0.1:3000".to_owned())
-        });
-        let partition = args.partition.as_ref().map(|text| {
-            let known = [
-                ("month", PartitionWidth::Month),
-                ("day", PartitionWidth::Day),
-            ];
-            checks.choice("--partition", text, &known)
-        });
-        let auth = match &args.auth {
-            Some(text) => checks.choice(
-                "--auth",
-                text,
-                &[("off", AuthMode::Off), ("keys", AuthMode::Keys)],
-            ),
-            None if listen.ip().is_loopback() => AuthMode::Off,
-            None => AuthMode::Keys,
-        };
-        let max_age = checks.optional("--max-age", args.max_age.as_deref(), parse_duration);
-        let config = Config {
+        let shards = given(args.shards.as_deref());
+        let shards = shards.map(|text| checks.number("--shards", text, 1..=SHARDS_MAX.into()));
+        let listen = checks.listen(&args.listen);
+        let auth = checks.auth(args.auth.as_deref(), listen);
+        let data = checks.data(&args.data_dir, &args.database);
+        let (partition, retention) = checks.history(&args.history);
+        let max_age = checks.span("--max-age", args.max_age.as_deref());
+        let memory = checks.bytes("--memory-limit", &args.memory_limit, 16 << 20..=1 << 40);
+        let body = checks.bytes("--max-body", &args.max_body, 1 << 10..=256 << 20);
+        if let (Some(memory), Some(body)) = (memory, body) {
+            let least = gate::memory_least(body as usize);
+            if memory < least {
+                let rule = format!(
+                    "must be at least {}, so that the largest body fits (--max-body {})",
+                    units::bytes_text(least),
+                    args.max_body
+                );
+                checks.wrong_value("--memory-limit", &args.memory_limit, rule);
+            }
+        }
+        if auth == AuthMode::Keys {
+            checks.keys(&data.data_dir);
+        }
+        let wal_limit = checks.bytes("--wal-limit", &args.wal_limit, LIMIT_BYTES_MIN..=1 << 50);
+        let wal_retain = checks.bytes("--wal-retain", &args.wal_retain, 0..=1 << 50);
+        let syncs = [("always", SyncMode::Always), ("never", SyncMode::Never)];
+        let second = Duration::from_secs(1);
+        Config {
             listen,
-            database_url: checks.database_url(args.database_url.as_deref()),
-            data_dir: args.data_dir.clone(),
-            shards: checks.within(
-                "--shards",
-                args.shards
-                    .unwrap_or(cores.min(usize::from(SHARDS_MAX)) as u64),
-                1..=u64::from(SHARDS_MAX),
-            ) as u16,
-            wal_limit_bytes: checks.bytes(
-                "--wal-limit",
-                &args.wal_limit,
-                LIMIT_BYTES_MIN..=1 << 50,
-            ),
-            wal_retain_bytes: checks.bytes("--wal-retain", &args.wal_retain, 0..=1 << 50),
+            database_url: data.database_url,
+            data_dir: data.data_dir,
+            shards: shards.unwrap_or(cores.min(SHARDS_MAX.into()) as u64) as u16,
+            wal_limit_bytes: wal_limit.unwrap_or_default(),
+            wal_retain_bytes: wal_retain.unwrap_or_default(),
+            wal_sync: checks.choice("--wal-sync", &args.wal_sync, &syncs),
             wal_allow_volatile: args.wal_allow_volatile,
             #[cfg(debug_assertions)]
             end_at: args.end_at.map(|point| (point, args.end_at_time)),
-            wal_sync: checks.choice(
-                "--wal-sync",
-                &args.wal_sync,
-                &[("always", SyncMode::Always), ("never", SyncMode::Never)],
-            ),
-            memory_limit_bytes: checks.bytes(
-                "--memory-limit",
-                &args.memory_limit,
-                16 << 20..=1 << 40,
-            ),
-            batch_rows_max: checks.within("--batch-rows", args.batch_rows, 100..=1_000_000)
+            memory_limit_bytes: memory.unwrap_or_default(),
+            batch_rows_max: checks.number("--batch-rows", &args.batch_rows, 100..=1_000_000)
                 as usize,
-            linger: checks.duration("--linger", &args.linger, Duration::from_secs(10)),
-            live_interval: checks.duration(
-                "--live-interval",
-                &args.live_interval,
-                Duration::from_secs(60),
-            ),
-            body_bytes_max: checks.bytes("--max-body", &args.max_body, 1 << 10..=256 << 20)
-                as usize,
-            connections_max: checks.within("--max-connections", args.max_connections, 1..=1_000_000)
-                as usize,
+            linger: checks.duration("--linger", &args.linger, 10 * second),
+            live_interval: checks.duration("--live-interval", &args.live_interval, 60 * second),
+            body_bytes_max: body.unwrap_or_default() as usize,
+            connections_max: checks.number(
+                "--max-connections",
+                &args.max_connections,
+                1..=1_000_000,
+            ) as usize,
             header_timeout: checks.timeout("--header-timeout", &args.header_timeout),
             idle_timeout: checks.timeout("--idle-timeout", &args.idle_timeout),
             body_timeout: checks.timeout("--body-timeout", &args.body_timeout),
             commit_timeout: checks.timeout("--commit-timeout", &args.commit_timeout),
             partition,
-            retention: checks.optional("--retention", args.retention.as_deref(), parse_duration),
+            retention,
             max_age: max_age
                 .or((partition == Some(PartitionWidth::Day)).then_some(MAX_AGE_WITH_DAYS)),
             auth,
-            tls: args
-                .tls_cert
-                .clone()
-                .zip(args.tls_key.clone())
-                .map(|(cert, key)| TlsFiles {
-                    cert,
-                    key,
-                    client_ca: args.tls_client_ca.clone(),
-                }),
+            tls: checks.tls(args),
             trusted_proxies: checks.networks(&args.trusted_proxies),
             cors_origins: checks.origins(&args.cors_origin),
-            energy: args.energy.check(&mut checks.errors),
-            tariff: args.energy.tariff(&mut checks.errors),
+            energy: args.energy.check(checks),
+            tariff: args.energy.tariff(checks),
             alerts: checks.alerts(&args.alerts),
             collector: checks.collector(args),
-            log_format: args.log_format.as_ref().map(|text| {
-                let known = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-                checks.choice("--log-format", text, &known)
-            }),
-            log_level: args.log_level.clone(),
+            logging: checks.logging(&args.logging),
             shutdown_timeout: checks.timeout("--shutdown-timeout", &args.shutdown_timeout),
-            pg_bin: args.pg_bin.clone(),
-            path: args::search_path(),
-        };
-        let least = gate::memory_least(config.body_bytes_max);
-        if config.memory_limit_bytes < least {
-            checks.errors.push(format!(
-                "--memory-limit must be at least {least} bytes, so that the largest body \
-                 (--max-body) finds room"
-            ));
+            pg_bin: data.pg_bin,
+            path: data.path,
         }
-        if checks.errors.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigErrors(checks.errors))
-        }
-    }
-}
-
-/// Collects what is wrong, with stand-ins for wrong values so that the rest is checked too.
-#[derive(Default)]
-struct Checks {
-    errors: Vec<String>,
-}
-
-impl Checks {
-    fn parse<T: StandIn>(
-        &mut self,
-        flag: &str,
-        text: &str,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> T {
-        parse(text).unwrap_or_else(|why| {
-            self.errors.push(format!("{flag} {text}: {why}"));
-            T::stand_in()
-        })
-    }
-
-    fn optional<T: StandIn>(
-        &mut self,
-        flag: &str,
-        text: Option<&str>,
-        parse: impl Fn(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        text.map(|text| self.parse(flag, text, parse))
-    }
-
-    fn choice<T: Copy>(&mut self, flag: &str, text: &str, known: &[(&str, T)]) -> T {
-        if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
-            return *value;
-        }
-        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-        self.errors
-            .push(format!("{flag} {text}: must be {}", names.join(" or ")));
-        known[0].1
-    }
-
-    fn within(&mut self, flag: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> u64 {
-        if !range.contains(&value) {
-            let (least, most) = (range.start(), range.end());
-            self.errors
-                .push(format!("{flag} {value}: must be {least} to {most}"));
-        }
-        value
-    }
-
-    fn bytes(&mut self, flag: &str, text: &str, range: std::ops::RangeInclusive<u64>) -> u64 {
-        let value: u64 = self.parse(flag, text, parse_bytes);
-        if value != u64::MAX && !range.contains(&value) {
-            let (least, most) = (
-                units::bytes_text(*range.start()),
-                units::bytes_text(*range.end()),
-            );
-            self.errors
-                .push(format!("{flag} {text}: must be {least} to {most}"));
-        }
-        value
-    }
-
-    fn duration(&mut self, flag: &str, text: &str, most: Duration) -> Duration {
-        let value: Duration = self.parse(flag, text, parse_duration);
-        if value > most {
-            self.errors.push(format!(
-                "{flag} {text}: must be at most {}s",
-                most.as_secs()
-            ));
-        }
-        value
-    }
-
-    fn timeout(&mut self, flag: &str, text: &str) -> Duration {
-        let value = self.duration(flag, text, Duration::from_secs(3600));
-        if value.is_zero() {
-            self.errors
-                .push(format!("{flag} {text}: must be more than 0"));
-        }
-        value
-    }
-
-    fn collector(&mut self, args: &ServeArgs) -> Option<Collector> {
-        let every = self.timeout("--otlp-interval", &args.otlp_interval);
-        let url = args.otlp_endpoint.as_deref()?;
-        match Collector::new(url) {
-            Ok(collector) => Some(collector.every(every)),
-            Err(error) => {
-                self.errors.push(format!("--otlp-endpoint {url}: {error}"));
-                None
-            }
-        }
-    }
-
-    fn networks(&mut self, texts: &[String]) -> Vec<Network> {
-        let mut networks = Vec::new();
-        for text in texts {
-            match text.parse() {
-                Ok(network) => networks.push(network),
-                Err(why) => self.errors.push(format!("--trusted-proxies {text}: {why}")),
-            }
-        }
-        networks
-    }
-
-    fn origins(&mut self, origins: &[String]) -> Vec<String> {
-        for origin in origins {
-            // As browsers send it: no path, no slash at the end, no upper case.
-            let host = origin
-                .strip_prefix("https://")
-                .or_else(|| origin.strip_prefix("http://"));
-            let known =
-                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
-            let good = host.is_some_and(|h| !h.is_empty() && h.bytes().all(known));
-            if !good && origin != "*" {
-                self.errors.push(format!(
-                    "--cors-origin {origin}: must be an origin, as https://example.org, or *"
-                ));
-            }
-        }
-        origins.to_vec()
-    }
-
-    fn database_url(&mut self, url: Option<&str>) -> Option<String> {
-        let url = url.filter(|u| !u.is_empty())?;
-        if let Err(TargetError(faults)) = Target::from_url(url) {
-            // The URL holds a password: it is not repeated.
-            let lines = faults
-                .iter()
-                .map(|why| format!("--database-url (DATABASE_URL): {why}"));
-            self.errors.extend(lines);
-        }
-        Some(url.to_owned())
-    }
-}
-
-/// A value that stands in for one that was wrong, so that checking goes on.
-trait StandIn {
-    fn stand_in() -> Self;
-}
-
-impl StandIn for Duration {
-    fn stand_in() -> Self {
-        Duration::from_secs(1)
-    }
-}
-
-impl StandIn for u64 {
-    fn stand_in() -> Self {
-        u64::MAX
-    }
-}
-
-impl StandIn for SocketAddr {
-    fn stand_in() -> Self {
-        SocketAddr::from(([127, 0, 0, 1], 0))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::FromArgMatches;
 
     fn check(args: &[&str]) -> Result<Config, ConfigErrors> {
-        let cli = Cli::try_parse_from(std::iter::once("wattgate").chain(args.iter().copied()));
-        Config::check(&cli.unwrap().serve)
+        let words = std::iter::once("wattgate").chain(args.iter().copied());
+        let matches = Cli::prepared().try_get_matches_from(words).unwrap();
+        Config::check(&Cli::from_arg_matches(&matches).unwrap().serve)
     }
 
     #[test]
@@ -446,31 +343,110 @@ mod tests {
     }
 
     #[test]
-    fn everything_wrong_is_said_at_once() {
-        let args = [
-            "--listen",
-            "here",
-            "--shards",
-            "65",
-            "--wal-limit",
-            "1MiB",
-            "--linger",
-            "soon",
+    fn everything_wrong_is_reported_at_once() {
+        let wrong = [
+            ("--listen", "here"),
+            ("--shards", "65"),
+            ("--wal-limit", "1MiB"),
+            ("--linger", "soon"),
+            ("--retention", "-5"),
+            ("--batch-rows", "many"),
+            ("--max-connections", "-1"),
+            ("--alert-efficiency", "high"),
+            ("--efficiency-good", "101"),
+            ("--tariff", "cheap"),
+            ("--tariff-zone", "Middle/Earth"),
+            ("--tariff-currency", "euro"),
+            ("--tls-cert", "/nowhere.pem"),
+            ("--database-url", "postgres://h/db?colour=red"),
+            ("--pg-bin", "/nowhere"),
+            ("--log-level", "a=b=c"),
         ];
+        let args: Vec<&str> = wrong
+            .iter()
+            .flat_map(|(flag, text)| [*flag, *text])
+            .collect();
         let Err(ConfigErrors(errors)) = check(&args) else {
             panic!("accepted")
         };
-        assert_eq!(errors.len(), 4, "{errors:?}");
-        for flag in ["--listen", "--shards", "--wal-limit", "--linger"] {
+        assert_eq!(errors.len(), wrong.len(), "{errors:#?}");
+        for (flag, _) in wrong {
+            // Each names its environment variable too.
+            let start = format!("{flag} (");
             assert!(
-                errors.iter().any(|e| e.starts_with(flag)),
-                "{flag}: {errors:?}"
+                errors.iter().any(|e| e.starts_with(&start)),
+                "{flag}: {errors:#?}"
             );
         }
     }
 
     #[test]
-    fn off_a_loopback_address_keys_are_asked_for_unless_everyone_is_let_in_by_name() {
+    fn a_tariff_is_checked_part_by_part_also_without_prices() {
+        let errors = |args: &[&str]| check(args).err().map_or(0, |errors| errors.0.len());
+        assert_eq!(
+            errors(&["--tariff-zone", "Middle/Earth", "--tariff-currency", "€"]),
+            2
+        );
+        assert_eq!(
+            errors(&["--tariff", "-0.05,06:00=0.3", "--tariff-currency", "EUR"]),
+            0
+        );
+        assert_eq!(errors(&["--tariff", ""]), 0);
+    }
+
+    #[test]
+    fn a_bound_is_given_in_the_unit_of_its_flag() {
+        let said = |args: &[&str]| check(args).err().unwrap().to_string();
+        let memory = said(&["--memory-limit", "20MiB"]);
+        assert!(
+            memory.contains("at least 64MiB") && !memory.contains("67108864"),
+            "{memory}"
+        );
+        assert!(
+            memory.starts_with("--memory-limit (WATTGATE_MEMORY_LIMIT) 20MiB"),
+            "{memory}"
+        );
+        let linger = said(&["--linger", "1h"]);
+        assert!(linger.contains("at most 10s"), "{linger}");
+        let timeout = said(&["--body-timeout", "2d"]);
+        assert!(timeout.contains("1ms to 1h"), "{timeout}");
+        let retention = said(&["--retention", "-5"]);
+        assert!(
+            retention.contains("--retention (WATTGATE_RETENTION) -5: must be"),
+            "{retention}"
+        );
+    }
+
+    #[test]
+    fn each_command_has_only_the_flags_that_it_uses() {
+        let parse = |line: &str| Cli::prepared().try_get_matches_from(line.split(' '));
+        for line in [
+            "wattgate keys list --listen 127.0.0.1:1",
+            "wattgate keys create --name a --rights read --database-url x",
+            "wattgate wal inspect --database-url postgres://h",
+            "wattgate wal verify --log-level debug",
+            "wattgate quarantine list --shards 2",
+            "wattgate migrate --listen 127.0.0.1:1",
+            "wattgate erase --vehicle V --retention 5d",
+            "wattgate --data-dir d keys list",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        for line in [
+            "wattgate --shards 2",
+            "wattgate serve --shards 2",
+            "wattgate check --listen 127.0.0.1:1 --database-url postgres://h",
+            "wattgate keys list --data-dir d",
+            "wattgate wal adopt --data-dir d --database-url postgres://h",
+            "wattgate quarantine list --limit 3 --database-url postgres://h --log-level debug",
+            "wattgate migrate --partition day",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn off_loopback_keys_are_needed_unless_auth_is_off_by_name() {
         let auth = |args: &[&str]| check(args).ok().unwrap().auth;
         assert_eq!(auth(&["--listen", "0.0.0.0:3000"]), AuthMode::Keys);
         assert_eq!(auth(&["--listen", "[::]:3000"]), AuthMode::Keys);
@@ -481,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_a_loopback_address_is_for_this_machine_unless_a_proxy_is_named() {
+    fn a_loopback_address_without_keys_is_for_this_machine() {
         let alone = |args: &[&str]| check(args).ok().unwrap().is_for_this_machine();
         assert!(alone(&[]) && alone(&["--listen", "[::1]:3000"]));
         assert!(!alone(&["--auth", "keys"]));

@@ -2,74 +2,90 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use wattgate::app::{self, AppError};
-use wattgate::config::{Cli, Command, Config};
+use wattgate::config::{Cli, Command, Config, Logging};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let config = match Config::check(&cli.serve) {
-        Ok(config) => config,
-        Err(errors) => {
-            say(&errors);
-            return ExitCode::from(2);
-        }
-    };
+    let cli = Cli::read();
+    let command = cli.command;
+    let command = command.unwrap_or_else(|| Command::Serve(Box::new(cli.serve)));
     #[cfg(debug_assertions)]
-    if let (Some(part), Some(file)) = (cli.serve.panic_in, cli.serve.panic_when) {
+    if let Command::Serve(flags) = &command
+        && let (Some(part), Some(file)) = (flags.panic_in.clone(), flags.panic_when.clone())
+    {
         wattgate::failpoint::arm_panic(part, file);
     }
-    match run(cli.command.unwrap_or(Command::Serve), config) {
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error);
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn run(command: Command, config: Config) -> Result<(), AppError> {
-    if let Command::Keys { command } = &command {
-        let said = app::keys::run(&config.data_dir, command)?;
-        if let Some(note) = &said.note {
-            say(note);
+fn run(command: Command) -> Result<(), AppError> {
+    match command {
+        Command::Serve(args) => {
+            let config = Config::check_to_serve(&args)?;
+            work(&config.logging.clone(), app::serve(config))
         }
-        tell(&said.answer);
-        return Ok(());
+        Command::Migrate(args) => {
+            let config = args.check()?;
+            work(&config.logging, app::migrate_only(&config))
+        }
+        Command::Check(args) => {
+            let config = Config::check(&args)?;
+            let found = work(&config.logging, app::check(&config))?;
+            tell(&found);
+            Ok(())
+        }
+        Command::Erase(args) => {
+            let (data, logging) = args.reach.check()?;
+            let erased = work(&logging, app::erase(&data, &args.vehicle))?;
+            tell(&erased);
+            Ok(())
+        }
+        Command::Keys { command } => {
+            let said = app::keys::run(&command)?;
+            if let Some(note) = &said.note {
+                say(note);
+            }
+            tell(&said.answer);
+            Ok(())
+        }
+        Command::Wal { command } => {
+            let (data, logging) = command.check()?;
+            let said = work(&logging, app::wal(&data, &command))?;
+            tell(&said.answer);
+            said.verdict
+        }
+        Command::Quarantine { command } => {
+            let (data, logging) = command.reach().check()?;
+            let answer = work(&logging, app::quarantine(&data, &command))?;
+            tell(&answer);
+            Ok(())
+        }
     }
-    app::start_events(&config)?;
+}
+
+/// Does the work of a command, and logs what happens meanwhile.
+fn work<T>(
+    logging: &Logging,
+    work: impl Future<Output = Result<T, AppError>>,
+) -> Result<T, AppError> {
+    app::start_events(logging)?;
     let runtime = app::runtime()?;
-    let result = runtime.block_on(async {
-        match command {
-            Command::Serve => app::serve(config).await,
-            Command::Migrate => app::migrate_only(&config).await,
-            Command::Check => app::check(&config).await.map(|found| tell(&found)),
-            Command::Erase { vehicle } => app::erase(&config, &vehicle)
-                .await
-                .map(|erased| tell(&erased)),
-            Command::Quarantine { command } => {
-                let answer = app::quarantine(&config, &command).await?;
-                tell(&answer);
-                Ok(())
-            }
-            Command::Wal { command } => {
-                let said = app::wal(&config, &command).await?;
-                tell(&said.answer);
-                said.verdict
-            }
-            // Done above: it needs neither a runtime nor events.
-            Command::Keys { .. } => Ok(()),
-        }
-    });
-    // Everything that matters is done. An answer that is still computed for somebody who has gone is not
-    // waited for: its thread looks at no deadline.
+    let result = runtime.block_on(work);
+    // Everything that matters is done. An answer that is still computed for a client that has gone
+    // is not waited for: its thread has no deadline.
     runtime.shutdown_background();
     result
 }
 
 #[expect(
     clippy::print_stderr,
-    reason = "what a program that reads stdout is not to see is for people"
+    reason = "notes and errors are for people, and not for the reader of stdout"
 )]
 fn say(error: &dyn std::fmt::Display) {
     eprintln!("wattgate: {error}");

@@ -1,4 +1,4 @@
-//! What an operator asks for: `wattgate check`, `wattgate erase`, metrics at a collector.
+//! What an operator runs: `wattgate check`, `wattgate erase`, a stop; metrics at a collector.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,9 +9,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
 
+use wattgate::config::Cli;
 use wattgate::reading::Timestamp;
 
-use crate::gateway::{Gateway, NO_DATABASE, command, data_dir};
+use crate::gateway::{Gateway, NO_DATABASE, command, data_dir, ended};
 
 /// Runs a command; whether it succeeded, and all that it said.
 fn run(data: &Path, flags: &[&str]) -> (bool, String) {
@@ -61,7 +62,7 @@ fn check_says_what_is_wrong_with_the_way_to_the_database() {
         ),
         (
             url(data.path(), "poor", "other"),
-            "put one into DATABASE_URL",
+            "put it into DATABASE_URL",
         ),
         (
             url(data.path(), &format!("poor:{secret}"), "other"),
@@ -69,7 +70,7 @@ fn check_says_what_is_wrong_with_the_way_to_the_database() {
         ),
         (
             url(data.path(), "poor:right", "nowhere"),
-            "make it with createdb",
+            "create it with createdb",
         ),
         (
             url(data.path(), "poor:right", "other"),
@@ -204,7 +205,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
         assert!(said.contains(told), "{told}: {said}");
     }
     let (good, said) = run(data.path(), &["erase", "--vehicle", ERASED]);
-    assert!(!good && said.contains("nothing is known"), "{said}");
+    assert!(!good && said.contains("nothing is stored about"), "{said}");
 
     let gateway = Gateway::start(data.path(), &["--wal-retain", "0B"]);
     gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
@@ -291,4 +292,146 @@ fn a_collector_is_sent_what_a_scrape_says() {
     };
     assert_eq!(histogram["dataPoints"][0]["count"], "1");
     gateway.terminate();
+}
+
+#[test]
+fn commands_that_only_look_create_nothing() {
+    let parent = data_dir();
+    let mistyped = parent.path().join("mistyped");
+    for (words, code) in [
+        (&["quarantine", "list"][..], 2),
+        (&["quarantine", "retry", "--all"], 2),
+        (&["erase", "--vehicle", "V"], 2),
+        (&["wal", "inspect"], 2),
+        (&["wal", "verify"], 2),
+        (&["wal", "adopt"], 2),
+        (&["wal", "accept-gap"], 2),
+        (&["keys", "list"], 0),
+        (&["keys", "revoke", "fleet"], 1),
+        // Before the first start nothing is wrong, but it says what is not there.
+        (&["check"], 0),
+    ] {
+        let output = command(&mistyped).args(words).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+        assert!(said.contains("mistyped"), "{words:?}: {said}");
+        assert!(!mistyped.exists(), "{words:?} made it");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_reported_whole_with_code_2() {
+    let data = data_dir();
+    let file = data.path().join("file");
+    fs::write(&file, b"{").unwrap();
+    fs::write(data.path().join("keys.json"), b"{").unwrap();
+    let serve = |flags: &[&str]| {
+        let mut command = command(data.path());
+        command.args(flags).env("DATABASE_URL", NO_DATABASE);
+        ended(command, parent_of(&file))
+    };
+    let text = file.to_str().unwrap();
+    let flags = [
+        "--auth",
+        "keys",
+        "--tls-cert",
+        text,
+        "--tls-key",
+        "/nowhere",
+        "--retention",
+        "-5",
+    ];
+    let (code, said) = serve(&flags);
+    assert_eq!(code, Some(2), "{said}");
+    for part in [
+        "keys.json",
+        "--tls-cert (WATTGATE_TLS_CERT)",
+        "--retention (WATTGATE_RETENTION) -5",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (code, said) = serve(&["--data-dir", text, "--linger", "1h"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("--data-dir") && said.contains("--linger"),
+        "{said}"
+    );
+    let (code, said) = serve(&[
+        "--database-url",
+        "postgres://h/db?sslrootcert=/nowhere&sslmode=verify-ca",
+    ]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("sslrootcert /nowhere"), "{said}");
+}
+
+fn parent_of(file: &Path) -> &Path {
+    file.parent().unwrap()
+}
+
+#[test]
+fn an_empty_environment_variable_counts_as_unset() {
+    let data = data_dir();
+    let mut empty = command(data.path());
+    let arguments = Cli::prepared();
+    let names = arguments.get_arguments().filter_map(|arg| arg.get_env());
+    let mut count = 0;
+    for name in names.filter(|name| *name != "WATTGATE_DATA_DIR") {
+        empty.env(name, "");
+        count += 1;
+    }
+    assert!(count > 40, "the test looks in the wrong place");
+    let flags = [
+        "check",
+        "--database-url",
+        NO_DATABASE,
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let output = empty.args(flags).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    // Only what is wrong beside the configuration.
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        !said.contains("WATTGATE_") && said.contains("nothing listens there"),
+        "{said}"
+    );
+}
+
+const LEFT: &str = "not all readings are stored";
+
+#[test]
+fn a_second_signal_warns_only_of_readings_that_are_left() {
+    let data = data_dir();
+    let mut gateway = Gateway::start(data.path(), &[]);
+    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    // A request in flight keeps the stop waiting until the second signal has come.
+    let head = "POST /v1/ingestion/meter HTTP/1.1\r\nhost: localhost\r\n\
+        content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let mut stream = gateway.connect();
+    stream.write_all(head.as_bytes()).unwrap();
+    gateway.wait("the request", |g| {
+        g.metric("wattgate_http_connections") >= 2.0
+    });
+    gateway.signal("INT");
+    let events = gateway.events.clone();
+    let logged = || fs::read_to_string(&events).unwrap();
+    gateway.wait("the stop", |_| logged().contains("stopping"));
+    gateway.signal("INT");
+    drop(stream);
+    assert!(gateway.child.wait().unwrap().success());
+    assert!(!logged().contains(LEFT), "{}", logged());
+}
+
+#[test]
+fn a_stop_says_how_many_readings_are_left_in_the_log() {
+    let data = data_dir();
+    let gateway = Gateway::start(data.path(), &["--database-url", NO_DATABASE]);
+    let reading =
+        r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":230,"timestamp":"2024-02-09T15:30:00Z"}"#;
+    assert_eq!(gateway.call("POST", "/v1/ingestion/meter", reading).0, 202);
+    let events = gateway.events.clone();
+    gateway.terminate();
+    let logged = fs::read_to_string(&events).unwrap();
+    let line = logged.lines().find(|line| line.contains(LEFT)).unwrap();
+    assert!(line.contains(r#""readings":1"#), "{line}");
 }

@@ -211,7 +211,7 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
     log.close().stop();
     let output = wal(data.path(), &["verify"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stdout(&output).contains("90000 readings sound, no damage"));
+    assert!(stdout(&output).contains("90000 readings intact, no damage"));
     // A frame in the first segment, the header of the second.
     flip(&whole[0], 6 << 20);
     flip(&whole[1], 3);
@@ -247,7 +247,7 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
     log.close().stop();
     // Never over something that is there.
     let output = wal(data.path(), &["repair", "--into", into.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("must be empty"));
 }
 
@@ -300,14 +300,14 @@ fn where_there_is_no_log_it_says_so() {
         &["repair", "--into", "x"],
     ] {
         let output = wal(data.path(), words);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains("there is no write-ahead log in"));
     }
     assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn a_log_in_memory_is_refused_unless_told() {
+fn a_log_in_memory_is_refused_unless_it_is_allowed() {
     // Where there is no tmpfs at its usual place there is nothing to refuse.
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if !mounts
@@ -329,7 +329,7 @@ fn a_log_in_memory_is_refused_unless_told() {
         command
     };
     let (code, said) = ended(start(&[]), data.path());
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(2), "{said}");
     assert!(
         said.contains("tmpfs") && said.contains("--wal-allow-volatile"),
         "{said}"

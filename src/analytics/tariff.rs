@@ -15,7 +15,7 @@ pub struct Tariff {
     zone: TimeZone,
     /// From when on which price holds, ascending; before the first, the last.
     ///
-    /// Units:  millionths of the currency a kWh
+    /// Units:  millionths of the currency per kWh, of either sign
     steps: Vec<(Time, i64)>,
     currency: Option<String>,
 }
@@ -25,24 +25,45 @@ pub struct Tariff {
 pub enum TariffError {
     /// The prices cannot be read.
     #[error(
-        "must be a price a kWh, as 0.30, or prices from times of day on, as 06:00=0.34,22:00=0.22"
+        "must be the price of a kWh, such as 0.30 or -0.05, or prices by the time of day, such as \
+         06:00=0.34,22:00=0.22; at most 6 digits before and after the point"
     )]
     Prices,
     /// The time zone is not known.
-    #[error("must be a time zone of IANA, as Europe/Berlin")]
+    #[error("must be an IANA time zone, such as Europe/Berlin")]
     Zone,
-    /// The currency is none.
-    #[error("must be three capital letters of ISO 4217, as EUR")]
+    /// The currency has not the shape of a code.
+    #[error("must be three capital letters of ISO 4217, such as EUR")]
     Currency,
 }
 
+/// Finds the time zone of a tariff.
+///
+/// # Errors
+/// [`TariffError::Zone`]: its name is not known.
+pub fn tariff_zone(name: &str) -> Result<TimeZone, TariffError> {
+    TimeZone::get(name).map_err(|_| TariffError::Zone)
+}
+
+/// Checks a currency's code, such as `EUR`.
+///
+/// # Errors
+/// [`TariffError::Currency`]: it has not the shape of a code of ISO 4217.
+pub fn check_currency(code: &str) -> Result<(), TariffError> {
+    if code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()) {
+        Ok(())
+    } else {
+        Err(TariffError::Currency)
+    }
+}
+
 impl Tariff {
-    /// Reads prices, as `0.30` or `06:00=0.34,22:00=0.22`, and the time zone of their times.
+    /// Reads prices, such as `0.30`, `-0.05` or `06:00=0.34,22:00=-0.02`, by the clock of a time
+    /// zone.
     ///
     /// # Errors
-    /// [`TariffError`]
-    pub fn parse(prices: &str, zone: &str) -> Result<Self, TariffError> {
-        let zone = TimeZone::get(zone).map_err(|_| TariffError::Zone)?;
+    /// [`TariffError::Prices`]
+    pub fn parse(prices: &str, zone: TimeZone) -> Result<Self, TariffError> {
         let step = |text: &str| match text.split_once('=') {
             None => Some((Time::midnight(), price(text)?)),
             Some((time, text)) => {
@@ -65,19 +86,17 @@ impl Tariff {
         })
     }
 
-    /// Names the currency of the prices, as `EUR`.
+    /// Names the currency of the prices, such as `EUR`.
     ///
     /// # Errors
     /// [`TariffError::Currency`]: it has not the shape of a code of ISO 4217.
     pub fn in_currency(mut self, code: &str) -> Result<Self, TariffError> {
-        if code.len() != 3 || !code.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Err(TariffError::Currency);
-        }
+        check_currency(code)?;
         self.currency = Some(code.to_owned());
         Ok(self)
     }
 
-    /// The currency of the prices, if it was told.
+    /// The currency of the prices, if it was given.
     pub fn currency(&self) -> Option<&str> {
         self.currency.as_deref()
     }
@@ -228,9 +247,14 @@ impl Priced {
     }
 }
 
-/// Reads a price of at most 6 decimals, up to 1,000,000.
+/// Reads a price of at most 6 decimals, below 1,000,000 in size; on markets, prices fall below 0.
 fn price(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let text = text.trim();
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(text) => (-1, text),
+        None => (1, text),
+    };
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     if whole.is_empty()
         || whole.len() > 6
@@ -240,15 +264,21 @@ fn price(text: &str) -> Option<i64> {
     {
         return None;
     }
-    format!("{whole}{fraction:0<6}").parse().ok()
+    let size: i64 = format!("{whole}{fraction:0<6}").parse().ok()?;
+    Some(sign * size)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analytics::format::Decimal;
 
     fn at(text: &str) -> Timestamp {
         Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
+    }
+
+    fn berlin() -> TimeZone {
+        tariff_zone("Europe/Berlin").unwrap()
     }
 
     fn prices(tariff: &Tariff, from: &str, to: &str) -> Vec<(String, i64)> {
@@ -269,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_price_holds_from_its_time_of_day_to_the_next_in_its_zone() {
-        let tariff = Tariff::parse("06:00=0.34,22:00=0.22", "Europe/Berlin").unwrap();
+        let tariff = Tariff::parse("06:00=0.34,22:00=0.22", berlin()).unwrap();
         let winter = prices(&tariff, "2024-02-09T00:00:00Z", "2024-02-09T23:30:00Z");
         let expected = [
             ("2024-02-09T05:00:00Z", 220_000),
@@ -278,14 +308,14 @@ mod tests {
             ("2024-02-09T23:30:00Z", 220_000),
         ];
         assert_eq!(winter, expected.map(|(at, price)| (at.to_owned(), price)));
-        let flat = Tariff::parse("0.3", "UTC").unwrap();
+        let flat = Tariff::parse("0.3", TimeZone::UTC).unwrap();
         let one = prices(&flat, "2024-02-09T01:00:00Z", "2024-02-09T02:00:00Z");
         assert_eq!(one, [("2024-02-09T02:00:00Z".to_owned(), 300_000)]);
     }
 
     #[test]
     fn the_price_is_that_of_the_time_on_the_clock_where_clocks_change_too() {
-        let tariff = Tariff::parse("02:30=0.1,06:00=0.2", "Europe/Berlin").unwrap();
+        let tariff = Tariff::parse("02:30=0.1,06:00=0.2", berlin()).unwrap();
         let changes = |from: &str, to: &str| -> Vec<(String, i64)> {
             let mut all = prices(&tariff, from, to);
             // Edges at which nothing changes do no harm.
@@ -334,8 +364,53 @@ mod tests {
     }
 
     #[test]
+    fn a_negative_price_makes_a_negative_cost_to_the_last_digit() {
+        let tariff = Tariff::parse("-0.05,06:00=0.300001,22:00=-0.000001", TimeZone::UTC).unwrap();
+        let day = prices(&tariff, "2024-02-09T00:00:00Z", "2024-02-10T00:00:00Z");
+        let prices: Vec<i64> = day.iter().map(|(_, price)| *price).collect();
+        assert_eq!(prices, [-50_000, 300_001, -1]);
+        let slice = |ac: i128, dc: i128| Slice {
+            consumed_ac: Exact::from_mwh(ac),
+            matched_dc: Exact::from_mwh(dc),
+            ..Slice::empty(
+                Run::new(at("2024-02-09T00:00:00Z"), at("2024-02-09T06:00:00Z")).unwrap(),
+            )
+        };
+        // 10 kWh at -0.05, of which 1 is lost; 1 kWh at 0.300001, of which 0.5 is lost; and 1 kWh
+        // at -0.000001, all lost.
+        let parts = [
+            slice(10_000_000, 9_000_000),
+            slice(1_000_000, 500_000),
+            slice(1_000_000, 0),
+        ];
+        let costs = Costs::of(&parts, prices);
+        assert_eq!(costs.consumed, Exact::from_mwh(-200_000_000_000));
+        assert_eq!(
+            costs.lost,
+            Exact::from_mwh(-50_000_000_000 + 150_000_500_000 - 1_000_000)
+        );
+        let printed = |costs: &Exact| Decimal::cost(costs).to_string();
+        assert_eq!(printed(&costs.consumed), "-0.2");
+        assert_eq!(printed(&costs.lost), "0.1");
+        // Half of the last digit is rounded away from 0 on both sides; less is 0 without a sign.
+        for (cost, text) in [
+            (-50_000_000, "-0.0001"),
+            (50_000_000, "0.0001"),
+            (-49_999_999, "0"),
+        ] {
+            assert_eq!(printed(&Exact::from_mwh(cost)), text);
+        }
+        // A third of a kWh: no whole number of mWh.
+        let mut third = Exact::default();
+        third.add_part(1_000_000, 1, 3);
+        let mut cost = Exact::default();
+        cost.add_times(&third, -300_000);
+        assert_eq!(printed(&cost), "-0.1");
+    }
+
+    #[test]
     fn buckets_are_cut_where_the_price_changes_and_put_together_again() {
-        let tariff = Tariff::parse("06:30=0.3,22:00=0.2", "UTC").unwrap();
+        let tariff = Tariff::parse("06:30=0.3,22:00=0.2", TimeZone::UTC).unwrap();
         let window = Run::new(at("2024-02-09T05:00:00Z"), at("2024-02-09T08:00:00Z")).unwrap();
         let hours = buckets(window, Bucket::Hour, &TimeZone::UTC);
         let priced = Priced::new(Some(&tariff), &hours);
@@ -365,8 +440,11 @@ mod tests {
         for wrong in [
             "",
             "a",
-            "-1",
+            "--1",
+            "-",
+            "1-",
             "0.1234567",
+            "1000000",
             "6=0.3",
             "06:00=",
             "25:00=1",
@@ -374,17 +452,16 @@ mod tests {
             "1e3",
         ] {
             assert_eq!(
-                Tariff::parse(wrong, "UTC").err(),
+                Tariff::parse(wrong, TimeZone::UTC).err(),
                 Some(TariffError::Prices),
                 "{wrong}"
             );
         }
-        assert_eq!(
-            Tariff::parse("1", "Mars/Olympus").err(),
-            Some(TariffError::Zone)
-        );
+        assert_eq!(tariff_zone("Mars/Olympus").err(), Some(TariffError::Zone));
         for wrong in ["", "eur", "EURO", "€", "E R"] {
-            let named = Tariff::parse("1", "UTC").unwrap().in_currency(wrong);
+            let named = Tariff::parse("1", TimeZone::UTC)
+                .unwrap()
+                .in_currency(wrong);
             assert_eq!(named.err(), Some(TariffError::Currency), "{wrong}");
         }
     }

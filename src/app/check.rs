@@ -13,6 +13,7 @@ use super::door::Door;
 use super::gap::gaps;
 use super::{AppError, Database};
 use crate::config::Config;
+use crate::postgres::embedded;
 use crate::postgres::migrations::SERVER_VERSION_MIN;
 use crate::postgres::{Target, Use, advice, explain};
 use crate::wal::medium::unsafe_kind;
@@ -37,7 +38,7 @@ struct ServerFacts {
     database: String,
     is_standby: bool,
     may_create: bool,
-    /// None where there are no tables yet.
+    /// `None` means that there are no tables yet.
     owns_tables: Option<bool>,
 }
 
@@ -54,7 +55,8 @@ pub async fn check(config: &Config) -> Result<String, AppError> {
     if let Err(error) = Door::open(config) {
         findings.faults.push(error.to_string());
     }
-    match Database::reach(config).await {
+    match Database::reach(&config.data()).await {
+        Err(AppError::NoDatabase { .. }) => findings.no_database_yet(config),
         Ok(database) => {
             findings.database(config, &database.target).await;
             database.close().await;
@@ -68,14 +70,27 @@ pub async fn check(config: &Config) -> Result<String, AppError> {
 }
 
 impl Findings {
-    /// Looks at the data directory; whether a gateway uses it.
+    /// Before the first start: the gateway must find what it makes its database with.
+    fn no_database_yet(&mut self, config: &Config) {
+        match embedded::programs(config.pg_bin.as_deref(), config.path.as_deref()) {
+            Ok(major) => self.good.push(format!(
+                "there is no embedded database in {} yet: the gateway creates one with PostgreSQL \
+                 {major} when it starts",
+                config.data_dir.display()
+            )),
+            Err(error) => self.faults.push(error.to_string()),
+        }
+    }
+
+    /// Looks at the data directory; returns whether a gateway uses it.
     fn data_dir(&mut self, config: &Config) -> bool {
         let dir = &config.data_dir;
         let shown = dir.display();
         if let Err(error) = probe(dir) {
-            let who = "the user that runs the gateway must own it";
-            self.faults
-                .push(format!("--data-dir {shown} cannot be used: {error}; {who}"));
+            let next = "let the gateway's user own it";
+            self.faults.push(format!(
+                "--data-dir {shown} cannot be used: {error}; {next}"
+            ));
             return false;
         }
         let wal_dir = dir.join("wal");
@@ -92,10 +107,10 @@ impl Findings {
         }
         let held = DirectoryView::new(&wal_dir).map(|view| view.hold());
         let running = matches!(held, Ok(Err(DirectoryError::InUse(_))));
-        let state = if running {
-            "a gateway is using it"
-        } else {
-            "no gateway uses it"
+        let state = match (running, dir.exists()) {
+            (true, _) => "a gateway is using it",
+            (false, true) => "no gateway is using it",
+            (false, false) => "it does not exist yet, the gateway creates it",
         };
         self.good.push(format!(
             "the data directory {shown} can be written; {state}"
@@ -112,13 +127,15 @@ impl Findings {
             Err(error) => {
                 let what = match error.kind() {
                     ErrorKind::AddrInUse => {
-                        "another program listens there: stop it, or choose another --listen"
+                        "another program listens there; stop it, or choose another --listen"
                     }
-                    ErrorKind::AddrNotAvailable => "this machine has no such address",
+                    ErrorKind::AddrNotAvailable => {
+                        "this machine has no such address; choose another --listen"
+                    }
                     ErrorKind::PermissionDenied => {
-                        "ports below 1024 need a right of their own (CAP_NET_BIND_SERVICE)"
+                        "ports below 1024 need the capability CAP_NET_BIND_SERVICE"
                     }
-                    _ => "the system refuses it",
+                    _ => "choose another --listen",
                 };
                 self.faults
                     .push(format!("cannot listen on {address}: {error}; {what}"));
@@ -162,8 +179,9 @@ impl Findings {
     fn binding(&mut self, wal_dir: &Path, found: Uuid) {
         match Binding::load(wal_dir).map(|binding| binding.bound()) {
             Ok(Some(bound)) if bound != found => self.faults.push(format!(
-                "the log in {} belongs to database {bound}, and this is {found}: readings would wait \
-                 in the log; name the right database, or say `wattgate wal adopt` if it is to be this one",
+                "the log in {} belongs to database {bound}, but this is database {found}: readings \
+                 would wait in the log; name the right database, or run `wattgate wal adopt` to store \
+                 into this one",
                 wal_dir.display()
             )),
             Ok(_) => self.good.push("the log and the database belong together".to_owned()),
@@ -180,9 +198,9 @@ impl Findings {
             Ok(found) => match not_accepted(wal_dir, &found) {
                 0 => {}
                 readings => self.faults.push(format!(
-                    "{readings} readings that were stored are in neither the database nor the log: it was \
-                     restored to a state older than the log reaches; restore a newer one, or let devices \
-                     send them again and say `wattgate wal accept-gap`"
+                    "{readings} readings that were stored are in neither the database nor the log: the \
+                     database was restored to a state from before the start of the log; restore a newer \
+                     backup, or let devices send the readings again and run `wattgate wal accept-gap`"
                 )),
             },
             Err(error) => self.faults.push(error.to_string()),
@@ -210,12 +228,12 @@ impl ServerFacts {
         let mut faults = Vec::new();
         if self.version_number < SERVER_VERSION_MIN {
             faults.push(format!(
-                "PostgreSQL {version} is too old: 15 is the oldest that works"
+                "PostgreSQL {version} is too old: the gateway needs 15 or newer"
             ));
         }
         if encoding != "UTF8" {
             faults.push(format!(
-                "the database {database} is encoded in {encoding}: make it anew with --encoding UTF8"
+                "the database {database} is encoded in {encoding}: create it again with encoding UTF8"
             ));
         }
         if self.is_standby {
@@ -225,8 +243,8 @@ impl ServerFacts {
         }
         match self.owns_tables {
             Some(false) => faults.push(format!(
-                "{user} does not own the tables in {database}, and cannot make partitions: use the \
-                 user that migrated them, or `reassign owned`"
+                "{user} does not own the tables in {database}, and so cannot create partitions: use the \
+                 user that migrated them, or run `reassign owned`"
             )),
             None if !self.may_create => faults.push(format!(
                 "{user} may not create tables in {database}: `alter database {database} owner to {user}`, or \

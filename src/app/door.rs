@@ -24,7 +24,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// Reads keys and certificates as the configuration asks; says loudly what is left open.
+    /// Reads keys and certificates as the configuration asks, and warns of what is left open.
     pub(super) fn open(config: &Config) -> Result<Self, AppError> {
         let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
         let keys = match config.auth {
@@ -33,18 +33,18 @@ impl Door {
         };
         match &keys {
             None if !config.listen.ip().is_loopback() => tracing::warn!(
-                "--auth off: everyone who reaches {} may write and read",
+                "--auth off: every client that reaches {} may write and read",
                 config.listen
             ),
             Some(keys) if keys.usable(Timestamp::now()) == 0 => tracing::warn!(
-                "there is no key: every request to /v1 is refused; make one with: wattgate keys \
+                "there is no key, so every request to /v1 is refused; create one with: wattgate keys \
                  create --data-dir {} --name NAME --rights ingest,read,admin",
                 config.data_dir.display()
             ),
             _ => {}
         }
         if keys.is_some() && tls.is_none() && !config.listen.ip().is_loopback() {
-            tracing::warn!("without --tls-cert keys and readings cross the network in the clear");
+            tracing::warn!("without --tls-cert, keys and readings cross the network unencrypted");
         }
         Ok(Door { keys, tls })
     }
@@ -70,7 +70,7 @@ impl Door {
                     say(&mut keys_said, "the keys", keys);
                     say(&mut tls_said, "the certificate", tls);
                 }
-                Err(error) => tracing::error!(%error, "looking for changed files has panicked"),
+                Err(error) => tracing::error!(%error, "checking for changed files has panicked"),
             }
         }
     }
@@ -91,7 +91,7 @@ fn say<E: Display>(said: &mut String, what: &str, renewed: Option<Result<bool, E
     if !now.is_empty() && now != *said {
         tracing::error!(
             error = now,
-            "{what}: cannot be read again, the old ones stay"
+            "{what}: cannot be read again; the old ones stay in use"
         );
     }
     *said = now;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{AppError, Database};
-use crate::config::Config;
+use crate::config::DataConfig;
 use crate::postgres::{Session, Target, Use, explain};
 use crate::wal::storage::{DirectoryError, DirectoryView};
 
@@ -12,8 +12,8 @@ const COUNTED: [&str; 11] = [
     "vehicles",
     "readings",
     "rows of live status",
-    "hours summed up",
-    "marks of hours",
+    "hourly sums",
+    "marks of hourly sums",
     "sessions",
     "efficiencies of sessions",
     "ids of sessions",
@@ -34,13 +34,14 @@ const COUNTED: [&str; 11] = [
 /// # Errors
 /// [`AppError`]: a gateway runs, the vehicle is not known, or the database is not reached or
 /// refuses; nothing was erased.
-pub async fn erase(config: &Config, vehicle: &str) -> Result<String, AppError> {
+pub async fn erase(config: &DataConfig, vehicle: &str) -> Result<String, AppError> {
     let wal_dir = config.data_dir.join("wal");
     // Held until the end: no gateway starts on this directory meanwhile.
     let _held = match DirectoryView::new(&wal_dir) {
         Ok(view) => view.hold().map_err(|error| match error {
             DirectoryError::InUse(_) => AppError::Erase(format!(
-                "a gateway is using {}: stop it first, so that its log is stored and it holds no ids",
+                "a gateway is using {}: stop it first, so that its log is stored and no ids stay in its \
+                 memory",
                 config.data_dir.display()
             )),
             other => other.into(),
@@ -65,14 +66,14 @@ async fn erase_from(target: &Target, vehicle: &str) -> Result<String, AppError> 
     if !others.is_empty() {
         let places: Vec<String> = others.iter().map(|row| row.get(0)).collect();
         return Err(AppError::Erase(format!(
-            "gateways write to this database, from {}: stop them all first",
+            "gateways are writing to this database, from {}: stop all of them first",
             places.join(", ")
         )));
     }
     let counts = erased(&mut session, vehicle).await.map_err(failed)?;
     if counts.iter().sum::<i64>() == 0 {
         return Err(AppError::Erase(format!(
-            "nothing is known of a vehicle {vehicle}"
+            "nothing is stored about a vehicle {vehicle}: check its id"
         )));
     }
     let mut answer = format!("erased {vehicle}:");
@@ -81,7 +82,7 @@ async fn erase_from(target: &Target, vehicle: &str) -> Result<String, AppError> 
         write!(answer, "\n{count:>12} {what}").ok();
     }
     answer.push_str(
-        "\nstart each gateway once with --wal-retain 0B: what its log still retains goes then; \
+        "\nstart each gateway once with --wal-retain 0B, which deletes what its log still retains; \
          backups keep the vehicle until they are deleted",
     );
     Ok(answer)

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{AppError, Database};
-use crate::config::Config;
+use crate::config::DataConfig;
 use crate::postgres::{Use, explain};
 use crate::wal::catalog::parse_segment_name;
 use crate::wal::gone::{self, Remembered};
@@ -51,7 +51,7 @@ pub(super) async fn gaps(
 ///
 /// # Errors
 /// [`AppError`]: nothing was accepted.
-pub(super) async fn accept_all(config: &Config, wal_dir: &Path) -> Result<String, AppError> {
+pub(super) async fn accept_all(config: &DataConfig, wal_dir: &Path) -> Result<String, AppError> {
     let database = Database::reach(config).await?;
     let found = find(&database, wal_dir).await;
     database.close().await;

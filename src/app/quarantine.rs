@@ -1,9 +1,9 @@
-//! `wattgate quarantine`: what was set aside, and trying it again.
+//! `wattgate quarantine`: readings that were set aside are listed, and tried again.
 
 use std::fmt::Write;
 
 use super::{AppError, Database};
-use crate::config::{Config, QuarantineArgs, QuarantineCommand, StreamArg};
+use crate::config::{DataConfig, QuarantineArgs, QuarantineCommand, StreamArg};
 use crate::postgres::{Target, Use, explain};
 use crate::reading::{Stream, Timestamp};
 use crate::writer::WriterOptions;
@@ -17,12 +17,15 @@ use crate::writer::session::WriterSession;
 ///
 /// # Errors
 /// [`AppError`]: the database is not reached, or refuses.
-pub async fn quarantine(config: &Config, command: &QuarantineCommand) -> Result<String, AppError> {
+pub async fn quarantine(
+    config: &DataConfig,
+    command: &QuarantineCommand,
+) -> Result<String, AppError> {
     let database = Database::reach(config).await?;
     let result = match command {
-        QuarantineCommand::List { limit, which, json } => {
-            list(&database.target, *limit, &filter(which), *json).await
-        }
+        QuarantineCommand::List {
+            limit, which, json, ..
+        } => list(&database.target, *limit, &filter(which), *json).await,
         QuarantineCommand::Retry { which, .. } => retried(&database.target, &filter(which)).await,
     };
     database.close().await;
@@ -66,7 +69,13 @@ async fn list(
         let [stream, device, sqlstate, reason] =
             [1, 2, 4, 5].map(|column| row.get::<_, String>(column));
         let at: Timestamp = row.get(3);
-        lines.push(format!("{at}  {stream} {device}  {sqlstate}  {reason}"));
+        let refused: String = row.get(7);
+        lines.push(format!(
+            "{at}  {stream} {device}  {sqlstate}  {reason}\n    refused: {refused}"
+        ));
+        if let Some(stored) = row.get::<_, Option<String>>(8) {
+            lines.push(format!("    stored:  {stored}"));
+        }
     }
     let all: i64 = rows.first().map_or(0, |row| row.get(6));
     let mut answer = lines.join("\n");
@@ -75,7 +84,7 @@ async fn list(
             (0, _) => answer.push_str("nothing is in quarantine"),
             (shown, all) if (shown as i64) < all => {
                 // Writing to a string does not fail.
-                write!(answer, "\n{shown} of {all}; --limit shows more").ok();
+                write!(answer, "\n{shown} of {all} are shown; --limit shows more").ok();
             }
             _ => {}
         }
@@ -91,7 +100,7 @@ async fn retried(target: &Target, filter: &Filter) -> Result<String, AppError> {
     };
     let sum = work.await.map_err(|e| AppError::Database(e.to_string()))?;
     Ok(format!(
-        "{} stored, {} were stored already, {} stay in quarantine",
+        "{} stored, {} were already stored, {} stay in quarantine",
         sum.stored, sum.duplicates, sum.left
     ))
 }

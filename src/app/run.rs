@@ -24,6 +24,7 @@ use crate::http::{Context, Health, Server, Settings};
 use crate::metrics::{self, State, StreamSums};
 use crate::summaries;
 use crate::wal::medium::unsafe_kind;
+use crate::wal::progress::Progress;
 use crate::wal::storage::{Directory, is_full};
 use crate::wal::{Log, LogOptions, LogSource};
 use crate::writer::binding::Binding;
@@ -59,7 +60,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         .local_addr()
         .map_err(|e| AppError::Start(e.to_string()))?;
     // The lock of the log keeps a second gateway away from the embedded server too.
-    let wal_dir = config.data_dir.join("wal");
+    let (data, wal_dir) = (config.data(), config.data_dir.join("wal"));
     let directory = open_directory(&config, &wal_dir)?;
     let binding = open_binding(&wal_dir)?;
     let door = Door::open(&config)?;
@@ -70,7 +71,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         sync: config.wal_sync,
     };
     let opening = tokio::task::spawn_blocking(move || Log::open(Arc::new(directory), options));
-    let (database, log) = tokio::join!(Database::open(&config, EMBEDDED_READY), opening);
+    let (database, log) = tokio::join!(Database::open(&data, EMBEDDED_READY), opening);
     let log = log.map_err(|e| AppError::Start(e.to_string()))?;
     let (database, log) = match (database, log) {
         (Ok(database), Ok(log)) => (database, log),
@@ -83,7 +84,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     let mut gateway = Gateway::new(&config, &door, &database, &log, recorder)?;
     announce(address, door.tls.is_some(), &database);
     if config.wal_sync == crate::wal::SyncMode::Never {
-        tracing::warn!("--wal-sync never: a power cut loses readings that were acknowledged");
+        tracing::warn!("--wal-sync never: a power cut loses acknowledged readings");
     }
     let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &mut gateway);
     gateway
@@ -96,7 +97,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         () = signals.next() => None,
         failure = first_failure(&log, &database, &mut gateway.parts, &mut serving) => Some(failure),
     };
-    tracing::info!("stopping: nothing more is accepted");
+    tracing::info!("stopping: no more readings are accepted");
     gateway.health.set_stopping();
     stop.send_replace(true);
     // One that has ended was seen above.
@@ -158,7 +159,7 @@ fn open_directory(config: &Config, wal_dir: &Path) -> Result<Directory, AppError
         None => {}
         Some(kind) if config.wal_allow_volatile => tracing::warn!(
             kind,
-            "--wal-allow-volatile: what is acknowledged may be lost with the file system"
+            "--wal-allow-volatile: acknowledged readings may be lost with the file system"
         ),
         Some(kind) => {
             return Err(AppError::Volatile {
@@ -211,22 +212,44 @@ async fn finish(
 ) {
     gateway.parts.stop().await;
     drop(gateway.context);
+    let progress = Arc::clone(log.progress());
     let closed = tokio::task::spawn_blocking(move || log.close()).await;
     if let Some(writers) = writers {
-        let stored = tokio::select! {
-            stored = writers.finish(within) => stored,
+        tokio::select! {
+            _ = writers.finish(within) => {}
             // A second signal: what is not stored yet stays in the log.
-            () = signals.next() => false,
-        };
-        if !stored {
-            tracing::warn!("not everything is stored; the rest is in the log for the next start");
+            () = signals.next() => {}
         }
     }
+    warn_of_what_is_left(&progress);
     if let Ok(closed) = closed {
         tokio::task::spawn_blocking(move || closed.stop())
             .await
             .ok();
     }
+}
+
+/// Logs how many readings are left in the log, if any are.
+fn warn_of_what_is_left(progress: &Progress) {
+    if progress.oldest_waits().is_zero() {
+        return;
+    }
+    let snapshot = progress.snapshot();
+    let settled = [
+        snapshot.tally.stored,
+        snapshot.tally.duplicates,
+        snapshot.tally.quarantined,
+    ];
+    let settled: u64 = settled.iter().flatten().sum();
+    let readings = snapshot
+        .accepted
+        .iter()
+        .sum::<u64>()
+        .saturating_sub(settled);
+    tracing::warn!(
+        readings,
+        "not all readings are stored; the rest is in the log, and is stored after the next start"
+    );
 }
 
 /// What serves requests, and what is done beside it.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{AppError, Database, gap};
-use crate::config::{Config, WalCommand};
+use crate::config::{DataConfig, WalCommand};
 use crate::postgres::{Use, explain};
 use crate::wal::frame::{Position, StreamCounts};
 use crate::wal::repair::{Repaired, repair};
@@ -30,21 +30,21 @@ pub struct Said {
 ///
 /// # Errors
 /// [`AppError`]: there is no log, it is in use, or the system or the database refuses.
-pub async fn wal(config: &Config, command: &WalCommand) -> Result<Said, AppError> {
+pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Said, AppError> {
     let path = config.data_dir.join("wal");
-    let view = DirectoryView::new(&path).map_err(|e| {
-        let path = path.display();
-        AppError::Wal(format!("there is no write-ahead log in {path}: {e}"))
+    let view = DirectoryView::new(&path).map_err(|source| AppError::NoLog {
+        path: path.clone(),
+        source,
     })?;
     match command {
-        WalCommand::Inspect { json } => {
+        WalCommand::Inspect { json, .. } => {
             let found = off_the_runtime(move || look(&view, &path)).await??;
             Ok(Said {
                 answer: if *json { found.json() } else { found.text() },
                 verdict: Ok(()),
             })
         }
-        WalCommand::Verify { json } => {
+        WalCommand::Verify { json, .. } => {
             let found = off_the_runtime(move || look(&view, &path)).await??;
             let answer = if *json {
                 found.json()
@@ -55,13 +55,13 @@ pub async fn wal(config: &Config, command: &WalCommand) -> Result<Said, AppError
                 0 => Ok(()),
                 n => Err(AppError::Wal(format!(
                     "the write-ahead log is damaged in {}; `wattgate wal repair` copies what is \
-                     sound to another directory",
+                     intact to another directory",
                     places(n)
                 ))),
             };
             Ok(Said { answer, verdict })
         }
-        WalCommand::Repair { into } => {
+        WalCommand::Repair { into, .. } => {
             let into = into.clone();
             let answer = off_the_runtime(move || repaired(&view, &path, &into)).await??;
             Ok(Said {
@@ -69,11 +69,11 @@ pub async fn wal(config: &Config, command: &WalCommand) -> Result<Said, AppError
                 verdict: Ok(()),
             })
         }
-        WalCommand::AcceptGap => gap::accept_all(config, &path).await.map(|answer| Said {
+        WalCommand::AcceptGap(_) => gap::accept_all(config, &path).await.map(|answer| Said {
             answer,
             verdict: Ok(()),
         }),
-        WalCommand::Adopt => adopt(config, &path).await.map(|answer| Said {
+        WalCommand::Adopt(_) => adopt(config, &path).await.map(|answer| Said {
             answer,
             verdict: Ok(()),
         }),
@@ -133,8 +133,8 @@ impl Found {
             },
         );
         match self.database {
-            Some(id) => writeln!(text, "stores into the database {id}"),
-            None => writeln!(text, "is bound to no database yet"),
+            Some(id) => writeln!(text, "bound to the database {id}"),
+            None => writeln!(text, "not bound to a database yet"),
         }
         .ok();
         for run in runs {
@@ -156,7 +156,7 @@ impl Found {
             }
         }
         let files: usize = self.survey.runs.iter().map(|r| r.segments.len()).sum();
-        write!(text, "{files} segments read, {readings} readings sound").ok();
+        write!(text, "{files} segments read, {readings} readings intact").ok();
         match self.survey.faults() {
             0 => text.push_str(", no damage"),
             n => {
@@ -203,7 +203,7 @@ fn run_text(run: &RunSurvey, text: &mut String) -> std::fmt::Result {
         writeln!(
             text,
             "  shard {shard}: {meter} meter and {vehicle} vehicle readings, {all} since the \
-             run's start"
+             run began"
         )?;
     }
     for segment in &run.segments {
@@ -292,7 +292,7 @@ fn places(n: usize) -> String {
 
 /// Copies what is sound into a new directory, the binding too.
 fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, AppError> {
-    // Held to the end: the copy of a log that is written to would be of no moment.
+    // Held to the end: a copy is worth nothing if the log is written to meanwhile.
     let _held = view.hold()?;
     let empty = match std::fs::read_dir(into) {
         Ok(mut entries) => entries.next().is_none(),
@@ -301,7 +301,8 @@ fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, Ap
     };
     if !empty {
         let into = into.display();
-        return Err(AppError::Wal(format!("--into {into}: must be empty")));
+        let rule = "must be empty; name a new directory";
+        return Err(AppError::Arguments(format!("--into {into}: {rule}")));
     }
     let bound = Binding::load(path).map_err(refused(path))?.bound();
     let target = Directory::open(into)?;
@@ -316,8 +317,8 @@ fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, Ap
         copy.adopt(id).map_err(refused(into))?;
     }
     Ok(format!(
-        "{segments} segments with {readings} readings copied to {}; {lost} readings lost, damage \
-         in {}\nto use the copy: move {} away, and the copy to its place",
+        "copied {segments} segments with {readings} readings to {}; {lost} readings lost, damage \
+         in {}\nto use the copy: move {} away, and put the copy in its place",
         into.display(),
         places(usize::try_from(faults).unwrap_or(usize::MAX)),
         path.display(),
@@ -325,7 +326,7 @@ fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, Ap
 }
 
 /// Binds the log to the database that the configuration names.
-async fn adopt(config: &Config, path: &Path) -> Result<String, AppError> {
+async fn adopt(config: &DataConfig, path: &Path) -> Result<String, AppError> {
     let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
     let database = Database::reach(config).await?;
     let found = async {
@@ -345,7 +346,7 @@ async fn adopt(config: &Config, path: &Path) -> Result<String, AppError> {
     let file = binding::FILE_NAME;
     match binding.bound() {
         Some(bound) if bound == found => {
-            Ok(format!("the log is bound to the database {found} already"))
+            Ok(format!("the log is already bound to the database {found}"))
         }
         before => {
             binding.adopt(found).map_err(refused(&path.join(file)))?;

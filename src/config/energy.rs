@@ -1,135 +1,120 @@
 //! The bounds by which energy is judged.
 
 use clap::Args;
+use jiff::tz::TimeZone;
 
+use super::checks::{Checks, given};
 use crate::analytics::StatusBounds;
 use crate::analytics::queries::{Judgement, SuspectWatts};
-use crate::analytics::tariff::{Tariff, TariffError};
+use crate::analytics::tariff::{Tariff, check_currency, tariff_zone};
 
 /// The flags of what is judged to be odd.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Judging energy")]
 pub struct EnergyArgs {
-    /// Efficiency in percent above which it is excellent
+    /// Efficiency above this is excellent, in percent
     #[arg(
         long,
-        global = true,
         env = "WATTGATE_EFFICIENCY_EXCELLENT",
-        default_value_t = 90.0,
+        default_value = "90",
         value_name = "PERCENT"
     )]
-    pub efficiency_excellent: f64,
-    /// Efficiency in percent from which it is good
+    pub efficiency_excellent: String,
+    /// Efficiency from this on is good, in percent
     #[arg(
         long,
-        global = true,
         env = "WATTGATE_EFFICIENCY_GOOD",
-        default_value_t = 85.0,
+        default_value = "85",
         value_name = "PERCENT"
     )]
-    pub efficiency_good: f64,
-    /// Efficiency in percent from which it is a warning; below it is critical
+    pub efficiency_good: String,
+    /// Efficiency from this on is a warning, in percent; below it is critical
     #[arg(
         long,
-        global = true,
         env = "WATTGATE_EFFICIENCY_WARNING",
-        default_value_t = 80.0,
+        default_value = "80",
         value_name = "PERCENT"
     )]
-    pub efficiency_warning: f64,
-    /// AC energy in kWh below which efficiency is not judged
+    pub efficiency_warning: String,
+    /// Efficiency is not judged below this AC energy, in kWh
     #[arg(
         long,
-        global = true,
         env = "WATTGATE_EFFICIENCY_MIN_ENERGY",
-        default_value_t = 1.0,
+        default_value = "1",
         value_name = "KWH"
     )]
-    pub efficiency_min_energy: f64,
-    /// Coverage, 0 to 1, below which efficiency is not judged
+    pub efficiency_min_energy: String,
+    /// Efficiency is not judged below this coverage, 0 to 1
     #[arg(
         long,
-        global = true,
         env = "WATTGATE_EFFICIENCY_MIN_COVERAGE",
-        default_value_t = 0.8,
+        default_value = "0.8",
         value_name = "SHARE"
     )]
-    pub efficiency_min_coverage: f64,
-    /// Power in kW that a reading implies at most before it is suspect
+    pub efficiency_min_coverage: String,
+    /// A reading that implies more power than this is suspect, in kW
     #[arg(
         long,
-        global = true,
         env = "WATTGATE_SUSPECT_POWER",
-        default_value_t = 1000.0,
+        default_value = "1000",
         value_name = "KW"
     )]
-    pub suspect_power: f64,
-    /// What a kWh costs, as 0.30, or from times of day on, as 06:00=0.34,22:00=0.22; turns lost
-    /// energy into cost
-    #[arg(long, global = true, env = "WATTGATE_TARIFF", value_name = "PRICES")]
+    pub suspect_power: String,
+    /// The price of a kWh, such as 0.30, or prices by the time of day, such as
+    /// 06:00=0.34,22:00=0.22; prices may be negative. Answers then include the cost of lost energy
+    #[arg(long, env = "WATTGATE_TARIFF", value_name = "PRICES")]
     pub tariff: Option<String>,
     /// The time zone of the tariff's times
     #[arg(
         long,
-        global = true,
         env = "WATTGATE_TARIFF_ZONE",
         default_value = "UTC",
         value_name = "ZONE"
     )]
     pub tariff_zone: String,
-    /// The currency of the tariff's prices, as EUR: answers with costs name it
-    #[arg(
-        long,
-        global = true,
-        env = "WATTGATE_TARIFF_CURRENCY",
-        value_name = "CODE"
-    )]
+    /// The currency of the tariff's prices, such as EUR; answers with costs name it
+    #[arg(long, env = "WATTGATE_TARIFF_CURRENCY", value_name = "CODE")]
     pub tariff_currency: Option<String>,
 }
 
 impl EnergyArgs {
     /// Checks the bounds, each and against each other.
-    pub(super) fn check(&self, errors: &mut Vec<String>) -> Judgement {
-        let mut within = |flag: &str, value: f64, most: f64, scale: f64| {
-            if !(0.0..=most).contains(&value) {
-                errors.push(format!("{flag} {value}: must be 0 to {most}"));
-            }
-            (value.clamp(0.0, most) * scale).round() as i64
+    pub(super) fn check(&self, checks: &mut Checks) -> Judgement {
+        let before = checks.errors.len();
+        let mut within = |flag: &str, text: &str, most: f64, scale: f64, unit: &str| {
+            (checks.decimal(flag, text, 0.0..=most, unit) * scale).round() as i64
         };
+        let percent = " percent";
+        let excellent = &self.efficiency_excellent;
+        let least = &self.efficiency_min_energy;
+        let coverage = &self.efficiency_min_coverage;
         let bounds = StatusBounds {
-            excellent_above: within(
-                "--efficiency-excellent",
-                self.efficiency_excellent,
+            excellent_above: within("--efficiency-excellent", excellent, 100.0, 100.0, percent),
+            good_from: within(
+                "--efficiency-good",
+                &self.efficiency_good,
                 100.0,
                 100.0,
+                percent,
             ),
-            good_from: within("--efficiency-good", self.efficiency_good, 100.0, 100.0),
             warning_from: within(
                 "--efficiency-warning",
-                self.efficiency_warning,
+                &self.efficiency_warning,
                 100.0,
                 100.0,
+                percent,
             ),
-            ac_mwh_min: within(
-                "--efficiency-min-energy",
-                self.efficiency_min_energy,
-                1e6,
-                1e6,
-            ),
-            coverage_min: within(
-                "--efficiency-min-coverage",
-                self.efficiency_min_coverage,
-                1.0,
-                1e4,
-            ) as u32,
+            ac_mwh_min: within("--efficiency-min-energy", least, 1e6, 1e6, " kWh"),
+            coverage_min: within("--efficiency-min-coverage", coverage, 1.0, 1e4, "") as u32,
             ..StatusBounds::default()
         };
-        let watts = within("--suspect-power", self.suspect_power, 1e9, 1e3);
-        if !(bounds.warning_from <= bounds.good_from && bounds.good_from <= bounds.excellent_above)
-        {
-            let rule =
-                "--efficiency-warning, --efficiency-good and --efficiency-excellent must rise";
-            errors.push(rule.to_owned());
+        let watts = within("--suspect-power", &self.suspect_power, 1e9, 1e3, " kW");
+        let rises =
+            bounds.warning_from <= bounds.good_from && bounds.good_from <= bounds.excellent_above;
+        // A stand-in for a wrong bound says nothing about their order.
+        if !rises && checks.errors.len() == before {
+            let rule = "must not be above --efficiency-good, nor that above --efficiency-excellent";
+            checks.wrong_value("--efficiency-warning", &self.efficiency_warning, rule);
         }
         Judgement {
             bounds,
@@ -137,25 +122,24 @@ impl EnergyArgs {
         }
     }
 
-    /// Reads what a kWh costs, if it is said.
-    pub(super) fn tariff(&self, errors: &mut Vec<String>) -> Option<Tariff> {
-        let prices = self.tariff.as_ref().filter(|text| !text.is_empty())?;
-        let priced = Tariff::parse(prices, &self.tariff_zone);
-        let currency = self.tariff_currency.as_deref().filter(|c| !c.is_empty());
-        let tariff = match currency {
-            Some(code) => priced.and_then(|tariff| tariff.in_currency(code)),
-            None => priced,
-        };
-        tariff
-            .map_err(|why| {
-                let (flag, text) = match why {
-                    TariffError::Prices => ("--tariff", prices.as_str()),
-                    TariffError::Zone => ("--tariff-zone", self.tariff_zone.as_str()),
-                    TariffError::Currency => ("--tariff-currency", currency.unwrap_or_default()),
-                };
-                errors.push(format!("{flag} {text}: {why}"));
-            })
-            .ok()
+    /// Reads what a kWh costs; `None` where no prices are given. The time zone and the currency are
+    /// checked in any case.
+    pub(super) fn tariff(&self, checks: &mut Checks) -> Option<Tariff> {
+        let zone = tariff_zone(&self.tariff_zone)
+            .map_err(|why| checks.wrong_value("--tariff-zone", &self.tariff_zone, why))
+            .ok();
+        let currency = given(self.tariff_currency.as_deref());
+        if let Some(Err(why)) = currency.map(check_currency) {
+            checks.wrong_value("--tariff-currency", currency.unwrap_or_default(), why);
+        }
+        let prices = given(self.tariff.as_deref())?;
+        let tariff = Tariff::parse(prices, zone.unwrap_or(TimeZone::UTC))
+            .map_err(|why| checks.wrong_value("--tariff", prices, why))
+            .ok()?;
+        match currency {
+            Some(code) => tariff.in_currency(code).ok(),
+            None => Some(tariff),
+        }
     }
 }
 
@@ -165,12 +149,12 @@ mod tests {
 
     fn args() -> EnergyArgs {
         EnergyArgs {
-            efficiency_excellent: 90.0,
-            efficiency_good: 85.0,
-            efficiency_warning: 80.0,
-            efficiency_min_energy: 1.0,
-            efficiency_min_coverage: 0.8,
-            suspect_power: 1000.0,
+            efficiency_excellent: "90".to_owned(),
+            efficiency_good: "85".to_owned(),
+            efficiency_warning: "80".to_owned(),
+            efficiency_min_energy: "1".to_owned(),
+            efficiency_min_coverage: "0.8".to_owned(),
+            suspect_power: "1000".to_owned(),
             tariff: None,
             tariff_zone: "UTC".to_owned(),
             tariff_currency: None,
@@ -178,47 +162,29 @@ mod tests {
     }
 
     #[test]
-    fn bounds_that_do_not_rise_or_are_out_of_range_are_all_reported() {
-        let mut errors = Vec::new();
-        let bounds = args().check(&mut errors);
+    fn bounds_out_of_range_or_order_are_reported() {
+        let mut checks = Checks::default();
+        let bounds = args().check(&mut checks);
         assert_eq!(
             (
-                errors.len(),
+                checks.errors.len(),
                 bounds.bounds.good_from,
                 bounds.suspect_watts.0
             ),
             (0, 8500, 1_000_000)
         );
-        let wrong = EnergyArgs {
-            efficiency_good: 95.0,
-            efficiency_min_coverage: f64::NAN,
-            suspect_power: -1.0,
+        let unordered = EnergyArgs {
+            efficiency_good: "95".to_owned(),
             ..args()
         };
-        wrong.check(&mut errors);
-        assert_eq!(errors.len(), 3, "{errors:?}");
-    }
-
-    #[test]
-    fn a_tariff_is_read_with_the_rest_and_an_empty_one_is_none() {
-        let mut errors = Vec::new();
-        let tariff = |prices: &str, zone: &str, errors: &mut Vec<String>| {
-            let said = EnergyArgs {
-                tariff: Some(prices.to_owned()),
-                tariff_zone: zone.to_owned(),
-                ..args()
-            };
-            said.tariff(errors).is_some()
+        unordered.check(&mut checks);
+        assert_eq!(checks.errors.len(), 1, "{:?}", checks.errors);
+        let wrong = EnergyArgs {
+            efficiency_min_coverage: "NaN".to_owned(),
+            suspect_power: "-1".to_owned(),
+            ..args()
         };
-        assert!(tariff("0.30", "UTC", &mut errors));
-        assert!(!tariff("", "UTC", &mut errors));
-        assert_eq!(errors, Vec::<String>::new());
-        assert!(!tariff("cheap", "UTC", &mut errors));
-        assert!(!tariff("0.30", "Middle/Earth", &mut errors));
-        assert!(errors[0].starts_with("--tariff cheap"), "{errors:?}");
-        assert!(
-            errors[1].starts_with("--tariff-zone Middle/Earth"),
-            "{errors:?}"
-        );
+        wrong.check(&mut checks);
+        assert_eq!(checks.errors.len(), 3, "{:?}", checks.errors);
     }
 }

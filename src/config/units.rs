@@ -28,7 +28,7 @@ const TIMES: [(&str, u64); 6] = [
 /// # Errors
 /// A sentence that says what is expected.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    parse(text, &SIZES, Some(1)).ok_or_else(|| "must be a size, as 64MiB or 10GiB".to_owned())
+    parse(text, &SIZES, Some(1)).ok_or_else(|| "must be a size, such as 64MiB or 10GiB".to_owned())
 }
 
 /// Reads a time: a whole number with a unit, as `25ms`, `30s`, `10m`, `400d`.
@@ -39,7 +39,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let millis = parse(text, &TIMES, None).filter(|millis| *millis <= 36_500 * 86_400_000);
     millis
         .map(Duration::from_millis)
-        .ok_or_else(|| "must be a time, as 25ms, 30s or 400d".to_owned())
+        .ok_or_else(|| "must be a time, such as 25ms, 30s or 400d".to_owned())
 }
 
 /// A size as people write it: with the largest unit that divides it.
@@ -51,6 +51,24 @@ pub(super) fn bytes_text(bytes: u64) -> String {
     match unit {
         Some((name, n)) => format!("{}{name}", bytes / n),
         None => format!("{bytes}B"),
+    }
+}
+
+/// A time as people write it: with the largest unit that divides it.
+pub(super) fn duration_text(time: Duration) -> String {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let units = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+    ];
+    let unit = units
+        .iter()
+        .find(|(_, n)| millis >= *n && millis.is_multiple_of(*n));
+    match unit {
+        Some((name, n)) => format!("{}{name}", millis / n),
+        None => format!("{millis}ms"),
     }
 }
 
@@ -105,5 +123,7 @@ mod tests {
         assert!(parse_duration("5").is_err(), "a time needs its unit");
         assert_eq!(bytes_text(64 << 20), "64MiB");
         assert_eq!(bytes_text(1000), "1000B");
+        assert_eq!(duration_text(Duration::from_secs(7200)), "2h");
+        assert_eq!(duration_text(Duration::from_millis(1500)), "1500ms");
     }
 }

@@ -19,7 +19,7 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities of clients' certificates; none: clients show none.
+    /// The authorities of clients' certificates; `None` means that clients show none.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -44,6 +44,11 @@ pub struct TlsError {
 }
 
 impl TlsError {
+    /// The file that is wrong.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn new(path: &Path, why: impl fmt::Display) -> Self {
         TlsError {
             path: path.to_owned(),
@@ -140,7 +145,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         .collect();
     let found = found.map_err(wrong)?;
     if found.is_empty() {
-        return Err(TlsError::new(path, "there is no certificate in it"));
+        return Err(TlsError::new(path, "there is no certificate in PEM in it"));
     }
     Ok(found)
 }

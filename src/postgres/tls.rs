@@ -378,7 +378,11 @@ mod tests {
             startup[..n].windows(4).any(|part| part == b"user")
         });
         let url = format!("host=127.0.0.1 port={port} user=u {words}");
-        let error = match Target::from_url(&url).unwrap().connect("test", crate::postgres::Use::Command).await {
+        let error = match Target::from_url(&url)
+            .unwrap()
+            .connect("test", crate::postgres::Use::Command)
+            .await
+        {
             // The server says nothing after the startup message.
             Ok(_) => String::new(),
             Err(error) => crate::postgres::explain(&error),

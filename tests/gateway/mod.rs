@@ -39,12 +39,14 @@ pub(crate) struct Gateway {
 /// The gateway's command on a data directory, with the embedded database and a free port.
 pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
+    // By the environment: each command takes the flags that it uses alone.
     command
         .env_remove("DATABASE_URL")
         .env("WATTGATE_LISTEN", "127.0.0.1:0")
+        .env("WATTGATE_WAL_LIMIT", "64MiB")
         // The machine's temporary directory may be a tmpfs.
-        .args(["--wal-limit", "64MiB", "--wal-allow-volatile", "--data-dir"])
-        .arg(data);
+        .env("WATTGATE_WAL_ALLOW_VOLATILE", "true")
+        .env("WATTGATE_DATA_DIR", data);
     command
 }
 

@@ -76,18 +76,18 @@ async fn what_was_refused_is_stored_once_it_fits() {
     let said = quarantine(&database, &["retry", "--all"]).await;
     assert_eq!(
         said,
-        "0 stored, 0 were stored already, 4 stay in quarantine"
+        "0 stored, 0 were already stored, 4 stay in quarantine"
     );
     database.run(NO_RULE).await;
     let said = quarantine(&database, &["retry", "--device", "M2"]).await;
     assert_eq!(
         said,
-        "1 stored, 0 were stored already, 0 stay in quarantine"
+        "1 stored, 0 were already stored, 0 stay in quarantine"
     );
     let said = quarantine(&database, &["retry", "--all"]).await;
     assert_eq!(
         said,
-        "3 stored, 0 were stored already, 0 stay in quarantine"
+        "3 stored, 0 were already stored, 0 stay in quarantine"
     );
     let said = quarantine(&database, &["list"]).await;
     assert_eq!(said, "nothing is in quarantine");
@@ -125,14 +125,14 @@ async fn a_contradiction_stays_until_the_other_is_gone() {
     let said = quarantine(&database, &["retry", "--all"]).await;
     assert_eq!(
         said,
-        "0 stored, 0 were stored already, 3 stay in quarantine"
+        "0 stored, 0 were already stored, 3 stay in quarantine"
     );
     // An operator decides that the stored one was wrong.
     database.run("delete from meter_telemetry_history").await;
     let said = quarantine(&database, &["retry", "--all"]).await;
     assert_eq!(
         said,
-        "1 stored, 1 were stored already, 1 stay in quarantine"
+        "1 stored, 1 were already stored, 1 stay in quarantine"
     );
     let kept = "select kwh_consumed_ac from meter_readings";
     assert_eq!(database.text(kept).await, "2");
@@ -163,11 +163,19 @@ fn the_database_of_a_running_gateway_is_found_by_its_data_directory() {
     let listed = wattgate(&["quarantine", "list"]).output().unwrap();
     let said = String::from_utf8(listed.stdout).unwrap();
     assert!(said.contains("meter M1  23505"), "{said}");
+    // Both values, so that an operator can decide which one is right.
+    let line = |name: &str| said.lines().find(|line| line.trim().starts_with(name));
+    let (refused, stored) = (line("refused:").unwrap(), line("stored:").unwrap());
+    assert!(refused.contains(r#""kwhConsumedAc": 2"#), "{said}");
+    assert!(stored.contains(r#""kwhConsumedAc": 1"#), "{said}");
     gateway.terminate();
     // And where it does not run, the server is started for the answer.
     let listed = wattgate(&["quarantine", "list", "--json"])
         .output()
         .unwrap();
     let said = String::from_utf8(listed.stdout).unwrap();
-    assert!(said.contains(r#""deviceId": "M1""#), "{said}");
+    let listed: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    assert_eq!(listed["deviceId"], "M1");
+    let kwh = ["reading", "stored"].map(|which| listed[which]["kwhConsumedAc"].as_f64().unwrap());
+    assert_eq!(kwh, [2.0, 1.0]);
 }

@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use error::EmbeddedError;
-pub use running::running;
+pub use running::{exists, running};
 pub use server::Stopped;
 pub use supervisor::State;
 
@@ -144,6 +144,18 @@ pub struct Embedded {
     task: JoinHandle<Stopped>,
 }
 
+/// Finds the programs that a new cluster would be created with; returns their major version.
+///
+/// # Errors
+/// [`EmbeddedError::NotFound`] or [`EmbeddedError::BadPgBin`]: install PostgreSQL, or say where it
+/// is.
+pub fn programs(
+    pg_bin: Option<&Path>,
+    search_path: Option<&std::ffi::OsStr>,
+) -> Result<u32, EmbeddedError> {
+    find::find(pg_bin, search_path, None).map(|found| found.major)
+}
+
 /// Starts the private server of a data directory, making its cluster if there is none.
 ///
 /// Returns when the server takes connections, or after [`EmbeddedConfig::ready_within`] while it
@@ -168,7 +180,7 @@ pub async fn start(config: EmbeddedConfig) -> Result<Embedded, EmbeddedError> {
     remove_unfinished(&place.home).await?;
     if existing.is_none() {
         tracing::info!(
-            "making a PostgreSQL {} cluster in {}",
+            "creating a PostgreSQL {} cluster in {}",
             programs.major,
             cluster.display()
         );

@@ -79,8 +79,8 @@ impl Place {
             link(inside, &home);
             // Who removed the data directory to begin anew has to know that this is left of it.
             tracing::warn!(
-                "the embedded PostgreSQL in {}, made for this data directory before, is used; \
-                 for an empty one stop, and remove that directory too",
+                "using the embedded PostgreSQL in {}, which was created for this data directory \
+                 before; to start empty, stop the gateway and remove that directory too",
                 home.display()
             );
         }
@@ -123,6 +123,14 @@ impl Place {
         }
         drop(self.lock);
     }
+}
+
+/// Tells whether a data directory has a cluster, inside it or elsewhere.
+pub(super) fn exists(data_dir: &Path, elsewhere: &Path) -> bool {
+    data_dir.canonicalize().is_ok_and(|data_dir| {
+        let outside = elsewhere.join(hash_name(&data_dir)).join("postgres");
+        has_cluster(&data_dir.join("postgres")) || has_cluster(&outside)
+    })
 }
 
 /// Tells whether a cluster is there; one that may not be looked at is.
@@ -200,7 +208,7 @@ fn make_private(path: &Path, user: &ServerUser, ours: bool) -> Result<(), Embedd
     }
     let meta = fs::symlink_metadata(path).at("look at", path)?;
     if !meta.is_dir() || meta.uid() != user.uid {
-        return Err(refused("is taken by somebody else".to_owned()));
+        return Err(refused("belongs to another user".to_owned()));
     }
     if meta.mode() & 0o777 != 0o700 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
@@ -242,7 +250,7 @@ mod tests {
         let user = ServerUser::choose(None).unwrap();
         let error = make_private(&taken, &user, false).unwrap_err();
         assert!(
-            error.to_string().contains("taken by somebody else"),
+            error.to_string().contains("belongs to another user"),
             "{error}"
         );
     }

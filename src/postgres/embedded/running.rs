@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use tokio_postgres::NoTls;
 
-use super::{Connection, DATABASE, USER};
+use super::{Connection, DATABASE, ELSEWHERE, USER, place};
 
 /// How long it may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// Whether a data directory has a cluster; nothing is created.
+pub fn exists(data_dir: &Path) -> bool {
+    place::exists(data_dir, Path::new(ELSEWHERE))
+}
+
 /// Finds the server of a data directory, where one is up: for commands beside a running gateway.
 ///
-/// Shape:  none where no server runs, or it takes no connections from this user
+/// Shape:  `None` means that no server runs, or that it takes no connections from this user
 /// Blocks: at most 5 s
 pub async fn running(data_dir: &Path) -> Option<Connection> {
     let file = data_dir.join("postgres/cluster/postmaster.pid");

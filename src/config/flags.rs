@@ -1,0 +1,277 @@
+//! The flags of the gateway: each has an environment variable, and is a text until it is checked,
+//! so that everything that is wrong is reported at once.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::alerts::AlertArgs;
+use super::energy::EnergyArgs;
+
+/// Where the data are.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DataDirArgs {
+    /// The directory of the write-ahead log, the API keys and the embedded PostgreSQL
+    #[arg(
+        long,
+        env = "WATTGATE_DATA_DIR",
+        default_value = "./data",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+}
+
+/// Which database.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseArgs {
+    /// The PostgreSQL database; without it, an embedded server under the data directory is used
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// The directory of PostgreSQL's programs, for the embedded server [default: they are searched
+    /// for]
+    #[arg(long, env = "PG_BIN", value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Args)]
+pub struct LoggingArgs {
+    /// text or json, on stderr [default: text on a terminal, otherwise json]
+    #[arg(long, env = "WATTGATE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// error, warn, info, debug or trace, or a filter by module
+    #[arg(
+        long,
+        env = "WATTGATE_LOG_LEVEL",
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    pub log_level: String,
+}
+
+/// How history is kept.
+#[derive(Debug, Clone, Args)]
+pub struct HistoryArgs {
+    /// The width of new partitions of history, stored in the database: month or day [default:
+    /// month]
+    #[arg(long, env = "WATTGATE_PARTITION", value_name = "WIDTH")]
+    pub partition: Option<String>,
+    /// Drop history that is older than this, in whole partitions [default: keep it]
+    #[arg(long, env = "WATTGATE_RETENTION", value_name = "TIME")]
+    pub retention: Option<String>,
+}
+
+/// The flags of the gateway.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The address and port to listen on; port 0 picks a free one
+    #[arg(
+        long,
+        env = "WATTGATE_LISTEN",
+        default_value = "127.0.0.1:3000",
+        value_name = "ADDRESS"
+    )]
+    pub listen: String,
+    /// Which database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// Where the data are.
+    #[command(flatten)]
+    pub data_dir: DataDirArgs,
+    /// Shards of the write-ahead log, each with its own writer: 1 to 64 [default: the number of
+    /// cores]
+    #[arg(long, env = "WATTGATE_SHARDS", value_name = "N")]
+    pub shards: Option<String>,
+    /// The most disk space that the write-ahead log may use; at least 64MiB
+    #[arg(
+        long,
+        env = "WATTGATE_WAL_LIMIT",
+        default_value = "10GiB",
+        value_name = "SIZE"
+    )]
+    pub wal_limit: String,
+    /// How much of the log is kept after it is stored, for a database that fails over or is
+    /// restored; never more than a quarter of --wal-limit
+    #[arg(
+        long,
+        env = "WATTGATE_WAL_RETAIN",
+        default_value = "1GiB",
+        value_name = "SIZE"
+    )]
+    pub wal_retain: String,
+    /// always, or never: for benchmarks only, since a power cut then loses acknowledged readings
+    #[arg(
+        long,
+        env = "WATTGATE_WAL_SYNC",
+        default_value = "always",
+        value_name = "WHEN"
+    )]
+    pub wal_sync: String,
+    /// Allow the log on a file system where a sync guarantees nothing: in memory (tmpfs) or on a
+    /// network
+    #[arg(long, env = "WATTGATE_WAL_ALLOW_VOLATILE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub wal_allow_volatile: bool,
+    /// For tests: end the process at this place, as a kill would
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "POINT")]
+    pub end_at: Option<crate::failpoint::Point>,
+    /// For tests: at which of the times that it is reached
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, default_value_t = 1, value_name = "N")]
+    pub end_at_time: u32,
+    /// For tests: let this part of the gateway panic
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "PART", requires = "panic_when")]
+    pub panic_in: Option<String>,
+    /// For tests: as soon as this file is there
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub panic_when: Option<std::path::PathBuf>,
+    /// Memory for readings that are not yet in the log
+    #[arg(
+        long,
+        env = "WATTGATE_MEMORY_LIMIT",
+        default_value = "256MiB",
+        value_name = "SIZE"
+    )]
+    pub memory_limit: String,
+    /// The most rows of a micro-batch
+    #[arg(
+        long,
+        env = "WATTGATE_BATCH_ROWS",
+        default_value = "100000",
+        value_name = "N"
+    )]
+    pub batch_rows: String,
+    /// How long a small batch waits for more readings; up to eight times as long under load
+    #[arg(
+        long,
+        env = "WATTGATE_LINGER",
+        default_value = "25ms",
+        value_name = "TIME"
+    )]
+    pub linger: String,
+    /// How old live status may become under load
+    #[arg(
+        long,
+        env = "WATTGATE_LIVE_INTERVAL",
+        default_value = "1s",
+        value_name = "TIME"
+    )]
+    pub live_interval: String,
+    /// The largest body of a request
+    #[arg(
+        long,
+        env = "WATTGATE_MAX_BODY",
+        default_value = "8MiB",
+        value_name = "SIZE"
+    )]
+    pub max_body: String,
+    /// The most connections at once
+    #[arg(
+        long,
+        env = "WATTGATE_MAX_CONNECTIONS",
+        default_value = "16384",
+        value_name = "N"
+    )]
+    pub max_connections: String,
+    /// How long the head of a request may take
+    #[arg(
+        long,
+        env = "WATTGATE_HEADER_TIMEOUT",
+        default_value = "60s",
+        value_name = "TIME"
+    )]
+    pub header_timeout: String,
+    /// How long a connection is kept between two requests; longer than proxies keep theirs
+    #[arg(
+        long,
+        env = "WATTGATE_IDLE_TIMEOUT",
+        default_value = "620s",
+        value_name = "TIME"
+    )]
+    pub idle_timeout: String,
+    /// How long the whole body of a request may take
+    #[arg(
+        long,
+        env = "WATTGATE_BODY_TIMEOUT",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    pub body_timeout: String,
+    /// How long a request with ack=committed waits for the database before it is answered with 503
+    #[arg(
+        long,
+        env = "WATTGATE_COMMIT_TIMEOUT",
+        default_value = "10s",
+        value_name = "TIME"
+    )]
+    pub commit_timeout: String,
+    /// How history is kept.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+    /// Refuse readings that are older than this [default: no limit; 400d with day partitions]
+    #[arg(long, env = "WATTGATE_MAX_AGE", value_name = "TIME")]
+    pub max_age: Option<String>,
+    /// off or keys [default: off on a loopback address, otherwise keys]
+    #[arg(long, env = "WATTGATE_AUTH", value_name = "MODE")]
+    pub auth: Option<String>,
+    /// The certificate to serve TLS with, and the chain to its authority, in PEM; changed files are
+    /// read again within 30 seconds, and on SIGHUP
+    #[arg(long, env = "WATTGATE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM
+    #[arg(long, env = "WATTGATE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Certificate authorities of clients, in PEM: a client with a certificate from one of them may
+    /// send readings without a key, or act as the key that was created with --certificate
+    #[arg(long, env = "WATTGATE_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Origins of web pages that may call from a browser, separated by commas, or * [default: none]
+    #[arg(
+        long,
+        env = "WATTGATE_CORS_ORIGIN",
+        value_name = "ORIGINS",
+        value_delimiter = ','
+    )]
+    pub cors_origin: Vec<String>,
+    /// Proxies in front of the gateway: addresses or networks, separated by commas. The gateway
+    /// then logs the client address from their X-Forwarded-For, and answers any Host [default:
+    /// none]
+    #[arg(
+        long,
+        env = "WATTGATE_TRUSTED_PROXIES",
+        value_name = "NETWORKS",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Vec<String>,
+    /// What is logged.
+    #[command(flatten)]
+    pub logging: LoggingArgs,
+    /// An OpenTelemetry collector to send metrics to, by OTLP over HTTP, such as
+    /// http://127.0.0.1:4318 [default: none]
+    #[arg(long, env = "WATTGATE_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// How often metrics are sent to the collector
+    #[arg(
+        long,
+        env = "WATTGATE_OTLP_INTERVAL",
+        default_value = "60s",
+        value_name = "TIME"
+    )]
+    pub otlp_interval: String,
+    /// How long a stop waits for the writers; readings that are not stored by then stay in the log
+    #[arg(
+        long,
+        env = "WATTGATE_SHUTDOWN_TIMEOUT",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    pub shutdown_timeout: String,
+    /// How energy is judged.
+    #[command(flatten)]
+    pub energy: EnergyArgs,
+    /// When an alert opens, and where it is sent.
+    #[command(flatten)]
+    pub alerts: AlertArgs,
+}
