@@ -62,6 +62,9 @@ impl Door {
 
 fn create(dir: &Path, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> String {
     let mut args = CreateKeyArgs {
+        data_dir: crate::config::DataDirArgs {
+            data_dir: dir.to_owned(),
+        },
         name: format!("key {}", crate::auth::Secret::generate().unwrap().id()),
         rights: rights.to_owned(),
         prefix: None,
@@ -70,7 +73,7 @@ fn create(dir: &Path, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> Stri
         expires: None,
     };
     change(&mut args);
-    keys::run(dir, &KeysCommand::Create(args)).unwrap().answer
+    keys::run(&KeysCommand::Create(args)).unwrap().answer
 }
 
 fn plain(_: &mut CreateKeyArgs) {}
@@ -146,9 +149,12 @@ async fn what_is_no_key_in_use_is_refused_and_never_repeated() {
     let revoked = door.key("ingest", |args| args.name = "gone".to_owned());
     assert_eq!(door.ingest(&revoked, METER).await.status, 202);
     let command = KeysCommand::Revoke {
+        data_dir: crate::config::DataDirArgs {
+            data_dir: door.dir.path().to_owned(),
+        },
         key: "gone".to_owned(),
     };
-    keys::run(door.dir.path(), &command).unwrap();
+    keys::run(&command).unwrap();
     door.ring.refresh().unwrap();
     let mut flipped = good.clone();
     let last = if flipped.pop() == Some('0') { '1' } else { '0' };

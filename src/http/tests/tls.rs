@@ -270,9 +270,12 @@ async fn a_certificate_that_a_key_names_is_good_for_what_the_key_is() {
     );
 
     let command = crate::config::KeysCommand::Revoke {
+        data_dir: crate::config::DataDirArgs {
+            data_dir: lock.dir.path().to_owned(),
+        },
         key: "device".to_owned(),
     };
-    crate::app::keys::run(lock.dir.path(), &command).unwrap();
+    crate::app::keys::run(&command).unwrap();
     lock.edge.context.keys.as_ref().unwrap().refresh().unwrap();
     // On the connection that is open, too; and it is not good for sending either.
     assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 401);
@@ -294,6 +297,9 @@ fn create_key(lock: &Lock) -> String {
 
 fn create_with(lock: &Lock, change: impl Fn(&mut crate::config::CreateKeyArgs)) -> String {
     let mut args = crate::config::CreateKeyArgs {
+        data_dir: crate::config::DataDirArgs {
+            data_dir: lock.dir.path().to_owned(),
+        },
         name: "device".to_owned(),
         rights: "ingest".to_owned(),
         prefix: None,
@@ -303,7 +309,7 @@ fn create_with(lock: &Lock, change: impl Fn(&mut crate::config::CreateKeyArgs)) 
     };
     change(&mut args);
     let command = crate::config::KeysCommand::Create(args);
-    let made = crate::app::keys::run(lock.dir.path(), &command).unwrap();
+    let made = crate::app::keys::run(&command).unwrap();
     let keys = lock.edge.context.keys.as_ref().unwrap();
     keys.refresh().unwrap();
     made.answer
