@@ -87,11 +87,7 @@ impl World {
             match self.random.below(100) {
                 0..63 => self.append(),
                 63..74 => self.read_and_store(),
-                74..82 => self.arm(),
-                82..84 => {
-                    let changes = self.random.below(4) as u32;
-                    self.disk.fail_change_after(Some(changes));
-                }
+                74..84 => self.arm(),
                 84..87 => self.disk.fail_sync_after(Some(self.random.below(6) as u32)),
                 87..93 => self.fill_or_free(),
                 93..94 => self.disk.die(Death::PowerCut),
@@ -229,7 +225,13 @@ impl World {
         let last = source.runs().pop();
         self.rotated += u64::from(last.is_some_and(|run| run.segments.len() > 1));
         let before = log.parts.catalog.total_bytes();
+        // Here a failed rename or unlink ends nothing: the step is taken again. A failed one of the
+        // appender ends the process, as a failed sync does.
+        let changes = Random(self.next_serial).below(12) as u32;
+        self.disk
+            .fail_change_after((changes < 3).then_some(changes));
         let turn = log.parts.housekeeper.turn();
+        self.disk.fail_change_after(None);
         self.retired += u64::from(log.parts.catalog.total_bytes() < before);
         if let Err(error) = turn
             && !is_full(&error)
