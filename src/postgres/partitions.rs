@@ -30,6 +30,17 @@ pub struct Range {
 }
 
 impl Range {
+    /// All of time: what a default partition may hold.
+    const ALL: Range = Range {
+        from: Timestamp::from_micros(i64::MIN),
+        to: Timestamp::from_micros(i64::MAX),
+    };
+
+    /// Whether it has no beginning: a partition that was made by hand.
+    pub fn is_open_below(&self) -> bool {
+        self.from == Range::ALL.from
+    }
+
     /// Whether an instant lies in it.
     pub fn covers(&self, at: Timestamp) -> bool {
         self.from <= at && at < self.to
@@ -39,8 +50,11 @@ impl Range {
 /// The partitions of one history table, as a session last saw them.
 #[derive(Debug, Default, Clone)]
 pub struct Partitions {
-    /// Sorted, without overlaps.
+    /// Sorted, without overlaps; without the default partition's.
     ranges: Vec<Range>,
+    /// Whether a default partition was made by hand: it takes what no other covers, and none is made
+    /// beside it, since attaching one would read all of it.
+    has_default: bool,
 }
 
 impl Partitions {
@@ -52,18 +66,23 @@ impl Partitions {
         let mut both = [Partitions::default(), Partitions::default()];
         for row in rows {
             let (is_vehicles, bounds): (bool, &str) = (row.try_get(0)?, row.try_get(1)?);
-            both[usize::from(is_vehicles)]
-                .ranges
-                .extend(parse_bound(bounds));
+            let one = &mut both[usize::from(is_vehicles)];
+            match parse_bound(bounds) {
+                Some(Bound::Range(range)) => one.ranges.push(range),
+                Some(Bound::Default) => one.has_default = true,
+                None => tracing::warn!(bounds, "the bounds of a partition cannot be read"),
+            }
         }
         both.iter_mut().for_each(|one| one.ranges.sort_unstable());
         Ok(both)
     }
 
-    /// The place of the partition that covers an instant; grows with time.
+    /// The place of the partition that covers an instant; grows with time, and the default
+    /// partition's is the last.
     pub fn find(&self, at: Timestamp) -> Option<usize> {
         let behind = self.ranges.partition_point(|r| r.from <= at);
-        behind.checked_sub(1).filter(|i| self.ranges[*i].covers(at))
+        let covering = behind.checked_sub(1).filter(|i| self.ranges[*i].covers(at));
+        covering.or(self.has_default.then_some(self.ranges.len()))
     }
 
     /// The span of a partition, by its place.
@@ -71,8 +90,11 @@ impl Partitions {
         self.ranges.get(place).copied()
     }
 
-    /// The spans of all partitions, ascending.
-    pub fn into_ranges(self) -> Vec<Range> {
+    /// The spans of all partitions, ascending; all of time where there is a default partition.
+    pub fn into_ranges(mut self) -> Vec<Range> {
+        if self.has_default {
+            self.ranges.insert(0, Range::ALL);
+        }
         self.ranges
     }
 
@@ -209,7 +231,10 @@ pub async fn drop_before(
         .await?;
     let mut old: Vec<(Range, String)> = rows
         .iter()
-        .filter_map(|row| Some((parse_bound(row.get::<_, &str>(1))?, row.get(0))))
+        .filter_map(|row| match parse_bound(row.get(1))? {
+            Bound::Range(range) => Some((range, row.get(0))),
+            Bound::Default => None,
+        })
         .filter(|(range, _)| range.to <= before)
         .collect();
     old.sort_unstable();
@@ -296,29 +321,39 @@ fn partition_name(parent: &str, range: Range) -> String {
     }
 }
 
+/// What a partition covers.
+#[derive(Debug, PartialEq, Eq)]
+enum Bound {
+    Range(Range),
+    /// What no other partition covers.
+    Default,
+}
+
 /// Reads a bound as PostgreSQL prints it in a session of UTC and ISO dates.
-fn parse_bound(text: &str) -> Option<Range> {
+fn parse_bound(text: &str) -> Option<Bound> {
     if text == "DEFAULT" {
-        // Someone made one by hand: everything is covered.
-        return Some(Range {
-            from: Timestamp::from_micros(i64::MIN),
-            to: Timestamp::from_micros(i64::MAX),
-        });
+        return Some(Bound::Default);
     }
     let inner = text.strip_prefix("FOR VALUES FROM (")?.strip_suffix(')')?;
     let (from, to) = inner.split_once(") TO (")?;
-    let instant = |text: &str, open: i64| match text {
-        "MINVALUE" | "MAXVALUE" => Some(Timestamp::from_micros(open)),
-        quoted => {
-            let text = quoted.trim_matches('\'').replace("+00", "Z");
-            let parsed: jiff::Timestamp = text.parse().ok()?;
-            Some(Timestamp::from_micros(parsed.as_microsecond()))
-        }
-    };
-    Some(Range {
-        from: instant(from, i64::MIN)?,
-        to: instant(to, i64::MAX)?,
-    })
+    let (from, to) = (parse_instant(from)?, parse_instant(to)?);
+    Some(Bound::Range(Range { from, to }))
+}
+
+/// Reads one end. What no reading can reach is as far away as can be.
+fn parse_instant(text: &str) -> Option<Timestamp> {
+    let (first, last) = (Range::ALL.from, Range::ALL.to);
+    let text = text.trim_matches('\'');
+    match text {
+        "MINVALUE" | "-infinity" => return Some(first),
+        "MAXVALUE" | "infinity" => return Some(last),
+        _ if text.ends_with(" BC") => return Some(first),
+        // A year of five digits or more.
+        _ if text.find('-').is_some_and(|year| year > 4) => return Some(last),
+        _ => {}
+    }
+    let parsed: jiff::Timestamp = text.replace("+00", "Z").parse().ok()?;
+    Some(Timestamp::from_micros(parsed.as_microsecond()))
 }
 
 #[cfg(test)]
@@ -354,6 +389,7 @@ mod tests {
                 range("2024-02-03T00:00:00Z", "2024-02-04T00:00:00Z"),
                 range("2024-02-10T00:00:00Z", "2024-02-11T00:00:00Z"),
             ],
+            has_default: false,
         };
         let plan = days.plan(at("2024-02-05T00:00:00Z"), PartitionWidth::Month);
         assert_eq!(plan, range("2024-02-04T00:00:00Z", "2024-02-10T00:00:00Z"));
@@ -366,14 +402,43 @@ mod tests {
     fn a_bound_is_read_as_postgresql_prints_it() {
         let text = "FOR VALUES FROM ('2024-02-01 00:00:00+00') TO ('2024-03-01 00:00:00+00')";
         let february = range("2024-02-01T00:00:00Z", "2024-03-01T00:00:00Z");
-        assert_eq!(parse_bound(text), Some(february));
-        let open = parse_bound("FOR VALUES FROM (MINVALUE) TO ('2024-03-01 00:00:00+00')").unwrap();
-        assert!(open.covers(at("0001-01-01T00:00:00Z")));
-        assert!(
-            parse_bound("DEFAULT")
-                .unwrap()
-                .covers(at("2024-02-01T00:00:00Z"))
-        );
+        assert_eq!(parse_bound(text), Some(Bound::Range(february)));
+        assert_eq!(parse_bound("DEFAULT"), Some(Bound::Default));
+        assert_eq!(parse_bound("FOR VALUES IN (1)"), None);
+    }
+
+    #[test]
+    fn bounds_that_no_reading_reaches_are_read_too() {
+        let march = at("2024-03-01T00:00:00Z");
+        for from in ["MINVALUE", "'-infinity'", "'0044-03-15 00:00:00+00 BC'"] {
+            let text = format!("FOR VALUES FROM ({from}) TO ('2024-03-01 00:00:00+00')");
+            let open = Range {
+                to: march,
+                ..Range::ALL
+            };
+            assert_eq!(parse_bound(&text), Some(Bound::Range(open)), "{from}");
+        }
+        for to in ["MAXVALUE", "'infinity'", "'12000-01-01 00:00:00+00'"] {
+            let text = format!("FOR VALUES FROM ('2024-03-01 00:00:00+00') TO ({to})");
+            let open = Range {
+                from: march,
+                ..Range::ALL
+            };
+            assert_eq!(parse_bound(&text), Some(Bound::Range(open)), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_default_partition_takes_what_no_other_covers() {
+        let one = range("2024-02-03T00:00:00Z", "2024-02-04T00:00:00Z");
+        let partitions = Partitions {
+            ranges: vec![one],
+            has_default: true,
+        };
+        assert_eq!(partitions.find(at("2024-02-03T10:00:00Z")), Some(0));
+        assert_eq!(partitions.find(at("2024-02-04T00:00:00Z")), Some(1));
+        assert_eq!(partitions.find(at("2024-02-02T00:00:00Z")), Some(1));
+        assert_eq!(partitions.into_ranges(), [Range::ALL, one]);
     }
 
     #[test]

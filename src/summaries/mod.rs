@@ -266,7 +266,9 @@ async fn load(client: &(impl GenericClient + Sync)) -> Result<Progress, Error> {
 /// The partitions of both streams.
 async fn ranges(client: &Client) -> Result<Vec<Range>, Error> {
     let both = partitions::load_both(client).await?;
-    Ok(both.into_iter().flat_map(Partitions::into_ranges).collect())
+    let ranges = both.into_iter().flat_map(Partitions::into_ranges);
+    // Backward through one without a beginning there is no end: its hours are read as they are.
+    Ok(ranges.filter(|range| !range.is_open_below()).collect())
 }
 
 /// The newest hour before `built_from` that history has a partition for.

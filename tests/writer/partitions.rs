@@ -237,3 +237,71 @@ async fn retention_counts_from_the_newest_reading_where_the_clock_is_ahead_of_it
     gateway.stop().await;
     assert_eq!(database.rows().await, 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_were_made_by_hand_are_used_as_they_are() {
+    let database = Database::new().await;
+    // Without a beginning and without an end, and one that is cut further by device.
+    database
+        .run(
+            "create table old_meters partition of meter_telemetry_history
+            for values from ('-infinity') to ('2024-02-01 00:00+00');
+            create table new_meters partition of meter_telemetry_history
+            for values from ('2024-03-01 00:00+00') to ('infinity');
+            create table these_meters partition of meter_telemetry_history
+            for values from ('2024-02-01 00:00+00') to ('2024-03-01 00:00+00')
+            partition by hash (meter_id);
+            create table even_meters partition of these_meters for values with (modulus 2, remainder 0);
+            create table odd_meters partition of these_meters for values with (modulus 2, remainder 1);
+            create table all_vehicles partition of vehicle_telemetry_history default",
+        )
+        .await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    for day in [-400, -20, 0, 60] {
+        gateway
+            .send(&[
+                meter("M1", day * DAY, 1.0),
+                meter("M2", day * DAY, 1.0),
+                vehicle("V1", day * DAY, 50.0),
+            ])
+            .await;
+    }
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [12, 0, 0]);
+    assert_eq!(database.count("select count(*) from old_meters").await, 4);
+    assert_eq!(database.count("select count(*) from new_meters").await, 2);
+    assert_eq!(database.count("select count(*) from all_vehicles").await, 4);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_is_missing_by_hand_costs_no_reading() {
+    let database = Database::new().await;
+    // Cut further by hand, and nothing made yet that takes a row.
+    database
+        .run(
+            "create table these_meters partition of meter_telemetry_history
+            for values from ('2024-02-01 00:00+00') to ('2024-03-01 00:00+00')
+            partition by hash (meter_id)",
+        )
+        .await;
+    let dir = dir();
+    let gateway = Gateway::start(dir.path(), 1, &database);
+    gateway
+        .send(&[meter("M1", 0, 1.0), meter("M2", 0, 1.0)])
+        .await;
+    gateway.says("no partition of relation").await;
+    assert_eq!(
+        database
+            .count("select count(*) from quarantined_readings")
+            .await,
+        0
+    );
+    database
+        .run("create table all_meters partition of these_meters for values with (modulus 1, remainder 0)")
+        .await;
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [2, 0, 0]);
+    gateway.stop().await;
+}
