@@ -47,12 +47,45 @@ impl Registry {
     }
 }
 
+/// Which entries of a full memory go: each time another eighth, without regard to their use.
+///
+/// Why not the least used: a fleet that reports in turns and does not fit would find nothing of what it
+/// looks for. Why not all: neither would one that nearly fits.
+#[derive(Debug, Default)]
+pub struct Thinner {
+    rounds: u64,
+}
+
+/// One eighth that goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Thinning(u64);
+
+impl Thinner {
+    /// The next eighth.
+    pub fn next_round(&mut self) -> Thinning {
+        self.rounds += 1;
+        Thinning(self.rounds)
+    }
+}
+
+impl Thinning {
+    /// Whether the entry of an id stays.
+    pub fn keeps(self, id: i32) -> bool {
+        // The finalizer of SplitMix64: neighbouring ids and rounds have nothing in common.
+        let mut mixed = self.0 << 32 | u64::from(id.cast_unsigned());
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) & 7 != 0
+    }
+}
+
 /// The ids that one database session knows, bounded in bytes.
 #[derive(Debug)]
 pub struct IdCache {
     maps: [HashMap<Box<str>, i32, RandomState>; 3],
     bytes: usize,
     bytes_max: usize,
+    thinner: Thinner,
 }
 
 impl IdCache {
@@ -62,6 +95,7 @@ impl IdCache {
             maps: Default::default(),
             bytes: 0,
             bytes_max,
+            thinner: Thinner::default(),
         }
     }
 
@@ -70,11 +104,11 @@ impl IdCache {
         self.maps[registry.index()].get(text).copied()
     }
 
-    /// Notes an id. A full cache is emptied: what is in use comes back with the next batch, and a
-    /// flood of new ids costs time and not memory.
+    /// Notes an id. A full cache forgets an eighth of its ids first: a flood of new ids costs time
+    /// and not memory.
     fn insert(&mut self, registry: Registry, text: &str, id: i32) {
         if self.bytes >= self.bytes_max {
-            self.clear();
+            self.thin();
         }
         if self.maps[registry.index()]
             .insert(text.into(), id)
@@ -84,13 +118,22 @@ impl IdCache {
         }
     }
 
-    /// Forgets everything, as a new session must.
-    pub fn clear(&mut self) {
+    /// Forgets an eighth of the ids; all of them where so few fit that an eighth is less than one.
+    fn thin(&mut self) {
+        let thinning = self.thinner.next_round();
+        let mut kept_bytes = 0;
         for map in &mut self.maps {
-            map.clear();
-            map.shrink_to(1024);
+            map.retain(|text, id| {
+                let keeps = thinning.keeps(*id);
+                kept_bytes += if keeps { text.len() + ENTRY_BYTES } else { 0 };
+                keeps
+            });
         }
-        self.bytes = 0;
+        self.bytes = kept_bytes;
+        if self.bytes >= self.bytes_max {
+            self.maps = Default::default();
+            self.bytes = 0;
+        }
     }
 }
 
@@ -174,5 +217,27 @@ mod tests {
             assert_eq!(cache.get(Registry::Meters, &format!("device-{n}")), Some(n));
         }
         assert_eq!(cache.get(Registry::Vehicles, "device-99999"), None);
+    }
+
+    #[test]
+    fn a_fleet_that_reports_in_turns_finds_most_of_its_ids() {
+        // A fifth more devices than fit.
+        let text = |n: i32| format!("device-{n:06}");
+        let mut cache = IdCache::new(10_000 * (13 + ENTRY_BYTES));
+        let mut found = 0;
+        for turn in 0..5 {
+            for n in 0..12_000 {
+                match cache.get(Registry::Meters, &text(n)) {
+                    Some(id) if turn > 0 => {
+                        assert_eq!(id, n);
+                        found += 1;
+                    }
+                    Some(_) => {}
+                    None => cache.insert(Registry::Meters, &text(n), n),
+                }
+            }
+        }
+        // One that is emptied when it is full, or forgets what was used longest ago, finds none.
+        assert!(found > 4 * 12_000 / 2, "{found}");
     }
 }

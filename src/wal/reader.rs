@@ -203,16 +203,22 @@ impl Reader {
             } else {
                 READ_BYTES
             };
-            if self.buffer.is_empty() {
-                // Zeroed by the system, page by page as it is used.
-                self.buffer = vec![0; READ_BYTES];
+            let want = most.min(READ_BYTES);
+            if self.buffer.len() < want {
+                self.buffer = vec![0; want];
             }
             let Some(segment) = &self.segment else { break };
-            let want = most.min(READ_BYTES);
             let read = segment.file.read_at(&mut self.buffer[..want], offset)?;
             self.buffered = offset..offset + read as u64;
         }
         Err(self.damage(self.cursor))
+    }
+
+    /// Gives the memory of what was read back, until more is read. Each shard has a reader, and few
+    /// read at once.
+    pub fn give_back(&mut self) {
+        self.buffer = Vec::new();
+        self.buffered = 0..0;
     }
 
     /// Opens the segment of the cursor, where it is not open.

@@ -14,8 +14,10 @@ use tokio::task::spawn_blocking;
 
 use super::batch::{Batch, arrange};
 use super::binding::Binding;
-use super::live::{DEVICES_MAX, Newest};
+use super::live::Newest;
+use super::pace::Pace;
 use super::session::{Claim, SessionError, WriterSession};
+use super::shares::Shares;
 use super::store::{Committed, Way, Work, ensure_partitions, in_history, store};
 use super::waits::{self, backoff, linger, random_fraction};
 use super::{ShardState, WriterOptions, gone};
@@ -32,8 +34,6 @@ use crate::wal::reader::{Next, Reader};
 
 /// How many clean batches it takes to believe that no repeats come any more.
 const CLEAN_BATCHES: u32 = 20;
-/// The smallest batch to which timeouts lead.
-const BATCH_ROWS_LEAST: usize = 1000;
 /// How long a writer waits for its turn at most: as long as a batch waits for many readings.
 const TURN_WAIT: Duration = Duration::from_millis(200);
 
@@ -46,17 +46,17 @@ pub(super) struct Writer {
     pub(super) target: Target,
     pub(super) binding: Arc<Binding>,
     pub(super) options: WriterOptions,
+    pub(super) shares: Shares,
     pub(super) turns: Arc<Semaphore>,
+    /// Who reads the log: a buffer each.
+    pub(super) reads: Arc<Semaphore>,
     pub(super) state: watch::Sender<ShardState>,
 }
 
 impl Writer {
     /// Works until the log has ended and everything in it is stored.
     pub(super) async fn run(self) {
-        let mut pace = Pace {
-            rows_max: self.options.batch_rows_max,
-            failures: 0,
-        };
+        let mut pace = Pace::new(self.shares.batch_rows);
         loop {
             let began = Instant::now();
             // A panic costs the session and not the writer: its shard would stand still for ever.
@@ -66,11 +66,7 @@ impl Writer {
                 Ok(Err(error)) => error,
                 Err(_) => SessionError::Panicked,
             };
-            if matches!(error, SessionError::Timeout(_)) {
-                // What took too long is tried in smaller pieces.
-                let least = BATCH_ROWS_LEAST.min(self.options.batch_rows_max);
-                pace.rows_max = (pace.rows_max / 2).max(least);
-            }
+            pace.failed(&error);
             metrics::batch_retried(error.sqlstate());
             let text = error.to_string();
             if began.elapsed() > waits::BACKOFF_MOST {
@@ -103,6 +99,7 @@ impl Writer {
         let name = format!("wattgate writer {}", self.number);
         let within = self.options.answer_within;
         let mut session = WriterSession::open(&self.target, &name, within).await?;
+        session.bound(&self.shares);
         let binding = Arc::clone(&self.binding);
         let id = session.database_id;
         spawn_blocking(move || binding.check(id))
@@ -173,7 +170,8 @@ impl Writer {
             clean: 0,
             live_at: Instant::now(),
         };
-        self.catch_live_up(session, &claim, &mut cursor).await?;
+        self.catch_live_up(session, &claim, &mut cursor, pace)
+            .await?;
         while !self.progress().is_done(lane) {
             // An idle writer too must notice that its session is gone: the database may come back
             // in an older state, and has to be given what it lost.
@@ -183,13 +181,13 @@ impl Writer {
             }
             let from = claim.stored.position;
             let batch = self
-                .gather(session, &mut cursor, from, None, pace.rows_max)
+                .gather(session, &mut cursor, from, None, pace.rows_max())
                 .await?;
+            pace.tries(batch.rows());
             self.store(session, &mut claim, &mut cursor, batch, lane)
                 .await?;
-            pace.rows_max = (pace.rows_max * 2).min(self.options.batch_rows_max);
             if claim.stored.position > from {
-                pace.failures = 0;
+                pace.stored();
             }
         }
         Ok(())
@@ -204,14 +202,16 @@ impl Writer {
         session: &mut WriterSession,
         claim: &Claim,
         cursor: &mut LaneCursor,
+        pace: &mut Pace,
     ) -> Result<(), SessionError> {
         let until = claim.stored.position;
         let mut behind = claim.stored.live_position < until;
         while behind {
-            let (from, rows_max) = (cursor.position(), self.options.batch_rows_max);
+            let from = cursor.position();
             let batch = self
-                .gather(session, cursor, from, Some(until), rows_max)
+                .gather(session, cursor, from, Some(until), pace.rows_max())
                 .await?;
+            pace.tries(batch.rows());
             behind = batch.to < until && batch.rows() > 0;
             let meters = in_history(session, batch.meters).await?;
             let vehicles = in_history(session, batch.vehicles).await?;
@@ -301,7 +301,7 @@ impl Writer {
     /// Whether a writer has no time to wait: a quarter of the largest batch waits, a client waits
     /// for the commit, or nothing more comes.
     fn is_hurried(&self, lane: Lane) -> bool {
-        let enough = (self.options.batch_rows_max / 4).max(1) as u64;
+        let enough = (self.shares.batch_rows / 4).max(1) as u64;
         lane.run != self.progress().current_run()
             || self.has_ended()
             || self.progress().is_urgent(lane.shard)
@@ -337,15 +337,18 @@ impl Writer {
     ) -> Result<Batch, SessionError> {
         let mut reader = cursor.reader.take().ok_or(SessionError::Panicked)?;
         let ids = std::mem::replace(&mut session.ids, registry::IdCache::new(0));
+        let reading = self.reads.acquire().await;
         let (result, reader, ids) = spawn_blocking(move || {
             let mut batch = Batch::new(from);
             let result = batch
                 .fill(&mut reader, &ids, rows_max, until)
                 .map(|()| batch);
+            reader.give_back();
             (result, reader, ids)
         })
         .await
         .map_err(|_| SessionError::Panicked)?;
+        drop(reading);
         cursor.reader = Some(reader);
         session.ids = ids;
         let mut batch = result?;
@@ -392,7 +395,8 @@ impl Writer {
         // While there is little, live status rides on every batch: what a client was told is
         // committed, it finds there.
         let few = rows > 0 && devices <= self.options.live_at_once_devices;
-        let live_due = run_ended || devices >= DEVICES_MAX || few || (live_elapsed && live_waits);
+        let live_due =
+            run_ended || devices >= self.shares.live_devices || few || (live_elapsed && live_waits);
         let moves = run_ended || to.segment() > stored.position.segment();
         if rows == 0 && !moves && !live_due {
             return Ok(());
@@ -428,14 +432,6 @@ impl Writer {
         }
         Ok(())
     }
-}
-
-/// How a writer goes on, from one session to the next.
-struct Pace {
-    /// Rows of a batch: fewer after a timeout, more again with each batch that is stored.
-    rows_max: usize,
-    /// Sessions in a row that stored nothing and did not last.
-    failures: u32,
 }
 
 /// Where a writer is in a lane, and what it has learned on the way.

@@ -6,9 +6,6 @@ use tokio_postgres::{Client, Error, Statement};
 
 use super::rows::{Columns, MeterRow, VehicleRow, as_params};
 
-/// The most devices gathered before an upsert is due; bounds the memory and the statement.
-pub const DEVICES_MAX: usize = 50_000;
-
 /// The newest reading of each device since the last upsert.
 #[derive(Debug, Default)]
 pub struct Newest {

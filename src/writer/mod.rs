@@ -8,6 +8,8 @@
 //! | [`rows`] | rows of history, and COPY's binary format |
 //! | [`store`] | one batch, one transaction |
 //! | `ways` | COPY, and the slower ways of putting rows into history |
+//! | `pace` | how many readings a batch takes |
+//! | `shares` | what a writer may hold in memory |
 //! | `waits` | how long a writer waits, for more and before the next try |
 //! | [`session`] | a session's settings, statements and claim |
 //! | [`classify`] | what an SQLSTATE means |
@@ -32,10 +34,12 @@ mod maintenance;
 mod marks;
 pub mod newest_seen;
 mod order;
+mod pace;
 pub mod quarantine;
 pub mod retry;
 pub mod rows;
 pub mod session;
+mod shares;
 pub mod store;
 mod waits;
 mod ways;
@@ -48,6 +52,7 @@ use tokio::task::JoinSet;
 
 use self::binding::Binding;
 use self::lane::Writer;
+use self::shares::{READS_AT_ONCE, Shares};
 use crate::failpoint;
 use crate::postgres::Target;
 use crate::postgres::migrations::DatabaseSettings;
@@ -56,7 +61,8 @@ use crate::wal::LogSource;
 /// How the writers work.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
-    /// Rows of a batch at most, one frame of the log more.
+    /// Rows of a batch at most, one frame of the log more; fewer where there are many writers, so
+    /// that their batches together stay within a bound.
     pub batch_rows_max: usize,
     /// How long a small batch waits for more.
     pub linger: Duration,
@@ -114,6 +120,8 @@ impl Writers {
         let writers = source.progress().shards();
         // Where they have time, half of them go at once; of three, one.
         let turns = Arc::new(Semaphore::new(usize::from(writers / 2).max(1)));
+        let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
+        let shares = Shares::new(writers, options.batch_rows_max);
         let mut tasks = JoinSet::new();
         let mut states = Vec::new();
         for number in 0..writers {
@@ -126,6 +134,8 @@ impl Writers {
                 target: target.clone(),
                 binding: Arc::clone(binding),
                 options,
+                shares,
+                reads: Arc::clone(&reads),
                 turns: Arc::clone(&turns),
                 state,
             };

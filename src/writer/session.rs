@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::marks::MarkStatements;
 use super::newest_seen::NewestSeen;
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
+use super::shares::Shares;
 use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
 use crate::postgres::partitions::{self, Partitions};
@@ -21,7 +22,7 @@ use crate::reading::Stream;
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
-/// What a session's cache of ids may hold.
+/// What the cache of ids of a command's session may hold; a writer has a share of its own.
 const ID_CACHE_BYTES: usize = 16 << 20;
 /// How long a claim waits for a row that another session holds, before that one is ended.
 const CLAIM_WAIT: &str = "set lock_timeout = '2s'";
@@ -225,6 +226,12 @@ impl WriterSession {
             marks,
             session,
         })
+    }
+
+    /// Gives the session a writer's share of memory. It has learned nothing yet.
+    pub(super) fn bound(&mut self, shares: &Shares) {
+        self.ids = IdCache::new(shares.ids_bytes);
+        self.newest_seen = std::array::from_fn(|_| NewestSeen::new(shares.seen_devices));
     }
 
     /// Waits until the connection has ended.

@@ -1,0 +1,64 @@
+//! What one writer may hold in memory: its share of totals that do not grow with the shards.
+//!
+//! A device belongs to one shard, so that a share holds what the shard needs. What is not divided is
+//! small: a writer's connection, and 64 KiB of a COPY.
+
+/// Cached ids of all writers: some 1,200,000 devices with ids of 16 bytes.
+const IDS_BYTES: usize = 64 << 20;
+/// Devices of each stream of which all writers remember the newest time; some 30 bytes each.
+const SEEN_DEVICES: usize = 400_000;
+/// Devices of which all writers gather live status between two upserts; some 120 bytes each.
+const LIVE_DEVICES: usize = 400_000;
+/// The most that one upsert takes: it bounds the statement.
+const LIVE_DEVICES_EACH: usize = 50_000;
+/// So many of the largest batches are in memory at once: a row has 90 bytes, twice while it is sorted.
+const BATCHES: usize = 8;
+/// Parts of the log that are read at once: 2 MiB each.
+pub(super) const READS_AT_ONCE: usize = 8;
+
+/// The share of one of some writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// Bytes of cached ids.
+    pub(super) ids_bytes: usize,
+    /// Devices of each stream of which it remembers the newest time.
+    pub(super) seen_devices: usize,
+    /// Devices of which it gathers live status.
+    pub(super) live_devices: usize,
+    /// Rows of its largest batch.
+    pub(super) batch_rows: usize,
+}
+
+impl Shares {
+    /// Divides among so many writers; the largest batch is as the operator has it for few.
+    pub(super) fn new(writers: u16, batch_rows_max: usize) -> Self {
+        let writers = usize::from(writers).max(1);
+        let batches = batch_rows_max.saturating_mul(BATCHES);
+        Shares {
+            ids_bytes: IDS_BYTES / writers,
+            seen_devices: SEEN_DEVICES / writers,
+            live_devices: (LIVE_DEVICES / writers).min(LIVE_DEVICES_EACH),
+            batch_rows: (batches / writers).clamp(1, batch_rows_max.max(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_writers_hold_does_not_grow_with_them() {
+        for writers in 1..=64 {
+            let share = Shares::new(writers, 100_000);
+            let all = usize::from(writers);
+            assert!(share.ids_bytes * all <= IDS_BYTES);
+            assert!(share.seen_devices * all <= SEEN_DEVICES);
+            assert!(share.live_devices * all <= LIVE_DEVICES);
+            assert!(share.batch_rows * all <= 100_000 * BATCHES);
+        }
+        // Few writers take batches as large as they are configured.
+        assert_eq!(Shares::new(8, 100_000).batch_rows, 100_000);
+        assert_eq!(Shares::new(64, 1).batch_rows, 1);
+    }
+}
