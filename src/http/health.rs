@@ -10,6 +10,11 @@ use serde::Serialize;
 
 use crate::wal::progress::Progress;
 
+/// How long a reading may wait in the log before the gateway is not ready. Why: a batch is given up
+/// after two minutes. What waits for longer waits behind a writer that does not move, or behind more
+/// than the writers have stored since.
+const WAITS_MAX: Duration = Duration::from_secs(120);
+
 /// The database as the writers see it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DatabaseState {
@@ -138,7 +143,8 @@ impl Health {
             && wal.status == "ok"
             && database.status == "up"
             && migrations.status == "done"
-            && parts.gap_readings == 0;
+            && parts.gap_readings == 0
+            && parts.oldest.and_then(lag_reason).is_none();
         Report {
             status: match (parts.stopping, ready) {
                 (true, _) => "stopping",
@@ -149,6 +155,7 @@ impl Health {
             database,
             migrations,
             lag: Lag {
+                reason: parts.oldest.and_then(lag_reason),
                 readings: progress.snapshot().waiting.iter().flatten().sum(),
                 oldest_seconds: parts.oldest.map_or(0.0, |waited| waited.as_secs_f64()),
             },
@@ -191,8 +198,21 @@ struct Part {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Lag {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     readings: u64,
     oldest_seconds: f64,
+}
+
+/// Why readings that wait so long make the gateway unready; `None` where they do not.
+fn lag_reason(waited: Duration) -> Option<String> {
+    let (waited, most) = (waited.as_secs(), WAITS_MAX.as_secs());
+    (waited > most).then(|| {
+        format!(
+            "the oldest reading in the log has waited for {waited} s, more than {most}: a writer \
+             does not move, or the database does not keep up; see wattgate_batch_retries_total"
+        )
+    })
 }
 
 #[derive(Debug, Serialize)]
@@ -220,6 +240,14 @@ mod tests {
         health.set_database(DatabaseState::Down("connection refused".to_owned()));
         assert!(!ready(&health));
         health.set_database(DatabaseState::Up);
+        health.set_oldest(Some(WAITS_MAX));
+        assert!(ready(&health));
+        health.set_oldest(Some(WAITS_MAX + Duration::from_secs(1)));
+        let report = health.report(&progress);
+        assert!(!report.is_ready());
+        assert!(report.lag.reason.is_some_and(|why| why.contains("121 s")));
+        health.set_oldest(None);
+        assert!(ready(&health));
         progress.fail("disk".to_owned());
         assert!(!ready(&health));
     }
