@@ -1,11 +1,23 @@
--- The first $1 hours of meters that have marks, of a day from the earliest on.
--- Index: the primary key (hour, meter_id, id) of meter_hour_marks.
+-- The hours of meters that the first $1 marks are of, of a day from the earliest on.
+-- The marks are taken in the order of their key before anything is counted: a statement that counts
+-- first reads all of them where the table was empty when statistics were taken.
+-- Index: the primary key (hour, meter_id, id) of meter_hour_marks, its first $1 entries.
 select distinct
     m.hour,
     m.meter_id
-from meter_hour_marks as m
-where
-    m.hour >= (select min(f.hour) from meter_hour_marks as f)
-    and m.hour < (select min(f.hour) from meter_hour_marks as f) + interval '1 day'
+from (
+    select
+        f.hour,
+        f.meter_id,
+        min(f.hour) over () as first_hour
+    from (
+        select
+            hour,
+            meter_id
+        from meter_hour_marks
+        order by hour, meter_id, id
+        limit $1
+    ) as f
+) as m
+where m.hour < m.first_hour + interval '1 day'
 order by m.hour, m.meter_id
-limit $1

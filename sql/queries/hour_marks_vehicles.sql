@@ -1,11 +1,23 @@
--- The first $1 hours of vehicles that have marks, of a day from the earliest on.
--- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks.
+-- The hours of vehicles that the first $1 marks are of, of a day from the earliest on.
+-- The marks are taken in the order of their key before anything is counted: a statement that counts
+-- first reads all of them where the table was empty when statistics were taken.
+-- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks, its first $1 entries.
 select distinct
     m.hour,
     m.vehicle_id
-from vehicle_hour_marks as m
-where
-    m.hour >= (select min(f.hour) from vehicle_hour_marks as f)
-    and m.hour < (select min(f.hour) from vehicle_hour_marks as f) + interval '1 day'
+from (
+    select
+        f.hour,
+        f.vehicle_id,
+        min(f.hour) over () as first_hour
+    from (
+        select
+            hour,
+            vehicle_id
+        from vehicle_hour_marks
+        order by hour, vehicle_id, id
+        limit $1
+    ) as f
+) as m
+where m.hour < m.first_hour + interval '1 day'
 order by m.hour, m.vehicle_id
-limit $1

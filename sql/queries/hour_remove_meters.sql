@@ -1,5 +1,5 @@
--- Removes the sums of meters ($1) and hours ($2), before they are made anew.
+-- Removes the sums of meters ($1) of one hour ($2), before they are made anew.
+-- One hour: joined with a list of both, the whole table may be read.
 -- Index: the primary key (meter_id, hour) of meter_hours.
-delete from meter_hours as s
-using unnest($1::integer[], $2::timestamptz[]) as d (device, hour)
-where s.meter_id = d.device and s.hour = d.hour
+delete from meter_hours
+where meter_id = any($1::integer[]) and hour = $2

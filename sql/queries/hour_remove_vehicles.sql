@@ -1,5 +1,5 @@
--- Removes the sums of vehicles ($1) and hours ($2), before they are made anew.
+-- Removes the sums of vehicles ($1) of one hour ($2), before they are made anew.
+-- One hour: joined with a list of both, the whole table may be read.
 -- Index: the primary key (vehicle_id, hour) of vehicle_hours.
-delete from vehicle_hours as s
-using unnest($1::integer[], $2::timestamptz[]) as d (device, hour)
-where s.vehicle_id = d.device and s.hour = d.hour
+delete from vehicle_hours
+where vehicle_id = any($1::integer[]) and hour = $2

@@ -1,6 +1,5 @@
--- Removes the marks of vehicles ($1) and hours ($2) that this snapshot sees; one that was made since
--- stays.
+-- Removes the marks of vehicles ($1) at one hour ($2) that this snapshot sees; one that was made since stays.
+-- One hour: joined with a list of both, the whole table may be read.
 -- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks.
-delete from vehicle_hour_marks as m
-using unnest($1::integer[], $2::timestamptz[]) as d (device, hour)
-where m.hour = d.hour and m.vehicle_id = d.device
+delete from vehicle_hour_marks
+where hour = $2 and vehicle_id = any($1::integer[])

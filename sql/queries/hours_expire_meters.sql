@@ -1,4 +1,4 @@
--- Removes $2 sums at most of meters, of hours that start before $1.
--- Index: meter_hours_hour (hour).
+-- Removes the sums of some meters ($1) of hours that start before $2.
+-- Index: the primary key (meter_id, hour) of meter_hours.
 delete from meter_hours
-where ctid = any(array(select s.ctid from meter_hours as s where s.hour < $1 limit $2))
+where meter_id = any($1::integer[]) and hour < $2

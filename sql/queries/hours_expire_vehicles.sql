@@ -1,4 +1,4 @@
--- Removes $2 sums at most of vehicles, of hours that start before $1.
--- Index: vehicle_hours_hour (hour).
+-- Removes the sums of some vehicles ($1) of hours that start before $2.
+-- Index: the primary key (vehicle_id, hour) of vehicle_hours.
 delete from vehicle_hours
-where ctid = any(array(select s.ctid from vehicle_hours as s where s.hour < $1 limit $2))
+where vehicle_id = any($1::integer[]) and hour < $2

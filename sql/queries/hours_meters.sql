@@ -2,7 +2,9 @@
 -- come since. A row outside the hours that are built answers nothing: later readings of an hour beyond the
 -- watermark leave no mark.
 -- Index: the primary keys (meter_id, hour) of meter_hours, a run of it a device, and (hour, meter_id, id)
--- of meter_hour_marks, once: a table that is all but empty most of the time and never analyzed.
+-- of meter_hour_marks, twice.
+-- The marks go through arrays: of what comes out of one PostgreSQL expects few rows, and hashes them.
+-- Where it expects many, as after a long outage, it would compare each hour with each mark.
 select
     h.meter_id,
     h.hour,
@@ -28,11 +30,20 @@ where
     and h.hour < (select least(p.built_to, p.sealed_to) from hours_progress as p)
     and (h.hour, h.meter_id) not in (
         select
-            m.hour,
-            m.meter_id
-        from meter_hour_marks as m
-        where
-            m.hour >= $2
-            and m.hour <= $3
-            and m.meter_id in (select e.device from unnest($1::integer[]) as e (device))
+            k.hour,
+            k.device
+        from unnest(
+            array(
+                select m.hour
+                from meter_hour_marks as m
+                where m.hour >= $2 and m.hour <= $3 and m.meter_id = any($1::integer[])
+                order by m.hour, m.meter_id, m.id
+            ),
+            array(
+                select m.meter_id
+                from meter_hour_marks as m
+                where m.hour >= $2 and m.hour <= $3 and m.meter_id = any($1::integer[])
+                order by m.hour, m.meter_id, m.id
+            )
+        ) as k (hour, device)
     )

@@ -1,4 +1,4 @@
 -- Removes the sums of vehicles from the hour $1 on.
--- Index: vehicle_hours_hour (hour).
+-- Reads vehicle_hours whole: once, after a clock that was ahead was mended.
 delete from vehicle_hours
 where hour >= $1

@@ -2,7 +2,9 @@
 -- come since. A row outside the hours that are built answers nothing: later readings of an hour beyond the
 -- watermark leave no mark.
 -- Index: the primary keys (vehicle_id, hour) of vehicle_hours, a run of it a device, and (hour, vehicle_id, id)
--- of vehicle_hour_marks, once: a table that is all but empty most of the time and never analyzed.
+-- of vehicle_hour_marks, twice.
+-- The marks go through arrays: of what comes out of one PostgreSQL expects few rows, and hashes them.
+-- Where it expects many, as after a long outage, it would compare each hour with each mark.
 select
     h.vehicle_id,
     h.hour,
@@ -32,11 +34,20 @@ where
     and h.hour < (select least(p.built_to, p.sealed_to) from hours_progress as p)
     and (h.hour, h.vehicle_id) not in (
         select
-            m.hour,
-            m.vehicle_id
-        from vehicle_hour_marks as m
-        where
-            m.hour >= $2
-            and m.hour <= $3
-            and m.vehicle_id in (select e.device from unnest($1::integer[]) as e (device))
+            k.hour,
+            k.device
+        from unnest(
+            array(
+                select m.hour
+                from vehicle_hour_marks as m
+                where m.hour >= $2 and m.hour <= $3 and m.vehicle_id = any($1::integer[])
+                order by m.hour, m.vehicle_id, m.id
+            ),
+            array(
+                select m.vehicle_id
+                from vehicle_hour_marks as m
+                where m.hour >= $2 and m.hour <= $3 and m.vehicle_id = any($1::integer[])
+                order by m.hour, m.vehicle_id, m.id
+            )
+        ) as k (hour, device)
     )

@@ -17,7 +17,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "schema",
@@ -32,6 +32,11 @@ const MIGRATIONS: [Migration; 3] = [
         version: 3,
         name: "hours",
         sql: include_str!("../../sql/migrations/0003_hours.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "hours_by_device",
+        sql: include_str!("../../sql/migrations/0004_hours_by_device.sql"),
     },
 ];
 

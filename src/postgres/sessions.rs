@@ -98,12 +98,6 @@ impl Use {
     /// What this use sets otherwise than all others.
     const fn own(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // A probe looks keys up by an index, whatever the statistics say.
-            Use::Writer => &[
-                ("enable_hashjoin", "off"),
-                ("enable_mergejoin", "off"),
-                ("enable_seqscan", "off"),
-            ],
             // What is lost with the server is made again: the marks are back too.
             Use::Sums => &[("synchronous_commit", "off")],
             _ => &[],

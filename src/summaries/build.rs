@@ -109,8 +109,7 @@ impl Roller {
             (marked.iter().copied()).partition(|(_, hour)| *hour >= floor && built.contains(hour));
         let readings = sum_up(&work, stream, &kept).await?;
         remove(&work, stream, &rest).await?;
-        let (devices, hours): (Vec<i32>, Vec<Timestamp>) = marked.iter().copied().unzip();
-        work.execute(unmark, &[&devices, &hours]).await?;
+        by_hour(&work, unmark, &marked).await?;
         work.commit().await?;
         self.pace.learn(marked.len(), readings);
         metrics::summed_up(marked.len(), began.elapsed());
@@ -128,6 +127,8 @@ async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
 }
 
 /// Removes the sums of some hours.
+///
+/// Order:  sorted by hour
 async fn remove(work: &Transaction<'_>, stream: Stream, hours: &[DeviceHour]) -> Result<(), Error> {
     if hours.is_empty() {
         return Ok(());
@@ -136,12 +137,12 @@ async fn remove(work: &Transaction<'_>, stream: Stream, hours: &[DeviceHour]) ->
         Stream::Meter => sql!("hour_remove_meters"),
         Stream::Vehicle => sql!("hour_remove_vehicles"),
     };
-    let (devices, starts): (Vec<i32>, Vec<Timestamp>) = hours.iter().copied().unzip();
-    work.execute(remove, &[&devices, &starts]).await?;
-    Ok(())
+    by_hour(work, remove, hours).await
 }
 
 /// Makes the sums of some hours anew; says how many readings they hold.
+///
+/// Order:  sorted by hour
 async fn sum_up(
     work: &Transaction<'_>,
     stream: Stream,
@@ -183,6 +184,21 @@ async fn sum_up(
         work.execute(add, &columns.parameters(stream)).await?;
     }
     Ok(count)
+}
+
+/// Runs a statement on the devices of each hour.
+///
+/// Order:  sorted by hour
+async fn by_hour(work: &Transaction<'_>, sql: &str, hours: &[DeviceHour]) -> Result<(), Error> {
+    let statement = work.prepare(sql).await?;
+    for devices in hours.chunk_by(|a, b| a.1 == b.1) {
+        let Some((_, hour)) = devices.first() else {
+            continue;
+        };
+        let devices: Vec<i32> = devices.iter().map(|(device, _)| *device).collect();
+        work.execute(&statement, &[&devices, hour]).await?;
+    }
+    Ok(())
 }
 
 /// The readings of some hours, each hour's in any order.

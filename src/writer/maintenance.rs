@@ -19,8 +19,9 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// How long one look may take, connecting included.
 const WITHIN: Duration = Duration::from_secs(300);
 
-/// Sums of hours that are removed in one statement.
-const EXPIRE_ROWS: i64 = 20_000;
+/// Devices of which the sums of old hours are removed in one statement: a few hours each, as it is done
+/// often.
+const EXPIRE_DEVICES: i64 = 1_000;
 
 /// Maintains the database until it is cancelled.
 ///
@@ -95,17 +96,31 @@ async fn newest_reading(client: &Client) -> Result<Option<Timestamp>, SessionErr
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
-/// Removes the sums of hours before an instant, some at a time: before the readings go that they
-/// are of, so that no answer holds what history no longer does.
+/// Removes the sums of hours before an instant, those of some devices at a time: before the readings
+/// go that they are of, so that no answer holds what history no longer does.
 async fn expire_hours(
     client: &Client,
     stream: Stream,
     before: Timestamp,
 ) -> Result<(), SessionError> {
-    let sql = match stream {
-        Stream::Meter => include_str!("../../sql/queries/hours_expire_meters.sql"),
-        Stream::Vehicle => include_str!("../../sql/queries/hours_expire_vehicles.sql"),
+    let (next, expire) = match stream {
+        Stream::Meter => (
+            include_str!("../../sql/queries/hour_devices_meters.sql"),
+            include_str!("../../sql/queries/hours_expire_meters.sql"),
+        ),
+        Stream::Vehicle => (
+            include_str!("../../sql/queries/hour_devices_vehicles.sql"),
+            include_str!("../../sql/queries/hours_expire_vehicles.sql"),
+        ),
     };
-    while client.execute(sql, &[&before, &EXPIRE_ROWS]).await? > 0 {}
-    Ok(())
+    let mut after = i32::MIN;
+    loop {
+        let rows = client.query(next, &[&after, &EXPIRE_DEVICES]).await?;
+        let devices: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+        let Some(last) = devices.last() else {
+            return Ok(());
+        };
+        after = *last;
+        client.execute(expire, &[&devices, &before]).await?;
+    }
 }

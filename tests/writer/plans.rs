@@ -1,0 +1,194 @@
+//! Each statement of `sql/queries` touches about what it is asked for, whatever PostgreSQL knows of
+//! its tables: on few rows and on many, with no statistics, with those of before the newest data
+//! came, and with fresh ones.
+//!
+//! Statistics are always stale where data are new. A statement with two plans for that, one of
+//! which reads a table for each key, stops a writer.
+
+mod cases;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tokio_postgres::SimpleQueryMessage;
+
+use self::cases::{CASES, Case, WITHOUT_PLAN};
+use crate::support::*;
+
+/// Pages that a row may cost: an index of three levels and the table, twice.
+const PAGES_A_ROW: i64 = 8;
+/// Pages that may be read whatever is asked: catalogs, a small table whole, which takes 1 ms.
+const PAGES_LEAST: i64 = 400;
+/// Rows that the steps of a plan hand on for one that is asked for.
+const ROWS_A_ROW: i64 = 12;
+/// Rows that may be read whatever is asked: some 10 ms, where a table is still small.
+const ROWS_LEAST: i64 = 100_000;
+
+/// What a statement has touched.
+#[derive(Debug, Default)]
+struct Work {
+    pages: i64,
+    rows: i64,
+    answered: i64,
+}
+
+impl Work {
+    fn of(explained: &Value) -> Self {
+        let root = &explained[0]["Plan"];
+        let mut work = Work {
+            pages: number(root, "Shared Hit Blocks") + number(root, "Shared Read Blocks"),
+            answered: number(root, "Actual Rows"),
+            rows: 0,
+        };
+        work.add(root);
+        work
+    }
+
+    /// Adds the rows of a step and of those below it, those that a filter has taken out included.
+    fn add(&mut self, step: &Value) {
+        let loops = number(step, "Actual Loops");
+        for rows in [
+            "Actual Rows",
+            "Rows Removed by Filter",
+            "Rows Removed by Join Filter",
+            "Rows Removed by Index Recheck",
+        ] {
+            self.rows += number(step, rows) * loops;
+        }
+        let below = step["Plans"].as_array();
+        below.into_iter().flatten().for_each(|step| self.add(step));
+    }
+}
+
+/// Rows a loop are a fraction since PostgreSQL 18.
+fn number(step: &Value, field: &str) -> i64 {
+    step[field].as_f64().map_or(0, |n| n.ceil() as i64)
+}
+
+/// Runs a statement in a transaction that is taken back; what PostgreSQL says where it takes too long.
+async fn work_of(database: &Database, case: &Case) -> Result<(Work, Value), String> {
+    let path = format!("sql/queries/{}.sql", case.name);
+    let text = std::fs::read_to_string(path).unwrap();
+    database.run("begin").await;
+    database.run(&format!("prepare asked as {text}")).await;
+    let arguments = match case.arguments {
+        "" => String::new(),
+        some => format!("({some})"),
+    };
+    let sql = format!("explain (analyze, buffers, format json) execute asked{arguments}");
+    let lines = database.sql.simple_query(&sql).await;
+    database.run("rollback; deallocate asked").await;
+    let mut json = String::new();
+    for line in &lines.map_err(|e| format!("{e:?}"))? {
+        if let SimpleQueryMessage::Row(row) = line {
+            json += row.get(0).unwrap();
+        }
+    }
+    let explained: Value = serde_json::from_str(&json).unwrap();
+    Ok((Work::of(&explained), explained))
+}
+
+/// Looks at all statements, and tells which touch too much.
+async fn excessive(database: &Database, when: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for case in CASES {
+        let mut units = database.count(case.asked).await;
+        for table in case.whole {
+            let rows = format!("select count(*) from {table}");
+            units += database.count(&rows).await;
+        }
+        let name = case.name;
+        let (work, plan) = match work_of(database, case).await {
+            Ok(done) => done,
+            Err(why) => {
+                found.push(format!("{name}, {when}: {why}"));
+                continue;
+            }
+        };
+        let units = units + work.answered;
+        if work.pages > PAGES_LEAST + PAGES_A_ROW * units
+            || work.rows > ROWS_LEAST + ROWS_A_ROW * units
+        {
+            found.push(format!("{name}, {when}, for {units} rows: {work:?}"));
+            if std::env::var_os("SHOW_PLANS").is_some() {
+                found.push(format!("{plan:#}"));
+            }
+        }
+    }
+    found
+}
+
+/// A fleet of so many devices; all but what is new is in the statistics.
+async fn fleet(devices: u32) -> Database {
+    let database = Database::new().await;
+    let world = include_str!("plans/world.sql").replace("@devices@", &devices.to_string());
+    database.run(&world).await;
+    // Statistics are taken when the test says so; and the keys of the rows that it makes are right.
+    database
+        .run(
+            "do $$ declare t regclass; begin
+                for t in select oid from pg_class
+                    where relkind = 'r' and relnamespace = 'public'::regnamespace
+                loop execute format('alter table %s set (autovacuum_enabled = off)', t); end loop;
+            end $$;
+            set session_replication_role = replica;
+            set plan_cache_mode = force_custom_plan;
+            set statement_timeout = '20s'",
+        )
+        .await;
+    let (fleet, half) = (devices * 20, devices * 10);
+    database
+        .run(&format!(
+            "call add_devices(1, {half}); call add_readings(0, 399); call add_hours(0, 79);
+            call add_marks(0, 19); delete from meter_hour_marks; delete from vehicle_hour_marks;
+            call add_sessions(1, 10); call add_rest(1, 20);
+            analyze;
+            call add_devices({half} + 1, {fleet}); call add_readings(400, 429);
+            call add_hours(80, 99); call add_marks(0, 19); call add_sessions(11, 12);
+            call add_rest(21, 40);
+            update meter_live_status set ts = ended() where meter_id <= {devices};
+            update vehicle_live_status set ts = ended() where vehicle_id <= {devices}"
+        ))
+        .await;
+    database
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_depends_on_fresh_statistics() {
+    let files = std::fs::read_dir("sql/queries").unwrap();
+    let files: BTreeSet<String> = files
+        .map(|file| {
+            file.unwrap()
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    let known = CASES.iter().map(|case| case.name).chain(WITHOUT_PLAN);
+    let known: BTreeSet<String> = known.map(str::to_owned).collect();
+    assert_eq!(
+        files, known,
+        "each file of sql/queries has a case in plans/cases.rs"
+    );
+    let mut found = Vec::new();
+    for devices in [10, 1_000] {
+        let database = fleet(devices).await;
+        found.extend(excessive(&database, &format!("{devices} devices, stale")).await);
+        database.run("analyze").await;
+        found.extend(excessive(&database, &format!("{devices} devices, fresh")).await);
+        database
+            .run(
+                "set allow_system_table_mods = on;
+                delete from pg_statistic using pg_class as c
+                where starelid = c.oid and c.relnamespace = 'public'::regnamespace;
+                update pg_class set reltuples = -1, relpages = 0
+                where relnamespace = 'public'::regnamespace;
+                set allow_system_table_mods = off",
+            )
+            .await;
+        found.extend(excessive(&database, &format!("{devices} devices, absent")).await);
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
