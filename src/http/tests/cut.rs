@@ -76,9 +76,12 @@ fn endless() -> impl Stream<Item = Piece> {
     stream::iter([Ok("1\n2\n")]).chain(stream::pending())
 }
 
+static BLOCK: [u8; 8 << 10] = [b'x'; 8 << 10];
+
 /// More than the sockets hold.
 fn whole() -> impl Stream<Item = Piece> {
-    stream::repeat("12345678").take(1 << 20).map(Ok)
+    let block = std::str::from_utf8(&BLOCK).unwrap();
+    stream::repeat(block).take(1 << 10).map(Ok)
 }
 
 #[tokio::test]

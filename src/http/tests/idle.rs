@@ -61,14 +61,9 @@ async fn a_connection_idle_for_too_long_is_ended() {
     let mut options = Options::default();
     options.settings.idle_timeout = SHORT;
     let edge = Edge::start_with(options);
-    let mut idle = edge.connect().await;
-    for _ in 0..3 {
-        sends(&mut idle).await;
-    }
-    assert!(idle.is_closed().await);
+    assert!(idle_elsewhere(&edge).await);
     // A request has the time that its head and its body have, and no less.
     let mut busy = edge.connect().await;
-    sends(&mut busy).await;
     let request = post(PATH, &format!("{JSON}Expect: 100-continue\r\n"), METER);
     let (head, body) = request.split_at(request.len() - METER.len());
     busy.write(head.as_bytes()).await;
