@@ -48,7 +48,8 @@ pub fn advice(error: &Error) -> Option<&'static str> {
             ),
             (
                 "does not allow writes",
-                "this is a standby: name the primary, or list all servers in one URL",
+                "this is a standby, or default_transaction_read_only is on: name the primary, list all \
+                 servers in one URL, or set it off for this role",
             ),
         ];
         return known

@@ -205,9 +205,11 @@ fn settings(purpose: Use) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     let planner = PLANNER.join("', '");
-    // The timeouts come first: an inherited one of a millisecond is not to end the rest.
+    // First what the rest would suffer from: an inherited timeout of a millisecond, or compiling
+    // what runs once. Inherited costs of 0 made each session take a second.
     format!(
         "set statement_timeout = '{statement}';
+        set jit = off;
         select case when pg_catalog.current_setting('server_version_num')::integer >= 170000
             then pg_catalog.set_config('transaction_timeout', '0', false) end;
         set lock_timeout = '{lock}';
