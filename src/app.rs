@@ -7,6 +7,7 @@ mod gap;
 pub mod keys;
 mod parts;
 mod quarantine;
+mod questions;
 mod run;
 mod signals;
 mod supervise;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::door::Door;
 use super::gap::gaps;
-use super::{AppError, Database};
+use super::{AppError, Database, questions};
 use crate::config::Config;
 use crate::postgres::embedded;
 use crate::postgres::migrations::SERVER_VERSION_MIN;
@@ -163,6 +163,7 @@ impl Findings {
         if facts.owns_tables != Some(true) {
             return;
         }
+        self.questions(target).await;
         let sql = include_str!("../../sql/queries/database_id.sql");
         match session.client().query_opt(sql, &[]).await {
             Ok(Some(row)) => {
@@ -173,6 +174,21 @@ impl Findings {
             // The schema is being made.
             Ok(None) => {}
             Err(error) => self.refused("the database's own id cannot be read", &error),
+        }
+    }
+
+    /// Asks through a pool as questions are asked: a pooler may refuse these alone.
+    async fn questions(&mut self, target: &Target) {
+        let asked = match target.pool(1) {
+            Ok(pool) => questions::ask(&pool).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match asked {
+            Ok(()) => self.good.push("questions reach the database".to_owned()),
+            Err(why) => self.faults.push(format!(
+                "readings reach the database, and questions do not: {why}; look at what the server or \
+                 the pooler before it allows in a session"
+            )),
         }
     }
 

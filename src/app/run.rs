@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::door::Door;
 use super::parts::{Parts, ended_by_itself};
 use super::supervise::{Supervisor, WritersSlot};
-use super::{AppError, Database, signals};
+use super::{AppError, Database, questions, signals};
 use crate::alerts;
 use crate::analytics::queries::Analyst;
 use crate::config::Config;
@@ -285,6 +285,8 @@ impl Gateway {
         parts.start("upkeep of metrics", keep_up(recorder.clone()));
         parts.start("summaries", sum_up(database, log));
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let questions = questions::watch(reads.clone(), Arc::clone(&health));
+        parts.start("questions", questions);
         let analyst = Analyst::new(processors, config.energy).with_tariff(config.tariff.clone());
         if let Some(settings) = config.alerts.clone() {
             let (target, reads) = (database.target.clone(), reads.clone());

@@ -15,7 +15,7 @@ use crate::wal::progress::Progress;
 /// than the writers have stored since.
 const WAITS_MAX: Duration = Duration::from_secs(120);
 
-/// The database as the writers see it.
+/// The database as the writers see it, or as questions do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DatabaseState {
     /// Not tried yet.
@@ -42,6 +42,7 @@ pub enum MigrationState {
 #[derive(Debug, Clone, Default)]
 struct Parts {
     database: DatabaseState,
+    questions: DatabaseState,
     migrations: MigrationState,
     oldest: Option<Duration>,
     gap_readings: u64,
@@ -58,6 +59,11 @@ impl Health {
     /// Reports the database's state.
     pub fn set_database(&self, state: DatabaseState) {
         self.change(|parts| parts.database = state);
+    }
+
+    /// Reports whether questions reach the database: they take another way than the writers.
+    pub fn set_questions(&self, state: DatabaseState) {
+        self.change(|parts| parts.questions = state);
     }
 
     /// Reports the schema's state.
@@ -111,20 +117,8 @@ impl Health {
                 reason: Some(reason),
             },
         };
-        let database = match parts.database {
-            DatabaseState::Unknown => Part {
-                status: "unknown",
-                reason: None,
-            },
-            DatabaseState::Up => Part {
-                status: "up",
-                reason: None,
-            },
-            DatabaseState::Down(reason) => Part {
-                status: "down",
-                reason: Some(reason),
-            },
-        };
+        let database = Part::from(parts.database);
+        let questions = Part::from(parts.questions);
         let migrations = match parts.migrations {
             MigrationState::Pending => Part {
                 status: "pending",
@@ -142,6 +136,7 @@ impl Health {
         let ready = !parts.stopping
             && wal.status == "ok"
             && database.status == "up"
+            && questions.status == "up"
             && migrations.status == "done"
             && parts.gap_readings == 0
             && parts.oldest.and_then(lag_reason).is_none();
@@ -153,6 +148,7 @@ impl Health {
             },
             wal,
             database,
+            questions,
             migrations,
             lag: Lag {
                 reason: parts.oldest.and_then(lag_reason),
@@ -176,6 +172,7 @@ pub struct Report {
     status: &'static str,
     wal: Part,
     database: Part,
+    questions: Part,
     migrations: Part,
     lag: Lag,
     gap: Gap,
@@ -193,6 +190,17 @@ struct Part {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+impl From<DatabaseState> for Part {
+    fn from(state: DatabaseState) -> Self {
+        let (status, reason) = match state {
+            DatabaseState::Unknown => ("unknown", None),
+            DatabaseState::Up => ("up", None),
+            DatabaseState::Down(reason) => ("down", Some(reason)),
+        };
+        Part { status, reason }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -233,7 +241,12 @@ mod tests {
         health.set_database(DatabaseState::Up);
         assert!(!ready(&health));
         health.set_migrations(MigrationState::Done);
+        assert!(!ready(&health));
+        health.set_questions(DatabaseState::Up);
         assert!(ready(&health));
+        health.set_questions(DatabaseState::Down("refused".to_owned()));
+        assert!(!ready(&health));
+        health.set_questions(DatabaseState::Up);
         health.set_gap(1);
         assert!(!ready(&health));
         health.set_gap(0);
@@ -257,6 +270,7 @@ mod tests {
         let progress = Progress::new(1, 1);
         let health = Health::default();
         health.set_database(DatabaseState::Up);
+        health.set_questions(DatabaseState::Up);
         health.set_migrations(MigrationState::Done);
         health.set_stopping();
         let report = health.report(&progress);

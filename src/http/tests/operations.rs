@@ -69,6 +69,7 @@ async fn options_and_head_of_health_answer_as_get_does() {
         assert_eq!(status("OPTIONS", "/health", preflight).await, "204");
         edge.context.health.set_database(DatabaseState::Up);
         edge.context.health.set_migrations(MigrationState::Done);
+        edge.context.health.set_questions(DatabaseState::Up);
     }
 }
 
@@ -81,6 +82,7 @@ async fn readiness_tells_every_part() {
     assert!(answer.header("retry-after").is_some());
     edge.context.health.set_database(DatabaseState::Up);
     edge.context.health.set_migrations(MigrationState::Done);
+    edge.context.health.set_questions(DatabaseState::Up);
     edge.post("/v1/ingestion/meter", METER).await;
     let answer = edge.get("/health").await;
     assert_eq!(answer.status, 200);
