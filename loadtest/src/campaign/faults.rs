@@ -6,8 +6,9 @@ use super::check::{self, Comparison};
 use super::gateway::{DataDir, Database, Setup};
 use super::load::Manner;
 use super::network::Proxy;
+use super::plain::Plain;
 use super::random::Random;
-use super::{DRAIN_WITHIN, Load, Options, Outcome};
+use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
 /// How long the writers may take to find their database again.
 const WRITES_WITHIN: Duration = Duration::from_secs(60);
@@ -25,7 +26,8 @@ pub(super) async fn kill(
     random: &mut Random,
     seed: u64,
 ) -> Outcome {
-    let mut gateway = Setup::new(&options.gateway, dir).start().await?;
+    let (setup, mut server) = setup(options, dir).await?;
+    let mut gateway = setup.start().await?;
     let load = Load::start(options, &Manner::mixed(gateway.address()), seed);
     for _ in 0..options.rounds {
         tokio::time::sleep(random.millis(50, 1500)).await;
@@ -35,6 +37,7 @@ pub(super) async fn kill(
     let ledgers = load.stop().await;
     let comparison = check::compare(&gateway.database(), ledgers, DRAIN_WITHIN).await?;
     gateway.terminate().await?;
+    stop(&mut server).await?;
     Ok((comparison, format!("{} kills", options.rounds)))
 }
 
@@ -44,7 +47,8 @@ pub(super) async fn database(
     random: &mut Random,
     seed: u64,
 ) -> Outcome {
-    let mut gateway = Setup::new(&options.gateway, dir).start().await?;
+    let (setup, mut server) = setup(options, dir).await?;
+    let mut gateway = setup.start().await?;
     let load = Load::start(options, &Manner::mixed(gateway.address()), seed);
     let (mut stops, mut ended) = (0, 0);
     for round in 0..options.rounds {
@@ -53,6 +57,7 @@ pub(super) async fn database(
         tokio::time::sleep(random.millis(5, 300)).await;
         if round % 5 == 4 {
             stops += u32::from(dir.stop_database_at_once()?);
+            start(&mut server).await?;
         } else {
             // One that has gone by itself in this moment is none.
             ended += gateway.database().end_a_writer(random).await.unwrap_or(0);
@@ -62,27 +67,60 @@ pub(super) async fn database(
     let mut comparison = check::compare(&gateway.database(), ledgers, DRAIN_WITHIN).await?;
     expect_no_refusal(&mut comparison);
     gateway.terminate().await?;
+    stop(&mut server).await?;
     let happened = format!("{stops} immediate stops of PostgreSQL, {ended} backends ended");
     Ok((comparison, happened))
 }
 
 pub(super) async fn restore(options: &Options, dir: &DataDir, seed: u64) -> Outcome {
-    let mut gateway = Setup::new(&options.gateway, dir).start().await?;
+    let (setup, mut server) = setup(options, dir).await?;
+    let mut gateway = setup.start().await?;
     let load = Load::start(options, &Manner::mixed(gateway.address()), seed);
     for _ in 0..options.rounds {
         tokio::time::sleep(Duration::from_millis(500)).await;
         gateway.terminate().await?;
+        stop(&mut server).await?;
         dir.back_up()?;
+        start(&mut server).await?;
         gateway = gateway.again().await?;
         tokio::time::sleep(Duration::from_secs(2)).await;
         gateway.terminate().await?;
+        stop(&mut server).await?;
         dir.restore()?;
+        start(&mut server).await?;
         gateway = gateway.again().await?;
     }
     let ledgers = load.stop().await;
     let comparison = check::compare(&gateway.database(), ledgers, DRAIN_WITHIN).await?;
     gateway.terminate().await?;
+    stop(&mut server).await?;
     Ok((comparison, format!("{} restores", options.rounds)))
+}
+
+/// How the gateway is started: on its embedded server, or on one with PostgreSQL's defaults.
+async fn setup(options: &Options, dir: &DataDir) -> Result<(Setup, Option<Plain>), CampaignError> {
+    let setup = Setup::new(&options.gateway, dir);
+    let Some(bin) = &options.server_defaults else {
+        return Ok((setup, None));
+    };
+    let server = Plain::start(bin, dir).await?;
+    Ok((setup.on(&server.database()), Some(server)))
+}
+
+/// Stops the server where it is not the gateway's to stop.
+async fn stop(server: &mut Option<Plain>) -> Result<(), CampaignError> {
+    match server {
+        Some(server) => server.stop().await,
+        None => Ok(()),
+    }
+}
+
+/// Starts the server again where it is not the gateway's to start.
+async fn start(server: &mut Option<Plain>) -> Result<(), CampaignError> {
+    match server {
+        Some(server) => server.again().await,
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn network(options: &Options, dir: &DataDir, seed: u64) -> Outcome {

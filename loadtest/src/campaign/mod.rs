@@ -15,6 +15,7 @@ mod gateway;
 mod load;
 mod network;
 mod overload;
+mod plain;
 pub(crate) mod random;
 mod small_disk;
 
@@ -46,6 +47,10 @@ pub(crate) struct Options {
     /// For `upgrade`: the binary of the gateways that are replaced
     #[arg(long, value_name = "PATH", required_if_eq("fault", "upgrade"))]
     previous: Option<PathBuf>,
+    /// For `kill`, `database` and `restore`: a server with PostgreSQL's defaults in place of the embedded
+    /// one, by the programs in this directory
+    #[arg(long, value_name = "BIN")]
+    server_defaults: Option<PathBuf>,
     /// How often it is broken; for `overload`: seconds
     #[arg(long, default_value_t = 10, value_name = "N")]
     rounds: u32,

@@ -1,0 +1,128 @@
+//! A PostgreSQL server as `initdb` makes it, with PostgreSQL's own defaults, where a campaign is not to
+//! use the gateway's embedded one.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use super::CampaignError;
+use super::gateway::{DataDir, Database};
+
+/// The user that the server runs as where root runs the campaign: PostgreSQL refuses root.
+const NOBODY: u32 = 65_534;
+/// The server's superuser, and the database that `initdb` makes.
+const NAME: &str = "postgres";
+/// How long the server may take to start, recovery included.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// Between two tries to reach it.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// The server, in the place where an embedded one would be.
+#[derive(Debug)]
+pub(super) struct Plain {
+    bin: PathBuf,
+    cluster: PathBuf,
+    child: Child,
+}
+
+impl Plain {
+    /// Makes the cluster, and starts the server.
+    pub(super) async fn start(bin: &Path, dir: &DataDir) -> Result<Self, CampaignError> {
+        let home = dir.path().join("postgres");
+        std::fs::create_dir_all(&home)?;
+        if is_root()? {
+            std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY))?;
+        }
+        let cluster = home.join("cluster");
+        let made = command(&bin.join("initdb"))?
+            .args(["--auth=trust", "--encoding=UTF8", "--locale=C"])
+            .args(["--username", NAME, "-D"])
+            .arg(&cluster)
+            .status()
+            .await?;
+        if !made.success() {
+            return Err(CampaignError::Start(format!("initdb: {made}")));
+        }
+        let child = launch(bin, &cluster)?;
+        let server = Plain {
+            bin: bin.to_owned(),
+            cluster,
+            child,
+        };
+        server.is_reached().await?;
+        Ok(server)
+    }
+
+    /// How to reach it.
+    pub(super) fn database(&self) -> Database {
+        Database {
+            socket_dir: home(&self.cluster).to_owned(),
+            user: NAME.to_owned(),
+            name: NAME.to_owned(),
+        }
+    }
+
+    /// Stops it in order: a fast shutdown.
+    pub(super) async fn stop(&mut self) -> Result<(), CampaignError> {
+        if let Some(pid) = self.child.id() {
+            let pid = pid.to_string();
+            Command::new("kill").args(["-INT", &pid]).status().await?;
+        }
+        self.child.wait().await?;
+        Ok(())
+    }
+
+    /// Starts it again, after it has ended in whatever way.
+    pub(super) async fn again(&mut self) -> Result<(), CampaignError> {
+        self.child.wait().await?;
+        self.child = launch(&self.bin, &self.cluster)?;
+        self.is_reached().await
+    }
+
+    async fn is_reached(&self) -> Result<(), CampaignError> {
+        let deadline = tokio::time::Instant::now() + START_WITHIN;
+        while let Err(error) = self.database().connect().await {
+            if tokio::time::Instant::now() > deadline {
+                return Err(error.into());
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        Ok(())
+    }
+}
+
+/// Only where it listens is its own; nothing else is set.
+fn launch(bin: &Path, cluster: &Path) -> io::Result<Child> {
+    command(&bin.join("postgres"))?
+        .args(["-c", "listen_addresses=", "-k"])
+        .arg(home(cluster))
+        .arg("-D")
+        .arg(cluster)
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+fn command(program: &Path) -> io::Result<Command> {
+    let mut command = Command::new(program);
+    if is_root()? {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+fn home(cluster: &Path) -> &Path {
+    cluster.parent().unwrap_or(cluster)
+}
+
+fn is_root() -> io::Result<bool> {
+    Ok(std::fs::metadata("/proc/self")?.uid() == 0)
+}
