@@ -1,0 +1,188 @@
+//! The main job: readings of both streams, repeats, sessions, late readings, answers, an export, a
+//! kill. What it answers depends on nothing but what was sent.
+
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, command, data_dir};
+use crate::server::Server;
+
+const FROM: &str = "2024-02-09T00:30:00Z";
+const TO: &str = "2024-02-09T11:45:00Z";
+/// Sessions that are posted at once, of which one may be.
+const AT_ONCE: usize = 8;
+
+/// Does the job through a socket in the database of a role; all answers, without times of now.
+pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
+    let data = data_dir();
+    let start = || {
+        let mut command = command(data.path());
+        command.args(["--database-url", url, "--shards", "2"]);
+        let gateway = Gateway::spawn(command, data.path());
+        gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+        gateway
+    };
+    let gateway = start();
+    // What is here: the schema that the tables are in is the operator's choice.
+    let sql = |text: &str| server.sql(role, &format!("set search_path = fleet, public; {text}"));
+    gateway.wait("the first seal", |_| {
+        sql("select sealed_to is not null from hours_progress") == "t"
+    });
+    send(&gateway, |n| n % 7 != 3);
+    // Repeats, and one that contradicts what is stored.
+    send(&gateway, |n| n < 100 && n % 7 != 3);
+    let twice = [meter(0, 9.0)];
+    post(&gateway, "meter", &twice);
+    let mut answers = vec![json!(at_once(&gateway))];
+    gateway.wait("sums of hours", |_| {
+        sql("select (select count(*) from meter_hours) >= 11
+                and (select count(*) from vehicle_hours) >= 11
+                and not exists (select from meter_hour_marks)
+                and not exists (select from vehicle_hour_marks)")
+            == "t"
+    });
+    answers.extend(asked(&gateway));
+    // Late readings of hours that are summed up.
+    send(&gateway, |n| n % 7 == 3);
+    answers.extend(asked(&gateway));
+    let body = json!({"sessionId": "S", "vehicleId": "CAR", "meterId": "CAR",
+        "startedAt": "2024-02-09T02:17:00Z", "endedAt": "2024-02-09T08:41:30Z"});
+    let (status, answer) = gateway.call("POST", "/v1/sessions", &body.to_string());
+    assert_eq!(status, 201, "{role}: {answer}");
+    // Acknowledged by the log alone, and killed: they are stored by the next.
+    let last: Vec<String> = (720..780).map(|n| meter(n, 0.5)).collect();
+    let last = format!("[{}]", last.join(","));
+    let (status, answer) = gateway.call("POST", "/v1/ingestion/meter", &last);
+    assert_eq!(status, 202, "{role}: {answer}");
+    gateway.kill();
+    let gateway = start();
+    let stored = "select count(*) >= 780 from meter_telemetry_history";
+    gateway.wait("what was in the log", |_| sql(stored) == "t");
+    answers.extend(asked(&gateway));
+    answers.push(json!(sql(
+        "select string_agg(concat_ws(' ', ts at time zone 'UTC', kwh_consumed_ac, voltage), ',' order by ts)
+         from meter_telemetry_history"
+    )));
+    answers.push(json!(sql(
+        "select concat_ws(' ', sum(meter_stored), sum(meter_duplicates), sum(meter_quarantined),
+             sum(vehicle_stored), sum(vehicle_duplicates), sum(vehicle_quarantined))
+         from wal_checkpoints"
+    )));
+    let (status, health) = gateway.call("GET", "/health/ready", "");
+    assert_eq!(status, 200, "{role}: {health}");
+    gateway.terminate();
+    answers
+}
+
+/// Posts sessions of one vehicle that all overlap, at once; how many were taken. None stays.
+fn at_once(gateway: &Gateway) -> usize {
+    let mut sum = 0;
+    for vehicle in 0..4 {
+        let taken: Vec<String> = std::thread::scope(|scope| {
+            let posts: Vec<_> = (0..AT_ONCE)
+                .map(|n| {
+                    scope.spawn(move || {
+                        let id = format!("V{vehicle}-{n}");
+                        let body = json!({"sessionId": id, "vehicleId": format!("V{vehicle}"),
+                            "meterId": format!("V{vehicle}"),
+                            "startedAt": format!("2024-02-09T0{n}:00:00Z"),
+                            "endedAt": "2024-02-09T23:00:00Z"});
+                        let (status, answer) =
+                            gateway.call("POST", "/v1/sessions", &body.to_string());
+                        assert!(
+                            status == 201 || status == 409,
+                            "{status} {answer} {}",
+                            std::fs::read_to_string(&gateway.events).unwrap()
+                        );
+                        (status == 201).then_some(id)
+                    })
+                })
+                .collect();
+            posts
+                .into_iter()
+                .filter_map(|post| post.join().unwrap())
+                .collect()
+        });
+        for id in &taken {
+            gateway.call("DELETE", &format!("/v1/sessions/{id}"), "");
+        }
+        sum += taken.len();
+    }
+    sum
+}
+
+fn asked(gateway: &Gateway) -> Vec<Value> {
+    let window = format!("from={FROM}&to={TO}");
+    let mut answers: Vec<Value> = [
+        format!("/v1/analytics/performance/CAR?{window}"),
+        format!("/v1/analytics/performance?{window}"),
+        format!("/v1/history/meter/CAR?{window}"),
+        "/v1/live/vehicles/CAR".to_owned(),
+        "/v1/sessions".to_owned(),
+    ]
+    .iter()
+    .map(|path| {
+        let (status, body) = gateway.call("GET", path, "");
+        assert_eq!(status, 200, "{path}: {body}");
+        let mut answer: Value = serde_json::from_str(&body).unwrap();
+        without_now(&mut answer);
+        answer
+    })
+    .collect();
+    let (status, export) = gateway.call("GET", &format!("/v1/export/vehicle?{window}"), "");
+    assert_eq!(status, 200, "{export}");
+    answers.push(json!(export));
+    answers
+}
+
+/// Takes away what depends on when it was asked.
+fn without_now(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for name in [
+                "asOf",
+                "receivedAt",
+                "ageSeconds",
+                "generatedAt",
+                "createdAt",
+            ] {
+                fields.remove(name);
+            }
+            fields.values_mut().for_each(without_now);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_now),
+        _ => {}
+    }
+}
+
+/// A reading a minute of a meter and a vehicle for twelve hours.
+fn send(gateway: &Gateway, only: impl Fn(u32) -> bool) {
+    let kwh = |n: u32| f64::from(100 + n % 37) / 1000.0;
+    let minutes: Vec<u32> = (0..720).filter(|n| only(*n)).collect();
+    let meters: Vec<String> = minutes.iter().map(|n| meter(*n, kwh(*n))).collect();
+    let vehicles: Vec<String> = (minutes.iter())
+        .map(|n| {
+            let (at, kwh) = (at(*n), kwh(*n) * 0.9);
+            format!(
+                r#"{{"vehicleId":"CAR","soc":50,"kwhDeliveredDc":{kwh},"batteryTemp":30,"timestamp":"{at}"}}"#
+            )
+        })
+        .collect();
+    post(gateway, "meter", &meters);
+    post(gateway, "vehicle", &vehicles);
+}
+
+fn post(gateway: &Gateway, stream: &str, readings: &[String]) {
+    let body = format!("[{}]", readings.join(","));
+    let path = format!("/v1/ingestion/{stream}?ack=committed");
+    let (status, answer) = gateway.call("POST", &path, &body);
+    assert_eq!(status, 201, "{answer}");
+}
+
+fn at(n: u32) -> String {
+    format!("2024-02-09T{:02}:{:02}:{:02}Z", n / 60, n % 60, n % 59)
+}
+
+fn meter(n: u32, kwh: f64) -> String {
+    let at = at(n);
+    format!(r#"{{"meterId":"CAR","kwhConsumedAc":{kwh},"voltage":230,"timestamp":"{at}"}}"#)
+}
