@@ -72,10 +72,10 @@ impl Thinning {
     /// Whether the entry of an id stays.
     pub fn keeps(self, id: i32) -> bool {
         // The finalizer of SplitMix64: neighbouring ids and rounds have nothing in common.
-        let mut mixed = self.0 << 32 | u64::from(id.cast_unsigned());
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) & 7 != 0
+        let mut mixed = (self.0 << 32) | u64::from(id.cast_unsigned());
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) & 7 != 0
     }
 }
 
