@@ -165,6 +165,24 @@ describe('a gateway without keys', () => {
     await close(page);
   });
 
+  for (const [why, parts, banner] of [
+    ['a lag', { lag: { readings: 5, oldestSeconds: 130, reason: 'too long' } },
+      'The database is falling behind: 5 readings wait in the log, the oldest for 2 min. The data shown is equally old.'],
+    ['queries that fail', { questions: { status: 'down', reason: 'refused' } },
+      'Queries do not reach the database (refused). Readings are still accepted and stored. The data shown may be out of date.'],
+  ]) {
+    test(`the banner names why the gateway is not ready: ${why}`, async () => {
+      const page = await open(gateway, '/#/meters');
+      const up = { wal: { status: 'ok' }, database: { status: 'up' }, migrations: { status: 'done' }, gap: { readings: 0 } };
+      await page.route('**/health', (route) => route.fulfill({
+        status: 503, json: { status: 'unready', ...up, lag: { readings: 0, oldestSeconds: 0 }, ...parts },
+      }));
+      await page.reload();
+      await page.getByRole('alert').getByText(banner, { exact: true }).waitFor();
+      await close(page, ['503']);
+    });
+  }
+
   test('a device that was never heard of is said to be unknown', async () => {
     const page = await open(gateway, '/#/meters/nobody');
     await page.getByText('Unknown').waitFor();

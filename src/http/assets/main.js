@@ -65,7 +65,7 @@ function warn(what, gravity) {
 
 /** What does not work, in words for whoever is called at night. */
 function trouble(report) {
-  const { wal = {}, database = {}, migrations = {}, lag = {}, gap = {} } = report;
+  const { wal = {}, database = {}, questions = {}, migrations = {}, lag = {}, gap = {} } = report;
   const why = (part) => (part.reason ? ` (${part.reason})` : '');
   if (report.status === 'stopping') return 'The gateway is stopping and accepts no more readings.';
   if (wal.status !== 'ok') return `The write-ahead log has failed${why(wal)}. No readings are accepted.`;
@@ -74,6 +74,10 @@ function trouble(report) {
     return `The database is unavailable${why(database)}. Readings are still accepted: ${count(lag.readings)} waiting in the log. The data shown may be out of date.`;
   }
   if (migrations.status === 'failed') return `The database schema does not fit this gateway${why(migrations)}. Readings wait in the log.`;
+  if (questions.status === 'down') {
+    return `Queries do not reach the database${why(questions)}. Readings are still accepted and stored. The data shown may be out of date.`;
+  }
+  if (lag.reason) return lagging(lag);
   return 'The gateway is starting and has not reached its database yet. Readings are already accepted.';
 }
 
