@@ -166,7 +166,7 @@ fn inspect_tells_what_is_in_a_log_that_is_in_use_and_changes_nothing() {
         "2 runs",
         "a gateway is using it",
         "2 shards",
-        "no database",
+        "not bound to a database yet",
         "ended",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");

@@ -62,7 +62,10 @@ async fn what_was_refused_is_stored_once_it_fits() {
         "{said}"
     );
     let said = quarantine(&database, &["list", "--limit", "1"]).await;
-    assert!(said.ends_with("1 of 4; --limit shows more"), "{said}");
+    assert!(
+        said.ends_with("1 of 4 are shown; --limit shows more"),
+        "{said}"
+    );
     let said = quarantine(&database, &["list", "--stream", "vehicle", "--json"]).await;
     let lines: Vec<serde_json::Value> = said
         .lines()
