@@ -189,6 +189,8 @@ async fn no_statement_depends_on_fresh_statistics() {
             )
             .await;
         found.extend(excessive(&database, &format!("{devices} devices, absent")).await);
+        // So that the next run's server need not recover a million rows first.
+        database.run("checkpoint").await;
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

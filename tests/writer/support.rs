@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Mutex, OnceCell};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 use wattgate::gate::{AckMode, Gate};
 use wattgate::postgres::Target;
@@ -66,10 +67,23 @@ async fn server() -> &'static Connection {
     SERVER.get_or_init(start).await
 }
 
+/// Connects; a cluster that was left in the middle of its work recovers first.
 async fn connect(connection: &Connection) -> Client {
-    let (client, driver) = connection.config().connect(NoTls).await.unwrap();
-    tokio::spawn(driver);
-    client
+    let begun = Instant::now();
+    loop {
+        match connection.config().connect(NoTls).await {
+            Ok((client, driver)) => {
+                tokio::spawn(driver);
+                return client;
+            }
+            Err(e)
+                if e.code() == Some(&SqlState::CANNOT_CONNECT_NOW) && begun.elapsed() < LIMIT =>
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(e) => panic!("{e:?}"),
+        }
+    }
 }
 
 /// A migrated database of a test's own.
