@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
-use wattgate::decode::{Bounds, Decoder, Format};
+use wattgate::ingest::decode::{Bounds, Decoder, Format};
 use wattgate::reading::{Stream, Timestamp};
 
 const SIZES: [usize; 3] = [1, 500, 5000];
@@ -101,7 +101,7 @@ fn timestamp(criterion: &mut Criterion) {
     for (name, text) in texts {
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| wattgate::decode::timestamp::parse(black_box(text)));
+            bencher.iter(|| wattgate::ingest::decode::timestamp::parse(black_box(text)));
         });
         group.bench_function(format!("{name}_jiff"), |bencher| {
             bencher.iter(|| black_box(text).parse::<jiff::Timestamp>());

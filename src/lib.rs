@@ -1,40 +1,51 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-// What a reading is, and what is counted of it.
+/// The text of one file of `sql/queries/`.
+macro_rules! sql {
+    ($name:literal) => {
+        include_str!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/sql/queries/",
+            $name,
+            ".sql"
+        ))
+    };
+}
+
+// What every part may know: a reading, the metrics, and where a test may end the process.
+pub mod failpoint;
+pub mod metrics;
 pub mod reading;
 
-pub mod metrics;
+// What energy means: arithmetic alone.
+pub mod energy;
 
-// Where a test may end the process.
-pub mod failpoint;
-
-// The way of a reading: a body becomes readings, they are made durable and are admitted to that,
-// and they are stored.
-pub mod decode;
-
+// The way of a reading: bytes become readings, the log makes them durable, writers store them.
 pub mod wal;
 
-pub mod gate;
+pub mod ingest;
 
 pub mod postgres;
 
 pub mod writer;
 
-// What is asked of what is stored.
+// Questions about what is stored.
 pub mod analytics;
 
-pub mod summaries;
+pub mod rollups;
 
 pub mod alerts;
 
-// What is told of it elsewhere.
 pub mod otlp;
 
-// The door, and what starts everything.
+// The edge.
 pub mod auth;
 
 pub mod http;
 
+// The program: its configuration, its commands, and what starts and stops everything.
 pub mod config;
 
 pub mod app;
+
+pub mod cli;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use wattgate::app::{self, AppError};
+use wattgate::cli;
 use wattgate::config::{Cli, Command, Config, Logging};
 
 fn main() -> ExitCode {
@@ -36,18 +37,18 @@ fn run(command: Command) -> Result<(), AppError> {
         }
         Command::Check(args) => {
             let config = Config::check(&args)?;
-            let found = work(&config.logging, app::check(&config))?;
+            let found = work(&config.logging, cli::check(&config))?;
             tell(&found);
             Ok(())
         }
         Command::Erase(args) => {
             let (data, logging) = args.reach.check()?;
-            let erased = work(&logging, app::erase(&data, &args.vehicle))?;
+            let erased = work(&logging, cli::erase(&data, &args.vehicle))?;
             tell(&erased);
             Ok(())
         }
         Command::Keys { command } => {
-            let said = app::keys::run(&command)?;
+            let said = cli::keys::run(&command)?;
             if let Some(note) = &said.note {
                 say(note);
             }
@@ -56,13 +57,13 @@ fn run(command: Command) -> Result<(), AppError> {
         }
         Command::Wal { command } => {
             let (data, logging) = command.check()?;
-            let said = work(&logging, app::wal(&data, &command))?;
+            let said = work(&logging, cli::wal(&data, &command))?;
             tell(&said.answer);
             said.verdict
         }
         Command::Quarantine { command } => {
             let (data, logging) = command.reach().check()?;
-            let answer = work(&logging, app::quarantine(&data, &command))?;
+            let answer = work(&logging, cli::quarantine(&data, &command))?;
             tell(&answer);
             Ok(())
         }

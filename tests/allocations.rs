@@ -8,10 +8,10 @@
 use allocation_counter::{AllocationInfo, measure};
 use bytes::BytesMut;
 use uuid::Uuid;
-use wattgate::analytics::attribution::{MeterKey, NamedPlace, Vehicle, VehicleKey, VehicleReading};
-use wattgate::analytics::runs::Run;
-use wattgate::analytics::{Meter, Question, performance};
-use wattgate::decode::{Bounds, Decoder, Format};
+use wattgate::energy::attribution::{MeterKey, NamedPlace, Vehicle, VehicleKey, VehicleReading};
+use wattgate::energy::interval::Run;
+use wattgate::energy::{Meter, Question, performance};
+use wattgate::ingest::decode::{Bounds, Decoder, Format};
 use wattgate::postgres::partitions::Partitions;
 use wattgate::reading::{Details, Energy, EnergyKind, Reading, Stream, Timestamp};
 use wattgate::wal::append::RequestRecords;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wattgate::decode::{Decoder, ERRORS_MAX, Format};
+use wattgate::ingest::decode::{Decoder, ERRORS_MAX, Format};
 use wattgate::reading::Stream;
 use wattgate_fuzz::decode::{Owned, body, bounds};
 

@@ -4,6 +4,6 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let ours = wattgate::decode::timestamp::parse(text).map(|at| at.as_micros());
+    let ours = wattgate::ingest::decode::timestamp::parse(text).map(|at| at.as_micros());
     assert_eq!(ours, wattgate_fuzz::decode::time(text));
 });

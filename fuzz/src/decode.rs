@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-pub use wattgate::decode::{Bounds, Code, DEPTH_MAX, FAULTS_MAX};
+pub use wattgate::ingest::decode::{Bounds, Code, DEPTH_MAX, FAULTS_MAX};
 pub use wattgate::reading::{Details, EnergyKind, Place, Reading, Stream, Timestamp};
 
-#[path = "../../src/decode/tests/reference.rs"]
+#[path = "../../src/ingest/decode/tests/reference.rs"]
 mod reference;
 
 /// A reading without borrowed parts.

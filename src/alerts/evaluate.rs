@@ -5,18 +5,12 @@ use serde_json::{Value, json};
 use tokio_postgres::{Client, Row};
 
 use super::{AlertError, Kind, Settings};
-use crate::analytics::format::Decimal;
-use crate::analytics::queries::{Analyst, AskError, Asked};
-use crate::analytics::report::{EfficiencyStatus, efficiency_status};
-use crate::analytics::runs::Run;
-use crate::analytics::window;
+use crate::analytics::{Analyst, AskError, Asked};
+use crate::energy::format::Decimal;
+use crate::energy::interval::Run;
+use crate::energy::report::{EfficiencyStatus, efficiency_status};
+use crate::energy::window;
 use crate::reading::{ExternalId, Stream, Timestamp};
-
-macro_rules! sql {
-    ($name:literal) => {
-        include_str!(concat!("../../sql/queries/", $name, ".sql"))
-    };
-}
 
 /// Devices of one stream with implausible readings that one look takes. Why: a fleet of 10,000; and a
 /// sender that makes up an id for each reading is not to take memory for each, nor a line of the log.

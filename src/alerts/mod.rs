@@ -28,11 +28,11 @@ use std::time::{Duration, Instant};
 use deadpool_postgres::Pool;
 use tokio_postgres::Client;
 
-use self::silence::Silences;
-pub use self::webhook::{Webhook, WebhookError};
-use crate::analytics::queries::{Analyst, AskError};
+use crate::analytics::{Analyst, AskError};
 use crate::postgres::{Target, Use, explain};
 use crate::reading::Timestamp;
+use silence::Silences;
+pub use webhook::{Webhook, WebhookError};
 
 /// The key of the advisory lock: "wattalrt" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattalrt");

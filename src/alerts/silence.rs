@@ -14,12 +14,6 @@ use super::evaluate::{Finding, Findings, devices};
 use super::{AlertError, Kind, Settings};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
-macro_rules! sql {
-    ($name:literal) => {
-        include_str!(concat!("../../sql/queries/", $name, ".sql"))
-    };
-}
-
 /// How many times its longest silence of late a device may be silent.
 const USUAL_TIMES: f64 = 1.5;
 /// Devices whose past is looked at in one statement: a week of readings each.

@@ -9,12 +9,6 @@ use super::evaluate::Findings;
 use super::{AlertError, Settings};
 use crate::reading::{Stream, Timestamp};
 
-macro_rules! sql {
-    ($name:literal) => {
-        include_str!(concat!("../../sql/queries/", $name, ".sql"))
-    };
-}
-
 /// Deliveries that wait at most. Why: a fleet of 10,000 that falls silent at once.
 const DELIVERIES_MAX: i64 = 20_000;
 /// How long a closed alert is kept.

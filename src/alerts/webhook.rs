@@ -23,12 +23,6 @@ use tokio_rustls::TlsConnector;
 use super::AlertError;
 use crate::reading::Timestamp;
 
-macro_rules! sql {
-    ($name:literal) => {
-        include_str!(concat!("../../sql/queries/", $name, ".sql"))
-    };
-}
-
 /// How long the receiver may take for one delivery.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait before a delivery is tried again.

@@ -10,7 +10,7 @@ use deadpool_postgres::{Object, Pool, PoolError, TimeoutType};
 use tokio::time::timeout;
 
 use crate::http::Health;
-use crate::http::health::DatabaseState;
+use crate::http::api::health::DatabaseState;
 use crate::postgres::explain;
 
 /// How often the way is tried.
@@ -32,7 +32,7 @@ pub(super) async fn ask(pool: &Pool) -> Result<(), String> {
         Err(_) => return Err(silent()),
     };
     // Where the tables are not found, the sessions of the pool look in another schema.
-    let sql = include_str!("../../sql/queries/database_id.sql");
+    let sql = sql!("database_id");
     match timeout(WITHIN, client.query_opt(sql, &[])).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(explain(&error)),

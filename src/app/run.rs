@@ -11,18 +11,19 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::door::Door;
+use super::credentials::Door;
 use super::parts::{Parts, ended_by_itself};
 use super::supervise::{Supervisor, WritersSlot};
 use super::{AppError, Database, questions, signals};
 use crate::alerts;
-use crate::analytics::queries::Analyst;
+use crate::analytics::Analyst;
 use crate::config::Config;
 use crate::failpoint;
-use crate::gate::Gate;
 use crate::http::{Context, Health, Server, Settings};
-use crate::metrics::{self, State, StreamSums};
-use crate::summaries;
+use crate::ingest::admission::Gate;
+use crate::metrics;
+use crate::metrics::{State, StreamSums};
+use crate::rollups;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::progress::Progress;
 use crate::wal::storage::{Directory, is_full};
@@ -351,8 +352,8 @@ async fn keep_up(recorder: PrometheusHandle) {
 /// Sums up the hours of devices beside the server, as long as readings do not wait for long.
 fn sum_up(database: &Database, log: &Log) -> impl Future<Output = ()> + Send + use<> {
     let source = log.source();
-    let waits: summaries::Waits = Arc::new(move || source.progress().oldest_waits());
-    summaries::run(database.target.clone(), waits)
+    let waits: rollups::Waits = Arc::new(move || source.progress().oldest_waits());
+    rollups::run(database.target.clone(), waits)
 }
 
 /// Makes the function that answers a scrape: the state is published and rendered under one lock,

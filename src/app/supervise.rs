@@ -10,7 +10,7 @@ use super::run::Gateway;
 use super::wishes;
 use crate::config::Config;
 use crate::http::Health;
-use crate::http::health::{DatabaseState, MigrationState};
+use crate::http::api::health::{DatabaseState, MigrationState};
 use crate::postgres::migrations::{DatabaseSettings, MigrationError, Wishes, migrate};
 use crate::postgres::{Target, Use};
 use crate::wal::{Log, LogSource};

@@ -9,7 +9,7 @@ use super::bucket::Bucket;
 use super::certificate::Fingerprint;
 use super::file::{KeyFile, KeyFileError, Stamp};
 use super::key::{Hash, KeyId, Record};
-use crate::gate::Share;
+use crate::ingest::admission::Share;
 use crate::reading::Timestamp;
 
 /// A key that opens something, and how much of its rate is left.

@@ -21,8 +21,8 @@ pub mod file;
 pub mod key;
 pub mod keyring;
 
-pub use self::bucket::Bucket;
-pub use self::certificate::Fingerprint;
-pub use self::file::{KeyFile, KeyFileError};
-pub use self::key::{Record, Rights, Secret};
-pub use self::keyring::{Certified, Key, Keyring};
+pub use bucket::Bucket;
+pub use certificate::Fingerprint;
+pub use file::{KeyFile, KeyFileError};
+pub use key::{Record, Rights, Secret};
+pub use keyring::{Certified, Key, Keyring};

@@ -4,9 +4,9 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::checks::{Checks, given};
-use crate::analytics::StatusBounds;
-use crate::analytics::queries::{Judgement, SuspectWatts};
-use crate::analytics::tariff::{Tariff, check_currency, tariff_zone};
+use crate::analytics::{Judgement, SuspectWatts};
+use crate::energy::StatusBounds;
+use crate::energy::tariff::{Tariff, check_currency, tariff_zone};
 
 /// The flags of what is judged to be odd.
 #[derive(Debug, Clone, Args)]

@@ -35,59 +35,26 @@
 //! It knows nothing of the writers: what they have done is seen in the log's progress and in the
 //! database.
 
-mod access;
-mod alerts;
-mod body;
-mod clock;
-mod connection;
-mod cors;
-mod dashboard;
-mod database;
-mod dispatch;
-mod export;
-mod fleet;
-pub mod forwarded;
-pub mod health;
-mod history;
-mod ingestion;
-mod live;
-mod local;
-mod media;
-mod meters;
-mod operations;
-mod performance;
-mod problem;
-mod promise;
-mod query;
-mod reply;
-mod request_id;
-mod revocable;
-mod router;
-mod server;
-mod sessions;
-mod socket;
-mod stall;
-mod story;
-mod stream;
-mod taking;
+pub mod api;
+pub mod request;
+mod response;
+pub mod server;
 #[cfg(test)]
 mod tests;
-pub mod tls;
-mod unfold;
-mod usage;
+mod ui;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
 
-use self::forwarded::Network;
-pub use self::health::Health;
+pub use self::api::health::Health;
+use self::request::client_ip::Network;
 pub use self::server::Server;
-use self::tls::Tls;
-use crate::analytics::queries::Analyst;
+use self::server::tls::Tls;
+use crate::analytics::Analyst;
 use crate::auth::Keyring;
-use crate::gate::Gate;
+use crate::ingest::admission::Gate;
 use crate::wal::progress::Progress;
 
 /// The limits of the edge.

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use self::translate::{Resource, Times, export};
+use translate::{Resource, Times, export};
 
 /// How often metrics are sent. Why: it is the default of OpenTelemetry's own exporters.
 const EVERY: Duration = Duration::from_secs(60);

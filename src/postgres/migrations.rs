@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use crate::postgres::{PartitionWidth, explain};
+use super::{PartitionWidth, explain};
 
 /// The key of the advisory lock: "wattgate" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattgate");

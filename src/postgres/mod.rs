@@ -14,7 +14,7 @@ mod tls;
 mod url;
 mod width;
 
-pub use self::explain::{advice, explain};
-pub use self::sessions::{Session, Use};
-pub use self::target::{Target, TargetError};
-pub use self::width::PartitionWidth;
+pub use explain::{advice, explain};
+pub use sessions::{Session, Use};
+pub use target::{Target, TargetError};
+pub use width::PartitionWidth;

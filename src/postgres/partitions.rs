@@ -11,14 +11,14 @@ use jiff::tz::TimeZone;
 use jiff::{ToSpan, Unit};
 use tokio_postgres::{Client, Error, GenericClient, Row};
 
-use crate::postgres::PartitionWidth;
+use super::PartitionWidth;
 use crate::reading::{Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattpart");
 
 /// Asks for the partitions of both streams.
-pub const BOTH: &str = include_str!("../../sql/queries/partitions.sql");
+pub const BOTH: &str = sql!("partitions");
 
 /// A span of time [from, to) that one partition covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

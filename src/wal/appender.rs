@@ -19,7 +19,8 @@ use super::frame::{
 };
 use super::progress::Progress;
 use super::storage::SegmentFile;
-use crate::failpoint::{self, Point, reach};
+use crate::failpoint;
+use crate::failpoint::{Point, reach};
 use crate::metrics;
 use crate::reading::Timestamp;
 

@@ -29,7 +29,7 @@
 //! | `spare-<number>` | a segment made ready: written full of zeros and synced, or a recycled one |
 //! | `sealing` | the copy of a tail that is being made; it holds nothing if found at a start |
 //! | `lock` | locked for the life of the process that has the log |
-//! | `gone` | which runs have gone, and what they held ([`super::gone`]) |
+//! | `gone` | which runs have gone, and what they held ([`super::retired_runs`]) |
 //! | `gap-accepted` | which readings an operator has given up |
 //! | `database` | the id of the database that the log stores into |
 //! | `database.new` | the room for it, taken while there is some |

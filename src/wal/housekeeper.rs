@@ -16,10 +16,11 @@ use super::append::LogBudget;
 use super::appender::segment_room_bytes;
 use super::catalog::{Catalog, Run};
 use super::frame::Position;
-use super::gone::GoneRuns;
 use super::progress::Progress;
+use super::retired_runs::GoneRuns;
 use super::storage::is_full;
-use crate::failpoint::{self, Point, reach};
+use crate::failpoint;
+use crate::failpoint::{Point, reach};
 
 /// How often it looks without being woken: commits move checkpoints and wake nobody.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

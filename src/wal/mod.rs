@@ -25,8 +25,8 @@ pub mod append;
 mod appender;
 pub mod catalog;
 pub mod frame;
-pub mod gone;
 mod housekeeper;
+pub mod inspect;
 pub mod medium;
 mod opening;
 pub mod progress;
@@ -34,8 +34,8 @@ pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod repair;
+pub mod retired_runs;
 pub mod storage;
-pub mod survey;
 
 use std::io;
 use std::sync::Arc;
@@ -45,18 +45,18 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use uuid::Uuid;
 
-use self::append::{LogBudget, Message};
-use self::catalog::{Catalog, Run};
-use self::frame::{Position, SHARDS_MAX};
-use self::gone::{GoneRun, GoneRuns};
-use self::housekeeper::LogLimits;
-use self::opening::Parts;
-use self::progress::{Gap, Progress};
-use self::reader::Reader;
-use self::recovery::RecoveryError;
-use self::storage::Storage;
+use append::{LogBudget, Message};
+use catalog::{Catalog, Run};
+use frame::{Position, SHARDS_MAX};
+use housekeeper::LogLimits;
+use opening::Parts;
+use progress::{Gap, Progress};
+use reader::Reader;
+use recovery::RecoveryError;
+use retired_runs::{GoneRun, GoneRuns};
+use storage::Storage;
 
-pub use self::appender::SyncMode;
+pub use appender::SyncMode;
 
 /// The smallest limit of a log: eight segments of the smallest size.
 pub const LIMIT_BYTES_MIN: u64 = 64 << 20;

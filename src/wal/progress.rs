@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use self::pace::{DrainRate, Marks};
-use self::quarantined::Lately;
 use super::frame::{Position, StreamCounts};
+use pace::{DrainRate, Marks};
+use quarantined::Lately;
 
 /// What became of readings that left the log, by stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -14,9 +14,9 @@ use super::frame::{
     FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader,
     StreamCounts, encode_filler, encode_frame, end_frame_bytes,
 };
-use super::gone;
+use super::inspect::{Met, scan, survey};
+use super::retired_runs;
 use super::storage::{DirectoryView, SegmentFile, Storage};
-use super::survey::{Met, scan, survey};
 use crate::reading::Timestamp;
 
 /// What a repair did.
@@ -85,8 +85,16 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
             repaired.segments += 1;
         }
     }
-    if from.list()?.iter().any(|name| name == gone::FILE_NAME) {
-        copy_whole(&*from.open(gone::FILE_NAME)?, gone::FILE_NAME, into)?;
+    if from
+        .list()?
+        .iter()
+        .any(|name| name == retired_runs::FILE_NAME)
+    {
+        copy_whole(
+            &*from.open(retired_runs::FILE_NAME)?,
+            retired_runs::FILE_NAME,
+            into,
+        )?;
     }
     into.sync()?;
     Ok(repaired)

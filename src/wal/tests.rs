@@ -22,7 +22,6 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use self::disk::Disk;
 use super::append::{Append, AppendError, Message, RequestRecords, Stretch};
 use super::frame::{Position, StreamCounts};
 use super::opening::Parts;
@@ -33,6 +32,7 @@ use super::{LogOptions, LogSource, OpenError, Run, SyncMode, record};
 use crate::reading::{
     Details, Energy, EnergyKind, ExternalId, Place, Reading, Timestamp, shard_of,
 };
+use disk::Disk;
 
 /// Small segments, so that a test rotates often; a quarter of each is lost to what a segment
 /// cannot promise.

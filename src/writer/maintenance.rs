@@ -92,7 +92,7 @@ async fn once(
 
 /// The newest time that a stored reading has; none where there are no readings.
 async fn newest_reading(client: &Client) -> Result<Option<Timestamp>, SessionError> {
-    let sql = include_str!("../../sql/queries/newest_reading.sql");
+    let sql = sql!("newest_reading");
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
@@ -104,14 +104,8 @@ async fn expire_hours(
     before: Timestamp,
 ) -> Result<(), SessionError> {
     let (next, expire) = match stream {
-        Stream::Meter => (
-            include_str!("../../sql/queries/hour_devices_meters.sql"),
-            include_str!("../../sql/queries/hours_expire_meters.sql"),
-        ),
-        Stream::Vehicle => (
-            include_str!("../../sql/queries/hour_devices_vehicles.sql"),
-            include_str!("../../sql/queries/hours_expire_vehicles.sql"),
-        ),
+        Stream::Meter => (sql!("hour_devices_meters"), sql!("hours_expire_meters")),
+        Stream::Vehicle => (sql!("hour_devices_vehicles"), sql!("hours_expire_vehicles")),
     };
     let mut after = i32::MIN;
     loop {

@@ -24,25 +24,25 @@
 //! | `maintenance` | partitions ahead, retention |
 
 pub mod accepted;
+mod backoff;
 pub mod batch;
 pub mod binding;
-pub mod classify;
-pub mod gone;
-mod lane;
+mod dirty_hours;
+mod insert;
 pub mod live;
 mod maintenance;
-mod marks;
 pub mod newest_seen;
 mod order;
 mod pace;
 pub mod quarantine;
+pub mod restored;
 pub mod retry;
 pub mod rows;
 pub mod session;
+mod shard_writer;
 mod shares;
 pub mod store;
-mod waits;
-mod ways;
+pub mod strategy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,13 +50,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use self::binding::Binding;
-use self::lane::Writer;
-use self::shares::{READS_AT_ONCE, Shares};
-use crate::failpoint;
+use super::failpoint;
 use crate::postgres::Target;
 use crate::postgres::migrations::DatabaseSettings;
 use crate::wal::LogSource;
+use binding::Binding;
+use shard_writer::Writer;
+use shares::{READS_AT_ONCE, Shares};
 
 /// How the writers work.
 #[derive(Debug, Clone, Copy)]

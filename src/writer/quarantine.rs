@@ -63,7 +63,7 @@ pub async fn quarantine<R: HistoryRow>(
         let sessions: Vec<i32> = named.iter().map(|n| n[1]).collect();
         client
             .execute(
-                include_str!("../../sql/queries/quarantine.sql"),
+                sql!("quarantine"),
                 &[
                     &claim.run_id,
                     &claim.shard,

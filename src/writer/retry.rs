@@ -10,12 +10,13 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::batch::arrange;
+use super::insert::{bisect, probe, split};
 use super::live::Newest;
 use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow};
 use super::session::{SessionError, WriterSession};
 use super::store::{BEGIN, ensure_partitions};
-use super::ways::{bisect, probe, split};
-use crate::postgres::registry::{self, Registry};
+use crate::postgres::registry;
+use crate::postgres::registry::Registry;
 use crate::reading::Stream;
 use crate::wal::frame::Position;
 
@@ -79,7 +80,7 @@ async fn all<R: FromQuarantine>(
     filter: &Filter,
     sum: &mut Retried,
 ) -> Result<(), SessionError> {
-    let sql = include_str!("../../sql/queries/quarantine_chunk.sql");
+    let sql = sql!("quarantine_chunk");
     let mut after: Key = (Uuid::nil(), i32::MIN, i64::MIN, i32::MIN);
     loop {
         let stream = R::STREAM.name();
@@ -171,7 +172,7 @@ async fn chunk<R: FromQuarantine>(
     let known = &session.partitions[R::STREAM.index()];
     client.batch_execute(BEGIN).await?;
     // Another retry may have taken some of them in the meantime.
-    let sql = include_str!("../../sql/queries/quarantine_lock.sql");
+    let sql = sql!("quarantine_lock");
     let keys: Vec<Key> = rows.iter().map(|(key, _)| *key).collect();
     let locked = by_keys(session, sql, &keys).await?;
     let locked: std::collections::HashSet<Key> = locked.iter().map(key).collect();
@@ -197,12 +198,7 @@ async fn chunk<R: FromQuarantine>(
     newest
         .upsert(client, &session.meter.live, &session.vehicle.live)
         .await?;
-    by_keys(
-        session,
-        include_str!("../../sql/queries/quarantine_release.sql"),
-        &settled,
-    )
-    .await?;
+    by_keys(session, sql!("quarantine_release"), &settled).await?;
     client.batch_execute("commit").await?;
     Ok(Retried {
         stored: stored.len() as u64,

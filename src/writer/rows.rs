@@ -105,9 +105,9 @@ pub trait HistoryRow: Copy + Send + Sync + 'static {
 
 impl HistoryRow for MeterRow {
     const STREAM: Stream = Stream::Meter;
-    const COPY: &'static str = include_str!("../../sql/queries/copy_meter.sql");
-    const PROBE: &'static str = include_str!("../../sql/queries/probe_meter.sql");
-    const INSERT: &'static str = include_str!("../../sql/queries/insert_meter.sql");
+    const COPY: &'static str = sql!("copy_meter");
+    const PROBE: &'static str = sql!("probe_meter");
+    const INSERT: &'static str = sql!("insert_meter");
 
     fn key(&self) -> (i32, Timestamp) {
         (self.id, self.at)
@@ -166,9 +166,9 @@ impl HistoryRow for MeterRow {
 
 impl HistoryRow for VehicleRow {
     const STREAM: Stream = Stream::Vehicle;
-    const COPY: &'static str = include_str!("../../sql/queries/copy_vehicle.sql");
-    const PROBE: &'static str = include_str!("../../sql/queries/probe_vehicle.sql");
-    const INSERT: &'static str = include_str!("../../sql/queries/insert_vehicle.sql");
+    const COPY: &'static str = sql!("copy_vehicle");
+    const PROBE: &'static str = sql!("probe_vehicle");
+    const INSERT: &'static str = sql!("insert_vehicle");
 
     fn key(&self) -> (i32, Timestamp) {
         (self.id, self.at)

@@ -9,13 +9,14 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
-use super::marks::MarkStatements;
+use super::dirty_hours::MarkStatements;
 use super::newest_seen::NewestSeen;
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use super::shares::Shares;
 use crate::postgres::PartitionWidth;
 use crate::postgres::migrations::width_of;
-use crate::postgres::partitions::{self, Partitions};
+use crate::postgres::partitions;
+use crate::postgres::partitions::Partitions;
 use crate::postgres::registry::{IdCache, ResolveError};
 use crate::postgres::{Session, Target, Use, explain};
 use crate::reading::Stream;
@@ -194,16 +195,10 @@ impl WriterSession {
         // All is sent at once and answered in one exchange. The identity comes first, so that its
         // error is the one that is reported where there are no tables.
         let rows = try_join(
-            RowStatements::prepare::<MeterRow>(
-                client,
-                include_str!("../../sql/queries/upsert_live_meter.sql"),
-            ),
-            RowStatements::prepare::<VehicleRow>(
-                client,
-                include_str!("../../sql/queries/upsert_live_vehicle.sql"),
-            ),
+            RowStatements::prepare::<MeterRow>(client, sql!("upsert_live_meter")),
+            RowStatements::prepare::<VehicleRow>(client, sql!("upsert_live_vehicle")),
         );
-        let sql = include_str!("../../sql/queries/checkpoint_move.sql");
+        let sql = sql!("checkpoint_move");
         let others = try_join3(
             client.prepare(sql),
             MarkStatements::prepare(client),
@@ -299,7 +294,7 @@ impl WriterSession {
         let shard = i32::from(shard);
         let client = self.client();
         client.batch_execute(CLAIM_WAIT).await?;
-        let sql = include_str!("../../sql/queries/checkpoint_claim.sql");
+        let sql = sql!("checkpoint_claim");
         let start = Position::START.to_i64();
         let mut tries = 0;
         let row = loop {
@@ -311,7 +306,7 @@ impl WriterSession {
                         // Not a writer of before: somebody has locked the row.
                         return Err(e.into());
                     }
-                    let sql = include_str!("../../sql/queries/checkpoint_zombie.sql");
+                    let sql = sql!("checkpoint_zombie");
                     if !client.query(sql, &[&run_id, &shard]).await?.is_empty() {
                         tracing::warn!(%run_id, shard, "ended a session that held a checkpoint");
                     }
@@ -350,7 +345,7 @@ impl WriterSession {
         to: Position,
         readings: [u64; 2],
     ) -> Result<(), SessionError> {
-        let sql = include_str!("../../sql/queries/checkpoint_gap.sql");
+        let sql = sql!("checkpoint_gap");
         let gap = readings.map(|n| n as i64);
         let from = claim.stored.position.to_i64();
         let moved = self

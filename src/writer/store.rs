@@ -6,14 +6,16 @@
 use std::time::Instant;
 
 use super::batch::{Arranged, arrange, counts_of};
-use super::classify::{next_way, verdict_of};
+use super::insert::{bisect, copy, insert, probe, split};
 use super::live::Newest;
 use super::quarantine::{Quarantined, quarantine};
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use super::session::{Claim, SessionError, WriterSession};
-use super::ways::{bisect, copy, insert, probe, split};
-use crate::failpoint::{self, Point};
-use crate::metrics::{self, BatchStep};
+use super::strategy::{next_way, verdict_of};
+use crate::failpoint;
+use crate::failpoint::Point;
+use crate::metrics;
+use crate::metrics::BatchStep;
 use crate::postgres::partitions;
 use crate::reading::{Stream, Timestamp};
 use crate::wal::frame::Position;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wattgate::gate::AckMode;
+use wattgate::ingest::admission::AckMode;
 use wattgate::reading::{ExternalId, Reading, Stream, shard_of};
 use wattgate::writer::WriterOptions;
 

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Mutex, OnceCell};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
-use wattgate::gate::{AckMode, Gate};
+use wattgate::ingest::admission::{AckMode, Gate};
 use wattgate::postgres::Target;
 use wattgate::postgres::embedded::{self, Connection, EmbeddedConfig};
 use wattgate::postgres::migrations::{DatabaseSettings, Wishes, migrate};

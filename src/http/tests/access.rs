@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Answer, Edge, METER, Options, post};
-use crate::app::keys;
 use crate::auth::{Keyring, Rights};
+use crate::cli::keys;
 use crate::config::{CreateKeyArgs, KeysCommand};
-use crate::http::access::needs;
-use crate::http::router::ROUTES;
+use crate::http::request::auth::needs;
+use crate::http::request::router::ROUTES;
 
 const PATH: &str = "/v1/ingestion/meter";
 const JSON: &str = "Content-Type: application/json\r\n";

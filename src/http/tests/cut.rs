@@ -18,10 +18,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::PATIENCE;
-use crate::http::reply::{JSON, streamed};
-use crate::http::socket::Socket;
-use crate::http::stall::{Limits, StallGuard};
-use crate::http::usage::{Usage, track};
+use crate::http::response::reply::{JSON, streamed};
+use crate::http::server::socket::Socket;
+use crate::http::server::stall::{Limits, StallGuard};
+use crate::http::server::usage::{Usage, track};
 
 type Piece = io::Result<&'static str>;
 

@@ -26,10 +26,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::tls::Tls;
 use super::{Context, Health, Server, Settings};
 use crate::auth::Keyring;
-use crate::gate::Gate;
+use crate::http::server::tls::Tls;
+use crate::ingest::admission::Gate;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
 
@@ -117,10 +117,7 @@ impl Edge {
             gate,
             progress,
             reads: Pool::builder(manager).max_size(1).build().unwrap(),
-            analyst: crate::analytics::queries::Analyst::new(
-                1,
-                crate::analytics::queries::Judgement::default(),
-            ),
+            analyst: crate::analytics::Analyst::new(1, crate::analytics::Judgement::default()),
             health: Arc::new(Health::default()),
             metrics: Arc::new(metrics),
         });

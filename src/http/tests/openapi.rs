@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Edge;
-use crate::http::router::ROUTES;
+use crate::http::request::router::ROUTES;
 
 fn document() -> Value {
-    serde_saphyr::from_str(crate::http::operations::OPENAPI_YAML).unwrap()
+    serde_saphyr::from_str(crate::http::api::operations::OPENAPI_YAML).unwrap()
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn what_needs_a_right_says_so_and_what_is_open_says_that() {
     for route in ROUTES {
         for (method, endpoint) in route.methods {
             let described = &document["paths"][route.pattern][method.to_lowercase()];
-            let asks = crate::http::access::needs(*endpoint).is_some();
+            let asks = crate::http::request::auth::needs(*endpoint).is_some();
             let at = format!("{method} {}", route.pattern);
             assert_eq!(described.get("security").is_none(), asks, "{at}");
             for status in ["401", "403"] {

@@ -1,7 +1,7 @@
 //! Routes, methods, health, and the database's absence.
 
 use super::{Edge, METER, Options};
-use crate::http::health::{DatabaseState, MigrationState};
+use crate::http::api::health::{DatabaseState, MigrationState};
 
 #[tokio::test]
 async fn what_is_not_there_is_said_as_a_problem() {
@@ -137,7 +137,7 @@ async fn without_the_database_questions_are_answered_with_503() {
 
 #[tokio::test]
 async fn only_so_many_exports_as_parquet_run_at_a_time() {
-    use crate::http::export::{PARQUET, PARQUET_MAX};
+    use crate::http::api::export::{PARQUET, PARQUET_MAX};
     let edge = Edge::start();
     let detail = async |format: &str| {
         let path = format!("/v1/export/meter?format={format}");

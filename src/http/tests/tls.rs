@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Answer, Edge, METER, Options, PATIENCE, post};
 use crate::auth::Keyring;
-use crate::http::tls::{Tls, TlsFiles};
+use crate::http::server::tls::{Tls, TlsFiles};
 
 const PATH: &str = "/v1/ingestion/meter";
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -275,7 +275,7 @@ async fn a_certificate_that_a_key_names_is_good_for_what_the_key_is() {
         },
         key: "device".to_owned(),
     };
-    crate::app::keys::run(&command).unwrap();
+    crate::cli::keys::run(&command).unwrap();
     lock.edge.context.keys.as_ref().unwrap().refresh().unwrap();
     // On the connection that is open, too; and it is not good for sending either.
     assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 401);
@@ -309,7 +309,7 @@ fn create_with(lock: &Lock, change: impl Fn(&mut crate::config::CreateKeyArgs)) 
     };
     change(&mut args);
     let command = crate::config::KeysCommand::Create(args);
-    let made = crate::app::keys::run(&command).unwrap();
+    let made = crate::cli::keys::run(&command).unwrap();
     let keys = lock.edge.context.keys.as_ref().unwrap();
     keys.refresh().unwrap();
     made.answer

@@ -2,7 +2,7 @@
 
 use super::disk::Death;
 use super::*;
-use crate::wal::gone::{FILE_NAME, SLOT_BYTES};
+use crate::wal::retired_runs::{FILE_NAME, SLOT_BYTES};
 
 const DATABASE: uuid::Uuid = uuid::Uuid::from_u128(7);
 

@@ -2,7 +2,7 @@
 
 use super::disk::Death;
 use super::*;
-use crate::wal::gone::SLOT_BYTES;
+use crate::wal::retired_runs::SLOT_BYTES;
 
 /// What lies beside the segments.
 const BESIDE_BYTES: u64 = 2 * SLOT_BYTES as u64;

@@ -1,0 +1,342 @@
+//! A chunk of a fleet: what its vehicles' answers are computed from, fetched together.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::history::History;
+use super::hours::Readings;
+use super::reach;
+use super::reach::{Others, Owners, Place, Rows, Wanted};
+use super::vehicles;
+use super::vehicles::FetchedVehicle;
+use super::{AskError, BEHIND_MICROS, joined};
+use crate::energy::answer::{
+    Cuts, Meter, Performance, Question, Slice, divided_since, performance_and_parts, plan,
+};
+use crate::energy::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
+use crate::energy::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
+use crate::energy::hour::Condensed;
+use crate::energy::interval::Run;
+use crate::reading::{Stream, Timestamp};
+
+/// A registered vehicle.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) key: i32,
+    pub(super) id: String,
+    pub(super) same_id: Option<i32>,
+    pub(super) has_session: bool,
+}
+
+/// Who names each meter, or a session there, in a window: with the first and the last such
+/// reading.
+pub(super) type Named = HashMap<i32, Vec<(VehicleKey, Timestamp, Timestamp)>>;
+
+/// Loads who names which meter in a window, and soon behind it.
+pub(super) async fn named(history: &mut History<'_>, window: Run) -> Result<Named, AskError> {
+    let statement = history.work.prepare_cached(sql!("fleet_named")).await?;
+    let behind = window.end().plus_micros(BEHIND_MICROS);
+    let rows = history
+        .work
+        .query(&statement, &[&window.start(), &behind])
+        .await?;
+    let mut named = Named::new();
+    for row in &rows {
+        history.lease.one_more()?;
+        let vehicle = VehicleKey(row.try_get(1)?);
+        let there = (vehicle, row.try_get(2)?, row.try_get(3)?);
+        named.entry(row.try_get(0)?).or_default().push(there);
+    }
+    Ok(named)
+}
+
+/// A vehicle of a chunk, with where it was.
+#[derive(Debug)]
+struct Asked {
+    member: Member,
+    /// Its meters, and who else may be there.
+    meters: Vec<(MeterKey, Wanted, HashSet<VehicleKey>)>,
+    /// How far back is looked where a meter's first reading ever is divided.
+    first_low: Option<Timestamp>,
+}
+
+/// Some vehicles with all that their answers depend on.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    window: Run,
+    now: Timestamp,
+    asked: Vec<Asked>,
+    vehicles: HashMap<i32, FetchedVehicle>,
+    meters: HashMap<i32, Readings<EnergyReading>>,
+    /// The vehicles with the ids of meters that are shared, and of those where rule 3 may apply.
+    owners: Owners,
+    /// The meters whose readings are here over the whole window.
+    pub(super) whole_meters: Vec<i32>,
+}
+
+/// Fetches what [`Question`] asks for, for many vehicles at once.
+///
+/// Each vehicle's part is what the question of one fetches, or more.
+pub(super) async fn fetch(
+    history: &mut History<'_>,
+    named: &Named,
+    members: &[Member],
+    window: Run,
+    now: Timestamp,
+) -> Result<Chunk, AskError> {
+    let behind = window.end().plus_micros(BEHIND_MICROS);
+    let span = Run::new(window.start(), behind).unwrap_or(window);
+    let spans: BTreeMap<i32, Run> = members.iter().map(|m| (m.key, span)).collect();
+    let vehicles = vehicles::vehicles(history, &spans).await?;
+    let mut asked: Vec<Asked> = Vec::new();
+    let mut owners = Owners::new();
+    let mut runs_by_meter: BTreeMap<i32, Vec<Run>> = BTreeMap::new();
+    for member in members {
+        let Some(vehicle) = vehicles.get(&member.key) else {
+            continue;
+        };
+        if vehicle.readings.is_empty() && !member.has_session {
+            continue;
+        }
+        let plan = plan(&vehicle.borrow(), window, now);
+        let same_id = member.same_id.map(MeterKey).filter(|_| plan.asks_same_id);
+        owners.extend(same_id.map(|meter| (meter, VehicleKey(member.key))));
+        let wanted = reach::wanted(plan, same_id, window);
+        for (meter, wanted) in &wanted {
+            let of_meter = runs_by_meter.entry(meter.0).or_default();
+            of_meter.extend_from_slice(wanted.runs.as_slice());
+        }
+        let meters = wanted.into_iter();
+        asked.push(Asked {
+            member: member.clone(),
+            meters: meters
+                .map(|(key, wanted)| (key, wanted, HashSet::new()))
+                .collect(),
+            first_low: None,
+        });
+    }
+    for (&meter, runs) in &mut runs_by_meter {
+        let ends = runs.iter().flat_map(|run| [run.start(), run.end()]);
+        history.refuse_at(Stream::Meter, meter, ends);
+        *runs = joined(&runs.iter().copied().collect());
+    }
+    let meters: HashMap<i32, Readings<EnergyReading>> = history.around_many(&runs_by_meter).await?;
+    let mut others = others(history, named, &asked, window, now).await?;
+    for asked in &mut asked {
+        asked.add(&mut others);
+    }
+    let is_whole = |runs: &Vec<Run>| {
+        let holds = |run: &Run| run.start() <= window.start() && window.end() <= run.end();
+        runs.iter().any(holds)
+    };
+    let whole = runs_by_meter.iter().filter(|(_, runs)| is_whole(runs));
+    let mut chunk = Chunk {
+        window,
+        now,
+        asked,
+        vehicles,
+        owners,
+        whole_meters: whole.map(|(&meter, _)| meter).collect(),
+        meters,
+    };
+    let mut held = spans;
+    while chunk.complete(history, &mut held).await? {}
+    Ok(chunk)
+}
+
+impl Asked {
+    /// Adds others to those that may be at its meters.
+    fn add(&mut self, others: &mut Others) {
+        for (meter, _, there) in &mut self.meters {
+            there.extend(
+                others
+                    .remove(&(self.member.key, meter.0))
+                    .unwrap_or_default(),
+            );
+        }
+    }
+}
+
+/// The others that may be at a meter when a vehicle is, by (vehicle, meter).
+async fn others(
+    history: &History<'_>,
+    named: &Named,
+    asked: &[Asked],
+    window: Run,
+    now: Timestamp,
+) -> Result<Others, AskError> {
+    let mut rows = Rows::default();
+    let mut found = Others::new();
+    for Asked { member, meters, .. } in asked {
+        for (meter, wanted, _) in meters {
+            for &run in wanted.looked(window, now).as_slice() {
+                rows.add(VehicleKey(member.key), *meter, run);
+                for &(other, first, last) in named.get(&meter.0).into_iter().flatten() {
+                    // The last reading claims up to 15 minutes before itself.
+                    let behind = run.end().plus_micros(CLAIM_MICROS_MAX);
+                    if other.0 != member.key && first <= behind && last > run.start() {
+                        found
+                            .entry((member.key, meter.0))
+                            .or_default()
+                            .insert(other);
+                    }
+                }
+            }
+        }
+    }
+    for (place, other) in rows.with_session(history).await? {
+        found.entry(place).or_default().insert(other);
+    }
+    Ok(found)
+}
+
+impl Chunk {
+    /// How far each vehicle's answer reaches, at each of its meters in turn.
+    fn places(&self) -> Vec<Place<'_>> {
+        let mut places = Vec::new();
+        for asked in &self.asked {
+            for (meter, wanted, others) in &asked.meters {
+                let (readings, _) = self.meter(meter.0);
+                let with_others = !others.is_empty();
+                let mut reach = wanted.reach(readings, with_others, self.window, self.now);
+                if let (true, Some(low)) = (reach.is_first, asked.first_low) {
+                    reach.low = low;
+                }
+                places.push(Place {
+                    vehicle: VehicleKey(asked.member.key),
+                    meter: *meter,
+                    wanted,
+                    others,
+                    reach,
+                });
+            }
+        }
+        places
+    }
+
+    /// Fetches what lies beyond what is `held` of the vehicles, as far as the meters' readings say that
+    /// it matters, and the others that may be at the meters.
+    ///
+    /// `true`: a meter's first reading ever is divided, and one has to look further back.
+    async fn complete(
+        &mut self,
+        history: &mut History<'_>,
+        held: &mut BTreeMap<i32, Run>,
+    ) -> Result<bool, AskError> {
+        let (window, now) = (self.window, self.now);
+        let behind = window.end().plus_micros(BEHIND_MICROS);
+        let places = self.places();
+        let owners = reach::owners(history, &places).await?;
+        let mut unseen = reach::unseen(history, &places, &owners, window, now).await?;
+        let mut spans: BTreeMap<i32, (Run, bool)> = BTreeMap::new();
+        for place in &places {
+            let high = place.reach.high.plus_micros(CLAIM_MICROS_MAX).max(behind);
+            let Some(span) = Run::new(place.reach.low, high) else {
+                continue;
+            };
+            let (run, is_first) = spans.entry(place.vehicle.0).or_insert((span, false));
+            let (low, high) = (run.start().min(span.start()), run.end().max(span.end()));
+            *run = Run::new(low, high).unwrap_or(span);
+            *is_first |= place.reach.is_first;
+        }
+        for (meter, owner) in owners {
+            self.owners.entry(meter).or_insert(owner);
+        }
+        let mut wider: BTreeMap<i32, Run> = BTreeMap::new();
+        for asked in &mut self.asked {
+            asked.add(&mut unseen);
+            let Some((span, _)) = spans.get(&asked.member.key) else {
+                continue;
+            };
+            let others = asked.meters.iter().flat_map(|(_, _, others)| others);
+            for key in others.map(|other| other.0).chain([asked.member.key]) {
+                let run = match wider.get(&key).or(held.get(&key)) {
+                    Some(run) if run.and(*span) == Some(*span) => continue,
+                    Some(run) => Run::new(run.start().min(span.start()), run.end().max(span.end())),
+                    None => Some(*span),
+                };
+                wider.extend(run.map(|run| (key, run)));
+            }
+        }
+        self.vehicles
+            .extend(vehicles::vehicles(history, &wider).await?);
+        held.extend(wider);
+        let mut goes_on = false;
+        for n in 0..self.asked.len() {
+            let key = self.asked[n].member.key;
+            let Some((span, true)) = spans.get(&key) else {
+                continue;
+            };
+            let start = self.ask(&self.asked[n], SUSPECT_WATTS_DEFAULT, divided_since);
+            if let Some(start) = start.flatten() {
+                let low = reach::further_back(history, window, span.start(), start).await?;
+                goes_on |= low.is_some();
+                self.asked[n].first_low = low.or(Some(span.start()));
+            }
+        }
+        Ok(goes_on)
+    }
+
+    /// Asks about one vehicle.
+    fn ask<R>(
+        &self,
+        asked: &Asked,
+        suspect_watts: u64,
+        ask: impl FnOnce(&Question<'_>) -> R,
+    ) -> Option<R> {
+        let others = asked.meters.iter().map(|(_, _, others)| {
+            let there = others.iter().filter_map(|key| self.vehicles.get(&key.0));
+            there.map(FetchedVehicle::borrow).collect()
+        });
+        let others: Vec<Vec<Vehicle<'_>>> = others.collect();
+        let meters = asked.meters.iter().zip(&others);
+        let meters = meters.map(|((key, _, _), others)| Meter {
+            key: *key,
+            owner: self.owners.get(key).copied(),
+            readings: self.meter(key.0).0,
+            condensed: self.meter(key.0).1,
+            others,
+        });
+        let meters: Vec<Meter<'_>> = meters.collect();
+        Some(ask(&Question {
+            window: self.window,
+            now: self.now,
+            vehicle: self.vehicles.get(&asked.member.key)?.borrow(),
+            meters: &meters,
+            suspect_watts,
+        }))
+    }
+
+    /// The answers of all vehicles that are known, with the energy in some parts of the window; or
+    /// what has to be fetched as it is for one.
+    pub(super) fn answers<'a>(
+        &'a self,
+        parts: &'a [Run],
+        suspect_watts: u64,
+    ) -> impl Iterator<Item = (&'a Member, Result<(Performance, Vec<Slice>), Cuts>)> {
+        self.asked.iter().filter_map(move |asked| {
+            let ask = |question: &Question<'_>| performance_and_parts(question, parts);
+            let answer = self.ask(asked, suspect_watts, ask)?;
+            Some((&asked.member, answer))
+        })
+    }
+
+    /// Where the vehicles were.
+    pub(super) fn meter_keys(&self) -> Vec<i32> {
+        let of_vehicle = |asked: &Asked| {
+            asked
+                .meters
+                .iter()
+                .map(|(key, _, _)| key.0)
+                .collect::<Vec<_>>()
+        };
+        self.asked.iter().flat_map(of_vehicle).collect()
+    }
+
+    /// The readings of a meter, and what of it is condensed.
+    pub(super) fn meter(&self, key: i32) -> (&[EnergyReading], &[Condensed]) {
+        match self.meters.get(&key) {
+            Some(readings) => (&readings.list, &readings.condensed),
+            None => (&[], &[]),
+        }
+    }
+}

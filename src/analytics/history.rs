@@ -1,0 +1,241 @@
+//! Readings out of history, with their neighbours wherever they lie.
+//!
+//! Every statement has constant bounds of time, a few partitions wide: PostgreSQL plans and locks
+//! only those. A neighbour is looked for nearby first, and then a few partitions at a time.
+
+use std::sync::Arc;
+
+use deadpool_postgres::Transaction;
+use tokio::sync::OnceCell;
+use tokio_postgres::Row;
+
+use super::AskError;
+use super::budget::Lease;
+use super::hours::{HourRow, Hours};
+use crate::energy::attribution::{MeterKey, NamedPlace, SessionKey, VehicleReading};
+use crate::energy::device::EnergyReading;
+use crate::energy::exact::temperature_sum;
+use crate::energy::window::DAY_MICROS;
+use crate::postgres::partitions;
+use crate::postgres::partitions::{Partitions, Range};
+use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
+
+/// How far around a window a neighbour is looked for first: nearly every device has one there.
+pub(super) const NEARBY_MICROS: i64 = 3 * DAY_MICROS;
+
+/// How many partitions one statement may search.
+const PARTITIONS_PER_STATEMENT: usize = 8;
+
+/// A reading of either stream, as its row gives it.
+pub(super) trait FromHistory: Copy + Send {
+    const STREAM: Stream;
+    /// Of many devices, each row with the place of its wish behind the reading.
+    const IN_RUNS: &'static str;
+    const BEFORE_MANY: &'static str;
+    const AFTER_MANY: &'static str;
+    /// Hours that are summed up.
+    const HOURS: &'static str;
+    /// How many columns a reading has.
+    const COLUMNS: usize;
+
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error>;
+    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, tokio_postgres::Error>;
+    fn energy(&self) -> EnergyReading;
+}
+
+fn energy_reading(row: &Row) -> Result<EnergyReading, tokio_postgres::Error> {
+    let (interval, register): (Option<f64>, Option<f64>) = (row.try_get(1)?, row.try_get(2)?);
+    let kind = match register {
+        Some(_) => EnergyKind::Register,
+        None => EnergyKind::Interval,
+    };
+    let kwh = register.or(interval).unwrap_or_default();
+    Ok(EnergyReading {
+        at: row.try_get(0)?,
+        energy: Energy { kwh, kind },
+    })
+}
+
+impl FromHistory for EnergyReading {
+    const STREAM: Stream = Stream::Meter;
+    const IN_RUNS: &'static str = sql!("readings_meters");
+    const BEFORE_MANY: &'static str = sql!("neighbours_before_meters");
+    const AFTER_MANY: &'static str = sql!("neighbours_after_meters");
+    const HOURS: &'static str = sql!("hours_meters");
+    const COLUMNS: usize = 3;
+
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        energy_reading(row)
+    }
+
+    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, tokio_postgres::Error> {
+        HourRow::read(row, 0, |reading, _| Ok(reading))
+    }
+
+    fn energy(&self) -> EnergyReading {
+        *self
+    }
+}
+
+/// A vehicle's reading whose named session is not looked up yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawVehicleReading {
+    pub(super) reading: VehicleReading,
+    pub(super) named_session: Option<SessionKey>,
+}
+
+impl FromHistory for RawVehicleReading {
+    const STREAM: Stream = Stream::Vehicle;
+    const IN_RUNS: &'static str = sql!("readings_vehicles");
+    const BEFORE_MANY: &'static str = sql!("neighbours_before_vehicles");
+    const AFTER_MANY: &'static str = sql!("neighbours_after_vehicles");
+    const HOURS: &'static str = sql!("hours_vehicles");
+    const COLUMNS: usize = 6;
+
+    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+        let EnergyReading { at, energy } = energy_reading(row)?;
+        let meter: Option<i32> = row.try_get(4)?;
+        let session: Option<i32> = row.try_get(5)?;
+        let place = match (meter, session) {
+            (Some(meter), _) => Some(NamedPlace::Meter(MeterKey(meter))),
+            (None, Some(_)) => Some(NamedPlace::Unknown),
+            (None, None) => None,
+        };
+        Ok(RawVehicleReading {
+            reading: VehicleReading {
+                at,
+                energy,
+                battery_temp: row.try_get(3)?,
+                place,
+            },
+            named_session: session.map(SessionKey),
+        })
+    }
+
+    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, tokio_postgres::Error> {
+        let (micro, rest): (i64, i64) = (row.try_get(14)?, row.try_get(15)?);
+        let temperature_sum = temperature_sum(micro, rest);
+        HourRow::read(row, temperature_sum, |EnergyReading { at, energy }, end| {
+            Ok(RawVehicleReading {
+                reading: VehicleReading {
+                    at,
+                    energy,
+                    battery_temp: row.try_get(12 + end)?,
+                    place: None,
+                },
+                named_session: None,
+            })
+        })
+    }
+
+    fn energy(&self) -> EnergyReading {
+        EnergyReading::from(&self.reading)
+    }
+}
+
+/// One question's view of history: a snapshot, and what it may hold of it.
+pub(super) struct History<'a> {
+    pub(super) work: &'a Transaction<'a>,
+    pub(super) lease: Lease,
+    /// What may be taken as it is summed up; nothing unless told.
+    pub(super) hours: Option<Arc<Hours>>,
+    /// The partitions of each stream, once they were asked for.
+    partitions: OnceCell<[Vec<Range>; 2]>,
+}
+
+impl<'a> History<'a> {
+    pub(super) fn new(work: &'a Transaction<'a>, lease: Lease) -> Self {
+        History {
+            work,
+            lease,
+            hours: None,
+            partitions: OnceCell::new(),
+        }
+    }
+
+    /// Takes hours as they are summed up, where it can.
+    pub(super) fn with_hours(mut self, hours: Hours) -> Self {
+        self.hours = Some(Arc::new(hours));
+        self
+    }
+
+    /// Counts from here on in another lease, and gives the one so far to whoever holds what was
+    /// read under it.
+    pub(super) fn renew(&mut self, lease: Lease) -> Lease {
+        std::mem::replace(&mut self.lease, lease)
+    }
+
+    /// The partitions of a stream; those of both come in one exchange, the first time.
+    pub(super) async fn ranges(&self, stream: Stream) -> Result<&[Range], AskError> {
+        let loading = || async move {
+            let statement = self.work.prepare_cached(partitions::BOTH).await?;
+            let rows = self.work.query(&statement, &[]).await?;
+            Ok::<_, AskError>(Partitions::of_both(&rows)?.map(Partitions::into_ranges))
+        };
+        let both = self.partitions.get_or_try_init(loading).await?;
+        Ok(&both[stream.index()])
+    }
+}
+
+/// The spans (from, to] that hold what lies at or before an edge, or behind it: nearest first, a
+/// few partitions each.
+pub(super) fn spans_beyond(
+    ranges: &[Range],
+    edge: Timestamp,
+    after: bool,
+) -> Vec<(Timestamp, Timestamp)> {
+    let mut beyond: Vec<Range> = ranges
+        .iter()
+        .filter(|range| {
+            if after {
+                edge < range.to
+            } else {
+                range.from <= edge
+            }
+        })
+        .copied()
+        .collect();
+    beyond.sort_unstable();
+    if !after {
+        beyond.reverse();
+    }
+    let span = |chunk: &[Range]| {
+        let from = chunk.iter().map(|range| range.from.plus_micros(-1)).min()?;
+        let to = chunk.iter().map(|range| range.to.plus_micros(-1)).max()?;
+        Some(match after {
+            true => (from.max(edge), to),
+            false => (from, to.min(edge)),
+        })
+    };
+    beyond
+        .chunks(PARTITIONS_PER_STATEMENT)
+        .filter_map(span)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(n: i64) -> Timestamp {
+        Timestamp::from_micros(n)
+    }
+
+    #[test]
+    fn what_lies_beyond_is_searched_nearest_first_and_a_few_partitions_at_a_time() {
+        let range = |n: i64| Range {
+            from: at(n * 100),
+            to: at(n * 100 + 100),
+        };
+        let ranges: Vec<Range> = (0..20).map(range).collect();
+        let before = spans_beyond(&ranges, at(1050), false);
+        assert_eq!(before, [(at(299), at(1050)), (at(-1), at(299))]);
+        let after = spans_beyond(&ranges, at(1050), true);
+        assert_eq!(after, [(at(1050), at(1799)), (at(1799), at(1999))]);
+        assert_eq!(spans_beyond(&ranges, at(-1), false), []);
+        assert_eq!(
+            spans_beyond(&ranges, at(1999), true),
+            [(at(1999), at(1999))]
+        );
+    }
+}

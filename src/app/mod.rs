@@ -1,0 +1,270 @@
+//! The one place that wires, starts and stops everything.
+
+pub(crate) mod credentials;
+mod parts;
+mod questions;
+mod run;
+mod signals;
+mod supervise;
+
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::auth::KeyFileError;
+use crate::config::{Config, ConfigErrors, DataConfig, LogFormat, Logging, MigrateConfig};
+use crate::postgres::embedded;
+use crate::postgres::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
+use crate::postgres::migrations::{MigrationError, Wishes, migrate};
+use crate::postgres::{Target, TargetError, Use, explain};
+use crate::wal::OpenError;
+use crate::wal::storage::DirectoryError;
+pub use run::serve;
+
+/// How long a stop waits for the embedded server's own shutdown.
+const EMBEDDED_STOP: Duration = Duration::from_secs(20);
+
+/// Why the program ends without having done its work.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The arguments of a command are wrong.
+    #[error("{0}")]
+    Arguments(String),
+    /// A command that only looks finds no database to look at.
+    #[error(
+        "there is no embedded PostgreSQL in {path}: name the data directory of a gateway with \
+         --data-dir (WATTGATE_DATA_DIR), or its database with --database-url (DATABASE_URL)"
+    )]
+    NoDatabase {
+        /// The data directory.
+        path: std::path::PathBuf,
+    },
+    /// There is no log where a command is to find one.
+    #[error(
+        "there is no write-ahead log in {path}: {source}; name the data directory of a gateway \
+         with --data-dir (WATTGATE_DATA_DIR)"
+    )]
+    NoLog {
+        /// The log's directory.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The embedded PostgreSQL does not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// The database URL cannot be used.
+    #[error("--database-url (DATABASE_URL): {0}")]
+    Target(#[from] TargetError),
+    /// The log's directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The log does not open.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The log has failed while it was in use (invariant 11).
+    #[error("{0}; the log holds everything that was acknowledged before")]
+    LogFailed(String),
+    /// A part of the gateway has panicked or returned while it was to work.
+    #[error("the part \"{part}\" has ended by itself: {how}; what was acknowledged is in the log")]
+    PartEnded {
+        /// Its name.
+        part: String,
+        /// How it has ended.
+        how: String,
+    },
+    /// The log would be where a sync guarantees nothing.
+    #[error(
+        "{path} is on {kind}, where synced data may be lost: choose another --data-dir, or allow it \
+         with --wal-allow-volatile"
+    )]
+    Volatile {
+        /// The log's directory.
+        path: std::path::PathBuf,
+        /// The kind of file system.
+        kind: &'static str,
+    },
+    /// A command about the log cannot do its work.
+    #[error("{0}")]
+    Wal(String),
+    /// What keeps a gateway from working, a line each.
+    #[error("{0}")]
+    Check(String),
+    /// A vehicle cannot be erased.
+    #[error("{0}")]
+    Erase(String),
+    /// The database is not reached.
+    #[error("cannot reach the database: {0}")]
+    Database(String),
+    /// The migrations do not apply.
+    #[error("cannot migrate the database: {0}")]
+    Migration(#[from] MigrationError),
+    /// The API keys cannot be read or changed.
+    #[error(transparent)]
+    Keys(#[from] crate::auth::KeyFileError),
+    /// The files of TLS cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] crate::http::server::tls::TlsError),
+    /// Something of the process itself.
+    #[error("cannot start: {0}")]
+    Start(String),
+}
+
+impl AppError {
+    /// How the process ends: 2 where the operator has to change the configuration or the
+    /// arguments, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        let is_configuration = match self {
+            AppError::Config(_)
+            | AppError::Arguments(_)
+            | AppError::NoDatabase { .. }
+            | AppError::NoLog { .. }
+            | AppError::Target(_)
+            | AppError::Volatile { .. }
+            | AppError::Tls(_) => true,
+            AppError::Directory(error) => matches!(error, DirectoryError::Io { .. }),
+            AppError::Keys(error) => matches!(error, KeyFileError::Malformed { .. }),
+            AppError::Embedded(error) => matches!(error, EmbeddedError::BadPgBin { .. }),
+            _ => false,
+        };
+        if is_configuration { 2 } else { 1 }
+    }
+}
+
+/// The database of a configuration: a server's, or the embedded one, running.
+pub(crate) struct Database {
+    pub(crate) target: Target,
+    pub(crate) embedded: Option<Embedded>,
+}
+
+impl Database {
+    pub(crate) async fn open(
+        config: &DataConfig,
+        ready_within: Duration,
+    ) -> Result<Self, AppError> {
+        if let Some(url) = &config.database_url {
+            return Ok(Database {
+                target: Target::from_url(url)?,
+                embedded: None,
+            });
+        }
+        let server = embedded::start(EmbeddedConfig {
+            pg_bin: config.pg_bin.clone(),
+            search_path: config.path.clone(),
+            ready_within,
+            ..EmbeddedConfig::new(&config.data_dir)
+        })
+        .await?;
+        let at = server.connection();
+        let target = Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database)?;
+        Ok(Database {
+            target,
+            embedded: Some(server),
+        })
+    }
+
+    /// Reaches the database that a gateway uses, whether or not that runs: its embedded server is
+    /// used where it is up, and started where it is not. It is never created: a mistyped data
+    /// directory must not become a new, empty database.
+    pub(crate) async fn reach(config: &DataConfig) -> Result<Self, AppError> {
+        if config.database_url.is_none()
+            && let Some(at) = embedded::running(&config.data_dir).await
+        {
+            return Ok(Database {
+                target: Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database)?,
+                embedded: None,
+            });
+        }
+        if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
+            return Err(AppError::NoDatabase {
+                path: config.data_dir.clone(),
+            });
+        }
+        Database::open(config, Duration::from_secs(30)).await
+    }
+
+    pub(crate) async fn close(self) {
+        if let Some(server) = self.embedded {
+            server.stop(EMBEDDED_STOP).await;
+        }
+    }
+}
+
+fn wishes(config: &Config) -> Wishes {
+    Wishes {
+        partition: config.partition,
+        retention: config.retention,
+    }
+}
+
+/// Applies the migrations, and ends; creates the embedded database where there is none.
+///
+/// # Errors
+/// [`AppError`]: nothing half-done is left.
+pub async fn migrate_only(config: &MigrateConfig) -> Result<(), AppError> {
+    let database = Database::open(&config.data, Duration::from_secs(30)).await?;
+    let result = async {
+        let session = database
+            .target
+            .connect("wattgate migrate", Use::Migration)
+            .await
+            .map_err(|e| AppError::Database(explain(&e)))?;
+        let wishes = Wishes {
+            partition: config.partition,
+            retention: config.retention,
+        };
+        migrate(session.client(), wishes).await?;
+        Ok(())
+    }
+    .await;
+    database.close().await;
+    result
+}
+
+/// Starts writing events to stderr.
+///
+/// # Errors
+/// [`AppError::Start`]: events are written already.
+pub fn start_events(logging: &Logging) -> Result<(), AppError> {
+    let filter = EnvFilter::try_new(&logging.level)
+        .map_err(|e| AppError::Start(format!("--log-level {}: {e}", logging.level)))?;
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let json = match logging.format {
+        Some(format) => format == LogFormat::Json,
+        None => !terminal,
+    };
+    let events = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(terminal);
+    let started = if json {
+        events.json().try_init()
+    } else {
+        events.try_init()
+    };
+    started.map_err(|e| AppError::Start(e.to_string()))
+}
+
+/// Makes the runtime that everything asynchronous runs on.
+///
+/// # Errors
+/// [`AppError::Start`]: the system gives no threads.
+pub fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("wattgate")
+        .build()
+        .map_err(|e| AppError::Start(e.to_string()))
+}

@@ -1,0 +1,215 @@
+//! Which vehicle drew a meter's energy: attribution periods by name, session or same id.
+
+use std::collections::BTreeMap;
+
+use super::device::EnergyReading;
+use super::hour::Condensed;
+use super::interval::{Run, Runs};
+use crate::reading::{Energy, Timestamp};
+
+/// How far back a vehicle's reading that names its place claims it, and how long a device may be
+/// silent: 15 minutes.
+pub const CLAIM_MICROS_MAX: i64 = 15 * 60 * 1_000_000;
+
+/// A meter, by its id in the database.
+///
+/// A meter that is named and was never heard of needs a key too (any that no other has): it is
+/// attributed like another, and its energy is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MeterKey(pub i32);
+
+/// A vehicle, by its id in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VehicleKey(pub i32);
+
+/// A charging session, by its id in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey(pub i32);
+
+/// Where a vehicle's reading says that it is charging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedPlace {
+    /// At this meter.
+    Meter(MeterKey),
+    /// In this session, which is known: at its meter.
+    Session(SessionKey, MeterKey),
+    /// In a session not known yet. It claims nothing; and the vehicle does not go by the
+    /// convention of the same id, so that rule 3 does not apply where it is read in the window.
+    Unknown,
+}
+
+/// One reading of a vehicle. Its state of charge has no part in the arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VehicleReading {
+    /// When it measured.
+    pub at: Timestamp,
+    /// DC energy.
+    pub energy: Energy,
+    /// °C, -60 to 150.
+    pub battery_temp: f64,
+    /// Where it is charging, if it says so.
+    pub place: Option<NamedPlace>,
+}
+
+impl From<&VehicleReading> for EnergyReading {
+    fn from(reading: &VehicleReading) -> Self {
+        EnergyReading {
+            at: reading.at,
+            energy: reading.energy,
+        }
+    }
+}
+
+/// One charging session of the vehicle that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Which.
+    pub key: SessionKey,
+    /// Where.
+    pub meter: MeterKey,
+    /// Its start, not part of it.
+    pub started: Timestamp,
+    /// Its end; an open one ends now.
+    pub ended: Option<Timestamp>,
+}
+
+/// What is known of one vehicle.
+#[derive(Debug, Clone, Copy)]
+pub struct Vehicle<'a> {
+    /// Which.
+    pub key: VehicleKey,
+    /// Its readings, ascending by time, no two of one time.
+    pub readings: &'a [VehicleReading],
+    /// What stands for readings that are not given, between two neighbours that are; none of
+    /// those names a place.
+    pub condensed: &'a [Condensed],
+    /// Its sessions, in any order.
+    pub sessions: &'a [Session],
+}
+
+/// The rule by which a vehicle is at a meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// Its reading names the meter or a session there.
+    Named,
+    /// A session there.
+    Session,
+    /// The meter has the vehicle's id.
+    SameId,
+}
+
+/// A run of time of one vehicle at one meter, by one rule: before what touches becomes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// When.
+    pub run: Run,
+    /// Where.
+    pub meter: MeterKey,
+    /// Why.
+    pub rule: Rule,
+    /// The session that says so, if one does.
+    pub session: Option<SessionKey>,
+}
+
+/// Finds where a vehicle was by rules 1 and 2, over all the time that its readings and sessions
+/// tell of; no window cuts it.
+///
+/// Pieces over (a, b] are exact where the readings in (a, b + 15 min], the one before them, and
+/// the sessions that overlap (a, b] are given.
+///
+/// Sessions of one vehicle never overlap where the registry keeps its rule; should two, at two
+/// meters, the vehicle is at both.
+///
+/// Order:  named ones by time, then the sessions' in the order given
+pub fn named_and_sessions(vehicle: &Vehicle<'_>, now: Timestamp) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut before: Option<Timestamp> = None;
+    for reading in vehicle.readings {
+        let (meter, session) = match reading.place {
+            Some(NamedPlace::Meter(meter)) => (Some(meter), None),
+            Some(NamedPlace::Session(session, meter)) => (Some(meter), Some(session)),
+            Some(NamedPlace::Unknown) | None => (None, None),
+        };
+        let reach = reading.at.plus_micros(-CLAIM_MICROS_MAX);
+        let start = before.map_or(reach, |before| before.max(reach));
+        before = Some(reading.at);
+        let claim = meter.zip(Run::new(start, reading.at.min(now)));
+        pieces.extend(claim.map(|(meter, run)| Piece {
+            run,
+            meter,
+            rule: Rule::Named,
+            session,
+        }));
+    }
+    let named = runs_of(&pieces);
+    for session in vehicle.sessions {
+        let end = session.ended.unwrap_or(now).min(now);
+        let run: Runs = Run::new(session.started, end).into_iter().collect();
+        pieces.extend(run.without(&named).as_slice().iter().map(|&run| Piece {
+            run,
+            meter: session.meter,
+            rule: Rule::Session,
+            session: Some(session.key),
+        }));
+    }
+    pieces
+}
+
+/// Tells whether rule 3 may apply to a vehicle in a window: no session overlaps it, and no
+/// reading in it names a place. An open session overlaps everything after its start.
+pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Run) -> bool {
+    let sessions = vehicle.sessions.iter().any(|session| {
+        session.started < window.end() && session.ended.is_none_or(|end| end > window.start())
+    });
+    let first = vehicle
+        .readings
+        .partition_point(|reading| reading.at <= window.start());
+    let named = vehicle
+        .readings
+        .iter()
+        .skip(first)
+        .take_while(|reading| reading.at <= window.end())
+        .any(|reading| reading.place.is_some());
+    !sessions && !named
+}
+
+/// Finds where a vehicle is by rule 3, once [`goes_by_same_id`] has said that it may: always, up to
+/// now, but for what is taken. No window cuts it, and no silence.
+///
+/// `taken` is the time that is not rule 3's: the vehicle's own pieces by rules 1 and 2 at any
+/// meter, and all other vehicles' at this one.
+pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Runs) -> Vec<Piece> {
+    let always: Runs = Run::new(Timestamp::from_micros(i64::MIN), now)
+        .into_iter()
+        .collect();
+    let piece = |&run: &Run| Piece {
+        run,
+        meter,
+        rule: Rule::SameId,
+        session: None,
+    };
+    let free = always.without(taken);
+    free.as_slice().iter().map(piece).collect()
+}
+
+/// Tells whether a run without a reading is one over 15 minutes.
+pub fn is_silence(run: Run) -> bool {
+    run.micros() > i128::from(CLAIM_MICROS_MAX)
+}
+
+/// The attribution periods: pieces that touch at one meter become one, whatever their rules.
+pub fn periods(pieces: &[Piece]) -> BTreeMap<MeterKey, Runs> {
+    let mut by_meter: BTreeMap<MeterKey, Vec<Run>> = BTreeMap::new();
+    for piece in pieces {
+        by_meter.entry(piece.meter).or_default().push(piece.run);
+    }
+    by_meter
+        .into_iter()
+        .map(|(meter, runs)| (meter, Runs::from_iter(runs)))
+        .collect()
+}
+
+/// All the time that pieces take, at any meter.
+pub fn runs_of(pieces: &[Piece]) -> Runs {
+    pieces.iter().map(|piece| piece.run).collect()
+}

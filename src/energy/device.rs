@@ -1,0 +1,403 @@
+//! One device's readings in order of time become amounts of energy.
+
+use super::attribution::CLAIM_MICROS_MAX;
+use super::exact::{Exact, mwh_of_kwh};
+use super::hour::Condensed;
+use super::interval::{Run, Runs};
+use crate::reading::{Energy, EnergyKind, Timestamp};
+
+/// How far a register may fall short of the reading before its zeros and still be its
+/// continuation; also the largest fall that is not suspect. 0.01 kWh.
+const FALL_MWH_MAX: i64 = 10_000;
+
+/// The shortest time over which a power is implied, against two clocks' jitter.
+const POWER_MICROS_MIN: i128 = 1_000_000;
+
+/// The implied power above which a reading is suspect, unless told otherwise: 1 MW.
+pub const SUSPECT_WATTS_DEFAULT: u64 = 1_000_000;
+
+/// One reading of a device, as the arithmetic needs it.
+///
+/// Units:  kWh as stored; rounded to 6 decimals on entry, here and not in the history
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EnergyReading {
+    /// When it measured.
+    pub at: Timestamp,
+    /// How much energy, and what the value means.
+    pub energy: Energy,
+}
+
+impl EnergyReading {
+    /// Tells whether it is a register of 0, as the arithmetic rounds it.
+    pub fn is_zero_register(&self) -> bool {
+        self.energy.kind == EnergyKind::Register && self.energy.kwh < 0.000_000_5
+    }
+}
+
+/// How an amount lies in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Of an interval reading: whole at its moment. `since` is the device's previous reading.
+    Moment {
+        /// When the device read before; `None` for its first reading.
+        since: Option<Timestamp>,
+    },
+    /// Of two register neighbours: spread evenly over (start, the amount's `at`].
+    Spread {
+        /// The earlier neighbour.
+        start: Timestamp,
+    },
+}
+
+/// An amount of energy and when it flowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount {
+    /// The reading that ends it.
+    pub at: Timestamp,
+    /// How much.
+    pub mwh: i64,
+    /// Where it lies.
+    pub extent: Extent,
+}
+
+impl Amount {
+    /// The run of a spread amount; `None` for an interval reading.
+    pub fn spread(&self) -> Option<Run> {
+        match self.extent {
+            Extent::Spread { start } => Run::new(start, self.at),
+            Extent::Moment { .. } => None,
+        }
+    }
+}
+
+/// What is odd about a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    at: Timestamp,
+    odd: Oddities,
+}
+
+/// The energy of one device.
+///
+/// Order:  all by time; amounts never overlap
+#[derive(Debug, Clone, Default)]
+pub struct DeviceEnergy {
+    /// Of a condensed run: its ends, and between them as many as leave no silence.
+    times: Vec<Timestamp>,
+    amounts: Vec<Amount>,
+    marks: Vec<Mark>,
+    /// What was condensed, and how many readings more it has than times.
+    condensed: Vec<(Run, i64)>,
+}
+
+/// How many readings are resets, and how many are suspect.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Registers that started again.
+    pub resets: u64,
+    /// Readings with an implied power over the bound, placeholders, and corrections.
+    pub suspect: u64,
+}
+
+impl Oddities {
+    /// Adds those of another device or run of time.
+    pub fn add(&mut self, other: Oddities) {
+        self.resets += other.resets;
+        self.suspect += other.suspect;
+    }
+}
+
+impl DeviceEnergy {
+    /// Reads a device's readings into amounts.
+    ///
+    /// For an exact answer over (a, b] the caller supplies every reading in it and the neighbours
+    /// on both sides: backward from a, up to and including the first that is not a register of 0;
+    /// forward from b, likewise. (With interval readings only, that is one reading before, and
+    /// the one after matters to nobody but a meter's `known` moments.) More does no harm.
+    ///
+    /// Choices where the definition leaves room:
+    /// - "Exactly 0" and every difference are judged on the values rounded to mWh.
+    /// - Placeholders are a whole run of zeros; `n` is the first reading after it. Where `n` is
+    ///   below `p` (by 0.01 kWh at the most), the energy is 0, no reset and not suspect.
+    /// - The power implied by `n` after placeholders is over the time since `p`, over which its
+    ///   energy is spread.
+    /// - A reading counts once as suspect, whatever the reasons.
+    ///
+    /// Order:  readings ascending by time, no two of one time
+    pub fn new(readings: impl IntoIterator<Item = EnergyReading>, suspect_watts: u64) -> Self {
+        DeviceEnergy::with_condensed(readings, &[], suspect_watts)
+    }
+
+    /// The same where some readings are given as their sums only; both ends of each are among the
+    /// readings, next to each other.
+    ///
+    /// Exact for what is asked over times that cut none of them: see [`DeviceEnergy::cut_by`].
+    ///
+    /// Order:  both ascending by time
+    pub fn with_condensed(
+        readings: impl IntoIterator<Item = EnergyReading>,
+        condensed: &[Condensed],
+        suspect_watts: u64,
+    ) -> Self {
+        let mut device = DeviceEnergy::default();
+        let mut condensed = condensed.iter().peekable();
+        // The previous reading, and the zeros since the register before them, not yet judged.
+        let mut previous: Option<Point> = None;
+        let mut zeros: Vec<Point> = Vec::new();
+        for reading in readings {
+            let point = Point {
+                at: reading.at,
+                mwh: mwh_of_kwh(reading.energy.kwh),
+                kind: reading.energy.kind,
+            };
+            if let Some(sum) = condensed.next_if(|sum| sum.run.end() == point.at) {
+                device.take_condensed(sum);
+                previous = Some(point);
+                continue;
+            }
+            device.times.push(point.at);
+            if point.is_zero_register() && previous.is_some_and(|p| p.is_register_above_zero()) {
+                zeros.push(point);
+                continue;
+            }
+            let settled = device.settle(previous, &mut zeros, Some(point), suspect_watts);
+            device.step(settled, point, suspect_watts);
+            previous = Some(point);
+        }
+        device.settle(previous, &mut zeros, None, suspect_watts);
+        device
+    }
+
+    /// Decides what a run of zeros after `before` is, now that the reading `after` it is known,
+    /// and gives the neighbour from which `after` is counted.
+    fn settle(
+        &mut self,
+        before: Option<Point>,
+        zeros: &mut Vec<Point>,
+        after: Option<Point>,
+        suspect_watts: u64,
+    ) -> Option<Neighbour> {
+        let (Some(p), Some(&last)) = (before, zeros.last()) else {
+            return before.map(Neighbour::next);
+        };
+        let continues = after.is_some_and(|n| {
+            n.kind == EnergyKind::Register && n.mwh >= p.mwh.saturating_sub(FALL_MWH_MAX)
+        });
+        if continues {
+            self.marks.extend(zeros.drain(..).map(|zero| Mark {
+                at: zero.at,
+                odd: Oddities {
+                    resets: 0,
+                    suspect: 1,
+                },
+            }));
+            return Some(Neighbour {
+                point: p,
+                bridges: true,
+            });
+        }
+        let mut neighbour = p;
+        for zero in zeros.drain(..) {
+            self.step(Some(Neighbour::next(neighbour)), zero, suspect_watts);
+            neighbour = zero;
+        }
+        Some(Neighbour::next(last))
+    }
+
+    /// Takes one reading, counted from its neighbour.
+    fn step(&mut self, before: Option<Neighbour>, cur: Point, suspect_watts: u64) {
+        let (mut is_reset, mut is_suspect) = (false, false);
+        let amount = match (cur.kind, before) {
+            (EnergyKind::Interval, before) => Some(Amount {
+                at: cur.at,
+                mwh: cur.mwh,
+                extent: Extent::Moment {
+                    since: before.map(|p| p.point.at),
+                },
+            }),
+            (EnergyKind::Register, Some(Neighbour { point: p, bridges }))
+                if p.kind == EnergyKind::Register =>
+            {
+                let fall = p.mwh - cur.mwh;
+                is_reset = !bridges && i128::from(fall) * 10 > i128::from(p.mwh);
+                is_suspect = fall > FALL_MWH_MAX && !is_reset;
+                let mwh = if is_reset { cur.mwh } else { (-fall).max(0) };
+                Some(Amount {
+                    at: cur.at,
+                    mwh,
+                    extent: Extent::Spread { start: p.at },
+                })
+            }
+            (EnergyKind::Register, _) => None,
+        };
+        if let (Some(amount), Some(p)) = (amount, before) {
+            is_suspect |= is_over_power(amount.mwh, p.point.at, cur.at, suspect_watts);
+        }
+        self.amounts.extend(amount);
+        self.mark(
+            cur.at,
+            Oddities {
+                resets: u64::from(is_reset),
+                suspect: u64::from(is_suspect),
+            },
+        );
+    }
+
+    fn mark(&mut self, at: Timestamp, odd: Oddities) {
+        if odd != Oddities::default() {
+            self.marks.push(Mark { at, odd });
+        }
+    }
+
+    /// Takes what lies between the reading before and the end of `sum`, which is the next.
+    fn take_condensed(&mut self, sum: &Condensed) {
+        let (start, end) = (sum.run.start(), sum.run.end());
+        let before = self.times.len();
+        let mut at = start.plus_micros(CLAIM_MICROS_MAX);
+        while at < end {
+            self.times.push(at);
+            at = at.plus_micros(CLAIM_MICROS_MAX);
+        }
+        let stand_ins = (self.times.len() - before) as i64;
+        self.times.push(end);
+        self.condensed
+            .push((sum.run, sum.between as i64 - stand_ins));
+        self.amounts.push(Amount {
+            at: end,
+            mwh: sum.mwh,
+            extent: Extent::Moment { since: Some(start) },
+        });
+        self.mark(
+            end,
+            Oddities {
+                resets: sum.resets,
+                suspect: sum.suspect,
+            },
+        );
+    }
+
+    /// What was condensed and has one of some edges strictly inside: it is to be read after all.
+    ///
+    /// Order:  the edges ascending
+    pub fn cut_by<'a>(&'a self, edges: &'a [Timestamp]) -> impl Iterator<Item = Run> + 'a {
+        let runs = self.condensed.iter().map(|(run, _)| *run);
+        runs.filter(|run| {
+            let next = edges.partition_point(|edge| *edge <= run.start());
+            edges.get(next).is_some_and(|edge| *edge < run.end())
+        })
+    }
+
+    /// How many readings lie in a run of time.
+    pub fn count_in(&self, run: Run) -> u64 {
+        let condensed = self.condensed.iter();
+        let more = condensed.filter(|(sum, _)| run.contains(sum.end()));
+        let more: i64 = more.map(|(_, more)| more).sum();
+        self.times_in(run)
+            .len()
+            .saturating_add_signed(more as isize) as u64
+    }
+
+    /// The times of the readings in a run of time; of what is condensed, some that leave no
+    /// silence.
+    pub fn times_in(&self, run: Run) -> &[Timestamp] {
+        let first = self.times.partition_point(|&t| t <= run.start());
+        let last = self.times.partition_point(|&t| t <= run.end());
+        self.times.get(first..last).unwrap_or_default()
+    }
+
+    /// The amounts that have a part in a run of time.
+    pub fn amounts_in(&self, run: Run) -> impl Iterator<Item = &Amount> {
+        let first = self
+            .amounts
+            .partition_point(|amount| amount.at <= run.start());
+        self.amounts
+            .iter()
+            .skip(first)
+            .take_while(move |amount| match amount.extent {
+                Extent::Moment { .. } => amount.at <= run.end(),
+                Extent::Spread { start } => start < run.end(),
+            })
+    }
+
+    /// All amounts, in order.
+    pub fn amounts(&self) -> &[Amount] {
+        &self.amounts
+    }
+
+    /// The energy within a set of moments that lies in `window` too.
+    pub fn energy_in(&self, moments: &Runs, window: Run) -> Exact {
+        let mut sum = Exact::default();
+        for amount in self.amounts_in(window) {
+            match amount.spread() {
+                None if moments.contains(amount.at) => sum.add_mwh(i128::from(amount.mwh)),
+                None => {}
+                Some(span) => {
+                    let part: i128 = span
+                        .and(window)
+                        .map_or(0, |cut| moments.within(cut).map(Run::micros).sum());
+                    sum.add_part(i128::from(amount.mwh), part, span.micros());
+                }
+            }
+        }
+        sum
+    }
+
+    /// All energy in a window.
+    pub fn energy(&self, window: Run) -> Exact {
+        self.energy_in(&Runs::from_iter([window]), window)
+    }
+
+    /// The resets and suspect readings in a run of time.
+    pub fn oddities_in(&self, run: Run) -> Oddities {
+        let first = self.marks.partition_point(|mark| mark.at <= run.start());
+        let marks = self
+            .marks
+            .iter()
+            .skip(first)
+            .take_while(|mark| mark.at <= run.end());
+        let mut sum = Oddities::default();
+        marks.for_each(|mark| sum.add(mark.odd));
+        sum
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    at: Timestamp,
+    mwh: i64,
+    kind: EnergyKind,
+}
+
+/// The reading from which the next is counted.
+#[derive(Debug, Clone, Copy)]
+struct Neighbour {
+    point: Point,
+    /// Placeholders lie between: what follows is the continuation and never a reset.
+    bridges: bool,
+}
+
+impl Neighbour {
+    fn next(point: Point) -> Self {
+        Neighbour {
+            point,
+            bridges: false,
+        }
+    }
+}
+
+impl Point {
+    fn is_zero_register(&self) -> bool {
+        self.kind == EnergyKind::Register && self.mwh == 0
+    }
+
+    fn is_register_above_zero(&self) -> bool {
+        self.kind == EnergyKind::Register && self.mwh > 0
+    }
+}
+
+/// Tells whether an amount over the time since the last reading implies too much power.
+fn is_over_power(mwh: i64, since: Timestamp, at: Timestamp, watts: u64) -> bool {
+    let micros = i128::from(at.as_micros()) - i128::from(since.as_micros());
+    // 1 mWh in 1 µs is 3,600,000 W.
+    i128::from(mwh) * 3_600_000 > i128::from(watts) * micros.max(POWER_MICROS_MIN)
+}

@@ -1,0 +1,371 @@
+//! The answer as it is printed: api.md's Analytics JSON, each number rounded once.
+
+use std::cmp::Ordering;
+
+use num_bigint::BigInt;
+use serde::Serialize;
+
+use super::answer::{Method, Performance, Slice};
+use super::attribution::Rule;
+use super::exact::{Exact, MWH_PER_KWH};
+use super::format::Decimal;
+use super::tariff::Costs;
+
+/// The bounds of [`EfficiencyStatus`].
+///
+/// Why configurable: single-phase AC charging runs at 66 to 90% by vehicle and current.
+///
+/// Units:  ratios in hundredths of a percent, as printed; energy in mWh; coverage in 1/10,000
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusBounds {
+    /// AC below this is too little to judge.
+    pub ac_mwh_min: i64,
+    /// Coverage below this is too little to judge.
+    pub coverage_min: u32,
+    /// A ratio above this is impossible.
+    pub inconsistent_above: i64,
+    /// A ratio above this is excellent.
+    pub excellent_above: i64,
+    /// A ratio from this up is good.
+    pub good_from: i64,
+    /// A ratio from this up is a warning; below it is critical.
+    pub warning_from: i64,
+}
+
+impl Default for StatusBounds {
+    fn default() -> Self {
+        StatusBounds {
+            ac_mwh_min: MWH_PER_KWH,
+            coverage_min: 8_000,
+            inconsistent_above: 10_000,
+            excellent_above: 9_000,
+            good_from: 8_500,
+            warning_from: 8_000,
+        }
+    }
+}
+
+/// What the ratio tells: a prompt to look, not a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EfficiencyStatus {
+    /// No ratio, too little energy or too little coverage.
+    InsufficientData,
+    /// More DC than AC.
+    Inconsistent,
+    /// Above 90%.
+    Excellent,
+    /// From 85%.
+    Good,
+    /// From 80%.
+    Warning,
+    /// Below.
+    Critical,
+}
+
+impl EfficiencyStatus {
+    /// Every status, in the order in which they are judged.
+    pub const ALL: [EfficiencyStatus; 6] = [
+        EfficiencyStatus::InsufficientData,
+        EfficiencyStatus::Inconsistent,
+        EfficiencyStatus::Excellent,
+        EfficiencyStatus::Good,
+        EfficiencyStatus::Warning,
+        EfficiencyStatus::Critical,
+    ];
+
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            EfficiencyStatus::InsufficientData => "insufficient_data",
+            EfficiencyStatus::Inconsistent => "inconsistent",
+            EfficiencyStatus::Excellent => "excellent",
+            EfficiencyStatus::Good => "good",
+            EfficiencyStatus::Warning => "warning",
+            EfficiencyStatus::Critical => "critical",
+        }
+    }
+}
+
+/// Judges an answer. AC and coverage are compared exactly, the ratio as it is printed.
+pub fn efficiency_status(answer: &Performance, bounds: &StatusBounds) -> EfficiencyStatus {
+    let ratio = Decimal::ratio(&answer.matched_dc, &answer.consumed_ac);
+    let ac_min = Exact::from_mwh(i128::from(bounds.ac_mwh_min));
+    let Some(ratio) = ratio else {
+        return EfficiencyStatus::InsufficientData;
+    };
+    let too_little = answer.consumed_ac.compare(&ac_min) == Ordering::Less;
+    if too_little || answer.coverage.is_below(bounds.coverage_min) {
+        return EfficiencyStatus::InsufficientData;
+    }
+    if ratio.compare_units(bounds.inconsistent_above).is_gt() {
+        EfficiencyStatus::Inconsistent
+    } else if ratio.compare_units(bounds.excellent_above).is_gt() {
+        EfficiencyStatus::Excellent
+    } else if ratio.compare_units(bounds.good_from).is_ge() {
+        EfficiencyStatus::Good
+    } else if ratio.compare_units(bounds.warning_from).is_ge() {
+        EfficiencyStatus::Warning
+    } else {
+        EfficiencyStatus::Critical
+    }
+}
+
+/// `attribution` of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrintedAttribution {
+    /// `reading`, `session`, `same_id`, `none` or `mixed`.
+    pub method: &'static str,
+    /// External ids, sorted bytewise.
+    pub meters: Vec<String>,
+    /// How many different ones.
+    pub sessions: u64,
+}
+
+/// `quality` of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PrintedQuality {
+    /// 0 to 1, 4 decimals.
+    pub coverage: Decimal,
+    /// Registers that started again.
+    pub resets: u64,
+    /// Runs of time in gaps.
+    pub gaps: u64,
+    /// Suspect readings.
+    pub suspect: u64,
+}
+
+/// The answer as JSON, in the order of the interface's example.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Printed {
+    /// The vehicle's external id.
+    pub vehicle_id: String,
+    /// kWh.
+    pub total_energy_consumed_ac: Decimal,
+    /// kWh.
+    pub total_energy_delivered_dc: Decimal,
+    /// Percent; null where AC is 0.
+    pub efficiency_ratio: Option<Decimal>,
+    /// °C; null without readings.
+    pub average_battery_temp: Option<Decimal>,
+    /// RFC 3339, UTC.
+    pub time_window_start: String,
+    /// RFC 3339, UTC.
+    pub time_window_end: String,
+    /// The vehicle's readings.
+    pub data_points: u64,
+    /// The meters' readings.
+    pub meter_data_points: u64,
+    /// kWh.
+    pub matched_energy_delivered_dc: Decimal,
+    /// What the ratio tells.
+    pub efficiency_status: EfficiencyStatus,
+    /// Which rules, meters and sessions.
+    pub attribution: PrintedAttribution,
+    /// How far to trust it.
+    pub quality: PrintedQuality,
+    /// The parts of the window, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub series: Option<Vec<PrintedSlice>>,
+    /// What AC minus matched DC has cost, where a tariff is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_cost: Option<Decimal>,
+    /// Of the cost, where it is known and stands nowhere else in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+    /// AC minus matched DC, in kWh, for ordering.
+    #[serde(skip)]
+    lost: Decimal,
+}
+
+impl Printed {
+    /// AC minus matched DC, rounded once.
+    ///
+    /// Units:  mWh
+    pub const fn lost_energy(&self) -> &BigInt {
+        self.lost.units()
+    }
+
+    /// The same with the parts of its window.
+    #[must_use]
+    pub fn with_series(mut self, parts: Vec<PrintedSlice>) -> Self {
+        self.series = Some(parts);
+        self
+    }
+
+    /// The same with what was lost as money.
+    #[must_use]
+    pub fn with_costs(mut self, costs: &Costs, currency: Option<&str>) -> Self {
+        self.lost_cost = Some(Decimal::cost(&costs.lost));
+        self.currency = currency.map(str::to_owned);
+        self
+    }
+
+    /// Prints an answer; `meter_ids` are the external ids of its `meters`, in any order.
+    pub fn new(
+        answer: &Performance,
+        vehicle_id: &str,
+        mut meter_ids: Vec<String>,
+        bounds: &StatusBounds,
+    ) -> Self {
+        meter_ids.sort_unstable();
+        let mut lost = answer.consumed_ac.clone();
+        lost.subtract(&answer.matched_dc);
+        Printed {
+            series: None,
+            lost_cost: None,
+            currency: None,
+            lost: Decimal::kwh(&lost),
+            vehicle_id: vehicle_id.to_owned(),
+            total_energy_consumed_ac: Decimal::kwh(&answer.consumed_ac),
+            total_energy_delivered_dc: Decimal::kwh(&answer.delivered_dc),
+            efficiency_ratio: Decimal::ratio(&answer.matched_dc, &answer.consumed_ac),
+            average_battery_temp: Decimal::mean_temperature(
+                answer.temperature_sum,
+                answer.data_points,
+            ),
+            time_window_start: answer.window.start().to_string(),
+            time_window_end: answer.window.end().to_string(),
+            data_points: answer.data_points,
+            meter_data_points: answer.meter_data_points,
+            matched_energy_delivered_dc: Decimal::kwh(&answer.matched_dc),
+            efficiency_status: efficiency_status(answer, bounds),
+            attribution: PrintedAttribution {
+                method: method_name(answer.method),
+                meters: meter_ids,
+                sessions: answer.sessions,
+            },
+            quality: PrintedQuality {
+                coverage: Decimal::coverage(
+                    answer.coverage.gap_micros,
+                    answer.coverage.time_micros,
+                ),
+                resets: answer.oddities.resets,
+                gaps: answer.coverage.gaps,
+                suspect: answer.oddities.suspect,
+            },
+        }
+    }
+}
+
+/// One part of a series.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrintedSlice {
+    /// RFC 3339, UTC; the part begins after it.
+    pub start: String,
+    /// RFC 3339, UTC.
+    pub end: String,
+    /// kWh.
+    pub total_energy_consumed_ac: Decimal,
+    /// kWh.
+    pub total_energy_delivered_dc: Decimal,
+    /// kWh.
+    pub matched_energy_delivered_dc: Decimal,
+    /// Percent; null where AC is 0.
+    pub efficiency_ratio: Option<Decimal>,
+    /// What AC minus matched DC has cost, where a tariff is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_cost: Option<Decimal>,
+}
+
+impl PrintedSlice {
+    /// The same with what was lost as money, where a tariff is known.
+    #[must_use]
+    pub fn with_costs(mut self, costs: Option<&Costs>) -> Self {
+        self.lost_cost = costs.map(|costs| Decimal::cost(&costs.lost));
+        self
+    }
+}
+
+impl From<&Slice> for PrintedSlice {
+    fn from(slice: &Slice) -> Self {
+        PrintedSlice {
+            start: slice.window.start().to_string(),
+            end: slice.window.end().to_string(),
+            total_energy_consumed_ac: Decimal::kwh(&slice.consumed_ac),
+            total_energy_delivered_dc: Decimal::kwh(&slice.delivered_dc),
+            matched_energy_delivered_dc: Decimal::kwh(&slice.matched_dc),
+            efficiency_ratio: Decimal::ratio(&slice.matched_dc, &slice.consumed_ac),
+            lost_cost: None,
+        }
+    }
+}
+
+/// What all meters measured beside what all vehicles drew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrintedFleet {
+    /// kWh of all meters.
+    pub meter_energy_ac: Decimal,
+    /// kWh of it that is no vehicle's.
+    pub unattributed_energy_ac: Decimal,
+    /// The vehicles'.
+    #[serde(flatten)]
+    pub vehicles: PrintedSlice,
+}
+
+impl PrintedFleet {
+    /// Prints the sums of a fleet.
+    pub fn new(meter_ac: &Exact, vehicles: &Slice) -> Self {
+        let mut rest = meter_ac.clone();
+        rest.subtract(&vehicles.consumed_ac);
+        PrintedFleet {
+            meter_energy_ac: Decimal::kwh(meter_ac),
+            unattributed_energy_ac: Decimal::kwh(&rest),
+            vehicles: PrintedSlice::from(vehicles),
+        }
+    }
+}
+
+/// The energy of one session: the answer for its vehicle over its time, without what the session
+/// itself says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrintedSession {
+    /// kWh.
+    pub total_energy_consumed_ac: Decimal,
+    /// kWh.
+    pub total_energy_delivered_dc: Decimal,
+    /// kWh.
+    pub matched_energy_delivered_dc: Decimal,
+    /// Percent; null where AC is 0.
+    pub efficiency_ratio: Option<Decimal>,
+    /// What the ratio tells.
+    pub efficiency_status: EfficiencyStatus,
+    /// °C; null without readings.
+    pub average_battery_temp: Option<Decimal>,
+    /// The vehicle's readings.
+    pub data_points: u64,
+    /// The meters' readings.
+    pub meter_data_points: u64,
+    /// How far to trust it.
+    pub quality: PrintedQuality,
+}
+
+impl From<Printed> for PrintedSession {
+    fn from(printed: Printed) -> Self {
+        PrintedSession {
+            total_energy_consumed_ac: printed.total_energy_consumed_ac,
+            total_energy_delivered_dc: printed.total_energy_delivered_dc,
+            matched_energy_delivered_dc: printed.matched_energy_delivered_dc,
+            efficiency_ratio: printed.efficiency_ratio,
+            efficiency_status: printed.efficiency_status,
+            average_battery_temp: printed.average_battery_temp,
+            data_points: printed.data_points,
+            meter_data_points: printed.meter_data_points,
+            quality: printed.quality,
+        }
+    }
+}
+
+const fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::None => "none",
+        Method::Only(Rule::Named) => "reading",
+        Method::Only(Rule::Session) => "session",
+        Method::Only(Rule::SameId) => "same_id",
+        Method::Mixed => "mixed",
+    }
+}

@@ -1,0 +1,239 @@
+//! Hours that are summed up change no digit of an answer.
+
+use proptest::prelude::*;
+
+use super::database::whole;
+use super::differential::{ask, owners};
+use super::reference::{MINUTE, World};
+use crate::energy::answer::{Cuts, Meter, Performance, Question, performance_and_parts};
+use crate::energy::attribution::{
+    MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey, VehicleReading,
+};
+use crate::energy::device::EnergyReading;
+use crate::energy::hour::{Condensed, Measured, hour_run, summarize};
+use crate::energy::interval::Run;
+use crate::reading::{Energy, EnergyKind, Timestamp};
+
+fn ts(micros: i64) -> Timestamp {
+    Timestamp::from_micros(micros)
+}
+
+/// Readings a few minutes apart for some hours, with a silence, a reset, a correction, a zero, a
+/// surge or another kind now and then.
+fn dense_energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
+    let step = prop_oneof![40 => 1..6i64, 2 => 14..16i64, 1 => 16..70i64];
+    let event = prop_oneof![60 => Just(0), 1 => 1..6i32];
+    let steps = prop::collection::vec((step, 0..900_000i64, event), 20..110);
+    (0..50i64, any::<bool>(), steps).prop_map(|(start, is_register, steps)| {
+        let mut at = start * MINUTE + 3;
+        let mut register = 70_000_000;
+        let mut readings = Vec::new();
+        for (step, more, event) in steps {
+            at += step * MINUTE + i64::from(event);
+            let (mut mwh, mut is_register) = (more, is_register);
+            if event == 5 {
+                is_register = !is_register;
+            }
+            if is_register {
+                register = match event {
+                    1 => more,
+                    2 => register - 20_000,
+                    _ => register + more,
+                };
+                mwh = if event == 3 { 0 } else { register };
+            } else if event == 4 {
+                mwh = 90_000_000_000;
+            }
+            let kind = match is_register {
+                true => EnergyKind::Register,
+                false => EnergyKind::Interval,
+            };
+            let kwh = mwh as f64 / 1e6;
+            readings.push((at, Energy { kwh, kind }));
+        }
+        readings
+    })
+}
+
+/// One or two vehicles and two meters for some hours; sessions, names, or the same id.
+pub(super) fn dense_world() -> impl Strategy<Value = World> {
+    let session = (0..300i64, 20..200i64, 0..2i32);
+    let vehicle = (
+        dense_energies(),
+        prop::collection::vec(session, 0..3),
+        prop::option::weighted(0.2, (0..100usize, 0..2i32)),
+    );
+    (
+        prop::collection::vec(vehicle, 1..3),
+        prop::collection::vec(dense_energies(), 2),
+        owners(),
+        (-70..130i64, 90..400i64, -1..2i64, 200..700i64),
+    )
+        .prop_map(|(vehicles, meters, owners, (from, long, odd, now))| {
+            let vehicles = vehicles.into_iter().map(|(energies, sessions, named)| {
+                let mut readings: Vec<VehicleReading> = energies
+                    .into_iter()
+                    .zip(1..)
+                    .map(|((at, energy), n)| VehicleReading {
+                        at: ts(at),
+                        energy,
+                        battery_temp: 20.0 + f64::from(n) / 7.0,
+                        place: None,
+                    })
+                    .collect();
+                if let Some((at, meter)) = named
+                    && let Some(reading) = readings.get_mut(at)
+                {
+                    reading.place = Some(NamedPlace::Meter(MeterKey(meter)));
+                }
+                let mut end_before = i64::MIN;
+                let mut sessions: Vec<_> = sessions;
+                sessions.sort_unstable();
+                let mut kept = Vec::new();
+                for (start, long, meter) in sessions {
+                    if start > end_before {
+                        end_before = start + long;
+                        kept.push(Session {
+                            key: SessionKey(kept.len() as i32),
+                            meter: MeterKey(meter),
+                            started: ts(start * MINUTE + 5),
+                            ended: Some(ts(end_before * MINUTE)),
+                        });
+                    }
+                }
+                (readings, kept)
+            });
+            let reading = |(at, energy)| EnergyReading { at: ts(at), energy };
+            World {
+                vehicles: vehicles.collect(),
+                meters: meters
+                    .into_iter()
+                    .map(|m| m.into_iter().map(reading).collect())
+                    .collect(),
+                owners,
+                from: from * MINUTE,
+                to: (from + long) * MINUTE + odd,
+                now: now * MINUTE,
+            }
+        })
+}
+
+/// What is left of a device's readings once whole hours in a window are summed up.
+fn condense<T: Copy>(
+    readings: &[T],
+    window: Run,
+    refused: impl Fn(Run) -> bool,
+    measured: impl Fn(&T) -> Measured,
+) -> (Vec<T>, Vec<Condensed>) {
+    let (mut left, mut condensed) = (Vec::new(), Vec::new());
+    let hour_of = |r: &T| measured(r).reading.at.hour();
+    for hour in readings.chunk_by(|a, b| hour_of(a) == hour_of(b)) {
+        let run = hour_run(hour_of(&hour[0])).unwrap();
+        let all: Vec<Measured> = hour.iter().map(&measured).collect();
+        let sum = summarize(&all).filter(|s| s.power_watts <= 1_000_000);
+        let whole = window.and(run) == Some(run);
+        match sum.filter(|s| whole && !refused(s.condensed.run)) {
+            Some(sum) => {
+                left.extend([hour[0], hour[hour.len() - 1]]);
+                condensed.push(sum.condensed);
+            }
+            None => left.extend_from_slice(hour),
+        }
+    }
+    (left, condensed)
+}
+
+/// Who may be at a meter by a session or a name.
+fn others_at<'a>(vehicles: &[Vehicle<'a>], meter: MeterKey) -> Vec<Vehicle<'a>> {
+    let names = |v: &Vehicle<'_>| v.readings.iter().any(|r| r.place.is_some());
+    let is_there = |v: &&Vehicle<'_>| names(v) || v.sessions.iter().any(|s| s.meter == meter);
+    vehicles.iter().filter(is_there).copied().collect()
+}
+
+/// Asks as the queries do, with as many hours summed up as it takes; how many those were at last.
+fn ask_condensed(world: &World, v: usize) -> (Performance, usize) {
+    let window = Run::new(ts(world.from), ts(world.to)).unwrap();
+    let mut cuts = Cuts::default();
+    for _ in 0..10 {
+        let vehicles: Vec<_> = (0..)
+            .zip(&world.vehicles)
+            .map(|(key, (readings, sessions))| {
+                let refused = |run: Run| cuts.vehicles.contains(&(VehicleKey(key), run));
+                let measured = |r: &VehicleReading| Measured {
+                    reading: EnergyReading::from(r),
+                    battery_temp: r.battery_temp,
+                    is_named: r.place.is_some(),
+                };
+                (key, condense(readings, window, refused, measured), sessions)
+            })
+            .collect();
+        let vehicles: Vec<Vehicle<'_>> = vehicles
+            .iter()
+            .map(|(key, (readings, condensed), sessions)| Vehicle {
+                key: VehicleKey(*key),
+                readings,
+                condensed,
+                sessions,
+            })
+            .collect();
+        let meters: Vec<_> = (0..)
+            .zip(&world.meters)
+            .map(|(key, readings)| {
+                let refused = |run: Run| cuts.meters.contains(&(MeterKey(key), run));
+                let measured = |r: &EnergyReading| Measured {
+                    reading: *r,
+                    battery_temp: 0.0,
+                    is_named: false,
+                };
+                let others = others_at(&vehicles, MeterKey(key));
+                (key, condense(readings, window, refused, measured), others)
+            })
+            .collect();
+        let meters: Vec<Meter<'_>> = meters
+            .iter()
+            .map(|(key, (readings, condensed), others)| Meter {
+                key: MeterKey(*key),
+                owner: world.owners[*key as usize].map(|v| VehicleKey(v as i32)),
+                readings,
+                condensed,
+                others,
+            })
+            .collect();
+        let mut question = Question::new(window, ts(world.now), vehicles[v]);
+        question.meters = &meters;
+        match performance_and_parts(&question, &[]) {
+            Ok((answer, _)) => {
+                let hours = meters.iter().map(|m| m.condensed.len()).sum::<usize>();
+                return (answer, hours + vehicles[v].condensed.len());
+            }
+            Err(more) => {
+                cuts.vehicles.extend(more.vehicles);
+                cuts.meters.extend(more.meters);
+            }
+        }
+    }
+    panic!("it asks for more and more");
+}
+
+#[test]
+fn an_answer_from_summed_up_hours_is_the_answer_from_their_readings() {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let taken = std::cell::Cell::new((0, 0));
+    let ran = runner.run(&dense_world(), |world| {
+        for v in 0..world.vehicles.len() {
+            let (found, hours) = ask_condensed(&world, v);
+            let raw = ask(&world, v, world.from, world.to);
+            prop_assert_eq!(whole(&found, 0), whole(&raw, 0));
+            let (asked, with_hours) = taken.get();
+            taken.set((asked + 1, with_hours + usize::from(hours > 1)));
+        }
+        Ok(())
+    });
+    ran.unwrap();
+    let (asked, with_hours) = taken.get();
+    assert!(with_hours * 8 > asked, "{with_hours} of {asked} had any");
+}

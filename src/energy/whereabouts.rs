@@ -1,0 +1,59 @@
+//! Where all vehicles of a question are, by all three rules.
+
+use std::collections::BTreeMap;
+
+use super::answer::Question;
+use super::attribution::{
+    MeterKey, Piece, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions, periods, runs_of,
+    same_id,
+};
+use super::interval::{Run, Runs};
+
+/// Where one vehicle is.
+#[derive(Debug, Default)]
+pub struct Stays {
+    /// By each rule on its own.
+    pub pieces: Vec<Piece>,
+    /// Its attribution periods, cut by no window.
+    pub periods: BTreeMap<MeterKey, Runs>,
+}
+
+/// Finds where the vehicle of a question and all others are.
+///
+/// The other vehicles go by rule 3 like the one that is asked for: what one received by it at its
+/// own meter decides how that is divided where both are there by rules 1 and 2.
+pub fn whereabouts(question: &Question<'_>) -> BTreeMap<VehicleKey, Stays> {
+    let others = question.meters.iter().flat_map(|meter| meter.others);
+    let mut vehicles: BTreeMap<VehicleKey, &Vehicle<'_>> = BTreeMap::new();
+    for vehicle in [&question.vehicle].into_iter().chain(others) {
+        vehicles.entry(vehicle.key).or_insert(vehicle);
+    }
+    let placed = |(&key, vehicle): (&VehicleKey, &&Vehicle<'_>)| {
+        (key, named_and_sessions(vehicle, question.now))
+    };
+    let mut pieces: BTreeMap<VehicleKey, Vec<Piece>> = vehicles.iter().map(placed).collect();
+    for meter in question.meters {
+        let Some(owner) = meter.owner.and_then(|owner| vehicles.get(&owner)) else {
+            continue;
+        };
+        if !goes_by_same_id(owner, question.window) {
+            continue;
+        }
+        let guests = meter.others.iter().map(|other| other.key);
+        let guests = guests.chain([question.vehicle.key]);
+        let mut taken: Vec<Run> = Vec::new();
+        for guest in guests.filter(|&guest| guest != owner.key) {
+            let there = pieces.get(&guest).into_iter().flatten();
+            taken.extend(there.filter(|p| p.meter == meter.key).map(|p| p.run));
+        }
+        if let Some(own) = pieces.get_mut(&owner.key) {
+            taken.extend_from_slice(runs_of(own).as_slice());
+            own.extend(same_id(question.now, meter.key, &Runs::from_iter(taken)));
+        }
+    }
+    let stays = |(key, pieces): (VehicleKey, Vec<Piece>)| {
+        let periods = periods(&pieces);
+        (key, Stays { pieces, periods })
+    };
+    pieces.into_iter().map(stays).collect()
+}

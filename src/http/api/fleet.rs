@@ -1,0 +1,469 @@
+//! `GET /v1/analytics/performance` and `GET /v1/analytics/fleet`: all vehicles over one window.
+//!
+//! Both are answered from one survey, which is kept for up to a minute; `asOf` says when it was
+//! made. The pages of a ranking carry their window and that moment in `next`, so that they are
+//! of one survey as long as it is kept, and of the same window and moment computed again after.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::performance;
+use super::performance::{series_of, window_of, zone_of};
+use crate::analytics::{Asked, FleetSlice, Kept, Ranked};
+use crate::energy::exact::Exact;
+use crate::energy::format::Decimal;
+use crate::energy::interval::Run;
+use crate::energy::report::EfficiencyStatus;
+use crate::energy::tariff::{Costs, Priced, Tariff};
+use crate::energy::{PrintedFleet, Slice, window};
+use crate::http::Context;
+use crate::http::request::query;
+use crate::http::request::query::Query;
+use crate::http::response::problem::{Kind, Problem};
+use crate::http::response::reply;
+use crate::http::response::reply::Reply;
+use crate::reading::Timestamp;
+
+/// How vehicles are ordered; equals by their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// The lowest ratio first.
+    Lowest,
+    /// The highest ratio first.
+    Highest,
+    /// The most energy lost first.
+    Lost,
+}
+
+const SORTS: [(&str, Sort); 3] = [
+    ("efficiency", Sort::Lowest),
+    ("-efficiency", Sort::Highest),
+    ("lost", Sort::Lost),
+];
+
+/// Where a vehicle stands: without a ratio last, then by number, then by id.
+type Key<'a> = (bool, Reverse<i128>, &'a str);
+
+impl Sort {
+    fn key(self, vehicle: &Ranked) -> Key<'_> {
+        let number = match self {
+            Sort::Lowest => vehicle.ratio.map(|ratio| -i128::from(ratio)),
+            Sort::Highest => vehicle.ratio.map(i128::from),
+            Sort::Lost => Some(vehicle.lost_mwh),
+        };
+        // A vehicle without AC has lost nothing, and no ratio: last in every order.
+        let none = vehicle.ratio.is_none();
+        let number = number.filter(|_| !none).unwrap_or_default();
+        (none, Reverse(number), &vehicle.vehicle_id)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Sort::Lowest => SORTS[0].0,
+            Sort::Highest => SORTS[1].0,
+            Sort::Lost => SORTS[2].0,
+        }
+    }
+}
+
+/// Where the page before ended, and what it was a page of.
+#[derive(Debug, PartialEq, Eq)]
+struct Cursor {
+    sort: &'static str,
+    window: Run,
+    as_of: Timestamp,
+    none: bool,
+    number: i128,
+    id: String,
+}
+
+impl Cursor {
+    fn write(&self) -> String {
+        let (from, to) = (self.window.start(), self.window.end());
+        format!(
+            "{}~{}~{}~{}~{}~{}~{}",
+            self.sort,
+            from.as_micros(),
+            to.as_micros(),
+            self.as_of.as_micros(),
+            u8::from(self.none),
+            self.number,
+            self.id
+        )
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let mut fields = text.splitn(7, '~');
+        let sort = fields.next()?;
+        let (sort, _) = SORTS.into_iter().find(|(name, _)| *name == sort)?;
+        let mut instant = || {
+            let at = Timestamp::from_micros(fields.next()?.parse().ok()?);
+            at.is_writable().then_some(at)
+        };
+        let (from, to, as_of) = (instant()?, instant()?, instant()?);
+        Some(Cursor {
+            sort,
+            window: window::window(Some(from), Some(to), as_of).ok()?,
+            as_of,
+            none: fields.next()? == "1",
+            number: fields.next()?.parse().ok()?,
+            id: fields.next()?.to_owned(),
+        })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<'a> {
+    items: Vec<&'a RawValue>,
+    next: Option<String>,
+    as_of: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<&'a str>,
+}
+
+/// Every known vehicle, in an order.
+pub(crate) async fn ranking(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
+    let query = Query::parse(
+        text,
+        &["from", "to", "tz", "sort", "status", "limit", "after"],
+    )?;
+    let limit = query.limit()?;
+    let status = query.get("status").map(status_of).transpose()?;
+    let wanted = query.get("sort").map(sort_of).transpose()?;
+    let now = Timestamp::now();
+    let (asked, window, sort, after) = match query.get("after") {
+        None => {
+            let asked = asked_of(&query, String::new())?;
+            let sort = wanted.unwrap_or(Sort::Lowest);
+            (asked, window_of(&query, now)?, sort, None)
+        }
+        Some(cursor) => {
+            let cursor = Cursor::read(cursor)
+                .filter(|cursor| cursor.as_of <= now)
+                .ok_or_else(|| query::bad("after is none that an answer gave".to_owned()))?;
+            let sort = sort_of(cursor.sort)?;
+            let other = wanted.is_some_and(|wanted| wanted != sort);
+            let said = ["from", "to", "tz"].map(|name| query.get(name).is_some());
+            if other || said.contains(&true) {
+                let detail = "after carries the window and the order: leave out from, to and tz, \
+                              and sort as before";
+                return Err(query::bad(detail.to_owned()));
+            }
+            let asked = Asked {
+                from: Some(cursor.window.start()),
+                to: Some(cursor.window.end()),
+                as_of: Some(cursor.as_of),
+                ..Asked::default()
+            };
+            (asked, cursor.window, sort, Some(cursor))
+        }
+    };
+    let kept = survey(context, asked, window, Vec::new(), now).await?;
+    let mut vehicles: Vec<&Ranked> = kept
+        .surveyed
+        .vehicles
+        .iter()
+        .filter(|vehicle| status.is_none_or(|status| vehicle.status == status))
+        .filter(|vehicle| {
+            after
+                .as_ref()
+                .is_none_or(|after| is_behind(sort, vehicle, after))
+        })
+        .collect();
+    vehicles.sort_unstable_by(|a, b| sort.key(a).cmp(&sort.key(b)));
+    let more = vehicles.len() > limit;
+    vehicles.truncate(limit);
+    let next = vehicles.last().filter(|_| more);
+    let page = Page {
+        next: next.map(|last| cursor_behind(sort, last, &kept).write()),
+        items: vehicles
+            .iter()
+            .filter_map(|v| serde_json::from_str(&v.json).ok())
+            .collect(),
+        as_of: kept.as_of.to_string(),
+        currency: currency(context),
+    };
+    reply::json(StatusCode::OK, &page)
+}
+
+/// Where a page ends whose last vehicle is this one.
+fn cursor_behind(sort: Sort, last: &Ranked, kept: &Kept) -> Cursor {
+    let (none, Reverse(number), id) = sort.key(last);
+    Cursor {
+        sort: sort.name(),
+        window: kept.window,
+        as_of: kept.as_of,
+        none,
+        number,
+        id: id.to_owned(),
+    }
+}
+
+fn is_behind(sort: Sort, vehicle: &Ranked, after: &Cursor) -> bool {
+    let end: Key<'_> = (after.none, Reverse(after.number), &after.id);
+    sort.key(vehicle).cmp(&end) == Ordering::Greater
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fleet {
+    time_window_start: String,
+    time_window_end: String,
+    vehicles: usize,
+    #[serde(flatten)]
+    energy: Energy,
+    vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
+    /// A hundredth of what the vehicles drew: what a fleet gains with each percent.
+    one_percent_energy_ac: Decimal,
+    #[serde(flatten)]
+    money: Option<Money>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    series: Option<Vec<PrintedFleet>>,
+    as_of: String,
+}
+
+/// What the vehicles' energy has cost, where a tariff is known.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Money {
+    consumed_cost: Decimal,
+    lost_cost: Decimal,
+    one_percent_cost: Decimal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<String>,
+}
+
+impl Money {
+    fn new(costs: &Costs, currency: Option<String>) -> Self {
+        Money {
+            consumed_cost: Decimal::cost(&costs.consumed),
+            lost_cost: Decimal::cost(&costs.lost),
+            one_percent_cost: Decimal::cost_percent(&costs.consumed),
+            currency,
+        }
+    }
+}
+
+/// The sums, without the window's ends, which have names of their own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Energy {
+    meter_energy_ac: Decimal,
+    total_energy_consumed_ac: Decimal,
+    unattributed_energy_ac: Decimal,
+    total_energy_delivered_dc: Decimal,
+    matched_energy_delivered_dc: Decimal,
+    efficiency_ratio: Option<Decimal>,
+}
+
+impl From<PrintedFleet> for Energy {
+    fn from(printed: PrintedFleet) -> Self {
+        Energy {
+            meter_energy_ac: printed.meter_energy_ac,
+            total_energy_consumed_ac: printed.vehicles.total_energy_consumed_ac,
+            unattributed_energy_ac: printed.unattributed_energy_ac,
+            total_energy_delivered_dc: printed.vehicles.total_energy_delivered_dc,
+            matched_energy_delivered_dc: printed.vehicles.matched_energy_delivered_dc,
+            efficiency_ratio: printed.vehicles.efficiency_ratio,
+        }
+    }
+}
+
+/// What all meters measured, and what of it all vehicles drew.
+pub(crate) async fn fleet(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
+    let query = Query::parse(text, &["from", "to", "bucket", "tz"])?;
+    let now = Timestamp::now();
+    let window = window_of(&query, now)?;
+    let series = series_of(&query, window)?;
+    let name = series.as_ref().map_or_else(String::new, |_| {
+        format!(
+            "{} {}",
+            query.get("bucket").unwrap_or_default(),
+            query.get("tz").unwrap_or_default()
+        )
+    });
+    let asked = asked_of(&query, name)?;
+    // The whole window's costs are the survey's own: parts are asked for where there is a series.
+    let tariff = context.analyst.tariff();
+    let parts = series.map_or_else(Vec::new, |buckets| Priced::new(tariff, &buckets).runs());
+    let kept = survey(context, asked, window, parts, now).await?;
+    // A survey that is kept may be of a window that ended some seconds before this one.
+    let series = series_of(&query, kept.window)?;
+    let series = series.map(|buckets| Priced::new(tariff, &buckets));
+    let currency = currency(context).map(str::to_owned);
+    // Sums of fractions with thousands of denominators: some milliseconds, off the async workers.
+    let printed = tokio::task::spawn_blocking(move || print(&kept, series.as_ref(), currency));
+    match printed.await {
+        Ok(printed) => reply::json(StatusCode::OK, &printed),
+        Err(_) => Err(Problem::new(
+            Kind::Internal,
+            "the answer could not be computed",
+        )),
+    }
+}
+
+fn currency(context: &Context) -> Option<&str> {
+    context.analyst.tariff().and_then(Tariff::currency)
+}
+
+fn print(kept: &Kept, series: Option<&Priced>, currency: Option<String>) -> Fleet {
+    let surveyed = &kept.surveyed;
+    let mut vehicles_by_status: BTreeMap<EfficiencyStatus, usize> = EfficiencyStatus::ALL
+        .into_iter()
+        .map(|status| (status, 0))
+        .collect();
+    for vehicle in &surveyed.vehicles {
+        *vehicles_by_status.entry(vehicle.status).or_default() += 1;
+    }
+    let whole = &surveyed.whole;
+    Fleet {
+        time_window_start: kept.window.start().to_string(),
+        time_window_end: kept.window.end().to_string(),
+        vehicles: surveyed.vehicles.len(),
+        energy: PrintedFleet::new(&whole.meter_ac, &whole.vehicles).into(),
+        vehicles_by_status,
+        one_percent_energy_ac: Decimal::kwh_percent(&whole.vehicles.consumed_ac),
+        money: surveyed.costs.as_ref().map(|c| Money::new(c, currency)),
+        series: series.map(|priced| fleet_series(priced, &surveyed.parts)),
+        as_of: kept.as_of.to_string(),
+    }
+}
+
+fn fleet_series(priced: &Priced, parts: &[FleetSlice]) -> Vec<PrintedFleet> {
+    let printed = priced.by_bucket(parts).map(|(bucket, parts, prices)| {
+        let (mut meter_ac, mut vehicles) = (Exact::default(), Slice::empty(bucket));
+        for part in parts {
+            meter_ac.add(&part.meter_ac);
+            vehicles.add(&part.vehicles);
+        }
+        let costs = prices.map(|prices| {
+            let parts = parts.iter().map(|part| &part.vehicles);
+            Costs::of(parts, prices.iter().copied())
+        });
+        let mut printed = PrintedFleet::new(&meter_ac, &vehicles);
+        printed.vehicles = printed.vehicles.with_costs(costs.as_ref());
+        printed
+    });
+    printed.collect()
+}
+
+async fn survey(
+    context: &Context,
+    asked: Asked,
+    window: Run,
+    parts: Vec<Run>,
+    now: Timestamp,
+) -> Result<Arc<Kept>, Problem> {
+    // Computed again for a later page, it is of the moment of the first.
+    let now = asked.as_of.unwrap_or(now);
+    let surveyed = context
+        .analyst
+        .surveyed(&context.reads, asked, window, parts, now);
+    Ok(surveyed.await?)
+}
+
+fn asked_of(query: &Query<'_>, series: String) -> Result<Asked, Problem> {
+    let zone = zone_of(query)?;
+    let instant = |name: &str| performance::instant(query, name, &zone);
+    Ok(Asked {
+        from: instant("from")?,
+        to: instant("to")?,
+        series,
+        as_of: None,
+    })
+}
+
+fn sort_of(text: &str) -> Result<Sort, Problem> {
+    let found = SORTS.into_iter().find(|(name, _)| *name == text);
+    found
+        .map(|(_, sort)| sort)
+        .ok_or_else(|| query::bad("sort must be efficiency, -efficiency or lost".to_owned()))
+}
+
+fn status_of(text: &str) -> Result<EfficiencyStatus, Problem> {
+    let mut all = EfficiencyStatus::ALL.into_iter();
+    all.find(|status| status.name() == text).ok_or_else(|| {
+        let names = EfficiencyStatus::ALL.map(EfficiencyStatus::name).join(", ");
+        query::bad(format!("status must be one of {names}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranked(id: &str, ratio: Option<i64>, lost: i128) -> Ranked {
+        Ranked {
+            vehicle_id: id.into(),
+            key: 0,
+            suspect: 0,
+            status: EfficiencyStatus::Good,
+            ratio,
+            lost_mwh: lost,
+            json: "{}".into(),
+        }
+    }
+
+    fn order(sort: Sort) -> Vec<String> {
+        let mut fleet = [
+            ranked("none", None, 0),
+            ranked("b", Some(8_000), 5),
+            ranked("a", Some(8_000), 5),
+            ranked("best", Some(9_900), -3),
+            ranked("also none", None, 0),
+            ranked("worst", Some(100), 9),
+        ];
+        fleet.sort_by(|a, b| sort.key(a).cmp(&sort.key(b)));
+        fleet.map(|v| v.vehicle_id.into_string()).to_vec()
+    }
+
+    #[test]
+    fn vehicles_are_ordered_by_number_then_id_and_without_a_ratio_last() {
+        let none = ["also none", "none"];
+        assert_eq!(
+            order(Sort::Lowest),
+            [&["worst", "a", "b", "best"][..], &none].concat()
+        );
+        assert_eq!(
+            order(Sort::Highest),
+            [&["best", "a", "b", "worst"][..], &none].concat()
+        );
+        assert_eq!(
+            order(Sort::Lost),
+            [&["worst", "a", "b", "best"][..], &none].concat()
+        );
+    }
+
+    #[test]
+    fn a_cursor_comes_back_as_it_went_whatever_the_id() {
+        let at = Timestamp::from_micros;
+        let cursor = Cursor {
+            sort: "-efficiency",
+            window: Run::new(at(5), at(9)).unwrap(),
+            as_of: at(1_700_000_000_000_001),
+            none: true,
+            number: -7,
+            id: "a~b & 1~".to_owned(),
+        };
+        assert_eq!(Cursor::read(&cursor.write()), Some(cursor));
+        for wrong in [
+            "",
+            "lost",
+            "lost~1~2~3~0~x~id",
+            "lost~2~1~3~0~1~id",
+            "other~1~2~3~0~1~id",
+            // Times that neither the database nor an answer can write.
+            "lost~-9223372036854775808~-9223372036854775807~3~0~1~id",
+            "lost~9223372036854775806~9223372036854775807~3~0~1~id",
+            "lost~1~2~-9223372036854775808~0~1~id",
+        ] {
+            assert_eq!(Cursor::read(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The resources, one file each.
+
+pub(crate) mod alerts;
+pub(crate) mod events;
+pub(crate) mod export;
+pub(crate) mod fleet;
+pub mod health;
+pub(crate) mod history;
+pub(crate) mod ingestion;
+pub(crate) mod live;
+pub(crate) mod meters;
+pub(crate) mod operations;
+pub(crate) mod performance;
+pub(crate) mod sessions;

@@ -1,0 +1,92 @@
+//! Health, metrics and the interface's description.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+
+use crate::http::Context;
+use crate::http::request::decompress::BROKEN_ENCODING;
+use crate::http::response::problem::{Kind, Problem};
+use crate::http::response::reply;
+use crate::http::response::reply::{JSON, Reply, with_body};
+use crate::ingest::decode::Code;
+use crate::metrics;
+
+/// The interface's description, as it is written.
+pub(crate) const OPENAPI_YAML: &str = include_str!("../openapi.yaml");
+
+/// Why requests are refused that another time would be taken: the labels of `http_shed_total`.
+const SHED_REASONS: [&str; 8] = [
+    "memory",
+    "queue",
+    "log_full",
+    "closed",
+    "rate",
+    "commit_timeout",
+    "log_failed",
+    "untaken",
+];
+
+/// Makes every counter of refusals stand at 0.
+pub(crate) fn count_from_zero() {
+    let of_bodies = [BROKEN_ENCODING, "empty", "byte_order_mark", "not_utf8"];
+    let of_readings = Code::ALL.iter().map(|code| code.as_str());
+    let codes: Vec<&'static str> = of_bodies.into_iter().chain(of_readings).collect();
+    metrics::refusals_from_zero(&SHED_REASONS, &codes);
+    metrics::http_evicted(0);
+}
+
+/// The gateway serves: it answered.
+pub(crate) fn health_live() -> Reply {
+    with_body(StatusCode::OK, JSON, r#"{"status":"live"}"#)
+}
+
+/// The state of every part; 503 unless all are ready.
+pub(crate) fn health_ready(context: &Context) -> Result<Reply, Problem> {
+    let report = context.health.report(&context.progress);
+    if report.is_ready() {
+        return reply::json(StatusCode::OK, &report);
+    }
+    let mut reply = reply::json(StatusCode::SERVICE_UNAVAILABLE, &report)?;
+    reply
+        .headers_mut()
+        .insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("1"));
+    Ok(reply)
+}
+
+/// Every metric, in Prometheus' text format.
+pub(crate) fn metrics(context: &Context) -> Reply {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    with_body(StatusCode::OK, kind, (context.metrics)())
+}
+
+/// The interface's description for people.
+pub(crate) fn openapi_yaml() -> Reply {
+    with_body(
+        StatusCode::OK,
+        HeaderValue::from_static("application/yaml"),
+        OPENAPI_YAML,
+    )
+}
+
+/// The interface's description for programs, made once.
+pub(crate) fn openapi_json() -> Result<Reply, Problem> {
+    static DOCUMENT: OnceLock<Option<Bytes>> = OnceLock::new();
+    let document = DOCUMENT.get_or_init(|| {
+        let value: Result<serde_json::Value, _> = serde_saphyr::from_str(OPENAPI_YAML);
+        value
+            .ok()
+            .and_then(|value| serde_json::to_vec(&value).ok())
+            .map(Bytes::from)
+    });
+    match document {
+        Some(body) => Ok(with_body(StatusCode::OK, JSON, body.clone())),
+        // A test reads the document: this is a defect of the build.
+        None => Err(Problem::new(
+            Kind::Internal,
+            "the description cannot be read",
+        )),
+    }
+}

@@ -1,0 +1,183 @@
+//! `GET /v1/analytics/performance/{vehicleId}`: how much of the energy paid for reached the
+//! battery; also the energy of one session.
+
+use deadpool_postgres::{Client, Object};
+use hyper::StatusCode;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use tokio::time::timeout;
+
+use crate::analytics::{Answer, AskError};
+use crate::energy::interval::Run;
+use crate::energy::series::{Bucket, buckets};
+use crate::energy::tariff::{Costs, Priced};
+use crate::energy::{Printed, PrintedSlice, Slice, window};
+use crate::http::Context;
+use crate::http::request::query;
+use crate::http::request::query::Query;
+use crate::http::response::database;
+use crate::http::response::database::WORK_TIMEOUT;
+use crate::http::response::problem::{Kind, Problem};
+use crate::http::response::reply;
+use crate::http::response::reply::Reply;
+use crate::ingest::decode::timestamp;
+use crate::reading::{ExternalId, Timestamp};
+
+/// How long a day's text is: `2024-03-31`.
+const DATE_LENGTH: usize = 10;
+/// When to come again where other questions hold the memory.
+const BUSY_RETRY_SECONDS: u64 = 2;
+/// When to come again where a survey of the fleet is still being computed.
+const SLOW_RETRY_SECONDS: u64 = 15;
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Database(error) => error.into(),
+            AskError::TooManyReadings => {
+                Problem::new(Kind::BadParameter, error.to_string()).code("window_too_large")
+            }
+            AskError::Busy => {
+                Problem::new(Kind::Overloaded, error.to_string()).retry_after(BUSY_RETRY_SECONDS)
+            }
+            AskError::TooSlow => {
+                Problem::new(Kind::Overloaded, error.to_string()).retry_after(SLOW_RETRY_SECONDS)
+            }
+            AskError::Failed => Problem::new(Kind::Internal, error.to_string()),
+        }
+    }
+}
+
+/// One vehicle over a window; 404 only for one never seen.
+pub(crate) async fn one(context: &Context, id: &str, text: Option<&str>) -> Result<Reply, Problem> {
+    let id = query::path_id(id)?;
+    let query = Query::parse(text, &["from", "to", "bucket", "tz"])?;
+    let now = Timestamp::now();
+    let window = window_of(&query, now)?;
+    let series = series_of(&query, window)?;
+    let client = database::client(&context.reads).await?;
+    let tariff = context.analyst.tariff();
+    // Without a series the whole window is cut, where there are prices to cut it at.
+    let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
+    let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
+    let parts = priced.runs();
+    let Some(answer) = ask(context, client, id, window, parts, now).await? else {
+        return Err(Problem::new(
+            Kind::NotFound,
+            "no reading and no session of this vehicle was seen",
+        ));
+    };
+    let bounds = context.analyst.judgement().bounds;
+    let mut printed = Printed::new(&answer.performance, id.as_str(), answer.meter_ids, &bounds);
+    let (parts, costs) = with_costs(&priced, &answer.parts);
+    if let Some(tariff) = tariff {
+        printed = printed.with_costs(&costs, tariff.currency());
+    }
+    if series.is_some() {
+        printed = printed.with_series(parts);
+    }
+    reply::json(StatusCode::OK, &printed)
+}
+
+/// The buckets of a series, and what their energy has cost together: nothing without a tariff.
+fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
+    let mut sum = Costs::default();
+    let printed = priced.by_bucket(parts).map(|(bucket, parts, prices)| {
+        let costs = prices.map(|prices| Costs::of(parts, prices.iter().copied()));
+        costs.iter().for_each(|costs| sum.add(costs));
+        let mut slice = Slice::empty(bucket);
+        parts.iter().for_each(|part| slice.add(part));
+        PrintedSlice::from(&slice).with_costs(costs.as_ref())
+    });
+    (printed.collect(), sum)
+}
+
+/// Asks within the time that a request has.
+pub(crate) async fn ask(
+    context: &Context,
+    mut client: Client,
+    vehicle: ExternalId<'_>,
+    window: Run,
+    parts: Vec<Run>,
+    now: Timestamp,
+) -> Result<Option<Answer>, Problem> {
+    let asking = context
+        .analyst
+        .performance(&mut client, vehicle, window, parts, now);
+    match timeout(WORK_TIMEOUT, asking).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => {
+            // Statements are still on their way in it: nobody else is to wait behind them.
+            drop(Object::take(client));
+            Err(database::too_slow())
+        }
+    }
+}
+
+/// The window that a query asks for.
+pub(crate) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Run, Problem> {
+    let zone = zone_of(query)?;
+    let from = instant(query, "from", &zone)?;
+    let to = instant(query, "to", &zone)?;
+    window::window(from, to, now).map_err(|why| query::bad(why.to_string()))
+}
+
+/// The time zone of the days that a query speaks of.
+pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
+    let Some(name) = query.get("tz") else {
+        return Ok(TimeZone::UTC);
+    };
+    let is_day = |name| {
+        query
+            .get(name)
+            .is_some_and(|text| text.len() == DATE_LENGTH)
+    };
+    if query.get("bucket").is_none() && !is_day("from") && !is_day("to") {
+        let detail = "tz goes with bucket, or with from and to that are days";
+        return Err(query::bad(detail.to_owned()));
+    }
+    TimeZone::get(name)
+        .map_err(|_| query::bad("tz must be a time zone of IANA, as Europe/Berlin".to_owned()))
+}
+
+/// A parameter that is an instant, or a day: the instant at which it begins in the time zone.
+pub(crate) fn instant(
+    query: &Query<'_>,
+    name: &str,
+    zone: &TimeZone,
+) -> Result<Option<Timestamp>, Problem> {
+    let Some(text) = query.get(name) else {
+        return Ok(None);
+    };
+    let at = timestamp::parse(text).or_else(|| start_of_day(text, zone));
+    if at.is_some_and(|at| !at.is_writable()) {
+        return Err(query::bad(format!(
+            "{name} must be within the years 1 to 9999, in any offset"
+        )));
+    }
+    let at = at.ok_or_else(|| {
+        query::bad(format!(
+            "{name} must be an RFC 3339 time with an offset, a plus as %2B, or a day as 2024-03-31"
+        ))
+    })?;
+    Ok(Some(at))
+}
+
+/// When a day begins: its first instant, which is not midnight where clocks go forward then.
+fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
+    let day: Date = text.parse().ok().filter(|_| text.len() == DATE_LENGTH)?;
+    let first = zone.to_timestamp(day.at(0, 0, 0, 0)).ok()?;
+    let at = Timestamp::from_micros(first.as_microsecond());
+    (at >= Timestamp::Y2000).then_some(at)
+}
+
+/// The parts of a window that a query asks for; `None` where it asks for no series.
+pub(crate) fn series_of(query: &Query<'_>, window: Run) -> Result<Option<Vec<Run>>, Problem> {
+    let bucket = match query.get("bucket") {
+        None => return Ok(None),
+        Some("hour") => Bucket::Hour,
+        Some("day") => Bucket::Day,
+        Some(_) => return Err(query::bad("bucket must be hour or day".to_owned())),
+    };
+    Ok(Some(buckets(window, bucket, &zone_of(query)?)))
+}

@@ -1,0 +1,374 @@
+//! `/v1/sessions`: which vehicle drew from which meter, from when to when.
+//!
+//! The rules are decided in [`store`], in the database's own transactions, so that two gateways
+//! cannot each admit one of two sessions that overlap.
+
+pub(crate) mod store;
+
+use deadpool_postgres::Pool;
+use futures_util::TryFutureExt as _;
+use hyper::StatusCode;
+use hyper::header::{HeaderValue, LOCATION};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::performance;
+use crate::energy::interval::Run;
+use crate::energy::{Printed, PrintedSession};
+use crate::http::Context;
+use crate::http::request::auth::{of_others, owns_session};
+use crate::http::request::query;
+use crate::http::request::query::Query;
+use crate::http::response::database;
+use crate::http::response::database::WORK_TIMEOUT;
+use crate::http::response::problem::{Kind, Problem};
+use crate::http::response::reply;
+use crate::http::response::reply::Reply;
+use crate::ingest::decode::timestamp;
+use crate::reading::{ExternalId, Timestamp};
+use store::{Ended, Filter, Posted, Refused, Session, Wanted};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PostBody {
+    session_id: Option<String>,
+    vehicle_id: String,
+    meter_id: String,
+    started_at: String,
+    ended_at: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct EndBody {
+    ended_at: String,
+}
+
+/// A session as answers show it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct View<'a> {
+    session_id: &'a str,
+    vehicle_id: &'a str,
+    meter_id: &'a str,
+    started_at: String,
+    ended_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ViewWithEnergy<'a> {
+    #[serde(flatten)]
+    session: View<'a>,
+    #[serde(flatten)]
+    energy: PrintedSession,
+}
+
+#[derive(Serialize)]
+struct Page<'a> {
+    items: Vec<View<'a>>,
+    next: Option<&'a str>,
+}
+
+impl<'a> From<&'a Session> for View<'a> {
+    fn from(session: &'a Session) -> Self {
+        View {
+            session_id: &session.session,
+            vehicle_id: &session.vehicle,
+            meter_id: &session.meter,
+            started_at: session.started_at.to_string(),
+            ended_at: session.ended_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+/// The refusal as a caller may know it: a session of others that is in the way has no name.
+fn told(refused: Refused, prefix: Option<&str>) -> Problem {
+    match &refused {
+        Refused::OverlapsVehicle(other) | Refused::OverlapsMeter(other)
+            if !owns_session(prefix, &other.vehicle, &other.meter) =>
+        {
+            Problem::new(Kind::Conflict, "it overlaps a session of others").code("overlap")
+        }
+        _ => refused.into(),
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown => unknown(),
+            Refused::EndNotAfterStart => invalid("endedAt must be after startedAt", "out_of_range"),
+            Refused::OtherContent => Problem::new(
+                Kind::Conflict,
+                "a session of this id exists with other content",
+            ),
+            Refused::EndedOtherwise(at) => {
+                Problem::new(Kind::Conflict, format!("the session has ended at {at}"))
+            }
+            Refused::OverlapsVehicle(other) => Problem::new(
+                Kind::Conflict,
+                format!("it overlaps the vehicle's session {}", other.session),
+            )
+            .code("overlap"),
+            Refused::OverlapsMeter(other) => Problem::new(
+                Kind::Conflict,
+                format!(
+                    "it overlaps session {} at this meter, which is not declared shared",
+                    other.session
+                ),
+            )
+            .code("overlap"),
+            Refused::MeterInUse => Problem::new(
+                Kind::Conflict,
+                "sessions at this meter overlap; it cannot be declared not shared",
+            )
+            .code("overlap"),
+            Refused::Database(error) => error.into(),
+        }
+    }
+}
+
+/// Registers a session: 201, or 200 where it is there already.
+pub(crate) async fn post(pool: &Pool, prefix: Option<&str>, body: &[u8]) -> Result<Reply, Problem> {
+    let body: PostBody = reply::parse(body)?;
+    let wanted = Wanted {
+        session: body
+            .session_id
+            .as_deref()
+            .map(|id| field_id("sessionId", id))
+            .transpose()?,
+        vehicle: field_id("vehicleId", &body.vehicle_id)?,
+        meter: field_id("meterId", &body.meter_id)?,
+        started_at: field_time("startedAt", &body.started_at)?,
+        ended_at: body
+            .ended_at
+            .as_deref()
+            .map(|t| field_time("endedAt", t))
+            .transpose()?,
+    };
+    if !owns_session(prefix, &body.vehicle_id, &body.meter_id) {
+        return Err(of_others());
+    }
+    if wanted.ended_at.is_some_and(|end| end <= wanted.started_at) {
+        return Err(Refused::EndNotAfterStart.into());
+    }
+    let mut client = database::client(pool).await?;
+    let posting = store::post(&mut client, &wanted).map_err(|refused| told(refused, prefix));
+    let posted = timeout(WORK_TIMEOUT, posting).await;
+    match database::finish(client, posted)? {
+        Posted::Same(session) => reply::json(StatusCode::OK, &View::from(&session)),
+        Posted::New(session) => {
+            let mut reply = reply::json(StatusCode::CREATED, &View::from(&session))?;
+            let id = utf8_percent_encode(&session.session, NON_ALPHANUMERIC);
+            if let Ok(path) = HeaderValue::try_from(format!("/v1/sessions/{id}")) {
+                reply.headers_mut().insert(LOCATION, path);
+            }
+            Ok(reply)
+        }
+    }
+}
+
+/// Ends a session.
+pub(crate) async fn end(
+    pool: &Pool,
+    prefix: Option<&str>,
+    id: &str,
+    body: &[u8],
+) -> Result<Reply, Problem> {
+    let id = query::path_id(id)?;
+    let body: EndBody = reply::parse(body)?;
+    let at = field_time("endedAt", &body.ended_at)?;
+    own(pool, prefix, id).await?;
+    let mut client = database::client(pool).await?;
+    let ending = store::end(&mut client, id, at).map_err(|refused| told(refused, prefix));
+    let ended = timeout(WORK_TIMEOUT, ending).await;
+    let Ended(session) = database::finish(client, ended)?;
+    reply::json(StatusCode::OK, &View::from(&session))
+}
+
+/// One session, with the energy of its vehicle over its time; an open one ends now.
+pub(crate) async fn get(
+    context: &Context,
+    prefix: Option<&str>,
+    id: &str,
+) -> Result<Reply, Problem> {
+    let id = query::path_id(id)?;
+    let session = find(&context.reads, prefix, id).await?;
+    let client = database::client(&context.reads).await?;
+    let now = Timestamp::now();
+    // It may be older than the rules of new ids.
+    let vehicle = ExternalId::new(&session.vehicle)
+        .map_err(|why| invalid(format!("vehicleId {why}"), "invalid_id"))?;
+    let end = session.ended_at.unwrap_or(now);
+    // One that starts in the future has no time yet: the least run, which holds nothing.
+    let started = session.started_at;
+    let window = Run::new(started, end).or_else(|| Run::new(started, started.plus_micros(1)));
+    let Some(window) = window else {
+        return Err(unknown());
+    };
+    let answer = performance::ask(context, client, vehicle, window, Vec::new(), now).await?;
+    let Some(answer) = answer else {
+        return Err(unknown());
+    };
+    let bounds = context.analyst.judgement().bounds;
+    let printed = Printed::new(
+        &answer.performance,
+        &session.vehicle,
+        answer.meter_ids,
+        &bounds,
+    );
+    let energy = PrintedSession::from(printed);
+    let session = View::from(&session);
+    reply::json(StatusCode::OK, &ViewWithEnergy { session, energy })
+}
+
+/// Removes a session.
+pub(crate) async fn delete(pool: &Pool, prefix: Option<&str>, id: &str) -> Result<Reply, Problem> {
+    let id = query::path_id(id)?;
+    own(pool, prefix, id).await?;
+    let client = database::client(pool).await?;
+    let deleted = timeout(WORK_TIMEOUT, store::delete(&client, id)).await;
+    if database::finish(client, deleted)? {
+        Ok(reply::empty(StatusCode::NO_CONTENT))
+    } else {
+        Err(unknown())
+    }
+}
+
+/// Sessions in the order of their ids' bytes, a page at a time.
+pub(crate) async fn list(
+    pool: &Pool,
+    prefix: Option<&str>,
+    text: Option<&str>,
+) -> Result<Reply, Problem> {
+    let query = Query::parse(text, &["vehicleId", "meterId", "active", "limit", "after"])?;
+    let filter = Filter {
+        vehicle: query.id("vehicleId")?,
+        meter: query.id("meterId")?,
+        active: match query.get("active") {
+            None => None,
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some(_) => return Err(query::bad("active must be true or false".to_owned())),
+        },
+        after: query.id("after")?,
+        limit: query.limit()?,
+    };
+    let named = [filter.vehicle, filter.meter].into_iter().flatten();
+    let mut own = named.map(|id| prefix.is_none_or(|p| id.as_str().starts_with(p)));
+    if prefix.is_some() && !own.any(|own| own) {
+        // Any other list would show the sessions of others.
+        return Err(of_others());
+    }
+    let client = database::client(pool).await?;
+    let found = timeout(WORK_TIMEOUT, store::list(&client, &filter)).await;
+    let (sessions, more) = database::finish(client, found)?;
+    let next = if more {
+        sessions.last().map(|s| s.session.as_str())
+    } else {
+        None
+    };
+    reply::json(
+        StatusCode::OK,
+        &Page {
+            items: sessions.iter().map(View::from).collect(),
+            next,
+        },
+    )
+}
+
+/// Refuses a session of others as if it were not there.
+///
+/// A session's vehicle and meter never change, so that what is found here still holds when the
+/// caller acts on it.
+async fn own(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<(), Problem> {
+    match prefix {
+        None => Ok(()),
+        Some(_) => find(pool, prefix, id).await.map(drop),
+    }
+}
+
+/// Finds a session; one of others is as if it were not there.
+async fn find(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<Session, Problem> {
+    let client = database::client(pool).await?;
+    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
+    database::finish(client, found)?
+        .filter(|s| owns_session(prefix, &s.vehicle, &s.meter))
+        .ok_or_else(unknown)
+}
+
+fn unknown() -> Problem {
+    Problem::new(Kind::NotFound, "there is no session of this id")
+}
+
+fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>, code: &'static str) -> Problem {
+    Problem::new(Kind::InvalidContent, detail).code(code)
+}
+
+/// The id of something that may be new.
+fn field_id<'t>(field: &str, text: &'t str) -> Result<ExternalId<'t>, Problem> {
+    ExternalId::of_new(text).map_err(|why| invalid(format!("{field} {why}"), "invalid_id"))
+}
+
+/// A time of a session: any since 2000; the past is allowed, because chargers report late.
+fn field_time(field: &str, text: &str) -> Result<Timestamp, Problem> {
+    let at = timestamp::parse(text).ok_or_else(|| {
+        let detail = format!("{field} must be an RFC 3339 time with an offset");
+        invalid(detail, "invalid_timestamp")
+    })?;
+    if at < Timestamp::Y2000 {
+        return Err(invalid(
+            format!("{field} must not be before {}", Timestamp::Y2000),
+            "too_old",
+        ));
+    }
+    if !at.is_writable() {
+        let detail = format!("{field} must be before the end of the year 9999, in any offset");
+        return Err(invalid(detail, "invalid_timestamp"));
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_read_strictly() {
+        let good = br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
+        assert!(reply::parse::<PostBody>(good).is_ok());
+        for wrong in [
+            &br#"{"vehicleId":"V","meterId":"M"}"#[..],
+            br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z","x":1}"#,
+            br#"{"vehicleId":"V","vehicleId":"V","meterId":"M","startedAt":"t"}"#,
+            br#"{"vehicleId":1,"meterId":"M","startedAt":"t"}"#,
+            b"",
+            b"[]",
+            br#"[null,"V","M","2024-01-01T00:00:00Z",null]"#,
+            b"{",
+        ] {
+            assert!(
+                reply::parse::<PostBody>(wrong).is_err(),
+                "{}",
+                wrong.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn times_have_an_offset_and_are_kept_to_the_microsecond() {
+        let at = field_time("startedAt", "2024-02-09T15:30:00.1234569+01:00").unwrap();
+        assert_eq!(at.to_string(), "2024-02-09T14:30:00.123456Z");
+        for wrong in [
+            "2024-02-09T15:30:00",
+            "yesterday",
+            "",
+            "1999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59Z",
+            "9999-12-30T00:00:00-23:59",
+        ] {
+            assert!(field_time("startedAt", wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! Sessions in the database.
+//!
+//! Every change locks the vehicle's registry row, then the meter's, and only then looks at what
+//! is there: two gateways that change sessions of one vehicle or at one meter go one after the
+//! other, and the fixed order keeps them from waiting for each other in a circle.
+
+use deadpool_postgres::{Client, Transaction};
+use tokio_postgres::{Error, IsolationLevel, Row};
+
+use crate::http::response::database::is_transient;
+use crate::reading::{ExternalId, Timestamp};
+
+/// How often a transaction is tried that the database ended for another's sake.
+const TRIES: u32 = 3;
+
+/// A charging session as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::http) struct Session {
+    pub(in crate::http) session: String,
+    pub(in crate::http) vehicle: String,
+    pub(in crate::http) meter: String,
+    pub(in crate::http) started_at: Timestamp,
+    pub(in crate::http) ended_at: Option<Timestamp>,
+    vehicle_id: i32,
+    meter_id: i32,
+}
+
+/// A session that is to be; its end, if any, is after its start.
+#[derive(Debug)]
+pub(in crate::http) struct Wanted<'a> {
+    pub(in crate::http) session: Option<ExternalId<'a>>,
+    pub(in crate::http) vehicle: ExternalId<'a>,
+    pub(in crate::http) meter: ExternalId<'a>,
+    pub(in crate::http) started_at: Timestamp,
+    pub(in crate::http) ended_at: Option<Timestamp>,
+}
+
+/// What became of a session that was posted.
+#[derive(Debug)]
+pub(in crate::http) enum Posted {
+    New(Session),
+    Same(Session),
+}
+
+/// A session that has ended, now or before.
+#[derive(Debug)]
+pub(in crate::http) struct Ended(pub(in crate::http) Session);
+
+/// A session that is in the way of another.
+#[derive(Debug)]
+pub(in crate::http) struct Other {
+    pub(in crate::http) session: String,
+    pub(in crate::http) vehicle: String,
+    pub(in crate::http) meter: String,
+}
+
+/// Why a change was refused.
+#[derive(Debug)]
+pub(in crate::http) enum Refused {
+    /// No session of this id.
+    Unknown,
+    EndNotAfterStart,
+    /// The id stands for another session.
+    OtherContent,
+    EndedOtherwise(Timestamp),
+    /// The session of the same vehicle that it overlaps.
+    OverlapsVehicle(Other),
+    /// The session at the same meter that it overlaps.
+    OverlapsMeter(Other),
+    /// Sessions at the meter overlap.
+    MeterInUse,
+    Database(Error),
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Refused::Database(error)
+    }
+}
+
+impl Refused {
+    fn is_transient(&self) -> bool {
+        matches!(self, Refused::Database(error) if is_transient(error))
+    }
+}
+
+/// Which sessions are asked for.
+#[derive(Debug)]
+pub(in crate::http) struct Filter<'a> {
+    pub(in crate::http) vehicle: Option<ExternalId<'a>>,
+    pub(in crate::http) meter: Option<ExternalId<'a>>,
+    pub(in crate::http) active: Option<bool>,
+    pub(in crate::http) after: Option<ExternalId<'a>>,
+    pub(in crate::http) limit: usize,
+}
+
+/// The three registries of ids.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) enum Registry {
+    Vehicles,
+    Meters,
+    SessionNames,
+}
+
+impl Registry {
+    fn find(self) -> &'static str {
+        match self {
+            Registry::Vehicles => sql!("vehicle_find"),
+            Registry::Meters => sql!("meter_find"),
+            Registry::SessionNames => sql!("session_name_find"),
+        }
+    }
+
+    fn register(self) -> &'static str {
+        match self {
+            Registry::Vehicles => sql!("vehicle_register"),
+            Registry::Meters => sql!("meter_register"),
+            Registry::SessionNames => sql!("session_name_register"),
+        }
+    }
+}
+
+/// The short id of a text id, if it is registered.
+pub(in crate::http) async fn known(
+    client: &Client,
+    registry: Registry,
+    id: &str,
+) -> Result<Option<i32>, Error> {
+    let find = client.prepare_cached(registry.find()).await?;
+    client
+        .query_opt(&find, &[&id])
+        .await?
+        .map(|row| row.try_get(0))
+        .transpose()
+}
+
+/// The short id of a text id, registered where it is not yet. Each statement is a transaction of
+/// its own, so that nothing is held while another is waited for.
+pub(in crate::http) async fn registered(
+    client: &Client,
+    registry: Registry,
+    id: &str,
+) -> Result<i32, Error> {
+    let register = client.prepare_cached(registry.register()).await?;
+    // Ids are never removed: what hindered the insert is found by the second look at the latest.
+    loop {
+        if let Some(found) = known(client, registry, id).await? {
+            return Ok(found);
+        }
+        if let Some(row) = client.query_opt(&register, &[&id]).await? {
+            return row.try_get(0);
+        }
+    }
+}
+
+/// Stores a session unless it is there or the rules forbid it.
+///
+/// Blocks: until COMMIT
+/// Cancel: stored or not; the same request again tells
+pub(in crate::http) async fn post(
+    client: &mut Client,
+    wanted: &Wanted<'_>,
+) -> Result<Posted, Refused> {
+    let vehicle_id = registered(client, Registry::Vehicles, wanted.vehicle.as_str()).await?;
+    let meter_id = registered(client, Registry::Meters, wanted.meter.as_str()).await?;
+    let name = match wanted.session {
+        Some(id) => id.as_str().to_owned(),
+        None => derived_name(client, wanted).await?,
+    };
+    let session_id = registered(client, Registry::SessionNames, &name).await?;
+    let session = Session {
+        session: name,
+        vehicle: wanted.vehicle.as_str().to_owned(),
+        meter: wanted.meter.as_str().to_owned(),
+        started_at: wanted.started_at,
+        ended_at: wanted.ended_at,
+        vehicle_id,
+        meter_id,
+    };
+    for _ in 1..TRIES {
+        match try_post(client, &session, session_id, wanted.session.is_some()).await {
+            Err(refused) if refused.is_transient() => {}
+            done => return done,
+        }
+    }
+    try_post(client, &session, session_id, wanted.session.is_some()).await
+}
+
+async fn try_post(
+    client: &mut Client,
+    wanted: &Session,
+    session_id: i32,
+    is_named: bool,
+) -> Result<Posted, Refused> {
+    let work = transaction(client).await?;
+    let shared = lock(&work, wanted.vehicle_id, wanted.meter_id).await?;
+    let there = match is_named {
+        true => by_name(&work, &wanted.session).await?,
+        false => by_content(&work, wanted).await?,
+    };
+    if let Some(there) = there {
+        return if is_same(&there, wanted) {
+            Ok(Posted::Same(there))
+        } else {
+            Err(Refused::OtherContent)
+        };
+    }
+    refuse_overlaps(&work, wanted, shared).await?;
+    let insert = work.prepare_cached(sql!("session_insert")).await?;
+    let started_at = wanted.started_at;
+    let ended_at = wanted.ended_at;
+    let inserted = work
+        .execute(
+            &insert,
+            &[
+                &session_id,
+                &wanted.vehicle_id,
+                &wanted.meter_id,
+                &started_at,
+                &ended_at,
+            ],
+        )
+        .await?;
+    if inserted == 0 {
+        // The id was taken for another vehicle and meter at this moment.
+        return Err(Refused::OtherContent);
+    }
+    work.commit().await?;
+    Ok(Posted::New(wanted.clone()))
+}
+
+/// Whether a posted session is the one that is there. One without an end is the start sent
+/// again, whether or not the session has ended since.
+fn is_same(there: &Session, wanted: &Session) -> bool {
+    there.vehicle_id == wanted.vehicle_id
+        && there.meter_id == wanted.meter_id
+        && there.started_at == wanted.started_at
+        && (wanted.ended_at.is_none() || wanted.ended_at == there.ended_at)
+}
+
+/// Ends a session unless it has ended or the rules forbid it.
+///
+/// Blocks: until COMMIT
+/// Cancel: ended or not; the same request again tells
+pub(in crate::http) async fn end(
+    client: &mut Client,
+    id: ExternalId<'_>,
+    at: Timestamp,
+) -> Result<Ended, Refused> {
+    for _ in 1..TRIES {
+        match try_end(client, id, at).await {
+            Err(refused) if refused.is_transient() => {}
+            done => return done,
+        }
+    }
+    try_end(client, id, at).await
+}
+
+async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Result<Ended, Refused> {
+    let work = transaction(client).await?;
+    let before = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
+    let shared = lock(&work, before.vehicle_id, before.meter_id).await?;
+    // What it was before the lock may have changed; its vehicle and meter only by being removed
+    // and made anew, which is another session.
+    let there = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
+    if (there.vehicle_id, there.meter_id) != (before.vehicle_id, before.meter_id) {
+        return Err(Refused::OtherContent);
+    }
+    match there.ended_at {
+        Some(ended) if ended == at => return Ok(Ended(there)),
+        Some(ended) => return Err(Refused::EndedOtherwise(ended)),
+        None if at <= there.started_at => return Err(Refused::EndNotAfterStart),
+        None => {}
+    }
+    let ended = Session {
+        ended_at: Some(at),
+        ..there
+    };
+    refuse_overlaps(&work, &ended, shared).await?;
+    let update = work.prepare_cached(sql!("session_end")).await?;
+    if work.execute(&update, &[&ended.session, &at]).await? == 0 {
+        // Removing takes no lock: it came between.
+        return Err(Refused::Unknown);
+    }
+    work.commit().await?;
+    Ok(Ended(ended))
+}
+
+/// Declares whether several vehicles may be at a meter at once.
+///
+/// Blocks: until COMMIT
+pub(in crate::http) async fn share(
+    client: &mut Client,
+    meter: ExternalId<'_>,
+    shared: bool,
+) -> Result<(), Refused> {
+    let meter_id = registered(client, Registry::Meters, meter.as_str()).await?;
+    let work = transaction(client).await?;
+    let lock = work.prepare_cached(sql!("session_lock_meter")).await?;
+    work.query_one(&lock, &[&meter_id]).await?;
+    if !shared {
+        let overlap = work.prepare_cached(sql!("meter_overlap")).await?;
+        if work.query_opt(&overlap, &[&meter_id]).await?.is_some() {
+            return Err(Refused::MeterInUse);
+        }
+    }
+    let update = work.prepare_cached(sql!("meter_share")).await?;
+    work.execute(&update, &[&meter_id, &shared]).await?;
+    work.commit().await?;
+    Ok(())
+}
+
+/// Finds a session.
+pub(in crate::http) async fn find(
+    client: &Client,
+    id: ExternalId<'_>,
+) -> Result<Option<Session>, Error> {
+    let find = client.prepare_cached(sql!("session_by_name")).await?;
+    client
+        .query_opt(&find, &[&id.as_str()])
+        .await?
+        .map(|row| session(&row))
+        .transpose()
+}
+
+/// Removes a session; whether there was one.
+pub(in crate::http) async fn delete(client: &Client, id: ExternalId<'_>) -> Result<bool, Error> {
+    let delete = client.prepare_cached(sql!("session_delete")).await?;
+    Ok(client.execute(&delete, &[&id.as_str()]).await? > 0)
+}
+
+/// Lists sessions; and whether there are more.
+///
+/// Order:  by the bytes of their ids
+pub(in crate::http) async fn list(
+    client: &Client,
+    filter: &Filter<'_>,
+) -> Result<(Vec<Session>, bool), Error> {
+    let mut devices = [None; 2];
+    let wanted = [
+        (filter.vehicle, Registry::Vehicles),
+        (filter.meter, Registry::Meters),
+    ];
+    for (device, (id, registry)) in devices.iter_mut().zip(wanted) {
+        let Some(id) = id else { continue };
+        *device = known(client, registry, id.as_str()).await?;
+        if device.is_none() {
+            return Ok((Vec::new(), false));
+        }
+    }
+    let after = filter.after.map_or("", ExternalId::as_str);
+    let [vehicle_id, meter_id] = devices;
+    let list = client.prepare_cached(sql!("sessions")).await?;
+    // One more than asked for tells whether there is a next page.
+    let most = filter.limit as i64 + 1;
+    let rows = client
+        .query(
+            &list,
+            &[&after, &vehicle_id, &meter_id, &filter.active, &most],
+        )
+        .await?;
+    let more = rows.len() > filter.limit;
+    let sessions: Result<Vec<Session>, Error> =
+        rows.iter().take(filter.limit).map(session).collect();
+    Ok((sessions?, more))
+}
+
+/// Begins a change. Why not as the session is set: what is looked at after the locks has to hold
+/// what others committed while these were waited for. One snapshot for all would let sessions overlap.
+async fn transaction(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await
+}
+
+/// Locks a vehicle, then a meter; whether the meter is shared.
+async fn lock(work: &Transaction<'_>, vehicle_id: i32, meter_id: i32) -> Result<bool, Error> {
+    let vehicle = work.prepare_cached(sql!("session_lock_vehicle")).await?;
+    work.query_one(&vehicle, &[&vehicle_id]).await?;
+    let meter = work.prepare_cached(sql!("session_lock_meter")).await?;
+    work.query_one(&meter, &[&meter_id]).await?.try_get(0)
+}
+
+async fn refuse_overlaps(
+    work: &Transaction<'_>,
+    wanted: &Session,
+    shared: bool,
+) -> Result<(), Refused> {
+    let by_vehicle = work.prepare_cached(sql!("session_overlap_vehicle")).await?;
+    let (from, to) = (wanted.started_at, wanted.ended_at);
+    let name = &wanted.session;
+    let row = work
+        .query_opt(&by_vehicle, &[&wanted.vehicle_id, &from, &to, name])
+        .await?;
+    if let Some(row) = row {
+        return Err(Refused::OverlapsVehicle(other(&row)?));
+    }
+    if shared {
+        return Ok(());
+    }
+    let by_meter = work.prepare_cached(sql!("session_overlap_meter")).await?;
+    match work
+        .query_opt(&by_meter, &[&wanted.meter_id, &from, &to, name])
+        .await?
+    {
+        Some(row) => Err(Refused::OverlapsMeter(other(&row)?)),
+        None => Ok(()),
+    }
+}
+
+fn other(row: &Row) -> Result<Other, Error> {
+    Ok(Other {
+        session: row.try_get(0)?,
+        vehicle: row.try_get(1)?,
+        meter: row.try_get(2)?,
+    })
+}
+
+async fn by_name(work: &Transaction<'_>, name: &str) -> Result<Option<Session>, Error> {
+    let find = work.prepare_cached(sql!("session_by_name")).await?;
+    work.query_opt(&find, &[&name])
+        .await?
+        .map(|row| session(&row))
+        .transpose()
+}
+
+async fn by_content(work: &Transaction<'_>, wanted: &Session) -> Result<Option<Session>, Error> {
+    let find = work.prepare_cached(sql!("session_by_content")).await?;
+    let started_at = wanted.started_at;
+    work.query_opt(&find, &[&wanted.vehicle_id, &wanted.meter_id, &started_at])
+        .await?
+        .map(|row| session(&row))
+        .transpose()
+}
+
+async fn derived_name(client: &Client, wanted: &Wanted<'_>) -> Result<String, Error> {
+    let derive = client.prepare_cached(sql!("session_derive_name")).await?;
+    let (vehicle, meter) = (wanted.vehicle.as_str(), wanted.meter.as_str());
+    let micros = wanted.started_at.as_micros();
+    client
+        .query_one(&derive, &[&vehicle, &meter, &micros])
+        .await?
+        .try_get(0)
+}
+
+fn session(row: &Row) -> Result<Session, Error> {
+    Ok(Session {
+        session: row.try_get(0)?,
+        vehicle: row.try_get(1)?,
+        meter: row.try_get(2)?,
+        started_at: row.try_get(3)?,
+        ended_at: row.try_get(4)?,
+        vehicle_id: row.try_get(5)?,
+        meter_id: row.try_get(6)?,
+    })
+}

@@ -1,0 +1,61 @@
+//! What is told of a request once its answer leaves: the metrics, and a line of the log.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use hyper::StatusCode;
+
+use super::request_id::RequestId;
+use crate::auth::key::KeyId;
+use crate::metrics;
+
+/// The label of requests whose path has no route.
+pub(crate) const NO_ROUTE: &str = "none";
+
+/// An answered request, for the metrics and the log.
+pub(crate) struct Story {
+    pub(crate) id: RequestId,
+    pub(crate) label: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) status: u16,
+    pub(crate) key: Option<KeyId>,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) began: Instant,
+}
+
+impl Story {
+    /// Tells it, now that the answer may leave.
+    pub(crate) fn told(self) {
+        let took = self.began.elapsed();
+        metrics::http_request(self.label, self.method, self.status, took);
+        tracing::debug!(
+            request = %self.id,
+            route = self.label,
+            method = self.method,
+            status = self.status,
+            key = self.key.map(tracing::field::display),
+            client = self.client.map(tracing::field::display),
+            micros = took.as_micros() as u64,
+            "answered"
+        );
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_a_test() -> Self {
+        Story {
+            id: RequestId::of(&hyper::HeaderMap::new()),
+            label: NO_ROUTE,
+            method: "POST",
+            status: 202,
+            key: None,
+            client: None,
+            began: Instant::now(),
+        }
+    }
+
+    /// Tells of an answer that could not be given because the log has failed.
+    pub(crate) fn failed(mut self) {
+        self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+        self.told();
+    }
+}

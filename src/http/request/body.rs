@@ -1,0 +1,184 @@
+//! Receiving a body within its limits, and discarding the rest of one that is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::HeaderMap;
+use hyper::body::{Body, Incoming};
+use hyper::header::EXPECT;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::http::response::problem::{Kind, Problem};
+use crate::ingest::admission::{Gate, Memory, Share, Shed};
+
+/// What is read of a refused body at most, so that a client that writes all before it reads
+/// still gets the answer. Why 32 MiB: four times the default limit of a body; who sends more has
+/// its connection closed.
+const DISCARD_BYTES_MAX: usize = 32 << 20;
+/// How long a refused body is read at most.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first allocation for a body that comes in pieces.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// A request's body, on its way.
+pub(crate) struct Upload {
+    incoming: Incoming,
+    ended: bool,
+    /// The client waits for leave to send: nothing comes unless the body is asked for.
+    waits: bool,
+}
+
+/// The limits of one body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits<'c> {
+    /// What comes out of a compressed body, too.
+    pub(crate) bytes_max: usize,
+    /// The sender's share of the memory.
+    pub(crate) share: Option<&'c Arc<Share>>,
+    /// From the head to the end.
+    pub(crate) timeout: Duration,
+}
+
+/// A body that was received, and the memory that it holds.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) bytes: Bytes,
+    pub(crate) memory: Memory,
+}
+
+impl Upload {
+    pub(crate) fn new(incoming: Incoming, headers: &HeaderMap) -> Self {
+        let ended = incoming.is_end_stream();
+        Upload {
+            incoming,
+            ended,
+            waits: headers
+                .get_all(EXPECT)
+                .iter()
+                .any(|leave| leave.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+        }
+    }
+
+    /// Receives the whole body.
+    ///
+    /// Shape:  at most `limits.bytes_max` bytes; memory is taken as they arrive, never ahead
+    /// Cancel: the body is lost
+    pub(crate) async fn receive(
+        &mut self,
+        gate: &Gate,
+        limits: Limits<'_>,
+    ) -> Result<Received, Problem> {
+        let bytes_max = limits.bytes_max;
+        // hyper has checked Content-Length and decodes chunks; a chunked body has no upper bound.
+        let declared = self.incoming.size_hint().upper();
+        if declared.is_some_and(|n| n > bytes_max as u64) {
+            return Err(too_large(bytes_max));
+        }
+        self.waits = false;
+        let expected = declared
+            .and_then(|n| usize::try_from(n).ok())
+            .unwrap_or(bytes_max);
+        let deadline = Instant::now() + limits.timeout;
+        let mut memory = gate.memory(limits.share);
+        let mut first = Bytes::new();
+        let mut rest: Vec<u8> = Vec::new();
+        while let Some(piece) = self.piece(deadline).await? {
+            let held = first.len() + rest.len();
+            if piece.len() > bytes_max - held {
+                return Err(too_large(bytes_max));
+            }
+            memory
+                .grow(piece.len())
+                .map_err(|shed| overloaded(gate, shed))?;
+            if held == 0 {
+                // The one piece of a small body is taken as it is.
+                first = piece;
+            } else {
+                let whole = if rest.is_empty() {
+                    std::mem::take(&mut first)
+                } else {
+                    Bytes::new()
+                };
+                let needed = held + piece.len();
+                if rest.capacity() < needed {
+                    let capacity = (2 * needed).max(FIRST_BYTES).min(expected).max(needed);
+                    rest.reserve_exact(capacity - rest.len());
+                }
+                rest.extend_from_slice(&whole);
+                rest.extend_from_slice(&piece);
+            }
+        }
+        let bytes = if rest.is_empty() {
+            first
+        } else {
+            Bytes::from(rest)
+        };
+        Ok(Received { bytes, memory })
+    }
+
+    /// The next piece of the body that is not empty; none at its end.
+    async fn piece(&mut self, deadline: Instant) -> Result<Option<Bytes>, Problem> {
+        loop {
+            if self.ended {
+                return Ok(None);
+            }
+            let frame = match timeout_at(deadline, self.incoming.frame()).await {
+                Ok(frame) => frame,
+                Err(_) => {
+                    let detail = "the body did not arrive in time";
+                    return Err(Problem::new(Kind::BodyTimeout, detail).close());
+                }
+            };
+            let Some(frame) = frame else {
+                self.ended = true;
+                return Ok(None);
+            };
+            let Ok(frame) = frame else {
+                self.ended = true;
+                let detail = "the body ended early, or its chunks are malformed";
+                return Err(Problem::new(Kind::BadRequest, detail).close());
+            };
+            self.ended = self.incoming.is_end_stream();
+            // Trailers say nothing that is used here.
+            match frame.into_data() {
+                Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Reads on in the background what was not received, so that the client can send it and then
+    /// read its answer; up to a bound in bytes and time, after which the connection is closed.
+    pub(crate) fn discard(mut self) {
+        if self.ended || self.waits {
+            return;
+        }
+        let read = async move {
+            let mut left = DISCARD_BYTES_MAX;
+            while let Some(Ok(frame)) = self.incoming.frame().await {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                match left.checked_sub(bytes) {
+                    Some(fewer) => left = fewer,
+                    None => return,
+                }
+            }
+        };
+        // At most one a connection: the next request begins where this body ends.
+        tokio::spawn(timeout(DISCARD_TIMEOUT, read));
+    }
+}
+
+/// The answer to what the gate does not admit; counted here.
+pub(crate) fn overloaded(gate: &Gate, shed: Shed) -> Problem {
+    crate::metrics::http_shed(shed.reason());
+    Problem::new(Kind::Overloaded, shed.to_string())
+        .code(shed.reason())
+        .retry_after(gate.retry_after_seconds(shed))
+}
+
+pub(crate) fn too_large(bytes_max: usize) -> Problem {
+    let detail = format!("the body must have at most {bytes_max} bytes");
+    Problem::new(Kind::BodyTooLarge, detail)
+}

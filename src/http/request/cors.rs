@@ -1,0 +1,49 @@
+//! Which web pages may call the gateway from a browser: none, unless their origin is configured.
+//!
+//! Source: the Fetch standard, "CORS protocol"
+
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
+    HeaderValue, ORIGIN, VARY,
+};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method};
+
+/// The headers that a page may send.
+const ALLOWED: HeaderValue =
+    HeaderValue::from_static("authorization, content-type, content-encoding, x-request-id");
+/// The headers of answers that a page may read.
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("location, retry-after, www-authenticate, x-request-id");
+/// How long a browser may keep the answer to its question, in seconds.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// Adds to an answer what a browser must know to show it to a page.
+///
+/// Credentials of the browser itself (cookies) are never let in: a page sends its key.
+pub(crate) fn decorate(origins: &[String], parts: &Parts, headers: &mut HeaderMap) {
+    if origins.is_empty() {
+        return;
+    }
+    headers.append(VARY, HeaderValue::from_static("origin"));
+    let mut sent = parts.headers.get_all(ORIGIN).iter();
+    let (Some(origin), None) = (sent.next(), sent.next()) else {
+        return;
+    };
+    let known = |allowed: &String| allowed == "*" || allowed.as_bytes() == origin.as_bytes();
+    if !origins.iter().any(known) {
+        return;
+    }
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    let asks = parts.method == Method::OPTIONS;
+    if asks && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+        if let Some(allow) = headers.get(ALLOW).cloned() {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allow);
+        }
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    } else {
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
+}

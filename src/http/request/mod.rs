@@ -1,0 +1,14 @@
+//! One request: from its head to the handler.
+
+pub(crate) mod access_log;
+pub(crate) mod auth;
+pub(crate) mod body;
+pub mod client_ip;
+pub(crate) mod cors;
+pub(crate) mod decompress;
+pub(crate) mod dispatch;
+pub(crate) mod host;
+pub(crate) mod negotiate;
+pub(crate) mod query;
+pub(crate) mod request_id;
+pub(crate) mod router;

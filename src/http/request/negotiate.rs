@@ -1,0 +1,255 @@
+//! What bodies are made of: `Content-Type`, `Content-Encoding`, `Accept`.
+
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
+
+use crate::http::response::problem::{Kind, Problem};
+use crate::ingest::decode::Format;
+
+/// What a 415 answer says in `Accept-Encoding`.
+const ACCEPTED_ENCODINGS: &str = "gzip, zstd, identity";
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// The format of a body of readings. Parameters of its type have no effect: JSON is UTF-8 whatever a
+/// `charset` says, and a body in another encoding is refused when it is decoded.
+///
+/// A body without a type is refused: a web page can make a browser send such a body to any
+/// address, the loopback one included, without asking the server first.
+///
+/// Source: RFC 8259 §8.1 and §11
+pub(crate) fn readings_format(headers: &HeaderMap) -> Result<Format, Problem> {
+    match essence(headers)? {
+        Media::Json => Ok(Format::Json),
+        Media::Ndjson => Ok(Format::Ndjson),
+        Media::Other => Err(Problem::new(
+            Kind::UnsupportedMedia,
+            "the Content-Type must be application/json or application/x-ndjson",
+        )),
+    }
+}
+
+/// Refuses what is no JSON document.
+pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match essence(headers)? {
+        Media::Json => Ok(()),
+        _ => Err(Problem::new(
+            Kind::UnsupportedMedia,
+            "the Content-Type must be application/json",
+        )),
+    }
+}
+
+/// How a body is compressed: once, or not at all.
+pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let mut found = Encoding::Identity;
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    for name in values.flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
+        let name = name.trim_ascii().to_ascii_lowercase();
+        let encoding = match name.as_slice() {
+            // Empty elements of a list mean nothing (RFC 9110 §5.6.1).
+            b"" | b"identity" => continue,
+            b"gzip" | b"x-gzip" => Encoding::Gzip,
+            b"zstd" => Encoding::Zstd,
+            _ => {
+                let detail = "the Content-Encoding must be gzip, zstd or identity";
+                return Err(Problem::new(Kind::UnsupportedMedia, detail)
+                    .accept_encoding(ACCEPTED_ENCODINGS));
+            }
+        };
+        if found != Encoding::Identity {
+            let detail = "the body must be compressed once at most";
+            return Err(
+                Problem::new(Kind::UnsupportedMedia, detail).accept_encoding(ACCEPTED_ENCODINGS)
+            );
+        }
+        found = encoding;
+    }
+    Ok(found)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Media {
+    Json,
+    Ndjson,
+    Other,
+}
+
+fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let Some(value) = values.next() else {
+        let detail = "the body has no Content-Type";
+        return Err(Problem::new(Kind::UnsupportedMedia, detail));
+    };
+    // A proxy that adds what is there already does no harm.
+    if values.any(|other| other != value) {
+        let detail = "Content-Type must be given once: the request has several that differ";
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    let value = value.as_bytes();
+    // What nearly every client sends, byte for byte.
+    if value == b"application/json" {
+        return Ok(Media::Json);
+    }
+    let name = value.split(|b| *b == b';').next().unwrap_or_default();
+    let name = std::str::from_utf8(name).unwrap_or_default().trim();
+    let is = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
+    let media = if is(&["application/json"]) {
+        Media::Json
+    } else if is(&[
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+    ]) {
+        Media::Ndjson
+    } else {
+        return Ok(Media::Other);
+    };
+    Ok(media)
+}
+
+/// Whether the client takes JSON.
+///
+/// Source: RFC 9110 §12.5.1: the most specific range that matches decides, and `q=0` means no
+pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
+    let mut best: Option<(u8, bool)> = None;
+    let mut any = false;
+    for value in headers.get_all(ACCEPT) {
+        if value.as_bytes() == b"*/*" || value.as_bytes() == b"application/json" {
+            return true;
+        }
+        let text = String::from_utf8_lossy(value.as_bytes());
+        for range in text.split(',').filter(|range| !range.trim().is_empty()) {
+            any = true;
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let rank = match name.as_str() {
+                "*/*" => 1,
+                "application/*" => 2,
+                "application/json" | "application/problem+json" => 3,
+                _ => continue,
+            };
+            let refused = parts
+                .filter_map(|p| p.split_once('='))
+                .filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
+                .any(|(_, q)| {
+                    q.trim()
+                        .trim_matches('"')
+                        .parse::<f32>()
+                        .is_ok_and(|q| q == 0.0)
+                });
+            best = match best {
+                Some((r, taken)) if r > rank || (r == rank && taken) => Some((r, taken)),
+                _ => Some((rank, !refused)),
+            };
+        }
+    }
+    !any || best.is_some_and(|(_, taken)| taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(name: hyper::header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn json_and_ndjson_are_taken_whatever_charset_they_name() {
+        let format = |v: &str| readings_format(&headers(CONTENT_TYPE, v)).ok();
+        for json in [
+            "application/json",
+            "Application/JSON; charset=\"UTF-8\"",
+            "application/json;",
+            "application/json; charset=utf8",
+            "application/json;charset=us-ascii",
+            "application/json; charset=latin1; x",
+            "application/json ; charset=\"",
+        ] {
+            assert_eq!(format(json), Some(Format::Json), "{json}");
+        }
+        for lines in [
+            "application/x-ndjson",
+            "application/ndjson;charset=utf-8",
+            "application/jsonl",
+            "application/x-ndjson; charset=utf8",
+        ] {
+            assert_eq!(format(lines), Some(Format::Ndjson), "{lines}");
+        }
+        for other in [
+            "",
+            "text/plain",
+            "charset=utf-8; application/json",
+            "application/jsonx",
+        ] {
+            assert_eq!(format(other), None, "{other}");
+        }
+        let mut twice = headers(CONTENT_TYPE, "application/json");
+        twice.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        assert!(expect_json(&twice).is_ok());
+        twice.append(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        assert!(expect_json(&twice).is_err());
+        assert!(readings_format(&HeaderMap::new()).is_err());
+        assert!(expect_json(&headers(CONTENT_TYPE, "application/x-ndjson")).is_err());
+    }
+
+    #[test]
+    fn a_body_is_compressed_once_at_most_and_in_a_known_way() {
+        let of = |v: &str| encoding(&headers(CONTENT_ENCODING, v)).ok();
+        assert_eq!(encoding(&HeaderMap::new()).ok(), Some(Encoding::Identity));
+        assert_eq!(of("identity"), Some(Encoding::Identity));
+        assert_eq!(of("GZip"), Some(Encoding::Gzip));
+        assert_eq!(of("x-gzip, identity"), Some(Encoding::Gzip));
+        assert_eq!(of("zstd"), Some(Encoding::Zstd));
+        assert_eq!(of(""), Some(Encoding::Identity));
+        for list in ["gzip,", ",gzip", "identity, , X-GZIP ,"] {
+            assert_eq!(of(list), Some(Encoding::Gzip), "{list}");
+        }
+        for wrong in [
+            "br",
+            "gzip, gzip",
+            "gzip,,gzip",
+            "gzip;q=1",
+            "zstd,gzip",
+            "deflate",
+        ] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_no_json_is_known() {
+        let takes = |v: &str| accepts_json(&headers(ACCEPT, v));
+        assert!(accepts_json(&HeaderMap::new()));
+        for yes in [
+            "*/*",
+            "text/html, */*;q=0.1",
+            "application/*",
+            "application/problem+json",
+            "",
+            " , ",
+            "text/html;p=\"a,b\", Application/JSON; Q=0.5",
+        ] {
+            assert!(takes(yes), "{yes}");
+        }
+        for no in [
+            "text/html",
+            "*/*;q=0",
+            "*/*, application/json;q=0",
+            "application/json;q=0.0",
+            "application/json; Q=\"0\"",
+            "text/html,",
+        ] {
+            assert!(!takes(no), "{no}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The name of a request, in its answer and in what is logged of it.
+
+use std::fmt;
+use std::io::Write as _;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
+
+/// The header that carries it.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest that is taken from a client.
+const BYTES_MAX: usize = 128;
+
+/// Random digits of this process, before a number: two gateways do not share any.
+static RUN: OnceLock<u32> = OnceLock::new();
+/// The digits of both, the dash between them.
+const MADE_BYTES_MAX: usize = 8 + 1 + 16;
+
+/// The id of a request.
+///
+/// One that was made is kept as its number: its text is needed once, in the answer.
+#[derive(Debug, Clone)]
+pub(crate) enum RequestId {
+    /// The client's.
+    Given(HeaderValue),
+    /// A number of this process.
+    Made(u64),
+}
+
+impl RequestId {
+    /// The client's id where it sends one that can be logged as it is, else a new one.
+    pub(crate) fn of(headers: &HeaderMap) -> RequestId {
+        match headers.get(X_REQUEST_ID) {
+            Some(id) if is_plain(id.as_bytes()) => RequestId::Given(id.clone()),
+            _ => RequestId::new(),
+        }
+    }
+
+    fn new() -> RequestId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        RequestId::Made(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// As the answer carries it.
+    pub(crate) fn header(&self) -> HeaderValue {
+        match self {
+            RequestId::Given(id) => id.clone(),
+            RequestId::Made(number) => {
+                let mut text = [0; MADE_BYTES_MAX];
+                let mut rest = &mut text[..];
+                // It fits: the digits of two numbers.
+                let written = write!(rest, "{:08x}-{number:x}", run());
+                debug_assert!(written.is_ok());
+                let length = MADE_BYTES_MAX - rest.len();
+                // Digits and a dash are always a value.
+                HeaderValue::from_bytes(&text[..length])
+                    .unwrap_or_else(|_| HeaderValue::from_static("none"))
+            }
+        }
+    }
+}
+
+fn run() -> u32 {
+    *RUN.get_or_init(|| getrandom::u32().unwrap_or_default())
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestId::Given(id) => f.write_str(id.to_str().unwrap_or_default()),
+            RequestId::Made(number) => write!(f, "{:08x}-{number:x}", run()),
+        }
+    }
+}
+
+fn is_plain(id: &[u8]) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b);
+    (1..=BYTES_MAX).contains(&id.len()) && id.iter().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_id_is_kept_where_it_can_be_logged_and_replaced_elsewhere() {
+        let of = |id: &str| {
+            let value = HeaderValue::from_str(id).unwrap();
+            RequestId::of(&HeaderMap::from_iter([(X_REQUEST_ID, value)])).to_string()
+        };
+        assert_eq!(of("9b2f-41/a.b:c_d"), "9b2f-41/a.b:c_d");
+        for wrong in ["", "a b", "a\"b", &"x".repeat(129)] {
+            assert_ne!(of(wrong), wrong);
+        }
+        let made = RequestId::Made(u64::MAX);
+        assert_eq!(made.header().to_str().unwrap(), made.to_string());
+        let none = HeaderMap::new();
+        assert_ne!(
+            RequestId::of(&none).to_string(),
+            RequestId::of(&none).to_string()
+        );
+    }
+}

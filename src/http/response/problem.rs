@@ -1,0 +1,319 @@
+//! What went wrong, for people and programs (RFC 9457).
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::StatusCode;
+use hyper::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use serde::Serialize;
+
+use super::reply::{Reply, with_body};
+use crate::ingest::decode::{Outcome, ReadingError};
+
+/// The longest wait that a client is told, in seconds.
+const RETRY_AFTER_SECONDS_MAX: u64 = 3600;
+
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// The kinds of problems; each has a stable URI, a title and a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The request breaks HTTP's own rules.
+    BadRequest,
+    /// The path's id, or a parameter of the query.
+    BadParameter,
+    /// The body as a whole cannot be read.
+    UnreadableBody,
+    /// The body was read, but breaks a rule.
+    InvalidContent,
+    /// Readings were read, and none can be taken.
+    NoValidReading,
+    /// No key, or one that opens nothing.
+    Unauthorized,
+    /// A key without this right, or for other devices.
+    Forbidden,
+    /// More readings than the key's rate allows.
+    RateLimited,
+    /// No such path, or nothing known by this id.
+    NotFound,
+    /// The path has other methods.
+    MethodNotAllowed,
+    /// The client accepts no JSON.
+    NotAcceptable,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// It contradicts what is stored.
+    Conflict,
+    /// The body is larger than the gateway takes.
+    BodyTooLarge,
+    /// The body's type or encoding.
+    UnsupportedMedia,
+    /// A defect of the gateway.
+    Internal,
+    /// Too much at once.
+    Overloaded,
+    /// The database was not reached in time.
+    DatabaseUnavailable,
+    /// `ack=committed` was not confirmed in time.
+    CommitTimeout,
+    /// The log's disk has failed.
+    LogFailed,
+}
+
+impl Kind {
+    fn parts(self) -> (&'static str, &'static str, StatusCode) {
+        use StatusCode as S;
+        match self {
+            Kind::BadRequest => ("bad-request", "Bad request", S::BAD_REQUEST),
+            Kind::BadParameter => ("bad-parameter", "Bad parameter", S::BAD_REQUEST),
+            Kind::UnreadableBody => ("unreadable-body", "Unreadable body", S::BAD_REQUEST),
+            Kind::InvalidContent => ("invalid-content", "Invalid content", S::BAD_REQUEST),
+            Kind::NoValidReading => ("no-valid-reading", "No valid reading", S::BAD_REQUEST),
+            Kind::Unauthorized => ("unauthorized", "No valid key", S::UNAUTHORIZED),
+            Kind::Forbidden => ("forbidden", "Forbidden", S::FORBIDDEN),
+            Kind::RateLimited => ("rate-limited", "Too many readings", S::TOO_MANY_REQUESTS),
+            Kind::NotFound => ("not-found", "Not found", S::NOT_FOUND),
+            Kind::MethodNotAllowed => (
+                "method-not-allowed",
+                "Method not allowed",
+                S::METHOD_NOT_ALLOWED,
+            ),
+            Kind::NotAcceptable => ("not-acceptable", "Not acceptable", S::NOT_ACCEPTABLE),
+            Kind::BodyTimeout => ("body-timeout", "Body too slow", S::REQUEST_TIMEOUT),
+            Kind::Conflict => ("conflict", "Conflict", S::CONFLICT),
+            Kind::BodyTooLarge => ("body-too-large", "Body too large", S::PAYLOAD_TOO_LARGE),
+            Kind::UnsupportedMedia => (
+                "unsupported-media",
+                "Unsupported media",
+                S::UNSUPPORTED_MEDIA_TYPE,
+            ),
+            Kind::Internal => ("internal", "Internal error", S::INTERNAL_SERVER_ERROR),
+            Kind::Overloaded => ("overloaded", "Overloaded", S::SERVICE_UNAVAILABLE),
+            Kind::DatabaseUnavailable => (
+                "database-unavailable",
+                "Database unavailable",
+                S::SERVICE_UNAVAILABLE,
+            ),
+            Kind::CommitTimeout => (
+                "commit-timeout",
+                "Commit not confirmed",
+                S::SERVICE_UNAVAILABLE,
+            ),
+            Kind::LogFailed => (
+                "log-failed",
+                "Write-ahead log failed",
+                S::SERVICE_UNAVAILABLE,
+            ),
+        }
+    }
+}
+
+/// An error answer before it is written.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    code: Option<&'static str>,
+    readings: Option<Box<Outcome>>,
+    retry_after_seconds: Option<u64>,
+    allow: Option<&'static str>,
+    www_authenticate: Option<&'static str>,
+    accept_encoding: Option<&'static str>,
+    close: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    #[serde(rename = "type")]
+    uri: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<ErrorItem<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors_truncated: Option<bool>,
+}
+
+/// One reading's error as answers list it.
+#[derive(Serialize)]
+pub(crate) struct ErrorItem<'a> {
+    index: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    code: &'static str,
+    message: &'a str,
+}
+
+impl<'a> From<&'a ReadingError> for ErrorItem<'a> {
+    fn from(error: &'a ReadingError) -> Self {
+        ErrorItem {
+            index: error.index,
+            field: error.field.as_deref(),
+            code: error.code.as_str(),
+            message: &error.message,
+        }
+    }
+}
+
+impl Problem {
+    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        let retry = kind.parts().2 == StatusCode::SERVICE_UNAVAILABLE;
+        Problem {
+            kind,
+            detail: detail.into(),
+            code: None,
+            readings: None,
+            // Every 503 says when to come again; most find out better than this.
+            retry_after_seconds: retry.then_some(1),
+            allow: None,
+            www_authenticate: None,
+            accept_encoding: None,
+            close: false,
+        }
+    }
+
+    /// Adds the rule that was broken, for programs.
+    pub(crate) fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// Whether this is the rule that was broken.
+    pub(crate) fn is(&self, code: &str) -> bool {
+        self.code == Some(code)
+    }
+
+    /// Adds the readings that were not taken.
+    pub(crate) fn readings(mut self, outcome: Outcome) -> Self {
+        self.readings = Some(Box::new(outcome));
+        self
+    }
+
+    /// Says in how many seconds to come again.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// Names the methods that the path has.
+    pub(crate) fn allow(mut self, allow: &'static str) -> Self {
+        self.allow = Some(allow);
+        self
+    }
+
+    /// Says what to show to be let in.
+    pub(crate) fn www_authenticate(mut self, challenge: &'static str) -> Self {
+        self.www_authenticate = Some(challenge);
+        self
+    }
+
+    /// Names the encodings that bodies may have.
+    pub(crate) fn accept_encoding(mut self, encodings: &'static str) -> Self {
+        self.accept_encoding = Some(encodings);
+        self
+    }
+
+    /// Ends the connection after the answer.
+    pub(crate) fn close(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    pub(crate) fn into_reply(self) -> Reply {
+        let (slug, title, status) = self.kind.parts();
+        let errors = self
+            .readings
+            .as_ref()
+            .map(|o| o.errors.iter().map(ErrorItem::from).collect());
+        let document = Document {
+            uri: format!("urn:wattgate:problem:{slug}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+            rejected: self.readings.as_ref().map(|o| o.rejected),
+            errors,
+            errors_truncated: self
+                .readings
+                .as_ref()
+                .and_then(|o| o.errors_truncated.then_some(true)),
+        };
+        // Plain texts and numbers always have a JSON form; an empty body would still have its
+        // status.
+        let body = serde_json::to_vec(&document).unwrap_or_default();
+        let mut reply = with_body(status, PROBLEM_JSON, body);
+        let headers = reply.headers_mut();
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(RETRY_AFTER, HeaderValue::from(spread(seconds)));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(challenge) = self.www_authenticate {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(encodings) = self.accept_encoding {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(encodings));
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        reply
+    }
+}
+
+/// Spreads a wait over up to half as much again, so that those who were refused together do not
+/// come again together.
+fn spread(seconds: u64) -> u64 {
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    let seconds = seconds.clamp(1, RETRY_AFTER_SECONDS_MAX);
+    // An odd stride visits all residues; neighbours get far values.
+    (seconds + turn.wrapping_mul(7) % (seconds / 2 + 2)).min(RETRY_AFTER_SECONDS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_503_says_when_to_come_again() {
+        for kind in [
+            Kind::Overloaded,
+            Kind::DatabaseUnavailable,
+            Kind::CommitTimeout,
+            Kind::LogFailed,
+        ] {
+            let reply = Problem::new(kind, "").into_reply();
+            assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let seconds: u64 = reply.headers()[RETRY_AFTER]
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert!((1..=3600).contains(&seconds));
+        }
+    }
+
+    #[test]
+    fn waits_are_spread_and_stay_within_their_bounds() {
+        for asked in [0, 1, 30, 3600, u64::MAX] {
+            let waits: Vec<u64> = (0..50).map(|_| spread(asked)).collect();
+            let least = asked.clamp(1, 3600);
+            assert!(
+                waits.iter().all(|w| (least..=3600).contains(w)),
+                "{asked}: {waits:?}"
+            );
+        }
+        let waits: std::collections::BTreeSet<u64> = (0..100).map(|_| spread(30)).collect();
+        assert!(waits.len() > 10, "{waits:?}");
+    }
+}

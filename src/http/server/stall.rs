@@ -1,0 +1,225 @@
+//! A connection that takes none of its answer, or does not send its next request, is closed.
+//!
+//! A client that never reads would hold its connection for ever: hyper does not bound how long it
+//! writes. It bounds how long it reads a head, but counts the time between two requests to it,
+//! and that is to be much longer (`--idle-timeout`). So both are watched here. A timer is armed
+//! only while nothing moves, and set anew only where it would end too late.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::usage::Usage;
+
+/// How long a connection may do nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// While it has something to write.
+    pub(crate) write: Duration,
+    /// From the first byte of a request's head to its last. `None` means that heads and idle times are
+    /// watched elsewhere.
+    pub(crate) head: Option<Duration>,
+    /// Between two requests.
+    pub(crate) idle: Duration,
+}
+
+/// A connection with bounds on how long it may do nothing.
+pub(crate) struct StallGuard<S> {
+    inner: TokioIo<S>,
+    /// What was read before HTTP took over; read first.
+    early: Bytes,
+    limits: Limits,
+    /// Made when a write is first stuck, and kept for the next time.
+    timer: Option<Pin<Box<Sleep>>>,
+    stuck: bool,
+    usage: Arc<Usage>,
+    reading: Reading,
+}
+
+/// What a connection without a request in flight waits for, and until when.
+struct Reading {
+    waits_for: WaitsFor,
+    until: Instant,
+    /// The requests that had begun when that was found out.
+    begun: u32,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// The first byte of a request.
+    Request,
+    /// The rest of a head.
+    Head,
+    /// Nothing: a request has begun since this was looked at.
+    Unknown,
+}
+
+impl Reading {
+    /// Notes a request that has begun since.
+    fn notice(&mut self, usage: &Usage) {
+        let begun = usage.begun();
+        if begun != self.begun {
+            self.begun = begun;
+            self.waits_for = WaitsFor::Unknown;
+        }
+    }
+
+    fn wait_for(&mut self, what: WaitsFor, within: Duration) {
+        if self.waits_for != what {
+            self.waits_for = what;
+            self.until = Instant::now() + within;
+        }
+    }
+
+    /// Ready: the time is over.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let until = self.until;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= until {
+                return Poll::Ready(());
+            }
+            // It was set for something earlier.
+            timer.as_mut().reset(until);
+        }
+        Poll::Pending
+    }
+}
+
+impl<S> StallGuard<S> {
+    pub(crate) fn new(stream: S, early: Bytes, limits: Limits, usage: Arc<Usage>) -> Self {
+        let reading = Reading {
+            // A client that connects has something to say.
+            waits_for: WaitsFor::Head,
+            until: Instant::now() + limits.head.unwrap_or(limits.idle),
+            begun: usage.begun(),
+            timer: None,
+        };
+        StallGuard {
+            inner: TokioIo::new(stream),
+            early,
+            limits,
+            timer: None,
+            stuck: false,
+            usage,
+            reading,
+        }
+    }
+
+    /// Bounds how long a connection without a request in flight is read from.
+    fn watch_reading(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: Poll<io::Result<()>>,
+    ) -> Poll<io::Result<()>> {
+        let Some(head) = self.limits.head else {
+            return read;
+        };
+        self.reading.notice(&self.usage);
+        if self.usage.is_busy() {
+            return read;
+        }
+        if read.is_ready() {
+            self.reading.wait_for(WaitsFor::Head, head);
+            return read;
+        }
+        if self.reading.waits_for != WaitsFor::Head {
+            self.reading.wait_for(WaitsFor::Request, self.limits.idle);
+        }
+        self.reading
+            .poll_over(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = false;
+            return written;
+        }
+        let until = Instant::now() + self.limits.write;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if !self.stuck {
+            self.stuck = true;
+            timer.as_mut().reset(until);
+        }
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Read for StallGuard<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.early.is_empty() {
+            let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+            return this.watch_reading(cx, read);
+        }
+        let bytes = this.early.len().min(buf.remaining());
+        buf.put_slice(&this.early[..bytes]);
+        this.early.advance(bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Write for StallGuard<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.watch(cx, written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        this.watch(cx, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.watch(cx, written)
+    }
+}

@@ -1,0 +1,151 @@
+//! TLS of the listening socket, with certificates that are renewed while it runs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use rustls::crypto::ring::default_provider;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::auth::file::Stamp;
+
+/// The files of TLS, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of clients' certificates; `None` means that clients show none.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let always = [self.cert.as_path(), self.key.as_path()];
+        always.into_iter().chain(self.client_ca.as_deref())
+    }
+
+    fn stamps(&self) -> Result<Vec<Option<Stamp>>, TlsError> {
+        let stamp = |path| Stamp::of(path).map_err(|error| TlsError::new(path, error));
+        self.paths().map(stamp).collect()
+    }
+}
+
+/// Why TLS cannot be spoken with these files.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", path.display())]
+pub struct TlsError {
+    path: PathBuf,
+    why: String,
+}
+
+impl TlsError {
+    /// The file that is wrong.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn new(path: &Path, why: impl fmt::Display) -> Self {
+        TlsError {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// What new connections are encrypted with.
+pub struct Tls {
+    files: TlsFiles,
+    /// Held while the files are read, so that an older state never follows a newer one.
+    seen: Mutex<Vec<Option<Stamp>>>,
+    current: RwLock<Arc<ServerConfig>>,
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`]: a file cannot be read, or the key is not the certificate's.
+    pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
+        let seen = Mutex::new(files.stamps()?);
+        let current = RwLock::new(Arc::new(load(&files)?));
+        Ok(Tls {
+            files,
+            seen,
+            current,
+        })
+    }
+
+    /// Reads the files again if one has changed, or in any case; says whether it read them.
+    ///
+    /// Connections that are open stay as they are.
+    ///
+    /// Blocks: for some calls of the file system
+    ///
+    /// # Errors
+    /// [`TlsError`]: the certificate known stays in use; it will be tried again. A key and a
+    /// certificate that are replaced one after the other do not fit in between.
+    pub fn refresh(&self, in_any_case: bool) -> Result<bool, TlsError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = self.files.stamps()?;
+        if stamps == *seen && !in_any_case {
+            return Ok(false);
+        }
+        let next = Arc::new(load(&self.files)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        *seen = stamps;
+        Ok(true)
+    }
+
+    /// What a connection that begins now is encrypted with.
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn load(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(default_provider());
+    let certs = certificates(&files.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|error| TlsError::new(&files.key, error))?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::new(&files.cert, error))?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(path)? {
+                let added = roots.add(authority);
+                added.map_err(|error| TlsError::new(path, error))?;
+            }
+            // Who shows no certificate may still show a key.
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| TlsError::new(path, error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder
+        .with_single_cert(certs, key)
+        .map_err(|error| TlsError::new(&files.cert, error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |error| TlsError::new(path, error);
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(wrong)?
+        .collect();
+    let found = found.map_err(wrong)?;
+    if found.is_empty() {
+        return Err(TlsError::new(path, "there is no certificate in PEM in it"));
+    }
+    Ok(found)
+}

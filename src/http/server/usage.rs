@@ -1,0 +1,289 @@
+//! What each connection is in use for, and closing the longest idle one when there are too many.
+//!
+//! Proxies and devices keep connections open between requests, so an idle one is kept for
+//! `--idle-timeout`. It holds a place among `--max-connections` all the same: when they are all taken
+//! and another client waits, the connection that has been idle for longest is closed in its favour.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::{Response, Version};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::http::response::reply::{Body, Reply};
+use crate::metrics;
+
+/// A connection is closed in another's favour once it has been idle for so long. Why a second: a
+/// client that sends that often keeps its connection.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+/// How often a place is looked for while a client waits for one.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What idle times are counted from.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Microseconds since [`EPOCH`], never 0.
+fn now_micros() -> u64 {
+    u64::try_from(EPOCH.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1
+}
+
+/// What one connection is in use for.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    /// Requests ever.
+    begun: AtomicU32,
+    /// Those whose answers HTTP has not taken to their end.
+    in_flight: AtomicU32,
+    /// Since when there is none; 0 while there is one.
+    idle_since: AtomicU64,
+    /// Whether an answer that only the connection's end ends is on its way.
+    unfinished: AtomicBool,
+    /// Whether the connection is to end in another's favour.
+    evicted: AtomicBool,
+    evict: Notify,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Usage {
+            begun: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            idle_since: AtomicU64::new(now_micros()),
+            unfinished: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
+            evict: Notify::new(),
+        }
+    }
+}
+
+impl Usage {
+    /// A request begins, and is in flight until what this gives is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> InUse {
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        if self.in_flight.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.idle_since.store(0, Ordering::Release);
+        }
+        InUse(Arc::clone(self))
+    }
+
+    /// How many requests there were.
+    pub(crate) fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Whether a request is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// For how long no request has been in flight; `None` while one is.
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
+        let since = self.idle_since.load(Ordering::Acquire);
+        (since != 0).then(|| Duration::from_micros(now_micros().saturating_sub(since)))
+    }
+
+    /// Whether an answer that only the connection's end ends is on its way.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Acquire)
+    }
+
+    /// Waits until the connection is to end in another's favour.
+    ///
+    /// Cancel: safe
+    pub(crate) async fn evicted(&self) {
+        self.evict.notified().await;
+    }
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(crate) struct InUse(Arc<Usage>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let usage = &self.0;
+        if usage.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            usage.idle_since.store(now_micros(), Ordering::Release);
+        }
+    }
+}
+
+/// An answer of HTTP/1 that keeps its connection in use until it ends.
+pub(crate) struct Tracked {
+    body: Body,
+    in_use: InUse,
+    /// Whether only the connection's end ends it.
+    is_open_ended: bool,
+}
+
+/// Binds an answer to its connection's usage.
+pub(crate) fn track(reply: Reply, version: Version, in_use: InUse) -> Response<Tracked> {
+    reply.map(|body| Tracked {
+        is_open_ended: version < Version::HTTP_11 && body.size_hint().exact().is_none(),
+        body,
+        in_use,
+    })
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.is_open_ended {
+            // Before its head leaves: hyper asks for a body before it sends anything.
+            self.in_use.0.unfinished.store(true, Ordering::Release);
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = polled.map_err(io::Error::other);
+        if self.is_open_ended && matches!(polled, Poll::Ready(None)) {
+            self.in_use.0.unfinished.store(false, Ordering::Release);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The places of all connections.
+pub(crate) struct Places {
+    free: Arc<Semaphore>,
+    /// Those that are open, by a number of their own; one at most for each place.
+    open: Mutex<HashMap<u64, Arc<Usage>>>,
+    next: AtomicU64,
+}
+
+/// The place of one connection, given back when it is dropped.
+pub(crate) struct Place {
+    places: Arc<Places>,
+    number: u64,
+    pub(crate) usage: Arc<Usage>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Places {
+    pub(crate) fn new(connections_max: usize) -> Arc<Self> {
+        Arc::new(Places {
+            free: Arc::new(Semaphore::new(connections_max)),
+            open: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// A place for a client that waits. Where there is none, the connection that has been idle for
+    /// longest is closed.
+    ///
+    /// Blocks: until there is a place
+    /// Cancel: safe
+    pub(crate) async fn take(self: &Arc<Self>) -> Option<Place> {
+        loop {
+            if let Some(place) = self.try_take() {
+                return Some(place);
+            }
+            self.evict(IDLE_MIN);
+            let waited = timeout(LOOK_EVERY, Arc::clone(&self.free).acquire_owned()).await;
+            if let Ok(permit) = waited {
+                // The semaphore is never closed.
+                return permit.ok().map(|permit| self.place(permit));
+            }
+        }
+    }
+
+    /// A place, if one is free.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Place> {
+        let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        Some(self.place(permit))
+    }
+
+    fn place(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Place {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let usage = Arc::new(Usage::default());
+        self.open().insert(number, Arc::clone(&usage));
+        Place {
+            places: Arc::clone(self),
+            number,
+            usage,
+            _permit: permit,
+        }
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Usage>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the connection that has been idle for longest to end, if it has been for `least`.
+    fn evict(&self, least: Duration) {
+        let open = self.open();
+        let all = open.values();
+        let idle = all.filter(|usage| !usage.evicted.load(Ordering::Relaxed));
+        let idle = idle.filter_map(|usage| usage.idle_for().map(|idle| (idle, usage)));
+        let longest = idle.max_by_key(|(idle, _)| *idle);
+        if let Some((_, usage)) = longest.filter(|(idle, _)| *idle >= least) {
+            usage.evicted.store(true, Ordering::Relaxed);
+            usage.evict.notify_one();
+            metrics::http_evicted(1);
+        }
+    }
+
+    /// Waits until every connection has ended.
+    pub(crate) async fn all_free(&self, connections_max: usize) {
+        let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
+        drop(self.free.acquire_many(all).await);
+    }
+
+    /// How many connections are open.
+    pub(crate) fn taken(&self) -> usize {
+        self.open().len()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.open().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_longest_idle_connection_gives_way() {
+        let places = Places::new(3);
+        let [first, second, busy] = [(); 3].map(|()| places.try_take().unwrap());
+        let _in_flight = busy.usage.begin();
+        // In use later than the second.
+        drop(first.usage.begin());
+        let is_evicted = async |place: &Place| {
+            let evicted = timeout(Duration::from_millis(10), place.usage.evicted());
+            evicted.await.is_ok()
+        };
+        places.evict(Duration::MAX);
+        assert!(!is_evicted(&second).await, "it was in use a moment ago");
+        places.evict(Duration::ZERO);
+        assert!(is_evicted(&second).await && !is_evicted(&first).await);
+        places.evict(Duration::ZERO);
+        assert!(is_evicted(&first).await, "the second has been asked");
+        places.evict(Duration::ZERO);
+        assert!(!is_evicted(&busy).await);
+        drop(second);
+        assert!(places.take().await.is_some());
+    }
+}

@@ -1,0 +1,214 @@
+//! The slow parser: tells a body that is no JSON from one that holds an impossible value.
+//!
+//! simd-json refuses a whole text for a number beyond every double or a lone surrogate escape,
+//! both of which are JSON by its grammar. Here the grammar alone is checked, and each value is
+//! looked at by itself, so that such a value costs only its reading. It allocates: an
+//! array of 500 with one such value takes three times as long.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::answer::{BodyError, Code, Fault, Faults, Message};
+use super::fields;
+use super::fields::{Draft, FIELDS_MAX, FIELDS_READ_MAX, Value, unknown_field};
+use super::{Bounds, DEPTH_MAX};
+use crate::reading::{Reading, Stream};
+
+/// Checks that a text is JSON by its grammar, and not too deep.
+pub(super) fn check(bytes: &[u8]) -> Result<&str, BodyError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| BodyError::NotUtf8 {
+        offset: error.valid_up_to(),
+    })?;
+    if let Some(offset) = too_deep_at(bytes) {
+        return Err(BodyError::TooDeep { offset });
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    IgnoredAny::deserialize(&mut json)
+        .and_then(|_| json.end())
+        .map_err(malformed)?;
+    Ok(text)
+}
+
+/// The first bracket beyond [`DEPTH_MAX`] open ones.
+fn too_deep_at(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for (offset, byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return Some(offset);
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn malformed(error: serde_json::Error) -> BodyError {
+    let (line, column) = (error.line(), error.column());
+    // The words end in the place, which the error carries by itself.
+    let mut message = error.to_string();
+    if let Some(end) = message.rfind(" at line ") {
+        message.truncate(end);
+    }
+    BodyError::Malformed {
+        message,
+        line,
+        column,
+    }
+}
+
+/// Hands on the raw text of each element of an array that passed [`check`].
+pub(super) fn elements(array: &str, each: impl FnMut(&str)) -> Result<(), BodyError> {
+    let mut json = serde_json::Deserializer::from_str(array);
+    json.deserialize_seq(EachElement(each)).map_err(malformed)
+}
+
+struct EachElement<F>(F);
+
+impl<'de, F: FnMut(&str)> Visitor<'de> for EachElement<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(raw) = seq.next_element::<&RawValue>()? {
+            (self.0)(raw.get());
+        }
+        Ok(())
+    }
+}
+
+/// The first [`FIELDS_READ_MAX`] fields of the object in a text of its own. A key that is no Unicode
+/// is `None`.
+pub(super) struct Object(Vec<(Option<String>, RawField)>);
+
+impl Object {
+    /// Reads an object. A text that is no JSON is a fault of this reading alone: a line of NDJSON.
+    pub(super) fn read(bytes: &[u8]) -> Result<Object, Fault> {
+        let text = check(bytes).map_err(line_fault)?;
+        let text = text.trim_ascii_start();
+        if !text.starts_with('{') {
+            return Err(super::not_an_object());
+        }
+        let mut json = serde_json::Deserializer::from_str(text);
+        json.deserialize_map(FirstFields)
+            .map(Object)
+            .map_err(|error| line_fault(malformed(error)))
+    }
+
+    /// Checks the reading that the object is.
+    pub(super) fn reading(&self, stream: Stream, bounds: &Bounds) -> Result<Reading<'_>, Fault> {
+        let mut draft = Draft::new(stream);
+        for (key, value) in &self.0 {
+            let Some(key) = key else {
+                return Err(unknown_field(stream, "\u{fffd}"));
+            };
+            draft.field(key, value.as_value(), bounds)?;
+        }
+        draft.finish()
+    }
+
+    /// Every fault of an object that is no reading.
+    pub(super) fn faults(&self, stream: Stream, bounds: &Bounds, prefix: Option<&str>) -> Faults {
+        let all = self.0.iter();
+        let all = all.map(|(key, value)| (key.as_deref(), value.as_value()));
+        fields::faults(stream, bounds, prefix, all)
+    }
+}
+
+fn line_fault(error: BodyError) -> Fault {
+    let (code, message) = match error {
+        BodyError::TooDeep { .. } => (
+            Code::TooDeep,
+            format!("the line nests deeper than {DEPTH_MAX} levels"),
+        ),
+        BodyError::NotUtf8 { offset } => (
+            Code::Malformed,
+            format!("the line is not valid UTF-8 (at byte {offset})"),
+        ),
+        BodyError::Malformed {
+            message, column, ..
+        } => (
+            Code::Malformed,
+            format!("the line is not valid JSON: {message} (column {column})"),
+        ),
+        BodyError::Empty | BodyError::ByteOrderMark => (Code::Malformed, error.to_string()),
+    };
+    Fault {
+        field: None,
+        code,
+        message: Message::Text(message),
+    }
+}
+
+struct FirstFields;
+
+impl<'de> Visitor<'de> for FirstFields {
+    type Value = Vec<(Option<String>, RawField)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::with_capacity(FIELDS_MAX + 1);
+        while fields.len() < FIELDS_READ_MAX {
+            let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? else {
+                return Ok(fields);
+            };
+            fields.push((unquote(key.get()), RawField::new(value.get())));
+        }
+        // Raw, for a key that is ignored may not hold a lone surrogate, which is JSON all the same.
+        while map.next_entry::<&RawValue, IgnoredAny>()?.is_some() {}
+        Ok(fields)
+    }
+}
+
+/// The text of a JSON string; none where a lone surrogate is in it.
+fn unquote(raw: &str) -> Option<String> {
+    serde_json::from_str(raw).ok()
+}
+
+/// A value with its text unescaped.
+enum RawField {
+    Text(String),
+    Other(Value<'static>),
+}
+
+impl RawField {
+    fn new(raw: &str) -> Self {
+        let value = match raw.as_bytes().first() {
+            Some(b'"') => match unquote(raw) {
+                Some(text) => return RawField::Text(text),
+                None => Value::Surrogate,
+            },
+            Some(b'{' | b'[') => Value::Nested,
+            Some(b't' | b'f') => Value::Bool,
+            Some(b'n') => Value::Null,
+            _ => match raw.parse::<f64>() {
+                Ok(number) if number.is_finite() => Value::Number(number),
+                _ => Value::Beyond,
+            },
+        };
+        RawField::Other(value)
+    }
+
+    fn as_value(&self) -> Value<'_> {
+        match self {
+            RawField::Text(text) => Value::Text(text),
+            RawField::Other(value) => *value,
+        }
+    }
+}

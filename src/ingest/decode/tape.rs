@@ -1,0 +1,155 @@
+//! The quick parser: simd-json's tape over a padded copy of the text, reused from call to call.
+
+use std::mem;
+
+use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
+
+use super::answer::{Fault, Faults};
+use super::fields;
+use super::fields::{Draft, Value};
+use super::{Bounds, DEPTH_MAX};
+use crate::reading::{Reading, Stream};
+
+/// The most nodes of a tape that are kept for the next text (24 bytes each, 768 KiB).
+///
+/// Why so many: an ordinary text of the largest size, readings of some 110 bytes, stays below it;
+/// only one made of brackets and commas does not.
+pub(super) const KEPT_NODES_MAX: usize = 32 * 1024;
+
+/// simd-json with its buffers.
+///
+/// Why a copy of the text, where simd-json could parse in place: the parser unescapes strings
+/// where they stand, and the slow parser must find the text as it was sent; the copy brings the
+/// padding that vector loads need.
+pub(super) struct Parser {
+    buffers: Buffers,
+    tape: Tape<'static>,
+    text: Vec<u8>,
+}
+
+impl Parser {
+    pub(super) fn new() -> Self {
+        Parser {
+            buffers: Buffers::with_max_depth(0, DEPTH_MAX),
+            tape: Tape(Vec::new()),
+            text: Vec::new(),
+        }
+    }
+
+    /// The text to parse next, emptied; the caller fills it.
+    pub(super) fn text(&mut self) -> &mut Vec<u8> {
+        self.text.clear();
+        &mut self.text
+    }
+
+    /// Parses the text and shows its tape, or nothing where simd-json refuses it.
+    pub(super) fn parse<R>(&mut self, show: impl FnOnce(&[Node<'_>]) -> R) -> Option<R> {
+        let len = self.text.len();
+        self.text.resize(len + INPUT_PADDING, b' ');
+        let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let parsed = simd_json::fill_tape_padded(&mut self.text, len, &mut self.buffers, &mut tape);
+        let shown = parsed.ok().map(|()| show(&tape.0));
+        self.tape = tape.reset();
+        shown
+    }
+
+    /// Gives memory back that only an extraordinary text needs.
+    pub(super) fn shrink(&mut self, text_bytes_max: usize) {
+        if self.tape.0.capacity() > KEPT_NODES_MAX || self.text.capacity() > 2 * text_bytes_max {
+            *self = Parser::new();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn kept_nodes(&self) -> usize {
+        self.tape.0.capacity()
+    }
+}
+
+/// The values of an array, each with all its nodes.
+pub(super) struct Elements<'t, 'a>(pub(super) &'t [Node<'a>]);
+
+impl<'t, 'a> Iterator for Elements<'t, 'a> {
+    type Item = &'t [Node<'a>];
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.0.first()?;
+        let (element, rest) = self.0.split_at_checked(1 + inner_nodes(first))?;
+        self.0 = rest;
+        Some(element)
+    }
+}
+
+/// How many nodes after this one belong to it.
+#[inline]
+fn inner_nodes(node: &Node<'_>) -> usize {
+    match node {
+        Node::Object { count, .. } | Node::Array { count, .. } => *count,
+        Node::String(_) | Node::Static(_) => 0,
+    }
+}
+
+/// Checks the reading that a value's nodes hold.
+#[inline]
+pub(super) fn reading<'a>(
+    stream: Stream,
+    nodes: &[Node<'a>],
+    bounds: &Bounds,
+) -> Result<Reading<'a>, Fault> {
+    let [Node::Object { .. }, inner @ ..] = nodes else {
+        return Err(super::not_an_object());
+    };
+    let mut rest = inner;
+    let mut draft = Draft::new(stream);
+    while let [Node::String(key), value, tail @ ..] = rest {
+        draft.field(key, value_of(value), bounds)?;
+        rest = tail.get(inner_nodes(value)..).unwrap_or_default();
+    }
+    draft.finish()
+}
+
+/// Every fault of a value that is no reading; `None` where it is no object.
+#[cold]
+pub(super) fn faults(
+    stream: Stream,
+    nodes: &[Node<'_>],
+    bounds: &Bounds,
+    prefix: Option<&str>,
+) -> Option<Faults> {
+    match nodes {
+        [Node::Object { .. }, inner @ ..] => {
+            Some(fields::faults(stream, bounds, prefix, Fields(inner)))
+        }
+        _ => None,
+    }
+}
+
+/// The fields of an object's nodes.
+struct Fields<'t, 'a>(&'t [Node<'a>]);
+
+impl<'a> Iterator for Fields<'_, 'a> {
+    type Item = (Option<&'a str>, Value<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [Node::String(key), value, tail @ ..] = self.0 else {
+            return None;
+        };
+        self.0 = tail.get(inner_nodes(value)..).unwrap_or_default();
+        Some((Some(*key), value_of(value)))
+    }
+}
+
+#[inline]
+pub(super) fn value_of<'a>(node: &Node<'a>) -> Value<'a> {
+    match *node {
+        Node::String(text) => Value::Text(text),
+        Node::Static(StaticNode::F64(number)) => Value::Number(number),
+        // Integers are rounded to the nearest double, as their text would be.
+        Node::Static(StaticNode::U64(number)) => Value::Number(number as f64),
+        Node::Static(StaticNode::I64(number)) => Value::Number(number as f64),
+        Node::Static(StaticNode::Bool(_)) => Value::Bool,
+        Node::Static(StaticNode::Null) => Value::Null,
+        Node::Object { .. } | Node::Array { .. } => Value::Nested,
+    }
+}

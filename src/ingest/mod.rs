@@ -1,0 +1,5 @@
+//! From bytes to the log, whatever the protocol.
+
+pub mod admission;
+pub mod decode;
+pub(crate) mod plausible_time;

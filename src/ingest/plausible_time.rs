@@ -1,0 +1,106 @@
+//! Which times of readings are plausible, on a machine whose clock may jump.
+//!
+//! A clock that is set back by hours makes every reading look as if it came from the future, and one
+//! that is set forward as if it were old; devices that are refused may not send again. So the clock
+//! of the system is compared with one that cannot jump, which began where the system's was. Where they
+//! differ, both count, for some hours: until then the system's has been mended, or it was mended.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::reading::Timestamp;
+
+/// Differences that are no jump: a clock that is slewed, or a reading that is taken late.
+const DRIFT_MICROS: u64 = 60_000_000;
+/// How long a jump may stay in doubt. Why: a wrong clock is mended within hours, and a device with a
+/// wrong one is not to be believed for longer than that.
+const IN_DOUBT: Duration = Duration::from_secs(6 * 3600);
+
+/// The earliest and the latest moment that it may be.
+///
+/// Blocks: for a moment
+pub(crate) fn now() -> (Timestamp, Timestamp) {
+    static CLOCK: LazyLock<Mutex<Clock>> =
+        LazyLock::new(|| Mutex::new(Clock::begin(Timestamp::now(), Instant::now())));
+    let (system, steady) = (Timestamp::now(), Instant::now());
+    let mut clock = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    clock.span(system, steady)
+}
+
+struct Clock {
+    /// A moment, by the system's clock and by the one that cannot jump.
+    anchor: (Timestamp, Instant),
+    /// Since when they differ.
+    in_doubt: Option<Instant>,
+}
+
+impl Clock {
+    fn begin(system: Timestamp, steady: Instant) -> Self {
+        Clock {
+            anchor: (system, steady),
+            in_doubt: None,
+        }
+    }
+
+    fn span(&mut self, system: Timestamp, steady: Instant) -> (Timestamp, Timestamp) {
+        let (then, began) = self.anchor;
+        let passed = steady.saturating_duration_since(began).as_micros();
+        let expected = then.plus_micros(i64::try_from(passed).unwrap_or(i64::MAX));
+        let differ = system.as_micros().abs_diff(expected.as_micros()) > DRIFT_MICROS;
+        let since = *self.in_doubt.get_or_insert(steady);
+        if differ && steady.saturating_duration_since(since) < IN_DOUBT {
+            return (system.min(expected), system.max(expected));
+        }
+        *self = Clock::begin(system, steady);
+        (system, system)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::Y2000.plus_micros(hours * 3_600_000_000)
+    }
+
+    #[test]
+    fn a_clock_that_jumps_is_in_doubt_for_some_hours_and_then_believed() {
+        let began = Instant::now();
+        for jump in [-5, 5, 9000] {
+            let mut clock = Clock::begin(at(0), began);
+            let mut span = |system, passed| clock.span(at(system), began + passed * HOUR);
+            assert_eq!(span(1, 1), (at(1), at(1)));
+            let both = |n: i64| (at(n).min(at(n + jump)), at(n).max(at(n + jump)));
+            assert_eq!(span(2 + jump, 2), both(2));
+            assert_eq!(span(7 + jump, 7), both(7));
+            assert_eq!(span(8 + jump, 8), (at(8 + jump), at(8 + jump)));
+            assert_eq!(span(9 + jump, 9), (at(9 + jump), at(9 + jump)));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_mended_in_time_leaves_no_doubt() {
+        let began = Instant::now();
+        let mut clock = Clock::begin(at(0), began);
+        let mut span = |system, passed| clock.span(at(system), began + passed * HOUR);
+        assert_eq!(span(-4, 1), (at(-4), at(1)));
+        assert_eq!(span(2, 2), (at(2), at(2)));
+        // A second jump has its own hours.
+        assert_eq!(span(-4, 7), (at(-4), at(7)));
+        assert_eq!(span(1, 12), (at(1), at(12)));
+    }
+
+    #[test]
+    fn a_clock_that_is_slewed_is_followed() {
+        let began = Instant::now();
+        let mut clock = Clock::begin(at(0), began);
+        for hour in 1..100 {
+            let system = at(hour).plus_micros(hour * 30_000_000);
+            let passed = u32::try_from(hour).unwrap() * HOUR;
+            assert_eq!(clock.span(system, began + passed), (system, system));
+        }
+    }
+}

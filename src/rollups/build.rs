@@ -1,0 +1,331 @@
+//! Some devices' hours, summed up in one transaction.
+//!
+//! The transaction has one snapshot: the marks, the readings and the sums are of it. A mark that is
+//! made meanwhile is not seen and not removed, and makes its hour be read as it is until the next
+//! time.
+
+use std::time::Instant;
+
+use futures_util::{TryStreamExt, pin_mut};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
+
+use super::{Roller, load};
+use crate::energy::device::EnergyReading;
+use crate::energy::exact::temperature_parts;
+use crate::energy::hour::{Measured, Summary, summarize};
+use crate::metrics;
+use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
+
+/// Readings of one transaction, about: some 50 ms, and a few MB.
+const READINGS_PER_TRANSACTION: usize = 40_000;
+/// Devices of one transaction, at most.
+const DEVICES_MAX: usize = 2_000;
+/// Devices of the first, before it is known how much they send.
+const DEVICES_FIRST: usize = 100;
+/// Marked hours of one transaction, at most.
+const MARKED_MAX: i64 = 1_000;
+
+/// A device's hour.
+type DeviceHour = (i32, Timestamp);
+
+/// How many devices the next transaction takes.
+pub(super) struct Pace {
+    devices: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            devices: DEVICES_FIRST,
+        }
+    }
+}
+
+impl Pace {
+    /// Takes what the last one held as the measure, and grows slowly: hours differ.
+    fn learn(&mut self, devices: usize, readings: usize) {
+        let each = (readings / devices.max(1)).max(1);
+        let most = (self.devices * 2).min(DEVICES_MAX);
+        self.devices = (READINGS_PER_TRANSACTION / each).clamp(1, most);
+    }
+}
+
+impl Roller {
+    /// Sums up an hour of all devices of both streams.
+    pub(super) async fn hour(&mut self, client: &mut Client, hour: Timestamp) -> Result<(), Error> {
+        for stream in Stream::ALL {
+            let next = match stream {
+                Stream::Meter => sql!("hour_devices_meters"),
+                Stream::Vehicle => sql!("hour_devices_vehicles"),
+            };
+            let next = client.prepare(next).await?;
+            let mut after = i32::MIN;
+            loop {
+                let limit = self.pace.devices as i64;
+                let rows = client.query(&next, &[&after, &limit]).await?;
+                let devices: Vec<DeviceHour> = rows.iter().map(|row| (row.get(0), hour)).collect();
+                let Some(&(last, _)) = devices.last() else {
+                    break;
+                };
+                after = last;
+                let began = Instant::now();
+                let work = snapshot(client).await?;
+                let readings = sum_up(&work, stream, &devices).await?;
+                work.commit().await?;
+                self.pace.learn(devices.len(), readings);
+                metrics::summed_up(devices.len(), began.elapsed());
+                self.make_way(began.elapsed()).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums up some marked hours anew and removes their marks. Returns how many hours there were.
+    ///
+    /// A mark can lie outside the hours that are built: it outlives a watermark that was taken back,
+    /// and a late reading can fall below `floor`. Such an hour loses its sum and is read as it is. A
+    /// sum of an hour beyond the watermark would miss every later reading, because those leave no mark.
+    pub(super) async fn marked(
+        &mut self,
+        client: &mut Client,
+        stream: Stream,
+        floor: Timestamp,
+    ) -> Result<usize, Error> {
+        let (marks, unmark) = match stream {
+            Stream::Meter => (sql!("hour_marks_meters"), sql!("hour_unmark_meters")),
+            Stream::Vehicle => (sql!("hour_marks_vehicles"), sql!("hour_unmark_vehicles")),
+        };
+        let began = Instant::now();
+        let work = snapshot(client).await?;
+        let limit = MARKED_MAX.min(self.pace.devices as i64);
+        let rows = work.query(marks, &[&limit]).await?;
+        let marked: Vec<DeviceHour> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
+        if marked.is_empty() {
+            return Ok(0);
+        }
+        let built = load(&work).await?.built();
+        let (kept, rest): (Vec<DeviceHour>, Vec<DeviceHour>) =
+            (marked.iter().copied()).partition(|(_, hour)| *hour >= floor && built.contains(hour));
+        let readings = sum_up(&work, stream, &kept).await?;
+        remove(&work, stream, &rest).await?;
+        by_hour(&work, unmark, &marked).await?;
+        work.commit().await?;
+        self.pace.learn(marked.len(), readings);
+        metrics::summed_up(marked.len(), began.elapsed());
+        self.make_way(began.elapsed()).await;
+        Ok(marked.len())
+    }
+}
+
+async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .start()
+        .await
+}
+
+/// Removes the sums of some hours.
+///
+/// Order:  sorted by hour
+async fn remove(work: &Transaction<'_>, stream: Stream, hours: &[DeviceHour]) -> Result<(), Error> {
+    if hours.is_empty() {
+        return Ok(());
+    }
+    let remove = match stream {
+        Stream::Meter => sql!("hour_remove_meters"),
+        Stream::Vehicle => sql!("hour_remove_vehicles"),
+    };
+    by_hour(work, remove, hours).await
+}
+
+/// Makes the sums of some hours anew; says how many readings they hold.
+///
+/// Order:  sorted by hour
+async fn sum_up(
+    work: &Transaction<'_>,
+    stream: Stream,
+    hours: &[DeviceHour],
+) -> Result<usize, Error> {
+    let add = match stream {
+        Stream::Meter => sql!("hour_add_meters"),
+        Stream::Vehicle => sql!("hour_add_vehicles"),
+    };
+    if hours.is_empty() {
+        return Ok(0);
+    }
+    let measured = readings(work, stream, hours).await?;
+    let count = measured.iter().map(Vec::len).sum();
+    // Some ten thousand readings: not for the async workers.
+    let summed = tokio::task::spawn_blocking(move || {
+        let sums = measured.into_iter().map(|mut hour| {
+            hour.sort_unstable_by_key(|m| m.reading.at);
+            Some((summarize(&hour)?, hour))
+        });
+        sums.map(|sum| {
+            let (summary, hour) = sum?;
+            let ends = (hour.first()?.battery_temp, hour.last()?.battery_temp);
+            let temperature = temperature_parts(summary.condensed.temperature_sum)?;
+            Some((summary, ends, temperature))
+        })
+        .collect::<Vec<_>>()
+    });
+    // One that panicked leaves its hours without a sum.
+    let summed = summed.await.unwrap_or_default();
+    remove(work, stream, hours).await?;
+    let mut columns = Columns::default();
+    for (&hour, summed) in hours.iter().zip(&summed) {
+        if let Some((summary, ends, temperature)) = summed {
+            columns.push(hour, summary, *ends, *temperature);
+        }
+    }
+    if !columns.devices.is_empty() {
+        work.execute(add, &columns.parameters(stream)).await?;
+    }
+    Ok(count)
+}
+
+/// Runs a statement on the devices of each hour.
+///
+/// Order:  sorted by hour
+async fn by_hour(work: &Transaction<'_>, sql: &str, hours: &[DeviceHour]) -> Result<(), Error> {
+    let statement = work.prepare(sql).await?;
+    for devices in hours.chunk_by(|a, b| a.1 == b.1) {
+        let Some((_, hour)) = devices.first() else {
+            continue;
+        };
+        let devices: Vec<i32> = devices.iter().map(|(device, _)| *device).collect();
+        work.execute(&statement, &[&devices, hour]).await?;
+    }
+    Ok(())
+}
+
+/// The readings of some hours, each hour's in any order.
+async fn readings(
+    work: &Transaction<'_>,
+    stream: Stream,
+    hours: &[DeviceHour],
+) -> Result<Vec<Vec<Measured>>, Error> {
+    let (text, columns) = match stream {
+        Stream::Meter => (sql!("readings_meters"), 3),
+        Stream::Vehicle => (sql!("readings_vehicles"), 6),
+    };
+    let (devices, from): (Vec<i32>, Vec<Timestamp>) = hours.iter().copied().unzip();
+    let to: Vec<Timestamp> = from.iter().map(|h| h.plus_micros(HOUR_MICROS)).collect();
+    let (low, high) = (from.iter().min(), to.iter().max());
+    let parameters: [&(dyn ToSql + Sync); 5] = [&devices, &from, &to, &low, &high];
+    let statement = work.prepare(text).await?;
+    let rows = work.query_raw(&statement, parameters).await?;
+    pin_mut!(rows);
+    let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); hours.len()];
+    while let Some(row) = rows.try_next().await? {
+        // Ordinality counts from 1.
+        let wish: i32 = row.try_get(columns)?;
+        if let Some(hour) = measured.get_mut(wish as usize - 1) {
+            hour.push(read(&row, stream)?);
+        }
+    }
+    Ok(measured)
+}
+
+fn read(row: &Row, stream: Stream) -> Result<Measured, Error> {
+    let (interval, register): (Option<f64>, Option<f64>) = (row.try_get(1)?, row.try_get(2)?);
+    let kind = match register {
+        Some(_) => EnergyKind::Register,
+        None => EnergyKind::Interval,
+    };
+    let kwh = register.or(interval).unwrap_or_default();
+    let (battery_temp, is_named) = match stream {
+        Stream::Meter => (0.0, false),
+        Stream::Vehicle => {
+            let named: [Option<i32>; 2] = [row.try_get(4)?, row.try_get(5)?];
+            (row.try_get(3)?, named.iter().any(Option::is_some))
+        }
+    };
+    Ok(Measured {
+        reading: EnergyReading {
+            at: row.try_get(0)?,
+            energy: Energy { kwh, kind },
+        },
+        battery_temp,
+        is_named,
+    })
+}
+
+/// Sums as the columns of one statement.
+#[derive(Default)]
+struct Columns {
+    devices: Vec<i32>,
+    hours: Vec<Timestamp>,
+    ends_at: [Vec<Timestamp>; 2],
+    ends_kwh: [Vec<f64>; 2],
+    is_register: Vec<bool>,
+    readings: Vec<i32>,
+    energy_mwh: Vec<i64>,
+    odd: [Vec<i32>; 2],
+    power_watts: Vec<i64>,
+    ends_temp: [Vec<f64>; 2],
+    temperature: [Vec<i64>; 2],
+}
+
+impl Columns {
+    fn push(
+        &mut self,
+        (device, hour): DeviceHour,
+        summary: &Summary,
+        temps: (f64, f64),
+        temperature: (i64, i64),
+    ) {
+        let Summary {
+            first,
+            last,
+            condensed,
+            power_watts,
+        } = summary;
+        let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
+        self.devices.push(device);
+        self.hours.push(hour);
+        for (end, reading) in [first, last].into_iter().enumerate() {
+            self.ends_at[end].push(reading.at);
+            self.ends_kwh[end].push(reading.energy.kwh);
+        }
+        self.is_register
+            .push(first.energy.kind == EnergyKind::Register);
+        self.readings.push(count(condensed.between + 2));
+        self.energy_mwh.push(condensed.mwh);
+        self.odd[0].push(count(condensed.resets));
+        self.odd[1].push(count(condensed.suspect));
+        self.power_watts.push(*power_watts);
+        self.ends_temp[0].push(temps.0);
+        self.ends_temp[1].push(temps.1);
+        self.temperature[0].push(temperature.0);
+        self.temperature[1].push(temperature.1);
+    }
+
+    fn parameters(&self, stream: Stream) -> Vec<&(dyn ToSql + Sync)> {
+        let mut all: Vec<&(dyn ToSql + Sync)> = vec![
+            &self.devices,
+            &self.hours,
+            &self.ends_at[0],
+            &self.ends_at[1],
+            &self.ends_kwh[0],
+            &self.ends_kwh[1],
+            &self.is_register,
+            &self.readings,
+            &self.energy_mwh,
+            &self.odd[0],
+            &self.odd[1],
+            &self.power_watts,
+        ];
+        if stream == Stream::Vehicle {
+            for ends in &self.ends_temp {
+                all.push(ends);
+            }
+            for parts in &self.temperature {
+                all.push(parts);
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,195 @@
+//! Runs that have gone from the log, compared with what the database says of them.
+//!
+//! A database that was restored to an older state is given again what the log holds. What it lacks
+//! of a run that has gone as a whole is lost, and must not be so in silence.
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, Error};
+use uuid::Uuid;
+
+use super::session::{SessionError, WriterSession};
+use crate::wal::LogSource;
+use crate::wal::frame::{Position, StreamCounts};
+use crate::wal::progress::{Gap, Stored, Tally};
+use crate::wal::retired_runs::GoneRun;
+
+/// What the database lacks of a shard of a run that has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lacking {
+    /// The run.
+    pub run: Uuid,
+    /// Where it ended.
+    pub end: Position,
+    /// The shard.
+    pub shard: u16,
+    /// Readings that nobody has noticed yet.
+    pub new: StreamCounts,
+    /// Those that are counted in the checkpoint already.
+    pub counted: StreamCounts,
+}
+
+impl Lacking {
+    fn readings(&self) -> u64 {
+        self.new.iter().chain(&self.counted).sum()
+    }
+}
+
+impl From<&Lacking> for Gap {
+    fn from(lacking: &Lacking) -> Self {
+        Gap {
+            run: lacking.run,
+            shard: lacking.shard,
+            readings: lacking.readings(),
+        }
+    }
+}
+
+/// The gaps that are counted in the checkpoints of some runs.
+///
+/// # Errors
+/// As PostgreSQL gives them.
+pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> {
+    let found = checkpoints(client, runs).await?;
+    let gaps = found.into_iter().map(|((run, shard), stored)| Gap {
+        run,
+        shard,
+        readings: stored.gap.iter().sum(),
+    });
+    Ok(gaps.filter(|gap| gap.readings > 0).collect())
+}
+
+/// Looks for what a database lacks of runs that have gone; shards of which nothing is lost are left out.
+///
+/// # Errors
+/// As PostgreSQL gives them.
+pub async fn lacking(client: &Client, gone: &[GoneRun]) -> Result<Vec<Lacking>, Error> {
+    let ids: Vec<Uuid> = gone.iter().map(|run| run.id).collect();
+    let stored = checkpoints(client, &ids).await?;
+    let mut all = Vec::new();
+    for run in gone {
+        for (shard, appended) in (0u16..).zip(&run.appended) {
+            let stored = stored.get(&(run.id, shard));
+            let stored = stored.copied().unwrap_or(Stored::NOTHING);
+            let lacking = Lacking {
+                run: run.id,
+                end: run.end,
+                shard,
+                new: missing(run.end, *appended, &stored),
+                counted: stored.gap,
+            };
+            if lacking.readings() > 0 {
+                all.push(lacking);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What the database holds of some runs, by run and shard.
+async fn checkpoints(
+    client: &Client,
+    runs: &[Uuid],
+) -> Result<HashMap<(Uuid, u16), Stored>, Error> {
+    let sql = sql!("checkpoints_of_runs");
+    let mut all = HashMap::new();
+    for row in client.query(sql, &[&runs]).await? {
+        let counts = |at: usize| {
+            [
+                row.get::<_, i64>(at) as u64,
+                row.get::<_, i64>(at + 1) as u64,
+            ]
+        };
+        let stored = Stored {
+            position: Position::from_i64(row.get(2)),
+            // However a reading was settled, it is not missing.
+            tally: Tally {
+                stored: counts(3),
+                ..Tally::default()
+            },
+            gap: counts(5),
+            ..Stored::NOTHING
+        };
+        all.insert((row.get(0), row.get::<_, i32>(1) as u16), stored);
+    }
+    Ok(all)
+}
+
+/// How many readings of a shard a checkpoint does not know of.
+fn missing(end: Position, appended: StreamCounts, stored: &Stored) -> StreamCounts {
+    if stored.position >= end {
+        return [0; 2];
+    }
+    let settled = stored.settled();
+    std::array::from_fn(|s| appended[s].saturating_sub(settled[s]))
+}
+
+/// Counts what the database lacks of runs that have gone, says it, and keeps it in the
+/// checkpoints until an operator has seen it.
+///
+/// # Errors
+/// [`SessionError`]: what was counted so far stays.
+pub(super) async fn compare(
+    session: &WriterSession,
+    source: &LogSource,
+) -> Result<(), SessionError> {
+    let gone = source.gone_into(session.database_id);
+    let mut gaps = Vec::new();
+    if !gone.is_empty() {
+        for lacking in session.answered(lacking(session.client(), &gone)).await? {
+            let new: u64 = lacking.new.iter().sum();
+            if new > 0 {
+                count(session, &lacking).await?;
+                tracing::error!(
+                    run = %lacking.run, shard = lacking.shard, readings = new,
+                    "the database has gone back to before a run that the log no longer holds: \
+                     readings are lost"
+                );
+            }
+            gaps.push(Gap::from(&lacking));
+        }
+    }
+    source.progress().set_gone_gaps(gaps);
+    Ok(())
+}
+
+async fn count(session: &WriterSession, lacking: &Lacking) -> Result<(), SessionError> {
+    let mut claim = session
+        .answered(session.claim(lacking.run, lacking.shard))
+        .await?;
+    // The checkpoint as it is now belongs to this session alone.
+    if claim.stored.position >= lacking.end {
+        return Ok(());
+    }
+    session
+        .answered(session.skip_gap(&mut claim, lacking.end, lacking.new))
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_checkpoint_before_the_end_does_not_know_of_is_missing() {
+        let end = Position::new(3, 4096);
+        let at = |position, stored, gap| Stored {
+            position,
+            tally: Tally {
+                stored,
+                ..Tally::default()
+            },
+            gap,
+            ..Stored::NOTHING
+        };
+        let appended = [100, 20];
+        assert_eq!(missing(end, appended, &Stored::NOTHING), [100, 20]);
+        let half = at(Position::new(1, 4096), [60, 20], [5, 0]);
+        assert_eq!(missing(end, appended, &half), [35, 0]);
+        let all = at(end, [100, 20], [0; 2]);
+        assert_eq!(missing(end, appended, &all), [0; 2]);
+        // An idle shard's checkpoint need not have been moved to the end.
+        let idle = at(Position::new(2, 4096), [100, 20], [0; 2]);
+        assert_eq!(missing(end, appended, &idle), [0; 2]);
+    }
+}
