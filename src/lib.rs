@@ -30,6 +30,8 @@ pub mod postgres;
 pub mod writer;
 
 // Questions about what is stored.
+pub mod store;
+
 pub mod analytics;
 
 pub mod rollups;

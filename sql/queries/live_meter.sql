@@ -2,8 +2,8 @@
 -- Served by the unique index on meters.external_id and the primary key of meter_live_status.
 select
     m.external_id,
-    s.ts,
     s.received_at,
+    s.ts,
     s.kwh_consumed_ac,
     s.kwh_register,
     s.voltage

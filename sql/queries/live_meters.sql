@@ -3,8 +3,8 @@
 -- key of meter_live_status.
 select
     m.external_id,
-    s.ts,
     s.received_at,
+    s.ts,
     s.kwh_consumed_ac,
     s.kwh_register,
     s.voltage

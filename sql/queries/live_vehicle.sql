@@ -2,8 +2,8 @@
 -- Served by the unique index on vehicles.external_id and the primary key of vehicle_live_status.
 select
     v.external_id,
-    s.ts,
     s.received_at,
+    s.ts,
     s.kwh_delivered_dc,
     s.kwh_register,
     s.soc,

@@ -3,8 +3,8 @@
 -- primary key of vehicle_live_status.
 select
     v.external_id,
-    s.ts,
     s.received_at,
+    s.ts,
     s.kwh_delivered_dc,
     s.kwh_register,
     s.soc,

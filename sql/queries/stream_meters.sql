@@ -2,8 +2,8 @@
 -- Served by the primary keys of meter_live_status and meters.
 select
     m.external_id,
-    s.ts,
     s.received_at,
+    s.ts,
     s.kwh_consumed_ac,
     s.kwh_register,
     s.voltage,

@@ -2,8 +2,8 @@
 -- Served by the primary keys of vehicle_live_status and vehicles.
 select
     v.external_id,
-    s.ts,
     s.received_at,
+    s.ts,
     s.kwh_delivered_dc,
     s.kwh_register,
     s.soc,

@@ -1,6 +1,5 @@
 //! Looking for causes.
 
-use deadpool_postgres::Pool;
 use serde_json::{Value, json};
 use tokio_postgres::{Client, Row};
 
@@ -10,6 +9,7 @@ use crate::energy::format::Decimal;
 use crate::energy::interval::Run;
 use crate::energy::report::{EfficiencyStatus, efficiency_status};
 use crate::energy::window;
+use crate::postgres::ReadPool;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
 /// Devices of one stream with implausible readings that one look takes. Why: a fleet of 10,000; and a
@@ -91,7 +91,7 @@ pub(super) fn devices(rows: &[Row]) -> Result<Vec<i32>, AlertError> {
 /// The kinds that the last 24 hours of every vehicle and meter tell.
 pub(super) async fn efficiency(
     settings: &Settings,
-    reads: &Pool,
+    reads: &ReadPool,
     analyst: &Analyst,
     now: Timestamp,
 ) -> Result<Findings, AlertError> {
@@ -172,7 +172,7 @@ fn percent(hundredths: i64) -> f64 {
 /// Vehicles whose newest session is far below their own past.
 pub(super) async fn anomalies(
     client: &Client,
-    reads: &Pool,
+    reads: &ReadPool,
     analyst: &Analyst,
     now: Timestamp,
 ) -> Result<Findings, AlertError> {
@@ -240,7 +240,7 @@ fn unusual_below(median: f64, mad: f64, sessions: i64) -> Option<f64> {
 
 /// The efficiency of a session in percent; `None` where it is not to be judged.
 async fn session_efficiency(
-    reads: &Pool,
+    reads: &ReadPool,
     analyst: &Analyst,
     vehicle: &str,
     from: Timestamp,
@@ -250,11 +250,12 @@ async fn session_efficiency(
     let (Ok(vehicle), Some(window)) = (ExternalId::new(vehicle), Run::new(from, to)) else {
         return Ok(None);
     };
-    let mut reader = reads.get().await?;
-    let asked = analyst
-        .performance(&mut reader, vehicle, window, Vec::new(), now)
-        .await;
-    let answer = match asked {
+    let asked = reads.ask(async |client| {
+        analyst
+            .performance(client, vehicle, window, Vec::new(), now)
+            .await
+    });
+    let answer = match asked.await {
         Ok(Some(answer)) => answer.performance,
         Ok(None) | Err(AskError::TooManyReadings) => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -25,11 +25,10 @@ mod webhook;
 
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
 use tokio_postgres::Client;
 
 use crate::analytics::{Analyst, AskError};
-use crate::postgres::{Target, Use, explain};
+use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
 use crate::reading::Timestamp;
 use silence::Silences;
 pub use webhook::{Webhook, WebhookError};
@@ -103,7 +102,7 @@ enum AlertError {
     #[error("{}", explain(.0))]
     Database(#[from] tokio_postgres::Error),
     #[error("no connection for reading: {0}")]
-    Pool(#[from] deadpool_postgres::PoolError),
+    Read(#[from] ReadError),
     #[error(transparent)]
     Ask(#[from] AskError),
 }
@@ -111,7 +110,7 @@ enum AlertError {
 /// Looks for alerts until it is cancelled.
 ///
 /// Cancel: safe; what is half done is rolled back
-pub async fn run(settings: Settings, target: Target, reads: Pool, analyst: Analyst) {
+pub async fn run(settings: Settings, target: Target, reads: ReadPool, analyst: Analyst) {
     let mut said = String::new();
     loop {
         if let Err(error) = lead(&settings, &target, &reads, &analyst).await {
@@ -129,7 +128,7 @@ pub async fn run(settings: Settings, target: Target, reads: Pool, analyst: Analy
 async fn lead(
     settings: &Settings,
     target: &Target,
-    reads: &Pool,
+    reads: &ReadPool,
     analyst: &Analyst,
 ) -> Result<(), AlertError> {
     let mut session = target.connect("wattgate alerts", Use::Alerts).await?;
@@ -171,7 +170,7 @@ async fn watch(client: &mut Client, settings: &Settings) -> Result<(), AlertErro
 async fn survey(
     settings: &Settings,
     target: &Target,
-    reads: &Pool,
+    reads: &ReadPool,
     analyst: &Analyst,
 ) -> Result<(), AlertError> {
     let mut session = target

@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool, PoolError};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::fleet::Surveyed;
 use super::{Analyst, AskError};
 use crate::energy::interval::Run;
+use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 
 /// How old an answer may be: a ranking is looked at, not steered by.
@@ -130,7 +130,7 @@ impl Analyst {
     /// [`AskError`]; [`AskError::TooSlow`] where it is not there in time.
     pub async fn surveyed(
         &self,
-        pool: &Pool,
+        reads: &ReadPool,
         asked: Asked,
         window: Run,
         parts: Vec<Run>,
@@ -138,16 +138,16 @@ impl Analyst {
     ) -> Result<Arc<Kept>, AskError> {
         if let Some(kept) = self.surveys.find(&asked, window, now) {
             if asked.as_of.is_none() && kept.age_micros(now) >= RENEW_MICROS {
-                self.renew(pool, asked, window, parts, now);
+                self.renew(reads, asked, window, parts, now);
             }
             return Ok(kept);
         }
         let waiting = Arc::clone(&self.surveys.waiting);
         let place = waiting.try_acquire_owned().map_err(|_| AskError::Busy)?;
-        let (analyst, pool) = (self.clone(), pool.clone());
+        let (analyst, reads) = (self.clone(), reads.clone());
         let computation = tokio::spawn(async move {
             let kept = analyst
-                .survey_in_turn(&pool, asked, window, parts, now, false)
+                .survey_in_turn(&reads, asked, window, parts, now, false)
                 .await;
             drop(place);
             kept
@@ -160,13 +160,13 @@ impl Analyst {
     }
 
     /// Makes an answer anew beside the one that is kept, unless one is being made.
-    fn renew(&self, pool: &Pool, asked: Asked, window: Run, parts: Vec<Run>, now: Timestamp) {
+    fn renew(&self, reads: &ReadPool, asked: Asked, window: Run, parts: Vec<Run>, now: Timestamp) {
         let Ok(turn) = Arc::clone(&self.surveys.computing).try_acquire_owned() else {
             return;
         };
-        let (analyst, pool) = (self.clone(), pool.clone());
+        let (analyst, reads) = (self.clone(), reads.clone());
         tokio::spawn(async move {
-            let made = analyst.survey_now(&pool, asked, window, parts, now, true);
+            let made = analyst.survey_now(&reads, asked, window, parts, now, true);
             if let Err(error) = made.await {
                 tracing::debug!(%error, "the fleet's answer was not made anew");
             }
@@ -183,7 +183,7 @@ impl Analyst {
     /// [`AskError`]; [`AskError::TooSlow`] where it takes longer than it may.
     pub async fn survey_in_turn(
         &self,
-        pool: &Pool,
+        reads: &ReadPool,
         asked: Asked,
         window: Run,
         parts: Vec<Run>,
@@ -196,36 +196,32 @@ impl Analyst {
         if let Some(kept) = self.surveys.find(&asked, window, now) {
             return Ok(kept);
         }
-        self.survey_now(pool, asked, window, parts, now, makes_way)
+        self.survey_now(reads, asked, window, parts, now, makes_way)
             .await
     }
 
     async fn survey_now(
         &self,
-        pool: &Pool,
+        reads: &ReadPool,
         asked: Asked,
         window: Run,
         parts: Vec<Run>,
         now: Timestamp,
         makes_way: bool,
     ) -> Result<Arc<Kept>, AskError> {
-        let mut client = pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => AskError::Database(error),
-            _ => AskError::Busy,
+        let survey = reads.ask_within(COMPUTE_TIMEOUT, async |client| {
+            self.survey(client, window, parts, now, makes_way).await
+        });
+        let surveyed = survey.await.map_err(|error| match error {
+            AskError::Read(ReadError::TooSlow) => AskError::TooSlow,
+            AskError::Read(ReadError::AllBusy) => AskError::Busy,
+            other => other,
         })?;
-        let survey = self.survey(&mut client, window, parts, now, makes_way);
-        match timeout(COMPUTE_TIMEOUT, survey).await {
-            Ok(surveyed) => Ok(self.surveys.keep(Kept {
-                asked,
-                window,
-                as_of: now,
-                surveyed: surveyed?,
-            })),
-            Err(_) => {
-                // Statements are still on their way in it: nobody else is to wait behind them.
-                drop(Object::take(client));
-                Err(AskError::TooSlow)
-            }
-        }
+        Ok(self.surveys.keep(Kept {
+            asked,
+            window,
+            as_of: now,
+            surveyed,
+        }))
     }
 }

@@ -43,6 +43,7 @@ use crate::energy::tariff::Tariff;
 use crate::energy::window::DAY_MICROS;
 use crate::energy::{Performance, Slice, plan};
 use crate::reading::{ExternalId, Stream, Timestamp};
+use crate::postgres::ReadError;
 use budget::{Budget, Lease};
 pub use fleet::{FleetSlice, Ranked, Survey, Surveyed};
 use fleet_cache::Surveys;
@@ -67,6 +68,9 @@ pub enum AskError {
     /// As the database or the network give it.
     #[error(transparent)]
     Database(#[from] Error),
+    /// The question could not be put to the database.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The question needs more readings than one may hold; ask for a shorter window.
     #[error("the window holds too many readings; ask for a shorter one")]
     TooManyReadings,

@@ -23,6 +23,7 @@ use crate::http::{Context, Health, Server, Settings};
 use crate::ingest::admission::Gate;
 use crate::metrics;
 use crate::metrics::{State, StreamSums};
+use crate::postgres::ReadPool;
 use crate::rollups;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::progress::Progress;
@@ -361,7 +362,7 @@ fn sum_up(database: &Database, log: &Log) -> impl Future<Output = ()> + Send + u
 fn scrape(
     source: LogSource,
     wal_limit_bytes: u64,
-    reads: deadpool_postgres::Pool,
+    reads: ReadPool,
     health: Arc<Health>,
     recorder: PrometheusHandle,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
@@ -369,7 +370,7 @@ fn scrape(
     Arc::new(move || {
         let _one = one_at_a_time.lock();
         let snapshot = source.progress().snapshot();
-        let pool = reads.status();
+        let pool = reads.counts();
         let sums = |s: usize| StreamSums {
             accepted: snapshot.accepted[s],
             stored: snapshot.tally.stored[s],
@@ -384,7 +385,7 @@ fn scrape(
             wal_gap_readings: health.gap_readings(),
             waiting: snapshot.waiting,
             database_up: health.is_database_up(),
-            pool: [pool.size.saturating_sub(pool.available), pool.available],
+            pool: [pool.in_use, pool.idle],
         });
         recorder.render()
     })

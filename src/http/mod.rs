@@ -46,8 +46,6 @@ mod ui;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
-
 pub use self::api::health::Health;
 use self::request::client_ip::Network;
 pub use self::server::Server;
@@ -55,6 +53,7 @@ use self::server::tls::Tls;
 use crate::analytics::Analyst;
 use crate::auth::Keyring;
 use crate::ingest::admission::Gate;
+use crate::postgres::ReadPool;
 use crate::wal::progress::Progress;
 
 /// The limits of the edge.
@@ -112,8 +111,8 @@ pub struct Context {
     pub gate: Gate,
     /// How far the log is.
     pub progress: Arc<Progress>,
-    /// Where reads of the database come from.
-    pub reads: Pool,
+    /// The sessions for questions.
+    pub reads: ReadPool,
     /// Answers questions about energy.
     pub analyst: Analyst,
     /// The parts' states.

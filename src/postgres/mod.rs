@@ -7,6 +7,7 @@ mod instant;
 pub mod migrations;
 mod parameters;
 pub mod partitions;
+mod read_pool;
 pub mod registry;
 mod sessions;
 mod target;
@@ -15,6 +16,7 @@ mod url;
 mod width;
 
 pub use explain::{advice, explain};
+pub use read_pool::{PoolCounts, ReadError, ReadPool};
 pub use sessions::{Session, Use};
 pub use target::{Target, TargetError};
 pub use width::PartitionWidth;

@@ -7,6 +7,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::ReadPool;
 use super::parameters::{Connection, connection, defaults};
 use super::sessions::{Opener, Session, Use};
 use super::tls::{TlsOptions, connector};
@@ -100,10 +101,7 @@ impl Target {
     ///
     /// # Errors
     /// As the pool's builder gives them.
-    pub fn pool(
-        &self,
-        size: usize,
-    ) -> Result<deadpool_postgres::Pool, deadpool_postgres::BuildError> {
+    pub fn pool(&self, size: usize) -> Result<ReadPool, deadpool_postgres::BuildError> {
         let mut config = self.config.clone();
         config.application_name(self.session_name("wattgate reads"));
         let manager = deadpool_postgres::Manager::from_connect(
@@ -115,12 +113,13 @@ impl Target {
                 recycling_method: deadpool_postgres::RecyclingMethod::Fast,
             },
         );
-        deadpool_postgres::Pool::builder(manager)
+        let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(size)
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .wait_timeout(Some(Duration::from_secs(5)))
             .create_timeout(Some(Duration::from_secs(5)))
             .recycle_timeout(Some(Duration::from_secs(5)))
-            .build()
+            .build()?;
+        Ok(ReadPool::new(pool))
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
+use crate::postgres::ReadPool;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 use tempfile::TempDir;
@@ -49,7 +49,7 @@ fn ts(micros: i64) -> Timestamp {
 pub(super) struct Store {
     pub(super) runtime: Runtime,
     embedded: Option<Embedded>,
-    pub(super) pool: Pool,
+    pub(super) pool: ReadPool,
     _dir: TempDir,
 }
 

@@ -3,30 +3,27 @@
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
-use tokio_postgres::{Error, Row};
 
 use crate::alerts::Kind;
 use crate::http::Context;
 use crate::http::request::query;
 use crate::http::request::query::Query;
-use crate::http::response::database;
-use crate::http::response::database::WORK_TIMEOUT;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
-use crate::reading::Timestamp;
+use crate::reading::Stream;
+use crate::store::alerts::{self, Filter, StoredAlert};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Alert {
+struct Alert<'a> {
     alert_id: String,
-    kind: String,
+    kind: &'a str,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    vehicle_id: Option<String>,
+    vehicle_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    meter_id: Option<String>,
+    meter_id: Option<&'a str>,
     opened_at: String,
     updated_at: String,
     closed_at: Option<String>,
@@ -36,8 +33,8 @@ struct Alert {
 }
 
 #[derive(Serialize)]
-struct Page {
-    items: Vec<Alert>,
+struct Page<'a> {
+    items: Vec<Alert<'a>>,
     next: Option<String>,
 }
 
@@ -61,76 +58,61 @@ pub(crate) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
     }
     let device = match (query.id("vehicleId")?, query.id("meterId")?) {
         (None, None) => None,
-        (Some(id), None) => Some(("vehicle", id.as_str())),
-        (None, Some(id)) => Some(("meter", id.as_str())),
+        (Some(id), None) => Some((Stream::Vehicle, id)),
+        (None, Some(id)) => Some((Stream::Meter, id)),
         (Some(_), Some(_)) => {
             let both = "an alert is of one device: give vehicleId or meterId";
             return Err(query::bad(both.to_owned()));
         }
     };
-    let (stream, id) = device.unzip();
-    let after = match query.get("after") {
+    let before = match query.get("after") {
         None => i64::MAX,
-        Some(id) => id
-            .parse()
-            .map_err(|_| query::bad("after must be the next that an answer gave".to_owned()))?,
+        Some(id) => id.parse().map_err(|_| {
+            query::bad("after is not a cursor that this endpoint returned".to_owned())
+        })?,
     };
-    let client = database::client(&context.reads).await?;
-    // One more than asked for tells whether there is a next page.
-    let most = limit as i64 + 1;
-    let work = async {
-        let statement = client.prepare_cached(sql!("alerts")).await?;
-        client
-            .query(&statement, &[&after, &kind, &open, &most, &stream, &id])
-            .await
+    let filter = Filter {
+        before,
+        kind,
+        open,
+        device,
+        limit,
     };
-    let worked: Result<Result<Vec<Row>, Error>, _> = timeout(WORK_TIMEOUT, work).await;
-    let rows = database::finish(client, worked)?;
-    let items: Result<Vec<Alert>, Error> = rows.iter().take(limit).map(alert).collect();
-    let items = items?;
-    let next = items.last().filter(|_| rows.len() > limit);
+    let found = context
+        .reads
+        .ask(async |client| alerts::list(client, filter).await)
+        .await?;
     let page = Page {
-        next: next.map(|last| last.alert_id.clone()),
-        items,
+        items: found.items.iter().map(Alert::from).collect(),
+        next: found.last_before_more().map(|last| last.id.to_string()),
     };
     reply::json(StatusCode::OK, &page)
 }
 
-/// A row's alert as one line of JSON, with its device's id.
-pub(crate) fn alert_json(row: &Row) -> Result<(String, String), Error> {
-    let alert = alert(row)?;
+/// An alert as one line of JSON.
+pub(crate) fn alert_json(alert: &StoredAlert) -> String {
     // Texts and finite numbers always have a JSON form, and control characters are escaped in it.
-    let json = serde_json::to_string(&alert).unwrap_or_default();
-    let device = alert.vehicle_id.or(alert.meter_id);
-    Ok((device.unwrap_or_default(), json))
+    serde_json::to_string(&Alert::from(alert)).unwrap_or_default()
 }
 
-fn alert(row: &Row) -> Result<Alert, Error> {
-    let instant = |at: Timestamp| at.to_string();
-    let id: i64 = row.try_get(0)?;
-    let is_vehicle = row.try_get::<_, &str>(2)? == "vehicle";
-    let device: Option<String> = row.try_get(3)?;
-    let (vehicle_id, meter_id) = if is_vehicle {
-        (device, None)
-    } else {
-        (None, device)
-    };
-    let closed_at: Option<Timestamp> = row.try_get(6)?;
-    Ok(Alert {
-        alert_id: id.to_string(),
-        kind: row.try_get(1)?,
-        state: if closed_at.is_some() {
-            "closed"
-        } else {
-            "open"
-        },
-        vehicle_id,
-        meter_id,
-        opened_at: instant(row.try_get(4)?),
-        updated_at: instant(row.try_get(5)?),
-        closed_at: closed_at.map(instant),
-        value: row.try_get(7)?,
-        bound: row.try_get(8)?,
-        details: RawValue::from_string(row.try_get(9)?).unwrap_or_default(),
-    })
+impl<'a> From<&'a StoredAlert> for Alert<'a> {
+    fn from(alert: &'a StoredAlert) -> Self {
+        let device = alert.device.as_deref();
+        Alert {
+            alert_id: alert.id.to_string(),
+            kind: &alert.kind,
+            state: match alert.closed_at {
+                Some(_) => "closed",
+                None => "open",
+            },
+            vehicle_id: device.filter(|_| alert.stream == Stream::Vehicle),
+            meter_id: device.filter(|_| alert.stream == Stream::Meter),
+            opened_at: alert.opened_at.to_string(),
+            updated_at: alert.updated_at.to_string(),
+            closed_at: alert.closed_at.map(|at| at.to_string()),
+            value: alert.value,
+            bound: alert.limit,
+            details: RawValue::from_string(alert.details.clone()).unwrap_or_default(),
+        }
+    }
 }

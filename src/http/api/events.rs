@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deadpool_postgres::Pool;
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -35,6 +34,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::http::response::problem::Problem;
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
+use crate::postgres::ReadPool;
 use feed::{Feed, Heard, Listener, Reset};
 use filter::Filter;
 
@@ -61,7 +61,7 @@ pub(crate) struct Live {
 impl Live {
     /// Prepares the stream; the database is asked only while there are listeners. The task that asks
     /// ends only by [`Live::stop`] or by a panic.
-    pub(crate) fn start(reads: Pool) -> (Self, JoinHandle<()>) {
+    pub(crate) fn start(reads: ReadPool) -> (Self, JoinHandle<()>) {
         let feed = Feed::new();
         let task = tokio::spawn(poll::run(Arc::clone(&feed), reads));
         let polling = task.abort_handle();

@@ -1,17 +1,14 @@
 //! `PUT /v1/meters/{meterId}`: whether several vehicles may be at a meter at once.
 
-use deadpool_postgres::Pool;
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
-use super::sessions::store;
 use crate::http::request::query;
-use crate::http::response::database;
-use crate::http::response::database::WORK_TIMEOUT;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
+use crate::postgres::ReadPool;
+use crate::store::sessions;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,12 +24,12 @@ struct View<'a> {
 }
 
 /// Declares a meter shared, or not shared; taken back only while no sessions overlap there.
-pub(crate) async fn put(pool: &Pool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
+pub(crate) async fn put(reads: &ReadPool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
     let id = query::new_path_id(id)?;
     let PutBody { shared } = reply::parse(body)?;
-    let mut client = database::client(pool).await?;
-    let done = timeout(WORK_TIMEOUT, store::share(&mut client, id, shared)).await;
-    database::finish(client, done)?;
+    reads
+        .ask(async |client| sessions::share(client, id, shared).await)
+        .await?;
     reply::json(
         StatusCode::OK,
         &View {

@@ -11,4 +11,5 @@ pub(crate) mod live;
 pub(crate) mod meters;
 pub(crate) mod operations;
 pub(crate) mod performance;
+mod reading_view;
 pub(crate) mod sessions;

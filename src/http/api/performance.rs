@@ -1,13 +1,11 @@
 //! `GET /v1/analytics/performance/{vehicleId}`: how much of the energy paid for reached the
 //! battery; also the energy of one session.
 
-use deadpool_postgres::{Client, Object};
 use hyper::StatusCode;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use tokio::time::timeout;
 
-use crate::analytics::{Answer, AskError};
+use crate::analytics::Answer;
 use crate::energy::interval::Run;
 use crate::energy::series::{Bucket, buckets};
 use crate::energy::tariff::{Costs, Priced};
@@ -15,8 +13,6 @@ use crate::energy::{Printed, PrintedSlice, Slice, window};
 use crate::http::Context;
 use crate::http::request::query;
 use crate::http::request::query::Query;
-use crate::http::response::database;
-use crate::http::response::database::WORK_TIMEOUT;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
@@ -25,29 +21,6 @@ use crate::reading::{ExternalId, Timestamp};
 
 /// How long a day's text is: `2024-03-31`.
 const DATE_LENGTH: usize = 10;
-/// When to come again where other questions hold the memory.
-const BUSY_RETRY_SECONDS: u64 = 2;
-/// When to come again where a survey of the fleet is still being computed.
-const SLOW_RETRY_SECONDS: u64 = 15;
-
-impl From<AskError> for Problem {
-    fn from(error: AskError) -> Self {
-        match error {
-            AskError::Database(error) => error.into(),
-            AskError::TooManyReadings => {
-                Problem::new(Kind::BadParameter, error.to_string()).code("window_too_large")
-            }
-            AskError::Busy => {
-                Problem::new(Kind::Overloaded, error.to_string()).retry_after(BUSY_RETRY_SECONDS)
-            }
-            AskError::TooSlow => {
-                Problem::new(Kind::Overloaded, error.to_string()).retry_after(SLOW_RETRY_SECONDS)
-            }
-            AskError::Failed => Problem::new(Kind::Internal, error.to_string()),
-        }
-    }
-}
-
 /// One vehicle over a window; 404 only for one never seen.
 pub(crate) async fn one(context: &Context, id: &str, text: Option<&str>) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
@@ -55,13 +28,12 @@ pub(crate) async fn one(context: &Context, id: &str, text: Option<&str>) -> Resu
     let now = Timestamp::now();
     let window = window_of(&query, now)?;
     let series = series_of(&query, window)?;
-    let client = database::client(&context.reads).await?;
     let tariff = context.analyst.tariff();
     // Without a series the whole window is cut, where there are prices to cut it at.
     let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
     let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
     let parts = priced.runs();
-    let Some(answer) = ask(context, client, id, window, parts, now).await? else {
+    let Some(answer) = ask(context, id, window, parts, now).await? else {
         return Err(Problem::new(
             Kind::NotFound,
             "no reading and no session of this vehicle was seen",
@@ -92,26 +64,21 @@ fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
     (printed.collect(), sum)
 }
 
-/// Asks within the time that a request has.
+/// Asks about a vehicle, within the time that a request has.
 pub(crate) async fn ask(
     context: &Context,
-    mut client: Client,
     vehicle: ExternalId<'_>,
     window: Run,
     parts: Vec<Run>,
     now: Timestamp,
 ) -> Result<Option<Answer>, Problem> {
-    let asking = context
-        .analyst
-        .performance(&mut client, vehicle, window, parts, now);
-    match timeout(WORK_TIMEOUT, asking).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => {
-            // Statements are still on their way in it: nobody else is to wait behind them.
-            drop(Object::take(client));
-            Err(database::too_slow())
-        }
-    }
+    let analyst = &context.analyst;
+    let answer = context.reads.ask(async |client| {
+        analyst
+            .performance(client, vehicle, window, parts, now)
+            .await
+    });
+    Ok(answer.await?)
 }
 
 /// The window that a query asks for.

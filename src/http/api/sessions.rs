@@ -1,17 +1,12 @@
 //! `/v1/sessions`: which vehicle drew from which meter, from when to when.
 //!
-//! The rules are decided in [`store`], in the database's own transactions, so that two gateways
-//! cannot each admit one of two sessions that overlap.
+//! `store::sessions` decides the rules in the database's own transactions, so that two gateways cannot
+//! each admit one of two sessions that overlap.
 
-pub(crate) mod store;
-
-use deadpool_postgres::Pool;
-use futures_util::TryFutureExt as _;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::performance;
 use crate::energy::interval::Run;
@@ -20,14 +15,13 @@ use crate::http::Context;
 use crate::http::request::auth::{of_others, owns_session};
 use crate::http::request::query;
 use crate::http::request::query::Query;
-use crate::http::response::database;
-use crate::http::response::database::WORK_TIMEOUT;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::ingest::decode::timestamp;
+use crate::postgres::{ReadError, ReadPool};
 use crate::reading::{ExternalId, Timestamp};
-use store::{Ended, Filter, Posted, Refused, Session, Wanted};
+use crate::store::sessions::{self, Ended, Filter, Posted, Refused, Session, Wanted};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -124,13 +118,18 @@ impl From<Refused> for Problem {
                 "sessions at this meter overlap; it cannot be declared not shared",
             )
             .code("overlap"),
-            Refused::Database(error) => error.into(),
+            Refused::Database(error) => ReadError::from(error).into(),
+            Refused::Read(error) => error.into(),
         }
     }
 }
 
 /// Registers a session: 201, or 200 where it is there already.
-pub(crate) async fn post(pool: &Pool, prefix: Option<&str>, body: &[u8]) -> Result<Reply, Problem> {
+pub(crate) async fn post(
+    reads: &ReadPool,
+    prefix: Option<&str>,
+    body: &[u8],
+) -> Result<Reply, Problem> {
     let body: PostBody = reply::parse(body)?;
     let wanted = Wanted {
         session: body
@@ -153,10 +152,8 @@ pub(crate) async fn post(pool: &Pool, prefix: Option<&str>, body: &[u8]) -> Resu
     if wanted.ended_at.is_some_and(|end| end <= wanted.started_at) {
         return Err(Refused::EndNotAfterStart.into());
     }
-    let mut client = database::client(pool).await?;
-    let posting = store::post(&mut client, &wanted).map_err(|refused| told(refused, prefix));
-    let posted = timeout(WORK_TIMEOUT, posting).await;
-    match database::finish(client, posted)? {
+    let posted = reads.ask(async |client| sessions::post(client, &wanted).await);
+    match posted.await.map_err(|refused| told(refused, prefix))? {
         Posted::Same(session) => reply::json(StatusCode::OK, &View::from(&session)),
         Posted::New(session) => {
             let mut reply = reply::json(StatusCode::CREATED, &View::from(&session))?;
@@ -171,7 +168,7 @@ pub(crate) async fn post(pool: &Pool, prefix: Option<&str>, body: &[u8]) -> Resu
 
 /// Ends a session.
 pub(crate) async fn end(
-    pool: &Pool,
+    reads: &ReadPool,
     prefix: Option<&str>,
     id: &str,
     body: &[u8],
@@ -179,11 +176,9 @@ pub(crate) async fn end(
     let id = query::path_id(id)?;
     let body: EndBody = reply::parse(body)?;
     let at = field_time("endedAt", &body.ended_at)?;
-    own(pool, prefix, id).await?;
-    let mut client = database::client(pool).await?;
-    let ending = store::end(&mut client, id, at).map_err(|refused| told(refused, prefix));
-    let ended = timeout(WORK_TIMEOUT, ending).await;
-    let Ended(session) = database::finish(client, ended)?;
+    own(reads, prefix, id).await?;
+    let ended = reads.ask(async |client| sessions::end(client, id, at).await);
+    let Ended(session) = ended.await.map_err(|refused| told(refused, prefix))?;
     reply::json(StatusCode::OK, &View::from(&session))
 }
 
@@ -195,7 +190,6 @@ pub(crate) async fn get(
 ) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
     let session = find(&context.reads, prefix, id).await?;
-    let client = database::client(&context.reads).await?;
     let now = Timestamp::now();
     // It may be older than the rules of new ids.
     let vehicle = ExternalId::new(&session.vehicle)
@@ -207,7 +201,7 @@ pub(crate) async fn get(
     let Some(window) = window else {
         return Err(unknown());
     };
-    let answer = performance::ask(context, client, vehicle, window, Vec::new(), now).await?;
+    let answer = performance::ask(context, vehicle, window, Vec::new(), now).await?;
     let Some(answer) = answer else {
         return Err(unknown());
     };
@@ -224,12 +218,15 @@ pub(crate) async fn get(
 }
 
 /// Removes a session.
-pub(crate) async fn delete(pool: &Pool, prefix: Option<&str>, id: &str) -> Result<Reply, Problem> {
+pub(crate) async fn delete(
+    reads: &ReadPool,
+    prefix: Option<&str>,
+    id: &str,
+) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
-    own(pool, prefix, id).await?;
-    let client = database::client(pool).await?;
-    let deleted = timeout(WORK_TIMEOUT, store::delete(&client, id)).await;
-    if database::finish(client, deleted)? {
+    own(reads, prefix, id).await?;
+    let deleted = reads.ask(async |client| sessions::delete(client, id).await);
+    if deleted.await? {
         Ok(reply::empty(StatusCode::NO_CONTENT))
     } else {
         Err(unknown())
@@ -238,7 +235,7 @@ pub(crate) async fn delete(pool: &Pool, prefix: Option<&str>, id: &str) -> Resul
 
 /// Sessions in the order of their ids' bytes, a page at a time.
 pub(crate) async fn list(
-    pool: &Pool,
+    reads: &ReadPool,
     prefix: Option<&str>,
     text: Option<&str>,
 ) -> Result<Reply, Problem> {
@@ -261,39 +258,36 @@ pub(crate) async fn list(
         // Any other list would show the sessions of others.
         return Err(of_others());
     }
-    let client = database::client(pool).await?;
-    let found = timeout(WORK_TIMEOUT, store::list(&client, &filter)).await;
-    let (sessions, more) = database::finish(client, found)?;
-    let next = if more {
-        sessions.last().map(|s| s.session.as_str())
-    } else {
-        None
+    let found = reads
+        .ask(async |client| sessions::list(client, &filter).await)
+        .await?;
+    let page = Page {
+        items: found.items.iter().map(View::from).collect(),
+        next: found.last_before_more().map(|last| last.session.as_str()),
     };
-    reply::json(
-        StatusCode::OK,
-        &Page {
-            items: sessions.iter().map(View::from).collect(),
-            next,
-        },
-    )
+    reply::json(StatusCode::OK, &page)
 }
 
 /// Refuses a session of others as if it were not there.
 ///
 /// A session's vehicle and meter never change, so that what is found here still holds when the
 /// caller acts on it.
-async fn own(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<(), Problem> {
+async fn own(reads: &ReadPool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<(), Problem> {
     match prefix {
         None => Ok(()),
-        Some(_) => find(pool, prefix, id).await.map(drop),
+        Some(_) => find(reads, prefix, id).await.map(drop),
     }
 }
 
 /// Finds a session; one of others is as if it were not there.
-async fn find(pool: &Pool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<Session, Problem> {
-    let client = database::client(pool).await?;
-    let found = timeout(WORK_TIMEOUT, store::find(&client, id)).await;
-    database::finish(client, found)?
+async fn find(
+    reads: &ReadPool,
+    prefix: Option<&str>,
+    id: ExternalId<'_>,
+) -> Result<Session, Problem> {
+    let found = reads.ask(async |client| sessions::find(client, id).await);
+    found
+        .await?
         .filter(|s| owns_session(prefix, &s.vehicle, &s.meter))
         .ok_or_else(unknown)
 }

@@ -1,6 +1,6 @@
 //! One response: JSON, problems, and what ends a long one.
 
-pub(crate) mod database;
+mod database_errors;
 pub(crate) mod problem;
 pub(crate) mod reply;
 pub(crate) mod revocable;

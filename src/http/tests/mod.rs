@@ -30,6 +30,7 @@ use super::{Context, Health, Server, Settings};
 use crate::auth::Keyring;
 use crate::http::server::tls::Tls;
 use crate::ingest::admission::Gate;
+use crate::postgres::ReadPool;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
 
@@ -116,7 +117,7 @@ impl Edge {
             tls: options.tls,
             gate,
             progress,
-            reads: Pool::builder(manager).max_size(1).build().unwrap(),
+            reads: ReadPool::new(Pool::builder(manager).max_size(1).build().unwrap()),
             analyst: crate::analytics::Analyst::new(1, crate::analytics::Judgement::default()),
             health: Arc::new(Health::default()),
             metrics: Arc::new(metrics),

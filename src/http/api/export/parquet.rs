@@ -13,51 +13,56 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::parser::parse_message_type;
-use tokio_postgres::{Error, Row};
 
-use super::{READINGS_MAX, Value};
+use crate::http::api::reading_view::{Field, FieldType, ReadingView, Value, fields};
 use crate::reading::Stream;
+use crate::store::export::{Piece, READINGS_MAX};
 
 /// Readings from which on a row group is written.
 ///
 /// Why this many: readers skip whole groups by time and device and read one at a time; with more,
 /// an export would take more memory than the 16 MB that it takes.
-const GROUP_READINGS: usize = 10 * READINGS_MAX as usize;
+const GROUP_READINGS: usize = 10 * READINGS_MAX;
 
-/// The columns of CSV's header, with the types of the interface.
-const METER_SCHEMA: &str = "message meter {
-    required binary meterId (STRING);
-    required double kwhConsumedAc;
-    required double voltage;
-    required int64 timestamp (TIMESTAMP(MICROS,true));
-    required binary energyKind (STRING);
-}";
-const VEHICLE_SCHEMA: &str = "message vehicle {
-    required binary vehicleId (STRING);
-    required double soc;
-    required double kwhDeliveredDc;
-    required double batteryTemp;
-    required int64 timestamp (TIMESTAMP(MICROS,true));
-    required binary energyKind (STRING);
-    optional binary meterId (STRING);
-    optional binary sessionId (STRING);
-}";
+/// The schema of a stream's readings: the fields of the interface with their types.
+fn schema(stream: Stream) -> String {
+    let column = |field: &Field| {
+        let name = field.name;
+        match field.holds {
+            FieldType::Text => format!("required binary {name} (STRING);"),
+            FieldType::OptionalText => format!("optional binary {name} (STRING);"),
+            FieldType::Number => format!("required double {name};"),
+            FieldType::Instant => format!("required int64 {name} (TIMESTAMP(MICROS,true));"),
+        }
+    };
+    let columns: String = fields(stream).iter().map(column).collect();
+    format!("message {} {{ {columns} }}", stream.name())
+}
 
 /// One column of the row group that is gathered.
 enum Column {
     Text(Vec<ByteArray>),
     /// The texts that are there, and for each reading whether one is: 1, or 0.
-    TextOrNone(Vec<ByteArray>, Vec<i16>),
+    OptionalText(Vec<ByteArray>, Vec<i16>),
     Number(Vec<f64>),
     /// Microseconds since 1970 UTC.
     Instant(Vec<i64>),
 }
 
 impl Column {
+    const fn new(holds: FieldType) -> Self {
+        match holds {
+            FieldType::Text => Column::Text(Vec::new()),
+            FieldType::OptionalText => Column::OptionalText(Vec::new(), Vec::new()),
+            FieldType::Number => Column::Number(Vec::new()),
+            FieldType::Instant => Column::Instant(Vec::new()),
+        }
+    }
+
     fn push(&mut self, value: Value<'_>) {
         match (self, value) {
             (Column::Text(texts), Value::Text(text)) => texts.push(shared(text, texts.last())),
-            (Column::TextOrNone(texts, levels), Value::TextOrNone(text)) => {
+            (Column::OptionalText(texts, levels), Value::OptionalText(text)) => {
                 levels.push(i16::from(text.is_some()));
                 let text = text.map(|text| shared(text, texts.last()));
                 texts.extend(text);
@@ -74,7 +79,7 @@ impl Column {
                 let texts = mem::take(texts);
                 to.typed::<ByteArrayType>().write_batch(&texts, None, None)
             }
-            Column::TextOrNone(texts, levels) => {
+            Column::OptionalText(texts, levels) => {
                 let (texts, levels) = (mem::take(texts), mem::take(levels));
                 let to = to.typed::<ByteArrayType>();
                 to.write_batch(&texts, Some(&levels), None)
@@ -101,7 +106,6 @@ fn shared(text: &str, before: Option<&ByteArray>) -> ByteArray {
 
 /// A file on its way.
 pub(super) struct ParquetFile {
-    stream: Stream,
     writer: SerializedFileWriter<Vec<u8>>,
     columns: Vec<Column>,
     readings: usize,
@@ -111,12 +115,8 @@ impl ParquetFile {
     /// Begins a file of a stream's readings.
     ///
     /// # Errors
-    /// [`ParquetError`]: none that is known of; the schemas are constants.
+    /// [`ParquetError`]: no case is known; the schema comes from constants.
     pub(super) fn new(stream: Stream) -> Result<Self, ParquetError> {
-        let schema = match stream {
-            Stream::Meter => METER_SCHEMA,
-            Stream::Vehicle => VEHICLE_SCHEMA,
-        };
         // Statistics by group and none by page: the footer is kept in memory until the end.
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -124,25 +124,29 @@ impl ParquetFile {
             .set_offset_index_disabled(true)
             .set_created_by(concat!("wattgate ", env!("CARGO_PKG_VERSION")).to_owned())
             .build();
-        let schema = Arc::new(parse_message_type(schema)?);
+        let schema = Arc::new(parse_message_type(&schema(stream))?);
         Ok(ParquetFile {
-            stream,
             writer: SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties))?,
-            columns: columns(stream),
+            columns: fields(stream)
+                .iter()
+                .map(|field| Column::new(field.holds))
+                .collect(),
             readings: 0,
         })
     }
 
     /// Takes readings of one device.
-    pub(super) fn push(&mut self, device: &str, rows: &[Row]) -> Result<(), Error> {
-        for row in rows {
-            let values = super::values(self.stream, device, row)?;
-            for (column, value) in self.columns.iter_mut().zip(values) {
+    pub(super) fn push(&mut self, piece: &Piece) {
+        for reading in &piece.readings {
+            let view = ReadingView {
+                device: &piece.device,
+                reading,
+            };
+            for (column, value) in self.columns.iter_mut().zip(view.values()) {
                 column.push(value);
             }
         }
-        self.readings += rows.len();
-        Ok(())
+        self.readings += piece.readings.len();
     }
 
     /// Whether there are enough readings for a row group.
@@ -175,25 +179,5 @@ impl ParquetFile {
         let group = self.group()?;
         let rest = self.writer.into_inner()?;
         Ok(Bytes::from([&group[..], &rest].concat()))
-    }
-}
-
-fn columns(stream: Stream) -> Vec<Column> {
-    let text = || Column::Text(Vec::new());
-    let number = || Column::Number(Vec::new());
-    let instant = || Column::Instant(Vec::new());
-    let text_or_none = || Column::TextOrNone(Vec::new(), Vec::new());
-    match stream {
-        Stream::Meter => vec![text(), number(), number(), instant(), text()],
-        Stream::Vehicle => vec![
-            text(),
-            number(),
-            number(),
-            number(),
-            instant(),
-            text(),
-            text_or_none(),
-            text_or_none(),
-        ],
     }
 }

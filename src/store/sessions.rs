@@ -1,13 +1,16 @@
-//! Sessions in the database.
+//! Charging sessions, and meters declared shared: the rules, decided in the database.
 //!
 //! Every change locks the vehicle's registry row, then the meter's, and only then looks at what
 //! is there: two gateways that change sessions of one vehicle or at one meter go one after the
 //! other, and the fixed order keeps them from waiting for each other in a circle.
 
 use deadpool_postgres::{Client, Transaction};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, IsolationLevel, Row};
 
-use crate::http::response::database::is_transient;
+use super::{Page, limit_of};
+use crate::postgres::ReadError;
+use crate::postgres::registry::Registry;
 use crate::reading::{ExternalId, Timestamp};
 
 /// How often a transaction is tried that the database ended for another's sake.
@@ -15,53 +18,70 @@ const TRIES: u32 = 3;
 
 /// A charging session as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::http) struct Session {
-    pub(in crate::http) session: String,
-    pub(in crate::http) vehicle: String,
-    pub(in crate::http) meter: String,
-    pub(in crate::http) started_at: Timestamp,
-    pub(in crate::http) ended_at: Option<Timestamp>,
+pub struct Session {
+    /// Its id.
+    pub session: String,
+    /// Its vehicle.
+    pub vehicle: String,
+    /// Its meter.
+    pub meter: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended; `None` while it is open.
+    pub ended_at: Option<Timestamp>,
     vehicle_id: i32,
     meter_id: i32,
 }
 
-/// A session that is to be; its end, if any, is after its start.
+/// A session to store; its end, if any, is after its start.
 #[derive(Debug)]
-pub(in crate::http) struct Wanted<'a> {
-    pub(in crate::http) session: Option<ExternalId<'a>>,
-    pub(in crate::http) vehicle: ExternalId<'a>,
-    pub(in crate::http) meter: ExternalId<'a>,
-    pub(in crate::http) started_at: Timestamp,
-    pub(in crate::http) ended_at: Option<Timestamp>,
+pub struct Wanted<'a> {
+    /// Its id; `None` derives one from the vehicle, the meter and the start.
+    pub session: Option<ExternalId<'a>>,
+    /// Its vehicle.
+    pub vehicle: ExternalId<'a>,
+    /// Its meter.
+    pub meter: ExternalId<'a>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// What became of a session that was posted.
 #[derive(Debug)]
-pub(in crate::http) enum Posted {
+pub enum Posted {
+    /// It was stored.
     New(Session),
+    /// The same session was there already.
     Same(Session),
 }
 
 /// A session that has ended, now or before.
 #[derive(Debug)]
-pub(in crate::http) struct Ended(pub(in crate::http) Session);
+pub struct Ended(pub Session);
 
-/// A session that is in the way of another.
+/// A session that another would overlap.
 #[derive(Debug)]
-pub(in crate::http) struct Other {
-    pub(in crate::http) session: String,
-    pub(in crate::http) vehicle: String,
-    pub(in crate::http) meter: String,
+pub struct Other {
+    /// Its id.
+    pub session: String,
+    /// Its vehicle.
+    pub vehicle: String,
+    /// Its meter.
+    pub meter: String,
 }
 
 /// Why a change was refused.
 #[derive(Debug)]
-pub(in crate::http) enum Refused {
-    /// No session of this id.
+pub enum Refused {
+    /// No session has this id.
     Unknown,
+    /// The end is not after the start.
     EndNotAfterStart,
     /// The id stands for another session.
     OtherContent,
+    /// The session ended at another time.
     EndedOtherwise(Timestamp),
     /// The session of the same vehicle that it overlaps.
     OverlapsVehicle(Other),
@@ -69,7 +89,16 @@ pub(in crate::http) enum Refused {
     OverlapsMeter(Other),
     /// Sessions at the meter overlap.
     MeterInUse,
+    /// As the database gives it.
     Database(Error),
+    /// The question could not be put to the database.
+    Read(ReadError),
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        Refused::Read(error)
+    }
 }
 
 impl From<Error> for Refused {
@@ -79,54 +108,57 @@ impl From<Error> for Refused {
 }
 
 impl Refused {
+    /// Whether the transaction may simply be tried again.
     fn is_transient(&self) -> bool {
-        matches!(self, Refused::Database(error) if is_transient(error))
+        let transient = [
+            &SqlState::T_R_SERIALIZATION_FAILURE,
+            &SqlState::T_R_DEADLOCK_DETECTED,
+        ];
+        let Refused::Database(error) = self else {
+            return false;
+        };
+        error.code().is_some_and(|code| transient.contains(&code))
     }
 }
 
 /// Which sessions are asked for.
 #[derive(Debug)]
-pub(in crate::http) struct Filter<'a> {
-    pub(in crate::http) vehicle: Option<ExternalId<'a>>,
-    pub(in crate::http) meter: Option<ExternalId<'a>>,
-    pub(in crate::http) active: Option<bool>,
-    pub(in crate::http) after: Option<ExternalId<'a>>,
-    pub(in crate::http) limit: usize,
+pub struct Filter<'a> {
+    /// Only this vehicle's.
+    pub vehicle: Option<ExternalId<'a>>,
+    /// Only those at this meter.
+    pub meter: Option<ExternalId<'a>>,
+    /// Only open ones, or only ended ones.
+    pub active: Option<bool>,
+    /// Only those after this id.
+    pub after: Option<ExternalId<'a>>,
+    /// How many at most.
+    pub limit: usize,
 }
 
-/// The three registries of ids.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::http) enum Registry {
-    Vehicles,
-    Meters,
-    SessionNames,
-}
-
-impl Registry {
-    fn find(self) -> &'static str {
-        match self {
-            Registry::Vehicles => sql!("vehicle_find"),
-            Registry::Meters => sql!("meter_find"),
-            Registry::SessionNames => sql!("session_name_find"),
-        }
+const fn find_sql(registry: Registry) -> &'static str {
+    match registry {
+        Registry::Vehicles => sql!("vehicle_find"),
+        Registry::Meters => sql!("meter_find"),
+        Registry::Sessions => sql!("session_name_find"),
     }
+}
 
-    fn register(self) -> &'static str {
-        match self {
-            Registry::Vehicles => sql!("vehicle_register"),
-            Registry::Meters => sql!("meter_register"),
-            Registry::SessionNames => sql!("session_name_register"),
-        }
+const fn register_sql(registry: Registry) -> &'static str {
+    match registry {
+        Registry::Vehicles => sql!("vehicle_register"),
+        Registry::Meters => sql!("meter_register"),
+        Registry::Sessions => sql!("session_name_register"),
     }
 }
 
 /// The short id of a text id, if it is registered.
-pub(in crate::http) async fn known(
+pub(super) async fn known(
     client: &Client,
     registry: Registry,
     id: &str,
 ) -> Result<Option<i32>, Error> {
-    let find = client.prepare_cached(registry.find()).await?;
+    let find = client.prepare_cached(find_sql(registry)).await?;
     client
         .query_opt(&find, &[&id])
         .await?
@@ -136,12 +168,8 @@ pub(in crate::http) async fn known(
 
 /// The short id of a text id, registered where it is not yet. Each statement is a transaction of
 /// its own, so that nothing is held while another is waited for.
-pub(in crate::http) async fn registered(
-    client: &Client,
-    registry: Registry,
-    id: &str,
-) -> Result<i32, Error> {
-    let register = client.prepare_cached(registry.register()).await?;
+async fn registered(client: &Client, registry: Registry, id: &str) -> Result<i32, Error> {
+    let register = client.prepare_cached(register_sql(registry)).await?;
     // Ids are never removed: what hindered the insert is found by the second look at the latest.
     loop {
         if let Some(found) = known(client, registry, id).await? {
@@ -156,18 +184,18 @@ pub(in crate::http) async fn registered(
 /// Stores a session unless it is there or the rules forbid it.
 ///
 /// Blocks: until COMMIT
-/// Cancel: stored or not; the same request again tells
-pub(in crate::http) async fn post(
-    client: &mut Client,
-    wanted: &Wanted<'_>,
-) -> Result<Posted, Refused> {
+/// Cancel: stored or not; the same request again returns which
+///
+/// # Errors
+/// [`Refused`]
+pub async fn post(client: &mut Client, wanted: &Wanted<'_>) -> Result<Posted, Refused> {
     let vehicle_id = registered(client, Registry::Vehicles, wanted.vehicle.as_str()).await?;
     let meter_id = registered(client, Registry::Meters, wanted.meter.as_str()).await?;
     let name = match wanted.session {
         Some(id) => id.as_str().to_owned(),
         None => derived_name(client, wanted).await?,
     };
-    let session_id = registered(client, Registry::SessionNames, &name).await?;
+    let session_id = registered(client, Registry::Sessions, &name).await?;
     let session = Session {
         session: name,
         vehicle: wanted.vehicle.as_str().to_owned(),
@@ -241,12 +269,11 @@ fn is_same(there: &Session, wanted: &Session) -> bool {
 /// Ends a session unless it has ended or the rules forbid it.
 ///
 /// Blocks: until COMMIT
-/// Cancel: ended or not; the same request again tells
-pub(in crate::http) async fn end(
-    client: &mut Client,
-    id: ExternalId<'_>,
-    at: Timestamp,
-) -> Result<Ended, Refused> {
+/// Cancel: ended or not; the same request again returns which
+///
+/// # Errors
+/// [`Refused`]
+pub async fn end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Result<Ended, Refused> {
     for _ in 1..TRIES {
         match try_end(client, id, at).await {
             Err(refused) if refused.is_transient() => {}
@@ -289,7 +316,10 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
 /// Declares whether several vehicles may be at a meter at once.
 ///
 /// Blocks: until COMMIT
-pub(in crate::http) async fn share(
+///
+/// # Errors
+/// [`Refused`]
+pub async fn share(
     client: &mut Client,
     meter: ExternalId<'_>,
     shared: bool,
@@ -311,31 +341,31 @@ pub(in crate::http) async fn share(
 }
 
 /// Finds a session.
-pub(in crate::http) async fn find(
-    client: &Client,
-    id: ExternalId<'_>,
-) -> Result<Option<Session>, Error> {
+///
+/// # Errors
+/// [`ReadError`]
+pub async fn find(client: &Client, id: ExternalId<'_>) -> Result<Option<Session>, ReadError> {
     let find = client.prepare_cached(sql!("session_by_name")).await?;
-    client
-        .query_opt(&find, &[&id.as_str()])
-        .await?
-        .map(|row| session(&row))
-        .transpose()
+    let row = client.query_opt(&find, &[&id.as_str()]).await?;
+    Ok(row.map(|row| session(&row)).transpose()?)
 }
 
-/// Removes a session; whether there was one.
-pub(in crate::http) async fn delete(client: &Client, id: ExternalId<'_>) -> Result<bool, Error> {
+/// Removes a session; returns whether there was one.
+///
+/// # Errors
+/// [`ReadError`]
+pub async fn delete(client: &Client, id: ExternalId<'_>) -> Result<bool, ReadError> {
     let delete = client.prepare_cached(sql!("session_delete")).await?;
     Ok(client.execute(&delete, &[&id.as_str()]).await? > 0)
 }
 
-/// Lists sessions; and whether there are more.
+/// Lists sessions.
 ///
 /// Order:  by the bytes of their ids
-pub(in crate::http) async fn list(
-    client: &Client,
-    filter: &Filter<'_>,
-) -> Result<(Vec<Session>, bool), Error> {
+///
+/// # Errors
+/// [`ReadError`]
+pub async fn list(client: &Client, filter: &Filter<'_>) -> Result<Page<Session>, ReadError> {
     let mut devices = [None; 2];
     let wanted = [
         (filter.vehicle, Registry::Vehicles),
@@ -345,24 +375,21 @@ pub(in crate::http) async fn list(
         let Some(id) = id else { continue };
         *device = known(client, registry, id.as_str()).await?;
         if device.is_none() {
-            return Ok((Vec::new(), false));
+            return Ok(Page::cut(Vec::new(), filter.limit));
         }
     }
     let after = filter.after.map_or("", ExternalId::as_str);
     let [vehicle_id, meter_id] = devices;
     let list = client.prepare_cached(sql!("sessions")).await?;
-    // One more than asked for tells whether there is a next page.
-    let most = filter.limit as i64 + 1;
+    let limit = limit_of(filter.limit);
     let rows = client
         .query(
             &list,
-            &[&after, &vehicle_id, &meter_id, &filter.active, &most],
+            &[&after, &vehicle_id, &meter_id, &filter.active, &limit],
         )
         .await?;
-    let more = rows.len() > filter.limit;
-    let sessions: Result<Vec<Session>, Error> =
-        rows.iter().take(filter.limit).map(session).collect();
-    Ok((sessions?, more))
+    let sessions: Result<Vec<_>, Error> = rows.iter().map(session).collect();
+    Ok(Page::cut(sessions?, filter.limit))
 }
 
 /// Begins a change. Why not as the session is set: what is looked at after the locks has to hold

@@ -1,0 +1,183 @@
+//! The sessions for questions: a bounded pool of its own, so that a question never takes a session
+//! from the writers.
+//!
+//! [`ReadPool::ask`] is the one way to run a question: it waits for a session within a bound, runs
+//! the question within a bound, and discards a session that is stuck.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Object, Pool, PoolError};
+use tokio::time::timeout;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use super::explain;
+
+/// How long a question waits for a session.
+const SESSION_WITHIN: Duration = Duration::from_secs(5);
+/// How long all statements of a question may take. Why 35 s: the server ends a statement after
+/// 30 s; this bound is for a network that swallows the answer.
+const WORK_WITHIN: Duration = Duration::from_secs(35);
+
+/// Why a question has no answer from the database.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Every session of the pool is in use; ask again later.
+    #[error("all connections to the database are busy")]
+    AllBusy,
+    /// The statements took longer than a question may.
+    #[error("the database did not answer in time")]
+    TooSlow,
+    /// No session can be opened, or it was lost; ask again later.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server ended the statement for another's sake, or because it took too long.
+    #[error("{0}")]
+    Ended(String),
+    /// The tables are not there yet.
+    #[error("the database is not migrated yet")]
+    NotMigrated,
+    /// The server refuses the statement: a defect, or a schema that was altered.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        let text = explain(&error);
+        match error.code() {
+            Some(
+                &SqlState::QUERY_CANCELED
+                | &SqlState::LOCK_NOT_AVAILABLE
+                | &SqlState::T_R_SERIALIZATION_FAILURE
+                | &SqlState::T_R_DEADLOCK_DETECTED,
+            ) => ReadError::Ended(text),
+            Some(&SqlState::UNDEFINED_TABLE) => ReadError::NotMigrated,
+            Some(code) if is_unreachable(code) => ReadError::Unreachable(text),
+            None if error.is_closed() || is_io(&error) => ReadError::Unreachable(text),
+            _ => ReadError::Refused(text),
+        }
+    }
+}
+
+impl From<PoolError> for ReadError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => ReadError::Unreachable(explain(&error)),
+            PoolError::Timeout(_) => ReadError::AllBusy,
+            other => ReadError::Unreachable(other.to_string()),
+        }
+    }
+}
+
+/// Whether a code says that the server cannot serve: connections (08), resources (53), operators
+/// (57), a server that only reads (25006).
+fn is_unreachable(code: &SqlState) -> bool {
+    ["08", "53", "57"].contains(&&code.code()[..2]) || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+}
+
+fn is_io(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<std::io::Error>())
+}
+
+/// How many sessions of the pool there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Sessions that answer a question now.
+    pub in_use: usize,
+    /// Sessions that wait for a question.
+    pub idle: usize,
+}
+
+/// The pool of sessions for questions.
+#[derive(Debug, Clone)]
+pub struct ReadPool(Pool);
+
+impl ReadPool {
+    /// Wraps a pool.
+    pub const fn new(pool: Pool) -> Self {
+        ReadPool(pool)
+    }
+
+    /// Counts the sessions, for the metrics.
+    pub fn counts(&self) -> PoolCounts {
+        let status = self.0.status();
+        PoolCounts {
+            in_use: status.size.saturating_sub(status.available),
+            idle: status.available,
+        }
+    }
+
+    /// Runs a question in a session.
+    ///
+    /// Blocks: at most 5 s for a session and 35 s for the question
+    /// Cancel: safe; an open transaction is rolled back
+    ///
+    /// # Errors
+    /// [`ReadError`] where no session is had or the question takes too long; else the question's own.
+    pub async fn ask<T, E>(
+        &self,
+        question: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<ReadError>,
+    {
+        self.ask_within(WORK_WITHIN, question).await
+    }
+
+    /// Runs a question that has a bound of its own.
+    ///
+    /// # Errors
+    /// As [`ReadPool::ask`] gives them.
+    pub async fn ask_within<T, E>(
+        &self,
+        within: Duration,
+        question: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<ReadError>,
+    {
+        let mut client = self.session(within.min(SESSION_WITHIN)).await?;
+        match timeout(within, question(&mut client)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                // Statements are still on their way in it: no other question is to wait behind them.
+                drop(Object::take(client));
+                Err(ReadError::TooSlow.into())
+            }
+        }
+    }
+
+    /// Checks that a session can be had, without a question.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn check(&self) -> Result<(), ReadError> {
+        self.get().await.map(drop)
+    }
+
+    /// Takes a session, for work that bounds its own time.
+    ///
+    /// Blocks: at most 5 s
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub async fn get(&self) -> Result<Client, ReadError> {
+        self.session(SESSION_WITHIN).await
+    }
+
+    async fn session(&self, within: Duration) -> Result<Client, ReadError> {
+        timeout(within, self.0.get())
+            .await
+            .map_err(|_| ReadError::AllBusy)?
+            .map_err(ReadError::from)
+    }
+}
+
+#[cfg(test)]
+impl ReadPool {
+    /// Closes the pool, so that a test's server can stop.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+}

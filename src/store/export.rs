@@ -1,0 +1,124 @@
+//! The readings of all devices in a window, device by device.
+//!
+//! Some thousand readings a question: memory is constant whatever the window, and a slow client
+//! holds neither a snapshot nor a session. What is stored while an export runs may be in it or not.
+
+use deadpool_postgres::Client;
+use tokio_postgres::{Error, Row};
+
+use super::reading::StoredReading;
+use crate::postgres::ReadError;
+use crate::reading::{Stream, Timestamp};
+
+/// Readings of one piece: about 1 MB as NDJSON.
+pub const READINGS_MAX: usize = 5_000;
+/// Devices that are looked up at once.
+const DEVICES_MAX: i64 = 1_000;
+/// Devices without a reading that one piece passes over.
+const IDLE_DEVICES_MAX: usize = 1_000;
+
+/// Where an export stands.
+#[derive(Debug)]
+pub struct Export {
+    stream: Stream,
+    from: Timestamp,
+    to: Timestamp,
+    /// Devices that are looked up and not done; the next is the last.
+    devices: Vec<(i32, String)>,
+    /// The device that was looked up last.
+    after: i32,
+    exhausted: bool,
+    /// Up to where the next device's readings are sent.
+    sent_up_to: Timestamp,
+}
+
+/// The next readings of an export, all of one device.
+#[derive(Debug, Default)]
+pub struct Piece {
+    /// The device.
+    pub device: String,
+    /// Its readings; empty after many devices that have none in the window.
+    pub readings: Vec<StoredReading>,
+}
+
+impl Export {
+    /// Begins an export of the readings in (`from`, `to`].
+    pub const fn new(stream: Stream, from: Timestamp, to: Timestamp) -> Self {
+        Export {
+            stream,
+            from,
+            to,
+            devices: Vec::new(),
+            after: i32::MIN,
+            exhausted: false,
+            sent_up_to: from,
+        }
+    }
+
+    /// The stream that is exported.
+    pub const fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// Reads the next piece; `None` at the end.
+    ///
+    /// Order:  devices in the order of their registration, each by time
+    ///
+    /// # Errors
+    /// [`ReadError`]; the export may go on where it was.
+    pub async fn next(&mut self, client: &Client) -> Result<Option<Piece>, ReadError> {
+        let sql = match self.stream {
+            Stream::Meter => sql!("export_meter"),
+            Stream::Vehicle => sql!("export_vehicle"),
+        };
+        let statement = client.prepare_cached(sql).await?;
+        let limit = READINGS_MAX as i64;
+        for _ in 0..IDLE_DEVICES_MAX {
+            self.look_up(client).await?;
+            let Some((id, device)) = self.devices.last() else {
+                return Ok(None);
+            };
+            let rows = client
+                .query(&statement, &[id, &self.sent_up_to, &self.to, &limit])
+                .await?;
+            let decode = |row| StoredReading::decode_history(self.stream, row);
+            let readings: Vec<_> = rows.iter().map(decode).collect::<Result<_, Error>>()?;
+            let piece = Piece {
+                device: device.clone(),
+                readings,
+            };
+            match piece.readings.last() {
+                Some(last) if piece.readings.len() == READINGS_MAX => self.sent_up_to = last.at,
+                _ => {
+                    self.devices.pop();
+                    self.sent_up_to = self.from;
+                }
+            }
+            if !piece.readings.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(Some(Piece::default()))
+    }
+
+    /// Looks up the next devices, where none are left.
+    async fn look_up(&mut self, client: &Client) -> Result<(), Error> {
+        if self.exhausted || !self.devices.is_empty() {
+            return Ok(());
+        }
+        let sql = match self.stream {
+            Stream::Meter => sql!("export_devices_meter"),
+            Stream::Vehicle => sql!("export_devices_vehicle"),
+        };
+        let statement = client.prepare_cached(sql).await?;
+        let rows = client
+            .query(&statement, &[&self.after, &DEVICES_MAX])
+            .await?;
+        let device = |row: &Row| Ok((row.try_get(0)?, row.try_get(1)?));
+        self.devices = rows.iter().map(device).collect::<Result<_, Error>>()?;
+        self.exhausted = self.devices.is_empty();
+        self.after = self.devices.last().map_or(self.after, |(id, _)| *id);
+        self.devices.reverse();
+        Ok(())
+    }
+}

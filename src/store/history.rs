@@ -1,0 +1,55 @@
+//! The readings of one device, a page at a time.
+
+use deadpool_postgres::Client;
+use tokio_postgres::Error;
+
+use super::reading::StoredReading;
+use super::sessions::known;
+use super::{Page, limit_of};
+use crate::postgres::ReadError;
+use crate::postgres::registry::Registry;
+use crate::reading::{ExternalId, Stream, Timestamp};
+
+/// Which readings a page of history holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The kind of the device.
+    pub stream: Stream,
+    /// The device.
+    pub device: ExternalId<'a>,
+    /// Readings after this instant.
+    pub after: Timestamp,
+    /// Readings up to this instant, itself included.
+    pub to: Timestamp,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// Reads a page; `None` for a device that was never seen.
+///
+/// Order:  oldest first
+///
+/// # Errors
+/// [`ReadError`]
+pub async fn page(
+    client: &Client,
+    wanted: Wanted<'_>,
+) -> Result<Option<Page<StoredReading>>, ReadError> {
+    let (registry, sql) = match wanted.stream {
+        Stream::Meter => (Registry::Meters, sql!("history_meter")),
+        Stream::Vehicle => (Registry::Vehicles, sql!("history_vehicle")),
+    };
+    let Some(device) = known(client, registry, wanted.device.as_str()).await? else {
+        return Ok(None);
+    };
+    let statement = client.prepare_cached(sql).await?;
+    let limit = limit_of(wanted.limit);
+    let rows = client
+        .query(&statement, &[&device, &wanted.after, &wanted.to, &limit])
+        .await?;
+    let items: Result<Vec<_>, Error> = rows
+        .iter()
+        .map(|row| StoredReading::decode_history(wanted.stream, row))
+        .collect();
+    Ok(Some(Page::cut(items?, wanted.limit)))
+}
