@@ -36,6 +36,9 @@ pub mod analytics;
 
 pub mod rollups;
 
+// What is pushed elsewhere.
+pub mod http_client;
+
 pub mod alerts;
 
 pub mod otlp;

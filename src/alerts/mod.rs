@@ -31,7 +31,7 @@ use crate::analytics::{Analyst, AskError};
 use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
 use crate::reading::Timestamp;
 use silence::Silences;
-pub use webhook::{Webhook, WebhookError};
+pub use webhook::Webhook;
 
 /// The key of the advisory lock: "wattalrt" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattalrt");

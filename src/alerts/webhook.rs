@@ -6,23 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::header::HeaderName;
 use ring::hmac;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_postgres::Client;
-use tokio_rustls::TlsConnector;
 
 use super::AlertError;
+use crate::http_client::{PostError, Receiver, UrlError, WEB};
 use crate::reading::Timestamp;
 
+const DELIVERY: HeaderName = HeaderName::from_static("wattgate-delivery");
+const SIGNATURE: HeaderName = HeaderName::from_static("wattgate-signature");
 /// How long the receiver may take for one delivery.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait before a delivery is tried again.
@@ -33,27 +26,10 @@ const TRIES_MAX: i32 = 296;
 /// Deliveries that are sent before alerts are looked for again.
 const AT_ONCE: usize = 50;
 
-/// Why a webhook cannot be used; the operator has to mend the flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookError {
-    /// It is no URL of HTTP.
-    #[error("must be a URL that begins with http:// or https://")]
-    Url,
-    /// It holds a user, who would not be told to the receiver.
-    #[error("must hold no user or password, because they are not sent; put a token into the path")]
-    User,
-    /// The system's certificates cannot be read.
-    #[error("cannot be verified: the system has no trusted certificates; install ca-certificates")]
-    Certificates,
-}
-
-/// Who is told of alerts.
+/// The receiver of alerts.
 #[derive(Clone)]
 pub struct Webhook {
-    uri: Uri,
-    host: String,
-    port: u16,
-    tls: Option<TlsConnector>,
+    receiver: Receiver,
     secret: Option<Arc<hmac::Key>>,
 }
 
@@ -61,100 +37,26 @@ impl Webhook {
     /// Takes a URL, and the secret that signs what is sent there.
     ///
     /// # Errors
-    /// [`WebhookError`]
-    pub fn new(url: &str, secret: Option<&[u8]>) -> Result<Self, WebhookError> {
-        let uri: Uri = url.parse().map_err(|_| WebhookError::Url)?;
-        let tls = match uri.scheme_str() {
-            Some("http") => None,
-            Some("https") => Some(connector()?),
-            _ => return Err(WebhookError::Url),
-        };
-        let host = uri.host().ok_or(WebhookError::Url)?.to_owned();
-        if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(WebhookError::User);
-        }
-        let default = if tls.is_some() { 443 } else { 80 };
+    /// [`UrlError`]
+    pub fn new(url: &str, secret: Option<&[u8]>) -> Result<Self, UrlError> {
         Ok(Webhook {
-            port: uri.port_u16().unwrap_or(default),
-            host,
-            tls,
+            receiver: Receiver::new(url, WEB)?,
             secret: secret.map(|secret| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret))),
-            uri,
         })
     }
 
-    /// What the request line asks for. Behind the host a URL may go on with its query.
-    fn target(&self) -> String {
-        let target = self.uri.path_and_query().map_or("", |path| path.as_str());
-        let slash = if target.starts_with('/') { "" } else { "/" };
-        format!("{slash}{target}")
-    }
-
-    /// Sends one delivery; whoever answers 2xx has taken it.
-    async fn post(&self, id: i64, body: String, now: Timestamp) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        // An IPv6 address stands in brackets in a URL, and without them for the system.
-        let host = self.host.trim_matches(['[', ']']);
-        let socket = TcpStream::connect((host, self.port))
-            .await
-            .map_err(|e| text(&e))?;
-        match &self.tls {
-            None => self.send(socket, id, body, now).await,
-            Some(tls) => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|e| text(&e))?;
-                let socket = tls.connect(name, socket).await.map_err(|e| text(&e))?;
-                self.send(socket, id, body, now).await
-            }
-        }
-    }
-
-    async fn send<S>(&self, socket: S, id: i64, body: String, now: Timestamp) -> Result<(), String>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let host = self.uri.authority().map_or("", |a| a.as_str());
-        let seconds = now.as_micros() / 1_000_000;
-        let mut request = Request::post(self.target())
-            .header(HOST, host)
-            .header(USER_AGENT, concat!("wattgate/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, "application/json")
-            .header("wattgate-delivery", id.to_string());
+    /// Sends one delivery; an answer of 2xx takes it.
+    async fn post(&self, id: i64, body: String, now: Timestamp) -> Result<(), PostError> {
+        let mut headers = vec![(DELIVERY, id.to_string())];
         if let Some(key) = &self.secret {
+            let seconds = now.as_micros() / 1_000_000;
             let signed = format!("{seconds}.{body}");
             let tag = hmac::sign(key, signed.as_bytes());
             let hex: String = tag.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-            request = request.header("wattgate-signature", format!("t={seconds},v1={hex}"));
+            headers.push((SIGNATURE, format!("t={seconds},v1={hex}")));
         }
-        let request = request
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| e.to_string())?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
-        let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;
-        let connection = tokio::spawn(connection);
-        let answered = sender.send_request(request).await;
-        // The answer's body is of no interest.
-        connection.abort();
-        let status = answered.map_err(|e| e.to_string())?.status();
-        match status.is_success() {
-            true => Ok(()),
-            false => Err(format!("the receiver answers {status}")),
-        }
+        self.receiver.post_json(&headers, body, TIMEOUT).await
     }
-}
-
-fn connector() -> Result<TlsConnector, WebhookError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(WebhookError::Certificates);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| WebhookError::Certificates)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// Sends what is due. After the first that fails the rest waits for the next time: it is the same
@@ -175,28 +77,23 @@ pub(super) async fn deliver(
         };
         let (id, body): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
         let attempts: i32 = row.try_get(2)?;
-        let posted = timeout(TIMEOUT, webhook.post(id, body, Timestamp::now())).await;
-        let why = match posted {
-            Ok(Ok(())) => {
-                client.execute(sql!("alert_delivery_done"), &[&id]).await?;
-                continue;
-            }
-            Ok(Err(why)) => why,
-            Err(_) => "no answer in time".to_owned(),
+        let Err(error) = webhook.post(id, body, Timestamp::now()).await else {
+            client.execute(sql!("alert_delivery_done"), &[&id]).await?;
+            continue;
         };
         if attempts + 1 >= TRIES_MAX {
             tracing::error!(
                 delivery = id,
-                why,
-                "the alerts' webhook was tried for a day: given up"
+                %error,
+                "an alert's delivery was given up after a day of failures"
             );
             client.execute(sql!("alert_delivery_done"), &[&id]).await?;
             return Ok(());
         }
         tracing::warn!(
             delivery = id,
-            why,
-            "the alerts' webhook fails; trying again"
+            %error,
+            "the alert webhook failed; it is tried again"
         );
         let again = Timestamp::now().plus_micros(wait_seconds(attempts) * 1_000_000);
         client
@@ -222,32 +119,5 @@ mod tests {
         let waits: Vec<i64> = (0..11).map(wait_seconds).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(wait_seconds(i32::MAX), 300);
-    }
-
-    #[test]
-    fn only_urls_of_http_are_taken() {
-        for wrong in ["", "example.org/hook", "ftp://example.org/", "http://"] {
-            assert_eq!(
-                Webhook::new(wrong, None).err(),
-                Some(WebhookError::Url),
-                "{wrong}"
-            );
-        }
-        for user in [
-            "http://user@example.org/",
-            "http://user:word@example.org/hook",
-        ] {
-            let refused = Webhook::new(user, None).err();
-            assert_eq!(refused, Some(WebhookError::User), "{user}");
-        }
-        for (url, target) in [
-            ("http://example.org", "/"),
-            ("http://example.org?token=x", "/?token=x"),
-            ("http://example.org/hook?token=x", "/hook?token=x"),
-        ] {
-            assert_eq!(Webhook::new(url, None).unwrap().target(), target);
-        }
-        let webhook = Webhook::new("http://example.org:8080/hook?x=1", Some(b"s")).unwrap();
-        assert_eq!((webhook.host.as_str(), webhook.port), ("example.org", 8080));
     }
 }

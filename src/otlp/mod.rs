@@ -1,65 +1,47 @@
 //! Metrics to an OpenTelemetry collector: OTLP over HTTP, in JSON.
 //!
-//! The same numbers as `/metrics` has, pushed where nobody can scrape. OTLP's JSON needs nothing
-//! that is not here already: no protobuf, no second HTTP client, no second registry of metrics.
+//! The numbers of `/metrics`, pushed where a scraper has no access. OTLP's JSON needs no protobuf, no
+//! HTTP client but the shared one, and no second registry of metrics.
 
 mod translate;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 
+use crate::http_client::{DefaultPorts, PostError, Receiver, UrlError};
 use translate::{Resource, Times, export};
 
 /// How often metrics are sent. Why: it is the default of OpenTelemetry's own exporters.
 const EVERY: Duration = Duration::from_secs(60);
 /// A collector that takes longer is tried again at the next time.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Where a collector takes metrics, below what was told.
+/// Where a collector takes metrics, below the base URL.
 const PATH: &str = "/v1/metrics";
 
+/// The port of OTLP over HTTP.
+const PORTS: DefaultPorts = DefaultPorts {
+    plain: 4318,
+    tls: 4318,
+};
+
 /// Where metrics are sent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Collector {
-    uri: Uri,
-    host: String,
-    port: u16,
+    receiver: Receiver,
     every: Duration,
 }
-
-/// Why a collector cannot be used; the operator has to mend the flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "must be a URL such as http://collector:4318; for encryption, run a collector beside the gateway"
-)]
-pub struct CollectorError;
 
 impl Collector {
     /// Takes the base URL of a collector, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it.
     ///
     /// # Errors
-    /// [`CollectorError`]
-    pub fn new(url: &str) -> Result<Self, CollectorError> {
-        let base = url.strip_prefix("http://").ok_or(CollectorError)?;
-        let base = base.trim_end_matches('/');
-        let uri: Uri = format!("http://{base}{PATH}")
-            .parse()
-            .map_err(|_| CollectorError)?;
-        let host = uri
-            .host()
-            .filter(|host| !host.is_empty())
-            .ok_or(CollectorError)?;
+    /// [`UrlError`]
+    pub fn new(url: &str) -> Result<Self, UrlError> {
+        let url = format!("{}{PATH}", url.trim_end_matches('/'));
         Ok(Collector {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(4318),
-            uri,
+            receiver: Receiver::new(&url, PORTS)?,
             every: EVERY,
         })
     }
@@ -70,8 +52,8 @@ impl Collector {
         Collector { every, ..self }
     }
 
-    /// Sends metrics until it is cancelled. A collector that is away is told once, and costs nothing
-    /// but the numbers in between: all sums are since the start.
+    /// Sends metrics until it is cancelled. A collector that is away is logged once, and costs nothing
+    /// but the numbers in between: all sums count from the start.
     ///
     /// Cancel: safe
     pub async fn run(self, instance: String, scrape: Arc<dyn Fn() -> String + Send + Sync>) {
@@ -82,7 +64,7 @@ impl Collector {
         let start_nanos = nanos();
         let mut every = tokio::time::interval(self.every);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut said = false;
+        let mut failing = false;
         loop {
             every.tick().await;
             let times = Times {
@@ -90,43 +72,20 @@ impl Collector {
                 now_nanos: nanos(),
             };
             let body = export(&scrape(), times, &resource).to_string();
-            let sent = timeout(TIMEOUT, self.post(body)).await;
-            let failed = sent
-                .unwrap_or_else(|_| Err("no answer in time".to_owned()))
-                .err();
-            match (&failed, said) {
-                (Some(why), false) => {
-                    tracing::warn!(why, "metrics do not reach the collector; trying again")
+            let failed = self.post(body).await.err();
+            match (&failed, failing) {
+                (Some(error), false) => {
+                    tracing::warn!(%error, "metrics do not reach the collector; trying again");
                 }
                 (None, true) => tracing::info!("metrics reach the collector again"),
                 _ => {}
             }
-            said = failed.is_some();
+            failing = failed.is_some();
         }
     }
 
-    async fn post(&self, body: String) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let socket = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(|e| text(&e))?;
-        let request = Request::post(self.uri.path())
-            .header(HOST, self.uri.authority().map_or("", |a| a.as_str()))
-            .header(USER_AGENT, concat!("wattgate/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| text(&e))?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await;
-        let (mut sender, connection) = handshake.map_err(|e| text(&e))?;
-        let connection = tokio::spawn(connection);
-        let answered = sender.send_request(request).await;
-        // The answer's body is of no interest.
-        connection.abort();
-        let status = answered.map_err(|e| text(&e))?.status();
-        match status.is_success() {
-            true => Ok(()),
-            false => Err(format!("the collector answers {status}")),
-        }
+    async fn post(&self, body: String) -> Result<(), PostError> {
+        self.receiver.post_json(&[], body, TIMEOUT).await
     }
 }
 
@@ -141,21 +100,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_collector_is_a_url_of_plain_http() {
-        let collector = Collector::new("http://otel:4318/").unwrap();
-        assert_eq!((collector.host.as_str(), collector.port), ("otel", 4318));
-        assert_eq!(collector.uri.path(), "/v1/metrics");
-        assert_eq!(
-            Collector::new("http://[::1]/base").unwrap().uri.path(),
-            "/base/v1/metrics"
-        );
-        for wrong in [
-            "",
-            "otel:4318",
-            "https://otel:4318",
-            "http://",
-            "grpc://otel",
-        ] {
+    fn a_collector_is_a_base_url() {
+        let collector = Collector::new("http://otel:4318/").unwrap().receiver;
+        assert_eq!(collector.address(), ("otel", 4318));
+        assert_eq!(collector.target(), "/v1/metrics");
+        let collector = Collector::new("http://[::1]/base").unwrap().receiver;
+        assert_eq!(collector.address(), ("::1", 4318));
+        assert_eq!(collector.target(), "/base/v1/metrics");
+        for wrong in ["", "otel:4318", "http://", "grpc://otel"] {
             assert!(Collector::new(wrong).is_err(), "{wrong}");
         }
     }
