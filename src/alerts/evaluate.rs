@@ -109,8 +109,8 @@ pub(super) async fn efficiency(
         "to": kept.window.end().to_string(),
     });
     for vehicle in &kept.surveyed.vehicles {
-        let judged = vehicle.status != EfficiencyStatus::InsufficientData;
-        match vehicle.ratio.filter(|_| judged) {
+        let judged = vehicle.rank.status != EfficiencyStatus::InsufficientData;
+        match vehicle.rank.ratio.filter(|_| judged) {
             Some(ratio) if ratio < settings.efficiency_below => {
                 let (value, bound) = (percent(ratio), percent(settings.efficiency_below));
                 findings.found.push(Finding {

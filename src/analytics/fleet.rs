@@ -56,24 +56,34 @@ pub struct Survey {
     pub makes_way: bool,
 }
 
+/// What a ranking orders and filters a vehicle by.
+#[derive(Debug, Clone)]
+pub struct Rank {
+    /// Its external id.
+    pub vehicle_id: Box<str>,
+    /// Its status.
+    pub status: EfficiencyStatus,
+    /// Its printed ratio in 1/100 percent; `None` where AC is 0.
+    pub ratio: Option<i64>,
+    /// AC minus matched DC, in mWh as printed.
+    pub lost_mwh: i128,
+}
+
 /// One vehicle of a fleet, printed.
 #[derive(Debug, Clone)]
 pub struct Ranked {
-    /// Its external id.
-    pub vehicle_id: Box<str>,
     /// Its id in the database.
     pub key: i32,
     /// How many of its own readings are suspect.
     pub suspect: u64,
-    /// Its status.
-    pub status: EfficiencyStatus,
-    /// Its printed ratio in 1/100 percent; none where AC is 0.
-    pub ratio: Option<i64>,
-    /// AC minus matched DC, in mWh as printed.
-    pub lost_mwh: i128,
-    /// The whole answer as JSON.
-    pub json: Box<str>,
+    /// Its place.
+    pub rank: Rank,
+    /// The whole answer.
+    pub printed: Printed,
 }
+
+/// What the numbers and texts of a printed answer take outside of its struct, about.
+const PRINTED_BYTES: usize = 256;
 
 /// The energy of all meters and vehicles in a part of the window.
 #[derive(Debug, Clone)]
@@ -160,7 +170,7 @@ pub(super) async fn survey(
     let mut history = history.with_hours(hours);
     let mut sums = meters(&work, &mut history, budget, sums).await?;
     sums.vehicles
-        .sort_unstable_by(|a, b| a.vehicle_id.cmp(&b.vehicle_id));
+        .sort_unstable_by(|a, b| a.rank.vehicle_id.cmp(&b.rank.vehicle_id));
     Ok(Surveyed {
         vehicles: sums.vehicles,
         meters: sums.meters,
@@ -462,19 +472,27 @@ impl Sums {
 }
 
 impl Ranked {
-    /// `None` never in practice: printing to a string does not fail.
+    /// `None` where more is lost than an integer of 128 bits holds.
     fn new(key: i32, suspect: u64, printed: Printed) -> Option<Self> {
         Some(Ranked {
-            vehicle_id: printed.vehicle_id.as_str().into(),
             key,
             suspect,
-            status: printed.efficiency_status,
-            ratio: printed
-                .efficiency_ratio
-                .as_ref()
-                .and_then(|r| r.units().try_into().ok()),
-            lost_mwh: i128::try_from(printed.lost_energy()).ok()?,
-            json: serde_json::to_string(&printed).ok()?.into_boxed_str(),
+            rank: Rank {
+                vehicle_id: printed.vehicle_id.as_str().into(),
+                status: printed.efficiency_status,
+                ratio: printed
+                    .efficiency_ratio
+                    .as_ref()
+                    .and_then(|r| r.units().try_into().ok()),
+                lost_mwh: i128::try_from(printed.lost_energy()).ok()?,
+            },
+            printed,
         })
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let meters = self.printed.attribution.meters.iter();
+        size_of_val(self) + PRINTED_BYTES + meters.map(String::len).sum::<usize>()
     }
 }

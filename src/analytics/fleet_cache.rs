@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::fleet::Surveyed;
+use super::fleet::{Ranked, Surveyed};
 use super::{Analyst, AskError};
 use crate::energy::interval::Run;
 use crate::postgres::{ReadError, ReadPool};
@@ -75,8 +75,7 @@ impl Kept {
 
     fn bytes(&self) -> usize {
         let each = self.surveyed.vehicles.iter();
-        each.map(|v| v.json.len() + v.vehicle_id.len() + size_of_val(v))
-            .sum()
+        each.map(Ranked::bytes).sum()
     }
 }
 

@@ -4,9 +4,6 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use num_bigint::{BigInt, Sign};
-use serde::ser::Error as _;
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use super::exact::{Exact, MWH_PER_KWH, Near, TEMPERATURE_DECIMALS};
 
@@ -23,8 +20,7 @@ pub const COVERAGE_DECIMALS: u32 = 4;
 
 /// A printed number: an integer of 10^-decimals.
 ///
-/// It serializes as a JSON number with exactly its digits, whatever their number, and without
-/// zeros at the end: 12.4, 0, 89.52. No float is between, so that no digit is lost.
+/// Its text has exactly its digits, whatever their count, and no zeros at the end: 12.4, 0, 89.52.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal {
     units: BigInt,
@@ -172,13 +168,5 @@ impl fmt::Display for Decimal {
             write!(f, ".{fraction}")?;
         }
         Ok(())
-    }
-}
-
-impl Serialize for Decimal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        RawValue::from_string(self.to_string())
-            .map_err(S::Error::custom)?
-            .serialize(serializer)
     }
 }

@@ -27,7 +27,7 @@ pub mod whereabouts;
 pub mod window;
 
 pub use answer::{Cuts, Meter, Performance, Plan, Question, Slice, performance, plan};
-pub use report::{Printed, PrintedFleet, PrintedSession, PrintedSlice, StatusBounds};
+pub use report::{Printed, PrintedFleet, PrintedSlice, StatusBounds};
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,8 @@
-//! The answer as it is printed: api.md's Analytics JSON, each number rounded once.
+//! The answer as it is printed, each number rounded once.
 
 use std::cmp::Ordering;
 
 use num_bigint::BigInt;
-use serde::Serialize;
 
 use super::answer::{Method, Performance, Slice};
 use super::attribution::Rule;
@@ -46,8 +45,7 @@ impl Default for StatusBounds {
 }
 
 /// What the ratio tells: a prompt to look, not a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EfficiencyStatus {
     /// No ratio, too little energy or too little coverage.
     InsufficientData,
@@ -112,7 +110,7 @@ pub fn efficiency_status(answer: &Performance, bounds: &StatusBounds) -> Efficie
 }
 
 /// `attribution` of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedAttribution {
     /// `reading`, `session`, `same_id`, `none` or `mixed`.
     pub method: &'static str,
@@ -123,7 +121,7 @@ pub struct PrintedAttribution {
 }
 
 /// `quality` of the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedQuality {
     /// 0 to 1, 4 decimals.
     pub coverage: Decimal,
@@ -135,9 +133,8 @@ pub struct PrintedQuality {
     pub suspect: u64,
 }
 
-/// The answer as JSON, in the order of the interface's example.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// The answer with its numbers rounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Printed {
     /// The vehicle's external id.
     pub vehicle_id: String,
@@ -145,9 +142,9 @@ pub struct Printed {
     pub total_energy_consumed_ac: Decimal,
     /// kWh.
     pub total_energy_delivered_dc: Decimal,
-    /// Percent; null where AC is 0.
+    /// Percent; `None` where AC is 0.
     pub efficiency_ratio: Option<Decimal>,
-    /// °C; null without readings.
+    /// °C; `None` without readings.
     pub average_battery_temp: Option<Decimal>,
     /// RFC 3339, UTC.
     pub time_window_start: String,
@@ -166,16 +163,12 @@ pub struct Printed {
     /// How far to trust it.
     pub quality: PrintedQuality,
     /// The parts of the window, where they were asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub series: Option<Vec<PrintedSlice>>,
     /// What AC minus matched DC has cost, where a tariff is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lost_cost: Option<Decimal>,
     /// Of the cost, where it is known and stands nowhere else in the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
     /// AC minus matched DC, in kWh, for ordering.
-    #[serde(skip)]
     lost: Decimal,
 }
 
@@ -250,8 +243,7 @@ impl Printed {
 }
 
 /// One part of a series.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedSlice {
     /// RFC 3339, UTC; the part begins after it.
     pub start: String,
@@ -263,10 +255,9 @@ pub struct PrintedSlice {
     pub total_energy_delivered_dc: Decimal,
     /// kWh.
     pub matched_energy_delivered_dc: Decimal,
-    /// Percent; null where AC is 0.
+    /// Percent; `None` where AC is 0.
     pub efficiency_ratio: Option<Decimal>,
     /// What AC minus matched DC has cost, where a tariff is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub lost_cost: Option<Decimal>,
 }
 
@@ -294,15 +285,13 @@ impl From<&Slice> for PrintedSlice {
 }
 
 /// What all meters measured beside what all vehicles drew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedFleet {
     /// kWh of all meters.
     pub meter_energy_ac: Decimal,
     /// kWh of it that is no vehicle's.
     pub unattributed_energy_ac: Decimal,
     /// The vehicles'.
-    #[serde(flatten)]
     pub vehicles: PrintedSlice,
 }
 
@@ -315,47 +304,6 @@ impl PrintedFleet {
             meter_energy_ac: Decimal::kwh(meter_ac),
             unattributed_energy_ac: Decimal::kwh(&rest),
             vehicles: PrintedSlice::from(vehicles),
-        }
-    }
-}
-
-/// The energy of one session: the answer for its vehicle over its time, without what the session
-/// itself says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PrintedSession {
-    /// kWh.
-    pub total_energy_consumed_ac: Decimal,
-    /// kWh.
-    pub total_energy_delivered_dc: Decimal,
-    /// kWh.
-    pub matched_energy_delivered_dc: Decimal,
-    /// Percent; null where AC is 0.
-    pub efficiency_ratio: Option<Decimal>,
-    /// What the ratio tells.
-    pub efficiency_status: EfficiencyStatus,
-    /// °C; null without readings.
-    pub average_battery_temp: Option<Decimal>,
-    /// The vehicle's readings.
-    pub data_points: u64,
-    /// The meters' readings.
-    pub meter_data_points: u64,
-    /// How far to trust it.
-    pub quality: PrintedQuality,
-}
-
-impl From<Printed> for PrintedSession {
-    fn from(printed: Printed) -> Self {
-        PrintedSession {
-            total_energy_consumed_ac: printed.total_energy_consumed_ac,
-            total_energy_delivered_dc: printed.total_energy_delivered_dc,
-            matched_energy_delivered_dc: printed.matched_energy_delivered_dc,
-            efficiency_ratio: printed.efficiency_ratio,
-            efficiency_status: printed.efficiency_status,
-            average_battery_temp: printed.average_battery_temp,
-            data_points: printed.data_points,
-            meter_data_points: printed.meter_data_points,
-            quality: printed.quality,
         }
     }
 }

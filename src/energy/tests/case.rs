@@ -9,6 +9,7 @@ use crate::energy::device::{DeviceEnergy, EnergyReading};
 use crate::energy::format::Decimal;
 use crate::energy::interval::Run;
 use crate::energy::{Meter, Printed, Question, StatusBounds, performance};
+use crate::http::api::energy_view::AnswerView;
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
 pub(super) fn ts(minute: i64) -> Timestamp {
@@ -179,7 +180,7 @@ impl Case {
             .map(|key| format!("M{}", key.0))
             .collect();
         let printed = Printed::new(&answer, "VEH-001", ids, &StatusBounds::default());
-        serde_json::to_string(&printed).unwrap()
+        serde_json::to_string(&AnswerView::from(&printed)).unwrap()
     }
 
     fn ask_vehicle(&self, n: usize, from: i64, to: i64) -> Answer {

@@ -25,8 +25,8 @@ fn parts_of(window: Run) -> Vec<Run> {
     buckets(window, bucket, &jiff::tz::TimeZone::UTC)
 }
 
-fn printed(of: &Surveyed) -> Vec<&str> {
-    of.vehicles.iter().map(|v| &*v.json).collect()
+fn printed(of: &Surveyed) -> Vec<Printed> {
+    of.vehicles.iter().map(|v| v.printed.clone()).collect()
 }
 
 pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Timestamp) {
@@ -44,7 +44,7 @@ pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Time
     let mut whole = Slice::empty(window);
     for id in (0..fleet.len()).flat_map(|n| (0..KEYS).map(move |v| (n as i32 + 1) * KEYS + v)) {
         let id = format!("V{id}");
-        let ranked = surveyed.vehicles.iter().find(|v| *v.vehicle_id == *id);
+        let ranked = surveyed.vehicles.iter().find(|v| *v.rank.vehicle_id == *id);
         let external = ExternalId::new(&id).unwrap();
         let answer = analyst
             .performance(&mut client, external, window, parts.clone(), now)
@@ -72,7 +72,7 @@ pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Time
         whole.add(&of_parts);
         let bounds = StatusBounds::default();
         let printed = Printed::new(&answer.performance, &id, answer.meter_ids, &bounds);
-        assert_eq!(*ranked.json, serde_json::to_string(&printed).unwrap());
+        assert_eq!(ranked.printed, printed);
     }
     assert_eq!(surveyed.vehicles.len(), known);
     let mut meters = Exact::default();

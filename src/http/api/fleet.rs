@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use serde::Serialize;
-use serde_json::value::RawValue;
+use serde::{Serialize, Serializer};
 
+use super::energy_view::{AnswerView, FleetSliceView, number, optional_number};
 use super::performance;
 use super::performance::{series_of, window_of, zone_of};
-use crate::analytics::{Asked, FleetSlice, Kept, Ranked};
+use crate::analytics::{Asked, FleetSlice, Kept, Rank, Ranked};
 use crate::energy::exact::Exact;
 use crate::energy::format::Decimal;
 use crate::energy::interval::Run;
@@ -50,7 +50,7 @@ const SORTS: [(&str, Sort); 3] = [
 type Key<'a> = (bool, Reverse<i128>, &'a str);
 
 impl Sort {
-    fn key(self, vehicle: &Ranked) -> Key<'_> {
+    fn key(self, vehicle: &Rank) -> Key<'_> {
         let number = match self {
             Sort::Lowest => vehicle.ratio.map(|ratio| -i128::from(ratio)),
             Sort::Highest => vehicle.ratio.map(i128::from),
@@ -120,7 +120,7 @@ impl Cursor {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Page<'a> {
-    items: Vec<&'a RawValue>,
+    items: Vec<AnswerView<'a>>,
     next: Option<String>,
     as_of: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,14 +169,14 @@ pub(crate) async fn ranking(context: &Context, text: Option<&str>) -> Result<Rep
         .surveyed
         .vehicles
         .iter()
-        .filter(|vehicle| status.is_none_or(|status| vehicle.status == status))
+        .filter(|vehicle| status.is_none_or(|status| vehicle.rank.status == status))
         .filter(|vehicle| {
             after
                 .as_ref()
                 .is_none_or(|after| is_behind(sort, vehicle, after))
         })
         .collect();
-    vehicles.sort_unstable_by(|a, b| sort.key(a).cmp(&sort.key(b)));
+    vehicles.sort_unstable_by(|a, b| sort.key(&a.rank).cmp(&sort.key(&b.rank)));
     let more = vehicles.len() > limit;
     vehicles.truncate(limit);
     let next = vehicles.last().filter(|_| more);
@@ -184,7 +184,7 @@ pub(crate) async fn ranking(context: &Context, text: Option<&str>) -> Result<Rep
         next: next.map(|last| cursor_behind(sort, last, &kept).write()),
         items: vehicles
             .iter()
-            .filter_map(|v| serde_json::from_str(&v.json).ok())
+            .map(|vehicle| AnswerView::from(&vehicle.printed))
             .collect(),
         as_of: kept.as_of.to_string(),
         currency: currency(context),
@@ -194,7 +194,7 @@ pub(crate) async fn ranking(context: &Context, text: Option<&str>) -> Result<Rep
 
 /// Where a page ends whose last vehicle is this one.
 fn cursor_behind(sort: Sort, last: &Ranked, kept: &Kept) -> Cursor {
-    let (none, Reverse(number), id) = sort.key(last);
+    let (none, Reverse(number), id) = sort.key(&last.rank);
     Cursor {
         sort: sort.name(),
         window: kept.window,
@@ -207,7 +207,7 @@ fn cursor_behind(sort: Sort, last: &Ranked, kept: &Kept) -> Cursor {
 
 fn is_behind(sort: Sort, vehicle: &Ranked, after: &Cursor) -> bool {
     let end: Key<'_> = (after.none, Reverse(after.number), &after.id);
-    sort.key(vehicle).cmp(&end) == Ordering::Greater
+    sort.key(&vehicle.rank).cmp(&end) == Ordering::Greater
 }
 
 #[derive(Serialize)]
@@ -218,22 +218,41 @@ struct Fleet {
     vehicles: usize,
     #[serde(flatten)]
     energy: Energy,
+    #[serde(serialize_with = "by_status")]
     vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
     /// A hundredth of what the vehicles drew: what a fleet gains with each percent.
+    #[serde(serialize_with = "number")]
     one_percent_energy_ac: Decimal,
     #[serde(flatten)]
     money: Option<Money>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "series")]
     series: Option<Vec<PrintedFleet>>,
     as_of: String,
+}
+
+fn by_status<S: Serializer>(
+    counts: &BTreeMap<EfficiencyStatus, usize>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(counts.iter().map(|(status, count)| (status.name(), count)))
+}
+
+fn series<S: Serializer>(
+    series: &Option<Vec<PrintedFleet>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(series.iter().flatten().map(FleetSliceView::from))
 }
 
 /// What the vehicles' energy has cost, where a tariff is known.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Money {
+    #[serde(serialize_with = "number")]
     consumed_cost: Decimal,
+    #[serde(serialize_with = "number")]
     lost_cost: Decimal,
+    #[serde(serialize_with = "number")]
     one_percent_cost: Decimal,
     #[serde(skip_serializing_if = "Option::is_none")]
     currency: Option<String>,
@@ -254,11 +273,17 @@ impl Money {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Energy {
+    #[serde(serialize_with = "number")]
     meter_energy_ac: Decimal,
+    #[serde(serialize_with = "number")]
     total_energy_consumed_ac: Decimal,
+    #[serde(serialize_with = "number")]
     unattributed_energy_ac: Decimal,
+    #[serde(serialize_with = "number")]
     total_energy_delivered_dc: Decimal,
+    #[serde(serialize_with = "number")]
     matched_energy_delivered_dc: Decimal,
+    #[serde(serialize_with = "optional_number")]
     efficiency_ratio: Option<Decimal>,
 }
 
@@ -319,7 +344,7 @@ fn print(kept: &Kept, series: Option<&Priced>, currency: Option<String>) -> Flee
         .map(|status| (status, 0))
         .collect();
     for vehicle in &surveyed.vehicles {
-        *vehicles_by_status.entry(vehicle.status).or_default() += 1;
+        *vehicles_by_status.entry(vehicle.rank.status).or_default() += 1;
     }
     let whole = &surveyed.whole;
     Fleet {
@@ -398,15 +423,12 @@ fn status_of(text: &str) -> Result<EfficiencyStatus, Problem> {
 mod tests {
     use super::*;
 
-    fn ranked(id: &str, ratio: Option<i64>, lost: i128) -> Ranked {
-        Ranked {
+    fn ranked(id: &str, ratio: Option<i64>, lost: i128) -> Rank {
+        Rank {
             vehicle_id: id.into(),
-            key: 0,
-            suspect: 0,
             status: EfficiencyStatus::Good,
             ratio,
             lost_mwh: lost,
-            json: "{}".into(),
         }
     }
 

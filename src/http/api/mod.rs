@@ -1,6 +1,7 @@
 //! The resources, one file each.
 
 pub(crate) mod alerts;
+pub(crate) mod energy_view;
 pub(crate) mod events;
 pub(crate) mod export;
 pub(crate) mod fleet;

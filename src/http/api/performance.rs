@@ -5,6 +5,7 @@ use hyper::StatusCode;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use super::energy_view::AnswerView;
 use crate::analytics::Answer;
 use crate::energy::interval::Run;
 use crate::energy::series::{Bucket, buckets};
@@ -48,7 +49,7 @@ pub(crate) async fn one(context: &Context, id: &str, text: Option<&str>) -> Resu
     if series.is_some() {
         printed = printed.with_series(parts);
     }
-    reply::json(StatusCode::OK, &printed)
+    reply::json(StatusCode::OK, &AnswerView::from(&printed))
 }
 
 /// The buckets of a series, and what their energy has cost together: nothing without a tariff.

@@ -8,9 +8,10 @@ use hyper::header::{HeaderValue, LOCATION};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
+use super::energy_view::SessionEnergyView;
 use super::performance;
+use crate::energy::Printed;
 use crate::energy::interval::Run;
-use crate::energy::{Printed, PrintedSession};
 use crate::http::Context;
 use crate::http::request::auth::{of_others, owns_session};
 use crate::http::request::query;
@@ -55,7 +56,7 @@ struct ViewWithEnergy<'a> {
     #[serde(flatten)]
     session: View<'a>,
     #[serde(flatten)]
-    energy: PrintedSession,
+    energy: SessionEnergyView<'a>,
 }
 
 #[derive(Serialize)]
@@ -212,7 +213,7 @@ pub(crate) async fn get(
         answer.meter_ids,
         &bounds,
     );
-    let energy = PrintedSession::from(printed);
+    let energy = SessionEnergyView::from(&printed);
     let session = View::from(&session);
     reply::json(StatusCode::OK, &ViewWithEnergy { session, energy })
 }
