@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::failpoint;
 use crate::http::{Context, Health, Server, Settings};
 use crate::ingest::admission::Gate;
+use crate::ingest::pipeline::{Pipeline, PipelineLimits};
 use crate::metrics;
 use crate::metrics::{State, StreamSums};
 use crate::postgres::ReadPool;
@@ -316,17 +317,14 @@ impl Gateway {
                 idle_timeout: config.idle_timeout,
                 body_timeout: config.body_timeout,
                 write_timeout: WRITE_TIMEOUT,
-                commit_timeout: config.commit_timeout,
                 drain_timeout: DRAIN,
                 trusted_proxies: config.trusted_proxies.clone(),
                 cors_origins: config.cors_origins.clone(),
                 local_hosts_only: config.is_for_this_machine(),
-                max_age: config.max_age,
-                retention: config.retention,
             },
             tls: door.tls.clone(),
             keys: door.keys.clone(),
-            gate,
+            pipeline: Pipeline::new(gate, pipeline_limits(config, processors)),
             progress,
             reads,
             analyst,
@@ -338,6 +336,19 @@ impl Gateway {
             health,
             parts,
         })
+    }
+}
+
+/// The limits of the way from bodies to the log.
+fn pipeline_limits(config: &Config, cores: usize) -> PipelineLimits {
+    PipelineLimits {
+        // A reading older than the retention would be dropped at once.
+        age_max: match (config.max_age, config.retention) {
+            (Some(age), Some(kept)) => Some(age.min(kept)),
+            (age, kept) => age.or(kept),
+        },
+        commit_within: config.commit_timeout,
+        cores,
     }
 }
 

@@ -52,7 +52,7 @@ pub use self::server::Server;
 use self::server::tls::Tls;
 use crate::analytics::Analyst;
 use crate::auth::Keyring;
-use crate::ingest::admission::Gate;
+use crate::ingest::pipeline::Pipeline;
 use crate::postgres::ReadPool;
 use crate::wal::progress::Progress;
 
@@ -72,8 +72,6 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// How long a connection may take none of its answer.
     pub write_timeout: Duration,
-    /// How long `ack=committed` waits for the database.
-    pub commit_timeout: Duration,
     /// How long a stop waits for requests in flight.
     pub drain_timeout: Duration,
     /// The origins of web pages that may call from a browser; `*` is any.
@@ -83,20 +81,6 @@ pub struct Settings {
     /// Whether only an address or `localhost` is answered as Host: nobody asks for keys, and who listens at
     /// the machine's own address expects no name.
     pub local_hosts_only: bool,
-    /// Older readings are refused; none: all since 2000 are taken.
-    pub max_age: Option<Duration>,
-    /// How long history is kept: a reading older than that would be dropped at once.
-    pub retention: Option<Duration>,
-}
-
-impl Settings {
-    /// The age beyond which a reading is refused: the smaller of the two bounds.
-    fn reading_age_max(&self) -> Option<Duration> {
-        match (self.max_age, self.retention) {
-            (Some(age), Some(kept)) => Some(age.min(kept)),
-            (age, kept) => age.or(kept),
-        }
-    }
 }
 
 /// What requests are served with; made once, shared by all.
@@ -108,7 +92,7 @@ pub struct Context {
     /// The keys that open `/v1`; none: it is open to everyone.
     pub keys: Option<Arc<Keyring>>,
     /// Where readings go.
-    pub gate: Gate,
+    pub pipeline: Pipeline,
     /// How far the log is.
     pub progress: Arc<Progress>,
     /// The sessions for questions.

@@ -2,4 +2,5 @@
 
 pub mod admission;
 pub mod decode;
+pub mod pipeline;
 pub(crate) mod plausible_time;

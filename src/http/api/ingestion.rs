@@ -1,47 +1,49 @@
 //! `POST /v1/ingestion/{meter,vehicle}`: from a body to an acknowledgement.
 
-use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::http::request::Parts;
 
+use crate::http::Context;
 use crate::http::request::auth::{Caller, of_others};
 use crate::http::request::body::{Limits, Received, Upload, overloaded};
 use crate::http::request::decompress::{BROKEN_ENCODING, unfold};
-use crate::http::request::dispatch::Shared;
 use crate::http::request::negotiate;
 use crate::http::request::query;
 use crate::http::request::query::Query;
 use crate::http::response::problem::{ErrorItem, Kind, Problem};
 use crate::http::response::reply::{JSON, Reply, with_body};
 use crate::ingest::admission::{AckMode, Admitted};
-use crate::ingest::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
-use crate::ingest::plausible_time;
+use crate::ingest::decode::{Code, Outcome};
+use crate::ingest::pipeline::{Body, NotSafe, Pipeline, Refused, Sender};
 use crate::metrics;
-use crate::reading::{Reading, Stream};
-use crate::wal::append::RequestRecords;
+use crate::reading::Stream;
 
-/// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes
-/// about as long as handing it to another thread and back costs in latency under load, and an
-/// async worker is not held for more than a millisecond.
-const INLINE_BYTES_MAX: usize = 256 << 10;
-
-/// A request's readings on their way into the log, and the answer for when they are there.
+/// A request's readings on their way into the log.
 pub(crate) struct Taken {
-    pub(crate) admitted: Admitted,
-    outcome: Outcome,
+    taken: crate::ingest::pipeline::Taken,
     ack: AckMode,
+}
+
+impl Sender for Caller {
+    type Refusal = Problem;
+
+    fn prefix(&self) -> Option<&str> {
+        Caller::prefix(self)
+    }
+
+    fn charge(&self, readings: u64) -> Result<(), Problem> {
+        Caller::charge(self, readings)
+    }
 }
 
 /// Takes a request's readings.
 ///
 /// Blocks: until the body is there
-/// Cancel: before the gate, nothing was taken; after it, the readings are stored
+/// Cancel: before admission nothing is taken; after it the readings are stored
 pub(crate) async fn ingest(
-    shared: &Arc<Shared>,
+    context: &Context,
     caller: &Caller,
     stream: Stream,
     parts: &Parts,
@@ -51,17 +53,16 @@ pub(crate) async fn ingest(
     let format = negotiate::readings_format(&parts.headers)?;
     let encoding = negotiate::encoding(&parts.headers)?;
     caller.check_rate()?;
-    let settings = &shared.context.settings;
     let limits = Limits {
-        bytes_max: settings.body_bytes_max,
+        bytes_max: context.settings.body_bytes_max,
         share: caller.share(),
-        timeout: settings.body_timeout,
+        timeout: context.settings.body_timeout,
     };
-    let gate = &shared.context.gate;
+    let pipeline = &context.pipeline;
+    let (gate, cores) = (pipeline.gate(), pipeline.cores());
     let received = upload.receive(gate, limits).await?;
-    let decoding = &shared.decoding;
-    let unfolded = unfold(gate, decoding, encoding, received, limits).await;
-    let unfolded = match unfolded {
+    let unfolded = unfold(gate, cores, encoding, received, limits).await;
+    let Received { bytes, memory } = match unfolded {
         Err(problem) if problem.is(BROKEN_ENCODING) => {
             caller.charge(1)?;
             metrics::readings_rejected(stream, BROKEN_ENCODING, 1);
@@ -69,50 +70,34 @@ pub(crate) async fn ingest(
         }
         unfolded => unfolded?,
     };
-    let Received { bytes, memory } = unfolded;
-
-    let (earliest, latest) = plausible_time::now();
-    let job = Job {
-        caller: caller.clone(),
+    let body = Body {
         stream,
         format,
-        bounds: Bounds::between(earliest, latest, settings.reading_age_max()),
-        shards: gate.shards(),
+        bytes,
+        memory,
     };
-    let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {
-        job.run(&bytes)
-    } else {
-        decode_elsewhere(shared, job, bytes).await?
-    };
-    let outcome = match decoded {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            caller.charge(1)?;
-            metrics::readings_rejected(stream, error.code(), 1);
-            let problem = Problem::new(Kind::UnreadableBody, error.to_string());
-            return Err(problem.code(error.code()));
+    let taken = pipeline.take(caller, body, ack).await;
+    let taken = taken.map_err(|refused| problem_of(pipeline, refused))?;
+    Ok(Taken { taken, ack })
+}
+
+fn problem_of(pipeline: &Pipeline, refused: Refused<Problem>) -> Problem {
+    match refused {
+        Refused::Rate(problem) => problem,
+        Refused::Unreadable(error) => {
+            Problem::new(Kind::UnreadableBody, error.to_string()).code(error.code())
         }
-    };
-    caller.charge(outcome.accepted + outcome.rejected)?;
-    if outcome.accepted == 0 {
-        count_rejected(stream, &outcome);
-        if outcome.rejected == outcome.rejected_by_code[Code::ForbiddenDevice.index()] {
-            return Err(of_others().readings(outcome));
+        Refused::NothingValid(outcome) => {
+            let forbidden = outcome.rejected_by_code[Code::ForbiddenDevice.index()];
+            if outcome.rejected == forbidden {
+                return of_others().readings(*outcome);
+            }
+            let detail = "no reading of the body can be taken";
+            Problem::new(Kind::NoValidReading, detail).readings(*outcome)
         }
-        let problem = Problem::new(Kind::NoValidReading, "no reading of the body can be taken");
-        return Err(problem.readings(outcome));
+        Refused::Shed(shed) => overloaded(pipeline.gate(), shed),
+        Refused::Failed => Problem::new(Kind::Internal, "the body could not be decoded"),
     }
-    let admitted = gate
-        .submit(records, memory, ack)
-        .map_err(|shed| overloaded(gate, shed))?;
-    if outcome.rejected > 0 {
-        count_rejected(stream, &outcome);
-    }
-    Ok(Taken {
-        admitted,
-        outcome,
-        ack,
-    })
 }
 
 impl Taken {
@@ -123,39 +108,30 @@ impl Taken {
 
     /// The answer for when the readings are durable, and what they wait for until then.
     pub(crate) fn promised(self) -> (Reply, Admitted) {
-        (taken(&self.outcome, self.ack, None), self.admitted)
+        let reply = taken(&self.taken.outcome, self.ack, None);
+        (reply, self.taken.admitted)
     }
 
     /// The answer, once the readings are as safe as was asked.
     ///
     /// Blocks: as [`AckMode`] says
     /// Cancel: the readings are stored all the same
-    pub(crate) async fn when_safe(self, shared: &Shared) -> Result<Reply, Problem> {
-        let quarantined = safe(shared, self.admitted, self.ack).await?;
-        Ok(taken(&self.outcome, self.ack, quarantined))
+    pub(crate) async fn when_safe(self, context: &Context) -> Result<Reply, Problem> {
+        let safe = context.pipeline.safe(self.taken.admitted, self.ack).await;
+        let quarantined = safe.map_err(|error| match error {
+            NotSafe::CommitTimeout => {
+                metrics::http_shed("commit_timeout");
+                let detail = "the database has not confirmed the readings in time; they may be \
+                              stored all the same, and may safely be sent again";
+                Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS)
+            }
+            NotSafe::Log(error) => {
+                metrics::http_shed("log_failed");
+                Problem::new(Kind::LogFailed, error.to_string())
+            }
+        })?;
+        Ok(taken(&self.taken.outcome, self.ack, quarantined))
     }
-}
-
-/// Waits until what was admitted is as safe as was asked for. Returns how many readings a commit has
-/// put into quarantine, as [`Gate::acknowledge`](crate::ingest::admission::Gate::acknowledge) does.
-async fn safe(shared: &Shared, admitted: Admitted, ack: AckMode) -> Result<Option<u64>, Problem> {
-    let safe = shared.context.gate.acknowledge(admitted);
-    let safe = if ack == AckMode::Committed {
-        let within = shared.context.settings.commit_timeout;
-        let Ok(safe) = tokio::time::timeout(within, safe).await else {
-            metrics::http_shed("commit_timeout");
-            let detail = "the database has not confirmed the readings in time; they may be stored \
-                          all the same, and may safely be sent again";
-            return Err(Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS));
-        };
-        safe
-    } else {
-        safe.await
-    };
-    safe.map_err(|error| {
-        metrics::http_shed("log_failed");
-        Problem::new(Kind::LogFailed, error.to_string())
-    })
 }
 
 /// When to come again after a commit that was not confirmed: a database that restarts takes some
@@ -175,60 +151,6 @@ fn ack_mode(query: Option<&str>) -> Result<AckMode, Problem> {
             .into_iter()
             .find(|mode| mode.name() == text)
             .ok_or_else(|| query::bad("ack must be buffered, durable or committed".to_owned())),
-    }
-}
-
-/// What decoding needs to know.
-struct Job {
-    caller: Caller,
-    stream: Stream,
-    format: Format,
-    bounds: Bounds,
-    shards: u16,
-}
-
-thread_local! {
-    /// A decoder keeps its buffers, so each thread has one.
-    static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
-}
-
-impl Job {
-    fn run(self, body: &[u8]) -> (Result<Outcome, BodyError>, RequestRecords) {
-        let mut records = RequestRecords::new(self.shards);
-        let decoded = DECODER.with_borrow_mut(|decoder| {
-            let take = |reading: Reading<'_>| records.push(&reading);
-            let prefix = self.caller.prefix();
-            decoder.decode_of(prefix, self.stream, self.format, body, &self.bounds, take)
-        });
-        (decoded, records)
-    }
-}
-
-/// Decodes a large body on a thread that may block, as many at once as there are cores.
-async fn decode_elsewhere(
-    shared: &Shared,
-    job: Job,
-    body: Bytes,
-) -> Result<(Result<Outcome, BodyError>, RequestRecords), Problem> {
-    let failed = |_| Problem::new(Kind::Internal, "the body could not be decoded");
-    let permit = Arc::clone(&shared.decoding)
-        .acquire_owned()
-        .await
-        .map_err(|_| Problem::new(Kind::Overloaded, "the gateway is stopping"))?;
-    let work = move || {
-        // Held until the work ends, whether or not someone still waits for it.
-        let _permit = permit;
-        job.run(&body)
-    };
-    tokio::task::spawn_blocking(work).await.map_err(failed)
-}
-
-fn count_rejected(stream: Stream, outcome: &Outcome) {
-    for code in Code::ALL {
-        let readings = outcome.rejected_by_code[code.index()];
-        if readings > 0 {
-            metrics::readings_rejected(stream, code.as_str(), readings);
-        }
     }
 }
 

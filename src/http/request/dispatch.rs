@@ -10,7 +10,6 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode, Version};
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::access_log::{NO_ROUTE, Story};
@@ -38,8 +37,6 @@ use crate::ingest::admission::Admitted;
 /// What requests share: the context, and what the edge makes of it.
 pub(crate) struct Shared {
     pub(crate) context: Arc<Context>,
-    /// Large bodies that are decoded at once, at most one a core.
-    pub(crate) decoding: Arc<Semaphore>,
     /// Live changes, for those who listen.
     pub(crate) live: Live,
 }
@@ -143,13 +140,13 @@ async fn handle(
     }
     match endpoint {
         Endpoint::Ingest(stream) => {
-            let taken = ingestion::ingest(shared, &caller, stream, parts, upload).await?;
+            let taken = ingestion::ingest(context, &caller, stream, parts, upload).await?;
             if taken.is_on_its_way() && notes.may_promise {
                 let (reply, admitted) = taken.promised();
                 notes.promised = Some(admitted);
                 return Ok(reply);
             }
-            taken.when_safe(shared).await
+            taken.when_safe(context).await
         }
         Endpoint::HealthLive => Ok(operations::health_live()),
         Endpoint::HealthReady => operations::health_ready(context),
@@ -251,8 +248,9 @@ async fn document(
         share: caller.share(),
         timeout: context.settings.body_timeout,
     };
-    let received = upload.receive(&context.gate, limits).await?;
-    unfold(&context.gate, &shared.decoding, encoding, received, limits).await
+    let (gate, cores) = (context.pipeline.gate(), context.pipeline.cores());
+    let received = upload.receive(gate, limits).await?;
+    unfold(gate, cores, encoding, received, limits).await
 }
 
 /// Checks what HTTP demands of a head and hyper does not.

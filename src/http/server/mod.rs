@@ -11,14 +11,13 @@ pub(crate) mod usage;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Context;
@@ -90,13 +89,8 @@ impl Server {
             .connections_max
             .clamp(1, u32::MAX as usize >> 1);
         let drain_timeout = context.settings.drain_timeout;
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let (live, mut polling) = Live::start(context.reads.clone());
-        let shared = Arc::new(Shared {
-            live,
-            context,
-            decoding: Arc::new(Semaphore::new(cores)),
-        });
+        let shared = Arc::new(Shared { live, context });
         let places = Places::new(connections_max);
         let (stop, stopping) = watch::channel(());
         let mut shutdown = pin!(shutdown);

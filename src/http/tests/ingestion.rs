@@ -150,7 +150,7 @@ async fn a_commit_is_answered_with_201() {
     use crate::wal::frame::Position;
     use crate::wal::progress::{Lane, Stored};
     let mut options = Options::default();
-    options.settings.commit_timeout = super::PATIENCE;
+    options.commit_within = super::PATIENCE;
     let edge = Edge::start_with(options);
     let progress = std::sync::Arc::clone(&edge.context.progress);
     let stores = async {

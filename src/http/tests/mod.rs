@@ -30,6 +30,7 @@ use super::{Context, Health, Server, Settings};
 use crate::auth::Keyring;
 use crate::http::server::tls::Tls;
 use crate::ingest::admission::Gate;
+use crate::ingest::pipeline::{Pipeline, PipelineLimits};
 use crate::postgres::ReadPool;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
@@ -52,6 +53,7 @@ pub(super) struct Edge {
 
 pub(super) struct Options {
     pub(super) settings: Settings,
+    pub(super) commit_within: Duration,
     pub(super) memory_bytes: u64,
     pub(super) metrics: fn() -> String,
     pub(super) keys: Option<Arc<Keyring>>,
@@ -67,16 +69,14 @@ impl Default for Options {
             idle_timeout: PATIENCE,
             body_timeout: PATIENCE,
             write_timeout: PATIENCE,
-            commit_timeout: Duration::from_millis(50),
             drain_timeout: PATIENCE,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             local_hosts_only: false,
-            max_age: None,
-            retention: None,
         };
         Options {
             settings,
+            commit_within: Duration::from_millis(50),
             memory_bytes: 64 << 20,
             metrics: || "# EOF\n".to_owned(),
             keys: None,
@@ -110,12 +110,17 @@ impl Edge {
         // Nobody listens on port 1.
         let database = "host=127.0.0.1 port=1 user=nobody".parse().unwrap();
         let manager = Manager::new(database, tokio_postgres::NoTls);
+        let limits = PipelineLimits {
+            age_max: None,
+            commit_within: options.commit_within,
+            cores: 2,
+        };
         let metrics = options.metrics;
         let context = Arc::new(Context {
             settings: options.settings,
             keys: options.keys,
             tls: options.tls,
-            gate,
+            pipeline: Pipeline::new(gate, limits),
             progress,
             reads: ReadPool::new(Pool::builder(manager).max_size(1).build().unwrap()),
             analyst: crate::analytics::Analyst::new(1, crate::analytics::Judgement::default()),

@@ -1,0 +1,254 @@
+//! The way of one body, whatever the protocol: decoded, admitted, and as safe as was asked.
+//!
+//! A protocol receives a body, takes memory for it from [`Pipeline::gate`], and calls
+//! [`Pipeline::take`]; then [`Pipeline::safe`] says when to acknowledge. What a refusal looks like to
+//! the client is the protocol's own.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::admission::{AckMode, Admitted, Gate, Memory, Shed};
+use super::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
+use super::plausible_time;
+use crate::metrics;
+use crate::reading::{Reading, Stream};
+use crate::wal::append::{AppendError, RequestRecords};
+
+/// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes
+/// about as long as handing it to another thread and back costs in latency under load, and an
+/// async worker is not held for more than a millisecond.
+const INLINE_BYTES_MAX: usize = 256 << 10;
+
+/// The sender of a body, as far as the pipeline must know it.
+pub trait Sender: Clone + Send + 'static {
+    /// Why its rate refuses a body.
+    type Refusal;
+
+    /// The prefix that the ids of its devices must have.
+    fn prefix(&self) -> Option<&str>;
+
+    /// Counts readings towards its rate, taken or not.
+    ///
+    /// # Errors
+    /// Where the rate is used up: nothing was taken.
+    fn charge(&self, readings: u64) -> Result<(), Self::Refusal>;
+}
+
+/// A body that was received and decompressed.
+pub struct Body {
+    /// What its readings are of.
+    pub stream: Stream,
+    /// How they are written.
+    pub format: Format,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// The memory that they hold; the log gives it back.
+    pub memory: Memory,
+}
+
+/// A request's readings on their way into the log.
+pub struct Taken {
+    /// What the log acknowledges.
+    pub admitted: Admitted,
+    /// What was taken of the body, and what was not.
+    pub outcome: Outcome,
+}
+
+/// Why nothing of a body was taken.
+pub enum Refused<R> {
+    /// The sender's rate is used up.
+    Rate(R),
+    /// The body is not what its format says.
+    Unreadable(BodyError),
+    /// No reading of the body is valid.
+    NothingValid(Box<Outcome>),
+    /// The gateway has no room.
+    Shed(Shed),
+    /// A defect: decoding panicked.
+    Failed,
+}
+
+/// Why readings that were taken are not known to be safe. They may be stored all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSafe {
+    /// The database has not confirmed them in time.
+    #[error("the database has not confirmed the readings in time")]
+    CommitTimeout,
+    /// The log has failed.
+    #[error(transparent)]
+    Log(#[from] AppendError),
+}
+
+/// The limits of the pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct PipelineLimits {
+    /// Older readings are refused; `None` takes all since 2000.
+    pub age_max: Option<Duration>,
+    /// How long a commit is waited for.
+    pub commit_within: Duration,
+    /// How many large bodies are decoded or decompressed at once.
+    pub cores: usize,
+}
+
+/// The way from bodies to the log.
+pub struct Pipeline {
+    gate: Gate,
+    cores: Arc<Semaphore>,
+    limits: PipelineLimits,
+}
+
+thread_local! {
+    /// A decoder keeps its buffers, so each thread has one.
+    static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
+}
+
+impl Pipeline {
+    /// Makes a pipeline into a log's gate.
+    pub fn new(gate: Gate, limits: PipelineLimits) -> Self {
+        Pipeline {
+            gate,
+            cores: Arc::new(Semaphore::new(limits.cores.max(1))),
+            limits,
+        }
+    }
+
+    /// Where bodies take their memory.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The cores for work on large bodies, off the async workers.
+    pub const fn cores(&self) -> &Arc<Semaphore> {
+        &self.cores
+    }
+
+    /// Decodes a body and admits its valid readings to the log.
+    ///
+    /// Blocks: never this thread for long; waits for a free core where the body is large
+    /// Cancel: before admission nothing is taken; after it the readings are stored
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing was taken.
+    pub async fn take<S: Sender>(
+        &self,
+        sender: &S,
+        body: Body,
+        ack: AckMode,
+    ) -> Result<Taken, Refused<S::Refusal>> {
+        let Body {
+            stream,
+            format,
+            bytes,
+            memory,
+        } = body;
+        let (earliest, latest) = plausible_time::now();
+        let job = Job {
+            stream,
+            format,
+            bounds: Bounds::between(earliest, latest, self.limits.age_max),
+            shards: self.gate.shards(),
+        };
+        let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {
+            job.run(sender.prefix(), &bytes)
+        } else {
+            self.decode_elsewhere(sender.clone(), job, bytes).await?
+        };
+        let outcome = match decoded {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                sender.charge(1).map_err(Refused::Rate)?;
+                metrics::readings_rejected(stream, error.code(), 1);
+                return Err(Refused::Unreadable(error));
+            }
+        };
+        let readings = outcome.accepted + outcome.rejected;
+        sender.charge(readings).map_err(Refused::Rate)?;
+        if outcome.accepted == 0 {
+            count_rejected(stream, &outcome);
+            return Err(Refused::NothingValid(Box::new(outcome)));
+        }
+        let admitted = self
+            .gate
+            .submit(records, memory, ack)
+            .map_err(Refused::Shed)?;
+        if outcome.rejected > 0 {
+            count_rejected(stream, &outcome);
+        }
+        Ok(Taken { admitted, outcome })
+    }
+
+    /// Waits until what was admitted is as safe as was asked. Returns how many readings a commit has
+    /// put into quarantine, as [`Gate::acknowledge`] does.
+    ///
+    /// Blocks: as [`AckMode`] says, and for a commit at most as long as the limits allow
+    /// Cancel: the readings are stored all the same
+    ///
+    /// # Errors
+    /// [`NotSafe`]
+    pub async fn safe(&self, admitted: Admitted, ack: AckMode) -> Result<Option<u64>, NotSafe> {
+        let safe = self.gate.acknowledge(admitted);
+        if ack != AckMode::Committed {
+            return Ok(safe.await?);
+        }
+        match tokio::time::timeout(self.limits.commit_within, safe).await {
+            Ok(safe) => Ok(safe?),
+            Err(_) => Err(NotSafe::CommitTimeout),
+        }
+    }
+
+    /// Decodes a large body on a thread that may block, at most one body a core.
+    async fn decode_elsewhere<S: Sender>(
+        &self,
+        sender: S,
+        job: Job,
+        body: Bytes,
+    ) -> Result<Decoded, Refused<S::Refusal>> {
+        let permit = Arc::clone(&self.cores)
+            .acquire_owned()
+            .await
+            .map_err(|_| Refused::Shed(Shed::Closed))?;
+        let work = move || {
+            // Held until the work ends, whether or not a client still waits for it.
+            let _permit = permit;
+            job.run(sender.prefix(), &body)
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| Refused::Failed)
+    }
+}
+
+/// What decoding needs to know beside the body.
+struct Job {
+    stream: Stream,
+    format: Format,
+    bounds: Bounds,
+    shards: u16,
+}
+
+/// A body's outcome, and the records of its valid readings.
+type Decoded = (Result<Outcome, BodyError>, RequestRecords);
+
+impl Job {
+    fn run(&self, prefix: Option<&str>, body: &[u8]) -> Decoded {
+        let mut records = RequestRecords::new(self.shards);
+        let decoded = DECODER.with_borrow_mut(|decoder| {
+            let take = |reading: Reading<'_>| records.push(&reading);
+            decoder.decode_of(prefix, self.stream, self.format, body, &self.bounds, take)
+        });
+        (decoded, records)
+    }
+}
+
+fn count_rejected(stream: Stream, outcome: &Outcome) {
+    for code in Code::ALL {
+        let readings = outcome.rejected_by_code[code.index()];
+        if readings > 0 {
+            metrics::readings_rejected(stream, code.as_str(), readings);
+        }
+    }
+}
