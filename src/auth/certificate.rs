@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::key::{hex, unhex};
+use super::hex::{hex, unhex};
 
 /// The SHA-256 of a certificate in DER: no secret, and what `openssl x509 -fingerprint -sha256`
 /// prints, without its colons.

@@ -18,6 +18,7 @@
 pub mod bucket;
 pub mod certificate;
 pub mod file;
+mod hex;
 pub mod key;
 pub mod keyring;
 

@@ -8,8 +8,8 @@ use crate::alerts::Kind;
 use crate::http::Context;
 use crate::http::request::query;
 use crate::http::request::query::Query;
+use crate::http::response::json;
 use crate::http::response::problem::Problem;
-use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::reading::Stream;
 use crate::store::alerts::{self, Filter, StoredAlert};
@@ -86,7 +86,7 @@ pub(crate) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
         items: found.items.iter().map(Alert::from).collect(),
         next: found.last_before_more().map(|last| last.id.to_string()),
     };
-    reply::json(StatusCode::OK, &page)
+    json::reply(StatusCode::OK, &page)
 }
 
 /// An alert as one line of JSON.

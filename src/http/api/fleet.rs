@@ -24,8 +24,8 @@ use crate::energy::{PrintedFleet, Slice, window};
 use crate::http::Context;
 use crate::http::request::query;
 use crate::http::request::query::Query;
+use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
-use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::reading::Timestamp;
 
@@ -189,7 +189,7 @@ pub(crate) async fn ranking(context: &Context, text: Option<&str>) -> Result<Rep
         as_of: kept.as_of.to_string(),
         currency: currency(context),
     };
-    reply::json(StatusCode::OK, &page)
+    json::reply(StatusCode::OK, &page)
 }
 
 /// Where a page ends whose last vehicle is this one.
@@ -325,7 +325,7 @@ pub(crate) async fn fleet(context: &Context, text: Option<&str>) -> Result<Reply
     // Sums of fractions with thousands of denominators: some milliseconds, off the async workers.
     let printed = tokio::task::spawn_blocking(move || print(&kept, series.as_ref(), currency));
     match printed.await {
-        Ok(printed) => reply::json(StatusCode::OK, &printed),
+        Ok(printed) => json::reply(StatusCode::OK, &printed),
         Err(_) => Err(Problem::new(
             Kind::Internal,
             "the answer could not be computed",

@@ -7,8 +7,8 @@ use super::performance::window_of;
 use super::reading_view::ReadingView;
 use crate::http::request::query;
 use crate::http::request::query::Query;
+use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
-use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::ingest::decode::timestamp;
 use crate::postgres::ReadPool;
@@ -60,7 +60,7 @@ pub(crate) async fn page(
         time_window_start: window.start().to_string(),
         time_window_end: window.end().to_string(),
     };
-    reply::json(StatusCode::OK, &page)
+    json::reply(StatusCode::OK, &page)
 }
 
 /// The time after which the page begins.

@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::reading_view::ReadingView;
 use crate::http::request::query;
 use crate::http::request::query::Query;
+use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
-use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::postgres::{ReadError, ReadPool};
 use crate::reading::{ExternalId, Stream, Timestamp};
@@ -54,7 +54,7 @@ pub(crate) async fn one(reads: &ReadPool, stream: Stream, id: &str) -> Result<Re
         .ask(async |client| live::find(client, stream, id).await)
         .await;
     match found? {
-        Some(status) => reply::json(StatusCode::OK, &Status::new(&status, Timestamp::now())),
+        Some(status) => json::reply(StatusCode::OK, &Status::new(&status, Timestamp::now())),
         None => Err(Problem::new(
             Kind::NotFound,
             format!("no reading of this {stream} was seen"),
@@ -80,7 +80,7 @@ pub(crate) async fn list(
         items: items.collect(),
         next: page.last_before_more().map(|last| last.device.as_str()),
     };
-    reply::json(StatusCode::OK, &page)
+    json::reply(StatusCode::OK, &page)
 }
 
 /// A status as one line of JSON.

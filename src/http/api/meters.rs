@@ -4,8 +4,8 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::http::request::query;
+use crate::http::response::json;
 use crate::http::response::problem::Problem;
-use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::postgres::ReadPool;
 use crate::store::sessions;
@@ -26,11 +26,11 @@ struct View<'a> {
 /// Declares a meter shared, or not shared; taken back only while no sessions overlap there.
 pub(crate) async fn put(reads: &ReadPool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
     let id = query::new_path_id(id)?;
-    let PutBody { shared } = reply::parse(body)?;
+    let PutBody { shared } = json::parse(body)?;
     reads
         .ask(async |client| sessions::share(client, id, shared).await)
         .await?;
-    reply::json(
+    json::reply(
         StatusCode::OK,
         &View {
             meter_id: id.as_str(),

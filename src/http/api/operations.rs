@@ -8,8 +8,8 @@ use hyper::header::HeaderValue;
 
 use crate::http::Context;
 use crate::http::request::decompress::BROKEN_ENCODING;
+use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
-use crate::http::response::reply;
 use crate::http::response::reply::{JSON, Reply, with_body};
 use crate::ingest::decode::Code;
 use crate::metrics;
@@ -47,9 +47,9 @@ pub(crate) fn health_live() -> Reply {
 pub(crate) fn health_ready(context: &Context) -> Result<Reply, Problem> {
     let report = context.health.report(&context.progress);
     if report.is_ready() {
-        return reply::json(StatusCode::OK, &report);
+        return json::reply(StatusCode::OK, &report);
     }
-    let mut reply = reply::json(StatusCode::SERVICE_UNAVAILABLE, &report)?;
+    let mut reply = json::reply(StatusCode::SERVICE_UNAVAILABLE, &report)?;
     reply
         .headers_mut()
         .insert(hyper::header::RETRY_AFTER, HeaderValue::from_static("1"));

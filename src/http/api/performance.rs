@@ -14,8 +14,8 @@ use crate::energy::{Printed, PrintedSlice, Slice, window};
 use crate::http::Context;
 use crate::http::request::query;
 use crate::http::request::query::Query;
+use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
-use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::ingest::decode::timestamp;
 use crate::reading::{ExternalId, Timestamp};
@@ -49,7 +49,7 @@ pub(crate) async fn one(context: &Context, id: &str, text: Option<&str>) -> Resu
     if series.is_some() {
         printed = printed.with_series(parts);
     }
-    reply::json(StatusCode::OK, &AnswerView::from(&printed))
+    json::reply(StatusCode::OK, &AnswerView::from(&printed))
 }
 
 /// The buckets of a series, and what their energy has cost together: nothing without a tariff.

@@ -16,6 +16,7 @@ use crate::http::Context;
 use crate::http::request::auth::{of_others, owns_session};
 use crate::http::request::query;
 use crate::http::request::query::Query;
+use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
@@ -131,7 +132,7 @@ pub(crate) async fn post(
     prefix: Option<&str>,
     body: &[u8],
 ) -> Result<Reply, Problem> {
-    let body: PostBody = reply::parse(body)?;
+    let body: PostBody = json::parse(body)?;
     let wanted = Wanted {
         session: body
             .session_id
@@ -155,9 +156,9 @@ pub(crate) async fn post(
     }
     let posted = reads.ask(async |client| sessions::post(client, &wanted).await);
     match posted.await.map_err(|refused| told(refused, prefix))? {
-        Posted::Same(session) => reply::json(StatusCode::OK, &View::from(&session)),
+        Posted::Same(session) => json::reply(StatusCode::OK, &View::from(&session)),
         Posted::New(session) => {
-            let mut reply = reply::json(StatusCode::CREATED, &View::from(&session))?;
+            let mut reply = json::reply(StatusCode::CREATED, &View::from(&session))?;
             let id = utf8_percent_encode(&session.session, NON_ALPHANUMERIC);
             if let Ok(path) = HeaderValue::try_from(format!("/v1/sessions/{id}")) {
                 reply.headers_mut().insert(LOCATION, path);
@@ -175,12 +176,12 @@ pub(crate) async fn end(
     body: &[u8],
 ) -> Result<Reply, Problem> {
     let id = query::path_id(id)?;
-    let body: EndBody = reply::parse(body)?;
+    let body: EndBody = json::parse(body)?;
     let at = field_time("endedAt", &body.ended_at)?;
     own(reads, prefix, id).await?;
     let ended = reads.ask(async |client| sessions::end(client, id, at).await);
     let Ended(session) = ended.await.map_err(|refused| told(refused, prefix))?;
-    reply::json(StatusCode::OK, &View::from(&session))
+    json::reply(StatusCode::OK, &View::from(&session))
 }
 
 /// One session, with the energy of its vehicle over its time; an open one ends now.
@@ -215,7 +216,7 @@ pub(crate) async fn get(
     );
     let energy = SessionEnergyView::from(&printed);
     let session = View::from(&session);
-    reply::json(StatusCode::OK, &ViewWithEnergy { session, energy })
+    json::reply(StatusCode::OK, &ViewWithEnergy { session, energy })
 }
 
 /// Removes a session.
@@ -266,7 +267,7 @@ pub(crate) async fn list(
         items: found.items.iter().map(View::from).collect(),
         next: found.last_before_more().map(|last| last.session.as_str()),
     };
-    reply::json(StatusCode::OK, &page)
+    json::reply(StatusCode::OK, &page)
 }
 
 /// Refuses a session of others as if it were not there.
@@ -332,7 +333,7 @@ mod tests {
     #[test]
     fn a_body_is_read_strictly() {
         let good = br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
-        assert!(reply::parse::<PostBody>(good).is_ok());
+        assert!(json::parse::<PostBody>(good).is_ok());
         for wrong in [
             &br#"{"vehicleId":"V","meterId":"M"}"#[..],
             br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z","x":1}"#,
@@ -344,7 +345,7 @@ mod tests {
             b"{",
         ] {
             assert!(
-                reply::parse::<PostBody>(wrong).is_err(),
+                json::parse::<PostBody>(wrong).is_err(),
                 "{}",
                 wrong.escape_ascii()
             );

@@ -1,6 +1,7 @@
 //! One response: JSON, problems, and what ends a long one.
 
 mod database_errors;
+pub(crate) mod json;
 pub(crate) mod problem;
 pub(crate) mod reply;
 pub(crate) mod revocable;

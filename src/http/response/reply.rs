@@ -8,11 +8,6 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Body as HttpBody;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::error::Category;
-
-use super::problem::{Kind, Problem};
 
 /// What an answer carries: nearly always bytes that are there when its head is sent, and
 /// nothing is allocated for that; else a stream, whose length nobody knows. An error in a stream
@@ -47,40 +42,9 @@ fn reply(status: StatusCode, kind: HeaderValue, body: Body) -> Reply {
     reply
 }
 
-/// Makes an answer of JSON.
-pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Result<Reply, Problem> {
-    match serde_json::to_vec(value) {
-        Ok(body) => Ok(with_body(status, JSON, body)),
-        Err(error) => {
-            tracing::error!(%error, "an answer could not be written as JSON");
-            Err(Problem::new(
-                Kind::Internal,
-                "the answer could not be written",
-            ))
-        }
-    }
-}
-
 /// Makes an answer without a body.
 pub(crate) fn empty(status: StatusCode) -> Reply {
     let mut reply = Response::new(Either::Left(Full::default()));
     *reply.status_mut() = status;
     reply
-}
-
-/// Reads a JSON document of a request, strictly: as its type says, no more and no less.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let document = serde_json::from_slice(body).map_err(|error| {
-        let kind = match error.classify() {
-            Category::Data => Kind::InvalidContent,
-            Category::Io | Category::Syntax | Category::Eof => Kind::UnreadableBody,
-        };
-        Problem::new(kind, error.to_string())
-    })?;
-    // A struct is also read from an array of its fields' values.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        let detail = "the body must be a JSON object";
-        return Err(Problem::new(Kind::InvalidContent, detail));
-    }
-    Ok(document)
 }

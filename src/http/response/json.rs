@@ -1,0 +1,40 @@
+//! JSON documents: the answers, and the bodies that are not readings.
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::problem::{Kind, Problem};
+use super::reply::{JSON, Reply, with_body};
+
+/// Makes an answer of JSON.
+pub(crate) fn reply(status: StatusCode, value: &impl Serialize) -> Result<Reply, Problem> {
+    match serde_json::to_vec(value) {
+        Ok(body) => Ok(with_body(status, JSON, body)),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            Err(Problem::new(
+                Kind::Internal,
+                "the answer could not be written",
+            ))
+        }
+    }
+}
+
+/// Reads a JSON document of a request, strictly: as its type says, no more and no less.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let document = serde_json::from_slice(body).map_err(|error| {
+        let kind = match error.classify() {
+            Category::Data => Kind::InvalidContent,
+            Category::Io | Category::Syntax | Category::Eof => Kind::UnreadableBody,
+        };
+        Problem::new(kind, error.to_string())
+    })?;
+    // A struct is also read from an array of its fields' values.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        let detail = "the body must be a JSON object";
+        return Err(Problem::new(Kind::InvalidContent, detail));
+    }
+    Ok(document)
+}
