@@ -152,7 +152,7 @@ fn wanderer(second: i64) -> Vec<VehicleReading> {
 const WANDERINGS: i32 = 1_000;
 
 #[test]
-fn a_vehicle_that_names_another_meter_each_time_takes_memory_by_its_readings_not_their_square() {
+fn memory_grows_with_readings_not_with_their_square() {
     let readings = [wanderer(1), wanderer(2)];
     let vehicle = |key: usize| Vehicle {
         key: VehicleKey(key as i32),

@@ -195,7 +195,7 @@ fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
 }
 
 #[test]
-fn a_gateway_that_starts_with_a_wrong_clock_drops_no_history_and_heals_with_it() {
+fn a_wrong_clock_at_start_drops_no_history() {
     let Some(library) = library() else { return };
     let data = data_dir();
     let gate = Stepped::new(data.path(), &library);
@@ -229,7 +229,7 @@ fn a_gateway_that_starts_with_a_wrong_clock_drops_no_history_and_heals_with_it()
 }
 
 #[test]
-fn an_alert_is_told_however_the_clock_jumps_while_its_receiver_is_down() {
+fn an_alert_is_delivered_across_clock_jumps() {
     let Some(library) = library() else { return };
     let data = data_dir();
     let gate = Stepped::new(data.path(), &library);

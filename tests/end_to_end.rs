@@ -60,7 +60,7 @@ fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
 }
 
 #[test]
-fn a_batch_with_bad_readings_stores_the_good_ones_and_names_the_bad() {
+fn bad_readings_are_named_and_good_ones_stored() {
     let data = data_dir();
     let gateway = start(data.path());
     let at = |n: usize| format!("2024-02-09T{:02}:{:02}:00Z", n / 60, n % 60);
@@ -119,7 +119,7 @@ fn what_is_committed_is_in_live_status_at_once() {
 }
 
 #[test]
-fn with_its_server_stopped_the_gateway_takes_readings_and_stores_them_once_later() {
+fn readings_taken_without_a_database_are_stored_once() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server_dir = data_dir();
     let start = || {
@@ -244,7 +244,7 @@ fn many(first: u32) -> (u32, String) {
 }
 
 #[test]
-fn the_sums_are_exact_also_where_a_backup_lacks_what_the_log_no_longer_holds() {
+fn the_sums_stay_exact_across_an_old_backup() {
     let data = data_dir();
     let gateway = Gateway::start(data.path(), &["--wal-retain", "0", "--shards", "2"]);
     gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
@@ -295,7 +295,7 @@ fn the_sums_are_exact_also_where_a_backup_lacks_what_the_log_no_longer_holds() {
 }
 
 #[test]
-fn a_statement_that_is_refused_is_logged_with_what_the_database_said() {
+fn a_refused_statement_is_logged_with_its_reason() {
     let data = data_dir();
     let gateway = Gateway::start(data.path(), &[]);
     gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);

@@ -30,7 +30,7 @@ fn rules_and_dashboard_ask_for_metrics_that_there_are() {
 }
 
 #[test]
-fn every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() {
+fn the_runbook_has_a_section_for_each_alert() {
     let rules = fs::read_to_string(RULES).unwrap();
     let runbook = fs::read_to_string("ops/RUNBOOK.md").unwrap();
     let alerts: BTreeSet<&str> = after(&rules, "- alert: ");

@@ -155,7 +155,7 @@ fn contents(data: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn inspect_tells_what_is_in_a_log_that_is_in_use_and_changes_nothing() {
+fn inspect_reads_a_log_in_use_and_changes_nothing() {
     let data = closed_log(2);
     let log = open_log(data.path());
     append(&log, 5000..5100);
@@ -252,7 +252,7 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
 }
 
 #[test]
-fn a_missing_segment_is_found_and_the_rest_is_readable_after_a_repair() {
+fn repair_keeps_the_rest_of_a_log_with_a_missing_segment() {
     let data = closed_log(90);
     let whole = segments(data.path());
     fs::remove_file(&whole[1]).unwrap();

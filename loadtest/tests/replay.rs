@@ -59,7 +59,7 @@ impl Drop for TempFile {
 }
 
 #[test]
-fn a_replay_of_a_real_day_agrees_with_the_data_session_by_session() {
+fn a_replay_agrees_with_the_data_session_by_session() {
     let (address, state) = fake::start(Faults::default());
     let table = TempFile::new("table.json");
     let output = replay(address, &["--speed", "max", "--json", table.path()]);
@@ -120,7 +120,7 @@ fn sessions_may_be_registered_after_the_readings() {
 }
 
 #[test]
-fn readings_in_a_random_order_with_sessions_after_them_give_the_same_answers() {
+fn random_order_and_late_sessions_give_the_same_answers() {
     let table = |name, more: &[&str]| {
         let (address, state) = fake::start(Faults::default());
         let file = TempFile::new(name);
@@ -209,7 +209,7 @@ fn live(address: SocketAddr, caught_up: impl Fn() -> bool) -> Output {
 }
 
 #[test]
-fn a_live_replay_fills_the_day_until_now_and_a_second_goes_on_with_it() {
+fn a_second_live_replay_goes_on_with_the_first() {
     let (address, state) = fake::start(Faults::default());
     let now_us = jiff::Timestamp::now().as_microsecond();
     let caught_up = || {

@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_very_many_implausible_devices_the_first_are_taken_and_no_other_is_said_to_be_plausible() {
+    fn implausible_devices_beyond_the_bound_are_left_open() {
         let count = IMPLAUSIBLE_MAX as i32 + 10;
         let suspect = (0..count).map(|device| (device, 1));
         let all: Vec<(i32, u64)> = suspect.chain([(count, 0)]).collect();
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_unusual_beyond_its_own_spread_and_never_without_a_past() {
+    fn a_session_is_unusual_only_against_its_own_past() {
         assert_eq!(unusual_below(90.0, 0.5, 4), None);
         // An even past: 3 percent below.
         assert_eq!(unusual_below(90.0, 0.1, 5), Some(87.0));

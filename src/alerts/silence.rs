@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silence_is_unusual_beyond_the_least_and_beyond_the_longest_of_late() {
+    fn a_silence_is_unusual_beyond_the_longest_recent_one() {
         let since = Timestamp::from_micros(1_707_490_800_000_000);
         let after = |seconds: i64| since.plus_micros(seconds * 1_000_000);
         let judged = |longest, at| judge(since, longest, Duration::from_secs(1800), at);

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_is_searched_nearest_first_and_a_few_partitions_at_a_time() {
+    fn neighbours_are_searched_a_few_partitions_at_a_time() {
         let range = |n: i64| Range {
             from: at(n * 100),
             to: at(n * 100 + 100),

@@ -1,19 +1,28 @@
-//! What an answer depends on, fetched from the database in one snapshot.
+//! Questions over windows: fetches from the database, in one snapshot, what an answer depends on.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `history` | readings with their neighbours, by constant bounds of time |
-//! | `people` | vehicles: their readings, sessions, and who else is at a meter |
-//! | `bulk` | the readings of many devices, a few statements for all |
-//! | `reach` | how far beyond its window an answer reaches |
-//! | `chunk` | a chunk of a fleet, with all that its vehicles' answers depend on |
-//! | `hours` | hours that are summed up, in place of their readings |
+//! | `history` | readings with their neighbours, within constant bounds of time |
+//! | `vehicles` | vehicles: their readings, their sessions, and which others are at a meter |
+//! | `bulk` | the readings of many devices, in a few statements |
+//! | `chunk` | a part of the fleet, with everything that its vehicles' answers depend on |
+//! | `reach` | how far beyond its window a question must fetch |
+//! | `hours` | rolled-up hours in place of their readings |
 //! | `fleet` | every vehicle over one window |
-//! | `surveys` | one survey at a time, shared, and kept for a minute |
-//! | `budget` | how many readings questions may hold in memory |
+//! | `fleet_cache` | one survey of the fleet at a time, shared, and kept for a minute |
+//! | `budget` | how many readings all questions may hold in memory |
 //!
-//! A question's work for the processor is done off the async workers, as many at once as there
-//! are cores.
+//! # Rules
+//!
+//! - **No statement searches history without constant bounds of time.** With hundreds of partitions, planning
+//!   alone would take longer than the answer.
+//! - **An answer reaches beyond its window** (`reach`): a shared meter's amount is divided by all DC of its time, and
+//!   an attribution period goes on to the meter's next reading. Nearly always both lie within 90 minutes, and one
+//!   exchange fetches everything.
+//! - **The fleet's answer is the sum of its vehicles' answers**: the same arithmetic over readings that are
+//!   fetched in chunks, in one snapshot. A survey that is asked for again after 25 s is renewed in the
+//!   background.
+//! - **Computing happens off the async workers**, at most one computation a core.
 
 mod budget;
 mod bulk;

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_any_time_no_more_is_taken_than_the_rate_a_second_and_a_body() {
+    fn a_bucket_never_exceeds_its_rate_and_one_body() {
         for (rate, body) in [(10u32, 1u64), (100, 7), (1000, 5000), (300_000, 500)] {
             let bucket = Bucket::new(rate);
             let mut taken = 0;

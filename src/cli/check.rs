@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_yet_to_be_made_is_judged_by_the_one_above() {
+    fn a_directory_to_be_made_is_judged_by_its_parent() {
         let dir = tempfile::tempdir().unwrap();
         probe(&dir.path().join("a/b")).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_the_sum_of_what_each_reading_adds_to_the_one_before() {
+    fn an_hour_sums_what_each_reading_adds() {
         let hour = [interval(1, 5.0), interval(11, 0.25), interval(26, 0.5)];
         let summary = summarize(&hour).unwrap();
         // The first reading's own energy is counted from what lies before the hour.

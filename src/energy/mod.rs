@@ -1,15 +1,40 @@
-//! How much of the energy paid for reached the battery: the arithmetic, without SQL or HTTP.
+//! How much of the energy paid for reached the battery: the arithmetic, without SQL, HTTP or JSON.
 //!
-//! The way of a number: a device's readings become amounts of energy ([`device`]); a vehicle's
-//! readings and sessions become attribution periods ([`attribution`], [`mod@whereabouts`]); a meter's amounts are
-//! credited to the vehicles that were there ([`sharing`]); gaps are measured ([`coverage`]); all
-//! of it is the answer ([`mod@performance`]), which is rounded once, where it is printed ([`report`],
-//! [`mod@format`]). Everything is a pure function of readings, sessions, the window and `now`: late
-//! data repair an answer by being there when it is asked for. Whole hours of a device may be given
-//! as their sums ([`condensed`]), where that changes no digit.
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`interval`] | runs of time, and sets of them |
+//! | [`window`] | the window of a question, and its limits |
+//! | [`device`] | a device's readings become amounts of energy |
+//! | [`attribution`] | a vehicle's readings and sessions become attribution periods |
+//! | [`whereabouts`] | where all vehicles of a question are, by all three rules |
+//! | [`sharing`] | a meter's amounts are credited to the vehicles that were there |
+//! | [`coverage`] | silences and gaps |
+//! | [`answer`] | the answer for one vehicle, from all of the above |
+//! | [`hour`] | an hour of a device, rolled up without changing a digit |
+//! | [`series`], [`tariff`] | the parts of a window: buckets and prices |
+//! | [`exact`] | integers of mWh, and exact fractions |
+//! | [`mod@format`], [`report`] | numbers as they are printed, each rounded once |
 //!
-//! [`queries`] is the one part that knows SQL: it calls [`plan`] to learn what to fetch, and
-//! [`performance()`] with what it fetched; [`Question`] says exactly which readings that takes.
+//! An answer is a pure function of readings, sessions, the window and `now`. Late data correct it by being
+//! there when the question is asked. [`plan`] says what to fetch, and [`Question`] exactly which readings
+//! an answer takes.
+//!
+//! # Rules
+//!
+//! - **No sum passes through a float.** Sums are integers of mWh and exact fractions, rounded once where they
+//!   are printed. The same readings in any order give the same digits, and a series adds up to its whole.
+//! - **An exact sum is printed without a common denominator.** A shared meter with registers leaves thousands
+//!   of long fractions; their common denominator took 39 s for 200 vehicles. Each sum is close to a number
+//!   of 64 binary digits, and only a sum on the edge of rounding is printed the long way.
+//! - **An hour that is rolled up changes no digit.** Its row holds its first and last reading as they are, and
+//!   what the readings after the first add. It exists only where that depends on nothing but the hour: one
+//!   energy kind, no register of 0, no reading that names a place, no silence over 15 minutes. Where an edge
+//!   of the window, of an attribution period or of what is known lies inside the hour, or several vehicles
+//!   share the meter, the arithmetic returns the hours that it needs as readings. A missing row costs only
+//!   time.
+//! - **A second implementation checks it**: `tests/reference.rs`, written from the definitions alone, agrees to
+//!   the last digit on random fleets, and on tiny ones whose edges fall together. `tests/golden.rs`,
+//!   `tests/same_id.rs` and `tests/overlap.rs` hold cases computed by hand.
 
 pub mod answer;
 pub mod attribution;

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_price_is_that_of_the_time_on_the_clock_where_clocks_change_too() {
+    fn prices_follow_the_local_clock_across_changes() {
         let tariff = Tariff::parse("02:30=0.1,06:00=0.2", berlin()).unwrap();
         let changes = |from: &str, to: &str| -> Vec<(String, i64)> {
             let mut all = prices(&tariff, from, to);
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_are_cut_where_the_price_changes_and_put_together_again() {
+    fn buckets_are_cut_at_price_changes_and_joined_again() {
         let tariff = Tariff::parse("06:30=0.3,22:00=0.2", TimeZone::UTC).unwrap();
         let window = Run::new(at("2024-02-09T05:00:00Z"), at("2024-02-09T08:00:00Z")).unwrap();
         let hours = buckets(window, Bucket::Hour, &TimeZone::UTC);

@@ -1,39 +1,42 @@
 //! The edge: HTTP/1.1 and HTTP/2 in, JSON out.
 //!
-//! | file | what it holds |
+//! | folder | what it holds |
 //! | --- | --- |
-//! | [`server`](Server) | the socket, how many connections there are, stopping |
-//! | `connection` | one connection: which HTTP it speaks, its limits |
-//! | `usage` | which connections are idle; closing the longest idle one for another |
-//! | `stall` | deadlines of a connection that does nothing |
-//! | `socket` | resetting a connection whose answer was cut |
-//! | [`tls`] | certificates, and their renewal |
-//! | `router` | every route, and finding the one of a path |
-//! | `dispatch` | one request from its head to its answer; what all routes have in common |
-//! | `access` | which right each endpoint needs, and what a caller shows for it |
-//! | `story` | what is told of an answered request: metrics, a line of the log |
-//! | `promise` | answers held until their readings are durable, while the next request is read |
-//! | `taking` | answers of HTTP/2 that a client does not take |
-//! | `body` | receiving a body within its limits; discarding one that is refused |
-//! | `unfold` | decompressing a body within its limits |
-//! | `media` | `Content-Type`, `Content-Encoding`, `Accept` |
-//! | `revocable` | long answers, which end when their key does |
-//! | `local` | under which names a gateway without keys answers |
-//! | [`forwarded`] | the client's address behind proxies |
-//! | `request_id`, `cors` | what answers carry beside their content |
-//! | `query` | the strict reading of a query |
-//! | `reply`, `problem` | answers: JSON, and RFC 9457 |
-//! | `ingestion` | readings to the gate |
-//! | `live`, `sessions`, `meters`, `performance`, `fleet`, `alerts`, `export` | what operators ask and declare |
-//! | `history` | one device's readings, paged |
-//! | `stream` | live changes as they come |
-//! | [`health`] | whether the gateway serves, and whether it is ready |
-//! | `dashboard` | the pages and their files |
-//! | `operations` | metrics and the interface's description |
-//! | `database` | a connection from the read pool, within a time |
+//! | [`server`] | sockets, TLS, connections, deferred responses, backpressure |
+//! | [`request`] | one request from its head to its handler: routing, rights, body, query |
+//! | `response` | JSON, RFC 9457 problems, and what the database's errors mean to a client |
+//! | [`api`] | the resources, one file each |
+//! | `ui` | the dashboard and the reference at `/docs` |
 //!
-//! It knows nothing of the writers: what they have done is seen in the log's progress and in the
-//! database.
+//! # Rules
+//!
+//! - **Pipelined requests share a sync.** hyper reads a connection's next request when the one before is
+//!   answered, so sixteen requests sent at once would cost sixteen syncs in a row. An answer is therefore
+//!   made as soon as its readings are on their way; `server::deferred` holds its bytes, and all bytes behind
+//!   them, until the log has synced. Over HTTP/2 each stream waits for itself.
+//! - **Admission never waits.** Memory is taken piece by piece as bytes arrive. Reserving the largest body
+//!   first would let a few slow clients hold all memory, and waiting for more would deadlock.
+//! - **The slow client pays.** Heads, bodies and answers have deadlines of their own, and a connection that
+//!   takes none of its answer is closed (`server::stall`).
+//! - **Idle is not slow.** Proxies and devices keep connections between requests. An idle connection is kept longer
+//!   than theirs; when every place is taken, the longest idle one is closed (`server::usage`).
+//! - **A cut answer must not look complete.** HTTP/1.0 ends an answer in pieces by closing. While such an answer
+//!   is on its way, closing the socket resets it (`server::socket`).
+//! - **An HTTP/2 client can leave answers unread** while its socket stays free, by opening no window. A
+//!   connection has a few places for unread answers, questions wait for one, and answers leave in pieces
+//!   (`server::backpressure`).
+//! - **A listener has no queue.** All listeners read one ring of the latest events, each at its own cursor. A
+//!   listener that falls behind the ring is informed and closed (`api::events`).
+//! - **A long answer checks its key again** (`response::revocable`): a stream or an export outlives by minutes
+//!   the request that opened it, and a revoked key must lose access within seconds.
+//! - **A proxy may lie.** The client's address is read from the right of `X-Forwarded-For`, as far as each
+//!   writer is trusted (`request::client_ip`), and decides nothing but what the log says.
+//! - **An id can hold markup.** The pages create text nodes only, and their policy forbids inline scripts,
+//!   markup from text (Trusted Types) and everything from elsewhere.
+//! - **Metrics are labelled by the pattern of a route**, never by the requested path, and counted per batch and
+//!   per request, never per reading.
+//!
+//! It knows nothing of the writers: it sees their work in the log's progress and in the database.
 
 pub mod api;
 pub mod request;

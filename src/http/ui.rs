@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_hold_no_script_or_style_of_their_own_and_ask_nobody_else() {
+    fn pages_hold_no_inline_script_and_fetch_nothing_foreign() {
         for asset in ASSETS.iter().filter(|asset| asset.kind == HTML) {
             let text = std::str::from_utf8(asset.body).unwrap();
             for forbidden in [

@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_channel_and_a_full_log_are_refused_and_leave_nothing_behind() {
+    fn a_refusal_for_load_leaves_nothing_behind() {
         let (gate, receiver) = gate(64 << 10);
         let submit_as = |ack| {
             let mut records = RequestRecords::new(2);

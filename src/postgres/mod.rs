@@ -1,4 +1,14 @@
-//! PostgreSQL: reaching it, its schema, its partitions, its registries, and the embedded server.
+//! PostgreSQL: its sessions, schema, partitions and registries, and the embedded server.
+//!
+//! # Rules
+//!
+//! - **A partition is created empty and then attached**, which blocks no COPY. There is no default partition:
+//!   beside one, attaching would read every row. An existing partition wins over the configured width, however an
+//!   operator made it: open ends, a default, a partition that is cut further.
+//! - **Retention drops whole partitions** with a short lock timeout, and tries again, because a waiting DROP
+//!   stops every COPY behind it.
+//! - **A clock may jump.** Waits use a clock that cannot. Where a date decides, a second opinion counts:
+//!   retention counts from the newest reading where that is older than the clock says.
 
 mod der;
 pub mod embedded;

@@ -1,16 +1,32 @@
-//! Sums up the hours of devices that have passed, so that long windows need not read them.
+//! Rolls up the hours of devices that have passed, so that long windows need not read every reading.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `mod` | who sums up, when, and in which order |
-//! | `seal` | from when on a reading leaves a mark; who has to be waited for |
+//! | `mod` | who rolls up, when, and in which order |
+//! | `seal` | the watermark, and the transactions that must end before it holds |
 //! | `build` | some devices' hours, in one transaction |
 //!
-//! One gateway of a database does it, whoever has the lock. It takes the hours that have passed since
-//! it was here last; then hours into which readings have come since, by their marks; then what is
-//! older than the first hour it ever took, backward. An hour that is not summed up yet is read
-//! as it is, so that being late costs time and never an answer. It makes way: while readings wait
-//! in the log for long, it does nothing.
+//! One gateway of a database rolls up: the one that holds an advisory lock. It takes the hours that have
+//! passed since the last step; then the hours that late readings have made dirty; then the hours before
+//! the first one it ever took, backward. An hour without a rollup is read as it is, so that a late rollup
+//! costs time and never a wrong answer.
+//!
+//! # Rules
+//!
+//! - **A rollup row is valid in any snapshot that has no dirty mark for its hour.** A batch's first statement
+//!   gives its transaction an id; the batch then reads the watermark, and marks each older hour that it
+//!   stores a reading of. The roller moves the watermark, commits, and waits until every transaction with an
+//!   older id has finished: each of those has seen the new watermark. One REPEATABLE READ transaction then
+//!   reads marks and readings, replaces the rows, and deletes only the marks that it read. Marks are only
+//!   ever added: `on conflict do nothing` would lose a mark made while an older one is worked off.
+//! - **A rollup row is valid only within the built hours**, none of which lies beyond the watermark, whatever marks
+//!   there are: readings beyond it leave no mark. Where a clock was ahead, the watermark is moved back together
+//!   with everything behind it, and a mark elsewhere goes together with its row.
+//! - **Hours leave before their partition does**, so that no answer holds what history no longer does.
+//! - **The roller yields.** While readings arrive it rests as long as it works. While readings have waited in
+//!   the log for over a second it does nothing.
+//! - **Nothing finer than an hour is rolled up.** Rows of five minutes would add more than a fifth to the cost
+//!   of every reading, to save what a ranking needs once a minute.
 
 mod build;
 mod seal;

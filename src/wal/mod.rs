@@ -1,23 +1,49 @@
-//! The write-ahead log: readings are acknowledged once they are safe in it, and the writers read
-//! them from it. The log *is* the buffer before the database.
+//! The write-ahead log: a reading is acknowledged once it is safe in the log, and the writers read it
+//! from there. The log *is* the buffer before the database.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`frame`] | the format on disk |
 //! | [`record`] | one reading in a frame |
-//! | [`storage`] | the file layer, the seam for a simulated disk |
-//! | [`medium`] | which file systems are no place for a log |
-//! | [`catalog`] | which segments there are |
-//! | [`recovery`] | opening: the true end of each run, damage |
-//! | `opening` | making the parts of a log from what is there |
-//! | [`survey`] | looking at a log without opening it |
-//! | [`repair`] | copying what is sound of a damaged log |
-//! | [`append`] | what a request hands over, the room that it reserves |
+//! | [`storage`] | the file layer, and the seam for a simulated disk |
+//! | [`medium`] | file systems that are unsafe for a log |
+//! | [`catalog`] | which segments exist |
+//! | [`recovery`] | opening a log: the true end of each run, and damage |
+//! | `opening` | builds the parts of a log from what recovery found |
+//! | [`inspect`] | reads a log without opening it |
+//! | [`repair`] | copies the sound part of a damaged log |
+//! | [`append`] | what a request hands over, and the room that it reserves |
 //! | `appender` | the one thread that writes |
-//! | `housekeeper` | spare segments, and letting go of old ones |
-//! | [`gone`] | what is remembered of runs that have gone |
+//! | `housekeeper` | prepares spare segments, and removes old ones |
+//! | [`retired_runs`] | what the log remembers of runs whose segments are gone |
 //! | [`reader`] | a cursor over one shard |
 //! | [`progress`] | how far each shard is appended and stored |
+//!
+//! # Rules
+//!
+//! - **A position is never used twice.** Unsynced bytes may reach the database and then vanish in a power
+//!   cut. New readings in their place would lie below the checkpoint and be skipped for ever. So each
+//!   opening starts a new *run*: a random id, a new segment, and the number of shards in its header.
+//!   Old runs are never appended to, and are drained in order. A checkpoint belongs to (run, shard).
+//! - **A reader never passes the synced position.** Only bytes that this process has synced prove
+//!   anything: at opening, the intact tail of the last run is copied to a new file and synced.
+//! - **Sectors persist in any order.** Within one unsynced write, a later part may survive an earlier one.
+//!   So one frame is one write, one checksum and one fdatasync, and no frame is written before the frame
+//!   before it is synced. Only an intact later *frame* proves damage in the middle; such a log is refused,
+//!   never repaired by guess. The run's id and the position salt each checksum, so that leftovers in a
+//!   recycled file never look like data.
+//! - **Room is reserved before any acknowledgement**, in segments that are already filled with zeros. A
+//!   full disk therefore refuses readings at the edge, and cannot break an acknowledgement. Zero-filled
+//!   segments also halve the cost of an fdatasync.
+//! - **The log never fills a disk that it shares with its database.** PostgreSQL cannot recover without
+//!   room, and the log cannot shrink without PostgreSQL. A segment is made only while three times the
+//!   unstored bytes, and PostgreSQL's own log, would still fit.
+//! - **Memory follows the disk.** A segment leaves the catalog only when its name has left the directory durably;
+//!   a failed rename or unlink is tried again until it succeeds.
+//! - **One process holds the directory**, by a lock that lives as long as the process. A copied directory
+//!   is not a second log: both copies claim the same checkpoints and fence each other off.
+//! - **There is no timer for group commit.** While the disk syncs, the next group gathers; a lone reading
+//!   waits for nothing.
 //!
 //! It knows nothing of HTTP or PostgreSQL.
 

@@ -285,7 +285,7 @@ mod tests {
     proptest! {
         // Of a batch that is tried again, as of what is taken out of the quarantine.
         #[test]
-        fn every_row_is_new_a_repeat_or_a_contradiction_of_what_is_there(
+        fn every_row_is_new_a_repeat_or_a_contradiction(
             history in proptest::collection::hash_map((0..6i32, 0..6i64), 0..3u8, 0..30),
             tried in proptest::collection::hash_map((0..6i32, 0..6i64), 0..3u8, 0..30),
         ) {

@@ -2,26 +2,72 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `lane` | one writer: waits, gathers, stores, connects again |
-//! | [`batch`] | frames of the log become sorted rows |
+//! | `shard_writer` | one writer: waits, gathers, stores, reconnects |
+//! | [`batch`] | turns frames of the log into sorted rows |
 //! | `order` | the order of a batch's rows |
 //! | [`rows`] | rows of history, and COPY's binary format |
-//! | [`store`] | one batch, one transaction |
-//! | `ways` | COPY, and the slower ways of putting rows into history |
+//! | [`store`] | one batch in one transaction |
+//! | `insert` | COPY, and the slower ways of putting rows into history |
 //! | `pace` | how many readings a batch takes |
-//! | `shares` | what a writer may hold in memory |
-//! | `waits` | how long a writer waits, for more and before the next try |
-//! | [`session`] | a session's settings, statements and claim |
-//! | [`classify`] | what an SQLSTATE means |
-//! | `marks` | which hours are to be summed up again |
+//! | `shares` | what one writer may hold in memory |
+//! | `backoff` | how long a writer waits, for more readings and before the next try |
+//! | [`session`] | a session's statements and its claim |
+//! | [`strategy`] | what an SQLSTATE means, and how a batch is tried again |
+//! | `dirty_hours` | marks the hours that must be rolled up again |
 //! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
-//! | [`quarantine`] | what is set aside |
-//! | [`retry`] | and taken out again |
-//! | [`gone`] | runs that have gone from the log, and what the database lacks of them |
+//! | [`quarantine`] | readings that the database refuses |
+//! | [`retry`] | takes readings out of quarantine again |
+//! | [`restored`] | what a restored database lacks of runs that the log has retired |
 //! | [`accepted`] | what an operator has given up as lost |
 //! | [`binding`] | which database a log stores into |
-//! | `maintenance` | partitions ahead, retention |
+//! | `maintenance` | partitions ahead, and retention |
+//!
+//! # Rules
+//!
+//! - **A dead session may still commit.** A transaction whose connection was lost can commit after its
+//!   successor has read the checkpoint. So connecting raises an epoch in the checkpoint's row, and each
+//!   batch first moves the position `where epoch = mine and position = mine`. Moving no row means that
+//!   another session has taken over.
+//! - **Ids belong to a session.** After a failover the same device may have another id, and a stale cache
+//!   would give one device's energy to another. The cache goes with the session. Unknown texts are looked
+//!   up first; only the missing ones are inserted, sorted bytewise, in a transaction of their own. So
+//!   repeats use up no ids, and two gateways do not deadlock.
+//! - **Live status is coalesced.** A kill between history and its upsert would leave a silent device wrong
+//!   for ever. The checkpoint therefore holds a second position for live status, and a restart replays
+//!   from the lower one.
+//! - **Quarantine is an allow-list of SQLSTATEs**: only what can be a reading's own fault. A missing
+//!   partition looks like a broken rule (23514) and is not. Every unknown error is the environment's, and
+//!   the writer waits.
+//! - **A log is bound to a database.** The database creates a random id, and the log keeps the first id it
+//!   stores into. A wrong `DATABASE_URL` must not drain the log elsewhere: any other id stops the writers,
+//!   while readings are still accepted.
+//! - **A checkpoint before the oldest segment is a gap.** It is counted and logged, and readiness fails
+//!   until an operator accepts it. Of a retired run the log remembers its end and its number of readings.
+//! - **Rows are sorted by (table, partition, device, time).** Two gateways then take locks in one order, and
+//!   neighbouring rows are neighbours in the index.
+//! - **Repeats come in crowds.** COPY is right while there are none. After the first 23505 a writer looks up
+//!   the rows that may be repeats and copies the rest, until twenty batches were clean.
+//! - **A batch that misses its deadline comes back smaller** (`pace`): after a deadline of the server or of the
+//!   gateway, half of the rows that were tried, down to one frame. While a reading waits for more than two
+//!   minutes the gateway is not ready.
+//! - **No statement has two plans.** Statistics are stale exactly where new data are: PostgreSQL expects one row
+//!   beyond them, and a join of keys with history turned quadratic. So keys are looked up one by one, in a
+//!   lateral subquery that is grouped by the primary key and cannot be pulled up. Every file of `sql/queries`
+//!   runs in `tests/writer/plans.rs` on few rows and on many, with statistics absent, stale and fresh.
+//! - **What a writer holds does not grow with the shards** (`shares`): caches, batches and buffers are fixed
+//!   totals, divided. A full cache forgets an eighth, never all.
+//! - **A checkpoint moves only where a shard has something to store.** A client that waits for a commit waits in
+//!   each shard for its own readings, not for the end of its request.
+//! - **Committed means settled**: in history, as new or as the repeat of an equal reading, or in quarantine. The
+//!   answer counts what went into quarantine, and is `null` where a lost session leaves that unknown.
+//! - **An idle writer watches its session.** A restored database has lost readings whether or not new ones
+//!   arrive.
+//! - **COPY's `finish` is not a commit.** An acknowledgement of `committed` waits for COMMIT's own answer, and
+//!   checks it: COMMIT of a failed transaction answers ROLLBACK without an error.
+//! - **Writers take turns while they have time.** While no more than a quarter of a batch waits and no client
+//!   waits for a commit, half of the writers store at once, so that a burst of COPY leaves a processor to
+//!   requests. After 200 ms a writer stores without a turn, because shards fail alone.
 
 pub mod accepted;
 mod backoff;

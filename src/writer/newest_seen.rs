@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_newer_than_all_stored_of_its_device_is_beyond_suspicion() {
+    fn only_rows_newer_than_all_stored_are_not_suspects() {
         let mut seen = NewestSeen::default();
         seen.note(&[row(1, 10), row(1, 20), row(2, 5)]);
         seen.note(&[row(1, 15)]);

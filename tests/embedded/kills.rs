@@ -116,7 +116,7 @@ async fn a_server_and_gateway_killed_together_are_recovered_from() {
 }
 
 #[tokio::test]
-async fn a_dropped_handle_stops_the_server_and_a_start_cut_short_leaves_none() {
+async fn a_dropped_handle_and_a_cut_start_leave_no_server() {
     let dir = open_dir();
     let embedded = start(config(dir.path())).await.unwrap();
     let server = server_pid(embedded.cluster_dir()).unwrap();
@@ -227,7 +227,7 @@ async fn a_watcher_that_is_killed_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_stop_past_its_deadline_is_forced_and_loses_nothing_committed() {
+async fn a_forced_stop_loses_nothing_committed() {
     let dir = open_dir();
     let embedded = start(config(dir.path())).await.unwrap();
     let (client, driver) = embedded.connection().config().connect(NoTls).await.unwrap();

@@ -180,7 +180,7 @@ async fn a_path_too_long_for_a_socket_gets_a_short_private_one() {
 }
 
 #[tokio::test]
-async fn under_a_directory_closed_to_the_server_a_durable_place_is_taken_and_found_again() {
+async fn a_closed_directory_leads_to_a_durable_place_elsewhere() {
     if !is_root() {
         println!("skipped: only root runs the server as somebody else");
         return;

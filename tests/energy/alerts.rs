@@ -80,7 +80,7 @@ fn hot(gateway: &Gateway, celsius: u32) {
 }
 
 #[test]
-fn an_alert_opens_once_closes_and_reaches_a_receiver_that_was_down() {
+fn an_alert_reaches_a_receiver_that_was_down() {
     let data = data_dir();
     let secret = data.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
@@ -338,7 +338,7 @@ fn a_device_is_silent_however_many_others_are_seldom_heard_of() {
 }
 
 #[test]
-fn a_device_that_is_not_heard_of_for_30_days_is_taken_for_retired() {
+fn a_device_silent_for_30_days_counts_as_retired() {
     let data = data_dir();
     let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
     let gateway = Gateway::ready(data.path(), &flags);

@@ -63,7 +63,7 @@ fn same_as_ndjson(gateway: &Gateway, stream: &str) -> (Vec<Value>, usize) {
 }
 
 #[test]
-fn an_export_as_parquet_holds_what_ndjson_holds_in_row_groups_of_a_bounded_size() {
+fn parquet_holds_what_ndjson_holds_in_bounded_groups() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     let at = |second: u32| format!("2024-02-09T11:00:{second:02}.000001Z");

@@ -90,7 +90,7 @@ fn answers(gateway: &Gateway, stays: &[Stay]) -> Vec<Value> {
 }
 
 #[test]
-fn every_session_of_a_real_day_is_credited_with_its_own_energy_whatever_the_order() {
+fn a_real_day_credits_each_session_in_any_order() {
     let stays = stays();
     let all: Vec<(String, String)> = stays.iter().flat_map(readings).collect();
     let data = data_dir();

@@ -106,7 +106,7 @@ fn sessions_are_told_once_may_touch_and_never_overlap() {
 }
 
 #[test]
-fn an_open_session_holds_meter_and_vehicle_until_it_is_ended_or_withdrawn() {
+fn an_open_session_holds_its_meter_and_vehicle() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     let g = &gateway;
@@ -191,7 +191,7 @@ fn sessions_overlap_at_a_shared_meter_only_and_share_its_energy() {
 }
 
 #[test]
-fn a_session_and_a_reading_exactly_at_midnight_and_at_an_edge_belong_to_what_ends_there() {
+fn a_reading_on_an_edge_belongs_to_what_ends_there() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     let g = &gateway;

@@ -53,7 +53,7 @@ fn is_summed_up(gateway: &Gateway) -> bool {
 }
 
 #[test]
-fn sums_of_hours_answer_as_their_readings_do_and_late_readings_mend_them() {
+fn late_readings_correct_rolled_up_hours() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     gateway.wait("the first seal", |g| {

@@ -18,7 +18,7 @@ fn at(minute: u32) -> String {
 }
 
 #[test]
-fn a_vehicle_is_found_by_session_by_named_meter_and_by_the_same_id() {
+fn a_vehicle_is_found_by_each_attribution_rule() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     by_session(&gateway);
@@ -109,7 +109,7 @@ fn by_same_id(gateway: &Gateway) {
 }
 
 #[test]
-fn a_vehicle_that_is_idle_has_zeros_and_nulls_and_one_never_seen_is_not_found() {
+fn an_idle_vehicle_has_zeros_and_an_unknown_one_is_404() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     gateway.send("vehicle", &[vehicle("V1", &at(0), 1.0, "")]);
@@ -139,7 +139,7 @@ fn a_vehicle_that_is_idle_has_zeros_and_nulls_and_one_never_seen_is_not_found() 
 }
 
 #[test]
-fn a_window_may_be_days_of_a_calendar_which_have_23_hours_where_clocks_go_forward() {
+fn a_window_of_days_follows_the_local_calendar() {
     let data = data_dir();
     let flags = ["--alert-interval", "0s", "--tariff", "0.5"];
     let gateway = Gateway::ready(data.path(), &flags);
@@ -188,7 +188,7 @@ fn a_window_may_be_days_of_a_calendar_which_have_23_hours_where_clocks_go_forwar
 }
 
 #[test]
-fn what_comes_late_out_of_order_or_is_registered_later_repairs_the_answer() {
+fn late_readings_and_sessions_correct_the_answer() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
     // In order, and known beforehand.

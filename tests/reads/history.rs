@@ -7,7 +7,7 @@ use crate::support::Reads;
 const WINDOW: &str = "from=2024-02-09T15:00:00Z&to=2024-03-09T15:00:00Z";
 
 #[test]
-fn history_is_what_was_sent_in_pages_that_neither_repeat_nor_miss_a_reading() {
+fn history_pages_neither_repeat_nor_miss_a_reading() {
     let gateway = Reads::start();
     // Over the border of two partitions, and with a reading at each edge of the window.
     let times = [
@@ -50,7 +50,7 @@ fn history_is_what_was_sent_in_pages_that_neither_repeat_nor_miss_a_reading() {
 }
 
 #[test]
-fn a_vehicles_history_tells_the_places_that_it_named_and_can_be_sent_again() {
+fn a_vehicles_history_can_be_sent_again() {
     let gateway = Reads::start();
     let reading = |minute: u32| {
         json!({"vehicleId": "V", "soc": 50.5, "kwhDeliveredDc": 1.25, "batteryTemp": -3.5,

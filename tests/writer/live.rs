@@ -138,7 +138,7 @@ async fn live_status_rides_on_batches_and_not_on_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_was_told_is_committed_is_live_where_there_is_little() {
+async fn a_committed_reading_is_live_at_once() {
     let database = Database::new().await;
     let dir = dir();
     let mut gateway = Gateway::open(dir.path(), 1);

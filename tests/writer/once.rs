@@ -209,7 +209,7 @@ async fn a_key_that_appears_after_it_was_looked_for_stops_no_writer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_was_cut_into_other_shards_is_stored_before_the_next() {
+async fn a_run_with_other_shards_is_stored_before_the_next() {
     let database = Database::new().await;
     let dir = dir();
     let ids: Vec<String> = (0..40).map(|n| format!("M{n}")).collect();
@@ -243,7 +243,7 @@ async fn a_run_that_was_cut_into_other_shards_is_stored_before_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copied_log_whose_checkpoints_were_removed_stores_nothing_twice() {
+async fn a_copied_log_stores_nothing_twice() {
     let database = Database::new().await;
     let (original, copy) = (dir(), dir());
     let gateway = Gateway::open(original.path(), 2);

@@ -136,7 +136,7 @@ async fn a_partition_is_made_by_one_at_a_time_and_beside_an_open_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_drops_old_partitions_but_never_queues_behind_a_reader() {
+async fn retention_never_queues_behind_a_reader() {
     let database = Database::new().await;
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 1, &database);
@@ -179,7 +179,7 @@ async fn retention_drops_old_partitions_but_never_queues_behind_a_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_go_in_partition_by_partition_also_where_the_partitions_are_new() {
+async fn rows_go_in_partition_by_partition() {
     // One order for all gateways, so that they wait for each other and never in a circle.
     let database = Database::new().await;
     let watch = "create table seen (place serial, part oid);
@@ -213,7 +213,7 @@ async fn rows_go_in_partition_by_partition_also_where_the_partitions_are_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_counts_from_the_newest_reading_where_the_clock_is_ahead_of_it() {
+async fn retention_counts_from_the_newest_reading() {
     // These readings are of 2024: a clock that is right today is years ahead of them.
     let database = Database::with(Wishes {
         retention: Some(Duration::from_secs(30 * DAY as u64)),

@@ -234,7 +234,7 @@ async fn a_column_of_another_type_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_is_gone_is_made_again_and_nothing_quarantined() {
+async fn a_missing_partition_quarantines_nothing() {
     let database = Database::new().await;
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 1, &database);
@@ -255,7 +255,7 @@ async fn a_partition_that_is_gone_is_made_again_and_nothing_quarantined() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_is_gone_costs_no_reading_that_came_beside_poison() {
+async fn a_missing_partition_costs_no_reading_beside_poison() {
     let database = Database::new().await;
     let dir = dir();
     let rule = "alter table meter_telemetry_history
@@ -283,7 +283,7 @@ async fn a_partition_that_is_gone_costs_no_reading_that_came_beside_poison() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_cannot_be_made_is_waited_for_even_beside_poison() {
+async fn a_partition_that_cannot_be_made_is_waited_for() {
     let database = Database::new().await;
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 1, &database);

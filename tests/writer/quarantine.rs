@@ -143,7 +143,7 @@ async fn a_contradiction_stays_until_the_other_is_gone() {
 }
 
 #[test]
-fn the_database_of_a_running_gateway_is_found_by_its_data_directory() {
+fn a_running_gateways_database_is_found() {
     let data = data_dir();
     let gateway = crate::binary::Gateway::start(data.path(), &[]);
     let wattgate = |words: &[&str]| {

@@ -45,7 +45,7 @@ async fn what_a_restored_database_has_lost_is_written_again_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_older_than_the_log_reaches_is_a_gap_that_is_counted() {
+async fn a_database_older_than_the_log_is_a_counted_gap() {
     let database = Database::new().await;
     let dir = dir();
     let options = LogOptions {
@@ -104,7 +104,7 @@ fn forgetful(dir: &std::path::Path, database: &Database) -> Gateway {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_restored_database_lacks_of_runs_that_have_gone_is_counted_too() {
+async fn losses_of_retired_runs_are_counted() {
     let database = Database::new().await;
     let dir = dir();
     let ids: Vec<String> = (0..30).map(|n| format!("M{n}")).collect();
@@ -177,7 +177,7 @@ async fn what_a_restored_database_lacks_of_runs_that_have_gone_is_counted_too() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_stored_before_a_log_was_bound_to_another_database_is_not_missed_there() {
+async fn a_newly_bound_log_misses_nothing_from_before() {
     let (before, database) = (Database::new().await, Database::new().await);
     let dir = dir();
     let gateway = forgetful(dir.path(), &before);

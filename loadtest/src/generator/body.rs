@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn readings_are_json_in_every_format_and_within_the_gateways_bounds() {
+    fn generated_readings_are_within_the_gateways_bounds() {
         for format in [Format::Ndjson, Format::Array, Format::Single] {
             let count = if format == Format::Single { 1 } else { 25 };
             let meter = readings(&mut bodies(Stream::Meter, 10, format, 7), count);

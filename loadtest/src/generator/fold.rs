@@ -39,7 +39,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn a_folded_body_unfolds_to_what_was_rendered_and_its_length_is_told() {
+    fn a_compressed_body_decompresses_to_what_was_rendered() {
         let mut out = Vec::new();
         let render = |out: &mut Vec<u8>| out.extend_from_slice(&[b'x'; 1000]);
         Fold::default().append(b"POST\r\n", render, &mut out);

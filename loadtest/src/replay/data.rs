@@ -226,7 +226,7 @@ mod tests {
     const HEAD: &str = "arrival,departure,delivered_energy (kWh),station_id,session_id\n";
 
     #[test]
-    fn the_day_holds_86_sessions_at_52_stations_of_which_27_are_shared() {
+    fn the_day_holds_86_sessions_at_52_stations() {
         let recording = select(parse(DAY).unwrap());
         assert_eq!(recording.stays.len(), 86);
         assert!(recording.left_out.is_empty());

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shuffle_holds_the_same_events_in_another_order_the_same_for_a_seed() {
+    fn a_shuffle_reorders_the_same_events_by_seed() {
         let key = |e: &Event| (e.at_us(), format!("{e:?}"));
         let in_order: Vec<_> = events().iter().map(key).collect();
         let shuffle = |seed| -> Vec<_> {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reading_lies_within_its_session_and_no_meter_reports_twice_at_once() {
+    fn readings_lie_within_their_session() {
         let mut open = std::collections::HashSet::new();
         let mut seen = std::collections::HashSet::new();
         for event in events() {

@@ -216,7 +216,7 @@ fn ask_condensed(world: &World, v: usize) -> (Performance, usize) {
 }
 
 #[test]
-fn an_answer_from_summed_up_hours_is_the_answer_from_their_readings() {
+fn rolled_up_hours_give_the_answer_of_their_readings() {
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         cases: 2_000,
         failure_persistence: None,

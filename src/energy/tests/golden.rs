@@ -13,7 +13,7 @@ fn every_5_minutes(kwh: f64) -> Case {
 }
 
 #[test]
-fn a_register_that_restarts_at_0_within_a_session_loses_nothing_but_what_it_forgot() {
+fn a_register_reset_in_a_session_loses_only_what_it_forgot() {
     // (-10, 10]: 2 kWh over 20 minutes, half of it in the session: 1. (10, 20]: 102 to 0 is a
     // reset, its energy is cur = 0. (20, 30]: 1. (30, 60]: 3. Together 5.
     let mut case = every_5_minutes(0.4);
@@ -221,7 +221,7 @@ fn overlapping_sessions_divide_a_shared_meter_by_dc() {
 }
 
 #[test]
-fn a_shared_meter_without_any_dc_is_nobodys_and_one_alone_gets_all() {
+fn without_dc_a_shared_meter_credits_only_a_lone_vehicle() {
     let mut case = Case {
         sessions: vec![session(1, 0, 60)],
         ..Case::default()
@@ -265,7 +265,7 @@ fn a_session_that_starts_inside_a_meters_interval_gets_it_whole() {
 }
 
 #[test]
-fn a_meter_that_dies_halfway_leaves_the_ratio_true_and_the_coverage_low() {
+fn a_meter_that_dies_halfway_lowers_coverage_not_the_ratio() {
     // 1 kWh AC every 5 minutes until 30: 6. DC 0.9 until 60: 10.8, of it 5.4 known: 90%.
     // Silent over (30, 60]: coverage 0.5, one gap, and no verdict.
     let mut case = every_5_minutes(0.9);
@@ -291,7 +291,7 @@ fn a_meter_that_dies_halfway_leaves_the_ratio_true_and_the_coverage_low() {
 }
 
 #[test]
-fn a_meter_one_minute_ahead_of_the_vehicle_does_not_bend_the_ratio() {
+fn a_meter_a_minute_ahead_does_not_bend_the_ratio() {
     // The meter at 6, 11 … 56 and 61, the vehicle at 5, 10 … 60, the session (0, 60]: 11 kWh AC,
     // and DC 0.9 × 11, since the reading after the one at 60 is out of the session.
     let mut case = every_5_minutes(0.9);
@@ -365,7 +365,7 @@ fn a_vehicle_that_charged_away_from_home_has_dc_and_no_ratio() {
 }
 
 #[test]
-fn a_named_reading_claims_back_to_the_one_before_and_15_minutes_at_the_most() {
+fn a_named_reading_claims_15_minutes_at_most() {
     // At 0 nothing is named; 10 claims (0, 10]; 40 claims (25, 40]; 50 claims (40, 50].
     let place = Some(NamedPlace::Meter(MeterKey(0)));
     let mut case = Case::default();
@@ -426,7 +426,7 @@ fn an_open_session_ends_now_and_time_after_now_is_nobodys() {
 }
 
 #[test]
-fn a_vehicles_register_is_cut_by_the_window_and_matched_by_the_meter() {
+fn a_vehicle_register_is_cut_by_the_window() {
     // DC 6 over (0, 60], AC intervals at 10, 20 and 30 in the session (0, 60], then none:
     // known is (0, 30], half of the DC.
     let mut case = Case {

@@ -11,7 +11,7 @@ use crate::energy::window::{DAY_MICROS, WindowError, window};
 use crate::reading::Timestamp;
 
 #[test]
-fn kwh_are_the_decimals_that_were_sent_rounded_half_away_from_zero() {
+fn kwh_are_rounded_half_away_from_zero() {
     for (kwh, mwh) in [
         (0.0, 0),
         (43.0, 43_000_000),
@@ -156,7 +156,7 @@ fn a_sum_that_is_divided_by_long_fractions_is_printed_at_once() {
 }
 
 #[test]
-fn what_all_get_of_an_amount_adds_up_to_it_and_leaves_no_fractions() {
+fn shares_of_an_amount_add_up_exactly() {
     let weight = |vehicle: i128| {
         let mut weight = Exact::default();
         // One takes nothing: it is full.
@@ -183,7 +183,7 @@ fn what_all_get_of_an_amount_adds_up_to_it_and_leaves_no_fractions() {
 }
 
 #[test]
-fn what_is_near_an_edge_of_rounding_is_printed_from_the_exact_value() {
+fn values_near_a_rounding_edge_print_from_the_exact_value() {
     // Half a mWh is away from 0, and what is less by 10^-24 of one is not.
     let mut half = Exact::default();
     half.add_part(1, 1, 2);

@@ -90,7 +90,7 @@ async fn write_late(store: &Store, late: &World, base: i32) {
 }
 
 #[test]
-fn answers_are_exact_whatever_is_summed_up_and_whatever_comes_late() {
+fn answers_stay_exact_with_rollups_and_late_readings() {
     let store = Store::start();
     let analyst = Analyst::new(2, Judgement::default());
     let mut runner = TestRunner::default();

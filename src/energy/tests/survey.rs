@@ -98,7 +98,7 @@ pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Time
 }
 
 #[test]
-fn a_survey_is_the_sum_of_the_vehicles_own_answers_and_its_parts_add_up() {
+fn a_survey_is_the_sum_of_the_vehicles_answers() {
     let store = Store::start();
     let mut runner = TestRunner::default();
     let one = |_| worlds().new_tree(&mut runner).unwrap().current();

@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_with_a_comma_a_quote_or_a_space_at_its_edge_is_quoted() {
+    fn a_csv_field_that_needs_quotes_is_quoted() {
         for (text, expected) in [
             ("M1", "M1"),
             ("a,b", "\"a,b\""),

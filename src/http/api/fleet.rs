@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn vehicles_are_ordered_by_number_then_id_and_without_a_ratio_last() {
+    fn vehicles_without_a_ratio_are_ordered_last() {
         let none = ["also none", "none"];
         assert_eq!(
             order(Sort::Lowest),

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clients_id_is_kept_where_it_can_be_logged_and_replaced_elsewhere() {
+    fn a_clients_request_id_is_kept_where_it_can_be_logged() {
         let of = |id: &str| {
             let value = HeaderValue::from_str(id).unwrap();
             RequestId::of(&HeaderMap::from_iter([(X_REQUEST_ID, value)])).to_string()

@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_route_is_found_by_its_own_pattern_and_allows_what_it_has() {
+    fn every_route_is_found_by_its_own_pattern() {
         for route in ROUTES {
             let path = match route.pattern.split_once('{') {
                 Some((before, rest)) => {

@@ -101,7 +101,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     #[tokio::test]
-    async fn an_answer_leaves_in_pieces_and_keeps_its_place_until_the_last() {
+    async fn an_answer_keeps_its_place_until_its_last_piece() {
         let places = Arc::new(Semaphore::new(1));
         let place = Arc::clone(&places).acquire_owned().await.ok();
         let moved = Arc::new(AtomicU64::new(0));

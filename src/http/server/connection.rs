@@ -426,7 +426,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_for_the_gateway_is_not_taken_for_one_who_does_not_read() {
+    async fn a_waiting_client_is_not_taken_for_one_that_stalls() {
         let within = Duration::from_millis(20);
         let activity = Activity::default();
         let all = Arc::clone(&activity.untaken).acquire_many_owned(UNTAKEN_MAX as u32);

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_leave_in_order_and_none_before_its_readings_are_durable() {
+    async fn answers_leave_in_order_once_their_readings_are_durable() {
         let mut connection = connection();
         connection.write("0").await.unwrap();
         let first = connection.answer("1").await;

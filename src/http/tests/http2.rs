@@ -88,7 +88,7 @@ async fn many_requests_at_once_are_answered() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_would_close_a_connection_of_http_1_closes_a_stream() {
+async fn over_http_2_a_refusal_closes_only_the_stream() {
     let mut options = Options::default();
     options.settings.body_timeout = Duration::from_millis(30);
     let edge = Edge::start_with(options);
@@ -102,7 +102,7 @@ async fn a_refusal_that_would_close_a_connection_of_http_1_closes_a_stream() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_and_the_next_request_is_answered() {
+async fn a_body_over_the_limit_costs_the_next_request_nothing() {
     let edge = Edge::start();
     let (sender, _connection) = connect(&edge).await;
     let mut ready = sender.clone().ready().await.unwrap();

@@ -53,7 +53,7 @@ async fn lines_are_taken_and_so_are_vehicles() {
 }
 
 #[tokio::test]
-async fn a_body_too_large_to_be_decoded_in_place_is_taken_all_the_same() {
+async fn a_body_too_large_to_decode_in_place_is_taken() {
     let edge = Edge::start();
     let body: String = (0..5000)
         .map(|n| METER.replace("M1", &format!("M{n}")) + "\n")

@@ -212,7 +212,7 @@ async fn stopping_answers_what_is_in_flight_and_closes_the_rest() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_on_its_way_while_the_gateway_stops_is_answered() {
+async fn a_request_in_flight_during_a_stop_is_answered() {
     let mut edge = Edge::start();
     let mut open = edge.connect().await;
     open.write(post(PATH, JSON, METER).as_bytes()).await;

@@ -180,7 +180,7 @@ async fn metrics_are_text_of_prometheus() {
 }
 
 #[tokio::test]
-async fn times_that_no_answer_could_write_are_refused_before_the_database_is_asked() {
+async fn times_that_cannot_be_written_are_refused() {
     let edge = Edge::start();
     for path in [
         "/v1/analytics/fleet?to=9999-12-31T23:59:59Z",

@@ -98,7 +98,7 @@ async fn transfer_encodings_other_than_chunked_alone_are_refused() {
 }
 
 #[tokio::test]
-async fn chunks_that_are_not_as_the_standard_writes_them_end_the_connection() {
+async fn malformed_chunks_end_the_connection() {
     let edge = Edge::start();
     for chunks in [
         "+5\r\nhello\r\n0\r\n\r\n",

@@ -196,7 +196,7 @@ async fn both_versions_of_tls_and_of_http_are_spoken() {
 }
 
 #[tokio::test]
-async fn who_speaks_no_tls_is_not_answered_and_who_says_nothing_is_not_waited_for() {
+async fn a_client_without_tls_or_without_a_word_is_dropped() {
     let authority = Authority::new();
     let lock = Lock::start(&authority.server(), None, false);
     let mut plain = lock.edge.connect().await;

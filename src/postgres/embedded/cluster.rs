@@ -317,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_of_other_files_is_refused_and_an_empty_one_is_not() {
+    fn only_an_empty_directory_becomes_a_cluster() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(version(dir.path()).unwrap(), None);
         fs::write(dir.path().join("precious"), "").unwrap();

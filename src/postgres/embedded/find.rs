@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_of_another_version_is_refused_in_one_line_that_names_both() {
+    fn a_cluster_of_another_version_is_refused_by_name() {
         let cluster = Path::new("/data/cluster");
         let error = choose([programs(17), programs(16)], Some((cluster, 15))).unwrap_err();
         let text = error.to_string();

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_doubles_to_a_bound_and_begins_anew_after_a_steady_run() {
+    fn the_wait_doubles_to_a_bound_and_resets_after_a_run() {
         let mut backoff = Backoff::new();
         let mut most = BACKOFF_FIRST;
         for _ in 0..12 {

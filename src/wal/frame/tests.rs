@@ -89,7 +89,7 @@ fn a_cut_frame_asks_for_more() {
 }
 
 #[test]
-fn a_header_is_read_as_it_was_written_and_other_versions_are_refused() {
+fn a_header_round_trips_and_other_versions_are_refused() {
     let header = SegmentHeader {
         run_id: run(),
         run_sequence: 5,

@@ -60,7 +60,7 @@ fn what_lies_in_the_log_is_for_its_own_user_alone() {
 }
 
 #[test]
-fn many_clients_at_once_are_each_acknowledged_and_found_again_after_a_stop() {
+fn concurrent_clients_find_every_acknowledged_request() {
     let dir = tempfile::tempdir().unwrap();
     let next = AtomicU64::new(1);
     let log = open(&dir.path().join("wal"), 3);
@@ -83,7 +83,7 @@ fn many_clients_at_once_are_each_acknowledged_and_found_again_after_a_stop() {
 }
 
 #[test]
-fn what_was_sent_before_a_close_is_written_and_what_comes_after_is_refused() {
+fn requests_before_a_close_are_written_and_later_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), 2);
     let sender = log.sender();
@@ -125,7 +125,7 @@ fn a_directory_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_copy_of_a_log_that_was_not_closed_opens_and_holds_what_was_acknowledged() {
+fn a_copy_of_an_open_log_holds_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (first, copy) = (dir.path().join("first"), dir.path().join("copy"));
     let log = open(&first, 2);

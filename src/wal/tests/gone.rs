@@ -89,7 +89,7 @@ fn a_torn_slot_leaves_the_other_and_another_version_is_refused() {
 }
 
 #[test]
-fn the_oldest_runs_are_forgotten_for_newer_ones_and_their_checkpoints_may_go() {
+fn the_oldest_retired_runs_are_forgotten_for_newer_ones() {
     let disk = Disk::new(1);
     let shards = crate::wal::frame::SHARDS_MAX;
     let mut known = Vec::new();

@@ -27,7 +27,7 @@ fn next_request_bytes() -> u64 {
 }
 
 #[test]
-fn at_its_size_limit_it_refuses_and_takes_again_when_readings_are_stored() {
+fn a_full_log_refuses_until_readings_are_stored() {
     let disk = Disk::new(1);
     let options = options(1);
     let mut log = Stepped::open(disk.mount(), options).unwrap();
@@ -173,7 +173,7 @@ fn every_mode_of_acknowledgement_reserves_its_room_before() {
 }
 
 #[test]
-fn a_segment_goes_only_behind_every_checkpoint_and_behind_what_is_retained() {
+fn a_segment_goes_only_behind_checkpoints_and_retention() {
     let disk = Disk::new(1);
     let retained = 2 * SEGMENT_BYTES;
     let options = LogOptions {
@@ -238,7 +238,7 @@ fn a_segment_goes_only_behind_every_checkpoint_and_behind_what_is_retained() {
 }
 
 #[test]
-fn no_more_than_a_quarter_of_the_limit_is_retained_and_a_segment_is_an_eighth() {
+fn a_quarter_of_the_limit_is_retained_at_most() {
     let disk = Disk::new(1);
     let options = LogOptions {
         retain_bytes: u64::MAX,
@@ -272,7 +272,7 @@ fn no_more_than_a_quarter_of_the_limit_is_retained_and_a_segment_is_an_eighth() 
 }
 
 #[test]
-fn a_segment_that_went_is_written_anew_and_its_old_frames_are_never_read() {
+fn a_recycled_segment_never_shows_its_old_frames() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     let mut serial = 0;
@@ -294,7 +294,7 @@ fn a_segment_that_went_is_written_anew_and_its_old_frames_are_never_read() {
 }
 
 #[test]
-fn a_power_cut_while_a_recycled_segment_is_begun_leaves_a_log_that_opens() {
+fn a_power_cut_in_a_recycled_segment_leaves_a_good_log() {
     for seed in 0..12 {
         let disk = Disk::new(seed);
         let mut log = Stepped::open(disk.mount(), options(1)).unwrap();

@@ -421,7 +421,7 @@ fn number_from_environment(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn what_was_acknowledged_survives_kills_and_power_cuts_at_any_call() {
+fn acknowledged_requests_survive_kills_and_power_cuts() {
     let cuts = number_from_environment("WATTGATE_POWER_CUTS");
     let random_seed = || getrandom::u32().map_or(1, u64::from);
     let seed = number_from_environment("WATTGATE_SEED");

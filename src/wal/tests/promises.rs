@@ -51,7 +51,7 @@ fn the_first_reading_of_a_segment_waits_for_the_directory_too() {
 }
 
 #[test]
-fn a_failed_sync_is_final_and_loses_nothing_that_was_acknowledged() {
+fn a_failed_sync_is_final_and_loses_nothing_acknowledged() {
     let disk = Disk::new(3);
     let mut log = Stepped::open(disk.mount(), options(2)).unwrap();
     assert!(log.append(&[1, 2, 3]));
@@ -96,7 +96,7 @@ fn a_failed_sync_is_final_and_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn what_a_failed_sync_left_in_the_page_cache_is_copied_before_it_counts() {
+fn a_tail_left_by_a_failed_sync_is_copied_first() {
     // Hazard 7: the group is visible, the disk never got it, and a later sync does not write it.
     let group: Vec<u64> = (2..=60).collect();
     for seed in 0..5 {
@@ -133,7 +133,7 @@ fn a_directory_that_does_not_sync_stops_acknowledging_too() {
 }
 
 #[test]
-fn a_request_that_is_larger_than_a_frame_is_acknowledged_as_a_whole() {
+fn a_request_larger_than_a_frame_is_acknowledged_whole() {
     let disk = Disk::new(1);
     let options = LogOptions {
         limit_bytes: 64 << 20,

@@ -58,7 +58,7 @@ fn a_log_that_was_closed_is_read_back_whole() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_wherever_it_was_torn_and_nothing_acknowledged_goes_with_it() {
+fn a_torn_tail_is_cut_and_nothing_acknowledged_with_it() {
     let disk = disk_with_groups(&GROUPS, 2);
     let name = last_segment(&disk);
     let whole = disk.bytes(&name);
@@ -92,7 +92,7 @@ fn a_torn_tail_is_cut_wherever_it_was_torn_and_nothing_acknowledged_goes_with_it
 }
 
 #[test]
-fn damage_before_intact_data_is_refused_with_the_file_the_place_and_the_tool() {
+fn damage_before_intact_data_is_refused_with_its_place() {
     let disk = disk_with_groups(&GROUPS, 2);
     let name = last_segment(&disk);
     let whole = disk.bytes(&name);
@@ -147,7 +147,7 @@ fn second_segment_begun() -> (Disk, Vec<u64>) {
 }
 
 #[test]
-fn a_second_segment_that_was_torn_at_its_first_write_costs_the_first_nothing() {
+fn a_torn_second_segment_costs_the_first_nothing() {
     let (disk, serials) = second_segment_begun();
     let name = last_segment(&disk);
     let whole = disk.bytes(&name);
@@ -248,7 +248,7 @@ fn old_segments(disk: &Disk) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn the_place_of_a_reading_that_was_lost_is_never_given_to_another() {
+fn the_position_of_a_lost_reading_is_never_reused() {
     // Hazard 1: an unsynced reading was seen at a place, the power failed, the tail was cut.
     let disk = disk_with_groups(&GROUPS[..2], 1);
     let name = last_segment(&disk);

@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_listens_before_anything_can_be_seen_is_refused_after_a_while() {
+    async fn a_listener_is_refused_while_nothing_can_be_seen() {
         let feed = Feed::with(1000, Duration::from_millis(50));
         assert!(feed.listen(Filter::default(), None).await.is_err());
         feed.set_sight(Sight::Blocked);

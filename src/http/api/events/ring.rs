@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_gets_every_event_after_its_cursor_once_and_in_order() {
+    fn a_listener_gets_each_event_once_and_in_order() {
         let mut ring = Ring::new(7, 1 << 20);
         for pass in 0..6 {
             ring.push((pass * 1000..(pass + 1) * 1000).map(event).collect());

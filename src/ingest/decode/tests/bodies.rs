@@ -210,7 +210,7 @@ fn large_bodies_are_cut_and_lose_nothing() {
 }
 
 #[test]
-fn a_cut_that_falls_into_a_string_or_a_nested_value_is_not_believed() {
+fn a_cut_inside_a_string_or_nested_value_is_not_used() {
     // Every comma near the end of the first piece lies, first in ids, then in nested arrays.
     for lie in [r#""},{},{""#, r#"[[{},{},{}],{},{}]"#] {
         let liar = meter("meterId", lie);

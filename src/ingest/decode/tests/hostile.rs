@@ -47,7 +47,7 @@ fn a_broken_key_behind_many_others_is_no_fault_of_the_json() {
 }
 
 #[test]
-fn large_bodies_of_one_byte_are_answered_and_their_memory_given_back() {
+fn large_bodies_of_one_byte_give_their_memory_back() {
     let mut decoder = Decoder::new();
     for unit in [
         "[",

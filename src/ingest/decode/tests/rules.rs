@@ -92,7 +92,7 @@ fn the_documented_readings_are_taken_as_they_are() {
 }
 
 #[test]
-fn every_required_field_is_required_and_the_first_absent_one_is_named() {
+fn every_required_field_is_required() {
     for name in ["meterId", "kwhConsumedAc", "voltage", "timestamp"] {
         refused(
             Stream::Meter,
