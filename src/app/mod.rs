@@ -2,7 +2,7 @@
 
 pub(crate) mod credentials;
 mod parts;
-mod questions;
+pub(crate) mod questions;
 mod run;
 mod signals;
 mod supervise;

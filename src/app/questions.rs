@@ -6,12 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Object, Pool, PoolError, TimeoutType};
-use tokio::time::timeout;
-
 use crate::http::Health;
 use crate::http::api::health::DatabaseState;
-use crate::postgres::explain;
+use crate::postgres::{ReadError, ReadPool};
 
 /// How often the way is tried.
 const EVERY: Duration = Duration::from_secs(1);
@@ -20,37 +17,27 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// Asks the smallest question through the pool; `Err` says why there is no answer.
 ///
-/// Blocks: at most [`WITHIN`]
-pub(super) async fn ask(pool: &Pool) -> Result<(), String> {
-    let silent = || format!("the database did not answer within {WITHIN:?}");
-    let client = match timeout(WITHIN, pool.get()).await {
-        Ok(Ok(client)) => client,
-        // Every connection is answering a question: this way is open.
-        Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => return Ok(()),
-        Ok(Err(PoolError::Backend(error))) => return Err(explain(&error)),
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(silent()),
-    };
+/// Blocks: at most [`WITHIN`], and 5 s for a session
+pub(crate) async fn ask(reads: &ReadPool) -> Result<(), String> {
     // Where the tables are not found, the sessions of the pool look in another schema.
     let sql = sql!("database_id");
-    match timeout(WITHIN, client.query_opt(sql, &[])).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(explain(&error)),
-        Err(_) => {
-            // The statement is still on its way in it: no question is to wait behind it.
-            drop(Object::take(client));
-            Err(silent())
-        }
+    let asked = reads.ask_within(WITHIN, async |client| {
+        client.query_opt(sql, &[]).await.map_err(ReadError::from)
+    });
+    match asked.await {
+        // Every session is answering a question: this way is open.
+        Ok(_) | Err(ReadError::AllBusy) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
 /// Tries the way again and again, and reports it, until it is cancelled.
 ///
 /// Cancel: safe
-pub(super) async fn watch(pool: Pool, health: Arc<Health>) {
+pub(super) async fn watch(reads: ReadPool, health: Arc<Health>) {
     let mut logged = String::new();
     loop {
-        match ask(&pool).await {
+        match ask(&reads).await {
             Ok(()) => {
                 logged.clear();
                 health.set_questions(DatabaseState::Up);
