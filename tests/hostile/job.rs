@@ -1,13 +1,22 @@
 //! The main job: readings of both streams, repeats, sessions, late readings, answers, an export, a
 //! kill. What it answers depends on nothing but what was sent.
 
+use std::sync::OnceLock;
+
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, command, data_dir};
 use crate::server::Server;
 
-const FROM: &str = "2024-02-09T00:30:00Z";
-const TO: &str = "2024-02-09T11:45:00Z";
+/// The day before yesterday, the same for all runs: hours long past would be summed up much later.
+fn day() -> &'static str {
+    static DAY: OnceLock<String> = OnceLock::new();
+    DAY.get_or_init(|| {
+        let then = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(48);
+        then.strftime("%Y-%m-%d").to_string()
+    })
+}
+
 /// Sessions that are posted at once, of which one may be.
 const AT_ONCE: usize = 8;
 
@@ -45,7 +54,7 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
     send(&gateway, |n| n % 7 == 3);
     answers.extend(asked(&gateway));
     let body = json!({"sessionId": "S", "vehicleId": "CAR", "meterId": "CAR",
-        "startedAt": "2024-02-09T02:17:00Z", "endedAt": "2024-02-09T08:41:30Z"});
+        "startedAt": format!("{}T02:17:00Z", day()), "endedAt": format!("{}T08:41:30Z", day())});
     let (status, answer) = gateway.call("POST", "/v1/sessions", &body.to_string());
     assert_eq!(status, 201, "{role}: {answer}");
     // Acknowledged by the log alone, and killed: they are stored by the next.
@@ -84,8 +93,8 @@ fn at_once(gateway: &Gateway) -> usize {
                         let id = format!("V{vehicle}-{n}");
                         let body = json!({"sessionId": id, "vehicleId": format!("V{vehicle}"),
                             "meterId": format!("V{vehicle}"),
-                            "startedAt": format!("2024-02-09T0{n}:00:00Z"),
-                            "endedAt": "2024-02-09T23:00:00Z"});
+                            "startedAt": format!("{}T0{n}:00:00Z", day()),
+                            "endedAt": format!("{}T23:00:00Z", day())});
                         let (status, answer) =
                             gateway.call("POST", "/v1/sessions", &body.to_string());
                         assert!(
@@ -111,7 +120,7 @@ fn at_once(gateway: &Gateway) -> usize {
 }
 
 fn asked(gateway: &Gateway) -> Vec<Value> {
-    let window = format!("from={FROM}&to={TO}");
+    let window = format!("from={0}T00:30:00Z&to={0}T11:45:00Z", day());
     let mut answers: Vec<Value> = [
         format!("/v1/analytics/performance/CAR?{window}"),
         format!("/v1/analytics/performance?{window}"),
@@ -179,7 +188,7 @@ fn post(gateway: &Gateway, stream: &str, readings: &[String]) {
 }
 
 fn at(n: u32) -> String {
-    format!("2024-02-09T{:02}:{:02}:{:02}Z", n / 60, n % 60, n % 59)
+    format!("{}T{:02}:{:02}:{:02}Z", day(), n / 60, n % 60, n % 59)
 }
 
 fn meter(n: u32, kwh: f64) -> String {

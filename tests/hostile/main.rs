@@ -73,7 +73,7 @@ const HOSTILE: [(&str, &[&str]); 3] = [
         "role",
         &[
             // The operator keeps the tables in a schema of the role's own.
-            "search_path = 'fleet, public'",
+            "search_path = fleet, public",
             "default_transaction_isolation = 'serializable'",
             "transform_null_equals = on",
             "array_nulls = off",

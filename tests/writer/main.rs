@@ -14,5 +14,6 @@ mod proxy;
 mod quarantine;
 mod repeats;
 mod restored;
+mod settings;
 mod speed;
 mod support;
