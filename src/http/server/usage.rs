@@ -233,9 +233,13 @@ impl Places {
         let open = self.open();
         let all = open.values();
         let idle = all.filter(|usage| !usage.evicted.load(Ordering::Relaxed));
-        let idle = idle.filter_map(|usage| usage.idle_for().map(|idle| (idle, usage)));
-        let longest = idle.max_by_key(|(idle, _)| *idle);
-        if let Some((_, usage)) = longest.filter(|(idle, _)| *idle >= least) {
+        // By when it began: the clock goes on from one look to the next.
+        let since = idle.map(|usage| (usage.idle_since.load(Ordering::Acquire), usage));
+        let longest = since
+            .filter(|(since, _)| *since != 0)
+            .min_by_key(|(since, _)| *since);
+        let longest = longest.map(|(_, usage)| usage);
+        if let Some(usage) = longest.filter(|u| u.idle_for().is_some_and(|idle| idle >= least)) {
             usage.evicted.store(true, Ordering::Relaxed);
             usage.evict.notify_one();
             metrics::http_evicted(1);
@@ -269,8 +273,11 @@ mod tests {
         let places = Places::new(3);
         let [first, second, busy] = [(); 3].map(|()| places.try_take().unwrap());
         let _in_flight = busy.usage.begin();
-        // In use later than the second.
-        drop(first.usage.begin());
+        // In use later than the second, by the clock too.
+        let since = |place: &Place| place.usage.idle_since.load(Ordering::Acquire);
+        while since(&first) <= since(&second) {
+            drop(first.usage.begin());
+        }
         let is_evicted = async |place: &Place| {
             let evicted = timeout(Duration::from_millis(10), place.usage.evicted());
             evicted.await.is_ok()
