@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::AskError;
 use super::history::{FromHistory, History, NEARBY_MICROS, spans_beyond};
-use super::hours::{Readings, Summed};
+use super::hour_rows::{Readings, Summed};
 use crate::energy::interval::{Run, Runs};
 use crate::reading::Timestamp;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::history::History;
-use super::hours::Readings;
+use super::hour_rows::Readings;
 use super::reach;
 use super::reach::{Others, Owners, Place, Rows, Wanted};
 use super::vehicles;

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::AskError;
 use super::budget::Lease;
-use super::hours::{HourRow, Hours};
+use super::hour_rows::{HourRow, Hours};
 use crate::energy::attribution::{MeterKey, NamedPlace, SessionKey, VehicleReading};
 use crate::energy::device::EnergyReading;
 use crate::energy::exact::temperature_sum;

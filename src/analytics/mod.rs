@@ -7,7 +7,7 @@
 //! | `bulk` | the readings of many devices, in a few statements |
 //! | `chunk` | a part of the fleet, with everything that its vehicles' answers depend on |
 //! | `reach` | how far beyond its window a question must fetch |
-//! | `hours` | rolled-up hours in place of their readings |
+//! | `hours`, `hour_rows` | rolled-up hours in place of their readings |
 //! | `fleet` | every vehicle over one window |
 //! | `fleet_cache` | one survey of the fleet at a time, shared, and kept for a minute |
 //! | `budget` | how many readings all questions may hold in memory |
@@ -30,6 +30,7 @@ mod chunk;
 mod fleet;
 mod fleet_cache;
 mod history;
+mod hour_rows;
 mod hours;
 mod reach;
 mod vehicles;
@@ -58,7 +59,8 @@ pub use fleet::{FleetSlice, Rank, Ranked, Survey, Surveyed};
 use fleet_cache::Surveys;
 pub use fleet_cache::{Asked, Kept};
 use history::History;
-use hours::{Hours, ROUNDS_MAX, Readings};
+use hour_rows::{Hours, Readings};
+use hours::ROUNDS_MAX;
 use vehicles::{Fetched, FetchedMeter};
 
 /// How far behind a window vehicles' readings are fetched at first: enough for periods that reach to

@@ -7,7 +7,7 @@ use futures_util::future::try_join;
 use super::AskError;
 use super::budget::Lease;
 use super::history::{History, RawVehicleReading};
-use super::hours::Readings;
+use super::hour_rows::Readings;
 use super::reach::{Place, Wanted};
 use crate::energy::answer::{Meter, Question};
 use crate::energy::attribution::{

@@ -2,14 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::device::EnergyReading;
-use super::hour::Condensed;
 use super::interval::{Run, Runs};
+pub use super::reading::CLAIM_MICROS_MAX;
+use super::reading::{Condensed, EnergyReading};
 use crate::reading::{Energy, Timestamp};
-
-/// How far back a vehicle's reading that names its place claims it, and how long a device may be
-/// silent: 15 minutes.
-pub const CLAIM_MICROS_MAX: i64 = 15 * 60 * 1_000_000;
 
 /// A meter, by its id in the database.
 ///
@@ -190,11 +186,6 @@ pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Runs) -> Vec<Piece> {
     };
     let free = always.without(taken);
     free.as_slice().iter().map(piece).collect()
-}
-
-/// Tells whether a run without a reading is one over 15 minutes.
-pub fn is_silence(run: Run) -> bool {
-    run.micros() > i128::from(CLAIM_MICROS_MAX)
 }
 
 /// The attribution periods: pieces that touch at one meter become one, whatever their rules.

@@ -1,8 +1,8 @@
 //! How much of the attributed time both devices really told about.
 
-use super::attribution::is_silence;
 use super::device::DeviceEnergy;
 use super::interval::{Run, Runs};
+use super::reading::is_silence;
 
 /// The time attributed, and the time of it in gaps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

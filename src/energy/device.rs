@@ -1,10 +1,10 @@
 //! One device's readings in order of time become amounts of energy.
 
-use super::attribution::CLAIM_MICROS_MAX;
 use super::exact::{Exact, mwh_of_kwh};
-use super::hour::Condensed;
 use super::interval::{Run, Runs};
-use crate::reading::{Energy, EnergyKind, Timestamp};
+pub use super::reading::EnergyReading;
+use super::reading::{CLAIM_MICROS_MAX, Condensed};
+use crate::reading::{EnergyKind, Timestamp};
 
 /// How far a register may fall short of the reading before its zeros and still be its
 /// continuation; also the largest fall that is not suspect. 0.01 kWh.
@@ -15,24 +15,6 @@ const POWER_MICROS_MIN: i128 = 1_000_000;
 
 /// The implied power above which a reading is suspect, unless told otherwise: 1 MW.
 pub const SUSPECT_WATTS_DEFAULT: u64 = 1_000_000;
-
-/// One reading of a device, as the arithmetic needs it.
-///
-/// Units:  kWh as stored; rounded to 6 decimals on entry, here and not in the history
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EnergyReading {
-    /// When it measured.
-    pub at: Timestamp,
-    /// How much energy, and what the value means.
-    pub energy: Energy,
-}
-
-impl EnergyReading {
-    /// Tells whether it is a register of 0, as the arithmetic rounds it.
-    pub fn is_zero_register(&self) -> bool {
-        self.energy.kind == EnergyKind::Register && self.energy.kwh < 0.000_000_5
-    }
-}
 
 /// How an amount lies in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

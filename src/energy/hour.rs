@@ -12,10 +12,11 @@
 //! [`performance_and_parts`](super::answer::performance_and_parts) looks, and tells which hours
 //! have to be read after all. So a summary is never needed for an answer, and never changes one.
 
-use super::attribution::is_silence;
 use super::device::{DeviceEnergy, EnergyReading, Extent};
 use super::exact::temperature_units;
 use super::interval::Run;
+pub use super::reading::Condensed;
+use super::reading::is_silence;
 use crate::reading::{HOUR_MICROS, Timestamp};
 
 /// Fewer readings are no longer than their summary.
@@ -23,23 +24,6 @@ const READINGS_MIN: usize = 3;
 
 /// The shortest time over which a power is implied, as [`DeviceEnergy`] has it.
 const POWER_MICROS_MIN: i128 = 1_000_000;
-
-/// What lies between two readings of a device, and with the second: whole, or not at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Condensed {
-    /// From the first reading to the last.
-    pub run: Run,
-    /// How many readings lie strictly between them.
-    pub between: u64,
-    /// The energy of all readings after the first.
-    pub mwh: i64,
-    /// Registers that started again, after the first reading.
-    pub resets: u64,
-    /// Suspect readings after the first.
-    pub suspect: u64,
-    /// The temperatures strictly between, in 1e-24 °C.
-    pub temperature_sum: i128,
-}
 
 /// A device's hour.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`interval`] | runs of time, and sets of them |
 //! | [`window`] | the window of a question, and its limits |
+//! | [`mod@reading`] | one reading, and what stands in place of several |
 //! | [`device`] | a device's readings become amounts of energy |
 //! | [`attribution`] | a vehicle's readings and sessions become attribution periods |
 //! | [`whereabouts`] | where all vehicles of a question are, by all three rules |
@@ -44,6 +45,7 @@ pub mod exact;
 pub mod format;
 pub mod hour;
 pub mod interval;
+pub mod reading;
 pub mod report;
 pub mod series;
 pub mod sharing;

@@ -20,7 +20,8 @@ use super::live::Newest;
 use super::pace::Pace;
 use super::session::{Claim, SessionError, WriterSession};
 use super::shares::Shares;
-use super::store::{Committed, Way, Work, ensure_partitions, in_history, store};
+use super::store::{Committed, Work, ensure_partitions, in_history, store};
+use super::strategy::Strategy;
 use super::{ShardState, WriterOptions, restored};
 use crate::failpoint::{Point, reach};
 use crate::metrics;
@@ -168,7 +169,7 @@ impl Writer {
                     .reader(run, shard, from.max(run.first_position())),
             ),
             newest: Newest::default(),
-            way: Way::Copy,
+            strategy: Strategy::Copy,
             clean: 0,
             live_at: Instant::now(),
         };
@@ -409,12 +410,18 @@ impl Writer {
             vehicles,
             live_due,
         };
-        let way_before = cursor.way;
+        let way_before = cursor.strategy;
         let _turn = match rows {
             0 => None,
             _ => self.turn(lane).await,
         };
-        let storing = store(session, claim, &work, &mut cursor.newest, &mut cursor.way);
+        let storing = store(
+            session,
+            claim,
+            &work,
+            &mut cursor.newest,
+            &mut cursor.strategy,
+        );
         let Committed {
             stored: now,
             quarantined,
@@ -424,7 +431,7 @@ impl Writer {
         }
         let repeats = now.tally.duplicates != stored.tally.duplicates
             || now.tally.quarantined != stored.tally.quarantined;
-        cursor.settle_way(way_before, repeats);
+        cursor.settle_strategy(way_before, repeats);
         self.progress().committed(lane, now, quarantined);
         reach(Point::CursorMoved);
         metrics::batch_rows(rows);
@@ -441,7 +448,7 @@ struct LaneCursor {
     /// None only while a batch is being read, or if that has panicked.
     reader: Option<Reader>,
     newest: Newest,
-    way: Way,
+    strategy: Strategy,
     clean: u32,
     live_at: Instant,
 }
@@ -452,16 +459,16 @@ impl LaneCursor {
     }
 
     /// Stays careful until enough batches in a row were clean.
-    fn settle_way(&mut self, before: Way, repeats: bool) {
-        if repeats || self.way != before {
+    fn settle_strategy(&mut self, before: Strategy, repeats: bool) {
+        if repeats || self.strategy != before {
             self.clean = 0;
         } else {
             self.clean += 1;
         }
-        self.way = match self.way {
-            Way::Copy => Way::Copy,
-            _ if self.clean >= CLEAN_BATCHES => Way::Copy,
-            _ => Way::Careful,
+        self.strategy = match self.strategy {
+            Strategy::Copy => Strategy::Copy,
+            _ if self.clean >= CLEAN_BATCHES => Strategy::Copy,
+            _ => Strategy::Careful,
         };
     }
 }
@@ -475,18 +482,18 @@ mod tests {
         let mut cursor = LaneCursor {
             reader: None,
             newest: Newest::default(),
-            way: Way::Copy,
+            strategy: Strategy::Copy,
             clean: 0,
             live_at: Instant::now(),
         };
-        cursor.way = Way::Probe;
-        cursor.settle_way(Way::Copy, true);
+        cursor.strategy = Strategy::Probe;
+        cursor.settle_strategy(Strategy::Copy, true);
         for _ in 0..CLEAN_BATCHES - 1 {
-            assert_eq!(cursor.way, Way::Careful);
-            cursor.settle_way(Way::Careful, false);
+            assert_eq!(cursor.strategy, Strategy::Careful);
+            cursor.settle_strategy(Strategy::Careful, false);
         }
-        assert_eq!(cursor.way, Way::Careful);
-        cursor.settle_way(Way::Careful, false);
-        assert_eq!(cursor.way, Way::Copy);
+        assert_eq!(cursor.strategy, Strategy::Careful);
+        cursor.settle_strategy(Strategy::Careful, false);
+        assert_eq!(cursor.strategy, Strategy::Copy);
     }
 }

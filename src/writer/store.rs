@@ -11,7 +11,7 @@ use super::live::Newest;
 use super::quarantine::{Quarantined, quarantine};
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use super::session::{Claim, SessionError, WriterSession};
-use super::strategy::{next_way, verdict_of};
+use super::strategy::{Strategy, next_strategy, verdict_of};
 use crate::failpoint;
 use crate::failpoint::Point;
 use crate::metrics;
@@ -29,22 +29,6 @@ const TRIES_MAX: u32 = 8;
 /// committed before it. A snapshot from before the seal would leave no mark, and one from before
 /// another gateway's insert would not find its row.
 pub(super) const BEGIN: &str = "begin isolation level read committed";
-
-/// How a batch is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// COPY everything: right when nothing is repeated.
-    Copy,
-    /// Look up those rows that are not newer than all that this session has stored of their
-    /// device, COPY the rest: a few repeats then cost little.
-    Careful,
-    /// Look up which keys are there, COPY the rest.
-    Probe,
-    /// Insert row by row where nothing is: another gateway stores the same keys at this moment.
-    Insert,
-    /// Look up, then halve until the rows are found that the database refuses.
-    Bisect,
-}
 
 /// A batch, arranged, with where it leads.
 pub struct Work {
@@ -82,7 +66,7 @@ pub async fn store(
     claim: &mut Claim,
     work: &Work,
     newest: &mut Newest,
-    way: &mut Way,
+    way: &mut Strategy,
 ) -> Result<Committed, SessionError> {
     let mut reloaded = false;
     for _ in 0..TRIES_MAX {
@@ -106,7 +90,7 @@ pub async fn store(
         if session.client().is_closed() {
             return Err(error.into());
         }
-        let Some(next) = next_way(*way, verdict_of(&error), reloaded) else {
+        let Some(next) = next_strategy(*way, verdict_of(&error), reloaded) else {
             return Err(error.into());
         };
         if next == *way {
@@ -169,7 +153,7 @@ async fn transaction(
     claim: &Claim,
     work: &Work,
     newest: &mut Newest,
-    way: Way,
+    way: Strategy,
 ) -> Result<Committed, SessionError> {
     let client = session.client();
     client.batch_execute(BEGIN).await?;
@@ -197,7 +181,7 @@ async fn transaction(
         work.meters.rows.len() as u64,
         work.vehicles.rows.len() as u64,
     );
-    let first = if way == Way::Copy {
+    let first = if way == Strategy::Copy {
         after(hoped)
     } else {
         Stored {
@@ -292,7 +276,7 @@ async fn store_rows<R: HistoryRow>(
     session: &WriterSession,
     claim: &Claim,
     work: &Arranged<R>,
-    way: Way,
+    way: Strategy,
 ) -> Result<StoredRows<R>, SessionError> {
     let (client, statements) = (session.client(), session.statements::<R>());
     let mut set_aside: Vec<Quarantined<R>> = work
@@ -302,26 +286,26 @@ async fn store_rows<R: HistoryRow>(
         .collect();
     let mut duplicates = work.duplicates;
     let kept = match way {
-        Way::Copy => {
+        Strategy::Copy => {
             copy(client, &statements.copy, &work.rows).await?;
             None
         }
-        Way::Careful | Way::Probe | Way::Bisect => {
+        Strategy::Careful | Strategy::Probe | Strategy::Bisect => {
             let known = &session.partitions[R::STREAM.index()];
             let suspects = match way {
-                Way::Careful => session.newest_seen[R::STREAM.index()].suspects(&work.rows),
+                Strategy::Careful => session.newest_seen[R::STREAM.index()].suspects(&work.rows),
                 _ => work.rows.clone(),
             };
             let there = probe(client, &statements.probe, &suspects, known).await?;
             let new = split(&work.rows, &there, &mut duplicates, &mut set_aside);
-            if way == Way::Bisect {
+            if way == Strategy::Bisect {
                 Some(bisect(client, statements, &new, &mut set_aside).await?)
             } else {
                 copy(client, &statements.copy, &new).await?;
                 Some(new)
             }
         }
-        Way::Insert => {
+        Strategy::Insert => {
             let new = insert(client, &statements.insert, &work.rows).await?;
             let rest: Vec<R> = work
                 .rows

@@ -4,7 +4,21 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
-use super::store::Way;
+/// How a batch is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// COPY everything: right when nothing is repeated.
+    Copy,
+    /// Look up those rows that are not newer than all that this session has stored of their
+    /// device, COPY the rest: a few repeats then cost little.
+    Careful,
+    /// Look up which keys are there, COPY the rest.
+    Probe,
+    /// Insert row by row where nothing is: another gateway stores the same keys at this moment.
+    Insert,
+    /// Look up, then halve until the rows are found that the database refuses.
+    Bisect,
+}
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,17 +73,17 @@ const FORMAT: [SqlState; 2] = [
 ///
 /// Shape:  none where the session is to be given up; the same way means: once more, after what is
 ///         known of the partitions was read anew (`reloaded` says that it was)
-pub fn next_way(way: Way, verdict: Verdict, reloaded: bool) -> Option<Way> {
+pub fn next_strategy(way: Strategy, verdict: Verdict, reloaded: bool) -> Option<Strategy> {
     match verdict {
         Verdict::Repeat => match way {
-            Way::Copy => Some(Way::Careful),
-            Way::Careful => Some(Way::Probe),
-            Way::Probe | Way::Bisect => Some(Way::Insert),
+            Strategy::Copy => Some(Strategy::Careful),
+            Strategy::Careful => Some(Strategy::Probe),
+            Strategy::Probe | Strategy::Bisect => Some(Strategy::Insert),
             // It asks for no key that is there: something else is wrong.
-            Way::Insert => None,
+            Strategy::Insert => None,
         },
         Verdict::Partition if !reloaded => Some(way),
-        Verdict::Partition | Verdict::Data => (way != Way::Bisect).then_some(Way::Bisect),
+        Verdict::Partition | Verdict::Data => (way != Strategy::Bisect).then_some(Strategy::Bisect),
         Verdict::Environment => None,
     }
 }
@@ -80,12 +94,12 @@ mod tests {
 
     use super::*;
 
-    const WAYS: [Way; 5] = [
-        Way::Copy,
-        Way::Careful,
-        Way::Probe,
-        Way::Insert,
-        Way::Bisect,
+    const WAYS: [Strategy; 5] = [
+        Strategy::Copy,
+        Strategy::Careful,
+        Strategy::Probe,
+        Strategy::Insert,
+        Strategy::Bisect,
     ];
     const VERDICTS: [Verdict; 4] = [
         Verdict::Repeat,
@@ -128,12 +142,12 @@ mod tests {
         ) {
             let (mut way, mut reloaded, mut since_data) = (first, false, 0);
             for answer in answers {
-                let next = next_way(way, answer, reloaded);
+                let next = next_strategy(way, answer, reloaded);
                 prop_assert!(answer != Verdict::Environment || next.is_none());
                 let Some(next) = next else { return Ok(()) };
                 // Only refused data lead to where single readings are set aside.
                 let refused = matches!(answer, Verdict::Data | Verdict::Partition);
-                prop_assert!(next != Way::Bisect || way == Way::Bisect || refused);
+                prop_assert!(next != Strategy::Bisect || way == Strategy::Bisect || refused);
                 // The same way again only after the partitions were looked at, and once.
                 prop_assert!(next != way || (answer == Verdict::Partition && !reloaded));
                 reloaded |= next == way;

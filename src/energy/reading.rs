@@ -1,0 +1,48 @@
+//! One reading as the arithmetic needs it, and what stands in place of several.
+
+use super::interval::Run;
+use crate::reading::{Energy, EnergyKind, Timestamp};
+
+/// How far back a vehicle's reading that names its place claims it, and how long a device may be
+/// silent: 15 minutes.
+pub const CLAIM_MICROS_MAX: i64 = 15 * 60 * 1_000_000;
+
+/// One reading of a device, as the arithmetic needs it.
+///
+/// Units:  kWh as stored; rounded to 6 decimals on entry, here and not in the history
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EnergyReading {
+    /// When it measured.
+    pub at: Timestamp,
+    /// How much energy, and what the value means.
+    pub energy: Energy,
+}
+
+impl EnergyReading {
+    /// Tells whether it is a register of 0, as the arithmetic rounds it.
+    pub fn is_zero_register(&self) -> bool {
+        self.energy.kind == EnergyKind::Register && self.energy.kwh < 0.000_000_5
+    }
+}
+
+/// What lies between two readings of a device, and with the second: whole, or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condensed {
+    /// From the first reading to the last.
+    pub run: Run,
+    /// How many readings lie strictly between them.
+    pub between: u64,
+    /// The energy of all readings after the first.
+    pub mwh: i64,
+    /// Registers that started again, after the first reading.
+    pub resets: u64,
+    /// Suspect readings after the first.
+    pub suspect: u64,
+    /// The temperatures strictly between, in 1e-24 °C.
+    pub temperature_sum: i128,
+}
+
+/// Tells whether a run without a reading is one over 15 minutes.
+pub fn is_silence(run: Run) -> bool {
+    run.micros() > i128::from(CLAIM_MICROS_MAX)
+}
