@@ -249,19 +249,7 @@ impl Config {
         let data = checks.data(&args.data_dir, &args.database);
         let (partition, retention) = checks.history(&args.history);
         let max_age = checks.span("--max-age", args.max_age.as_deref());
-        let memory = checks.bytes("--memory-limit", &args.memory_limit, 16 << 20..=1 << 40);
-        let body = checks.bytes("--max-body", &args.max_body, 1 << 10..=256 << 20);
-        if let (Some(memory), Some(body)) = (memory, body) {
-            let least = admission::memory_least(body as usize);
-            if memory < least {
-                let rule = format!(
-                    "must be at least {}, so that the largest body fits (--max-body {})",
-                    units::bytes_text(least),
-                    args.max_body
-                );
-                checks.wrong_value("--memory-limit", &args.memory_limit, rule);
-            }
-        }
+        let (memory, body) = memory_and_body(args, checks);
         if auth == AuthMode::Keys {
             checks.keys(&data.data_dir);
         }
@@ -313,6 +301,26 @@ impl Config {
             path: data.path,
         }
     }
+}
+
+/// The memory for readings, and the largest body, which must fit into it.
+///
+/// Units:  bytes
+fn memory_and_body(args: &ServeArgs, checks: &mut Checks) -> (Option<u64>, Option<u64>) {
+    let memory = checks.bytes("--memory-limit", &args.memory_limit, 16 << 20..=1 << 40);
+    let body = checks.bytes("--max-body", &args.max_body, 1 << 10..=256 << 20);
+    if let (Some(memory), Some(body)) = (memory, body) {
+        let least = admission::memory_least(body as usize);
+        if memory < least {
+            let rule = format!(
+                "must be at least {}, so that the largest body fits (--max-body {})",
+                units::bytes_text(least),
+                args.max_body
+            );
+            checks.wrong_value("--memory-limit", &args.memory_limit, rule);
+        }
+    }
+    (memory, body)
 }
 
 #[cfg(test)]

@@ -24,9 +24,9 @@ use crate::wal::append::{AppendError, RequestRecords};
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
 /// The sender of a body, as far as the pipeline must know it.
-pub trait Sender: Clone + Send + 'static {
+pub trait Sender: Clone + Send + Sync + 'static {
     /// Why its rate refuses a body.
-    type Refusal;
+    type Refusal: Send;
 
     /// The prefix that the ids of its devices must have.
     fn prefix(&self) -> Option<&str>;

@@ -93,6 +93,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    // The other one is proptest's.
+    use super::Strategy;
 
     const WAYS: [Strategy; 5] = [
         Strategy::Copy,
@@ -109,7 +111,7 @@ mod tests {
     ];
 
     /// Every code that PostgreSQL can send, the classes that matter more often.
-    fn codes() -> impl Strategy<Value = String> {
+    fn codes() -> impl proptest::strategy::Strategy<Value = String> {
         prop_oneof![
             "2[0-9A-Z][0-9A-Z]{3}",
             "23[0-9]{3}",

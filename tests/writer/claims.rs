@@ -9,7 +9,8 @@ use wattgate::writer::batch::{Arranged, arrange};
 use wattgate::writer::live::Newest;
 use wattgate::writer::rows::{MeterRow, Origin, RowEnergy};
 use wattgate::writer::session::{SessionError, WriterSession};
-use wattgate::writer::store::{Way, Work, store};
+use wattgate::writer::store::{Work, store};
+use wattgate::writer::strategy::Strategy;
 
 use crate::proxy::{Fault, Proxy};
 use crate::support::*;
@@ -67,19 +68,19 @@ async fn a_session_that_was_superseded_can_store_nothing() {
     let to = Position::START.plus(64);
     // Both stand at the same place: only the epoch tells them apart.
     let batch = work(&old, 1, to);
-    let (mut newest, mut way) = (Newest::default(), Way::Copy);
+    let (mut newest, mut way) = (Newest::default(), Strategy::Copy);
     let refused = store(&mut old, &mut old_claim, &batch, &mut newest, &mut way).await;
     assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
     drop(old);
     assert_eq!(database.rows().await, 0);
-    let (mut newest, mut way) = (Newest::default(), Way::Copy);
+    let (mut newest, mut way) = (Newest::default(), Strategy::Copy);
     let mut before = new_claim;
     store(&mut new, &mut new_claim, &batch, &mut newest, &mut way)
         .await
         .unwrap();
     assert_eq!(database.sums().await, [1, 0, 0]);
     // The newest session itself moves a checkpoint only from where it stands.
-    let (mut newest, mut way) = (Newest::default(), Way::Careful);
+    let (mut newest, mut way) = (Newest::default(), Strategy::Careful);
     let refused = store(&mut new, &mut before, &batch, &mut newest, &mut way).await;
     assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
     assert_eq!(database.sums().await, [1, 0, 0]);

@@ -109,10 +109,9 @@ async fn excessive(database: &Database, when: &str) -> Vec<String> {
         if work.pages > PAGES_LEAST + PAGES_A_ROW * units
             || work.rows > ROWS_LEAST + ROWS_A_ROW * units
         {
-            found.push(format!("{name}, {when}, for {units} rows: {work:?}"));
-            if std::env::var_os("SHOW_PLANS").is_some() {
-                found.push(format!("{plan:#}"));
-            }
+            found.push(format!(
+                "{name}, {when}, for {units} rows: {work:?}\n{plan:#}"
+            ));
         }
     }
     found

@@ -76,22 +76,15 @@ async fn what_was_refused_is_stored_once_it_fits() {
     assert_eq!(lines[1]["reading"]["meterId"], "M1");
 
     // The rule still holds.
+    let retried =
+        |stored, stay| format!("{stored} stored, 0 were already stored, {stay} stay in quarantine");
     let said = quarantine(&database, &["retry", "--all"]).await;
-    assert_eq!(
-        said,
-        "0 stored, 0 were already stored, 4 stay in quarantine"
-    );
+    assert_eq!(said, retried(0, 4));
     database.run(NO_RULE).await;
     let said = quarantine(&database, &["retry", "--device", "M2"]).await;
-    assert_eq!(
-        said,
-        "1 stored, 0 were already stored, 0 stay in quarantine"
-    );
+    assert_eq!(said, retried(1, 0));
     let said = quarantine(&database, &["retry", "--all"]).await;
-    assert_eq!(
-        said,
-        "3 stored, 0 were already stored, 0 stay in quarantine"
-    );
+    assert_eq!(said, retried(3, 0));
     let said = quarantine(&database, &["list"]).await;
     assert_eq!(said, "nothing is in quarantine");
     let rows = "select string_agg(concat_ws(' ', vehicle_id, battery_temp, soc, named_meter_id is not null,

@@ -9,7 +9,8 @@ use wattgate::writer::batch::{Arranged, arrange};
 use wattgate::writer::live::Newest;
 use wattgate::writer::rows::{MeterRow, Origin, RowEnergy};
 use wattgate::writer::session::{Claim, WriterSession};
-use wattgate::writer::store::{Way, Work, ensure_partitions, store};
+use wattgate::writer::store::{Work, ensure_partitions, store};
+use wattgate::writer::strategy::Strategy;
 
 use crate::support::*;
 
@@ -22,7 +23,7 @@ struct Bench {
     session: WriterSession,
     claim: Claim,
     newest: Newest,
-    way: Way,
+    way: Strategy,
     at: Position,
 }
 
@@ -36,7 +37,7 @@ impl Bench {
             session,
             claim,
             newest: Newest::default(),
-            way: Way::Copy,
+            way: Strategy::Copy,
             at: Position::START,
         }
     }
@@ -65,8 +66,8 @@ impl Bench {
             ..
         } = self;
         store(session, claim, &work, newest, way).await.unwrap();
-        if *way != Way::Copy {
-            *way = Way::Careful;
+        if *way != Strategy::Copy {
+            *way = Strategy::Careful;
         }
         begun.elapsed()
     }
@@ -113,7 +114,7 @@ async fn repeats_cost_little() {
     let mut took = [Duration::ZERO; 3];
     // In turns, so that the machine's moods meet all of them; each turn begins in the quick way.
     for _ in 0..4 {
-        bench.way = Way::Copy;
+        bench.way = Strategy::Copy;
         for _ in 0..BATCHES {
             took[0] += bench.store(minute(next)).await;
             next += 1;
@@ -122,7 +123,7 @@ async fn repeats_cost_little() {
             took[1] += bench.store(with_repeats(next)).await;
             next += 1;
         }
-        bench.way = Way::Copy;
+        bench.way = Strategy::Copy;
         for n in 1..=BATCHES {
             took[2] += bench.store(minute(next - BATCHES - 20 - n)).await;
         }

@@ -7,7 +7,7 @@ use super::case::{Case, interval, iv, session};
 use super::reference::Frac;
 use crate::energy::exact::{Exact, mwh_of_kwh, temperature_units};
 use crate::energy::format::Decimal;
-use crate::energy::window::{DAY_MICROS, WindowError, window};
+use crate::energy::window::{DAY_MICROS, WINDOW_MICROS_MAX, WindowError, window};
 use crate::reading::Timestamp;
 
 #[test]
@@ -118,7 +118,9 @@ fn a_window_has_its_defaults_and_its_bounds() {
     assert_eq!(ends(Some(at(-3)), None), Ok((at(-3), now)));
     assert_eq!(ends(None, Some(at(-3))), Ok((at(-4), at(-3))));
     assert_eq!(ends(Some(at(-400)), None), Ok((at(-400), now)));
-    let long = Some(at(-400).plus_micros(-1));
+    let longest = now.plus_micros(-WINDOW_MICROS_MAX);
+    assert_eq!(ends(Some(longest), None), Ok((longest, now)));
+    let long = Some(longest.plus_micros(-1));
     assert_eq!(ends(long, None), Err(WindowError::TooLong));
     assert_eq!(ends(Some(now), None), Err(WindowError::Empty));
 }

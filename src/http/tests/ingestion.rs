@@ -149,8 +149,10 @@ async fn a_commit_that_does_not_come_is_answered_with_503_in_time() {
 async fn a_commit_is_answered_with_201() {
     use crate::wal::frame::Position;
     use crate::wal::progress::{Lane, Stored};
-    let mut options = Options::default();
-    options.commit_within = super::PATIENCE;
+    let options = Options {
+        commit_within: super::PATIENCE,
+        ..Options::default()
+    };
     let edge = Edge::start_with(options);
     let progress = std::sync::Arc::clone(&edge.context.progress);
     let stores = async {

@@ -10,10 +10,9 @@ pub(super) type Written = Vec<(String, String)>;
 /// The codes and fields of a reading's errors, in their order.
 pub(super) type Errors = Vec<(Code, Option<String>)>;
 
-/// What should come of a reading: its parts, or every error of it.
-pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, Errors> {
-    let vehicle = stream == Stream::Vehicle;
-    let required: &[&str] = if vehicle {
+/// The fields that a reading must have, and those that it may have.
+fn fields(vehicle: bool) -> (&'static [&'static str], &'static [&'static str]) {
+    let required: &'static [&'static str] = if vehicle {
         &[
             "vehicleId",
             "soc",
@@ -24,11 +23,18 @@ pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, Errors> 
     } else {
         &["meterId", "kwhConsumedAc", "voltage", "timestamp"]
     };
-    let optional: &[&str] = if vehicle {
+    let optional: &'static [&'static str] = if vehicle {
         &["energyKind", "sessionId", "meterId"]
     } else {
         &["energyKind"]
     };
+    (required, optional)
+}
+
+/// What should come of a reading: its parts, or every error of it.
+pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, Errors> {
+    let vehicle = stream == Stream::Vehicle;
+    let (required, optional) = fields(vehicle);
     let mut seen: Vec<&str> = Vec::new();
     let mut errors = Errors::new();
     for (name, raw) in written {
