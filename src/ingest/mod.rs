@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`decode`] | JSON becomes validated readings |
-//! | [`plausible_time`] | the earliest and the latest time that a reading may have now |
+//! | `plausible_time` | the earliest and the latest time that a reading may have now |
 //! | [`admission`] | memory, room in the log, and a place in the channel: the only place that sheds load |
 //! | [`pipeline`] | the way of one body: decoded, admitted, and safe |
 //!
