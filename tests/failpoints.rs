@@ -197,7 +197,7 @@ fn a_part_that_panics_ends_the_gateway_in_order() {
             other => other,
         };
         assert!(events.contains(name), "{part}: {events}");
-        assert!(events.contains("stopping: nothing more is accepted"));
+        assert!(events.contains("stopping: no more readings are accepted"));
         fs::remove_file(&file).unwrap();
     }
     let gateway = start(data.path(), &url, &[]);

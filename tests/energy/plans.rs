@@ -31,6 +31,8 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
         all.insert(format!("alert_silence_{kind}"), silence);
     }
     all.insert("fleet_named".to_owned(), vec![FROM, TO]);
+    let shown = vec!["null", "null", "10"];
+    all.insert("quarantine_list".to_owned(), shown);
     let others = vec![DEVICE, DEVICE, FROMS, TOS, FROM, TO];
     all.insert("performance_others".to_owned(), others);
     let named_at = vec![DEVICES, DEVICES, FROMS, TOS, FROM, TO];
