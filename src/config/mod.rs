@@ -7,6 +7,7 @@ mod checks;
 mod commands;
 mod energy;
 mod flags;
+mod parts;
 mod units;
 
 use std::ffi::OsString;
