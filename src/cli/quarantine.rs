@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::{Map, Value};
+
 use crate::app::{AppError, Database};
 use crate::config::{DataConfig, QuarantineArgs, QuarantineCommand, StreamArg};
 use crate::postgres::{Target, Use, explain};
@@ -62,18 +64,25 @@ async fn list(
         .map_err(failed)?;
     let mut lines = Vec::with_capacity(rows.len() + 1);
     for row in &rows {
-        if json {
-            lines.push(row.get(0));
-            continue;
-        }
         let [stream, device, sqlstate, reason] =
             [1, 2, 4, 5].map(|column| row.get::<_, String>(column));
         let at: Timestamp = row.get(3);
+        // One time at a time, so that one partition is looked into.
+        let sql = match stream.as_str() {
+            "meter" => sql!("quarantine_stored_meter"),
+            _ => sql!("quarantine_stored_vehicle"),
+        };
+        let stored = client.query_opt(sql, &[&device, &at]).await;
+        let stored: Option<String> = stored.map_err(failed)?.map(|row| row.get(0));
+        if json {
+            lines.push(with_stored(row.get(0), stored.as_deref())?);
+            continue;
+        }
         let refused: String = row.get(7);
         lines.push(format!(
             "{at}  {stream} {device}  {sqlstate}  {reason}\n    refused: {refused}"
         ));
-        if let Some(stored) = row.get::<_, Option<String>>(8) {
+        if let Some(stored) = stored {
             lines.push(format!("    stored:  {stored}"));
         }
     }
@@ -90,6 +99,16 @@ async fn list(
         }
     }
     Ok(answer)
+}
+
+/// A reading's JSON with the stored one beside it; `null` where none is stored.
+fn with_stored(reading: &str, stored: Option<&str>) -> Result<String, AppError> {
+    let unreadable = |e: serde_json::Error| AppError::Database(e.to_string());
+    let mut reading: Map<String, Value> = serde_json::from_str(reading).map_err(unreadable)?;
+    let stored = stored.map(serde_json::from_str).transpose();
+    let stored = stored.map_err(unreadable)?.unwrap_or(Value::Null);
+    reading.insert("stored".to_owned(), stored);
+    serde_json::to_string(&reading).map_err(unreadable)
 }
 
 async fn retried(target: &Target, filter: &Filter) -> Result<String, AppError> {

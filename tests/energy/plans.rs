@@ -31,8 +31,9 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
         all.insert(format!("alert_silence_{kind}"), silence);
     }
     all.insert("fleet_named".to_owned(), vec![FROM, TO]);
-    let shown = vec!["null", "null", "10"];
-    all.insert("quarantine_list".to_owned(), shown);
+    for (kind, device) in [("meter", "'M17'"), ("vehicle", "'V17'")] {
+        all.insert(format!("quarantine_stored_{kind}"), vec![device, TO]);
+    }
     let others = vec![DEVICE, DEVICE, FROMS, TOS, FROM, TO];
     all.insert("performance_others".to_owned(), others);
     let named_at = vec![DEVICES, DEVICES, FROMS, TOS, FROM, TO];

@@ -84,6 +84,8 @@ pub(super) const CASES: &[Case] = &[
         "many('00000000-0000-0000-0000-000000000001'::uuid, few()), many(0, few()), many(30::bigint, few()),
         these(100)", "few()"),
     whole("quarantine_list", "null, null, 100", "100", &["quarantined_readings"]),
+    case("quarantine_stored_meter", "'M7', new_at()", "1"),
+    case("quarantine_stored_vehicle", "'V7', new_at()", "1"),
     // Sums of hours.
     case("hour_devices_meters", "few() / 2, 100", "100"),
     case("hour_devices_vehicles", "few() / 2, 100", "100"),
