@@ -27,7 +27,7 @@ pub(super) struct Member {
     pub(super) has_session: bool,
 }
 
-/// Who names each meter, or a session there, in a window: with the first and the last such
+/// The vehicles that name each meter, or a session there, in a window: with the first and last such
 /// reading.
 pub(super) type Named = HashMap<i32, Vec<(VehicleKey, Timestamp, Timestamp)>>;
 

@@ -20,7 +20,7 @@ use crate::energy::interval::{Run, Runs};
 use crate::reading::{Stream, Timestamp};
 
 /// How often a question is asked again with fewer hours summed up, before all is read as it is.
-/// Why: the first answer tells nearly all edges; what those lead to is told by the second.
+/// Why: the first answer finds nearly all edges, and the second the edges that follow from them.
 pub(super) const ROUNDS_MAX: usize = 3;
 
 impl History<'_> {

@@ -125,7 +125,7 @@ impl Wanted {
     }
 
     /// When else it matters who is there: rule 3 of the vehicle asked for, or of another that is
-    /// there and has the meter's id, ends where somebody else comes.
+    /// there and has the meter's id, ends where another vehicle comes.
     fn unseen(
         &self,
         reach: Reach,
@@ -154,7 +154,7 @@ pub(super) struct Place<'a> {
     pub(super) reach: Reach,
 }
 
-/// Who is at a meter, by vehicle asked for and meter.
+/// The vehicles at a meter, by the vehicle in question and the meter.
 pub(super) type Others = HashMap<(i32, i32), HashSet<VehicleKey>>;
 
 /// The vehicles with the ids of some meters.

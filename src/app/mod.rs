@@ -208,7 +208,7 @@ fn wishes(config: &Config) -> Wishes {
     }
 }
 
-/// Applies the migrations, and ends; creates the embedded database where there is none.
+/// Applies the migrations, then returns. Creates the embedded database if it does not exist.
 ///
 /// # Errors
 /// [`AppError`]: nothing half-done is left.

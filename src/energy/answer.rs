@@ -455,7 +455,7 @@ fn guests_at<'a>(
     })
 }
 
-/// How much of the attributed time is told about.
+/// How much of the attributed time has readings.
 fn covered(window: Run, pieces: &[Piece], places: &[Place], own: &DeviceEnergy) -> Coverage {
     let same_id = pieces.iter().filter(|piece| piece.rule == Rule::SameId);
     let same_id = same_id.filter_map(|piece| Some((piece.meter, piece.run.and(window)?)));

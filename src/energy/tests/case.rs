@@ -189,7 +189,7 @@ impl Case {
         }
     }
 
-    /// All energy of the meter, whoever drew it.
+    /// All energy of the meter, attributed or not.
     pub(super) fn meter_energy(&self, from: i64, to: i64) -> String {
         let meter = DeviceEnergy::new(self.meter.iter().copied(), 1_000_000);
         Decimal::kwh(&meter.energy(Run::new(ts(from), ts(to)).unwrap())).to_string()

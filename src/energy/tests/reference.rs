@@ -434,7 +434,7 @@ impl<'a> Chart<'a> {
         e
     }
 
-    /// What all meters measured in the window, whoever drew it.
+    /// What all meters measured in the window, attributed or not.
     fn meter_energy(&self) -> Frac {
         let window = self.window().into_iter();
         let energies = window.flat_map(|i| self.ac.iter().map(move |ac| self.energy(ac, i)));
