@@ -12,9 +12,10 @@ macro_rules! sql {
     };
 }
 
-// What every part may know: a reading, the metrics, and where a test may end the process.
+// What every part may know: a reading, the metrics, failures that repeat, and where a test may end the process.
 pub mod failpoint;
 pub mod metrics;
+pub mod outage;
 pub mod reading;
 
 // What energy means: arithmetic alone.

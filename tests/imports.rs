@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
         &["reading"],
         "a metric is counted where it happens",
     ),
+    ("outage", &[], "any part may fail again and again"),
     ("failpoint", &[], "any part may be ended in a test"),
     (
         "energy",
@@ -25,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
     ),
     (
         "wal",
-        &["reading", "metrics", "failpoint"],
+        &["reading", "metrics", "outage", "failpoint"],
         "the log outlives every database and every protocol",
     ),
     (
@@ -35,7 +36,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
     ),
     (
         "postgres",
-        &["reading"],
+        &["reading", "outage"],
         "sessions and the schema, for every part",
     ),
     (
@@ -64,7 +65,11 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
         &["reading", "postgres", "energy", "analytics", "http_client"],
         "finds causes and posts them; pages about alerts are http's",
     ),
-    ("otlp", &["http_client"], "is given the text of a scrape"),
+    (
+        "otlp",
+        &["outage", "http_client"],
+        "is given the text of a scrape",
+    ),
     (
         "auth",
         &["reading", "metrics", "ingest"],
@@ -75,6 +80,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
         &[
             "reading",
             "metrics",
+            "outage",
             "energy",
             "wal",
             "ingest",
@@ -108,6 +114,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
         &[
             "reading",
             "metrics",
+            "outage",
             "failpoint",
             "energy",
             "wal",

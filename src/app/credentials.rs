@@ -10,6 +10,7 @@ use super::AppError;
 use crate::auth::Keyring;
 use crate::config::{AuthMode, Config};
 use crate::http::server::tls::Tls;
+use crate::outage::Outage;
 use crate::reading::Timestamp;
 
 /// How often the files are looked at. Why a second: a key that is revoked is refused within five,
@@ -53,7 +54,7 @@ impl Door {
     /// case.
     pub(crate) async fn renew(self, mut hangup: Signal) {
         let mut every = tokio::time::interval(LOOK_EVERY);
-        let (mut keys_said, mut tls_said) = (String::new(), String::new());
+        let (mut of_keys, mut of_tls) = (Outage::default(), Outage::default());
         loop {
             let asked = tokio::select! {
                 _ = every.tick() => false,
@@ -67,8 +68,8 @@ impl Door {
             });
             match looked.await {
                 Ok((keys, tls)) => {
-                    say(&mut keys_said, "the keys", keys);
-                    say(&mut tls_said, "the certificate", tls);
+                    log_renewal(&mut of_keys, "the keys", keys);
+                    log_renewal(&mut of_tls, "the certificate", tls);
                 }
                 Err(error) => tracing::error!(%error, "checking for changed files has panicked"),
             }
@@ -76,23 +77,24 @@ impl Door {
     }
 }
 
-/// Says what has become of a renewal; the same failure once.
-fn say<E: Display>(said: &mut String, what: &str, renewed: Option<Result<bool, E>>) {
-    let Some(renewed) = renewed else { return };
-    let now = match renewed {
-        Ok(changed) => {
+/// Logs the outcome of a renewal, and a failure that repeats once.
+fn log_renewal<E: Display>(outage: &mut Outage, what: &str, renewed: Option<Result<bool, E>>) {
+    match renewed {
+        None => {}
+        Some(Ok(changed)) => {
+            outage.ends();
             if changed {
                 tracing::info!("{what}: read again");
             }
-            String::new()
         }
-        Err(error) => error.to_string(),
-    };
-    if !now.is_empty() && now != *said {
-        tracing::error!(
-            error = now,
-            "{what}: cannot be read again; the old ones stay in use"
-        );
+        Some(Err(error)) => {
+            let error = error.to_string();
+            if outage.changes(&error) {
+                tracing::error!(
+                    error,
+                    "{what}: cannot be read again; the old ones stay in use"
+                );
+            }
+        }
     }
-    *said = now;
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::http::Health;
 use crate::http::api::health::DatabaseState;
+use crate::outage::Outage;
 use crate::postgres::{ReadError, ReadPool};
 
 /// How often the way is tried.
@@ -35,18 +36,17 @@ pub(crate) async fn ask(reads: &ReadPool) -> Result<(), String> {
 ///
 /// Cancel: safe
 pub(super) async fn watch(reads: ReadPool, health: Arc<Health>) {
-    let mut logged = String::new();
+    let mut outage = Outage::default();
     loop {
         match ask(&reads).await {
             Ok(()) => {
-                logged.clear();
+                outage.ends();
                 health.set_questions(DatabaseState::Up);
             }
             Err(why) => {
                 // Before the migrations there is nothing to be asked, and readiness says so.
-                if logged != why && health.is_database_up() {
+                if health.is_database_up() && outage.changes(&why) {
                     tracing::warn!(error = why, "questions do not reach the database");
-                    logged.clone_from(&why);
                 }
                 health.set_questions(DatabaseState::Down(why));
             }

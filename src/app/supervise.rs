@@ -11,6 +11,7 @@ use super::wishes;
 use crate::config::Config;
 use crate::http::Health;
 use crate::http::api::health::{DatabaseState, MigrationState};
+use crate::outage::Outage;
 use crate::postgres::migrations::{DatabaseSettings, MigrationError, Wishes, migrate};
 use crate::postgres::{Target, Use};
 use crate::wal::{Log, LogSource};
@@ -119,7 +120,7 @@ impl Start {
     }
 
     async fn migrated(&self) -> DatabaseSettings {
-        let mut said = String::new();
+        let mut outage = Outage::default();
         loop {
             match self.try_migrate().await {
                 Ok(settings) => {
@@ -139,13 +140,12 @@ impl Start {
                             .health
                             .set_migrations(MigrationState::Failed(text.clone())),
                     }
-                    if said != text {
+                    if outage.changes(&text) {
                         tracing::warn!(
                             error = text,
                             "the database is not ready; readings wait \
                              in the log"
                         );
-                        said = text;
                     }
                 }
             }

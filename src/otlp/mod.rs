@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::MissedTickBehavior;
 
 use crate::http_client::{DefaultPorts, PostError, Receiver, UrlError};
+use crate::outage::Outage;
 use translate::{Resource, Times, export};
 
 /// How often metrics are sent. Why: it is the default of OpenTelemetry's own exporters.
@@ -64,7 +65,7 @@ impl Collector {
         let start_nanos = nanos();
         let mut every = tokio::time::interval(self.every);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut failing = false;
+        let mut outage = Outage::default();
         loop {
             every.tick().await;
             let times = Times {
@@ -72,15 +73,13 @@ impl Collector {
                 now_nanos: nanos(),
             };
             let body = export(&scrape(), times, &resource).to_string();
-            let failed = self.post(body).await.err();
-            match (&failed, failing) {
-                (Some(error), false) => {
+            match self.post(body).await {
+                Err(error) if outage.begins() => {
                     tracing::warn!(%error, "metrics do not reach the collector; trying again");
                 }
-                (None, true) => tracing::info!("metrics reach the collector again"),
+                Ok(()) if outage.ends() => tracing::info!("metrics reach the collector again"),
                 _ => {}
             }
-            failing = failed.is_some();
         }
     }
 

@@ -21,6 +21,7 @@ use super::retired_runs::GoneRuns;
 use super::storage::is_full;
 use crate::failpoint;
 use crate::failpoint::{Point, reach};
+use crate::outage::Outage;
 
 /// How often it looks without being woken: commits move checkpoints and wake nobody.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -60,18 +61,18 @@ pub(super) struct Housekeeper {
 impl Housekeeper {
     /// Works until it is told to stop.
     pub(super) fn run(self) {
-        let mut complained = false;
+        let mut outage = Outage::default();
         while !self.stop.load(Ordering::Acquire) && !self.progress.has_failed() {
             failpoint::thread("wal-keep");
             let pause = match self.turn() {
                 Ok(()) => {
-                    if std::mem::take(&mut complained) {
+                    if outage.ends() {
                         tracing::info!("the disk takes segments of the write-ahead log again");
                     }
                     LOOK_EVERY
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut complained, true) {
+                    if outage.begins() {
                         tracing::error!(%error, "cannot prepare segments of the write-ahead log; \
                             readings are refused when the room already prepared is used up");
                     }

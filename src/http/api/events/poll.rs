@@ -10,6 +10,7 @@ use super::filter::Kind;
 use super::ring::Event;
 use crate::http::api::{alerts, live};
 use crate::metrics;
+use crate::outage::Outage;
 use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 use crate::store::changes::{Change, Seen};
@@ -44,7 +45,7 @@ pub(super) async fn run(feed: Arc<Feed>, reads: ReadPool) {
 async fn watch(feed: &Feed, reads: &ReadPool) {
     let mut seen = Seen::default();
     let mut wanted_until = Instant::now() + LINGER;
-    let mut failing = false;
+    let mut outage = Outage::default();
     loop {
         let began = Instant::now();
         if feed.listeners() > 0 {
@@ -54,11 +55,10 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
         }
         match pass(reads, &mut seen).await {
             Ok(events) => {
-                if failing {
+                if outage.ends() {
                     tracing::info!("the live stream sees the database again");
                     // Ids may mean other devices after a failover, and so may what is known.
                     feed.restart();
-                    failing = false;
                 }
                 metrics::stream_events(events.len());
                 feed.publish(events);
@@ -67,10 +67,9 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
                 sleep_until((began + PASS_EVERY).max(Instant::now() + rest)).await;
             }
             Err(error) => {
-                if !failing {
+                if outage.begins() {
                     tracing::warn!(%error, "the live stream does not see the database");
                 }
-                failing = true;
                 seen = Seen::default();
                 feed.set_sight(Sight::Blocked);
                 sleep(RETRY_AFTER).await;
