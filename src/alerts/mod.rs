@@ -23,24 +23,30 @@ mod silence;
 mod store;
 mod webhook;
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 use crate::analytics::{Analyst, AskError};
+use crate::postgres::leader::{Role, Work};
 use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
 use crate::reading::Timestamp;
 use silence::Silences;
 pub use webhook::Webhook;
 
-/// The key of the advisory lock: "wattalrt" as a number.
-const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattalrt");
-/// How often the lock is tried, and a lost database is reached for again.
-const AGAIN: Duration = Duration::from_secs(5);
+/// One gateway of a database looks for alerts.
+const ROLE: Role = Role {
+    work: "the search for alerts",
+    session: "wattgate alerts",
+    purpose: Use::Alerts,
+    lock_key: i64::from_be_bytes(*b"wattalrt"),
+    table: "alerts",
+};
 /// How often the queue of deliveries is looked at.
 const DELIVER_EVERY: Duration = Duration::from_secs(1);
-/// What surveys of the fleet may cost: a twentieth of the time.
-const SURVEY_SHARE: u32 = 20;
+/// Reports on the fleet take at most a twentieth of the time.
+const REPORT_SHARE: u32 = 20;
 
 /// What an alert is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,17 @@ pub struct Settings {
     pub webhook: Option<Webhook>,
 }
 
+impl Settings {
+    /// The longest `every`.
+    pub const EVERY_MAX: Duration = Duration::from_secs(86_400);
+    /// The bounds that efficiency may have, in percent.
+    pub const EFFICIENCY_PERCENT: RangeInclusive<f64> = 0.0..=100.0;
+    /// The bounds that a battery's temperature may have, in °C.
+    pub const TEMPERATURE_CELSIUS: RangeInclusive<f64> = -60.0..=150.0;
+    /// The longest `silence_min`: what a device usually does is known of a week.
+    pub const SILENCE_MAX: Duration = Duration::from_secs(7 * 86_400);
+}
+
 /// Why an evaluation failed; the next tries again.
 #[derive(Debug, thiserror::Error)]
 enum AlertError {
@@ -111,100 +128,83 @@ enum AlertError {
 ///
 /// Cancel: safe; what is half done is rolled back
 pub async fn run(settings: Settings, target: Target, reads: ReadPool, analyst: Analyst) {
-    let mut said = String::new();
-    loop {
-        if let Err(error) = lead(&settings, &target, &reads, &analyst).await {
-            let text = error.to_string();
-            if said != text {
-                tracing::warn!(error = text, "alerts are not looked for; trying again");
-                said = text;
-            }
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// Waits for the lock, and then looks for alerts as long as the session lasts.
-async fn lead(
-    settings: &Settings,
-    target: &Target,
-    reads: &ReadPool,
-    analyst: &Analyst,
-) -> Result<(), AlertError> {
-    let mut session = target.connect("wattgate alerts", Use::Alerts).await?;
-    let client = session.client_mut();
-    // Before the migrations there is nothing to look at.
-    let ready = "select to_regclass('alerts') is not null and pg_try_advisory_lock($1)";
-    while !client
-        .query_one(ready, &[&LOCK_KEY])
-        .await?
-        .get::<_, bool>(0)
-    {
-        tokio::time::sleep(AGAIN).await;
-    }
-    tracing::debug!("this gateway looks for alerts");
-    // Each in a session of its own: neither a fleet that takes a minute to survey nor a receiver
-    // that takes its time keeps a hot battery from being seen. Where one fails all begin again.
-    tokio::try_join!(
-        watch(client, settings),
-        survey(settings, target, reads, analyst),
-        tell(settings, target),
-    )?;
-    Ok(())
-}
-
-/// Looks for what newest readings and silences tell, again and again.
-async fn watch(client: &mut Client, settings: &Settings) -> Result<(), AlertError> {
-    let mut silences = Silences::default();
-    loop {
-        let now = Timestamp::now();
-        let mut found = evaluate::newest(client, settings, now).await?;
-        silences.look(client, settings, now, &mut found).await?;
-        store::apply(client, settings, found, now).await?;
-        tokio::time::sleep(settings.every).await;
-    }
-}
-
-/// Looks for what takes the whole fleet's efficiency, again and again. An answer that is not there
-/// in time is left for the next time.
-async fn survey(
-    settings: &Settings,
-    target: &Target,
-    reads: &ReadPool,
-    analyst: &Analyst,
-) -> Result<(), AlertError> {
-    let mut session = target
-        .connect("wattgate alerts of efficiency", Use::Alerts)
-        .await?;
-    let client = session.client_mut();
-    loop {
-        let began = Instant::now();
-        let now = Timestamp::now();
-        match evaluate::efficiency(settings, reads, analyst, now).await {
-            Ok(found) => store::apply(client, settings, found, now).await?,
-            Err(AlertError::Ask(error)) => {
-                tracing::warn!(%error, "the fleet's efficiency was not looked at");
-            }
-            Err(error) => return Err(error),
-        }
-        let found = evaluate::anomalies(client, reads, analyst, now).await?;
-        store::apply(client, settings, found, now).await?;
-        let rest = began.elapsed() * SURVEY_SHARE;
-        tokio::time::sleep(settings.every.max(rest)).await;
-    }
-}
-
-/// Tells the receiver of the webhook what waits, where there is one.
-async fn tell(settings: &Settings, target: &Target) -> Result<(), AlertError> {
-    let Some(webhook) = &settings.webhook else {
-        return Ok(());
+    let search = Search {
+        settings,
+        target: target.clone(),
+        reads,
+        analyst,
     };
-    let mut session = target
-        .connect("wattgate alerts webhook", Use::Alerts)
-        .await?;
-    let client = session.client_mut();
-    loop {
-        webhook::deliver(client, webhook, Timestamp::now()).await?;
-        tokio::time::sleep(DELIVER_EVERY.min(settings.every)).await;
+    ROLE.lead(&target, &search).await;
+}
+
+/// The search for alerts, by the gateway that holds the lock.
+struct Search {
+    settings: Settings,
+    target: Target,
+    reads: ReadPool,
+    analyst: Analyst,
+}
+
+impl Work for Search {
+    type Error = AlertError;
+
+    /// Three tasks, each in a session of its own: neither a report on the fleet that takes a minute nor a
+    /// slow receiver delays the alert of a hot battery. When one fails, all begin again.
+    async fn work(&self, client: &mut Client) -> Result<(), AlertError> {
+        tokio::try_join!(self.watch(client), self.report(), self.deliver())?;
+        Ok(())
+    }
+}
+
+impl Search {
+    /// Looks for causes in the newest readings and in silences, again and again.
+    async fn watch(&self, client: &mut Client) -> Result<(), AlertError> {
+        let settings = &self.settings;
+        let mut silences = Silences::default();
+        loop {
+            let now = Timestamp::now();
+            let mut found = evaluate::newest(client, settings, now).await?;
+            silences.look(client, settings, now, &mut found).await?;
+            store::apply(client, settings, found, now).await?;
+            tokio::time::sleep(settings.every).await;
+        }
+    }
+
+    /// Looks for causes in the whole fleet's efficiency, again and again. A report that takes too long is
+    /// skipped.
+    async fn report(&self) -> Result<(), AlertError> {
+        let (settings, reads, analyst) = (&self.settings, &self.reads, &self.analyst);
+        let name = "wattgate alerts of efficiency";
+        let mut session = self.target.connect(name, Use::Alerts).await?;
+        let client = session.client_mut();
+        loop {
+            let began = Instant::now();
+            let now = Timestamp::now();
+            match evaluate::efficiency(settings, reads, analyst, now).await {
+                Ok(found) => store::apply(client, settings, found, now).await?,
+                Err(AlertError::Ask(error)) => {
+                    tracing::warn!(%error, "the fleet's efficiency was not looked at");
+                }
+                Err(error) => return Err(error),
+            }
+            let found = evaluate::anomalies(client, reads, analyst, now).await?;
+            store::apply(client, settings, found, now).await?;
+            let rest = began.elapsed() * REPORT_SHARE;
+            tokio::time::sleep(settings.every.max(rest)).await;
+        }
+    }
+
+    /// Sends the deliveries that wait to the webhook's receiver, where there is one.
+    async fn deliver(&self) -> Result<(), AlertError> {
+        let Some(webhook) = &self.settings.webhook else {
+            return Ok(());
+        };
+        let name = "wattgate alerts webhook";
+        let mut session = self.target.connect(name, Use::Alerts).await?;
+        let client = session.client_mut();
+        loop {
+            webhook::deliver(client, webhook, Timestamp::now()).await?;
+            tokio::time::sleep(DELIVER_EVERY.min(self.settings.every)).await;
+        }
     }
 }

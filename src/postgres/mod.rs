@@ -14,6 +14,7 @@ mod der;
 pub mod embedded;
 mod explain;
 mod instant;
+pub mod leader;
 pub mod migrations;
 mod parameters;
 pub mod partitions;

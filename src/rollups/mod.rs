@@ -37,12 +37,19 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error, GenericClient};
 
 use super::metrics;
+use crate::postgres::leader::{Role, Work};
 use crate::postgres::partitions::{Partitions, Range};
-use crate::postgres::{Target, Use, partitions};
+use crate::postgres::{Target, Use, explain, partitions};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
-/// The key of the advisory lock: "wg-hours" as a number.
-const LOCK_KEY: i64 = i64::from_be_bytes(*b"wg-hours");
+/// One gateway of a database rolls up hours.
+const ROLE: Role = Role {
+    work: "the rollup of hours",
+    session: "wattgate summaries",
+    purpose: Use::Sums,
+    lock_key: i64::from_be_bytes(*b"wg-hours"),
+    table: "hours_progress",
+};
 /// How long after its end an hour is sealed. Why: nearly every reading is there by then; each one
 /// that comes later costs a mark and its hour once more.
 const SEAL_AFTER_MICROS: i64 = 10 * 60 * 1_000_000;
@@ -51,8 +58,6 @@ const SEAL_AFTER_MICROS: i64 = 10 * 60 * 1_000_000;
 const UNSEAL_MICROS: i64 = HOUR_MICROS;
 /// How often it looks whether there is something to do.
 const EVERY: Duration = Duration::from_secs(2);
-/// How soon it tries again after a failure, or for the lock.
-const AGAIN: Duration = Duration::from_secs(5);
 /// How often marks are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// How long readings wait in the log where the writers do not keep up: it makes way then.
@@ -93,45 +98,34 @@ pub struct Roller {
     counted: Option<(Instant, u64)>,
 }
 
-/// Sums up until it is cancelled.
+/// Why a step failed; the next tries again.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", explain(.0))]
+struct RollupError(#[from] Error);
+
+/// Rolls up hours until it is cancelled.
 ///
 /// Cancel: safe; what is half done is rolled back
 pub async fn run(target: Target, waits: Waits) {
-    let mut said = String::new();
-    loop {
-        if let Err(error) = lead(&target, &waits).await {
-            let text = error.to_string();
-            if said != text {
-                tracing::warn!(error = text, "hours are not summed up; trying again");
-                said = text;
-            }
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+    ROLE.lead(&target, &Rollup(waits)).await;
 }
 
-/// Waits for the lock, and then sums up as long as the session lasts.
-async fn lead(target: &Target, waits: &Waits) -> Result<(), Error> {
-    let mut session = target.connect("wattgate summaries", Use::Sums).await?;
-    let client = session.client_mut();
-    // Before the migrations there is nothing to do.
-    let ready = "select to_regclass('hours_progress') is not null and pg_try_advisory_lock($1)";
-    while !client
-        .query_one(ready, &[&LOCK_KEY])
-        .await?
-        .get::<_, bool>(0)
-    {
-        tokio::time::sleep(AGAIN).await;
-    }
-    let retention = "select retention_seconds from gateway_database";
-    let retention = client.query_opt(retention, &[]).await?;
-    let retention: Option<i64> = retention.and_then(|row| row.get(0));
-    let retention = retention.and_then(|seconds| u64::try_from(seconds).ok());
-    let mut roller = Roller::new(Arc::clone(waits), retention.map(Duration::from_secs));
-    tracing::debug!("this gateway sums up hours");
-    loop {
-        if !roller.step(client, Timestamp::now()).await? {
-            tokio::time::sleep(EVERY).await;
+/// The rollup of hours, by the gateway that holds the lock.
+struct Rollup(Waits);
+
+impl Work for Rollup {
+    type Error = RollupError;
+
+    async fn work(&self, client: &mut Client) -> Result<(), RollupError> {
+        let retention = "select retention_seconds from gateway_database";
+        let retention = client.query_opt(retention, &[]).await?;
+        let retention: Option<i64> = retention.and_then(|row| row.get(0));
+        let retention = retention.and_then(|seconds| u64::try_from(seconds).ok());
+        let mut roller = Roller::new(Arc::clone(&self.0), retention.map(Duration::from_secs));
+        loop {
+            if !roller.step(client, Timestamp::now()).await? {
+                tokio::time::sleep(EVERY).await;
+            }
         }
     }
 }

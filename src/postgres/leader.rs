@@ -1,0 +1,202 @@
+//! Work that one gateway of a database does at a time: the gateway whose session holds a lock.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error};
+
+use super::{Target, Use};
+use crate::outage::Outage;
+
+/// How long a gateway waits before it tries again: for the lock, and after a failure.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Work for one gateway of a database at a time.
+pub struct Role {
+    /// What the work is, as the log names it.
+    pub work: &'static str,
+    /// The name of the session on the server.
+    pub session: &'static str,
+    /// What the session is for.
+    pub purpose: Use,
+    /// The key of the advisory lock; each role has its own.
+    pub lock_key: i64,
+    /// A table that the work needs. Before the migrations have made it, the lock is left alone.
+    pub table: &'static str,
+}
+
+/// What the leader does.
+pub trait Work: Sync {
+    /// Why the work failed.
+    type Error: Display + From<Error>;
+
+    /// Works in the session that holds the lock, until that fails.
+    ///
+    /// Cancel: must be safe
+    fn work(&self, client: &mut Client) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+impl Role {
+    /// Waits for the lock, works in the session that holds it, and begins again when that fails.
+    ///
+    /// The lock goes with the session, so another gateway takes over as soon as the server has ended it.
+    /// A failure that repeats is logged once.
+    ///
+    /// Blocks: for ever
+    /// Cancel: safe; an open transaction is rolled back
+    pub async fn lead(&self, target: &Target, work: &impl Work) {
+        self.lead_every(RETRY_AFTER, target, work).await;
+    }
+
+    async fn lead_every(&self, retry_after: Duration, target: &Target, work: &impl Work) {
+        let mut outage = Outage::default();
+        loop {
+            if let Err(error) = self.lead_once(retry_after, target, work).await {
+                let error = error.to_string();
+                if outage.changes(&error) {
+                    tracing::warn!(error, "{} has failed; trying again", self.work);
+                }
+            }
+            tokio::time::sleep(retry_after).await;
+        }
+    }
+
+    async fn lead_once<W: Work>(
+        &self,
+        retry_after: Duration,
+        target: &Target,
+        work: &W,
+    ) -> Result<(), W::Error> {
+        let mut session = target.connect(self.session, self.purpose).await?;
+        let client = session.client_mut();
+        let ready = "select to_regclass($1) is not null and pg_try_advisory_lock($2)";
+        let parameters: [&(dyn ToSql + Sync); 2] = [&self.table, &self.lock_key];
+        while !client
+            .query_one(ready, &parameters)
+            .await?
+            .get::<_, bool>(0)
+        {
+            tokio::time::sleep(retry_after).await;
+        }
+        tracing::debug!("this gateway does {}", self.work);
+        work.work(client).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::postgres::embedded::{self, EmbeddedConfig};
+
+    const SOON: Duration = Duration::from_millis(20);
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    const ROLE: Role = Role {
+        work: "the work of a test",
+        session: "wattgate test leader",
+        purpose: Use::Alerts,
+        lock_key: 1,
+        table: "work",
+    };
+
+    /// The gateways that have begun to work, and the server's process of each one's session.
+    #[derive(Default)]
+    struct Begun(Mutex<Vec<(usize, i32)>>);
+
+    impl Begun {
+        fn all(&self) -> Vec<(usize, i32)> {
+            self.0.lock().unwrap().clone()
+        }
+
+        async fn nth(&self, n: usize) -> (usize, i32) {
+            let waiting = async {
+                loop {
+                    if let Some(begun) = self.all().get(n) {
+                        return *begun;
+                    }
+                    tokio::time::sleep(SOON).await;
+                }
+            };
+            tokio::time::timeout(WITHIN, waiting).await.unwrap()
+        }
+    }
+
+    /// One gateway's work: it records that it has begun, and goes on for as long as its session lives.
+    struct Gateway(usize, Arc<Begun>);
+
+    impl Work for Gateway {
+        type Error = Error;
+
+        async fn work(&self, client: &mut Client) -> Result<(), Error> {
+            let row = client.query_one("select pg_backend_pid()", &[]).await?;
+            self.1.0.lock().unwrap().push((self.0, row.get(0)));
+            loop {
+                tokio::time::sleep(SOON).await;
+                client.batch_execute("select 1").await?;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn another_gateway_leads_once_the_leaders_session_is_lost() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut config = EmbeddedConfig::new(dir.path());
+        config.elsewhere = dir.path().join("elsewhere");
+        config.ready_within = WITHIN;
+        let server = embedded::start(config).await.unwrap();
+        let at = server.connection();
+        let target = Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database).unwrap();
+        let begun = Arc::new(Begun::default());
+        let gateways: Vec<_> = (0..2)
+            .map(|gateway| {
+                let (target, work) = (target.clone(), Gateway(gateway, Arc::clone(&begun)));
+                tokio::spawn(async move { ROLE.lead_every(SOON, &target, &work).await })
+            })
+            .collect();
+        let session = target.connect("test", Use::Command).await.unwrap();
+        let client = session.client();
+
+        // Without its table there is no work.
+        let sessions = "select count(*) from pg_stat_activity where application_name = $1";
+        let connected = async {
+            while client
+                .query_one(sessions, &[&ROLE.session])
+                .await
+                .unwrap()
+                .get::<_, i64>(0)
+                < 2
+            {
+                tokio::time::sleep(SOON).await;
+            }
+        };
+        tokio::time::timeout(WITHIN, connected).await.unwrap();
+        tokio::time::sleep(5 * SOON).await;
+        assert_eq!(begun.all(), []);
+        client.batch_execute("create table work ()").await.unwrap();
+        let (_, leader) = begun.nth(0).await;
+        tokio::time::sleep(5 * SOON).await;
+        assert_eq!(begun.all().len(), 1, "two gateways work at a time");
+
+        // Each loss of the leader's session passes the work on.
+        client
+            .execute("select pg_terminate_backend($1)", &[&leader])
+            .await
+            .unwrap();
+        let (_, next) = begun.nth(1).await;
+        assert_ne!(next, leader);
+        // A gateway that is cancelled gives the lock up.
+        let (last, _) = begun.all()[1];
+        gateways[last].abort();
+        let (other, _) = begun.nth(2).await;
+        assert_eq!(other, 1 - last);
+
+        gateways.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(session);
+        server.stop(WITHIN).await;
+    }
+}
