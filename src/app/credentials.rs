@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 
 use super::AppError;
-use crate::auth::Keyring;
-use crate::config::{AuthMode, Config};
+use crate::auth::{AuthMode, Keyring};
+use crate::config::Config;
 use crate::http::server::tls::Tls;
 use crate::outage::Outage;
 use crate::reading::Timestamp;
@@ -29,7 +29,7 @@ impl Door {
     pub(crate) fn open(config: &Config) -> Result<Self, AppError> {
         let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
         let keys = match config.auth {
-            AuthMode::Keys => Some(Arc::new(Keyring::open(&config.data_dir)?)),
+            AuthMode::Keys => Some(Arc::new(Keyring::open(&config.data.dir)?)),
             AuthMode::Off => None,
         };
         match &keys {
@@ -40,7 +40,7 @@ impl Door {
             Some(keys) if keys.usable(Timestamp::now()) == 0 => tracing::warn!(
                 "there is no key, so every request to /v1 is refused; create one with: wattgate keys \
                  create --data-dir {} --name NAME --rights ingest,read,admin",
-                config.data_dir.display()
+                config.data.dir.display()
             ),
             _ => {}
         }

@@ -12,10 +12,10 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::auth::KeyFileError;
-use crate::config::{Config, ConfigErrors, DataConfig, LogFormat, Logging, MigrateConfig};
+use crate::config::{ConfigErrors, DataConfig, LogFormat, Logging, MigrateConfig};
 use crate::postgres::embedded;
 use crate::postgres::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
-use crate::postgres::migrations::{MigrationError, Wishes, migrate};
+use crate::postgres::migrations::{MigrationError, migrate};
 use crate::postgres::{Target, TargetError, Use, explain};
 use crate::wal::OpenError;
 use crate::wal::storage::DirectoryError;
@@ -153,17 +153,16 @@ impl Database {
         config: &DataConfig,
         ready_within: Duration,
     ) -> Result<Self, AppError> {
-        if let Some(url) = &config.database_url {
+        if let Some(target) = &config.server {
             return Ok(Database {
-                target: Target::from_url(url)?,
+                target: target.clone(),
                 embedded: None,
             });
         }
         let server = embedded::start(EmbeddedConfig {
-            pg_bin: config.pg_bin.clone(),
-            search_path: config.path.clone(),
+            programs: config.programs.clone(),
             ready_within,
-            ..EmbeddedConfig::new(&config.data_dir)
+            ..EmbeddedConfig::new(&config.dir)
         })
         .await?;
         let at = server.connection();
@@ -178,17 +177,17 @@ impl Database {
     /// used where it is up, and started where it is not. It is never created: a mistyped data
     /// directory must not become a new, empty database.
     pub(crate) async fn reach(config: &DataConfig) -> Result<Self, AppError> {
-        if config.database_url.is_none()
-            && let Some(at) = embedded::running(&config.data_dir).await
+        if config.server.is_none()
+            && let Some(at) = embedded::running(&config.dir).await
         {
             return Ok(Database {
                 target: Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database)?,
                 embedded: None,
             });
         }
-        if config.database_url.is_none() && !embedded::exists(&config.data_dir) {
+        if config.server.is_none() && !embedded::exists(&config.dir) {
             return Err(AppError::NoDatabase {
-                path: config.data_dir.clone(),
+                path: config.dir.clone(),
             });
         }
         Database::open(config, Duration::from_secs(30)).await
@@ -198,13 +197,6 @@ impl Database {
         if let Some(server) = self.embedded {
             server.stop(EMBEDDED_STOP).await;
         }
-    }
-}
-
-fn wishes(config: &Config) -> Wishes {
-    Wishes {
-        partition: config.partition,
-        retention: config.retention,
     }
 }
 
@@ -220,11 +212,7 @@ pub async fn migrate_only(config: &MigrateConfig) -> Result<(), AppError> {
             .connect("wattgate migrate", Use::Migration)
             .await
             .map_err(|e| AppError::Database(explain(&e)))?;
-        let wishes = Wishes {
-            partition: config.partition,
-            retention: config.retention,
-        };
-        migrate(session.client(), wishes).await?;
+        migrate(session.client(), config.history).await?;
         Ok(())
     }
     .await;

@@ -1,7 +1,6 @@
 //! The gateway from its start to its end.
 
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,9 +18,9 @@ use crate::alerts;
 use crate::analytics::Analyst;
 use crate::config::Config;
 use crate::failpoint;
-use crate::http::{Context, Health, Server, Settings};
+use crate::http::{Context, Health, Server};
 use crate::ingest::admission::Gate;
-use crate::ingest::pipeline::{Pipeline, PipelineLimits};
+use crate::ingest::pipeline::Pipeline;
 use crate::metrics;
 use crate::metrics::{State, StreamSums};
 use crate::postgres::ReadPool;
@@ -29,7 +28,7 @@ use crate::rollups;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::progress::Progress;
 use crate::wal::storage::{Directory, is_full};
-use crate::wal::{Log, LogOptions, LogSource};
+use crate::wal::{Log, LogSource};
 use crate::writer::binding::Binding;
 
 /// How long the embedded server is waited for before the gateway listens without it: it recovers
@@ -37,12 +36,8 @@ use crate::writer::binding::Binding;
 const EMBEDDED_READY: Duration = Duration::from_secs(1);
 /// Sessions of the read path.
 const READ_POOL: usize = 8;
-/// How long a stop waits for requests in flight.
-const DRAIN: Duration = Duration::from_secs(10);
 /// How long a stop waits for the writers where the log has failed: what they lack may be unreadable.
 const FAILED_STOP: Duration = Duration::from_secs(5);
-/// How long a connection may take none of its answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs the gateway until it is told to stop.
 ///
@@ -63,18 +58,13 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         .local_addr()
         .map_err(|e| AppError::Start(e.to_string()))?;
     // The lock of the log keeps a second gateway away from the embedded server too.
-    let (data, wal_dir) = (config.data(), config.data_dir.join("wal"));
+    let wal_dir = config.data.wal_dir();
     let directory = open_directory(&config, &wal_dir)?;
     let binding = open_binding(&wal_dir)?;
     let door = Door::open(&config)?;
-    let options = LogOptions {
-        shards: config.shards,
-        limit_bytes: config.wal_limit_bytes,
-        retain_bytes: config.wal_retain_bytes,
-        sync: config.wal_sync,
-    };
+    let options = config.log;
     let opening = tokio::task::spawn_blocking(move || Log::open(Arc::new(directory), options));
-    let (database, log) = tokio::join!(Database::open(&data, EMBEDDED_READY), opening);
+    let (database, log) = tokio::join!(Database::open(&config.data, EMBEDDED_READY), opening);
     let log = log.map_err(|e| AppError::Start(e.to_string()))?;
     let (database, log) = match (database, log) {
         (Ok(database), Ok(log)) => (database, log),
@@ -86,7 +76,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     };
     let mut gateway = Gateway::new(&config, &door, &database, &log, recorder)?;
     announce(address, door.tls.is_some(), &database);
-    if config.wal_sync == crate::wal::SyncMode::Never {
+    if config.log.sync == crate::wal::SyncMode::Never {
         tracing::warn!("--wal-sync never: a power cut loses acknowledged readings");
     }
     let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &mut gateway);
@@ -193,7 +183,7 @@ fn prepare(config: &Config, database: &Database, log: &Log) {
         crate::failpoint::arm(point, times);
     }
     if let Some(server) = &database.embedded
-        && on_one_file_system(&config.data_dir, server.cluster_dir())
+        && on_one_file_system(&config.data.dir, server.cluster_dir())
     {
         log.leave_free(server.max_wal_bytes());
     }
@@ -287,10 +277,10 @@ impl Gateway {
         let mut parts = Parts::default();
         parts.start("upkeep of metrics", keep_up(recorder.clone()));
         parts.start("summaries", sum_up(database, log));
-        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let questions = questions::watch(reads.clone(), Arc::clone(&health));
         parts.start("questions", questions);
-        let analyst = Analyst::new(processors, config.energy).with_tariff(config.tariff.clone());
+        let analyst =
+            Analyst::new(config.pipeline.cores, config.energy).with_tariff(config.tariff.clone());
         if let Some(settings) = config.alerts.clone() {
             let (target, reads) = (database.target.clone(), reads.clone());
             parts.start(
@@ -310,21 +300,10 @@ impl Gateway {
             parts.start("collector", collector.run(instance, Arc::clone(&metrics)));
         }
         let context = Context {
-            settings: Settings {
-                body_bytes_max: config.body_bytes_max,
-                connections_max: config.connections_max,
-                header_timeout: config.header_timeout,
-                idle_timeout: config.idle_timeout,
-                body_timeout: config.body_timeout,
-                write_timeout: WRITE_TIMEOUT,
-                drain_timeout: DRAIN,
-                trusted_proxies: config.trusted_proxies.clone(),
-                cors_origins: config.cors_origins.clone(),
-                local_hosts_only: config.is_for_this_machine(),
-            },
+            settings: config.http.clone(),
             tls: door.tls.clone(),
             keys: door.keys.clone(),
-            pipeline: Pipeline::new(gate, pipeline_limits(config, processors)),
+            pipeline: Pipeline::new(gate, config.pipeline),
             progress,
             reads,
             analyst,
@@ -336,19 +315,6 @@ impl Gateway {
             health,
             parts,
         })
-    }
-}
-
-/// The limits of the way from bodies to the log.
-fn pipeline_limits(config: &Config, cores: usize) -> PipelineLimits {
-    PipelineLimits {
-        // A reading older than the retention would be dropped at once.
-        age_max: match (config.max_age, config.retention) {
-            (Some(age), Some(kept)) => Some(age.min(kept)),
-            (age, kept) => age.or(kept),
-        },
-        commit_within: config.commit_timeout,
-        cores,
     }
 }
 

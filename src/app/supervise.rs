@@ -7,21 +7,16 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::run::Gateway;
-use super::wishes;
 use crate::config::Config;
 use crate::http::Health;
 use crate::http::api::health::{DatabaseState, MigrationState};
 use crate::outage::Outage;
-use crate::postgres::migrations::{DatabaseSettings, MigrationError, Wishes, migrate};
+use crate::postgres::migrations::{DatabaseSettings, HistoryOptions, MigrationError, migrate};
 use crate::postgres::{Target, Use};
 use crate::wal::{Log, LogSource};
 use crate::writer::accepted::not_accepted;
 use crate::writer::binding::Binding;
 use crate::writer::{ShardState, WriterOptions, Writers};
-
-/// With so many devices live status is still written with each batch: 256 rows take about 1 ms,
-/// and a batch that is not full has lingered for 25.
-const LIVE_AT_ONCE_DEVICES: usize = 256;
 
 /// How often the health report is renewed.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -54,22 +49,15 @@ impl Supervisor {
         let (states, watched) = watch::channel(Vec::new());
         let health = Arc::clone(&gateway.health);
         let start = Start {
-            wishes: wishes(config),
-            options: WriterOptions {
-                batch_rows_max: config.batch_rows_max,
-                linger: config.linger,
-                live_interval: config.live_interval,
-                live_at_once_devices: LIVE_AT_ONCE_DEVICES,
-                answer_within: WriterOptions::ANSWER_WITHIN,
-            },
+            history: config.history,
+            options: config.writers,
             target: target.clone(),
             source: log.source(),
             binding: Arc::clone(binding),
             health: Arc::clone(&health),
             states,
         };
-        let wal_dir = config.data_dir.join("wal");
-        let reporting = report(log.source(), wal_dir, health, watched);
+        let reporting = report(log.source(), config.data.wal_dir(), health, watched);
         let (stop, stopped) = oneshot::channel();
         let (hand, writers) = oneshot::channel();
         gateway.parts.start("writers", start.run(stopped, hand));
@@ -89,7 +77,7 @@ impl Supervisor {
 
 /// What it takes to start the writers.
 struct Start {
-    wishes: Wishes,
+    history: HistoryOptions,
     options: WriterOptions,
     target: Target,
     source: LogSource,
@@ -158,7 +146,7 @@ impl Start {
         let session = tokio::time::timeout(CONNECT_WITHIN, connecting)
             .await
             .map_err(|_| MigrationError::Silent)??;
-        tokio::time::timeout(MIGRATE_WITHIN, migrate(session.client(), self.wishes))
+        tokio::time::timeout(MIGRATE_WITHIN, migrate(session.client(), self.history))
             .await
             .map_err(|_| MigrationError::Silent)?
     }

@@ -27,3 +27,12 @@ pub use certificate::Fingerprint;
 pub use file::{KeyFile, KeyFileError};
 pub use key::{Record, Rights, Secret};
 pub use keyring::{Certified, Key, Keyring};
+
+/// Which clients may call `/v1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Every client that reaches the address.
+    Off,
+    /// Only clients that send a key.
+    Keys,
+}

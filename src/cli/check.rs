@@ -55,7 +55,7 @@ pub async fn check(config: &Config) -> Result<String, AppError> {
     if let Err(error) = Door::open(config) {
         findings.faults.push(error.to_string());
     }
-    match Database::reach(&config.data()).await {
+    match Database::reach(&config.data).await {
         Err(AppError::NoDatabase { .. }) => findings.no_database_yet(config),
         Ok(database) => {
             findings.database(config, &database.target).await;
@@ -72,11 +72,11 @@ pub async fn check(config: &Config) -> Result<String, AppError> {
 impl Findings {
     /// Before the first start: the gateway must find what it makes its database with.
     fn no_database_yet(&mut self, config: &Config) {
-        match embedded::programs(config.pg_bin.as_deref(), config.path.as_deref()) {
+        match embedded::programs(&config.data.programs) {
             Ok(major) => self.good.push(format!(
                 "there is no embedded database in {} yet: the gateway creates one with PostgreSQL \
                  {major} when it starts",
-                config.data_dir.display()
+                config.data.dir.display()
             )),
             Err(error) => self.faults.push(error.to_string()),
         }
@@ -84,7 +84,7 @@ impl Findings {
 
     /// Looks at the data directory; returns whether a gateway uses it.
     fn data_dir(&mut self, config: &Config) -> bool {
-        let dir = &config.data_dir;
+        let dir = &config.data.dir;
         let shown = dir.display();
         if let Err(error) = probe(dir) {
             let next = "let the gateway's user own it";
@@ -167,7 +167,7 @@ impl Findings {
         let sql = sql!("database_id");
         match session.client().query_opt(sql, &[]).await {
             Ok(Some(row)) => {
-                let wal_dir = config.data_dir.join("wal");
+                let wal_dir = config.data.wal_dir();
                 self.binding(&wal_dir, row.get(0));
                 self.gaps(session.client(), &wal_dir, row.get(0)).await;
             }

@@ -35,14 +35,14 @@ const COUNTED: [&str; 11] = [
 /// [`AppError`]: a gateway runs, the vehicle is not known, or the database is not reached or
 /// refuses; nothing was erased.
 pub async fn erase(config: &DataConfig, vehicle: &str) -> Result<String, AppError> {
-    let wal_dir = config.data_dir.join("wal");
+    let wal_dir = config.wal_dir();
     // Held until the end: no gateway starts on this directory meanwhile.
     let _held = match DirectoryView::new(&wal_dir) {
         Ok(view) => view.hold().map_err(|error| match error {
             DirectoryError::InUse(_) => AppError::Erase(format!(
                 "a gateway is using {}: stop it first, so that its log is stored and no ids stay in its \
                  memory",
-                config.data_dir.display()
+                config.dir.display()
             )),
             other => other.into(),
         })?,

@@ -33,7 +33,7 @@ pub struct Said {
 /// # Errors
 /// [`AppError`]: there is no log, it is in use, or the system or the database refuses.
 pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Said, AppError> {
-    let path = config.data_dir.join("wal");
+    let path = config.wal_dir();
     let view = DirectoryView::new(&path).map_err(|source| AppError::NoLog {
         path: path.clone(),
         source,

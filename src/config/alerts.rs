@@ -1,7 +1,6 @@
 //! When an alert opens, and where it is sent.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -61,12 +60,15 @@ pub struct AlertArgs {
 impl Checks {
     /// Checks the flags of alerts; `None` means that they are turned off.
     pub(super) fn alerts(&mut self, args: &AlertArgs) -> Option<Settings> {
-        let day = Duration::from_secs(86_400);
-        let every = self.duration("--alert-interval", &args.alert_interval, day);
-        let text = &args.alert_efficiency;
-        let efficiency = self.decimal("--alert-efficiency", text, 0.0..=100.0, " percent");
-        let text = &args.alert_temperature;
-        let temperature = self.decimal("--alert-temperature", text, -60.0..=150.0, " °C");
+        let every = self.duration(
+            "--alert-interval",
+            &args.alert_interval,
+            Settings::EVERY_MAX,
+        );
+        let (text, range) = (&args.alert_efficiency, Settings::EFFICIENCY_PERCENT);
+        let efficiency = self.decimal("--alert-efficiency", text, range, " percent");
+        let (text, range) = (&args.alert_temperature, Settings::TEMPERATURE_CELSIUS);
+        let temperature = self.decimal("--alert-temperature", text, range, " °C");
         let secret = args.alert_webhook_secret_file.as_ref().and_then(|file| {
             let flag = "--alert-webhook-secret-file";
             match std::fs::read(file).map(|secret| secret.trim_ascii().to_vec()) {
@@ -82,7 +84,11 @@ impl Checks {
                 .map_err(|why| self.wrong("--alert-webhook", why))
                 .ok()
         });
-        let silence_min = self.duration("--alert-silence", &args.alert_silence, 7 * day);
+        let silence_min = self.duration(
+            "--alert-silence",
+            &args.alert_silence,
+            Settings::SILENCE_MAX,
+        );
         (!every.is_zero()).then(|| Settings {
             every,
             efficiency_below: (efficiency * 100.0).round() as i64,

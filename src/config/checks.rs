@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{parse_bytes, parse_duration, units};
+use super::{ConfigErrors, parse_bytes, parse_duration, units};
 use crate::http::request::client_ip::Network;
+use crate::http::request::cors::is_origin;
 
 /// Collects everything that is wrong.
 #[derive(Default)]
@@ -37,6 +38,15 @@ impl Checks {
     /// Says what is wrong with the value of a flag.
     pub(super) fn wrong_value(&mut self, flag: &str, value: impl Display, rule: impl Display) {
         self.errors.push(format!("{} {value}: {rule}", named(flag)));
+    }
+
+    /// What was checked, unless something is wrong.
+    pub(super) fn into_result<T>(self, checked: T) -> Result<T, ConfigErrors> {
+        if self.errors.is_empty() {
+            Ok(checked)
+        } else {
+            Err(ConfigErrors(self.errors))
+        }
     }
 
     fn parse<T>(
@@ -145,18 +155,9 @@ impl Checks {
     }
 
     pub(super) fn origins(&mut self, origins: &[String]) -> Vec<String> {
-        for origin in origins {
-            // As browsers send it: no path, no slash at the end, no upper case.
-            let host = origin
-                .strip_prefix("https://")
-                .or_else(|| origin.strip_prefix("http://"));
-            let known =
-                |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
-            let good = host.is_some_and(|h| !h.is_empty() && h.bytes().all(known));
-            if !good && origin != "*" {
-                let rule = "must be an origin, such as https://example.org, or *";
-                self.wrong_value("--cors-origin", origin, rule);
-            }
+        for origin in origins.iter().filter(|origin| !is_origin(origin)) {
+            let rule = "must be an origin, such as https://example.org, or *";
+            self.wrong_value("--cors-origin", origin, rule);
         }
         origins.to_vec()
     }

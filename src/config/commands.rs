@@ -1,20 +1,19 @@
 //! The configurations of the commands beside the gateway: each has the flags that it uses.
 
-use std::time::Duration;
-
 use super::args::{MigrateArgs, QuarantineCommand, ReachArgs, WalCommand};
 use super::checks::Checks;
 use super::flags::DataDirArgs;
-use super::{ConfigErrors, DataConfig, Logging, PartitionWidth};
+use super::{ConfigErrors, DataConfig, Logging};
+use crate::postgres::embedded::ProgramSearch;
+use crate::postgres::migrations::HistoryOptions;
 
 impl DataConfig {
     /// The data directory alone, for commands that reach no database.
     pub fn of_dir(args: &DataDirArgs) -> Self {
         DataConfig {
-            database_url: None,
-            data_dir: args.data_dir.clone(),
-            pg_bin: None,
-            path: None,
+            dir: args.data_dir.clone(),
+            server: None,
+            programs: ProgramSearch::default(),
         }
     }
 }
@@ -28,7 +27,7 @@ impl ReachArgs {
         let mut checks = Checks::default();
         let data = checks.data(&self.data_dir, &self.database);
         let logging = checks.logging(&self.logging);
-        ConfigErrors::unless_empty(checks.errors).map(|()| (data, logging))
+        checks.into_result((data, logging))
     }
 }
 
@@ -64,10 +63,8 @@ pub struct MigrateConfig {
     pub data: DataConfig,
     /// What is logged.
     pub logging: Logging,
-    /// The width of new partitions; `None` leaves what the database says.
-    pub partition: Option<PartitionWidth>,
-    /// How long history is kept; `None` means forever.
-    pub retention: Option<Duration>,
+    /// How history is kept.
+    pub history: HistoryOptions,
 }
 
 impl MigrateArgs {
@@ -77,13 +74,11 @@ impl MigrateArgs {
     /// [`ConfigErrors`]: everything that is wrong.
     pub fn check(&self) -> Result<MigrateConfig, ConfigErrors> {
         let mut checks = Checks::default();
-        let (partition, retention) = checks.history(&self.history);
         let config = MigrateConfig {
+            history: checks.history(&self.history),
             data: checks.data(&self.reach.data_dir, &self.reach.database),
             logging: checks.logging(&self.reach.logging),
-            partition,
-            retention,
         };
-        ConfigErrors::unless_empty(checks.errors).map(|()| config)
+        checks.into_result(config)
     }
 }

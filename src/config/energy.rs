@@ -109,10 +109,8 @@ impl EnergyArgs {
             ..StatusBounds::default()
         };
         let watts = within("--suspect-power", &self.suspect_power, 1e9, 1e3, " kW");
-        let rises =
-            bounds.warning_from <= bounds.good_from && bounds.good_from <= bounds.excellent_above;
         // A stand-in for a wrong bound says nothing about their order.
-        if !rises && checks.errors.len() == before {
+        if !bounds.rise() && checks.errors.len() == before {
             let rule = "must not be above --efficiency-good, nor that above --efficiency-excellent";
             checks.wrong_value("--efficiency-warning", &self.efficiency_warning, rule);
         }

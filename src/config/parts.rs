@@ -1,30 +1,143 @@
-//! The checks of groups of flags: what one flag of a part means beside its others.
+//! Flags become the settings of a part: each is checked, alone and beside the others of its part.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{Access, access};
 use tracing_subscriber::EnvFilter;
 
 use super::checks::{Checks, given};
-use super::flags::{DataDirArgs, DatabaseArgs, LoggingArgs, ServeArgs};
-use super::{DataConfig, LogFormat, Logging, args};
-use crate::auth::Keyring;
+use super::flags::{DataDirArgs, DatabaseArgs, HistoryArgs, LoggingArgs, ServeArgs};
+use super::{Config, DataConfig, LogFormat, Logging, args, units};
+use crate::auth::{AuthMode, Keyring};
+use crate::http::Settings;
 use crate::http::server::tls::{Tls, TlsFiles};
+use crate::ingest::admission;
+use crate::ingest::pipeline::PipelineLimits;
 use crate::otlp::Collector;
-use crate::postgres::{Target, TargetError};
+use crate::postgres::embedded::ProgramSearch;
+use crate::postgres::migrations::HistoryOptions;
+use crate::postgres::{PartitionWidth, Target, TargetError};
+use crate::wal::frame::SHARDS_MAX;
 use crate::wal::medium::unsafe_kind;
+use crate::wal::{LogOptions, SyncMode};
+use crate::writer::WriterOptions;
+
+/// Day partitions without a bound on age would let one device make thousands of them.
+pub(super) const MAX_AGE_WITH_DAYS: Duration = Duration::from_secs(400 * 86_400);
 
 impl Checks {
+    pub(super) fn log(&mut self, args: &ServeArgs, cores: usize) -> LogOptions {
+        let shards = match given(args.shards.as_deref()) {
+            Some(text) => self.number("--shards", text, 1..=SHARDS_MAX.into()) as u16,
+            None => u16::try_from(cores).map_or(SHARDS_MAX, |cores| cores.min(SHARDS_MAX)),
+        };
+        let limit = self.bytes("--wal-limit", &args.wal_limit, LogOptions::LIMIT_BYTES);
+        let retain = self.bytes("--wal-retain", &args.wal_retain, LogOptions::RETAIN_BYTES);
+        let syncs = [("always", SyncMode::Always), ("never", SyncMode::Never)];
+        LogOptions {
+            shards,
+            limit_bytes: limit.unwrap_or_default(),
+            retain_bytes: retain.unwrap_or_default(),
+            sync: self.choice("--wal-sync", &args.wal_sync, &syncs),
+        }
+    }
+
+    /// The memory for readings, which must hold the largest body.
+    ///
+    /// Units:  bytes; a `body_bytes_max` of 0 stands in for a wrong one
+    pub(super) fn memory(&mut self, args: &ServeArgs, body_bytes_max: usize) -> u64 {
+        let (flag, text) = ("--memory-limit", &args.memory_limit);
+        let memory = self.bytes(flag, text, admission::MEMORY_BYTES);
+        let least = admission::memory_least(body_bytes_max);
+        if memory.is_some_and(|memory| memory < least) {
+            let rule = format!(
+                "must be at least {}, so that the largest body fits (--max-body {})",
+                units::bytes_text(least),
+                args.max_body
+            );
+            self.wrong_value(flag, text, rule);
+        }
+        memory.unwrap_or_default()
+    }
+
+    pub(super) fn pipeline(
+        &mut self,
+        args: &ServeArgs,
+        history: HistoryOptions,
+        cores: usize,
+    ) -> PipelineLimits {
+        let by_day = history.partition == Some(PartitionWidth::Day);
+        let max_age = self
+            .span("--max-age", args.max_age.as_deref())
+            .or(by_day.then_some(MAX_AGE_WITH_DAYS));
+        PipelineLimits {
+            // A reading older than the retention would be dropped at once.
+            age_max: max_age.into_iter().chain(history.retention).min(),
+            commit_within: self.timeout("--commit-timeout", &args.commit_timeout),
+            cores,
+        }
+    }
+
+    pub(super) fn writers(&mut self, args: &ServeArgs) -> WriterOptions {
+        let rows = self.number("--batch-rows", &args.batch_rows, WriterOptions::BATCH_ROWS);
+        let (linger, live) = (&args.linger, &args.live_interval);
+        WriterOptions {
+            batch_rows_max: rows as usize,
+            linger: self.duration("--linger", linger, WriterOptions::LINGER_MAX),
+            live_interval: self.duration("--live-interval", live, WriterOptions::LIVE_INTERVAL_MAX),
+            live_at_once_devices: WriterOptions::LIVE_AT_ONCE_DEVICES,
+            answer_within: WriterOptions::ANSWER_WITHIN,
+        }
+    }
+
+    /// The limits of the edge. Whether it answers local hosts only depends on more than these flags.
+    pub(super) fn http(&mut self, args: &ServeArgs) -> Settings {
+        let body = self.bytes("--max-body", &args.max_body, Settings::BODY_BYTES);
+        let connections = &args.max_connections;
+        let connections = self.number("--max-connections", connections, Settings::CONNECTIONS);
+        Settings {
+            body_bytes_max: body.unwrap_or_default() as usize,
+            connections_max: connections as usize,
+            header_timeout: self.timeout("--header-timeout", &args.header_timeout),
+            idle_timeout: self.timeout("--idle-timeout", &args.idle_timeout),
+            body_timeout: self.timeout("--body-timeout", &args.body_timeout),
+            write_timeout: Settings::WRITE_TIMEOUT,
+            drain_timeout: Settings::DRAIN_TIMEOUT,
+            cors_origins: self.origins(&args.cors_origin),
+            trusted_proxies: self.networks(&args.trusted_proxies),
+            local_hosts_only: false,
+        }
+    }
+
+    pub(super) fn history(&mut self, args: &HistoryArgs) -> HistoryOptions {
+        let known = [
+            ("month", PartitionWidth::Month),
+            ("day", PartitionWidth::Day),
+        ];
+        let partition = given(args.partition.as_deref());
+        HistoryOptions {
+            partition: partition.map(|text| self.choice("--partition", text, &known)),
+            retention: self.span("--retention", args.retention.as_deref()),
+        }
+    }
+
+    pub(super) fn auth(&mut self, text: Option<&str>, listen: SocketAddr) -> AuthMode {
+        let known = [("off", AuthMode::Off), ("keys", AuthMode::Keys)];
+        match given(text) {
+            Some(text) => self.choice("--auth", text, &known),
+            None if listen.ip().is_loopback() => AuthMode::Off,
+            None => AuthMode::Keys,
+        }
+    }
+
     pub(super) fn collector(&mut self, args: &ServeArgs) -> Option<Collector> {
         let every = self.timeout("--otlp-interval", &args.otlp_interval);
         let url = given(args.otlp_endpoint.as_deref())?;
-        match Collector::new(url) {
-            Ok(collector) => Some(collector.every(every)),
-            Err(error) => {
-                self.wrong_value("--otlp-endpoint", url, error);
-                None
-            }
-        }
+        Collector::new(url, every)
+            .map_err(|error| self.wrong_value("--otlp-endpoint", url, error))
+            .ok()
     }
 
     /// Checks that the files of TLS belong together and can be used.
@@ -81,22 +194,24 @@ impl Checks {
             self.wrong_value("--pg-bin", dir.display(), "there is no such directory");
         }
         DataConfig {
-            database_url: self.database_url(database.database_url.as_deref()),
-            data_dir: dir.data_dir.clone(),
-            pg_bin,
-            path: args::search_path(),
+            dir: dir.data_dir.clone(),
+            server: self.server(database.database_url.as_deref()),
+            programs: ProgramSearch {
+                pg_bin,
+                path: args::search_path(),
+            },
         }
     }
 
-    fn database_url(&mut self, url: Option<&str>) -> Option<String> {
-        let url = given(url)?;
-        if let Err(TargetError(faults)) = Target::from_url(url) {
-            // The URL holds a password: it is not repeated.
-            for why in faults {
-                self.wrong("--database-url", why);
-            }
-        }
-        Some(url.to_owned())
+    fn server(&mut self, url: Option<&str>) -> Option<Target> {
+        Target::from_url(given(url)?)
+            .map_err(|TargetError(faults)| {
+                // The URL holds a password: it is not repeated.
+                for why in faults {
+                    self.wrong("--database-url", why);
+                }
+            })
+            .ok()
     }
 
     pub(super) fn logging(&mut self, args: &LoggingArgs) -> Logging {
@@ -115,9 +230,10 @@ impl Checks {
     /// there.
     ///
     /// It writes nothing: a full disk must not keep a gateway from starting.
-    pub(super) fn place(&mut self, data_dir: &Path, allow_volatile: bool) {
-        let shown = data_dir.display();
-        let existing = nearest(data_dir);
+    pub(super) fn place(&mut self, config: &Config) {
+        let data = &config.data;
+        let shown = data.dir.display();
+        let existing = nearest(&data.dir);
         let allowed = if existing.is_dir() {
             access(&existing, Access::WRITE_OK | Access::EXEC_OK).map_err(std::io::Error::from)
         } else {
@@ -127,9 +243,8 @@ impl Checks {
             let rule = format!("cannot be written: {error}; let the gateway's user own it");
             return self.wrong_value("--data-dir", shown, rule);
         }
-        let wal_dir = data_dir.join("wal");
-        if let Ok(Some(kind)) = unsafe_kind(&nearest(&wal_dir))
-            && !allow_volatile
+        if let Ok(Some(kind)) = unsafe_kind(&nearest(&data.wal_dir()))
+            && !config.wal_allow_volatile
         {
             let rule = format!(
                 "is on {kind}, where synced data may be lost; choose another directory, or allow \

@@ -31,6 +31,13 @@ pub struct StatusBounds {
     pub warning_from: i64,
 }
 
+impl StatusBounds {
+    /// Whether a better status needs a higher ratio.
+    pub fn rise(&self) -> bool {
+        self.warning_from <= self.good_from && self.good_from <= self.excellent_above
+    }
+}
+
 impl Default for StatusBounds {
     fn default() -> Self {
         StatusBounds {

@@ -46,6 +46,7 @@ pub mod server;
 mod tests;
 mod ui;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,17 @@ pub struct Settings {
     /// Whether only an address or `localhost` is answered as Host: nobody asks for keys, and who listens at
     /// the machine's own address expects no name.
     pub local_hosts_only: bool,
+}
+
+impl Settings {
+    /// How large the largest body may be, in bytes.
+    pub const BODY_BYTES: RangeInclusive<u64> = 1 << 10..=256 << 20;
+    /// How many connections may be allowed.
+    pub const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+    /// The default of `write_timeout`.
+    pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+    /// The default of `drain_timeout`.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 }
 
 /// What requests are served with; made once, shared by all.

@@ -4,6 +4,7 @@
 //! and a place in the channel to the log. Nothing here ever waits: where there is none left, the
 //! request is refused at once, so that slow clients cannot hold what others need.
 
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,11 @@ const HELD_TIMES: usize = 2;
 /// The part of the memory that one sender may hold while its bodies arrive: a half, so that a
 /// fleet that sends slowly, or more than the gateway takes, leaves room for the others.
 const SHARE_OF_ONE: usize = 2;
+
+/// How much memory the readings on their way may be given.
+///
+/// Units:  bytes
+pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 40;
 
 /// The least memory in which the largest body finds room, as a share of one sender's, and also
 /// while it is decompressed: then what came and what comes out are held together.

@@ -14,8 +14,6 @@ use crate::http_client::{DefaultPorts, PostError, Receiver, UrlError};
 use crate::outage::Outage;
 use translate::{Resource, Times, export};
 
-/// How often metrics are sent. Why: it is the default of OpenTelemetry's own exporters.
-const EVERY: Duration = Duration::from_secs(60);
 /// A collector that takes longer is tried again at the next time.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a collector takes metrics, below the base URL.
@@ -35,22 +33,17 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Takes the base URL of a collector, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it.
+    /// Takes the base URL of a collector, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it, and how often it is
+    /// sent metrics.
     ///
     /// # Errors
     /// [`UrlError`]
-    pub fn new(url: &str) -> Result<Self, UrlError> {
+    pub fn new(url: &str, every: Duration) -> Result<Self, UrlError> {
         let url = format!("{}{PATH}", url.trim_end_matches('/'));
         Ok(Collector {
             receiver: Receiver::new(&url, PORTS)?,
-            every: EVERY,
+            every,
         })
-    }
-
-    /// Sends at another pace than each minute.
-    #[must_use]
-    pub fn every(self, every: Duration) -> Self {
-        Collector { every, ..self }
     }
 
     /// Sends metrics until it is cancelled. A collector that is away is logged once, and costs nothing
@@ -100,14 +93,15 @@ mod tests {
 
     #[test]
     fn a_collector_is_a_base_url() {
-        let collector = Collector::new("http://otel:4318/").unwrap().receiver;
+        let new = |url| Collector::new(url, Duration::from_secs(60));
+        let collector = new("http://otel:4318/").unwrap().receiver;
         assert_eq!(collector.address(), ("otel", 4318));
         assert_eq!(collector.target(), "/v1/metrics");
-        let collector = Collector::new("http://[::1]/base").unwrap().receiver;
+        let collector = new("http://[::1]/base").unwrap().receiver;
         assert_eq!(collector.address(), ("::1", 4318));
         assert_eq!(collector.target(), "/base/v1/metrics");
         for wrong in ["", "otel:4318", "http://", "grpc://otel"] {
-            assert!(Collector::new(wrong).is_err(), "{wrong}");
+            assert!(new(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -79,12 +79,12 @@ pub struct DatabaseSettings {
     pub retention: Option<Duration>,
 }
 
-/// What the operator asked for; it wins over what the database holds.
+/// How history is kept. What is set here replaces what the database holds.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wishes {
-    /// The width of new partitions.
+pub struct HistoryOptions {
+    /// The width of new partitions; `None` means what the database says, months at first.
     pub partition: Option<PartitionWidth>,
-    /// How long history is kept.
+    /// How long history is kept; `None` means for ever.
     pub retention: Option<Duration>,
 }
 
@@ -95,7 +95,10 @@ pub struct Wishes {
 ///
 /// # Errors
 /// [`MigrationError`]: nothing half-done is left.
-pub async fn migrate(client: &Client, wishes: Wishes) -> Result<DatabaseSettings, MigrationError> {
+pub async fn migrate(
+    client: &Client,
+    history: HistoryOptions,
+) -> Result<DatabaseSettings, MigrationError> {
     let row = client
         .query_one(
             "select current_setting('server_version_num')::int, current_setting('server_version'),
@@ -117,7 +120,7 @@ pub async fn migrate(client: &Client, wishes: Wishes) -> Result<DatabaseSettings
     client
         .execute("select pg_advisory_lock($1)", &[&LOCK_KEY])
         .await?;
-    let result = migrate_locked(client, wishes).await;
+    let result = migrate_locked(client, history).await;
     // Where this fails the session is gone, and the lock with it.
     drop(
         client
@@ -129,7 +132,7 @@ pub async fn migrate(client: &Client, wishes: Wishes) -> Result<DatabaseSettings
 
 async fn migrate_locked(
     client: &Client,
-    wishes: Wishes,
+    history: HistoryOptions,
 ) -> Result<DatabaseSettings, MigrationError> {
     client
         .batch_execute(
@@ -151,7 +154,7 @@ async fn migrate_locked(
         let Migration { version, name, .. } = migration;
         tracing::info!(version, name, "applied a migration of the database");
     }
-    settle(client, wishes).await
+    settle(client, history).await
 }
 
 async fn apply(client: &Client, migration: &Migration) -> Result<(), Error> {
@@ -185,9 +188,12 @@ fn statements(sql: &str) -> impl Iterator<Item = &str> {
         })
 }
 
-async fn settle(client: &Client, wishes: Wishes) -> Result<DatabaseSettings, MigrationError> {
-    let width = wishes.partition.map(width_name);
-    let retention = wishes.retention.map(|r| r.as_secs() as i64);
+async fn settle(
+    client: &Client,
+    history: HistoryOptions,
+) -> Result<DatabaseSettings, MigrationError> {
+    let width = history.partition.map(width_name);
+    let retention = history.retention.map(|r| r.as_secs() as i64);
     client
         .execute(
             "insert into gateway_database (partition_width, retention_seconds)

@@ -64,6 +64,7 @@ pub mod retired_runs;
 pub mod storage;
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -104,6 +105,13 @@ pub struct LogOptions {
     pub retain_bytes: u64,
     /// Whether writes are synced.
     pub sync: SyncMode,
+}
+
+impl LogOptions {
+    /// The limits that a log may have.
+    pub const LIMIT_BYTES: RangeInclusive<u64> = LIMIT_BYTES_MIN..=1 << 50;
+    /// How much a log may be configured to retain.
+    pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1 << 50;
 }
 
 /// Why a log does not open.

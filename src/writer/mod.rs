@@ -90,6 +90,7 @@ mod shares;
 pub mod store;
 pub mod strategy;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,8 +123,17 @@ pub struct WriterOptions {
 }
 
 impl WriterOptions {
-    /// How long an answer may take unless told: the server's own limit of one statement.
+    /// The default of `answer_within`: the server's own limit of one statement.
     pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+    /// The default of `live_at_once_devices`: 256 rows take about 1 ms, and a batch that is not full
+    /// has lingered for 25.
+    pub const LIVE_AT_ONCE_DEVICES: usize = 256;
+    /// How many rows a batch may be configured to hold.
+    pub const BATCH_ROWS: RangeInclusive<u64> = 100..=1_000_000;
+    /// The longest `linger`.
+    pub const LINGER_MAX: Duration = Duration::from_secs(10);
+    /// The longest `live_interval`.
+    pub const LIVE_INTERVAL_MAX: Duration = Duration::from_secs(60);
 }
 
 /// Whether a writer reaches the database.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wattgate::postgres::migrations::{MigrationError, Wishes, migrate};
+use wattgate::postgres::migrations::{HistoryOptions, MigrationError, migrate};
 use wattgate::writer::WriterOptions;
 
 use crate::proxy::{Fault, Proxy};
@@ -126,7 +126,7 @@ async fn a_database_that_cannot_hold_every_id_is_refused() {
     let latin = "create database latin template template0 encoding 'LATIN1' locale 'C'";
     database.run(latin).await;
     let session = database.session_to("latin").await;
-    let refused = migrate(&session, Wishes::default()).await;
+    let refused = migrate(&session, HistoryOptions::default()).await;
     assert!(
         matches!(&refused, Err(MigrationError::Encoding(found)) if found == "LATIN1"),
         "{refused:?}"

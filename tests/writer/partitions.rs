@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wattgate::postgres::PartitionWidth;
-use wattgate::postgres::migrations::Wishes;
+use wattgate::postgres::migrations::HistoryOptions;
 use wattgate::postgres::partitions::{Dropped, drop_before};
 use wattgate::reading::{Stream, Timestamp};
 
@@ -40,7 +40,7 @@ async fn late_readings_make_their_partitions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_are_a_day_wide_where_that_is_asked_for() {
-    let database = Database::with(Wishes {
+    let database = Database::with(HistoryOptions {
         partition: Some(PartitionWidth::Day),
         retention: None,
     })
@@ -215,9 +215,9 @@ async fn rows_go_in_partition_by_partition() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_counts_from_the_newest_reading() {
     // These readings are of 2024: a clock that is right today is years ahead of them.
-    let database = Database::with(Wishes {
+    let database = Database::with(HistoryOptions {
         retention: Some(Duration::from_secs(30 * DAY as u64)),
-        ..Wishes::default()
+        ..HistoryOptions::default()
     })
     .await;
     let dir = dir();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wattgate::postgres::PartitionWidth;
-use wattgate::postgres::migrations::Wishes;
+use wattgate::postgres::migrations::HistoryOptions;
 use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp};
 
 use crate::support::*;
@@ -43,7 +43,7 @@ async fn send_minutes(gateway: &Gateway, stream: char, minutes: std::ops::Range<
 
 /// 200,000 readings of each stream that statistics know, 20,000 new ones, and those once more.
 async fn stored_again_in_time(partition: PartitionWidth) {
-    let database = Database::with(Wishes {
+    let database = Database::with(HistoryOptions {
         partition: Some(partition),
         retention: None,
     })

@@ -13,7 +13,7 @@ use tokio_postgres::{Client, NoTls};
 use wattgate::ingest::admission::{AckMode, Gate};
 use wattgate::postgres::Target;
 use wattgate::postgres::embedded::{self, Connection, EmbeddedConfig};
-use wattgate::postgres::migrations::{DatabaseSettings, Wishes, migrate};
+use wattgate::postgres::migrations::{DatabaseSettings, HistoryOptions, migrate};
 use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp};
 use wattgate::wal::append::RequestRecords;
 use wattgate::wal::progress::Progress;
@@ -97,10 +97,10 @@ pub(crate) struct Database {
 
 impl Database {
     pub(crate) async fn new() -> Self {
-        Database::with(Wishes::default()).await
+        Database::with(HistoryOptions::default()).await
     }
 
-    pub(crate) async fn with(wishes: Wishes) -> Self {
+    pub(crate) async fn with(history: HistoryOptions) -> Self {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let server = server().await;
@@ -116,7 +116,7 @@ impl Database {
         }
         let connection = server.with_database(&name);
         let sql = connect(&connection).await;
-        let settings = migrate(&sql, wishes).await.unwrap();
+        let settings = migrate(&sql, history).await.unwrap();
         Database {
             target: target(&connection, &connection.socket_dir),
             connection,

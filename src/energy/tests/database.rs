@@ -23,7 +23,7 @@ use crate::energy::window::DAY_MICROS;
 use crate::postgres::PartitionWidth;
 use crate::postgres::embedded;
 use crate::postgres::embedded::{Embedded, EmbeddedConfig};
-use crate::postgres::migrations::{Wishes, migrate};
+use crate::postgres::migrations::{HistoryOptions, migrate};
 use crate::postgres::{Target, partitions};
 use crate::reading::{Energy, EnergyKind, ExternalId, Stream, Timestamp};
 
@@ -69,7 +69,7 @@ impl Store {
                 Target::from_socket(&at.socket_dir, at.port, &at.user, &at.database).unwrap();
             let pool = target.pool(4).unwrap();
             let client = pool.get().await.unwrap();
-            migrate(&client, Wishes::default()).await.unwrap();
+            migrate(&client, HistoryOptions::default()).await.unwrap();
             // Some days apart, so that what lies far back is behind many partitions.
             let apart = (-22..=0).map(|n| ts(BASE + n * 5 * DAY_MICROS));
             let here = (-1..=2).map(|n| ts(BASE + n * DAY_MICROS));

@@ -19,6 +19,16 @@ const EXPOSED: HeaderValue =
 /// How long a browser may keep the answer to its question, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
+/// Whether a text is an origin as browsers send it: no path, no slash at the end, no upper case. `*` is
+/// any origin.
+pub fn is_origin(text: &str) -> bool {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-:[]".contains(&b);
+    text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(known))
+}
+
 /// Adds to an answer what a browser must know to show it to a page.
 ///
 /// Credentials of the browser itself (cookies) are never let in: a page sends its key.

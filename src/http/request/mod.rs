@@ -4,7 +4,7 @@ pub(crate) mod access_log;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub mod client_ip;
-pub(crate) mod cors;
+pub mod cors;
 pub(crate) mod decompress;
 pub(crate) mod dispatch;
 pub(crate) mod host;

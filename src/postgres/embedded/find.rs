@@ -1,6 +1,6 @@
 //! Finding the server's programs.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,6 +30,15 @@ const UNVERSIONED: [&str; 4] = [
     "/usr/bin",
 ];
 
+/// Where the server's programs are looked for.
+#[derive(Debug, Clone, Default)]
+pub struct ProgramSearch {
+    /// The directory of the programs; `None` means that they are searched for.
+    pub pg_bin: Option<PathBuf>,
+    /// The value of `PATH`, which is searched too.
+    pub path: Option<OsString>,
+}
+
 /// The server's programs, of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Programs {
@@ -44,16 +53,15 @@ impl Programs {
     }
 }
 
-/// Finds the programs: those in `pg_bin` if given, else the first usable of the usual places.
+/// Finds the programs: those in `pg_bin` if given, else the first usable ones of the usual places.
 ///
 /// An existing cluster runs only on the major version that made it, so that one is looked for
 /// where `existing` says so.
 pub(super) fn find(
-    pg_bin: Option<&Path>,
-    search_path: Option<&OsStr>,
+    search: &ProgramSearch,
     existing: Option<(&Path, u32)>,
 ) -> Result<Programs, EmbeddedError> {
-    if let Some(bin) = pg_bin {
+    if let Some(bin) = &search.pg_bin {
         let programs = inspect(bin)
             .and_then(|found| match found.major {
                 VERSION_MIN.. => Ok(found),
@@ -67,7 +75,7 @@ pub(super) fn find(
             })?;
         return choose([programs], existing);
     }
-    let usable = candidates(search_path)
+    let usable = candidates(search.path.as_deref())
         .into_iter()
         .filter_map(|bin| inspect(&bin).ok())
         .filter(|programs| programs.major >= VERSION_MIN);
@@ -259,7 +267,11 @@ mod tests {
     #[test]
     fn a_wrong_pg_bin_is_said_and_nothing_else_is_tried() {
         let empty = tempfile::tempdir().unwrap();
-        let error = find(Some(empty.path()), None, None).unwrap_err();
+        let search = ProgramSearch {
+            pg_bin: Some(empty.path().to_owned()),
+            path: None,
+        };
+        let error = find(&search, None).unwrap_err();
         assert!(matches!(error, EmbeddedError::BadPgBin { .. }), "{error}");
     }
 }

@@ -28,7 +28,6 @@ mod supervisor;
 mod user;
 mod watcher;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +36,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub use error::EmbeddedError;
+pub use find::ProgramSearch;
 pub use running::{exists, running};
 pub use server::Stopped;
 pub use supervisor::State;
@@ -70,10 +70,8 @@ const FIRST_START_LIMIT: Duration = Duration::from_secs(3);
 pub struct EmbeddedConfig {
     /// The gateway's data directory: the cluster is in `postgres/` in it.
     pub data_dir: PathBuf,
-    /// The directory of the server's programs; found if not given.
-    pub pg_bin: Option<PathBuf>,
-    /// The value of `PATH`, where the programs are looked for too.
-    pub search_path: Option<OsString>,
+    /// Where the server's programs are.
+    pub programs: ProgramSearch,
     /// Where the cluster goes when root runs the gateway and the server's user cannot enter the
     /// data directory. Durable, never a temporary directory.
     pub elsewhere: PathBuf,
@@ -87,8 +85,7 @@ impl EmbeddedConfig {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
-            pg_bin: None,
-            search_path: None,
+            programs: ProgramSearch::default(),
             elsewhere: PathBuf::from(ELSEWHERE),
             ready_within: READY_WITHIN,
         }
@@ -149,11 +146,8 @@ pub struct Embedded {
 /// # Errors
 /// [`EmbeddedError::NotFound`] or [`EmbeddedError::BadPgBin`]: install PostgreSQL, or say where it
 /// is.
-pub fn programs(
-    pg_bin: Option<&Path>,
-    search_path: Option<&std::ffi::OsStr>,
-) -> Result<u32, EmbeddedError> {
-    find::find(pg_bin, search_path, None).map(|found| found.major)
+pub fn programs(search: &ProgramSearch) -> Result<u32, EmbeddedError> {
+    find::find(search, None).map(|found| found.major)
 }
 
 /// Starts the private server of a data directory, making its cluster if there is none.
@@ -172,11 +166,8 @@ pub async fn start(config: EmbeddedConfig) -> Result<Embedded, EmbeddedError> {
     let place = Place::settle(&data_dir, &elsewhere)?;
     let cluster = place.cluster();
     let existing = cluster::version(&cluster)?;
-    let programs = find::find(
-        config.pg_bin.as_deref(),
-        config.search_path.as_deref(),
-        existing.map(|major| (cluster.as_path(), major)),
-    )?;
+    let existing_cluster = existing.map(|major| (cluster.as_path(), major));
+    let programs = find::find(&config.programs, existing_cluster)?;
     remove_unfinished(&place.home).await?;
     if existing.is_none() {
         tracing::info!(
