@@ -143,9 +143,23 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
 
 /// What a part of a module may not import, and why.
 const MAY_NOT_IMPORT: &[(&str, &str, &str)] = &[
+    ("http::server", "http::api", "a socket knows no route"),
+    ("http::server", "http::routes", "a socket knows no route"),
+    ("http::server", "http::dispatch", "a socket knows no route"),
+    ("http::request", "http::server", "a request knows no socket"),
+    ("http::request", "http::api", "a request knows no handler"),
+    ("http::request", "http::routes", "routes are data"),
+    ("http::request", "http::dispatch", "one way down"),
+    ("http::response", "http::server", "a reply knows no socket"),
+    (
+        "http::response",
+        "http::request",
+        "a reply knows no request",
+    ),
+    ("http::response", "http::api", "a reply knows no resource"),
     ("http::api", "http::server", "a resource knows no socket"),
-    ("http::response", "http::api", "an answer knows no resource"),
-    ("http::request::router", "http::api", "routes are data"),
+    ("http::api", "http::routes", "a resource knows no path"),
+    ("http::api", "http::dispatch", "one way down"),
     ("cli", "http::api", "a command answers on its own"),
 ];
 

@@ -18,7 +18,7 @@ use crate::alerts;
 use crate::analytics::Analyst;
 use crate::config::Config;
 use crate::failpoint;
-use crate::http::{Context, Health, Server};
+use crate::http::{self, Context, Health, Server};
 use crate::ingest::admission::Gate;
 use crate::ingest::pipeline::Pipeline;
 use crate::metrics;
@@ -84,7 +84,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
         .parts
         .start("keys and certificates", door.renew(hangup));
     let (stop, stopping) = watch::channel(false);
-    let serving = server.serve(Arc::clone(&gateway.context), until(stopping));
+    let serving = http::serve(server, Arc::clone(&gateway.context), until(stopping));
     let mut serving = tokio::spawn(failpoint::part("server", serving));
     let failure = tokio::select! {
         () = signals.next() => None,
@@ -307,6 +307,7 @@ impl Gateway {
             progress,
             reads,
             analyst,
+            live: Arc::default(),
             health: Arc::clone(&health),
             metrics,
         };

@@ -1,8 +1,7 @@
-//! `/`, `/docs` and `/assets/…`: the dashboard and the interface's reference, as they are in the
-//! binary.
+//! `/`, `/docs` and `/assets/…`: the dashboard and the interface's reference, from the binary.
 //!
-//! Nothing is built and nothing comes from elsewhere: a browser gets the files as they lie in
-//! `assets/`. The pages need no key; what they show asks for it.
+//! There is no build step and no foreign source: a browser gets the files of `ui/` unchanged. The
+//! pages need no key; the requests that they send do.
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -11,13 +10,14 @@ use hyper::header::{
     IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 
-use super::response::reply;
+use crate::http::request::call::Call;
 use crate::http::response::problem::{Kind, Problem};
+use crate::http::response::reply;
 use crate::http::response::reply::{Reply, with_body};
 
-/// What a page may do: run our scripts and styles, ask this gateway, and nothing else. An id that
-/// holds markup could not run even if it were written into the page as markup, which the types
-/// of the last directive forbid.
+/// What a page may do: load scripts and styles from this gateway, call this gateway, and nothing else.
+/// An id that holds markup could not execute even if a script wrote it into the page as markup, and
+/// the last directive forbids that.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
@@ -78,17 +78,22 @@ static ASSETS: &[Asset] = &[
 ];
 
 /// The dashboard's page.
-pub(super) fn page(headers: &HeaderMap) -> Result<Reply, Problem> {
-    file("index.html", headers)
+pub(super) fn page(call: &Call<'_>) -> Result<Reply, Problem> {
+    file("index.html", &call.parts.headers)
 }
 
 /// The page of the interface's reference.
-pub(super) fn docs(headers: &HeaderMap) -> Result<Reply, Problem> {
-    file("docs.html", headers)
+pub(super) fn docs(call: &Call<'_>) -> Result<Reply, Problem> {
+    file("docs.html", &call.parts.headers)
+}
+
+/// A file of the dashboard.
+pub(super) fn asset(call: &Call<'_>) -> Result<Reply, Problem> {
+    file(call.id, &call.parts.headers)
 }
 
 /// One file; 304 where the browser has it already.
-pub(super) fn file(name: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
+fn file(name: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         return Err(Problem::new(Kind::NotFound, "there is no such file"));
     };
@@ -100,7 +105,7 @@ pub(super) fn file(name: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
         with_body(StatusCode::OK, kind, Bytes::from_static(asset.body))
     };
     let headers = reply.headers_mut();
-    // Asked for each time, so that a new version is whole: pages and scripts belong together.
+    // Revalidated each time, because pages and scripts of one version belong together.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(tag) = HeaderValue::try_from(tag) {
         headers.insert(ETAG, tag);
@@ -128,7 +133,7 @@ fn is_known(headers: &HeaderMap, tag: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The names that a text mentions as files of ours.
+    /// The names of our files in a text.
     fn mentioned(text: &str) -> Vec<String> {
         let quoted = text.split(['"', '\'']);
         let ours = quoted.filter_map(|part| {
@@ -139,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_that_a_page_or_a_script_asks_for_is_there() {
+    fn every_file_named_by_a_page_or_a_script_exists() {
         let mut found = 0;
         for asset in ASSETS.iter().filter(|a| [HTML, SCRIPT].contains(&a.kind)) {
             if asset.name == "uplot.js" {
@@ -147,7 +152,7 @@ mod tests {
             }
             for name in mentioned(std::str::from_utf8(asset.body).unwrap()) {
                 let is_there = ASSETS.iter().any(|other| other.name == name);
-                assert!(is_there, "{name}, asked for by {}", asset.name);
+                assert!(is_there, "{name}, named by {}", asset.name);
                 found += 1;
             }
         }
@@ -155,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_hold_no_inline_script_and_fetch_nothing_foreign() {
+    fn pages_have_no_inline_script_and_no_foreign_source() {
         for asset in ASSETS.iter().filter(|asset| asset.kind == HTML) {
             let text = std::str::from_utf8(asset.body).unwrap();
             for forbidden in [
@@ -176,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_can_become_nothing_but_text() {
+    fn ids_can_only_become_text() {
         let ours = |a: &&Asset| a.kind == SCRIPT && a.name != "uplot.js";
         for asset in ASSETS.iter().filter(ours) {
             let text = std::str::from_utf8(asset.body).unwrap();
@@ -193,7 +198,8 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_the_browser_has_is_not_sent_again() {
+    fn a_cached_file_is_not_sent_again() {
+        let page = |headers: &HeaderMap| file("index.html", headers);
         let first = page(&HeaderMap::new()).unwrap();
         assert_eq!(first.status(), StatusCode::OK);
         assert_eq!(first.headers()[CONTENT_SECURITY_POLICY], POLICY);

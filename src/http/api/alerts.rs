@@ -1,13 +1,12 @@
-//! `GET /v1/alerts`: what people should look at, newest first.
+//! `GET /v1/alerts`: what operators should look at, newest first.
 
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::alerts::Kind;
-use crate::http::Context;
+use crate::http::request::call::Call;
 use crate::http::request::query;
-use crate::http::request::query::Query;
 use crate::http::response::json;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
@@ -39,17 +38,14 @@ struct Page<'a> {
 }
 
 /// Lists alerts.
-pub(crate) async fn list(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
-    let query = Query::parse(
-        text,
-        &["state", "kind", "vehicleId", "meterId", "limit", "after"],
-    )?;
+pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
+    let query = &call.query;
     let limit = query.limit()?;
     let open = match query.get("state") {
         None => None,
         Some("open") => Some(true),
         Some("closed") => Some(false),
-        Some(_) => return Err(query::bad("state must be open or closed".to_owned())),
+        Some(_) => return Err(query::bad("state must be open or closed")),
     };
     let kind = query.get("kind");
     if kind.is_some_and(|kind| Kind::ALL.iter().all(|known| known.name() != kind)) {
@@ -62,14 +58,14 @@ pub(crate) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
         (None, Some(id)) => Some((Stream::Meter, id)),
         (Some(_), Some(_)) => {
             let both = "an alert is of one device: give vehicleId or meterId";
-            return Err(query::bad(both.to_owned()));
+            return Err(query::bad(both));
         }
     };
     let before = match query.get("after") {
         None => i64::MAX,
-        Some(id) => id.parse().map_err(|_| {
-            query::bad("after is not a cursor that this endpoint returned".to_owned())
-        })?,
+        Some(id) => id
+            .parse()
+            .map_err(|_| query::bad("after is not a cursor that this endpoint returned"))?,
     };
     let filter = Filter {
         before,
@@ -78,8 +74,8 @@ pub(crate) async fn list(context: &Context, text: Option<&str>) -> Result<Reply,
         device,
         limit,
     };
-    let found = context
-        .reads
+    let reads = &call.context.reads;
+    let found = reads
         .ask(async |client| alerts::list(client, filter).await)
         .await?;
     let page = Page {

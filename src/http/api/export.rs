@@ -1,7 +1,6 @@
-//! `GET /v1/export/meter` and `/v1/export/vehicle`: history of a window, for people who take
-//! their data elsewhere.
+//! `GET /v1/export/meter` and `/v1/export/vehicle`: history of a window, for other systems.
 //!
-//! Device by device in the order of their registration, each by time: `store::export` says how.
+//! Device by device in the order of their registration, each by time, as `store::export` reads it.
 
 mod parquet;
 
@@ -19,9 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::performance::window_of;
 use super::reading_view::{ReadingView, Value, fields};
-use crate::http::Context;
+use crate::http::request::call::Call;
 use crate::http::request::query;
-use crate::http::request::query::Query;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
@@ -30,9 +28,9 @@ use crate::reading::{Stream, Timestamp};
 use crate::store::export::{Export, Piece};
 use parquet::ParquetFile;
 
-/// Exports as Parquet at a time: a file gathers 16 MB before it writes.
+/// The most exports as Parquet at a time: a file gathers 16 MB before it writes.
 pub(crate) const PARQUET_MAX: usize = 4;
-/// When to come again where so many are running.
+/// When to retry where so many are active.
 const BUSY_RETRY_SECONDS: u64 = 30;
 
 pub(crate) static PARQUET: LazyLock<Arc<Semaphore>> =
@@ -51,9 +49,7 @@ impl Format {
             None | Some("csv") => Ok(Format::Csv),
             Some("ndjson") => Ok(Format::Ndjson),
             Some("parquet") => Ok(Format::Parquet),
-            Some(_) => Err(query::bad(
-                "format must be csv, ndjson or parquet".to_owned(),
-            )),
+            Some(_) => Err(query::bad("format must be csv, ndjson or parquet")),
         }
     }
 
@@ -106,35 +102,32 @@ fn quote(text: &str, out: &mut String) {
     }
 }
 
-/// An export on its way to a client.
+/// An export that is sent to a client.
 struct Sending {
     reads: ReadPool,
     export: Export,
 }
 
-/// What an export is written as, and what was not sent of it yet.
+/// The format of an export, with what was not sent yet.
 enum Writing {
-    Csv { header: bool },
+    CsvHeader,
+    Csv,
     Ndjson,
     Parquet(Box<ParquetFile>, OwnedSemaphorePermit),
     Ended,
 }
 
 /// Sends history of a window.
-pub(crate) async fn export(
-    context: &Context,
-    stream: Stream,
-    text: Option<&str>,
-) -> Result<Reply, Problem> {
-    let query = Query::parse(text, &["from", "to", "tz", "format"])?;
-    let window = window_of(&query, Timestamp::now())?;
-    let format = Format::read(query.get("format"))?;
+pub(crate) async fn export(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
+    let reads = &call.context.reads;
+    let window = window_of(&call.query, Timestamp::now())?;
+    let format = Format::read(call.query.get("format"))?;
     let writing = match format {
-        Format::Csv => Writing::Csv { header: true },
+        Format::Csv => Writing::CsvHeader,
         Format::Ndjson => Writing::Ndjson,
         Format::Parquet => {
             let busy = |_| {
-                let detail = "as many exports as Parquet as there may be at a time are running";
+                let detail = format!("{PARQUET_MAX} exports as Parquet are active; retry later");
                 Problem::new(Kind::Overloaded, detail).retry_after(BUSY_RETRY_SECONDS)
             };
             let permit = Arc::clone(&PARQUET).try_acquire_owned().map_err(busy)?;
@@ -144,16 +137,16 @@ pub(crate) async fn export(
             Writing::Parquet(Box::new(file), permit)
         }
     };
-    // A database that is away is an answer of 503, and not a body that ends.
-    context.reads.check().await?;
+    // A database that cannot be reached is answered with 503, and not with a body that ends.
+    reads.check().await?;
     let sending = Sending {
-        reads: context.reads.clone(),
+        reads: reads.clone(),
         export: Export::new(stream, window.start(), window.end()),
     };
     let pieces = stream::try_unfold((sending, writing), |(mut sending, writing)| async move {
         let piece = sending.piece(writing).await;
         if let Err(error) = &piece {
-            tracing::warn!(%error, "an export was cut");
+            tracing::warn!(%error, "an export was truncated");
         }
         let piece = piece.map_err(io::Error::other)?;
         Ok::<_, io::Error>(piece.map(|(piece, writing)| (Frame::data(piece), (sending, writing))))
@@ -180,19 +173,19 @@ enum ExportError {
 type Part = (Bytes, Writing);
 
 impl Sending {
-    /// The next part of the body; `None` at the end. One may be empty: a client that has gone is
-    /// noticed.
+    /// The next part of the body. `None` means the end. A part may be empty, so that hyper notices a
+    /// client that has closed its connection.
     async fn piece(&mut self, writing: Writing) -> Result<Option<Part>, ExportError> {
         let part = match writing {
-            Writing::Csv { header: true } => {
+            Writing::CsvHeader => {
                 let names: Vec<&str> = fields(self.export.stream())
                     .iter()
                     .map(|field| field.name)
                     .collect();
                 let header = names.join(",") + "\r\n";
-                (Bytes::from(header), Writing::Csv { header: false })
+                (Bytes::from(header), Writing::Csv)
             }
-            Writing::Csv { .. } | Writing::Ndjson => {
+            Writing::Csv | Writing::Ndjson => {
                 let Some(piece) = self.readings().await? else {
                     return Ok(None);
                 };
@@ -229,7 +222,7 @@ impl Sending {
         written.await?
     }
 
-    /// The next readings, all of one device; without any after many devices that have none.
+    /// The next readings, all of one device; empty after many devices without any.
     async fn readings(&mut self) -> Result<Option<Piece>, ReadError> {
         let export = &mut self.export;
         self.reads

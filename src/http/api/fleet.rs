@@ -21,7 +21,8 @@ use crate::energy::interval::Run;
 use crate::energy::report::EfficiencyStatus;
 use crate::energy::tariff::{Costs, Priced, Tariff};
 use crate::energy::{PrintedFleet, Slice, window};
-use crate::http::Context;
+use crate::http::context::Context;
+use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::request::query::Query;
 use crate::http::response::json;
@@ -128,32 +129,29 @@ struct Page<'a> {
 }
 
 /// Every known vehicle, in an order.
-pub(crate) async fn ranking(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
-    let query = Query::parse(
-        text,
-        &["from", "to", "tz", "sort", "status", "limit", "after"],
-    )?;
+pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
+    let (context, query) = (call.context, &call.query);
     let limit = query.limit()?;
     let status = query.get("status").map(status_of).transpose()?;
     let wanted = query.get("sort").map(sort_of).transpose()?;
     let now = Timestamp::now();
     let (asked, window, sort, after) = match query.get("after") {
         None => {
-            let asked = asked_of(&query, String::new())?;
+            let asked = asked_of(query, String::new())?;
             let sort = wanted.unwrap_or(Sort::Lowest);
-            (asked, window_of(&query, now)?, sort, None)
+            (asked, window_of(query, now)?, sort, None)
         }
         Some(cursor) => {
             let cursor = Cursor::read(cursor)
                 .filter(|cursor| cursor.as_of <= now)
-                .ok_or_else(|| query::bad("after is none that an answer gave".to_owned()))?;
+                .ok_or_else(|| query::bad("after is none that an answer gave"))?;
             let sort = sort_of(cursor.sort)?;
             let other = wanted.is_some_and(|wanted| wanted != sort);
             let said = ["from", "to", "tz"].map(|name| query.get(name).is_some());
             if other || said.contains(&true) {
                 let detail = "after carries the window and the order: leave out from, to and tz, \
                               and sort as before";
-                return Err(query::bad(detail.to_owned()));
+                return Err(query::bad(detail));
             }
             let asked = Asked {
                 from: Some(cursor.window.start()),
@@ -301,11 +299,11 @@ impl From<PrintedFleet> for Energy {
 }
 
 /// What all meters measured, and what of it all vehicles drew.
-pub(crate) async fn fleet(context: &Context, text: Option<&str>) -> Result<Reply, Problem> {
-    let query = Query::parse(text, &["from", "to", "bucket", "tz"])?;
+pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
+    let (context, query) = (call.context, &call.query);
     let now = Timestamp::now();
-    let window = window_of(&query, now)?;
-    let series = series_of(&query, window)?;
+    let window = window_of(query, now)?;
+    let series = series_of(query, window)?;
     let name = series.as_ref().map_or_else(String::new, |_| {
         format!(
             "{} {}",
@@ -313,13 +311,13 @@ pub(crate) async fn fleet(context: &Context, text: Option<&str>) -> Result<Reply
             query.get("tz").unwrap_or_default()
         )
     });
-    let asked = asked_of(&query, name)?;
+    let asked = asked_of(query, name)?;
     // The whole window's costs are the survey's own: parts are asked for where there is a series.
     let tariff = context.analyst.tariff();
     let parts = series.map_or_else(Vec::new, |buckets| Priced::new(tariff, &buckets).runs());
     let kept = survey(context, asked, window, parts, now).await?;
     // A survey that is kept may be of a window that ended some seconds before this one.
-    let series = series_of(&query, kept.window)?;
+    let series = series_of(query, kept.window)?;
     let series = series.map(|buckets| Priced::new(tariff, &buckets));
     let currency = currency(context).map(str::to_owned);
     // Sums of fractions with thousands of denominators: some milliseconds, off the async workers.
@@ -408,7 +406,7 @@ fn sort_of(text: &str) -> Result<Sort, Problem> {
     let found = SORTS.into_iter().find(|(name, _)| *name == text);
     found
         .map(|(_, sort)| sort)
-        .ok_or_else(|| query::bad("sort must be efficiency, -efficiency or lost".to_owned()))
+        .ok_or_else(|| query::bad("sort must be efficiency, -efficiency or lost"))
 }
 
 fn status_of(text: &str) -> Result<EfficiencyStatus, Problem> {

@@ -5,13 +5,13 @@ use serde::Serialize;
 
 use super::performance::window_of;
 use super::reading_view::ReadingView;
+use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::request::query::Query;
 use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply::Reply;
 use crate::ingest::decode::timestamp;
-use crate::postgres::ReadPool;
 use crate::reading::{Stream, Timestamp};
 use crate::store::history::{self, Wanted};
 
@@ -27,19 +27,14 @@ struct Page<'a> {
 /// Readings of a device in a window, oldest first, a page at a time; 404 for one never seen.
 ///
 /// The cursor is the time of the page's last reading, which no other reading of the device has.
-pub(crate) async fn page(
-    reads: &ReadPool,
-    stream: Stream,
-    id: &str,
-    text: Option<&str>,
-) -> Result<Reply, Problem> {
-    let device = query::path_id(id)?;
-    let query = Query::parse(text, &["from", "to", "tz", "limit", "after"])?;
-    let window = window_of(&query, Timestamp::now())?;
+pub(crate) async fn page(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
+    let (reads, query) = (&call.context.reads, &call.query);
+    let device = query::path_id(call.id)?;
+    let window = window_of(query, Timestamp::now())?;
     let wanted = Wanted {
         stream,
         device,
-        after: after(&query)?.map_or(window.start(), |after| after.max(window.start())),
+        after: after(query)?.map_or(window.start(), |after| after.max(window.start())),
         to: window.end(),
         limit: query.limit()?,
     };
@@ -70,5 +65,5 @@ fn after(query: &Query<'_>) -> Result<Option<Timestamp>, Problem> {
     };
     let at = timestamp::parse(text).filter(|at| at.is_writable());
     at.map(Some)
-        .ok_or_else(|| query::bad("after must be the `next` of the page before".to_owned()))
+        .ok_or_else(|| query::bad("after must be the `next` of the page before"))
 }

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use hyper::StatusCode;
-use hyper::http::request::Parts;
 
-use crate::http::Context;
-use crate::http::request::auth::{Caller, of_others};
-use crate::http::request::body::{Limits, Received, Upload, overloaded};
-use crate::http::request::decompress::{BROKEN_ENCODING, unfold};
+use crate::http::context::Context;
+use crate::http::request::auth::{Caller, not_your_device};
+use crate::http::request::body::{Received, overloaded};
+use crate::http::request::call::Call;
+use crate::http::request::decompress::BROKEN_ENCODING;
 use crate::http::request::negotiate;
 use crate::http::request::query;
 use crate::http::request::query::Query;
@@ -16,13 +16,13 @@ use crate::http::response::problem::{ErrorItem, Kind, Problem};
 use crate::http::response::reply::{JSON, Reply, with_body};
 use crate::ingest::admission::{AckMode, Admitted};
 use crate::ingest::decode::{Code, Outcome};
-use crate::ingest::pipeline::{Body, NotSafe, Pipeline, Refused, Sender};
+use crate::ingest::pipeline::{Body, NotSafe, Pipeline, Refused, Sender, Taken};
 use crate::metrics;
 use crate::reading::Stream;
 
 /// A request's readings on their way into the log.
-pub(crate) struct Taken {
-    taken: crate::ingest::pipeline::Taken,
+pub(crate) struct Ingested {
+    taken: Taken,
     ack: AckMode,
 }
 
@@ -38,37 +38,24 @@ impl Sender for Caller {
     }
 }
 
-/// Takes a request's readings.
+/// Decodes a request's readings and admits them to the log.
 ///
 /// Blocks: until the body is there
-/// Cancel: before admission nothing is taken; after it the readings are stored
-pub(crate) async fn ingest(
-    context: &Context,
-    caller: &Caller,
-    stream: Stream,
-    parts: &Parts,
-    upload: &mut Upload,
-) -> Result<Taken, Problem> {
-    let ack = ack_mode(parts.uri.query())?;
-    let format = negotiate::readings_format(&parts.headers)?;
-    let encoding = negotiate::encoding(&parts.headers)?;
+/// Cancel: before admission nothing is stored; after it the readings are stored
+pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingested, Problem> {
+    let (context, caller) = (call.context, call.caller);
+    let ack = ack_mode(&call.query)?;
+    let format = negotiate::readings_format(&call.parts.headers)?;
+    let encoding = negotiate::encoding(&call.parts.headers)?;
     caller.check_rate()?;
-    let limits = Limits {
-        bytes_max: context.settings.body_bytes_max,
-        share: caller.share(),
-        timeout: context.settings.body_timeout,
-    };
-    let pipeline = &context.pipeline;
-    let (gate, cores) = (pipeline.gate(), pipeline.cores());
-    let received = upload.receive(gate, limits).await?;
-    let unfolded = unfold(gate, cores, encoding, received, limits).await;
-    let Received { bytes, memory } = match unfolded {
+    let received = call.body(encoding, context.settings.body_bytes_max).await;
+    let Received { bytes, memory } = match received {
         Err(problem) if problem.is(BROKEN_ENCODING) => {
             caller.charge(1)?;
             metrics::readings_rejected(stream, BROKEN_ENCODING, 1);
             return Err(problem);
         }
-        unfolded => unfolded?,
+        received => received?,
     };
     let body = Body {
         stream,
@@ -76,9 +63,10 @@ pub(crate) async fn ingest(
         bytes,
         memory,
     };
+    let pipeline = &context.pipeline;
     let taken = pipeline.take(caller, body, ack).await;
     let taken = taken.map_err(|refused| problem_of(pipeline, refused))?;
-    Ok(Taken { taken, ack })
+    Ok(Ingested { taken, ack })
 }
 
 fn problem_of(pipeline: &Pipeline, refused: Refused<Problem>) -> Problem {
@@ -90,9 +78,9 @@ fn problem_of(pipeline: &Pipeline, refused: Refused<Problem>) -> Problem {
         Refused::NothingValid(outcome) => {
             let forbidden = outcome.rejected_by_code[Code::ForbiddenDevice.index()];
             if outcome.rejected == forbidden {
-                return of_others().readings(*outcome);
+                return not_your_device().readings(*outcome);
             }
-            let detail = "no reading of the body can be taken";
+            let detail = "the body has no valid reading";
             Problem::new(Kind::NoValidReading, detail).readings(*outcome)
         }
         Refused::Shed(shed) => overloaded(pipeline.gate(), shed),
@@ -100,19 +88,19 @@ fn problem_of(pipeline: &Pipeline, refused: Refused<Problem>) -> Problem {
     }
 }
 
-impl Taken {
-    /// Whether the answer waits for the log, and for nothing else.
-    pub(crate) fn is_on_its_way(&self) -> bool {
+impl Ingested {
+    /// Whether the answer waits for the log's sync, and for nothing else.
+    pub(crate) fn waits_for_the_log_alone(&self) -> bool {
         self.ack == AckMode::Durable
     }
 
-    /// The answer for when the readings are durable, and what they wait for until then.
-    pub(crate) fn promised(self) -> (Reply, Admitted) {
-        let reply = taken(&self.taken.outcome, self.ack, None);
+    /// The answer to send once the readings are durable, and what it waits for.
+    pub(crate) fn deferred(self) -> (Reply, Admitted) {
+        let reply = reply_of(&self.taken.outcome, self.ack, None);
         (reply, self.taken.admitted)
     }
 
-    /// The answer, once the readings are as safe as was asked.
+    /// The answer, once the readings are as safe as the request requires.
     ///
     /// Blocks: as [`AckMode`] says
     /// Cancel: the readings are stored all the same
@@ -122,7 +110,7 @@ impl Taken {
             NotSafe::CommitTimeout => {
                 metrics::http_shed("commit_timeout");
                 let detail = "the database has not confirmed the readings in time; they may be \
-                              stored all the same, and may safely be sent again";
+                              stored all the same, and it is safe to send them again";
                 Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS)
             }
             NotSafe::Log(error) => {
@@ -130,36 +118,30 @@ impl Taken {
                 Problem::new(Kind::LogFailed, error.to_string())
             }
         })?;
-        Ok(taken(&self.taken.outcome, self.ack, quarantined))
+        Ok(reply_of(&self.taken.outcome, self.ack, quarantined))
     }
 }
 
-/// When to come again after a commit that was not confirmed: a database that restarts takes some
-/// seconds.
+/// When to retry after a commit that was not confirmed: a database needs some seconds to restart.
 const COMMIT_RETRY_SECONDS: u64 = 5;
 
-/// The query of an ingestion: nothing but `ack`.
-fn ack_mode(query: Option<&str>) -> Result<AckMode, Problem> {
-    // What most devices send.
-    if query.is_none() {
-        return Ok(AckMode::default());
-    }
-    let query = Query::parse(query, &["ack"])?;
+/// How safe the readings must be before the answer.
+fn ack_mode(query: &Query<'_>) -> Result<AckMode, Problem> {
     match query.get("ack") {
         None => Ok(AckMode::default()),
         Some(text) => [AckMode::Buffered, AckMode::Durable, AckMode::Committed]
             .into_iter()
             .find(|mode| mode.name() == text)
-            .ok_or_else(|| query::bad("ack must be buffered, durable or committed".to_owned())),
+            .ok_or_else(|| query::bad("ack must be buffered, durable or committed")),
     }
 }
 
-/// What nearly every device that sends one reading is told.
+/// The body of the answer to nearly every device that sends one reading.
 const ONE_DURABLE: &str =
     r#"{"success":true,"accepted":1,"rejected":0,"ack":"durable","errors":[]}"#;
 
-/// The answer to a request of which something was taken.
-fn taken(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> Reply {
+/// The answer to a request with at least one valid reading.
+fn reply_of(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> Reply {
     let status = if ack == AckMode::Committed {
         StatusCode::CREATED
     } else {
@@ -168,12 +150,12 @@ fn taken(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> Reply {
     if outcome.accepted == 1 && outcome.rejected == 0 && ack == AckMode::Durable {
         return with_body(status, JSON, ONE_DURABLE);
     }
-    with_body(status, JSON, told(outcome, ack, quarantined))
+    with_body(status, JSON, summary(outcome, ack, quarantined))
 }
 
-/// What was taken, in words for the client. After a commit it says how many readings went into
-/// quarantine: `null` where that is not known any more.
-fn told(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> String {
+/// The accepted and rejected readings as JSON. After a commit it has the number of readings in
+/// quarantine: `null` means that it is no longer known.
+fn summary(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> String {
     let mut text = String::with_capacity(96 + 160 * outcome.errors.len());
     let Outcome {
         accepted, rejected, ..
@@ -211,14 +193,19 @@ fn told(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::request::query::Parameters;
     use crate::ingest::decode::ReadingError;
 
     #[test]
     fn the_ack_mode_is_read_strictly() {
-        assert_eq!(ack_mode(None).unwrap(), AckMode::Durable);
-        assert_eq!(ack_mode(Some("")).unwrap(), AckMode::Durable);
-        assert_eq!(ack_mode(Some("ack=buffered")).unwrap(), AckMode::Buffered);
-        assert_eq!(ack_mode(Some("ack=committed")).unwrap(), AckMode::Committed);
+        let mode = |text| {
+            let query = Parameters::Once(&["ack"]).parse(text)?;
+            ack_mode(&query)
+        };
+        assert_eq!(mode(None).unwrap(), AckMode::Durable);
+        assert_eq!(mode(Some("")).unwrap(), AckMode::Durable);
+        assert_eq!(mode(Some("ack=buffered")).unwrap(), AckMode::Buffered);
+        assert_eq!(mode(Some("ack=committed")).unwrap(), AckMode::Committed);
         for wrong in [
             "ack=",
             "ack",
@@ -226,21 +213,21 @@ mod tests {
             "ack=durable&ack=durable",
             "ak=durable",
         ] {
-            assert!(ack_mode(Some(wrong)).is_err(), "{wrong}");
+            assert!(mode(Some(wrong)).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn the_answer_to_one_reading_is_what_would_be_written_of_it() {
+    fn the_constant_answer_is_the_summary_of_one_reading() {
         let outcome = Outcome {
             accepted: 1,
             ..Outcome::default()
         };
-        assert_eq!(told(&outcome, AckMode::Durable, None), ONE_DURABLE);
+        assert_eq!(summary(&outcome, AckMode::Durable, None), ONE_DURABLE);
     }
 
     #[tokio::test]
-    async fn an_answer_lists_what_was_not_taken() {
+    async fn an_answer_lists_the_rejected_readings() {
         use http_body_util::BodyExt;
         let error = ReadingError {
             index: 17,
@@ -255,7 +242,7 @@ mod tests {
             errors_truncated: true,
             ..Outcome::default()
         };
-        let reply = taken(&outcome, AckMode::Durable, None);
+        let reply = reply_of(&outcome, AckMode::Durable, None);
         assert_eq!(reply.status(), StatusCode::ACCEPTED);
         let body = reply.into_body().collect().await.unwrap().to_bytes();
         let value: serde_json::Value = serde_json::from_slice(&body).unwrap();

@@ -4,16 +4,16 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use super::reading_view::ReadingView;
+use crate::http::request::call::Call;
 use crate::http::request::query;
-use crate::http::request::query::Query;
 use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply::Reply;
-use crate::postgres::{ReadError, ReadPool};
+use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Stream, Timestamp};
 use crate::store::live::{self, LiveStatus};
 
-/// A reading older than this is stale: devices report once a minute, and two may get lost.
+/// A reading older than this is stale: devices report once a minute, and two reports may be lost.
 const STALE_MICROS: i64 = 180 * 1_000_000;
 
 /// A device's newest reading, as it was sent.
@@ -48,8 +48,9 @@ struct Page<'a> {
 }
 
 /// One device; 404 where it was never seen.
-pub(crate) async fn one(reads: &ReadPool, stream: Stream, id: &str) -> Result<Reply, Problem> {
-    let id = query::path_id(id)?;
+pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
+    let id = query::path_id(call.id)?;
+    let reads = &call.context.reads;
     let found: Result<_, ReadError> = reads
         .ask(async |client| live::find(client, stream, id).await)
         .await;
@@ -63,14 +64,10 @@ pub(crate) async fn one(reads: &ReadPool, stream: Stream, id: &str) -> Result<Re
 }
 
 /// Devices in the order of their ids' bytes, a page at a time.
-pub(crate) async fn list(
-    reads: &ReadPool,
-    stream: Stream,
-    text: Option<&str>,
-) -> Result<Reply, Problem> {
-    let query = Query::parse(text, &["limit", "after"])?;
-    let limit = query.limit()?;
-    let after = query.id("after")?.map_or("", ExternalId::as_str);
+pub(crate) async fn list(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
+    let limit = call.query.limit()?;
+    let after = call.query.id("after")?.map_or("", ExternalId::as_str);
+    let reads = &call.context.reads;
     let page = reads
         .ask(async |client| live::list(client, stream, after, limit).await)
         .await?;

@@ -3,11 +3,11 @@
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::response::json;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
-use crate::postgres::ReadPool;
 use crate::store::sessions;
 
 #[derive(Deserialize)]
@@ -23,10 +23,12 @@ struct View<'a> {
     shared: bool,
 }
 
-/// Declares a meter shared, or not shared; taken back only while no sessions overlap there.
-pub(crate) async fn put(reads: &ReadPool, id: &str, body: &[u8]) -> Result<Reply, Problem> {
-    let id = query::new_path_id(id)?;
-    let PutBody { shared } = json::parse(body)?;
+/// Declares a meter shared, or not shared; the latter only while no sessions overlap there.
+pub(crate) async fn put(mut call: Call<'_>) -> Result<Reply, Problem> {
+    let document = call.document().await?;
+    let id = query::new_path_id(call.id)?;
+    let PutBody { shared } = json::parse(&document.bytes)?;
+    let reads = &call.context.reads;
     reads
         .ask(async |client| sessions::share(client, id, shared).await)
         .await?;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
 
-use crate::http::Context;
+use crate::http::request::call::Call;
 use crate::http::request::decompress::BROKEN_ENCODING;
 use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
@@ -14,10 +14,10 @@ use crate::http::response::reply::{JSON, Reply, with_body};
 use crate::ingest::decode::Code;
 use crate::metrics;
 
-/// The interface's description, as it is written.
+/// The text of the interface's description.
 pub(crate) const OPENAPI_YAML: &str = include_str!("../openapi.yaml");
 
-/// Why requests are refused that another time would be taken: the labels of `http_shed_total`.
+/// Why requests are refused that may be sent again: the labels of `http_shed_total`.
 const SHED_REASONS: [&str; 8] = [
     "memory",
     "queue",
@@ -29,7 +29,7 @@ const SHED_REASONS: [&str; 8] = [
     "untaken",
 ];
 
-/// Makes every counter of refusals stand at 0.
+/// Sets every counter of refusals to 0, so that its first increase is seen.
 pub(crate) fn count_from_zero() {
     let of_bodies = [BROKEN_ENCODING, "empty", "byte_order_mark", "not_utf8"];
     let of_readings = Code::ALL.iter().map(|code| code.as_str());
@@ -38,13 +38,14 @@ pub(crate) fn count_from_zero() {
     metrics::http_evicted(0);
 }
 
-/// The gateway serves: it answered.
+/// That the gateway serves.
 pub(crate) fn health_live() -> Reply {
     with_body(StatusCode::OK, JSON, r#"{"status":"live"}"#)
 }
 
 /// The state of every part; 503 unless all are ready.
-pub(crate) fn health_ready(context: &Context) -> Result<Reply, Problem> {
+pub(crate) fn health_ready(call: &Call<'_>) -> Result<Reply, Problem> {
+    let context = call.context;
     let report = context.health.report(&context.progress);
     if report.is_ready() {
         return json::reply(StatusCode::OK, &report);
@@ -57,12 +58,12 @@ pub(crate) fn health_ready(context: &Context) -> Result<Reply, Problem> {
 }
 
 /// Every metric, in Prometheus' text format.
-pub(crate) fn metrics(context: &Context) -> Reply {
+pub(crate) fn metrics(call: &Call<'_>) -> Reply {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    with_body(StatusCode::OK, kind, (context.metrics)())
+    with_body(StatusCode::OK, kind, (call.context.metrics)())
 }
 
-/// The interface's description for people.
+/// The interface's description, as it is written.
 pub(crate) fn openapi_yaml() -> Reply {
     with_body(
         StatusCode::OK,
@@ -71,7 +72,7 @@ pub(crate) fn openapi_yaml() -> Reply {
     )
 }
 
-/// The interface's description for programs, made once.
+/// The interface's description as JSON, made once.
 pub(crate) fn openapi_json() -> Result<Reply, Problem> {
     static DOCUMENT: OnceLock<Option<Bytes>> = OnceLock::new();
     let document = DOCUMENT.get_or_init(|| {
@@ -83,10 +84,10 @@ pub(crate) fn openapi_json() -> Result<Reply, Problem> {
     });
     match document {
         Some(body) => Ok(with_body(StatusCode::OK, JSON, body.clone())),
-        // A test reads the document: this is a defect of the build.
+        // A test parses the document: this is a defect of the build.
         None => Err(Problem::new(
             Kind::Internal,
-            "the description cannot be read",
+            "the description cannot be parsed",
         )),
     }
 }

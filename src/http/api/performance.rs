@@ -11,7 +11,8 @@ use crate::energy::interval::Run;
 use crate::energy::series::{Bucket, buckets};
 use crate::energy::tariff::{Costs, Priced};
 use crate::energy::{Printed, PrintedSlice, Slice, window};
-use crate::http::Context;
+use crate::http::context::Context;
+use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::request::query::Query;
 use crate::http::response::json;
@@ -22,15 +23,16 @@ use crate::reading::{ExternalId, Timestamp};
 
 /// How long a day's text is: `2024-03-31`.
 const DATE_LENGTH: usize = 10;
+
 /// One vehicle over a window; 404 only for one never seen.
-pub(crate) async fn one(context: &Context, id: &str, text: Option<&str>) -> Result<Reply, Problem> {
-    let id = query::path_id(id)?;
-    let query = Query::parse(text, &["from", "to", "bucket", "tz"])?;
+pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
+    let (context, query) = (call.context, &call.query);
+    let id = query::path_id(call.id)?;
     let now = Timestamp::now();
-    let window = window_of(&query, now)?;
-    let series = series_of(&query, window)?;
+    let window = window_of(query, now)?;
+    let series = series_of(query, window)?;
     let tariff = context.analyst.tariff();
-    // Without a series the whole window is cut, where there are prices to cut it at.
+    // Without a series the whole window is split where prices change.
     let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
     let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
     let parts = priced.runs();
@@ -52,7 +54,7 @@ pub(crate) async fn one(context: &Context, id: &str, text: Option<&str>) -> Resu
     json::reply(StatusCode::OK, &AnswerView::from(&printed))
 }
 
-/// The buckets of a series, and what their energy has cost together: nothing without a tariff.
+/// The buckets of a series, and the cost of all their energy: zero without a tariff.
 fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
     let mut sum = Costs::default();
     let printed = priced.by_bucket(parts).map(|(bucket, parts, prices)| {
@@ -65,7 +67,7 @@ fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
     (printed.collect(), sum)
 }
 
-/// Asks about a vehicle, within the time that a request has.
+/// Asks the analyst about a vehicle, within the time of a request.
 pub(crate) async fn ask(
     context: &Context,
     vehicle: ExternalId<'_>,
@@ -82,7 +84,7 @@ pub(crate) async fn ask(
     Ok(answer.await?)
 }
 
-/// The window that a query asks for.
+/// The window of a query.
 pub(crate) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Run, Problem> {
     let zone = zone_of(query)?;
     let from = instant(query, "from", &zone)?;
@@ -90,7 +92,7 @@ pub(crate) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Run, Proble
     window::window(from, to, now).map_err(|why| query::bad(why.to_string()))
 }
 
-/// The time zone of the days that a query speaks of.
+/// The time zone of the days in a query.
 pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
     let Some(name) = query.get("tz") else {
         return Ok(TimeZone::UTC);
@@ -101,11 +103,11 @@ pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
             .is_some_and(|text| text.len() == DATE_LENGTH)
     };
     if query.get("bucket").is_none() && !is_day("from") && !is_day("to") {
-        let detail = "tz goes with bucket, or with from and to that are days";
-        return Err(query::bad(detail.to_owned()));
+        let detail = "tz needs bucket, or from and to that are days";
+        return Err(query::bad(detail));
     }
     TimeZone::get(name)
-        .map_err(|_| query::bad("tz must be a time zone of IANA, as Europe/Berlin".to_owned()))
+        .map_err(|_| query::bad("tz must be an IANA time zone, such as Europe/Berlin"))
 }
 
 /// A parameter that is an instant, or a day: the instant at which it begins in the time zone.
@@ -125,7 +127,7 @@ pub(crate) fn instant(
     }
     let at = at.ok_or_else(|| {
         query::bad(format!(
-            "{name} must be an RFC 3339 time with an offset, a plus as %2B, or a day as 2024-03-31"
+            "{name} must be an RFC 3339 time with an offset (send + as %2B), or a day such as 2024-03-31"
         ))
     })?;
     Ok(Some(at))
@@ -139,13 +141,13 @@ fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     (at >= Timestamp::Y2000).then_some(at)
 }
 
-/// The parts of a window that a query asks for; `None` where it asks for no series.
+/// The buckets of a query's series. `None` means that the query has no series.
 pub(crate) fn series_of(query: &Query<'_>, window: Run) -> Result<Option<Vec<Run>>, Problem> {
     let bucket = match query.get("bucket") {
         None => return Ok(None),
         Some("hour") => Bucket::Hour,
         Some("day") => Bucket::Day,
-        Some(_) => return Err(query::bad("bucket must be hour or day".to_owned())),
+        Some(_) => return Err(query::bad("bucket must be hour or day")),
     };
     Ok(Some(buckets(window, bucket, &zone_of(query)?)))
 }

@@ -12,16 +12,15 @@ use super::energy_view::SessionEnergyView;
 use super::performance;
 use crate::energy::Printed;
 use crate::energy::interval::Run;
-use crate::http::Context;
-use crate::http::request::auth::{of_others, owns_session};
+use crate::http::request::auth::{not_your_device, owns_session};
+use crate::http::request::call::Call;
 use crate::http::request::query;
-use crate::http::request::query::Query;
 use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
 use crate::ingest::decode::timestamp;
-use crate::postgres::{ReadError, ReadPool};
+use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Timestamp};
 use crate::store::sessions::{self, Ended, Filter, Posted, Refused, Session, Wanted};
 
@@ -78,13 +77,13 @@ impl<'a> From<&'a Session> for View<'a> {
     }
 }
 
-/// The refusal as a caller may know it: a session of others that is in the way has no name.
-fn told(refused: Refused, prefix: Option<&str>) -> Problem {
+/// The refusal as a caller may see it: without the id of a session that belongs to others.
+fn redacted(refused: Refused, prefix: Option<&str>) -> Problem {
     match &refused {
         Refused::OverlapsVehicle(other) | Refused::OverlapsMeter(other)
             if !owns_session(prefix, &other.vehicle, &other.meter) =>
         {
-            Problem::new(Kind::Conflict, "it overlaps a session of others").code("overlap")
+            conflict("it overlaps a session of other devices").code("overlap")
         }
         _ => refused.into(),
     }
@@ -95,44 +94,34 @@ impl From<Refused> for Problem {
         match refused {
             Refused::Unknown => unknown(),
             Refused::EndNotAfterStart => invalid("endedAt must be after startedAt", "out_of_range"),
-            Refused::OtherContent => Problem::new(
-                Kind::Conflict,
-                "a session of this id exists with other content",
-            ),
-            Refused::EndedOtherwise(at) => {
-                Problem::new(Kind::Conflict, format!("the session has ended at {at}"))
+            Refused::OtherContent => conflict("a session with this id exists with other content"),
+            Refused::EndedOtherwise(at) => conflict(format!("the session has ended at {at}")),
+            Refused::OverlapsVehicle(other) => {
+                let session = other.session;
+                conflict(format!("it overlaps the vehicle's session {session}")).code("overlap")
             }
-            Refused::OverlapsVehicle(other) => Problem::new(
-                Kind::Conflict,
-                format!("it overlaps the vehicle's session {}", other.session),
-            )
-            .code("overlap"),
-            Refused::OverlapsMeter(other) => Problem::new(
-                Kind::Conflict,
-                format!(
-                    "it overlaps session {} at this meter, which is not declared shared",
-                    other.session
-                ),
-            )
-            .code("overlap"),
-            Refused::MeterInUse => Problem::new(
-                Kind::Conflict,
-                "sessions at this meter overlap; it cannot be declared not shared",
-            )
-            .code("overlap"),
+            Refused::OverlapsMeter(other) => {
+                let session = other.session;
+                let detail = format!(
+                    "it overlaps session {session} at this meter, which is not declared shared"
+                );
+                conflict(detail).code("overlap")
+            }
+            Refused::MeterInUse => {
+                let detail = "sessions at this meter overlap, so it must stay declared shared";
+                conflict(detail).code("overlap")
+            }
             Refused::Database(error) => ReadError::from(error).into(),
             Refused::Read(error) => error.into(),
         }
     }
 }
 
-/// Registers a session: 201, or 200 where it is there already.
-pub(crate) async fn post(
-    reads: &ReadPool,
-    prefix: Option<&str>,
-    body: &[u8],
-) -> Result<Reply, Problem> {
-    let body: PostBody = json::parse(body)?;
+/// Registers a session: 201, or 200 where it exists already.
+pub(crate) async fn post(mut call: Call<'_>) -> Result<Reply, Problem> {
+    let document = call.document().await?;
+    let body: PostBody = json::parse(&document.bytes)?;
+    let (reads, prefix) = (&call.context.reads, call.caller.prefix());
     let wanted = Wanted {
         session: body
             .session_id
@@ -149,13 +138,13 @@ pub(crate) async fn post(
             .transpose()?,
     };
     if !owns_session(prefix, &body.vehicle_id, &body.meter_id) {
-        return Err(of_others());
+        return Err(not_your_device());
     }
     if wanted.ended_at.is_some_and(|end| end <= wanted.started_at) {
         return Err(Refused::EndNotAfterStart.into());
     }
     let posted = reads.ask(async |client| sessions::post(client, &wanted).await);
-    match posted.await.map_err(|refused| told(refused, prefix))? {
+    match posted.await.map_err(|refused| redacted(refused, prefix))? {
         Posted::Same(session) => json::reply(StatusCode::OK, &View::from(&session)),
         Posted::New(session) => {
             let mut reply = json::reply(StatusCode::CREATED, &View::from(&session))?;
@@ -169,35 +158,28 @@ pub(crate) async fn post(
 }
 
 /// Ends a session.
-pub(crate) async fn end(
-    reads: &ReadPool,
-    prefix: Option<&str>,
-    id: &str,
-    body: &[u8],
-) -> Result<Reply, Problem> {
-    let id = query::path_id(id)?;
-    let body: EndBody = json::parse(body)?;
+pub(crate) async fn end(mut call: Call<'_>) -> Result<Reply, Problem> {
+    let document = call.document().await?;
+    let id = query::path_id(call.id)?;
+    let body: EndBody = json::parse(&document.bytes)?;
     let at = field_time("endedAt", &body.ended_at)?;
-    own(reads, prefix, id).await?;
+    check_own(&call, id).await?;
+    let (reads, prefix) = (&call.context.reads, call.caller.prefix());
     let ended = reads.ask(async |client| sessions::end(client, id, at).await);
-    let Ended(session) = ended.await.map_err(|refused| told(refused, prefix))?;
+    let Ended(session) = ended.await.map_err(|refused| redacted(refused, prefix))?;
     json::reply(StatusCode::OK, &View::from(&session))
 }
 
 /// One session, with the energy of its vehicle over its time; an open one ends now.
-pub(crate) async fn get(
-    context: &Context,
-    prefix: Option<&str>,
-    id: &str,
-) -> Result<Reply, Problem> {
-    let id = query::path_id(id)?;
-    let session = find(&context.reads, prefix, id).await?;
+pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
+    let context = call.context;
+    let session = find(&call, query::path_id(call.id)?).await?;
     let now = Timestamp::now();
-    // It may be older than the rules of new ids.
+    // The session may be older than the rules for new ids.
     let vehicle = ExternalId::new(&session.vehicle)
         .map_err(|why| invalid(format!("vehicleId {why}"), "invalid_id"))?;
     let end = session.ended_at.unwrap_or(now);
-    // One that starts in the future has no time yet: the least run, which holds nothing.
+    // A session that starts in the future has no time yet: the shortest window, which is empty.
     let started = session.started_at;
     let window = Run::new(started, end).or_else(|| Run::new(started, started.plus_micros(1)));
     let Some(window) = window else {
@@ -220,13 +202,10 @@ pub(crate) async fn get(
 }
 
 /// Removes a session.
-pub(crate) async fn delete(
-    reads: &ReadPool,
-    prefix: Option<&str>,
-    id: &str,
-) -> Result<Reply, Problem> {
-    let id = query::path_id(id)?;
-    own(reads, prefix, id).await?;
+pub(crate) async fn delete(call: Call<'_>) -> Result<Reply, Problem> {
+    let id = query::path_id(call.id)?;
+    check_own(&call, id).await?;
+    let reads = &call.context.reads;
     let deleted = reads.ask(async |client| sessions::delete(client, id).await);
     if deleted.await? {
         Ok(reply::empty(StatusCode::NO_CONTENT))
@@ -236,12 +215,8 @@ pub(crate) async fn delete(
 }
 
 /// Sessions in the order of their ids' bytes, a page at a time.
-pub(crate) async fn list(
-    reads: &ReadPool,
-    prefix: Option<&str>,
-    text: Option<&str>,
-) -> Result<Reply, Problem> {
-    let query = Query::parse(text, &["vehicleId", "meterId", "active", "limit", "after"])?;
+pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
+    let (query, prefix) = (&call.query, call.caller.prefix());
     let filter = Filter {
         vehicle: query.id("vehicleId")?,
         meter: query.id("meterId")?,
@@ -249,7 +224,7 @@ pub(crate) async fn list(
             None => None,
             Some("true") => Some(true),
             Some("false") => Some(false),
-            Some(_) => return Err(query::bad("active must be true or false".to_owned())),
+            Some(_) => return Err(query::bad("active must be true or false")),
         },
         after: query.id("after")?,
         limit: query.limit()?,
@@ -257,9 +232,10 @@ pub(crate) async fn list(
     let named = [filter.vehicle, filter.meter].into_iter().flatten();
     let mut own = named.map(|id| prefix.is_none_or(|p| id.as_str().starts_with(p)));
     if prefix.is_some() && !own.any(|own| own) {
-        // Any other list would show the sessions of others.
-        return Err(of_others());
+        // Any other list would show sessions of other devices.
+        return Err(not_your_device());
     }
+    let reads = &call.context.reads;
     let found = reads
         .ask(async |client| sessions::list(client, &filter).await)
         .await?;
@@ -270,23 +246,20 @@ pub(crate) async fn list(
     json::reply(StatusCode::OK, &page)
 }
 
-/// Refuses a session of others as if it were not there.
+/// Checks that a session is the caller's; any other gets 404, as if it did not exist.
 ///
-/// A session's vehicle and meter never change, so that what is found here still holds when the
-/// caller acts on it.
-async fn own(reads: &ReadPool, prefix: Option<&str>, id: ExternalId<'_>) -> Result<(), Problem> {
-    match prefix {
+/// A session's vehicle and meter never change, so that the check still holds when the handler acts
+/// on the session.
+async fn check_own(call: &Call<'_>, id: ExternalId<'_>) -> Result<(), Problem> {
+    match call.caller.prefix() {
         None => Ok(()),
-        Some(_) => find(reads, prefix, id).await.map(drop),
+        Some(_) => find(call, id).await.map(drop),
     }
 }
 
-/// Finds a session; one of others is as if it were not there.
-async fn find(
-    reads: &ReadPool,
-    prefix: Option<&str>,
-    id: ExternalId<'_>,
-) -> Result<Session, Problem> {
+/// Finds a session of the caller; 404 for any other.
+async fn find(call: &Call<'_>, id: ExternalId<'_>) -> Result<Session, Problem> {
+    let (reads, prefix) = (&call.context.reads, call.caller.prefix());
     let found = reads.ask(async |client| sessions::find(client, id).await);
     found
         .await?
@@ -295,19 +268,23 @@ async fn find(
 }
 
 fn unknown() -> Problem {
-    Problem::new(Kind::NotFound, "there is no session of this id")
+    Problem::new(Kind::NotFound, "there is no session with this id")
+}
+
+fn conflict(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
+    Problem::new(Kind::Conflict, detail)
 }
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>, code: &'static str) -> Problem {
     Problem::new(Kind::InvalidContent, detail).code(code)
 }
 
-/// The id of something that may be new.
+/// An id in a body, which may be new.
 fn field_id<'t>(field: &str, text: &'t str) -> Result<ExternalId<'t>, Problem> {
     ExternalId::of_new(text).map_err(|why| invalid(format!("{field} {why}"), "invalid_id"))
 }
 
-/// A time of a session: any since 2000; the past is allowed, because chargers report late.
+/// A time of a session: any since 2000. The past is allowed, because chargers report late.
 fn field_time(field: &str, text: &str) -> Result<Timestamp, Problem> {
     let at = timestamp::parse(text).ok_or_else(|| {
         let detail = format!("{field} must be an RFC 3339 time with an offset");
@@ -353,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn times_have_an_offset_and_are_kept_to_the_microsecond() {
+    fn times_need_an_offset_and_keep_their_microseconds() {
         let at = field_time("startedAt", "2024-02-09T15:30:00.1234569+01:00").unwrap();
         assert_eq!(at.to_string(), "2024-02-09T14:30:00.123456Z");
         for wrong in [

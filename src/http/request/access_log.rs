@@ -1,4 +1,4 @@
-//! What is told of a request once its answer leaves: the metrics, and a line of the log.
+//! What is recorded of a request when its answer leaves: the metrics, and a line of the log.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::metrics;
 pub(crate) const NO_ROUTE: &str = "none";
 
 /// An answered request, for the metrics and the log.
-pub(crate) struct Story {
+pub(crate) struct AccessRecord {
     pub(crate) id: RequestId,
     pub(crate) label: &'static str,
     pub(crate) method: &'static str,
@@ -23,9 +23,9 @@ pub(crate) struct Story {
     pub(crate) began: Instant,
 }
 
-impl Story {
-    /// Tells it, now that the answer may leave.
-    pub(crate) fn told(self) {
+impl AccessRecord {
+    /// Counts and logs the request, now that its answer may leave.
+    pub(crate) fn write(self) {
         let took = self.began.elapsed();
         metrics::http_request(self.label, self.method, self.status, took);
         tracing::debug!(
@@ -41,8 +41,8 @@ impl Story {
     }
 
     #[cfg(test)]
-    pub(crate) fn of_a_test() -> Self {
-        Story {
+    pub(crate) fn for_test() -> Self {
+        AccessRecord {
             id: RequestId::of(&hyper::HeaderMap::new()),
             label: NO_ROUTE,
             method: "POST",
@@ -53,9 +53,9 @@ impl Story {
         }
     }
 
-    /// Tells of an answer that could not be given because the log has failed.
-    pub(crate) fn failed(mut self) {
+    /// Records a request whose answer was replaced by 503, because the log has failed.
+    pub(crate) fn write_failed(mut self) {
         self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
-        self.told();
+        self.write();
     }
 }

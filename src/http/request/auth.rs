@@ -1,4 +1,4 @@
-//! Who may do what: which right each endpoint needs, and what a caller shows for it.
+//! Who may call a route: the rights and the scope that it needs, and the credentials of a request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,107 +7,68 @@ use std::time::{Duration, Instant};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
-use super::router::{Ask, Endpoint};
 use crate::auth::key::KeyId;
 use crate::auth::{Certified, Fingerprint, Key, Rights};
-use crate::http::Context;
+use crate::http::context::Context;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::Share;
 use crate::metrics;
 use crate::reading::Timestamp;
 
-/// The rights of which an endpoint needs one; none: it is open to all.
-///
-/// This is the table of the whole interface: an endpoint that is not in it does not compile.
-pub(crate) const fn needs(endpoint: Endpoint) -> Option<Rights> {
-    match endpoint {
-        Endpoint::Ingest(_) => Some(Rights::INGEST),
-        Endpoint::Ask(asked) => Some(match asked {
-            Ask::LiveList(_)
-            | Ask::LiveOne(_)
-            | Ask::LiveStream
-            | Ask::History(_)
-            | Ask::SessionList
-            | Ask::SessionGet
-            | Ask::Performance
-            | Ask::Ranking
-            | Ask::Fleet
-            | Ask::Alerts
-            | Ask::Export(_) => Rights::READ,
-            Ask::SessionPost | Ask::SessionDelete | Ask::SessionEnd | Ask::MeterPut => {
-                Rights::INGEST.or(Rights::ADMIN)
-            }
-        }),
-        Endpoint::HealthLive
-        | Endpoint::HealthReady
-        | Endpoint::Metrics
-        | Endpoint::OpenapiJson
-        | Endpoint::OpenapiYaml
-        | Endpoint::Dashboard
-        | Endpoint::Docs
-        | Endpoint::Asset => None,
-    }
+/// Who may call a route.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Access {
+    /// Anyone, without a key.
+    Public,
+    /// A key with any of these rights, for the devices of a scope.
+    Key(Rights, Scope),
 }
 
-/// What a prefix of device ids means for a question.
+/// How the prefix of a key's device ids limits a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// The id in the path is the device's.
-    Path,
-    /// It spans devices.
-    All,
-    /// The handler compares the vehicle and the meter.
-    Session,
+pub(crate) enum Scope {
+    /// The id in the path is a device's: it must have the prefix.
+    Device,
+    /// The answer spans devices: a key with a prefix gets 403.
+    Fleet,
+    /// The body, the query or the stored session names the devices: the handler compares them.
+    Content,
 }
 
-const fn reach(asked: Ask) -> Reach {
-    match asked {
-        Ask::LiveOne(_) | Ask::History(_) | Ask::MeterPut | Ask::Performance => Reach::Path,
-        Ask::LiveList(_)
-        | Ask::LiveStream
-        | Ask::Ranking
-        | Ask::Fleet
-        | Ask::Alerts
-        | Ask::Export(_) => Reach::All,
-        Ask::SessionPost
-        | Ask::SessionList
-        | Ask::SessionGet
-        | Ask::SessionDelete
-        | Ask::SessionEnd => Reach::Session,
-    }
-}
-
-/// What is known of a connection's other end before it asks for anything.
+/// The other end of a connection, before its first request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// Where the connection comes from.
     pub(crate) address: IpAddr,
-    /// The certificate of the configured authority that it has shown.
+    /// Its certificate, signed by the configured authority.
     pub(crate) certificate: Option<Fingerprint>,
 }
 
-/// Who asks.
+/// The caller of a route.
 #[derive(Debug, Clone)]
 pub(crate) enum Caller {
-    /// Anyone: the endpoint is open, or the gateway asks for no keys.
+    /// Anyone: the route is public, or the gateway requires no keys.
     Anyone,
-    /// The holder of a certificate that no key names: may send readings.
+    /// The holder of a certificate that no key names: it may send readings.
     Certificate,
     /// The holder of a key, or of the certificate that stands for it.
     Key(Arc<Key>),
 }
 
 impl Caller {
-    /// Finds out who asks, and whether they may.
+    /// Identifies the caller and checks its rights.
     ///
     /// Blocks: never
+    ///
+    /// # Errors
+    /// 401 without valid credentials, 403 without one of the rights.
     pub(crate) fn admit(
         context: &Context,
         peer: Peer,
-        endpoint: Endpoint,
+        access: Access,
         headers: &HeaderMap,
     ) -> Result<Caller, Problem> {
-        let (Some(keys), Some(needed)) = (&context.keys, needs(endpoint)) else {
+        let (Some(keys), Access::Key(needed, _)) = (&context.keys, access) else {
             return Ok(Caller::Anyone);
         };
         let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -116,25 +77,27 @@ impl Caller {
             (Some(value), None, _) => {
                 let text = bearer(value.as_bytes());
                 let key = text.and_then(|text| keys.find(text, now));
-                // Which of these it is would help nobody but a thief.
+                // The answer does not say which of the three it is: only a thief would use it.
                 Caller::Key(key.ok_or_else(|| {
-                    unauthorized("the key is unknown, was revoked or has expired", true)
+                    let detail = "the key is unknown, was revoked or has expired";
+                    unauthorized(detail, INVALID_TOKEN)
                 })?)
             }
             (None, _, Some(certificate)) => match keys.certified(certificate, now) {
                 Certified::Unmapped => Caller::Certificate,
                 Certified::As(key) => Caller::Key(key),
                 Certified::Refused => {
-                    let detail = "the certificate was revoked, or its time is over";
-                    return Err(unauthorized(detail, true));
+                    let detail = "the certificate's key was revoked or has expired";
+                    return Err(unauthorized(detail, INVALID_TOKEN));
                 }
             },
             (None, _, None) => {
-                let detail = "this needs a key: Authorization: Bearer KEY";
-                return Err(unauthorized(detail, false));
+                let detail = "this path needs a key: send Authorization: Bearer KEY";
+                return Err(unauthorized(detail, NO_TOKEN));
             }
             (Some(_), Some(_), _) => {
-                return Err(unauthorized("there is more than one Authorization", true));
+                let detail = "the request must have one Authorization header";
+                return Err(unauthorized(detail, INVALID_TOKEN));
             }
         };
         let rights = match &caller {
@@ -145,7 +108,9 @@ impl Caller {
             return Ok(caller);
         }
         let needed = needed.to_string().replace(',', " or ");
-        Err(forbidden(format!("this needs the right to {needed}")))
+        Err(forbidden(format!(
+            "this request needs the right to {needed}"
+        )))
     }
 
     /// The key's id, for the log.
@@ -156,7 +121,7 @@ impl Caller {
         }
     }
 
-    /// What the ids of the caller's devices begin with; none: any.
+    /// The prefix of the caller's device ids. `None` means any device.
     pub(crate) fn prefix(&self) -> Option<&str> {
         match self {
             Caller::Key(key) => key.record.prefix.as_deref(),
@@ -172,21 +137,27 @@ impl Caller {
         }
     }
 
-    /// Refuses a question about devices of others, as far as the path tells.
-    pub(crate) fn may_ask(&self, asked: Ask, id: &str) -> Result<(), Problem> {
+    /// Checks that the devices of a route are the caller's, as far as the path names them.
+    ///
+    /// # Errors
+    /// 403
+    pub(crate) fn check_scope(&self, scope: Scope, id: &str) -> Result<(), Problem> {
         let Some(prefix) = self.prefix() else {
             return Ok(());
         };
-        match reach(asked) {
-            Reach::Path if !id.starts_with(prefix) => Err(of_others()),
-            Reach::All => Err(forbidden(
-                "this spans devices, and the key is for some of them; ask for one by its id",
+        match scope {
+            Scope::Device if !id.starts_with(prefix) => Err(not_your_device()),
+            Scope::Fleet => Err(forbidden(
+                "this path spans devices, and the key is for some of them; use a path with a device id",
             )),
-            Reach::Path | Reach::Session => Ok(()),
+            Scope::Device | Scope::Content => Ok(()),
         }
     }
 
-    /// Refuses a caller who is over its rate, before anything of the body is read.
+    /// Checks the caller's rate, before any of the body is read.
+    ///
+    /// # Errors
+    /// 429: it has sent more readings than its rate allows.
     pub(crate) fn check_rate(&self) -> Result<(), Problem> {
         let Caller::Key(key) = self else {
             return Ok(());
@@ -196,6 +167,9 @@ impl Caller {
     }
 
     /// Counts readings towards the caller's rate.
+    ///
+    /// # Errors
+    /// 429, as [`Caller::check_rate`].
     pub(crate) fn charge(&self, readings: u64) -> Result<(), Problem> {
         let Caller::Key(key) = self else {
             return Ok(());
@@ -207,13 +181,13 @@ impl Caller {
     }
 }
 
-/// Whether a session is one of a caller's devices: its vehicle is, or its meter.
+/// Whether a session is one of the caller's: its vehicle or its meter has the prefix.
 pub(crate) fn owns_session(prefix: Option<&str>, vehicle: &str, meter: &str) -> bool {
     prefix.is_none_or(|prefix| vehicle.starts_with(prefix) || meter.starts_with(prefix))
 }
 
-/// The refusal of a device that is not the caller's.
-pub(crate) fn of_others() -> Problem {
+/// The answer where a device is not the caller's.
+pub(crate) fn not_your_device() -> Problem {
     forbidden("the key is not for this device").code("forbidden_device")
 }
 
@@ -226,12 +200,12 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(rest)
 }
 
-fn unauthorized(detail: &'static str, shown: bool) -> Problem {
-    let challenge = if shown {
-        r#"Bearer realm="wattgate", error="invalid_token""#
-    } else {
-        r#"Bearer realm="wattgate""#
-    };
+/// The challenge to a request without credentials.
+const NO_TOKEN: &str = r#"Bearer realm="wattgate""#;
+/// The challenge to a request whose credentials are not valid.
+const INVALID_TOKEN: &str = r#"Bearer realm="wattgate", error="invalid_token""#;
+
+fn unauthorized(detail: &'static str, challenge: &'static str) -> Problem {
     Problem::new(Kind::Unauthorized, detail).www_authenticate(challenge)
 }
 
@@ -254,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_taken_behind_bearer_in_any_case() {
+    fn a_key_follows_bearer_in_any_case() {
         for value in ["Bearer k", "bearer k", "BEARER   k "] {
             assert_eq!(bearer(value.as_bytes()), Some(&b"k"[..]), "{value}");
         }
@@ -264,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_of_the_fleet_of_its_vehicle_or_of_its_meter() {
+    fn a_session_belongs_to_its_vehicle_and_to_its_meter() {
         assert!(owns_session(None, "V1", "M1"));
         assert!(owns_session(Some("V"), "V1", "M1"));
         assert!(owns_session(Some("M"), "V1", "M1"));

@@ -1,4 +1,4 @@
-//! Receiving a body within its limits, and discarding the rest of one that is refused.
+//! Receives a body within its limits, and discards the rest of a refused one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +13,28 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Share, Shed};
 
-/// What is read of a refused body at most, so that a client that writes all before it reads
-/// still gets the answer. Why 32 MiB: four times the default limit of a body; who sends more has
-/// its connection closed.
+/// The most that is read of a refused body, so that a client that writes all before it reads still
+/// gets the answer. Why 32 MiB: four times the default limit of a body. The connection of a larger
+/// body is closed.
 const DISCARD_BYTES_MAX: usize = 32 << 20;
-/// How long a refused body is read at most.
+/// The longest time for reading a refused body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first allocation for a body that comes in pieces.
 const FIRST_BYTES: usize = 64 << 10;
 
-/// A request's body, on its way.
+/// The body of a request, as it arrives.
 pub(crate) struct Upload {
     incoming: Incoming,
     ended: bool,
-    /// The client waits for leave to send: nothing comes unless the body is asked for.
-    waits: bool,
+    /// Whether the client sends nothing before it gets `100 Continue`, which hyper sends when the body is
+    /// polled.
+    expects_continue: bool,
 }
 
 /// The limits of one body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits<'c> {
-    /// What comes out of a compressed body, too.
+    /// In bytes, also of a decompressed body.
     pub(crate) bytes_max: usize,
     /// The sender's share of the memory.
     pub(crate) share: Option<&'c Arc<Share>>,
@@ -41,7 +42,7 @@ pub(crate) struct Limits<'c> {
     pub(crate) timeout: Duration,
 }
 
-/// A body that was received, and the memory that it holds.
+/// A body that was received, and the memory that it has reserved.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) bytes: Bytes,
@@ -54,16 +55,16 @@ impl Upload {
         Upload {
             incoming,
             ended,
-            waits: headers
+            expects_continue: headers
                 .get_all(EXPECT)
                 .iter()
-                .any(|leave| leave.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+                .any(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
         }
     }
 
     /// Receives the whole body.
     ///
-    /// Shape:  at most `limits.bytes_max` bytes; memory is taken as they arrive, never ahead
+    /// Shape:  at most `limits.bytes_max` bytes; memory is reserved as they arrive, never ahead
     /// Cancel: the body is lost
     pub(crate) async fn receive(
         &mut self,
@@ -76,7 +77,7 @@ impl Upload {
         if declared.is_some_and(|n| n > bytes_max as u64) {
             return Err(too_large(bytes_max));
         }
-        self.waits = false;
+        self.expects_continue = false;
         let expected = declared
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(bytes_max);
@@ -85,15 +86,15 @@ impl Upload {
         let mut first = Bytes::new();
         let mut rest: Vec<u8> = Vec::new();
         while let Some(piece) = self.piece(deadline).await? {
-            let held = first.len() + rest.len();
-            if piece.len() > bytes_max - held {
+            let before = first.len() + rest.len();
+            if piece.len() > bytes_max - before {
                 return Err(too_large(bytes_max));
             }
             memory
                 .grow(piece.len())
                 .map_err(|shed| overloaded(gate, shed))?;
-            if held == 0 {
-                // The one piece of a small body is taken as it is.
+            if before == 0 {
+                // The one piece of a small body is kept without a copy.
                 first = piece;
             } else {
                 let whole = if rest.is_empty() {
@@ -101,7 +102,7 @@ impl Upload {
                 } else {
                     Bytes::new()
                 };
-                let needed = held + piece.len();
+                let needed = before + piece.len();
                 if rest.capacity() < needed {
                     let capacity = (2 * needed).max(FIRST_BYTES).min(expected).max(needed);
                     rest.reserve_exact(capacity - rest.len());
@@ -118,7 +119,7 @@ impl Upload {
         Ok(Received { bytes, memory })
     }
 
-    /// The next piece of the body that is not empty; none at its end.
+    /// The next piece of the body that is not empty. `None` means its end.
     async fn piece(&mut self, deadline: Instant) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.ended {
@@ -141,7 +142,7 @@ impl Upload {
                 return Err(Problem::new(Kind::BadRequest, detail).close());
             };
             self.ended = self.incoming.is_end_stream();
-            // Trailers say nothing that is used here.
+            // Trailers are ignored.
             match frame.into_data() {
                 Ok(data) if !data.is_empty() => return Ok(Some(data)),
                 _ => {}
@@ -149,10 +150,10 @@ impl Upload {
         }
     }
 
-    /// Reads on in the background what was not received, so that the client can send it and then
-    /// read its answer; up to a bound in bytes and time, after which the connection is closed.
+    /// Reads the rest of the body in the background, so that the client can send it and then read its
+    /// answer. Beyond a bound in bytes and time, the connection is closed.
     pub(crate) fn discard(mut self) {
-        if self.ended || self.waits {
+        if self.ended || self.expects_continue {
             return;
         }
         let read = async move {
@@ -170,7 +171,7 @@ impl Upload {
     }
 }
 
-/// The answer to what the gate does not admit; counted here.
+/// The answer to a request that the gate does not admit; counts it.
 pub(crate) fn overloaded(gate: &Gate, shed: Shed) -> Problem {
     crate::metrics::http_shed(shed.reason());
     Problem::new(Kind::Overloaded, shed.to_string())

@@ -1,9 +1,9 @@
-//! The address of a client, for the log: that of its connection, or what proxies that are trusted
-//! say of it.
+//! The address of a client, for the log: that of its connection, or the one that trusted proxies
+//! report.
 //!
-//! Anybody can send `X-Forwarded-For`. Each proxy appends the address that it was called from, so
-//! what is to the right was written by who is nearer: it is read from the right for as long as the
-//! one who has written it is trusted, and no further.
+//! Any client can send `X-Forwarded-For`. Each proxy appends the address that called it, so nearer
+//! proxies wrote what is further right. The header is read from the right for as long as its writer
+//! is trusted, and no further.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use hyper::header::HeaderName;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Addresses with a common beginning.
+/// Addresses with a common prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     bits: u128,
@@ -22,13 +22,13 @@ pub struct Network {
     is_v4: bool,
 }
 
-/// What a text that is no [`Network`] is told.
+/// The error of a text that is not a [`Network`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoNetwork;
 
 impl fmt::Display for NoNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("must be an address, or a network as 10.0.0.0/8")
+        f.write_str("must be an address, or a network such as 10.0.0.0/8")
     }
 }
 
@@ -60,7 +60,7 @@ impl FromStr for Network {
 }
 
 impl Network {
-    /// Whether an address is one of it.
+    /// Whether the network contains an address.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.is_v4 && bits_of(address).0 & self.mask == self.bits
     }
@@ -74,7 +74,7 @@ fn bits_of(address: IpAddr) -> (u128, u32) {
     }
 }
 
-/// The client of a request: the nearest address that is no trusted proxy's.
+/// The client of a request: the nearest address that is not a trusted proxy's.
 pub(crate) fn client(trusted: &[Network], connected: IpAddr, headers: &HeaderMap) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = connected;
@@ -83,11 +83,11 @@ pub(crate) fn client(trusted: &[Network], connected: IpAddr, headers: &HeaderMap
             if !is_trusted(client) {
                 return client;
             }
-            // What cannot be read was not written by a proxy that is worth its trust.
-            let Some(said) = address_of(text) else {
+            // A proxy that deserves trust writes addresses.
+            let Some(forwarded) = address_of(text) else {
                 return client;
             };
-            client = said;
+            client = forwarded;
         }
     }
     client
@@ -109,20 +109,20 @@ mod tests {
     use super::*;
     use hyper::header::HeaderValue;
 
-    fn of(trusted: &[&str], connected: &str, said: &[&str]) -> String {
+    fn of(trusted: &[&str], connected: &str, forwarded: &[&str]) -> String {
         let trusted: Vec<Network> = trusted.iter().map(|t| t.parse().unwrap()).collect();
-        let said = said.iter().map(|value| {
+        let forwarded = forwarded.iter().map(|value| {
             let value: HeaderValue = value.parse().unwrap();
             (X_FORWARDED_FOR, value)
         });
         // Appended, as hyper does with a header that comes twice.
         let mut headers = HeaderMap::new();
-        headers.extend(said);
+        headers.extend(forwarded);
         client(&trusted, connected.parse().unwrap(), &headers).to_string()
     }
 
     #[test]
-    fn nobody_is_believed_who_is_not_trusted() {
+    fn an_untrusted_proxy_is_ignored() {
         assert_eq!(of(&[], "192.0.2.1", &["203.0.113.9"]), "192.0.2.1");
         let trusted = ["10.0.0.0/8"];
         assert_eq!(of(&trusted, "192.0.2.1", &["203.0.113.9"]), "192.0.2.1");
@@ -131,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_has_written_before_the_proxies_is_not_read() {
+    fn addresses_before_those_of_the_proxies_are_ignored() {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"];
-        // The client has invented the first; the second is the outer proxy's word.
+        // The client invented the first; the outer proxy wrote the second.
         let forged = ["198.51.100.7, 203.0.113.9, 10.0.0.2"];
         assert_eq!(of(&trusted, "10.0.0.1", &forged), "203.0.113.9");
         let in_two = ["198.51.100.7", "203.0.113.9", "2001:db8::5"];

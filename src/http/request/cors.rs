@@ -1,4 +1,4 @@
-//! Which web pages may call the gateway from a browser: none, unless their origin is configured.
+//! CORS: a web page may call the gateway from a browser only if its origin is configured.
 //!
 //! Source: the Fetch standard, "CORS protocol"
 
@@ -16,11 +16,11 @@ const ALLOWED: HeaderValue =
 /// The headers of answers that a page may read.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("location, retry-after, www-authenticate, x-request-id");
-/// How long a browser may keep the answer to its question, in seconds.
+/// How long a browser may cache the answer to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Whether a text is an origin as browsers send it: no path, no slash at the end, no upper case. `*` is
-/// any origin.
+/// Whether a text is an origin as browsers send it: no path, no slash at the end, no upper case. `*`
+/// means any origin.
 pub fn is_origin(text: &str) -> bool {
     let host = text
         .strip_prefix("https://")
@@ -29,9 +29,9 @@ pub fn is_origin(text: &str) -> bool {
     text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(known))
 }
 
-/// Adds to an answer what a browser must know to show it to a page.
+/// Adds the headers of CORS to an answer.
 ///
-/// Credentials of the browser itself (cookies) are never let in: a page sends its key.
+/// The browser's own credentials (cookies) are never allowed: a page sends its key.
 pub(crate) fn decorate(origins: &[String], parts: &Parts, headers: &mut HeaderMap) {
     if origins.is_empty() {
         return;
@@ -46,8 +46,8 @@ pub(crate) fn decorate(origins: &[String], parts: &Parts, headers: &mut HeaderMa
         return;
     }
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    let asks = parts.method == Method::OPTIONS;
-    if asks && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+    let is_options = parts.method == Method::OPTIONS;
+    if is_options && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
         if let Some(allow) = headers.get(ALLOW).cloned() {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, allow);
         }

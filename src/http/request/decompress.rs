@@ -1,9 +1,9 @@
 //! Decompressing bodies within their limits.
 //!
-//! What comes out is bounded by the same limit as a plain body and taken from the same memory,
-//! piece by piece, before it is written: a body that unfolds to a thousand times its size is
-//! refused as soon as it passes the limit. A small body is unfolded where it was received; one
-//! that turns out to be large, from its start again on a thread that may block.
+//! The output has the same limit as a plain body and reserves the same memory, piece by piece, before
+//! it is written. A body that grows to a thousand times its size is refused as soon as it passes the
+//! limit. A small body is decompressed where it was received. One that turns out to be large is
+//! decompressed again, from its start, on a thread that may block.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -17,34 +17,34 @@ use super::negotiate::Encoding;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Shed};
 
-/// The most that is unfolded where the body was received, in and out. Why 64 KiB: about 100 µs
+/// The most that is decompressed where the body was received, in and out. Why 64 KiB: about 100 µs
 /// of work, no more than an async worker spends on a large plain body.
 const INLINE_BYTES_MAX: usize = 64 << 10;
-/// What is unfolded at once, and accounted for.
+/// How much is decompressed, and reserved as memory, at once.
 const PIECE_BYTES: usize = 64 << 10;
-/// The largest window of zstd, as a power of two: 8 MiB, what RFC 9659 asks every decoder of
-/// `Content-Encoding: zstd` for, and the most that one may be made to hold.
+/// The largest window of zstd, as a power of two: 8 MiB. RFC 9659 requires it of every decoder of
+/// `Content-Encoding: zstd`, and allows no more.
 const WINDOW_LOG_MAX: u32 = 23;
 
-/// The code of a body that is not what its encoding says.
+/// The code of a body that does not match its encoding.
 pub(crate) const BROKEN_ENCODING: &str = "encoding";
 
-/// Why a body was not unfolded.
+/// Why a body was not decompressed.
 #[derive(Debug)]
-enum Folded {
-    /// More comes out than the limit allows.
+enum Failure {
+    /// The output exceeds the limit.
     TooLarge,
     /// There is no memory for it.
     Shed(Shed),
-    /// It is not what its encoding says, or ends early.
+    /// It does not match its encoding, or ends early.
     Broken(io::Error),
 }
 
-/// Undoes the encoding of a body.
+/// Decompresses a body.
 ///
 /// Shape:  at most `limits.bytes_max` bytes out; all members of a gzip body, all frames of a zstd body
 /// Blocks: never this thread for long; waits for a free core where the body is large
-pub(crate) async fn unfold(
+pub(crate) async fn decompress(
     gate: &Gate,
     cores: &Arc<Semaphore>,
     encoding: Encoding,
@@ -55,16 +55,17 @@ pub(crate) async fn unfold(
         return Ok(received);
     }
     let bytes_max = limits.bytes_max;
-    // Given back when the body is unfolded; what comes out has a memory of its own.
+    // Given back when the body is decompressed; the output has a memory of its own.
     let Received {
-        bytes: folded,
-        memory: _held,
+        bytes: compressed,
+        memory: _compressed_memory,
     } = received;
-    if folded.len() <= INLINE_BYTES_MAX {
+    if compressed.len() <= INLINE_BYTES_MAX {
         let most = bytes_max.min(INLINE_BYTES_MAX);
-        match unfold_now(encoding, folded.clone(), most, gate.memory(limits.share)) {
+        let memory = gate.memory(limits.share);
+        match decompress_now(encoding, compressed.clone(), most, memory) {
             // It may be within the limit all the same.
-            Err(Folded::TooLarge) if most < bytes_max => {}
+            Err(Failure::TooLarge) if most < bytes_max => {}
             done => return settle(gate, done, bytes_max),
         }
     }
@@ -74,9 +75,9 @@ pub(crate) async fn unfold(
         .map_err(|_| overloaded(gate, Shed::Closed))?;
     let memory = gate.memory(limits.share);
     let work = move || {
-        // Held until the work ends, whether or not someone still waits for it.
+        // Kept until the work ends, whether or not a client still waits for it.
         let _permit = permit;
-        unfold_now(encoding, folded, bytes_max, memory)
+        decompress_now(encoding, compressed, bytes_max, memory)
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => settle(gate, done, bytes_max),
@@ -87,48 +88,48 @@ pub(crate) async fn unfold(
     }
 }
 
-/// Keeps memory for what came out, and gives back what unfolding took beyond that: the log holds
+/// Keeps memory for the output, and gives back what decompressing reserved beyond that: the log keeps
 /// a request's memory until it is written.
 fn settle(
     gate: &Gate,
-    done: Result<Received, Folded>,
+    done: Result<Received, Failure>,
     bytes_max: usize,
 ) -> Result<Received, Problem> {
-    let mut received = done.map_err(|why| refuse(gate, why, bytes_max))?;
+    let mut received = done.map_err(|why| problem_of(gate, why, bytes_max))?;
     received.memory.shrink_to(received.bytes.len());
     Ok(received)
 }
 
-fn refuse(gate: &Gate, why: Folded, bytes_max: usize) -> Problem {
+fn problem_of(gate: &Gate, why: Failure, bytes_max: usize) -> Problem {
     match why {
-        Folded::TooLarge => too_large(bytes_max),
-        Folded::Shed(shed) => overloaded(gate, shed),
-        Folded::Broken(error) => {
-            let detail = format!("the body is not what its Content-Encoding says: {error}");
+        Failure::TooLarge => too_large(bytes_max),
+        Failure::Shed(shed) => overloaded(gate, shed),
+        Failure::Broken(error) => {
+            let detail = format!("the body does not match its Content-Encoding: {error}");
             Problem::new(Kind::UnreadableBody, detail).code(BROKEN_ENCODING)
         }
     }
 }
 
-fn unfold_now(
+fn decompress_now(
     encoding: Encoding,
-    folded: Bytes,
+    compressed: Bytes,
     bytes_max: usize,
     memory: Memory,
-) -> Result<Received, Folded> {
-    let expected = folded.len().saturating_mul(4).min(bytes_max);
+) -> Result<Received, Failure> {
+    let expected = compressed.len().saturating_mul(4).min(bytes_max);
     match encoding {
-        Encoding::Identity => drain(folded.reader(), expected, bytes_max, memory),
+        Encoding::Identity => drain(compressed.reader(), expected, bytes_max, memory),
         Encoding::Gzip => {
-            let reader = MultiGzDecoder::new(folded.reader());
+            let reader = MultiGzDecoder::new(compressed.reader());
             drain(reader, expected, bytes_max, memory)
         }
         Encoding::Zstd => {
-            let mut reader = zstd::stream::read::Decoder::with_buffer(folded.reader())
-                .map_err(Folded::Broken)?;
+            let mut reader = zstd::stream::read::Decoder::with_buffer(compressed.reader())
+                .map_err(Failure::Broken)?;
             reader
                 .window_log_max(WINDOW_LOG_MAX)
-                .map_err(Folded::Broken)?;
+                .map_err(Failure::Broken)?;
             drain(reader, expected, bytes_max, memory)
         }
     }
@@ -140,14 +141,14 @@ fn drain(
     expected: usize,
     bytes_max: usize,
     mut memory: Memory,
-) -> Result<Received, Folded> {
+) -> Result<Received, Failure> {
     let mut out = Vec::with_capacity(expected.min(PIECE_BYTES));
     loop {
-        // One byte more than is allowed tells a body that is at the limit from one beyond.
+        // One byte more than the limit distinguishes a body at the limit from one beyond.
         let room = (bytes_max + 1 - out.len()).min(PIECE_BYTES);
-        memory.grow(room).map_err(Folded::Shed)?;
+        memory.grow(room).map_err(Failure::Shed)?;
         let before = out.len();
-        // Doubled until the limit: what is copied stays in proportion.
+        // Doubled until the limit, so that the bytes copied stay in proportion.
         if out.capacity() - before < room {
             let wanted = (2 * out.capacity()).clamp(before + room, bytes_max + 1);
             out.reserve_exact(wanted - before);
@@ -155,9 +156,9 @@ fn drain(
         (&mut reader)
             .take(room as u64)
             .read_to_end(&mut out)
-            .map_err(Folded::Broken)?;
+            .map_err(Failure::Broken)?;
         if out.len() > bytes_max {
-            return Err(Folded::TooLarge);
+            return Err(Failure::TooLarge);
         }
         if out.len() < before + room {
             let bytes = Bytes::from(out);

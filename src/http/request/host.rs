@@ -1,8 +1,8 @@
-//! Under which names a gateway without keys answers.
+//! The Host headers that a gateway without keys accepts.
 //!
-//! A web page may give its own name the address of the operator's machine after it was loaded (DNS
-//! rebinding); to the browser both are one origin then, and the page may read and write. What it cannot do
-//! is send another Host than its own name: so only an address, or `localhost`, is answered.
+//! After a web page was loaded, its name may resolve to the operator's machine (DNS rebinding). To the
+//! browser both are one origin then, and the page may read and write. But the page cannot send a
+//! Host other than its own name, so the gateway accepts only addresses and `localhost`.
 
 use std::net::IpAddr;
 
@@ -11,18 +11,19 @@ use hyper::http::request::Parts;
 
 use crate::http::response::problem::{Kind, Problem};
 
-/// Refuses a request under a name that anyone could own.
+/// Checks that the Host is not a name that anyone could own.
 ///
 /// # Errors
-/// 403, with what to do about it.
+/// 403, with the next step.
 pub(crate) fn check(parts: &Parts) -> Result<(), Problem> {
     let named = parts.headers.get(HOST).map(|host| host.as_bytes());
     let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
     if [named, authority].into_iter().flatten().all(is_local) {
         return Ok(());
     }
-    let detail = "without keys only an address or localhost is answered as Host, so that no web page comes in \
-        under a name of its own: ask for keys (--auth keys), or name the proxy (--trusted-proxies)";
+    let detail = "without keys the Host header must be an address or localhost, so that no web page \
+        can call the gateway under a name of its own: require keys (--auth keys), or name the proxy \
+        (--trusted-proxies)";
     Err(Problem::new(Kind::Forbidden, detail))
 }
 
@@ -42,7 +43,7 @@ fn is_local(host: &[u8]) -> bool {
         .and_then(|name| name.strip_suffix(']'))
         .unwrap_or(name);
     let label = name.strip_suffix('.').unwrap_or(name).rsplit('.').next();
-    // Nothing is what some checks of health send, and no page can.
+    // Some health checks send an empty Host, and no page can.
     host.is_empty()
         || label.is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
         || address.parse::<IpAddr>().is_ok()

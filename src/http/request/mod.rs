@@ -3,10 +3,11 @@
 pub(crate) mod access_log;
 pub(crate) mod auth;
 pub(crate) mod body;
+pub(crate) mod call;
 pub mod client_ip;
 pub mod cors;
 pub(crate) mod decompress;
-pub(crate) mod dispatch;
+pub(crate) mod head;
 pub(crate) mod host;
 pub(crate) mod negotiate;
 pub(crate) mod query;

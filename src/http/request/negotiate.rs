@@ -1,4 +1,4 @@
-//! What bodies are made of: `Content-Type`, `Content-Encoding`, `Accept`.
+//! The types and encodings of bodies: `Content-Type`, `Content-Encoding`, `Accept`.
 
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
@@ -6,7 +6,7 @@ use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::decode::Format;
 
-/// What a 415 answer says in `Accept-Encoding`.
+/// The value of `Accept-Encoding` in a 415 answer.
 const ACCEPTED_ENCODINGS: &str = "gzip, zstd, identity";
 
 /// How a body is compressed.
@@ -17,11 +17,11 @@ pub(crate) enum Encoding {
     Zstd,
 }
 
-/// The format of a body of readings. Parameters of its type have no effect: JSON is UTF-8 whatever a
-/// `charset` says, and a body in another encoding is refused when it is decoded.
+/// The format of a body of readings. Parameters of its type have no effect: JSON is UTF-8 whatever
+/// the `charset`, and the decoder refuses a body in another encoding.
 ///
-/// A body without a type is refused: a web page can make a browser send such a body to any
-/// address, the loopback one included, without asking the server first.
+/// A body without a type is refused: a web page can make a browser send such a body to any address,
+/// also a loopback address, without a preflight.
 ///
 /// Source: RFC 8259 §8.1 and §11
 pub(crate) fn readings_format(headers: &HeaderMap) -> Result<Format, Problem> {
@@ -35,7 +35,7 @@ pub(crate) fn readings_format(headers: &HeaderMap) -> Result<Format, Problem> {
     }
 }
 
-/// Refuses what is no JSON document.
+/// Checks that the body is a JSON document.
 pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     match essence(headers)? {
         Media::Json => Ok(()),
@@ -46,7 +46,7 @@ pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// How a body is compressed: once, or not at all.
+/// The encoding of a body: at most one.
 pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
     let mut found = Encoding::Identity;
     let values = headers.get_all(CONTENT_ENCODING).iter();
@@ -64,7 +64,7 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
             }
         };
         if found != Encoding::Identity {
-            let detail = "the body must be compressed once at most";
+            let detail = "the body must be compressed at most once";
             return Err(
                 Problem::new(Kind::UnsupportedMedia, detail).accept_encoding(ACCEPTED_ENCODINGS)
             );
@@ -84,16 +84,16 @@ enum Media {
 fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let Some(value) = values.next() else {
-        let detail = "the body has no Content-Type";
+        let detail = "the body needs a Content-Type";
         return Err(Problem::new(Kind::UnsupportedMedia, detail));
     };
-    // A proxy that adds what is there already does no harm.
+    // Some proxies repeat the header: equal values do no harm.
     if values.any(|other| other != value) {
-        let detail = "Content-Type must be given once: the request has several that differ";
+        let detail = "the request must have one Content-Type, not several that differ";
         return Err(Problem::new(Kind::BadRequest, detail));
     }
     let value = value.as_bytes();
-    // What nearly every client sends, byte for byte.
+    // Nearly every client sends exactly this.
     if value == b"application/json" {
         return Ok(Media::Json);
     }
@@ -114,9 +114,10 @@ fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
     Ok(media)
 }
 
-/// Whether the client takes JSON.
+/// Whether the client accepts JSON.
 ///
-/// Source: RFC 9110 §12.5.1: the most specific range that matches decides, and `q=0` means no
+/// Source: RFC 9110 §12.5.1: the most specific range that matches decides, and `q=0` means not
+/// acceptable
 pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
     let mut best: Option<(u8, bool)> = None;
     let mut any = false;
@@ -145,12 +146,12 @@ pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
                         .is_ok_and(|q| q == 0.0)
                 });
             best = match best {
-                Some((r, taken)) if r > rank || (r == rank && taken) => Some((r, taken)),
+                Some((r, accepted)) if r > rank || (r == rank && accepted) => Some((r, accepted)),
                 _ => Some((rank, !refused)),
             };
         }
     }
-    !any || best.is_some_and(|(_, taken)| taken)
+    !any || best.is_some_and(|(_, accepted)| accepted)
 }
 
 #[cfg(test)]
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn json_and_ndjson_are_taken_whatever_charset_they_name() {
+    fn json_and_ndjson_are_accepted_with_any_charset() {
         let format = |v: &str| readings_format(&headers(CONTENT_TYPE, v)).ok();
         for json in [
             "application/json",
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_compressed_once_at_most_and_in_a_known_way() {
+    fn a_body_has_at_most_one_known_encoding() {
         let of = |v: &str| encoding(&headers(CONTENT_ENCODING, v)).ok();
         assert_eq!(encoding(&HeaderMap::new()).ok(), Some(Encoding::Identity));
         assert_eq!(of("identity"), Some(Encoding::Identity));
@@ -227,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_no_json_is_known() {
-        let takes = |v: &str| accepts_json(&headers(ACCEPT, v));
+    fn accept_headers_without_json_are_recognised() {
+        let accepts = |v: &str| accepts_json(&headers(ACCEPT, v));
         assert!(accepts_json(&HeaderMap::new()));
         for yes in [
             "*/*",
@@ -239,7 +240,7 @@ mod tests {
             " , ",
             "text/html;p=\"a,b\", Application/JSON; Q=0.5",
         ] {
-            assert!(takes(yes), "{yes}");
+            assert!(accepts(yes), "{yes}");
         }
         for no in [
             "text/html",
@@ -249,7 +250,7 @@ mod tests {
             "application/json; Q=\"0\"",
             "text/html,",
         ] {
-            assert!(!takes(no), "{no}");
+            assert!(!accepts(no), "{no}");
         }
     }
 }

@@ -1,37 +1,43 @@
-//! The strict reading of a query: what is not known, or is there twice, is refused.
+//! Reading queries strictly: an unknown or repeated parameter is an error.
 
 use std::borrow::Cow;
 
 use crate::http::response::problem::{Kind, Problem};
 use crate::reading::ExternalId;
 
-/// Items of a page unless told.
+/// Items of a page unless the query sets `limit`.
 const LIMIT_DEFAULT: usize = 100;
 /// The most items of a page: about 200 KiB.
 const LIMIT_MAX: usize = 1000;
+
+/// What a route reads of a query.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Parameters {
+    /// Nothing: whatever the query is, it changes nothing.
+    Ignored,
+    /// These names, each at most once.
+    Once(&'static [&'static str]),
+    /// These names, each any number of times.
+    Repeated(&'static [&'static str]),
+}
 
 /// The parameters of a query.
 #[derive(Debug)]
 pub(crate) struct Query<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
 
-impl<'q> Query<'q> {
-    /// Reads a query that may have the named parameters.
-    pub(crate) fn parse(query: Option<&'q str>, known: &[&str]) -> Result<Self, Problem> {
-        Query::read(query, known, false)
-    }
-
-    /// Reads a query whose parameters may be there more than once.
-    pub(crate) fn parse_repeated(query: Option<&'q str>, known: &[&str]) -> Result<Self, Problem> {
-        Query::read(query, known, true)
-    }
-
-    fn read(query: Option<&'q str>, known: &[&str], repeated: bool) -> Result<Self, Problem> {
-        let mut parameters: Vec<(Cow<'q, str>, Cow<'q, str>)> = Vec::new();
-        for pair in query
-            .unwrap_or_default()
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-        {
+impl Parameters {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// 400: a parameter is unknown, repeated where it must not be, or not percent-encoded UTF-8.
+    pub(crate) fn parse(self, query: Option<&str>) -> Result<Query<'_>, Problem> {
+        let mut parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+        let (Parameters::Once(known) | Parameters::Repeated(known)) = self else {
+            return Ok(Query(parameters));
+        };
+        let is_once = matches!(self, Parameters::Once(_));
+        let pairs = query.unwrap_or_default().split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);
             if !known.contains(&name.as_ref()) {
@@ -41,14 +47,16 @@ impl<'q> Query<'q> {
                     list(known)
                 )));
             }
-            if !repeated && parameters.iter().any(|(other, _)| *other == name) {
-                return Err(bad(format!("the parameter {name} is there twice")));
+            if is_once && parameters.iter().any(|(other, _)| *other == name) {
+                return Err(bad(format!("the parameter {name} must be given once")));
             }
             parameters.push((name, value));
         }
         Ok(Query(parameters))
     }
+}
 
+impl Query<'_> {
     /// Every value of a parameter that may be repeated.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.0.iter().filter(move |(n, _)| n == name);
@@ -62,10 +70,8 @@ impl<'q> Query<'q> {
             .find(|(n, _)| n == name)
             .map(|(_, value)| value.as_ref())
     }
-}
 
-impl Query<'_> {
-    /// How many items a page is to have: 100 unless told, at most [`LIMIT_MAX`].
+    /// The most items of a page: `limit`, or [`LIMIT_DEFAULT`] without it.
     pub(crate) fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else {
             return Ok(LIMIT_DEFAULT);
@@ -89,46 +95,47 @@ pub(crate) fn path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
     ExternalId::new(text).map_err(|why| bad(format!("the id in the path {why}")))
 }
 
-/// The id in a path of something that may be new.
+/// The id in a path of a device that may be new.
 pub(crate) fn new_path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
     ExternalId::of_new(text).map_err(|why| bad(format!("the id in the path {why}")))
 }
 
 /// A problem with a parameter.
-pub(crate) fn bad(detail: String) -> Problem {
+pub(crate) fn bad(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(Kind::BadParameter, detail)
 }
 
 fn list(known: &[&str]) -> String {
     match known {
-        [] => "; there is none here".to_owned(),
-        _ => format!("; known: {}", known.join(", ")),
+        [] => "; this path accepts none".to_owned(),
+        _ => format!("; this path accepts {}", known.join(", ")),
     }
 }
 
-/// A text from the client as an answer may repeat it.
+/// A text of the client, short enough to repeat in an answer.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
 /// Undoes the encoding of forms: `+` is a space.
 fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
-    let wrong = || bad("the query is not percent-encoded UTF-8".to_owned());
-    let mut rest = raw.as_bytes();
-    if !rest.iter().any(|b| matches!(b, b'%' | b'+')) {
-        return Ok(Cow::Borrowed(raw));
+    let decoded = if raw.contains('+') {
+        let spaced = raw.replace('+', " ");
+        percent_decode(&spaced).map(|text| Cow::Owned(text.into_owned()))
+    } else {
+        percent_decode(raw)
+    };
+    decoded.ok_or_else(|| bad("the query must be percent-encoded UTF-8"))
+}
+
+/// Undoes percent-encoding. `None` means that the text is not percent-encoded UTF-8.
+pub(crate) fn percent_decode(raw: &str) -> Option<Cow<'_, str>> {
+    let mut escapes = raw.split('%').skip(1).map(str::as_bytes);
+    let is_byte = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);
+    if !escapes.all(|escape| escape.get(..2).is_some_and(is_byte)) {
+        return None;
     }
-    while let Some(at) = rest.iter().position(|b| *b == b'%') {
-        match rest.get(at + 1..at + 3) {
-            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => rest = &rest[at + 3..],
-            _ => return Err(wrong()),
-        }
-    }
-    let spaced = raw.replace('+', " ");
-    let decoded = percent_encoding::percent_decode_str(&spaced)
-        .decode_utf8()
-        .map_err(|_| wrong())?;
-    Ok(Cow::Owned(decoded.into_owned()))
+    percent_encoding::percent_decode_str(raw).decode_utf8().ok()
 }
 
 #[cfg(test)]
@@ -137,8 +144,8 @@ mod tests {
 
     #[test]
     fn known_parameters_are_decoded() {
-        let query =
-            Query::parse(Some("after=a%2Fb+c%C3%A9&limit=5&"), &["limit", "after"]).unwrap();
+        let known = Parameters::Once(&["limit", "after"]);
+        let query = known.parse(Some("after=a%2Fb+c%C3%A9&limit=5&")).unwrap();
         assert_eq!(query.get("after"), Some("a/b cé"));
         assert_eq!(query.get("limit"), Some("5"));
         assert_eq!(query.get("other"), None);
@@ -146,7 +153,8 @@ mod tests {
 
     #[test]
     fn a_limit_is_1_to_1000() {
-        let limit = |text| Query::parse(Some(text), &["limit"]).unwrap().limit().ok();
+        let known = Parameters::Once(&["limit"]);
+        let limit = |text| known.parse(Some(text)).unwrap().limit().ok();
         assert_eq!(limit(""), Some(100));
         assert_eq!(limit("limit=1"), Some(1));
         assert_eq!(limit("limit=1000"), Some(1000));
@@ -172,7 +180,11 @@ mod tests {
             "limit=%ff",
             "=1",
         ] {
-            assert!(Query::parse(Some(wrong), &["limit"]).is_err(), "{wrong}");
+            let known = Parameters::Once(&["limit"]);
+            assert!(known.parse(Some(wrong)).is_err(), "{wrong}");
         }
+        let repeated = Parameters::Repeated(&["id"]).parse(Some("id=1&id=2"));
+        assert_eq!(repeated.unwrap().all("id").collect::<Vec<_>>(), ["1", "2"]);
+        assert!(Parameters::Ignored.parse(Some("limit=%zz")).is_ok());
     }
 }

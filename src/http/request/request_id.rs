@@ -1,4 +1,4 @@
-//! The name of a request, in its answer and in what is logged of it.
+//! The id of a request, in its answer and in its log lines.
 
 use std::fmt;
 use std::io::Write as _;
@@ -10,17 +10,17 @@ use hyper::header::{HeaderName, HeaderValue};
 
 /// The header that carries it.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest that is taken from a client.
+/// The longest id that is accepted from a client.
 const BYTES_MAX: usize = 128;
 
-/// Random digits of this process, before a number: two gateways do not share any.
-static RUN: OnceLock<u32> = OnceLock::new();
-/// The digits of both, the dash between them.
+/// Random digits of this process, before a number, so that two gateways make different ids.
+static PROCESS: OnceLock<u32> = OnceLock::new();
+/// The digits of both, and the dash between them.
 const MADE_BYTES_MAX: usize = 8 + 1 + 16;
 
 /// The id of a request.
 ///
-/// One that was made is kept as its number: its text is needed once, in the answer.
+/// An id of this process is kept as its number: its text is needed once, in the answer.
 #[derive(Debug, Clone)]
 pub(crate) enum RequestId {
     /// The client's.
@@ -30,7 +30,7 @@ pub(crate) enum RequestId {
 }
 
 impl RequestId {
-    /// The client's id where it sends one that can be logged as it is, else a new one.
+    /// The client's id, if it can be logged unchanged; else a new one.
     pub(crate) fn of(headers: &HeaderMap) -> RequestId {
         match headers.get(X_REQUEST_ID) {
             Some(id) if is_plain(id.as_bytes()) => RequestId::Given(id.clone()),
@@ -43,18 +43,18 @@ impl RequestId {
         RequestId::Made(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// As the answer carries it.
+    /// The header of the answer.
     pub(crate) fn header(&self) -> HeaderValue {
         match self {
             RequestId::Given(id) => id.clone(),
             RequestId::Made(number) => {
                 let mut text = [0; MADE_BYTES_MAX];
                 let mut rest = &mut text[..];
-                // It fits: the digits of two numbers.
-                let written = write!(rest, "{:08x}-{number:x}", run());
+                // The digits of two numbers always fit.
+                let written = write!(rest, "{:08x}-{number:x}", process());
                 debug_assert!(written.is_ok());
                 let length = MADE_BYTES_MAX - rest.len();
-                // Digits and a dash are always a value.
+                // Digits and a dash are always a valid value.
                 HeaderValue::from_bytes(&text[..length])
                     .unwrap_or_else(|_| HeaderValue::from_static("none"))
             }
@@ -62,15 +62,15 @@ impl RequestId {
     }
 }
 
-fn run() -> u32 {
-    *RUN.get_or_init(|| getrandom::u32().unwrap_or_default())
+fn process() -> u32 {
+    *PROCESS.get_or_init(|| getrandom::u32().unwrap_or_default())
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RequestId::Given(id) => f.write_str(id.to_str().unwrap_or_default()),
-            RequestId::Made(number) => write!(f, "{:08x}-{number:x}", run()),
+            RequestId::Made(number) => write!(f, "{:08x}-{number:x}", process()),
         }
     }
 }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clients_request_id_is_kept_where_it_can_be_logged() {
+    fn a_clients_request_id_is_kept_if_it_can_be_logged() {
         let of = |id: &str| {
             let value = HeaderValue::from_str(id).unwrap();
             RequestId::of(&HeaderMap::from_iter([(X_REQUEST_ID, value)])).to_string()

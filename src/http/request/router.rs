@@ -1,205 +1,267 @@
-//! Every route, and finding the one of a path.
+//! What a route is, and finding the route of a request.
 //!
-//! The pattern of a route, never the path that was asked for, is what metrics are labelled with.
+//! Metrics are labelled with the pattern of a route, never with the requested path.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 
+use hyper::Method;
+
+use super::auth::{Access, Scope};
+use super::call::Call;
+use super::query::{Parameters, percent_decode};
+use crate::auth::Rights;
+use crate::http::response::problem::Problem;
+use crate::http::response::reply::Reply;
 use crate::reading::Stream;
 
-/// What a method of a route does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Endpoint {
+/// The answer of a handler, on its way.
+pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send + 'a>>;
+
+/// What makes the answer of a route.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Handler {
+    /// Ingestion of a stream's readings: apart, because its future is not boxed.
     Ingest(Stream),
-    Ask(Ask),
-    HealthLive,
-    HealthReady,
-    Metrics,
-    OpenapiJson,
-    OpenapiYaml,
-    Dashboard,
-    Docs,
-    Asset,
+    /// Anything else.
+    Answer(Answer),
 }
 
-/// What is answered with the database's help.
+/// The methods that routes have. HEAD exists where GET does, OPTIONS everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    LiveList(Stream),
-    LiveOne(Stream),
-    LiveStream,
-    History(Stream),
-    SessionPost,
-    SessionList,
-    SessionGet,
-    SessionDelete,
-    SessionEnd,
-    MeterPut,
-    Performance,
-    Ranking,
-    Fleet,
-    Alerts,
-    Export(Stream),
+pub(crate) enum Verb {
+    Get,
+    Post,
+    Put,
+    Delete,
 }
 
-/// A path pattern with its methods.
-#[derive(Debug)]
-pub(crate) struct Route {
-    /// Segments; `{name}` stands for any one.
-    pub(crate) pattern: &'static str,
-    /// What each method does; HEAD is there where GET is, OPTIONS everywhere.
-    pub(crate) methods: &'static [(&'static str, Endpoint)],
-    /// The value of `Allow`.
-    pub(crate) allow: &'static str,
-}
+impl Verb {
+    const ALL: [Verb; 4] = [Verb::Get, Verb::Post, Verb::Put, Verb::Delete];
 
-const GET: &str = "GET, HEAD, OPTIONS";
-const POST: &str = "POST, OPTIONS";
+    /// The verb of a method: HEAD is a GET whose body hyper does not send.
+    fn of(method: &Method) -> Option<Verb> {
+        let name = match method.as_str() {
+            "HEAD" => "GET",
+            name => name,
+        };
+        Verb::ALL.into_iter().find(|verb| verb.name() == name)
+    }
 
-/// Every route; the busiest first.
-pub(crate) static ROUTES: &[Route] = &[
-    route(
-        "/v1/ingestion/meter",
-        &[("POST", Endpoint::Ingest(Stream::Meter))],
-        POST,
-    ),
-    route(
-        "/v1/ingestion/vehicle",
-        &[("POST", Endpoint::Ingest(Stream::Vehicle))],
-        POST,
-    ),
-    route(
-        "/v1/live/meters",
-        &[("GET", Endpoint::Ask(Ask::LiveList(Stream::Meter)))],
-        GET,
-    ),
-    route(
-        "/v1/live/vehicles",
-        &[("GET", Endpoint::Ask(Ask::LiveList(Stream::Vehicle)))],
-        GET,
-    ),
-    route(
-        "/v1/live/stream",
-        &[("GET", Endpoint::Ask(Ask::LiveStream))],
-        GET,
-    ),
-    route(
-        "/v1/live/meters/{meterId}",
-        &[("GET", Endpoint::Ask(Ask::LiveOne(Stream::Meter)))],
-        GET,
-    ),
-    route(
-        "/v1/live/vehicles/{vehicleId}",
-        &[("GET", Endpoint::Ask(Ask::LiveOne(Stream::Vehicle)))],
-        GET,
-    ),
-    route(
-        "/v1/history/meter/{meterId}",
-        &[("GET", Endpoint::Ask(Ask::History(Stream::Meter)))],
-        GET,
-    ),
-    route(
-        "/v1/history/vehicle/{vehicleId}",
-        &[("GET", Endpoint::Ask(Ask::History(Stream::Vehicle)))],
-        GET,
-    ),
-    route(
-        "/v1/sessions",
-        &[
-            ("GET", Endpoint::Ask(Ask::SessionList)),
-            ("POST", Endpoint::Ask(Ask::SessionPost)),
-        ],
-        "GET, HEAD, POST, OPTIONS",
-    ),
-    route(
-        "/v1/sessions/{sessionId}",
-        &[
-            ("GET", Endpoint::Ask(Ask::SessionGet)),
-            ("DELETE", Endpoint::Ask(Ask::SessionDelete)),
-        ],
-        "GET, HEAD, DELETE, OPTIONS",
-    ),
-    route(
-        "/v1/sessions/{sessionId}/end",
-        &[("POST", Endpoint::Ask(Ask::SessionEnd))],
-        POST,
-    ),
-    route(
-        "/v1/meters/{meterId}",
-        &[("PUT", Endpoint::Ask(Ask::MeterPut))],
-        "PUT, OPTIONS",
-    ),
-    route(
-        "/v1/analytics/performance",
-        &[("GET", Endpoint::Ask(Ask::Ranking))],
-        GET,
-    ),
-    route(
-        "/v1/analytics/fleet",
-        &[("GET", Endpoint::Ask(Ask::Fleet))],
-        GET,
-    ),
-    route("/v1/alerts", &[("GET", Endpoint::Ask(Ask::Alerts))], GET),
-    route(
-        "/v1/export/meter",
-        &[("GET", Endpoint::Ask(Ask::Export(Stream::Meter)))],
-        GET,
-    ),
-    route(
-        "/v1/export/vehicle",
-        &[("GET", Endpoint::Ask(Ask::Export(Stream::Vehicle)))],
-        GET,
-    ),
-    route(
-        "/v1/analytics/performance/{vehicleId}",
-        &[("GET", Endpoint::Ask(Ask::Performance))],
-        GET,
-    ),
-    route("/health", &[("GET", Endpoint::HealthReady)], GET),
-    route("/health/live", &[("GET", Endpoint::HealthLive)], GET),
-    route("/health/ready", &[("GET", Endpoint::HealthReady)], GET),
-    route("/metrics", &[("GET", Endpoint::Metrics)], GET),
-    route("/openapi.json", &[("GET", Endpoint::OpenapiJson)], GET),
-    route("/", &[("GET", Endpoint::Dashboard)], GET),
-    route("/docs", &[("GET", Endpoint::Docs)], GET),
-    route("/assets/{file}", &[("GET", Endpoint::Asset)], GET),
-    route("/openapi.yaml", &[("GET", Endpoint::OpenapiYaml)], GET),
-];
-
-const fn route(
-    pattern: &'static str,
-    methods: &'static [(&'static str, Endpoint)],
-    allow: &'static str,
-) -> Route {
-    Route {
-        pattern,
-        methods,
-        allow,
+    /// The method's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Verb::Get => "GET",
+            Verb::Post => "POST",
+            Verb::Put => "PUT",
+            Verb::Delete => "DELETE",
+        }
     }
 }
 
-/// Why a path leads nowhere.
+/// What the answers of a route are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// JSON: a client that does not accept it gets 406.
+    Json,
+    /// Something else, or JSON for programs that send any `Accept`.
+    Anything,
+}
+
+/// What OPTIONS answers, except to a browser's preflight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Options {
+    /// Nothing but what the path allows.
+    Allow,
+    /// The same as GET.
+    AsGet,
+}
+
+/// One method of one path: a row of the table of routes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) verb: Verb,
+    /// Segments; `{name}` stands for any one.
+    pub(crate) pattern: &'static str,
+    pub(crate) access: Access,
+    pub(crate) parameters: Parameters,
+    pub(crate) answers: Answers,
+    options: Options,
+    pub(crate) handler: Handler,
+}
+
+/// A route without a decision on who may call it: only [`Unguarded::public`] and
+/// [`Unguarded::needs`] make a [`Route`] of it.
+#[must_use]
+pub(crate) struct Unguarded {
+    verb: Verb,
+    pattern: &'static str,
+    handler: Handler,
+}
+
+/// What a row names as its handler.
+pub(crate) type Answer = for<'a> fn(Call<'a>) -> Answering<'a>;
+
+/// A route of GET, and so of HEAD.
+pub(crate) const fn get(pattern: &'static str, handler: Answer) -> Unguarded {
+    Unguarded::new(Verb::Get, pattern, Handler::Answer(handler))
+}
+
+/// A route of POST.
+pub(crate) const fn post(pattern: &'static str, handler: Answer) -> Unguarded {
+    Unguarded::new(Verb::Post, pattern, Handler::Answer(handler))
+}
+
+/// A route of PUT.
+pub(crate) const fn put(pattern: &'static str, handler: Answer) -> Unguarded {
+    Unguarded::new(Verb::Put, pattern, Handler::Answer(handler))
+}
+
+/// A route of DELETE.
+pub(crate) const fn delete(pattern: &'static str, handler: Answer) -> Unguarded {
+    Unguarded::new(Verb::Delete, pattern, Handler::Answer(handler))
+}
+
+/// A route of POST that takes readings.
+pub(crate) const fn ingest(pattern: &'static str, stream: Stream) -> Unguarded {
+    Unguarded::new(Verb::Post, pattern, Handler::Ingest(stream))
+}
+
+impl Unguarded {
+    const fn new(verb: Verb, pattern: &'static str, handler: Handler) -> Self {
+        Unguarded {
+            verb,
+            pattern,
+            handler,
+        }
+    }
+
+    /// Opens the route to all, without a key.
+    pub(crate) const fn public(self) -> Route {
+        self.guarded(Access::Public)
+    }
+
+    /// Opens the route to keys with any of these rights, for the devices of a scope.
+    pub(crate) const fn needs(self, rights: Rights, scope: Scope) -> Route {
+        self.guarded(Access::Key(rights, scope))
+    }
+
+    const fn guarded(self, access: Access) -> Route {
+        Route {
+            verb: self.verb,
+            pattern: self.pattern,
+            access,
+            parameters: Parameters::Once(&[]),
+            answers: Answers::Json,
+            options: Options::Allow,
+            handler: self.handler,
+        }
+    }
+}
+
+impl Route {
+    /// Sets what the route reads of a query; unless set, it accepts no parameter.
+    pub(crate) const fn query(self, parameters: Parameters) -> Self {
+        Route { parameters, ..self }
+    }
+
+    /// Answers whatever the client accepts.
+    pub(crate) const fn answers_anything(self) -> Self {
+        let answers = Answers::Anything;
+        Route { answers, ..self }
+    }
+
+    /// Answers OPTIONS as GET.
+    pub(crate) const fn options_as_get(self) -> Self {
+        let options = Options::AsGet;
+        Route { options, ..self }
+    }
+}
+
+/// A path pattern with its routes.
+#[derive(Debug)]
+pub(crate) struct Path {
+    pub(crate) pattern: &'static str,
+    /// The rows of the path, one for each method.
+    routes: &'static [Route],
+    /// The value of `Allow`.
+    pub(crate) allow: String,
+}
+
+impl Path {
+    /// The route of a method.
+    pub(crate) fn route(&self, method: &Method) -> Option<&'static Route> {
+        let verb = Verb::of(method)?;
+        self.routes.iter().find(|route| route.verb == verb)
+    }
+
+    /// The route that answers OPTIONS, where one does.
+    pub(crate) fn options(&self) -> Option<&'static Route> {
+        let mut routes = self.routes.iter();
+        routes.find(|route| route.options == Options::AsGet)
+    }
+}
+
+/// The table of routes, by path.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    paths: Vec<Path>,
+    /// What `OPTIONS *` allows.
+    pub(crate) allow: String,
+}
+
+/// Why a path has no route.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
     /// No route has this form.
     Unknown,
-    /// The id in the path is no percent-encoded UTF-8.
+    /// The id in the path is not percent-encoded UTF-8.
     Encoding,
 }
 
-/// Finds the route of a path, and the decoded id in it, if the route has one.
-///
-/// Literal segments are compared as they came: an encoded slash is part of an id, never a
-/// separator, and there is one spelling of each route.
-pub(crate) fn find(path: &str) -> Result<(&'static Route, Option<Cow<'_, str>>), Lost> {
-    for route in ROUTES {
-        if route.pattern == path {
-            return Ok((route, None));
-        }
-        if let Some(raw) = captured(route.pattern, path) {
-            return Ok((route, Some(decode(raw)?)));
+impl Routes {
+    /// Groups rows by path. The rows of a path must follow each other.
+    pub(crate) fn new(rows: &'static [Route]) -> Self {
+        let paths = rows.chunk_by(|one, next| one.pattern == next.pattern);
+        let paths = paths.map(|routes| Path {
+            pattern: routes[0].pattern,
+            routes,
+            allow: allow(routes),
+        });
+        Routes {
+            paths: paths.collect(),
+            allow: allow(rows),
         }
     }
-    Err(Lost::Unknown)
+
+    /// Finds the routes of a path, and the decoded id in it, if the pattern has one.
+    ///
+    /// Literal segments are compared as they came: an encoded slash is part of an id, never a
+    /// separator, and each route has one spelling.
+    pub(crate) fn find<'p>(&self, path: &'p str) -> Result<(&Path, Option<Cow<'p, str>>), Lost> {
+        for known in &self.paths {
+            if known.pattern == path {
+                return Ok((known, None));
+            }
+            if let Some(raw) = captured(known.pattern, path) {
+                return Ok((known, Some(percent_decode(raw).ok_or(Lost::Encoding)?)));
+            }
+        }
+        Err(Lost::Unknown)
+    }
+}
+
+/// The value of `Allow` for some routes.
+fn allow(routes: &[Route]) -> String {
+    let mut names = Vec::new();
+    for verb in Verb::ALL {
+        if routes.iter().any(|route| route.verb == verb) {
+            names.push(verb.name());
+            names.extend((verb == Verb::Get).then_some("HEAD"));
+        }
+    }
+    names.push("OPTIONS");
+    names.join(", ")
 }
 
 /// The segment of the path that stands where the pattern has its `{name}`.
@@ -208,66 +270,4 @@ fn captured<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     let (_, after) = rest.split_once('}')?;
     let middle = path.strip_prefix(before)?.strip_suffix(after)?;
     (!middle.is_empty() && !middle.contains('/')).then_some(middle)
-}
-
-/// Undoes percent-encoding.
-fn decode(raw: &str) -> Result<Cow<'_, str>, Lost> {
-    let mut rest = raw.as_bytes();
-    while let Some(at) = rest.iter().position(|b| *b == b'%') {
-        match rest.get(at + 1..at + 3) {
-            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => rest = &rest[at + 3..],
-            _ => return Err(Lost::Encoding),
-        }
-    }
-    percent_encoding::percent_decode_str(raw)
-        .decode_utf8()
-        .map_err(|_| Lost::Encoding)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_route_is_found_by_its_own_pattern() {
-        for route in ROUTES {
-            let path = match route.pattern.split_once('{') {
-                Some((before, rest)) => {
-                    format!("{before}an%20id{}", rest.split_once('}').unwrap().1)
-                }
-                None => route.pattern.to_owned(),
-            };
-            let (found, id) = find(&path).unwrap();
-            assert_eq!(found.pattern, route.pattern);
-            assert_eq!(
-                id.as_deref(),
-                route.pattern.contains('{').then_some("an id")
-            );
-            let mut allowed: Vec<&str> = route.methods.iter().map(|(m, _)| *m).collect();
-            if allowed.contains(&"GET") {
-                allowed.push("HEAD");
-            }
-            allowed.push("OPTIONS");
-            allowed.sort_unstable();
-            let mut said: Vec<&str> = route.allow.split(", ").collect();
-            said.sort_unstable();
-            assert_eq!(said, allowed, "{}", route.pattern);
-        }
-    }
-
-    #[test]
-    fn paths_that_are_nearly_a_route_are_none() {
-        for path in [
-            "",
-            "*",
-            "/assets/",
-            "/health/",
-            "//health",
-            "/v1/ingestion",
-            "/Health",
-            "/v1/%68",
-        ] {
-            assert_eq!(find(path).err(), Some(Lost::Unknown), "{path}");
-        }
-    }
 }

@@ -1,14 +1,14 @@
-//! What the database's errors mean to a client; each is logged here, once.
+//! Maps the database's errors to problems, and logs each once.
 
 use super::problem::{Kind, Problem};
 use crate::analytics::AskError;
 use crate::postgres::ReadError;
 
-/// When to come again: a database that restarts takes some seconds.
+/// When to retry: a database needs some seconds to restart.
 const RETRY_SECONDS: u64 = 5;
-/// When to come again where other questions hold the memory.
+/// When to retry where other questions occupy the memory.
 const BUSY_RETRY_SECONDS: u64 = 2;
-/// When to come again where a survey of the fleet is still being computed.
+/// When to retry where a report of the fleet is still being computed.
 const SLOW_RETRY_SECONDS: u64 = 15;
 
 impl From<ReadError> for Problem {

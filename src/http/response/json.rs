@@ -22,7 +22,7 @@ pub(crate) fn reply(status: StatusCode, value: &impl Serialize) -> Result<Reply,
     }
 }
 
-/// Reads a JSON document of a request, strictly: as its type says, no more and no less.
+/// Parses a JSON object of a request, strictly: unknown or missing fields are errors.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let document = serde_json::from_slice(body).map_err(|error| {
         let kind = match error.classify() {
@@ -31,7 +31,7 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         };
         Problem::new(kind, error.to_string())
     })?;
-    // A struct is also read from an array of its fields' values.
+    // serde also reads a struct from an array of its fields' values.
     if body.trim_ascii_start().first() != Some(&b'{') {
         let detail = "the body must be a JSON object";
         return Err(Problem::new(Kind::InvalidContent, detail));

@@ -1,4 +1,4 @@
-//! What went wrong, for people and programs (RFC 9457).
+//! Problems: errors for operators and programs (RFC 9457).
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::reply::{Reply, with_body};
 use crate::ingest::decode::{Outcome, ReadingError};
 
-/// The longest wait that a client is told, in seconds.
+/// The longest `Retry-After`, in seconds.
 const RETRY_AFTER_SECONDS_MAX: u64 = 3600;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -22,37 +22,37 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 pub(crate) enum Kind {
     /// The request breaks HTTP's own rules.
     BadRequest,
-    /// The path's id, or a parameter of the query.
+    /// An id in the path, or a parameter of the query, is wrong.
     BadParameter,
     /// The body as a whole cannot be read.
     UnreadableBody,
-    /// The body was read, but breaks a rule.
+    /// The body was read, but violates a rule.
     InvalidContent,
-    /// Readings were read, and none can be taken.
+    /// The body has readings, but none is valid.
     NoValidReading,
-    /// No key, or one that opens nothing.
+    /// No key, or one that is not valid.
     Unauthorized,
-    /// A key without this right, or for other devices.
+    /// The key lacks the right, or is for other devices.
     Forbidden,
     /// More readings than the key's rate allows.
     RateLimited,
-    /// No such path, or nothing known by this id.
+    /// No such path, or no stored item with this id.
     NotFound,
-    /// The path has other methods.
+    /// The path allows other methods.
     MethodNotAllowed,
     /// The client accepts no JSON.
     NotAcceptable,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// It contradicts what is stored.
+    /// It contradicts stored data.
     Conflict,
-    /// The body is larger than the gateway takes.
+    /// The body is larger than the gateway accepts.
     BodyTooLarge,
-    /// The body's type or encoding.
+    /// The body's type or encoding is not supported.
     UnsupportedMedia,
     /// A defect of the gateway.
     Internal,
-    /// Too much at once.
+    /// The gateway has no room for more at once.
     Overloaded,
     /// The database was not reached in time.
     DatabaseUnavailable,
@@ -171,7 +171,7 @@ impl Problem {
             detail: detail.into(),
             code: None,
             readings: None,
-            // Every 503 says when to come again; most find out better than this.
+            // Every 503 has a Retry-After; most callers set a better one.
             retry_after_seconds: retry.then_some(1),
             allow: None,
             www_authenticate: None,
@@ -180,42 +180,42 @@ impl Problem {
         }
     }
 
-    /// Adds the rule that was broken, for programs.
+    /// Adds the code of the violated rule, for programs.
     pub(crate) fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
     }
 
-    /// Whether this is the rule that was broken.
+    /// Whether this is the code of the violated rule.
     pub(crate) fn is(&self, code: &str) -> bool {
         self.code == Some(code)
     }
 
-    /// Adds the readings that were not taken.
+    /// Adds the readings that were rejected.
     pub(crate) fn readings(mut self, outcome: Outcome) -> Self {
         self.readings = Some(Box::new(outcome));
         self
     }
 
-    /// Says in how many seconds to come again.
+    /// Sets after how many seconds to retry.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_seconds = Some(seconds);
         self
     }
 
-    /// Names the methods that the path has.
+    /// Sets the methods that the path allows.
     pub(crate) fn allow(mut self, allow: &'static str) -> Self {
         self.allow = Some(allow);
         self
     }
 
-    /// Says what to show to be let in.
+    /// Sets the challenge: which credentials the path needs.
     pub(crate) fn www_authenticate(mut self, challenge: &'static str) -> Self {
         self.www_authenticate = Some(challenge);
         self
     }
 
-    /// Names the encodings that bodies may have.
+    /// Sets the encodings that bodies may have.
     pub(crate) fn accept_encoding(mut self, encodings: &'static str) -> Self {
         self.accept_encoding = Some(encodings);
         self
@@ -246,8 +246,7 @@ impl Problem {
                 .as_ref()
                 .and_then(|o| o.errors_truncated.then_some(true)),
         };
-        // Plain texts and numbers always have a JSON form; an empty body would still have its
-        // status.
+        // Texts and numbers always have a JSON form.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut reply = with_body(status, PROBLEM_JSON, body);
         let headers = reply.headers_mut();
@@ -270,14 +269,13 @@ impl Problem {
     }
 }
 
-/// Spreads a wait over up to half as much again, so that those who were refused together do not
-/// come again together.
+/// Extends a wait by up to a half, so that clients that were refused together do not retry together.
 fn spread(seconds: u64) -> u64 {
-    static TURN: AtomicU64 = AtomicU64::new(0);
-    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    static REFUSALS: AtomicU64 = AtomicU64::new(0);
+    let refusals = REFUSALS.fetch_add(1, Ordering::Relaxed);
     let seconds = seconds.clamp(1, RETRY_AFTER_SECONDS_MAX);
-    // An odd stride visits all residues; neighbours get far values.
-    (seconds + turn.wrapping_mul(7) % (seconds / 2 + 2)).min(RETRY_AFTER_SECONDS_MAX)
+    // An odd stride visits all residues, and sets neighbours far apart.
+    (seconds + refusals.wrapping_mul(7) % (seconds / 2 + 2)).min(RETRY_AFTER_SECONDS_MAX)
 }
 
 #[cfg(test)]
@@ -285,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_503_says_when_to_come_again() {
+    fn every_503_has_a_retry_after() {
         for kind in [
             Kind::Overloaded,
             Kind::DatabaseUnavailable,

@@ -1,4 +1,4 @@
-//! Answers.
+//! Replies: the answers of the gateway.
 
 use std::io;
 
@@ -9,25 +9,27 @@ use hyper::body::Body as HttpBody;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
-/// What an answer carries: nearly always bytes that are there when its head is sent, and
-/// nothing is allocated for that; else a stream, whose length nobody knows. An error in a stream
-/// cuts the connection, which is how a client learns that it has not got everything.
+/// The body of an answer: nearly always bytes that exist when its head is sent, without an allocation;
+/// else a stream of unknown length. An error in a stream closes the connection, so that the client
+/// sees a truncated answer.
 pub(crate) type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, io::Error>>;
 
 /// An answer.
 pub(crate) type Reply = Response<Body>;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The type of a stream of server-sent events.
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
-/// Makes an answer with a body of some type.
+/// Makes an answer with a body.
 pub(crate) fn with_body(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Reply {
     reply(status, kind, Either::Left(Full::new(body.into())))
 }
 
 /// Makes an answer whose body comes in pieces.
 ///
-/// The body is asked for a piece only when the one before is on its way, so that what a slow
-/// client holds is bounded by the connection's own buffer.
+/// hyper polls a piece only when the one before is on its way, so that a slow client occupies no more
+/// than the buffer of its connection.
 pub(crate) fn streamed<B>(status: StatusCode, kind: HeaderValue, body: B) -> Reply
 where
     B: HttpBody<Data = Bytes, Error = io::Error> + Send + 'static,

@@ -1,7 +1,7 @@
-//! Long answers end when the key that asked for them does.
+//! Ends long answers when their key is revoked or expires.
 //!
-//! A key is looked at when a request comes. A stream of live changes and an export go on for long
-//! after that, and a key that is revoked is to open nothing within seconds.
+//! A request's key is checked when the request arrives. A stream of live changes and an export go on
+//! long after that, and a revoked key must lose access within seconds.
 
 use std::io;
 use std::pin::Pin;
@@ -20,10 +20,11 @@ use crate::auth::Keyring;
 use crate::auth::key::KeyId;
 use crate::reading::Timestamp;
 
-/// How often the key of a long answer is looked at. Why a second: as often as the keys' file is.
+/// How often the key of a long answer is checked. Why a second: as often as the keys' file is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// An answer in pieces that ends, by cutting the connection, when its key opens nothing any more.
+/// The body of an answer in pieces: it fails when its key is no longer valid, which closes the
+/// connection.
 struct Revocable {
     body: UnsyncBoxBody<Bytes, io::Error>,
     keys: Arc<Keyring>,
@@ -31,7 +32,7 @@ struct Revocable {
     every: Interval,
 }
 
-/// Binds an answer to its key. One that is there as a whole is sent as a whole.
+/// Binds an answer in pieces to its key; any other is returned unchanged.
 pub(crate) fn bind(reply: Reply, keys: &Arc<Keyring>, key: KeyId) -> Reply {
     reply.map(|body| match body {
         Either::Left(whole) => Either::Left(whole),

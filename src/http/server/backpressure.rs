@@ -1,10 +1,10 @@
-//! Answers of HTTP/2 on their way to a client that may not take them.
+//! Backpressure for HTTP/2: answers on their way to a client that may not read them.
 //!
-//! A connection of HTTP/1.1 has one answer at a time, and is closed when its socket takes none of it. One of
-//! HTTP/2 has as many as it has streams, and a client that opens no window lets each of them lie whole
-//! in the gateway's memory while the socket stays free. So questions wait for a place, of which a
-//! connection has a few, an answer keeps its place until it is taken, and leaves in pieces, because
-//! what hyper has been given counts as taken.
+//! An HTTP/1.1 connection has one answer at a time, and is closed when its socket accepts none of it. An
+//! HTTP/2 connection has as many answers as streams. A client that opens no window leaves each of
+//! them whole in the gateway's memory, while the socket stays free. So a connection has a few places
+//! for unread answers, questions wait for one, and an answer keeps its place until it is read. It
+//! leaves in pieces, because what hyper has been given counts as read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,31 +19,31 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::usage::InUse;
 use crate::http::response::reply::{Body, Reply};
 
-/// Answers of a connection that are not taken. Why 8: a page asks for six files at once.
-pub(crate) const UNTAKEN_MAX: usize = 8;
-/// What hyper is given of an answer at once, and may hold of each stream.
+/// The most unread answers of a connection. Why 8: a browser requests six files at once.
+pub(crate) const UNREAD_MAX: usize = 8;
+/// The most that hyper is given of an answer at once, and may hold of each stream.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// An answer that leaves in pieces.
-pub(crate) struct Taking {
+/// The body of an answer that leaves in pieces.
+pub(crate) struct PacedBody {
     body: Body,
-    /// What is left of the piece that the body gave last.
+    /// What is left of the body's last piece.
     rest: Bytes,
     /// Counts the pieces of all answers of the connection.
     moved: Arc<AtomicU64>,
     _place: Option<OwnedSemaphorePermit>,
-    /// Keeps the connection in use; `None` for what is no request.
+    /// Keeps the connection in use. `None` means that no request made the answer.
     _in_use: Option<InUse>,
 }
 
-/// Binds an answer to its place among the untaken ones.
+/// Binds an answer to its place among the unread ones.
 pub(crate) fn bind(
     reply: Reply,
     place: Option<OwnedSemaphorePermit>,
     moved: Arc<AtomicU64>,
     in_use: Option<InUse>,
-) -> Response<Taking> {
-    reply.map(|body| Taking {
+) -> Response<PacedBody> {
+    reply.map(|body| PacedBody {
         body,
         rest: Bytes::new(),
         moved,
@@ -52,7 +52,7 @@ pub(crate) fn bind(
     })
 }
 
-impl HttpBody for Taking {
+impl HttpBody for PacedBody {
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 

@@ -1,10 +1,10 @@
 //! One connection, from its first byte to its end.
 //!
-//! With TLS, the handshake says which HTTP is spoken. Without, the first bytes do: a client that
-//! knows that HTTP/2 is spoken here begins with a preface that is no request of HTTP/1.1. They
-//! are read once a connection, into 24 bytes, and given back to hyper, so that requests of
-//! HTTP/1.1 pay nothing for the choice; and a socket that stays silent from its beginning is closed in
-//! the time that a request's head has. Between two requests a connection has much longer.
+//! With TLS, the handshake decides which HTTP is spoken. Without TLS, the first bytes decide: a client
+//! that knows that HTTP/2 is spoken here begins with a preface that is not a request of HTTP/1.1.
+//! They are read once a connection, into 24 bytes, and given back to hyper, so that requests of
+//! HTTP/1.1 pay nothing for the choice. A socket that is silent from its beginning is closed after
+//! the time for a request's head. Between two requests a connection has much longer.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,59 +28,60 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::backpressure;
-use super::backpressure::{Taking, UNTAKEN_MAX};
-use super::deferred::{Held, Promises};
+use super::backpressure::{PacedBody, UNREAD_MAX};
+use super::deferred::{DeferredResponses, DeferringIo};
+use super::service::Service;
 use super::socket::Socket;
 use super::stall::{Limits, StallGuard};
 use super::tls::Tls;
 use super::usage;
 use super::usage::{InUse, Usage};
 use crate::auth::Fingerprint;
-use crate::http::api::events::EVENT_STREAM;
+use crate::http::context::Settings;
 use crate::http::request::auth::Peer;
-use crate::http::request::dispatch::{Shared, answer};
 use crate::http::response::problem::{Kind, Problem};
+use crate::http::response::reply::EVENT_STREAM;
 use crate::metrics;
 
-/// The largest head of HTTP/1.1, and what is read of a body at once. Why 64 KiB: a body of 500
-/// readings comes in one piece or two, and 10,000 connections that send slowly hold little.
+/// The largest head of HTTP/1.1, and the most that is read of a body at once. Why 64 KiB: a body of
+/// 500 readings comes in one piece or two, and 10,000 slow connections hold little memory.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// The most header fields of a request of HTTP/1.1.
 const HEADERS_MAX: usize = 64;
 
-/// What a client of HTTP/2 says first (RFC 9113 §3.4).
+/// The first bytes of an HTTP/2 client (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests at once on one connection.
 const STREAMS_MAX: u32 = 128;
 /// The largest head of HTTP/2, decoded; it bounds CONTINUATION frames as well.
 const HEAD_BYTES_MAX: u32 = 32 << 10;
-/// What a client may send of one body, and of all, before any of it is taken: what a connection
-/// can make the gateway hold outside of its memory for readings.
+/// The most that a client may send of one body, and of all bodies, before the gateway reads any of
+/// it: what a connection can make the gateway hold outside its memory for readings.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// What is held of answers that a client does not take.
+/// The most that is buffered of answers that a client does not read.
 const SEND_BYTES_MAX: usize = 64 << 10;
-/// Streams that a client may open and reset at once before its connection is ended
-/// (CVE-2023-44487), and streams that it may make the gateway reset.
+/// The most streams that a client may open and reset at once, or make the gateway reset, before its
+/// connection is ended (CVE-2023-44487).
 const RESETS_MAX: usize = 32;
-/// How often a silent client of HTTP/2 is asked whether it is there, and how long it may take.
+/// How often a silent client of HTTP/2 is pinged, and how long its answer may take.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long requests are still taken on open connections once the gateway stops: a client that had
-/// connected, or sent, before it could know is answered and not cut off. Why 250 ms: longer than a
-/// way across a continent and back, and nothing beside the time that the writers take to stop.
+/// How long open connections still accept requests once the gateway stops. A client that connected or
+/// sent before it could know gets an answer. Why 250 ms: longer than a round trip across a continent,
+/// and short beside the time that the writers take to stop.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Serves one connection to its end.
 ///
 /// Blocks: until the client ends it, is idle or stuck for too long, or `stopping` changes and
 ///         the requests in flight are answered
-pub(crate) async fn serve(
+pub(crate) async fn serve<A: Service>(
     stream: TcpStream,
     address: IpAddr,
     usage: Arc<Usage>,
-    shared: Arc<Shared>,
+    service: Arc<A>,
     stopping: watch::Receiver<()>,
 ) {
     let peer = Peer {
@@ -94,10 +95,10 @@ pub(crate) async fn serve(
             let served = Served {
                 peer,
                 usage,
-                shared,
+                service,
                 stopping,
             };
-            match &served.shared.context.tls {
+            match &served.service.context().tls {
                 Some(tls) => {
                     let tls = Arc::clone(tls);
                     // Boxed, as HTTP/2 is, so that a plain connection's task stays small.
@@ -108,51 +109,65 @@ pub(crate) async fn serve(
         }
     };
     if let Err(error) = served {
-        // What clients do to their connections is not ours to mend.
+        // The gateway cannot repair what clients do to their connections.
         tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
 /// What a connection is served with.
-struct Served {
+struct Served<A> {
     peer: Peer,
     usage: Arc<Usage>,
-    shared: Arc<Shared>,
+    service: Arc<A>,
     stopping: watch::Receiver<()>,
 }
 
-impl Served {
-    /// A connection with its deadlines. Those of HTTP/2 between its requests are its own.
-    fn guard<S>(&self, stream: S, early: Bytes, is_http2: bool) -> StallGuard<S> {
-        let settings = &self.shared.context.settings;
+/// The version of HTTP that a connection speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl<A: Service> Served<A> {
+    fn settings(&self) -> &Settings {
+        &self.service.context().settings
+    }
+
+    /// Serves what a connection sends once its protocol is known; `early` was read before.
+    async fn serve<S>(self, stream: S, early: Bytes, protocol: Protocol) -> Ended
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let settings = self.settings();
         let limits = Limits {
             write: settings.write_timeout,
-            head: (!is_http2).then_some(settings.header_timeout),
+            // HTTP/2 has deadlines of its own between its requests.
+            head: (protocol == Protocol::Http1).then_some(settings.header_timeout),
             idle: settings.idle_timeout,
         };
-        StallGuard::new(stream, early, limits, Arc::clone(&self.usage))
+        let io = StallGuard::new(stream, early, limits, Arc::clone(&self.usage));
+        match protocol {
+            Protocol::Http1 => serve_http1(io, self).await,
+            Protocol::Http2 => Box::pin(serve_http2(io, self)).await,
+        }
     }
 }
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn plain(mut stream: Socket, served: Served) -> Ended {
-    let within = served.shared.context.settings.header_timeout;
-    let (early, is_http2) = tokio::select! {
+async fn plain<A: Service>(mut stream: Socket, served: Served<A>) -> Ended {
+    let within = served.settings().header_timeout;
+    let (early, protocol) = tokio::select! {
         begun = timeout(within, begin(&mut stream)) => begun??,
         () = last_call(served.stopping.clone()) => return Ok(()),
         () = served.usage.evicted() => return Ok(()),
     };
-    let io = served.guard(stream, early, is_http2);
-    if is_http2 {
-        Box::pin(serve_http2(io, served)).await
-    } else {
-        serve_http1(io, served).await
-    }
+    served.serve(stream, early, protocol).await
 }
 
-async fn encrypted(stream: Socket, tls: Arc<Tls>, mut served: Served) -> Ended {
-    let within = served.shared.context.settings.header_timeout;
+async fn encrypted<A: Service>(stream: Socket, tls: Arc<Tls>, mut served: Served<A>) -> Ended {
+    let within = served.settings().header_timeout;
     let acceptor = TlsAcceptor::from(tls.current());
     let stream = tokio::select! {
         accepted = timeout(within, acceptor.accept(stream)) => accepted??,
@@ -164,25 +179,22 @@ async fn encrypted(stream: Socket, tls: Arc<Tls>, mut served: Served) -> Ended {
         .peer_certificates()
         .and_then(|chain| chain.first())
         .map(|own| Fingerprint::of(own));
-    let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let io = served.guard(stream, Bytes::new(), is_http2);
-    if is_http2 {
-        serve_http2(io, served).await
-    } else {
-        serve_http1(io, served).await
-    }
+    let protocol = match session.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    served.serve(stream, Bytes::new(), protocol).await
 }
 
-/// Waits until the gateway stops, and then until no request can be on its way any more from a client
-/// that did not know.
+/// Waits until the gateway stops, and then until requests that were sent before have arrived.
 async fn last_call(mut stopping: watch::Receiver<()>) {
     // The sender is dropped, never used.
     stopping.changed().await.ok();
     tokio::time::sleep(LAST_CALL).await;
 }
 
-/// Reads until it is clear which HTTP is spoken; gives what was read, and whether it is HTTP/2.
-async fn begin(stream: &mut Socket) -> io::Result<(Bytes, bool)> {
+/// Reads until it is clear which HTTP is spoken; returns the bytes that were read as well.
+async fn begin(stream: &mut Socket) -> io::Result<(Bytes, Protocol)> {
     let mut read = [0; PREFACE.len()];
     let mut length = 0;
     loop {
@@ -192,40 +204,46 @@ async fn begin(stream: &mut Socket) -> io::Result<(Bytes, bool)> {
         }
         let same = read[..length] == PREFACE[..length];
         if !same || length == PREFACE.len() {
-            return Ok((Bytes::copy_from_slice(&read[..length]), same));
+            let protocol = if same {
+                Protocol::Http2
+            } else {
+                Protocol::Http1
+            };
+            return Ok((Bytes::copy_from_slice(&read[..length]), protocol));
         }
     }
 }
 
-async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
-    io: StallGuard<S>,
-    served: Served,
-) -> Ended {
+async fn serve_http1<S, A>(io: StallGuard<S>, served: Served<A>) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: Service,
+{
     let Served {
         peer,
         usage,
-        shared,
+        service,
         stopping,
     } = served;
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // The guard's own tells a head from an idle connection.
+        // The guard's own timeout distinguishes a head from an idle connection.
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        // A device that has sent all and closed its side still reads its answer.
+        // A device that has closed its sending side still reads its answer.
         .half_close(true);
-    let promises = Arc::new(Promises::default());
-    let io = Held::new(io, Arc::clone(&promises));
-    let service = service_fn(|request: Request<Incoming>| {
-        let (shared, promises) = (Arc::clone(&shared), Arc::clone(&promises));
+    let deferred = Arc::new(DeferredResponses::default());
+    let io = DeferringIo::new(io, Arc::clone(&deferred));
+    let answering = service_fn(|request: Request<Incoming>| {
+        let (service, deferred) = (Arc::clone(&service), Arc::clone(&deferred));
         let (stopping, in_use) = (stopping.clone(), usage.begin());
         let version = request.version();
         async move {
-            let mut reply = answer(shared, peer, Some(&promises), request).await;
+            let mut reply = service.answer(peer, request, Some(&deferred)).await;
             if stopping.has_changed().is_err() {
-                // The client must not send another here.
+                // The client must not send another request here.
                 reply
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -233,7 +251,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
             Ok::<_, Infallible>(usage::track(reply, version, in_use))
         }
     });
-    let mut serving = pin!(builder.serve_connection(io, service));
+    let mut serving = pin!(builder.serve_connection(io, answering));
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = last_call(stopping.clone()) => {
@@ -248,16 +266,16 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(ended?)
 }
 
-/// What a connection of HTTP/2 has done ever.
+/// What an HTTP/2 connection has done since it was opened.
 struct Activity {
     /// Requests.
     begun: AtomicU64,
-    /// Those whose answers have begun.
+    /// Requests whose answers have begun.
     answered: AtomicU64,
     /// Pieces of answers that the client has made room for.
     moved: Arc<AtomicU64>,
-    /// Places for answers that are not taken.
-    untaken: Arc<Semaphore>,
+    /// Places for answers that the client has not read.
+    unread: Arc<Semaphore>,
     /// Questions with a place whose answers are still being made.
     asking: AtomicU64,
 }
@@ -268,29 +286,29 @@ impl Default for Activity {
             begun: AtomicU64::default(),
             answered: AtomicU64::default(),
             moved: Arc::default(),
-            untaken: Arc::new(Semaphore::new(UNTAKEN_MAX)),
+            unread: Arc::new(Semaphore::new(UNREAD_MAX)),
             asking: AtomicU64::default(),
         }
     }
 }
 
 impl Activity {
-    /// Requests begun and pieces moved, if no request waits for its answer.
+    /// Requests begun and pieces moved. `None` means that a request waits for its answer.
     fn at_rest(&self) -> Option<u64> {
         let answered = self.answered.load(Ordering::Acquire);
         let begun = self.begun.load(Ordering::Acquire);
         (begun == answered).then(|| begun + self.moved.load(Ordering::Relaxed))
     }
 
-    /// A place for an answer; none where the client takes none of those before it.
+    /// A place for an answer. `None` means that the client reads none of the answers before it.
     ///
     /// Blocks: while answers before it are being made, and then for `within`
     async fn place(&self, within: Duration) -> Option<OwnedSemaphorePermit> {
         loop {
-            let waited = timeout(within, Arc::clone(&self.untaken).acquire_owned()).await;
+            let waited = timeout(within, Arc::clone(&self.unread).acquire_owned()).await;
             match waited {
                 Ok(place) => return place.ok(),
-                // The gateway's own time is not the client's fault.
+                // The gateway still makes answers: the client has nothing to read.
                 Err(_) if self.asking.load(Ordering::Relaxed) > 0 => {}
                 Err(_) => return None,
             }
@@ -298,7 +316,7 @@ impl Activity {
     }
 }
 
-/// Counts a request as answered, also one that its client has reset.
+/// Counts a request as answered when dropped, also one that its client has reset.
 struct InFlight(Arc<Activity>);
 
 impl Drop for InFlight {
@@ -307,7 +325,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts a question as one whose answer is being made, also where its client resets it.
+/// Counts a question as being answered until dropped, also where its client resets it.
 struct Asking<'a>(&'a AtomicU64);
 
 impl<'a> Asking<'a> {
@@ -324,30 +342,31 @@ impl Drop for Asking<'_> {
 }
 
 /// Answers a request of HTTP/2; a question once the connection has a place for its answer.
-async fn answer_in_place(
-    shared: Arc<Shared>,
+async fn answer_in_place<A: Service>(
+    service: Arc<A>,
     peer: Peer,
     activity: &Activity,
     in_use: InUse,
     request: Request<Incoming>,
-) -> Response<Taking> {
+) -> Response<PacedBody> {
     let in_use = Some(in_use);
     let moved = Arc::clone(&activity.moved);
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let reply = answer(shared, peer, None, request).await;
+        let reply = service.answer(peer, request, None).await;
         return backpressure::bind(reply, None, moved, in_use);
     }
-    let mut place = activity.place(shared.context.settings.write_timeout).await;
+    let within = service.context().settings.write_timeout;
+    let mut place = activity.place(within).await;
     if place.is_none() {
         metrics::http_shed("untaken");
-        let detail = "the answers before this one on its connection are not taken";
+        let detail = "the client does not read the answers before this one on its connection";
         let refusal = Problem::new(Kind::Overloaded, detail).into_reply();
         return backpressure::bind(refusal, None, moved, in_use);
     }
     let asking = Asking::begin(&activity.asking);
-    let reply = answer(shared, peer, None, request).await;
+    let reply = service.answer(peer, request, None).await;
     drop(asking);
-    // Live changes have a bound of their own, and are never taken to their end.
+    // A stream of events has a bound of its own, and is never read to its end.
     let kind = reply.headers().get(CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes() == EVENT_STREAM.as_bytes()) {
         place = None;
@@ -355,17 +374,18 @@ async fn answer_in_place(
     backpressure::bind(reply, place, moved, in_use)
 }
 
-async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    io: StallGuard<S>,
-    served: Served,
-) -> Ended {
+async fn serve_http2<S, A>(io: StallGuard<S>, served: Served<A>) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Service,
+{
     let Served {
         peer,
         usage,
-        shared,
+        service,
         mut stopping,
     } = served;
-    let settings = &shared.context.settings;
+    let settings = &service.context().settings;
     let idle = settings.idle_timeout;
     let look_every = settings.header_timeout.min(idle);
     let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -381,18 +401,18 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
     let activity = Arc::new(Activity::default());
-    let service = service_fn(|request| {
-        let shared = Arc::clone(&shared);
+    let answering = service_fn(|request| {
+        let service = Arc::clone(&service);
         activity.begun.fetch_add(1, Ordering::AcqRel);
         let in_flight = InFlight(Arc::clone(&activity));
         let in_use = usage.begin();
         async move {
             let in_flight = in_flight;
-            let reply = answer_in_place(shared, peer, &in_flight.0, in_use, request);
+            let reply = answer_in_place(service, peer, &in_flight.0, in_use, request);
             Ok::<_, Infallible>(reply.await)
         }
     });
-    let mut serving = pin!(builder.serve_connection(io, service));
+    let mut serving = pin!(builder.serve_connection(io, answering));
     let mut every = tokio::time::interval(look_every);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     every.reset();
@@ -405,8 +425,8 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 stopped = true;
                 serving.as_mut().graceful_shutdown();
             }
-            // hyper's timeouts of heads and of silence are those of HTTP/1.1 alone. An answer that is
-            // not taken is no idle connection, and neither is one that has never asked.
+            // hyper bounds heads and silence for HTTP/1.1 only. A connection with an unread answer is not
+            // idle. One without any request so far has the time for a head.
             _ = every.tick() => match activity.at_rest() {
                 Some(done) if done == seen && leaving => return Ok(()),
                 Some(done) if done == seen
@@ -426,10 +446,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_waiting_client_is_not_taken_for_one_that_stalls() {
+    async fn a_client_that_waits_for_an_answer_does_not_stall() {
         let within = Duration::from_millis(20);
         let activity = Activity::default();
-        let all = Arc::clone(&activity.untaken).acquire_many_owned(UNTAKEN_MAX as u32);
+        let all = Arc::clone(&activity.unread).acquire_many_owned(UNREAD_MAX as u32);
         let all = all.await.unwrap();
         assert!(activity.place(within).await.is_none());
         let asking = Asking::begin(&activity.asking);

@@ -1,14 +1,14 @@
-//! Answers that wait for the log while the next request is already being read.
+//! Deferred responses: answers that wait for the log while the next request is already read.
 //!
-//! hyper takes the requests of a connection of HTTP/1.1 one by one: the next is read when the one
-//! before is answered. Were an answer made only once its readings are durable, sixteen requests sent
-//! at once would cost sixteen syncs of the disk, one after the other. So a request whose readings are
-//! on their way to the log is answered as far as hyper sees; the answer's bytes stay here, with all
-//! that follow, until the log has promised. Sixteen requests then share one sync.
+//! hyper reads the next request of an HTTP/1.1 connection when the one before is answered. If an answer
+//! were made only once its readings are durable, sixteen requests sent at once would cost sixteen
+//! syncs of the disk, one after the other. So hyper gets the answer as soon as the readings are on
+//! their way to the log. Its bytes, and all bytes that follow, stay here until the log has synced.
+//! Sixteen requests then share one sync.
 //!
 //! Nothing leaves before its readings are durable, and answers keep the order of their requests. If
-//! the log fails, what is held is thrown away: the first request that is left without its promise is
-//! told 503 instead, and the connection ends.
+//! the log fails, the bytes that wait are discarded: the first request without a sync gets 503
+//! instead, and the connection ends.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,112 +22,113 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::stall::StallGuard;
-use crate::http::request::access_log::Story;
+use crate::http::request::access_log::AccessRecord;
 use crate::ingest::admission::Admitted;
 use crate::metrics;
 
-/// Requests of one connection that wait for the log at once; one more waits for its own promise
-/// before the next is read. Why 64: a sync takes about as long as that many requests.
-const PROMISES_MAX: usize = 64;
-/// The bytes of answers that one connection holds.
-const HELD_BYTES_MAX: usize = 64 << 10;
+/// The most deferred responses of one connection; the next request waits for its own sync before
+/// another is read. Why 64: a sync takes about as long as that many requests.
+const DEFERRED_MAX: usize = 64;
+/// The most bytes of answers that one connection buffers.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 
-/// What a request is told that the log has failed.
+/// The answer to a request whose readings the log has failed to sync.
 const FAILED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
 content-length: 130\r\n\r\n\
 {\"type\":\"urn:wattgate:problem:log-failed\",\"title\":\"Write-ahead log failed\",\
 \"status\":503,\"detail\":\"the write-ahead log has failed\"}";
 
-/// The promises of one connection, between those who answer its requests and its socket.
+/// The deferred responses of one connection, passed from its requests to its socket.
 #[derive(Default)]
-pub(crate) struct Promises {
-    /// How many the log has not kept yet.
+pub(crate) struct DeferredResponses {
+    /// Those whose readings the log has not synced yet.
     outstanding: AtomicUsize,
     /// Those whose answers have not reached the socket yet.
-    made: Mutex<Vec<Promise>>,
+    pushed: Mutex<Vec<Deferred>>,
 }
 
 /// Readings on their way into the log, and the request that brought them.
-pub(crate) struct Promise {
+pub(crate) struct Deferred {
     pub(crate) admitted: Admitted,
-    pub(crate) story: Story,
+    pub(crate) record: AccessRecord,
 }
 
-impl Promises {
+impl DeferredResponses {
     /// Whether the next request may be answered before its readings are durable.
-    pub(crate) fn have_room(&self) -> bool {
-        self.outstanding.load(Ordering::Relaxed) < PROMISES_MAX
+    pub(crate) fn has_room(&self) -> bool {
+        self.outstanding.load(Ordering::Relaxed) < DEFERRED_MAX
     }
 
-    /// Holds the answer that is written next, and all after it, until the log has promised.
-    pub(crate) fn make(&self, promise: Promise) {
+    /// Defers the answer that is written next, and all after it, until the log has synced.
+    pub(crate) fn push(&self, deferred: Deferred) {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.push(promise);
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        pushed.push(deferred);
     }
 }
 
-/// A promise, and the answers behind it.
-struct Behind {
-    /// The first byte that must not leave before; counted from the connection's first.
+/// A deferred response in the order of the connection's bytes.
+struct Barrier {
+    /// The first byte that must not leave before the sync, counted from the connection's first.
     from: u64,
-    promise: Promise,
+    deferred: Deferred,
 }
 
-/// A connection that holds answers back.
-pub(crate) struct Held<S> {
+/// A connection that holds deferred responses back.
+pub(crate) struct DeferringIo<S> {
     inner: StallGuard<S>,
-    promises: Arc<Promises>,
-    waiting: VecDeque<Behind>,
+    responses: Arc<DeferredResponses>,
+    barriers: VecDeque<Barrier>,
     /// Bytes that have not left.
     bytes: BytesMut,
-    /// How many bytes have left from there.
+    /// How many bytes have left through `bytes`.
     sent: u64,
     failed: bool,
 }
 
-impl<S: AsyncWrite + Unpin> Held<S> {
-    pub(crate) fn new(inner: StallGuard<S>, promises: Arc<Promises>) -> Self {
-        Held {
+impl<S: AsyncWrite + Unpin> DeferringIo<S> {
+    pub(crate) fn new(inner: StallGuard<S>, responses: Arc<DeferredResponses>) -> Self {
+        DeferringIo {
             inner,
-            promises,
-            waiting: VecDeque::new(),
+            responses,
+            barriers: VecDeque::new(),
             bytes: BytesMut::new(),
             sent: 0,
             failed: false,
         }
     }
 
-    /// Takes over what was promised since: it stands before all that is written from now on.
-    fn adopt(&mut self) {
-        if self.promises.outstanding.load(Ordering::Relaxed) == self.waiting.len() {
+    /// Puts a barrier before the bytes that are written from now on, for each new deferred response.
+    fn raise_barriers(&mut self) {
+        if self.responses.outstanding.load(Ordering::Relaxed) == self.barriers.len() {
             return;
         }
         let from = self.sent + self.bytes.len() as u64;
-        let made = self.promises.made.lock();
-        let mut made = made.unwrap_or_else(PoisonError::into_inner);
-        let behind = |promise| Behind { from, promise };
-        self.waiting.extend(made.drain(..).map(behind));
+        let pushed = self.responses.pushed.lock();
+        let mut pushed = pushed.unwrap_or_else(PoisonError::into_inner);
+        let barrier = |deferred| Barrier { from, deferred };
+        self.barriers.extend(pushed.drain(..).map(barrier));
     }
 
-    /// Sends what may leave. Ready: all of it has left; more may wait for the log, which wakes.
+    /// Sends the bytes before the first barrier. Ready: all of them have left. Bytes behind a barrier
+    /// may still wait for the log, which wakes the task.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(first) = self.waiting.front_mut() {
-            let Poll::Ready(kept) = first.promise.admitted.poll_durable(cx) else {
+        while let Some(first) = self.barriers.front_mut() {
+            let Poll::Ready(synced) = first.deferred.admitted.poll_durable(cx) else {
                 break;
             };
-            if kept.is_err() {
-                self.refuse();
+            if synced.is_err() {
+                self.fail();
                 break;
             }
-            self.promises.outstanding.fetch_sub(1, Ordering::Relaxed);
-            if let Some(first) = self.waiting.pop_front() {
-                first.promise.story.told();
+            self.responses.outstanding.fetch_sub(1, Ordering::Relaxed);
+            if let Some(first) = self.barriers.pop_front() {
+                first.deferred.record.write();
             }
         }
         let end = self.sent + self.bytes.len() as u64;
-        let until = self.waiting.front().map_or(end, |first| first.from);
+        let until = self.barriers.front().map_or(end, |first| first.from);
         while self.sent < until {
             let free = &self.bytes[..(until - self.sent) as usize];
             let written = ready!(Pin::new(&mut self.inner).poll_write(cx, free))?;
@@ -143,38 +144,38 @@ impl<S: AsyncWrite + Unpin> Held<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Replaces what is held by the news that the log has failed.
-    fn refuse(&mut self) {
-        let Some(first) = self.waiting.front() else {
+    /// Replaces the deferred responses by one that reports the failure of the log.
+    fn fail(&mut self) {
+        let Some(first) = self.barriers.front() else {
             return;
         };
         self.bytes.truncate((first.from - self.sent) as usize);
         self.bytes.extend_from_slice(FAILED);
-        for behind in self.waiting.drain(..) {
+        for barrier in self.barriers.drain(..) {
             metrics::http_shed("log_failed");
-            behind.promise.story.failed();
+            barrier.deferred.record.write_failed();
         }
         self.failed = true;
     }
 
-    /// Takes bytes that must wait, if any must: what passes through is left to the caller.
-    fn hold(
+    /// Buffers bytes that must wait. `None` means that none must: the caller writes them.
+    fn buffer(
         &mut self,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Option<Poll<io::Result<usize>>> {
-        self.adopt();
-        if self.waiting.is_empty() && self.bytes.is_empty() && !self.failed {
+        self.raise_barriers();
+        if self.barriers.is_empty() && self.bytes.is_empty() && !self.failed {
             return None;
         }
-        if self.failed || self.bytes.len() >= HELD_BYTES_MAX {
+        if self.failed || self.bytes.len() >= BUFFER_BYTES_MAX {
             match self.poll_send(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Some(Poll::Ready(Err(error))),
                 Poll::Pending => return Some(Poll::Pending),
             }
-            if self.bytes.len() >= HELD_BYTES_MAX {
-                // The first promise wakes.
+            if self.bytes.len() >= BUFFER_BYTES_MAX {
+                // The sync of the first barrier wakes.
                 return Some(Poll::Pending);
             }
         }
@@ -185,7 +186,7 @@ impl<S: AsyncWrite + Unpin> Held<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Read for Held<S> {
+impl<S: AsyncRead + Unpin> Read for DeferringIo<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -195,32 +196,32 @@ impl<S: AsyncRead + Unpin> Read for Held<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Write for Held<S> {
+impl<S: AsyncWrite + Unpin> Write for DeferringIo<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match this.hold(cx, &[io::IoSlice::new(buf)]) {
-            Some(held) => held,
+        match this.buffer(cx, &[io::IoSlice::new(buf)]) {
+            Some(buffered) => buffered,
             None => Pin::new(&mut this.inner).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.adopt();
-        // What waits for the log does not count as unsent: hyper would read no further request.
+        this.raise_barriers();
+        // Bytes behind a barrier do not count as unsent: hyper would read no further request.
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.adopt();
+        this.raise_barriers();
         ready!(this.poll_send(cx))?;
-        if !this.waiting.is_empty() {
+        if !this.barriers.is_empty() {
             return Poll::Pending;
         }
         Pin::new(&mut this.inner).poll_shutdown(cx)
@@ -236,8 +237,8 @@ impl<S: AsyncWrite + Unpin> Write for Held<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match this.hold(cx, bufs) {
-            Some(held) => held,
+        match this.buffer(cx, bufs) {
+            Some(buffered) => buffered,
             None => Pin::new(&mut this.inner).poll_write_vectored(cx, bufs),
         }
     }
@@ -255,9 +256,9 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, DuplexStream};
 
-    /// A connection, its client, and a log that promises when the test says so.
+    /// A connection, its client, and a log that syncs when the test does.
     struct Connection {
-        held: Held<DuplexStream>,
+        io: DeferringIo<DuplexStream>,
         client: DuplexStream,
         gate: Gate,
         log: crossbeam_channel::Receiver<Message>,
@@ -276,7 +277,7 @@ mod tests {
         let budget = Arc::new(LogBudget::default());
         budget.change(1000);
         Connection {
-            held: Held::new(guard, Arc::default()),
+            io: DeferringIo::new(guard, Arc::default()),
             client,
             gate: Gate::new(64 << 10, budget, sender, Arc::new(Progress::new(1, 2))),
             log,
@@ -284,32 +285,32 @@ mod tests {
     }
 
     impl Connection {
-        /// What a request does: readings to the log, a promise, an answer.
+        /// What a request does: readings to the log, a deferred response, an answer.
         async fn answer(&mut self, text: &str) -> Append {
             let records = RequestRecords::new(2);
             let memory = self.gate.memory(None);
             let admitted = self.gate.submit(records, memory, AckMode::Durable);
-            let story = Story::of_a_test();
+            let record = AccessRecord::for_test();
             let admitted = admitted.unwrap_or_else(|shed| panic!("{shed}"));
-            self.held.promises.make(Promise { admitted, story });
+            self.io.responses.push(Deferred { admitted, record });
             self.write(text).await.unwrap();
             match self.log.recv().unwrap() {
                 Message::Append(append) => append,
-                Message::Close => panic!("nobody closes"),
+                Message::Close => panic!("the log is not closed here"),
             }
         }
 
         async fn write(&mut self, text: &str) -> io::Result<()> {
-            let mut held = Pin::new(&mut self.held);
-            let written = poll_fn(|cx| held.as_mut().poll_write(cx, text.as_bytes())).await?;
+            let mut io = Pin::new(&mut self.io);
+            let written = poll_fn(|cx| io.as_mut().poll_write(cx, text.as_bytes())).await?;
             assert_eq!(written, text.len());
-            poll_fn(|cx| held.as_mut().poll_flush(cx)).await
+            poll_fn(|cx| io.as_mut().poll_flush(cx)).await
         }
 
         async fn arrived(&mut self) -> String {
-            let mut held = Pin::new(&mut self.held);
-            // Its error comes after what the client is told.
-            drop(poll_fn(|cx| held.as_mut().poll_flush(cx)).await);
+            let mut io = Pin::new(&mut self.io);
+            // Its error comes after the answer to the client.
+            drop(poll_fn(|cx| io.as_mut().poll_flush(cx)).await);
             let mut bytes = [0; 4096];
             let mut read = std::pin::pin!(self.client.read(&mut bytes));
             let waker = std::task::Waker::noop();
@@ -321,7 +322,7 @@ mod tests {
         }
     }
 
-    fn keep(append: Append) {
+    fn sync(append: Append) {
         let reply = append.reply.unwrap();
         reply.send(Ok(Vec::new())).unwrap();
     }
@@ -334,37 +335,37 @@ mod tests {
         let second = connection.answer("2").await;
         connection.write("3").await.unwrap();
         assert_eq!(connection.arrived().await, "0");
-        keep(second);
+        sync(second);
         assert_eq!(connection.arrived().await, "", "2 may not pass 1");
-        keep(first);
+        sync(first);
         assert_eq!(connection.arrived().await, "123");
-        assert!(connection.held.promises.have_room());
+        assert!(connection.io.responses.has_room());
         connection.write("4").await.unwrap();
         assert_eq!(connection.arrived().await, "4");
     }
 
     #[tokio::test]
-    async fn a_connection_does_not_end_before_what_is_held_has_left() {
+    async fn a_connection_ends_after_its_deferred_responses() {
         let mut connection = connection();
         let first = connection.answer("1").await;
-        let mut held = Pin::new(&mut connection.held);
+        let mut io = Pin::new(&mut connection.io);
         let waker = std::task::Waker::noop();
         let mut cx = Context::from_waker(waker);
-        assert!(held.as_mut().poll_shutdown(&mut cx).is_pending());
-        keep(first);
-        poll_fn(|cx| held.as_mut().poll_shutdown(cx)).await.unwrap();
+        assert!(io.as_mut().poll_shutdown(&mut cx).is_pending());
+        sync(first);
+        poll_fn(|cx| io.as_mut().poll_shutdown(cx)).await.unwrap();
         let mut text = String::new();
         connection.client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "1");
     }
 
     #[tokio::test]
-    async fn when_the_log_fails_no_answer_that_was_held_leaves() {
+    async fn when_the_log_fails_no_deferred_response_leaves() {
         let mut connection = connection();
         let first = connection.answer("1").await;
         let second = connection.answer("2").await;
         let _third = connection.answer("3").await;
-        keep(first);
+        sync(first);
         let reply = second.reply.unwrap();
         reply.send(Err(AppendError::Failed)).unwrap();
         let arrived = connection.arrived().await;
@@ -380,16 +381,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_requests_than_are_held_wait_for_their_own_promise() {
+    async fn requests_over_the_bound_wait_for_their_own_sync() {
         let mut connection = connection();
         let mut appends = Vec::new();
-        for _ in 0..PROMISES_MAX {
-            assert!(connection.held.promises.have_room());
+        for _ in 0..DEFERRED_MAX {
+            assert!(connection.io.responses.has_room());
             appends.push(connection.answer("1").await);
         }
-        assert!(!connection.held.promises.have_room());
-        appends.into_iter().for_each(keep);
-        assert_eq!(connection.arrived().await.len(), PROMISES_MAX);
-        assert!(connection.held.promises.have_room());
+        assert!(!connection.io.responses.has_room());
+        appends.into_iter().for_each(sync);
+        assert_eq!(connection.arrived().await.len(), DEFERRED_MAX);
+        assert!(connection.io.responses.has_room());
     }
 }

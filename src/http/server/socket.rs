@@ -1,12 +1,12 @@
-//! The socket of a connection: an answer that was cut never looks complete.
+//! The socket of a connection: a truncated answer never looks complete.
 //!
-//! An answer in pieces to a client of HTTP/1.0 ends where its connection does, so that one that was
-//! cut looks like one that is whole: nginx before 1.29.7 speaks HTTP/1.0 to what is behind it. While such
-//! an answer is on its way the socket is set to reset when it is closed, whatever closes it: an
-//! error in the answer, a deadline, the end of the process. The order to end in order comes last,
-//! when everything has been written.
+//! An answer in pieces to an HTTP/1.0 client ends where its connection does, so that a truncated one
+//! looks complete. nginx before 1.29.7 speaks HTTP/1.0 to its upstreams. While such an answer is on
+//! its way, closing the socket resets the connection, whatever closes it: an error in the answer, a
+//! deadline, the end of the process. An orderly end is restored last, when everything has been
+//! written.
 //!
-//! HTTP/1.1 needs none of it: chunks have an end of their own, and so have streams of HTTP/2.
+//! HTTP/1.1 and HTTP/2 do not need this: chunks and streams have an end of their own.
 
 use std::io;
 use std::pin::Pin;
@@ -39,14 +39,14 @@ impl Socket {
 
     fn set_resets(&mut self, resets: bool) -> io::Result<()> {
         if self.resets != resets {
-            // Without a time to linger, close discards what was not sent and resets.
+            // With a linger of zero, close discards unsent bytes and resets.
             SockRef::from(&self.stream).set_linger(resets.then_some(Duration::ZERO))?;
             self.resets = resets;
         }
         Ok(())
     }
 
-    /// Before anything of such an answer leaves, the socket is set.
+    /// Sets the socket to reset before the first byte of such an answer leaves.
     fn prepare(&mut self) -> io::Result<()> {
         if self.usage.is_unfinished() {
             self.set_resets(true)?;

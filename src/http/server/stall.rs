@@ -1,9 +1,9 @@
-//! A connection that takes none of its answer, or does not send its next request, is closed.
+//! Closes a connection whose client reads none of its answer, or does not send its next request.
 //!
-//! A client that never reads would hold its connection for ever: hyper does not bound how long it
-//! writes. It bounds how long it reads a head, but counts the time between two requests to it,
-//! and that is to be much longer (`--idle-timeout`). So both are watched here. A timer is armed
-//! only while nothing moves, and set anew only where it would end too late.
+//! A client that never reads would occupy its connection for ever: hyper does not bound how long it
+//! writes. hyper bounds how long it reads a head, but includes the time between two requests, which
+//! may be much longer (`--idle-timeout`). So this guard bounds both. A timer is armed only while
+//! nothing moves, and reset only where it would end too late.
 
 use std::future::Future;
 use std::io;
@@ -23,10 +23,10 @@ use super::usage::Usage;
 /// How long a connection may do nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// While it has something to write.
+    /// While bytes wait to be written.
     pub(crate) write: Duration,
     /// From the first byte of a request's head to its last. `None` means that heads and idle times are
-    /// watched elsewhere.
+    /// bounded elsewhere.
     pub(crate) head: Option<Duration>,
     /// Between two requests.
     pub(crate) idle: Duration,
@@ -38,7 +38,7 @@ pub(crate) struct StallGuard<S> {
     /// What was read before HTTP took over; read first.
     early: Bytes,
     limits: Limits,
-    /// Made when a write is first stuck, and kept for the next time.
+    /// Made when a write is first stuck, and reused.
     timer: Option<Pin<Box<Sleep>>>,
     stuck: bool,
     usage: Arc<Usage>,
@@ -49,7 +49,7 @@ pub(crate) struct StallGuard<S> {
 struct Reading {
     waits_for: WaitsFor,
     until: Instant,
-    /// The requests that had begun when that was found out.
+    /// The requests that had begun when `waits_for` was set.
     begun: u32,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -60,12 +60,12 @@ enum WaitsFor {
     Request,
     /// The rest of a head.
     Head,
-    /// Nothing: a request has begun since this was looked at.
+    /// Unknown: a request has begun since.
     Unknown,
 }
 
 impl Reading {
-    /// Notes a request that has begun since.
+    /// Notices a request that has begun since.
     fn notice(&mut self, usage: &Usage) {
         let begun = usage.begun();
         if begun != self.begun {
@@ -81,7 +81,7 @@ impl Reading {
         }
     }
 
-    /// Ready: the time is over.
+    /// Ready means that the time has passed.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = self.until;
         let timer = self
@@ -94,7 +94,7 @@ impl Reading {
             if timer.deadline() >= until {
                 return Poll::Ready(());
             }
-            // It was set for something earlier.
+            // The timer was set for an earlier deadline.
             timer.as_mut().reset(until);
         }
         Poll::Pending
@@ -104,7 +104,7 @@ impl Reading {
 impl<S> StallGuard<S> {
     pub(crate) fn new(stream: S, early: Bytes, limits: Limits, usage: Arc<Usage>) -> Self {
         let reading = Reading {
-            // A client that connects has something to say.
+            // A client that connects is about to send a request.
             waits_for: WaitsFor::Head,
             until: Instant::now() + limits.head.unwrap_or(limits.idle),
             begun: usage.begun(),

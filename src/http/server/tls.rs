@@ -15,11 +15,11 @@ use crate::auth::file::Stamp;
 /// The files of TLS, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The certificate, and those between it and its authority.
+    /// The certificate, followed by the intermediate certificates.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities of clients' certificates; `None` means that clients show none.
+    /// The authorities of clients' certificates. `None` means that clients need none.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ impl TlsFiles {
     }
 }
 
-/// Why TLS cannot be spoken with these files.
+/// Why TLS does not work with these files.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct TlsError {
@@ -57,10 +57,10 @@ impl TlsError {
     }
 }
 
-/// What new connections are encrypted with.
+/// The configuration of new TLS connections.
 pub struct Tls {
     files: TlsFiles,
-    /// Held while the files are read, so that an older state never follows a newer one.
+    /// Locked while the files are read, so that an older state never replaces a newer one.
     seen: Mutex<Vec<Option<Stamp>>>,
     current: RwLock<Arc<ServerConfig>>,
 }
@@ -69,7 +69,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`TlsError`]: a file cannot be read, or the key is not the certificate's.
+    /// [`TlsError`]: a file cannot be read, or the key does not belong to the certificate.
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
         let seen = Mutex::new(files.stamps()?);
         let current = RwLock::new(Arc::new(load(&files)?));
@@ -101,7 +101,7 @@ impl Tls {
         Ok(true)
     }
 
-    /// What a connection that begins now is encrypted with.
+    /// The configuration for a connection that begins now.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -123,7 +123,7 @@ fn load(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
                 let added = roots.add(authority);
                 added.map_err(|error| TlsError::new(path, error))?;
             }
-            // Who shows no certificate may still show a key.
+            // A client without a certificate may still send a key.
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                 .allow_unauthenticated()
                 .build()
@@ -145,7 +145,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         .collect();
     let found = found.map_err(wrong)?;
     if found.is_empty() {
-        return Err(TlsError::new(path, "there is no certificate in PEM in it"));
+        return Err(TlsError::new(
+            path,
+            "the file must hold a certificate in PEM",
+        ));
     }
     Ok(found)
 }

@@ -1,8 +1,8 @@
-//! What each connection is in use for, and closing the longest idle one when there are too many.
+//! Whether each connection is in use, and closing the longest idle one when there are too many.
 //!
-//! Proxies and devices keep connections open between requests, so an idle one is kept for
-//! `--idle-timeout`. It holds a place among `--max-connections` all the same: when they are all taken
-//! and another client waits, the connection that has been idle for longest is closed in its favour.
+//! Proxies and devices keep connections open between requests, so an idle connection is kept for
+//! `--idle-timeout`. It occupies a place among `--max-connections` all the same. When all places are
+//! occupied and another client waits, the connection that has been idle for longest is closed.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,13 +21,13 @@ use tokio::time::timeout;
 use crate::http::response::reply::{Body, Reply};
 use crate::metrics;
 
-/// A connection is closed in another's favour once it has been idle for so long. Why a second: a
-/// client that sends that often keeps its connection.
+/// How long a connection must be idle before it is closed for another client. Why a second: a client
+/// that sends that often keeps its connection.
 const IDLE_MIN: Duration = Duration::from_secs(1);
-/// How often a place is looked for while a client waits for one.
+/// How often the server looks for a place while a client waits for one.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// What idle times are counted from.
+/// The start of idle times.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Microseconds since [`EPOCH`], never 0.
@@ -35,18 +35,18 @@ fn now_micros() -> u64 {
     u64::try_from(EPOCH.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1
 }
 
-/// What one connection is in use for.
+/// Whether one connection is in use.
 #[derive(Debug)]
 pub(crate) struct Usage {
-    /// Requests ever.
+    /// Requests since it was opened.
     begun: AtomicU32,
-    /// Those whose answers HTTP has not taken to their end.
+    /// Requests whose answers hyper has not read to their end.
     in_flight: AtomicU32,
-    /// Since when there is none; 0 while there is one.
+    /// Since when no request is in flight, as [`now_micros`]; 0 while one is.
     idle_since: AtomicU64,
-    /// Whether an answer that only the connection's end ends is on its way.
+    /// Whether an answer is on its way that only the connection's end ends.
     unfinished: AtomicBool,
-    /// Whether the connection is to end in another's favour.
+    /// Whether the connection must end to free its place.
     evicted: AtomicBool,
     evict: Notify,
 }
@@ -65,7 +65,7 @@ impl Default for Usage {
 }
 
 impl Usage {
-    /// A request begins, and is in flight until what this gives is dropped.
+    /// Begins a request. It is in flight until the returned value is dropped.
     pub(crate) fn begin(self: &Arc<Self>) -> InUse {
         self.begun.fetch_add(1, Ordering::AcqRel);
         if self.in_flight.fetch_add(1, Ordering::AcqRel) == 0 {
@@ -74,7 +74,7 @@ impl Usage {
         InUse(Arc::clone(self))
     }
 
-    /// How many requests there were.
+    /// The number of requests since it was opened.
     pub(crate) fn begun(&self) -> u32 {
         self.begun.load(Ordering::Acquire)
     }
@@ -84,18 +84,18 @@ impl Usage {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
-    /// For how long no request has been in flight; `None` while one is.
+    /// For how long no request has been in flight. `None` means that one is.
     pub(crate) fn idle_for(&self) -> Option<Duration> {
         let since = self.idle_since.load(Ordering::Acquire);
         (since != 0).then(|| Duration::from_micros(now_micros().saturating_sub(since)))
     }
 
-    /// Whether an answer that only the connection's end ends is on its way.
+    /// Whether an answer is on its way that only the connection's end ends.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished.load(Ordering::Acquire)
     }
 
-    /// Waits until the connection is to end in another's favour.
+    /// Waits until the connection must end to free its place.
     ///
     /// Cancel: safe
     pub(crate) async fn evicted(&self) {
@@ -116,7 +116,7 @@ impl Drop for InUse {
     }
 }
 
-/// An answer of HTTP/1 that keeps its connection in use until it ends.
+/// The body of an HTTP/1 answer: it keeps its connection in use until it ends.
 pub(crate) struct Tracked {
     body: Body,
     in_use: InUse,
@@ -142,7 +142,7 @@ impl HttpBody for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.is_open_ended {
-            // Before its head leaves: hyper asks for a body before it sends anything.
+            // Before its head leaves: hyper polls a body before it sends anything.
             self.in_use.0.unfinished.store(true, Ordering::Release);
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
@@ -165,12 +165,12 @@ impl HttpBody for Tracked {
 /// The places of all connections.
 pub(crate) struct Places {
     free: Arc<Semaphore>,
-    /// Those that are open, by a number of their own; one at most for each place.
+    /// The open connections by number, at most one for each place.
     open: Mutex<HashMap<u64, Arc<Usage>>>,
     next: AtomicU64,
 }
 
-/// The place of one connection, given back when it is dropped.
+/// The place of one connection, free again when dropped.
 pub(crate) struct Place {
     places: Arc<Places>,
     number: u64,
@@ -187,10 +187,10 @@ impl Places {
         })
     }
 
-    /// A place for a client that waits. Where there is none, the connection that has been idle for
-    /// longest is closed.
+    /// Returns a place for a client that waits. Where none is free, closes the connection that has been
+    /// idle for longest.
     ///
-    /// Blocks: until there is a place
+    /// Blocks: until a place is free
     /// Cancel: safe
     pub(crate) async fn take(self: &Arc<Self>) -> Option<Place> {
         loop {
@@ -206,7 +206,7 @@ impl Places {
         }
     }
 
-    /// A place, if one is free.
+    /// Returns a place, if one is free.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Place> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
         Some(self.place(permit))
@@ -228,12 +228,12 @@ impl Places {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the connection that has been idle for longest to end, if it has been for `least`.
+    /// Evicts the connection that has been idle for longest, if for at least `least`.
     fn evict(&self, least: Duration) {
         let open = self.open();
         let all = open.values();
         let idle = all.filter(|usage| !usage.evicted.load(Ordering::Relaxed));
-        // By when it began: the clock goes on from one look to the next.
+        // By when they became idle: the clock moves between two readings of it.
         let since = idle.map(|usage| (usage.idle_since.load(Ordering::Acquire), usage));
         let longest = since
             .filter(|(since, _)| *since != 0)
@@ -252,8 +252,8 @@ impl Places {
         drop(self.free.acquire_many(all).await);
     }
 
-    /// How many connections are open.
-    pub(crate) fn taken(&self) -> usize {
+    /// The number of open connections.
+    pub(crate) fn occupied(&self) -> usize {
         self.open().len()
     }
 }
@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_longest_idle_connection_gives_way() {
+    async fn the_longest_idle_connection_is_evicted() {
         let places = Places::new(3);
         let [first, second, busy] = [(); 3].map(|()| places.try_take().unwrap());
         let _in_flight = busy.usage.begin();
@@ -283,11 +283,11 @@ mod tests {
             evicted.await.is_ok()
         };
         places.evict(Duration::MAX);
-        assert!(!is_evicted(&second).await, "it was in use a moment ago");
+        assert!(!is_evicted(&second).await, "it was in use just before");
         places.evict(Duration::ZERO);
         assert!(is_evicted(&second).await && !is_evicted(&first).await);
         places.evict(Duration::ZERO);
-        assert!(is_evicted(&first).await, "the second has been asked");
+        assert!(is_evicted(&first).await, "the second was evicted before");
         places.evict(Duration::ZERO);
         assert!(!is_evicted(&busy).await);
         drop(second);

@@ -7,8 +7,8 @@ use super::{Answer, Edge, METER, Options, post};
 use crate::auth::{Keyring, Rights};
 use crate::cli::keys;
 use crate::config::{CreateKeyArgs, KeysCommand};
-use crate::http::request::auth::needs;
-use crate::http::request::router::ROUTES;
+use crate::http::request::auth::Access;
+use crate::http::routes::ROUTES;
 
 const PATH: &str = "/v1/ingestion/meter";
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -80,15 +80,18 @@ fn plain(_: &mut CreateKeyArgs) {}
 
 /// Every method of every route, with a path that has an id where the route wants one.
 fn everything() -> Vec<(&'static str, String, Option<Rights>)> {
-    let methods = ROUTES.iter().flat_map(|route| {
+    let routes = ROUTES.iter().map(|route| {
         let path = match route.pattern.split_once('{') {
             Some((before, rest)) => format!("{before}X1{}", rest.split_once('}').unwrap().1),
             None => route.pattern.to_owned(),
         };
-        let methods = route.methods.iter();
-        methods.map(move |(method, endpoint)| (*method, path.clone(), needs(*endpoint)))
+        let needed = match route.access {
+            Access::Public => None,
+            Access::Key(rights, _) => Some(rights),
+        };
+        (route.verb.name(), path, needed)
     });
-    methods.collect()
+    routes.collect()
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Context, Health, Server, Settings};
+use super::{Context, Health, Server, Settings, serve};
 use crate::auth::Keyring;
 use crate::http::server::tls::Tls;
 use crate::ingest::admission::Gate;
@@ -124,13 +124,14 @@ impl Edge {
             progress,
             reads: ReadPool::new(Pool::builder(manager).max_size(1).build().unwrap()),
             analyst: crate::analytics::Analyst::new(1, crate::analytics::Judgement::default()),
+            live: Arc::default(),
             health: Arc::new(Health::default()),
             metrics: Arc::new(metrics),
         });
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = server.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(server.serve(Arc::clone(&context), async {
+        let serving = tokio::spawn(serve(server, Arc::clone(&context), async {
             drop(stopped.await);
         }));
         Edge {

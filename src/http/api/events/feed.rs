@@ -1,4 +1,4 @@
-//! What joins the one who looks for changes and those who listen.
+//! The feed of changes: the poll publishes to it, and listeners read from it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,38 +12,38 @@ use super::ring::{At, Event, FIRST, Ring, number_text, parse_number};
 use crate::http::response::problem::{Kind, Problem};
 use crate::metrics;
 
-/// Listeners at once, at most. Why: each costs a connection and its part of every event; a
+/// The most listeners at once. Why 1024: each costs a connection and its part of every event, and a
 /// thousand were measured.
 pub(super) const LISTENERS_MAX: usize = 1024;
 /// The memory of the latest events: some minutes of a fleet of 10,000 that reports once a minute,
 /// or three full passes over 20,000 devices under the highest load.
 const RING_BYTES_MAX: usize = 16 << 20;
-/// How long a listener waits until changes are looked for.
+/// How long a listener waits for the first poll.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-/// When to come again.
+/// When a client should retry.
 const RETRY_SECONDS: u64 = 5;
 
-/// Whether changes are seen.
+/// Whether the poll sees changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sight {
-    /// Nobody has looked yet.
+    /// It has not looked yet.
     Unknown,
-    /// From now on none is missed.
+    /// It sees every change from now on.
     Clear,
-    /// The database is not reached.
+    /// It does not reach the database.
     Blocked,
 }
 
-/// How far the feed is, for those who wait for more.
+/// How far the feed is, for listeners that wait for more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
-    run: u64,
+    epoch: u64,
     next: u64,
     sight: Sight,
 }
 
-/// The latest changes, and who listens to them.
-pub(super) struct Feed {
+/// The latest changes, and their listeners.
+pub(crate) struct Feed {
     ring: Mutex<Ring>,
     head: watch::Sender<Head>,
     room: Arc<Semaphore>,
@@ -52,34 +52,36 @@ pub(super) struct Feed {
     ready_timeout: Duration,
 }
 
-impl Feed {
-    pub(super) fn new() -> Arc<Self> {
+impl Default for Feed {
+    fn default() -> Self {
         Feed::with(RING_BYTES_MAX, READY_TIMEOUT)
     }
+}
 
-    fn with(bytes_max: usize, ready_timeout: Duration) -> Arc<Self> {
-        let run = new_run();
+impl Feed {
+    fn with(bytes_max: usize, ready_timeout: Duration) -> Self {
+        let epoch = new_epoch();
         let head = Head {
-            run,
+            epoch,
             next: FIRST,
             sight: Sight::Unknown,
         };
-        Arc::new(Feed {
-            ring: Mutex::new(Ring::new(run, bytes_max)),
+        Feed {
+            ring: Mutex::new(Ring::new(epoch, bytes_max)),
             head: watch::channel(head).0,
             room: Arc::new(Semaphore::new(LISTENERS_MAX)),
             wanted: Notify::new(),
             stopped: watch::channel(false).0,
             ready_timeout,
-        })
+        }
     }
 
-    /// How many listen.
+    /// The number of listeners.
     pub(super) fn listeners(&self) -> usize {
         LISTENERS_MAX - self.room.available_permits()
     }
 
-    /// Ends when somebody listens.
+    /// Waits for a listener.
     ///
     /// Cancel: safe
     pub(super) async fn wanted(&self) {
@@ -88,7 +90,7 @@ impl Feed {
         }
     }
 
-    /// Says whether changes are seen from here on.
+    /// Sets whether the poll sees changes from here on.
     pub(super) fn set_sight(&self, sight: Sight) {
         self.head.send_if_modified(|head| {
             let changed = head.sight != sight;
@@ -97,18 +99,18 @@ impl Feed {
         });
     }
 
-    /// Forgets all events: nobody can go on from one of them.
+    /// Discards all events: no listener can resume after one of them.
     pub(super) fn restart(&self) {
-        let run = new_run();
+        let epoch = new_epoch();
         let mut ring = self.ring();
-        ring.restart(run);
+        ring.restart(epoch);
         self.head.send_modify(|head| {
-            head.run = run;
+            head.epoch = epoch;
             head.next = FIRST;
         });
     }
 
-    /// Sends events to all who want them.
+    /// Publishes events to the listeners that want them.
     pub(super) fn publish(&self, events: Vec<Event>) {
         if events.is_empty() {
             return;
@@ -120,16 +122,16 @@ impl Feed {
     }
 
     /// Ends every listener's stream, now and later.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopped.send_replace(true);
     }
 
-    /// Begins to listen, after the event named or from now on.
+    /// Begins to listen: after the event `last`, or from now on.
     ///
-    /// Blocks: until somebody has looked, at most [`READY_TIMEOUT`]
+    /// Blocks: until the first poll, at most [`READY_TIMEOUT`]
     ///
     /// # Errors
-    /// Too many listen already; the database is not reached.
+    /// 503: [`LISTENERS_MAX`] is reached, or the poll does not reach the database.
     pub(super) async fn listen(
         self: &Arc<Self>,
         filter: Filter,
@@ -137,7 +139,7 @@ impl Feed {
     ) -> Result<Listener, Problem> {
         let permit = Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
             metrics::http_shed("listeners");
-            let detail = "as many listen to the live stream as may";
+            let detail = format!("the live stream has {LISTENERS_MAX} listeners; retry later");
             Problem::new(Kind::Overloaded, detail).retry_after(RETRY_SECONDS)
         })?;
         self.wanted.notify_one();
@@ -148,13 +150,13 @@ impl Feed {
             _ => Sight::Blocked,
         };
         if sight == Sight::Blocked {
-            let detail = "the database is not reached; nothing can be seen live";
+            let detail = "the database cannot be reached, so there are no live changes";
             return Err(Problem::new(Kind::DatabaseUnavailable, detail).retry_after(RETRY_SECONDS));
         }
         let ring = self.ring();
-        let (run, next) = (ring.run(), ring.next());
+        let (epoch, next) = (ring.epoch(), ring.next());
         let resumed = last.map(|text| match parse_number(text) {
-            Some((of, number)) if of == run => {
+            Some((of, number)) if of == epoch => {
                 let cursor = number.checked_add(1);
                 cursor.filter(|cursor| !matches!(ring.at(*cursor), At::Lost))
             }
@@ -164,7 +166,7 @@ impl Feed {
         Ok(Listener {
             feed: Arc::clone(self),
             filter,
-            run,
+            epoch,
             cursor: resumed.flatten().unwrap_or(next),
             lost: matches!(resumed, Some(None)),
             head,
@@ -178,8 +180,8 @@ impl Feed {
     }
 }
 
-/// A place among the listeners, for as long as it is held.
-struct Counted(#[expect(dead_code, reason = "held, not used")] OwnedSemaphorePermit);
+/// A place among the listeners, free again when dropped.
+struct Counted(#[expect(dead_code, reason = "kept for its drop")] OwnedSemaphorePermit);
 
 impl Counted {
     fn new(permit: OwnedSemaphorePermit) -> Self {
@@ -194,14 +196,14 @@ impl Drop for Counted {
     }
 }
 
-/// Why a listener cannot have all events.
+/// Why a listener has lost events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reset {
-    /// It asked to go on from an event that is gone.
+    /// It resumed after an event that the ring has no longer.
     Unknown,
-    /// It took events more slowly than they came. It is ended.
+    /// It read events more slowly than they came. It is ended.
     TooSlow,
-    /// The gateway itself may have missed some.
+    /// The gateway itself may have missed changes.
     Interrupted,
 }
 
@@ -215,22 +217,22 @@ impl Reset {
     }
 }
 
-/// What a listener is to be sent next.
+/// What a listener is sent next.
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Next {
     /// The texts of events.
     Events(Bytes),
-    /// It is to load anew; the number to go on from.
+    /// It must reload; the number of the event to resume after.
     Reset(Reset, String),
     /// The gateway stops.
     End,
 }
 
-/// One who listens.
+/// One listener.
 pub(super) struct Listener {
     feed: Arc<Feed>,
     filter: Filter,
-    run: u64,
+    epoch: u64,
     /// The number of the event that comes next.
     cursor: u64,
     lost: bool,
@@ -240,39 +242,39 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// The number of the last event before what comes.
+    /// The number of the last event before the cursor.
     pub(super) fn number(&self) -> String {
-        number_text(self.run, self.cursor - 1)
+        number_text(self.epoch, self.cursor - 1)
     }
 
-    /// Waits for what is to be sent next.
+    /// Waits for what is sent next.
     ///
-    /// Cancel: safe; nothing is lost, because the cursor moves with the answer only
-    pub(super) async fn hear(&mut self) -> Heard {
+    /// Cancel: safe; nothing is lost, because the cursor moves only when this returns
+    pub(super) async fn next(&mut self) -> Next {
         loop {
             if *self.stopped.borrow() {
-                return Heard::End;
+                return Next::End;
             }
-            if let Some(heard) = self.look() {
-                return heard;
+            if let Some(next) = self.look() {
+                return next;
             }
-            // What changes between the look and the wait is seen: the head is marked as read
-            // before the ring is.
+            // A change between the look and the wait wakes the wait: the head is marked as seen before
+            // the ring is read.
             tokio::select! {
-                changed = self.head.changed() => if changed.is_err() { return Heard::End },
-                _ = self.stopped.changed() => return Heard::End,
+                changed = self.head.changed() => if changed.is_err() { return Next::End },
+                _ = self.stopped.changed() => return Next::End,
             }
         }
     }
 
-    /// What is there already.
-    fn look(&mut self) -> Option<Heard> {
+    /// What the feed has already. `None` means nothing new.
+    fn look(&mut self) -> Option<Next> {
         self.head.borrow_and_update();
         loop {
             let ring = self.feed.ring();
-            let (run, next) = (ring.run(), ring.next());
+            let (epoch, next) = (ring.epoch(), ring.next());
             let why = match ring.at(self.cursor) {
-                _ if run != self.run => Reset::Interrupted,
+                _ if epoch != self.epoch => Reset::Interrupted,
                 _ if self.lost => Reset::Unknown,
                 At::Lost => Reset::TooSlow,
                 At::CaughtUp => return None,
@@ -283,20 +285,20 @@ impl Listener {
                     if text.is_empty() {
                         continue;
                     }
-                    return Some(Heard::Events(text));
+                    return Some(Next::Events(text));
                 }
             };
             drop(ring);
             metrics::stream_reset(why.name());
-            (self.run, self.cursor, self.lost) = (run, next, false);
-            return Some(Heard::Reset(why, self.number()));
+            (self.epoch, self.cursor, self.lost) = (epoch, next, false);
+            return Some(Next::Reset(why, self.number()));
         }
     }
 }
 
-/// A number that no run had before, as far as chance goes.
-fn new_run() -> u64 {
-    // Without random bytes the clock tells runs apart well enough.
+/// The number of a new epoch: random, so that it differs from those before.
+fn new_epoch() -> u64 {
+    // Without random bytes the clock distinguishes epochs well enough.
     let micros = || crate::reading::Timestamp::now().as_micros().unsigned_abs();
     getrandom::u64().unwrap_or_else(|_| micros())
 }
@@ -307,6 +309,10 @@ mod tests {
     use crate::http::api::events::filter::Kind;
     use crate::reading::Stream;
 
+    fn feed_with(bytes_max: usize, ready_timeout: Duration) -> Arc<Feed> {
+        Arc::new(Feed::with(bytes_max, ready_timeout))
+    }
+
     fn events(from: u64, to: u64) -> Vec<Event> {
         let event = |n| Event {
             kind: Kind::Status(Stream::Meter),
@@ -316,9 +322,9 @@ mod tests {
         (from..to).map(event).collect()
     }
 
-    fn texts(heard: &Heard) -> Vec<String> {
-        let Heard::Events(text) = heard else {
-            panic!("{heard:?}");
+    fn texts(next: &Next) -> Vec<String> {
+        let Next::Events(text) = next else {
+            panic!("{next:?}");
         };
         let lines = std::str::from_utf8(text).unwrap().lines();
         let data = lines.filter_map(|line| line.strip_prefix("data: "));
@@ -326,58 +332,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_goes_on_after_the_event_it_names() {
-        let feed = Feed::with(1 << 20, Duration::from_millis(50));
+    async fn a_listener_resumes_after_the_event_it_names() {
+        let feed = feed_with(1 << 20, Duration::from_millis(50));
         feed.set_sight(Sight::Clear);
         feed.publish(events(0, 3));
-        let run = feed.ring().run();
-        let last = number_text(run, FIRST);
+        let epoch = feed.ring().epoch();
+        let last = number_text(epoch, FIRST);
         let mut listener = feed.listen(Filter::default(), Some(&last)).await.unwrap();
-        assert_eq!(texts(&listener.hear().await), ["{\"n\":1}", "{\"n\":2}"]);
+        assert_eq!(texts(&listener.next().await), ["{\"n\":1}", "{\"n\":2}"]);
         let mut newest = feed.listen(Filter::default(), None).await.unwrap();
         feed.publish(events(3, 4));
-        assert_eq!(texts(&newest.hear().await), ["{\"n\":3}"]);
-        assert_eq!(texts(&listener.hear().await), ["{\"n\":3}"]);
+        assert_eq!(texts(&newest.next().await), ["{\"n\":3}"]);
+        assert_eq!(texts(&listener.next().await), ["{\"n\":3}"]);
         assert_eq!(feed.listeners(), 2);
         drop((listener, newest));
         assert_eq!(feed.listeners(), 0);
     }
 
     #[tokio::test]
-    async fn who_cannot_have_all_events_is_told_why_and_where_to_go_on() {
-        let feed = Feed::with(1000, Duration::from_millis(50));
+    async fn a_listener_that_lost_events_gets_the_reason_and_a_number() {
+        let feed = feed_with(1000, Duration::from_millis(50));
         feed.set_sight(Sight::Clear);
         feed.publish(events(0, 3));
         for unknown in ["nonsense", "0000000000000001-1"] {
             let mut listener = feed.listen(Filter::default(), Some(unknown)).await.unwrap();
-            let Heard::Reset(Reset::Unknown, at) = listener.hear().await else {
-                panic!("not told");
+            let Next::Reset(Reset::Unknown, at) = listener.next().await else {
+                panic!("no reset");
             };
-            assert_eq!(at, number_text(feed.ring().run(), 3));
+            assert_eq!(at, number_text(feed.ring().epoch(), 3));
             feed.publish(events(0, 1));
-            assert_eq!(texts(&listener.hear().await), ["{\"n\":0}"]);
+            assert_eq!(texts(&listener.next().await), ["{\"n\":0}"]);
             feed.restart();
             feed.publish(events(0, 3));
-            let heard = listener.hear().await;
+            let next = listener.next().await;
             assert!(
-                matches!(heard, Heard::Reset(Reset::Interrupted, _)),
-                "{heard:?}"
+                matches!(next, Next::Reset(Reset::Interrupted, _)),
+                "{next:?}"
             );
         }
         let mut slow = feed.listen(Filter::default(), None).await.unwrap();
         for _ in 0..100 {
             feed.publish(events(0, 20));
         }
-        let heard = slow.hear().await;
-        assert!(
-            matches!(heard, Heard::Reset(Reset::TooSlow, _)),
-            "{heard:?}"
-        );
+        let next = slow.next().await;
+        assert!(matches!(next, Next::Reset(Reset::TooSlow, _)), "{next:?}");
     }
 
     #[tokio::test]
     async fn listeners_are_bounded_and_a_stop_ends_them() {
-        let feed = Feed::with(1000, Duration::from_millis(50));
+        let feed = feed_with(1000, Duration::from_millis(50));
         feed.set_sight(Sight::Clear);
         let mut all = Vec::new();
         for _ in 0..LISTENERS_MAX {
@@ -387,15 +390,15 @@ mod tests {
         all.pop();
         all.push(feed.listen(Filter::default(), None).await.unwrap());
         let mut one = all.pop().unwrap();
-        let waiting = tokio::spawn(async move { one.hear().await });
+        let waiting = tokio::spawn(async move { one.next().await });
         feed.stop();
-        assert!(matches!(waiting.await.unwrap(), Heard::End));
-        assert!(matches!(all[0].hear().await, Heard::End));
+        assert!(matches!(waiting.await.unwrap(), Next::End));
+        assert!(matches!(all[0].next().await, Next::End));
     }
 
     #[tokio::test]
-    async fn a_listener_is_refused_while_nothing_can_be_seen() {
-        let feed = Feed::with(1000, Duration::from_millis(50));
+    async fn a_listener_is_refused_while_the_poll_sees_nothing() {
+        let feed = feed_with(1000, Duration::from_millis(50));
         assert!(feed.listen(Filter::default(), None).await.is_err());
         feed.set_sight(Sight::Blocked);
         assert!(feed.listen(Filter::default(), None).await.is_err());

@@ -1,4 +1,4 @@
-//! What a listener wants to hear of.
+//! Which changes a listener gets.
 
 use hashbrown::HashSet;
 
@@ -7,10 +7,10 @@ use crate::http::request::query::Query;
 use crate::http::response::problem::Problem;
 use crate::reading::{ExternalId, Stream};
 
-/// The most devices that one listener names; who wants more listens to all.
+/// The most devices that one listener names; for more, it listens to all.
 const IDS_MAX: usize = 100;
 
-/// What an event tells of.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A device's live status.
@@ -42,11 +42,11 @@ impl Kind {
     }
 }
 
-/// Which changes a listener is sent.
+/// The changes that a listener gets.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     kinds: [bool; 3],
-    /// Empty: every device.
+    /// Empty means every device.
     ids: HashSet<String>,
 }
 
@@ -64,13 +64,11 @@ impl Filter {
 
     /// Reads `kind` (`meter`, `vehicle`, `alert`, several with commas) and `id`, which may be
     /// repeated: a comma can be part of an id.
-    pub(super) fn parse(text: Option<&str>) -> Result<Self, Problem> {
-        let query = Query::parse_repeated(text, &["kind", "id"])?;
+    pub(super) fn parse(query: &Query<'_>) -> Result<Self, Problem> {
         let mut kinds = [false; 3];
         for name in query.all("kind").flat_map(|names| names.split(',')) {
             let known = Kind::ALL.into_iter().find(|kind| kind.name() == name);
-            let kind = known
-                .ok_or_else(|| query::bad("kind must be meter, vehicle or alert".to_owned()))?;
+            let kind = known.ok_or_else(|| query::bad("kind must be meter, vehicle or alert"))?;
             kinds[kind.index()] = true;
         }
         if kinds == [false; 3] {
@@ -82,17 +80,18 @@ impl Filter {
             ids.push(id.as_str().to_owned());
         }
         if ids.len() > IDS_MAX {
-            return Err(query::bad(format!("id is there more than {IDS_MAX} times")));
+            let detail = format!("id may be given at most {IDS_MAX} times; leave it out for all");
+            return Err(query::bad(detail));
         }
         Ok(Filter::new(kinds, ids))
     }
 
-    /// Whether nothing is left out.
+    /// Whether every change passes.
     pub(super) fn is_all(&self) -> bool {
         self.kinds == [true; 3] && self.ids.is_empty()
     }
 
-    /// Whether it is to hear of something of a device.
+    /// Whether an event of a device passes.
     pub(super) fn wants(&self, kind: Kind, id: &str) -> bool {
         self.kinds[kind.index()] && (self.ids.is_empty() || self.ids.contains(id))
     }
@@ -101,22 +100,27 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::request::query::Parameters;
+
+    fn parse(text: &str) -> Result<Filter, Problem> {
+        Filter::parse(&Parameters::Repeated(&["kind", "id"]).parse(Some(text))?)
+    }
 
     #[test]
     fn kinds_and_ids_are_read_and_a_comma_is_part_of_an_id() {
-        let filter = Filter::parse(None).unwrap();
+        let filter = parse("").unwrap();
         assert!(filter.is_all());
-        let all = Filter::parse(Some("kind=meter,vehicle&kind=alert"));
+        let all = parse("kind=meter,vehicle&kind=alert");
         assert!(all.unwrap().is_all());
         const METER: Kind = Kind::Status(Stream::Meter);
         const VEHICLE: Kind = Kind::Status(Stream::Vehicle);
-        let filter = Filter::parse(Some("kind=vehicle&id=a%2Cb&id=c")).unwrap();
+        let filter = parse("kind=vehicle&id=a%2Cb&id=c").unwrap();
         assert!(filter.wants(VEHICLE, "a,b") && filter.wants(VEHICLE, "c"));
         assert!(!filter.wants(VEHICLE, "a") && !filter.wants(METER, "c"));
     }
 
     #[test]
-    fn what_cannot_be_filtered_by_is_refused() {
+    fn unknown_kinds_and_wrong_ids_are_refused() {
         let many = "id=x&".repeat(IDS_MAX + 1);
         for wrong in [
             "kind=",
@@ -127,7 +131,7 @@ mod tests {
             "ids=x",
             &many,
         ] {
-            assert!(Filter::parse(Some(wrong)).is_err(), "{wrong}");
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 }

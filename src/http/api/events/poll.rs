@@ -1,4 +1,4 @@
-//! Looks for changes, twice a second, for as long as somebody listens; it costs nothing otherwise.
+//! Polls the database for changes, twice a second while there are listeners; otherwise not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 use crate::store::changes::{Change, Seen};
 
-/// Between two passes, at least: a device's changes within it are one event.
+/// The least time between two passes: a device's changes within it are one event.
 const PASS_EVERY: Duration = Duration::from_millis(500);
-/// A pass rests this many times its own length, so that 100,000 devices are looked at less often
+/// The pause after a pass, as a multiple of its length. So 100,000 devices are polled less often
 /// instead of costing more: at most a twentieth of a core of the database.
 const REST_TIMES: u32 = 19;
-/// How long a pass takes at most; then the database is too slow for it.
+/// The longest pass; a longer one means that the database is too slow.
 const PASS_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a failure.
+/// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long changes are still looked for when nobody listens any more: who comes back within it
-/// goes on where it was.
+/// How long the poll goes on after the last listener has left: a listener that reconnects within it
+/// resumes where it was.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// Looks for changes for as long as somebody listens.
+/// Publishes changes to a feed while it has listeners.
 ///
 /// Blocks: for ever
 /// Cancel: safe
-pub(super) async fn run(feed: Arc<Feed>, reads: ReadPool) {
+pub(crate) async fn run(feed: Arc<Feed>, reads: ReadPool) {
     loop {
         feed.wanted().await;
         watch(&feed, &reads).await;
@@ -41,7 +41,7 @@ pub(super) async fn run(feed: Arc<Feed>, reads: ReadPool) {
     }
 }
 
-/// Looks for changes until nobody has listened for a while.
+/// Publishes changes until the feed has had no listener for [`LINGER`].
 async fn watch(feed: &Feed, reads: &ReadPool) {
     let mut seen = Seen::default();
     let mut wanted_until = Instant::now() + LINGER;
@@ -57,7 +57,7 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
             Ok(events) => {
                 if outage.ends() {
                     tracing::info!("the live stream sees the database again");
-                    // Ids may mean other devices after a failover, and so may what is known.
+                    // After a failover ids may mean other devices, and earlier events may be wrong.
                     feed.restart();
                 }
                 metrics::stream_events(events.len());
@@ -78,7 +78,7 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
     }
 }
 
-/// One look: what has changed since the one before.
+/// One pass: the changes since the one before.
 async fn pass(reads: &ReadPool, seen: &mut Seen) -> Result<Vec<Event>, ReadError> {
     let changes = reads
         .ask_within(PASS_TIMEOUT, async |client| seen.look(client).await)

@@ -1,16 +1,16 @@
 //! The latest events, in memory, within a bound.
 //!
-//! Every listener reads from here at its own cursor: there is no queue a listener, so that what
-//! a slow one holds up is nothing but its own place.
+//! Every listener reads at its own cursor and has no queue, so that a slow one delays only itself.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::filter::{Filter, Kind};
 
-/// The text of a chunk, about. Why 64 KiB: it is what a connection takes in one write.
+/// The approximate size of a chunk. Why 64 KiB: a connection accepts about that in one write.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// One device's change as it is sent.
@@ -23,74 +23,80 @@ pub(super) struct Event {
     pub(super) data: String,
 }
 
-/// A run of events with their texts in one piece, so that who filters nothing gets it as it is.
+/// Consecutive events with their texts in one piece: a listener without a filter gets it unchanged.
 #[derive(Debug)]
 pub(super) struct Chunk {
     first: u64,
-    marks: Vec<Mark>,
+    events: Vec<Indexed>,
     text: Bytes,
 }
 
+/// An event of a chunk, without its text.
 #[derive(Debug)]
-struct Mark {
+struct Indexed {
     kind: Kind,
     id: Box<str>,
+    /// Where its text ends, in bytes of the chunk's.
     end: usize,
 }
 
 impl Chunk {
     /// The number after the last event in it.
     pub(super) fn end(&self) -> u64 {
-        self.first + self.marks.len() as u64
+        self.first + self.events.len() as u64
     }
 
-    /// What one memory of it costs, about.
+    /// Its approximate memory, in bytes.
     fn bytes(&self) -> usize {
-        let marks = self.marks.iter().map(|m| m.id.len() + size_of::<Mark>());
-        self.text.len() + marks.sum::<usize>()
+        let events = self.events.iter();
+        let index = events.map(|event| event.id.len() + size_of::<Indexed>());
+        self.text.len() + index.sum::<usize>()
     }
 
-    /// The texts of the events from a number on that a filter lets through.
+    /// The texts of the events from a number on that pass a filter.
     pub(super) fn text(&self, from: u64, filter: &Filter) -> Bytes {
         let skip = from.saturating_sub(self.first) as usize;
         let mut start = match skip {
             0 => 0,
-            n => self.marks.get(n - 1).map_or(self.text.len(), |m| m.end),
+            n => self
+                .events
+                .get(n - 1)
+                .map_or(self.text.len(), |event| event.end),
         };
         if filter.is_all() {
             return self.text.slice(start..);
         }
         let mut wanted = BytesMut::new();
-        for mark in self.marks.iter().skip(skip) {
-            if filter.wants(mark.kind, &mark.id) {
-                wanted.extend_from_slice(&self.text[start..mark.end]);
+        for event in self.events.iter().skip(skip) {
+            if filter.wants(event.kind, &event.id) {
+                wanted.extend_from_slice(&self.text[start..event.end]);
             }
-            start = mark.end;
+            start = event.end;
         }
         wanted.freeze()
     }
 }
 
-/// What a listener finds at its cursor.
+/// What the ring has at a listener's cursor.
 #[derive(Debug)]
 pub(super) enum At {
     /// Nothing newer yet.
     CaughtUp,
-    /// Events, of which the first is not after the cursor.
+    /// Events; the first is not after the cursor.
     Chunk(Arc<Chunk>),
-    /// Its next event is gone.
+    /// The ring has its next event no longer.
     Lost,
 }
 
-/// The number of a run's first event; the one before stands for "none yet".
+/// The number of an epoch's first event; the number before means "none yet".
 pub(super) const FIRST: u64 = 1;
 
-/// The latest events of a run.
+/// The latest events of an epoch.
 ///
-/// Events are numbered from [`FIRST`]. A run ends when it cannot be said that nothing was missed.
+/// Events are numbered from [`FIRST`]. An epoch ends when changes may have been missed.
 #[derive(Debug)]
 pub(super) struct Ring {
-    run: u64,
+    epoch: u64,
     next: u64,
     chunks: VecDeque<Arc<Chunk>>,
     bytes: usize,
@@ -98,9 +104,9 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(run: u64, bytes_max: usize) -> Self {
+    pub(super) fn new(epoch: u64, bytes_max: usize) -> Self {
         Ring {
-            run,
+            epoch,
             next: FIRST,
             chunks: VecDeque::new(),
             bytes: 0,
@@ -108,58 +114,58 @@ impl Ring {
         }
     }
 
-    /// The run's number, which tells its events from those of another.
-    pub(super) fn run(&self) -> u64 {
-        self.run
+    /// The epoch's number, which distinguishes its events from those of another.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
-    /// The number that the next event gets.
+    /// The number of the next event.
     pub(super) fn next(&self) -> u64 {
         self.next
     }
 
-    /// Starts another run, with no events.
-    pub(super) fn restart(&mut self, run: u64) {
-        *self = Ring::new(run, self.bytes_max);
+    /// Starts another epoch, without events.
+    pub(super) fn restart(&mut self, epoch: u64) {
+        *self = Ring::new(epoch, self.bytes_max);
     }
 
-    /// Adds events; the oldest go where there is no room.
+    /// Adds events; the oldest are removed where there is no room.
     pub(super) fn push(&mut self, events: Vec<Event>) {
         let mut text = BytesMut::new();
-        let mut marks = Vec::new();
+        let mut index = Vec::new();
         for event in events {
-            let number = self.next + marks.len() as u64;
-            write_event(&mut text, &event, self.run, number);
-            marks.push(Mark {
+            let number = self.next + index.len() as u64;
+            write_event(&mut text, &event, self.epoch, number);
+            index.push(Indexed {
                 kind: event.kind,
                 id: event.id.into(),
                 end: text.len(),
             });
             if text.len() >= CHUNK_BYTES {
-                self.push_chunk(
-                    std::mem::take(&mut text).freeze(),
-                    std::mem::take(&mut marks),
-                );
+                self.push_chunk(mem::take(&mut text).freeze(), mem::take(&mut index));
             }
         }
-        if !marks.is_empty() {
-            self.push_chunk(text.freeze(), marks);
+        if !index.is_empty() {
+            self.push_chunk(text.freeze(), index);
         }
     }
 
-    fn push_chunk(&mut self, text: Bytes, marks: Vec<Mark>) {
-        let first = self.next;
-        let chunk = Chunk { first, marks, text };
+    fn push_chunk(&mut self, text: Bytes, events: Vec<Indexed>) {
+        let chunk = Chunk {
+            first: self.next,
+            events,
+            text,
+        };
         self.next = chunk.end();
         self.bytes += chunk.bytes();
         self.chunks.push_back(Arc::new(chunk));
         while self.bytes > self.bytes_max && self.chunks.len() > 1 {
-            let gone = self.chunks.pop_front();
-            self.bytes -= gone.map_or(0, |chunk| chunk.bytes());
+            let oldest = self.chunks.pop_front();
+            self.bytes -= oldest.map_or(0, |chunk| chunk.bytes());
         }
     }
 
-    /// What is at a cursor: the number of the event that a listener gets next.
+    /// Looks up a cursor: the number of the event that a listener gets next.
     pub(super) fn at(&self, cursor: u64) -> At {
         if cursor == self.next {
             return At::CaughtUp;
@@ -175,28 +181,28 @@ impl Ring {
 /// Writes an event.
 ///
 /// Source: the HTML standard, §9.2.6: a field a line, an empty line ends the event
-fn write_event(text: &mut BytesMut, event: &Event, run: u64, number: u64) {
+fn write_event(text: &mut BytesMut, event: &Event, epoch: u64, number: u64) {
     let head = format!(
         "event: {}\nid: {}\ndata: ",
         event.kind.name(),
-        number_text(run, number)
+        number_text(epoch, number)
     );
     text.extend_from_slice(head.as_bytes());
     text.extend_from_slice(event.data.as_bytes());
     text.extend_from_slice(b"\n\n");
 }
 
-/// An event's number with its run, as `id:` and `Last-Event-ID` have it.
-pub(super) fn number_text(run: u64, number: u64) -> String {
-    format!("{run:016x}-{number}")
+/// An event's number with its epoch, as in `id:` and `Last-Event-ID`.
+pub(super) fn number_text(epoch: u64, number: u64) -> String {
+    format!("{epoch:016x}-{number}")
 }
 
 /// Reads what [`number_text`] wrote.
 pub(super) fn parse_number(text: &str) -> Option<(u64, u64)> {
-    let (run, number) = text.split_once('-')?;
-    let plain = run.len() == 16 && number.bytes().all(|b| b.is_ascii_digit());
-    let run = u64::from_str_radix(run, 16).ok()?;
-    plain.then_some((run, number.parse().ok()?))
+    let (epoch, number) = text.split_once('-')?;
+    let is_plain = epoch.len() == 16 && number.bytes().all(|b| b.is_ascii_digit());
+    let epoch = u64::from_str_radix(epoch, 16).ok()?;
+    is_plain.then_some((epoch, number.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -216,7 +222,7 @@ mod tests {
         }
     }
 
-    /// All that a listener at a cursor is sent, and whether it lost its place.
+    /// All texts that a listener at a cursor gets, and whether it lost events.
     fn read(ring: &Ring, mut cursor: u64, filter: &Filter) -> (String, bool) {
         let mut all = String::new();
         loop {
@@ -243,8 +249,8 @@ mod tests {
             let numbers: Vec<u64> = text
                 .lines()
                 .filter_map(|line| line.strip_prefix("id: ").and_then(parse_number))
-                .map(|(run, number)| {
-                    assert_eq!(run, 7);
+                .map(|(epoch, number)| {
+                    assert_eq!(epoch, 7);
                     number
                 })
                 .collect();
@@ -266,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_lets_through_what_it_names_and_no_more() {
+    fn a_filter_passes_what_it_names_and_no_more() {
         let mut ring = Ring::new(7, 1 << 20);
         ring.push((0..4).map(event).collect());
         let ids = |filter: Filter, cursor| -> Vec<String> {
@@ -282,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_who_lost_its_place_is_told() {
+    fn memory_is_bounded_and_lost_events_are_noticed() {
         let bytes_max = 100_000;
         let mut ring = Ring::new(7, bytes_max);
         for pass in 0..50 {
@@ -295,12 +301,12 @@ mod tests {
         let oldest = ring.chunks[0].first;
         assert!(oldest > FIRST && !read(&ring, oldest, &Filter::default()).1);
         assert!(read(&ring, oldest - 1, &Filter::default()).1);
-        // A number that was never given is no place either.
+        // A number that no event had is lost too.
         assert!(read(&ring, 5002, &Filter::default()).1);
     }
 
     #[test]
-    fn numbers_are_read_as_they_are_written_and_nothing_else_is() {
+    fn only_numbers_that_were_written_are_read() {
         assert_eq!(
             parse_number(&number_text(u64::MAX, 42)),
             Some((u64::MAX, 42))

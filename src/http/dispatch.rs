@@ -1,0 +1,219 @@
+//! One request, from its head to its answer: what all routes have in common.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode, Version};
+use tracing::Instrument;
+
+use super::api::ingestion;
+use super::context::Context;
+use super::request::access_log::{AccessRecord, NO_ROUTE};
+use super::request::auth::{Access, Caller, Peer};
+use super::request::body::Upload;
+use super::request::call::Call;
+use super::request::request_id::{RequestId, X_REQUEST_ID};
+use super::request::router::{Answers, Handler, Lost, Path, Route};
+use super::request::{client_ip, cors, head, host, negotiate};
+use super::response::problem::{Kind, Problem};
+use super::response::reply::Reply;
+use super::response::{reply, revocable};
+use super::routes::PATHS;
+use super::server::deferred::{Deferred, DeferredResponses};
+use super::server::service::Service;
+use crate::auth::key::KeyId;
+use crate::ingest::admission::Admitted;
+
+/// Answers a server's requests by the table of routes.
+pub(crate) struct Dispatcher {
+    context: Arc<Context>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Dispatcher { context }
+    }
+}
+
+impl Service for Dispatcher {
+    fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Answers one request.
+    ///
+    /// Cancel: as the route's handler
+    async fn answer(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+        deferred: Option<&DeferredResponses>,
+    ) -> Reply {
+        let began = Instant::now();
+        let context = &*self.context;
+        let (parts, incoming) = request.into_parts();
+        let mut upload = Upload::new(incoming, &parts.headers);
+        let mut notes = Notes {
+            id: RequestId::of(&parts.headers),
+            label: NO_ROUTE,
+            key: None,
+            may_defer: deferred.is_some_and(DeferredResponses::has_room),
+            admitted: None,
+        };
+        let mut reply = match handle(context, peer, &parts, &mut upload, &mut notes).await {
+            Ok(reply) => reply,
+            Err(problem) => problem.into_reply(),
+        };
+        upload.discard();
+        let headers = reply.headers_mut();
+        headers.insert(X_REQUEST_ID, notes.id.header());
+        cors::decorate(&context.settings.cors_origins, &parts, headers);
+        if parts.version == Version::HTTP_2 {
+            // The stream ends instead, and the header is not allowed (RFC 9113 §8.2.2).
+            headers.remove(CONNECTION);
+        }
+        let record = AccessRecord {
+            id: notes.id,
+            label: notes.label,
+            method: method_label(&parts.method),
+            status: reply.status().as_u16(),
+            key: notes.key,
+            client: client(context, peer, &parts),
+            began,
+        };
+        match (notes.admitted, deferred) {
+            (Some(admitted), Some(deferred)) => deferred.push(Deferred { admitted, record }),
+            _ => record.write(),
+        }
+        reply
+    }
+}
+
+/// The client's address, where requests are logged at all.
+fn client(context: &Context, peer: Peer, parts: &Parts) -> Option<IpAddr> {
+    let trusted = &context.settings.trusted_proxies;
+    tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| client_ip::client(trusted, peer.address, &parts.headers))
+}
+
+/// What is known of a request beside its answer, for the metrics and the log.
+struct Notes {
+    id: RequestId,
+    /// The route's pattern.
+    label: &'static str,
+    key: Option<KeyId>,
+    /// Whether the answer may be made before the readings are durable, and deferred until then.
+    may_defer: bool,
+    /// The readings that the answer is deferred for.
+    admitted: Option<Admitted>,
+}
+
+async fn handle(
+    context: &Context,
+    peer: Peer,
+    parts: &Parts,
+    upload: &mut Upload,
+    notes: &mut Notes,
+) -> Result<Reply, Problem> {
+    head::check(parts)?;
+    if context.settings.local_hosts_only {
+        host::check(parts)?;
+    }
+    if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+        return Ok(options(&PATHS.allow));
+    }
+    let (path, id) = PATHS.find(parts.uri.path()).map_err(|lost| match lost {
+        Lost::Unknown => Problem::new(Kind::NotFound, "there is nothing at this path"),
+        Lost::Encoding => {
+            Problem::new(Kind::BadParameter, "the path must be percent-encoded UTF-8")
+        }
+    })?;
+    notes.label = path.pattern;
+    let Some(route) = route_of(path, parts)? else {
+        return Ok(options(&path.allow));
+    };
+    let caller = Caller::admit(context, peer, route.access, &parts.headers)?;
+    notes.key = caller.key();
+    if route.answers == Answers::Json && !negotiate::accepts_json(&parts.headers) {
+        let detail = "answers are application/json or application/problem+json";
+        return Err(Problem::new(Kind::NotAcceptable, detail));
+    }
+    let id = id.as_deref().unwrap_or_default();
+    if let Access::Key(_, scope) = route.access {
+        caller.check_scope(scope, id)?;
+    }
+    let call = Call {
+        context,
+        caller: &caller,
+        parts,
+        id,
+        query: route.parameters.parse(parts.uri.query())?,
+        upload,
+    };
+    let mut reply = match route.handler {
+        Handler::Ingest(stream) => {
+            let ingested = ingestion::ingest(call, stream).await?;
+            if notes.may_defer && ingested.waits_for_the_log_alone() {
+                let (reply, admitted) = ingested.deferred();
+                notes.admitted = Some(admitted);
+                return Ok(reply);
+            }
+            return ingested.when_safe(context).await;
+        }
+        Handler::Answer(answer) => {
+            // What a handler logs carries the request's id.
+            let span = tracing::error_span!("request", id = %notes.id);
+            answer(call).instrument(span).await?
+        }
+    };
+    if parts.method == Method::OPTIONS {
+        reply
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static(&path.allow));
+    }
+    Ok(match (&context.keys, caller.key()) {
+        (Some(keys), Some(key)) => revocable::bind(reply, keys, key),
+        _ => reply,
+    })
+}
+
+/// The route of a request, or `None` for OPTIONS that only lists what the path allows.
+///
+/// A route of health answers OPTIONS as GET: HAProxy's checks send OPTIONS unless configured
+/// otherwise, and decide whether a gateway gets requests. A browser's preflight must be answered
+/// with 2xx (the Fetch standard, "CORS-preflight fetch").
+fn route_of(path: &'static Path, parts: &Parts) -> Result<Option<&'static Route>, Problem> {
+    if parts.method == Method::OPTIONS {
+        let is_preflight = parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        return Ok(path.options().filter(|_| !is_preflight));
+    }
+    path.route(&parts.method).map(Some).ok_or_else(|| {
+        let detail = format!("this path allows {}", path.allow);
+        Problem::new(Kind::MethodNotAllowed, detail).allow(&path.allow)
+    })
+}
+
+fn options(allow: &'static str) -> Reply {
+    let mut reply = reply::empty(StatusCode::NO_CONTENT);
+    let headers = reply.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(allow));
+    reply
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        "PATCH" => "PATCH",
+        // Any text can be a method: none becomes a label of its own.
+        _ => "other",
+    }
+}

@@ -1,0 +1,55 @@
+//! A request as its handler receives it: admitted, with its query read.
+
+use hyper::http::request::Parts;
+
+use super::auth::Caller;
+use super::body::{Limits, Received, Upload};
+use super::decompress::decompress;
+use super::negotiate;
+use super::negotiate::Encoding;
+use super::query::Query;
+use crate::http::context::Context;
+use crate::http::response::problem::Problem;
+
+/// The largest body that is not readings.
+const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+
+/// One request of a route.
+pub(crate) struct Call<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) caller: &'a Caller,
+    pub(crate) parts: &'a Parts,
+    /// The decoded segment of the path that the pattern names; empty where it names none.
+    pub(crate) id: &'a str,
+    /// The parameters that the route accepts.
+    pub(crate) query: Query<'a>,
+    pub(crate) upload: &'a mut Upload,
+}
+
+impl Call<'_> {
+    /// Receives and decompresses the body.
+    ///
+    /// Shape:  at most `bytes_max` bytes
+    /// Cancel: the body is lost
+    pub(crate) async fn body(
+        &mut self,
+        encoding: Encoding,
+        bytes_max: usize,
+    ) -> Result<Received, Problem> {
+        let limits = Limits {
+            bytes_max,
+            share: self.caller.share(),
+            timeout: self.context.settings.body_timeout,
+        };
+        let (gate, cores) = (self.context.pipeline.gate(), self.context.pipeline.cores());
+        let received = self.upload.receive(gate, limits).await?;
+        decompress(gate, cores, encoding, received, limits).await
+    }
+
+    /// Receives a JSON document.
+    pub(crate) async fn document(&mut self) -> Result<Received, Problem> {
+        negotiate::expect_json(&self.parts.headers)?;
+        let encoding = negotiate::encoding(&self.parts.headers)?;
+        self.body(encoding, DOCUMENT_BYTES_MAX).await
+    }
+}
