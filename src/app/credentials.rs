@@ -13,19 +13,21 @@ use crate::http::server::tls::Tls;
 use crate::outage::Outage;
 use crate::reading::Timestamp;
 
-/// How often the files are looked at. Why a second: a key that is revoked is refused within five,
-/// and a certificate is renewed within thirty, whatever else the disk has to do.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the files are checked. Why a second: a revoked key must be refused within five, and a
+/// certificate renewed within thirty, however busy the disk is.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// What decides who gets in.
+/// The keys that open `/v1`, and what connections are encrypted with.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct Credentials {
+    /// `None` means that every client may call.
     pub(crate) keys: Option<Arc<Keyring>>,
+    /// `None` means that connections are not encrypted.
     pub(crate) tls: Option<Arc<Tls>>,
 }
 
-impl Door {
-    /// Reads keys and certificates as the configuration asks, and warns of what is left open.
+impl Credentials {
+    /// Reads the configured keys and certificates, and warns about an open or unencrypted address.
     pub(crate) fn open(config: &Config) -> Result<Self, AppError> {
         let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
         let keys = match config.auth {
@@ -47,26 +49,26 @@ impl Door {
         if keys.is_some() && tls.is_none() && !config.listen.ip().is_loopback() {
             tracing::warn!("without --tls-cert, keys and readings cross the network unencrypted");
         }
-        Ok(Door { keys, tls })
+        Ok(Credentials { keys, tls })
     }
 
-    /// Takes up what changes on disk, until it is cancelled; at SIGHUP, the certificate in any
-    /// case.
+    /// Reads changed files again, until it is cancelled. SIGHUP rereads the certificate even if it looks
+    /// unchanged.
     pub(crate) async fn renew(self, mut hangup: Signal) {
-        let mut every = tokio::time::interval(LOOK_EVERY);
+        let mut every = tokio::time::interval(CHECK_EVERY);
         let (mut of_keys, mut of_tls) = (Outage::default(), Outage::default());
         loop {
-            let asked = tokio::select! {
+            let hung_up = tokio::select! {
                 _ = every.tick() => false,
                 _ = hangup.recv() => true,
             };
-            let door = self.clone();
-            let looked = tokio::task::spawn_blocking(move || {
-                let keys = door.keys.map(|keys| keys.refresh());
-                let tls = door.tls.map(|tls| tls.refresh(asked));
+            let renewed = self.clone();
+            let refreshed = tokio::task::spawn_blocking(move || {
+                let keys = renewed.keys.map(|keys| keys.refresh());
+                let tls = renewed.tls.map(|tls| tls.refresh(hung_up));
                 (keys, tls)
             });
-            match looked.await {
+            match refreshed.await {
                 Ok((keys, tls)) => {
                     log_renewal(&mut of_keys, "the keys", keys);
                     log_renewal(&mut of_tls, "the certificate", tls);

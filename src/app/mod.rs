@@ -1,6 +1,7 @@
 //! The one place that wires, starts and stops everything.
 
 pub(crate) mod credentials;
+mod gateway;
 mod parts;
 pub(crate) mod questions;
 mod run;
@@ -24,7 +25,7 @@ pub use run::serve;
 /// How long a stop waits for the embedded server's own shutdown.
 const EMBEDDED_STOP: Duration = Duration::from_secs(20);
 
-/// Why the program ends without having done its work.
+/// Why the program ends without success.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The configuration is wrong.
@@ -33,7 +34,7 @@ pub enum AppError {
     /// The arguments of a command are wrong.
     #[error("{0}")]
     Arguments(String),
-    /// A command that only looks finds no database to look at.
+    /// A command that only reads finds no database.
     #[error(
         "there is no embedded PostgreSQL in {path}: name the data directory of a gateway with \
          --data-dir (WATTGATE_DATA_DIR), or its database with --database-url (DATABASE_URL)"
@@ -42,7 +43,7 @@ pub enum AppError {
         /// The data directory.
         path: std::path::PathBuf,
     },
-    /// There is no log where a command is to find one.
+    /// A command finds no log.
     #[error(
         "there is no write-ahead log in {path}: {source}; name the data directory of a gateway \
          with --data-dir (WATTGATE_DATA_DIR)"
@@ -50,7 +51,7 @@ pub enum AppError {
     NoLog {
         /// The log's directory.
         path: std::path::PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The address cannot be listened on.
@@ -58,7 +59,7 @@ pub enum AppError {
     Listen {
         /// The address.
         address: std::net::SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The embedded PostgreSQL does not start.
@@ -76,15 +77,17 @@ pub enum AppError {
     /// The log has failed while it was in use (invariant 11).
     #[error("{0}; the log holds everything that was acknowledged before")]
     LogFailed(String),
-    /// A part of the gateway has panicked or returned while it was to work.
-    #[error("the part \"{part}\" has ended by itself: {how}; what was acknowledged is in the log")]
+    /// A part of the gateway has panicked or returned.
+    #[error(
+        "the part \"{part}\" has ended by itself: {how}; all acknowledged readings are in the log"
+    )]
     PartEnded {
         /// Its name.
         part: String,
         /// How it has ended.
         how: String,
     },
-    /// The log would be where a sync guarantees nothing.
+    /// The log would lie where a sync guarantees nothing.
     #[error(
         "{path} is on {kind}, where synced data may be lost: choose another --data-dir, or allow it \
          with --wal-allow-volatile"
@@ -95,10 +98,10 @@ pub enum AppError {
         /// The kind of file system.
         kind: &'static str,
     },
-    /// A command about the log cannot do its work.
+    /// A command about the log has failed.
     #[error("{0}")]
     Wal(String),
-    /// What keeps a gateway from working, a line each.
+    /// Everything that keeps a gateway from working, a line each.
     #[error("{0}")]
     Check(String),
     /// A vehicle cannot be erased.
@@ -116,14 +119,14 @@ pub enum AppError {
     /// The files of TLS cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] crate::http::server::tls::TlsError),
-    /// Something of the process itself.
+    /// The process itself cannot be set up.
     #[error("cannot start: {0}")]
     Start(String),
 }
 
 impl AppError {
-    /// How the process ends: 2 where the operator has to change the configuration or the
-    /// arguments, 1 for everything else.
+    /// The exit code: 2 means that the operator must change the configuration or the arguments, 1 means
+    /// everything else.
     pub fn exit_code(&self) -> u8 {
         let is_configuration = match self {
             AppError::Config(_)
@@ -142,7 +145,7 @@ impl AppError {
     }
 }
 
-/// The database of a configuration: a server's, or the embedded one, running.
+/// The configured database: on a server, or embedded and running.
 pub(crate) struct Database {
     pub(crate) target: Target,
     pub(crate) embedded: Option<Embedded>,
@@ -173,9 +176,9 @@ impl Database {
         })
     }
 
-    /// Reaches the database that a gateway uses, whether or not that runs: its embedded server is
-    /// used where it is up, and started where it is not. It is never created: a mistyped data
-    /// directory must not become a new, empty database.
+    /// Reaches the database of a gateway, which may be running or not. The embedded server is started
+    /// unless it is up, and never created: a mistyped data directory must not become a new, empty
+    /// database.
     pub(crate) async fn reach(config: &DataConfig) -> Result<Self, AppError> {
         if config.server.is_none()
             && let Some(at) = embedded::running(&config.dir).await
@@ -223,7 +226,7 @@ pub async fn migrate_only(config: &MigrateConfig) -> Result<(), AppError> {
 /// Starts writing events to stderr.
 ///
 /// # Errors
-/// [`AppError::Start`]: events are written already.
+/// [`AppError::Start`]: the level is not a filter, or another subscriber is installed.
 pub fn start_events(logging: &Logging) -> Result<(), AppError> {
     let filter = EnvFilter::try_new(&logging.level)
         .map_err(|e| AppError::Start(format!("--log-level {}: {e}", logging.level)))?;
@@ -245,10 +248,10 @@ pub fn start_events(logging: &Logging) -> Result<(), AppError> {
     started.map_err(|e| AppError::Start(e.to_string()))
 }
 
-/// Makes the runtime that everything asynchronous runs on.
+/// Makes the runtime of all asynchronous tasks.
 ///
 /// # Errors
-/// [`AppError::Start`]: the system gives no threads.
+/// [`AppError::Start`]: the system refuses threads.
 pub fn runtime() -> Result<tokio::runtime::Runtime, AppError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,9 +1,9 @@
-//! The parts that work beside each other for as long as the gateway runs.
+//! The tasks that live as long as the gateway.
 //!
-//! None of them ends by itself. One that does, by a panic or by returning, would be missing in silence:
-//! no alert would be raised, no hour summed up, no key revoked. So the first that ends is logged with its
-//! name, and the gateway stops in order and exits with an error; a service manager starts it again.
-//! The log's two threads report their panics as a failure of the log.
+//! None of them ends by itself. If one panicked or returned unnoticed, no alert would open, no hour be
+//! rolled up, or no key be revoked. So the first that ends is logged with its name, and the gateway stops
+//! in order and exits with an error; a service manager starts it again. The log's two threads report
+//! their panics as a failure of the log.
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -21,7 +21,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Starts a part that works until it is stopped.
+    /// Starts a part that never returns by itself.
     pub(super) fn start(
         &mut self,
         name: &'static str,
@@ -31,7 +31,7 @@ impl Parts {
         self.names.insert(task.id(), name);
     }
 
-    /// Waits until a part has ended by itself. Without parts it waits for ever.
+    /// Waits until a part has ended by itself. Without parts it never returns.
     ///
     /// Cancel: safe
     pub(super) async fn ended(&mut self) -> AppError {
@@ -45,15 +45,15 @@ impl Parts {
         ended_by_itself(self.names.get(&id).copied().unwrap_or("a part"), how)
     }
 
-    /// Ends all of them.
+    /// Cancels all parts.
     ///
-    /// Blocks: until each has come to its next await
+    /// Blocks: until each has reached its next await
     pub(super) async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
 }
 
-/// Logs which part has ended and how, and makes the error that the process exits with.
+/// Logs which part has ended and how, and returns the error that the process exits with.
 pub(super) fn ended_by_itself(part: &str, how: String) -> AppError {
     tracing::error!(
         part,

@@ -1,7 +1,7 @@
 //! Whether questions reach the database.
 //!
-//! They take another way than the writers: a pool of their own, whose sessions a server or a pooler
-//! may refuse while the writers store. So the way itself is tried, and not concluded from theirs.
+//! Questions use a pool of their own. A server or a pooler may refuse its sessions while the writers
+//! store, so the pool is tested itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use crate::http::api::health::DatabaseState;
 use crate::outage::Outage;
 use crate::postgres::{ReadError, ReadPool};
 
-/// How often the way is tried.
+/// How often the pool is tested.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long an answer may take, the connection included.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// Asks the smallest question through the pool; `Err` says why there is no answer.
+/// Runs the smallest query through the pool; `Err` holds why it failed.
 ///
 /// Blocks: at most [`WITHIN`], and 5 s for a session
 pub(crate) async fn ask(reads: &ReadPool) -> Result<(), String> {
-    // Where the tables are not found, the sessions of the pool look in another schema.
+    // This also finds a pool whose sessions search another schema than the writers.
     let sql = sql!("database_id");
     let asked = reads.ask_within(WITHIN, async |client| {
         client.query_opt(sql, &[]).await.map_err(ReadError::from)
     });
     match asked.await {
-        // Every session is answering a question: this way is open.
+        // Every session is in use, so sessions can be opened.
         Ok(_) | Err(ReadError::AllBusy) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Tries the way again and again, and reports it, until it is cancelled.
+/// Tests the pool at intervals and reports the result, until it is cancelled.
 ///
 /// Cancel: safe
 pub(super) async fn watch(reads: ReadPool, health: Arc<Health>) {
@@ -44,7 +44,7 @@ pub(super) async fn watch(reads: ReadPool, health: Arc<Health>) {
                 health.set_questions(DatabaseState::Up);
             }
             Err(why) => {
-                // Before the migrations there is nothing to be asked, and readiness says so.
+                // Before the migrations there are no tables, and readiness reports that.
                 if health.is_database_up() && outage.changes(&why) {
                     tracing::warn!(error = why, "questions do not reach the database");
                 }

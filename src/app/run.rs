@@ -1,45 +1,35 @@
 //! The gateway from its start to its end.
 
 use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::credentials::Door;
+use super::credentials::Credentials;
+use super::gateway::Gateway;
 use super::parts::{Parts, ended_by_itself};
 use super::supervise::{Supervisor, WritersSlot};
-use super::{AppError, Database, questions, signals};
-use crate::alerts;
-use crate::analytics::Analyst;
+use super::{AppError, Database, signals};
 use crate::config::Config;
 use crate::failpoint;
-use crate::http::{self, Context, Health, Server};
-use crate::ingest::admission::Gate;
-use crate::ingest::pipeline::Pipeline;
+use crate::http::{self, Server};
 use crate::metrics;
-use crate::metrics::{State, StreamSums};
-use crate::postgres::ReadPool;
-use crate::rollups;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::progress::Progress;
 use crate::wal::storage::{Directory, is_full};
-use crate::wal::{Log, LogSource};
+use crate::wal::{Log, SyncMode};
 use crate::writer::binding::Binding;
 
-/// How long the embedded server is waited for before the gateway listens without it: it recovers
-/// after a crash while readings are already taken.
+/// How long the gateway waits for the embedded server before it listens without it. After a crash the
+/// server recovers while readings are accepted already.
 const EMBEDDED_READY: Duration = Duration::from_secs(1);
-/// Sessions of the read path.
-const READ_POOL: usize = 8;
-/// How long a stop waits for the writers where the log has failed: what they lack may be unreadable.
+/// How long a stop waits for the writers after the log has failed: the rest may be unreadable.
 const FAILED_STOP: Duration = Duration::from_secs(5);
 
-/// Runs the gateway until it is told to stop.
+/// Runs the gateway until it is stopped.
 ///
 /// Blocks: until SIGTERM or SIGINT, then until everything is stored or the deadline has passed
 ///
@@ -57,11 +47,11 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     let address = server
         .local_addr()
         .map_err(|e| AppError::Start(e.to_string()))?;
-    // The lock of the log keeps a second gateway away from the embedded server too.
+    // The lock of the log also protects the embedded server from a second gateway.
     let wal_dir = config.data.wal_dir();
     let directory = open_directory(&config, &wal_dir)?;
     let binding = open_binding(&wal_dir)?;
-    let door = Door::open(&config)?;
+    let credentials = Credentials::open(&config)?;
     let options = config.log;
     let opening = tokio::task::spawn_blocking(move || Log::open(Arc::new(directory), options));
     let (database, log) = tokio::join!(Database::open(&config.data, EMBEDDED_READY), opening);
@@ -74,15 +64,20 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             return Err(error.into());
         }
     };
-    let mut gateway = Gateway::new(&config, &door, &database, &log, recorder)?;
-    announce(address, door.tls.is_some(), &database);
-    if config.log.sync == crate::wal::SyncMode::Never {
+    let mut gateway = Gateway::new(&config, &credentials, &database, &log, recorder)?;
+    let scheme = if credentials.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    announce(address, scheme, &database);
+    if config.log.sync == SyncMode::Never {
         tracing::warn!("--wal-sync never: a power cut loses acknowledged readings");
     }
     let supervisor = Supervisor::start(&config, &database.target, &log, &binding, &mut gateway);
     gateway
         .parts
-        .start("keys and certificates", door.renew(hangup));
+        .start("keys and certificates", credentials.renew(hangup));
     let (stop, stopping) = watch::channel(false);
     let serving = http::serve(server, Arc::clone(&gateway.context), until(stopping));
     let mut serving = tokio::spawn(failpoint::part("server", serving));
@@ -93,7 +88,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     tracing::info!("stopping: no more readings are accepted");
     gateway.health.set_stopping();
     stop.send_replace(true);
-    // One that has ended was seen above.
+    // A server that has ended was handled above.
     if !serving.is_finished()
         && let Err(error) = serving.await
     {
@@ -144,8 +139,8 @@ async fn first_failure(
     }
 }
 
-/// Opens the log's directory; refuses one where what is synced may be lost all the same, unless
-/// the operator has allowed it.
+/// Opens the log's directory. A file system that may lose synced data is an error, unless the operator
+/// allows it.
 fn open_directory(config: &Config, wal_dir: &Path) -> Result<Directory, AppError> {
     let directory = Directory::open(wal_dir)?;
     match unsafe_kind(wal_dir).map_err(|e| AppError::Start(e.to_string()))? {
@@ -164,38 +159,19 @@ fn open_directory(config: &Config, wal_dir: &Path) -> Result<Directory, AppError
     Ok(directory)
 }
 
-/// Reads which database the log is bound to, and takes the room to note it where it is not yet.
+/// Reads which database the log is bound to, and reserves the room to bind it later.
 fn open_binding(wal_dir: &Path) -> Result<Arc<Binding>, AppError> {
     let failed = |e: std::io::Error| AppError::Start(format!("{}: {e}", wal_dir.display()));
     let binding = Binding::load(wal_dir).map_err(failed)?;
     match binding.reserve() {
-        // Whatever else is in the log must get out for there to be room again.
+        // There is room again once the writers have stored what is in the log.
         Err(error) if is_full(&error) => {}
         result => result.map_err(failed)?,
     }
     Ok(Arc::new(binding))
 }
 
-/// Tells the log what else needs its disk, and a build for tests where to end.
-fn prepare(config: &Config, database: &Database, log: &Log) {
-    #[cfg(debug_assertions)]
-    if let Some((point, times)) = config.end_at {
-        crate::failpoint::arm(point, times);
-    }
-    if let Some(server) = &database.embedded
-        && on_one_file_system(&config.data.dir, server.cluster_dir())
-    {
-        log.leave_free(server.max_wal_bytes());
-    }
-}
-
-/// Whether two directories share their room; not, where that cannot be told.
-fn on_one_file_system(one: &Path, other: &Path) -> bool {
-    let device = |of: &Path| std::fs::metadata(of).map(|found| found.dev());
-    matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
-}
-
-/// Ends the log, lets the writers catch up, and stops what is left.
+/// Closes the log, lets the writers catch up, and stops the rest.
 async fn finish(
     within: Duration,
     gateway: Gateway,
@@ -210,7 +186,7 @@ async fn finish(
     if let Some(writers) = writers {
         tokio::select! {
             _ = writers.finish(within) => {}
-            // A second signal: what is not stored yet stays in the log.
+            // After a second signal, unstored readings stay in the log.
             () = signals.next() => {}
         }
     }
@@ -241,151 +217,26 @@ fn warn_of_what_is_left(progress: &Progress) {
         .saturating_sub(settled);
     tracing::warn!(
         readings,
-        "not all readings are stored; the rest is in the log, and is stored after the next start"
+        "not all readings are stored; the rest stays in the log and is stored after the next start"
     );
 }
 
-/// What serves requests, and what is done beside it.
-pub(super) struct Gateway {
-    context: Arc<Context>,
-    pub(super) health: Arc<Health>,
-    /// What works beside the server.
-    pub(super) parts: Parts,
-}
-
-impl Gateway {
-    fn new(
-        config: &Config,
-        door: &Door,
-        database: &Database,
-        log: &Log,
-        recorder: PrometheusHandle,
-    ) -> Result<Self, AppError> {
-        prepare(config, database, log);
-        let health = Arc::new(Health::default());
-        let reads = database
-            .target
-            .pool(READ_POOL)
-            .map_err(|e| AppError::Start(e.to_string()))?;
-        let progress = Arc::clone(log.progress());
-        let gate = Gate::new(
-            config.memory_limit_bytes,
-            Arc::clone(log.budget()),
-            log.sender(),
-            Arc::clone(&progress),
-        );
-        let mut parts = Parts::default();
-        parts.start("upkeep of metrics", keep_up(recorder.clone()));
-        parts.start("summaries", sum_up(database, log));
-        let questions = questions::watch(reads.clone(), Arc::clone(&health));
-        parts.start("questions", questions);
-        let analyst =
-            Analyst::new(config.pipeline.cores, config.energy).with_tariff(config.tariff.clone());
-        if let Some(settings) = config.alerts.clone() {
-            let (target, reads) = (database.target.clone(), reads.clone());
-            parts.start(
-                "alerts",
-                alerts::run(settings, target, reads, analyst.clone()),
-            );
-        }
-        let metrics = scrape(
-            log.source(),
-            log.limit_bytes(),
-            reads.clone(),
-            Arc::clone(&health),
-            recorder,
-        );
-        if let Some(collector) = config.collector.clone() {
-            let instance = config.listen.to_string();
-            parts.start("collector", collector.run(instance, Arc::clone(&metrics)));
-        }
-        let context = Context {
-            settings: config.http.clone(),
-            tls: door.tls.clone(),
-            keys: door.keys.clone(),
-            pipeline: Pipeline::new(gate, config.pipeline),
-            progress,
-            reads,
-            analyst,
-            live: Arc::default(),
-            health: Arc::clone(&health),
-            metrics,
-        };
-        Ok(Gateway {
-            context: Arc::new(context),
-            health,
-            parts,
-        })
-    }
-}
-
-/// Sorts the histograms' samples away: without it they pile up between two scrapes.
-async fn keep_up(recorder: PrometheusHandle) {
-    let mut every = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        every.tick().await;
-        recorder.run_upkeep();
-    }
-}
-
-/// Sums up the hours of devices beside the server, as long as readings do not wait for long.
-fn sum_up(database: &Database, log: &Log) -> impl Future<Output = ()> + Send + use<> {
-    let source = log.source();
-    let waits: rollups::Waits = Arc::new(move || source.progress().oldest_waits());
-    rollups::run(database.target.clone(), waits)
-}
-
-/// Makes the function that answers a scrape: the state is published and rendered under one lock,
-/// so that two scrapers do not mix theirs.
-fn scrape(
-    source: LogSource,
-    wal_limit_bytes: u64,
-    reads: ReadPool,
-    health: Arc<Health>,
-    recorder: PrometheusHandle,
-) -> Arc<dyn Fn() -> String + Send + Sync> {
-    let one_at_a_time = std::sync::Mutex::new(());
-    Arc::new(move || {
-        let _one = one_at_a_time.lock();
-        let snapshot = source.progress().snapshot();
-        let pool = reads.counts();
-        let sums = |s: usize| StreamSums {
-            accepted: snapshot.accepted[s],
-            stored: snapshot.tally.stored[s],
-            duplicates: snapshot.tally.duplicates[s],
-            quarantined: snapshot.tally.quarantined[s],
-        };
-        metrics::publish(&State {
-            sums: [sums(0), sums(1)],
-            wal_bytes: source.total_bytes(),
-            wal_limit_bytes,
-            wal_oldest: source.progress().oldest_waits(),
-            wal_gap_readings: health.gap_readings(),
-            waiting: snapshot.waiting,
-            database_up: health.is_database_up(),
-            pool: [pool.in_use, pool.idle],
-        });
-        recorder.render()
-    })
-}
-
-/// Tells where the gateway and its database are.
+/// Prints where the gateway and its database are.
 #[expect(
     clippy::print_stdout,
     reason = "scripts read the address from the first line of stdout"
 )]
-fn announce(address: std::net::SocketAddr, encrypted: bool, database: &Database) {
-    let scheme = if encrypted { "https" } else { "http" };
+fn announce(address: std::net::SocketAddr, scheme: &str, database: &Database) {
     println!("listening on {scheme}://{address}");
     if let Some(server) = &database.embedded {
         println!("database: {}", server.psql_command());
     }
-    // Whoever has closed stdout does not want to know.
+    // A closed stdout needs no announcement.
     std::io::stdout().flush().ok();
     tracing::info!(%address, "listening");
 }
 
 async fn until(mut stopping: watch::Receiver<bool>) {
-    // A sender that is gone stops too.
+    // A dropped sender stops the server too.
     stopping.wait_for(|stop| *stop).await.ok();
 }

@@ -1,4 +1,4 @@
-//! What the system tells the process, and what the process asks of the system.
+//! Signals, and the limit of open files.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -9,7 +9,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over; from now on they do not end the process by themselves.
+    /// Handles the signals: from now on they do not end the process by themselves.
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -33,7 +33,7 @@ pub(super) fn hangup() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Raises the soft limit of open files to the hard one: each connection is one.
+/// Raises the soft limit of open files to the hard one: each connection needs a file.
 pub(super) fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

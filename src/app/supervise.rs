@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use super::run::Gateway;
+use super::gateway::Gateway;
 use crate::config::Config;
 use crate::http::Health;
 use crate::http::api::health::{DatabaseState, MigrationState};
@@ -20,25 +20,25 @@ use crate::writer::{ShardState, WriterOptions, Writers};
 
 /// How often the health report is renewed.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
-/// How long the database may take to let a session in.
+/// How long the database may take to open a session.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long the migrations may take, the wait for another gateway's included. Only a database that
 /// has stopped answering takes longer.
 const MIGRATE_WITHIN: Duration = Duration::from_secs(3600);
-/// How long it waits before it tries an unreachable database again.
-const AGAIN: Duration = Duration::from_millis(250);
+/// How long the supervisor waits before it tries an unreachable database again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// The writers, once there are any.
 pub(super) type WritersSlot = Option<Writers>;
 
-/// Reaches for the database and starts the writers, until it is stopped.
+/// Tries to reach the database and then starts the writers, until it is stopped.
 pub(super) struct Supervisor {
     stop: oneshot::Sender<()>,
     writers: oneshot::Receiver<Writers>,
 }
 
 impl Supervisor {
-    /// Begins to reach for the database.
+    /// Starts the tasks that reach the database and renew the health report.
     pub(super) fn start(
         config: &Config,
         target: &Target,
@@ -65,17 +65,17 @@ impl Supervisor {
         Supervisor { stop, writers }
     }
 
-    /// Stops, and gives the writers to the caller, which ends them.
+    /// Stops, and returns the writers; the caller must end them.
     ///
     /// Blocks: for a moment
     pub(super) async fn stop(self) -> WritersSlot {
-        // It has ended before where the writers have.
+        // If the writers have ended by themselves, the task has ended before.
         self.stop.send(()).ok();
         self.writers.await.ok()
     }
 }
 
-/// What it takes to start the writers.
+/// Everything that starting the writers needs.
 struct Start {
     history: HistoryOptions,
     options: WriterOptions,
@@ -87,8 +87,8 @@ struct Start {
 }
 
 impl Start {
-    /// Migrates the database as soon as it is there, then starts the writers and watches them.
-    /// Those that run at the end are handed on: they still store what they can.
+    /// Migrates the database as soon as it is reached, then starts the writers and watches them. At the
+    /// end the writers are handed over while they run: they still store what they can.
     async fn run(self, mut stopped: oneshot::Receiver<()>, hand: oneshot::Sender<Writers>) {
         let settings = tokio::select! {
             _ = &mut stopped => return,
@@ -103,7 +103,7 @@ impl Start {
                 tracing::error!(part, how, "a part of the writers has ended by itself");
             }
         }
-        // The receiver is there until the end of the gateway.
+        // The receiver lives until the end of the gateway.
         hand.send(writers).ok();
     }
 
@@ -137,7 +137,7 @@ impl Start {
                     }
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::gap::gaps;
-use crate::app::credentials::Door;
+use crate::app::credentials::Credentials;
 use crate::app::{AppError, Database, questions};
 use crate::config::Config;
 use crate::postgres::embedded;
@@ -52,7 +52,7 @@ pub async fn check(config: &Config) -> Result<String, AppError> {
     findings.good.push("the configuration is valid".to_owned());
     let running = findings.data_dir(config);
     findings.address(config, running);
-    if let Err(error) = Door::open(config) {
+    if let Err(error) = Credentials::open(config) {
         findings.faults.push(error.to_string());
     }
     match Database::reach(&config.data).await {
