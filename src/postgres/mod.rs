@@ -24,6 +24,7 @@ mod sessions;
 mod target;
 mod tls;
 mod url;
+mod verifier;
 mod width;
 
 pub use explain::{advice, explain};

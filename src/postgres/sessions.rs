@@ -48,8 +48,8 @@ pub enum Use {
     Writer,
     /// Answers a question; changes charging sessions.
     Question,
-    /// Sums up hours.
-    Sums,
+    /// Rolls up hours.
+    Rollup,
     /// Looks for alerts and delivers them.
     Alerts,
     /// Makes and drops partitions.
@@ -77,7 +77,7 @@ impl Use {
     const fn limits(self) -> Limits {
         let (statement, lock, idle_in_transaction) = match self {
             // A lock that is not given within this is the environment's fault: connect again.
-            Use::Writer | Use::Sums => ("60s", "10s", "60s"),
+            Use::Writer | Use::Rollup => ("60s", "10s", "60s"),
             // No question may hold a snapshot for longer: it would keep the live tables, which are
             // updated all the time, from being vacuumed.
             Use::Question => ("30s", "5s", "30s"),
@@ -98,8 +98,8 @@ impl Use {
     /// What this use sets otherwise than all others.
     const fn own(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // What is lost with the server is made again: the marks are back too.
-            Use::Sums => &[("synchronous_commit", "off")],
+            // A rollup that is lost in a crash is made again: its marks are back too.
+            Use::Rollup => &[("synchronous_commit", "off")],
             _ => &[],
         }
     }
@@ -226,7 +226,7 @@ fn settings(purpose: Use) -> String {
             and (s.context = 'user' or pg_catalog.has_parameter_privilege(s.name, 'set'));
         select pg_catalog.set_config('synchronous_commit', 'on', false)
         where pg_catalog.current_setting('synchronous_commit') = 'off' and {}",
-        purpose != Use::Sums
+        purpose != Use::Rollup
     )
 }
 
@@ -344,8 +344,8 @@ mod tests {
             );
             assert!(!PLANNER.contains(name), "{name}");
         }
-        let sums = settings(Use::Sums);
-        assert_eq!(sums.matches("('synchronous_commit', 'off')").count(), 1);
+        let rollup = settings(Use::Rollup);
+        assert_eq!(rollup.matches("('synchronous_commit', 'off')").count(), 1);
         assert!(!settings(Use::Question).contains("('synchronous_commit', 'off')"));
     }
 }

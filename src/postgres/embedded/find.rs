@@ -172,16 +172,18 @@ fn major_of(version: &str) -> Option<u32> {
     number[..digits].parse().ok()
 }
 
-/// Says what to install, in the words of the platform's own package manager.
+const HINT_MACOS: &str = "install one (brew install postgresql@17)";
+
+/// What to install, in the words of the platform's own package manager.
 fn hint() -> String {
+    if cfg!(target_os = "macos") {
+        return HINT_MACOS.to_owned();
+    }
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    hint_for(cfg!(target_os = "macos"), &release).to_owned()
+    hint_for(&release).to_owned()
 }
 
-fn hint_for(macos: bool, os_release: &str) -> &'static str {
-    if macos {
-        return "install one (brew install postgresql@17)";
-    }
+fn hint_for(os_release: &str) -> &'static str {
     let ids: Vec<&str> = os_release
         .lines()
         .filter_map(|line| {
@@ -258,10 +260,9 @@ mod tests {
 
     #[test]
     fn the_hint_speaks_the_platforms_language() {
-        assert!(hint_for(false, "ID=ubuntu\nID_LIKE=debian\n").contains("apt-get"));
-        assert!(hint_for(false, "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n").contains("dnf"));
-        assert!(hint_for(true, "").contains("brew"));
-        assert!(hint_for(false, "").contains("PG_BIN"));
+        assert!(hint_for("ID=ubuntu\nID_LIKE=debian\n").contains("apt-get"));
+        assert!(hint_for("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n").contains("dnf"));
+        assert!(hint_for("").contains("PG_BIN"));
     }
 
     #[test]

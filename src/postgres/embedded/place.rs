@@ -97,18 +97,18 @@ impl Place {
     pub(super) fn socket_dir(&self) -> Result<PathBuf, EmbeddedError> {
         let inside = self.home.join("run");
         if inside.as_os_str().len() + SOCKET_NAME.len() <= SOCKET_PATH_BYTES_MAX {
-            make_private(&inside, &self.user, true)?;
+            make_private(&inside, &self.user, Existing::Own)?;
             return Ok(inside);
         }
         let name = format!("wattgate-{}", hash_name(&self.home));
         // Only root writes to /run, so nobody can take the name there. In /tmp the sticky bit
         // keeps a directory that is ours, and one that is not is refused.
         let in_run = Path::new("/run").join(&name);
-        if make_private(&in_run, &self.user, false).is_ok() {
+        if make_private(&in_run, &self.user, Existing::Check).is_ok() {
             return Ok(in_run);
         }
         let in_tmp = Path::new("/tmp").join(&name);
-        make_private(&in_tmp, &self.user, false)?;
+        make_private(&in_tmp, &self.user, Existing::Check)?;
         Ok(in_tmp)
     }
 }
@@ -192,15 +192,24 @@ fn lock(home: &Path) -> Result<File, EmbeddedError> {
     }
 }
 
-/// Makes a directory that only the server's user can enter, or takes one that is so already.
-fn make_private(path: &Path, user: &ServerUser, ours: bool) -> Result<(), EmbeddedError> {
+/// What is done with a directory that exists already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    /// It is given to the server's user: only the gateway writes where it is.
+    Own,
+    /// It must belong to the server's user: others could have made it.
+    Check,
+}
+
+/// Makes a directory that only the server's user can enter, or uses an existing one.
+fn make_private(path: &Path, user: &ServerUser, existing: Existing) -> Result<(), EmbeddedError> {
     let refused = |problem: String| EmbeddedError::SocketPlace {
         path: path.to_owned(),
         problem,
     };
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => user.own(path).at("give away", path)?,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && ours => {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && existing == Existing::Own => {
             user.own(path).at("give away", path)?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -248,7 +257,7 @@ mod tests {
         let taken = dir.path().join("taken");
         fs::write(&taken, "").unwrap();
         let user = ServerUser::choose(None).unwrap();
-        let error = make_private(&taken, &user, false).unwrap_err();
+        let error = make_private(&taken, &user, Existing::Check).unwrap_err();
         assert!(
             error.to_string().contains("belongs to another user"),
             "{error}"

@@ -1,6 +1,9 @@
 //! What of libpq is taken, and what is refused.
 
+use tokio_postgres::config::Host;
+
 use super::*;
+use crate::postgres::tls::Verify;
 
 fn faults(text: &str) -> Vec<String> {
     connection(text).err().unwrap_or_default()
