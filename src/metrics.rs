@@ -1,4 +1,4 @@
-//! Every metric, as a typed function. No metric name stands elsewhere.
+//! Every metric, as a typed function. No other file names a metric.
 //!
 //! Names and labels are documented in `docs/src/monitoring.md`. Histograms are counted per batch, per
 //! sync and per request, never per reading.
@@ -43,16 +43,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-/// Counters of one stream, as they stand at one moment.
+/// Counters of one stream at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StreamSums {
-    /// Became durable since the start, or was found waiting.
+    /// Became durable since the start, or waited in the log at the start.
     pub accepted: u64,
     /// Stored in history.
     pub stored: u64,
     /// Found stored already.
     pub duplicates: u64,
-    /// Set aside.
+    /// In quarantine.
     pub quarantined: u64,
 }
 
@@ -65,11 +65,11 @@ pub struct State {
     pub waiting: Vec<[u64; 2]>,
     /// The log on disk.
     pub wal_bytes: u64,
-    /// The most that it may take.
+    /// The most disk space that it may use.
     pub wal_limit_bytes: u64,
     /// How long the oldest waiting reading has waited.
     pub wal_oldest: Duration,
-    /// Readings that the log no longer had when they were to be stored.
+    /// Readings that had left the log before they could be stored.
     pub wal_gap_readings: u64,
     /// Whether the writers reach the database.
     pub database_up: bool,
@@ -77,7 +77,7 @@ pub struct State {
     pub pool: [usize; 2],
 }
 
-/// Publishes the state: all of it is of one moment.
+/// Publishes a state. All its values are of one moment.
 pub fn publish(state: &State) {
     for stream in Stream::ALL {
         let sums = state.sums[stream.index()];
@@ -104,13 +104,13 @@ pub fn publish(state: &State) {
     metrics_process::Collector::default().collect();
 }
 
-/// Notes one fdatasync of the log and how many readings it made durable.
+/// Records one fdatasync of the log and how many readings it made durable.
 pub fn wal_synced(took: Duration, readings: u64) {
     histogram!("wattgate_wal_sync_duration_seconds").record(took.as_secs_f64());
     histogram!("wattgate_wal_sync_readings").record(readings as f64);
 }
 
-/// Notes a committed batch: how many readings it held.
+/// Records how many readings a committed batch held.
 pub fn batch_rows(rows: usize) {
     histogram!("wattgate_batch_rows").record(rows as f64);
 }
@@ -118,7 +118,7 @@ pub fn batch_rows(rows: usize) {
 /// A step of storing a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchStep {
-    /// History, by COPY or a slower way.
+    /// History, by COPY or a slower strategy.
     Copy,
     /// Live status.
     Live,
@@ -126,7 +126,7 @@ pub enum BatchStep {
     Commit,
 }
 
-/// Notes how long a step of a batch took.
+/// Records how long a step of a batch took.
 pub fn batch_step(step: BatchStep, took: Duration) {
     let step = match step {
         BatchStep::Copy => "copy",
@@ -136,21 +136,21 @@ pub fn batch_step(step: BatchStep, took: Duration) {
     histogram!("wattgate_batch_duration_seconds", "step" => step).record(took.as_secs_f64());
 }
 
-/// Counts a batch that is tried again, or a writer that connects again, by its SQLSTATE or a word
-/// for what is not PostgreSQL's.
+/// Counts a batch that is tried again, or a writer that connects again, by SQLSTATE. A failure without
+/// one has a word of its own.
 pub fn batch_retried(sqlstate: &str) {
     counter!("wattgate_batch_retries_total", "sqlstate" => sqlstate.to_owned()).increment(1);
 }
 
-/// Notes how long the oldest reading of a batch waited from its acceptance to the commit.
+/// Records how long the oldest reading of a batch waited from its acceptance to the commit.
 pub fn store_lag(lag: Duration) {
     histogram!("wattgate_store_lag_seconds").record(lag.as_secs_f64());
 }
 
 /// Counts an answered request and how long it took.
 ///
-/// Handles are kept by thread, so that a request costs no look-up in the registry; they are those
-/// of the recorder that was installed when a thread first used them.
+/// Each thread keeps its handles, so that a request needs no look-up in the registry. They belong to the
+/// recorder that was installed when the thread first used them.
 pub fn http_request(route: &'static str, method: &'static str, status: u16, took: Duration) {
     REQUESTS.with_borrow_mut(|known| {
         let (count, duration) = known.entry((route, method, status)).or_insert_with(|| {
@@ -176,7 +176,7 @@ thread_local! {
     static REQUESTS: std::cell::RefCell<Requests> = std::cell::RefCell::default();
 }
 
-/// Counts a request that was refused because there is too much to do.
+/// Counts a request that was refused because of too much load.
 pub fn http_shed(reason: &'static str) {
     http_sheds(reason, 1);
 }
@@ -185,7 +185,7 @@ fn http_sheds(reason: &'static str, requests: u64) {
     counter!("wattgate_http_shed_total", "reason" => reason).increment(requests);
 }
 
-/// Makes the counters of refusals stand at 0, for a rate needs a value before the first increase.
+/// Sets the counters of refusals to 0: a rate needs a value before the first increase.
 pub fn refusals_from_zero(reasons: &[&'static str], codes: &[&'static str]) {
     for &reason in reasons {
         http_sheds(reason, 0);
@@ -197,7 +197,7 @@ pub fn refusals_from_zero(reasons: &[&'static str], codes: &[&'static str]) {
     }
 }
 
-/// Counts readings that were not taken, by the rule that they broke.
+/// Counts rejected readings, by the rule that they broke.
 pub fn readings_rejected(stream: Stream, code: &'static str, readings: u64) {
     counter!(
         "wattgate_readings_rejected_total",
@@ -207,7 +207,7 @@ pub fn readings_rejected(stream: Stream, code: &'static str, readings: u64) {
     .increment(readings);
 }
 
-/// Moves the number of open connections.
+/// Changes the number of open connections.
 pub fn http_connections(change: i64) {
     gauge!("wattgate_http_connections").increment(change as f64);
 }
@@ -217,69 +217,69 @@ pub fn http_evicted(connections: u64) {
     counter!("wattgate_http_connections_evicted_total").increment(connections);
 }
 
-/// Moves the number of those who listen to the live stream.
+/// Changes the number of listeners to the live stream.
 pub fn stream_listeners(change: i64) {
     gauge!("wattgate_stream_listeners").increment(change as f64);
 }
 
-/// Counts changes that were sent to those who listen.
+/// Counts changes published to the listeners.
 pub fn stream_events(events: usize) {
     counter!("wattgate_stream_events_total").increment(events as u64);
 }
 
-/// Counts listeners that were told to load anew.
+/// Counts listeners that had to reload.
 pub fn stream_reset(reason: &'static str) {
     counter!("wattgate_stream_resets_total", "reason" => reason).increment(1);
 }
 
-/// Publishes how far the hours of devices are summed up, by the gateway that does it.
-pub fn summaries(lag: Duration, waiting_hours: u64, waiting_marks: u64) {
+/// Publishes how far hours are rolled up. Only the gateway that rolls up calls it.
+pub fn rollups(lag: Duration, waiting_hours: u64, dirty_hours: u64) {
     gauge!("wattgate_summaries_lag_seconds").set(lag.as_secs_f64());
     gauge!("wattgate_summaries_backlog").set(waiting_hours as f64);
-    gauge!("wattgate_summaries_waiting_marks").set(waiting_marks as f64);
+    gauge!("wattgate_summaries_waiting_marks").set(dirty_hours as f64);
 }
 
-/// Counts device-hours that were looked at, and how long that took.
-pub fn summed_up(device_hours: usize, took: Duration) {
+/// Counts device-hours that a transaction rolled up, and records how long that took.
+pub fn rolled_up(device_hours: usize, took: Duration) {
     counter!("wattgate_summaries_made_total").increment(device_hours as u64);
     histogram!("wattgate_summaries_duration_seconds").record(took.as_secs_f64());
 }
 
-fn describe_summaries() {
+fn describe_rollups() {
     describe_gauge!(
         "wattgate_summaries_lag_seconds",
         Unit::Seconds,
-        "How far behind now the hours of devices are summed up; where this gateway does it."
+        "Rollup lag, reported by the gateway that runs the rollup."
     );
     describe_gauge!(
         "wattgate_summaries_backlog",
-        "Hours of history that are not summed up yet."
+        "Hours of history that are not rolled up yet."
     );
     describe_gauge!(
         "wattgate_summaries_waiting_marks",
-        "Marks of readings that came into hours that were summed up."
+        "Rolled-up hours of devices that late readings have made dirty."
     );
     describe_counter!(
         "wattgate_summaries_made_total",
-        "Hours of devices that were looked at to be summed up."
+        "Hours of devices that were rolled up, again included."
     );
     describe_histogram!(
         "wattgate_summaries_duration_seconds",
         Unit::Seconds,
-        "One transaction that sums up some devices' hours."
+        "One transaction of the rollup."
     );
 }
 
 #[expect(clippy::too_many_lines, reason = "one call a metric")]
 fn describe() {
-    describe_summaries();
+    describe_rollups();
     describe_counter!(
         "wattgate_readings_accepted_total",
-        "Readings that became durable in the log, and those found waiting in it at the start."
+        "Readings that became durable in the log, and those that waited in it at the start."
     );
     describe_counter!(
         "wattgate_readings_rejected_total",
-        "Readings that were refused, by the rule that they broke."
+        "Rejected readings, by the rule that they broke."
     );
     describe_counter!(
         "wattgate_readings_stored_total",
@@ -287,11 +287,11 @@ fn describe() {
     );
     describe_counter!(
         "wattgate_readings_duplicate_total",
-        "Readings found stored already with equal values."
+        "Readings that were already stored with equal values."
     );
     describe_counter!(
         "wattgate_readings_quarantined_total",
-        "Readings set aside: refused by the database, or contradicting a stored one."
+        "Readings in quarantine: refused by the database, or contradicting a stored one."
     );
     describe_gauge!(
         "wattgate_wal_readings",
@@ -305,7 +305,7 @@ fn describe() {
     describe_gauge!(
         "wattgate_wal_limit_bytes",
         Unit::Bytes,
-        "The most that the write-ahead log may take on disk."
+        "The most disk space that the write-ahead log may use."
     );
     describe_gauge!(
         "wattgate_wal_oldest_seconds",
@@ -314,7 +314,7 @@ fn describe() {
     );
     describe_gauge!(
         "wattgate_wal_gap_readings",
-        "Readings that the log no longer had when the database had gone back behind them."
+        "Readings that a restored database lacks and the log no longer holds."
     );
     describe_histogram!(
         "wattgate_wal_sync_duration_seconds",
@@ -333,7 +333,7 @@ fn describe() {
     );
     describe_counter!(
         "wattgate_batch_retries_total",
-        "Batches tried again and sessions lost, by SQLSTATE."
+        "Batches that were tried again and sessions that were lost, by SQLSTATE."
     );
     describe_histogram!(
         "wattgate_store_lag_seconds",
@@ -360,17 +360,14 @@ fn describe() {
         "wattgate_http_shed_total",
         "Requests refused because of too much load."
     );
-    describe_gauge!(
-        "wattgate_stream_listeners",
-        "Those who listen to the live stream."
-    );
+    describe_gauge!("wattgate_stream_listeners", "Listeners to the live stream.");
     describe_counter!(
         "wattgate_stream_events_total",
-        "Changes seen for the live stream while somebody listened."
+        "Changes published to the live stream while it had listeners."
     );
     describe_counter!(
         "wattgate_stream_resets_total",
-        "Listeners that were told to load anew, by reason."
+        "Listeners that had to reload, by reason."
     );
     describe_gauge!("wattgate_build_info", "The version that runs.");
 }

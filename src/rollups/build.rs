@@ -1,8 +1,7 @@
-//! Some devices' hours, summed up in one transaction.
+//! Rolls up some devices' hours in one transaction.
 //!
-//! The transaction has one snapshot: the marks, the readings and the sums are of it. A mark that is
-//! made meanwhile is not seen and not removed, and makes its hour be read as it is until the next
-//! time.
+//! Marks of dirty hours, readings and rollups belong to one snapshot. A mark made meanwhile is neither seen
+//! nor removed. Its hour is read from history until the next step.
 
 use std::time::Instant;
 
@@ -17,19 +16,19 @@ use crate::energy::hour::{Measured, Summary, summarize};
 use crate::metrics;
 use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
 
-/// Readings of one transaction, about: some 50 ms, and a few MB.
+/// About how many readings one transaction holds: some 50 ms, and a few MB.
 const READINGS_PER_TRANSACTION: usize = 40_000;
-/// Devices of one transaction, at most.
+/// The most devices of one transaction.
 const DEVICES_MAX: usize = 2_000;
-/// Devices of the first, before it is known how much they send.
+/// Devices of the first transaction, before the roller knows how much they send.
 const DEVICES_FIRST: usize = 100;
-/// Marked hours of one transaction, at most.
-const MARKED_MAX: i64 = 1_000;
+/// The most dirty hours of one transaction.
+const DIRTY_MAX: i64 = 1_000;
 
 /// A device's hour.
 type DeviceHour = (i32, Timestamp);
 
-/// How many devices the next transaction takes.
+/// How many devices the next transaction rolls up.
 pub(super) struct Pace {
     devices: usize,
 }
@@ -43,7 +42,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Takes what the last one held as the measure, and grows slowly: hours differ.
+    /// Adapts to what the last transaction held. It grows slowly, because hours differ.
     fn learn(&mut self, devices: usize, readings: usize) {
         let each = (readings / devices.max(1)).max(1);
         let most = (self.devices * 2).min(DEVICES_MAX);
@@ -52,7 +51,7 @@ impl Pace {
 }
 
 impl Roller {
-    /// Sums up an hour of all devices of both streams.
+    /// Rolls up an hour of all devices of both streams.
     pub(super) async fn hour(&mut self, client: &mut Client, hour: Timestamp) -> Result<(), Error> {
         for stream in Stream::ALL {
             let next = match stream {
@@ -71,22 +70,22 @@ impl Roller {
                 after = last;
                 let began = Instant::now();
                 let work = snapshot(client).await?;
-                let readings = sum_up(&work, stream, &devices).await?;
+                let readings = roll_up(&work, stream, &devices).await?;
                 work.commit().await?;
                 self.pace.learn(devices.len(), readings);
-                metrics::summed_up(devices.len(), began.elapsed());
-                self.make_way(began.elapsed()).await;
+                metrics::rolled_up(devices.len(), began.elapsed());
+                self.yield_after(began.elapsed()).await;
             }
         }
         Ok(())
     }
 
-    /// Sums up some marked hours anew and removes their marks. Returns how many hours there were.
+    /// Rolls up some dirty hours again and removes their marks. Returns how many hours there were.
     ///
-    /// A mark can lie outside the hours that are built: it outlives a watermark that was taken back,
-    /// and a late reading can fall below `floor`. Such an hour loses its sum and is read as it is. A
-    /// sum of an hour beyond the watermark would miss every later reading, because those leave no mark.
-    pub(super) async fn marked(
+    /// A dirty hour can lie outside the built hours: its mark survives when the watermark is moved back,
+    /// and a late reading can fall below `floor`. Such an hour loses its rollup and is read from history.
+    /// A rollup beyond the watermark would miss every later reading, because those leave no mark.
+    pub(super) async fn dirty(
         &mut self,
         client: &mut Client,
         stream: Stream,
@@ -98,23 +97,23 @@ impl Roller {
         };
         let began = Instant::now();
         let work = snapshot(client).await?;
-        let limit = MARKED_MAX.min(self.pace.devices as i64);
+        let limit = DIRTY_MAX.min(self.pace.devices as i64);
         let rows = work.query(marks, &[&limit]).await?;
-        let marked: Vec<DeviceHour> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
-        if marked.is_empty() {
+        let dirty: Vec<DeviceHour> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
+        if dirty.is_empty() {
             return Ok(0);
         }
         let built = load(&work).await?.built();
         let (kept, rest): (Vec<DeviceHour>, Vec<DeviceHour>) =
-            (marked.iter().copied()).partition(|(_, hour)| *hour >= floor && built.contains(hour));
-        let readings = sum_up(&work, stream, &kept).await?;
+            (dirty.iter().copied()).partition(|(_, hour)| *hour >= floor && built.contains(hour));
+        let readings = roll_up(&work, stream, &kept).await?;
         remove(&work, stream, &rest).await?;
-        by_hour(&work, unmark, &marked).await?;
+        by_hour(&work, unmark, &dirty).await?;
         work.commit().await?;
-        self.pace.learn(marked.len(), readings);
-        metrics::summed_up(marked.len(), began.elapsed());
-        self.make_way(began.elapsed()).await;
-        Ok(marked.len())
+        self.pace.learn(dirty.len(), readings);
+        metrics::rolled_up(dirty.len(), began.elapsed());
+        self.yield_after(began.elapsed()).await;
+        Ok(dirty.len())
     }
 }
 
@@ -126,7 +125,7 @@ async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
         .await
 }
 
-/// Removes the sums of some hours.
+/// Removes the rollups of some hours.
 ///
 /// Order:  sorted by hour
 async fn remove(work: &Transaction<'_>, stream: Stream, hours: &[DeviceHour]) -> Result<(), Error> {
@@ -140,10 +139,10 @@ async fn remove(work: &Transaction<'_>, stream: Stream, hours: &[DeviceHour]) ->
     by_hour(work, remove, hours).await
 }
 
-/// Makes the sums of some hours anew; says how many readings they hold.
+/// Replaces the rollups of some hours. Returns how many readings they hold.
 ///
 /// Order:  sorted by hour
-async fn sum_up(
+async fn roll_up(
     work: &Transaction<'_>,
     stream: Stream,
     hours: &[DeviceHour],
@@ -157,7 +156,7 @@ async fn sum_up(
     }
     let measured = readings(work, stream, hours).await?;
     let count = measured.iter().map(Vec::len).sum();
-    // Some ten thousand readings: not for the async workers.
+    // Tens of thousands of readings would block an async worker.
     let summed = tokio::task::spawn_blocking(move || {
         let sums = measured.into_iter().map(|mut hour| {
             hour.sort_unstable_by_key(|m| m.reading.at);
@@ -171,7 +170,7 @@ async fn sum_up(
         })
         .collect::<Vec<_>>()
     });
-    // One that panicked leaves its hours without a sum.
+    // After a panic, the hours have no rollup.
     let summed = summed.await.unwrap_or_default();
     remove(work, stream, hours).await?;
     let mut columns = Columns::default();
@@ -201,7 +200,9 @@ async fn by_hour(work: &Transaction<'_>, sql: &str, hours: &[DeviceHour]) -> Res
     Ok(())
 }
 
-/// The readings of some hours, each hour's in any order.
+/// Loads the readings of some hours.
+///
+/// Order:  hours as given; none within an hour
 async fn readings(
     work: &Transaction<'_>,
     stream: Stream,
@@ -221,8 +222,8 @@ async fn readings(
     let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); hours.len()];
     while let Some(row) = rows.try_next().await? {
         // Ordinality counts from 1.
-        let wish: i32 = row.try_get(columns)?;
-        if let Some(hour) = measured.get_mut(wish as usize - 1) {
+        let place: i32 = row.try_get(columns)?;
+        if let Some(hour) = measured.get_mut(place as usize - 1) {
             hour.push(read(&row, stream)?);
         }
     }
@@ -253,7 +254,7 @@ fn read(row: &Row, stream: Stream) -> Result<Measured, Error> {
     })
 }
 
-/// Sums as the columns of one statement.
+/// Rollups as the columns of one statement.
 #[derive(Default)]
 struct Columns {
     devices: Vec<i32>,

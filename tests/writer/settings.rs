@@ -71,7 +71,7 @@ async fn every_session_has_its_own_settings() {
     has(&question, &known, "a question").await;
     for purpose in [
         Use::Writer,
-        Use::Sums,
+        Use::Rollup,
         Use::Alerts,
         Use::Maintenance,
         Use::Migration,
