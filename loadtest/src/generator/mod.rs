@@ -296,10 +296,17 @@ fn send(
     let shared = Arc::new(Shared::default());
     let mut workers: Vec<Vec<Conn>> = (0..options.threads).map(|_| Vec::new()).collect();
     let begin = Instant::now();
+    let run = Run {
+        options,
+        clock,
+        seed,
+        begin,
+        shared: Arc::clone(&shared),
+    };
     let lanes = options.lanes();
     let mut paced = Vec::new();
     for index in 0..lanes {
-        let conn = connection(options, index, clock, seed, begin, &shared)?;
+        let conn = run.connection(index)?;
         paced.push(Arc::clone(&conn.is_due));
         // The lanes of one connection of HTTP/2 are neighbours, on one thread.
         let connection = index / (lanes / options.connections);
@@ -325,67 +332,72 @@ fn send(
     Ok(stats)
 }
 
-/// Makes one connection's plan: its devices, its bodies, its moments.
-fn connection(
-    options: &Options,
-    index: u32,
+/// What the connections of a run share.
+struct Run<'a> {
+    options: &'a Options,
     clock: Clock,
     seed: u64,
     begin: Instant,
-    shared: &Arc<Shared>,
-) -> Result<Conn, RunError> {
-    let edge = |index: u32| {
-        let devices = u64::from(options.devices) * u64::from(index);
-        (devices / u64::from(options.lanes())) as u32
-    };
-    let devices = Devices {
-        first: edge(index),
-        count: edge(index + 1) - edge(index),
-    };
-    let schedule = match options.between() {
-        None => Schedule::Asap,
-        Some(between) => Schedule::At {
-            first: begin + between * index,
-            every: between * options.lanes(),
-        },
-    };
-    let source = |stream: Stream| {
-        let bodies = Bodies::new(stream, devices, clock, options.format, seed);
-        Source {
-            head: if options.http2 {
-                Vec::new()
+    shared: Arc<Shared>,
+}
+
+impl Run<'_> {
+    /// Makes one connection's plan: its devices, its bodies, its moments.
+    fn connection(&self, index: u32) -> Result<Conn, RunError> {
+        let options = self.options;
+        let edge = |index: u32| {
+            let devices = u64::from(options.devices) * u64::from(index);
+            (devices / u64::from(options.lanes())) as u32
+        };
+        let devices = Devices {
+            first: edge(index),
+            count: edge(index + 1) - edge(index),
+        };
+        let schedule = match options.between() {
+            None => Schedule::Asap,
+            Some(between) => Schedule::At {
+                first: self.begin + between * index,
+                every: between * options.lanes(),
+            },
+        };
+        let source = |stream: Stream| {
+            let bodies = Bodies::new(stream, devices, self.clock, options.format, self.seed);
+            Source {
+                head: if options.http2 {
+                    Vec::new()
+                } else {
+                    head(options, stream, bodies.length(options.readings_per_request))
+                },
+                template: streams::template(options, stream),
+                fold: options.gzip.then(Fold::default),
+                bodies,
+                sent: Sent {
+                    stream,
+                    devices,
+                    positions: 0,
+                    last_acked: None,
+                    acked: 0,
+                    unknown: 0,
+                },
+            }
+        };
+        Ok(Conn {
+            authority: options.url.authority.clone(),
+            sources: options.stream.list().iter().map(|s| source(*s)).collect(),
+            readings: options.readings_per_request,
+            pipeline: if options.http2 {
+                1
             } else {
-                head(options, stream, bodies.length(options.readings_per_request))
+                options.pipeline as usize
             },
-            template: streams::template(options, stream),
-            fold: options.gzip.then(Fold::default),
-            bodies,
-            sent: Sent {
-                stream,
-                devices,
-                positions: 0,
-                last_acked: None,
-                acked: 0,
-                unknown: 0,
-            },
-        }
-    };
-    Ok(Conn {
-        authority: options.url.authority.clone(),
-        sources: options.stream.list().iter().map(|s| source(*s)).collect(),
-        readings: options.readings_per_request,
-        pipeline: if options.http2 {
-            1
-        } else {
-            options.pipeline as usize
-        },
-        schedule,
-        is_due: Arc::default(),
-        until: begin + options.duration,
-        stats: Stats::new()?,
-        shared: Arc::clone(shared),
-        progress: Progress::default(),
-    })
+            schedule,
+            is_due: Arc::default(),
+            until: self.begin + options.duration,
+            stats: Stats::new()?,
+            shared: Arc::clone(&self.shared),
+            progress: Progress::default(),
+        })
+    }
 }
 
 /// The head of every request of a stream; of one that is compressed, all but its length.

@@ -78,7 +78,13 @@ pub(crate) fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
         let share = efficiency.unwrap_or_else(|| traits.efficiency_at(kw));
         // Cut, not rounded: DC must never exceed AC.
         let dc_micro_kwh = (ac_micro_kwh as f64 * share) as i64;
-        samples.push(body.sample(at_us, hours, kw, ac_micro_kwh, dc_micro_kwh));
+        samples.push(body.sample(&Step {
+            at_us,
+            hours,
+            kw,
+            ac_micro_kwh,
+            dc_micro_kwh,
+        }));
         (before_us, before_micro) = (at_us, drawn);
     }
     samples
@@ -167,6 +173,15 @@ impl Traits {
     }
 }
 
+/// The energy between two samples.
+struct Step {
+    at_us: i64,
+    hours: f64,
+    kw: f64,
+    ac_micro_kwh: i64,
+    dc_micro_kwh: i64,
+}
+
 /// The vehicle's battery and the station's wires as the stay goes on.
 #[derive(Debug)]
 struct Body {
@@ -193,19 +208,20 @@ impl Body {
         }
     }
 
-    fn sample(&mut self, at_us: i64, hours: f64, kw: f64, ac: i64, dc: i64) -> Sample {
-        self.elapsed_h += hours;
-        self.soc = (self.soc + 100.0 * dc as f64 / 1e6 / self.battery_kwh).min(100.0);
-        let kw = kw.min(FELT_KW_MAX);
+    fn sample(&mut self, step: &Step) -> Sample {
+        let dc_kwh = step.dc_micro_kwh as f64 / 1e6;
+        self.elapsed_h += step.hours;
+        self.soc = (self.soc + 100.0 * dc_kwh / self.battery_kwh).min(100.0);
+        let kw = step.kw.min(FELT_KW_MAX);
         // Half an hour of lag towards 1.5 °C a kW over the surroundings.
         let towards = self.ambient_c + 1.5 * kw;
-        self.temp_c += (towards - self.temp_c) * (1.0 - (-hours / 0.5).exp());
+        self.temp_c += (towards - self.temp_c) * (1.0 - (-step.hours / 0.5).exp());
         let swing = (std::f64::consts::TAU * (self.elapsed_h / 2.0 + self.phase)).sin();
         let volts = 208.5 + 1.5 * swing - 0.45 * kw;
         Sample {
-            at_us,
-            ac_micro_kwh: ac,
-            dc_micro_kwh: dc,
+            at_us: step.at_us,
+            ac_micro_kwh: step.ac_micro_kwh,
+            dc_micro_kwh: step.dc_micro_kwh,
             soc_centi: (self.soc * 100.0).round() as i64,
             temp_deci: (self.temp_c * 10.0).round() as i64,
             volt_deci: (volts * 10.0).round() as i64,

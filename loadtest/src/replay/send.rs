@@ -138,7 +138,7 @@ impl Sender {
                     ended: false,
                 });
                 if !self.sessions_late {
-                    self.register(booking, false).await?;
+                    self.register(booking, None).await?;
                 }
             }
             Event::Reading(booking, sample) => {
@@ -203,7 +203,8 @@ impl Sender {
         let entries = self.entries.clone();
         for entry in &entries {
             if self.sessions_late {
-                self.register(&entry.booking, entry.ended).await?;
+                let ended = entry.ended.then(|| entry.booking.end_us());
+                self.register(&entry.booking, ended).await?;
             } else if entry.ended {
                 // Told before, unless Ctrl-C came between: safe to tell again.
                 self.end(&entry.booking).await?;
@@ -224,15 +225,19 @@ impl Sender {
         Ok(())
     }
 
-    async fn register(&mut self, booking: &Booking, ended: bool) -> Result<(), CallError> {
+    async fn register(
+        &mut self,
+        booking: &Booking,
+        ended_us: Option<i64>,
+    ) -> Result<(), CallError> {
         let mut session = json!({
             "sessionId": booking.session_id,
             "vehicleId": booking.vehicle_id,
             "meterId": booking.stay.station_id,
             "startedAt": rfc3339(booking.start_us()),
         });
-        if ended {
-            session["endedAt"] = json!(rfc3339(booking.end_us()));
+        if let Some(ended_us) = ended_us {
+            session["endedAt"] = json!(rfc3339(ended_us));
         }
         let answer = post(&mut self.vehicles, "/v1/sessions", &session).await?;
         match answer.status {

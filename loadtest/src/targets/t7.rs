@@ -69,26 +69,39 @@ struct Answers {
     failed: u64,
 }
 
+/// What T7 and T8 measure.
+struct T7 {
+    shape: Shape,
+    outcome: Outcome,
+    answers: Vec<Answers>,
+    rolled_up_seconds: f64,
+    first_ranking_seconds: f64,
+    /// The share of blocks of indexes that were in memory.
+    hits: f64,
+}
+
 impl Run<'_> {
     pub(super) fn t7(&mut self) -> Result<(), TargetsError> {
         let (gateway, shape) = self.with_history()?;
         let window = window_of(shape);
         let began = Instant::now();
         let start_us = shape.start_us();
-        let summed = || query_one(&gateway.database_url, SUMMED, &[&start_us]);
-        let is_summed =
-            || summed().is_ok_and(|row| row.get(0)) && gateway.metric(BACKLOG, "") == 0.0;
-        wait(is_summed, "its history is not summed up")?;
-        let summed = began.elapsed().as_secs_f64();
-        say(&format!("summed up within {summed:.0} s"));
+        let rolled_up = || query_one(&gateway.database_url, SUMMED, &[&start_us]);
+        let is_rolled_up =
+            || rolled_up().is_ok_and(|row| row.get(0)) && gateway.metric(BACKLOG, "") == 0.0;
+        wait(is_rolled_up, "its history is not rolled up")?;
+        let rolled_up_seconds = began.elapsed().as_secs_f64();
+        say(&format!("rolled up within {rolled_up_seconds:.0} s"));
         let page = |limit: u32| format!("/v1/analytics/performance?{window}&limit={limit}");
         let began = Instant::now();
         wait(
             || gateway.ask("GET", &page(1), "").0 == 200,
             "it gives no ranking",
         )?;
-        let first = began.elapsed().as_secs_f64();
-        say(&format!("the first ranking took {first:.1} s"));
+        let first_ranking_seconds = began.elapsed().as_secs_f64();
+        say(&format!(
+            "the first ranking took {first_ranking_seconds:.1} s"
+        ));
         let one = |n: u64| {
             let vehicle = n.wrapping_mul(7919) % u64::from(shape.vehicles()) + 1;
             format!("/v1/analytics/performance/CAR-{vehicle:06}?{window}")
@@ -117,7 +130,14 @@ impl Run<'_> {
         })?;
         let hits: f64 = query_one(&gateway.database_url, INDEX_HITS, &[])?.get(0);
         gateway.stop()?;
-        self.push_t7(shape, &outcome, answers, (summed, first), hits);
+        self.push_t7(T7 {
+            shape,
+            outcome,
+            answers,
+            rolled_up_seconds,
+            first_ranking_seconds,
+            hits,
+        });
         Ok(())
     }
 
@@ -186,19 +206,13 @@ impl Run<'_> {
         Ok(shape)
     }
 
-    fn push_t7(
-        &mut self,
-        shape: Shape,
-        outcome: &Outcome,
-        answers: Vec<Answers>,
-        (summed, first): (f64, f64),
-        hits: f64,
-    ) {
+    fn push_t7(&mut self, measured: T7) {
+        let (shape, outcome) = (measured.shape, &measured.outcome);
         let under = format!(
             "{} readings of {} devices, {RATE:.0} readings/s arriving",
             shape.rows, shape.devices
         );
-        for (question, answers) in QUESTIONS.iter().zip(answers) {
+        for (question, answers) in QUESTIONS.iter().zip(measured.answers) {
             let latency = &answers.latency_us;
             let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
             self.push(Row {
@@ -211,15 +225,15 @@ impl Run<'_> {
                 is_right: is_right(outcome) && answers.failed == 0,
                 detail: json!({
                     "asked": latency.len(), "failed": answers.failed, "p50Ms": at(0.5),
-                    "p90Ms": at(0.9), "maxMs": at(1.0), "summedUpSeconds": summed,
-                    "firstRankingSeconds": first, "load": outcome.to_json(),
+                    "p90Ms": at(0.9), "maxMs": at(1.0), "summedUpSeconds": measured.rolled_up_seconds,
+                    "firstRankingSeconds": measured.first_ranking_seconds, "load": outcome.to_json(),
                 }),
             });
         }
         self.push(Row {
             name: "T8",
             what: "index hits of history under T7".to_owned(),
-            figure: 100.0 * hits,
+            figure: 100.0 * measured.hits,
             unit: "%",
             limit: None,
             target: Target::AtLeast(99.0),
