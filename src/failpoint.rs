@@ -1,15 +1,15 @@
-//! Places on the way of a reading at which the process can end itself, as a kill would end it: so a
-//! test stops the gateway between any two steps, and not somewhere near.
+//! Points at which the process can end itself as a kill would, so that a test stops the gateway between
+//! exactly two steps.
 //!
-//! A part of the gateway can also be made to panic (`--panic-in`).
+//! `--panic-in` makes a part of the gateway panic.
 //!
-//! Only a build for development has them, and only one that is started with `--end-at` or `--panic-in`.
-//! In a release build [`reach`] is empty and the flags are unknown.
+//! Only a development build has failpoints, and only `--end-at` or `--panic-in` arms them. In a release
+//! build [`reach`] is empty and the flags are unknown.
 
 use std::future::Future;
 
-/// Runs a part of the gateway, and panics in its place if `--panic-in` names it, as soon as the file of
-/// `--panic-when` is there.
+/// Runs a part of the gateway. If `--panic-in` names it, it panics as soon as the file of `--panic-when`
+/// exists.
 pub async fn part<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     #[cfg(debug_assertions)]
     {
@@ -25,7 +25,7 @@ pub async fn part<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// The same for a thread, at a place that it comes by again and again.
+/// The same for a thread, at a point that its loop passes.
 #[inline]
 pub fn thread(name: &'static str) {
     #[cfg(debug_assertions)]
@@ -38,25 +38,25 @@ pub fn thread(name: &'static str) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(debug_assertions, derive(clap::ValueEnum))]
 pub enum Point {
-    /// A segment has its name in a run; nothing is written to it yet.
+    /// A segment has its name in a run; it is still empty.
     SegmentBegun,
-    /// A frame is written, and not synced.
+    /// A frame is written, but not synced.
     Append,
-    /// It is synced, and nobody was told.
+    /// The frame is synced, but not acknowledged.
     Fsync,
     /// Its requests are acknowledged.
     Ack,
-    /// New devices have their ids; nothing of the batch is sent.
+    /// New devices have their ids; the batch is not sent.
     Registered,
-    /// History and the checkpoint are sent, the transaction is open.
+    /// History and the checkpoint are sent; the transaction is open.
     CopyEnd,
-    /// COMMIT is sent, its answer has not come.
+    /// COMMIT is sent, but not answered.
     CommitSent,
-    /// COMMIT is answered, and nobody knows.
+    /// COMMIT is answered, but the writer has not acted on it.
     CommitAnswered,
     /// The cursor has moved.
     CursorMoved,
-    /// A segment has gone or has become a spare; the directory is not synced.
+    /// A segment is deleted or has become a spare; the directory is not synced.
     SegmentGone,
 }
 
@@ -71,17 +71,17 @@ mod armed {
 
     static ARMED: OnceLock<(Point, AtomicU32)> = OnceLock::new();
 
-    /// Ends the process when a place is reached so many times.
+    /// Arms a point: the process ends when it is reached for the n-th time.
     pub fn arm(point: Point, times: u32) {
-        // Once: the command line names one place.
+        // Set once: the command line names one point.
         ARMED.set((point, AtomicU32::new(times))).ok();
     }
 
     static PANIC: OnceLock<(String, PathBuf)> = OnceLock::new();
 
-    /// Lets a part panic once a file is there.
+    /// Arms a part: it panics once a file exists.
     pub fn arm_panic(part: String, file: PathBuf) {
-        // Once: the command line names one part.
+        // Set once: the command line names one part.
         PANIC.set((part, file)).ok();
     }
 
@@ -90,15 +90,15 @@ mod armed {
         (armed == part).then_some(file)
     }
 
-    /// Panics when it is time.
+    /// Panics if the part is armed and its file exists.
     pub(super) fn panic_if_due(part: &str) {
         assert!(
             !file_of(part).is_some_and(|file| file.exists()),
-            "a test lets {part} panic"
+            "a test makes {part} panic"
         );
     }
 
-    /// Panics as soon as it is time.
+    /// Panics as soon as the file of an armed part exists.
     pub(super) async fn panic_of(part: &str) -> Infallible {
         if file_of(part).is_none() {
             return std::future::pending().await;
@@ -109,7 +109,7 @@ mod armed {
         }
     }
 
-    /// Whether this is the time.
+    /// Whether the process must end here, now.
     pub(super) fn is_due(point: Point) -> bool {
         let Some((armed, left)) = ARMED.get() else {
             return false;
@@ -117,10 +117,10 @@ mod armed {
         *armed == point && left.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
-    /// Nothing runs behind this: no destructor, no signal handler, no other thread.
+    /// Ends the process at once: no destructor, signal handler or other thread runs after it.
     pub(super) fn end() -> ! {
         let own = rustix::process::getpid();
-        // If the system refuses, the abort has the same end.
+        // If the system refuses the kill, the abort has the same effect.
         rustix::process::kill_process(own, rustix::process::Signal::KILL).ok();
         std::process::abort();
     }
@@ -129,7 +129,7 @@ mod armed {
 #[cfg(debug_assertions)]
 pub use armed::{arm, arm_panic};
 
-/// Ends the process, if it is to end here.
+/// Ends the process if the point is due.
 #[inline]
 pub fn reach(point: Point) {
     #[cfg(debug_assertions)]
@@ -140,13 +140,13 @@ pub fn reach(point: Point) {
     let _ = point;
 }
 
-/// Does some work, and ends the process while it is under way, if it is to end here.
+/// Does some work. If the point is due, the process ends while the work is under way.
 pub async fn during<T>(point: Point, work: impl Future<Output = T>) -> T {
     #[cfg(debug_assertions)]
     if armed::is_due(point) {
-        /// Long enough for a request to be on its way, too short for an answer that waits for a disk.
+        /// Long enough to send a request, too short for an answer that waits for a disk.
         const SENT_AFTER: std::time::Duration = std::time::Duration::from_micros(500);
-        // The answer may win: then it is dropped unread, which is the same to everybody else.
+        // An answer that wins the race is dropped unread, as a kill would drop it.
         drop(tokio::time::timeout(SENT_AFTER, work).await);
         armed::end();
     }

@@ -12,16 +12,16 @@ macro_rules! sql {
     };
 }
 
-// What every part may know: a reading, the metrics, failures that repeat, and where a test may end the process.
+// For every part: a reading, the metrics, outages, and failpoints.
 pub mod failpoint;
 pub mod metrics;
 pub mod outage;
 pub mod reading;
 
-// What energy means: arithmetic alone.
+// The arithmetic of energy.
 pub mod energy;
 
-// The way of a reading: bytes become readings, the log makes them durable, writers store them.
+// Bytes become readings, the log makes them durable, the writers store them.
 pub mod wal;
 
 pub mod ingest;
@@ -30,14 +30,14 @@ pub mod postgres;
 
 pub mod writer;
 
-// Questions about what is stored.
+// Questions about stored readings.
 pub mod store;
 
 pub mod analytics;
 
 pub mod rollups;
 
-// What is pushed elsewhere.
+// Pushes to other systems.
 pub mod http_client;
 
 pub mod alerts;
@@ -49,7 +49,7 @@ pub mod auth;
 
 pub mod http;
 
-// The program: its configuration, its commands, and what starts and stops everything.
+// The program: its configuration, its start and stop, and its commands.
 pub mod config;
 
 pub mod app;

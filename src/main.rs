@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&error);
+            print_note(&error);
             ExitCode::from(error.exit_code())
         }
     }
@@ -38,39 +38,39 @@ fn run(command: Command) -> Result<(), AppError> {
         Command::Check(args) => {
             let config = Config::check(&args)?;
             let found = work(&config.logging, cli::check(&config))?;
-            tell(&found);
+            print_answer(&found);
             Ok(())
         }
         Command::Erase(args) => {
             let (data, logging) = args.reach.check()?;
             let erased = work(&logging, cli::erase(&data, &args.vehicle))?;
-            tell(&erased);
+            print_answer(&erased);
             Ok(())
         }
         Command::Keys { command } => {
-            let said = cli::keys::run(&command)?;
-            if let Some(note) = &said.note {
-                say(note);
+            let output = cli::keys::run(&command)?;
+            if let Some(note) = &output.note {
+                print_note(note);
             }
-            tell(&said.answer);
+            print_answer(&output.answer);
             Ok(())
         }
         Command::Wal { command } => {
             let (data, logging) = command.check()?;
-            let said = work(&logging, cli::wal(&data, &command))?;
-            tell(&said.answer);
-            said.verdict
+            let output = work(&logging, cli::wal(&data, &command))?;
+            print_answer(&output.answer);
+            output.verdict
         }
         Command::Quarantine { command } => {
             let (data, logging) = command.reach().check()?;
             let answer = work(&logging, cli::quarantine(&data, &command))?;
-            tell(&answer);
+            print_answer(&answer);
             Ok(())
         }
     }
 }
 
-/// Does the work of a command, and logs what happens meanwhile.
+/// Runs a command, with events logged meanwhile.
 fn work<T>(
     logging: &Logging,
     work: impl Future<Output = Result<T, AppError>>,
@@ -78,21 +78,21 @@ fn work<T>(
     app::start_events(logging)?;
     let runtime = app::runtime()?;
     let result = runtime.block_on(work);
-    // Everything that matters is done. An answer that is still computed for a client that has gone
-    // is not waited for: its thread has no deadline.
+    // Do not wait for an answer that is still computed for a disconnected client: its thread has no
+    // deadline.
     runtime.shutdown_background();
     result
 }
 
 #[expect(
     clippy::print_stderr,
-    reason = "notes and errors are for people, and not for the reader of stdout"
+    reason = "notes and errors are for the operator, not for a program that reads stdout"
 )]
-fn say(error: &dyn std::fmt::Display) {
-    eprintln!("wattgate: {error}");
+fn print_note(note: &dyn std::fmt::Display) {
+    eprintln!("wattgate: {note}");
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn tell(answer: &str) {
+fn print_answer(answer: &str) {
     println!("{answer}");
 }

@@ -185,7 +185,12 @@ pub(super) async fn anomalies(
     for row in &due {
         let vehicle: &str = row.try_get(2)?;
         let (from, to) = (row.try_get(3)?, row.try_get(4)?);
-        let ratio = session_efficiency(reads, analyst, vehicle, from, to, now).await?;
+        let ratio = match (ExternalId::new(vehicle), Run::new(from, to)) {
+            (Ok(vehicle), Some(session)) => {
+                session_efficiency(reads, analyst, vehicle, session, now).await?
+            }
+            _ => None,
+        };
         let (session, key): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
         client
             .execute(
@@ -242,17 +247,13 @@ fn unusual_below(median: f64, mad: f64, sessions: i64) -> Option<f64> {
 async fn session_efficiency(
     reads: &ReadPool,
     analyst: &Analyst,
-    vehicle: &str,
-    from: Timestamp,
-    to: Timestamp,
+    vehicle: ExternalId<'_>,
+    session: Run,
     now: Timestamp,
 ) -> Result<Option<f64>, AlertError> {
-    let (Ok(vehicle), Some(window)) = (ExternalId::new(vehicle), Run::new(from, to)) else {
-        return Ok(None);
-    };
     let asked = reads.ask(async |client| {
         analyst
-            .performance(client, vehicle, window, Vec::new(), now)
+            .performance(client, vehicle, session, Vec::new(), now)
             .await
     });
     let answer = match asked.await {

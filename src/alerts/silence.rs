@@ -50,6 +50,13 @@ enum Verdict {
     Unknown,
 }
 
+/// Devices that were looked at together.
+struct Batch {
+    silent: Vec<Finding>,
+    /// Whether more devices may be left to look at.
+    is_full: bool,
+}
+
 impl Silences {
     /// Looks for devices that have fallen silent, and for those that are not any longer.
     ///
@@ -70,24 +77,25 @@ impl Silences {
             let over = client.query(over, &[&now]).await?;
             findings.over.push((Kind::Silent, stream, devices(&over)?));
             let began = Instant::now();
-            while self
-                .look_at_some(client, settings, stream, now, findings)
-                .await?
-                && began.elapsed() * LOOK_SHARE < settings.every
-            {}
+            loop {
+                let batch = self.look_at_some(client, settings, stream, now).await?;
+                findings.found.extend(batch.silent);
+                if !batch.is_full || began.elapsed() * LOOK_SHARE >= settings.every {
+                    break;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Looks at some of a stream that were not looked at yet; `true`: there may be more.
+    /// Looks at some devices of a stream that were not looked at yet.
     async fn look_at_some(
         &mut self,
         client: &Client,
         settings: &Settings,
         stream: Stream,
         now: Timestamp,
-        findings: &mut Findings,
-    ) -> Result<bool, AlertError> {
+    ) -> Result<Batch, AlertError> {
         let (known, query) = match stream {
             Stream::Meter => (&mut self.meters, sql!("alert_silence_meter")),
             Stream::Vehicle => (&mut self.vehicles, sql!("alert_silence_vehicle")),
@@ -99,6 +107,7 @@ impl Silences {
         let rows = client
             .query(query, &[&now, &least, &keys, &since, &DEVICES_MAX])
             .await?;
+        let mut silent = Vec::new();
         for row in &rows {
             let (device, since, at): (i32, Timestamp, Timestamp) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
@@ -118,7 +127,7 @@ impl Silences {
                 known.insert(device, Known { since, again_at });
             }
             if let Verdict::Silent { seconds, bound } = verdict {
-                findings.found.push(Finding {
+                silent.push(Finding {
                     kind: Kind::Silent,
                     stream,
                     device,
@@ -128,7 +137,10 @@ impl Silences {
                 });
             }
         }
-        Ok(rows.len() as i64 == DEVICES_MAX && known.len() < KNOWN_MAX)
+        Ok(Batch {
+            silent,
+            is_full: rows.len() as i64 == DEVICES_MAX && known.len() < KNOWN_MAX,
+        })
     }
 }
 
