@@ -264,7 +264,7 @@ async fn session_efficiency(
     let status = efficiency_status(&answer, &analyst.judgement().bounds);
     let ratio = Decimal::ratio(&answer.matched_dc, &answer.consumed_ac)
         .filter(|_| status != EfficiencyStatus::InsufficientData)
-        .and_then(|ratio| i64::try_from(ratio.units()).ok());
+        .and_then(|ratio| i64::try_from(ratio.units()?).ok());
     Ok(ratio.map(percent))
 }
 

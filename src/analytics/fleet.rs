@@ -61,7 +61,7 @@ pub struct Survey {
 #[derive(Debug, Clone)]
 pub struct Rank {
     /// Its external id.
-    pub vehicle_id: Box<str>,
+    pub vehicle_id: Arc<str>,
     /// Its status.
     pub status: EfficiencyStatus,
     /// Its printed ratio in 1/100 percent; `None` where AC is 0.
@@ -84,7 +84,7 @@ pub struct Ranked {
 }
 
 /// What the numbers and texts of a printed answer take outside of its struct, about.
-const PRINTED_BYTES: usize = 256;
+const PRINTED_BYTES: usize = 64;
 
 /// The energy of all meters and vehicles in a part of the window.
 #[derive(Debug, Clone)]
@@ -479,21 +479,22 @@ impl Ranked {
             key,
             suspect,
             rank: Rank {
-                vehicle_id: printed.vehicle_id.as_str().into(),
+                vehicle_id: Arc::clone(&printed.vehicle_id),
                 status: printed.efficiency_status,
                 ratio: printed
                     .efficiency_ratio
                     .as_ref()
-                    .and_then(|r| r.units().try_into().ok()),
-                lost_mwh: i128::try_from(printed.lost_energy()).ok()?,
+                    .and_then(|ratio| i64::try_from(ratio.units()?).ok()),
+                lost_mwh: printed.lost_energy()?,
             },
             printed,
         })
     }
 
     /// About how many bytes it takes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let meters = self.printed.attribution.meters.iter();
-        size_of_val(self) + PRINTED_BYTES + meters.map(String::len).sum::<usize>()
+        let meters = meters.map(|meter| size_of_val(meter) + meter.len());
+        size_of_val(self) + PRINTED_BYTES + meters.sum::<usize>()
     }
 }

@@ -8,48 +8,54 @@ use num_bigint::{BigInt, Sign};
 use super::exact::{Exact, MWH_PER_KWH, Near, TEMPERATURE_DECIMALS};
 
 /// Decimals of a printed kWh.
-pub const KWH_DECIMALS: u32 = 6;
+pub const KWH_DECIMALS: u8 = 6;
 /// Decimals of a printed cost.
-pub const COST_DECIMALS: u32 = 4;
+pub const COST_DECIMALS: u8 = 4;
 /// Decimals of a printed ratio, in percent.
-pub const RATIO_DECIMALS: u32 = 2;
+pub const RATIO_DECIMALS: u8 = 2;
 /// Decimals of a printed temperature.
-pub const PRINTED_TEMPERATURE_DECIMALS: u32 = 2;
+pub const PRINTED_TEMPERATURE_DECIMALS: u8 = 2;
 /// Decimals of a printed coverage.
-pub const COVERAGE_DECIMALS: u32 = 4;
+pub const COVERAGE_DECIMALS: u8 = 4;
 
 /// A printed number: an integer of 10^-decimals.
 ///
 /// Its text has exactly its digits, whatever their count, and no zeros at the end: 12.4, 0, 89.52.
+/// A report of a fleet keeps some ten for each vehicle: 16 bytes each, without an allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decimal {
-    units: BigInt,
-    decimals: u32,
+pub struct Decimal(Units);
+
+/// `Large` only where the units do not fit `Small`, so that equal numbers are equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Units {
+    Small { units: i64, decimals: u8 },
+    Large(Box<(BigInt, u8)>),
 }
 
 impl Decimal {
+    fn new(units: BigInt, decimals: u8) -> Self {
+        Decimal(match i64::try_from(&units) {
+            Ok(units) => Units::Small { units, decimals },
+            Err(_) => Units::Large(Box::new((units, decimals))),
+        })
+    }
+
     /// Rounds `numerator / denominator` to some decimals, half away from zero.
     ///
     /// Shape:  a denominator of 0 gives 0; callers have ruled it out
-    pub fn of_fraction(numerator: &BigInt, denominator: &BigInt, decimals: u32) -> Self {
+    pub fn of_fraction(numerator: &BigInt, denominator: &BigInt, decimals: u8) -> Self {
         if *denominator == BigInt::ZERO {
-            return Decimal {
-                units: BigInt::ZERO,
-                decimals,
-            };
+            return Decimal::new(BigInt::ZERO, decimals);
         }
         let negative = (numerator.sign() == Sign::Minus) != (denominator.sign() == Sign::Minus);
         let (up, down) = (numerator.magnitude(), denominator.magnitude());
-        let doubled = up * num_bigint::BigUint::from(10u8).pow(decimals) * 2u8 + down;
+        let doubled = up * num_bigint::BigUint::from(10u8).pow(decimals.into()) * 2u8 + down;
         let units = BigInt::from(doubled / (down * 2u8));
-        Decimal {
-            units: if negative { -units } else { units },
-            decimals,
-        }
+        Decimal::new(if negative { -units } else { units }, decimals)
     }
 
     /// Rounds an amount divided by a number above 0, as [`Decimal::of_fraction`] does.
-    fn of_amount(amount: &Exact, divisor: i64, decimals: u32) -> Self {
+    fn of_amount(amount: &Exact, divisor: i64, decimals: u8) -> Self {
         if let Some(whole) = amount.whole() {
             return Decimal::of_fraction(&BigInt::from(whole), &BigInt::from(divisor), decimals);
         }
@@ -125,12 +131,18 @@ impl Decimal {
 
     /// Compares with a bound in the same decimals.
     pub fn compare_units(&self, units: i64) -> Ordering {
-        self.units.cmp(&BigInt::from(units))
+        match &self.0 {
+            Units::Small { units: own, .. } => own.cmp(&units),
+            Units::Large(own) => own.0.cmp(&BigInt::from(units)),
+        }
     }
 
-    /// The number in units of 10^-decimals, for ordering what is printed.
-    pub const fn units(&self) -> &BigInt {
-        &self.units
+    /// The number in units of 10^-decimals, for ordering. `None` means that it exceeds 128 bits.
+    pub fn units(&self) -> Option<i128> {
+        match &self.0 {
+            Units::Small { units, .. } => Some(i128::from(*units)),
+            Units::Large(own) => i128::try_from(&own.0).ok(),
+        }
     }
 }
 
@@ -152,15 +164,20 @@ fn near_ratio(part: &Near, all: &Near) -> Option<Decimal> {
 
 impl fmt::Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decimals = self.decimals as usize;
-        let digits = format!(
-            "{:0>width$}",
-            self.units.magnitude().to_string(),
-            width = decimals + 1
-        );
+        let (is_negative, magnitude, decimals) = match &self.0 {
+            Units::Small { units, decimals } => {
+                (*units < 0, units.unsigned_abs().to_string(), *decimals)
+            }
+            Units::Large(own) => {
+                let magnitude = own.0.magnitude().to_string();
+                (own.0.sign() == Sign::Minus, magnitude, own.1)
+            }
+        };
+        let decimals = usize::from(decimals);
+        let digits = format!("{magnitude:0>width$}", width = decimals + 1);
         let (whole, fraction) = digits.split_at(digits.len() - decimals);
         let fraction = fraction.trim_end_matches('0');
-        if self.units.sign() == Sign::Minus {
+        if is_negative {
             f.write_str("-")?;
         }
         f.write_str(whole)?;

@@ -1,13 +1,13 @@
 //! The answer as it is printed, each number rounded once.
 
 use std::cmp::Ordering;
-
-use num_bigint::BigInt;
+use std::sync::Arc;
 
 use super::answer::{Method, Performance, Slice};
 use super::attribution::Rule;
 use super::exact::{Exact, MWH_PER_KWH};
 use super::format::Decimal;
+use super::interval::Run;
 use super::tariff::Costs;
 
 /// The bounds of [`EfficiencyStatus`].
@@ -144,7 +144,7 @@ pub struct PrintedQuality {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Printed {
     /// The vehicle's external id.
-    pub vehicle_id: String,
+    pub vehicle_id: Arc<str>,
     /// kWh.
     pub total_energy_consumed_ac: Decimal,
     /// kWh.
@@ -153,10 +153,8 @@ pub struct Printed {
     pub efficiency_ratio: Option<Decimal>,
     /// °C; `None` without readings.
     pub average_battery_temp: Option<Decimal>,
-    /// RFC 3339, UTC.
-    pub time_window_start: String,
-    /// RFC 3339, UTC.
-    pub time_window_end: String,
+    /// W.
+    pub window: Run,
     /// The vehicle's readings.
     pub data_points: u64,
     /// The meters' readings.
@@ -182,8 +180,9 @@ pub struct Printed {
 impl Printed {
     /// AC minus matched DC, rounded once.
     ///
+    /// Shape:  `None` where it exceeds 128 bits
     /// Units:  mWh
-    pub const fn lost_energy(&self) -> &BigInt {
+    pub fn lost_energy(&self) -> Option<i128> {
         self.lost.units()
     }
 
@@ -217,7 +216,7 @@ impl Printed {
             lost_cost: None,
             currency: None,
             lost: Decimal::kwh(&lost),
-            vehicle_id: vehicle_id.to_owned(),
+            vehicle_id: vehicle_id.into(),
             total_energy_consumed_ac: Decimal::kwh(&answer.consumed_ac),
             total_energy_delivered_dc: Decimal::kwh(&answer.delivered_dc),
             efficiency_ratio: Decimal::ratio(&answer.matched_dc, &answer.consumed_ac),
@@ -225,8 +224,7 @@ impl Printed {
                 answer.temperature_sum,
                 answer.data_points,
             ),
-            time_window_start: answer.window.start().to_string(),
-            time_window_end: answer.window.end().to_string(),
+            window: answer.window,
             data_points: answer.data_points,
             meter_data_points: answer.meter_data_points,
             matched_energy_delivered_dc: Decimal::kwh(&answer.matched_dc),

@@ -73,6 +73,8 @@ pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Time
         let bounds = StatusBounds::default();
         let printed = Printed::new(&answer.performance, &id, answer.meter_ids, &bounds);
         assert_eq!(ranked.printed, printed);
+        // A report holds every vehicle: a million of them take half a gigabyte.
+        assert!(ranked.bytes() <= 512, "{id}: {} bytes", ranked.bytes());
     }
     assert_eq!(surveyed.vehicles.len(), known);
     let mut meters = Exact::default();

@@ -440,7 +440,7 @@ mod tests {
             ranked("worst", Some(100), 9),
         ];
         fleet.sort_by(|a, b| sort.key(a).cmp(&sort.key(b)));
-        fleet.map(|v| v.vehicle_id.into_string()).to_vec()
+        fleet.map(|v| v.vehicle_id.to_string()).to_vec()
     }
 
     #[test]
