@@ -170,7 +170,7 @@ fn keys_are_never_stored_in_postgres() {
     let (status, told) = post(&fleet, &session("S-8", "A-2"));
     assert_eq!(status, 409);
     assert!(
-        told.contains("a session of others") && !told.contains("S-7"),
+        told.contains("a session of other devices") && !told.contains("S-7"),
         "{told}"
     );
     let (status, named) = post(&all, &session("S-8", "A-2"));

@@ -9,7 +9,7 @@ use tokio::signal::unix::Signal;
 use super::AppError;
 use crate::auth::{AuthMode, Keyring};
 use crate::config::Config;
-use crate::http::server::tls::Tls;
+use crate::http::server::tls::{Refresh, Tls};
 use crate::outage::Outage;
 use crate::reading::Timestamp;
 
@@ -58,14 +58,14 @@ impl Credentials {
         let mut every = tokio::time::interval(CHECK_EVERY);
         let (mut of_keys, mut of_tls) = (Outage::default(), Outage::default());
         loop {
-            let hung_up = tokio::select! {
-                _ = every.tick() => false,
-                _ = hangup.recv() => true,
+            let when = tokio::select! {
+                _ = every.tick() => Refresh::IfChanged,
+                _ = hangup.recv() => Refresh::Always,
             };
             let renewed = self.clone();
             let refreshed = tokio::task::spawn_blocking(move || {
                 let keys = renewed.keys.map(|keys| keys.refresh());
-                let tls = renewed.tls.map(|tls| tls.refresh(hung_up));
+                let tls = renewed.tls.map(|tls| tls.refresh(when));
                 (keys, tls)
             });
             match refreshed.await {

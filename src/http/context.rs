@@ -36,8 +36,8 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
-    /// Whether the Host header must be an address or `localhost`. Set where the gateway requires no
-    /// keys and serves its own machine, so that a web page cannot call it under a name of its own.
+    /// Whether the Host header must be an address or `localhost`, so that a web page cannot call the
+    /// gateway under a name of its own. Set where it requires no keys and serves its own machine.
     pub local_hosts_only: bool,
 }
 

@@ -17,7 +17,7 @@ use super::request::auth::{Access, Caller, Peer};
 use super::request::body::Upload;
 use super::request::call::Call;
 use super::request::request_id::{RequestId, X_REQUEST_ID};
-use super::request::router::{Answers, Handler, Lost, Path, Route};
+use super::request::router::{Accept, Handler, Lost, PathRoutes, Route};
 use super::request::{client_ip, cors, head, host, negotiate};
 use super::response::problem::{Kind, Problem};
 use super::response::reply::Reply;
@@ -138,7 +138,7 @@ async fn handle(
     };
     let caller = Caller::admit(context, peer, route.access, &parts.headers)?;
     notes.key = caller.key();
-    if route.answers == Answers::Json && !negotiate::accepts_json(&parts.headers) {
+    if route.accept == Accept::Json && !negotiate::accepts_json(&parts.headers) {
         let detail = "answers are application/json or application/problem+json";
         return Err(Problem::new(Kind::NotAcceptable, detail));
     }
@@ -164,10 +164,10 @@ async fn handle(
             }
             return ingested.when_safe(context).await;
         }
-        Handler::Answer(answer) => {
+        Handler::Boxed(handler) => {
             // What a handler logs carries the request's id.
             let span = tracing::error_span!("request", id = %notes.id);
-            answer(call).instrument(span).await?
+            handler(call).instrument(span).await?
         }
     };
     if parts.method == Method::OPTIONS {
@@ -186,7 +186,7 @@ async fn handle(
 /// A route of health answers OPTIONS as GET: HAProxy's checks send OPTIONS unless configured
 /// otherwise, and decide whether a gateway gets requests. A browser's preflight must be answered
 /// with 2xx (the Fetch standard, "CORS-preflight fetch").
-fn route_of(path: &'static Path, parts: &Parts) -> Result<Option<&'static Route>, Problem> {
+fn route_of(path: &'static PathRoutes, parts: &Parts) -> Result<Option<&'static Route>, Problem> {
     if parts.method == Method::OPTIONS {
         let is_preflight = parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         return Ok(path.options().filter(|_| !is_preflight));

@@ -14,7 +14,7 @@
 //! # Rules
 //!
 //! - **Pipelined requests share a sync.** hyper reads a connection's next request when the one before is
-//!   answered, so sixteen requests sent at once would cost sixteen syncs in a row. An answer is therefore
+//!   answered. Sixteen requests sent at once would so cost sixteen syncs in a row. An answer is therefore
 //!   made as soon as its readings are on their way. `server::deferred` buffers its bytes, and all bytes
 //!   behind them, until the log has synced. Over HTTP/2 each stream waits for itself.
 //! - **Admission never waits.** Memory is reserved piece by piece as bytes arrive. Reserving the largest

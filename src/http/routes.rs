@@ -12,7 +12,9 @@ use super::api::{
 };
 use super::request::auth::Scope;
 use super::request::query::Parameters::{Ignored, Once, Repeated};
-use super::request::router::{Answer, Answering, Route, Routes, delete, get, ingest, post, put};
+use super::request::router::{
+    BoxedHandler, ReplyFuture, Route, Routes, delete, get, ingest, post, put,
+};
 use super::response::problem::Problem;
 use super::response::reply::Reply;
 use super::ui;
@@ -35,7 +37,7 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/live/vehicles", |c| Box::pin(live::list(c, Vehicle)))
         .needs(READ, Scope::Fleet).query(Once(&["limit", "after"])),
     get("/v1/live/stream", |c| Box::pin(events::open(c)))
-        .needs(READ, Scope::Fleet).query(Repeated(&["kind", "id"])).answers_anything(),
+        .needs(READ, Scope::Fleet).query(Repeated(&["kind", "id"])).any_accept(),
     get("/v1/live/meters/{meterId}", |c| Box::pin(live::one(c, Meter)))
         .needs(READ, Scope::Device),
     get("/v1/live/vehicles/{vehicleId}", |c| Box::pin(live::one(c, Vehicle)))
@@ -67,16 +69,16 @@ pub(crate) static ROUTES: &[Route] = &[
         .query(Once(&["state", "kind", "vehicleId", "meterId", "limit", "after"])),
     get("/v1/export/meter", |c| Box::pin(export::export(c, Meter)))
         .needs(READ, Scope::Fleet)
-        .query(Once(&["from", "to", "tz", "format"])).answers_anything(),
+        .query(Once(&["from", "to", "tz", "format"])).any_accept(),
     get("/v1/export/vehicle", |c| Box::pin(export::export(c, Vehicle)))
         .needs(READ, Scope::Fleet)
-        .query(Once(&["from", "to", "tz", "format"])).answers_anything(),
+        .query(Once(&["from", "to", "tz", "format"])).any_accept(),
     get("/v1/analytics/performance/{vehicleId}", |c| Box::pin(performance::one(c)))
         .needs(READ, Scope::Device).query(Once(&["from", "to", "bucket", "tz"])),
     page("/health", |c| at_once(operations::health_ready(&c))).options_as_get(),
     page("/health/live", |_| at_once(Ok(operations::health_live()))).options_as_get(),
     page("/health/ready", |c| at_once(operations::health_ready(&c))).options_as_get(),
-    get("/metrics", |c| at_once(Ok(operations::metrics(&c)))).public().answers_anything(),
+    get("/metrics", |c| at_once(Ok(operations::metrics(&c)))).public().any_accept(),
     get("/openapi.json", |_| at_once(operations::openapi_json())).public().query(Ignored),
     page("/", |c| at_once(ui::page(&c))),
     page("/docs", |c| at_once(ui::docs(&c))),
@@ -88,13 +90,13 @@ pub(crate) static ROUTES: &[Route] = &[
 pub(crate) static PATHS: LazyLock<Routes> = LazyLock::new(|| Routes::new(ROUTES));
 
 /// A public page: it ignores its query, and answers whatever the client accepts.
-const fn page(pattern: &'static str, handler: Answer) -> Route {
+const fn page(pattern: &'static str, handler: BoxedHandler) -> Route {
     let route = get(pattern, handler).public();
-    route.query(Ignored).answers_anything()
+    route.query(Ignored).any_accept()
 }
 
 /// An answer that is there already.
-fn at_once<'a>(answer: Result<Reply, Problem>) -> Answering<'a> {
+fn at_once<'a>(answer: Result<Reply, Problem>) -> ReplyFuture<'a> {
     Box::pin(ready(answer))
 }
 
@@ -118,7 +120,7 @@ mod tests {
                 id.as_deref(),
                 route.pattern.contains('{').then_some("an id")
             );
-            let method = route.verb.name().parse().unwrap();
+            let method = route.method.parse().unwrap();
             assert!(std::ptr::eq(found.route(&method).unwrap(), route));
         }
     }

@@ -1,4 +1,4 @@
-//! Energy as answers show it: the JSON of what `energy::report` has rounded.
+//! The JSON of energy: the values that `energy::report` has rounded.
 
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use crate::energy::format::Decimal;
 use crate::energy::report::{Printed, PrintedFleet, PrintedQuality, PrintedSlice};
 
-/// A number with exactly its digits, whatever their count, and without zeros at the end: 12.4, 0,
-/// 89.52. No float is between, so that no digit is lost.
+/// A number with all its digits and without trailing zeros: 12.4, 0, 89.52. It never becomes a float,
+/// so that no digit is lost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Number<'a>(pub(crate) &'a Decimal);
 
@@ -147,8 +147,8 @@ impl<'a> From<&'a PrintedFleet> for FleetSliceView<'a> {
     }
 }
 
-/// The energy of one session: the answer for its vehicle over its time, without what the session
-/// itself says.
+/// The energy of one session: the answer for its vehicle over its time, without the fields of the
+/// session itself.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SessionEnergyView<'a> {

@@ -1,8 +1,8 @@
 //! `GET /v1/analytics/performance` and `GET /v1/analytics/fleet`: all vehicles over one window.
 //!
-//! Both are answered from one survey, which is kept for up to a minute; `asOf` says when it was
-//! made. The pages of a ranking carry their window and that moment in `next`, so that they are
-//! of one survey as long as it is kept, and of the same window and moment computed again after.
+//! Both come from one report, which is cached for up to a minute; `asOf` is the moment of the report.
+//! The pages of a ranking have their window and that moment in `next`. So they are of one report while
+//! it is cached. Later pages are of a report computed again for the same window and moment.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply::Reply;
 use crate::reading::Timestamp;
 
-/// How vehicles are ordered; equals by their ids.
+/// The order of vehicles; equal ones by their ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     /// The lowest ratio first.
@@ -47,7 +47,7 @@ const SORTS: [(&str, Sort); 3] = [
     ("lost", Sort::Lost),
 ];
 
-/// Where a vehicle stands: without a ratio last, then by number, then by id.
+/// The position of a vehicle: without a ratio last, then by number, then by id.
 type Key<'a> = (bool, Reverse<i128>, &'a str);
 
 impl Sort {
@@ -57,10 +57,10 @@ impl Sort {
             Sort::Highest => vehicle.ratio.map(i128::from),
             Sort::Lost => Some(vehicle.lost_mwh),
         };
-        // A vehicle without AC has lost nothing, and no ratio: last in every order.
-        let none = vehicle.ratio.is_none();
-        let number = number.filter(|_| !none).unwrap_or_default();
-        (none, Reverse(number), &vehicle.vehicle_id)
+        // A vehicle without AC has no losses and no ratio: it is last in every order.
+        let unrated = vehicle.ratio.is_none();
+        let number = number.filter(|_| !unrated).unwrap_or_default();
+        (unrated, Reverse(number), &vehicle.vehicle_id)
     }
 
     const fn name(self) -> &'static str {
@@ -72,13 +72,14 @@ impl Sort {
     }
 }
 
-/// Where the page before ended, and what it was a page of.
+/// The end of the page before, with its window, moment and order.
 #[derive(Debug, PartialEq, Eq)]
 struct Cursor {
     sort: &'static str,
     window: Run,
     as_of: Timestamp,
-    none: bool,
+    /// Whether the last vehicle has no ratio.
+    unrated: bool,
     number: i128,
     id: String,
 }
@@ -92,7 +93,7 @@ impl Cursor {
             from.as_micros(),
             to.as_micros(),
             self.as_of.as_micros(),
-            u8::from(self.none),
+            u8::from(self.unrated),
             self.number,
             self.id
         )
@@ -111,7 +112,7 @@ impl Cursor {
             sort,
             window: window::window(Some(from), Some(to), as_of).ok()?,
             as_of,
-            none: fields.next()? == "1",
+            unrated: fields.next()? == "1",
             number: fields.next()?.parse().ok()?,
             id: fields.next()?.to_owned(),
         })
@@ -128,7 +129,7 @@ struct Page<'a> {
     currency: Option<&'a str>,
 }
 
-/// Every known vehicle, in an order.
+/// Lists every known vehicle, in an order.
 pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
     let (context, query) = (call.context, &call.query);
     let limit = query.limit()?;
@@ -144,13 +145,13 @@ pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
         Some(cursor) => {
             let cursor = Cursor::read(cursor)
                 .filter(|cursor| cursor.as_of <= now)
-                .ok_or_else(|| query::bad("after is none that an answer gave"))?;
+                .ok_or_else(|| query::bad("after is not a cursor that this endpoint returned"))?;
             let sort = sort_of(cursor.sort)?;
-            let other = wanted.is_some_and(|wanted| wanted != sort);
-            let said = ["from", "to", "tz"].map(|name| query.get(name).is_some());
-            if other || said.contains(&true) {
-                let detail = "after carries the window and the order: leave out from, to and tz, \
-                              and sort as before";
+            let is_other = wanted.is_some_and(|wanted| wanted != sort);
+            let mut window = ["from", "to", "tz"].into_iter();
+            if is_other || window.any(|name| query.get(name).is_some()) {
+                let detail =
+                    "after contains the window and the order: leave out from, to, tz and sort";
                 return Err(query::bad(detail));
             }
             let asked = Asked {
@@ -190,21 +191,21 @@ pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
     json::reply(StatusCode::OK, &page)
 }
 
-/// Where a page ends whose last vehicle is this one.
+/// The cursor of a page whose last vehicle is this one.
 fn cursor_behind(sort: Sort, last: &Ranked, kept: &Kept) -> Cursor {
-    let (none, Reverse(number), id) = sort.key(&last.rank);
+    let (unrated, Reverse(number), id) = sort.key(&last.rank);
     Cursor {
         sort: sort.name(),
         window: kept.window,
         as_of: kept.as_of,
-        none,
+        unrated,
         number,
         id: id.to_owned(),
     }
 }
 
 fn is_behind(sort: Sort, vehicle: &Ranked, after: &Cursor) -> bool {
-    let end: Key<'_> = (after.none, Reverse(after.number), &after.id);
+    let end: Key<'_> = (after.unrated, Reverse(after.number), &after.id);
     sort.key(&vehicle.rank).cmp(&end) == Ordering::Greater
 }
 
@@ -218,7 +219,7 @@ struct Fleet {
     energy: Energy,
     #[serde(serialize_with = "by_status")]
     vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
-    /// A hundredth of what the vehicles drew: what a fleet gains with each percent.
+    /// A hundredth of the vehicles' AC energy: the gain of each percent of efficiency.
     #[serde(serialize_with = "number")]
     one_percent_energy_ac: Decimal,
     #[serde(flatten)]
@@ -242,7 +243,7 @@ fn series<S: Serializer>(
     serializer.collect_seq(series.iter().flatten().map(FleetSliceView::from))
 }
 
-/// What the vehicles' energy has cost, where a tariff is known.
+/// The cost of the vehicles' energy, where a tariff is configured.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Money {
@@ -267,7 +268,7 @@ impl Money {
     }
 }
 
-/// The sums, without the window's ends, which have names of their own.
+/// The sums, without the window's ends, whose names differ here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Energy {
@@ -298,7 +299,7 @@ impl From<PrintedFleet> for Energy {
     }
 }
 
-/// What all meters measured, and what of it all vehicles drew.
+/// Reports the energy of all meters, and of it the energy of all vehicles.
 pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
     let (context, query) = (call.context, &call.query);
     let now = Timestamp::now();
@@ -312,11 +313,11 @@ pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
         )
     });
     let asked = asked_of(query, name)?;
-    // The whole window's costs are the survey's own: parts are asked for where there is a series.
+    // The report has the whole window's costs: only a series needs parts.
     let tariff = context.analyst.tariff();
     let parts = series.map_or_else(Vec::new, |buckets| Priced::new(tariff, &buckets).runs());
     let kept = survey(context, asked, window, parts, now).await?;
-    // A survey that is kept may be of a window that ended some seconds before this one.
+    // A cached report may be of a window that ended some seconds before this one.
     let series = series_of(query, kept.window)?;
     let series = series.map(|buckets| Priced::new(tariff, &buckets));
     let currency = currency(context).map(str::to_owned);
@@ -383,7 +384,7 @@ async fn survey(
     parts: Vec<Run>,
     now: Timestamp,
 ) -> Result<Arc<Kept>, Problem> {
-    // Computed again for a later page, it is of the moment of the first.
+    // A report computed again for a later page is of the moment of the first.
     let now = asked.as_of.unwrap_or(now);
     let surveyed = context
         .analyst
@@ -461,13 +462,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_comes_back_as_it_went_whatever_the_id() {
+    fn a_cursor_survives_writing_and_reading_with_any_id() {
         let at = Timestamp::from_micros;
         let cursor = Cursor {
             sort: "-efficiency",
             window: Run::new(at(5), at(9)).unwrap(),
             as_of: at(1_700_000_000_000_001),
-            none: true,
+            unrated: true,
             number: -7,
             id: "a~b & 1~".to_owned(),
         };
@@ -478,7 +479,7 @@ mod tests {
             "lost~1~2~3~0~x~id",
             "lost~2~1~3~0~1~id",
             "other~1~2~3~0~1~id",
-            // Times that neither the database nor an answer can write.
+            // Times that neither the database nor JSON can hold.
             "lost~-9223372036854775808~-9223372036854775807~3~0~1~id",
             "lost~9223372036854775806~9223372036854775807~3~0~1~id",
             "lost~1~2~-9223372036854775808~0~1~id",

@@ -1,21 +1,21 @@
 //! Whether the gateway serves, and whether it is ready.
 //!
-//! The parts report their state here; the edge only tells it. What the log itself knows (its
-//! failure, what waits) is read from its progress when asked.
+//! The parts report their state here, and `/health/ready` returns it. The state of the log (its
+//! failure, the readings that wait) is read from its progress for each report.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::wal::progress::Progress;
 
-/// How long a reading may wait in the log before the gateway is not ready. Why: a batch is given up
-/// after two minutes. What waits for longer waits behind a writer that does not move, or behind more
-/// than the writers have stored since.
+/// How long a reading may wait in the log before the gateway is not ready. Why 120 s: a batch is
+/// abandoned after two minutes. A reading that waits longer is behind a writer that does not move, or
+/// behind more readings than the writers can store.
 const WAITS_MAX: Duration = Duration::from_secs(120);
 
-/// The database as the writers see it, or as questions do.
+/// The state of the database for the writers, or for questions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DatabaseState {
     /// Not tried yet.
@@ -23,7 +23,7 @@ pub enum DatabaseState {
     Unknown,
     /// Connected.
     Up,
-    /// Not reached, and why, without secrets.
+    /// Unreachable, with the reason, without secrets.
     Down(String),
 }
 
@@ -35,7 +35,7 @@ pub enum MigrationState {
     Pending,
     /// Applied.
     Done,
-    /// Refused, and why.
+    /// Failed, with the reason.
     Failed(String),
 }
 
@@ -61,7 +61,7 @@ impl Health {
         self.change(|parts| parts.database = state);
     }
 
-    /// Reports whether questions reach the database: they take another way than the writers.
+    /// Reports the database's state for questions, which have sessions of their own.
     pub fn set_questions(&self, state: DatabaseState) {
         self.change(|parts| parts.questions = state);
     }
@@ -71,75 +71,50 @@ impl Health {
         self.change(|parts| parts.migrations = state);
     }
 
-    /// Reports how long the oldest reading in the log has waited; none: nothing waits.
+    /// Reports how long the oldest reading in the log has waited. `None` means that none waits.
     pub fn set_oldest(&self, waited: Option<Duration>) {
         self.change(|parts| parts.oldest = waited);
     }
 
-    /// Reports readings that the database lost and the log holds no longer, until an operator
-    /// has acknowledged them.
+    /// Reports the readings that the database lost and the log no longer has; 0 once an operator has
+    /// acknowledged them.
     pub fn set_gap(&self, readings: u64) {
         self.change(|parts| parts.gap_readings = readings);
     }
 
-    /// What was last reported by [`Health::set_gap`].
+    /// The last value of [`Health::set_gap`].
     pub fn gap_readings(&self) -> u64 {
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
-        parts.gap_readings
+        self.parts().gap_readings
     }
 
-    /// Reports that the gateway stops: balancers are to send nothing more.
+    /// Reports that the gateway stops, so that balancers send no more requests.
     pub fn set_stopping(&self) {
         self.change(|parts| parts.stopping = true);
     }
 
     /// Whether every writer reaches the database.
     pub fn is_database_up(&self) -> bool {
-        let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
-        parts.database == DatabaseState::Up
+        self.parts().database == DatabaseState::Up
     }
 
     /// The state of all parts at this moment.
     pub fn report(&self, progress: &Progress) -> Report {
-        let parts = self
-            .parts
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let failed = progress.watch_failed().borrow().clone();
-        let wal = match failed {
-            None => Part {
-                status: "ok",
-                reason: None,
-            },
-            Some(reason) => Part {
-                status: "failed",
-                reason: Some(reason),
-            },
+        let parts = self.parts().clone();
+        let wal = match progress.watch_failed().borrow().clone() {
+            None => Part::new("ok", None),
+            failed => Part::new("failed", failed),
         };
         let database = Part::from(parts.database);
         let questions = Part::from(parts.questions);
-        let migrations = match parts.migrations {
-            MigrationState::Pending => Part {
-                status: "pending",
-                reason: None,
-            },
-            MigrationState::Done => Part {
-                status: "done",
-                reason: None,
-            },
-            MigrationState::Failed(reason) => Part {
-                status: "failed",
-                reason: Some(reason),
-            },
-        };
+        let migrations = Part::from(parts.migrations);
+        let lag_reason = parts.oldest.and_then(lag_reason);
         let ready = !parts.stopping
             && wal.status == "ok"
             && database.status == "up"
             && questions.status == "up"
             && migrations.status == "done"
             && parts.gap_readings == 0
-            && parts.oldest.and_then(lag_reason).is_none();
+            && lag_reason.is_none();
         Report {
             status: match (parts.stopping, ready) {
                 (true, _) => "stopping",
@@ -151,7 +126,7 @@ impl Health {
             questions,
             migrations,
             lag: Lag {
-                reason: parts.oldest.and_then(lag_reason),
+                reason: lag_reason,
                 readings: progress.snapshot().waiting.iter().flatten().sum(),
                 oldest_seconds: parts.oldest.map_or(0.0, |waited| waited.as_secs_f64()),
             },
@@ -161,12 +136,16 @@ impl Health {
         }
     }
 
+    fn parts(&self) -> RwLockReadGuard<'_, Parts> {
+        self.parts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn change(&self, change: impl FnOnce(&mut Parts)) {
         change(&mut self.parts.write().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// The state of all parts, as `/health/ready` tells it.
+/// The state of all parts, as `/health/ready` returns it.
 #[derive(Debug, Serialize)]
 pub struct Report {
     status: &'static str,
@@ -179,7 +158,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether the gateway is ready: it takes readings and they reach the database.
+    /// Whether the gateway is ready: it accepts readings, and they reach the database.
     pub fn is_ready(&self) -> bool {
         self.status == "ready"
     }
@@ -192,14 +171,29 @@ struct Part {
     reason: Option<String>,
 }
 
+impl Part {
+    fn new(status: &'static str, reason: Option<String>) -> Self {
+        Part { status, reason }
+    }
+}
+
 impl From<DatabaseState> for Part {
     fn from(state: DatabaseState) -> Self {
-        let (status, reason) = match state {
-            DatabaseState::Unknown => ("unknown", None),
-            DatabaseState::Up => ("up", None),
-            DatabaseState::Down(reason) => ("down", Some(reason)),
-        };
-        Part { status, reason }
+        match state {
+            DatabaseState::Unknown => Part::new("unknown", None),
+            DatabaseState::Up => Part::new("up", None),
+            DatabaseState::Down(reason) => Part::new("down", Some(reason)),
+        }
+    }
+}
+
+impl From<MigrationState> for Part {
+    fn from(state: MigrationState) -> Self {
+        match state {
+            MigrationState::Pending => Part::new("pending", None),
+            MigrationState::Done => Part::new("done", None),
+            MigrationState::Failed(reason) => Part::new("failed", Some(reason)),
+        }
     }
 }
 
@@ -212,7 +206,7 @@ struct Lag {
     oldest_seconds: f64,
 }
 
-/// Why readings that wait so long make the gateway unready; `None` where they do not.
+/// Why readings that wait so long make the gateway unready. `None` means that they do not.
 fn lag_reason(waited: Duration) -> Option<String> {
     let (waited, most) = (waited.as_secs(), WAITS_MAX.as_secs());
     (waited > most).then(|| {

@@ -1,4 +1,4 @@
-//! `GET /v1/history/{meter,vehicle}/{id}`: the readings of one device, as they were sent.
+//! `GET /v1/history/{meter,vehicle}/{id}`: the readings of one device, as they were ingested.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -42,7 +42,7 @@ pub(crate) async fn page(call: Call<'_>, stream: Stream) -> Result<Reply, Proble
         .ask(async |client| history::page(client, wanted).await)
         .await?;
     let Some(found) = found else {
-        let detail = format!("no reading of this {stream} was seen");
+        let detail = format!("no reading of this {stream} is stored");
         return Err(Problem::new(Kind::NotFound, detail));
     };
     let view = |reading| ReadingView {
@@ -65,5 +65,5 @@ fn after(query: &Query<'_>) -> Result<Option<Timestamp>, Problem> {
     };
     let at = timestamp::parse(text).filter(|at| at.is_writable());
     at.map(Some)
-        .ok_or_else(|| query::bad("after must be the `next` of the page before"))
+        .ok_or_else(|| query::bad("after is not a cursor that this endpoint returned"))
 }

@@ -102,7 +102,7 @@ impl Ingested {
 
     /// The answer, once the readings are as safe as the request requires.
     ///
-    /// Blocks: as [`AckMode`] says
+    /// Blocks: as [`AckMode`] describes
     /// Cancel: the readings are stored all the same
     pub(crate) async fn when_safe(self, context: &Context) -> Result<Reply, Problem> {
         let safe = context.pipeline.safe(self.taken.admitted, self.ack).await;

@@ -1,4 +1,4 @@
-//! `GET /v1/live/…`: what each device is doing now.
+//! `GET /v1/live/…`: the newest reading of each device.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::store::live::{self, LiveStatus};
 /// A reading older than this is stale: devices report once a minute, and two reports may be lost.
 const STALE_MICROS: i64 = 180 * 1_000_000;
 
-/// A device's newest reading, as it was sent.
+/// A device's newest reading, as it was ingested.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status<'a> {
@@ -58,7 +58,7 @@ pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem
         Some(status) => json::reply(StatusCode::OK, &Status::new(&status, Timestamp::now())),
         None => Err(Problem::new(
             Kind::NotFound,
-            format!("no reading of this {stream} was seen"),
+            format!("no reading of this {stream} is stored"),
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! `PUT /v1/meters/{meterId}`: whether several vehicles may be at a meter at once.
+//! `PUT /v1/meters/{meterId}`: whether several vehicles may charge at a meter at once.
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};

@@ -17,7 +17,7 @@ use crate::metrics;
 /// The text of the interface's description.
 pub(crate) const OPENAPI_YAML: &str = include_str!("../openapi.yaml");
 
-/// Why requests are refused that may be sent again: the labels of `http_shed_total`.
+/// The reasons for which a request is refused and may be sent again: the labels of `http_shed_total`.
 const SHED_REASONS: [&str; 8] = [
     "memory",
     "queue",
@@ -38,7 +38,7 @@ pub(crate) fn count_from_zero() {
     metrics::http_evicted(0);
 }
 
-/// That the gateway serves.
+/// Answers that the gateway serves.
 pub(crate) fn health_live() -> Reply {
     with_body(StatusCode::OK, JSON, r#"{"status":"live"}"#)
 }

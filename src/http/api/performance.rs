@@ -1,5 +1,5 @@
-//! `GET /v1/analytics/performance/{vehicleId}`: how much of the energy paid for reached the
-//! battery; also the energy of one session.
+//! `GET /v1/analytics/performance/{vehicleId}`: how much of the energy paid for reached the battery.
+//! Sessions use it for their energy, too.
 
 use hyper::StatusCode;
 use jiff::civil::Date;
@@ -39,7 +39,7 @@ pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     let Some(answer) = ask(context, id, window, parts, now).await? else {
         return Err(Problem::new(
             Kind::NotFound,
-            "no reading and no session of this vehicle was seen",
+            "the vehicle has no readings and no sessions",
         ));
     };
     let bounds = context.analyst.judgement().bounds;
@@ -110,7 +110,7 @@ pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
         .map_err(|_| query::bad("tz must be an IANA time zone, such as Europe/Berlin"))
 }
 
-/// A parameter that is an instant, or a day: the instant at which it begins in the time zone.
+/// A parameter that is an instant, or a day: the instant of its start in the time zone.
 pub(crate) fn instant(
     query: &Query<'_>,
     name: &str,
@@ -121,9 +121,8 @@ pub(crate) fn instant(
     };
     let at = timestamp::parse(text).or_else(|| start_of_day(text, zone));
     if at.is_some_and(|at| !at.is_writable()) {
-        return Err(query::bad(format!(
-            "{name} must be within the years 1 to 9999, in any offset"
-        )));
+        let detail = format!("{name} must be within the years 1 to 9999, in any offset");
+        return Err(query::bad(detail));
     }
     let at = at.ok_or_else(|| {
         query::bad(format!(
@@ -133,7 +132,7 @@ pub(crate) fn instant(
     Ok(Some(at))
 }
 
-/// When a day begins: its first instant, which is not midnight where clocks go forward then.
+/// The start of a day: its first instant, which is not midnight where clocks go forward then.
 fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let day: Date = text.parse().ok().filter(|_| text.len() == DATE_LENGTH)?;
     let first = zone.to_timestamp(day.at(0, 0, 0, 0)).ok()?;

@@ -1,4 +1,4 @@
-//! How a stored reading is written: as it was ingested, so that it can be sent again.
+//! The fields of a stored reading: those that were ingested, so that it can be sent again.
 //!
 //! One list of fields serves JSON, NDJSON, CSV and Parquet.
 
@@ -8,11 +8,11 @@ use serde::{Serialize, Serializer};
 use crate::reading::{EnergyKind, Stream, Timestamp};
 use crate::store::reading::{StoredDetails, StoredReading};
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldType {
     Text,
-    /// A text that a reading may lack.
+    /// A text, or nothing.
     OptionalText,
     Number,
     Instant,
@@ -133,7 +133,7 @@ impl<'a> ReadingView<'a> {
 }
 
 impl Serialize for ReadingView<'_> {
-    /// Writes the fields of one JSON object; what a reading lacks is left out.
+    /// Writes the fields of one JSON object, without absent ones.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (field, value) in fields(self.stream()).iter().zip(self.values()) {

@@ -1,7 +1,7 @@
-//! `/v1/sessions`: which vehicle drew from which meter, from when to when.
+//! `/v1/sessions`: which vehicle charged at which meter, and when.
 //!
-//! `store::sessions` decides the rules in the database's own transactions, so that two gateways cannot
-//! each admit one of two sessions that overlap.
+//! `store::sessions` checks the rules in transactions of the database, so that two gateways cannot each
+//! admit one of two overlapping sessions.
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
@@ -40,7 +40,7 @@ struct EndBody {
     ended_at: String,
 }
 
-/// A session as answers show it.
+/// The JSON of a session.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct View<'a> {
@@ -170,7 +170,7 @@ pub(crate) async fn end(mut call: Call<'_>) -> Result<Reply, Problem> {
     json::reply(StatusCode::OK, &View::from(&session))
 }
 
-/// One session, with the energy of its vehicle over its time; an open one ends now.
+/// One session, with the energy of its vehicle over its time; for an open session, until now.
 pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
     let context = call.context;
     let session = find(&call, query::path_id(call.id)?).await?;

@@ -19,7 +19,7 @@ pub(crate) struct Call<'a> {
     pub(crate) context: &'a Context,
     pub(crate) caller: &'a Caller,
     pub(crate) parts: &'a Parts,
-    /// The decoded segment of the path that the pattern names; empty where it names none.
+    /// The decoded segment of the path that the pattern names, or empty.
     pub(crate) id: &'a str,
     /// The parameters that the route accepts.
     pub(crate) query: Query<'a>,

@@ -16,61 +16,32 @@ use crate::http::response::reply::Reply;
 use crate::reading::Stream;
 
 /// The answer of a handler, on its way.
-pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send + 'a>>;
+pub(crate) type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send + 'a>>;
 
-/// What makes the answer of a route.
+/// The handler of a route.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Handler {
     /// Ingestion of a stream's readings: apart, because its future is not boxed.
     Ingest(Stream),
     /// Anything else.
-    Answer(Answer),
+    Boxed(BoxedHandler),
 }
 
-/// The methods that routes have. HEAD exists where GET does, OPTIONS everywhere.
+/// The methods of routes, as `Allow` orders them. HEAD exists where GET does, OPTIONS everywhere.
+const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
+
+/// Whether a route checks the `Accept` of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Get,
-    Post,
-    Put,
-    Delete,
-}
-
-impl Verb {
-    const ALL: [Verb; 4] = [Verb::Get, Verb::Post, Verb::Put, Verb::Delete];
-
-    /// The verb of a method: HEAD is a GET whose body hyper does not send.
-    fn of(method: &Method) -> Option<Verb> {
-        let name = match method.as_str() {
-            "HEAD" => "GET",
-            name => name,
-        };
-        Verb::ALL.into_iter().find(|verb| verb.name() == name)
-    }
-
-    /// The method's name.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Verb::Get => "GET",
-            Verb::Post => "POST",
-            Verb::Put => "PUT",
-            Verb::Delete => "DELETE",
-        }
-    }
-}
-
-/// What the answers of a route are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answers {
-    /// JSON: a client that does not accept it gets 406.
+pub(crate) enum Accept {
+    /// It answers JSON: a client that does not accept it gets 406.
     Json,
-    /// Something else, or JSON for programs that send any `Accept`.
-    Anything,
+    /// It answers something else, or JSON to programs that may send any `Accept`.
+    Any,
 }
 
 /// What OPTIONS answers, except to a browser's preflight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Options {
+pub(crate) enum OptionsReply {
     /// Nothing but what the path allows.
     Allow,
     /// The same as GET.
@@ -80,57 +51,58 @@ pub(crate) enum Options {
 /// One method of one path: a row of the table of routes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route {
-    pub(crate) verb: Verb,
+    /// One of [`METHODS`].
+    pub(crate) method: &'static str,
     /// Segments; `{name}` stands for any one.
     pub(crate) pattern: &'static str,
     pub(crate) access: Access,
     pub(crate) parameters: Parameters,
-    pub(crate) answers: Answers,
-    options: Options,
+    pub(crate) accept: Accept,
+    options: OptionsReply,
     pub(crate) handler: Handler,
 }
 
-/// A route without a decision on who may call it: only [`Unguarded::public`] and
+/// A route whose access is not decided: only [`Unguarded::public`] and
 /// [`Unguarded::needs`] make a [`Route`] of it.
 #[must_use]
 pub(crate) struct Unguarded {
-    verb: Verb,
+    method: &'static str,
     pattern: &'static str,
     handler: Handler,
 }
 
-/// What a row names as its handler.
-pub(crate) type Answer = for<'a> fn(Call<'a>) -> Answering<'a>;
+/// A handler as a row names it.
+pub(crate) type BoxedHandler = for<'a> fn(Call<'a>) -> ReplyFuture<'a>;
 
 /// A route of GET, and so of HEAD.
-pub(crate) const fn get(pattern: &'static str, handler: Answer) -> Unguarded {
-    Unguarded::new(Verb::Get, pattern, Handler::Answer(handler))
+pub(crate) const fn get(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
+    Unguarded::new("GET", pattern, Handler::Boxed(handler))
 }
 
 /// A route of POST.
-pub(crate) const fn post(pattern: &'static str, handler: Answer) -> Unguarded {
-    Unguarded::new(Verb::Post, pattern, Handler::Answer(handler))
+pub(crate) const fn post(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
+    Unguarded::new("POST", pattern, Handler::Boxed(handler))
 }
 
 /// A route of PUT.
-pub(crate) const fn put(pattern: &'static str, handler: Answer) -> Unguarded {
-    Unguarded::new(Verb::Put, pattern, Handler::Answer(handler))
+pub(crate) const fn put(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
+    Unguarded::new("PUT", pattern, Handler::Boxed(handler))
 }
 
 /// A route of DELETE.
-pub(crate) const fn delete(pattern: &'static str, handler: Answer) -> Unguarded {
-    Unguarded::new(Verb::Delete, pattern, Handler::Answer(handler))
+pub(crate) const fn delete(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
+    Unguarded::new("DELETE", pattern, Handler::Boxed(handler))
 }
 
 /// A route of POST that takes readings.
 pub(crate) const fn ingest(pattern: &'static str, stream: Stream) -> Unguarded {
-    Unguarded::new(Verb::Post, pattern, Handler::Ingest(stream))
+    Unguarded::new("POST", pattern, Handler::Ingest(stream))
 }
 
 impl Unguarded {
-    const fn new(verb: Verb, pattern: &'static str, handler: Handler) -> Self {
+    const fn new(method: &'static str, pattern: &'static str, handler: Handler) -> Self {
         Unguarded {
-            verb,
+            method,
             pattern,
             handler,
         }
@@ -148,12 +120,12 @@ impl Unguarded {
 
     const fn guarded(self, access: Access) -> Route {
         Route {
-            verb: self.verb,
+            method: self.method,
             pattern: self.pattern,
             access,
             parameters: Parameters::Once(&[]),
-            answers: Answers::Json,
-            options: Options::Allow,
+            accept: Accept::Json,
+            options: OptionsReply::Allow,
             handler: self.handler,
         }
     }
@@ -166,21 +138,21 @@ impl Route {
     }
 
     /// Answers whatever the client accepts.
-    pub(crate) const fn answers_anything(self) -> Self {
-        let answers = Answers::Anything;
-        Route { answers, ..self }
+    pub(crate) const fn any_accept(self) -> Self {
+        let accept = Accept::Any;
+        Route { accept, ..self }
     }
 
     /// Answers OPTIONS as GET.
     pub(crate) const fn options_as_get(self) -> Self {
-        let options = Options::AsGet;
+        let options = OptionsReply::AsGet;
         Route { options, ..self }
     }
 }
 
 /// A path pattern with its routes.
 #[derive(Debug)]
-pub(crate) struct Path {
+pub(crate) struct PathRoutes {
     pub(crate) pattern: &'static str,
     /// The rows of the path, one for each method.
     routes: &'static [Route],
@@ -188,24 +160,27 @@ pub(crate) struct Path {
     pub(crate) allow: String,
 }
 
-impl Path {
-    /// The route of a method.
+impl PathRoutes {
+    /// The route of a method: HEAD is a GET whose body hyper does not send.
     pub(crate) fn route(&self, method: &Method) -> Option<&'static Route> {
-        let verb = Verb::of(method)?;
-        self.routes.iter().find(|route| route.verb == verb)
+        let name = match method.as_str() {
+            "HEAD" => "GET",
+            name => name,
+        };
+        self.routes.iter().find(|route| route.method == name)
     }
 
     /// The route that answers OPTIONS, where one does.
     pub(crate) fn options(&self) -> Option<&'static Route> {
         let mut routes = self.routes.iter();
-        routes.find(|route| route.options == Options::AsGet)
+        routes.find(|route| route.options == OptionsReply::AsGet)
     }
 }
 
 /// The table of routes, by path.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    paths: Vec<Path>,
+    paths: Vec<PathRoutes>,
     /// What `OPTIONS *` allows.
     pub(crate) allow: String,
 }
@@ -223,7 +198,7 @@ impl Routes {
     /// Groups rows by path. The rows of a path must follow each other.
     pub(crate) fn new(rows: &'static [Route]) -> Self {
         let paths = rows.chunk_by(|one, next| one.pattern == next.pattern);
-        let paths = paths.map(|routes| Path {
+        let paths = paths.map(|routes| PathRoutes {
             pattern: routes[0].pattern,
             routes,
             allow: allow(routes),
@@ -238,7 +213,10 @@ impl Routes {
     ///
     /// Literal segments are compared as they came: an encoded slash is part of an id, never a
     /// separator, and each route has one spelling.
-    pub(crate) fn find<'p>(&self, path: &'p str) -> Result<(&Path, Option<Cow<'p, str>>), Lost> {
+    pub(crate) fn find<'p>(
+        &self,
+        path: &'p str,
+    ) -> Result<(&PathRoutes, Option<Cow<'p, str>>), Lost> {
         for known in &self.paths {
             if known.pattern == path {
                 return Ok((known, None));
@@ -254,10 +232,10 @@ impl Routes {
 /// The value of `Allow` for some routes.
 fn allow(routes: &[Route]) -> String {
     let mut names = Vec::new();
-    for verb in Verb::ALL {
-        if routes.iter().any(|route| route.verb == verb) {
-            names.push(verb.name());
-            names.extend((verb == Verb::Get).then_some("HEAD"));
+    for method in METHODS {
+        if routes.iter().any(|route| route.method == method) {
+            names.push(method);
+            names.extend((method == "GET").then_some("HEAD"));
         }
     }
     names.push("OPTIONS");

@@ -303,12 +303,12 @@ mod tests {
 
     #[test]
     fn waits_are_spread_and_stay_within_their_bounds() {
-        for asked in [0, 1, 30, 3600, u64::MAX] {
-            let waits: Vec<u64> = (0..50).map(|_| spread(asked)).collect();
-            let least = asked.clamp(1, 3600);
+        for seconds in [0, 1, 30, 3600, u64::MAX] {
+            let waits: Vec<u64> = (0..50).map(|_| spread(seconds)).collect();
+            let least = seconds.clamp(1, 3600);
             assert!(
                 waits.iter().all(|w| (least..=3600).contains(w)),
-                "{asked}: {waits:?}"
+                "{seconds}: {waits:?}"
             );
         }
         let waits: std::collections::BTreeSet<u64> = (0..100).map(|_| spread(30)).collect();

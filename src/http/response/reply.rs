@@ -28,8 +28,8 @@ pub(crate) fn with_body(status: StatusCode, kind: HeaderValue, body: impl Into<B
 
 /// Makes an answer whose body comes in pieces.
 ///
-/// hyper polls a piece only when the one before is on its way, so that a slow client occupies no more
-/// than the buffer of its connection.
+/// hyper polls a piece only when the one before is on its way. So a slow client occupies no more than
+/// the buffer of its connection.
 pub(crate) fn streamed<B>(status: StatusCode, kind: HeaderValue, body: B) -> Reply
 where
     B: HttpBody<Data = Bytes, Error = io::Error> + Send + 'static,

@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its end.
 //!
-//! With TLS, the handshake decides which HTTP is spoken. Without TLS, the first bytes decide: a client
-//! that knows that HTTP/2 is spoken here begins with a preface that is not a request of HTTP/1.1.
+//! With TLS, the handshake decides which HTTP is spoken. Without TLS, the first bytes decide: an HTTP/2
+//! client begins with a preface, which is not a request of HTTP/1.1.
 //! They are read once a connection, into 24 bytes, and given back to hyper, so that requests of
 //! HTTP/1.1 pay nothing for the choice. A socket that is silent from its beginning is closed after
 //! the time for a request's head. Between two requests a connection has much longer.
@@ -55,8 +55,8 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const STREAMS_MAX: u32 = 128;
 /// The largest head of HTTP/2, decoded; it bounds CONTINUATION frames as well.
 const HEAD_BYTES_MAX: u32 = 32 << 10;
-/// The most that a client may send of one body, and of all bodies, before the gateway reads any of
-/// it: what a connection can make the gateway hold outside its memory for readings.
+/// The most that a client may send of one body, and of all bodies, before the gateway reads any of it.
+/// A connection can occupy so much outside the memory for readings.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// The most that is buffered of answers that a client does not read.

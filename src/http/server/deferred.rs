@@ -1,8 +1,8 @@
 //! Deferred responses: answers that wait for the log while the next request is already read.
 //!
-//! hyper reads the next request of an HTTP/1.1 connection when the one before is answered. If an answer
-//! were made only once its readings are durable, sixteen requests sent at once would cost sixteen
-//! syncs of the disk, one after the other. So hyper gets the answer as soon as the readings are on
+//! hyper reads the next request of an HTTP/1.1 connection when the one before is answered. Were an
+//! answer made only once its readings are durable, sixteen requests sent at once would cost sixteen
+//! syncs in a row. So hyper gets the answer as soon as the readings are on
 //! their way to the log. Its bytes, and all bytes that follow, stay here until the log has synced.
 //! Sixteen requests then share one sync.
 //!

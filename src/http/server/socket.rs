@@ -2,9 +2,9 @@
 //!
 //! An answer in pieces to an HTTP/1.0 client ends where its connection does, so that a truncated one
 //! looks complete. nginx before 1.29.7 speaks HTTP/1.0 to its upstreams. While such an answer is on
-//! its way, closing the socket resets the connection, whatever closes it: an error in the answer, a
-//! deadline, the end of the process. An orderly end is restored last, when everything has been
-//! written.
+//! its way, closing the socket resets the connection. The cause does not matter: an error in the
+//! answer, a deadline, the end of the process. An orderly end is restored last, when everything has
+//! been written.
 //!
 //! HTTP/1.1 and HTTP/2 do not need this: chunks and streams have an end of their own.
 
@@ -24,8 +24,16 @@ use super::usage::Usage;
 pub(crate) struct Socket {
     stream: TcpStream,
     usage: Arc<Usage>,
-    /// Whether closing it resets the connection.
-    resets: bool,
+    on_close: OnClose,
+}
+
+/// What closing a socket does to its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnClose {
+    /// Sends what is buffered, and ends it.
+    Finish,
+    /// Discards what is buffered, and resets it.
+    Reset,
 }
 
 impl Socket {
@@ -33,15 +41,16 @@ impl Socket {
         Socket {
             stream,
             usage,
-            resets: false,
+            on_close: OnClose::Finish,
         }
     }
 
-    fn set_resets(&mut self, resets: bool) -> io::Result<()> {
-        if self.resets != resets {
-            // With a linger of zero, close discards unsent bytes and resets.
-            SockRef::from(&self.stream).set_linger(resets.then_some(Duration::ZERO))?;
-            self.resets = resets;
+    fn set_on_close(&mut self, on_close: OnClose) -> io::Result<()> {
+        if self.on_close != on_close {
+            // With a linger of zero, close resets.
+            let linger = (on_close == OnClose::Reset).then_some(Duration::ZERO);
+            SockRef::from(&self.stream).set_linger(linger)?;
+            self.on_close = on_close;
         }
         Ok(())
     }
@@ -49,7 +58,7 @@ impl Socket {
     /// Sets the socket to reset before the first byte of such an answer leaves.
     fn prepare(&mut self) -> io::Result<()> {
         if self.usage.is_unfinished() {
-            self.set_resets(true)?;
+            self.set_on_close(OnClose::Reset)?;
         }
         Ok(())
     }
@@ -83,7 +92,7 @@ impl AsyncWrite for Socket {
         if self.usage.is_unfinished() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        self.set_resets(false)?;
+        self.set_on_close(OnClose::Finish)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 

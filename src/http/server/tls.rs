@@ -57,6 +57,15 @@ impl TlsError {
     }
 }
 
+/// When the files of TLS are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// If one of them has changed.
+    IfChanged,
+    /// In any case.
+    Always,
+}
+
 /// The configuration of new TLS connections.
 pub struct Tls {
     files: TlsFiles,
@@ -80,19 +89,19 @@ impl Tls {
         })
     }
 
-    /// Reads the files again if one has changed, or in any case; says whether it read them.
+    /// Reads the files again. Returns whether it read them.
     ///
-    /// Connections that are open stay as they are.
+    /// Open connections are unchanged.
     ///
     /// Blocks: for some calls of the file system
     ///
     /// # Errors
-    /// [`TlsError`]: the certificate known stays in use; it will be tried again. A key and a
-    /// certificate that are replaced one after the other do not fit in between.
-    pub fn refresh(&self, in_any_case: bool) -> Result<bool, TlsError> {
+    /// [`TlsError`]: the current certificate stays in use, and the next refresh tries again. A key and a
+    /// certificate that are replaced one after the other do not match in between.
+    pub fn refresh(&self, when: Refresh) -> Result<bool, TlsError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let stamps = self.files.stamps()?;
-        if stamps == *seen && !in_any_case {
+        if stamps == *seen && when == Refresh::IfChanged {
             return Ok(false);
         }
         let next = Arc::new(load(&self.files)?);

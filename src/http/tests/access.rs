@@ -1,31 +1,28 @@
-//! Who is let in, and to what.
+//! Keys: which routes they open.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Answer, Edge, METER, Options, post};
+use super::{Answer, Edge, JSON, METER, Options, PATH, post};
 use crate::auth::{Keyring, Rights};
 use crate::cli::keys;
 use crate::config::{CreateKeyArgs, KeysCommand};
 use crate::http::request::auth::Access;
 use crate::http::routes::ROUTES;
 
-const PATH: &str = "/v1/ingestion/meter";
-const JSON: &str = "Content-Type: application/json\r\n";
-
-/// An edge that asks for keys.
-struct Door {
+/// An edge that requires keys.
+struct KeyedEdge {
     edge: Edge,
     ring: Arc<Keyring>,
     dir: tempfile::TempDir,
 }
 
-impl Door {
-    fn start() -> Door {
-        Door::start_with(Options::default())
+impl KeyedEdge {
+    fn start() -> KeyedEdge {
+        KeyedEdge::start_with(Options::default())
     }
 
-    fn start_with(options: Options) -> Door {
+    fn start_with(options: Options) -> KeyedEdge {
         let dir = tempfile::tempdir().unwrap();
         let ring = Arc::new(Keyring::open(dir.path()).unwrap());
         let options = Options {
@@ -33,10 +30,10 @@ impl Door {
             ..options
         };
         let edge = Edge::start_with(options);
-        Door { edge, ring, dir }
+        KeyedEdge { edge, ring, dir }
     }
 
-    /// Makes a key as the command does, and has it read.
+    /// Creates a key as the command does, and reads the file of keys.
     fn key(&self, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> String {
         let key = create(self.dir.path(), rights, change);
         self.ring.refresh().unwrap();
@@ -78,7 +75,7 @@ fn create(dir: &Path, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> Stri
 
 fn plain(_: &mut CreateKeyArgs) {}
 
-/// Every method of every route, with a path that has an id where the route wants one.
+/// Every route: its method, a path of its pattern, and the rights that it needs.
 fn everything() -> Vec<(&'static str, String, Option<Rights>)> {
     let routes = ROUTES.iter().map(|route| {
         let path = match route.pattern.split_once('{') {
@@ -89,17 +86,17 @@ fn everything() -> Vec<(&'static str, String, Option<Rights>)> {
             Access::Public => None,
             Access::Key(rights, _) => Some(rights),
         };
-        (route.verb.name(), path, needed)
+        (route.method, path, needed)
     });
     routes.collect()
 }
 
 #[tokio::test]
-async fn exactly_the_v1_routes_are_closed_without_a_key() {
-    let door = Door::start();
+async fn exactly_the_v1_routes_need_a_key() {
+    let keyed = KeyedEdge::start();
     for (method, path, needed) in everything() {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-        let answer = door.edge.send(&request).await;
+        let answer = keyed.edge.send(&request).await;
         assert_eq!(
             needed.is_some(),
             path.starts_with("/v1/"),
@@ -116,13 +113,13 @@ async fn exactly_the_v1_routes_are_closed_without_a_key() {
 }
 
 #[tokio::test]
-async fn each_right_opens_what_the_table_says_and_nothing_else() {
-    let door = Door::start();
+async fn each_right_opens_exactly_its_routes() {
+    let keyed = KeyedEdge::start();
     for right in [Rights::INGEST, Rights::READ, Rights::ADMIN] {
-        let key = door.key(&right.to_string(), plain);
+        let key = keyed.key(&right.to_string(), plain);
         for (method, path, needed) in everything() {
             let Some(needed) = needed else { continue };
-            let answer = door.call(method, &key, &path).await;
+            let answer = keyed.call(method, &key, &path).await;
             if needed.any_of(right) {
                 assert!(
                     ![401, 403].contains(&answer.status),
@@ -137,28 +134,28 @@ async fn each_right_opens_what_the_table_says_and_nothing_else() {
 
 #[tokio::test]
 async fn keys_work_while_the_database_is_away() {
-    let door = Door::start();
-    let key = door.key("ingest,read", plain);
-    assert_eq!(door.ingest(&key, METER).await.status, 202);
-    // Let in, and told that the database is away.
-    door.get(&key, "/v1/live/meters").await.assert_problem(503);
-    assert_eq!(door.edge.accepted(), 1);
+    let keyed = KeyedEdge::start();
+    let key = keyed.key("ingest,read", plain);
+    assert_eq!(keyed.ingest(&key, METER).await.status, 202);
+    // The key is accepted; the database cannot be reached.
+    keyed.get(&key, "/v1/live/meters").await.assert_problem(503);
+    assert_eq!(keyed.edge.accepted(), 1);
 }
 
 #[tokio::test]
-async fn what_is_no_key_in_use_is_refused_and_never_repeated() {
-    let door = Door::start();
-    let good = door.key("ingest", plain);
-    let revoked = door.key("ingest", |args| args.name = "gone".to_owned());
-    assert_eq!(door.ingest(&revoked, METER).await.status, 202);
+async fn an_invalid_key_is_refused_and_never_repeated() {
+    let keyed = KeyedEdge::start();
+    let good = keyed.key("ingest", plain);
+    let revoked = keyed.key("ingest", |args| args.name = "retired".to_owned());
+    assert_eq!(keyed.ingest(&revoked, METER).await.status, 202);
     let command = KeysCommand::Revoke {
         data_dir: crate::config::DataDirArgs {
-            data_dir: door.dir.path().to_owned(),
+            data_dir: keyed.dir.path().to_owned(),
         },
-        key: "gone".to_owned(),
+        key: "retired".to_owned(),
     };
     keys::run(&command).unwrap();
-    door.ring.refresh().unwrap();
+    keyed.ring.refresh().unwrap();
     let mut flipped = good.clone();
     let last = if flipped.pop() == Some('0') { '1' } else { '0' };
     flipped.push(last);
@@ -170,62 +167,62 @@ async fn what_is_no_key_in_use_is_refused_and_never_repeated() {
         "x y",
         &"a".repeat(5000),
     ] {
-        let answer = door.ingest(wrong, METER).await;
+        let answer = keyed.ingest(wrong, METER).await;
         answer.assert_problem(401);
         let challenge = answer.header("www-authenticate").unwrap();
         assert!(challenge.contains("invalid_token"), "{challenge}");
         assert!(wrong.len() < 5 || !answer.body.contains(wrong));
     }
     let twice = format!("{JSON}Authorization: Bearer {good}\r\nAuthorization: Bearer {good}\r\n");
-    let answer = door.edge.send(&post(PATH, &twice, METER)).await;
+    let answer = keyed.edge.send(&post(PATH, &twice, METER)).await;
     answer.assert_problem(401);
     let basic = format!("{JSON}Authorization: Basic {good}\r\n");
-    let answer = door.edge.send(&post(PATH, &basic, METER)).await;
+    let answer = keyed.edge.send(&post(PATH, &basic, METER)).await;
     answer.assert_problem(401);
-    assert_eq!(door.ingest(&good, METER).await.status, 202);
+    assert_eq!(keyed.ingest(&good, METER).await.status, 202);
 }
 
 #[tokio::test]
-async fn a_key_opens_nothing_after_its_time() {
-    let door = Door::start();
+async fn an_expired_key_is_refused() {
+    let keyed = KeyedEdge::start();
     let began = std::time::Instant::now();
-    let key = door.key("ingest", |args| args.expires = Some("300ms".to_owned()));
-    let mut answer = door.ingest(&key, METER).await;
+    let key = keyed.key("ingest", |args| args.expires = Some("300ms".to_owned()));
+    let mut answer = keyed.ingest(&key, METER).await;
     while answer.status == 202 {
         assert!(began.elapsed() < super::PATIENCE);
-        answer = door.ingest(&key, METER).await;
+        answer = keyed.ingest(&key, METER).await;
     }
     answer.assert_problem(401);
     assert!(began.elapsed() >= std::time::Duration::from_millis(299));
 }
 
 #[tokio::test]
-async fn a_key_with_a_prefix_speaks_for_its_devices_only() {
-    let door = Door::start();
-    let key = door.key("ingest,read,admin", |args| {
+async fn a_key_with_a_prefix_is_for_its_devices_only() {
+    let keyed = KeyedEdge::start();
+    let key = keyed.key("ingest,read,admin", |args| {
         args.prefix = Some("M".to_owned())
     });
     let other = METER.replace("M1", "X1");
-    let answer = door.ingest(&key, &format!("[{METER},{other}]")).await;
+    let answer = keyed.ingest(&key, &format!("[{METER},{other}]")).await;
     assert_eq!(answer.status, 202);
-    let told = answer.json();
+    let summary = answer.json();
     assert_eq!(
-        (&told["accepted"], &told["rejected"]),
+        (&summary["accepted"], &summary["rejected"]),
         (&1.into(), &1.into())
     );
-    assert_eq!(told["errors"][0]["code"], "forbidden_device");
-    assert_eq!(told["errors"][0]["index"], 1);
-    let refused = door.ingest(&key, &other).await.assert_problem(403);
+    assert_eq!(summary["errors"][0]["code"], "forbidden_device");
+    assert_eq!(summary["errors"][0]["index"], 1);
+    let refused = keyed.ingest(&key, &other).await.assert_problem(403);
     assert_eq!(refused["errors"][0]["code"], "forbidden_device");
-    assert_eq!(door.edge.accepted(), 1);
+    assert_eq!(keyed.edge.accepted(), 1);
 
-    // Let in: the database is asked, which is away.
+    // The key is accepted; the database cannot be reached.
     for path in [
         "/v1/live/meters/M2",
         "/v1/sessions?meterId=M2",
         "/v1/sessions/S",
     ] {
-        door.get(&key, path).await.assert_problem(503);
+        keyed.get(&key, path).await.assert_problem(503);
     }
     for path in [
         "/v1/live/meters/X2",
@@ -234,7 +231,7 @@ async fn a_key_with_a_prefix_speaks_for_its_devices_only() {
         "/v1/sessions",
         "/v1/sessions?meterId=X",
     ] {
-        door.get(&key, path).await.assert_problem(403);
+        keyed.get(&key, path).await.assert_problem(403);
     }
     let session = |vehicle: &str, meter: &str| {
         let body = format!(
@@ -243,56 +240,56 @@ async fn a_key_with_a_prefix_speaks_for_its_devices_only() {
         let head = format!("{JSON}Authorization: Bearer {key}\r\n");
         post("/v1/sessions", &head, &body)
     };
-    let own = door.edge.send(&session("V1", "M1")).await;
+    let own = keyed.edge.send(&session("V1", "M1")).await;
     own.assert_problem(503);
-    let others = door.edge.send(&session("V1", "X1")).await;
+    let others = keyed.edge.send(&session("V1", "X1")).await;
     others.assert_problem(403);
 }
 
 #[tokio::test]
 async fn a_key_over_its_rate_waits_and_others_do_not() {
-    let door = Door::start();
-    let limited = door.key("ingest", |args| args.rate = Some(10));
-    let free = door.key("ingest", plain);
+    let keyed = KeyedEdge::start();
+    let limited = keyed.key("ingest", |args| args.rate = Some(10));
+    let free = keyed.key("ingest", plain);
     let body = format!("[{}]", vec![METER; 100].join(","));
-    // Ten seconds' worth at once: taken, and paid for by what comes after.
-    assert_eq!(door.ingest(&limited, &body).await.status, 202);
+    // Readings of ten seconds at once are accepted, and count against later ones.
+    assert_eq!(keyed.ingest(&limited, &body).await.status, 202);
     for _ in 0..20 {
-        let answer = door.ingest(&limited, METER).await;
+        let answer = keyed.ingest(&limited, METER).await;
         answer.assert_problem(429);
         let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
         assert!((8..=15).contains(&seconds), "{seconds}");
-        assert_eq!(door.ingest(&free, METER).await.status, 202);
+        assert_eq!(keyed.ingest(&free, METER).await.status, 202);
     }
-    assert_eq!(door.edge.accepted(), 120);
-    // What is invalid costs as much as what is valid.
-    let wasteful = door.key("ingest", |args| args.rate = Some(10));
+    assert_eq!(keyed.edge.accepted(), 120);
+    // Invalid readings count as much as valid ones.
+    let wasteful = keyed.key("ingest", |args| args.rate = Some(10));
     let nothing = format!("[{}]", vec!["{}"; 100].join(","));
-    door.ingest(&wasteful, &nothing).await.assert_problem(400);
-    door.ingest(&wasteful, METER).await.assert_problem(429);
+    keyed.ingest(&wasteful, &nothing).await.assert_problem(400);
+    keyed.ingest(&wasteful, METER).await.assert_problem(429);
 }
 
 #[tokio::test]
 async fn a_key_whose_bodies_arrive_slowly_leaves_room_for_others() {
-    let door = Door::start_with(Options {
+    let keyed = KeyedEdge::start_with(Options {
         memory_bytes: 1 << 20,
         ..Options::default()
     });
-    let (slow, other) = (door.key("ingest", plain), door.key("ingest", plain));
-    let mut held = Vec::new();
-    // Six bodies of which 60 KiB come and the rest does not: more than half of the memory.
+    let (slow, other) = (keyed.key("ingest", plain), keyed.key("ingest", plain));
+    let mut open = Vec::new();
+    // Six bodies of which only 60 KiB arrive: more than half of the memory.
     for _ in 0..6 {
         let head = format!("{JSON}Authorization: Bearer {slow}\r\n");
         let request = post(PATH, &head, &" ".repeat(64 << 10));
-        let mut client = door.edge.connect().await;
+        let mut client = keyed.edge.connect().await;
         client
             .write(&request.as_bytes()[..request.len() - (4 << 10)])
             .await;
-        held.push(client);
+        open.push(client);
     }
     let refused = async {
         loop {
-            let answer = door.ingest(&slow, &" ".repeat(100 << 10)).await;
+            let answer = keyed.ingest(&slow, &" ".repeat(100 << 10)).await;
             if answer.status == 503 {
                 return answer;
             }
@@ -303,5 +300,5 @@ async fn a_key_whose_bodies_arrive_slowly_leaves_room_for_others() {
         .unwrap();
     assert_eq!(refused.assert_problem(503)["code"], "memory");
     let large = format!("[{}]", vec![METER; 1000].join(","));
-    assert_eq!(door.ingest(&other, &large).await.status, 202);
+    assert_eq!(keyed.ingest(&other, &large).await.status, 202);
 }

@@ -1,11 +1,10 @@
-//! Bodies in gzip and zstd: what they hold, and what they pretend.
+//! Bodies in gzip and zstd: valid, broken and hostile ones.
 
 use std::io::Write;
 use std::time::Instant;
 
-use super::{Answer, Edge, METER, Options};
+use super::{Answer, Edge, METER, Options, PATH};
 
-const PATH: &str = "/v1/ingestion/meter";
 const LINES: &str = "application/x-ndjson";
 
 fn gzip(text: &[u8]) -> Vec<u8> {
@@ -19,9 +18,9 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     zstd::encode_all(text, 1).unwrap()
 }
 
-type Fold = fn(&[u8]) -> Vec<u8>;
+type Compress = fn(&[u8]) -> Vec<u8>;
 
-const BOTH: [(&str, Fold); 2] = [("gzip", gzip), ("zstd", zstd)];
+const BOTH: [(&str, Compress); 2] = [("gzip", gzip), ("zstd", zstd)];
 
 async fn send(edge: &Edge, kind: &str, encoding: &str, body: &[u8]) -> Answer {
     let length = body.len();
@@ -36,15 +35,15 @@ async fn send(edge: &Edge, kind: &str, encoding: &str, body: &[u8]) -> Answer {
 }
 
 #[tokio::test]
-async fn compressed_readings_are_taken_small_and_large() {
+async fn compressed_readings_are_accepted_small_and_large() {
     let edge = Edge::start();
     let large: String = (0..5000)
         .map(|n| METER.replace("M1", &format!("M{n}")) + "\n")
         .collect();
-    for (name, fold) in BOTH {
-        let answer = send(&edge, "application/json", name, &fold(METER.as_bytes())).await;
+    for (name, compress) in BOTH {
+        let answer = send(&edge, "application/json", name, &compress(METER.as_bytes())).await;
         assert_eq!(answer.status, 202, "{answer:?}");
-        let answer = send(&edge, LINES, name, &fold(large.as_bytes())).await;
+        let answer = send(&edge, LINES, name, &compress(large.as_bytes())).await;
         assert_eq!(answer.json()["accepted"], 5000, "{name}: {answer:?}");
     }
     assert_eq!(edge.accepted(), 2 * 5001);
@@ -53,11 +52,11 @@ async fn compressed_readings_are_taken_small_and_large() {
 #[tokio::test]
 async fn all_members_of_a_body_count() {
     let edge = Edge::start();
-    for (name, fold) in BOTH {
+    for (name, compress) in BOTH {
         let line = format!("{METER}\n");
-        let mut body = fold(line.as_bytes());
-        body.extend(fold(b""));
-        body.extend(fold(METER.as_bytes()));
+        let mut body = compress(line.as_bytes());
+        body.extend(compress(b""));
+        body.extend(compress(METER.as_bytes()));
         let answer = send(&edge, LINES, name, &body).await;
         assert_eq!(answer.json()["accepted"], 2, "{name}: {answer:?}");
     }
@@ -66,8 +65,8 @@ async fn all_members_of_a_body_count() {
 #[tokio::test]
 async fn a_broken_body_is_refused_wherever_it_breaks() {
     let edge = Edge::start();
-    for (name, fold) in BOTH {
-        let whole = fold(METER.as_bytes());
+    for (name, compress) in BOTH {
+        let whole = compress(METER.as_bytes());
         for cut in [1, 5, whole.len() / 2, whole.len() - 1] {
             let answer = send(&edge, "application/json", name, &whole[..cut]).await;
             let problem = answer.assert_problem(400);
@@ -79,7 +78,7 @@ async fn a_broken_body_is_refused_wherever_it_breaks() {
         let answer = send(&edge, "application/json", name, METER.as_bytes()).await;
         answer.assert_problem(400);
     }
-    // The sum at the end of a gzip member is checked.
+    // The checksum at the end of a gzip member is checked.
     let mut spoiled = gzip(METER.as_bytes());
     let at = spoiled.len() - 6;
     spoiled[at] ^= 1;
@@ -89,39 +88,39 @@ async fn a_broken_body_is_refused_wherever_it_breaks() {
 }
 
 #[tokio::test]
-async fn the_limit_of_a_body_is_that_of_what_comes_out() {
+async fn the_limit_of_a_body_applies_to_its_output() {
     let edge = Edge::start();
     let limit = edge.context.settings.body_bytes_max;
-    for (name, fold) in BOTH {
+    for (name, compress) in BOTH {
         let mut body = METER.as_bytes().to_vec();
         body.resize(limit, b' ');
-        let answer = send(&edge, "application/json", name, &fold(&body)).await;
+        let answer = send(&edge, "application/json", name, &compress(&body)).await;
         assert_eq!(answer.status, 202, "{name}: {answer:?}");
         body.push(b' ');
-        let answer = send(&edge, "application/json", name, &fold(&body)).await;
+        let answer = send(&edge, "application/json", name, &compress(&body)).await;
         answer.assert_problem(413);
     }
 }
 
 #[tokio::test]
-async fn what_comes_out_is_taken_from_the_memory_for_readings() {
+async fn decompressed_bytes_count_towards_the_memory() {
     let options = Options {
         memory_bytes: 256 << 10,
         ..Options::default()
     };
     let edge = Edge::start_with(options);
     let spaces = vec![b' '; 800 << 10];
-    for (name, fold) in BOTH {
-        let answer = send(&edge, "application/json", name, &fold(&spaces)).await;
+    for (name, compress) in BOTH {
+        let answer = send(&edge, "application/json", name, &compress(&spaces)).await;
         assert_eq!(answer.assert_problem(503)["code"], "memory", "{name}");
-        // All of it was given back.
-        let answer = send(&edge, "application/json", name, &fold(METER.as_bytes())).await;
+        // All of the memory was given back.
+        let answer = send(&edge, "application/json", name, &compress(METER.as_bytes())).await;
         assert_eq!(answer.status, 202, "{name}: {answer:?}");
     }
 }
 
 #[tokio::test]
-async fn a_window_larger_than_the_standard_allows_is_refused() {
+async fn a_zstd_window_over_the_standard_is_refused() {
     let edge = Edge::start();
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
     encoder.window_log(27).unwrap();
@@ -131,12 +130,12 @@ async fn a_window_larger_than_the_standard_allows_is_refused() {
     assert_eq!(answer.assert_problem(400)["code"], "encoding");
 }
 
-/// About 7 MiB that unfold to 7 GiB: members of 4 MiB of spaces each.
-fn bomb(fold: Fold, bytes: usize) -> Vec<u8> {
-    let member = fold(&vec![b' '; 4 << 20]);
+/// About 7 MiB that decompress to 7 GiB: members of 4 MiB of spaces each.
+fn bomb(compress: Compress, bytes: usize) -> Vec<u8> {
+    let member = compress(&vec![b' '; 4 << 20]);
     let mut body = member.repeat(1792);
-    // zstd folds better than a thousandfold: the rest is members of nothing.
-    let nothing = fold(b"");
+    // zstd compresses more than a thousandfold: empty members fill the rest.
+    let nothing = compress(b"");
     while body.len() + nothing.len() <= bytes {
         body.extend_from_slice(&nothing);
     }
@@ -148,21 +147,21 @@ async fn a_bomb_is_refused_at_once_and_costs_no_memory() {
     let mut options = Options::default();
     options.settings.body_bytes_max = 8 << 20;
     let edge = Edge::start_with(options);
-    for (name, fold) in BOTH {
-        let body = bomb(fold, 7 << 20);
+    for (name, compress) in BOTH {
+        let body = bomb(compress, 7 << 20);
         assert!(body.len() <= 8 << 20, "{name}: {}", body.len());
         let before = peak_kib();
         let began = Instant::now();
         let answer = send(&edge, LINES, name, &body).await;
         answer.assert_problem(413);
         let (took, grown) = (began.elapsed(), peak_kib() - before);
-        // Unfolding 7 GiB takes many seconds. Other tests of this process hold memory too.
+        // Decompressing 7 GiB takes many seconds. Other tests of this process use memory too.
         assert!(took.as_secs() < 5, "{name}: {took:?}");
         assert!(grown < 256 << 10, "{name}: {grown} KiB");
     }
 }
 
-/// The most memory that this process has held.
+/// The peak memory of this process.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));

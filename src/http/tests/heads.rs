@@ -1,8 +1,6 @@
-//! What answers carry beside their content: the request's id, and what browsers want to know.
+//! The headers of answers: the request's id, and CORS.
 
-use super::{Answer, Edge, METER, Options, post};
-
-const PATH: &str = "/v1/ingestion/meter";
+use super::{Answer, Edge, METER, Options, PATH, post};
 
 #[tokio::test]
 async fn every_answer_names_its_request() {
@@ -19,7 +17,7 @@ async fn every_answer_names_its_request() {
     assert_ne!(id(&answer), "not mine");
 }
 
-fn asks(origin: &str) -> String {
+fn preflight(origin: &str) -> String {
     format!(
         "OPTIONS {PATH} HTTP/1.1\r\nHost: x\r\nOrigin: {origin}\r\n\
          Access-Control-Request-Method: POST\r\n\r\n"
@@ -27,16 +25,16 @@ fn asks(origin: &str) -> String {
 }
 
 #[tokio::test]
-async fn web_pages_are_let_in_by_their_origin_only() {
+async fn only_configured_origins_get_cors_headers() {
     let edge = Edge::start();
-    let answer = edge.send(&asks("https://a.example")).await;
+    let answer = edge.send(&preflight("https://a.example")).await;
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("access-control-allow-origin"), None);
 
     let mut options = Options::default();
     options.settings.cors_origins = vec!["https://a.example".to_owned()];
     let edge = Edge::start_with(options);
-    let answer = edge.send(&asks("https://a.example")).await;
+    let answer = edge.send(&preflight("https://a.example")).await;
     let allowed = answer.header("access-control-allow-origin");
     assert_eq!(allowed, Some("https://a.example"));
     assert_eq!(
@@ -52,7 +50,7 @@ async fn web_pages_are_let_in_by_their_origin_only() {
         Some("https://a.example")
     );
     for other in ["https://b.example", "http://a.example", "null"] {
-        let answer = edge.send(&asks(other)).await;
+        let answer = edge.send(&preflight(other)).await;
         assert_eq!(
             answer.header("access-control-allow-origin"),
             None,

@@ -10,9 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Edge, METER, Options, PATIENCE, eventually, post};
-
-const PATH: &str = "/v1/ingestion/meter";
+use super::{Edge, METER, Options, PATH, PATIENCE, eventually, post};
 
 type Sender = SendRequest<Bytes>;
 
@@ -56,7 +54,7 @@ async fn ends(connection: JoinHandle<Result<(), h2::Error>>) -> Result<(), h2::E
 }
 
 #[tokio::test]
-async fn who_knows_that_http_2_is_spoken_here_speaks_it() {
+async fn http_2_works_without_an_upgrade() {
     let edge = Edge::start();
     let (sender, _connection) = connect(&edge).await;
     let (status, headers, body) = ingest(&sender, METER).await;
@@ -68,7 +66,7 @@ async fn who_knows_that_http_2_is_spoken_here_speaks_it() {
     let (status, _, body) = ingest(&sender, &large).await;
     assert_eq!(status, 202, "{body}");
     assert_eq!(edge.accepted(), 8001);
-    // The bound on streams is told to the client, who keeps to it.
+    // The server announces the bound on streams, and the client keeps to it.
     assert_eq!(sender.current_max_send_streams(), 128);
 }
 
@@ -167,7 +165,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A connection on which frames are written as they are.
+/// A connection that writes any frames.
 async fn raw(edge: &Edge) -> TcpStream {
     let mut stream = TcpStream::connect(edge.addr).await.unwrap();
     let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -179,7 +177,7 @@ async fn raw(edge: &Edge) -> TcpStream {
 /// The code of the GOAWAY that ends a connection, which must end.
 async fn goaway(mut stream: TcpStream) -> Option<u32> {
     let mut all = Vec::new();
-    // What is cut off is read as far as it came.
+    // A truncated answer is parsed as far as it came.
     let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
     drop(read.expect("the connection stays open"));
     let mut rest = all.as_slice();
@@ -200,7 +198,7 @@ const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'x'];
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 #[tokio::test]
-async fn of_answers_that_nobody_takes_a_connection_holds_a_few() {
+async fn a_connection_has_few_places_for_unread_answers() {
     let mut options = Options::default();
     options.settings.write_timeout = Duration::from_millis(300);
     let edge = Edge::start_with(options);
@@ -209,14 +207,14 @@ async fn of_answers_that_nobody_takes_a_connection_holds_a_few() {
     let shaken = builder.initial_window_size(0).handshake(stream).await;
     let (sender, connection) = shaken.unwrap();
     let _connection = tokio::spawn(connection);
-    let mut asked = Vec::new();
+    let mut sent = Vec::new();
     for _ in 0..12 {
         let mut ready = sender.clone().ready().await.unwrap();
         let request = request("GET", "/openapi.yaml");
-        asked.push(ready.send_request(request, true).unwrap().0);
+        sent.push(ready.send_request(request, true).unwrap().0);
     }
     let mut answers = Vec::new();
-    for answer in asked {
+    for answer in sent {
         answers.push(timeout(PATIENCE, answer).await.unwrap().unwrap());
     }
     let with = |status| answers.iter().filter(|a| a.status() == status).count();
@@ -224,7 +222,7 @@ async fn of_answers_that_nobody_takes_a_connection_holds_a_few() {
         (with(StatusCode::OK), with(StatusCode::SERVICE_UNAVAILABLE)),
         (8, 4)
     );
-    // Readings are taken all the same, and given up answers make room.
+    // Readings are accepted all the same, and cancelled answers free their places.
     let mut ready = sender.clone().ready().await.unwrap();
     let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
     upload
@@ -255,7 +253,7 @@ async fn a_flood_of_resets_ends_its_connection_and_no_other() {
         frames.extend(frame(1, 4 | 1, 2 * n + 1, &GET));
         frames.extend(frame(3, 0, 2 * n + 1, &8u32.to_be_bytes()));
     }
-    // Fails when the connection is cut, as it must be.
+    // Fails when the server closes the connection, as it must.
     drop(timeout(PATIENCE, flood.write_all(&frames)).await.unwrap());
     assert!(
         goaway(flood)
@@ -266,7 +264,7 @@ async fn a_flood_of_resets_ends_its_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_head_that_never_ends_is_cut() {
+async fn an_endless_head_ends_its_connection() {
     let edge = Edge::start();
     let mut flood = raw(&edge).await;
     // A field that is not indexed, again and again, over as many frames as it takes.
@@ -305,7 +303,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let edge = Edge::start_with(options);
     let (kept, _connection) = connect(&edge).await;
     assert_eq!(ingest(&kept, METER).await.0, 202);
-    // Silent from its beginning: three times one after the other.
+    // Silent from its beginning, three times.
     for _ in 0..3 {
         let (_silent, ending) = connect(&edge).await;
         ends(ending).await.unwrap();
@@ -314,7 +312,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
 }
 
 #[tokio::test]
-async fn a_beginning_that_does_not_go_on_is_given_up() {
+async fn an_incomplete_preface_times_out() {
     let mut options = Options::default();
     options.settings.header_timeout = Duration::from_millis(30);
     let edge = Edge::start_with(options);
@@ -323,7 +321,7 @@ async fn a_beginning_that_does_not_go_on_is_given_up() {
         client.write(early.as_bytes()).await;
         assert!(client.is_closed().await, "{early}");
     }
-    // A preface and then nothing: the server's settings come, and then the end.
+    // After a preface without more, the server sends its settings and closes.
     let mut stream = TcpStream::connect(edge.addr).await.unwrap();
     stream
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -335,7 +333,7 @@ async fn a_beginning_that_does_not_go_on_is_given_up() {
 }
 
 #[tokio::test]
-async fn http_1_may_begin_byte_by_byte_and_nearly_as_http_2_does() {
+async fn http_1_may_begin_byte_by_byte_or_like_the_preface() {
     let edge = Edge::start();
     let mut client = edge.connect().await;
     for byte in post(PATH, "Content-Type: application/json\r\n", METER).bytes() {
@@ -358,7 +356,7 @@ async fn stopping_answers_what_is_in_flight() {
     upload
         .send_data(Bytes::copy_from_slice(first.as_bytes()), false)
         .unwrap();
-    // The request is there: without this the stop might come first.
+    // The request has arrived: without this the stop might come first.
     assert_eq!(ingest(&sender, METER).await.0, 202);
     let stopped = edge.stop();
     upload

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Client, Edge, METER, Options, post};
+use super::{Client, Edge, JSON, METER, Options, PATH, post};
 
-const PATH: &str = "/v1/ingestion/meter";
-const JSON: &str = "Content-Type: application/json\r\n";
 const SHORT: Duration = Duration::from_millis(30);
 
 async fn sends(client: &mut Client) {
@@ -25,7 +23,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
         assert!(edge.connect().await.is_closed().await);
     }
     sends(&mut kept).await;
-    // What it sends next has that time again.
+    // The next request has that time again.
     kept.write(b"POST /v1/ingestion").await;
     assert!(kept.is_closed().await);
 }
@@ -62,7 +60,7 @@ async fn a_connection_idle_for_too_long_is_ended() {
     options.settings.idle_timeout = SHORT;
     let edge = Edge::start_with(options);
     assert!(idle_elsewhere(&edge).await);
-    // A request has the time that its head and its body have, and no less.
+    // A request has the time of its head and its body, and no less.
     let mut busy = edge.connect().await;
     let request = post(PATH, &format!("{JSON}Expect: 100-continue\r\n"), METER);
     let (head, body) = request.split_at(request.len() - METER.len());
@@ -73,7 +71,7 @@ async fn a_connection_idle_for_too_long_is_ended() {
     assert_eq!(busy.answer().await.status, 202);
 }
 
-/// A connection that comes, asks and is idle for too long.
+/// A connection that sends a request and is then idle for too long.
 async fn idle_elsewhere(edge: &Edge) -> bool {
     let mut idle = edge.connect().await;
     sends(&mut idle).await;
@@ -81,7 +79,7 @@ async fn idle_elsewhere(edge: &Edge) -> bool {
 }
 
 #[tokio::test]
-async fn when_all_places_are_taken_the_longest_idle_gives_way() {
+async fn over_the_limit_the_longest_idle_connection_is_closed() {
     let mut options = Options::default();
     options.settings.connections_max = 2;
     let edge = Edge::start_with(options);
@@ -97,7 +95,7 @@ async fn when_all_places_are_taken_the_longest_idle_gives_way() {
 }
 
 #[tokio::test]
-async fn a_connection_with_a_request_never_gives_way() {
+async fn a_connection_with_a_request_is_never_closed_for_another() {
     let mut options = Options::default();
     options.settings.connections_max = 1;
     options.settings.body_timeout = Duration::from_millis(1500);
@@ -107,7 +105,7 @@ async fn a_connection_with_a_request_never_gives_way() {
     busy.write(&request.as_bytes()[..request.len() - 5]).await;
     let mut waiting = edge.connect().await;
     waiting.write(request.as_bytes()).await;
-    // Longer than an idle one would have been kept.
+    // Longer than an idle connection would have been kept.
     busy.answer().await.assert_problem(408);
     assert_eq!(waiting.answer().await.status, 202);
 }

@@ -1,13 +1,10 @@
-//! What ingestion answers.
+//! The answers of ingestion.
 
-use super::{Edge, METER, Options, eventually, post};
+use super::{Edge, JSON, METER, Options, PATH, eventually, post};
 use serde_json::json;
 
-const PATH: &str = "/v1/ingestion/meter";
-const JSON: &str = "Content-Type: application/json\r\n";
-
 #[tokio::test]
-async fn a_reading_is_taken_and_is_in_the_log_when_it_is_acknowledged() {
+async fn an_acknowledged_reading_is_in_the_log() {
     let edge = Edge::start();
     let answer = edge.post(PATH, METER).await;
     assert_eq!(answer.status, 202, "{answer:?}");
@@ -27,18 +24,18 @@ async fn one_bad_reading_does_not_cost_its_neighbours() {
     );
     let answer = edge.post(PATH, &body).await;
     assert_eq!(answer.status, 202);
-    let told = answer.json();
+    let summary = answer.json();
     assert_eq!(
-        (&told["accepted"], &told["rejected"]),
+        (&summary["accepted"], &summary["rejected"]),
         (&json!(2), &json!(1))
     );
-    assert_eq!(told["success"], false);
-    assert_eq!(told["errors"][0]["index"], 1);
+    assert_eq!(summary["success"], false);
+    assert_eq!(summary["errors"][0]["index"], 1);
     assert_eq!(edge.accepted(), 2);
 }
 
 #[tokio::test]
-async fn lines_are_taken_and_so_are_vehicles() {
+async fn lines_and_vehicles_are_accepted() {
     let edge = Edge::start();
     let vehicle = r#"{"vehicleId":"V","soc":80.5,"kwhDeliveredDc":41.3,"batteryTemp":31.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
     let body = format!("{vehicle}\n\n{}\n", vehicle.replace(":30:00Z", ":31:00Z"));
@@ -53,7 +50,7 @@ async fn lines_are_taken_and_so_are_vehicles() {
 }
 
 #[tokio::test]
-async fn a_body_too_large_to_decode_in_place_is_taken() {
+async fn a_body_too_large_to_decode_in_place_is_accepted() {
     let edge = Edge::start();
     let body: String = (0..5000)
         .map(|n| METER.replace("M1", &format!("M{n}")) + "\n")
@@ -67,7 +64,7 @@ async fn a_body_too_large_to_decode_in_place_is_taken() {
 }
 
 #[tokio::test]
-async fn what_holds_no_reading_is_refused() {
+async fn a_body_without_a_reading_is_refused() {
     let edge = Edge::start();
     for body in ["", "[]", "{", "nonsense", "\u{feff}{}"] {
         edge.post(PATH, body).await.assert_problem(400);
@@ -100,14 +97,14 @@ async fn what_holds_no_reading_is_refused() {
 async fn at_most_a_hundred_errors_are_listed() {
     let edge = Edge::start();
     let wrong = vec!["{}"; 150].join(",");
-    let told = edge.post(PATH, &format!("[{METER},{wrong}]")).await.json();
-    assert_eq!(told["rejected"], 150);
-    assert_eq!(told["errors"].as_array().unwrap().len(), 100);
-    assert_eq!(told["errorsTruncated"], true);
+    let summary = edge.post(PATH, &format!("[{METER},{wrong}]")).await.json();
+    assert_eq!(summary["rejected"], 150);
+    assert_eq!(summary["errors"].as_array().unwrap().len(), 100);
+    assert_eq!(summary["errorsTruncated"], true);
 }
 
 #[tokio::test]
-async fn only_json_and_lines_in_a_known_encoding_are_taken() {
+async fn only_known_types_and_encodings_are_accepted() {
     let edge = Edge::start();
     for head in ["", "Content-Type: text/plain\r\n"] {
         edge.send(&post(PATH, head, METER))
@@ -134,14 +131,14 @@ async fn only_json_and_lines_in_a_known_encoding_are_taken() {
 }
 
 #[tokio::test]
-async fn a_commit_that_does_not_come_is_answered_with_503_in_time() {
+async fn a_commit_that_is_not_confirmed_gets_503_in_time() {
     let edge = Edge::start();
     let problem = edge
         .post(&format!("{PATH}?ack=committed"), METER)
         .await
         .assert_problem(503);
     assert_eq!(problem["type"], "urn:wattgate:problem:commit-timeout");
-    // It may be stored all the same, and here it is.
+    // The reading may be stored all the same, and here it is.
     assert_eq!(edge.accepted(), 1);
 }
 

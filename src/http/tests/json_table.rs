@@ -1,13 +1,11 @@
-//! JSON that is, JSON that is not, and JSON that means nothing, through the endpoint.
+//! Well-formed, malformed and meaningless JSON, sent to the endpoint.
 //!
-//! The classes are those of the public suites for parsers; each text is sent as a whole body, as
-//! a neighbour of a good reading in an array, and as a line beside one.
+//! The classes are those of the public suites for parsers. Each text is sent as a whole body, beside a
+//! valid reading in an array, and as a line beside one.
 
-use super::{Edge, METER, eventually};
+use super::{Edge, METER, PATH, eventually};
 
-const PATH: &str = "/v1/ingestion/meter";
-
-/// Texts that RFC 8259 allows; none is a reading.
+/// Texts that RFC 8259 allows, without a reading.
 const WELL_FORMED: &[(&str, &[u8])] = &[
     ("array_arrays_with_spaces", b"[[]   ]"),
     ("array_ending_with_newline", b"[\"a\"\n]"),
@@ -62,7 +60,7 @@ const WELL_FORMED: &[(&str, &[u8])] = &[
     ("white_space_of_all_kinds", b"\t\n\r 1 \r\n\t"),
 ];
 
-/// Texts that are JSON by the grammar, and whose value is left to the reader.
+/// Texts that are JSON by the grammar, and whose value depends on the parser.
 const OPEN: &[(&str, &[u8])] = &[
     ("number_double_huge_neg_exp", b"123.456e-789"),
     (
@@ -83,7 +81,7 @@ const OPEN: &[(&str, &[u8])] = &[
     ("string_incomplete_surrogate_pair", b"\"\\uD800abc\""),
 ];
 
-/// Texts that are no JSON, and are none either where a value of an array is expected.
+/// Texts that are not JSON, neither alone nor as a value of an array.
 const MALFORMED: &[(&str, &[u8])] = &[
     ("array_1_true_without_comma", b"[1 true]"),
     ("array_colon_instead_of_comma", b"[\"\": 1]"),
@@ -211,7 +209,7 @@ const MALFORMED: &[(&str, &[u8])] = &[
     ("structure_form_feed", b"\x0c1"),
 ];
 
-/// Texts that are no JSON as a whole, and are where they stand in an array.
+/// Texts that are not JSON alone, but become JSON inside an array.
 const MALFORMED_ALONE: &[(&str, &[u8])] = &[
     ("array_extra_close", b"[\"x\"]]"),
     ("array_without_brackets", b"1,2"),
@@ -242,7 +240,7 @@ fn beside_a_reading(text: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_json_costs_itself_and_not_its_neighbour() {
+async fn json_without_a_reading_costs_only_itself() {
     let edge = Edge::start();
     let mut taken = 0;
     for (name, text) in WELL_FORMED.iter().chain(OPEN) {
@@ -254,9 +252,9 @@ async fn what_is_json_costs_itself_and_not_its_neighbour() {
         );
         let beside = send(&edge, "application/json", &beside_a_reading(text)).await;
         assert_eq!(beside.status, 202, "{name}: {beside:?}");
-        let told = beside.json();
+        let summary = beside.json();
         assert_eq!(
-            (&told["accepted"], &told["rejected"]),
+            (&summary["accepted"], &summary["rejected"]),
             (&1.into(), &1.into()),
             "{name}"
         );
@@ -266,7 +264,7 @@ async fn what_is_json_costs_itself_and_not_its_neighbour() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_refused_whole() {
+async fn malformed_json_is_refused_whole() {
     let edge = Edge::start();
     for (name, text) in MALFORMED.iter().chain(MALFORMED_ALONE) {
         let alone = send(&edge, "application/json", text).await;
@@ -288,7 +286,7 @@ async fn what_is_no_json_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_no_json_costs_itself() {
+async fn a_malformed_line_costs_only_itself() {
     let edge = Edge::start();
     let mut taken = 0;
     let all = WELL_FORMED.iter().chain(OPEN).chain(MALFORMED);

@@ -1,11 +1,8 @@
-//! Bounds, and clients that do not behave.
+//! Bounds, and hostile or broken clients.
 
 use std::time::Duration;
 
-use super::{Edge, METER, Options, eventually, post};
-
-const PATH: &str = "/v1/ingestion/meter";
-const JSON: &str = "Content-Type: application/json\r\n";
+use super::{Edge, JSON, METER, Options, PATH, eventually, post};
 
 fn chunked(bytes: usize) -> Vec<u8> {
     let mut request =
@@ -20,15 +17,15 @@ fn chunked(bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_and_the_client_can_read_why() {
+async fn a_client_that_sends_too_much_can_read_the_413() {
     let edge = Edge::start();
-    // The client writes all of it before it reads: more than the sockets' buffers hold.
+    // The client writes the whole body before it reads: more than the sockets' buffers.
     let mut client = edge.connect().await;
     client
         .write(post(PATH, JSON, &" ".repeat(12 << 20)).as_bytes())
         .await;
     client.answer().await.assert_problem(413);
-    // The connection is good for more.
+    // The connection is still usable.
     client.write(post(PATH, JSON, METER).as_bytes()).await;
     assert_eq!(client.answer().await.status, 202);
     let mut client = edge.connect().await;
@@ -37,7 +34,7 @@ async fn a_body_over_the_limit_is_refused_and_the_client_can_read_why() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_within_the_limit_is_taken() {
+async fn a_chunked_body_within_the_limit_is_accepted() {
     let edge = Edge::start();
     let mut client = edge.connect().await;
     let head =
@@ -51,7 +48,7 @@ async fn a_chunked_body_within_the_limit_is_taken() {
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_leave_to_send_gets_it_or_the_refusal() {
+async fn expect_100_continue_gets_100_or_the_refusal() {
     let edge = Edge::start();
     let head = |path: &str, bytes: usize| {
         format!(
@@ -73,7 +70,7 @@ async fn a_client_that_waits_for_leave_to_send_gets_it_or_the_refusal() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_given_up() {
+async fn an_incomplete_body_times_out() {
     let mut options = Options::default();
     options.settings.body_timeout = Duration::from_millis(30);
     let edge = Edge::start_with(options);
@@ -87,7 +84,7 @@ async fn a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_is_given_up() {
+async fn an_incomplete_head_times_out() {
     let mut options = Options::default();
     options.settings.header_timeout = Duration::from_millis(30);
     let edge = Edge::start_with(options);
@@ -96,7 +93,7 @@ async fn a_head_that_does_not_come_is_given_up() {
         .write(b"POST /v1/ingestion/meter HTTP/1.1\r\nHo")
         .await;
     assert!(client.is_closed().await);
-    // A silent socket goes as well.
+    // A silent socket is closed as well.
     assert!(edge.connect().await.is_closed().await);
 }
 
@@ -136,7 +133,7 @@ async fn heads_that_could_smuggle_are_refused() {
 }
 
 #[tokio::test]
-async fn of_two_lengths_the_chunks_count_and_nothing_is_smuggled() {
+async fn with_two_lengths_the_chunks_count() {
     let edge = Edge::start();
     let mut client = edge.connect().await;
     let length = METER.len();
@@ -146,7 +143,7 @@ async fn of_two_lengths_the_chunks_count_and_nothing_is_smuggled() {
     );
     client.write(request.as_bytes()).await;
     assert_eq!(client.answer().await.status, 202);
-    // Whoever sends both may be fooling a proxy: the connection goes (RFC 9112 §6.3).
+    // A client that sends both may be deceiving a proxy: the connection ends (RFC 9112 §6.3).
     assert!(client.is_closed().await);
     assert_eq!(edge.accepted(), 1);
 }
@@ -178,7 +175,7 @@ async fn a_client_that_never_reads_loses_its_connection() {
     let edge = Edge::start_with(options);
     let mut deaf = edge.connect().await;
     let request = "GET /openapi.yaml HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20_000);
-    // Fails when the connection is cut, as it must be.
+    // Fails when the server closes the connection, as it must.
     let written = tokio::time::timeout(
         super::PATIENCE,
         tokio::io::AsyncWriteExt::write_all(&mut deaf.stream, request.as_bytes()),
@@ -218,7 +215,7 @@ async fn a_request_in_flight_during_a_stop_is_answered() {
     open.write(post(PATH, JSON, METER).as_bytes()).await;
     assert_eq!(open.answer().await.status, 202);
     let mut silent = edge.connect().await;
-    // Accepted or still in the queue when the socket is closed: it makes no difference.
+    // It may be accepted or still queued when the socket is closed.
     let mut queued = tokio::net::TcpStream::connect(edge.addr).await.unwrap();
     let stopped = edge.stop();
     for client in [&mut open, &mut silent] {

@@ -1,8 +1,7 @@
-//! The edge over a real socket, before a real log.
+//! The edge on a real socket, with a real log.
 
 mod access;
 mod compression;
-mod cut;
 mod heads;
 mod http2;
 mod idle;
@@ -13,6 +12,7 @@ mod openapi;
 mod operations;
 mod smuggling;
 mod tls;
+mod truncation;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,13 +35,18 @@ use crate::postgres::ReadPool;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
 
-/// Nothing here takes longer unless it hangs.
+/// The deadline of everything here: longer means that it hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The path of meters' readings.
+pub(super) const PATH: &str = "/v1/ingestion/meter";
+/// The header of a JSON body.
+pub(super) const JSON: &str = "Content-Type: application/json\r\n";
+/// A valid reading.
 pub(super) const METER: &str =
     r#"{"meterId":"M1","kwhConsumedAc":45.23,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
 
-/// A gateway's edge with a log, and a database that is away.
+/// A gateway's edge with a log, and a database that cannot be reached.
 pub(super) struct Edge {
     pub(super) addr: SocketAddr,
     pub(super) context: Arc<Context>,
@@ -107,7 +112,7 @@ impl Edge {
             log.sender(),
             Arc::clone(&progress),
         );
-        // Nobody listens on port 1.
+        // No server listens on port 1.
         let database = "host=127.0.0.1 port=1 user=nobody".parse().unwrap();
         let manager = Manager::new(database, tokio_postgres::NoTls);
         let limits = PipelineLimits {
@@ -144,12 +149,12 @@ impl Edge {
         }
     }
 
-    /// How many readings the log has taken.
+    /// The number of readings that the log has accepted.
     pub(super) fn accepted(&self) -> u64 {
         self.log.progress().snapshot().accepted.iter().sum()
     }
 
-    /// Tells the server to stop, and gives what ends when it has.
+    /// Stops the server; the returned task ends when it has stopped.
     pub(super) fn stop(&mut self) -> JoinHandle<()> {
         drop(self.stop.take());
         self.serving.take().unwrap()
@@ -162,14 +167,14 @@ impl Edge {
         }
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a connection of its own.
     pub(super) async fn send(&self, request: &str) -> Answer {
         let mut client = self.connect().await;
         client.write(request.as_bytes()).await;
         client.answer().await
     }
 
-    /// One request with a JSON body.
+    /// Sends one request with a JSON body.
     pub(super) async fn post(&self, path: &str, body: &str) -> Answer {
         self.send(&post(path, "Content-Type: application/json\r\n", body))
             .await
@@ -187,8 +192,7 @@ pub(super) fn post(path: &str, headers: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// A connection on which bytes are written and answers read, without another HTTP library's
-/// ideas of what is proper.
+/// A connection that writes any bytes and reads answers, without the checks of an HTTP library.
 pub(super) struct Client {
     pub(super) stream: TcpStream,
     read: Vec<u8>,
@@ -223,7 +227,7 @@ impl Client {
         }
     }
 
-    /// Whether the server closes the connection, with nothing more before that.
+    /// Whether the server closes the connection without sending more.
     pub(super) async fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         let read = timeout(PATIENCE, self.stream.read_to_end(&mut rest))

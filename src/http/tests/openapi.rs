@@ -1,4 +1,4 @@
-//! The description says what there is, no more and no less.
+//! The description lists the routes, no more and no less.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn document() -> Value {
 }
 
 #[test]
-fn every_route_is_described_and_every_description_has_its_route() {
+fn the_description_lists_exactly_the_routes() {
     let described: BTreeSet<(String, String)> = document()["paths"]
         .as_object()
         .unwrap()
@@ -25,16 +25,16 @@ fn every_route_is_described_and_every_description_has_its_route() {
         .collect();
     let served: BTreeSet<(String, String)> = ROUTES
         .iter()
-        .map(|route| (route.pattern.to_owned(), route.verb.name().to_owned()))
+        .map(|route| (route.pattern.to_owned(), route.method.to_owned()))
         .collect();
     assert_eq!(described, served);
 }
 
 #[test]
-fn what_needs_a_right_says_so_and_what_is_open_says_that() {
+fn the_description_states_which_routes_need_a_key() {
     let document = document();
     for route in ROUTES {
-        let method = route.verb.name();
+        let method = route.method;
         let described = &document["paths"][route.pattern][method.to_lowercase()];
         let needs_key = matches!(route.access, Access::Key(..));
         let at = format!("{method} {}", route.pattern);
@@ -69,7 +69,7 @@ fn every_reference_leads_somewhere() {
 }
 
 #[tokio::test]
-async fn it_is_served_in_both_forms() {
+async fn the_description_is_served_as_json_and_yaml() {
     let edge = Edge::start();
     let json = edge.get("/openapi.json").await;
     assert_eq!(json.header("content-type"), Some("application/json"));

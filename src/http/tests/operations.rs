@@ -4,7 +4,7 @@ use super::{Edge, METER, Options};
 use crate::http::api::health::{DatabaseState, MigrationState};
 
 #[tokio::test]
-async fn what_is_not_there_is_said_as_a_problem() {
+async fn unknown_paths_and_methods_get_problems() {
     let edge = Edge::start();
     edge.get("/nowhere").await.assert_problem(404);
     edge.get("/v1/live/meters/%zz").await.assert_problem(400);
@@ -74,7 +74,7 @@ async fn options_and_head_of_health_answer_as_get_does() {
 }
 
 #[tokio::test]
-async fn readiness_tells_every_part() {
+async fn readiness_reports_every_part() {
     let edge = Edge::start();
     assert_eq!(edge.get("/health/live").await.status, 200);
     let answer = edge.get("/health/ready").await;
@@ -102,7 +102,7 @@ async fn without_the_database_questions_are_answered_with_503() {
         "/v1/live/vehicles/V",
         "/v1/sessions",
         "/v1/sessions/S",
-        // New ids are not dots, and stored ones are asked for as they are.
+        // New ids must not be dots, but stored ones may be.
         "/v1/live/meters/.",
         "/v1/history/vehicle/..",
         "/v1/sessions/%2e",
@@ -111,7 +111,7 @@ async fn without_the_database_questions_are_answered_with_503() {
     }
     let body = r#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
     edge.post("/v1/sessions", body).await.assert_problem(503);
-    // What is wrong with a question is said all the same.
+    // Errors of the request come first all the same.
     edge.get("/v1/live/meters?limit=0")
         .await
         .assert_problem(400);
@@ -136,7 +136,7 @@ async fn without_the_database_questions_are_answered_with_503() {
 }
 
 #[tokio::test]
-async fn only_so_many_exports_as_parquet_run_at_a_time() {
+async fn parquet_exports_are_bounded() {
     use crate::http::api::export::{PARQUET, PARQUET_MAX};
     let edge = Edge::start();
     let detail = async |format: &str| {
@@ -156,7 +156,7 @@ async fn only_so_many_exports_as_parquet_run_at_a_time() {
 #[tokio::test]
 async fn a_panic_costs_its_connection_only() {
     let options = Options {
-        metrics: || panic!("as the test asks"),
+        metrics: || panic!("the test panics"),
         ..Options::default()
     };
     let edge = Edge::start_with(options);
@@ -169,7 +169,7 @@ async fn a_panic_costs_its_connection_only() {
 }
 
 #[tokio::test]
-async fn metrics_are_text_of_prometheus() {
+async fn metrics_have_prometheus_text_format() {
     let edge = Edge::start();
     let answer = edge.get("/metrics").await;
     assert_eq!(
@@ -180,7 +180,7 @@ async fn metrics_are_text_of_prometheus() {
 }
 
 #[tokio::test]
-async fn times_that_cannot_be_written_are_refused() {
+async fn times_beyond_the_year_9999_are_refused() {
     let edge = Edge::start();
     for path in [
         "/v1/analytics/fleet?to=9999-12-31T23:59:59Z",
@@ -195,7 +195,7 @@ async fn times_that_cannot_be_written_are_refused() {
 }
 
 #[tokio::test]
-async fn a_document_is_an_object_and_no_array_of_its_values() {
+async fn a_document_must_be_an_object_and_not_an_array() {
     let edge = Edge::start();
     for (line, body) in [
         ("PUT /v1/meters/M", "[true]"),
@@ -214,7 +214,7 @@ async fn a_document_is_an_object_and_no_array_of_its_values() {
 }
 
 #[tokio::test]
-async fn without_keys_a_page_under_a_name_of_its_own_reaches_nothing() {
+async fn without_keys_a_foreign_host_is_refused_everywhere() {
     let mut options = Options::default();
     options.settings.local_hosts_only = true;
     let edge = Edge::start_with(options);

@@ -1,7 +1,7 @@
-//! Requests that two readers could read differently: none may carry another one in.
+//! Requests that two parsers could read differently: none may smuggle another request.
 //!
-//! Each is written as it is on a raw socket whose sending side is then closed, and every answer
-//! that comes back is counted: a smuggled request would be answered too.
+//! Each is written to a raw socket, whose sending side is then closed. Every answer is counted, because
+//! a smuggled request would get one too.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -10,11 +10,11 @@ use super::{Answer, Edge, METER, PATIENCE};
 
 const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// The statuses of all answers to what was written.
+/// The statuses of all answers to the bytes.
 async fn statuses(edge: &Edge, bytes: &[u8]) -> Vec<u16> {
     let mut client = edge.connect().await;
     client.write(bytes).await;
-    // A server that has closed already is not there to be told.
+    // The server may have closed already.
     client.stream.shutdown().await.ok();
     let mut all = Vec::new();
     let read = timeout(PATIENCE, client.stream.read_to_end(&mut all)).await;
@@ -46,7 +46,7 @@ async fn refused(edge: &Edge, request: &str) {
 }
 
 #[tokio::test]
-async fn lengths_that_are_no_number_or_two_are_refused() {
+async fn wrong_or_repeated_lengths_are_refused() {
     let edge = Edge::start();
     for length in [
         "+5", "-1", "0x5", "5,6", "5, 5, 6", "", "five", "5.0", "1e1", "\u{b2}",
@@ -204,7 +204,7 @@ async fn older_and_absolute_forms_are_answered() {
             vec![200],
         ),
         ("TRACE /health/live HTTP/1.1\r\nHost: x\r\n\r\n", vec![405]),
-        // What is no host, or one with a user, in either place.
+        // An invalid host, or one with a user, in either place.
         ("GET /health/live HTTP/1.1\r\nHost: a b\r\n\r\n", vec![400]),
         ("GET /health/live HTTP/1.1\r\nHost: a/b\r\n\r\n", vec![400]),
         ("GET /health/live HTTP/1.1\r\nHost: u@a\r\n\r\n", vec![400]),

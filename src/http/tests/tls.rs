@@ -14,12 +14,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Answer, Edge, METER, Options, PATIENCE, post};
+use super::{Answer, Edge, JSON, METER, Options, PATH, PATIENCE, post};
 use crate::auth::Keyring;
-use crate::http::server::tls::{Tls, TlsFiles};
-
-const PATH: &str = "/v1/ingestion/meter";
-const JSON: &str = "Content-Type: application/json\r\n";
+use crate::http::server::tls::{Refresh, Tls, TlsFiles};
 
 /// An authority that signs certificates.
 struct Authority {
@@ -71,8 +68,15 @@ impl Authority {
     }
 }
 
-/// An edge with TLS, and the files of it.
-struct Lock {
+/// Whether an edge requires keys.
+#[derive(PartialEq, Eq)]
+enum Auth {
+    Public,
+    Keys,
+}
+
+/// An edge with TLS, and its files.
+struct TlsEdge {
     edge: Edge,
     tls: Arc<Tls>,
     dir: tempfile::TempDir,
@@ -83,8 +87,8 @@ fn write(dir: &Path, signed: &Signed) {
     std::fs::write(dir.join("key.pem"), &signed.key_pem).unwrap();
 }
 
-impl Lock {
-    fn start(server: &Signed, client_ca: Option<&Authority>, keys: bool) -> Lock {
+impl TlsEdge {
+    fn start(server: &Signed, client_ca: Option<&Authority>, auth: Auth) -> TlsEdge {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), server);
         let client_ca = client_ca.map(|authority| {
@@ -100,12 +104,12 @@ impl Lock {
         let tls = Arc::new(Tls::open(files).unwrap());
         let mut options = Options {
             tls: Some(Arc::clone(&tls)),
-            keys: keys.then(|| Arc::new(Keyring::open(dir.path()).unwrap())),
+            keys: (auth == Auth::Keys).then(|| Arc::new(Keyring::open(dir.path()).unwrap())),
             ..Options::default()
         };
         options.settings.header_timeout = Duration::from_secs(2);
         let edge = Edge::start_with(options);
-        Lock { edge, tls, dir }
+        TlsEdge { edge, tls, dir }
     }
 
     async fn connect(
@@ -134,7 +138,7 @@ impl Lock {
         timeout(PATIENCE, connecting).await.unwrap()
     }
 
-    /// Sends a request of HTTP/1.1 and gives the status.
+    /// Sends an HTTP/1.1 request and returns the status.
     async fn send(
         &self,
         trusted: &Authority,
@@ -166,20 +170,20 @@ async fn status(stream: &mut TlsStream<TcpStream>, request: &str) -> std::io::Re
 }
 
 #[tokio::test]
-async fn both_versions_of_tls_and_of_http_are_spoken() {
+async fn both_versions_of_tls_and_of_http_work() {
     let authority = Authority::new();
-    let lock = Lock::start(&authority.server(), None, false);
+    let encrypted = TlsEdge::start(&authority.server(), None, Auth::Public);
     for (versions, known) in [
         (&[&rustls::version::TLS12], ProtocolVersion::TLSv1_2),
         (&[&rustls::version::TLS13], ProtocolVersion::TLSv1_3),
     ] {
-        let stream = lock.connect(&authority, None, &[], versions).await;
+        let stream = encrypted.connect(&authority, None, &[], versions).await;
         let mut stream = stream.unwrap();
         assert_eq!(stream.get_ref().1.protocol_version(), Some(known));
         let answered = status(&mut stream, &post(PATH, JSON, METER)).await;
         assert_eq!(answered.unwrap(), 202);
         let both = ["h2", "http/1.1"];
-        let stream = lock.connect(&authority, None, &both, versions).await;
+        let stream = encrypted.connect(&authority, None, &both, versions).await;
         let stream = stream.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
@@ -192,61 +196,68 @@ async fn both_versions_of_tls_and_of_http_are_spoken() {
             timeout(PATIENCE, answer).await.unwrap().unwrap();
         assert_eq!(answer.status(), 200);
     }
-    assert_eq!(lock.edge.accepted(), 2);
+    assert_eq!(encrypted.edge.accepted(), 2);
 }
 
 #[tokio::test]
-async fn a_client_without_tls_or_without_a_word_is_dropped() {
+async fn a_client_without_tls_or_silent_is_closed() {
     let authority = Authority::new();
-    let lock = Lock::start(&authority.server(), None, false);
-    let mut plain = lock.edge.connect().await;
+    let encrypted = TlsEdge::start(&authority.server(), None, Auth::Public);
+    let mut plain = encrypted.edge.connect().await;
     plain.write(post(PATH, JSON, METER).as_bytes()).await;
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, plain.stream.read_to_end(&mut answer)).await;
     drop(read.unwrap());
     assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
-    assert!(lock.edge.connect().await.is_closed().await);
-    assert_eq!(lock.edge.accepted(), 0);
+    assert!(encrypted.edge.connect().await.is_closed().await);
+    assert_eq!(encrypted.edge.accepted(), 0);
 }
 
 #[tokio::test]
-async fn a_clients_certificate_lets_it_send_readings_and_nothing_else() {
+async fn a_certificate_without_a_key_may_only_send_readings() {
     let authority = Authority::new();
-    let lock = Lock::start(&authority.server(), Some(&authority), true);
+    let encrypted = TlsEdge::start(&authority.server(), Some(&authority), Auth::Keys);
     let client = authority.client();
     let ingest = post(PATH, JSON, METER);
     let read = "GET /v1/live/meters HTTP/1.1\r\nHost: x\r\n\r\n";
-    let sent = lock.send(&authority, Some(&client), &ingest).await;
+    let sent = encrypted.send(&authority, Some(&client), &ingest).await;
     assert_eq!(sent.unwrap(), 202);
-    let asked = lock.send(&authority, Some(&client), read).await;
+    let asked = encrypted.send(&authority, Some(&client), read).await;
     assert_eq!(asked.unwrap(), 403);
-    // Without one, it is a key that is asked for.
-    let sent = lock.send(&authority, None, &ingest).await;
+    // Without a certificate, a key is required.
+    let sent = encrypted.send(&authority, None, &ingest).await;
     assert_eq!(sent.unwrap(), 401);
-    let key = create_key(&lock);
+    let key = create_key(&encrypted);
     let head = format!("{JSON}Authorization: Bearer {key}\r\n");
-    let sent = lock.send(&authority, None, &post(PATH, &head, METER)).await;
+    let sent = encrypted
+        .send(&authority, None, &post(PATH, &head, METER))
+        .await;
     assert_eq!(sent.unwrap(), 202);
-    // A key that is shown counts, whatever the certificate is good for.
+    // A key in the request counts, whatever the rights of the certificate.
     let wrong = format!("{JSON}Authorization: Bearer x\r\n");
     let wrong = post(PATH, &wrong, METER);
-    let sent = lock.send(&authority, Some(&client), &wrong).await;
+    let sent = encrypted.send(&authority, Some(&client), &wrong).await;
     assert_eq!(sent.unwrap(), 401);
-    // Certificates of another authority, or made for a server, open nothing.
+    // Certificates of another authority, or made for a server, are refused.
     let stranger = Authority::new().client();
     for wrong in [stranger, authority.server()] {
-        assert!(lock.send(&authority, Some(&wrong), &ingest).await.is_err());
+        assert!(
+            encrypted
+                .send(&authority, Some(&wrong), &ingest)
+                .await
+                .is_err()
+        );
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_a_key_names_is_good_for_what_the_key_is() {
+async fn a_certificate_of_a_key_has_the_rights_of_the_key() {
     let authority = Authority::new();
-    let lock = Lock::start(&authority.server(), Some(&authority), true);
+    let encrypted = TlsEdge::start(&authority.server(), Some(&authority), Auth::Keys);
     let client = authority.client();
-    let file = lock.dir.path().join("client.pem");
+    let file = encrypted.dir.path().join("client.pem");
     std::fs::write(&file, &client.pem).unwrap();
-    create_with(&lock, |args| {
+    create_with(&encrypted, |args| {
         args.rights = "read".to_owned();
         args.prefix = Some("M".to_owned());
         args.certificate = Some(file.clone());
@@ -254,51 +265,67 @@ async fn a_certificate_that_a_key_names_is_good_for_what_the_key_is() {
     let ingest = post(PATH, JSON, METER);
     let read = |meter: &str| format!("GET /v1/live/meters/{meter} HTTP/1.1\r\nHost: x\r\n\r\n");
     let versions = [&rustls::version::TLS13];
-    let connected = lock
+    let connected = encrypted
         .connect(&authority, Some(&client), &[], &versions)
         .await;
     let mut open = connected.unwrap();
-    // The database is away: let in, and told so.
+    // The certificate is accepted; the database cannot be reached.
     assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 503);
     assert_eq!(status(&mut open, &read("X1")).await.unwrap(), 403);
     assert_eq!(status(&mut open, &ingest).await.unwrap(), 403);
-    // Another certificate of the authority is not named: it may send.
+    // No key names another certificate of the authority: it may send.
     let other = authority.client();
     assert_eq!(
-        lock.send(&authority, Some(&other), &ingest).await.unwrap(),
+        encrypted
+            .send(&authority, Some(&other), &ingest)
+            .await
+            .unwrap(),
         202
     );
 
     let command = crate::config::KeysCommand::Revoke {
         data_dir: crate::config::DataDirArgs {
-            data_dir: lock.dir.path().to_owned(),
+            data_dir: encrypted.dir.path().to_owned(),
         },
         key: "device".to_owned(),
     };
     crate::cli::keys::run(&command).unwrap();
-    lock.edge.context.keys.as_ref().unwrap().refresh().unwrap();
-    // On the connection that is open, too; and it is not good for sending either.
+    encrypted
+        .edge
+        .context
+        .keys
+        .as_ref()
+        .unwrap()
+        .refresh()
+        .unwrap();
+    // Also on the open connection, and also for sending.
     assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 401);
     assert_eq!(
-        lock.send(&authority, Some(&client), &ingest).await.unwrap(),
+        encrypted
+            .send(&authority, Some(&client), &ingest)
+            .await
+            .unwrap(),
         401
     );
-    // Named again, it is good again.
-    create_with(&lock, |args| args.certificate = Some(file.clone()));
+    // Another key that names the certificate makes it valid again.
+    create_with(&encrypted, |args| args.certificate = Some(file.clone()));
     assert_eq!(
-        lock.send(&authority, Some(&client), &ingest).await.unwrap(),
+        encrypted
+            .send(&authority, Some(&client), &ingest)
+            .await
+            .unwrap(),
         202
     );
 }
 
-fn create_key(lock: &Lock) -> String {
-    create_with(lock, |_| ())
+fn create_key(encrypted: &TlsEdge) -> String {
+    create_with(encrypted, |_| ())
 }
 
-fn create_with(lock: &Lock, change: impl Fn(&mut crate::config::CreateKeyArgs)) -> String {
+fn create_with(encrypted: &TlsEdge, change: impl Fn(&mut crate::config::CreateKeyArgs)) -> String {
     let mut args = crate::config::CreateKeyArgs {
         data_dir: crate::config::DataDirArgs {
-            data_dir: lock.dir.path().to_owned(),
+            data_dir: encrypted.dir.path().to_owned(),
         },
         name: "device".to_owned(),
         rights: "ingest".to_owned(),
@@ -310,43 +337,50 @@ fn create_with(lock: &Lock, change: impl Fn(&mut crate::config::CreateKeyArgs)) 
     change(&mut args);
     let command = crate::config::KeysCommand::Create(args);
     let made = crate::cli::keys::run(&command).unwrap();
-    let keys = lock.edge.context.keys.as_ref().unwrap();
+    let keys = encrypted.edge.context.keys.as_ref().unwrap();
     keys.refresh().unwrap();
     made.answer
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_up_and_a_broken_one_is_not() {
+async fn a_new_certificate_is_used_and_a_broken_one_is_not() {
     let (old, new) = (Authority::new(), Authority::new());
-    let lock = Lock::start(&old.server(), None, false);
-    let mut open = lock
+    let encrypted = TlsEdge::start(&old.server(), None, Auth::Public);
+    let mut open = encrypted
         .connect(&old, None, &[], rustls::DEFAULT_VERSIONS)
         .await
         .unwrap();
     let ask = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
-    assert!(!lock.tls.refresh(false).unwrap(), "nothing has changed");
+    assert!(
+        !encrypted.tls.refresh(Refresh::IfChanged).unwrap(),
+        "nothing has changed"
+    );
 
-    // The certificate comes first: until its key is there too, the old ones stay.
+    // Until the key is replaced too, the old files stay in use.
     let next = new.server();
-    std::fs::write(lock.dir.path().join("cert.pem"), &next.pem).unwrap();
-    let error = lock.tls.refresh(false).unwrap_err().to_string();
+    std::fs::write(encrypted.dir.path().join("cert.pem"), &next.pem).unwrap();
+    let error = encrypted
+        .tls
+        .refresh(Refresh::IfChanged)
+        .unwrap_err()
+        .to_string();
     assert!(!error.contains("PRIVATE"), "{error}");
-    assert_eq!(lock.send(&old, None, ask).await.unwrap(), 200);
-    write(lock.dir.path(), &next);
-    assert!(lock.tls.refresh(false).unwrap());
-    assert_eq!(lock.send(&new, None, ask).await.unwrap(), 200);
-    assert!(lock.send(&old, None, ask).await.is_err());
-    // What was open goes on.
+    assert_eq!(encrypted.send(&old, None, ask).await.unwrap(), 200);
+    write(encrypted.dir.path(), &next);
+    assert!(encrypted.tls.refresh(Refresh::IfChanged).unwrap());
+    assert_eq!(encrypted.send(&new, None, ask).await.unwrap(), 200);
+    assert!(encrypted.send(&old, None, ask).await.is_err());
+    // The open connection goes on.
     assert_eq!(status(&mut open, ask).await.unwrap(), 200);
 
     for file in ["cert.pem", "key.pem"] {
-        let path = lock.dir.path().join(file);
+        let path = encrypted.dir.path().join(file);
         let good = std::fs::read(&path).unwrap();
         std::fs::write(&path, "nonsense").unwrap();
-        assert!(lock.tls.refresh(false).is_err(), "{file}");
+        assert!(encrypted.tls.refresh(Refresh::IfChanged).is_err(), "{file}");
         std::fs::remove_file(&path).unwrap();
-        assert!(lock.tls.refresh(true).is_err(), "{file}");
+        assert!(encrypted.tls.refresh(Refresh::Always).is_err(), "{file}");
         std::fs::write(&path, good).unwrap();
-        assert_eq!(lock.send(&new, None, ask).await.unwrap(), 200);
+        assert_eq!(encrypted.send(&new, None, ask).await.unwrap(), 200);
     }
 }

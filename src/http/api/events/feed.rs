@@ -15,12 +15,12 @@ use crate::metrics;
 /// The most listeners at once. Why 1024: each costs a connection and its part of every event, and a
 /// thousand were measured.
 pub(super) const LISTENERS_MAX: usize = 1024;
-/// The memory of the latest events: some minutes of a fleet of 10,000 that reports once a minute,
-/// or three full passes over 20,000 devices under the highest load.
+/// The memory of the latest events. Why 16 MiB: some minutes of 10,000 devices that report once a
+/// minute, or three full passes over 20,000 devices under the highest load.
 const RING_BYTES_MAX: usize = 16 << 20;
 /// How long a listener waits for the first poll.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-/// When a client should retry.
+/// After how many seconds a refused client should retry.
 const RETRY_SECONDS: u64 = 5;
 
 /// Whether the poll sees changes.
@@ -199,7 +199,7 @@ impl Drop for Counted {
 /// Why a listener has lost events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reset {
-    /// It resumed after an event that the ring has no longer.
+    /// It resumed after an event that the ring no longer has.
     Unknown,
     /// It read events more slowly than they came. It is ended.
     TooSlow,

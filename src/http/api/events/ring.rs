@@ -84,7 +84,7 @@ pub(super) enum At {
     CaughtUp,
     /// Events; the first is not after the cursor.
     Chunk(Arc<Chunk>),
-    /// The ring has its next event no longer.
+    /// The ring no longer has its next event.
     Lost,
 }
 

@@ -1,7 +1,7 @@
 //! Readings as Parquet: typed columns, for notebooks and for other databases.
 //!
-//! Written a row group at a time, each given away before the next begins: what stays in memory is
-//! one group, and some hundred bytes of the footer for each that has gone.
+//! A file is written a row group at a time, and each group is sent before the next begins. So the memory
+//! of an export is one group, and some hundred bytes of the footer for each earlier group.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::http::api::reading_view::{Field, FieldType, ReadingView, Value, field
 use crate::reading::Stream;
 use crate::store::export::{Piece, READINGS_MAX};
 
-/// Readings from which on a row group is written.
+/// The least readings of a row group, except the last.
 ///
-/// Why this many: readers skip whole groups by time and device and read one at a time; with more,
-/// an export would take more memory than the 16 MB that it takes.
+/// Why this many: readers skip whole groups by time and device, and read one at a time. More would
+/// need more than 16 MB of memory for an export.
 const GROUP_READINGS: usize = 10 * READINGS_MAX;
 
-/// The schema of a stream's readings: the fields of the interface with their types.
+/// The Parquet schema of a stream's readings: the fields of the interface with their types.
 fn schema(stream: Stream) -> String {
     let column = |field: &Field| {
         let name = field.name;
@@ -39,10 +39,10 @@ fn schema(stream: Stream) -> String {
     format!("message {} {{ {columns} }}", stream.name())
 }
 
-/// One column of the row group that is gathered.
+/// One column of the current row group.
 enum Column {
     Text(Vec<ByteArray>),
-    /// The texts that are there, and for each reading whether one is: 1, or 0.
+    /// The texts, and for each reading whether it has one: 1 or 0.
     OptionalText(Vec<ByteArray>, Vec<i16>),
     Number(Vec<f64>),
     /// Microseconds since 1970 UTC.
@@ -69,7 +69,7 @@ impl Column {
             }
             (Column::Number(numbers), Value::Number(number)) => numbers.push(number),
             (Column::Instant(instants), Value::Instant(at)) => instants.push(at.as_micros()),
-            _ => tracing::error!("a reading's values do not fit the columns of its stream"),
+            _ => tracing::error!("a reading's values do not match the columns of its stream"),
         }
     }
 
@@ -97,14 +97,14 @@ impl Column {
     }
 }
 
-/// A text that shares its memory with the one before it, where they are equal.
+/// A text that shares its memory with an equal one before it.
 fn shared(text: &str, before: Option<&ByteArray>) -> ByteArray {
     let same = before.filter(|before| before.data() == text.as_bytes());
     same.cloned()
         .unwrap_or_else(|| ByteArray::from(Bytes::copy_from_slice(text.as_bytes())))
 }
 
-/// A file on its way.
+/// A file that is being written.
 pub(super) struct ParquetFile {
     writer: SerializedFileWriter<Vec<u8>>,
     columns: Vec<Column>,
@@ -115,9 +115,9 @@ impl ParquetFile {
     /// Begins a file of a stream's readings.
     ///
     /// # Errors
-    /// [`ParquetError`]: no case is known; the schema comes from constants.
+    /// [`ParquetError`]: never in practice, because the schema comes from constants.
     pub(super) fn new(stream: Stream) -> Result<Self, ParquetError> {
-        // Statistics by group and none by page: the footer is kept in memory until the end.
+        // Statistics by group only, because the footer stays in memory until the end.
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -135,7 +135,7 @@ impl ParquetFile {
         })
     }
 
-    /// Takes readings of one device.
+    /// Adds readings of one device.
     pub(super) fn push(&mut self, piece: &Piece) {
         for reading in &piece.readings {
             let view = ReadingView {
@@ -149,12 +149,12 @@ impl ParquetFile {
         self.readings += piece.readings.len();
     }
 
-    /// Whether there are enough readings for a row group.
+    /// Whether the readings fill a row group.
     pub(super) const fn is_full(&self) -> bool {
         self.readings >= GROUP_READINGS
     }
 
-    /// Writes what was taken as a row group, and gives the bytes of the file that are new.
+    /// Writes the readings as a row group, and returns the new bytes of the file.
     ///
     /// Blocks: some 20 ms of computing for a full group
     pub(super) fn group(&mut self) -> Result<Bytes, ParquetError> {
@@ -172,7 +172,7 @@ impl ParquetFile {
         Ok(Bytes::from(mem::take(self.writer.inner_mut())))
     }
 
-    /// Ends the file, and gives the rest of its bytes.
+    /// Ends the file, and returns the rest of its bytes.
     ///
     /// Blocks: as [`ParquetFile::group`] does
     pub(super) fn end(mut self) -> Result<Bytes, ParquetError> {

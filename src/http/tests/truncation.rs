@@ -1,4 +1,4 @@
-//! An answer in pieces that does not come to its end is seen to be cut.
+//! An answer in pieces that does not reach its end looks truncated to its client.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +25,7 @@ use crate::http::server::usage::{Usage, track};
 
 type Piece = io::Result<&'static str>;
 
-/// A client that has asked for an answer made of some pieces, and the connection's task.
+/// A client that has sent a request, and the task of its connection, which answers with some pieces.
 async fn ask<P>(version: &str, pieces: fn() -> P) -> (TcpStream, JoinHandle<()>)
 where
     P: Stream<Item = Piece> + Send + 'static,
@@ -64,7 +64,7 @@ async fn rest(mut client: TcpStream) -> (String, io::Result<usize>) {
 }
 
 fn failing() -> impl Stream<Item = Piece> {
-    // What comes before has left by then.
+    // The pieces before have left by then.
     let later = stream::once(async {
         tokio::task::yield_now().await;
         Err(io::Error::other("the database is away"))
@@ -78,14 +78,14 @@ fn endless() -> impl Stream<Item = Piece> {
 
 static BLOCK: [u8; 8 << 10] = [b'x'; 8 << 10];
 
-/// More than the sockets hold.
+/// More than the buffers of the sockets.
 fn whole() -> impl Stream<Item = Piece> {
     let block = std::str::from_utf8(&BLOCK).unwrap();
     stream::repeat(block).take(1 << 10).map(Ok)
 }
 
 #[tokio::test]
-async fn http_1_0_sees_an_answer_that_fails_as_a_reset() {
+async fn http_1_0_sees_a_failed_answer_as_a_reset() {
     let (client, _serving) = ask("1.0", failing).await;
     let (text, read) = rest(client).await;
     assert!(text.ends_with("1\n2\n"), "{text:?}");
@@ -93,7 +93,7 @@ async fn http_1_0_sees_an_answer_that_fails_as_a_reset() {
 }
 
 #[tokio::test]
-async fn http_1_0_sees_a_gateway_that_ends_as_a_reset() {
+async fn http_1_0_sees_the_end_of_the_process_as_a_reset() {
     let (mut client, serving) = ask("1.0", endless).await;
     let mut seen = Vec::new();
     while !seen.ends_with(b"1\n2\n") {
@@ -101,7 +101,7 @@ async fn http_1_0_sees_a_gateway_that_ends_as_a_reset() {
         let read = timeout(PATIENCE, client.read(&mut some)).await;
         seen.extend_from_slice(&some[..read.unwrap().unwrap()]);
     }
-    // As the end of the process does, it closes the socket and nothing more.
+    // Like the end of the process, this closes the socket and nothing more.
     serving.abort();
     assert!(rest(client).await.1.is_err());
 }
@@ -116,7 +116,7 @@ async fn http_1_0_sees_the_end_of_a_whole_answer() {
 }
 
 #[tokio::test]
-async fn http_1_1_sees_no_last_chunk_of_an_answer_that_fails() {
+async fn http_1_1_sees_no_last_chunk_of_a_failed_answer() {
     let (client, _serving) = ask("1.1", failing).await;
     let (text, _) = rest(client).await;
     assert!(!text.contains("\r\n0\r\n"), "{text}");
