@@ -11,37 +11,32 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::backpressure;
-use super::backpressure::{PacedBody, UNREAD_MAX};
+use super::activity::{Activity, answer_in_place};
 use super::deferred::{DeferredResponses, DeferringIo};
 use super::service::Service;
 use super::socket::Socket;
 use super::stall::{Limits, StallGuard};
 use super::tls::Tls;
 use super::usage;
-use super::usage::{InUse, Usage};
+use super::usage::Usage;
 use crate::auth::Fingerprint;
 use crate::http::context::Settings;
 use crate::http::request::auth::Peer;
-use crate::http::response::problem::{Kind, Problem};
-use crate::http::response::reply::EVENT_STREAM;
-use crate::metrics;
 
 /// The largest head of HTTP/1.1, and the most that is read of a body at once. Why 64 KiB: a body of
 /// 500 readings comes in one piece or two, and 10,000 slow connections hold little memory.
@@ -266,114 +261,6 @@ where
     Ok(ended?)
 }
 
-/// What an HTTP/2 connection has done since it was opened.
-struct Activity {
-    /// Requests.
-    begun: AtomicU64,
-    /// Requests whose answers have begun.
-    answered: AtomicU64,
-    /// Pieces of answers that the client has made room for.
-    moved: Arc<AtomicU64>,
-    /// Places for answers that the client has not read.
-    unread: Arc<Semaphore>,
-    /// Questions with a place whose answers are still being made.
-    asking: AtomicU64,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Activity {
-            begun: AtomicU64::default(),
-            answered: AtomicU64::default(),
-            moved: Arc::default(),
-            unread: Arc::new(Semaphore::new(UNREAD_MAX)),
-            asking: AtomicU64::default(),
-        }
-    }
-}
-
-impl Activity {
-    /// Requests begun and pieces moved. `None` means that a request waits for its answer.
-    fn at_rest(&self) -> Option<u64> {
-        let answered = self.answered.load(Ordering::Acquire);
-        let begun = self.begun.load(Ordering::Acquire);
-        (begun == answered).then(|| begun + self.moved.load(Ordering::Relaxed))
-    }
-
-    /// A place for an answer. `None` means that the client reads none of the answers before it.
-    ///
-    /// Blocks: while answers before it are being made, and then for `within`
-    async fn place(&self, within: Duration) -> Option<OwnedSemaphorePermit> {
-        loop {
-            let waited = timeout(within, Arc::clone(&self.unread).acquire_owned()).await;
-            match waited {
-                Ok(place) => return place.ok(),
-                // The gateway still makes answers: the client has nothing to read.
-                Err(_) if self.asking.load(Ordering::Relaxed) > 0 => {}
-                Err(_) => return None,
-            }
-        }
-    }
-}
-
-/// Counts a request as answered when dropped, also one that its client has reset.
-struct InFlight(Arc<Activity>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.answered.fetch_add(1, Ordering::Release);
-    }
-}
-
-/// Counts a question as being answered until dropped, also where its client resets it.
-struct Asking<'a>(&'a AtomicU64);
-
-impl<'a> Asking<'a> {
-    fn begin(asking: &'a AtomicU64) -> Self {
-        asking.fetch_add(1, Ordering::Relaxed);
-        Asking(asking)
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Answers a request of HTTP/2; a question once the connection has a place for its answer.
-async fn answer_in_place<A: Service>(
-    service: Arc<A>,
-    peer: Peer,
-    activity: &Activity,
-    in_use: InUse,
-    request: Request<Incoming>,
-) -> Response<PacedBody> {
-    let in_use = Some(in_use);
-    let moved = Arc::clone(&activity.moved);
-    if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let reply = service.answer(peer, request, None).await;
-        return backpressure::bind(reply, None, moved, in_use);
-    }
-    let within = service.context().settings.write_timeout;
-    let mut place = activity.place(within).await;
-    if place.is_none() {
-        metrics::http_shed("untaken");
-        let detail = "the client does not read the answers before this one on its connection";
-        let refusal = Problem::new(Kind::Overloaded, detail).into_reply();
-        return backpressure::bind(refusal, None, moved, in_use);
-    }
-    let asking = Asking::begin(&activity.asking);
-    let reply = service.answer(peer, request, None).await;
-    drop(asking);
-    // A stream of events has a bound of its own, and is never read to its end.
-    let kind = reply.headers().get(CONTENT_TYPE);
-    if kind.is_some_and(|kind| kind.as_bytes() == EVENT_STREAM.as_bytes()) {
-        place = None;
-    }
-    backpressure::bind(reply, place, moved, in_use)
-}
-
 async fn serve_http2<S, A>(io: StallGuard<S>, served: Served<A>) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -403,12 +290,9 @@ where
     let activity = Arc::new(Activity::default());
     let answering = service_fn(|request| {
         let service = Arc::clone(&service);
-        activity.begun.fetch_add(1, Ordering::AcqRel);
-        let in_flight = InFlight(Arc::clone(&activity));
-        let in_use = usage.begin();
+        let (in_flight, in_use) = (activity.begin(), usage.begin());
         async move {
-            let in_flight = in_flight;
-            let reply = answer_in_place(service, peer, &in_flight.0, in_use, request);
+            let reply = answer_in_place(service, peer, in_flight, in_use, request);
             Ok::<_, Infallible>(reply.await)
         }
     });
@@ -438,27 +322,5 @@ where
                 at_rest => seen = at_rest.unwrap_or(seen),
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_client_that_waits_for_an_answer_does_not_stall() {
-        let within = Duration::from_millis(20);
-        let activity = Activity::default();
-        let all = Arc::clone(&activity.unread).acquire_many_owned(UNREAD_MAX as u32);
-        let all = all.await.unwrap();
-        assert!(activity.place(within).await.is_none());
-        let asking = Asking::begin(&activity.asking);
-        let waiting = activity.place(within);
-        let mut waiting = pin!(waiting);
-        // Much longer than its time, and it still waits.
-        assert!(timeout(10 * within, waiting.as_mut()).await.is_err());
-        drop(asking);
-        drop(all);
-        assert!(waiting.await.is_some());
     }
 }

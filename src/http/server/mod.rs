@@ -1,5 +1,6 @@
 //! The socket: accepting connections, limiting how many there are, ending them.
 
+mod activity;
 pub(crate) mod backpressure;
 pub(crate) mod connection;
 pub(crate) mod deferred;
