@@ -1,7 +1,7 @@
 //! The public key of a certificate, of any version, read from its DER.
 //!
-//! webpki parses version 3 alone. PostgreSQL's own manual makes certificates of version 1, and so
-//! does Citus; where a mode verifies nothing of the certificate, its key is all that is needed.
+//! webpki parses version 3 only. PostgreSQL's manual and Citus make certificates of version 1. A mode
+//! that verifies nothing of the certificate needs only its key.
 
 /// The public key in a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
 impl<'a> PublicKey<'a> {
-    /// Finds the key; `None` means that this is no certificate.
+    /// Finds the key; `None` means that the bytes are not a certificate.
     ///
     /// Source: RFC 5280, section 4.1
     pub(super) fn of_certificate(certificate: &'a [u8]) -> Option<Self> {
@@ -30,7 +30,7 @@ impl<'a> PublicKey<'a> {
         if fields.first() == Some(&VERSION) {
             fields = element(fields, VERSION)?.2;
         }
-        // Serial number; then signature, issuer, validity and subject.
+        // The serial number, then the signature, issuer, validity and subject.
         fields = element(fields, INTEGER)?.2;
         for _ in 0..4 {
             fields = element(fields, SEQUENCE)?.2;
@@ -46,7 +46,7 @@ impl<'a> PublicKey<'a> {
     }
 }
 
-/// Takes one element with this tag: its content, all of it, and what follows.
+/// Splits off one element with this tag: its content, the whole element, and the bytes after it.
 fn element(input: &[u8], tag: u8) -> Option<(&[u8], &[u8], &[u8])> {
     let (&[found, first], rest) = input.split_first_chunk::<2>()?;
     if found != tag {
@@ -78,7 +78,7 @@ mod tests {
         let key = PublicKey::of_certificate(der).unwrap();
         assert_eq!(key.bits, made.signing_key.public_key_raw());
         assert!(key.der.ends_with(key.bits));
-        // Cut short anywhere, it is no certificate, or still the same key.
+        // A truncated certificate is either not a certificate, or has the same key.
         for length in 0..der.len() {
             let cut = PublicKey::of_certificate(&der[..length]);
             assert!(cut.is_none_or(|cut| cut == key));

@@ -1,11 +1,11 @@
-//! An error of the database in words.
+//! Errors of the database in words.
 
 use std::error::Error as _;
 
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
-/// PostgreSQL's own message where there is one, else what happened on the way to it.
+/// Returns PostgreSQL's own message, or else the error of the connection.
 pub fn explain(error: &Error) -> String {
     if let Some(db) = error.as_db_error() {
         return format!("{} (SQLSTATE {})", db.message(), db.code().code());
@@ -19,11 +19,11 @@ pub fn explain(error: &Error) -> String {
     text
 }
 
-/// What to do about a session that could not be opened or is refused; `None` means that the message
+/// Returns what to do about a session that is refused or cannot be opened. `None` means that the message
 /// needs no advice.
 pub fn advice(error: &Error) -> Option<&'static str> {
     let Some(code) = error.code() else {
-        // The driver gives no kinds: the text of the whole chain is all there is.
+        // The driver has no error kinds here, only the text of the whole chain.
         let text = explain(error);
         let known = [
             (

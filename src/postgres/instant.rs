@@ -10,7 +10,7 @@ use crate::reading::Timestamp;
 impl ToSql for Timestamp {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
         let epoch = Timestamp::Y2000.as_micros();
-        // The least and the greatest i64 would be read as infinities.
+        // PostgreSQL would read the least and the greatest i64 as infinities.
         let micros = self
             .as_micros()
             .saturating_sub(epoch)

@@ -22,7 +22,7 @@ pub struct Role {
     pub purpose: Use,
     /// The key of the advisory lock; each role has its own.
     pub lock_key: i64,
-    /// A table that the work needs. Before the migrations have made it, the lock is left alone.
+    /// A table that the work needs. The gateway does not try the lock before the migrations have made it.
     pub table: &'static str,
 }
 
@@ -31,7 +31,7 @@ pub trait Work: Sync {
     /// Why the work failed.
     type Error: Display + From<Error>;
 
-    /// Works in the session that holds the lock, until that fails.
+    /// Works in the session that holds the lock, until it fails.
     ///
     /// Cancel: must be safe
     fn work(&self, client: &mut Client) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -40,7 +40,7 @@ pub trait Work: Sync {
 impl Role {
     /// Waits for the lock, works in the session that holds it, and begins again when that fails.
     ///
-    /// The lock goes with the session, so another gateway takes over as soon as the server has ended it.
+    /// The lock belongs to the session, so another gateway takes over as soon as the server has ended it.
     /// A failure that repeats is logged once.
     ///
     /// Blocks: for ever

@@ -1,5 +1,5 @@
-//! The schema, brought up to date under an advisory lock, so that several gateways can start at
-//! once on one database.
+//! Brings the schema up to date, under an advisory lock, so that several gateways can start at once on
+//! one database.
 
 use std::time::Duration;
 
@@ -46,20 +46,22 @@ pub const SERVER_VERSION_MIN: i32 = 150_000;
 /// Why a database cannot be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// The database, or the way to it, refuses.
+    /// The database refuses, or cannot be reached.
     #[error("{}", explain(.0))]
     Database(#[from] Error),
-    /// It was reached, and has not answered.
-    #[error("the database takes connections and does not answer")]
+    /// The database accepts connections but does not answer.
+    #[error("the database accepts connections and does not answer")]
     Silent,
     /// The server is too old.
     #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
     ServerTooOld(String),
-    /// The database cannot hold every text that a device may be called by.
-    #[error("the database's encoding is {0}: UTF8 is needed, make it with encoding 'UTF8'")]
+    /// The encoding of the database cannot hold every id.
+    #[error("the database's encoding is {0} but must be UTF8: create it with encoding 'UTF8'")]
     Encoding(String),
     /// The schema was made by a newer program.
-    #[error("the database has schema version {found}, this program knows {known}: upgrade it")]
+    #[error(
+        "the database has schema version {found}, and this program knows {known}: upgrade the program"
+    )]
     SchemaTooNew {
         /// What the database has.
         found: i32,
@@ -68,10 +70,10 @@ pub enum MigrationError {
     },
 }
 
-/// What a database says of itself.
+/// The settings stored in a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatabaseSettings {
-    /// Random, made with the schema: the log is bound to it.
+    /// A random id, made with the schema; the log is bound to it.
     pub database_id: Uuid,
     /// The width of new partitions.
     pub partition: PartitionWidth,
@@ -88,13 +90,13 @@ pub struct HistoryOptions {
     pub retention: Option<Duration>,
 }
 
-/// Applies the migrations that are missing, and settles what the database says of itself.
+/// Applies the missing migrations, stores the options, and returns the settings of the database.
 ///
 /// Blocks: while another gateway migrates
 /// Cancel: safe; a migration is one transaction
 ///
 /// # Errors
-/// [`MigrationError`]: nothing half-done is left.
+/// [`MigrationError`]: no migration is left half applied.
 pub async fn migrate(
     client: &Client,
     history: HistoryOptions,
@@ -109,11 +111,11 @@ pub async fn migrate(
     if row.get::<_, i32>(0) < SERVER_VERSION_MIN {
         return Err(MigrationError::ServerTooOld(row.get(1)));
     }
-    // One id that cannot be stored would hold up its whole shard for ever.
+    // One id that cannot be stored would block its whole shard for ever.
     if row.get::<_, &str>(2) != "UTF8" {
         return Err(MigrationError::Encoding(row.get(2)));
     }
-    // That a table is there already is worth no line of the log.
+    // `if not exists` would log a notice for each existing table.
     client
         .batch_execute("set client_min_messages = warning")
         .await?;
@@ -121,7 +123,7 @@ pub async fn migrate(
         .execute("select pg_advisory_lock($1)", &[&LOCK_KEY])
         .await?;
     let result = migrate_locked(client, history).await;
-    // Where this fails the session is gone, and the lock with it.
+    // If this fails, the session has ended and has released the lock.
     drop(
         client
             .execute("select pg_advisory_unlock($1)", &[&LOCK_KEY])
@@ -176,8 +178,8 @@ async fn apply(client: &Client, migration: &Migration) -> Result<(), Error> {
     result
 }
 
-/// Cuts a migration into statements: each ends with a semicolon at the end of a line. They are
-/// sent one by one, because a coordinator of distributed tables takes DDL one at a time.
+/// Splits a migration into statements, each of which ends with a semicolon at the end of a line. They are
+/// sent one by one, because a coordinator of distributed tables accepts one DDL statement at a time.
 fn statements(sql: &str) -> impl Iterator<Item = &str> {
     sql.split_inclusive(";\n")
         .map(str::trim)
@@ -221,7 +223,7 @@ async fn settle(
     })
 }
 
-/// The width that a database names.
+/// Reads the stored name of a width.
 pub fn width_of(name: &str) -> PartitionWidth {
     if name == "day" {
         PartitionWidth::Day

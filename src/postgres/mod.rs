@@ -3,12 +3,12 @@
 //! # Rules
 //!
 //! - **A partition is created empty and then attached**, which blocks no COPY. There is no default partition:
-//!   beside one, attaching would read every row. An existing partition wins over the configured width, however an
-//!   operator made it: open ends, a default, a partition that is cut further.
+//!   attaching beside one reads all its rows. An existing partition wins over the configured width, however an
+//!   operator made it: with open ends, as a default, or partitioned further.
 //! - **Retention drops whole partitions** with a short lock timeout, and tries again, because a waiting DROP
 //!   stops every COPY behind it.
-//! - **A clock may jump.** Waits use a clock that cannot. Where a date decides, a second opinion counts:
-//!   retention counts from the newest reading where that is older than the clock says.
+//! - **A clock may jump.** Waits use a monotonic clock. Retention uses the newest reading as a second source:
+//!   it counts from the clock or from that reading, whichever is older.
 
 mod der;
 pub mod embedded;

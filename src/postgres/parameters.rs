@@ -1,7 +1,7 @@
-//! libpq's connection parameters: taken as libpq takes them, or refused by name.
+//! libpq's connection parameters: read as libpq reads them, or refused by name.
 //!
-//! A parameter that changes who is trusted, what is encrypted or which server is used is never
-//! ignored: a string that works with psql means the same here, or is refused.
+//! A parameter is never ignored if it changes which server is used or trusted, or what is encrypted. A
+//! string that works with psql means the same here, or is refused.
 
 mod tls;
 
@@ -15,11 +15,11 @@ use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, TargetSessionAttr
 use super::tls::TlsOptions;
 use super::url::{ENCODE, Parameters, parameters};
 
-/// What a connection string says.
+/// A connection string, read.
 pub(super) struct Connection {
     pub(super) config: Config,
     pub(super) tls: TlsOptions,
-    /// What the operator calls this client, beside the name that each session has.
+    /// The operator's name for this client, beside the name of each session.
     pub(super) application: Option<String>,
 }
 
@@ -34,7 +34,7 @@ const PROOF: &str =
 const SCRAM: &str = "is not supported: write the password itself into the URL";
 const WRITES: &str = "must be read-write, primary or any: the gateway writes to its database";
 
-/// Parameters of libpq that the gateway does not take, each with the reason and the next step.
+/// Parameters of libpq that the gateway refuses, each with the reason and the next step.
 const REFUSED: [(&str, &str); 18] = [
     ("gssdelegation", GSS),
     ("gsslib", GSS),
@@ -65,7 +65,7 @@ const REFUSED: [(&str, &str); 18] = [
     ),
 ];
 
-/// Reads a connection string; what it leaves out has the gateway's defaults.
+/// Reads a connection string. Missing parameters have the gateway's defaults.
 ///
 /// # Errors
 /// Everything that is wrong, a sentence each; no value is repeated.
@@ -81,7 +81,7 @@ pub(super) fn connection(text: &str) -> Result<Connection, Vec<String>> {
     reader.choices(&mut config);
     let tls = reader.tls(&mut config);
     let application = reader.take("application_name");
-    // libpq uses it only where a client has no name of its own; the gateway always has one.
+    // libpq uses it only for a client without a name; the gateway always has one.
     reader.take("fallback_application_name");
     reader.protocol();
     reader.rest();
@@ -96,7 +96,7 @@ pub(super) fn connection(text: &str) -> Result<Connection, Vec<String>> {
     }
 }
 
-/// What every session has that the string says nothing of: each wait for the server has an end.
+/// The defaults of every session. Each wait for the server is bounded.
 pub(super) fn defaults() -> Config {
     let mut config = Config::new();
     config
@@ -110,14 +110,14 @@ pub(super) fn defaults() -> Config {
     config
 }
 
-/// Takes parameters one by one; what is left at the end is refused or unknown.
+/// Takes parameters one by one; those left at the end are refused or unknown.
 struct Reader {
     values: Parameters,
     faults: Vec<String>,
 }
 
 impl Reader {
-    /// Takes a parameter; an empty one is as good as none, as in libpq.
+    /// Takes a parameter. An empty one counts as missing, as in libpq.
     fn take(&mut self, name: &str) -> Option<String> {
         self.values.remove(name).filter(|value| !value.is_empty())
     }
@@ -126,7 +126,7 @@ impl Reader {
         self.faults.push(format!("{name} {rule}"));
     }
 
-    /// Takes a parameter that is one of a few words.
+    /// Takes a parameter that must be one of a few words.
     fn choice<T: Copy>(&mut self, name: &str, known: &[(&str, T)], rule: &str) -> Option<T> {
         let value = self.take(name)?;
         let found = known.iter().find(|(word, _)| *word == value);
@@ -136,7 +136,7 @@ impl Reader {
         found.map(|(_, choice)| *choice)
     }
 
-    /// Takes a whole number within bounds, which the rule names with their unit.
+    /// Takes a whole number within bounds. The error names them with their unit.
     fn number(&mut self, name: &str, range: RangeInclusive<u32>, unit: &str) -> Option<u32> {
         let value = self.take(name)?;
         let number = value.parse().ok().filter(|n| range.contains(n));
@@ -240,7 +240,7 @@ impl Reader {
         if let Some(n) = self.number("keepalives_interval", 1..=7200, "seconds") {
             config.keepalives_interval(seconds(n));
         }
-        // The driver's name for it, which this gateway took before it knew libpq's.
+        // The first is the driver's name for it, which earlier versions of the gateway read.
         for name in ["keepalives_retries", "keepalives_count"] {
             if let Some(n) = self.number(name, 1..=100, "") {
                 config.keepalives_retries(n);
@@ -249,7 +249,7 @@ impl Reader {
     }
 
     fn choices(&mut self, config: &mut Config) {
-        // Whatever is allowed here comes to the same: only a server that can be written to will do.
+        // All three mean the same here: the gateway needs a server that it can write to.
         let writable = [("any", ()), ("read-write", ()), ("primary", ())];
         self.choice("target_session_attrs", &writable, WRITES);
         let binding = [
@@ -276,7 +276,7 @@ impl Reader {
         self.choice("gssencmode", &gss, rule);
     }
 
-    /// Parameters that have one answer here, which may be spelled out.
+    /// Takes the parameters that allow only what the gateway does anyway.
     fn protocol(&mut self) {
         let encodings = ["UTF8", "utf8", "UTF-8", "utf-8", "auto"].map(|name| (name, ()));
         let rule = "must be UTF8: the gateway speaks no other encoding";
@@ -290,14 +290,14 @@ impl Reader {
         self.choice("max_protocol_version", &newest, rule);
     }
 
-    /// Names what is left: the parameters that are refused, and those that nobody knows.
+    /// Reports the parameters that are left: refused or unknown ones.
     fn rest(&mut self) {
         for (name, value) in std::mem::take(&mut self.values) {
             let refused = REFUSED.iter().find(|(refused, _)| *refused == name);
             match refused {
                 Some(_) if value.is_empty() => {}
                 Some((_, why)) => self.fault(&name, why),
-                // A piece of a password that was cut at its `?` or `&`.
+                // A piece of a password that was split at its `?` or `&`.
                 None if value.contains('@') => self.faults.push(format!(
                     "has a parameter that libpq does not know; {ENCODE}"
                 )),

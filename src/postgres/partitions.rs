@@ -1,8 +1,8 @@
-//! Partitions of history by time: which there are, which are to be made, which may go.
+//! Partitions of history by time: which exist, which must be created, and which may be dropped.
 //!
-//! A partition is created empty and then attached, under an advisory lock: that blocks no COPY
-//! that is under way. There is no default partition: attaching beside one would read all of it.
-//! What is there already wins over the configured width, so that the width can be changed.
+//! A partition is created empty and then attached, under an advisory lock, which blocks no COPY. There is
+//! no default partition: attaching beside one reads all its rows. Existing partitions win over the
+//! configured width, so that the width can be changed.
 
 mod range;
 
@@ -18,24 +18,24 @@ use crate::reading::{Stream, Timestamp};
 /// The key of the advisory lock: "wattpart" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattpart");
 
-/// Asks for the partitions of both streams.
+/// The query for the partitions of both streams.
 pub const BOTH: &str = sql!("partitions");
 
 /// The partitions of one history table, as a session last saw them.
 #[derive(Debug, Default, Clone)]
 pub struct Partitions {
-    /// Sorted, without overlaps; without the default partition's.
+    /// Sorted, without overlaps, without the default partition.
     ranges: Vec<Range>,
-    /// Whether a default partition was made by hand: it takes what no other covers, and none is made
-    /// beside it, since attaching one would read all of it.
+    /// Whether an operator has made a default partition. It holds all readings that no other covers. The
+    /// gateway creates none beside it, because attaching would read all its rows.
     has_default: bool,
 }
 
 impl Partitions {
-    /// Takes the answer to [`BOTH`].
+    /// Reads the rows of [`BOTH`].
     ///
     /// # Errors
-    /// It is the answer to something else.
+    /// The rows belong to another query.
     pub fn of_both(rows: &[Row]) -> Result<[Self; 2], Error> {
         let mut both = [Partitions::default(), Partitions::default()];
         for row in rows {
@@ -51,20 +51,20 @@ impl Partitions {
         Ok(both)
     }
 
-    /// The place of the partition that covers an instant; grows with time, and the default
-    /// partition's is the last.
+    /// The index of the partition that covers an instant. It grows with time; the default partition is
+    /// the last.
     pub fn find(&self, at: Timestamp) -> Option<usize> {
         let behind = self.ranges.partition_point(|r| r.from <= at);
         let covering = behind.checked_sub(1).filter(|i| self.ranges[*i].covers(at));
         covering.or(self.has_default.then_some(self.ranges.len()))
     }
 
-    /// The span of a partition, by its place.
-    pub fn range(&self, place: usize) -> Option<Range> {
-        self.ranges.get(place).copied()
+    /// The span of a partition, by its index.
+    pub fn range(&self, index: usize) -> Option<Range> {
+        self.ranges.get(index).copied()
     }
 
-    /// The spans of all partitions, ascending; all of time where there is a default partition.
+    /// The spans of all partitions, ascending. A default partition spans all of time.
     pub fn into_ranges(mut self) -> Vec<Range> {
         if self.has_default {
             self.ranges.insert(0, Range::ALL);
@@ -72,16 +72,16 @@ impl Partitions {
         self.ranges
     }
 
-    /// The span for a new partition that covers an instant: the calendar's, cut where it would
-    /// overlap with what is there.
+    /// The span of a new partition that covers an instant: the calendar's, without the overlap with
+    /// existing partitions.
     pub fn plan(&self, at: Timestamp, width: PartitionWidth) -> Range {
         let mut range = calendar_range(at, width);
-        for there in &self.ranges {
-            if there.to <= at {
-                range.from = range.from.max(there.to);
+        for existing in &self.ranges {
+            if existing.to <= at {
+                range.from = range.from.max(existing.to);
             }
-            if there.from > at {
-                range.to = range.to.min(there.from);
+            if existing.from > at {
+                range.to = range.to.min(existing.from);
             }
         }
         range
@@ -99,16 +99,16 @@ pub fn history_table(stream: Stream) -> &'static str {
 /// Reads which partitions both history tables have.
 ///
 /// # Errors
-/// As PostgreSQL gives them.
+/// As PostgreSQL returns them.
 pub async fn load_both(client: &(impl GenericClient + Sync)) -> Result<[Partitions; 2], Error> {
-    // With no types to ask for, it takes one exchange and not two.
+    // With no types to look up, this takes one exchange instead of two.
     Partitions::of_both(&client.query_typed(BOTH, &[]).await?)
 }
 
 /// Reads which partitions a history table has.
 ///
 /// # Errors
-/// As PostgreSQL gives them.
+/// As PostgreSQL returns them.
 pub async fn load(
     client: &(impl GenericClient + Sync),
     stream: Stream,
@@ -120,12 +120,12 @@ pub async fn load(
     })
 }
 
-/// Makes the partitions that are missing for some instants.
+/// Creates the missing partitions of some instants.
 ///
-/// Blocks: for the advisory lock, while another gateway makes some
+/// Blocks: while another gateway holds the advisory lock
 ///
 /// # Errors
-/// As PostgreSQL gives them; try again, what was made stays.
+/// As PostgreSQL returns them. Try again: created partitions stay.
 pub async fn ensure(
     client: &Client,
     stream: Stream,
@@ -156,11 +156,11 @@ pub async fn ensure(
     result
 }
 
-/// Creates one empty partition and attaches it. Both steps can be found done by an earlier try.
+/// Creates one empty partition and attaches it. An earlier try may have done the first step.
 async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Error> {
     let parent = history_table(stream);
     let name = partition_name(parent, range);
-    // Names and bounds are made of digits and fixed words: nothing to quote.
+    // Names and bounds consist of digits and fixed words, so nothing needs quotes.
     let like = format!("create table if not exists {name} (like {parent} including all)");
     client.batch_execute(&like).await?;
     let (from, to) = (range.from, range.to);
@@ -172,22 +172,22 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
     Ok(())
 }
 
-/// What became of partitions that were to be dropped.
+/// How many partitions were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dropped {
-    /// Gone.
+    /// Dropped.
     pub dropped: usize,
-    /// In use: to be tried again.
+    /// In use; try again.
     pub left: usize,
 }
 
 /// Drops the partitions that end before an instant, oldest first.
 ///
-/// A drop waits at most 100 ms for its lock: queued behind a long read it would stop every COPY.
-/// One that does not get it is left for the next time.
+/// A drop waits at most 100 ms for its lock: behind a long read it would stop every COPY. A partition that
+/// is in use is left for the next time.
 ///
 /// # Errors
-/// As PostgreSQL gives them, lock timeouts excepted.
+/// As PostgreSQL returns them, except lock timeouts.
 pub async fn drop_before(
     client: &Client,
     stream: Stream,
@@ -233,7 +233,7 @@ pub async fn drop_before(
     Ok(outcome)
 }
 
-/// The instants for which partitions are made ahead: now and the next spans.
+/// The instants whose partitions are created ahead: now and the next spans.
 pub fn instants_ahead(now: Timestamp, width: PartitionWidth) -> Vec<Timestamp> {
     let ahead = match width {
         PartitionWidth::Month => 2,
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_wins_over_the_width() {
+    fn existing_partitions_win_over_the_width() {
         let days = Partitions {
             ranges: vec![
                 range("2024-02-03T00:00:00Z", "2024-02-04T00:00:00Z"),

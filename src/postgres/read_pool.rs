@@ -1,8 +1,7 @@
-//! The sessions for questions: a bounded pool of its own, so that a question never takes a session
-//! from the writers.
+//! The sessions for questions: a bounded pool of its own, so that a question never takes a session from
+//! the writers.
 //!
-//! [`ReadPool::ask`] is the one way to run a question: it waits for a session within a bound, runs
-//! the question within a bound, and discards a session that is stuck.
+//! [`ReadPool::ask`] bounds the wait for a session and the question, and discards a session that is stuck.
 
 use std::time::Duration;
 
@@ -15,29 +14,29 @@ use super::explain;
 
 /// How long a question waits for a session.
 const SESSION_WITHIN: Duration = Duration::from_secs(5);
-/// How long all statements of a question may take. Why 35 s: the server ends a statement after
-/// 30 s; this bound is for a network that swallows the answer.
+/// How long all statements of a question may take. Why 35 s: the server ends a statement after 30 s. This
+/// bound is for a network that loses the answer.
 const WORK_WITHIN: Duration = Duration::from_secs(35);
 
-/// Why a question has no answer from the database.
+/// Why a question to the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Every session of the pool is in use; ask again later.
     #[error("all connections to the database are busy")]
     AllBusy,
-    /// The statements took longer than a question may.
+    /// The statements took longer than the bound of a question.
     #[error("the database did not answer in time")]
     TooSlow,
     /// No session can be opened, or it was lost; ask again later.
     #[error("{0}")]
     Unreachable(String),
-    /// The server ended the statement for another's sake, or because it took too long.
+    /// The server ended the statement because of a conflict, or because it took too long.
     #[error("{0}")]
     Ended(String),
-    /// The tables are not there yet.
+    /// The tables do not exist yet.
     #[error("the database is not migrated yet")]
     NotMigrated,
-    /// The server refuses the statement: a defect, or a schema that was altered.
+    /// The server refuses the statement: a defect, or an altered schema.
     #[error("{0}")]
     Refused(String),
 }
@@ -70,8 +69,8 @@ impl From<PoolError> for ReadError {
     }
 }
 
-/// Whether a code says that the server cannot serve: connections (08), resources (53), operators
-/// (57), a server that only reads (25006).
+/// Whether a code means that the server cannot serve: connections (08), resources (53), an operator's
+/// intervention (57), a read-only server (25006).
 fn is_unreachable(code: &SqlState) -> bool {
     ["08", "53", "57"].contains(&&code.code()[..2]) || *code == SqlState::READ_ONLY_SQL_TRANSACTION
 }
@@ -83,7 +82,7 @@ fn is_io(error: &Error) -> bool {
 /// How many sessions of the pool there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolCounts {
-    /// Sessions that answer a question now.
+    /// Sessions that run a question.
     pub in_use: usize,
     /// Sessions that wait for a question.
     pub idle: usize,
@@ -114,7 +113,7 @@ impl ReadPool {
     /// Cancel: safe; an open transaction is rolled back
     ///
     /// # Errors
-    /// [`ReadError`] where no session is had or the question takes too long; else the question's own.
+    /// [`ReadError`] if there is no session or the question takes too long; otherwise the question's own.
     pub async fn ask<T, E>(
         &self,
         question: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
@@ -125,10 +124,10 @@ impl ReadPool {
         self.ask_within(WORK_WITHIN, question).await
     }
 
-    /// Runs a question that has a bound of its own.
+    /// Runs a question with a bound of its own.
     ///
     /// # Errors
-    /// As [`ReadPool::ask`] gives them.
+    /// As those of [`ReadPool::ask`].
     pub async fn ask_within<T, E>(
         &self,
         within: Duration,
@@ -141,14 +140,14 @@ impl ReadPool {
         match timeout(within, question(&mut client)).await {
             Ok(answer) => answer,
             Err(_) => {
-                // Statements are still on their way in it: no other question is to wait behind them.
+                // Its statements still run: no other question must wait behind them.
                 drop(Object::take(client));
                 Err(ReadError::TooSlow.into())
             }
         }
     }
 
-    /// Checks that a session can be had, without a question.
+    /// Checks that a session can be opened, without a question.
     ///
     /// # Errors
     /// [`ReadError`]

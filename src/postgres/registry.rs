@@ -1,14 +1,14 @@
 //! The short ids that history holds for the texts that devices send.
 //!
-//! The ids of one session are cached for that session alone: after a failover the same text may
-//! have another id. An unknown text is looked up first and inserted only if it is missing, sorted
-//! bytewise, in a statement of its own that is committed before its ids are used.
+//! A session caches its own ids: after a failover the same text may have another id. An unknown text is
+//! looked up first, and inserted only if it is missing. Missing texts are sorted bytewise, and committed
+//! in a statement of their own before their ids are used.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tokio_postgres::{Client, Error};
 
-/// How many texts go into one statement.
+/// The most texts in one statement.
 const TEXTS_PER_STATEMENT: usize = 10_000;
 /// What a cached text costs beside its bytes: its box, its slot, its id.
 const ENTRY_BYTES: usize = 40;
@@ -28,7 +28,7 @@ impl Registry {
     /// All of them, in the order of [`Registry::index`].
     pub const ALL: [Registry; 3] = [Registry::Meters, Registry::Vehicles, Registry::Sessions];
 
-    /// The place in an array of three.
+    /// The index in an array of three.
     pub const fn index(self) -> usize {
         match self {
             Registry::Meters => 0,
@@ -47,16 +47,16 @@ impl Registry {
     }
 }
 
-/// Which entries of a full memory go: each time another eighth, without regard to their use.
+/// Chooses which entries a full cache forgets: each time another eighth, whatever their use.
 ///
-/// Why not the least used: a fleet that reports in turns and does not fit would find nothing of what it
-/// looks for. Why not all: neither would one that nearly fits.
+/// Why not the least recently used: a fleet that reports in a fixed order and does not fit would never find
+/// an entry. Why not all: a fleet that nearly fits would not, either.
 #[derive(Debug, Default)]
 pub struct Thinner {
     rounds: u64,
 }
 
-/// One eighth that goes.
+/// One eighth to forget.
 #[derive(Debug, Clone, Copy)]
 pub struct Thinning(u64);
 
@@ -71,7 +71,7 @@ impl Thinner {
 impl Thinning {
     /// Whether the entry of an id stays.
     pub fn keeps(self, id: i32) -> bool {
-        // The finalizer of SplitMix64: neighbouring ids and rounds have nothing in common.
+        // The finalizer of SplitMix64 makes neighbouring ids and rounds independent.
         let mut mixed = (self.0 << 32) | u64::from(id.cast_unsigned());
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -89,7 +89,7 @@ pub struct IdCache {
 }
 
 impl IdCache {
-    /// Makes an empty cache that holds about so many bytes.
+    /// Makes an empty cache of about `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
         IdCache {
             maps: Default::default(),
@@ -99,13 +99,13 @@ impl IdCache {
         }
     }
 
-    /// The id of a text, where it is known.
+    /// The id of a text, if it is cached.
     pub fn get(&self, registry: Registry, text: &str) -> Option<i32> {
         self.maps[registry.index()].get(text).copied()
     }
 
-    /// Notes an id. A full cache forgets an eighth of its ids first: a flood of new ids costs time
-    /// and not memory.
+    /// Caches an id. A full cache forgets an eighth of its ids first, so that a flood of new ids costs time
+    /// instead of memory.
     fn insert(&mut self, registry: Registry, text: &str, id: i32) {
         if self.bytes >= self.bytes_max {
             self.thin();
@@ -118,7 +118,7 @@ impl IdCache {
         }
     }
 
-    /// Forgets an eighth of the ids; all of them where so few fit that an eighth is less than one.
+    /// Forgets an eighth of the ids, or all of them if the cache is still full.
     fn thin(&mut self) {
         let thinning = self.thinner.next_round();
         let mut kept_bytes = 0;
@@ -140,21 +140,21 @@ impl IdCache {
 /// Why texts have no ids.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// As PostgreSQL gives it.
+    /// As PostgreSQL returns it.
     #[error(transparent)]
     Database(#[from] Error),
-    /// What was just committed cannot be read back: a rule or a policy of the operator's hides it.
+    /// A committed id cannot be read back: a rule or policy of the operator hides it.
     #[error("a registered id cannot be read back from {0}")]
     Hidden(&'static str),
 }
 
-/// Finds the ids of texts, registering those that are new, and caches them.
+/// Returns the ids of texts, registers new texts, and caches the ids.
 ///
 /// Shape:  one id a text, in their order; `texts` without repeats
 /// Blocks: until the registration is committed
 ///
 /// # Errors
-/// [`ResolveError`]; nothing is cached that is not committed.
+/// [`ResolveError`]; only committed ids are cached.
 pub async fn resolve(
     client: &Client,
     cache: &mut IdCache,
@@ -188,7 +188,7 @@ pub async fn resolve(
         .collect()
 }
 
-/// Looks texts up; what is not there is given back.
+/// Looks texts up and returns the missing ones.
 async fn look_up(
     client: &Client,
     select: &str,
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_fleet_that_reports_in_turns_finds_most_of_its_ids() {
-        // A fifth more devices than fit.
+        // A fifth more devices than the cache holds.
         let text = |n: i32| format!("device-{n:06}");
         let mut cache = IdCache::new(10_000 * (13 + ENTRY_BYTES));
         let mut found = 0;
@@ -237,7 +237,7 @@ mod tests {
                 }
             }
         }
-        // One that is emptied when it is full, or forgets what was used longest ago, finds none.
+        // A cache that is emptied when full, or forgets the least recently used, would find none.
         assert!(found > 4 * 12_000 / 2, "{found}");
     }
 }

@@ -1,21 +1,21 @@
-//! The one place that opens sessions, and sets all that the gateway's work rests on.
+//! The one place that opens sessions, with the settings that the gateway depends on.
 //!
-//! A session inherits settings from the server, the database and the role. An operator sets these
-//! for other programs too, and some of them break what the gateway promises. So each session sets
-//! its own, by SET in one exchange after it has connected. Startup parameters (`options`) would
-//! save that exchange, but a pooler such as PgBouncer refuses them.
+//! A session inherits settings from the server, the database and the role. An operator sets these for
+//! other programs too, and some of them break the gateway's guarantees. So each session sets its own, in
+//! one exchange after it has connected. Startup parameters (`options`) would save that exchange, but a
+//! pooler such as PgBouncer refuses them.
 //!
-//! What is set, and what it would break:
+//! These are set. Inherited values would break:
 //!
 //! | settings | what they break |
 //! | --- | --- |
-//! | isolation, deferrable | under one old snapshot, locks protect nothing: sessions overlap, marks are missed |
-//! | timeouts | sessions that wait for a lock, for devices or for their next question end, or never end |
-//! | search path | tables are not found, or another schema's functions take the place of PostgreSQL's |
-//! | planner switches, costs, limits | a plan that nobody has tested, slower by orders of magnitude |
-//! | JIT, parallel workers | compiling takes longer than running; one question takes every core |
+//! | isolation, deferrable | under one old snapshot, locks protect nothing: charging sessions overlap, dirty hours are missed |
+//! | timeouts | sessions that wait for a lock, a reading or a question end, or never end |
+//! | search path | tables are not found, or another schema's functions replace PostgreSQL's |
+//! | planner switches, costs, limits | an untested plan, slower by orders of magnitude |
+//! | JIT, parallel workers | compiling takes longer than running; one question uses every core |
 //! | memory for sorts | 64 kB sends each sort to disk |
-//! | formats of times, numbers, bytes, names | texts that the gateway reads come in another form |
+//! | formats of times, numbers, bytes, names | the gateway reads texts of another form |
 //! | how SQL is read | `= null`, backslashes and NULL in arrays mean something else |
 //! | `exit_on_error` | the first repeated reading ends the session |
 //! | `row_security`, `session_replication_role` | policies and the operator's triggers act differently in one session |
@@ -23,16 +23,16 @@
 //! | `synchronous_commit` | COMMIT is answered before it is durable |
 //! | messages, keepalives | floods of messages; a lost client keeps its locks |
 //!
-//! What is left as it is inherited, and why:
+//! These are inherited:
 //!
-//! - `default_transaction_read_only`: a decision. Operators, hosting services and failover scripts set
-//!   it to keep programs from writing (a full disk, an old primary). Readings wait in the log
-//!   meanwhile, and readiness says why.
-//! - `synchronous_commit` other than `off`: each of them makes COMMIT durable on the primary. For how
-//!   many standbys it waits is the operator's trade of speed for safety.
+//! - `default_transaction_read_only`: operators, hosting services and failover scripts set it to keep
+//!   programs from writing (a full disk, an old primary). Readings wait in the log meanwhile, and readiness
+//!   reports why.
+//! - `synchronous_commit` other than `off`: each value makes COMMIT durable on the primary. The number of
+//!   standbys is the operator's trade of speed for safety.
 //! - tablespaces, memory and workers for maintenance, `deadlock_timeout`, `temp_file_limit`,
 //!   prefetching: they follow the machine. They cost time, within the timeouts, and change no answer.
-//! - what is logged, traced and counted, and the language of messages: the gateway reads none of it.
+//! - logging, tracing, statistics and the language of messages: the gateway reads none of it.
 //! - `role`: operators give tables to a group and let logins act as it.
 //! - settings for vacuum, replication, XML, text search, function bodies: no statement uses them.
 
@@ -41,12 +41,12 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// What a session is for: how long its statements may take, and how they are planned.
+/// The purpose of a session. It decides how long statements may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// Stores readings.
     Writer,
-    /// Answers a question; changes charging sessions.
+    /// Answers a question, or changes charging sessions.
     Question,
     /// Rolls up hours.
     Rollup,
@@ -60,7 +60,7 @@ pub enum Use {
     Command,
 }
 
-/// How long one session waits at most. As PostgreSQL writes them; `0` is without a limit.
+/// The timeouts of a session, as PostgreSQL writes them. `0` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limits {
     statement: &'static str,
@@ -76,15 +76,14 @@ impl Use {
 
     const fn limits(self) -> Limits {
         let (statement, lock, idle_in_transaction) = match self {
-            // A lock that is not given within this is the environment's fault: connect again.
+            // A lock that takes longer is the environment's fault: connect again.
             Use::Writer | Use::Rollup => ("60s", "10s", "60s"),
-            // No question may hold a snapshot for longer: it would keep the live tables, which are
-            // updated all the time, from being vacuumed.
+            // A longer snapshot would keep vacuum from the live tables, which are updated all the time.
             Use::Question => ("30s", "5s", "30s"),
             Use::Alerts => ("5min", "10s", "60s"),
             Use::Maintenance => ("5min", "10s", "60s"),
-            // It waits for another gateway's migrations by an advisory lock, and may build an index
-            // on all of history. Its caller bounds it.
+            // A migration waits for another gateway's, and may build an index on all of history. The
+            // caller bounds it.
             Use::Migration => ("0", "0", "60s"),
             Use::Command => ("1h", "60s", "60s"),
         };
@@ -95,7 +94,7 @@ impl Use {
         }
     }
 
-    /// What this use sets otherwise than all others.
+    /// The settings in which this use differs from all others.
     const fn own(self) -> &'static [(&'static str, &'static str)] {
         match self {
             // A rollup that is lost in a crash is made again: its marks are back too.
@@ -105,23 +104,23 @@ impl Use {
     }
 }
 
-/// What every session sets, where the server knows it: some exist only in newer versions.
+/// The settings of every session. A server ignores those that only newer versions have.
 const PINNED: &[(&str, &str)] = &[
-    // Transactions whose locks have to show what others have committed.
+    // After waiting for a lock, a statement must see what others have committed.
     ("default_transaction_isolation", "read committed"),
     // A serializable read-only one would wait for a safe snapshot.
     ("default_transaction_deferrable", "off"),
-    // A session of the pool waits for its next question, a writer for readings. 14 and 17 on.
+    // A session of the pool waits for questions, a writer for readings. From versions 14 and 17 on.
     ("idle_session_timeout", "0"),
     ("transaction_timeout", "0"),
-    // With the values at hand, only the partitions that they need are planned and locked.
+    // A plan for known values plans and locks only the partitions that they need.
     ("plan_cache_mode", "force_custom_plan"),
     ("jit", "off"),
-    // What a question takes is bounded by the pool: one session each, and one process.
+    // The pool bounds the cost of questions: a session and a process each.
     ("max_parallel_workers_per_gather", "0"),
     ("debug_parallel_query", "off"),
     ("force_parallel_mode", "off"),
-    // As on the embedded server: memory and SSDs read anywhere at nearly the same cost.
+    // As on the embedded server: memory and SSDs read randomly at nearly the same cost.
     ("random_page_cost", "1.1"),
     ("work_mem", "16MB"),
     ("TimeZone", "UTC"),
@@ -136,21 +135,21 @@ const PINNED: &[(&str, &str)] = &[
     ("escape_string_warning", "on"),
     ("transform_null_equals", "off"),
     ("array_nulls", "on"),
-    // Repeated keys and refused rows are expected, and handled within the session.
+    // Repeated keys and refused rows are expected; the session handles them.
     ("exit_on_error", "off"),
     ("row_security", "on"),
     ("session_replication_role", "origin"),
     ("default_table_access_method", "heap"),
     ("client_min_messages", "warning"),
-    // The server gives up a client that has vanished, also in the middle of a COPY.
+    // The server drops a vanished client, even in the middle of a COPY.
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),
     ("tcp_keepalives_count", "3"),
     ("tcp_user_timeout", "15000"),
 ];
 
-/// Planner settings that every session sets to PostgreSQL's own defaults, together with all whose
-/// names begin with `enable_` or `geqo` or end with `_cost`: also those of versions to come.
+/// Planner settings that every session sets to PostgreSQL's own defaults. So it does with all settings
+/// whose names begin with `enable_` or `geqo` or end with `_cost`, those of future versions included.
 const PLANNER: &[&str] = &[
     "constraint_exclusion",
     "cursor_tuple_fraction",
@@ -161,12 +160,12 @@ const PLANNER: &[&str] = &[
     "recursive_worktable_factor",
 ];
 
-/// Fixes the search path to one schema, so that nothing in another takes the place of a table or of
-/// PostgreSQL's own functions, which are looked for first.
+/// Sets the search path to one schema, so that no other can replace a table or one of PostgreSQL's own
+/// functions, which are searched first.
 ///
-/// The operator chooses the schema by the path that the session inherits: the first that has the
-/// tables, or else the first that exists, where they will be made. A path that names no schema, as
-/// an empty one, chooses nothing: then it is the one schema that has the tables, or `public`.
+/// The operator chooses the schema by the inherited path: the first schema that has the tables, or else
+/// the first that exists, where they will be made. If the path names no schema, it is the one schema that
+/// has the tables, or `public`.
 const SEARCH_PATH: &str = "\
 select pg_catalog.set_config('search_path', pg_catalog.quote_ident(coalesce(
     (
@@ -188,14 +187,14 @@ select pg_catalog.set_config('search_path', pg_catalog.quote_ident(coalesce(
     'public'
 )), false)";
 
-/// All that a session sets, as one message of several statements.
+/// All settings of a session, as one message of several statements.
 fn settings(purpose: Use) -> String {
     let Limits {
         statement,
         lock,
         idle_in_transaction,
     } = purpose.limits();
-    // The last of a name counts: what a use sets itself comes after what all set.
+    // A use's own settings replace those of every session.
     let own = purpose.own();
     let pinned = PINNED
         .iter()
@@ -205,8 +204,8 @@ fn settings(purpose: Use) -> String {
         .collect::<Vec<_>>()
         .join(", ");
     let planner = PLANNER.join("', '");
-    // First what the rest would suffer from: an inherited timeout of a millisecond, or compiling
-    // what runs once. Inherited costs of 0 made each session take a second.
+    // First the settings that would slow down or end the rest: an inherited timeout of a millisecond, or
+    // JIT. Inherited costs of 0 made each session take a second.
     format!(
         "set statement_timeout = '{statement}';
         set jit = off;
@@ -240,7 +239,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects and sets.
+    /// Connects and applies the settings.
     pub(super) async fn open(
         config: &Config,
         tls: MakeRustlsConnect,
@@ -270,16 +269,16 @@ impl Session {
     ///
     /// Cancel: safe
     pub async fn ended(&self) {
-        // A sender that is gone has ended too.
+        // A dropped sender means that the connection has ended.
         drop(self.ended.clone().wait_for(|ended| *ended).await);
     }
 
-    /// Asks the server, over a connection of its own, to give up the statement that runs.
+    /// Cancels the running statement, over a connection of its own.
     ///
-    /// Blocks: until the request is sent; without a bound: the caller sets one
+    /// Blocks: until the request is sent, without a bound: the caller sets one
     ///
     /// # Errors
-    /// The server is not reached.
+    /// The server cannot be reached.
     pub async fn cancel(&self) -> Result<(), Error> {
         self.client
             .cancel_token()
@@ -290,12 +289,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Ends the socket at once, so that the server sees it and gives the transaction up.
+        // Closes the socket at once, so that the server rolls the transaction back.
         self.connection.abort();
     }
 }
 
-/// Opens the sessions of the pool that questions are asked through.
+/// Opens the sessions of the pool for questions.
 pub(super) struct Opener {
     pub(super) tls: MakeRustlsConnect,
 }
@@ -307,10 +306,10 @@ impl deadpool_postgres::Connect for Opener {
     }
 }
 
-/// What the pool waits for.
+/// The future of an opening session.
 type Opening<'a> = futures_util::future::BoxFuture<'a, Result<(Client, JoinHandle<()>), Error>>;
 
-/// Connects, and sets what the session rests on.
+/// Connects and applies the settings.
 async fn opened(
     config: &Config,
     tls: MakeRustlsConnect,
@@ -326,7 +325,7 @@ async fn opened(
             end.send_replace(true);
         }
     });
-    // Given up halfway, here or by the caller, the client is dropped, and the connection ends.
+    // If this fails or is cancelled, the client is dropped, which ends the connection.
     client.batch_execute(&settings(purpose)).await?;
     Ok((client, connection))
 }

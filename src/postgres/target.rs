@@ -1,4 +1,4 @@
-//! Which database, and how a session to it is opened.
+//! A database, and how sessions to it are opened.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::parameters::{Connection, connection, defaults};
 use super::sessions::{Opener, Session, Use};
 use super::tls::{TlsOptions, connector};
 
-/// Why a connection string, or a file that it names, cannot be used: everything that is wrong.
+/// Everything that is wrong with a connection string and the files that it names.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct TargetError(pub Vec<String>);
@@ -22,22 +22,22 @@ pub struct TargetError(pub Vec<String>);
 pub struct Target {
     config: Config,
     tls: MakeRustlsConnect,
-    /// The operator's own name for this gateway, from the connection string.
+    /// The operator's name for this gateway, from the connection string.
     application: Option<String>,
 }
 
 impl Target {
-    /// Takes a connection string as libpq does: a URL, or `name=value` pairs.
+    /// Reads a connection string as libpq does: a URL, or `name=value` pairs.
     ///
     /// `prefer` and `require` encrypt without checking the certificate, as libpq does without a
     /// root certificate; `verify-ca` and `verify-full` check it against `sslrootcert` or the
     /// system's authorities.
     ///
-    /// Blocks: for reading the files of TLS that it names
+    /// Blocks: while it reads the files of TLS that the string names
     ///
     /// # Errors
-    /// [`TargetError`]: the operator has to change the string or a file that it names. No message
-    /// repeats a value of the string but the paths of files.
+    /// [`TargetError`]: the operator must change the string or a file that it names. Of the string's
+    /// values, messages repeat only the paths of files.
     pub fn from_url(url: &str) -> Result<Self, TargetError> {
         let Connection {
             config,
@@ -51,7 +51,7 @@ impl Target {
         })
     }
 
-    /// Takes a server on a unix socket, as the embedded one is.
+    /// Names a server on a unix socket, such as the embedded one.
     ///
     /// # Errors
     /// [`TargetError`]: never in practice; no file is read.
@@ -75,7 +75,7 @@ impl Target {
         })
     }
 
-    /// What a session is called on the server: what it is for, and the operator's name.
+    /// The name of a session on the server: its purpose, and the operator's name.
     fn session_name(&self, purpose: &str) -> String {
         match &self.application {
             Some(own) => format!("{purpose} ({own})"),
@@ -86,7 +86,7 @@ impl Target {
     /// Opens a session of its own.
     ///
     /// # Errors
-    /// As PostgreSQL or the network give them; try again later.
+    /// As PostgreSQL or the network return them; try again later.
     pub async fn connect(
         &self,
         name: &str,
@@ -100,7 +100,7 @@ impl Target {
     /// Makes the pool of the read path: bounded, apart from the writers' sessions.
     ///
     /// # Errors
-    /// As the pool's builder gives them.
+    /// As the pool's builder returns them.
     pub fn pool(&self, size: usize) -> Result<ReadPool, deadpool_postgres::BuildError> {
         let mut config = self.config.clone();
         config.application_name(self.session_name("wattgate reads"));

@@ -1,4 +1,4 @@
-//! TLS to the database: what is checked of the server, and what is shown of the client.
+//! TLS to the database: how the server is verified, and which certificate the client sends.
 
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::der::PublicKey;
 use super::verifier::{Check, Verifier};
 
-/// How much of the server's certificate is checked.
+/// How much of the server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verify {
     /// That the server holds the certificate's key, and nothing of the certificate itself.
@@ -28,24 +28,24 @@ pub(super) enum Verify {
     Full,
 }
 
-/// The files that prove who the client is, in PEM.
+/// The files that authenticate the client, in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClientFiles {
     pub(super) cert: String,
     pub(super) key: String,
 }
 
-/// What a connection string says of TLS.
+/// The options of TLS in a connection string.
 #[derive(Debug, Clone)]
 pub(super) struct TlsOptions {
-    /// False where no connection is encrypted: the files are not read then, as in libpq.
+    /// Whether connections are encrypted. If not, the files are not read, as in libpq.
     pub(super) used: bool,
     pub(super) verify: Verify,
     pub(super) root: Option<String>,
     pub(super) client: Option<ClientFiles>,
     /// Whether the host's name is sent in the clear.
     pub(super) sni: bool,
-    /// Whether TLS begins without asking the server for it.
+    /// Whether TLS begins without a request to the server.
     pub(super) direct: bool,
     pub(super) oldest_is_13: bool,
     pub(super) newest_is_12: bool,
@@ -65,7 +65,7 @@ impl TlsOptions {
     };
 }
 
-/// Makes what connections are encrypted with, and reads the files for it.
+/// Makes the connector that encrypts connections, and reads its files.
 ///
 /// # Errors
 /// Everything that is wrong with the files, a sentence each.
@@ -113,7 +113,7 @@ pub(super) fn connector(options: &TlsOptions) -> Result<MakeRustlsConnect, Vec<S
     };
     config.enable_sni = options.sni;
     if options.direct {
-        // A server that is spoken to in TLS at once takes it for PostgreSQL by this name alone.
+        // A server that is addressed in TLS at once recognises the protocol only by this name.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
     if faults.is_empty() {
@@ -166,13 +166,13 @@ fn certificates(name: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, 
     Ok(found)
 }
 
-/// Reads the client's certificate and key; the certificate may be of version 1.
+/// Reads the client's certificate and key. The certificate may have version 1.
 fn client_key(files: &ClientFiles, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let chain = certificates("sslcert", &files.cert)?;
     let path = Path::new(&files.key);
     let wrong = |why: &dyn Display| format!("sslkey {}: {why}", files.key);
     let found = std::fs::metadata(path).map_err(|error| wrong(&error))?;
-    // libpq's own rule. A key that others can read proves nothing.
+    // As in libpq: a key that others can read proves nothing.
     let allowed = if found.uid() == 0 { 0o740 } else { 0o700 };
     if found.mode() & 0o777 & !allowed != 0 {
         return Err(wrong(
@@ -225,10 +225,12 @@ mod tests {
             path("none"),
             path("key")
         );
-        let said = faults(missing);
+        let found = faults(missing);
         assert!(
-            said.len() == 2 && said[0].starts_with("sslrootcert") && said[1].starts_with("sslcert"),
-            "{said:?}"
+            found.len() == 2
+                && found[0].starts_with("sslrootcert")
+                && found[1].starts_with("sslcert"),
+            "{found:?}"
         );
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         std::fs::set_permissions(path("key"), mode).unwrap();

@@ -1,9 +1,9 @@
 //! A connection string as libpq reads it: the URL and the keyword form, decoded into names and
 //! values.
 //!
-//! The gateway reads the string itself, because the driver knows fewer parameters than libpq and
-//! names neither an unknown nor a wrong one. No message repeats a value: any of them may be a
-//! password that was written in the wrong place.
+//! The gateway reads the string itself, because the driver knows fewer parameters than libpq and reports
+//! neither an unknown nor a wrong one by name. No message repeats a value: any of them may be a misplaced
+//! password.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use percent_encoding::percent_decode_str;
 pub(super) type Parameters = BTreeMap<String, String>;
 
 const FORM: &str = "must be a PostgreSQL URL, such as postgres://user@host:5432/database";
-/// What to do where a separator seems to stand inside a password.
+/// What to do if a separator seems to be part of a password.
 pub(super) const ENCODE: &str =
     "percent-encode reserved characters in the password (%40 for @, %2F for /, %3F for ?)";
 
 /// Reads a connection string.
 ///
 /// # Errors
-/// A sentence that says what is wrong, without any value.
+/// A sentence about what is wrong, without any value.
 pub(super) fn parameters(text: &str) -> Result<Parameters, String> {
     let text = text.trim();
     let schemes = ["postgres://", "postgresql://"];
@@ -34,7 +34,7 @@ pub(super) fn parameters(text: &str) -> Result<Parameters, String> {
     keywords(text)
 }
 
-/// Whether a parameter's name can be repeated: a password that was cut in two must not be shown.
+/// Whether a message may repeat a parameter's name: it could be a part of a password.
 fn is_printable(name: &str) -> bool {
     let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     !name.is_empty() && name.len() <= 40 && name.bytes().all(known)
@@ -92,7 +92,7 @@ fn put(found: &mut Parameters, name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes `host:port,host:port`; an IPv6 address stands in brackets.
+/// Reads `host:port,host:port`; an IPv6 address is in brackets.
 fn put_hosts(found: &mut Parameters, hosts: &str) -> Result<(), String> {
     if hosts.is_empty() {
         return Ok(());
@@ -199,7 +199,7 @@ mod tests {
             read("postgres://u:p%40ss@h1:1,[::1]:2,h3/d%2Fb?sslmode=require&host=/run/x"),
             pairs(&[
                 ("dbname", "d/b"),
-                // A parameter replaces what stands before the `?`.
+                // A parameter replaces a value before the `?`.
                 ("host", "/run/x"),
                 ("password", "p@ss"),
                 ("port", "1,2,"),

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, Unix
 
 use super::der::PublicKey;
 
-/// What is checked of a server's certificate.
+/// How a server's certificate is verified.
 #[derive(Debug)]
 pub(super) enum Check {
     /// That the server holds the certificate's key, and nothing of the certificate itself.
@@ -80,7 +80,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let known = &self.provider.signature_verification_algorithms;
         match (&self.check, PublicKey::of_certificate(cert)) {
-            // The certificate may be of a kind that cannot be verified: its key is all that counts.
+            // The certificate may be of a kind that cannot be verified: only its key counts.
             (Check::Nothing, Some(key)) => {
                 let same = |(scheme, _): &&(SignatureScheme, _)| *scheme == dss.scheme;
                 let algorithms = known.mapping.iter().find(same).map(|(_, found)| *found);
@@ -202,7 +202,7 @@ mod tests {
             .connect("test", crate::postgres::Use::Command)
             .await
         {
-            // The server says nothing after the startup message.
+            // The server sends nothing after the startup message.
             Ok(_) => String::new(),
             Err(error) => crate::postgres::explain(&error),
         };

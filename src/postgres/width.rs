@@ -1,4 +1,4 @@
-//! How wide the partitions of history are.
+//! The width of the partitions of history.
 
 /// How history is partitioned by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

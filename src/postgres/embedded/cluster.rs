@@ -1,4 +1,4 @@
-//! Making a cluster, whole or not at all, and its configuration files.
+//! Creates a cluster, whole or not at all, and its configuration files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -17,13 +17,13 @@ use super::{DATABASE, USER};
 const SETTINGS_FILE: &str = "postgresql.wattgate.conf";
 const OPERATOR_FILE: &str = "postgresql.operator.conf";
 const UNFINISHED: &str = "cluster.new";
-/// How many files of a new cluster are synced at once, each by a thread that only waits.
+/// How many files of a new cluster are synced at once, each by a waiting thread.
 const SYNCS_AT_ONCE: usize = 32;
 
-/// Who gets in: the processes of root and of the server's own user, as the kernel tells them apart.
+/// Which users may connect: root and the server's own user, identified by the kernel.
 ///
-/// The directory of the socket keeps everybody else out already; this holds even where its rights
-/// are widened by mistake.
+/// The rights of the socket's directory already exclude all other users. This still holds if an operator
+/// widens those rights by mistake.
 const HBA: &str = "\
 # Who may connect. Written once, when the cluster was made: change it as you need.
 # The map is in pg_ident.conf.
@@ -36,7 +36,7 @@ const OPERATOR_SETTINGS: &str = "\
 # Settings of your own. This file is read last and never written by the gateway.
 ";
 
-/// Reads which major version made a cluster; `None` where there is no cluster yet.
+/// Reads which major version made a cluster. `None` means that there is no cluster yet.
 pub(super) fn version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
     let bad = |problem: &str| EmbeddedError::BadCluster {
         path: cluster.to_owned(),
@@ -60,13 +60,13 @@ pub(super) fn version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
     }
 }
 
-/// Makes the cluster in `<home>/cluster`.
+/// Creates the cluster in `<home>/cluster`.
 ///
-/// Everything happens in a directory beside it, which is synced and then renamed: a kill at any
-/// moment leaves either no cluster or a whole one.
+/// All work happens in a directory beside it, which is synced and then renamed. So a kill at any moment
+/// leaves either no cluster or a whole one.
 ///
 /// Blocks: never; the programs run as children
-/// Cancel: safe: they are killed, and the next start removes what they left
+/// Cancel: safe; the programs are killed, and the next start removes their files
 pub(super) async fn create(
     home: &Path,
     user: &ServerUser,
@@ -79,7 +79,7 @@ pub(super) async fn create(
         .at("create", &new)?;
     user.own(&new).at("give away", &new)?;
 
-    // Without syncing each step: one pass over all files at the end makes the whole durable.
+    // No step is synced: one pass over all files at the end makes the cluster durable.
     let mut initdb = user.command(&programs.path("initdb"));
     initdb.arg("-D").arg(&new).args([
         "--username",
@@ -120,9 +120,9 @@ pub(super) async fn create(
 
 /// Syncs every file and directory of a new cluster, many at a time.
 ///
-/// There are a thousand files. One after the other (`initdb --sync-only`) each waits for a commit
-/// of the file system's journal, some seconds in all on a busy disk; together they share commits.
-/// A sync of the whole file system would wait for what everybody else has written, too.
+/// There are a thousand files. One by one (`initdb --sync-only`), each waits for a commit of the file
+/// system's journal, which takes seconds on a busy disk. In parallel they share commits. A sync of the
+/// whole file system would also wait for the writes of other programs.
 async fn sync_all(cluster: &Path) -> Result<(), EmbeddedError> {
     let mut paths = vec![cluster.to_owned()];
     let mut next = 0;
@@ -164,11 +164,11 @@ async fn sync_all(cluster: &Path) -> Result<(), EmbeddedError> {
     }
 }
 
-/// How long the programs of a start that was cut short may go on writing: they are killed with it,
-/// and what they had started notices by itself.
+/// How long the programs of an interrupted start may go on writing. They are killed with it, but their own
+/// children end a moment later.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Removes what a killed start left behind. Only for the holder of the home's lock.
+/// Removes the files of a killed start. The caller must hold the home's lock.
 pub(super) async fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> {
     for entry in fs::read_dir(home).at("list", home)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
@@ -181,7 +181,7 @@ pub(super) async fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> 
             loop {
                 match fs::remove_dir_all(&path) {
                     Ok(()) => break,
-                    // A file was made while the others were removed.
+                    // A program created a file meanwhile.
                     Err(error)
                         if error.kind() == ErrorKind::DirectoryNotEmpty
                             && began.elapsed() < LAST_WRITES =>
@@ -196,7 +196,7 @@ pub(super) async fn remove_unfinished(home: &Path) -> Result<(), EmbeddedError> 
     Ok(())
 }
 
-/// Writes the settings of this version of the gateway, and who may connect.
+/// Writes the settings of this version of the gateway, and which users may connect.
 pub(super) fn configure(
     cluster: &Path,
     user: &ServerUser,
@@ -206,7 +206,7 @@ pub(super) fn configure(
     write(&cluster.join("pg_ident.conf"), &ident(user), user)?;
     let path = cluster.join("postgresql.conf");
     let text = fs::read_to_string(&path).at("read", &path)?;
-    // A line that the operator commented out counts: it was done on purpose.
+    // A line that the operator commented out counts as present.
     if !text.contains(SETTINGS_FILE) {
         let with = format!(
             "{text}\n# The gateway's settings, and then the operator's.\n\
@@ -230,10 +230,10 @@ fn ident(user: &ServerUser) -> String {
 
 /// Replaces a file in one step.
 ///
-/// As root this writes into a directory of the server's user: a new file that must not exist,
-/// renamed over the old, follows no link that stands there.
+/// Root writes into a directory of the server's user. So the file is created new and renamed over the old
+/// one, which follows no link.
 fn write(path: &Path, text: &str, user: &ServerUser) -> Result<(), EmbeddedError> {
-    // Most starts change nothing, and need not wait for the disk.
+    // Most starts change nothing and need no sync.
     if fs::read_to_string(path).is_ok_and(|there| there == text) {
         return Ok(());
     }
@@ -257,7 +257,7 @@ fn write(path: &Path, text: &str, user: &ServerUser) -> Result<(), EmbeddedError
     fs::rename(&temporary, path).at("rename to", path)
 }
 
-/// Runs a program to its end; its last line is the error's message.
+/// Runs a program to its end. Its last line becomes the message of the error.
 async fn run(name: &str, command: Command, input: &str) -> Result<(), EmbeddedError> {
     let failed = |status: String, message: String| EmbeddedError::Program {
         program: name.to_owned(),
@@ -277,9 +277,9 @@ async fn run(name: &str, command: Command, input: &str) -> Result<(), EmbeddedEr
         )
     })?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends early says why by its status.
+        // A program that ends early reports why by its status.
         if let Err(error) = stdin.write_all(input.as_bytes()).await {
-            tracing::debug!("{name} did not take its input: {error}");
+            tracing::debug!("{name} did not read its input: {error}");
         }
     }
     let output = child
@@ -292,7 +292,7 @@ async fn run(name: &str, command: Command, input: &str) -> Result<(), EmbeddedEr
     Err(failed(output.status.to_string(), last_words(&output)))
 }
 
-/// The line that tells what went wrong, or the last few where none says so.
+/// Returns the line with the error, or else the last few lines.
 fn last_words(output: &Output) -> String {
     const LINES: usize = 4;
     let text = [&output.stdout[..], &output.stderr[..]].concat();
@@ -302,10 +302,10 @@ fn last_words(output: &Output) -> String {
         .map(str::trim)
         .filter(|l| !l.is_empty())
         .collect();
-    let telling = lines
+    let error = lines
         .iter()
         .find(|line| line.contains("FATAL") || line.contains("error:"));
-    match telling {
+    match error {
         Some(line) => (*line).to_owned(),
         None if lines.is_empty() => "it printed nothing".to_owned(),
         None => lines[lines.len().saturating_sub(LINES)..].join("; "),

@@ -1,21 +1,21 @@
-//! What can go wrong with the embedded server, each a line for the operator.
+//! Errors of the embedded server, each a line for the operator.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Says why the embedded PostgreSQL could not be started.
+/// Why the embedded PostgreSQL cannot be started.
 ///
-/// Each message is one line that says what to do; none of them is worth retrying unchanged,
-/// except [`EmbeddedError::InUse`] and [`EmbeddedError::Locked`].
+/// Each message is one line with the next step. Only [`EmbeddedError::InUse`] and
+/// [`EmbeddedError::Locked`] may pass by themselves.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
-    /// No server programs of a version that is new enough: install them, or set `DATABASE_URL`.
+    /// There are no server programs of a supported version: install them, or set `DATABASE_URL`.
     #[error(
         "no PostgreSQL server of version {minimum} or newer was found: {hint}, \
          or set DATABASE_URL to use a server of your own"
     )]
     NotFound {
-        /// The oldest major version that would do.
+        /// The oldest supported major version.
         minimum: u32,
         /// What to install on this platform.
         hint: String,
@@ -28,7 +28,7 @@ pub enum EmbeddedError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The cluster was made by another major version than any that is installed.
+    /// No installed major version made the cluster.
     #[error(
         "the cluster {} was created by PostgreSQL {needed}, but only {} installed: \
          install PostgreSQL {needed}, or upgrade the cluster with pg_upgrade",
@@ -42,7 +42,7 @@ pub enum EmbeddedError {
         /// The major versions found, newest first.
         found: Vec<u32>,
     },
-    /// Something that is not a PostgreSQL cluster stands where the cluster belongs.
+    /// The directory of the cluster holds something else.
     #[error("{} is not a usable PostgreSQL cluster: {problem}", path.display())]
     BadCluster {
         /// The directory.
@@ -65,7 +65,7 @@ pub enum EmbeddedError {
     InUse {
         /// The cluster's directory.
         cluster: PathBuf,
-        /// The process that runs on it.
+        /// The server's process id.
         pid: i32,
     },
     /// Root has no unprivileged user to run the server as.
@@ -74,20 +74,20 @@ pub enum EmbeddedError {
          create one, run the gateway as an ordinary user, or set DATABASE_URL"
     )]
     NoUser {
-        /// The names looked for.
+        /// The names that were tried.
         tried: String,
     },
     /// A program of PostgreSQL failed.
     #[error("{program} failed ({status}): {message}")]
     Program {
-        /// Which one.
+        /// Its name.
         program: String,
         /// How it ended.
         status: String,
         /// The last line that it wrote.
         message: String,
     },
-    /// No directory for the socket is short enough and ours.
+    /// No directory for the socket has a short path and belongs to the server's user.
     #[error("the server has no usable directory for its socket: {} {problem}", path.display())]
     SocketPlace {
         /// The directory last tried.
@@ -95,19 +95,19 @@ pub enum EmbeddedError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The operating system refused something.
+    /// The operating system refused a call.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The action, as a verb.
         action: &'static str,
-        /// On what.
+        /// Its file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Gives an I/O error the path that it is about.
+/// Adds the action and the path to an I/O error.
 pub(super) trait At<T> {
     /// Turns the error into an [`EmbeddedError::Io`].
     fn at(self, action: &'static str, path: &Path) -> Result<T, EmbeddedError>;

@@ -1,4 +1,4 @@
-//! Finding the server's programs.
+//! Finds the server's programs.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -7,11 +7,11 @@ use std::process::Command;
 
 use super::error::EmbeddedError;
 
-/// The oldest major version that has what the schema and the settings use.
+/// The oldest major version that the schema and the settings work with.
 pub(super) const VERSION_MIN: u32 = 15;
 
-/// Where distributions put each major version: a directory, what its entries begin with before the
-/// version, and what follows.
+/// Where distributions install each major version: a directory, the prefix of its entries before the
+/// version, and the path below.
 const DEBIAN: (&str, &str, &str) = ("/usr/lib/postgresql", "", "bin");
 const OTHERS: [(&str, &str, &str); 8] = [
     ("/opt/homebrew/opt", "postgresql@", "bin"),
@@ -47,16 +47,15 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Gives the path of one program.
+    /// The path of one program.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
 }
 
-/// Finds the programs: those in `pg_bin` if given, else the first usable ones of the usual places.
+/// Finds the programs: those in `pg_bin` if it is set, or else the first usable ones of the usual places.
 ///
-/// An existing cluster runs only on the major version that made it, so that one is looked for
-/// where `existing` says so.
+/// A cluster runs only on the major version that made it. `existing` names such a cluster and its version.
 pub(super) fn find(
     search: &ProgramSearch,
     existing: Option<(&Path, u32)>,
@@ -118,7 +117,7 @@ fn candidates(search_path: Option<&OsStr>) -> Vec<PathBuf> {
     places
 }
 
-/// Lists the versions in one place, newest first: in numeric order, for 9 is older than 15.
+/// Lists the versions in one place, newest first. The order is numeric: 9 is older than 15.
 fn versioned((place, prefix, suffix): (&str, &str, &str)) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(place) else {
         return Vec::new();
@@ -139,7 +138,7 @@ fn versioned((place, prefix, suffix): (&str, &str, &str)) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// Asks the programs in a directory for their version, or says in what way they are not there.
+/// Runs the server in a directory for its version. The error describes what is missing.
 fn inspect(bin: &Path) -> Result<Programs, String> {
     for name in ["postgres", "initdb"] {
         if !bin.join(name).is_file() {
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_from_what_the_server_says() {
+    fn versions_are_read_from_the_servers_output() {
         assert_eq!(
             major_of("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
             Some(15)
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_found_says_in_one_line_what_to_install_or_set() {
+    fn missing_programs_name_what_to_install_or_set() {
         let text = choose([], None).unwrap_err().to_string();
         assert!(
             text.contains("install") && text.contains("DATABASE_URL"),
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pg_bin_is_said_and_nothing_else_is_tried() {
+    fn a_wrong_pg_bin_is_reported_and_nothing_else_is_tried() {
         let empty = tempfile::tempdir().unwrap();
         let search = ProgramSearch {
             pg_bin: Some(empty.path().to_owned()),

@@ -5,16 +5,16 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// When the log is set aside. With the one before it, at most twice this stays on disk, and what
-/// is written between two looks. A quiet server writes some KiB a day.
+/// The size at which the log is rotated. With the previous log, about twice this stays on disk. A quiet
+/// server writes some KiB a day.
 const LOG_BYTES_MAX: u64 = 16 << 20;
-/// How much of the end is searched for what a failed start said.
+/// How much of the end is searched for the error of a failed start.
 const TAIL_BYTES: u64 = 16 << 10;
 
-/// The file that the server's standard error goes to.
+/// The file of the server's standard error.
 ///
-/// A file and not a pipe: the server never waits for the gateway to read it, and what it says
-/// after the gateway was killed is kept.
+/// Why not a pipe: the server never waits for the gateway to read a file, and a file keeps what the server
+/// writes after the gateway was killed.
 #[derive(Debug, Clone)]
 pub(super) struct ServerLog {
     path: PathBuf,
@@ -31,7 +31,7 @@ impl ServerLog {
         &self.path
     }
 
-    /// Opens it for a server to append to.
+    /// Opens the log for a server that appends to it.
     pub(super) fn open(&self) -> io::Result<File> {
         OpenOptions::new()
             .create(true)
@@ -40,15 +40,15 @@ impl ServerLog {
             .open(&self.path)
     }
 
-    /// Tells how long it is now, to find later what came after.
+    /// The length of the log now, so that later lines can be found.
     pub(super) fn bytes(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |meta| meta.size())
     }
 
-    /// Sets the log aside when it is over its size.
+    /// Rotates the log if it is too large.
     ///
-    /// The server holds the file open, so it is copied and cut rather than renamed; it appends, so
-    /// it goes on at the new end. What it writes between the two steps is lost.
+    /// The server keeps the file open, so the log is copied and truncated, not renamed. The server appends
+    /// and goes on at the new end. Lines that it writes between the two steps are lost.
     pub(super) fn rotate(&self) -> io::Result<()> {
         self.rotate_at(LOG_BYTES_MAX)
     }
@@ -70,7 +70,7 @@ impl ServerLog {
         OpenOptions::new().write(true).open(&self.path)?.set_len(0)
     }
 
-    /// Gives the line, written since the log was `from` long, that best tells why the server ended.
+    /// Returns the line after the first `from` bytes that best explains why the server ended.
     pub(super) fn last_words(&self, from: u64) -> String {
         let read = || -> io::Result<String> {
             let mut file = File::open(&self.path)?;

@@ -1,19 +1,19 @@
-//! A private PostgreSQL for a gateway that was given none.
+//! A private PostgreSQL for a gateway without a database URL.
 //!
-//! [`start`] finds the server's programs, makes a cluster once, tunes it for ingestion, and keeps
-//! a server running on a unix socket until [`Embedded::stop`]. Its promises:
+//! [`start`] finds the server's programs, creates a cluster once, tunes it for ingestion, and keeps a
+//! server running on a unix socket until [`Embedded::stop`]. It guarantees:
 //!
-//! - It is as durable as any PostgreSQL: fsync, full pages and synchronous commits stay on.
-//! - No other user of the machine gets in: the socket's directory is the server's user's alone, and
-//!   the server asks the kernel who connects (peer authentication).
-//! - A start that was killed leaves no half of a cluster, a gateway that was killed leaves no
-//!   server (it is gone within 20 s), and neither stops the next start.
-//! - Ctrl-C reaches the gateway and not the server, which goes last.
-//! - A server that dies is started again, while readings go on into the log.
+//! - The server is as durable as any PostgreSQL: fsync, full pages and synchronous commits stay on.
+//! - No other user of the machine can connect: only the server's user can enter the socket's directory, and
+//!   the kernel identifies the clients (peer authentication).
+//! - A killed start leaves no half of a cluster. A killed gateway leaves no server for more than 20 s.
+//!   Neither prevents the next start.
+//! - Ctrl-C reaches the gateway but not the server, which stops last.
+//! - A server that dies is started again, while the log accepts readings.
 //!
-//! The files follow the order of a start: `place` and `user`, `find`, `pidfile` (what came
-//! before), `cluster` and `settings`, `watcher`, `server`, `supervisor`. None of them
-//! reads the environment, and nothing here knows of the gateway's tables.
+//! The files follow the order of a start: `place` and `user`, `find`, `pidfile` (an earlier server),
+//! `cluster` and `settings`, `watcher`, `server`, `supervisor`. None of them reads the environment or knows
+//! the gateway's tables.
 
 mod cluster;
 mod error;
@@ -54,34 +54,34 @@ use watcher::Watcher;
 /// The gateway's role, a superuser of its private server, and its database.
 const USER: &str = "wattgate";
 const DATABASE: &str = "wattgate";
-/// Part of the socket's name only: there is no TCP. Fixed, so that a paste into psql stays valid.
+/// Only a part of the socket's name: there is no TCP. Fixed, so that a pasted psql command stays valid.
 const PORT: u16 = 5432;
 
-/// Where a cluster goes whose data directory the server's user cannot enter, unless told.
+/// The default place of a cluster whose data directory the server's user cannot enter.
 const ELSEWHERE: &str = "/var/lib/wattgate";
 /// How long a start waits for the server before it returns with [`State::Starting`].
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// How long a server that ends at once is tried again. After a crash of the whole tree, a backend
-/// may still hold the old shared memory for a moment.
+/// How long a first server that ends at once is started again. After a crash of all processes, a backend
+/// may hold the old shared memory for a moment.
 const FIRST_START_LIMIT: Duration = Duration::from_secs(3);
 
-/// What the embedded server is made from.
+/// The options of the embedded server.
 #[derive(Debug, Clone)]
 pub struct EmbeddedConfig {
-    /// The gateway's data directory: the cluster is in `postgres/` in it.
+    /// The gateway's data directory; the cluster is in its `postgres/`.
     pub data_dir: PathBuf,
     /// Where the server's programs are.
     pub programs: ProgramSearch,
-    /// Where the cluster goes when root runs the gateway and the server's user cannot enter the
-    /// data directory. Durable, never a temporary directory.
+    /// Where the cluster is created if root runs the gateway and the server's user cannot enter the data
+    /// directory. It must be durable, never a temporary directory.
     pub elsewhere: PathBuf,
-    /// How long [`start`] waits for the server to take connections, before it leaves the rest (the
-    /// recovery after a crash) to go on beside the gateway.
+    /// How long [`start`] waits until the server accepts connections. After that, a recovery goes on while
+    /// the gateway runs.
     pub ready_within: Duration,
 }
 
 impl EmbeddedConfig {
-    /// Makes the usual configuration for a data directory.
+    /// Makes the default options for a data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -117,7 +117,7 @@ impl Connection {
         config
     }
 
-    /// Gives the way to another database of the same server: tests take one each.
+    /// Names another database of the same server; each test uses its own.
     pub fn with_database(&self, database: &str) -> Self {
         Self {
             database: database.to_owned(),
@@ -128,8 +128,7 @@ impl Connection {
 
 /// A running embedded server.
 ///
-/// Dropping it stops the server too, without waiting; a runtime that ends first leaves that to the
-/// watcher.
+/// Dropping it also stops the server, without waiting. If the runtime ends first, the watcher stops it.
 #[derive(Debug)]
 pub struct Embedded {
     connection: Connection,
@@ -144,23 +143,21 @@ pub struct Embedded {
 /// Finds the programs that a new cluster would be created with; returns their major version.
 ///
 /// # Errors
-/// [`EmbeddedError::NotFound`] or [`EmbeddedError::BadPgBin`]: install PostgreSQL, or say where it
-/// is.
+/// [`EmbeddedError::NotFound`] or [`EmbeddedError::BadPgBin`]: install PostgreSQL, or name its directory.
 pub fn programs(search: &ProgramSearch) -> Result<u32, EmbeddedError> {
     find::find(search, None).map(|found| found.major)
 }
 
-/// Starts the private server of a data directory, making its cluster if there is none.
+/// Starts the private server of a data directory, and creates its cluster if there is none.
 ///
-/// Returns when the server takes connections, or after [`EmbeddedConfig::ready_within`] while it
-/// still recovers: [`Embedded::state`] tells. A server left by a killed gateway is stopped first.
+/// Returns when the server accepts connections, or after [`EmbeddedConfig::ready_within`] while it
+/// recovers; see [`Embedded::state`]. A server left by a killed gateway is stopped first.
 ///
-/// Blocks: never for long: small files are written in place, all else runs in child processes
-/// Cancel: safe: programs that run are killed, a server that was started is stopped by its watcher
+/// Blocks: for small files only; all other work runs in child processes
+/// Cancel: safe; running programs are killed, and the watcher stops a started server
 ///
 /// # Errors
-/// All of [`EmbeddedError`], each one line for the operator. Nothing that exists is damaged, and
-/// no server is left running.
+/// [`EmbeddedError`], each one line for the operator. Nothing is damaged, and no server is left running.
 pub async fn start(config: EmbeddedConfig) -> Result<Embedded, EmbeddedError> {
     let (data_dir, elsewhere) = (config.data_dir.clone(), config.elsewhere.clone());
     let place = Place::settle(&data_dir, &elsewhere)?;
@@ -178,8 +175,8 @@ pub async fn start(config: EmbeddedConfig) -> Result<Embedded, EmbeddedError> {
         create(&place.home, &place.user, &programs).await?;
     }
     let socket_dir = place.socket_dir()?;
-    pidfile::make_way(&cluster, &socket_dir).await?;
-    let machine = Machine::look(&cluster)?;
+    pidfile::clear(&cluster, &socket_dir).await?;
+    let machine = Machine::read(&cluster)?;
     configure(&cluster, &place.user, &settings::text(machine))?;
     let launch = Launch {
         user: place.user.clone(),
@@ -214,12 +211,12 @@ async fn launch_first(
     let psql = psql_of(&launch.programs);
     let cluster = launch.cluster.clone();
     let (state, state_seen) = watch::channel(first_state);
-    let (stop, stop_asked) = oneshot::channel();
+    let (stop, stop_requested) = oneshot::channel();
     let supervisor = Supervisor {
         launch,
         watcher,
         state,
-        stop: stop_asked,
+        stop: stop_requested,
         place,
     };
     let task = tokio::spawn(supervisor.run(server));
@@ -234,7 +231,7 @@ async fn launch_first(
     })
 }
 
-/// Starts the first server; tries again for a moment, as what made it end may pass.
+/// Starts the first server, and tries again for a moment, because the cause of its end may pass.
 async fn first_server(
     launch: &Launch,
     watcher: &Watcher,
@@ -264,12 +261,12 @@ async fn first_server(
 }
 
 impl Embedded {
-    /// Tells how to reach the server.
+    /// How to reach the server.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Watches what the server does.
+    /// Watches the state of the server.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
     }
@@ -279,11 +276,11 @@ impl Embedded {
     /// Cancel: safe
     pub async fn ended(&self) {
         let mut state = self.state();
-        // The task holds the sender.
+        // The task owns the sender.
         while state.changed().await.is_ok() {}
     }
 
-    /// Gives a line that a person can paste into a shell, as root or as the gateway's user.
+    /// The command that reaches the database, for a shell of root or of the gateway's user.
     pub fn psql_command(&self) -> String {
         let Connection {
             socket_dir,
@@ -295,26 +292,26 @@ impl Embedded {
         format!("{psql} -h {host} -p {port} -U {user} -d {database}")
     }
 
-    /// Gives the server's data directory, whose file system it shares with its WAL.
+    /// The server's data directory, which also holds its WAL.
     pub fn cluster_dir(&self) -> &Path {
         &self.cluster
     }
 
-    /// Gives the size of WAL at which the server makes a checkpoint: what admission leaves free on
-    /// the disk beside the log.
+    /// The size of WAL at which the server makes a checkpoint. The log leaves this room free on a shared
+    /// disk.
     ///
     /// Units: bytes
     pub fn max_wal_bytes(&self) -> u64 {
         self.max_wal_bytes
     }
 
-    /// Stops the server, after everything that uses it: sessions that are open are ended.
+    /// Stops the server and ends open sessions. Stop everything that uses it first.
     ///
-    /// Blocks: until the server is gone; a checkpoint is written. At the deadline an immediate
-    /// shutdown follows, which takes at most 7 s more
-    /// Cancel: safe: the server is stopped all the same
+    /// Blocks: until the server has written a checkpoint and ended. At the deadline an immediate shutdown
+    ///         follows, which takes at most 7 s more
+    /// Cancel: safe; the server is stopped all the same
     pub async fn stop(self, deadline: Duration) -> Stopped {
-        // The task is there as long as it has not ended; one that ended has stopped the server.
+        // A task that has ended has stopped the server.
         if self.stop.send(Instant::now() + deadline).is_err() {
             tracing::debug!("the embedded PostgreSQL was stopped before");
         }

@@ -1,4 +1,4 @@
-//! `postmaster.pid`: what the server tells of itself, and what a crash leaves behind.
+//! `postmaster.pid`: the state of a server, and the leftovers of a crash.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,19 +15,19 @@ use tokio::time::{Instant, sleep};
 use super::PORT;
 use super::error::{At, EmbeddedError};
 
-/// How long a server left by a killed gateway may take for a fast shutdown, and then for an
-/// immediate one. Its watcher is stopping it in the same way at the same time.
+/// How long the server of a killed gateway may take for a fast shutdown, and then for an immediate one.
+/// Meanwhile its watcher stops it in the same way.
 const FAST_LIMIT: Duration = Duration::from_secs(12);
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(8);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How the server's own command line says where the socket goes. A server that somebody started
-/// by hand does not have it.
+/// How the server's command line names the directory of the socket. A server that was started by hand does
+/// not have it.
 pub(super) const SOCKET_SETTING: &str = "unix_socket_directories=";
 
-/// Tells whether the server with this process id takes connections.
+/// Whether the server with this process id accepts connections.
 ///
-/// The eighth line says so; a server that is recovering says `starting`, and a file left by an
-/// earlier server names another process.
+/// The eighth line holds its status, which is `starting` during a recovery. The file of an earlier server
+/// names another process.
 pub(super) fn is_ready(cluster: &Path, pid: u32) -> bool {
     fs::read_to_string(path(cluster)).is_ok_and(|text| {
         let mut lines = text.lines();
@@ -36,29 +36,29 @@ pub(super) fn is_ready(cluster: &Path, pid: u32) -> bool {
     })
 }
 
-/// What runs under the process id of a `postmaster.pid`.
+/// The process with the id in a `postmaster.pid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
-    /// Nothing, or another program that was given the id since.
+    /// There is none, or another program has got the id since.
     Nobody,
     /// A server that a gateway started on this cluster.
     Gateways,
-    /// A server that a gateway did not start, on this cluster as far as can be seen.
+    /// A server that a gateway did not start, probably on this cluster.
     Foreign,
 }
 
-/// Makes way for a new server: waits out and stops one left by a killed gateway, and removes a
-/// file that no server stands behind.
+/// Prepares the start of a new server: stops one left by a killed gateway, and removes the file of a server
+/// that has ended.
 ///
-/// The file must go, as a server refuses to start when the id in it is any process of its user:
-/// in a container, where ids are few and the same at each start, that is common. The server still
-/// finds an orphaned backend of the old one by its shared memory, and refuses.
+/// A server refuses to start if the id in the file belongs to any process of its user. That is common in
+/// containers, where ids are few and the same at each start. A new server still finds an orphaned backend of
+/// the old one by its shared memory, and refuses to start.
 ///
 /// Cancel: safe
 ///
 /// # Errors
-/// [`EmbeddedError::InUse`]: another program's server runs on the cluster; it is left alone.
-pub(super) async fn make_way(cluster: &Path, socket_dir: &Path) -> Result<(), EmbeddedError> {
+/// [`EmbeddedError::InUse`]: another program's server runs on the cluster; it is not touched.
+pub(super) async fn clear(cluster: &Path, socket_dir: &Path) -> Result<(), EmbeddedError> {
     let file = path(cluster);
     let started = Instant::now();
     let mut sent = None;
@@ -68,7 +68,7 @@ pub(super) async fn make_way(cluster: &Path, socket_dir: &Path) -> Result<(), Em
             Err(error) if error.kind() == ErrorKind::NotFound => return remove_socket(socket_dir),
             Err(error) => return Err(error).at("read", &file),
         };
-        // A server without connections (initdb's kind) writes its id with a minus.
+        // A server in single-user mode, as initdb runs it, writes its id with a minus.
         let id = text
             .lines()
             .next()
@@ -95,7 +95,7 @@ pub(super) async fn make_way(cluster: &Path, socket_dir: &Path) -> Result<(), Em
         if sent != Some(signal) {
             tracing::info!("stopping the server {pid:?} that a killed gateway left ({signal:?})");
             if let Err(error) = kill_process(pid, signal) {
-                tracing::debug!("it had already gone: {error}");
+                tracing::debug!("it had already ended: {error}");
             }
             sent = Some(signal);
         }
@@ -107,8 +107,8 @@ fn path(cluster: &Path) -> PathBuf {
     cluster.join("postmaster.pid")
 }
 
-/// Removes the socket and its lock, which holds a process id and is judged by the server like the
-/// other: even a killed server that its parent has not reaped yet counts as running there.
+/// Removes the socket and its lock file. A server reads the process id in that file in the same way: even a
+/// killed server that was not reaped yet counts as running.
 fn remove_socket(socket_dir: &Path) -> Result<(), EmbeddedError> {
     let socket = format!(".s.PGSQL.{PORT}");
     remove(&socket_dir.join(format!("{socket}.lock")))?;
@@ -133,10 +133,10 @@ fn holder(pid: Pid, cluster: &Path) -> Holder {
     judge(&arguments, directory.as_deref(), cluster)
 }
 
-/// Tells from a process's arguments, and its working directory where that may be seen.
+/// Recognises a process by its arguments, and by its working directory if that is visible.
 ///
-/// The server's own children carry a title (`postgres: checkpointer`) in place of arguments: none
-/// of them holds a `postmaster.pid`.
+/// The server's own children have a title (`postgres: checkpointer`) instead of arguments. None of them
+/// writes a `postmaster.pid`.
 fn judge(arguments: &[OsString], directory: Option<&Path>, cluster: &Path) -> Holder {
     let Some(program) = arguments.first().map(Path::new) else {
         return Holder::Nobody;
@@ -154,13 +154,13 @@ fn judge(arguments: &[OsString], directory: Option<&Path>, cluster: &Path) -> Ho
     match (on_cluster, by_gateway) {
         (true, true) => Holder::Gateways,
         (true, false) => Holder::Foreign,
-        // Started from another directory, or with a relative path: where it works decides.
+        // A relative path means that the working directory decides.
         (false, _) if directory.is_some_and(|it| !same(it, cluster)) => Holder::Nobody,
         (false, _) => Holder::Foreign,
     }
 }
 
-/// Tells whether two paths are one directory: the cluster may be a link to another disk.
+/// Whether two paths are the same directory: the cluster may be a link to another disk.
 fn same(a: &Path, b: &Path) -> bool {
     a == b || b.canonicalize().is_ok_and(|b| a == b)
 }
@@ -169,7 +169,7 @@ fn same(a: &Path, b: &Path) -> bool {
 fn arguments(pid: Pid) -> io::Result<Vec<OsString>> {
     let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))?;
     let line = line.strip_suffix(b"\0").unwrap_or(&line);
-    // A process that ended and waits to be reaped has none.
+    // A process that has ended but was not reaped has none.
     if line.is_empty() {
         return Ok(Vec::new());
     }
@@ -179,8 +179,8 @@ fn arguments(pid: Pid) -> io::Result<Vec<OsString>> {
         .collect())
 }
 
-/// Elsewhere `ps` tells; a path with spaces is then seen in pieces, and the working directory is
-/// not seen, so that such a server counts as foreign: refused, never stopped by mistake.
+/// Other systems have `ps`. It splits a path with spaces, and shows no working directory. Such a server
+/// counts as foreign: starting is refused, and no server is stopped by mistake.
 #[cfg(not(target_os = "linux"))]
 fn arguments(pid: Pid) -> io::Result<Vec<OsString>> {
     let output = Command::new("ps")
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_another_program_has_now_is_nobodys() {
+    fn an_id_of_another_program_is_no_server() {
         assert_eq!(judged("/bin/sh -c watch", None), Holder::Nobody);
         assert_eq!(
             judged("/usr/bin/postgres -D /other", Some("/other")),
@@ -252,12 +252,12 @@ mod tests {
     #[tokio::test]
     async fn a_file_left_by_a_crash_does_not_stop_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
-        // The id is that of a living process which is no server: this one.
+        // The id belongs to a living process that is not a server: the test itself.
         fs::write(path(dir.path()), format!("{}\n", std::process::id())).unwrap();
         let sockets = tempfile::tempdir().unwrap();
         let lock = sockets.path().join(format!(".s.PGSQL.{PORT}.lock"));
         fs::write(&lock, format!("{}\n", std::process::id())).unwrap();
-        make_way(dir.path(), sockets.path()).await.unwrap();
+        clear(dir.path(), sockets.path()).await.unwrap();
         assert!(!path(dir.path()).exists() && !lock.exists());
     }
 }

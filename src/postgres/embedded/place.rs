@@ -4,8 +4,8 @@
 //! <data-dir>/postgres/    the home, or a link to it
 //!     cluster/            the server's data directory, 0700, the server's user's
 //!     run/                the socket, 0700, the server's user's (or a short directory elsewhere)
-//!     server.log          what the server says, and server.log.1 before that
-//!     lock                held by the gateway as long as it may start the server
+//!     server.log          the server's log, and the previous one in server.log.1
+//!     lock                locked by the gateway for as long as it may start the server
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -20,23 +20,23 @@ use super::user::ServerUser;
 /// The longest path of a socket that every system takes: `sun_path` holds 104 bytes with its end
 /// on macOS, 108 on Linux.
 const SOCKET_PATH_BYTES_MAX: usize = 103;
-/// What the server adds to the directory: the port is fixed, see [`super::PORT`].
+/// The name that the server adds to the directory; the port is fixed, see [`super::PORT`].
 const SOCKET_NAME: &str = "/.s.PGSQL.5432";
 
-/// The home, and as whom the server runs there.
+/// The home of a cluster, and the user of its server.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) home: PathBuf,
     pub(super) user: ServerUser,
-    /// Held until the server is gone; the system releases it if the gateway is killed.
+    /// Locked until the server has ended. The system unlocks it if the gateway is killed.
     pub(super) lock: File,
 }
 
 impl Place {
-    /// Finds the home of a cluster that exists, or settles where a new one goes; locks it.
+    /// Finds the home of an existing cluster, or chooses one for a new cluster, and locks it.
     ///
-    /// An existing cluster always wins: when directories change their rights later, a second and
-    /// empty cluster would look like the loss of everything stored.
+    /// An existing cluster always wins. If the rights of directories change later, a second and empty cluster
+    /// would look as if all data were lost.
     pub(super) fn settle(data_dir: &Path, elsewhere: &Path) -> Result<Self, EmbeddedError> {
         fs::create_dir_all(data_dir).at("create", data_dir)?;
         let data_dir = data_dir.canonicalize().at("resolve", data_dir)?;
@@ -77,7 +77,7 @@ impl Place {
         }
         if !inside.canonicalize().is_ok_and(|path| path == home) {
             link(inside, &home);
-            // Who removed the data directory to begin anew has to know that this is left of it.
+            // An operator who removed the data directory to start empty must know about this rest.
             tracing::warn!(
                 "using the embedded PostgreSQL in {}, which was created for this data directory \
                  before; to start empty, stop the gateway and remove that directory too",
@@ -93,7 +93,7 @@ impl Place {
         self.home.join("cluster")
     }
 
-    /// Makes the directory of the socket: in the home, or where the path is short enough.
+    /// Creates the directory of the socket: in the home, or elsewhere if that path is too long.
     pub(super) fn socket_dir(&self) -> Result<PathBuf, EmbeddedError> {
         let inside = self.home.join("run");
         if inside.as_os_str().len() + SOCKET_NAME.len() <= SOCKET_PATH_BYTES_MAX {
@@ -101,8 +101,8 @@ impl Place {
             return Ok(inside);
         }
         let name = format!("wattgate-{}", hash_name(&self.home));
-        // Only root writes to /run, so nobody can take the name there. In /tmp the sticky bit
-        // keeps a directory that is ours, and one that is not is refused.
+        // Only root writes to /run, so no other user can create the name there. In /tmp the sticky bit
+        // protects our directory, and one of another user is refused.
         let in_run = Path::new("/run").join(&name);
         if make_private(&in_run, &self.user, Existing::Check).is_ok() {
             return Ok(in_run);
@@ -114,7 +114,7 @@ impl Place {
 }
 
 impl Place {
-    /// Gives up the place: removes a socket's directory outside the home, and unlocks.
+    /// Removes the socket's directory if it is outside the home, and unlocks the home.
     pub(super) fn release(self, socket_dir: &Path) {
         if !socket_dir.starts_with(&self.home)
             && let Err(error) = fs::remove_dir(socket_dir)
@@ -125,7 +125,7 @@ impl Place {
     }
 }
 
-/// Tells whether a data directory has a cluster, inside it or elsewhere.
+/// Whether a data directory has a cluster, inside it or elsewhere.
 pub(super) fn exists(data_dir: &Path, elsewhere: &Path) -> bool {
     data_dir.canonicalize().is_ok_and(|data_dir| {
         let outside = elsewhere.join(hash_name(&data_dir)).join("postgres");
@@ -133,7 +133,7 @@ pub(super) fn exists(data_dir: &Path, elsewhere: &Path) -> bool {
     })
 }
 
-/// Tells whether a cluster is there; one that may not be looked at is.
+/// Whether a home has a cluster. One that cannot be read counts as a cluster.
 fn has_cluster(home: &Path) -> bool {
     match fs::metadata(home.join("cluster/PG_VERSION")) {
         Ok(_) => true,
@@ -154,12 +154,12 @@ fn unreachable(home: &Path, user: &ServerUser) -> EmbeddedError {
 fn make_home(home: &Path) -> Result<PathBuf, EmbeddedError> {
     fs::create_dir_all(home).at("create", home)?;
     let home = home.canonicalize().at("resolve", home)?;
-    // The server's user passes through; all that is inside has rights of its own.
+    // The server's user must pass through; the files inside have rights of their own.
     fs::set_permissions(&home, fs::Permissions::from_mode(0o711)).at("set the rights of", &home)?;
     Ok(home)
 }
 
-/// Leaves a link in the data directory, so that a data directory that moves finds its cluster.
+/// Links the data directory to the home, so that a moved data directory finds its cluster.
 fn link(inside: &Path, home: &Path) {
     let made = match fs::symlink_metadata(inside) {
         Ok(meta) if meta.is_symlink() => fs::remove_file(inside),
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_directory_of_somebody_else_is_refused() {
+    fn a_socket_directory_of_another_user_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let taken = dir.path().join("taken");
         fs::write(&taken, "").unwrap();

@@ -1,4 +1,4 @@
-//! Finding the server that a running gateway has started.
+//! Finds the server that a running gateway has started.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use tokio_postgres::NoTls;
 
 use super::{Connection, DATABASE, ELSEWHERE, USER, place};
 
-/// How long it may take to answer.
+/// How long the server may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// Whether a data directory has a cluster; nothing is created.
+/// Whether a data directory has a cluster. Creates nothing.
 pub fn exists(data_dir: &Path) -> bool {
     place::exists(data_dir, Path::new(ELSEWHERE))
 }
 
-/// Finds the server of a data directory, where one is up: for commands beside a running gateway.
+/// Finds the running server of a data directory, for commands beside a running gateway.
 ///
-/// Shape:  `None` means that no server runs, or that it takes no connections from this user
+/// Shape:  `None` means that no server runs, or that it refuses this user
 /// Blocks: at most 5 s
 pub async fn running(data_dir: &Path) -> Option<Connection> {
     let file = data_dir.join("postgres/cluster/postmaster.pid");
@@ -32,7 +32,7 @@ pub async fn running(data_dir: &Path) -> Option<Connection> {
         user: USER.to_owned(),
         database: DATABASE.to_owned(),
     };
-    // A file that a crash has left names a socket where nobody listens.
+    // After a crash, the file names a socket without a server.
     let answer = async {
         let (client, driver) = connection.config().connect(NoTls).await.ok()?;
         drop((client, driver));

@@ -1,4 +1,4 @@
-//! One server process: started, waited for, stopped.
+//! One server process: its start, its end, and its stop.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,14 +17,14 @@ use super::pidfile;
 use super::user::ServerUser;
 use super::watcher::Watcher;
 
-/// Becomes the server after telling the watcher its id, which stays the same.
+/// A script that writes its process id to the watcher and then becomes the server.
 const BECOME: &str = "echo $$; exec \"$0\" \"$@\" >&2";
-/// How often a starting server is looked at. Reading one small file costs some 10 µs.
+/// How often a starting server is checked. Reading one small file costs some 10 µs.
 const LOOK_AGAIN: Duration = Duration::from_millis(4);
 /// How long an immediate shutdown may take: the server itself kills its children after 5 s.
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(7);
 
-/// All that starting a server takes.
+/// Everything that starting a server needs.
 #[derive(Debug)]
 pub(super) struct Launch {
     pub(super) user: ServerUser,
@@ -34,18 +34,18 @@ pub(super) struct Launch {
     pub(super) log: ServerLog,
 }
 
-/// How a server was brought to its end.
+/// How a server was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
     /// In order: the next start needs no recovery.
     Clean,
-    /// Not within the deadline: nothing committed is lost, and the next start recovers first.
+    /// By force at the deadline. Nothing committed is lost, and the next start recovers first.
     Forced,
 }
 
 /// A running server process.
 ///
-/// Dropping it leaves the process running: the watcher, dropped with it, stops that.
+/// Dropping it leaves the process running; dropping the watcher stops it.
 #[derive(Debug)]
 pub(super) struct Server {
     process: Child,
@@ -54,7 +54,7 @@ pub(super) struct Server {
 }
 
 impl Launch {
-    /// Starts the server; the watcher knows it before it runs.
+    /// Starts the server. The watcher gets its process id before it runs.
     pub(super) fn start(&self, watcher: &Watcher) -> io::Result<Server> {
         let log_from = self.log.bytes();
         let mut socket = OsString::from(pidfile::SOCKET_SETTING);
@@ -82,7 +82,7 @@ impl Launch {
         })
     }
 
-    /// Waits until the server takes connections, or ends without having done so.
+    /// Waits until the server accepts connections, or has ended.
     ///
     /// Cancel: safe
     pub(super) async fn ready(&self, server: &mut Server) -> Result<(), String> {
@@ -101,7 +101,7 @@ impl Launch {
         }
     }
 
-    /// Tells why a server ended, from its status and its last words.
+    /// Explains why a server ended, by its status and its log.
     pub(super) fn why(&self, server: &Server, status: ExitStatus) -> String {
         format!("{status}: {}", self.log.last_words(server.log_from))
     }
@@ -142,7 +142,7 @@ impl Server {
         Stopped::Forced
     }
 
-    /// Sends a signal to the process, unless it was reaped: then its id may be another's.
+    /// Sends a signal to the process, unless it was reaped: its id may then belong to another.
     fn signal(&self, signal: Signal) {
         let pid = self
             .process
@@ -155,7 +155,7 @@ impl Server {
     }
 }
 
-/// Quotes a directory for a setting that takes a list of them.
+/// Quotes a directory for a setting that holds a list.
 fn quoted(directory: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut bytes = vec![b'"'];

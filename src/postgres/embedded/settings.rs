@@ -1,4 +1,4 @@
-//! The server's settings: what ingestion needs, from what the machine has.
+//! The server's settings, for ingestion on this machine.
 
 use std::fs;
 use std::path::Path;
@@ -8,17 +8,17 @@ use super::error::{At, EmbeddedError};
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// What the settings are made from.
+/// The machine's resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Machine {
     pub(super) memory_bytes: u64,
-    /// Free on the cluster's file system, with what its own WAL takes now.
+    /// Free bytes on the cluster's file system, the cluster's own WAL included.
     pub(super) disk_bytes: u64,
 }
 
 impl Machine {
-    /// Looks at the machine, or at the part of it that a container may use.
-    pub(super) fn look(cluster: &Path) -> Result<Self, EmbeddedError> {
+    /// Reads the resources of the machine, or of the container.
+    pub(super) fn read(cluster: &Path) -> Result<Self, EmbeddedError> {
         let disk = rustix::fs::statvfs(cluster).at("look at the file system of", cluster)?;
         let wal: u64 = fs::read_dir(cluster.join("pg_wal"))
             .map(|entries| entries.flatten().filter_map(|entry| entry.metadata().ok()))
@@ -40,18 +40,18 @@ impl Machine {
 
     /// The size of WAL that starts a checkpoint.
     ///
-    /// After a checkpoint the first change of each page writes the whole page to the WAL, which
-    /// costs a third of the rate: so as few as the disk has room for. More than 8 GiB gains
-    /// nothing that 8 GiB does not, and a crash recovery has to read it.
+    /// After a checkpoint, the first change of each page writes the whole page to the WAL, which costs a
+    /// third of the rate. So checkpoints are as rare as the disk allows. More than 8 GiB gains no more, and
+    /// a crash recovery must read it.
     pub(super) fn max_wal_bytes(self) -> u64 {
         (self.disk_bytes / 8).clamp(256 * MIB, 8 * GIB) / MIB * MIB
     }
 
     /// A quarter of memory, as PostgreSQL's manual advises, up to 2 GiB.
     ///
-    /// What ingestion touches again and again, the newest part of each index, fits well below
-    /// that; the rest of memory serves better as the system's cache, which the log shares. A larger
-    /// pool makes every checkpoint, also that of a stop, longer.
+    /// Ingestion reuses the newest part of each index, which fits well below that. The rest of memory is
+    /// better used as the system's cache, which the log shares. A larger pool makes every checkpoint longer,
+    /// that of a stop included.
     fn shared_buffers_bytes(self) -> u64 {
         (self.memory_bytes / 4).clamp(128 * MIB, 2 * GIB)
     }
@@ -67,7 +67,7 @@ fn memory_bytes() -> u64 {
     u64::from(info.mem_unit).saturating_mul(info.totalram)
 }
 
-/// Elsewhere the size is not asked for: 4 GiB is what the smallest such machines have.
+/// Other systems are assumed to have 4 GiB, as the smallest such machines have.
 #[cfg(not(target_os = "linux"))]
 fn memory_bytes() -> u64 {
     4 * GIB

@@ -1,4 +1,4 @@
-//! Keeps the server running until it is told to stop.
+//! Keeps the server running until it is stopped.
 
 use std::time::Duration;
 
@@ -13,32 +13,32 @@ use super::watcher::Watcher;
 /// The first wait before a server that died is started again, and the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// How long a server must have run for the next wait to be the first again.
+/// How long a server must have run to reset the wait.
 const STEADY: Duration = Duration::from_secs(60);
-/// How often the size of the log is looked at.
+/// How often the size of the log is checked.
 const LOG_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a server may take to stop when nobody says: the handle was dropped.
+/// How long a server may take to stop after the handle was dropped.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// What the embedded server is doing.
+/// The state of the embedded server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Started, and not yet taking connections: after a crash it recovers first.
+    /// Started, but not yet accepting connections: after a crash it recovers first.
     Starting,
-    /// Taking connections.
+    /// Accepting connections.
     Up,
-    /// It died, and is started again.
+    /// It died and is started again.
     Restarting {
         /// When it died.
         since: Instant,
-        /// Its exit status and last words, in one line.
+        /// Its exit status and its error, in one line.
         reason: String,
     },
-    /// Stopped, as asked.
+    /// Stopped on request.
     Stopped,
 }
 
-/// A request to stop, with its deadline. A sender that is dropped asks too.
+/// A request to stop, with its deadline. Dropping the sender is also a request.
 pub(super) type StopRequest = oneshot::Receiver<Instant>;
 
 /// The task that owns the server.
@@ -47,18 +47,18 @@ pub(super) struct Supervisor {
     pub(super) watcher: Watcher,
     pub(super) state: watch::Sender<State>,
     pub(super) stop: StopRequest,
-    /// Holds the lock until the server is gone.
+    /// Holds the lock until the server has ended.
     pub(super) place: Place,
 }
 
-/// What ends one server's time.
+/// Why a server ends.
 enum End {
-    Asked(Instant),
+    Requested(Instant),
     Died(String),
 }
 
 impl Supervisor {
-    /// Runs until asked to stop; returns how the server went.
+    /// Runs until a stop is requested. Returns how the server was stopped.
     pub(super) async fn run(mut self, first: Server) -> Stopped {
         let mut running = Some(first);
         let mut backoff = Backoff::new();
@@ -70,7 +70,7 @@ impl Supervisor {
             };
             let reason = match end {
                 None => continue,
-                Some(End::Asked(deadline)) => break deadline,
+                Some(End::Requested(deadline)) => break deadline,
                 Some(End::Died(reason)) => reason,
             };
             running = None;
@@ -78,10 +78,10 @@ impl Supervisor {
             tracing::error!(
                 "the embedded PostgreSQL died ({reason}); starting it again in {wait:?}"
             );
-            self.say_restarting(reason);
+            self.set_restarting(reason);
             tokio::select! {
                 () = sleep(wait) => {}
-                asked = &mut self.stop => break deadline_of(asked),
+                requested = &mut self.stop => break deadline_of(requested),
             }
         };
         let stopped = match running.as_mut() {
@@ -94,9 +94,9 @@ impl Supervisor {
         stopped
     }
 
-    /// Starts a server in the place of one that died.
+    /// Starts a server after one that died.
     async fn start_again(&mut self, running: &mut Option<Server>) -> Option<End> {
-        if let Err(error) = pidfile::make_way(&self.launch.cluster, &self.launch.socket_dir).await {
+        if let Err(error) = pidfile::clear(&self.launch.cluster, &self.launch.socket_dir).await {
             return Some(End::Died(error.to_string()));
         }
         match self.launch.start(&self.watcher) {
@@ -108,14 +108,15 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the server to be ready and then for its end, and minds the watcher and the log.
+    /// Waits until the server is ready and then until it ends. Meanwhile it replaces a dead watcher and
+    /// rotates the log.
     async fn tend(&mut self, server: &mut Server) -> Option<End> {
         let mut look = interval(LOG_INTERVAL);
         let mut up = *self.state.borrow() == State::Up;
         loop {
             tokio::select! {
                 biased;
-                asked = &mut self.stop => return Some(End::Asked(deadline_of(asked))),
+                requested = &mut self.stop => return Some(End::Requested(deadline_of(requested))),
                 change = next(&self.launch, server, up) => match change {
                     Ok(()) => {
                         up = true;
@@ -131,15 +132,15 @@ impl Supervisor {
                 _ = look.tick() => {
                     if let Err(error) = self.launch.log.rotate() {
                         let path = self.launch.log.path().display();
-                        tracing::warn!("cannot set {path} aside: {error}");
+                        tracing::warn!("cannot rotate {path}: {error}");
                     }
                 }
             }
         }
     }
 
-    /// Starts another watcher for a server that runs; until one does, a kill of the gateway would
-    /// leave the server behind.
+    /// Starts another watcher for a running server. Without one, a kill of the gateway would leave the
+    /// server behind.
     async fn replace_watcher(&mut self, pid: u32) {
         let started = Watcher::start(&self.launch.user).and_then(|mut watcher| {
             watcher.name(pid)?;
@@ -154,7 +155,7 @@ impl Supervisor {
         }
     }
 
-    fn say_restarting(&self, reason: String) {
+    fn set_restarting(&self, reason: String) {
         self.state.send_modify(|state| {
             let since = match state {
                 State::Restarting { since, .. } => *since,
@@ -165,7 +166,7 @@ impl Supervisor {
     }
 }
 
-/// Waits for what a server does next: it becomes ready, or it ends, and why.
+/// Waits until a server becomes ready, or ends; the error explains why.
 async fn next(launch: &Launch, server: &mut Server, up: bool) -> Result<(), String> {
     if !up {
         return launch.ready(server).await;
@@ -176,8 +177,8 @@ async fn next(launch: &Launch, server: &mut Server, up: bool) -> Result<(), Stri
     }
 }
 
-fn deadline_of(asked: Result<Instant, oneshot::error::RecvError>) -> Instant {
-    asked.unwrap_or_else(|_| Instant::now() + STOP_LIMIT)
+fn deadline_of(requested: Result<Instant, oneshot::error::RecvError>) -> Instant {
+    requested.unwrap_or_else(|_| Instant::now() + STOP_LIMIT)
 }
 
 /// How long to wait before the next start.
@@ -192,8 +193,8 @@ impl Backoff {
         }
     }
 
-    /// Gives the wait after a server that ran so long: doubling, and the first again after a
-    /// steady one. Half of it is chance, so that several gateways on a machine do not go in step.
+    /// The wait after a server that ran for `ran`. It doubles, and a steady server resets it. Half of it is
+    /// random, so that several gateways on a machine do not start in step.
     pub(super) fn after(&mut self, ran: Duration) -> Duration {
         if ran >= STEADY {
             self.next = BACKOFF_FIRST;

@@ -1,4 +1,4 @@
-//! As whom the server runs.
+//! The user of the server.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,15 +8,15 @@ use std::process::{Command, Stdio};
 
 use super::error::EmbeddedError;
 
-/// Whom root runs a new cluster as, the most private first.
+/// The users of a new cluster if root runs the gateway, the most private first.
 const UNPRIVILEGED: [&str; 4] = ["wattgate", "postgres", "_postgres", "nobody"];
 
-/// All that the server's programs see of the environment is made here, so that secrets of the
-/// gateway stay out of them and no `PG…` variable of a shell changes what they do.
+/// The server's programs get a new environment. So they see no secrets of the gateway, and no `PG…` variable
+/// of a shell changes their behaviour.
 const PROGRAM_PATH: &str =
     "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin:/run/current-system/sw/bin";
 
-/// The user as whom the server runs.
+/// The user that runs the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ServerUser {
     pub(super) uid: u32,
@@ -27,7 +27,7 @@ pub(super) struct ServerUser {
 }
 
 impl ServerUser {
-    /// Chooses: the gateway's own user; for root, the owner of what is there, else an unprivileged one.
+    /// Chooses the gateway's own user. Root uses the owner of an existing cluster, or an unprivileged user.
     pub(super) fn choose(existing_cluster: Option<&Path>) -> Result<Self, EmbeddedError> {
         let own = rustix::process::geteuid().as_raw();
         let owner = existing_cluster.and_then(|path| fs::metadata(path).ok().zip(Some(path)));
@@ -71,15 +71,15 @@ impl ServerUser {
 
     /// Makes a command that runs as this user, outside the gateway's process group.
     ///
-    /// A Ctrl-C at the terminal goes to the gateway's group only. Changing the user drops root's
-    /// supplementary groups too. The working directory is `/`, which every user may be in.
+    /// A Ctrl-C at the terminal reaches only the gateway's group. Changing the user also drops root's
+    /// supplementary groups. The working directory is `/`, which every user may enter.
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()
             .env("PATH", PROGRAM_PATH)
             .env("LC_ALL", "C")
-            // initdb otherwise compares the system's zone with every one that it knows.
+            // Otherwise initdb compares the system's time zone with every zone that it knows.
             .env("TZ", "UTC")
             .current_dir("/")
             .stdin(Stdio::null())
@@ -92,7 +92,7 @@ impl ServerUser {
         command
     }
 
-    /// Hands a file or directory that the gateway made to this user.
+    /// Gives a file or directory of the gateway to this user.
     pub(super) fn own(&self, path: &Path) -> std::io::Result<()> {
         if self.switch {
             std::os::unix::fs::lchown(path, Some(self.uid), Some(self.gid))?;
@@ -100,8 +100,8 @@ impl ServerUser {
         Ok(())
     }
 
-    /// Tells whether this user can enter a directory, by trying it: that counts every parent,
-    /// access lists and mounts.
+    /// Whether this user can enter a directory. It is tried, because every parent, access lists and mounts
+    /// count.
     pub(super) fn can_enter(&self, directory: &Path) -> bool {
         !self.switch
             || self
@@ -150,7 +150,7 @@ fn by_name(name: &str) -> Option<(u32, u32)> {
     })
 }
 
-/// Looks through the local users; those of a directory service are asked of `id`.
+/// Searches the local users, and those of a directory service with `id`.
 fn passwd<T>(pick: impl Fn((&str, u32, u32)) -> Option<T>) -> Option<T> {
     let text = fs::read_to_string("/etc/passwd").ok()?;
     text.lines().find_map(|line| pick(passwd_entry(line)?))

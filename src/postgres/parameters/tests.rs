@@ -1,4 +1,4 @@
-//! What of libpq is taken, and what is refused.
+//! Which parameters of libpq are read, and which are refused.
 
 use tokio_postgres::config::Host;
 
@@ -18,8 +18,8 @@ fn config(text: &str) -> Config {
 
 #[test]
 fn an_unknown_parameter_is_named_with_all_that_is_wrong() {
-    let said = faults("postgres://u:geheim@h/db?sslmod=require&port=0&service=x&sslmode=maybe");
-    assert_eq!(said.len(), 4, "{said:?}");
+    let found = faults("postgres://u:geheim@h/db?sslmod=require&port=0&service=x&sslmode=maybe");
+    assert_eq!(found.len(), 4, "{found:?}");
     for name in [
         "sslmod is not",
         "port must be 1",
@@ -27,8 +27,8 @@ fn an_unknown_parameter_is_named_with_all_that_is_wrong() {
         "sslmode must be",
     ] {
         assert!(
-            said.iter().any(|fault| fault.starts_with(name)),
-            "{name}: {said:?}"
+            found.iter().any(|fault| fault.starts_with(name)),
+            "{name}: {found:?}"
         );
     }
     let cut = faults("postgres://u:pass?geheim=1@h/db");
@@ -60,10 +60,10 @@ fn every_parameter_of_libpq_is_taken_or_refused_by_name() {
     );
     assert_eq!(config.get_load_balance_hosts(), LoadBalanceHosts::Random);
     for (name, _) in REFUSED {
-        let said = faults(&format!("host=h {name}=x"));
+        let found = faults(&format!("host=h {name}=x"));
         assert!(
-            said.len() == 1 && said[0].starts_with(&format!("{name} is not supported")),
-            "{said:?}"
+            found.len() == 1 && found[0].starts_with(&format!("{name} is not supported")),
+            "{found:?}"
         );
         assert_eq!(faults(&format!("host=h {name}=''")), Vec::<String>::new());
     }
@@ -93,8 +93,8 @@ fn what_the_gateway_cannot_honour_is_refused() {
         "port=1,2",
         "ssl=false",
     ] {
-        let said = faults(&format!("host=h {wrong}"));
-        assert_eq!(said.len(), 1, "{wrong}: {said:?}");
+        let found = faults(&format!("host=h {wrong}"));
+        assert_eq!(found.len(), 1, "{wrong}: {found:?}");
     }
     assert_eq!(faults("postgres:///db").len(), 1, "no host");
 }

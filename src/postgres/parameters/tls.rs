@@ -11,7 +11,7 @@ impl Reader {
         let root = self.take("sslrootcert");
         let (ssl, verify) = self.ssl_mode(root.as_deref());
         let is_socket = |host: &Host| matches!(host, Host::Unix(_));
-        // libpq does not look at sslmode on a socket of the machine, where PostgreSQL has no TLS.
+        // libpq ignores sslmode on a unix socket, where PostgreSQL has no TLS.
         let sockets_only =
             !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_socket);
         let ssl = if sockets_only { SslMode::Disable } else { ssl };
@@ -72,7 +72,7 @@ impl Reader {
         let rule = "must be disable, prefer, require, verify-ca or verify-full";
         let mode = self.take("sslmode");
         if let Some(ssl) = self.take("ssl") {
-            // What JDBC writes, and libpq takes as sslmode=require.
+            // JDBC writes this, and libpq reads it as sslmode=require.
             if ssl != "true" {
                 self.fault("ssl", "must be true; write sslmode instead");
             }
@@ -102,7 +102,7 @@ impl Reader {
         }
     }
 
-    /// The client's certificate and its key.
+    /// Takes the files of the client's certificate and key.
     fn client_files(&mut self) -> Option<ClientFiles> {
         let (cert, key) = (self.take("sslcert"), self.take("sslkey"));
         if self.take("sslpassword").is_some() {

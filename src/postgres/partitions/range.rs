@@ -1,4 +1,4 @@
-//! The span of time that a partition covers: by the calendar, and as PostgreSQL prints it.
+//! The span of time that a partition covers, by the calendar and as PostgreSQL prints it.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -12,18 +12,18 @@ use crate::reading::Timestamp;
 pub struct Range {
     /// The first instant in it.
     pub from: Timestamp,
-    /// The first instant behind it.
+    /// The first instant after it.
     pub to: Timestamp,
 }
 
 impl Range {
-    /// All of time: what a default partition may hold.
+    /// All of time: the span of a default partition.
     pub(super) const ALL: Range = Range {
         from: Timestamp::from_micros(i64::MIN),
         to: Timestamp::from_micros(i64::MAX),
     };
 
-    /// Whether it has no beginning: a partition that was made by hand.
+    /// Whether it has no beginning. Only operators make such partitions.
     pub fn is_open_below(&self) -> bool {
         self.from == Range::ALL.from
     }
@@ -61,7 +61,7 @@ fn start_of(date: Date) -> Timestamp {
     Timestamp::from_micros(instant.as_microsecond())
 }
 
-/// `meter_telemetry_history_2024_02`, `…_2024_02_09`, or with both ends where it was cut.
+/// `meter_telemetry_history_2024_02`, `…_2024_02_09`, or with both ends if it is shorter than the calendar's.
 pub(super) fn partition_name(parent: &str, range: Range) -> String {
     let (from, to) = (date_of(range.from), date_of(range.to));
     let digits = |d: Date| format!("{:04}_{:02}_{:02}", d.year(), d.month(), d.day());
@@ -77,15 +77,15 @@ pub(super) fn partition_name(parent: &str, range: Range) -> String {
     }
 }
 
-/// What a partition covers.
+/// The bound of a partition.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Bound {
     Range(Range),
-    /// What no other partition covers.
+    /// The default partition.
     Default,
 }
 
-/// Reads a bound as PostgreSQL prints it in a session of UTC and ISO dates.
+/// Reads a bound as PostgreSQL prints it in a session with UTC and ISO dates.
 pub(super) fn parse_bound(text: &str) -> Option<Bound> {
     if text == "DEFAULT" {
         return Some(Bound::Default);
@@ -96,7 +96,7 @@ pub(super) fn parse_bound(text: &str) -> Option<Bound> {
     Some(Bound::Range(Range { from, to }))
 }
 
-/// Reads one end. What no reading can reach is as far away as can be.
+/// Reads one end. An end that no reading can reach becomes the least or the greatest instant.
 fn parse_instant(text: &str) -> Option<Timestamp> {
     let (first, last) = (Range::ALL.from, Range::ALL.to);
     let text = text.trim_matches('\'');
@@ -104,7 +104,7 @@ fn parse_instant(text: &str) -> Option<Timestamp> {
         "MINVALUE" | "-infinity" => return Some(first),
         "MAXVALUE" | "infinity" => return Some(last),
         _ if text.ends_with(" BC") => return Some(first),
-        // A year of five digits or more.
+        // A year with five or more digits.
         _ if text.find('-').is_some_and(|year| year > 4) => return Some(last),
         _ => {}
     }
