@@ -1,20 +1,19 @@
 //! A rate of readings, kept by one integer.
 //!
-//! Bodies hold one reading or ten thousand, and a limiter that admits a request only when all of
-//! its readings fit would never admit a body larger than the burst. So a request is admitted when
-//! the bucket is not in debt, and charged in full: a large body leaves a debt, which is paid
-//! before the next is taken. Over any time the readings taken are at most the rate times that
-//! time, one second's worth, and one body.
+//! Bodies hold one reading or ten thousand. A limiter that admits a request only if all its readings fit
+//! would never admit a body larger than the burst. So a request is admitted unless the bucket is in debt,
+//! and charged in full. A large body leaves a debt, which must be paid before the next is admitted. In any
+//! time, the admitted readings are at most the rate times that time, one second's worth, and one body.
 //!
 //! Source: the virtual scheduling of the generic cell rate algorithm (ITU-T I.371, annex A)
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What may come at once after silence. Why a second: devices report in step with the minute, and
-/// a second's worth evens that out without letting a key take another's share for long.
+/// The burst after silence. Why a second: devices report in step with the minute. A second's worth evens
+/// that out, and no key uses another's share for long.
 const BURST_NANOS: u64 = 1_000_000_000;
-/// The highest rate, in readings a second: more than one gateway takes.
+/// The highest rate, in readings a second: more than one gateway accepts.
 pub const RATE_MAX: u32 = 10_000_000;
 
 /// A rate limit that many threads share.
@@ -22,7 +21,7 @@ pub const RATE_MAX: u32 = 10_000_000;
 pub struct Bucket {
     origin: Instant,
     nanos_per_reading: u64,
-    /// When all that was charged is paid, in nanoseconds since `origin`.
+    /// When the debt is paid, in nanoseconds since `origin`.
     paid_at: AtomicU64,
 }
 
@@ -38,9 +37,9 @@ impl Bucket {
         }
     }
 
-    /// How long until the debt is paid; none where there is no debt.
+    /// How long until the debt is paid. `None` means that there is no debt.
     ///
-    /// Asked before a body is read, so that a key over its rate costs little.
+    /// Called before a body is read, so that a key over its rate costs little.
     ///
     /// Blocks: never
     pub fn debt(&self, now: Instant) -> Option<Duration> {
@@ -54,7 +53,7 @@ impl Bucket {
     /// Blocks: never
     ///
     /// # Errors
-    /// How long until the debt is paid: nothing was charged; refuse the request.
+    /// How long until the debt is paid. Nothing was charged; refuse the request.
     pub fn charge(&self, now: Instant, readings: u64) -> Result<(), Duration> {
         let now = self.nanos(now);
         let allowed = now.saturating_add(BURST_NANOS);
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debt_is_told_and_ends_when_it_is_told_to() {
+    fn a_debt_ends_when_it_is_expected_to() {
         let bucket = Bucket::new(10);
         let start = bucket.origin;
         assert_eq!(bucket.debt(start), None);

@@ -1,4 +1,4 @@
-//! A client certificate as keys know it: by the SHA-256 of its bytes.
+//! The fingerprint of a client certificate: the SHA-256 of its bytes.
 
 use std::fmt;
 use std::path::Path;
@@ -9,13 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::hex::{hex, unhex};
 
-/// The SHA-256 of a certificate in DER: no secret, and what `openssl x509 -fingerprint -sha256`
-/// prints, without its colons.
+/// The SHA-256 of a certificate in DER. It is not secret; `openssl x509 -fingerprint -sha256` prints it
+/// with colons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Of a certificate in DER.
+    /// The fingerprint of a certificate in DER.
     pub fn of(der: &[u8]) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, der);
         let mut bytes = [0; 32];
@@ -23,10 +23,10 @@ impl Fingerprint {
         Fingerprint(bytes)
     }
 
-    /// Of the first certificate in a file of PEM: the client's own, before those above it.
+    /// The fingerprint of the first certificate in a PEM file, which is the client's own.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// A sentence about what is wrong.
     pub fn of_pem_file(path: &Path) -> Result<Self, String> {
         let wrong = |why: &dyn fmt::Display| format!("{}: {why}", path.display());
         let der = CertificateDer::from_pem_file(path).map_err(|error| wrong(&error))?;

@@ -1,7 +1,7 @@
 //! The keys of a data directory, in one file that is replaced as a whole.
 //!
-//! A reader sees the file before a change or after it, never half of it; a change is on disk when
-//! the command that made it ends. Two commands at once take turns by a lock.
+//! A reader sees the file before a change or after it, never half of it. A change is on disk when its
+//! command ends. A lock serialises commands.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,7 +14,7 @@ use super::key::Record;
 
 /// The most keys of a gateway, revoked ones included.
 pub const KEYS_MAX: usize = 10_000;
-/// The largest file that is read: about 800 bytes for each of [`KEYS_MAX`].
+/// The largest file that is read: about 800 bytes a key, for [`KEYS_MAX`] keys.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 /// The format of the file.
 const VERSION: u32 = 1;
@@ -22,23 +22,23 @@ const VERSION: u32 = 1;
 /// Why keys cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// The system refused.
+    /// The system refused a call.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is not as this program writes it.
+    /// The file does not have the format of this program.
     #[error("{}: {why}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong; never a part of a secret, for there is none in it.
+        /// What is wrong. The file holds no secret, so this repeats none.
         why: String,
     },
-    /// The change that was asked for is not possible.
+    /// The requested change is not possible.
     #[error("{0}")]
     Refused(String),
 }
@@ -49,7 +49,7 @@ pub struct KeyFile {
     path: PathBuf,
 }
 
-/// What tells one state of the file from the next.
+/// Distinguishes one state of the file from the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     inode: u64,
@@ -61,7 +61,7 @@ impl Stamp {
     /// The state of a file; `None` means that there is no file.
     ///
     /// # Errors
-    /// As the system gives them.
+    /// As the system returns them.
     pub fn of(path: &Path) -> io::Result<Option<Stamp>> {
         match fs::metadata(path) {
             Ok(found) => Ok(Some(Stamp {
@@ -90,7 +90,7 @@ impl KeyFile {
         }
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -100,15 +100,15 @@ impl KeyFile {
     /// Blocks: for one call of the file system
     ///
     /// # Errors
-    /// [`KeyFileError::Io`]: as the system gives them.
+    /// [`KeyFileError::Io`]: as the system returns them.
     pub fn stamp(&self) -> Result<Option<Stamp>, KeyFileError> {
         Stamp::of(&self.path).map_err(|error| self.io(error))
     }
 
-    /// Reads every key, revoked ones included; there are none where there is no file.
+    /// Reads every key, revoked ones included. Without a file there are none.
     ///
     /// # Errors
-    /// [`KeyFileError`]: use what was read before, or nothing.
+    /// [`KeyFileError`]: use the keys read before, or none.
     pub fn read(&self) -> Result<Vec<Record>, KeyFileError> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
@@ -139,11 +139,11 @@ impl KeyFile {
 
     /// Changes the keys, and returns once the change is on disk.
     ///
-    /// Blocks: until another change has ended, then until two fsyncs have
+    /// Blocks: until another change has ended, then for two fsyncs
     ///
     /// # Errors
-    /// [`KeyFileError`]: nothing was changed; but where the last of the fsyncs fails, a power cut
-    /// decides whether the change stays. Look at the keys, and change them again.
+    /// [`KeyFileError`]: nothing was changed. If the last fsync fails, a power cut may undo the change: list
+    /// the keys, and change them again.
     pub fn change<T>(
         &self,
         change: impl FnOnce(&mut Vec<Record>) -> Result<T, KeyFileError>,
@@ -199,8 +199,8 @@ fn private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 fn replace(dir: &Path, next: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = private(OpenOptions::new().create(true).truncate(true), next)?;
     file.write_all(text)?;
-    // Where root makes a key for a gateway that runs as someone else, that one must be able to
-    // read it. Who is not root owns both already, or may not give files away.
+    // If root creates a key for a gateway of another user, that user must be able to read it. Other users
+    // own both already, or cannot change owners.
     let owner = fs::metadata(dir)?;
     if file.metadata()?.uid() != owner.uid() {
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).ok();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_kind_is_said_and_never_replaced() {
+    fn a_file_of_another_kind_is_reported_and_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let file = KeyFile::of(dir.path());
         for text in [

@@ -5,7 +5,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Reads two lower-case digits a byte; `None` where the text is not `N` bytes.
+/// Reads two lower-case digits a byte. `None` means that the text is not `N` bytes.
 pub(super) fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     if digits.len() != 2 * N {

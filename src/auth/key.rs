@@ -9,9 +9,9 @@ use super::certificate::Fingerprint;
 use super::hex::{hex, unhex};
 use crate::reading::{ID_CHARS_MAX, Timestamp};
 
-/// What every key begins with, so that scanners for secrets find one in a repository.
+/// The prefix of every key, by which scanners for secrets find one in a repository.
 const MARK: &str = "wg_";
-/// The public part: found in lists and logs.
+/// The public part, which lists and logs show.
 pub const ID_BYTES: usize = 4;
 /// The secret part: 256 bits.
 const SECRET_BYTES: usize = 32;
@@ -50,16 +50,16 @@ impl KeyId {
     }
 }
 
-/// The text of a key, as its owner gets it once.
+/// The text of a key, which its owner sees once.
 ///
-/// It has no `Debug` that shows it: only [`Secret::reveal`] does.
+/// Only [`Secret::reveal`] shows it; `Debug` does not.
 pub struct Secret(String);
 
 impl Secret {
     /// Makes a key from the system's random bytes.
     ///
     /// # Errors
-    /// As the system gives them: there are no random bytes.
+    /// The system has no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; ID_BYTES + SECRET_BYTES];
         getrandom::fill(&mut bytes)?;
@@ -69,16 +69,16 @@ impl Secret {
 
     /// The key's id.
     pub fn id(&self) -> KeyId {
-        // The text was made in the form that is asked for here.
+        // The text was made in this form.
         KeyId::of(self.0.as_bytes()).unwrap_or(KeyId([0; ID_BYTES]))
     }
 
-    /// What is kept of it.
+    /// The hash, which is stored.
     pub fn hash(&self) -> Hash {
         Hash::of(self.0.as_bytes())
     }
 
-    /// The text itself, to be shown once.
+    /// The text itself, to show once.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -103,7 +103,7 @@ impl Hash {
         Hash(hash)
     }
 
-    /// Whether two are the same, in a time that does not depend on how much of them is.
+    /// Whether two hashes are equal, in constant time.
     pub fn is(&self, other: &Hash) -> bool {
         self.0.ct_eq(&other.0).into()
     }
@@ -115,14 +115,14 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// A set of what a key may do.
+/// The set of rights of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rights(u8);
 
 impl Rights {
-    /// Send readings, and say where vehicles charge.
+    /// Send readings, and report charging sessions.
     pub const INGEST: Rights = Rights(1);
-    /// Ask.
+    /// Read.
     pub const READ: Rights = Rights(2);
     /// Declare meters, and change sessions.
     pub const ADMIN: Rights = Rights(4);
@@ -133,13 +133,13 @@ impl Rights {
         ("admin", Rights::ADMIN),
     ];
 
-    /// The rights of either.
+    /// The union of two sets.
     #[must_use]
     pub const fn or(self, other: Rights) -> Rights {
         Rights(self.0 | other.0)
     }
 
-    /// Whether one of those asked for is here.
+    /// Whether the sets share a right.
     pub const fn any_of(self, asked: Rights) -> bool {
         self.0 & asked.0 != 0
     }
@@ -147,7 +147,7 @@ impl Rights {
     /// Reads names between commas, at least one.
     ///
     /// # Errors
-    /// A sentence that names what is not known.
+    /// A sentence that names the unknown right.
     pub fn parse(text: &str) -> Result<Rights, String> {
         let mut rights = Rights::default();
         for name in text.split(',').map(str::trim) {
@@ -169,31 +169,31 @@ impl fmt::Display for Rights {
     }
 }
 
-/// What is kept of a key.
+/// The stored record of a key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
     /// The public part of the key's text.
     pub id: KeyId,
-    /// What its owner calls it; unique among keys that are not revoked.
+    /// Its name, unique among keys that are not revoked.
     pub name: String,
     /// The hash of its text.
     pub sha256: Hash,
-    /// What it may do.
+    /// Its rights.
     pub rights: Rights,
-    /// What the ids of its devices begin with; none: any.
+    /// The prefix of its devices' ids. `None` means any device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// Readings a second; none: as many as the gateway takes.
+    /// Readings a second. `None` means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
-    /// The client certificate that stands for it; none: only its text does.
+    /// The client certificate that stands for the key. `None` means that only its text does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Fingerprint>,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "time")]
     pub created_at: Option<Timestamp>,
-    /// From when on it is refused.
+    /// When it expires.
     #[serde(default, with = "time", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
@@ -202,7 +202,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether the key opens anything at a moment.
+    /// Whether the key is neither revoked nor expired.
     pub fn is_usable(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|at| now < at)
     }
@@ -211,7 +211,7 @@ impl Record {
 /// Checks the name of a key, or a prefix of device ids.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// A sentence about what is wrong.
 pub fn check_text(what: &str, text: &str) -> Result<(), String> {
     if text.is_empty() || text.chars().count() > ID_CHARS_MAX || text.chars().any(char::is_control)
     {
@@ -268,7 +268,7 @@ fn expected<E: serde::de::Error>(what: &str) -> E {
     E::custom(format!("expected {what}"))
 }
 
-/// Times as RFC 3339, for those who look into the file.
+/// Times as RFC 3339, for operators who read the file.
 mod time {
     use super::{Deserialize, Deserializer, Serializer, Timestamp};
 

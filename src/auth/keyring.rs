@@ -12,51 +12,51 @@ use super::key::{Hash, KeyId, Record};
 use crate::ingest::admission::Share;
 use crate::reading::Timestamp;
 
-/// A key that opens something, and how much of its rate is left.
+/// A usable key, and how much of its rate is left.
 #[derive(Debug)]
 pub struct Key {
-    /// What is kept of it.
+    /// Its stored record.
     pub record: Record,
-    /// Its rate, if it has one.
+    /// Its rate. `None` means no limit.
     pub bucket: Option<Arc<Bucket>>,
-    /// What its requests hold of the memory for readings.
+    /// The memory for readings that its requests use.
     pub share: Arc<Share>,
 }
 
-/// The keys by what is shown for them.
+/// The keys, by id and by certificate.
 #[derive(Debug, Default)]
 struct Table {
     by_id: HashMap<KeyId, Arc<Key>>,
     by_certificate: HashMap<Fingerprint, Arc<Key>>,
 }
 
-/// What a certificate of a known authority stands for.
+/// The key of a verified certificate.
 #[derive(Debug)]
 pub enum Certified {
     /// No key names it.
     Unmapped,
     /// The key that names it was revoked or has expired.
     Refused,
-    /// This key.
+    /// A usable key.
     As(Arc<Key>),
 }
 
-/// Every key of a data directory, as it was when the file was last read.
+/// Every key of a data directory, as the file was last read.
 ///
-/// A look-up takes no lock for longer than it takes to copy a pointer.
+/// A look-up holds a lock only while it copies a pointer.
 #[derive(Debug)]
 pub struct Keyring {
     file: KeyFile,
-    /// Held while the file is read, so that an older state never follows a newer one.
+    /// Locked while the file is read, so that an older state never replaces a newer one.
     seen: Mutex<Option<Stamp>>,
     table: RwLock<Arc<Table>>,
 }
 
 impl Keyring {
-    /// Reads the keys of a data directory; there may be none yet.
+    /// Reads the keys of a data directory. There may be none yet.
     ///
     /// # Errors
-    /// [`KeyFileError`]: the file is there and cannot be read.
+    /// [`KeyFileError`]: the file exists and cannot be read.
     pub fn open(data_dir: &Path) -> Result<Self, KeyFileError> {
         let file = KeyFile::of(data_dir);
         let seen = file.stamp()?;
@@ -68,18 +68,18 @@ impl Keyring {
         })
     }
 
-    /// Reads the file again if it has changed; says whether it had.
+    /// Reads the file again if it has changed, and returns whether it had.
     ///
-    /// Where the file is gone, so are the keys. Where it cannot be read, those known stay: a
-    /// mistake in the file must not stop every device.
+    /// A deleted file means that there are no keys. If it cannot be read, the known keys stay: a mistake in
+    /// the file must not stop every device.
     ///
-    /// Blocks: for a call of the file system or a few
+    /// Blocks: for a few calls of the file system
     ///
     /// # Errors
-    /// [`KeyFileError`]: the keys are as they were; it will be tried again.
+    /// [`KeyFileError`]: the keys are unchanged; try again later.
     pub fn refresh(&self) -> Result<bool, KeyFileError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // The stamp is older than what is read after it: a change in between is seen next time.
+        // The stamp is taken before the file is read, so that the next call sees a change in between.
         let stamp = self.file.stamp()?;
         if stamp == *seen {
             return Ok(false);
@@ -91,10 +91,10 @@ impl Keyring {
         Ok(true)
     }
 
-    /// Finds the key of a text, if it opens anything now.
+    /// Finds the key of a text, if it is usable now.
     ///
-    /// The id in the text, which is no secret, finds the record; the hash of the whole text is
-    /// then compared in constant time.
+    /// The id in the text, which is not secret, finds the record. The hash of the whole text is then compared
+    /// in constant time.
     ///
     /// Blocks: never; a SHA-256 of 76 bytes, well under a microsecond
     pub fn find(&self, text: &[u8], now: Timestamp) -> Option<Arc<Key>> {
@@ -104,7 +104,7 @@ impl Keyring {
         (same && key.record.is_usable(now)).then_some(key)
     }
 
-    /// What a certificate stands for, whose authority was checked when it was shown.
+    /// Finds the key of a certificate that the TLS handshake has verified.
     ///
     /// Blocks: never
     pub fn certified(&self, certificate: Fingerprint, now: Timestamp) -> Certified {
@@ -115,8 +115,8 @@ impl Keyring {
         }
     }
 
-    /// Whether a key that was found before still opens anything: it may be gone, revoked or
-    /// expired since.
+    /// Whether a key that was found before is still usable: it may have been removed or revoked, or have
+    /// expired.
     ///
     /// Blocks: never
     pub fn is_usable(&self, id: KeyId, now: Timestamp) -> bool {
@@ -125,7 +125,7 @@ impl Keyring {
         known.is_some_and(|key| key.record.is_usable(now))
     }
 
-    /// How many keys open anything now.
+    /// How many keys are usable now.
     pub fn usable(&self, now: Timestamp) -> usize {
         let table = self.table();
         table
@@ -135,7 +135,7 @@ impl Keyring {
             .count()
     }
 
-    /// Where the keys are kept.
+    /// The path of the keys' file.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
@@ -145,7 +145,7 @@ impl Keyring {
     }
 }
 
-/// Makes the table of records; a key whose rate is as before keeps what it has used of it.
+/// Makes the table of records. A key with an unchanged rate keeps its debt.
 fn table(records: Vec<Record>, before: &Table) -> Table {
     let mut next = Table::default();
     for record in records {
@@ -161,7 +161,7 @@ fn table(records: Vec<Record>, before: &Table) -> Table {
             share: share.unwrap_or_default(),
         });
         if let Some(certificate) = key.record.certificate {
-            // A key that was revoked does not hide one that names the certificate again.
+            // A revoked key must not hide a newer key of the same certificate.
             let shown = next.by_certificate.get(&certificate);
             if key.record.revoked_at.is_none() || shown.is_none() {
                 next.by_certificate.insert(certificate, Arc::clone(&key));
@@ -213,7 +213,7 @@ mod tests {
         assert!(ring.find(&key, now).is_some());
         let other = text(&Secret::generate().unwrap());
         assert!(ring.find(&other, now).is_none());
-        // The id of one with the secret of another.
+        // The id of one key with the secret of another.
         let mixed = [&key[..12], &other[12..]].concat();
         assert!(ring.find(&mixed, now).is_none());
 

@@ -1,19 +1,18 @@
-//! Who may call: API keys, their rights, their rates and the devices they may speak for.
+//! Authentication: API keys, their rights, their rates and the devices they may send for.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | [`key`] | a key's text, its hash, its rights, and what is kept of it |
-//! | [`mod@file`] | the keys of a data directory: read, changed atomically |
-//! | [`keyring`] | the keys in memory, found by a request's text, renewed when the file changes |
+//! | [`key`] | a key's text, its hash, its rights, and its stored record |
+//! | [`mod@file`] | the keys of a data directory, in a file that changes atomically |
+//! | [`keyring`] | the keys in memory, renewed when the file changes |
 //! | [`certificate`] | a client certificate that stands for a key |
 //! | [`bucket`] | a rate of readings |
 //!
-//! The file is the truth: it is there whether or not the database is, and whether or not the
-//! gateway runs. Of a key only its SHA-256 is kept: 256 random bits cannot be guessed, so that a
-//! slow hash would add cost for the gateway and none for a thief.
+//! The file is the truth, whether or not the database or the gateway runs. Only the SHA-256 of a key is
+//! stored. 256 random bits cannot be guessed, so a slow hash would cost the gateway time and protect
+//! nothing.
 //!
-//! Absent on purpose: HTTP (which route needs which right stands beside the routes) and the
-//! database.
+//! Absent on purpose: the database, and HTTP. The table of routes names the rights of each.
 
 pub mod bucket;
 pub mod certificate;

@@ -1,5 +1,5 @@
-//! `wattgate check`: everything that keeps a gateway from working, in words, before it is started
-//! or while it runs.
+//! `wattgate check`: reports everything that keeps a gateway from working, before it starts or while it
+//! runs.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -21,14 +21,14 @@ use crate::wal::storage::{DirectoryError, DirectoryView};
 use crate::writer::accepted::not_accepted;
 use crate::writer::binding::Binding;
 
-/// What was looked at: what is well, and what is not.
+/// The results of the checks.
 #[derive(Debug, Default)]
 struct Findings {
     good: Vec<String>,
     faults: Vec<String>,
 }
 
-/// What a server says of itself and of the user.
+/// The facts about a server and its user that the gateway depends on.
 #[derive(Debug, Clone)]
 struct ServerFacts {
     version_number: i32,
@@ -42,11 +42,11 @@ struct ServerFacts {
     owns_tables: Option<bool>,
 }
 
-/// Validates the configuration, looks at the data directory, the address, keys and certificates,
-/// reaches the database, says what it found, and ends. A gateway may be running.
+/// Checks the configuration, the data directory, the address, keys, certificates and the database. A gateway
+/// may be running.
 ///
 /// # Errors
-/// [`AppError::Check`]: all that is wrong, a line each.
+/// [`AppError::Check`]: everything that is wrong, a line each.
 pub async fn check(config: &Config) -> Result<String, AppError> {
     let mut findings = Findings::default();
     findings.good.push("the configuration is valid".to_owned());
@@ -70,7 +70,7 @@ pub async fn check(config: &Config) -> Result<String, AppError> {
 }
 
 impl Findings {
-    /// Before the first start: the gateway must find what it makes its database with.
+    /// Before the first start, the gateway must find the programs to create its database with.
     fn no_database_yet(&mut self, config: &Config) {
         match embedded::programs(&config.data.programs) {
             Ok(major) => self.good.push(format!(
@@ -82,7 +82,7 @@ impl Findings {
         }
     }
 
-    /// Looks at the data directory; returns whether a gateway uses it.
+    /// Checks the data directory, and returns whether a gateway uses it.
     fn data_dir(&mut self, config: &Config) -> bool {
         let dir = &config.data.dir;
         let shown = dir.display();
@@ -118,7 +118,7 @@ impl Findings {
         running
     }
 
-    /// Whether the address is free; one that a gateway on this data directory has is its own.
+    /// Checks that the address is free, unless a running gateway on this data directory uses it.
     fn address(&mut self, config: &Config, running: bool) {
         let address = config.listen;
         match TcpListener::bind(address) {
@@ -143,7 +143,7 @@ impl Findings {
         }
     }
 
-    /// Looks at the server, the user's rights, the schema and the log's binding.
+    /// Checks the server, the user's rights, the schema and the log's binding.
     async fn database(&mut self, config: &Config, target: &Target) {
         let session = match target.connect("wattgate check", Use::Question).await {
             Ok(session) => session,
@@ -171,13 +171,13 @@ impl Findings {
                 self.binding(&wal_dir, row.get(0));
                 self.gaps(session.client(), &wal_dir, row.get(0)).await;
             }
-            // The schema is being made.
+            // Another gateway is creating the schema.
             Ok(None) => {}
             Err(error) => self.refused("the database's own id cannot be read", &error),
         }
     }
 
-    /// Asks through a pool as questions are asked: a pooler may refuse these alone.
+    /// Checks the path of questions: a pooler may refuse only these.
     async fn questions(&mut self, target: &Target) {
         let asked = match target.pool(1) {
             Ok(pool) => questions::ask(&pool).await,
@@ -186,7 +186,7 @@ impl Findings {
         match asked {
             Ok(()) => self.good.push("questions reach the database".to_owned()),
             Err(why) => self.faults.push(format!(
-                "readings reach the database, and questions do not: {why}; look at what the server or \
+                "readings reach the database, but questions do not: {why}; check what the server or \
                  the pooler before it allows in a session"
             )),
         }
@@ -205,7 +205,7 @@ impl Findings {
         }
     }
 
-    /// Whether the database still holds what the log has let go of.
+    /// Checks that the database still holds the readings that have left the log.
     async fn gaps(&mut self, client: &Client, wal_dir: &Path, database: Uuid) {
         if !wal_dir.is_dir() {
             return;
@@ -286,7 +286,7 @@ async fn facts(client: &Client) -> Result<ServerFacts, tokio_postgres::Error> {
     })
 }
 
-/// Writes a file into a directory, or into the nearest above it that exists, and takes it away.
+/// Writes a file into a directory, or into the nearest existing one above it, and removes it.
 fn probe(dir: &Path) -> std::io::Result<()> {
     let mut at = dir;
     loop {
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_cannot_be_used_is_told_with_what_to_do() {
+    fn an_unusable_server_is_reported_with_what_to_do() {
         let good = ServerFacts {
             version_number: 150_018,
             version: "15.18".to_owned(),
@@ -337,19 +337,19 @@ mod tests {
             owns_tables: Some(false),
             ..good
         };
-        let told = bad.faults().join("\n");
+        let faults = bad.faults().join("\n");
         for part in [
             "14.22 is too old",
             "SQL_ASCII",
             "standby",
             "does not own the tables",
         ] {
-            assert!(told.contains(part), "{told}");
+            assert!(faults.contains(part), "{faults}");
         }
     }
 
     #[test]
-    fn a_directory_to_be_made_is_judged_by_its_parent() {
+    fn a_missing_directory_is_judged_by_its_parent() {
         let dir = tempfile::tempdir().unwrap();
         probe(&dir.path().join("a/b")).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

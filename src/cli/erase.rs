@@ -1,4 +1,4 @@
-//! `wattgate erase`: everything that is kept of a vehicle, gone.
+//! `wattgate erase`: removes everything that is stored about a vehicle.
 
 use std::fmt::Write;
 
@@ -7,13 +7,13 @@ use crate::config::DataConfig;
 use crate::postgres::{Session, Target, Use, explain};
 use crate::wal::storage::{DirectoryError, DirectoryView};
 
-/// What the columns of the answer count, in their order.
+/// What the columns of the result count, in their order.
 const COUNTED: [&str; 11] = [
     "vehicles",
     "readings",
     "rows of live status",
     "hourly sums",
-    "marks of hourly sums",
+    "dirty hours",
     "sessions",
     "efficiencies of sessions",
     "ids of sessions",
@@ -24,19 +24,18 @@ const COUNTED: [&str; 11] = [
 
 /// Erases a vehicle from the database, in one transaction.
 ///
-/// No gateway may be running: it would go on with the id that it holds in memory, and store what
-/// still waits in its log. What is stored already stays in the log's retained segments until a
-/// gateway starts with `--wal-retain 0B`.
+/// No gateway may be running: it would go on with the cached id, and store the readings that wait in its log.
+/// Stored readings stay in the log's retained segments until a gateway starts with `--wal-retain 0B`.
 ///
-/// Shape:  the answer, for people
+/// Shape:  the answer, as text
 /// Blocks: until the database has committed
 ///
 /// # Errors
-/// [`AppError`]: a gateway runs, the vehicle is not known, or the database is not reached or
-/// refuses; nothing was erased.
+/// [`AppError`]: a gateway runs, the vehicle is unknown, or the database cannot be reached or refuses.
+/// Nothing was erased.
 pub async fn erase(config: &DataConfig, vehicle: &str) -> Result<String, AppError> {
     let wal_dir = config.wal_dir();
-    // Held until the end: no gateway starts on this directory meanwhile.
+    // Locked until the end, so that no gateway starts on this directory meanwhile.
     let _held = match DirectoryView::new(&wal_dir) {
         Ok(view) => view.hold().map_err(|error| match error {
             DirectoryError::InUse(_) => AppError::Erase(format!(
@@ -46,7 +45,7 @@ pub async fn erase(config: &DataConfig, vehicle: &str) -> Result<String, AppErro
             )),
             other => other.into(),
         })?,
-        // A database of its own, and no gateway on this machine.
+        // A database on a server, and no gateway on this machine.
         Err(_) => None,
     };
     let database = Database::reach(config).await?;

@@ -1,4 +1,4 @@
-//! What the database lacks and the log cannot give it: looked for, and accepted as lost.
+//! Gaps: readings that the database lacks and the log no longer holds.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::wal::storage::DirectoryView;
 use crate::writer::accepted::{accept, not_accepted};
 use crate::writer::restored::{counted, lacking};
 
-/// The gaps between a log and the database that it stores into; a gateway may be running.
+/// Finds the gaps between a log and its database. A gateway may be running.
 ///
 /// # Errors
 /// [`AppError`]: the log's directory cannot be read, or the database refuses.
@@ -49,8 +49,8 @@ pub(crate) async fn gaps(
     Ok(gaps)
 }
 
-/// `wattgate wal accept-gap`: the readings of every gap are given up, and keep no gateway from being
-/// ready any more.
+/// `wattgate wal accept-gap`: accepts the readings of every gap as lost, so that gateways become ready
+/// again.
 ///
 /// # Errors
 /// [`AppError`]: nothing was accepted.

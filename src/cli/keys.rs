@@ -1,4 +1,4 @@
-//! `wattgate keys`: makes, lists and revokes API keys in the data directory.
+//! `wattgate keys`: creates, lists and revokes API keys in the data directory.
 
 use crate::app::AppError;
 use crate::auth::bucket::RATE_MAX;
@@ -7,20 +7,20 @@ use crate::auth::{Fingerprint, KeyFile, KeyFileError, Record, Rights, Secret};
 use crate::config::{CreateKeyArgs, DataDirArgs, KeysCommand, parse_duration};
 use crate::reading::Timestamp;
 
-/// What a command says.
+/// The output of a command.
 #[derive(Debug)]
-pub struct Said {
-    /// For programs, on stdout: of a new key, the key and nothing else.
+pub struct Output {
+    /// For stdout. For a new key, it is the key and nothing else.
     pub answer: String,
-    /// For people, on stderr.
+    /// For stderr.
     pub note: Option<String>,
 }
 
-/// Runs a command on the keys of a data directory, and returns once its change is on disk.
+/// Runs a command on the keys of a data directory. Returns once the change is on disk.
 ///
 /// # Errors
 /// [`AppError::Keys`]: nothing was changed.
-pub fn run(command: &KeysCommand) -> Result<Said, AppError> {
+pub fn run(command: &KeysCommand) -> Result<Output, AppError> {
     let now = Timestamp::now();
     let file = |args: &DataDirArgs| KeyFile::of(&args.data_dir);
     match command {
@@ -33,7 +33,7 @@ pub fn run(command: &KeysCommand) -> Result<Said, AppError> {
     }
 }
 
-/// What a new key may do, checked.
+/// The checked terms of a new key.
 struct Terms {
     rights: Rights,
     certificate: Option<Fingerprint>,
@@ -41,7 +41,7 @@ struct Terms {
 }
 
 impl Terms {
-    /// Checks the arguments; everything that is wrong is reported at once.
+    /// Checks the arguments, and reports everything that is wrong at once.
     fn check(args: &CreateKeyArgs, now: Timestamp) -> Result<Self, AppError> {
         let mut faults = Vec::new();
         faults.extend(check_text("--name", &args.name).err());
@@ -82,7 +82,7 @@ fn create(
     args: &CreateKeyArgs,
     checked: Terms,
     now: Timestamp,
-) -> Result<Said, KeyFileError> {
+) -> Result<Output, KeyFileError> {
     let refused = KeyFileError::Refused;
     let Terms {
         rights,
@@ -126,43 +126,43 @@ fn create(
             );
             return Err(refused(why));
         }
-        // One in four thousand million for each key there is.
+        // The chance is one in four thousand million for each key.
         if keys.iter().any(|known| known.id == record.id) {
             return Err(refused("the random id is taken; try again".to_owned()));
         }
         keys.push(record);
         Ok(())
     })?;
-    Ok(Said {
+    Ok(Output {
         answer: secret.reveal().to_owned(),
         note: Some(note),
     })
 }
 
-fn list(file: &KeyFile, now: Timestamp) -> Result<Said, KeyFileError> {
+fn list(file: &KeyFile, now: Timestamp) -> Result<Output, KeyFileError> {
     let keys = file.read()?;
     if keys.is_empty() {
-        return Ok(Said {
+        return Ok(Output {
             answer: format!("there are no keys in {}", file.path().display()),
             note: None,
         });
     }
     let line = |key: &Record| format!("{}  {}  {}", key.id, key.name, terms(key, now));
     let lines: Vec<String> = keys.iter().map(line).collect();
-    Ok(Said {
+    Ok(Output {
         answer: lines.join("\n"),
         note: None,
     })
 }
 
-fn revoke(file: &KeyFile, wanted: &str, now: Timestamp) -> Result<Said, KeyFileError> {
+fn revoke(file: &KeyFile, wanted: &str, now: Timestamp) -> Result<Output, KeyFileError> {
     if file.stamp()?.is_none() {
-        // Changing the keys would create the directory.
+        // Changing the file would create the directory.
         let why = format!("there are no keys in {}", file.path().display());
         return Err(KeyFileError::Refused(why));
     }
     let answer = file.change(|keys| {
-        // A name may have been used before, by keys that were revoked.
+        // Revoked keys may have had the same name.
         let named = |key: &Record| key.name == wanted && key.revoked_at.is_none();
         let found = keys
             .iter()
@@ -175,10 +175,10 @@ fn revoke(file: &KeyFile, wanted: &str, now: Timestamp) -> Result<Said, KeyFileE
         key.revoked_at.get_or_insert(now);
         Ok(format!("revoked the key {} ({})", key.id, key.name))
     })?;
-    Ok(Said { answer, note: None })
+    Ok(Output { answer, note: None })
 }
 
-/// What a key is good for, in words.
+/// The terms of a key as text.
 fn terms(key: &Record, now: Timestamp) -> String {
     let mut terms = vec![key.rights.to_string()];
     if let Some(prefix) = &key.prefix {
@@ -200,7 +200,7 @@ fn terms(key: &Record, now: Timestamp) -> String {
     terms.join(", ")
 }
 
-/// Reads a time from now on, or a time.
+/// Reads a time, or a span from now.
 fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     let at = match parse_duration(text) {
         Ok(span) => {

@@ -1,4 +1,4 @@
-//! `wattgate quarantine`: readings that were set aside are listed, and tried again.
+//! `wattgate quarantine`: lists quarantined readings, and retries them.
 
 use std::fmt::Write;
 
@@ -12,13 +12,13 @@ use crate::writer::WriterOptions;
 use crate::writer::retry::{Filter, retry};
 use crate::writer::session::WriterSession;
 
-/// Lists or retries readings that were set aside.
+/// Lists or retries quarantined readings.
 ///
-/// Shape:  the answer, for people or a JSON object a line
+/// Shape:  the answer, as text or with a JSON object a line
 /// Blocks: until the database has answered
 ///
 /// # Errors
-/// [`AppError`]: the database is not reached, or refuses.
+/// [`AppError`]: the database cannot be reached, or refuses.
 pub async fn quarantine(
     config: &DataConfig,
     command: &QuarantineCommand,
@@ -67,7 +67,7 @@ async fn list(
         let [stream, device, sqlstate, reason] =
             [1, 2, 4, 5].map(|column| row.get::<_, String>(column));
         let at: Timestamp = row.get(3);
-        // One time at a time, so that one partition is looked into.
+        // One reading at a time, so that each query searches one partition.
         let sql = match stream.as_str() {
             "meter" => sql!("quarantine_stored_meter"),
             _ => sql!("quarantine_stored_vehicle"),
@@ -101,7 +101,7 @@ async fn list(
     Ok(answer)
 }
 
-/// A reading's JSON with the stored one beside it; `null` where none is stored.
+/// A reading's JSON with the stored reading beside it. `null` means that none is stored.
 fn with_stored(reading: &str, stored: Option<&str>) -> Result<String, AppError> {
     let unreadable = |e: serde_json::Error| AppError::Database(e.to_string());
     let mut reading: Map<String, Value> = serde_json::from_str(reading).map_err(unreadable)?;

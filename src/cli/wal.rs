@@ -1,4 +1,4 @@
-//! `wattgate wal`: looking at the log, repairing it, binding it to another database.
+//! `wattgate wal`: inspects and repairs the log, and binds it to another database.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -17,22 +17,22 @@ use crate::wal::storage::{Directory, DirectoryError, DirectoryView};
 use crate::writer::binding;
 use crate::writer::binding::Binding;
 
-/// What a command has found.
+/// The output of a command.
 #[derive(Debug)]
-pub struct Said {
+pub struct Output {
     /// The answer, for stdout.
     pub answer: String,
-    /// How the program ends: an error where the log is damaged.
+    /// The result of the program: an error if the log is damaged.
     pub verdict: Result<(), AppError>,
 }
 
-/// Does one of the commands about the log.
+/// Runs one of the commands about the log.
 ///
 /// Blocks: until the log is read
 ///
 /// # Errors
 /// [`AppError`]: there is no log, it is in use, or the system or the database refuses.
-pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Said, AppError> {
+pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Output, AppError> {
     let path = config.wal_dir();
     let view = DirectoryView::new(&path).map_err(|source| AppError::NoLog {
         path: path.clone(),
@@ -41,7 +41,7 @@ pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Said, AppE
     match command {
         WalCommand::Inspect { json, .. } => {
             let found = off_the_runtime(move || look(&view, &path)).await??;
-            Ok(Said {
+            Ok(Output {
                 answer: if *json { found.json() } else { found.text() },
                 verdict: Ok(()),
             })
@@ -61,21 +61,21 @@ pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Said, AppE
                     places(n)
                 ))),
             };
-            Ok(Said { answer, verdict })
+            Ok(Output { answer, verdict })
         }
         WalCommand::Repair { into, .. } => {
             let into = into.clone();
             let answer = off_the_runtime(move || repaired(&view, &path, &into)).await??;
-            Ok(Said {
+            Ok(Output {
                 answer,
                 verdict: Ok(()),
             })
         }
-        WalCommand::AcceptGap(_) => gap::accept_all(config, &path).await.map(|answer| Said {
+        WalCommand::AcceptGap(_) => gap::accept_all(config, &path).await.map(|answer| Output {
             answer,
             verdict: Ok(()),
         }),
-        WalCommand::Adopt(_) => adopt(config, &path).await.map(|answer| Said {
+        WalCommand::Adopt(_) => adopt(config, &path).await.map(|answer| Output {
             answer,
             verdict: Ok(()),
         }),
@@ -95,7 +95,7 @@ fn refused(path: &Path) -> impl FnOnce(std::io::Error) -> AppError {
     move |e| AppError::Wal(format!("{path}: {e}"))
 }
 
-/// What a log's directory holds, and who uses it.
+/// The content of a log's directory, and whether a gateway uses it.
 struct Found {
     path: PathBuf,
     survey: Survey,
@@ -146,7 +146,7 @@ impl Found {
         text
     }
 
-    /// Only what is wrong, and a last line that sums up.
+    /// The damage only, and a last line with the totals.
     fn faults_text(&self) -> String {
         let mut text = String::new();
         let (mut lost, mut readings) = (0, 0);
@@ -242,7 +242,7 @@ fn faults_text(segment: &SegmentSurvey, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// A place as people write it, and as `wal_checkpoints` holds it.
+/// A position as text, and as `wal_checkpoints` holds it.
 fn place_text(at: Position) -> String {
     format!("{}/{} ({})", at.segment(), at.offset(), at.to_i64())
 }
@@ -292,9 +292,9 @@ fn places(n: usize) -> String {
     }
 }
 
-/// Copies what is sound into a new directory, the binding too.
+/// Copies the sound frames and the binding into a new directory.
 fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, AppError> {
-    // Held to the end: a copy is worth nothing if the log is written to meanwhile.
+    // Locked until the end: a gateway that writes meanwhile would make the copy incomplete.
     let _held = view.hold()?;
     let empty = match std::fs::read_dir(into) {
         Ok(mut entries) => entries.next().is_none(),
@@ -327,7 +327,7 @@ fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, Ap
     ))
 }
 
-/// Binds the log to the database that the configuration names.
+/// Binds the log to the configured database.
 async fn adopt(config: &DataConfig, path: &Path) -> Result<String, AppError> {
     let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
     let database = Database::reach(config).await?;
