@@ -1,5 +1,4 @@
-//! One HTTP client for what the gateway pushes elsewhere: a POST a connection, over HTTP/1.1, with or
-//! without TLS.
+//! The HTTP client for pushes to other systems: one POST a connection, over HTTP/1.1, with or without TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +15,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// Why a URL cannot be used; the operator has to correct the flag.
+/// Why a URL cannot be used. The operator must correct the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// It is not a URL of HTTP.
     #[error("must be a URL that begins with http:// or https://")]
     Url,
-    /// It holds a user, which the client would not send.
+    /// It holds a user or a password, which the client does not send.
     #[error("must hold no user or password, because they are not sent; put a token into the path")]
     User,
     /// The system's certificates cannot be read.
@@ -30,7 +29,7 @@ pub enum UrlError {
     Certificates,
 }
 
-/// Why a POST was not taken.
+/// Why a POST was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     /// The receiver cannot be reached, or breaks the protocol.
@@ -44,7 +43,7 @@ pub enum PostError {
     TooSlow(Duration),
 }
 
-/// The ports of a URL that names none, without TLS and with it.
+/// The ports of a URL without one.
 #[derive(Debug, Clone, Copy)]
 pub struct DefaultPorts {
     /// For `http`.
@@ -75,7 +74,7 @@ impl Receiver {
     /// [`UrlError`]
     pub fn new(url: &str, ports: DefaultPorts) -> Result<Self, UrlError> {
         let uri: Uri = url.parse().map_err(|_| UrlError::Url)?;
-        // An IPv6 address stands in brackets in a URL, and without them for the system.
+        // An IPv6 address has brackets in a URL, but not for the system.
         let host = uri.host().map(|host| host.trim_matches(['[', ']']));
         let host = host.filter(|host| !host.is_empty()).ok_or(UrlError::Url)?;
         let (tls, port) = match uri.scheme_str() {
@@ -94,22 +93,22 @@ impl Receiver {
         })
     }
 
-    /// The target of the request line: a URL may go on behind the host with its query.
+    /// The target of the request line. A URL may have a query but no path.
     pub fn target(&self) -> String {
         let target = self.uri.path_and_query().map_or("", |path| path.as_str());
         let slash = if target.starts_with('/') { "" } else { "/" };
         format!("{slash}{target}")
     }
 
-    /// The host and the port that are connected to.
+    /// The host and the port to connect to.
     pub fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
     }
 
-    /// Sends JSON; an answer of 2xx takes it.
+    /// Sends JSON. A status of 2xx accepts it.
     ///
     /// Blocks: at most `within`
-    /// Cancel: the receiver may have taken it
+    /// Cancel: the receiver may have accepted it
     ///
     /// # Errors
     /// [`PostError`]
@@ -152,7 +151,7 @@ where
     let (mut sender, connection) = handshake.map_err(failed)?;
     let connection = tokio::spawn(connection);
     let answered = sender.send_request(request).await;
-    // The answer's body is of no interest.
+    // The body of the answer is not needed.
     connection.abort();
     let status = answered.map_err(failed)?.status();
     match status.is_success() {
@@ -185,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_http_urls_without_a_user_are_taken() {
+    fn only_http_urls_without_a_user_are_accepted() {
         let refused = |url| Receiver::new(url, WEB).err();
         for wrong in ["", "example.org/hook", "ftp://example.org/", "http://"] {
             assert_eq!(refused(wrong), Some(UrlError::Url), "{wrong}");

@@ -1,4 +1,4 @@
-//! Looking for causes.
+//! The search for causes.
 
 use serde_json::{Value, json};
 use tokio_postgres::{Client, Row};
@@ -12,23 +12,23 @@ use crate::energy::window;
 use crate::postgres::ReadPool;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
-/// Devices of one stream with implausible readings that one look takes. Why: a fleet of 10,000; and a
-/// sender that makes up an id for each reading is not to take memory for each, nor a line of the log.
+/// The most devices of one stream with implausible readings. Why: a fleet of 10,000. A sender that invents an
+/// id for each reading must not use memory and a log line for each.
 const IMPLAUSIBLE_MAX: usize = 10_000;
 /// How far below its bound a battery's temperature closes the alert, in °C.
 const TEMPERATURE_HYSTERESIS: f64 = 2.0;
-/// Sessions whose efficiency is computed at a time.
+/// The most sessions whose efficiency one search computes.
 const SESSIONS_MAX: i64 = 100;
-/// Sessions of the past four weeks from which on one can be unusual.
+/// The fewest sessions of the past four weeks by which one can be unusual.
 const PAST_SESSIONS_MIN: i64 = 5;
-/// How many deviations below the median are unusual.
+/// How many deviations below the median a session is unusual.
 const DEVIATIONS: f64 = 3.5;
 /// The standard deviation in median absolute deviations, where values are normally distributed.
 const DEVIATION_OF_MAD: f64 = 1.4826;
-/// How many percent below the median are unusual at the least: the past may be very even.
+/// The least fall below the median that is unusual, in percent: the past may be very even.
 const FALL_MIN: f64 = 3.0;
 
-/// A cause that is there.
+/// A cause that was found.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub(super) kind: Kind,
@@ -39,16 +39,16 @@ pub(super) struct Finding {
     pub(super) details: Value,
 }
 
-/// What an evaluation found; a device in neither list was not judged, and stays as it is.
+/// The result of a search. The alerts of a device in neither list stay unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Causes that are there.
+    /// Causes that were found.
     pub(super) found: Vec<Finding>,
     /// Devices whose cause of a kind is over.
     pub(super) over: Vec<(Kind, Stream, Vec<i32>)>,
 }
 
-/// The kinds that a device's newest reading tells.
+/// Finds causes in the newest readings.
 pub(super) async fn newest(
     client: &Client,
     settings: &Settings,
@@ -88,7 +88,7 @@ pub(super) fn devices(rows: &[Row]) -> Result<Vec<i32>, AlertError> {
         .collect::<Result<_, _>>()?)
 }
 
-/// The kinds that the last 24 hours of every vehicle and meter tell.
+/// Finds causes in the last 24 hours of every vehicle and meter.
 pub(super) async fn efficiency(
     settings: &Settings,
     reads: &ReadPool,
@@ -98,7 +98,7 @@ pub(super) async fn efficiency(
     let Ok(window) = window::window(None, None, now) else {
         return Ok(Findings::default());
     };
-    // Not as a request waits: a large fleet takes longer than that, and would never be judged.
+    // A large fleet takes longer than a request may wait.
     let kept = analyst
         .survey_in_turn(reads, Asked::default(), window, Vec::new(), now, true)
         .await?;
@@ -137,8 +137,8 @@ pub(super) async fn efficiency(
     Ok(findings)
 }
 
-/// Devices that sent suspect readings, of all that there are with how many they sent. Of very many
-/// the first are taken, and the rest is not judged.
+/// Finds devices with suspect readings, given the number of each device's suspect readings. The devices
+/// beyond [`IMPLAUSIBLE_MAX`] are not judged.
 fn implausible(findings: &mut Findings, stream: Stream, all: &[(i32, u64)], window: &Value) {
     let mut plausible = Vec::with_capacity(all.len());
     let mut room = IMPLAUSIBLE_MAX;
@@ -169,7 +169,7 @@ fn percent(hundredths: i64) -> f64 {
     hundredths as f64 / 100.0
 }
 
-/// Vehicles whose newest session is far below their own past.
+/// Finds vehicles whose newest session is far below their own past.
 pub(super) async fn anomalies(
     client: &Client,
     reads: &ReadPool,
@@ -235,7 +235,7 @@ pub(super) async fn anomalies(
     Ok(findings)
 }
 
-/// The efficiency below which a session is unusual; `None` where the past is too short to say.
+/// The efficiency below which a session is unusual. `None` means that the past is too short.
 ///
 /// Units:  percent
 fn unusual_below(median: f64, mad: f64, sessions: i64) -> Option<f64> {
@@ -243,7 +243,7 @@ fn unusual_below(median: f64, mad: f64, sessions: i64) -> Option<f64> {
     (sessions >= PAST_SESSIONS_MIN).then_some(median - fall)
 }
 
-/// The efficiency of a session in percent; `None` where it is not to be judged.
+/// The efficiency of a session in percent. `None` means that it cannot be judged.
 async fn session_efficiency(
     reads: &ReadPool,
     analyst: &Analyst,

@@ -1,22 +1,22 @@
-//! Alerts: what people should look at, found on the gateway, kept in a table, told to a webhook.
+//! Alerts: problems that the gateway finds, stores in a table and posts to a webhook.
 //!
-//! | kind | opens where | closes where |
+//! | kind | opens when | closes when |
 //! | --- | --- | --- |
-//! | `efficiency_low` | a vehicle's efficiency of the last 24 hours is below a bound | it is judged and is not |
-//! | `efficiency_anomaly` | its newest session is far below the median of its own past four weeks | its newest session is not |
+//! | `efficiency_low` | a vehicle's efficiency of the last 24 hours is below a bound | it can be judged and is not |
+//! | `efficiency_anomaly` | a vehicle's newest session is far below the median of its past four weeks | its newest session is not |
 //! | `battery_temperature` | the newest reading is above a bound | it is 2 °C below the bound |
-//! | `silent` | a device has not been heard of for longer than it usually is, and has not left | it is heard of, or has left |
+//! | `silent` | a device has sent nothing for longer than usual, and has not left | it sends a reading, or has left |
 //! | `implausible_reading` | a reading of the last 24 hours is suspect | none is |
 //!
-//! An alert opens once, is brought up to date as long as its cause lasts, and closes. One gateway
-//! of a database looks for them at a time, the one that holds an advisory lock.
+//! An alert opens once, is updated for as long as its cause lasts, and closes. One gateway of a database
+//! searches for alerts at a time ([`postgres::leader`](crate::postgres::leader)).
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `evaluate` | looking for causes |
-//! | `silence` | looking for devices that have fallen silent |
+//! | `evaluate` | the search for causes |
+//! | `silence` | the search for silent devices |
 //! | `store` | the table and the queue of deliveries |
-//! | `webhook` | telling the receiver |
+//! | `webhook` | the deliveries to the receiver |
 
 mod evaluate;
 mod silence;
@@ -35,7 +35,7 @@ use crate::reading::Timestamp;
 use silence::Silences;
 pub use webhook::Webhook;
 
-/// One gateway of a database looks for alerts.
+/// One gateway of a database searches for alerts.
 const ROLE: Role = Role {
     work: "the search for alerts",
     session: "wattgate alerts",
@@ -43,12 +43,12 @@ const ROLE: Role = Role {
     lock_key: i64::from_be_bytes(*b"wattalrt"),
     table: "alerts",
 };
-/// How often the queue of deliveries is looked at.
+/// How often the queue of deliveries is checked.
 const DELIVER_EVERY: Duration = Duration::from_secs(1);
 /// Reports on the fleet take at most a twentieth of the time.
 const REPORT_SHARE: u32 = 20;
 
-/// What an alert is about.
+/// The cause of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Efficiency below a bound.
@@ -57,7 +57,7 @@ pub enum Kind {
     EfficiencyAnomaly,
     /// A hot battery.
     BatteryTemperature,
-    /// A device that is not heard of, and has not left.
+    /// A device that sends nothing, and has not left.
     Silent,
     /// A reading that implies too much power, or a register that fell.
     ImplausibleReading,
@@ -85,20 +85,20 @@ impl Kind {
     }
 }
 
-/// From when on something is an alert.
+/// The bounds of alerts, and where they are sent.
 #[derive(Clone)]
 pub struct Settings {
-    /// How often causes are looked for.
+    /// How often the gateway searches for causes.
     pub every: Duration,
-    /// Efficiency below this is one.
+    /// Efficiency below this opens an alert.
     ///
     /// Units:  1/100 percent
     pub efficiency_below: i64,
-    /// A battery hotter than this is one, in °C.
+    /// A battery hotter than this opens an alert, in °C.
     pub temperature_above: f64,
-    /// A device is silent after this at the earliest.
+    /// The shortest silence that opens an alert.
     pub silence_min: Duration,
-    /// Who is told.
+    /// The receiver of alerts. `None` means that they are only stored.
     pub webhook: Option<Webhook>,
 }
 
@@ -109,11 +109,11 @@ impl Settings {
     pub const EFFICIENCY_PERCENT: RangeInclusive<f64> = 0.0..=100.0;
     /// The bounds that a battery's temperature may have, in °C.
     pub const TEMPERATURE_CELSIUS: RangeInclusive<f64> = -60.0..=150.0;
-    /// The longest `silence_min`: what a device usually does is known of a week.
+    /// The longest `silence_min`: the search reads a week of a device's past.
     pub const SILENCE_MAX: Duration = Duration::from_secs(7 * 86_400);
 }
 
-/// Why an evaluation failed; the next tries again.
+/// Why a search failed; the next tries again.
 #[derive(Debug, thiserror::Error)]
 enum AlertError {
     #[error("{}", explain(.0))]
@@ -124,7 +124,7 @@ enum AlertError {
     Ask(#[from] AskError),
 }
 
-/// Looks for alerts until it is cancelled.
+/// Searches for alerts until it is cancelled.
 ///
 /// Cancel: safe; what is half done is rolled back
 pub async fn run(settings: Settings, target: Target, reads: ReadPool, analyst: Analyst) {
@@ -157,20 +157,20 @@ impl Work for Search {
 }
 
 impl Search {
-    /// Looks for causes in the newest readings and in silences, again and again.
+    /// Searches the newest readings and silences for causes, at intervals.
     async fn watch(&self, client: &mut Client) -> Result<(), AlertError> {
         let settings = &self.settings;
         let mut silences = Silences::default();
         loop {
             let now = Timestamp::now();
             let mut found = evaluate::newest(client, settings, now).await?;
-            silences.look(client, settings, now, &mut found).await?;
+            silences.search(client, settings, now, &mut found).await?;
             store::apply(client, settings, found, now).await?;
             tokio::time::sleep(settings.every).await;
         }
     }
 
-    /// Looks for causes in the whole fleet's efficiency, again and again. A report that takes too long is
+    /// Searches the whole fleet's efficiency for causes, at intervals. A report that takes too long is
     /// skipped.
     async fn report(&self) -> Result<(), AlertError> {
         let (settings, reads, analyst) = (&self.settings, &self.reads, &self.analyst);
@@ -183,7 +183,7 @@ impl Search {
             match evaluate::efficiency(settings, reads, analyst, now).await {
                 Ok(found) => store::apply(client, settings, found, now).await?,
                 Err(AlertError::Ask(error)) => {
-                    tracing::warn!(%error, "the fleet's efficiency was not looked at");
+                    tracing::warn!(%error, "the fleet's efficiency was not evaluated");
                 }
                 Err(error) => return Err(error),
             }
@@ -194,7 +194,7 @@ impl Search {
         }
     }
 
-    /// Sends the deliveries that wait to the webhook's receiver, where there is one.
+    /// Sends waiting deliveries to the webhook's receiver, if there is one.
     async fn deliver(&self) -> Result<(), AlertError> {
         let Some(webhook) = &self.settings.webhook else {
             return Ok(());

@@ -1,8 +1,7 @@
-//! Looking for devices that have fallen silent.
+//! The search for silent devices.
 //!
-//! A device is silent where nothing was heard of it for longer than it usually lets one wait. Of a
-//! vehicle nothing is expected once it has left: after the end of its newest session, or once it
-//! had finished charging, unless it is one that reports wherever it is.
+//! A device is silent if it has sent nothing for longer than usual. A vehicle that has left need not send:
+//! after the end of its newest session, or after charging, unless it also reports elsewhere.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,55 +13,55 @@ use super::evaluate::{Finding, Findings, devices};
 use super::{AlertError, Kind, Settings};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
-/// How many times its longest silence of late a device may be silent.
+/// A device may be silent for this many times its longest recent silence.
 const USUAL_TIMES: f64 = 1.5;
-/// Devices whose past is looked at in one statement: a week of readings each.
+/// The most devices whose past one statement reads: a week of readings each.
 const DEVICES_MAX: i64 = 200;
-/// What looking at the past may cost: a twentieth of the time, for both streams.
-const LOOK_SHARE: u32 = 40;
-/// Devices whose silence is remembered, of each stream; more are looked at again each time.
+/// Reading the past may take a twentieth of the time, for both streams.
+const SEARCH_SHARE: u32 = 40;
+/// The most silences that are remembered of each stream. Further ones are read again each time.
 const KNOWN_MAX: usize = 200_000;
 
-/// What is known of devices that send nothing, so that their past is not read again each minute,
-/// and those that wait longest do not lie behind those that are seldom heard of.
+/// The known silences, so that their past is not read again each minute, and devices that rarely send do not
+/// delay the others.
 #[derive(Debug, Default)]
 pub(super) struct Silences {
     meters: HashMap<i32, Known>,
     vehicles: HashMap<i32, Known>,
 }
 
-/// A silence that was looked at.
+/// A silence that was judged.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     since: Timestamp,
-    /// When it is to be looked at again: readings and sessions may come late.
+    /// When it is judged again: readings and sessions may come late.
     again_at: Timestamp,
 }
 
-/// How a silence is judged.
+/// The verdict on a silence.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Verdict {
-    /// It is unusual: how long it is, and from when on it is.
+    /// It is unusual: its length, and the length from which it is unusual.
     Silent { seconds: f64, bound: f64 },
-    /// It will be unusual then.
+    /// It will be unusual at this time.
     NotBefore(Timestamp),
-    /// Nothing says what is usual, or nothing is expected.
+    /// The past is too short, or the device need not send.
     Unknown,
 }
 
-/// Devices that were looked at together.
+/// Devices that were judged together.
 struct Batch {
     silent: Vec<Finding>,
-    /// Whether more devices may be left to look at.
+    /// Whether more devices may be left to judge.
     is_full: bool,
 }
 
 impl Silences {
-    /// Looks for devices that have fallen silent, and for those that are not any longer.
+    /// Finds devices that have fallen silent, and those that send again.
     ///
-    /// Blocks: for a statement a stream, and where many fell silent at once for some more, until a
-    ///         fortieth of the time between two looks is over
-    pub(super) async fn look(
+    /// Blocks: for a statement a stream; if many fell silent at once, for more, until a fortieth of the
+    ///         interval is over
+    pub(super) async fn search(
         &mut self,
         client: &Client,
         settings: &Settings,
@@ -78,9 +77,9 @@ impl Silences {
             findings.over.push((Kind::Silent, stream, devices(&over)?));
             let began = Instant::now();
             loop {
-                let batch = self.look_at_some(client, settings, stream, now).await?;
+                let batch = self.judge_some(client, settings, stream, now).await?;
                 findings.found.extend(batch.silent);
-                if !batch.is_full || began.elapsed() * LOOK_SHARE >= settings.every {
+                if !batch.is_full || began.elapsed() * SEARCH_SHARE >= settings.every {
                     break;
                 }
             }
@@ -88,8 +87,8 @@ impl Silences {
         Ok(())
     }
 
-    /// Looks at some devices of a stream that were not looked at yet.
-    async fn look_at_some(
+    /// Judges some devices of a stream that were not judged yet.
+    async fn judge_some(
         &mut self,
         client: &Client,
         settings: &Settings,
@@ -144,7 +143,7 @@ impl Silences {
     }
 }
 
-/// Judges a silence by the longest of late.
+/// Judges a silence by the longest recent one.
 ///
 /// Units:  seconds
 fn judge(since: Timestamp, longest: Option<f64>, least: Duration, now: Timestamp) -> Verdict {
@@ -168,7 +167,7 @@ mod tests {
         let since = Timestamp::from_micros(1_707_490_800_000_000);
         let after = |seconds: i64| since.plus_micros(seconds * 1_000_000);
         let judged = |longest, at| judge(since, longest, Duration::from_secs(1800), at);
-        // A reading a minute: the least counts.
+        // For a reading a minute, the minimum counts.
         assert_eq!(
             judged(Some(60.0), after(1800)),
             Verdict::NotBefore(after(1800))
@@ -178,10 +177,10 @@ mod tests {
             bound: 1800.0,
         };
         assert_eq!(judged(Some(60.0), after(1801)), silent);
-        // A reading an hour: an hour and a half.
+        // For a reading an hour, an hour and a half counts.
         let later = Verdict::NotBefore(after(5400));
         assert_eq!(judged(Some(3600.0), after(1801)), later);
-        // One reading says nothing of what is usual.
+        // From one reading, no usual interval is known.
         assert_eq!(judged(None, after(86_400)), Verdict::Unknown);
     }
 }

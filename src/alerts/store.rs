@@ -1,4 +1,4 @@
-//! The table of alerts, and the queue of what a webhook is still to be told.
+//! The table of alerts, and the queue of deliveries to the webhook.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::evaluate::Findings;
 use super::{AlertError, Settings};
 use crate::reading::{Stream, Timestamp};
 
-/// Deliveries that wait at most. Why: a fleet of 10,000 that falls silent at once.
+/// The most waiting deliveries. Why: a fleet of 10,000 that falls silent at once.
 const DELIVERIES_MAX: i64 = 20_000;
 /// How long a closed alert is kept.
 const KEPT_MICROS: i64 = 400 * 86_400_000_000;
@@ -28,8 +28,8 @@ struct Event {
     details: Value,
 }
 
-/// Opens, updates and closes alerts, and queues what the webhook is to be told, in one
-/// transaction: nothing is told that is not so, and nothing that is so is left untold.
+/// Opens, updates and closes alerts, and queues their deliveries, in one transaction. So every change has a
+/// delivery, and every delivery a change.
 ///
 /// Blocks: until COMMIT
 pub(super) async fn apply(
@@ -97,7 +97,7 @@ pub(super) async fn apply(
         }
     }
     if !events.is_empty() {
-        tell(&work, settings, &events, now).await?;
+        queue(&work, settings, &events, now).await?;
         let forgotten = now.plus_micros(-KEPT_MICROS);
         work.execute(sql!("alert_forget"), &[&forgotten]).await?;
     }
@@ -105,8 +105,8 @@ pub(super) async fn apply(
     Ok(())
 }
 
-/// Logs what has happened, and queues it for the webhook.
-async fn tell(
+/// Logs the events, and queues their deliveries.
+async fn queue(
     work: &tokio_postgres::Transaction<'_>,
     settings: &Settings,
     events: &[Event],
@@ -145,7 +145,7 @@ async fn tell(
         if queued.is_none() {
             tracing::error!(
                 alert = event.id,
-                "the queue of the alerts' webhook is full: it is not told; see GET /v1/alerts"
+                "the queue of the alerts' webhook is full: the delivery is dropped; see GET /v1/alerts"
             );
         }
     }

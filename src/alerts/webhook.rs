@@ -1,7 +1,7 @@
-//! Telling the receiver: HTTP POST, signed, again and again until it is taken.
+//! Deliveries to the receiver: a signed HTTP POST, repeated until the receiver accepts it.
 //!
-//! A delivery is sent at least once: where the answer is lost it is sent again, with the same
-//! `Wattgate-Delivery`. Deliveries are sent in the order in which they are due, one at a time.
+//! A delivery is sent at least once. If the answer is lost, it is sent again with the same
+//! `Wattgate-Delivery`. Deliveries are sent one at a time, in the order in which they are due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,9 @@ const SIGNATURE: HeaderName = HeaderName::from_static("wattgate-signature");
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest wait before a delivery is tried again.
 const WAIT_SECONDS_MAX: i64 = 300;
-/// How often a delivery is tried: for a day, at the waits between. Why not until a time: no clock that
-/// jumps gives one up.
+/// How often a delivery is tried, which takes a day. Why not a deadline: a clock that jumps must not end it.
 const TRIES_MAX: i32 = 296;
-/// Deliveries that are sent before alerts are looked for again.
+/// The most deliveries of one call.
 const AT_ONCE: usize = 50;
 
 /// The receiver of alerts.
@@ -34,7 +33,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Takes a URL, and the secret that signs what is sent there.
+    /// Takes a URL, and the secret that signs the deliveries.
     ///
     /// # Errors
     /// [`UrlError`]
@@ -45,7 +44,7 @@ impl Webhook {
         })
     }
 
-    /// Sends one delivery; an answer of 2xx takes it.
+    /// Sends one delivery. A status of 2xx accepts it.
     async fn post(&self, id: i64, body: String, now: Timestamp) -> Result<(), PostError> {
         let mut headers = vec![(DELIVERY, id.to_string())];
         if let Some(key) = &self.secret {
@@ -59,10 +58,10 @@ impl Webhook {
     }
 }
 
-/// Sends what is due. After the first that fails the rest waits for the next time: it is the same
+/// Sends the deliveries that are due. After a failure the rest waits for the next call: it has the same
 /// receiver.
 ///
-/// Blocks: for at most [`AT_ONCE`] answers, and for [`TIMEOUT`] where there is none
+/// Blocks: at most for [`AT_ONCE`] answers, or for [`TIMEOUT`] without one
 pub(super) async fn deliver(
     client: &Client,
     webhook: &Webhook,
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receiver_that_fails_is_asked_less_and_less_often() {
+    fn a_failing_receiver_is_tried_less_and_less_often() {
         let waits: Vec<i64> = (0..11).map(wait_seconds).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(wait_seconds(i32::MAX), 300);

@@ -23,14 +23,14 @@ pub struct Cli {
     /// The command; without one, the gateway runs
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The flags of the gateway, where no command is named.
+    /// The flags of the gateway, if no command is named.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
 
 impl Cli {
-    /// Reads the command line and the environment; ends the process where they make no sense, or
-    /// after printing the help.
+    /// Reads the command line and the environment. Ends the process if they cannot be parsed, or after
+    /// printing the help.
     pub fn read() -> Self {
         let matches = Cli::prepared().get_matches();
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -38,8 +38,8 @@ impl Cli {
 
     /// The command line as it is parsed.
     ///
-    /// An environment variable that is empty counts as unset, for every flag. A value may begin with
-    /// `-`, so that the check of a flag can say what is wrong with it.
+    /// An empty environment variable counts as unset, for every flag. A value may begin with `-`, so that the
+    /// check of the flag reports what is wrong with it.
     pub fn prepared() -> clap::Command {
         prepare(Cli::command())
     }
@@ -68,7 +68,7 @@ fn is_empty_in_environment(name: &std::ffi::OsStr) -> bool {
     std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
-/// The search path of programs, for finding PostgreSQL.
+/// The search path of programs, to find PostgreSQL.
 #[expect(
     clippy::disallowed_methods,
     reason = "this module reads the environment, for all others"
@@ -77,7 +77,7 @@ pub(super) fn search_path() -> Option<std::ffi::OsString> {
     std::env::var_os("PATH")
 }
 
-/// What the program can do.
+/// The commands of the program.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Run the gateway (the default)
@@ -146,7 +146,7 @@ pub struct EraseArgs {
     pub reach: ReachArgs,
 }
 
-/// What can be done with the write-ahead log under the data directory.
+/// The commands for the write-ahead log in the data directory.
 #[derive(Debug, Clone, Subcommand)]
 pub enum WalCommand {
     /// Print runs, segments, shards, positions and counts. A gateway may be running
@@ -186,7 +186,7 @@ pub enum WalCommand {
     AcceptGap(ReachArgs),
 }
 
-/// What can be done with API keys.
+/// The commands for API keys.
 #[derive(Debug, Clone, Subcommand)]
 pub enum KeysCommand {
     /// Create a key and print it once: only its hash is kept
@@ -204,7 +204,7 @@ pub enum KeysCommand {
     },
 }
 
-/// What a new key may do.
+/// The terms of a new key.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CreateKeyArgs {
     /// The key's name; no other key in use may have it
@@ -233,7 +233,7 @@ pub struct CreateKeyArgs {
     pub data_dir: DataDirArgs,
 }
 
-/// What can be done with quarantined readings.
+/// The commands for quarantined readings.
 #[derive(Debug, Clone, Subcommand)]
 pub enum QuarantineCommand {
     /// List them, newest first, each with the stored reading that it contradicts
@@ -271,7 +271,7 @@ pub enum QuarantineCommand {
     },
 }
 
-/// Which readings are meant.
+/// A selection of readings.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct QuarantineArgs {
     /// Only readings of meters, or only those of vehicles

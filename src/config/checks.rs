@@ -1,5 +1,5 @@
-//! The checks of flags: each collects what is wrong, and stands in for a wrong value so that the
-//! rest is checked too.
+//! The checks of single values. Each records what is wrong and returns a substitute, so that the rest is
+//! checked too.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -30,17 +30,17 @@ fn named(flag: &str) -> String {
 }
 
 impl Checks {
-    /// Says what is wrong with a flag, without its value.
+    /// Records what is wrong with a flag, without its value.
     pub(super) fn wrong(&mut self, flag: &str, rule: impl Display) {
         self.errors.push(format!("{}: {rule}", named(flag)));
     }
 
-    /// Says what is wrong with the value of a flag.
+    /// Records what is wrong with the value of a flag.
     pub(super) fn wrong_value(&mut self, flag: &str, value: impl Display, rule: impl Display) {
         self.errors.push(format!("{} {value}: {rule}", named(flag)));
     }
 
-    /// What was checked, unless something is wrong.
+    /// Returns the checked value, or everything that is wrong.
     pub(super) fn into_result<T>(self, checked: T) -> Result<T, ConfigErrors> {
         if self.errors.is_empty() {
             Ok(checked)
@@ -77,7 +77,7 @@ impl Checks {
         known[0].1
     }
 
-    /// A whole number.
+    /// Checks a whole number.
     pub(super) fn number(&mut self, flag: &str, text: &str, range: RangeInclusive<u64>) -> u64 {
         let number = text.parse().ok().filter(|n| range.contains(n));
         number.unwrap_or_else(|| {
@@ -87,7 +87,7 @@ impl Checks {
         })
     }
 
-    /// A number with decimals, in a unit that the error names.
+    /// Checks a number with decimals. The error names its unit.
     pub(super) fn decimal(
         &mut self,
         flag: &str,
@@ -103,7 +103,7 @@ impl Checks {
         })
     }
 
-    /// A size; `None` means that it is wrong.
+    /// Checks a size. `None` means that it is wrong.
     pub(super) fn bytes(
         &mut self,
         flag: &str,
@@ -138,7 +138,7 @@ impl Checks {
         value.unwrap_or_default()
     }
 
-    /// A time that may be left out.
+    /// Checks an optional time.
     pub(super) fn span(&mut self, flag: &str, text: Option<&str>) -> Option<Duration> {
         self.parse(flag, given(text)?, parse_duration)
     }
@@ -163,7 +163,7 @@ impl Checks {
     }
 }
 
-/// What was given: an empty text counts as nothing.
+/// An empty text counts as missing.
 pub(super) fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }

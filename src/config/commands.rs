@@ -1,4 +1,4 @@
-//! The configurations of the commands beside the gateway: each has the flags that it uses.
+//! The configurations of the commands beside the gateway. Each has only the flags that it uses.
 
 use super::args::{MigrateArgs, QuarantineCommand, ReachArgs, WalCommand};
 use super::checks::Checks;
@@ -49,7 +49,7 @@ impl WalCommand {
 }
 
 impl QuarantineCommand {
-    /// The flags that say which database.
+    /// The flags that name the database.
     pub fn reach(&self) -> &ReachArgs {
         match self {
             QuarantineCommand::List { reach, .. } | QuarantineCommand::Retry { reach, .. } => reach,
@@ -57,7 +57,7 @@ impl QuarantineCommand {
     }
 }
 
-/// What `wattgate migrate` takes.
+/// The configuration of `wattgate migrate`.
 pub struct MigrateConfig {
     /// Which database.
     pub data: DataConfig,

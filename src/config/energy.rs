@@ -8,7 +8,7 @@ use crate::analytics::{Judgement, SuspectWatts};
 use crate::energy::StatusBounds;
 use crate::energy::tariff::{Tariff, check_currency, tariff_zone};
 
-/// The flags of what is judged to be odd.
+/// The flags for judging energy.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Judging energy")]
 pub struct EnergyArgs {
@@ -109,7 +109,7 @@ impl EnergyArgs {
             ..StatusBounds::default()
         };
         let watts = within("--suspect-power", &self.suspect_power, 1e9, 1e3, " kW");
-        // A stand-in for a wrong bound says nothing about their order.
+        // With the substitute of a wrong bound, the order means nothing.
         if !bounds.rise() && checks.errors.len() == before {
             let rule = "must not be above --efficiency-good, nor that above --efficiency-excellent";
             checks.wrong_value("--efficiency-warning", &self.efficiency_warning, rule);
@@ -120,8 +120,8 @@ impl EnergyArgs {
         }
     }
 
-    /// Reads what a kWh costs; `None` where no prices are given. The time zone and the currency are
-    /// checked in any case.
+    /// Reads what a kWh costs. `None` means that no prices are set. The time zone and the currency are always
+    /// checked.
     pub(super) fn tariff(&self, checks: &mut Checks) -> Option<Tariff> {
         let zone = tariff_zone(&self.tariff_zone)
             .map_err(|why| checks.wrong_value("--tariff-zone", &self.tariff_zone, why))

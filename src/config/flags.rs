@@ -1,5 +1,5 @@
-//! The flags of the gateway: each has an environment variable, and is a text until it is checked,
-//! so that everything that is wrong is reported at once.
+//! The flags of the gateway. Each has an environment variable, and stays a text until it is checked, so
+//! that everything that is wrong is reported at once.
 
 use std::path::PathBuf;
 

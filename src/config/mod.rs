@@ -1,5 +1,5 @@
-//! The command line and the environment, checked as a whole: everything that is wrong is
-//! reported at once. This is the one module that reads the environment.
+//! The command line and the environment, checked as a whole. Everything that is wrong is reported at once.
+//! No other module reads the environment.
 //!
 //! Each part owns its settings and their bounds; [`Config`] collects them.
 //!
@@ -7,10 +7,10 @@
 //! | --- | --- |
 //! | `args`, `flags` | commands and flags as texts, not yet checked |
 //! | `checks` | the check of one value, and the collection of what is wrong |
-//! | `parts` | flags become the settings of a part |
-//! | `alerts`, `energy` | the same, with their flags |
-//! | `commands` | what the commands beside the gateway take |
-//! | `units` | sizes and times as people write them |
+//! | `parts` | turns flags into the settings of a part |
+//! | `alerts`, `energy` | the flags of one part, and their checks |
+//! | `commands` | the configurations of the commands beside the gateway |
+//! | `units` | sizes and times as texts |
 
 mod alerts;
 mod args;
@@ -50,10 +50,10 @@ pub use energy::EnergyArgs;
 pub use flags::{DataDirArgs, DatabaseArgs, HistoryArgs, LoggingArgs, ServeArgs};
 pub use units::{parse_bytes, parse_duration};
 
-/// How events are written.
+/// The format of logged events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Lines of text.
     Text,
     /// One JSON object per line.
     Json,
@@ -77,7 +77,7 @@ impl Default for Logging {
     }
 }
 
-/// Where a gateway's data are: what commands need to find them.
+/// The places of a gateway's data, which commands need too.
 #[derive(Clone)]
 pub struct DataConfig {
     /// The directory of the log, the keys and the embedded database.
@@ -104,7 +104,7 @@ pub struct Config {
     pub data: DataConfig,
     /// How the log is opened.
     pub log: LogOptions,
-    /// Whether the log may lie where a sync guarantees nothing.
+    /// Whether the log may lie on a file system where a sync guarantees nothing.
     pub wal_allow_volatile: bool,
     /// The failpoint that ends the process, and at which of the times that it is reached.
     #[cfg(debug_assertions)]
@@ -133,7 +133,7 @@ pub struct Config {
     pub collector: Option<Collector>,
     /// What is logged.
     pub logging: Logging,
-    /// How long a stop may take before what is left stays in the log.
+    /// How long a stop waits for the writers. The rest stays in the log.
     pub shutdown_timeout: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Flags become the settings of a part: each is checked, alone and beside the others of its part.
+//! Turns flags into the settings of each part, and checks them alone and against each other.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::wal::medium::unsafe_kind;
 use crate::wal::{LogOptions, SyncMode};
 use crate::writer::WriterOptions;
 
-/// Day partitions without a bound on age would let one device make thousands of them.
+/// Without a bound on age, one device could create thousands of day partitions.
 pub(super) const MAX_AGE_WITH_DAYS: Duration = Duration::from_secs(400 * 86_400);
 
 impl Checks {
@@ -46,7 +46,7 @@ impl Checks {
 
     /// The memory for readings, which must hold the largest body.
     ///
-    /// Units:  bytes; a `body_bytes_max` of 0 stands in for a wrong one
+    /// Units:  bytes; a `body_bytes_max` of 0 substitutes a wrong one
     pub(super) fn memory(&mut self, args: &ServeArgs, body_bytes_max: usize) -> u64 {
         let (flag, text) = ("--memory-limit", &args.memory_limit);
         let memory = self.bytes(flag, text, admission::MEMORY_BYTES);
@@ -92,7 +92,7 @@ impl Checks {
         }
     }
 
-    /// The limits of the edge. Whether it answers local hosts only depends on more than these flags.
+    /// The limits of the edge. The caller sets `local_hosts_only`, which depends on other flags.
     pub(super) fn http(&mut self, args: &ServeArgs) -> Settings {
         let body = self.bytes("--max-body", &args.max_body, Settings::BODY_BYTES);
         let connections = &args.max_connections;
@@ -147,7 +147,7 @@ impl Checks {
             (None, None) => {
                 if args.tls_client_ca.is_some() {
                     let rule =
-                        "needs --tls-cert and --tls-key: clients show certificates over TLS only";
+                        "needs --tls-cert and --tls-key: clients send certificates over TLS only";
                     self.wrong("--tls-client-ca", rule);
                 }
                 return None;
@@ -226,8 +226,7 @@ impl Checks {
         }
     }
 
-    /// Checks that the gateway can write to its data directory, and that a sync means something
-    /// there.
+    /// Checks that the gateway can write to its data directory, and that a sync is reliable there.
     ///
     /// It writes nothing: a full disk must not keep a gateway from starting.
     pub(super) fn place(&mut self, config: &Config) {
@@ -255,7 +254,7 @@ impl Checks {
     }
 }
 
-/// A path, or the nearest above it that exists.
+/// The path itself, or the nearest existing one above it.
 fn nearest(path: &Path) -> PathBuf {
     let exists = |path: &&Path| path.symlink_metadata().is_ok();
     let found = path.ancestors().find(exists);

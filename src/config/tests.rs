@@ -1,4 +1,4 @@
-//! What the command line and the environment become.
+//! The configuration of a command line.
 
 use clap::FromArgMatches;
 
@@ -85,8 +85,8 @@ fn a_tariff_is_checked_part_by_part_also_without_prices() {
 
 #[test]
 fn a_bound_is_given_in_the_unit_of_its_flag() {
-    let said = |args: &[&str]| check(args).err().unwrap().to_string();
-    let memory = said(&["--memory-limit", "20MiB"]);
+    let error = |args: &[&str]| check(args).err().unwrap().to_string();
+    let memory = error(&["--memory-limit", "20MiB"]);
     assert!(
         memory.contains("at least 64MiB") && !memory.contains("67108864"),
         "{memory}"
@@ -95,11 +95,11 @@ fn a_bound_is_given_in_the_unit_of_its_flag() {
         memory.starts_with("--memory-limit (WATTGATE_MEMORY_LIMIT) 20MiB"),
         "{memory}"
     );
-    let linger = said(&["--linger", "1h"]);
+    let linger = error(&["--linger", "1h"]);
     assert!(linger.contains("at most 10s"), "{linger}");
-    let timeout = said(&["--body-timeout", "2d"]);
+    let timeout = error(&["--body-timeout", "2d"]);
     assert!(timeout.contains("1ms to 1h"), "{timeout}");
-    let retention = said(&["--retention", "-5"]);
+    let retention = error(&["--retention", "-5"]);
     assert!(
         retention.contains("--retention (WATTGATE_RETENTION) -5: must be"),
         "{retention}"

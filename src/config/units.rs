@@ -1,4 +1,4 @@
-//! Sizes and times as people write them.
+//! Sizes and times as texts.
 
 use std::time::Duration;
 
@@ -23,18 +23,18 @@ const TIMES: [(&str, u64); 6] = [
     ("d", 86_400_000),
 ];
 
-/// Reads a size: a whole number of bytes, or with a unit as `64MiB`, `10GiB`, `500MB`.
+/// Reads a size: a whole number of bytes, or of a unit, such as `64MiB`, `10GiB` or `500MB`.
 ///
 /// # Errors
-/// A sentence that says what is expected.
+/// A sentence with the expected form.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     parse(text, &SIZES, Some(1)).ok_or_else(|| "must be a size, such as 64MiB or 10GiB".to_owned())
 }
 
-/// Reads a time: a whole number with a unit, as `25ms`, `30s`, `10m`, `400d`.
+/// Reads a time: a whole number with a unit, such as `25ms`, `30s`, `10m` or `400d`.
 ///
 /// # Errors
-/// A sentence that says what is expected.
+/// A sentence with the expected form.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let millis = parse(text, &TIMES, None).filter(|millis| *millis <= 36_500 * 86_400_000);
     millis
@@ -42,7 +42,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "must be a time, such as 25ms, 30s or 400d".to_owned())
 }
 
-/// A size as people write it: with the largest unit that divides it.
+/// Writes a size with the largest unit that divides it.
 pub(super) fn bytes_text(bytes: u64) -> String {
     let unit = SIZES[..4]
         .iter()
@@ -54,7 +54,7 @@ pub(super) fn bytes_text(bytes: u64) -> String {
     }
 }
 
-/// A time as people write it: with the largest unit that divides it.
+/// Writes a time with the largest unit that divides it.
 pub(super) fn duration_text(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let units = [

@@ -1,7 +1,7 @@
 //! Metrics to an OpenTelemetry collector: OTLP over HTTP, in JSON.
 //!
-//! The numbers of `/metrics`, pushed where a scraper has no access. OTLP's JSON needs no protobuf, no
-//! HTTP client but the shared one, and no second registry of metrics.
+//! Pushes the values of `/metrics` where a scraper has no access. OTLP's JSON needs no protobuf and no second
+//! registry of metrics.
 
 mod translate;
 
@@ -14,9 +14,9 @@ use crate::http_client::{DefaultPorts, PostError, Receiver, UrlError};
 use crate::outage::Outage;
 use translate::{Resource, Times, export};
 
-/// A collector that takes longer is tried again at the next time.
+/// How long a collector may take for one push; the next push follows at the next interval.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Where a collector takes metrics, below the base URL.
+/// The path for metrics below the base URL.
 const PATH: &str = "/v1/metrics";
 
 /// The port of OTLP over HTTP.
@@ -46,8 +46,8 @@ impl Collector {
         })
     }
 
-    /// Sends metrics until it is cancelled. A collector that is away is logged once, and costs nothing
-    /// but the numbers in between: all sums count from the start.
+    /// Sends metrics until it is cancelled. An unreachable collector is logged once. Only the values meanwhile
+    /// are lost, because all sums count from the start.
     ///
     /// Cancel: safe
     pub async fn run(self, instance: String, scrape: Arc<dyn Fn() -> String + Send + Sync>) {

@@ -1,24 +1,24 @@
 //! From Prometheus' text to OTLP in JSON.
 //!
-//! Source: the OTLP specification 1.x (JSON Protobuf encoding: 64-bit integers are texts), and
+//! Source: the OTLP specification 1.x (in its JSON encoding, 64-bit integers are texts), and
 //! Prometheus' exposition format 0.0.4
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Sums since the start, as Prometheus' counters and histograms are.
+/// Sums since the start, like Prometheus' counters and histograms.
 const CUMULATIVE: u8 = 2;
 
-/// When something was, in nanoseconds since 1970.
+/// Times of a push, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    /// The start of the process: of all sums.
+    /// The start of the process and of all sums.
     pub(super) start_nanos: u128,
     pub(super) now_nanos: u128,
 }
 
-/// Who the metrics are of.
+/// The gateway that sends the metrics.
 #[derive(Debug, Clone)]
 pub(super) struct Resource {
     pub(super) version: &'static str,
@@ -43,7 +43,7 @@ struct Histogram {
 
 /// Makes the body of a request from a scrape.
 ///
-/// A metric without a type is left out; lines that cannot be read are skipped.
+/// Metrics without a type and unreadable lines are skipped.
 pub(super) fn export(scrape: &str, times: Times, resource: &Resource) -> Value {
     let mut metrics = Vec::new();
     let (mut name, mut kind) = ("", "");
@@ -120,7 +120,7 @@ fn histograms(name: &str, samples: &[Sample<'_>], times: Times) -> Vec<Value> {
         }
     }
     let point = |(labels, histogram): (&BTreeMap<&str, String>, &Histogram)| {
-        // Prometheus adds the buckets up; OTLP wants each for itself, the last without a bound.
+        // Prometheus' buckets are cumulative; OTLP's are separate, and the last has no bound.
         let sums = histogram.buckets.iter().map(|(_, sum)| *sum);
         let before = [0.0].into_iter().chain(sums.clone());
         let counts: Vec<String> = sums
@@ -164,7 +164,7 @@ fn sample(line: &str) -> Option<Sample<'_>> {
     .filter(|s| s.value.is_finite())
 }
 
-/// Reads labels; a value may hold commas, braces, and backslashes before quotes and newlines.
+/// Reads labels. A value may hold commas, braces, and escaped quotes and newlines.
 fn labels(mut text: &str) -> Option<BTreeMap<&str, String>> {
     let mut found = BTreeMap::new();
     while !text.is_empty() {
