@@ -1,4 +1,4 @@
-//! Listeners of the live stream, to measure what they cost the readings that come in meanwhile.
+//! Listeners to the live stream, to measure what they cost the ingestion of readings.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::output::{report, say};
 use crate::stop::Stop;
 use crate::target::Target;
 
-/// An ended stream comes again after this long, as the dashboard's does.
+/// How long a listener waits before it reconnects, as the dashboard does.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Listen to the live stream many times over, and count what comes.
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     key: Option<String>,
 }
 
-/// What has come so far.
+/// The counts so far.
 #[derive(Debug, Default)]
 struct Seen {
     opened: AtomicU64,
@@ -44,10 +44,10 @@ struct Seen {
     bytes: AtomicU64,
 }
 
-/// Listens on one thread, until it is time to stop, and says what came.
+/// Listens on one thread until it is stopped, and reports what was received.
 ///
 /// # Errors
-/// The runtime cannot start, or the report goes nowhere.
+/// The runtime cannot start, or the report cannot be written.
 pub(crate) fn run(options: Options) -> io::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -116,7 +116,7 @@ async fn one(authority: &str, head: &str, seen: &Seen) -> io::Result<()> {
             }
             seen.opened.fetch_add(1, Ordering::Relaxed);
         }
-        // A word that is cut by the buffer's end is missed: it is a count for people.
+        // A word that is split by the end of the buffer is missed: the count is approximate.
         let events = part.windows(7).filter(|word| *word == b"event: ").count();
         seen.events.fetch_add(events as u64, Ordering::Relaxed);
         seen.bytes.fetch_add(read as u64, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! A responder that stores nothing: it reads a request's body, counts its readings and answers as
-//! the gateway would. What the generator reaches against it is the generator's own limit.
+//! A responder that stores nothing. It reads a request's body, counts its readings and answers like the
+//! gateway, so that it measures the generator's own limit.
 
 use std::convert::Infallible;
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) fn run(options: Options) -> io::Result<()> {
     block_on(listener, options.http2)
 }
 
-/// Serves on a thread of its own until the process ends; gives the address.
+/// Serves on a thread of its own until the process ends. Returns the address.
 ///
 /// # Errors
 /// No address can be listened on.
@@ -63,7 +63,7 @@ async fn serve(listener: std::net::TcpListener, http2: bool) -> io::Result<()> {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
         let socket = TokioIo::new(socket);
-        // A client that goes away is no concern of a responder without state.
+        // A responder without state ignores a client that disconnects.
         if http2 {
             let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(socket, service_fn(answer));

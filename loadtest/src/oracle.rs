@@ -1,8 +1,7 @@
-//! The comparison of what was acknowledged with what the database holds.
+//! The comparison of acknowledged readings with the database.
 //!
-//! Every acknowledged reading is a debt. The last acknowledged request of each connection tells
-//! cheaply when the debts may all be paid; then the run's readings are counted, and the count, not
-//! the sign, decides.
+//! Every acknowledged reading is a debt. The last acknowledged request of each connection shows cheaply
+//! when all debts may be paid. Then the run's readings are counted, and only the count decides.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,10 +12,10 @@ use crate::generator::body::{Clock, Stream, device_id};
 use crate::generator::stats::{Sent, Stats};
 use crate::verdict::Verdict;
 
-/// Between two looks for the last readings: cheap, and the error of the committed rate.
+/// How often the last readings are looked up; also the error of the committed rate.
 const PROBE_EVERY: Duration = Duration::from_millis(20);
 
-/// Between two counts, each of which reads the index of all the run's readings.
+/// How often the run's readings are counted, each time over the whole index.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
 /// Probes of one connection: enough to meet every shard of the gateway.
@@ -32,7 +31,7 @@ const COUNT: [&str; 2] = [
     include_str!("../sql/count_vehicle.sql"),
 ];
 
-/// Why the database could not be asked.
+/// Why the comparison failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the database: {0}")]
 pub(crate) struct OracleError(#[from] tokio_postgres::Error);
@@ -46,18 +45,18 @@ pub(crate) struct Oracle<'a> {
     pub(crate) within: Duration,
 }
 
-/// What the database holds of a run.
+/// The readings of a run that the database holds.
 #[derive(Debug)]
 pub(crate) struct Stored {
     acked: u64,
     unknown: u64,
     stored: u64,
-    /// From the first request to the moment when all was stored; none if it never was.
+    /// From the first request until everything was stored. `None` means that it never was.
     seconds: Option<f64>,
 }
 
 impl Oracle<'_> {
-    /// Waits until all that was acknowledged is stored, or for as long as allowed, and counts.
+    /// Waits until every acknowledged reading is stored, or the time is over, and counts.
     ///
     /// Blocks: at most `within`, and one count
     ///
@@ -157,7 +156,7 @@ impl Stored {
         self.acked.saturating_sub(self.stored)
     }
 
-    /// More than was acknowledged or may have been taken: stored twice, or another run's.
+    /// More than was acknowledged or may have been accepted: stored twice, or another run's.
     fn surplus(&self) -> u64 {
         self.stored.saturating_sub(self.acked + self.unknown)
     }
@@ -176,7 +175,7 @@ impl Stored {
         }
     }
 
-    /// The result in words.
+    /// The result as text.
     pub(crate) fn to_text(&self) -> String {
         let rate = match (self.seconds, self.committed_per_second()) {
             (Some(seconds), Some(rate)) => {
@@ -196,7 +195,7 @@ impl Stored {
         )
     }
 
-    /// The result for programs.
+    /// The result as JSON.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "acked": self.acked,

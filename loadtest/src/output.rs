@@ -1,4 +1,4 @@
-//! Where words go: reports to stdout, everything else to stderr.
+//! Reports go to stdout, everything else to stderr.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ pub(crate) fn say(line: &str) {
 /// Writes a report to stdout.
 ///
 /// # Errors
-/// Stdout is closed: the report went nowhere.
+/// Stdout is closed.
 pub(crate) fn report(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;

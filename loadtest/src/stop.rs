@@ -1,11 +1,11 @@
-//! Stopping: the first Ctrl-C ends the sending, the second the program.
+//! Stopping: the first Ctrl-C stops sending, the second ends the program.
 
 use tokio::sync::watch;
 
 /// Exit code after a second Ctrl-C: 128 + SIGINT, as shells expect.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// Tells whether it is time to stop sending.
+/// The request to stop sending.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop(watch::Receiver<bool>);
 
@@ -16,12 +16,12 @@ impl Stop {
         tokio::spawn(async move {
             if tokio::signal::ctrl_c().await.is_ok() {
                 sender.send_replace(true);
-                // The report that follows may hang on a gateway that is gone.
+                // The report that follows may hang if the gateway has ended.
                 if tokio::signal::ctrl_c().await.is_ok() {
                     std::process::exit(EXIT_INTERRUPTED);
                 }
             }
-            // No more signals can be had: keep the channel open, so that waiters go on waiting.
+            // There are no more signals: keep the channel open, so that waiters go on waiting.
             std::future::pending::<()>().await;
         });
         Stop(receiver)

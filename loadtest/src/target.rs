@@ -1,4 +1,4 @@
-//! Where the gateway is.
+//! The address of the gateway.
 
 use hyper::Uri;
 
@@ -11,12 +11,12 @@ pub(crate) struct Target {
     pub(crate) base: String,
 }
 
-/// Why a text is no address of a gateway.
+/// Why a text is not the address of a gateway.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
     #[error("not a URL")]
     NoUrl,
-    #[error("only http:// is spoken here")]
+    #[error("must begin with http://")]
     Scheme,
 }
 

@@ -1,10 +1,10 @@
-//! What a tool found: its exit code, and the word in its report.
+//! The verdict of a tool: its exit code, and the word in its report.
 
-/// What a tool found, once it has done its work.
+/// The verdict of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// All that was checked is right.
+    /// Everything is right.
     Right,
-    /// Something that was checked is wrong; the report says what.
+    /// Something is wrong; the report names it.
     Wrong,
 }

@@ -1,4 +1,4 @@
-//! The oracle: every reading that was acknowledged is a debt, and what the database holds pays it.
+//! The oracle: every acknowledged reading is a debt, and every stored reading pays one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,33 +10,33 @@ use super::gateway::Database;
 use super::load::{Answers, Debt, Ledger, START, Values, values};
 use crate::verdict::Verdict;
 
-/// Between two looks.
+/// How often the database is checked.
 const EVERY: Duration = Duration::from_millis(300);
 
-/// What the database holds, and what it should.
+/// What the database holds and what it should hold.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Comparison {
     answers: Answers,
     sent: u64,
     due: u64,
     stored: u64,
-    /// Acknowledged and not there.
+    /// Acknowledged, but not stored.
     lost: u64,
-    /// There, and never sent, or with other values.
+    /// Stored, but never sent, or sent with other values.
     invented: u64,
-    /// How far the checkpoints' sums are from the rows that there are: a batch that was stored
-    /// twice shows here, as its rows cannot be there twice.
+    /// The difference between the checkpoints' sums and the rows. A batch that was stored twice shows here,
+    /// because its rows cannot exist twice.
     doubled: u64,
-    /// Set aside, though nothing contradicts and nothing is refused.
+    /// In quarantine, although nothing contradicts and nothing is refused.
     quarantined: u64,
-    /// What else was expected and did not come.
+    /// Further expectations that were not met.
     missed: Vec<&'static str>,
 }
 
-/// Waits until every debt is paid, at most for as long as allowed, and compares.
+/// Waits until every debt is paid, or the time is over, and compares.
 ///
 /// # Errors
-/// [`CampaignError`]: the database was not reached in that time.
+/// [`CampaignError`]: the database could not be reached in that time.
 pub(crate) async fn compare(
     database: &Database,
     ledgers: Vec<Ledger>,
@@ -59,7 +59,7 @@ pub(crate) async fn compare(
 
 async fn look(client: &Client, ledgers: &[Ledger]) -> Result<Comparison, tokio_postgres::Error> {
     let mut result = Comparison::default();
-    // The sums and the rows are one statement, and so of one moment.
+    // One statement reads the sums and the rows, so that both are of one moment.
     let sums = client
         .query_one(include_str!("../../sql/campaign_sums.sql"), &[])
         .await?;
@@ -98,7 +98,7 @@ async fn look(client: &Client, ledgers: &[Ledger]) -> Result<Comparison, tokio_p
     Ok(result)
 }
 
-/// The device, the step and the values of a row; a step that is none is negative.
+/// The device, the step and the values of a row. A negative step means that the time is not a step's.
 fn reading(row: &Row) -> (String, i64, Values) {
     let at: SystemTime = row.get(1);
     let micros = at
@@ -119,14 +119,14 @@ impl Comparison {
         self.answers
     }
 
-    /// Notes what else must hold.
+    /// Records a further expectation.
     pub(crate) fn expect(&mut self, holds: bool, what: &'static str) {
         if !holds {
             self.missed.push(what);
         }
     }
 
-    /// Right if every debt is paid, once, and nothing else is there.
+    /// Right if every debt is paid once, and nothing else is stored.
     pub(crate) fn verdict(&self) -> Verdict {
         let wrong = self.lost + self.doubled + self.invented + self.quarantined;
         if wrong + self.answers.wrong == 0 && self.missed.is_empty() && self.due > 0 {
@@ -152,7 +152,7 @@ impl Comparison {
             .collect();
         format!(
             "{} requests: {taken} taken, {shed} shed, {uncommitted} not committed in time, \
-             {refused} found nobody, {cut} cut off, {wrong} answered wrongly\n\
+             {refused} found no gateway, {cut} cut off, {wrong} answered wrongly\n\
              {} readings sent, {} of them due, {} stored\n\
              {} lost, {} doubled, {} invented, {} in quarantine: {:?}\n{missed}",
             self.answers.requests(),

@@ -1,4 +1,4 @@
-//! Disks that are full for a while.
+//! Full disks.
 
 use std::time::{Duration, Instant};
 
@@ -10,21 +10,21 @@ use super::random::Random;
 use super::small_disk::SmallDisk;
 use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
-/// What the log's disk holds: once it is freed, the log has room for more segments up to its limit.
+/// The size of the log's disk. When it is freed, the log has room for more segments up to its limit.
 const LOG_DISK_MIB: u64 = 96;
-/// What PostgreSQL's disk holds: a new cluster, and some of its own log.
+/// The size of PostgreSQL's disk: a new cluster, and some of its WAL.
 const DATABASE_DISK_MIB: u64 = 320;
-/// Nothing was acknowledged for so long: what was prepared before the disk was full is used up.
+/// After this time without an acknowledgement, the segments prepared before are used up.
 const FULL_AFTER: Duration = Duration::from_secs(2);
-/// How long a disk that is full may go unnoticed.
+/// How long a full disk may go unnoticed.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks.
+/// How often the counts are checked.
 const EVERY: Duration = Duration::from_millis(100);
-/// Requests whose acknowledgement shows that the gateway takes readings.
+/// Acknowledged requests that show that the gateway accepts readings.
 const SOME: u64 = 40;
 
-/// Fills the log's disk while the database is away, kills the gateway now and then while it is
-/// full, and makes room again.
+/// Fills the log's disk while the database is stopped, sometimes kills the gateway meanwhile, and frees the
+/// disk again.
 pub(super) async fn of_the_log(
     options: &Options,
     dir: &DataDir,
@@ -34,7 +34,7 @@ pub(super) async fn of_the_log(
     let host_dir = dir.beside("host")?;
     let mut host = Setup::new(&options.gateway, &host_dir).start().await?;
     let server = host.database();
-    // In the first round the log has not met its database yet.
+    // In the first round the log is not bound to a database yet.
     host.terminate().await?;
     let disk = SmallDisk::mount(dir.path().join("wal"), LOG_DISK_MIB)?;
     let mut gateway = Setup::new(&options.gateway, dir)
@@ -59,8 +59,8 @@ pub(super) async fn of_the_log(
             kills += 1;
         }
         tokio::time::sleep(random.millis(0, 1000)).await;
-        // Room comes back from either side; in the first round from the database, which the log has to
-        // note on the full disk.
+        // The test frees the disk, or the database stores readings. In the first round it is the database,
+        // whose id the log must store on the full disk.
         if round > 0 && random.below(2) == 0 {
             disk.free()?;
             load.goes_on(SOME).await?;

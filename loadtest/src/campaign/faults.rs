@@ -1,4 +1,4 @@
-//! Faults of one gateway, its database, and the way between them.
+//! Faults of one gateway, its database, and their connection.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 /// How long the writers may take to find their database again.
 const WRITES_WITHIN: Duration = Duration::from_secs(60);
 
-/// A database that is away refuses nobody but those who ask for its commit.
+/// Without a database, only requests that wait for a commit are refused.
 pub(super) fn expect_no_refusal(comparison: &mut Comparison) {
     let answers = comparison.answers();
     comparison.expect(answers.shed == 0, "no request refused for the database");
@@ -52,14 +52,14 @@ pub(super) async fn database(
     let load = Load::start(options, &Manner::mixed(gateway.address()), seed);
     let (mut stops, mut ended) = (0, 0);
     for round in 0..options.rounds {
-        // Only a database that is used can be taken away.
+        // The database must be in use before it is stopped.
         gateway.database().is_used(WRITES_WITHIN).await?;
         tokio::time::sleep(random.millis(5, 300)).await;
         if round % 5 == 4 {
             stops += u32::from(dir.stop_database_at_once()?);
             start(&mut server).await?;
         } else {
-            // One that has gone by itself in this moment is none.
+            // A backend that ends by itself in this moment does not count.
             ended += gateway.database().end_a_writer(random).await.unwrap_or(0);
         }
     }
@@ -107,7 +107,7 @@ async fn setup(options: &Options, dir: &DataDir) -> Result<(Setup, Option<Plain>
     Ok((setup.on(&server.database()), Some(server)))
 }
 
-/// Stops the server where it is not the gateway's to stop.
+/// Stops the server if the gateway does not.
 async fn stop(server: &mut Option<Plain>) -> Result<(), CampaignError> {
     match server {
         Some(server) => server.stop().await,
@@ -115,7 +115,7 @@ async fn stop(server: &mut Option<Plain>) -> Result<(), CampaignError> {
     }
 }
 
-/// Starts the server again where it is not the gateway's to start.
+/// Starts the server again if the gateway does not.
 async fn start(server: &mut Option<Plain>) -> Result<(), CampaignError> {
     match server {
         Some(server) => server.again().await,

@@ -9,7 +9,7 @@ use super::load::{Ledger, Manner};
 use super::random::Random;
 use super::{DRAIN_WITHIN, Load, Options, Outcome};
 
-/// Requests that show that both gateways take readings.
+/// Requests that show that both gateways accept readings.
 const SOME: u64 = 40;
 
 /// The gateways, each with a directory of its own, and the server of their database.
@@ -40,7 +40,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Clients that know both gateways, and send until a request is taken.
+    /// Clients that know both gateways, and repeat a request until one accepts it.
     fn clients(&self) -> Manner {
         let addresses = self.gateways.iter().map(|it| it.address().to_owned());
         Manner {
@@ -64,7 +64,7 @@ impl Fleet {
     }
 }
 
-/// Stops and starts the gateways in turns; every other stop is two SIGTERMs in a row.
+/// Restarts the gateways alternately. Every other stop is two SIGTERMs in a row.
 pub(super) async fn rolling(
     options: &Options,
     dir: &DataDir,
@@ -99,7 +99,7 @@ pub(super) async fn upgrade(
 ) -> Outcome {
     let previous = options.previous.as_deref().unwrap_or(&options.gateway);
     let mut fleet = Fleet::start(previous, dir).await?;
-    // A gateway takes readings before its database is migrated; its writers start afterwards.
+    // A gateway accepts readings before its database is migrated; its writers start afterwards.
     fleet.server.is_used(DRAIN_WITHIN).await?;
     let before = fleet.server.migrations().await?;
     let load = Load::start(options, &fleet.clients(), seed);

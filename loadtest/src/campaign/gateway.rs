@@ -16,7 +16,7 @@ use super::random::Random;
 
 /// How long a start may take; the recovery of PostgreSQL goes on beside it.
 const START_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks for the writers.
+/// How often the writers are looked up.
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long a stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(90);
@@ -38,7 +38,7 @@ impl DataDir {
         Ok(DataDir(path))
     }
 
-    /// Another one, for a second gateway.
+    /// Another directory, for a second gateway.
     pub(crate) fn beside(&self, name: &str) -> io::Result<Self> {
         DataDir::make(self.0.with_extension(name))
     }
@@ -48,7 +48,7 @@ impl DataDir {
     }
 
     pub(crate) fn remove(&self) {
-        // What stays is in the system's temporary directory.
+        // Remaining files are in the system's temporary directory.
         drop(fs::remove_dir_all(&self.0));
     }
 
@@ -56,7 +56,7 @@ impl DataDir {
         self.0.join("postgres/cluster")
     }
 
-    /// Kills PostgreSQL as `pg_ctl stop -m immediate` does; tells whether it ran.
+    /// Kills PostgreSQL as `pg_ctl stop -m immediate` does, and returns whether it ran.
     pub(crate) fn stop_database_at_once(&self) -> io::Result<bool> {
         let Ok(text) = fs::read_to_string(self.cluster().join("postmaster.pid")) else {
             return Ok(false);
@@ -80,7 +80,7 @@ impl DataDir {
     }
 }
 
-/// Copies a directory with its owners and rights, in place of what is there.
+/// Replaces a directory by a copy, with owners and rights.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if to.exists() {
         fs::remove_dir_all(to)?;
@@ -149,7 +149,7 @@ impl Database {
     /// Waits until writers are connected.
     ///
     /// # Errors
-    /// [`CampaignError`]: none came within that time.
+    /// [`CampaignError`]: no writer connected in that time.
     pub(crate) async fn is_used(&self, within: Duration) -> Result<(), CampaignError> {
         let deadline = tokio::time::Instant::now() + within;
         let sql = include_str!("../../sql/writers.sql");
@@ -170,7 +170,7 @@ impl Database {
         }
     }
 
-    /// Ends the backend of one writer, whatever it is doing; tells how many it was.
+    /// Ends the backend of one writer, and returns how many it ended.
     pub(crate) async fn end_a_writer(
         &self,
         random: &mut Random,
@@ -194,7 +194,7 @@ impl Database {
 pub(crate) struct Setup {
     pub(crate) binary: PathBuf,
     pub(crate) dir: PathBuf,
-    /// A database that is not its own.
+    /// The database. `None` means the embedded one.
     pub(crate) elsewhere: Option<Database>,
     /// The log's limit.
     pub(crate) wal_limit: &'static str,
@@ -228,7 +228,7 @@ impl Setup {
         self
     }
 
-    /// Starts it, with a database of its own unless it was given one.
+    /// Starts the gateway.
     pub(crate) async fn start(self) -> Result<Gateway, CampaignError> {
         launch(self, "127.0.0.1:0").await
     }
@@ -239,14 +239,14 @@ impl Setup {
 pub(crate) struct Gateway {
     setup: Setup,
     child: Child,
-    /// Kept open: a gateway whose stdout is closed may not care, but need not be tried.
+    /// Kept open, because a closed stdout is not what is tested.
     _stdout: Lines<BufReader<ChildStdout>>,
     address: String,
     database: Option<Database>,
 }
 
 impl Gateway {
-    /// Starts it again where it was, at the same address.
+    /// Starts it again on the same directory and address.
     pub(crate) async fn again(self) -> Result<Self, CampaignError> {
         launch(self.setup, &self.address).await
     }
@@ -272,7 +272,7 @@ impl Gateway {
             })
     }
 
-    /// kill -9, and waits until the process is gone: it holds the address until then.
+    /// kill -9, and waits until the process has ended: it uses the address until then.
     pub(crate) async fn kill(&mut self) -> io::Result<()> {
         self.child.kill().await
     }
@@ -292,7 +292,7 @@ impl Gateway {
     }
 
     async fn tell_to_end(&self) -> io::Result<()> {
-        // None where it has ended already: then there is nobody to tell.
+        // A process that has ended has no id to signal.
         if let Some(pid) = self.child.id() {
             let pid = pid.to_string();
             Command::new("kill").args(["-TERM", &pid]).status().await?;
@@ -310,7 +310,7 @@ impl Gateway {
         }
     }
 
-    /// What the process holds in memory.
+    /// The resident memory of the process.
     ///
     /// Units:  bytes
     pub(crate) fn resident_bytes(&self) -> io::Result<u64> {
@@ -321,7 +321,7 @@ impl Gateway {
         Ok(kib.unwrap_or(0) << 10)
     }
 
-    /// Whether it has logged some words since a place in its log.
+    /// Whether it has logged a text since a position in its log.
     pub(crate) fn has_said(&self, words: &str, since: usize) -> io::Result<bool> {
         let said = fs::read_to_string(self.setup.dir.join("gateway.log"))?;
         Ok(said.get(since..).is_some_and(|new| new.contains(words)))
@@ -341,7 +341,7 @@ async fn launch(setup: Setup, listen: &str) -> Result<Gateway, CampaignError> {
     let mut command = Command::new(&setup.binary);
     command
         .args(["--listen", listen, "--wal-limit", setup.wal_limit])
-        // Clients that wait for a commit give up soon and send on, while the database is away.
+        // While the database is stopped, clients that wait for a commit give up soon and go on.
         .args(["--commit-timeout", "1s", "--data-dir"])
         .arg(&setup.dir)
         .args(setup.flags)

@@ -1,7 +1,7 @@
-//! The load of a campaign, and the ledger of what was acknowledged.
+//! The load of a campaign, and the ledger of acknowledged readings.
 //!
-//! Each worker has devices of its own. A reading's values follow from the seed, its device and its
-//! step, so that what the database holds is compared without keeping what was sent.
+//! Each worker has devices of its own. The seed, the device and the step determine a reading's values, so
+//! that stored readings can be checked without keeping the sent ones.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use super::random::{Random, mix};
 use crate::generator::body::Stream;
 
-/// Devices of each kind that a worker has.
+/// A worker's devices of each kind.
 const DEVICES: u64 = 4;
-/// Readings of one request, at most; and of one that is to fill the log.
+/// The most readings of a request, and of one that fills the log.
 const READINGS_MAX: u64 = 200;
 const READINGS_MANY: u64 = 4000;
 /// 2024-02-01T00:00:00Z, in seconds; a step is a second.
@@ -25,16 +25,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// What is known of a reading that was sent.
+/// What is known of a sent reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Debt {
-    /// It may be stored or not: no answer, an error, or an acknowledgement that a kill may break.
+    /// It may be stored: there was no answer, an error, or an acknowledgement that a kill may break.
     Open,
     /// It must be stored.
     Due,
 }
 
-/// What was sent of one device, by step.
+/// The sent readings of one device, by step.
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) stream: Stream,
@@ -42,7 +42,7 @@ pub(crate) struct Account {
     pub(crate) debts: Vec<Debt>,
 }
 
-/// What one worker has sent.
+/// The sent readings of one worker.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) seed: u64,
@@ -55,15 +55,15 @@ pub(crate) struct Ledger {
 pub(crate) struct Answers {
     /// Acknowledged.
     pub(crate) taken: u64,
-    /// 503 or 429 with Retry-After, where no commit was asked for.
+    /// 503 or 429 with Retry-After, without a requested commit.
     pub(crate) shed: u64,
-    /// The same, where one was: the database may be away.
+    /// The same, with a requested commit: the database may be stopped.
     pub(crate) uncommitted: u64,
-    /// Nobody listened.
+    /// No gateway listened.
     pub(crate) refused: u64,
     /// The connection ended before the whole answer.
     pub(crate) cut: u64,
-    /// Any other status, or a refusal that does not say when to come again.
+    /// Any other status, or a refusal without Retry-After.
     pub(crate) wrong: u64,
 }
 
@@ -86,23 +86,23 @@ impl Answers {
     }
 }
 
-/// How a worker goes about it.
+/// The behaviour of a worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Manner {
-    /// Where it sends; a request that is refused is sent to the next.
+    /// The gateways. A refused request is sent to the next.
     pub(crate) addresses: Vec<String>,
-    /// Whether it sends a request again until it is taken.
+    /// Whether it repeats a request until it is accepted.
     pub(crate) insists: bool,
     /// Whether it pauses between requests.
     pub(crate) pauses: bool,
-    /// The acknowledgements that it asks for, in turns by chance.
+    /// The acknowledgements that it requests, chosen at random.
     pub(crate) acks: &'static [&'static str],
-    /// Readings of a request, at most.
+    /// The most readings of a request.
     pub(crate) readings_max: u64,
 }
 
 impl Manner {
-    /// Most devices send again what was not answered; some give it up.
+    /// Most devices repeat unanswered requests; some do not.
     pub(crate) fn mixed(address: &str) -> Self {
         Manner {
             addresses: vec![address.to_owned()],
@@ -113,7 +113,7 @@ impl Manner {
         }
     }
 
-    /// As fast as it goes: who waits for a commit, or pauses, sends nothing meanwhile.
+    /// As fast as possible: without pauses, and without waiting for commits.
     pub(crate) fn quick(address: &str) -> Self {
         Manner {
             pauses: false,
@@ -134,7 +134,7 @@ pub(crate) struct Values {
     pub(crate) temperature: f64,
 }
 
-/// What a device measures at a step; the temperature of a meter is -20.
+/// The values of a device at a step. The temperature of a meter is -20.
 pub(crate) fn values(seed: u64, device: &str, step: usize) -> Values {
     let mut hash = mix(seed ^ step as u64);
     for byte in device.bytes() {
@@ -152,15 +152,15 @@ pub(crate) fn values(seed: u64, device: &str, step: usize) -> Values {
     }
 }
 
-/// One connection's worth of load.
+/// The load of one connection.
 #[derive(Debug)]
 pub(crate) struct Worker {
     random: Random,
     manner: Manner,
-    /// The address that took the last request.
+    /// The address that accepted the last request.
     at: usize,
     stopped: watch::Receiver<bool>,
-    /// Requests that were taken, of all workers.
+    /// The accepted requests of all workers.
     taken: watch::Sender<u64>,
     ledger: Ledger,
 }
@@ -200,13 +200,13 @@ impl Worker {
         }
     }
 
-    /// Sends until it is told to stop.
+    /// Sends until it is stopped.
     pub(crate) async fn run(mut self) -> Ledger {
         while !*self.stopped.borrow() {
             let account = self.random.below(2 * DEVICES) as usize;
             let count = 1 + self.random.below(self.manner.readings_max) as usize;
             let sent = self.ledger.accounts[account].debts.len();
-            // Now and then a device sends again what it has sent before.
+            // Sometimes a device repeats earlier readings.
             let first = if self.random.below(20) == 0 {
                 self.random.below(sent as u64 + 1) as usize
             } else {
@@ -227,7 +227,7 @@ impl Worker {
         !*self.stopped.borrow() && (self.manner.insists || self.random.below(4) != 0)
     }
 
-    /// Sends some readings of a device once; tells whether they were acknowledged.
+    /// Sends some readings of a device once, and returns whether they were acknowledged.
     async fn send(&mut self, account: usize, first: usize, count: usize) -> bool {
         let acks = self.manner.acks;
         let ack = acks[self.random.below(acks.len() as u64) as usize];
@@ -295,9 +295,9 @@ impl Worker {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 enum Answer {
-    /// A whole answer: its status, and whether it says when to come again.
+    /// A whole answer: its status, and whether it has Retry-After.
     Status(u16, bool),
     Refused,
     Cut,
@@ -311,7 +311,7 @@ async fn exchange(address: &str, request: &str) -> Answer {
         Err(_) => return Answer::Cut,
     };
     let mut answer = Vec::new();
-    // Who refuses early may close before it has read everything: its answer is there all the same.
+    // A gateway that refuses early may close before it has read everything; its answer still arrives.
     drop(socket.write_all(request.as_bytes()).await);
     drop(socket.read_to_end(&mut answer).await);
     let text = String::from_utf8_lossy(&answer);

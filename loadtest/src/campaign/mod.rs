@@ -1,10 +1,9 @@
-//! Campaigns: a real gateway under mixed load, faults at random moments, and an oracle that keeps
-//! every acknowledged reading as a debt and checks that all are paid: none lost, none twice, none
-//! invented.
+//! Campaigns: a real gateway under mixed load, and faults at random moments. An oracle checks every
+//! acknowledged reading: none is lost, doubled or invented.
 //!
 //! [`faults`] breaks one gateway or its database, [`disks`] fills disks, [`fleet`] replaces gateways
-//! one by one, [`overload`] sends too much. [`gateway`] runs the processes, [`load`] sends and keeps
-//! the ledger, [`mod@network`] is a proxy that cuts connections, [`small_disk`] a file system that can
+//! one by one, and [`overload`] sends too much. [`gateway`] runs the processes, [`load`] sends and keeps the
+//! ledger, [`mod@network`] is a proxy that cuts connections, [`small_disk`] a file system that can
 //! be filled, [`check`] compares the database with the ledger.
 
 mod check;
@@ -62,7 +61,7 @@ pub(crate) struct Options {
     connections: u32,
 }
 
-/// What is broken.
+/// The fault of a campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Fault {
     /// kill -9 of the gateway
@@ -143,7 +142,7 @@ async fn campaign(options: &Options, seed: u64) -> Result<(Comparison, String), 
     Ok((comparison, happened))
 }
 
-/// What a campaign found, and what was done in it, in words.
+/// The comparison of a campaign, and its faults as text.
 type Outcome = Result<(Comparison, String), CampaignError>;
 
 /// The load beside the faults.
@@ -166,7 +165,7 @@ impl Load {
         Load { stop, taken, tasks }
     }
 
-    /// Requests that were acknowledged until now.
+    /// The requests acknowledged so far.
     fn taken(&self) -> u64 {
         *self.taken.borrow()
     }

@@ -1,5 +1,5 @@
-//! A proxy before PostgreSQL's socket that cuts and stalls connections at random moments, around
-//! COMMIT above all: whether it was done is then not known.
+//! A proxy before PostgreSQL's socket that cuts and stalls connections at random moments. It mostly does so
+//! around COMMIT, whose outcome is then unknown.
 
 use std::io;
 use std::path::Path;
@@ -13,12 +13,12 @@ use super::gateway::Database;
 use super::random::{Random, mix};
 
 const SOCKET: &str = ".s.PGSQL.5432";
-/// One COMMIT in so many is cut before it gets through, one behind it, one is stalled.
+/// Of so many COMMITs, one is cut before it arrives, one after, and one is stalled.
 const ONE_COMMIT_IN: u64 = 8;
 /// One other message in so many is the last of its connection.
 const ONE_MESSAGE_IN: u64 = 400;
 
-/// What was done to connections.
+/// The faults of connections.
 #[derive(Debug, Default)]
 struct Done {
     healed: AtomicBool,
@@ -45,7 +45,7 @@ impl Proxy {
             let mut number = 0;
             while let Ok((client, _)) = listener.accept().await {
                 number += 1;
-                // A server that does not answer is a network that does not, too.
+                // A server that does not answer looks like a network that does not.
                 if let Ok(server) = UnixStream::connect(&server).await {
                     let random = Random::new(mix(seed ^ (number << 40)));
                     let done = Arc::clone(&shared);
@@ -69,7 +69,7 @@ impl Proxy {
         .sum()
     }
 
-    /// From now on everything gets through.
+    /// From now on the proxy passes everything.
     pub(crate) fn heal(&self) {
         self.done.healed.store(true, Ordering::Relaxed);
     }

@@ -7,7 +7,7 @@ use super::gateway::{DataDir, Setup};
 use super::load::Manner;
 use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
-/// Between two looks at the gateway's memory.
+/// How often the gateway's memory is read.
 const EVERY: Duration = Duration::from_secs(1);
 /// What the process may grow by while the load stays the same.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
@@ -16,7 +16,7 @@ const GROWTH_BYTES_MAX: u64 = 16 << 20;
 pub(super) async fn overload(options: &Options, dir: &DataDir, seed: u64) -> Outcome {
     let mut gateway = Setup::new(&options.gateway, dir)
         .wal_limit("64MiB")
-        // A large batch would hold its locks for as long as the slow database takes for it.
+        // A large batch would hold its locks for as long as the slow database needs.
         .flags(&["--batch-rows", "1000"])
         .start()
         .await?;

@@ -1,5 +1,4 @@
-//! A PostgreSQL server as `initdb` makes it, with PostgreSQL's own defaults, where a campaign is not to
-//! use the gateway's embedded one.
+//! A PostgreSQL server with PostgreSQL's own defaults, for campaigns that do not use the embedded one.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -12,16 +11,16 @@ use tokio::process::{Child, Command};
 use super::CampaignError;
 use super::gateway::{DataDir, Database};
 
-/// The user that the server runs as where root runs the campaign: PostgreSQL refuses root.
+/// The user of the server if root runs the campaign: PostgreSQL refuses root.
 const NOBODY: u32 = 65_534;
 /// The server's superuser, and the database that `initdb` makes.
 const NAME: &str = "postgres";
 /// How long the server may take to start, recovery included.
 const START_WITHIN: Duration = Duration::from_secs(60);
-/// Between two tries to reach it.
+/// How often the server is tried.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// The server, in the place where an embedded one would be.
+/// The server, in the directory of an embedded one.
 #[derive(Debug)]
 pub(super) struct Plain {
     bin: PathBuf,
@@ -57,7 +56,7 @@ impl Plain {
         Ok(server)
     }
 
-    /// How to reach it.
+    /// How to reach the server.
     pub(super) fn database(&self) -> Database {
         Database {
             socket_dir: home(&self.cluster).to_owned(),
@@ -76,7 +75,7 @@ impl Plain {
         Ok(())
     }
 
-    /// Starts it again, after it has ended in whatever way.
+    /// Starts it again after its end.
     pub(super) async fn again(&mut self) -> Result<(), CampaignError> {
         self.child.wait().await?;
         self.child = launch(&self.bin, &self.cluster)?;
@@ -95,7 +94,7 @@ impl Plain {
     }
 }
 
-/// Only where it listens is its own; nothing else is set.
+/// Only the address is set.
 fn launch(bin: &Path, cluster: &Path) -> io::Result<Child> {
     command(&bin.join("postgres"))?
         .args(["-c", "listen_addresses=", "-k"])

@@ -1,4 +1,4 @@
-//! A file system of its own that can be filled: small, in memory, and root's alone to mount.
+//! A small file system in memory that can be filled. Only root can mount it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,12 +8,12 @@ use std::process::Command;
 const FILLER: &str = "filler";
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A mounted file system; dropped, it is gone with all that is in it.
+/// A mounted file system. Dropping it unmounts it and loses its files.
 #[derive(Debug)]
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one in a directory, which is made.
+    /// Creates a directory and mounts a file system there.
     pub(crate) fn mount(at: PathBuf, mebibytes: u64) -> io::Result<Self> {
         fs::create_dir_all(&at)?;
         let size = format!("size={mebibytes}m,mode=0755");
@@ -23,7 +23,7 @@ impl SmallDisk {
         Ok(SmallDisk(at))
     }
 
-    /// Takes all room that is left.
+    /// Fills the remaining room.
     pub(crate) fn fill(&self) -> io::Result<()> {
         let mut file = File::create(self.0.join(FILLER))?;
         loop {
@@ -35,7 +35,7 @@ impl SmallDisk {
         }
     }
 
-    /// Gives it back.
+    /// Frees the room again.
     pub(crate) fn free(&self) -> io::Result<()> {
         fs::remove_file(self.0.join(FILLER))
     }
@@ -43,7 +43,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a process that was killed may still have files in it. What stays is said.
+        // Lazily: a killed process may still have open files. A failure is reported.
         drop(run(Command::new("umount").arg("-l").arg(&self.0)));
     }
 }

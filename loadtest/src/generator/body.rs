@@ -1,5 +1,5 @@
-//! Bodies of unique readings at next to no cost: every device's reading is rendered once, in
-//! digits of fixed width, and only its time and values are patched in place for each request.
+//! Bodies of unique readings at little cost. Every device's reading is rendered once, in digits of fixed
+//! width, and each request patches only its time and values.
 
 use jiff::fmt::temporal::DateTimePrinter;
 
@@ -29,7 +29,7 @@ impl Stream {
         }
     }
 
-    /// What the ids of this generator's devices begin with; six digits follow.
+    /// The prefix of this generator's ids; six digits follow.
     pub(crate) const fn device_prefix(self) -> &'static str {
         match self {
             Stream::Meter => "LOAD-M-",
@@ -43,7 +43,7 @@ pub(crate) fn device_id(stream: Stream, device: u32) -> String {
     format!("{}{device:06}", stream.device_prefix())
 }
 
-/// The most devices of a stream: what six digits hold.
+/// The most devices of a stream: six digits.
 pub(crate) const DEVICES_MAX: u32 = 1_000_000;
 
 /// How a body holds its readings.
@@ -66,10 +66,10 @@ impl Format {
     }
 }
 
-/// When readings are: the first at `start_us`, each device's next an interval later.
+/// The times of readings: the first is at `start_us`, and each device's next an interval later.
 ///
-/// The seed is in the start: it moves it by less than an interval, in microseconds, so that two runs
-/// with different seeds never send the same device and time, whatever they overlap.
+/// The seed moves the start by less than an interval, in microseconds. So two runs with different seeds never
+/// send the same device and time, even if they overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clock {
     pub(crate) start_us: i64,
@@ -77,7 +77,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A run's clock; the start is taken down to a whole interval and moved by the seed.
+    /// A run's clock. The start is rounded down to a whole interval and moved by the seed.
     pub(crate) fn new(start_us: i64, interval_us: i64, seed: u64) -> Self {
         let offset = i64::try_from(seed % interval_us.unsigned_abs().max(1)).unwrap_or(0);
         Clock {
@@ -126,7 +126,7 @@ pub(crate) struct Bodies {
     stamp_step: Option<u64>,
 }
 
-/// Where in a line the digits stand that change.
+/// The positions of the digits in a line that change.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     width: usize,
@@ -137,10 +137,10 @@ struct Layout {
     stamp: usize,
 }
 
-/// How a time is written, always: microseconds, UTC.
+/// The form of every time: microseconds, UTC.
 const STAMP_WIDTH: usize = "2026-01-01T00:00:00.000000Z".len();
 
-/// Stands where digits are patched in; `#` occurs nowhere else in a line.
+/// A placeholder for patched digits; `#` occurs nowhere else in a line.
 const ENERGY_MARK: &str = "#####";
 const VALUE_MARK: &str = "##";
 
@@ -173,14 +173,14 @@ impl Bodies {
         }
     }
 
-    /// How long a body of so many readings is, in bytes: the same for each.
+    /// The length of every body of so many readings, in bytes.
     pub(crate) fn length(&self, readings: u32) -> usize {
         let lines = readings as usize * self.layout.width;
         // The last comma of an array becomes its closing bracket.
         lines + usize::from(self.format == Format::Array)
     }
 
-    /// Where the sequence is: the position of the next reading.
+    /// The position of the next reading in the sequence.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
@@ -245,7 +245,7 @@ impl Layout {
     fn of(line: &str) -> Self {
         let energy = line.find(ENERGY_MARK).unwrap_or(0);
         let after = energy + ENERGY_MARK.len();
-        // The other value stands before or after the energy, by stream.
+        // The other value is before or after the energy, depending on the stream.
         let value = line[..energy]
             .find(VALUE_MARK)
             .or_else(|| line[after..].find(VALUE_MARK).map(|at| at + after));

@@ -1,5 +1,5 @@
-//! One keep-alive connection that sends requests, several in flight at once, and takes the answers
-//! off in order. HTTP is written by hand: a client library costs more than the gateway's own work.
+//! One keep-alive connection that sends requests, several in flight at once, and reads the answers in order.
+//! HTTP is written by hand: a client library costs more than the gateway's own work.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::body::Bodies;
-use super::fold::Fold;
+use super::gzip::Gzip;
 use super::response::{self, Answer};
 use super::stats::{Sent, Shared, Stats};
 
 /// How long an answer may take before the connection counts as broken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest sleep, so that a stop is seen.
+/// The longest sleep, so that a stop takes effect.
 const NAP: Duration = Duration::from_millis(100);
 
 /// Between two attempts to connect.
@@ -32,24 +32,24 @@ const AHEAD_US_MAX: i64 = 9 * 60 * 1_000_000;
 pub(crate) enum Schedule {
     /// As soon as there is room in the pipeline: a closed loop.
     Asap,
-    /// At fixed moments, whatever the answers do: an open loop.
+    /// At fixed moments, whenever the answers come: an open loop.
     At {
         /// When this connection's first request is due.
         first: Instant,
-        /// Between two of its requests.
+        /// The time between two of its requests.
         every: Duration,
     },
 }
 
-/// What a connection sends of one stream.
+/// One stream of a connection.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// The request's head, whole: every plain body has the same length.
+    /// The whole head of a request: every plain body has the same length.
     pub(crate) head: Vec<u8>,
     /// The same for HTTP/2.
     pub(crate) template: hyper::http::request::Parts,
-    /// What compresses the bodies, where they are to be.
-    pub(crate) fold: Option<Fold>,
+    /// Compresses the bodies. `None` means plain bodies.
+    pub(crate) gzip: Option<Gzip>,
     pub(crate) bodies: Bodies,
     pub(crate) sent: Sent,
 }
@@ -66,12 +66,12 @@ pub(super) struct InFlight {
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) authority: String,
-    /// One or two streams, which take turns.
+    /// One or two streams, used alternately.
     pub(crate) sources: Vec<Source>,
     pub(crate) readings: u32,
     pub(crate) pipeline: usize,
     pub(crate) schedule: Schedule,
-    /// Told when a request of an open loop is due.
+    /// Notified when a request of an open loop is due.
     pub(crate) is_due: Arc<Notify>,
     pub(crate) until: Instant,
     pub(crate) stats: Stats,
@@ -79,7 +79,7 @@ pub(crate) struct Conn {
     pub(crate) progress: Progress,
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     requests: u64,
@@ -112,7 +112,7 @@ impl Conn {
         self.stats.exhausted || self.shared.is_stopped() || Instant::now() >= self.until
     }
 
-    /// Counts what was in flight as unknown: the gateway may have taken it.
+    /// Counts the requests in flight as unknown: the gateway may have accepted them.
     pub(super) fn broken(&mut self, error: String) {
         self.stats.breaks += 1;
         self.stats.error = Some(error);
@@ -148,7 +148,7 @@ impl Conn {
             if !self.read(socket, over).await? {
                 return Ok(());
             }
-            // A connection that is answered at once would keep the thread from all others.
+            // A connection whose answers come at once would block all others of the thread.
             tokio::task::yield_now().await;
         }
     }
@@ -172,7 +172,7 @@ impl Conn {
         due.min(soon)
     }
 
-    /// When the next request is scheduled; none where there is no schedule.
+    /// When the next request is scheduled. `None` means that there is no schedule.
     fn due(&self) -> Option<Instant> {
         match self.schedule {
             Schedule::Asap => None,
@@ -200,7 +200,7 @@ impl Conn {
             let source = self.progress.requests as usize % self.sources.len();
             let Source {
                 head,
-                fold,
+                gzip,
                 bodies,
                 sent,
                 ..
@@ -211,12 +211,12 @@ impl Conn {
             }
             let position = bodies.position();
             let output = &mut self.progress.output;
-            match fold {
+            match gzip {
                 None => {
                     output.extend_from_slice(head);
                     bodies.render(self.readings, output);
                 }
-                Some(fold) => fold.append(head, |out| bodies.render(self.readings, out), output),
+                Some(gzip) => gzip.append(head, |out| bodies.render(self.readings, out), output),
             }
             sent.positions = bodies.position();
             if self.progress.in_flight.is_empty() {
@@ -232,7 +232,7 @@ impl Conn {
         }
     }
 
-    /// Reads once and takes every whole answer; false once the server has said that it closes.
+    /// Reads once, and counts every whole answer. `false` means that the server closes the connection.
     async fn read(&mut self, socket: &mut TcpStream, over: bool) -> std::io::Result<bool> {
         let room = !over && self.progress.in_flight.len() < self.pipeline;
         // With room in an open loop, the next request may be due before an answer comes.
@@ -308,7 +308,7 @@ impl Conn {
             _ => stats.rejected += readings,
         }
         self.shared.not_acked.fetch_add(readings, Ordering::Relaxed);
-        // A closed loop heeds the gateway; an open loop is a crowd that does not.
+        // A closed loop waits as the gateway demands; an open loop does not.
         if let (Some(wait), Schedule::Asap) = (answer.retry_after, self.schedule) {
             self.progress.paused_until = Some(now + wait);
         }

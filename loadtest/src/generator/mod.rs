@@ -1,13 +1,13 @@
-//! Load: unique readings, on a schedule or as fast as the gateway takes them, cheap enough that the
-//! gateway and not the generator is measured.
+//! Load: unique readings, on a schedule or as fast as the gateway accepts them, at so little cost that the
+//! gateway is measured and not the generator.
 //!
-//! [`body`] makes the readings, [`fold`] compresses them where that is asked for, [`conn`] sends them over HTTP/1.1 and
-//! [`streams`] over HTTP/2, [`pacer`] says when, [`response`] takes the answers apart, [`stats`] counts. A connection owns its devices, so that each device's times increase without any
+//! [`body`] makes the readings, [`gzip`] compresses them on request, [`conn`] sends them over HTTP/1.1 and
+//! [`streams`] over HTTP/2, [`pacer`] schedules, [`response`] parses answers, [`stats`] counts. A connection owns its devices, so that each device's times increase without any
 //! connection waiting for another. A new load is a new source of bodies.
 
 pub(crate) mod body;
 mod conn;
-mod fold;
+mod gzip;
 mod pacer;
 mod response;
 pub(crate) mod stats;
@@ -27,12 +27,12 @@ use crate::target::Target;
 use crate::verdict::Verdict;
 use body::{Bodies, Clock, DEVICES_MAX, Devices, Format, Stream};
 use conn::{Conn, Progress, Schedule, Source};
-use fold::Fold;
+use gzip::Gzip;
 use pacer::Pacer;
 use stats::{Sent, Shared, Stats};
-use streams::{Lane, Link};
+use streams::{Link, Sequence};
 
-/// How long before now a run's first reading is unless told: room for as many steps.
+/// The default time of a run's first reading before now, which leaves room for as many steps.
 const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
 
 /// Generate load: unique readings, on a schedule or as fast as it goes.
@@ -153,17 +153,17 @@ pub(crate) enum RunError {
     Thread,
 }
 
-/// What a run found.
+/// The result of a run.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     seed: u64,
     pub(crate) stats: Stats,
-    /// What the database holds of it, where it was asked.
+    /// The comparison with the database, if there is one.
     pub(crate) stored: Option<Stored>,
 }
 
 impl Outcome {
-    /// The result for programs.
+    /// The result as JSON.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let mut json = json!({ "seed": self.seed, "load": self.stats.to_json() });
         if let Some(stored) = &self.stored {
@@ -173,7 +173,7 @@ impl Outcome {
     }
 }
 
-/// Runs as asked, and prints the result.
+/// Runs with the options, and prints the result.
 ///
 /// # Errors
 /// [`RunError`]: as [`measure`]; the report cannot be written.
@@ -197,7 +197,7 @@ impl Options {
     /// The options of a command line, for another tool that makes load.
     ///
     /// # Errors
-    /// An argument that is none; it says which.
+    /// A wrong argument, by name.
     pub(crate) fn of(arguments: &[&str]) -> Result<Self, clap::Error> {
         #[derive(clap::Parser)]
         #[command(no_binary_name = true)]
@@ -206,7 +206,7 @@ impl Options {
             options: Options,
         }
         let mut options = <Alone as clap::Parser>::try_parse_from(arguments)?.options;
-        // What the environment says is meant for the user's own run.
+        // The environment is meant for the user's own run.
         if !arguments.contains(&"--database-url") {
             options.database_url = None;
         }
@@ -214,7 +214,7 @@ impl Options {
     }
 
     /// How many sequences of requests there are, each with devices of its own.
-    fn lanes(&self) -> u32 {
+    fn sequences(&self) -> u32 {
         if self.http2 {
             self.connections * self.pipeline
         } else {
@@ -230,21 +230,21 @@ impl Options {
     }
 }
 
-/// Sends for as long as asked, and compares with the database where there is one.
+/// Sends for the given time, and compares with the database if there is one.
 ///
-/// Blocks: for as long, on threads of its own
+/// Blocks: for that time; the load runs on threads of its own
 ///
 /// # Errors
-/// [`RunError`]: options that contradict each other, a gateway that answers nothing, a database that
-/// cannot be asked.
+/// [`RunError`]: options that contradict each other, a gateway that does not answer, or a database that
+/// cannot be reached.
 pub(crate) fn measure(mut options: Options) -> Result<Outcome, RunError> {
     if options.format == Format::Single {
         options.readings_per_request = 1;
     }
-    if options.devices < options.lanes() {
+    if options.devices < options.sequences() {
         return Err(RunError::Devices {
             devices: options.devices,
-            connections: options.lanes(),
+            connections: options.sequences(),
         });
     }
     if options
@@ -286,7 +286,7 @@ pub(crate) fn measure(mut options: Options) -> Result<Outcome, RunError> {
     })
 }
 
-/// Sends from threads of its own until the time is over and every answer is there.
+/// Sends from threads of its own until the time is over and every answer has come.
 fn send(
     options: &Options,
     clock: Clock,
@@ -303,13 +303,13 @@ fn send(
         begin,
         shared: Arc::clone(&shared),
     };
-    let lanes = options.lanes();
+    let sequences = options.sequences();
     let mut paced = Vec::new();
-    for index in 0..lanes {
+    for index in 0..sequences {
         let conn = run.connection(index)?;
         paced.push(Arc::clone(&conn.is_due));
-        // The lanes of one connection of HTTP/2 are neighbours, on one thread.
-        let connection = index / (lanes / options.connections);
+        // The streams of one HTTP/2 connection are neighbours, on one thread.
+        let connection = index / (sequences / options.connections);
         workers[(connection % options.threads) as usize].push(conn);
     }
     let pacer = options.between();
@@ -342,12 +342,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Makes one connection's plan: its devices, its bodies, its moments.
+    /// Makes one connection: its devices, its bodies and its schedule.
     fn connection(&self, index: u32) -> Result<Conn, RunError> {
         let options = self.options;
         let edge = |index: u32| {
             let devices = u64::from(options.devices) * u64::from(index);
-            (devices / u64::from(options.lanes())) as u32
+            (devices / u64::from(options.sequences())) as u32
         };
         let devices = Devices {
             first: edge(index),
@@ -357,7 +357,7 @@ impl Run<'_> {
             None => Schedule::Asap,
             Some(between) => Schedule::At {
                 first: self.begin + between * index,
-                every: between * options.lanes(),
+                every: between * options.sequences(),
             },
         };
         let source = |stream: Stream| {
@@ -369,7 +369,7 @@ impl Run<'_> {
                     head(options, stream, bodies.length(options.readings_per_request))
                 },
                 template: streams::template(options, stream),
-                fold: options.gzip.then(Fold::default),
+                gzip: options.gzip.then(Gzip::default),
                 bodies,
                 sent: Sent {
                     stream,
@@ -400,7 +400,7 @@ impl Run<'_> {
     }
 }
 
-/// The head of every request of a stream; of one that is compressed, all but its length.
+/// The head of every request of a stream. For compressed bodies, the length is missing.
 fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
     let query = options.ack.as_ref().map(|ack| format!("?ack={ack}"));
     let key = options.key.as_ref();
@@ -422,8 +422,8 @@ fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Drives some connections on this thread until all are done; with `streams`, so many of them as
-/// the streams of one connection of HTTP/2.
+/// Drives some connections on this thread until all are done. With `streams`, each so many of them are the
+/// streams of one HTTP/2 connection.
 fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -439,7 +439,7 @@ fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>>
                         link = Arc::new(Link::default());
                     }
                     let link = Arc::clone(&link);
-                    tasks.spawn(Lane { conn, link }.run());
+                    tasks.spawn(Sequence { conn, link }.run());
                 }
             }
         }
@@ -453,7 +453,7 @@ fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>>
 
 type Thread = std::thread::JoinHandle<std::io::Result<Vec<Stats>>>;
 
-/// Says each second how it goes, until the threads are done; Ctrl-C stops them.
+/// Reports the progress each second until the threads are done. Ctrl-C stops them.
 async fn watch(shared: &Shared, threads: &[Thread]) {
     let stop = Stop::on_ctrl_c();
     let mut tick = tokio::time::interval(Duration::from_millis(50));

@@ -1,6 +1,6 @@
 //! The clock of an open loop: wakes each connection at the moment its next request is due.
 //!
-//! The runtime's own timers tick in whole milliseconds, which would stand in every latency.
+//! The runtime's own timers tick in whole milliseconds, which would distort every latency.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// How long it sleeps at least: requests that are due closer together are woken together.
+/// The shortest sleep: requests that are due closer together are sent together.
 const SLEEP_LEAST: Duration = Duration::from_micros(100);
-/// And at most, so that a stop is seen.
+/// The longest sleep, so that a stop takes effect.
 const SLEEP_MOST: Duration = Duration::from_millis(100);
 
-/// Wakes connections in turn, one every so often, on a thread of its own.
+/// Wakes connections one after the other, at a fixed interval, on a thread of its own.
 #[derive(Debug)]
 pub(super) struct Pacer {
     stop: Arc<AtomicBool>,
@@ -22,20 +22,20 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Begins: the first of `lanes` is due at `begin`, each next one `between` later.
-    pub(super) fn start(lanes: Vec<Arc<Notify>>, begin: Instant, between: Duration) -> Self {
+    /// Starts the clock: the first connection is due at `begin`, each next one `between` later.
+    pub(super) fn start(connections: Vec<Arc<Notify>>, begin: Instant, between: Duration) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || pace(&lanes, begin, between, &stopped));
+        let thread = std::thread::spawn(move || pace(&connections, begin, between, &stopped));
         Pacer { stop, thread }
     }
 
-    /// Ends it.
+    /// Stops the clock.
     ///
-    /// Blocks: for the longest sleep at most
+    /// Blocks: at most for the longest sleep
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        // It has nothing to tell.
+        // The thread has no result.
         drop(self.thread.join());
     }
 }
@@ -44,8 +44,8 @@ impl Pacer {
     clippy::disallowed_methods,
     reason = "a thread of its own, whose sleep is what it is for"
 )]
-fn pace(lanes: &[Arc<Notify>], begin: Instant, between: Duration, stop: &AtomicBool) {
-    let count = lanes.len() as u128;
+fn pace(connections: &[Arc<Notify>], begin: Instant, between: Duration, stop: &AtomicBool) {
+    let count = connections.len() as u128;
     let between = between.as_nanos().max(1);
     let mut next = 0_u128;
     while !stop.load(Ordering::Relaxed) {
@@ -54,7 +54,7 @@ fn pace(lanes: &[Arc<Notify>], begin: Instant, between: Duration, stop: &AtomicB
         // More than a round behind, every connection is woken once.
         next = next.max(due.saturating_sub(count));
         while next <= due {
-            lanes[(next % count) as usize].notify_one();
+            connections[(next % count) as usize].notify_one();
             next += 1;
         }
         let at = between * next;

@@ -1,24 +1,24 @@
-//! Answers on a pipelined connection: just enough HTTP/1.1 to know where each ends and what it says.
+//! Answers on a pipelined connection: just enough HTTP/1.1 to find the end and the content of each.
 
 use std::time::Duration;
 
-/// The longest head that is believed to be one.
+/// The longest head that is accepted.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// One answer, taken off the connection.
+/// One answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// How many readings it says were taken; 0 where it does not say.
+    /// How many readings were accepted; 0 if the answer has no count.
     pub(crate) accepted: u64,
     pub(crate) retry_after: Option<Duration>,
     /// The server closes the connection after this answer.
     pub(crate) closes: bool,
-    /// How many bytes of the input it took.
+    /// Its length in the input, in bytes.
     pub(crate) bytes: usize,
 }
 
-/// Why the bytes are no answer that this client can follow.
+/// Why this client cannot parse the bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AnswerError {
     #[error("the answer is no HTTP/1.1")]
@@ -27,7 +27,7 @@ pub(crate) enum AnswerError {
     NoLength,
 }
 
-/// Takes the first answer of the input; none while it is not whole.
+/// Parses the first answer of the input. `None` means that it is not complete yet.
 ///
 /// # Errors
 /// [`AnswerError`]: the connection cannot be used any more.

@@ -1,5 +1,4 @@
-//! What a run counts: shared counters for the line each second, and each connection's own for the
-//! result.
+//! The counters of a run: shared ones for the progress, and each connection's own for the result.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::body::{Devices, Stream};
 
-/// The longest latency that is told from longer ones.
+/// The longest measured latency; longer ones count as this.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 
 /// Counters that all connections add to, and the signal to stop.
@@ -28,28 +27,28 @@ impl Shared {
     }
 }
 
-/// What one connection sent of one stream.
+/// The sent requests of one connection and stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) stream: Stream,
     pub(crate) devices: Devices,
     /// How many positions of the devices' sequence were sent, acknowledged or not.
     pub(crate) positions: u64,
-    /// The first position and the length of the last request that was taken whole.
+    /// The first position and the length of the last request that was accepted whole.
     pub(crate) last_acked: Option<(u64, u32)>,
     pub(crate) acked: u64,
     /// Readings that may be stored or not: answered with 5xx, or not at all.
     pub(crate) unknown: u64,
 }
 
-/// What one connection, or all together, did.
+/// The counters of one connection, or of all together.
 #[derive(Debug)]
 pub(crate) struct Stats {
-    /// Microseconds; from the scheduled moment where there is a schedule, else from the sending.
+    /// Microseconds, from the scheduled moment, or else from the sending.
     pub(crate) latency_us: Histogram<u64>,
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) requests: u64,
-    /// Readings refused by an answer that is final.
+    /// Readings that a final answer refused.
     pub(crate) rejected: u64,
     /// Connections that broke.
     pub(crate) breaks: u64,
@@ -99,7 +98,7 @@ impl Stats {
         Ok(())
     }
 
-    /// Readings that the answers say were taken.
+    /// Readings that were accepted, by the answers.
     pub(crate) fn acked(&self) -> u64 {
         self.sent.iter().map(|sent| sent.acked).sum()
     }
@@ -125,7 +124,7 @@ impl Stats {
         self.acked() as f64 / self.seconds()
     }
 
-    /// The result in words.
+    /// The result as text.
     pub(crate) fn to_text(&self) -> String {
         let at = |quantile| self.latency_us.value_at_quantile(quantile) as f64 / 1000.0;
         let mut text = format!(
@@ -160,7 +159,7 @@ impl Stats {
         text
     }
 
-    /// The result for programs.
+    /// The result as JSON.
     pub(crate) fn to_json(&self) -> Value {
         let at = |quantile| self.latency_us.value_at_quantile(quantile) as f64 / 1e6;
         json!({

@@ -1,6 +1,6 @@
 //! HTTP/2: a connection of several streams, each of which sends one request after the other.
 //!
-//! hyper's client speaks it, at a price: compare only with a responder that was driven by it too.
+//! hyper's client costs more than HTTP written by hand: compare only with a responder that it drove, too.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use super::conn::{Conn, RECONNECT};
 use super::response::{self, Answer};
 use super::stats::Stats;
 
-/// A connection that lanes share; made by the first that needs it.
+/// A connection that streams share. The first stream that needs it opens it.
 #[derive(Debug, Default)]
 pub(super) struct Link(Mutex<Option<SendRequest<Full<Bytes>>>>);
 
 impl Link {
-    /// The connection; a new one where there is none, or none that works.
+    /// The connection, or a new one if it does not work.
     async fn get(&self, authority: &str) -> Result<SendRequest<Full<Bytes>>, String> {
         let mut link = self.0.lock().await;
         if let Some(sender) = link.as_ref().filter(|sender| !sender.is_closed()) {
@@ -45,14 +45,14 @@ impl Link {
     }
 }
 
-/// One stream after the other, with devices of its own.
+/// One sequence of streams, with devices of its own.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Sequence {
     pub(super) conn: Conn,
     pub(super) link: Arc<Link>,
 }
 
-impl Lane {
+impl Sequence {
     /// Sends until the time is over.
     pub(super) async fn run(mut self) -> Stats {
         while !self.conn.is_over() {
@@ -116,7 +116,7 @@ pub(super) fn template(options: &Options, stream: Stream) -> Parts {
     if let Some(key) = &options.key {
         request = request.header(AUTHORIZATION, format!("Bearer {}", key.trim()));
     }
-    // The parts are a URL that was parsed, and constants; what a key cannot hold is left out.
+    // The parts are a parsed URL and constants. Characters that a key cannot hold are left out.
     let request = request.body(()).unwrap_or_default();
     request.into_parts().0
 }

@@ -1,7 +1,7 @@
-//! L1: how many rows a second PostgreSQL takes with nothing around it.
+//! L1: how many rows a second PostgreSQL alone accepts.
 //!
 //! Two connections at once, each with devices of its own, COPY sorted batches in binary form into
-//! the layout of `limit_tables.sql`, a transaction a batch. What ships may differ: the measure stays.
+//! the layout of `limit_tables.sql`, a transaction a batch. The shipped tables may differ; L1 stays the same.
 
 use std::time::Instant;
 
@@ -24,14 +24,14 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// From PostgreSQL's epoch, the year 2000, back to Unix's.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
-/// Rows begin a day before now.
+/// The rows begin a day ago.
 const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
 
 const TABLES: &str = include_str!("../../sql/limit_tables.sql");
 const COPY: &str = include_str!("../../sql/limit_copy.sql");
 const DROP: &str = include_str!("../../sql/limit_drop.sql");
 
-/// What was measured.
+/// The measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Copied {
     pub(crate) rows: u64,

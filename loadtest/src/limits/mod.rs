@@ -1,7 +1,7 @@
 //! The limits that results are held against, measured on the same machine in the same minutes.
 //!
-//! L1 is what PostgreSQL takes with nothing around it ([`copy`]). L2 and L3 are what a bare hyper
-//! answers that stores nothing, to single readings, without and with pipelining; L3 over HTTP/2 too.
+//! L1 is the rate of PostgreSQL alone ([`copy`]). L2 and L3 are the rates of a bare hyper server that stores
+//! nothing, for single readings without and with pipelining. L3 is also measured over HTTP/2.
 
 pub(crate) mod copy;
 
@@ -43,7 +43,7 @@ pub(crate) enum LimitError {
     Io(#[from] std::io::Error),
 }
 
-/// A load of single readings that a bare responder is driven with.
+/// A load of single readings for a bare responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bare {
     /// 256 connections, a request at a time.
@@ -89,7 +89,7 @@ impl Bare {
         }
     }
 
-    /// Answers a second of a bare responder on one thread of this process, driven from another.
+    /// Measures the answers a second of a bare responder on one thread of this process.
     ///
     /// # Errors
     /// [`LimitError`]: the responder cannot listen, or answers nothing.
@@ -106,7 +106,7 @@ impl Bare {
 /// Measures and reports.
 ///
 /// # Errors
-/// [`LimitError`]: a limit could not be measured, or the report not be written.
+/// [`LimitError`]: a limit could not be measured, or the report could not be written.
 pub(crate) fn run(options: Options) -> Result<(), LimitError> {
     let mut json = serde_json::Map::new();
     if let Some(url) = &options.database_url {

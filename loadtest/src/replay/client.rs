@@ -1,5 +1,5 @@
-//! One keep-alive connection to the gateway that does not give up: what is refused for now, or not
-//! answered, is sent again, as a device would.
+//! One keep-alive connection to the gateway that does not give up: like a device, it repeats requests that
+//! are refused for now or not answered.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// How long an answer may take: longer than the gateway's own wait for `ack=committed`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An answer that is final: taken, or refused for good.
+/// A final answer: accepted, or refused for good.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -31,7 +31,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; null where it is none.
+    /// The body as JSON, or null.
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -47,7 +47,7 @@ impl Answer {
     }
 }
 
-/// Why no answer was had.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("stopped")]
@@ -80,7 +80,7 @@ pub(crate) struct Client {
     pub(crate) repeats: Repeats,
 }
 
-/// How one attempt went, where it is worth another.
+/// Why an attempt is repeated.
 enum Failure {
     Refused {
         status: StatusCode,
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    /// A client of the same gateway, on a connection of its own, that heeds another stop.
+    /// A client of the same gateway, on a connection of its own, with another stop.
     pub(crate) fn fork(&self, stop: Stop) -> Self {
         Client::new(
             self.target.clone(),
@@ -124,18 +124,18 @@ impl Client {
         }
     }
 
-    /// What this client heeds.
+    /// The request to stop.
     pub(crate) fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
     /// Sends a request until it is answered for good: with anything but 408, 429 and 5xx.
     ///
-    /// Blocks: until the answer; for ever while the gateway is away, unless told when to give up
+    /// Blocks: until the answer; for ever while the gateway is down, unless there is a time to give up
     /// Cancel: safe; the connection is dropped with the answer that was due on it
     ///
     /// # Errors
-    /// [`CallError::Stopped`] and [`CallError::GivenUp`]: the request may have been taken all the same.
+    /// [`CallError::Stopped`] and [`CallError::GivenUp`]: the request may have been accepted.
     pub(crate) async fn call(
         &mut self,
         method: Method,
@@ -213,7 +213,7 @@ impl Client {
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let broken = |error: hyper::Error| Failure::Broken(error.to_string());
         let mut connection = match self.connection.take() {
-            // The gateway closes idle connections: one found closed is no failure.
+            // The gateway closes idle connections, so a closed one is no failure.
             Some(connection) if !connection.is_closed() => connection,
             _ => self.connect().await?,
         };
@@ -248,7 +248,7 @@ impl Client {
     }
 }
 
-/// The wait that a Retry-After of whole seconds asks for.
+/// The wait of a Retry-After in whole seconds.
 fn retry_after(value: Option<&HeaderValue>) -> Option<Duration> {
     let seconds = value?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))

@@ -36,7 +36,7 @@ pub(crate) fn rfc3339(at_us: i64) -> String {
         .to_string()
 }
 
-/// What was sent and answered so far.
+/// The counts so far.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
     /// Readings, each counted once however often it was sent.
@@ -45,13 +45,13 @@ pub(crate) struct Tally {
     pub(crate) accepted: u64,
     /// Readings that it refused.
     pub(crate) rejected: u64,
-    /// AC energy of what was sent.
+    /// AC energy of the sent readings.
     pub(crate) ac_micro_kwh: i64,
     /// Sessions that the gateway refused.
     pub(crate) conflicts: u64,
 }
 
-/// One stay as far as it was replayed.
+/// One stay, as far as it was replayed.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) booking: Arc<Booking>,
@@ -97,7 +97,7 @@ impl Sender {
         }
     }
 
-    /// The same sender, with what still waits, heeding another stop.
+    /// The same sender, with its waiting readings, and another stop.
     pub(crate) fn with_stop(mut self, stop: Stop) -> Self {
         self.meters = self.meters.fork_counted(stop.clone());
         self.vehicles = self.vehicles.fork_counted(stop);
@@ -121,13 +121,13 @@ impl Sender {
         }
     }
 
-    /// Takes what happens: a session is told at once, a reading when its batch is full.
+    /// Handles an event: a session is sent at once, a reading when its batch is full.
     ///
-    /// Cancel: the event may have been taken; taking it again is not safe
+    /// Cancel: the event may have been handled; handling it again is not safe
     ///
     /// # Errors
     /// [`CallError::Stopped`]: nothing of the event is lost for [`Sender::flush`], but a session's
-    /// start or end may not have been told.
+    /// start or end may not have been sent.
     pub(crate) async fn take(&mut self, event: &Event) -> Result<(), CallError> {
         match event {
             Event::Start(booking) => {
@@ -168,7 +168,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends what waits, both streams at once; what is not answered goes on waiting.
+    /// Sends the waiting readings of both streams at once. Unanswered readings stay waiting.
     pub(crate) async fn flush(&mut self) -> Result<(), CallError> {
         self.send("").await
     }
@@ -192,12 +192,11 @@ impl Sender {
         Ok(())
     }
 
-    /// Brings everything to where it can be compared: sends what waits, registers late sessions, and
-    /// waits until all is committed.
+    /// Prepares the comparison: sends waiting readings, registers late sessions, and waits until everything is
+    /// committed.
     ///
-    /// The gateway stores each device's readings in the order in which it took them, so that the
-    /// commit of one that is sent after all others tells that of all: a reading of each device is
-    /// sent once more, with `ack=committed`. A repeat is stored once.
+    /// The gateway stores each device's readings in the order of their arrival. So a reading of each device is
+    /// sent once more, with `ack=committed`: its commit implies that of all others. A repeat is stored once.
     pub(crate) async fn settle(&mut self) -> Result<(), CallError> {
         self.flush().await?;
         let entries = self.entries.clone();
@@ -206,7 +205,7 @@ impl Sender {
                 let ended = entry.ended.then(|| entry.booking.end_us());
                 self.register(&entry.booking, ended).await?;
             } else if entry.ended {
-                // Told before, unless Ctrl-C came between: safe to tell again.
+                // Sent before, unless Ctrl-C came first. Sending again is safe.
                 self.end(&entry.booking).await?;
             }
         }
@@ -220,7 +219,7 @@ impl Sender {
             }
             self.send("?ack=committed").await?;
         }
-        // Repeats say nothing about the replay; a refused one does.
+        // Accepted repeats do not count; refused ones do.
         self.tally.accepted = counted.accepted;
         Ok(())
     }
@@ -242,7 +241,7 @@ impl Sender {
         let answer = post(&mut self.vehicles, "/v1/sessions", &session).await?;
         match answer.status {
             status if status.is_success() => Ok(()),
-            // Known from an earlier replay, and perhaps ended since: the same session all the same.
+            // An earlier replay registered the same session, and may have ended it.
             StatusCode::CONFLICT if self.is_known(booking, &session).await? => Ok(()),
             StatusCode::CONFLICT => {
                 self.conflict(booking, &answer.excerpt());

@@ -1,4 +1,4 @@
-//! The targets: what each sends, and what it is held against.
+//! The targets: the load of each, and its limit.
 
 #![expect(
     clippy::disallowed_methods,
@@ -23,7 +23,7 @@ use crate::limits::{Bare, copy};
 use crate::oracle::Stored;
 use crate::verdict::Verdict;
 
-/// What can be measured alone. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with T4.
+/// The cases that can be measured alone. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with T4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Case {
     T1,
@@ -36,16 +36,16 @@ pub(crate) enum Case {
     T10,
 }
 
-/// Rows of L1 at most, though T1 may store more: what a disk has room for.
+/// The most rows of L1, for which the disk must have room; T1 may store more.
 const L1_ROWS_MAX: u64 = 200_000_000;
 
-/// The readings of a load begin so long before now: their times are to stay behind the clock.
+/// How long before now the readings of a load begin, so that their times stay behind the clock.
 const BEGINS_BEFORE_NOW: Duration = Duration::from_secs(60);
 
 /// The arrival rate of T4 and T6, in readings a second.
 pub(super) const RATE: f64 = 100_000.0;
 
-/// What fewer than this wait counts as caught up: a second of arrivals.
+/// With fewer waiting readings the gateway has caught up: a second of arrivals.
 const CAUGHT_UP_READINGS: f64 = RATE;
 
 impl Case {
@@ -74,7 +74,7 @@ impl Case {
     }
 }
 
-/// What was measured so far.
+/// The measurements so far.
 pub(super) struct Run<'a> {
     options: &'a Options,
     limits: HashMap<&'static str, f64>,
@@ -107,12 +107,12 @@ impl<'a> Run<'a> {
         self.plot.as_deref()
     }
 
-    /// What is asked for.
+    /// The options.
     pub(super) fn options(&self) -> &Options {
         self.options
     }
 
-    /// What stands above the table.
+    /// The text above the table.
     pub(super) fn heading(&self, machine: &Machine, began: jiff::Timestamp) -> String {
         let options = self.options.gateway_options.join(" ");
         let options = if options.is_empty() {
@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         more: &[&str],
     ) -> Result<Outcome, TargetsError> {
         let (url, duration) = (gateway.url(), format!("{seconds}s"));
-        // Readings of now: those of hours that are summed up already would have them summed up anew.
+        // Current readings: older ones would make rolled-up hours dirty.
         let start = jiff::Timestamp::now() - BEGINS_BEFORE_NOW;
         let start = start.to_string();
         let mut arguments = vec![
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Single readings, held against a bare responder.
+    /// Single readings, compared with a bare responder.
     fn single(
         &mut self,
         name: &'static str,
@@ -339,7 +339,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Holds the database up for a while under load, and times how the gateway catches up.
+    /// Stops the database for a while under load, and measures how the gateway catches up.
     fn t6(&mut self) -> Result<(), TargetsError> {
         let gateway = self.fresh()?;
         gateway.take_memory();
@@ -439,7 +439,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What became of an outage.
+/// The measurements of an outage.
 struct Caught {
     stopped: Instant,
     went_on: Instant,
@@ -448,7 +448,7 @@ struct Caught {
     took: Duration,
 }
 
-/// Stops the database for a while, lets it go on, and waits until next to nothing waits.
+/// Stops the database for a while, continues it, and waits until the gateway has caught up.
 fn catch_up(gateway: &Gateway, outage: Duration, within: Duration) -> Result<Caught, TargetsError> {
     let sleep = |time| std::thread::sleep(time);
     // What is measured are these times themselves: a second of calm, then the outage.

@@ -5,13 +5,13 @@ use tokio_postgres::types::ToSql;
 
 use super::TargetsError;
 
-/// The part of the lookups in history's indexes that was served from memory.
+/// The share of lookups in history's indexes that memory served.
 pub(super) const INDEX_HITS: &str = include_str!("../../sql/index_hits.sql");
 
-/// Asks for one row, over a connection of its own.
+/// Queries one row, over a connection of its own.
 ///
 /// # Errors
-/// The database cannot be reached, or gives another number of rows.
+/// The database cannot be reached, or returns another number of rows.
 pub(super) fn query_one(
     url: &str,
     sql: &str,

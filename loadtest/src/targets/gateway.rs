@@ -1,4 +1,4 @@
-//! A gateway of this program's own starting, with its embedded PostgreSQL.
+//! A gateway that this program starts, with its embedded PostgreSQL.
 
 #![expect(
     clippy::disallowed_methods,
@@ -23,10 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an answer may take: a little longer than the gateway lets a question wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Between two looks at its memory.
+/// How often its memory is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What was resident at a moment.
+/// The resident memory at a moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Resident {
     pub(super) at: Instant,
@@ -39,16 +39,16 @@ pub(super) struct Gateway {
     child: Child,
     /// `host:port`.
     authority: String,
-    /// Of its embedded server, for a client.
+    /// The URL of its embedded server.
     pub(super) database_url: String,
     data: PathBuf,
-    /// What was resident, since it was asked last.
+    /// The resident memory since the last call.
     memory: Arc<Mutex<Vec<Resident>>>,
     watched: Arc<AtomicBool>,
 }
 
 impl Gateway {
-    /// Starts a gateway on a data directory, and waits until it takes readings.
+    /// Starts a gateway on a data directory, and waits until it accepts readings.
     pub(super) fn start(
         program: &Path,
         data: &Path,
@@ -58,7 +58,7 @@ impl Gateway {
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .args(options)
-            // What is measured is the embedded server, and no settings of someone's shell.
+            // The embedded server is measured, without settings from the shell.
             .env_remove("DATABASE_URL")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -104,7 +104,7 @@ impl Gateway {
         format!("http://{}", self.authority)
     }
 
-    /// What was resident since this was asked last, look by look.
+    /// The samples of resident memory since the last call.
     pub(super) fn take_memory(&self) -> Vec<Resident> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut memory)
@@ -164,7 +164,7 @@ impl Gateway {
         let mut all = children_of(postmaster)?;
         all.push(postmaster);
         for pid in all.into_iter().filter_map(Pid::from_raw) {
-            // One that has ended since is no loss.
+            // The process may have ended since.
             kill_process(pid, signal).ok();
         }
         Ok(())
@@ -200,7 +200,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// One request on a connection of its own; status 0 where there was no answer.
+    /// One request on a connection of its own. Status 0 means that there was no answer.
     pub(super) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let exchange = || -> std::io::Result<String> {
             let mut socket = TcpStream::connect(&self.authority)?;

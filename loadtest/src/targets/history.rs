@@ -1,7 +1,7 @@
-//! The history that T7 asks about: as many meters as vehicles, each pair of one id, a reading a minute.
+//! The history of T7: as many meters as vehicles, each pair with one id, and a reading a minute.
 //!
-//! It is copied straight into the tables, a minute of all devices after the other, as a gateway
-//! leaves it that keeps up: a device's readings lie far apart on disk.
+//! It is copied straight into the tables, minute by minute for all devices, as a gateway that keeps up
+//! stores it. So a device's readings lie far apart on disk.
 
 use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
@@ -23,10 +23,10 @@ const METER_KEYS: &str = include_str!("../../sql/history_meter_keys.sql");
 const VEHICLE_KEYS: &str = include_str!("../../sql/history_vehicle_keys.sql");
 const METER_COPY: &str = include_str!("../../sql/history_meter_copy.sql");
 const VEHICLE_COPY: &str = include_str!("../../sql/history_vehicle_copy.sql");
-/// The copied readings left no marks: hours that were summed up meanwhile, without them, are not.
+/// The copied readings left no dirty hours, so hours that were rolled up without them are removed.
 const FORGET_HOURS: &str = include_str!("../../sql/history_forget_hours.sql");
 
-/// What the history holds.
+/// The shape of the history.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     /// Meters and vehicles together.
@@ -54,7 +54,7 @@ impl Shape {
     }
 }
 
-/// Registers the devices and copies their readings, a stream a connection. The partitions are there.
+/// Registers the devices and copies their readings, a stream a connection. The partitions must exist.
 ///
 /// Blocks: until all is committed, and the tables are analyzed
 ///

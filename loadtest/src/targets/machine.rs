@@ -1,4 +1,4 @@
-//! Where results were measured: what decides them, and nothing that names the machine.
+//! The machine that results were measured on, without anything that identifies it.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(crate) struct Machine {
     gateway: String,
 }
 
-/// Looks at the machine, and asks the programs for their versions.
+/// Reads the machine's properties, and the versions of the programs.
 ///
 /// # Errors
 /// The gateway's program cannot be run.

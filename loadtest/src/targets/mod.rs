@@ -1,9 +1,9 @@
-//! The table of targets: each load is run against a gateway of this program's own starting, with its
-//! embedded PostgreSQL, and its figure is held against a limit that was measured in the same minutes.
+//! The table of targets. Each load runs against a gateway that this program starts, with its embedded
+//! PostgreSQL. Its figure is compared with a limit that was measured in the same minutes.
 //!
-//! [`gateway`] starts and watches the gateway, [`cases`] are the targets, [`machine`] describes where
-//! it ran, [`table`] says what came out. T7, the questions asked of 100 M rows, and T9, which fills
-//! databases of some GB, are measured where they are asked for by name.
+//! [`gateway`] starts and watches the gateway, [`cases`] are the targets, [`machine`] describes the machine,
+//! and [`table`] prints the results. T7, with its questions to 100 M rows, and T9, which fills databases of
+//! some GB, are measured only if they are named.
 
 mod cases;
 mod database;

@@ -1,4 +1,4 @@
-//! A picture of memory over time: a line, a bar for the bound, and a shade where the database was away.
+//! A picture of memory over time: a line, a bar for the bound, and a shade while the database was stopped.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -12,10 +12,10 @@ const BOUND_MIB: f64 = 300.0;
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 300.0;
 const MARGIN: f64 = 48.0;
-/// Points of the line at most: more would not be seen.
+/// The most points of the line: more would not be visible.
 const POINTS_MAX: usize = 600;
 
-/// Draws what was resident, from the first look to the last.
+/// Draws the resident memory.
 ///
 /// Units:  MiB over seconds
 pub(super) fn memory(title: &str, looks: &[Resident], away: Range<Instant>) -> String {

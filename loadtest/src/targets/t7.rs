@@ -1,8 +1,8 @@
-//! T7 and T8: questions asked of a long history while readings arrive.
+//! T7 and T8: questions to a long history while readings arrive.
 //!
-//! The window is a day that ends an hour and some minutes before now: neither of its ends is at a full
-//! hour, and the readings that arrive meanwhile are of now, of other devices, and not in it. Each
-//! question is asked on a schedule of its own, and timed from the moment it was due.
+//! The window is a day that ends an hour and some minutes before now, so that neither end is at a full hour.
+//! Arriving readings belong to other devices and lie outside the window. Each question has a schedule of its
+//! own, and its time counts from the moment it was due.
 
 #![expect(
     clippy::disallowed_methods,
@@ -26,19 +26,19 @@ use crate::output::say;
 /// The history ends so long before now.
 const BEFORE_NOW_US: i64 = 83 * MINUTE_US;
 const DAY_US: i64 = 24 * 60 * MINUTE_US;
-/// The readings that arrive begin so long before now: behind all that the window looks at.
+/// How long before now arriving readings begin: after the window.
 const ARRIVING_BEFORE_NOW_US: i64 = MINUTE_US;
 const SUMMED: &str = include_str!("../../sql/history_summed.sql");
-/// How many hours are not looked at yet, those before the history began among them.
+/// The hours that are not rolled up yet, those before the history included.
 const BACKLOG: &str = "wattgate_summaries_backlog";
-/// How long the sums may take, and the first ranking.
+/// How long the rollup may take, and the first ranking.
 const PATIENCE: Duration = Duration::from_secs(1800);
-/// The longest time that is told from longer ones.
+/// The longest measured time; longer ones count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
-/// Where what is kept of a filled directory is written down.
+/// The file with the shape of a filled directory.
 const SHAPE_FILE: &str = "history.json";
 
-/// A question, and how often it is asked.
+/// A question and its interval.
 struct Question {
     what: &'static str,
     every: Duration,
@@ -63,7 +63,7 @@ const QUESTIONS: [Question; 3] = [
     },
 ];
 
-/// What was answered to a question.
+/// The answers to a question.
 struct Answers {
     latency_us: Histogram<u64>,
     failed: u64,
@@ -149,7 +149,7 @@ impl Run<'_> {
         self.load(gateway, self.seconds(), &more)
     }
 
-    /// A gateway on a directory with the history: one that is kept from a run before, or a new one.
+    /// Starts a gateway on a directory with the history: one kept from an earlier run, or a new one.
     fn with_history(&mut self) -> Result<(Gateway, Shape), TargetsError> {
         let Some(kept) = self.history_dir().map(|dir| dir.to_owned()) else {
             let gateway = self.fresh()?;
@@ -190,7 +190,7 @@ impl Run<'_> {
         let now_us = jiff::Timestamp::now().as_microsecond();
         let end_us = now_us - BEFORE_NOW_US;
         let shape = self.shape(end_us - end_us % MINUTE_US);
-        // A reading at either end makes the partitions of both streams.
+        // A reading at each end creates the partitions of both streams.
         for at_us in [shape.start_us(), shape.end_us] {
             gateway.take_both_at(&instant(at_us));
         }
@@ -254,7 +254,8 @@ fn window_of(shape: Shape) -> String {
     format!("from={from}&to={}", instant(shape.end_us))
 }
 
-/// Asks on a schedule that waits for no answer: one that is late delays the next, and that counts.
+/// Asks on a fixed schedule. A late answer delays the next question, whose time still counts from its due
+/// moment.
 fn ask(
     gateway: &Gateway,
     question: &Question,

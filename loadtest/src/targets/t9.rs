@@ -1,4 +1,4 @@
-//! T9: the cost as history grows. The load of T1 on databases that hold less and more already.
+//! T9: the cost as history grows, measured by the load of T1 on databases of different sizes.
 
 use super::TargetsError;
 use super::cases::{Run, committed, is_right};
@@ -13,7 +13,7 @@ const DEVICES: u32 = 40_000;
 const BEFORE_NOW_US: i64 = 25 * 60 * MINUTE_US;
 
 impl Run<'_> {
-    /// Sends T1's load onto each history in turn; the last is held against the first.
+    /// Sends T1's load onto each history. The last is compared with the first.
     pub(super) fn t9(&mut self) -> Result<(), TargetsError> {
         let seconds = self.options().seconds;
         let mut first = None;

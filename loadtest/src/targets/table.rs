@@ -1,4 +1,4 @@
-//! What came out: a row a target, as a table for people and as JSON for programs.
+//! The results: a row a target, as a table and as JSON.
 
 use serde_json::{Value, json};
 
@@ -9,17 +9,17 @@ pub(super) struct Row {
     pub(super) what: String,
     pub(super) figure: f64,
     pub(super) unit: &'static str,
-    /// The limit that the figure is held against, where there is one.
+    /// The limit to compare with, if there is one.
     pub(super) limit: Option<(&'static str, f64)>,
-    /// What is to be reached: of the limit, or of the figure where there is none.
+    /// The target, for the ratio to the limit, or for the figure if there is none.
     pub(super) target: Target,
-    /// Whether the oracle found every acknowledged reading stored once, where it was asked.
+    /// Whether the oracle found every acknowledged reading stored once, if it was used.
     pub(super) is_right: bool,
     /// The whole result of the load.
     pub(super) detail: Value,
 }
 
-/// What is to be reached.
+/// A target.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
     /// At least so much, as a ratio to the limit.
@@ -94,7 +94,7 @@ pub(super) fn markdown(heading: &str, rows: &[Row]) -> String {
     text
 }
 
-/// The same for programs, with all that each load told.
+/// The same as JSON, with the whole result of each load.
 pub(super) fn json(machine: Value, began: jiff::Timestamp, seconds: u64, rows: &[Row]) -> Value {
     let rows: Vec<Value> = rows
         .iter()

@@ -7,12 +7,12 @@ use flate2::write::GzEncoder;
 
 /// Compresses bodies with gzip, quickly rather than well, as a device would.
 #[derive(Debug, Default)]
-pub(crate) struct Fold {
+pub(crate) struct Gzip {
     plain: Vec<u8>,
 }
 
-impl Fold {
-    /// Appends a request: the head, where there is one, the length that it lacks, and the body.
+impl Gzip {
+    /// Appends a request: the head, if there is one, the missing length, and the body.
     pub(crate) fn append(
         &mut self,
         head: &[u8],
@@ -24,12 +24,14 @@ impl Fold {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         // Writing to memory does not fail.
         encoder.write_all(&self.plain).ok();
-        let folded = encoder.finish().unwrap_or_default();
+        let compressed = encoder.finish().unwrap_or_default();
         if !head.is_empty() {
             out.extend_from_slice(head);
-            out.extend_from_slice(format!("Content-Length: {}\r\n\r\n", folded.len()).as_bytes());
+            out.extend_from_slice(
+                format!("Content-Length: {}\r\n\r\n", compressed.len()).as_bytes(),
+            );
         }
-        out.extend_from_slice(&folded);
+        out.extend_from_slice(&compressed);
     }
 }
 
@@ -42,7 +44,7 @@ mod tests {
     fn a_compressed_body_decompresses_to_what_was_rendered() {
         let mut out = Vec::new();
         let render = |out: &mut Vec<u8>| out.extend_from_slice(&[b'x'; 1000]);
-        Fold::default().append(b"POST\r\n", render, &mut out);
+        Gzip::default().append(b"POST\r\n", render, &mut out);
         let end = out.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
         let head = String::from_utf8(out[..end].to_vec()).unwrap();
         let length = out.len() - end;
