@@ -1,7 +1,7 @@
 //! What a reading is: devices, times, energy, and the two kinds of readings.
 //!
-//! A [`Reading`] exists only after validation: the constructors of its parts check every bound,
-//! so that what the log, the writers and the database take needs no second look.
+//! A [`Reading`] exists only after validation: the constructors of its parts check every bound. So the log,
+//! the writers and the database need not check it again.
 
 use std::fmt;
 
@@ -57,22 +57,21 @@ impl fmt::Display for Stream {
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// 2000-01-01T00:00:00Z, before which no reading is taken; also PostgreSQL's epoch.
+    /// 2000-01-01T00:00:00Z. Older readings are refused; also PostgreSQL's epoch.
     pub const Y2000: Timestamp = Timestamp(946_684_800_000_000);
 
-    /// The start of the hour (h, h + 1 h] that holds this instant: as energy, an hour holds its end
-    /// and not its start.
+    /// The start of the hour (h, h + 1 h] that holds this instant. For energy, an hour holds its end but not
+    /// its start.
     #[must_use]
     pub const fn hour(self) -> Timestamp {
         let before = self.0.saturating_sub(1);
         Timestamp(before.saturating_sub(before.rem_euclid(HOUR_MICROS)))
     }
 
-    /// Whether the instant, and a day before it, can be written as RFC 3339 in UTC: a text with an
-    /// offset can name one before the year 0000 or after 9999.
+    /// Whether the instant, and a day before it, can be written as RFC 3339 in UTC. A text with an offset can
+    /// name an instant before the year 0000 or after 9999.
     ///
-    /// Why not up to the last second of 9999: the calendar that writes it ends where every offset
-    /// is still in that year.
+    /// Why not up to the last second of 9999: the calendar ends where every offset is still in that year.
     pub const fn is_writable(self) -> bool {
         -62_135_596_800_000_000 <= self.0 && self.0 <= 253_402_207_199_999_999
     }
@@ -103,7 +102,7 @@ impl Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// RFC 3339 in UTC, with as many digits of the second as are not zero.
+    /// RFC 3339 in UTC, without trailing zeros of the second.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
             Ok(ts) => write!(f, "{ts}"),
@@ -112,7 +111,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Why a text is no id.
+/// Why a text is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The text is empty.
@@ -124,7 +123,7 @@ pub enum IdError {
     /// The text holds a NUL or another control character.
     #[error("must hold no control characters")]
     Control,
-    /// `.` or `..`, of something new.
+    /// `.` or `..`, for a new device or session.
     #[error(
         "must not be . or .., which browsers and proxies remove from a URL's path; choose another id"
     )]
@@ -138,15 +137,15 @@ pub enum IdError {
 pub struct ExternalId<'a>(&'a str);
 
 impl<'a> ExternalId<'a> {
-    /// Checks a text and takes it as an id.
+    /// Checks a text as an id.
     ///
     /// # Errors
-    /// [`IdError`]: what is wrong with the text; the sender has to mend it.
+    /// [`IdError`]: what is wrong with the text; the sender must correct it.
     pub fn new(text: &'a str) -> Result<Self, IdError> {
         if text.is_empty() {
             return Err(IdError::Empty);
         }
-        // Nearly every id is short ASCII: then bytes are characters and one pass decides.
+        // Nearly every id is short ASCII, whose bytes are characters: one pass decides.
         if text.is_ascii() {
             if text.len() > ID_CHARS_MAX {
                 return Err(IdError::TooLong);
@@ -165,10 +164,10 @@ impl<'a> ExternalId<'a> {
         Ok(ExternalId(text))
     }
 
-    /// As [`ExternalId::new`], of something that may be new: `.` and `..` are refused.
+    /// As [`ExternalId::new`], for an id that may be new: `.` and `..` are refused.
     ///
-    /// Why: every device and session has a URL with its id as a segment of the path, and URLs are
-    /// normalised on their way, `%2e` included. What has such an id already is read as before.
+    /// Why: every device and session has a URL with its id as a segment of the path, and browsers and proxies
+    /// normalise URLs, `%2e` included. Devices and sessions that have such an id stay readable.
     ///
     /// # Errors
     /// [`IdError`]
@@ -215,7 +214,7 @@ pub struct Energy {
     pub kind: EnergyKind,
 }
 
-/// Where a vehicle says that it is charging.
+/// The place where a vehicle reports that it is charging.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place<'a> {
     /// At this meter.
@@ -224,7 +223,7 @@ pub enum Place<'a> {
     Session(ExternalId<'a>),
 }
 
-/// What only one kind of device reports.
+/// The values that only one kind of device reports.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Details<'a> {
     /// A meter's reading.
@@ -238,7 +237,7 @@ pub enum Details<'a> {
         soc: f64,
         /// °C, -60 to 150.
         battery_temp: f64,
-        /// Where it is charging, if it says so.
+        /// Where it is charging, if it reports that.
         place: Option<Place<'a>>,
     },
 }
@@ -252,7 +251,7 @@ pub struct Reading<'a> {
     pub at: Timestamp,
     /// How much energy.
     pub energy: Energy,
-    /// The rest.
+    /// The values of its kind of device.
     pub details: Details<'a>,
 }
 
@@ -266,11 +265,11 @@ impl Reading<'_> {
     }
 }
 
-/// The shard of a device: a stable hash of its stream and id, so that one writer sees all
-/// readings of one device in the order in which they were accepted.
+/// The shard of a device: a stable hash of its stream and id. So one writer stores all readings of a device,
+/// in the order in which they were accepted.
 ///
-/// Why FNV-1a: the value is written into the log's layout and must never change with a
-/// library's version; the ids are short, and spread is all that is asked of it.
+/// Why FNV-1a: the log's layout depends on the value, which must never change with a library's version. The
+/// ids are short, and it only has to spread them.
 pub fn shard_of(stream: Stream, device: ExternalId<'_>, shards: u16) -> u16 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -278,8 +277,8 @@ pub fn shard_of(stream: Stream, device: ExternalId<'_>, shards: u16) -> u16 {
     for byte in device.as_str().bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
     }
-    // Ids often differ in their last digit alone, which FNV leaves in few bits: one more round of
-    // mixing (the finalizer of SplitMix64) spreads it over all of them.
+    // Ids often differ only in their last digit, which FNV leaves in few bits. The finalizer of SplitMix64
+    // spreads it over all bits.
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (((hash >> 32) * u64::from(shards.max(1))) >> 32) as u16
@@ -355,7 +354,7 @@ mod tests {
 
     #[test]
     fn the_shard_of_a_device_never_changes() {
-        // Written into existing logs: a change here would be a change of format.
+        // Existing logs hold these values: a change here would change the format.
         let id = |text| ExternalId::new(text).unwrap();
         let of = |stream, text| shard_of(stream, id(text), 64);
         let now = [
