@@ -59,7 +59,7 @@ pub struct StreamSums {
 /// The state of the log and the database at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// The sums of invariant 10, by stream.
+    /// The counters of invariant 10, by stream.
     pub sums: [StreamSums; 2],
     /// Readings that wait, by shard and stream.
     pub waiting: Vec<[u64; 2]>,

@@ -251,12 +251,12 @@ async fn session_efficiency(
     session: Run,
     now: Timestamp,
 ) -> Result<Option<f64>, AlertError> {
-    let asked = reads.ask(async |client| {
+    let answer = reads.ask(async |client| {
         analyst
             .performance(client, vehicle, session, Vec::new(), now)
             .await
     });
-    let answer = match asked.await {
+    let answer = match answer.await {
         Ok(Some(answer)) => answer.performance,
         Ok(None) | Err(AskError::TooManyReadings) => return Ok(None),
         Err(error) => return Err(error.into()),

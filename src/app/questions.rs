@@ -22,10 +22,10 @@ const WITHIN: Duration = Duration::from_secs(10);
 pub(crate) async fn ask(reads: &ReadPool) -> Result<(), String> {
     // This also finds a pool whose sessions search another schema than the writers.
     let sql = sql!("database_id");
-    let asked = reads.ask_within(WITHIN, async |client| {
+    let answer = reads.ask_within(WITHIN, async |client| {
         client.query_opt(sql, &[]).await.map_err(ReadError::from)
     });
-    match asked.await {
+    match answer.await {
         // Every session is in use, so sessions can be opened.
         Ok(_) | Err(ReadError::AllBusy) => Ok(()),
         Err(error) => Err(error.to_string()),

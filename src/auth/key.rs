@@ -140,8 +140,8 @@ impl Rights {
     }
 
     /// Whether the sets share a right.
-    pub const fn any_of(self, asked: Rights) -> bool {
-        self.0 & asked.0 != 0
+    pub const fn any_of(self, rights: Rights) -> bool {
+        self.0 & rights.0 != 0
     }
 
     /// Reads names between commas, at least one.

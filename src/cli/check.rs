@@ -105,8 +105,8 @@ impl Findings {
                 .to_string(),
             );
         }
-        let held = DirectoryView::new(&wal_dir).map(|view| view.hold());
-        let running = matches!(held, Ok(Err(DirectoryError::InUse(_))));
+        let lock = DirectoryView::new(&wal_dir).map(|view| view.hold());
+        let running = matches!(lock, Ok(Err(DirectoryError::InUse(_))));
         let state = match (running, dir.exists()) {
             (true, _) => "a gateway is using it",
             (false, true) => "no gateway is using it",
@@ -179,11 +179,11 @@ impl Findings {
 
     /// Checks the path of questions: a pooler may refuse only these.
     async fn questions(&mut self, target: &Target) {
-        let asked = match target.pool(1) {
+        let answer = match target.pool(1) {
             Ok(pool) => questions::ask(&pool).await,
             Err(error) => Err(error.to_string()),
         };
-        match asked {
+        match answer {
             Ok(()) => self.good.push("questions reach the database".to_owned()),
             Err(why) => self.faults.push(format!(
                 "readings reach the database, but questions do not: {why}; check what the server or \

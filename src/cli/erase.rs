@@ -12,7 +12,7 @@ const COUNTED: [&str; 11] = [
     "vehicles",
     "readings",
     "rows of live status",
-    "hourly sums",
+    "hourly rollups",
     "dirty hours",
     "sessions",
     "efficiencies of sessions",

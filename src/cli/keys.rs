@@ -314,14 +314,14 @@ mod tests {
         for spoil in wrong {
             let mut args = args(dir.path(), "fleet");
             spoil(&mut args);
-            let said = run(&KeysCommand::Create(args.clone()));
-            let code = said.err().map(|error| error.exit_code());
+            let result = run(&KeysCommand::Create(args.clone()));
+            let code = result.err().map(|error| error.exit_code());
             assert_eq!(code, Some(2), "{args:?}");
         }
         let mut all = args(dir.path(), "fleet");
         wrong.iter().take(5).for_each(|spoil| spoil(&mut all));
-        let said = run(&KeysCommand::Create(all)).unwrap_err().to_string();
-        assert_eq!(said.lines().count(), 5, "{said}");
+        let result = run(&KeysCommand::Create(all)).unwrap_err().to_string();
+        assert_eq!(result.lines().count(), 5, "{result}");
         assert!(KeyFile::of(dir.path()).read().unwrap().is_empty());
     }
 }

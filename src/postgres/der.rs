@@ -80,8 +80,8 @@ mod tests {
         assert!(key.der.ends_with(key.bits));
         // A truncated certificate is either not a certificate, or has the same key.
         for length in 0..der.len() {
-            let cut = PublicKey::of_certificate(&der[..length]);
-            assert!(cut.is_none_or(|cut| cut == key));
+            let truncated = PublicKey::of_certificate(&der[..length]);
+            assert!(truncated.is_none_or(|truncated| truncated == key));
         }
     }
 }

@@ -44,7 +44,7 @@ pub fn advice(error: &Error) -> Option<&'static str> {
             ),
             (
                 "password missing",
-                "the server asks for a password: put it into DATABASE_URL",
+                "the server requires a password: put it into DATABASE_URL",
             ),
             (
                 "does not allow writes",

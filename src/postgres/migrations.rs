@@ -246,9 +246,9 @@ mod tests {
     #[test]
     fn a_migration_is_cut_into_its_statements() {
         let sql = "-- a comment\ncreate table a (\n  b text default ';'\n);\n\n-- end\n";
-        let cut: Vec<&str> = statements(sql).collect();
+        let split: Vec<&str> = statements(sql).collect();
         assert_eq!(
-            cut,
+            split,
             ["-- a comment\ncreate table a (\n  b text default ';'\n);"]
         );
         assert!(statements(MIGRATIONS[0].sql).count() > 10);

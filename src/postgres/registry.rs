@@ -225,10 +225,10 @@ mod tests {
         let text = |n: i32| format!("device-{n:06}");
         let mut cache = IdCache::new(10_000 * (13 + ENTRY_BYTES));
         let mut found = 0;
-        for turn in 0..5 {
+        for round in 0..5 {
             for n in 0..12_000 {
                 match cache.get(Registry::Meters, &text(n)) {
-                    Some(id) if turn > 0 => {
+                    Some(id) if round > 0 => {
                         assert_eq!(id, n);
                         found += 1;
                     }

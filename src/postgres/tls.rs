@@ -24,7 +24,7 @@ pub(super) enum Verify {
     Nothing,
     /// That an authority has signed it.
     Chain,
-    /// That an authority has signed it for the host that was asked for.
+    /// That an authority has signed it for the requested host.
     Full,
 }
 

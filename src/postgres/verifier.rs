@@ -18,7 +18,7 @@ pub(super) enum Check {
     Nothing,
     /// That an authority has signed it.
     Chain(Arc<RootCertStore>),
-    /// That an authority has signed it for the host that was asked for.
+    /// That an authority has signed it for the requested host.
     Full(Arc<WebPkiServerVerifier>),
 }
 

@@ -157,25 +157,26 @@ async fn roll_up(
     let measured = readings(work, stream, hours).await?;
     let count = measured.iter().map(Vec::len).sum();
     // Tens of thousands of readings would block an async worker.
-    let summed = tokio::task::spawn_blocking(move || {
-        let sums = measured.into_iter().map(|mut hour| {
+    let rollups = tokio::task::spawn_blocking(move || {
+        let rollups = measured.into_iter().map(|mut hour| {
             hour.sort_unstable_by_key(|m| m.reading.at);
             Some((summarize(&hour)?, hour))
         });
-        sums.map(|sum| {
-            let (summary, hour) = sum?;
-            let ends = (hour.first()?.battery_temp, hour.last()?.battery_temp);
-            let temperature = temperature_parts(summary.condensed.temperature_sum)?;
-            Some((summary, ends, temperature))
-        })
-        .collect::<Vec<_>>()
+        rollups
+            .map(|rollup| {
+                let (summary, hour) = rollup?;
+                let ends = (hour.first()?.battery_temp, hour.last()?.battery_temp);
+                let temperature = temperature_parts(summary.condensed.temperature_sum)?;
+                Some((summary, ends, temperature))
+            })
+            .collect::<Vec<_>>()
     });
     // After a panic, the hours have no rollup.
-    let summed = summed.await.unwrap_or_default();
+    let rollups = rollups.await.unwrap_or_default();
     remove(work, stream, hours).await?;
     let mut columns = Columns::default();
-    for (&hour, summed) in hours.iter().zip(&summed) {
-        if let Some((summary, ends, temperature)) = summed {
+    for (&hour, rollup) in hours.iter().zip(&rollups) {
+        if let Some((summary, ends, temperature)) = rollup {
             columns.push(hour, summary, *ends, *temperature);
         }
     }

@@ -27,7 +27,7 @@ const EFFICIENCY_SPREAD: f64 = 0.04;
 const STATION_KW: f64 = 6.6;
 /// The power up to which battery temperature and voltage follow it, kW: beyond lie odd rows only.
 const FELT_KW_MAX: f64 = 11.0;
-/// The share of the energy that is taken with falling power.
+/// The share of the energy that is drawn with falling power.
 const TAPER_SHARE: f64 = 0.15;
 /// The power at the end of the taper, as a share of the constant power.
 const TAPER_END: f64 = 0.1;
@@ -76,7 +76,7 @@ pub(crate) fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
         let hours = (at_us - before_us) as f64 / 3.6e9;
         let kw = ac_micro_kwh as f64 / 1e6 / hours;
         let share = efficiency.unwrap_or_else(|| traits.efficiency_at(kw));
-        // Cut, not rounded: DC must never exceed AC.
+        // Truncated, not rounded: DC must never exceed AC.
         let dc_micro_kwh = (ac_micro_kwh as f64 * share) as i64;
         samples.push(body.sample(&Step {
             at_us,
@@ -93,7 +93,7 @@ pub(crate) fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
 /// The course of the power over a stay: constant, falling, zero.
 #[derive(Debug, Clone, Copy)]
 struct Power {
-    /// The share of the energy that is taken with falling power.
+    /// The share of the energy that is drawn with falling power.
     taper_share: f64,
     /// Hours of constant power.
     flat_h: f64,
@@ -166,7 +166,7 @@ impl Traits {
         }
     }
 
-    /// Charger efficiency at a power: the documented curve less what this vehicle is worse.
+    /// Charger efficiency at a power: the documented curve less this vehicle's loss.
     fn efficiency_at(&self, kw: f64) -> f64 {
         let rise = (EFFICIENCY_HIGH - EFFICIENCY_LOW) * (1.0 - (-kw / 1.5).exp());
         (EFFICIENCY_LOW + rise - self.efficiency_less).clamp(EFFICIENCY_LOW, EFFICIENCY_HIGH)
@@ -182,7 +182,7 @@ struct Step {
     dc_micro_kwh: i64,
 }
 
-/// The vehicle's battery and the station's wires as the stay goes on.
+/// The state of the vehicle's battery during the stay.
 #[derive(Debug)]
 struct Body {
     battery_kwh: f64,
@@ -195,7 +195,7 @@ struct Body {
 
 impl Body {
     fn new(traits: &Traits, energy_kwh: f64) -> Self {
-        // The battery must hold what is charged, with room for a state at the start.
+        // The battery must hold the charged energy, with room for a state at the start.
         let battery_kwh = traits.battery_kwh.max(energy_kwh * 1.1);
         let gain = energy_kwh / battery_kwh;
         Body {

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use flate2::read::MultiGzDecoder;
 use jiff::civil::Date;
 
-/// The longest id that the gateway takes, in characters.
+/// The longest id that the gateway accepts, in characters.
 const ID_CHARS_MAX: usize = 64;
 
-/// What an id may be longer in a live replay: `@` and the start in seconds since 1970.
+/// How much longer an id is in a live replay: `@` and the start in seconds since 1970.
 const ID_SUFFIX_CHARS: usize = 11;
 
-/// The highest mean power that is believed of one charging stay, kW: beyond any AC charger. A row
-/// above it is a fault of the recording.
+/// The highest plausible mean power of a charging stay, in kW: above any AC charger. A row above it is a fault
+/// of the recording.
 const MEAN_KW_MAX: f64 = 50.0;
 
 /// One stay at a charging station, as it was measured.
@@ -33,7 +33,7 @@ pub(crate) struct Stay {
 }
 
 impl Stay {
-    /// The energy in millionths of a kWh, rounded half away from zero: what the readings add up to.
+    /// The energy in millionths of a kWh, rounded half away from zero. The readings add up to it.
     pub(crate) fn energy_micro_kwh(&self) -> i64 {
         (self.energy_kwh * 1e6).round() as i64
     }
@@ -44,7 +44,7 @@ impl Stay {
     }
 }
 
-/// The sessions of a file, and what was left out of it and why.
+/// The sessions of a file, and the left-out ones with the reasons.
 #[derive(Debug, Default)]
 pub(crate) struct Recording {
     /// By start; no two overlap at one station, no id twice.
@@ -75,11 +75,11 @@ pub(crate) enum DataError {
     Empty { day: Option<Date> },
 }
 
-/// Reads files of sessions, or stdin where a path is `-`, plain or gzip; of one local arrival day
-/// if asked.
+/// Reads files of sessions, plain or gzip, or stdin for the path `-`. A given day selects the sessions of that
+/// local arrival day.
 ///
 /// # Errors
-/// [`DataError`]: a file cannot be opened, is no such CSV, or all hold nothing to replay.
+/// [`DataError`]: a file cannot be opened, has another form, or none holds a session to replay.
 pub(crate) fn load(paths: &[PathBuf], day: Option<Date>) -> Result<Recording, DataError> {
     let mut stays = Vec::new();
     for path in paths {
@@ -104,7 +104,7 @@ pub(crate) fn load(paths: &[PathBuf], day: Option<Date>) -> Result<Recording, Da
     Ok(recording)
 }
 
-/// What a file holds, unpacked where it is gzip: by its first bytes, whatever its name.
+/// Reads a file, and decompresses gzip, which its first bytes identify.
 fn unpacked(input: Box<dyn Read>) -> std::io::Result<Box<dyn Read>> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let mut input = BufReader::new(input);
@@ -165,8 +165,8 @@ pub(crate) fn parse(input: impl Read) -> Result<Vec<Stay>, DataError> {
     Ok(stays)
 }
 
-/// Sorts the stays by start and leaves out what cannot be told apart by a meter, or is not
-/// plausible; nothing is left out silently.
+/// Sorts the stays by start, and leaves out those that overlap at a meter or are not plausible, with a
+/// reason.
 pub(crate) fn select(mut stays: Vec<Stay>) -> Recording {
     stays.sort_by(|a, b| (a.start_us, &a.session_id).cmp(&(b.start_us, &b.session_id)));
     let mut recording = Recording::default();

@@ -1,9 +1,9 @@
-//! Replay of real charging sessions: what a site's stations and vehicles would have sent, in order
-//! of time, and at the end a comparison of the gateway's energy with the data's, session by session.
+//! Replay of real charging sessions: sends the readings of a site's stations and vehicles in order of time. At
+//! the end it compares the gateway's energy with the data's, session by session.
 //!
-//! In the order in which data passes: [`data`] reads the recorded stays, [`plan`] places them in
-//! time, [`timeline`] makes one sequence of what happens, with minute-by-minute values from
-//! [`curve`], [`send`] batches and sends it through [`client`], [`report`] asks and compares.
+//! In the order of the data: [`data`] reads the recorded stays, and [`plan`] places them in time. [`timeline`]
+//! makes one sequence of events, with values for each minute from [`curve`]. [`send`] sends them in batches
+//! through [`client`], and [`report`] compares.
 
 mod client;
 mod curve;
@@ -31,7 +31,7 @@ use progress::Progress;
 use send::Sender;
 use timeline::{Booking, Event, Timeline};
 
-/// What a replay derives because the data does not hold it; said wherever its results are.
+/// The note on values that are derived because the data lacks them; printed with all results.
 pub(crate) const DERIVED: &str = "measured: arrival, departure, station and AC energy of each \
     session; derived by this program, not measured: the power curve, DC energy (charger \
     efficiency), state of charge, battery temperature, voltage, and the vehicle ids";
@@ -157,7 +157,7 @@ async fn replay(options: Options) -> Result<Verdict, ReplayError> {
     play(timeline, pace, &mut sender, &stop, &mut progress).await?;
     progress.finish(sender.tally());
 
-    // From here on only a second Ctrl-C ends it.
+    // From now on only a second Ctrl-C ends the program.
     let mut sender = sender.with_stop(Stop::never());
     sender.settle().await?;
     let settle = Duration::from_secs(options.settle);
@@ -174,7 +174,7 @@ async fn replay(options: Options) -> Result<Verdict, ReplayError> {
 type Events = Box<dyn Iterator<Item = Event> + Send>;
 type Bookings = Box<dyn Iterator<Item = Arc<Booking>> + Send>;
 
-/// Says when each stay is replayed, and how time passes.
+/// Reports when each stay is replayed, and the speed.
 async fn schedule(
     options: &Options,
     stays: Vec<data::Stay>,
@@ -194,7 +194,7 @@ async fn schedule(
     Ok((Box::new(plan::as_recorded(stays)), pace, progress))
 }
 
-/// Finds out whether a live replay of the same sessions ran before, and goes on with it.
+/// Checks whether a live replay of the same sessions ran before, and continues it.
 async fn resume(live: &mut plan::Live, now_us: i64, client: &mut Client) -> Result<(), CallError> {
     let Some(vehicle) = live.witness() else {
         return Ok(());
@@ -210,7 +210,7 @@ async fn resume(live: &mut plan::Live, now_us: i64, client: &mut Client) -> Resu
     Ok(())
 }
 
-/// Sends what happens, when it is due, until the end or Ctrl-C.
+/// Sends each event when it is due, until the end or Ctrl-C.
 async fn play(
     mut timeline: Events,
     pace: Pace,

@@ -1,17 +1,17 @@
-//! How fast the replay's time passes.
+//! The speed of the replay's time.
 
 use std::time::{Duration, Instant};
 
-/// The shortest wait: what is due within it goes into one request.
+/// The shortest wait: events that are due within it share a request.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The longest wait, so that the progress is seen to be alive.
+/// The longest wait, so that the progress keeps moving.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Simulated seconds a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Speed {
-    /// As fast as the gateway takes it.
+    /// As fast as the gateway accepts it.
     Max,
     /// So many times as fast as the clock.
     Times(f64),
@@ -62,7 +62,7 @@ impl Pace {
         Pace::new(Speed::Times(1.0), now_us)
     }
 
-    /// What the clock shows, microseconds since 1970 UTC; the end of time at the speed `max`.
+    /// The time on the clock, in microseconds since 1970 UTC. At the speed `max` it is the end of time.
     pub(crate) fn now_us(&self) -> i64 {
         match self.speed {
             Speed::Max => i64::MAX,
@@ -73,7 +73,7 @@ impl Pace {
         }
     }
 
-    /// How long to wait before looking again at what happens at a moment; none if it is due.
+    /// How long to wait for a moment. `None` means that it is due.
     pub(crate) fn wait_for(&self, at_us: i64) -> Option<Duration> {
         let Speed::Times(times) = self.speed else {
             return None;

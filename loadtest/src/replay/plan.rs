@@ -1,11 +1,11 @@
-//! When each stay is replayed: as it was recorded, or moved so that the busiest moment is now.
+//! The times of the replayed stays: as recorded, or moved so that the busiest moment is now.
 
 use std::sync::Arc;
 
 use super::data::Stay;
 use super::timeline::Booking;
 
-/// A day, in microseconds: what a live replay repeats, or a multiple of it.
+/// A day, in microseconds. A live replay repeats after one or more days.
 const DAY_US: i64 = 86_400_000_000;
 
 /// How far back a live replay fills the history: the gateway's default window.
@@ -38,7 +38,7 @@ pub(crate) struct Live {
     period_us: i64,
     /// How far the round that holds the busiest moment is moved.
     shift_us: i64,
-    /// Where a round before this was begun is left out: older than the window shown.
+    /// Earlier rounds are left out before this time: they are older than the shown window.
     from_us: i64,
 }
 
@@ -69,8 +69,8 @@ impl Live {
             .map(|stay| stay.session_id.as_str())
     }
 
-    /// Goes on where an earlier live replay was: the same sessions at the same times, so that
-    /// nothing overlaps and what was sent before is a repeat.
+    /// Continues an earlier live replay: the same sessions at the same times. So nothing overlaps, and readings
+    /// sent before are repeats.
     ///
     /// Shape:  the id of any session that the earlier replay registered; true if it is one
     pub(crate) fn resume(&mut self, session_id: &str, now_us: i64) -> bool {
@@ -164,7 +164,7 @@ mod tests {
         assert!(running(NOW_US) > 40, "{}", running(NOW_US));
         assert_eq!(running(NOW_US), running(NOW_US - DAY_US + 1_000_000));
         assert!(bookings.iter().all(|b| b.end_us() > NOW_US - DAY_US));
-        // It goes on into tomorrow.
+        // The stay lasts into tomorrow.
         assert!(bookings.iter().any(|b| b.start_us() > NOW_US + DAY_US));
     }
 

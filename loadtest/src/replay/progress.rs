@@ -1,4 +1,4 @@
-//! How far the replay is: a bar on a terminal, else a line now and then.
+//! The progress of the replay: a bar on a terminal, or else a line at intervals.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::send::Tally;
 use crate::output::say;
 
-/// Between two lines where there is no terminal.
+/// The interval of lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Between two drawings of the bar.
+/// The interval at which the bar is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
-/// Shows the simulated time, what was sent and acknowledged, and the energy.
+/// Shows the simulated time, the sent and acknowledged readings, and the energy.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     from_us: i64,
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// Shows where the replay is, if it is time to.
+    /// Shows the progress, if it is due.
     pub(crate) fn show(&mut self, at_us: i64, tally: &Tally) {
         let every = if self.bar.is_some() {
             DRAW_EVERY
@@ -67,7 +67,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away and leaves its last words.
+    /// Removes the bar and prints its last text.
     pub(crate) fn finish(&self, tally: &Tally) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -15,7 +15,7 @@ use crate::verdict::Verdict;
 /// How far the gateway's energy may be from the data's, kWh.
 const TOLERANCE_KWH: f64 = 0.001;
 
-/// Between two questions while an answer still differs.
+/// How often the gateway is asked while an answer differs.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// One session: the data's figure and the gateway's.
@@ -27,11 +27,11 @@ struct Row {
     /// The local day of the arrival, and how far it is moved.
     day: (Date, i64),
     start_us: i64,
-    /// The session's end, or its last reading where it still runs.
+    /// The session's end, or its last reading if it is open.
     until_us: i64,
     running: bool,
     data_kwh: f64,
-    /// None where the gateway has no answer.
+    /// `None` means that the gateway has no answer.
     gateway_kwh: Option<f64>,
     dc_kwh: Option<f64>,
     ratio: Option<f64>,
@@ -49,7 +49,7 @@ impl Row {
     }
 }
 
-/// All sessions, by station and start, and what was sent.
+/// All sessions, by station and start, and the counts of the replay.
 #[derive(Debug)]
 pub(crate) struct Report {
     rows: Vec<Row>,
@@ -89,7 +89,7 @@ pub(crate) async fn ask(
 }
 
 impl Row {
-    /// The data's side; none for a session without a reading yet.
+    /// The data's side. `None` means that the session has no reading yet.
     fn of(entry: &Entry) -> Option<Self> {
         let booking = &entry.booking;
         let last = entry.last?;
@@ -200,7 +200,7 @@ impl Report {
         }
     }
 
-    /// The same for programs.
+    /// The same as JSON.
     pub(crate) fn to_json(&self, left_out: &[(String, String)]) -> Value {
         let totals = self.totals();
         let row = |row: &Row| {
@@ -252,7 +252,7 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// The table, its sums, and what of it is derived.
+    /// The table, its sums, and a note on derived values.
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |cell: fn(&Row) -> &str, least: usize| {
             let widest = self.rows.iter().map(|row| cell(row).chars().count()).max();

@@ -1,4 +1,4 @@
-//! What happens when: the starts, readings and ends of many stays as one sequence in order of time.
+//! The starts, readings and ends of many stays as one sequence in order of time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -36,9 +36,9 @@ impl Booking {
 pub(crate) enum Event {
     /// A vehicle plugs in.
     Start(Arc<Booking>),
-    /// Its meter and itself report; the time in the sample is the data's.
+    /// The meter and the vehicle report. The time in the sample is the data's.
     Reading(Arc<Booking>, Sample),
-    /// It leaves.
+    /// The vehicle leaves.
     End(Arc<Booking>),
 }
 
@@ -59,8 +59,8 @@ struct Running {
     samples: std::vec::IntoIter<Sample>,
 }
 
-/// The sequence of all events, made as it is asked for, so that memory holds only the stays under
-/// way: the bookings may be without end.
+/// The sequence of all events, made on demand, so that memory holds only the stays under way. The bookings may
+/// be endless.
 ///
 /// Order:  by time; at the same moment readings, then ends, then starts, so that a session that
 ///         touches the next at one station has ended before that begins
@@ -129,8 +129,8 @@ impl<I: Iterator<Item = Arc<Booking>>> Iterator for Timeline<I> {
     }
 }
 
-/// The same events with the readings in a random order between all starts and all ends: what came
-/// late, or over other ways, from devices that were out of reach.
+/// The same events, with the readings in a random order between all starts and all ends, like late readings of
+/// devices that were offline.
 ///
 /// Shape:  holds every event, some 60 bytes each: a timeline with an end
 pub(crate) fn shuffled(

@@ -1,12 +1,12 @@
-# Stops the server once the gateway is gone, however it went.
+# Stops the server once the gateway has ended, in whatever way.
 #
-# Standard input is a pipe whose only lasting write end the gateway holds: its end of file is
-# the gateway's death. Each line is the id of a newly started server process, the last one counts.
-# The process is known by its id and its start time, so that an id used again is left alone.
+# Standard input is a pipe whose only lasting write end belongs to the gateway: end of file means that
+# the gateway has ended. Each line is the id of a newly started server process; the last one counts.
+# The id and the start time identify the process, so that a reused id is never signalled.
 # Stopping takes at most 17 s: a fast shutdown, then an immediate one, then a kill.
 trap '' HUP INT QUIT TERM PIPE
 
-# Prints when the process started; prints nothing for one that is gone or waits to be reaped.
+# Prints when the process started; prints nothing for one that has ended.
 started() {
     if [ -d /proc/self ]; then
         IFS= read -r stat <"/proc/$1/stat" || return 0

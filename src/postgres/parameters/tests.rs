@@ -31,10 +31,10 @@ fn an_unknown_parameter_is_named_with_all_that_is_wrong() {
             "{name}: {found:?}"
         );
     }
-    let cut = faults("postgres://u:pass?geheim=1@h/db");
+    let split = faults("postgres://u:pass?geheim=1@h/db");
     assert!(
-        !cut.is_empty() && !cut.join("").contains("geheim"),
-        "{cut:?}"
+        !split.is_empty() && !split.join("").contains("geheim"),
+        "{split:?}"
     );
 }
 

@@ -113,7 +113,7 @@ impl Reader {
         let used = self.choice(
             "sslcertmode",
             &[("allow", true), ("disable", false)],
-            "must be allow or disable: the gateway cannot see whether the server asked for a \
+            "must be allow or disable: the gateway cannot see whether the server requested a \
              certificate",
         );
         match (cert, key) {
