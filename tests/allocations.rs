@@ -1,4 +1,4 @@
-//! A guard against slow returns: how often a reading's way through the gateway asks for memory.
+//! A guard against slow regressions: how often the gateway allocates memory for a reading.
 //!
 //! Times differ from machine to machine; these counts do not. They are the same in every build, so
 //! that a copy or a string a reading that slips in fails here, and no benchmark has to notice it.

@@ -1,8 +1,8 @@
 //! The machine's clock jumps, while the gateway runs and between its starts: nothing is lost or
-//! stored twice, nothing waits for hours, no history is dropped, and whoever is to be told is told.
+//! stored twice, nothing waits for hours, no history is dropped, and each alert is delivered.
 //!
 //! The clock is that of the gateway's process alone, by libfaketime (Debian's package `faketime`);
-//! without it the tests say that they were skipped. PostgreSQL and the devices keep the true time.
+//! without it the tests print that they were skipped. PostgreSQL and the devices keep the true time.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -23,7 +23,7 @@ use crate::gateway::{DEADLINE, Gateway, command, data_dir};
 /// An answer that waits for no clock comes well within this, also on a machine that is busy.
 const SOON: Duration = Duration::from_secs(20);
 
-#[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+#[expect(clippy::print_stdout, reason = "a skipped test prints why")]
 fn library() -> Option<PathBuf> {
     let places = fs::read_dir("/usr/lib").ok()?;
     let mut found = places.filter_map(|place| {
@@ -32,7 +32,7 @@ fn library() -> Option<PathBuf> {
     });
     let found = found.next();
     if found.is_none() {
-        println!("skipped: it takes libfaketime");
+        println!("skipped: it needs libfaketime");
     }
     found
 }
@@ -79,7 +79,7 @@ impl<'a> Stepped<'a> {
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             .env("FAKETIME_DISABLE_SHM", "1");
         let gateway = Gateway::spawn(command, self.data);
-        gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+        gateway.wait("readiness", Gateway::is_ready);
         gateway
     }
 
@@ -92,7 +92,7 @@ impl<'a> Stepped<'a> {
         format!(r#"{{"meterId":"M{n}","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"{at}"}}"#)
     }
 
-    /// Sends some, in every way; each is acknowledged soon.
+    /// Sends some, with every mode of acknowledgement; each is acknowledged soon.
     fn send(&self, gateway: &Gateway, what: &str) {
         for ack in ["durable", "committed", "buffered", "committed"] {
             let began = Instant::now();
@@ -130,8 +130,8 @@ fn receiver(listener: TcpListener, up: Arc<AtomicBool>) -> Receiver<String> {
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
-            let taken = b"HTTP/1.1 204 Taken\r\nconnection: close\r\n\r\n";
-            reader.get_mut().write_all(taken).unwrap();
+            let accepted = b"HTTP/1.1 204 Accepted\r\nconnection: close\r\n\r\n";
+            reader.get_mut().write_all(accepted).unwrap();
             if sender.send(String::from_utf8(body).unwrap()).is_err() {
                 return;
             }
@@ -156,7 +156,7 @@ fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
     let gate = Stepped::new(data.path(), &library);
     let gateway = gate.start();
     gate.send(&gateway, "before");
-    // A request that is on its way while the clock jumps has its own time all the same.
+    // A request in flight while the clock jumps keeps its whole time limit.
     let mut halfway = gateway.connect();
     let body = gate.reading();
     let head =
@@ -166,12 +166,12 @@ fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
         let offset = format!("{hours:+}h");
         gate.set(&offset);
         gate.send(&gateway, &offset);
-        // The hours' seal goes with the clock, both ways: one far ahead would make all readings late.
-        let sealed = format!(
+        // The rollup's watermark follows the clock in both directions: far ahead, it would make all readings late.
+        let watermark = format!(
             "select sealed_to between now() + interval '{hours} hours' - interval '3 hours'
                 and now() + interval '{hours} hours' from hours_progress"
         );
-        gateway.wait("the seal", |g| g.sql(&sealed) == "t");
+        gateway.wait("the watermark", |g| g.sql(&watermark) == "t");
     }
     write!(halfway, "{body}").unwrap();
     let mut answer = String::new();
@@ -181,8 +181,8 @@ fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
     gate.stored(&gateway);
     let live = "select count(*) from meter_status where ts <= now() and received_at is not null";
     gateway.wait("live status", |g| g.sql(live) == sent.to_string());
-    let summed = "select count(*) from meter_hours where hour > now()";
-    assert_eq!(gateway.sql(summed), "0");
+    let rolled_up = "select count(*) from meter_hours where hour > now()";
+    assert_eq!(gateway.sql(rolled_up), "0");
     for stream in ["accepted", "stored"] {
         let name = format!("wattgate_readings_{stream}_total{{stream=\"meter\"}}");
         assert_eq!(gateway.metric(&name), sent as f64);
@@ -206,7 +206,7 @@ fn a_wrong_clock_at_start_drops_no_history() {
     for (offset, code) in [("+400d", "too_old"), ("-5h", "in_future")] {
         gate.set(offset);
         let gateway = gate.start();
-        // It cannot know better; so nothing is acknowledged, and the clients are told why.
+        // It cannot know better: it acknowledges nothing, and the response has the reason.
         let (status, answer) = gateway.call("POST", "/v1/ingestion/meter", &gate.reading());
         gate.sent.set(gate.sent.get() - 1);
         assert!(status == 400 && answer.contains(code), "{status} {answer}");
@@ -244,7 +244,7 @@ fn an_alert_is_delivered_across_clock_jumps() {
     );
     let (status, answer) = gateway.call("POST", "/v1/ingestion/vehicle?ack=committed", &hot);
     assert_eq!(status, 201, "{answer}");
-    // How often it was tried to tell of it; none where it is not in the queue.
+    // How often its delivery was tried; `None` means that it is not in the queue.
     let of = "from alert_deliveries where body like '%battery_temperature%'";
     let tries = |g: &Gateway| g.sql(&format!("select attempts {of}")).parse::<u32>().ok();
     gateway.wait("three tries", |g| tries(g) >= Some(3));
@@ -259,10 +259,10 @@ fn an_alert_is_delivered_across_clock_jumps() {
     }
     gate.set("-9h");
     up.store(true, Ordering::Relaxed);
-    let told = std::iter::from_fn(|| bodies.recv_timeout(DEADLINE).ok());
+    let delivered = std::iter::from_fn(|| bodies.recv_timeout(DEADLINE).ok());
     let of_heat = |body: &String| body.contains("battery_temperature");
-    let told = told.into_iter().find(of_heat).unwrap();
-    assert!(told.contains(r#""event":"opened""#), "{told}");
+    let delivered = delivered.into_iter().find(of_heat).unwrap();
+    assert!(delivered.contains(r#""event":"opened""#), "{delivered}");
     gateway.wait("an empty queue", |g| tries(g).is_none());
     gateway.terminate();
 }

@@ -1,4 +1,4 @@
-//! What an operator runs: `wattgate check`, `wattgate erase`, a stop; metrics at a collector.
+//! Commands of operators: `wattgate check`, `wattgate erase`, a stop; metrics at a collector.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,11 +14,11 @@ use wattgate::reading::Timestamp;
 
 use crate::gateway::{Gateway, NO_DATABASE, command, data_dir, ended};
 
-/// Runs a command; whether it succeeded, and all that it said.
+/// Runs a command; whether it succeeded, and all its output.
 fn run(data: &Path, flags: &[&str]) -> (bool, String) {
     let output = command(data).args(flags).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(said).unwrap())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).unwrap())
 }
 
 /// The URL of a database on the embedded server's socket.
@@ -31,17 +31,16 @@ fn url(data: &Path, user: &str, database: &str) -> String {
 }
 
 #[test]
-fn check_says_what_is_wrong_with_the_way_to_the_database() {
+fn check_reports_what_keeps_it_from_the_database() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &[]);
-    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
-    // A gateway that runs is no fault: this is the first look when it is in trouble.
-    let (good, said) = run(data.path(), &["check"]);
-    assert!(good, "{said}");
-    assert!(said.contains("a gateway is using it"), "{said}");
+    let gateway = Gateway::ready(data.path(), &[]);
+    // A running gateway is no fault: operators run `check` first when it is in trouble.
+    let (good, printed) = run(data.path(), &["check"]);
+    assert!(good, "{printed}");
+    assert!(printed.contains("a gateway is using it"), "{printed}");
     assert!(
-        said.contains("the log and the database belong together"),
-        "{said}"
+        printed.contains("the log and the database belong together"),
+        "{printed}"
     );
 
     gateway.sql_in("postgres", "create role poor login password 'right'");
@@ -81,30 +80,30 @@ fn check_says_what_is_wrong_with_the_way_to_the_database() {
             "poor does not own the tables in wattgate",
         ),
     ];
-    for (url, told) in cases {
-        let (good, said) = run(elsewhere.path(), &["check", "--database-url", &url]);
-        assert!(!good && said.contains(told), "{told}: {said}");
-        assert!(!said.contains(secret), "{said}");
+    for (url, expected) in cases {
+        let (good, printed) = run(elsewhere.path(), &["check", "--database-url", &url]);
+        assert!(!good && printed.contains(expected), "{expected}: {printed}");
+        assert!(!printed.contains(secret), "{printed}");
     }
     gateway.terminate();
 }
 
 #[test]
-fn check_says_everything_that_is_wrong_at_once() {
+fn check_reports_everything_that_is_wrong_at_once() {
     let data = data_dir();
     let file = data.path().join("file");
     fs::write(&file, b"").unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let flags = ["check", "--database-url", NO_DATABASE, "--listen", &address];
-    let (good, said) = run(&file, &flags);
+    let (good, printed) = run(&file, &flags);
     assert!(!good);
-    for told in [
+    for expected in [
         "cannot be used",
         "another program listens there",
         "nothing listens there",
     ] {
-        assert!(said.contains(told), "{told}: {said}");
+        assert!(printed.contains(expected), "{expected}: {printed}");
     }
 }
 
@@ -112,8 +111,7 @@ fn check_says_everything_that_is_wrong_at_once() {
 fn check_knows_a_log_that_belongs_to_another_database() {
     let (data, other) = (data_dir(), data_dir());
     for dir in [&data, &other] {
-        let gateway = Gateway::start(dir.path(), &[]);
-        gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+        let gateway = Gateway::ready(dir.path(), &[]);
         gateway.terminate();
     }
     fs::copy(
@@ -121,15 +119,15 @@ fn check_knows_a_log_that_belongs_to_another_database() {
         data.path().join("wal/database"),
     )
     .unwrap();
-    let (good, said) = run(data.path(), &["check"]);
-    assert!(!good && said.contains("wattgate wal adopt"), "{said}");
+    let (good, printed) = run(data.path(), &["check"]);
+    assert!(!good && printed.contains("wattgate wal adopt"), "{printed}");
 }
 
 /// Files under a directory that hold a text.
 fn holding(dir: &Path, text: &str) -> usize {
     let mut found = 0;
     for entry in fs::read_dir(dir).unwrap() {
-        // A segment may go while it is looked for.
+        // A segment may be deleted during the search.
         let bytes = fs::read(entry.unwrap().path()).unwrap_or_default();
         found += usize::from(
             bytes
@@ -140,7 +138,7 @@ fn holding(dir: &Path, text: &str) -> usize {
     found
 }
 
-/// An hour that is summed up, of each vehicle.
+/// A rolled-up hour of each vehicle.
 const ONE_HOUR_EACH: &str = "insert into vehicle_hours (vehicle_id, hour, first_at, last_at, first_kwh, last_kwh, \
     energy_mwh, power_watts, first_temp, last_temp, temperature_micro, temperature_rest, \
     readings, resets, suspect, is_register) \
@@ -159,8 +157,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
     const ERASED: &str = "VEH-to-be-erased";
     let data = data_dir();
     let flags = ["--alert-interval", "200ms"];
-    let gateway = Gateway::start(data.path(), &flags);
-    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    let gateway = Gateway::ready(data.path(), &flags);
     let post = |path: &str, body: &str| {
         let (status, answer) = gateway.call("POST", path, body);
         assert!(matches!(status, 200..=202), "{answer}");
@@ -188,27 +185,29 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
         page.contains(ERASED) && page.contains("VEH-stays")
     });
     gateway.sql_in("wattgate", ONE_HOUR_EACH);
-    let (good, said) = run(data.path(), &["erase", "--vehicle", ERASED]);
-    assert!(!good && said.contains("stop it first"), "{said}");
+    let (good, printed) = run(data.path(), &["erase", "--vehicle", ERASED]);
+    assert!(!good && printed.contains("stop it first"), "{printed}");
     gateway.terminate();
     assert!(holding(&data.path().join("wal"), ERASED) > 0);
 
-    let (good, said) = run(data.path(), &["erase", "--vehicle", ERASED]);
-    assert!(good, "{said}");
-    for told in [
+    let (good, printed) = run(data.path(), &["erase", "--vehicle", ERASED]);
+    assert!(good, "{printed}");
+    for expected in [
         "1 vehicles",
         "2 readings\n",
         "1 sessions",
         "1 readings in quarantine",
         "1 ids of sessions",
     ] {
-        assert!(said.contains(told), "{told}: {said}");
+        assert!(printed.contains(expected), "{expected}: {printed}");
     }
-    let (good, said) = run(data.path(), &["erase", "--vehicle", ERASED]);
-    assert!(!good && said.contains("nothing is stored about"), "{said}");
+    let (good, printed) = run(data.path(), &["erase", "--vehicle", ERASED]);
+    assert!(
+        !good && printed.contains("nothing is stored about"),
+        "{printed}"
+    );
 
-    let gateway = Gateway::start(data.path(), &["--wal-retain", "0B"]);
-    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    let gateway = Gateway::ready(data.path(), &["--wal-retain", "0B"]);
     gateway.wait("the log without it", |_| {
         holding(&data.path().join("wal"), ERASED) == 0
     });
@@ -254,12 +253,10 @@ fn take(listener: &TcpListener) -> (String, serde_json::Value) {
 
 #[test]
 fn a_collector_is_sent_what_a_scrape_says() {
-    let data = data_dir();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let flags = ["--otlp-endpoint", &endpoint, "--otlp-interval", "100ms"];
-    let gateway = Gateway::start(data.path(), &flags);
-    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    let gateway = Gateway::fresh(&flags);
     let reading =
         r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":230,"timestamp":"2024-02-09T15:30:00Z"}"#;
     let (status, answer) = gateway.call("POST", "/v1/ingestion/meter?ack=committed", reading);
@@ -282,7 +279,7 @@ fn a_collector_is_sent_what_a_scrape_says() {
             .sum();
         (sum == 1.0).then(|| named("wattgate_wal_sync_readings")["histogram"].clone())
     };
-    // It comes again and again: one of the next says that the reading is stored.
+    // Metrics are pushed at every interval: one of the next pushes has the stored reading.
     let histogram = loop {
         let (path, body) = take(&listener);
         assert_eq!(path, "/v1/metrics");
@@ -308,13 +305,13 @@ fn commands_that_only_look_create_nothing() {
         (&["wal", "accept-gap"], 2),
         (&["keys", "list"], 0),
         (&["keys", "revoke", "fleet"], 1),
-        // Before the first start nothing is wrong, but it says what is not there.
+        // Before the first start nothing is wrong, but the missing directory is reported.
         (&["check"], 0),
     ] {
         let output = command(&mistyped).args(words).output().unwrap();
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
-        assert!(said.contains("mistyped"), "{words:?}: {said}");
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {printed}");
+        assert!(printed.contains("mistyped"), "{words:?}: {printed}");
         assert!(!mistyped.exists(), "{words:?} made it");
     }
 }
@@ -341,27 +338,27 @@ fn a_wrong_configuration_is_reported_whole_with_code_2() {
         "--retention",
         "-5",
     ];
-    let (code, said) = serve(&flags);
-    assert_eq!(code, Some(2), "{said}");
+    let (code, printed) = serve(&flags);
+    assert_eq!(code, Some(2), "{printed}");
     for part in [
         "keys.json",
         "--tls-cert (WATTGATE_TLS_CERT)",
         "--retention (WATTGATE_RETENTION) -5",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(printed.contains(part), "{part}: {printed}");
     }
-    let (code, said) = serve(&["--data-dir", text, "--linger", "1h"]);
-    assert_eq!(code, Some(2), "{said}");
+    let (code, printed) = serve(&["--data-dir", text, "--linger", "1h"]);
+    assert_eq!(code, Some(2), "{printed}");
     assert!(
-        said.contains("--data-dir") && said.contains("--linger"),
-        "{said}"
+        printed.contains("--data-dir") && printed.contains("--linger"),
+        "{printed}"
     );
-    let (code, said) = serve(&[
+    let (code, printed) = serve(&[
         "--database-url",
         "postgres://h/db?sslrootcert=/nowhere&sslmode=verify-ca",
     ]);
-    assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("sslrootcert /nowhere"), "{said}");
+    assert_eq!(code, Some(2), "{printed}");
+    assert!(printed.contains("sslrootcert /nowhere"), "{printed}");
 }
 
 fn parent_of(file: &Path) -> &Path {
@@ -388,12 +385,12 @@ fn an_empty_environment_variable_counts_as_unset() {
         "127.0.0.1:0",
     ];
     let output = empty.args(flags).output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    // Only what is wrong beside the configuration.
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let printed = String::from_utf8(output.stderr).unwrap();
+    // The configuration is valid: only the database is wrong.
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(
-        !said.contains("WATTGATE_") && said.contains("nothing listens there"),
-        "{said}"
+        !printed.contains("WATTGATE_") && printed.contains("nothing listens there"),
+        "{printed}"
     );
 }
 
@@ -401,9 +398,7 @@ const LEFT: &str = "not all readings are stored";
 
 #[test]
 fn a_second_signal_warns_only_of_readings_that_are_left() {
-    let data = data_dir();
-    let mut gateway = Gateway::start(data.path(), &[]);
-    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    let mut gateway = Gateway::fresh(&[]);
     // A request in flight keeps the stop waiting until the second signal has come.
     let head = "POST /v1/ingestion/meter HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\
         content-type: application/json\r\ncontent-length: 100\r\n\r\n";
@@ -426,7 +421,7 @@ fn a_second_signal_warns_only_of_readings_that_are_left() {
 }
 
 #[test]
-fn a_stop_says_how_many_readings_are_left_in_the_log() {
+fn a_stop_logs_how_many_readings_are_left() {
     let data = data_dir();
     let gateway = Gateway::start(data.path(), &["--database-url", NO_DATABASE]);
     let reading =

@@ -1,4 +1,4 @@
-//! The whole way of a reading: the real binary, its embedded PostgreSQL, real sockets, real kills.
+//! A reading from its request to PostgreSQL: the real binary, its embedded PostgreSQL, real sockets, real kills.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -122,7 +122,7 @@ fn what_is_committed_is_in_live_status_at_once() {
 }
 
 #[test]
-fn readings_taken_without_a_database_are_stored_once() {
+fn readings_accepted_without_a_database_are_stored_once() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server_dir = data_dir();
     let start = || {
@@ -161,7 +161,7 @@ fn readings_taken_without_a_database_are_stored_once() {
     assert_eq!(gateway.metric(stored), 1.0);
 
     let server = start();
-    gateway.wait("what was taken meanwhile", |g| g.metric(stored) == 50.0);
+    gateway.wait("what was accepted meanwhile", |g| g.metric(stored) == 50.0);
     assert_eq!(
         gateway.metric("wattgate_readings_duplicate_total{stream=\"meter\"}"),
         1.0
@@ -196,13 +196,16 @@ fn sums(metrics: &str) -> [f64; 5] {
     })
 }
 
-/// Scrapes, and expects that what was accepted is accounted for, whatever is going on (invariant 10).
+/// Scrapes, and expects that accepted readings are accounted for at any moment (invariant 10).
 fn accounted(gateway: &Gateway) -> [f64; 5] {
     let (_, metrics) = gateway.call("GET", "/metrics", "");
     let sums = sums(&metrics);
     let [accepted, stored, duplicates, quarantined, waiting] = sums;
     let known = stored + duplicates + quarantined + waiting;
-    assert_eq!(accepted, known, "accepted, and what became of it: {sums:?}");
+    assert_eq!(
+        accepted, known,
+        "accepted, stored, duplicates, quarantined, waiting: {sums:?}"
+    );
     sums
 }
 
@@ -249,8 +252,7 @@ fn many(first: u32) -> (u32, String) {
 #[test]
 fn the_sums_stay_exact_across_an_old_backup() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &["--wal-retain", "0", "--shards", "2"]);
-    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    let gateway = Gateway::ready(data.path(), &["--wal-retain", "0", "--shards", "2"]);
     let send = |first| {
         let (next, body) = many(first);
         let (status, answer) = gateway.call("POST", &format!("{METER}?ack=committed"), &body);
@@ -300,8 +302,7 @@ fn the_sums_stay_exact_across_an_old_backup() {
 #[test]
 fn a_refused_statement_is_logged_with_its_reason() {
     let data = data_dir();
-    let gateway = Gateway::start(data.path(), &[]);
-    gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+    let gateway = Gateway::ready(data.path(), &[]);
     gateway.sql("alter table alerts rename column kind to sort");
     let (status, answer) = gateway.call("GET", "/v1/alerts", "");
     assert_eq!(status, 500, "{answer}");

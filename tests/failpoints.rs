@@ -1,5 +1,5 @@
-//! The gateway ended at exactly each boundary of a reading's way: what was acknowledged is stored,
-//! once, and nothing else.
+//! The gateway ends at exactly each boundary between a request and PostgreSQL: acknowledged readings are
+//! stored, once, and nothing else.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(debug_assertions)]
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::gateway::{DEADLINE, Gateway, data_dir, within};
 
-/// A way of sending.
+/// How much is sent.
 #[derive(Clone, Copy, PartialEq)]
 enum Load {
     Small,
@@ -72,7 +72,7 @@ fn body(device: &str, readings: u32) -> String {
     lines
 }
 
-/// Sends a request; its status, or none where the gateway has gone.
+/// Sends a request; its status, or `None` if the gateway has ended.
 fn send(gateway: &Gateway, ack: &str, body: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(&gateway.address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -161,9 +161,7 @@ const PARTS: [&str; 10] = [
 /// does not go on without the part. What was acknowledged is stored.
 #[test]
 fn a_part_that_panics_ends_the_gateway_in_order() {
-    let (host_data, data) = (data_dir(), data_dir());
-    let host = Gateway::start(host_data.path(), &[]);
-    host.wait("the schema", |g| g.metric("wattgate_database_up") == 1.0);
+    let (host, data) = (Gateway::fresh(&[]), data_dir());
     let (psql, url) = (host.psql.clone().unwrap(), url_of(&host));
     let file = data.path().join("panic");
     let mut debts: Vec<String> = Vec::new();
@@ -180,7 +178,7 @@ fn a_part_that_panics_ends_the_gateway_in_order() {
         }
         fs::write(&file, "").unwrap();
         if part == "wal-append" {
-            // It comes by only where there is something to write; this is never acknowledged.
+            // The thread wakes only when there is something to write; this is never acknowledged.
             let status = send(&gateway, "durable", &body("never", 1));
             assert!(status.is_none_or(|s| s >= 500), "{status:?}");
         }
@@ -211,9 +209,7 @@ fn a_part_that_panics_ends_the_gateway_in_order() {
 
 #[test]
 fn a_kill_at_any_boundary_loses_nothing_and_doubles_nothing() {
-    let (host_data, data) = (data_dir(), data_dir());
-    let host = Gateway::start(host_data.path(), &[]);
-    host.wait("the schema", |g| g.metric("wattgate_database_up") == 1.0);
+    let (host, data) = (Gateway::fresh(&[]), data_dir());
     let (psql, url) = (host.psql.clone().unwrap(), url_of(&host));
     let mut debts = Debts::new();
     for (place, (name, time, load)) in PLACES.into_iter().enumerate() {

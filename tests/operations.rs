@@ -1,4 +1,4 @@
-//! What operators are given agrees with the gateway: names of metrics, alerts and their runbook.
+//! What operators get agrees with the gateway: names of metrics, alerts and their runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,11 +7,11 @@ const RULES: &str = "ops/prometheus/rules.yml";
 const DASHBOARD: &str = "ops/grafana/dashboards/wattgate.json";
 
 #[test]
-fn rules_and_dashboard_ask_for_metrics_that_there_are() {
+fn rules_and_dashboard_use_metrics_that_exist() {
     let metrics = fs::read_to_string("src/metrics.rs").unwrap();
     let rules = fs::read_to_string(RULES).unwrap();
     let known: BTreeSet<&str> = quoted_names(&metrics);
-    let mut asked = 0;
+    let mut named = 0;
     for file in [RULES, DASHBOARD] {
         let text = fs::read_to_string(file).unwrap();
         for name in names(&text) {
@@ -21,12 +21,12 @@ fn rules_and_dashboard_ask_for_metrics_that_there_are() {
             let base = name.trim_end_matches("_bucket");
             assert!(
                 known.contains(base) || recorded || group,
-                "{file} asks for {name}, which the gateway does not have"
+                "{file} uses {name}, which the gateway does not have"
             );
-            asked += 1;
+            named += 1;
         }
     }
-    assert!(asked > 50, "the test looks in the wrong place");
+    assert!(named > 50, "the test looks in the wrong place");
 }
 
 #[test]
@@ -47,10 +47,10 @@ fn the_runbook_has_a_section_for_each_alert() {
     assert_eq!(links, expected);
 }
 
-/// What follows a mark on the lines that begin with it.
-fn after<'a>(text: &'a str, mark: &str) -> BTreeSet<&'a str> {
+/// What follows a prefix on the lines that begin with it.
+fn after<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     text.lines()
-        .filter_map(|line| line.trim_start().strip_prefix(mark))
+        .filter_map(|line| line.trim_start().strip_prefix(prefix))
         .collect()
 }
 

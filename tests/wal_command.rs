@@ -36,7 +36,7 @@ fn open_log(data: &Path) -> Log {
     Log::open(Arc::new(directory), options).unwrap()
 }
 
-/// Appends one group of readings, told apart by their times.
+/// Appends one group of readings with different times.
 fn append(log: &Log, serials: std::ops::Range<i64>) {
     let place = "\u{1F50B}".repeat(60);
     let ids: Vec<String> = (0..50).map(|n| format!("{n:02}{place}")).collect();
@@ -235,8 +235,11 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
     let into = copy.path().join("wal");
     let output = wal(data.path(), &["repair", "--into", into.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let said = stdout(&output);
-    assert!(said.contains(&format!("{lost} readings lost")), "{said}");
+    let printed = stdout(&output);
+    assert!(
+        printed.contains(&format!("{lost} readings lost")),
+        "{printed}"
+    );
     assert_eq!(contents(data.path()), damaged, "the log itself was changed");
     assert!(wal(copy.path(), &["verify"]).status.success());
     // The copy is a log: all but what was lost is read, and every place is the same.
@@ -308,7 +311,7 @@ fn where_there_is_no_log_it_says_so() {
 
 #[test]
 fn a_log_in_memory_is_refused_unless_it_is_allowed() {
-    // Where there is no tmpfs at its usual place there is nothing to refuse.
+    // Without a tmpfs at its usual place there is nothing to refuse.
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if !mounts
         .lines()
@@ -328,21 +331,19 @@ fn a_log_in_memory_is_refused_unless_it_is_allowed() {
             .args(more);
         command
     };
-    let (code, said) = ended(start(&[]), data.path());
-    assert_eq!(code, Some(2), "{said}");
+    let (code, printed) = ended(start(&[]), data.path());
+    assert_eq!(code, Some(2), "{printed}");
     assert!(
-        said.contains("tmpfs") && said.contains("--wal-allow-volatile"),
-        "{said}"
+        printed.contains("tmpfs") && printed.contains("--wal-allow-volatile"),
+        "{printed}"
     );
-    let told = start(&["--wal-allow-volatile"]);
-    Gateway::spawn(told, data.path()).kill();
+    let allowed = start(&["--wal-allow-volatile"]);
+    Gateway::spawn(allowed, data.path()).kill();
 }
 
 #[test]
 fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
-    use std::os::unix::fs::PermissionsExt;
-    let data = tempfile::tempdir().unwrap();
-    fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let data = data_dir();
     let reading = |minute: u32| {
         format!(
             r#"{{"meterId":"M1","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"2024-02-09T15:{minute:02}:00Z"}}"#
@@ -359,15 +360,8 @@ fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
     fs::write(&binding, "00000000-0000-4000-8000-000000000001\n").unwrap();
 
     let gateway = Gateway::start(data.path(), &[]);
-    let stored = "wattgate_readings_stored_total{stream=\"meter\"} ";
-    let stored = |g: &Gateway| {
-        let (_, text) = g.call("GET", "/metrics", "");
-        let line = text
-            .lines()
-            .find_map(|l| l.strip_prefix(stored).map(str::to_owned));
-        line.map_or(0.0, |n| n.parse::<f64>().unwrap())
-    };
-    // Readings are taken, and stay in the log.
+    let stored = |g: &Gateway| g.metric("wattgate_readings_stored_total{stream=\"meter\"}");
+    // Readings are accepted, and stay in the log.
     assert_eq!(
         gateway.call("POST", "/v1/ingestion/meter", &reading(1)).0,
         202
@@ -394,8 +388,7 @@ fn a_logs_first_binding_has_its_room_before_there_is_a_database() {
     Gateway::start(data.path(), &["--database-url", NO_DATABASE]).terminate();
     let inode = |name: &str| fs::metadata(data.path().join("wal").join(name)).map(|m| m.ino());
     let reserved = inode("database.new").unwrap();
-    let gateway = Gateway::start(data.path(), &[]);
-    gateway.wait("readiness", is_ready);
+    let gateway = Gateway::ready(data.path(), &[]);
     assert_eq!(inode("database").unwrap(), reserved);
     gateway.terminate();
 }
@@ -405,12 +398,8 @@ fn forgetful(data: &Path) -> Gateway {
     Gateway::start(data, &["--wal-retain", "0"])
 }
 
-fn is_ready(gateway: &Gateway) -> bool {
-    gateway.call("GET", "/health/ready", "").0 == 200
-}
-
 fn commit(gateway: &Gateway, minutes: std::ops::Range<u32>) {
-    gateway.wait("readiness", is_ready);
+    gateway.wait("readiness", Gateway::is_ready);
     for minute in minutes {
         let reading = format!(
             r#"{{"meterId":"M1","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"2024-02-09T15:{minute:02}:00Z"}}"#
@@ -420,7 +409,7 @@ fn commit(gateway: &Gateway, minutes: std::ops::Range<u32>) {
     }
 }
 
-/// Stores three readings in a run of the log that goes, and puts back a cluster from before them.
+/// Stores three readings in a run of the log that is retired, and restores a cluster from before them.
 fn lose_three_readings(data: &Path) {
     let (wal_dir, cluster) = (data.join("wal"), data.join("postgres/cluster"));
     let gateway = forgetful(data);
@@ -446,7 +435,7 @@ fn lose_three_readings(data: &Path) {
 }
 
 #[test]
-fn what_a_backup_lacks_is_said_until_an_operator_gives_it_up() {
+fn what_a_backup_lacks_is_reported_until_an_operator_accepts_it() {
     let data = data_dir();
     lose_three_readings(data.path());
     let gateway = forgetful(data.path());
@@ -455,8 +444,8 @@ fn what_a_backup_lacks_is_said_until_an_operator_gives_it_up() {
     let (status, answer) = gateway.call("GET", "/health/ready", "");
     assert_eq!(status, 503);
     assert!(answer.contains(r#""gap":{"readings":3}"#), "{answer}");
-    let said = fs::read_to_string(&gateway.events).unwrap();
-    assert!(said.contains("readings are lost"), "{said}");
+    let printed = fs::read_to_string(&gateway.events).unwrap();
+    assert!(printed.contains("readings are lost"), "{printed}");
     let check = || {
         let mut command = gateway::command(data.path());
         command.arg("check").output().unwrap()
@@ -473,14 +462,14 @@ fn what_a_backup_lacks_is_said_until_an_operator_gives_it_up() {
         "{}",
         stderr(&output)
     );
-    gateway.wait("readiness", is_ready);
+    gateway.wait("readiness", Gateway::is_ready);
     assert_eq!(gap(&gateway), 0.0);
     assert!(check().status.success());
     let output = wal(data.path(), &["accept-gap"]);
     assert!(stdout(&output).contains("no gap"), "{}", stdout(&output));
     gateway.terminate();
     let gateway = forgetful(data.path());
-    gateway.wait("readiness", is_ready);
+    gateway.wait("readiness", Gateway::is_ready);
     assert_eq!(gap(&gateway), 0.0);
     gateway.terminate();
 }

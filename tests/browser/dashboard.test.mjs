@@ -25,7 +25,7 @@ before(async () => {
 
 after(() => browser?.close());
 
-/** A page whose errors are kept: none is expected unless a test says so. */
+/** A page whose errors are kept: a test fails if there are any, unless it expects them. */
 async function open(gateway, path, options = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, ...options });
   context.setDefaultTimeout(PATIENCE_MS);
@@ -112,7 +112,7 @@ describe('a gateway without keys', () => {
     await close(page);
   });
 
-  test("a vehicle's page tells charge, energy, efficiency and sessions, and follows", async () => {
+  test("a vehicle's page shows charge, energy, efficiency and sessions, and follows", async () => {
     const page = await open(gateway, '/#/vehicles');
     await page.getByRole('link', { name: 'V1' }).click();
     await page.getByRole('heading', { level: 1, name: 'V1' }).waitFor();
@@ -143,7 +143,7 @@ describe('a gateway without keys', () => {
     await close(page);
   });
 
-  test('an alert is counted and listed as it opens, and goes when its cause has gone', async () => {
+  test('an alert is counted and listed as it opens, and disappears when its cause has ended', async () => {
     const page = await open(gateway, '/#/alerts');
     await live(page);
     await gateway.store('vehicle', { ...vehicle('Hot', 40), batteryTemp: 71.5 });
@@ -151,7 +151,7 @@ describe('a gateway without keys', () => {
     await row.getByRole('link', { name: 'Hot' }).waitFor();
     await row.getByText('71.5 °C').waitFor();
     await page.getByRole('link', { name: /Alerts \d+ open/ }).waitFor();
-    // The fleet's page names the gravest first, and the vehicle's own page says it above its figures.
+    // The fleet's page lists the gravest first, and the vehicle's own page shows it above its figures.
     const other = await open(gateway, '/');
     const first = other.getByRole('region', { name: 'Needs attention' }).getByRole('listitem').first();
     await first.getByText('71.5 °C, limit 55.0 °C').waitFor();
@@ -183,7 +183,7 @@ describe('a gateway without keys', () => {
     });
   }
 
-  test('a device that was never heard of is said to be unknown', async () => {
+  test('a device without readings is shown as unknown', async () => {
     const page = await open(gateway, '/#/meters/nobody');
     await page.getByText('Unknown').waitFor();
     await page.getByText('No reading of this meter was seen.').waitFor();
@@ -199,7 +199,7 @@ describe('a gateway without keys', () => {
     assert.equal(await page.evaluate(() => document.activeElement.id), 'main');
     await page.getByRole('link', { name: 'Vehicles', exact: true }).focus();
     await page.keyboard.press('Enter');
-    // Who cannot see the page is told where it is now.
+    // Assistive technology gets the new page's title.
     await page.waitForFunction(() => document.activeElement.tagName === 'H1' && document.activeElement.textContent === 'Vehicles');
     await page.getByRole('button', { name: 'Charge' }).focus();
     await page.keyboard.press('Enter');
@@ -210,7 +210,7 @@ describe('a gateway without keys', () => {
   });
 
   for (const [scheme, viewport] of [['light', DESKTOP], ['dark', DESKTOP], ['light', PHONE], ['dark', PHONE]]) {
-    test(`nobody is shut out and nothing is cut off: ${scheme}, ${viewport.width} wide`, async () => {
+    test(`the page is accessible and nothing is cut off: ${scheme}, ${viewport.width} wide`, async () => {
       // The checker is a script of its own, which the page's policy would refuse.
       const page = await open(gateway, '/', { viewport, colorScheme: scheme, bypassCSP: true });
       await page.addScriptTag({ content: AXE });
@@ -256,7 +256,7 @@ describe('a gateway without keys', () => {
     await page.getByRole('row').filter({ hasText: 'V1' }).getByText('91%').waitFor();
     await gateway.store('vehicle', vehicle('V1', 92));
     await page.getByRole('row').filter({ hasText: 'V1' }).getByText('92%').waitFor();
-    // The browser itself notes that nobody answered.
+    // The browser itself logs that no server answered.
     await close(page, ['net::ERR_']);
   });
 });
@@ -266,7 +266,7 @@ describe('a gateway with a tariff', () => {
 
   before(async () => {
     await gateway.start();
-    // 12 kWh in, 10 kWh out, both told at the same moments: a percent is 0.12 kWh.
+    // 12 kWh in, 10 kWh out, both reported at the same moments: a percent is 0.12 kWh.
     const began = Date.now();
     const minutes = Array.from({ length: 100 }, (_, n) => new Date(began - (100 - n) * 60000).toISOString());
     await gateway.store('meter', minutes.map((timestamp) => ({ ...meter('V1', 230), timestamp })));
@@ -290,7 +290,7 @@ describe('a gateway with a tariff', () => {
       assert.ok(sizes.slice(1).every((size) => size < sizes[0]), String(sizes));
       const { y, height } = await worth.boundingBox();
       assert.ok(y + height <= viewport.height, `it ends at ${y + height} of ${viewport.height}`);
-      // The tariff's currency, and not what was once chosen here; nobody is asked for a price.
+      // The tariff's currency, and not what was once chosen here; the page requests no price.
       await energy.getByText('CHF 20.00', { exact: true }).waitFor();
       const ranking = page.getByRole('region', { name: 'Largest losses' });
       await ranking.getByText(/2\.00 kWh · CHF.20\.00/).waitFor();
@@ -309,7 +309,7 @@ describe('a gateway whose database is away', () => {
   before(() => gateway.start({ ready: false }));
   after(() => gateway.remove());
 
-  test('it is said that readings are taken all the same', async () => {
+  test('the page states that readings are accepted all the same', async () => {
     await gateway.call('POST', '/v1/ingestion/vehicle', vehicle('V1', 50));
     const page = await open(gateway, '/#/vehicles/V1', { bypassCSP: true });
     await page.getByRole('alert').getByText(/The database is unavailable.*Readings are still accepted: 1 waiting in the log/).waitFor();
@@ -326,7 +326,7 @@ describe('a gateway with keys', () => {
   before(() => gateway.start());
   after(() => gateway.remove());
 
-  test('a key is asked for once, and a wrong one is refused in words', async () => {
+  test('the page requests a key once, and explains a wrong one', async () => {
     const key = gateway.key('read,ingest');
     await until(() => gateway.store('vehicle', vehicle('V1', 55), key), 'the key is known');
     const page = await open(gateway, '/');
@@ -338,7 +338,7 @@ describe('a gateway with keys', () => {
     await dialog.getByRole('button').click();
     await live(page);
     await page.getByRole('region', { name: 'Vehicles', exact: true }).getByText('1 live').waitFor();
-    // The same tab does not ask again; another does.
+    // The same tab does not request it again; another does.
     await page.reload();
     await live(page);
     assert.equal(await dialog.isVisible(), false);

@@ -52,8 +52,8 @@ export class Gateway {
   /** Makes a key with some rights. */
   key(rights) {
     const args = ['keys', 'create', '--name', `test-${rights}`, '--rights', rights, '--data-dir', this.data];
-    const said = execFileSync(BINARY, args, { env: { ...process.env, DATABASE_URL: undefined }, encoding: 'utf8' });
-    return said.trim().split(/\s+/).at(-1);
+    const printed = execFileSync(BINARY, args, { env: { ...process.env, DATABASE_URL: undefined }, encoding: 'utf8' });
+    return printed.trim().split(/\s+/).at(-1);
   }
 
   async call(method, path, body, key) {

@@ -1,7 +1,6 @@
 //! Kills of the server, the gateway, the watcher, and starts and stops cut short.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use tokio_postgres::NoTls;
@@ -11,8 +10,8 @@ use crate::support::*;
 
 #[tokio::test]
 async fn a_server_that_is_killed_is_started_again() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let mut state = embedded.state();
     assert_eq!(*state.borrow_and_update(), State::Up);
     let killed = server_pid(embedded.cluster_dir()).unwrap();
@@ -31,41 +30,17 @@ async fn a_server_that_is_killed_is_started_again() {
         .unwrap()
         .unwrap();
     assert_ne!(server_pid(embedded.cluster_dir()), Some(killed));
-    assert_eq!(
-        ask(embedded.connection(), "SELECT 'back'").await.unwrap(),
-        "back"
-    );
+    assert_eq!(query(embedded.connection(), "SELECT 'back'").await, "back");
     assert_eq!(stop(embedded).await, Stopped::Clean);
     assert_eq!(*state.borrow(), State::Stopped);
 }
 
 #[tokio::test]
 async fn a_gateway_that_is_killed_leaves_no_server_and_no_watcher() {
-    let dir = open_dir();
+    let dir = data_dir();
     let mut owner = Owner::start(dir.path(), &[], &std::env::current_exe().unwrap());
     let server = server_pid(&dir.path().join("postgres/cluster")).unwrap();
-    let watchers = || {
-        // Each holds the gateway's pipe and is named for what it does.
-        let list = Command::new("ps")
-            .args(["-eo", "ppid=,pid=,args="])
-            .output()
-            .unwrap();
-        let list = String::from_utf8_lossy(&list.stdout).into_owned();
-        let watcher = list.lines().filter(|line| line.contains("wattgate-watch"));
-        watcher
-            .filter_map(|line| {
-                let mut words = line.split_whitespace();
-                Some((
-                    words.next()?.parse::<u32>().ok()?,
-                    words.next()?.parse::<u32>().ok()?,
-                ))
-            })
-            .collect::<Vec<_>>()
-    };
-    let mine: Vec<u32> = watchers()
-        .into_iter()
-        .filter_map(|(parent, pid)| (parent == owner.process.id()).then_some(pid))
-        .collect();
+    let mine = watchers_of(owner.process.id());
     assert_eq!(mine.len(), 1, "one watcher");
     // A Ctrl-C at the terminal goes to the gateway's group, and to neither of them.
     let groups = [owner.process.id(), server, mine[0]].map(group);
@@ -76,52 +51,46 @@ async fn a_gateway_that_is_killed_leaves_no_server_and_no_watcher() {
     assert!(alive(server));
     owner.process.kill().unwrap();
     owner.process.wait().unwrap();
-    let gone = until("the server goes", || !alive(server)).await;
-    println!("the server was gone {gone:?} after the gateway");
-    until("the watcher goes", || !alive(mine[0])).await;
+    let ended = until("the server ends", || !alive(server)).await;
+    println!("the server ended {ended:?} after the gateway");
+    until("the watcher ends", || !alive(mine[0])).await;
 }
 
 #[tokio::test]
 async fn a_start_right_after_a_kill_succeeds() {
-    let dir = open_dir();
+    let dir = data_dir();
     let program = std::env::current_exe().unwrap();
     for _ in 0..3 {
         let mut owner = Owner::start(dir.path(), &[], &program);
         owner.process.kill().unwrap();
         owner.process.wait().unwrap();
     }
-    let embedded = start(config(dir.path())).await.unwrap();
-    assert_eq!(
-        ask(embedded.connection(), "SELECT 'up'").await.unwrap(),
-        "up"
-    );
+    let embedded = started(dir.path()).await;
+    assert_eq!(query(embedded.connection(), "SELECT 'up'").await, "up");
     // The watchers of those before leave this server alone.
     assert_eq!(stop(embedded).await, Stopped::Clean);
 }
 
 #[tokio::test]
 async fn a_server_and_gateway_killed_together_are_recovered_from() {
-    let dir = open_dir();
+    let dir = data_dir();
     let mut owner = Owner::start(dir.path(), &[], &std::env::current_exe().unwrap());
     let server = server_pid(&dir.path().join("postgres/cluster")).unwrap();
     signal(server, "KILL");
     owner.process.kill().unwrap();
     owner.process.wait().unwrap();
-    let embedded = start(config(dir.path())).await.unwrap();
-    assert_eq!(
-        ask(embedded.connection(), "SELECT 'up'").await.unwrap(),
-        "up"
-    );
+    let embedded = started(dir.path()).await;
+    assert_eq!(query(embedded.connection(), "SELECT 'up'").await, "up");
     stop(embedded).await;
 }
 
 #[tokio::test]
 async fn a_dropped_handle_and_a_cut_start_leave_no_server() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let server = server_pid(embedded.cluster_dir()).unwrap();
     drop(embedded);
-    until("the server goes", || !alive(server)).await;
+    until("the server ends", || !alive(server)).await;
     let cluster = dir.path().join("postgres/cluster");
     for wait_ms in [0, 5, 15, 30, 60] {
         let cut = tokio::time::timeout(Duration::from_millis(wait_ms), start(config(dir.path())));
@@ -129,20 +98,20 @@ async fn a_dropped_handle_and_a_cut_start_leave_no_server() {
         until("no server is left", || server_pid(&cluster).is_none()).await;
     }
     // Cut short in the making of a cluster as well.
-    let fresh = open_dir();
+    let fresh = data_dir();
     for wait_ms in [10, 100, 250] {
         let cut = tokio::time::timeout(Duration::from_millis(wait_ms), start(config(fresh.path())));
         drop(cut.await);
     }
-    // What was cut short may hold the lock until its last writes are done.
+    // A start that was cut short may hold the lock until its last writes are done.
     let lock = fresh.path().join("postgres/lock");
-    until("the lock is let go", || {
+    until("the lock is free", || {
         fs::File::open(&lock).is_ok_and(|lock| lock.try_lock().is_ok())
     })
     .await;
-    let embedded = start(config(fresh.path())).await.unwrap();
+    let embedded = started(fresh.path()).await;
     assert_eq!(
-        ask(embedded.connection(), "SELECT 'whole'").await.unwrap(),
+        query(embedded.connection(), "SELECT 'whole'").await,
         "whole"
     );
     stop(embedded).await;
@@ -156,7 +125,7 @@ async fn a_dropped_handle_and_a_cut_start_leave_no_server() {
 
 #[tokio::test]
 async fn a_start_waits_until_the_last_one_has_stopped_writing() {
-    let dir = open_dir();
+    let dir = data_dir();
     let half = dir.path().join("postgres/cluster.new-77");
     fs::create_dir_all(&half).unwrap();
     fs::write(half.join("0"), "").unwrap();
@@ -164,14 +133,14 @@ async fn a_start_waits_until_the_last_one_has_stopped_writing() {
     let writer = std::thread::spawn(move || {
         let began = std::time::Instant::now();
         let mut files = 0;
-        // Until the directory is gone, as initdb's server does; or for a while.
+        // Until the directory is deleted, as initdb's server does; or for a while.
         while began.elapsed() < Duration::from_millis(300)
             && fs::write(written.join(files.to_string()), "").is_ok()
         {
             files += 1;
         }
     });
-    let embedded = start(config(dir.path())).await.unwrap();
+    let embedded = started(dir.path()).await;
     writer.join().unwrap();
     assert!(!half.exists());
     stop(embedded).await;
@@ -179,14 +148,14 @@ async fn a_start_waits_until_the_last_one_has_stopped_writing() {
 
 #[tokio::test]
 async fn a_cluster_half_made_by_a_killed_start_is_made_anew() {
-    let dir = open_dir();
+    let dir = data_dir();
     let half = dir.path().join("postgres/cluster.new-77");
     fs::create_dir_all(half.join("base")).unwrap();
     fs::write(half.join("PG_VERSION"), "15\n").unwrap();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let embedded = started(dir.path()).await;
     assert!(!half.exists());
     assert_eq!(
-        ask(embedded.connection(), "SELECT 'whole'").await.unwrap(),
+        query(embedded.connection(), "SELECT 'whole'").await,
         "whole"
     );
     stop(embedded).await;
@@ -194,42 +163,26 @@ async fn a_cluster_half_made_by_a_killed_start_is_made_anew() {
 
 #[tokio::test]
 async fn a_watcher_that_is_killed_is_replaced() {
-    let dir = open_dir();
+    let dir = data_dir();
     let mut owner = Owner::start(dir.path(), &[], &std::env::current_exe().unwrap());
     let server = server_pid(&dir.path().join("postgres/cluster")).unwrap();
-    let watcher = |parent: u32| {
-        let list = Command::new("ps")
-            .args(["-eo", "ppid=,pid=,args="])
-            .output()
-            .unwrap();
-        let list = String::from_utf8_lossy(&list.stdout).into_owned();
-        list.lines()
-            .filter(|line| line.contains("wattgate-watch"))
-            .find_map(|line| {
-                let mut words = line.split_whitespace();
-                let found: u32 = words.next()?.parse().ok()?;
-                (found == parent)
-                    .then(|| words.next()?.parse::<u32>().ok())
-                    .flatten()
-            })
-    };
-    let parent = owner.process.id();
-    let first = watcher(parent).unwrap();
+    let watchers = || watchers_of(owner.process.id());
+    let first = watchers()[0];
     signal(first, "KILL");
     until("another watcher", || {
-        watcher(parent).is_some_and(|pid| pid != first)
+        watchers().first().is_some_and(|pid| *pid != first)
     })
     .await;
     assert!(alive(server));
     owner.process.kill().unwrap();
     owner.process.wait().unwrap();
-    until("the server goes", || !alive(server)).await;
+    until("the server ends", || !alive(server)).await;
 }
 
 #[tokio::test]
 async fn a_forced_stop_loses_nothing_committed() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let (client, driver) = embedded.connection().config().connect(NoTls).await.unwrap();
     tokio::spawn(driver);
     client
@@ -237,11 +190,9 @@ async fn a_forced_stop_loses_nothing_committed() {
         .await
         .unwrap();
     assert_eq!(embedded.stop(Duration::ZERO).await, Stopped::Forced);
-    let embedded = start(config(dir.path())).await.unwrap();
+    let embedded = started(dir.path()).await;
     assert_eq!(
-        ask(embedded.connection(), "SELECT it FROM kept")
-            .await
-            .unwrap(),
+        query(embedded.connection(), "SELECT it FROM kept").await,
         "committed"
     );
     stop(embedded).await;

@@ -1,4 +1,4 @@
-//! The embedded PostgreSQL: what it promises, against real servers, as root and as anyone.
+//! The embedded PostgreSQL, with real servers, as root and as an ordinary user.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../gateway/mod.rs"]
+mod gateway;
 mod kills;
 mod support;
 
@@ -30,10 +32,8 @@ fn owner_process() {
         return;
     }
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let embedded = start(config(Path::new(data_dir))).await.unwrap();
-        let user = ask(embedded.connection(), "SELECT current_user::text")
-            .await
-            .unwrap();
+        let embedded = started(Path::new(data_dir)).await;
+        let user = query(embedded.connection(), "SELECT current_user::text").await;
         println!("owner up as {user} {}", std::process::id());
         std::future::pending::<()>().await;
     });
@@ -41,13 +41,11 @@ fn owner_process() {
 
 #[tokio::test]
 async fn a_cluster_is_made_once_and_keeps_what_was_stored() {
-    let dir = open_dir();
+    let dir = data_dir();
     let begun = Instant::now();
-    let first = start(config(dir.path())).await.unwrap();
+    let first = started(dir.path()).await;
     let first_start = begun.elapsed();
-    ask(first.connection(), "WITH t AS (SELECT 1) SELECT 'reached'")
-        .await
-        .unwrap();
+    query(first.connection(), "WITH t AS (SELECT 1) SELECT 'reached'").await;
     let (client, driver) = first.connection().config().connect(NoTls).await.unwrap();
     tokio::spawn(driver);
     client
@@ -60,12 +58,10 @@ async fn a_cluster_is_made_once_and_keeps_what_was_stored() {
     let stopped = begun.elapsed();
 
     let begun = Instant::now();
-    let second = start(config(dir.path())).await.unwrap();
+    let second = started(dir.path()).await;
     let second_start = begun.elapsed();
     assert_eq!(
-        ask(second.connection(), "SELECT it FROM kept")
-            .await
-            .unwrap(),
+        query(second.connection(), "SELECT it FROM kept").await,
         "still here"
     );
     assert_eq!(stop(second).await, Stopped::Clean);
@@ -76,8 +72,8 @@ async fn a_cluster_is_made_once_and_keeps_what_was_stored() {
 
 #[tokio::test]
 async fn the_server_is_durable_private_and_tuned() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let there = embedded.connection();
     for name in [
         "fsync",
@@ -92,10 +88,7 @@ async fn the_server_is_durable_private_and_tuned() {
     assert_eq!(setting(there, "lc_collate").await, "C");
     assert_eq!(setting(there, "TimeZone").await, "UTC");
     assert_eq!(setting(there, "checkpoint_timeout").await, "20min");
-    assert_eq!(
-        there.user,
-        ask(there, "SELECT current_user::text").await.unwrap()
-    );
+    assert_eq!(there.user, query(there, "SELECT current_user::text").await);
     let mode = fs::metadata(&there.socket_dir).unwrap().mode() & 0o777;
     assert_eq!(mode, 0o700);
     let psql = Command::new("sh")
@@ -115,21 +108,21 @@ async fn the_server_is_durable_private_and_tuned() {
 
 #[tokio::test]
 async fn the_operators_settings_come_last_and_stay() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let file = embedded.cluster_dir().join("postgresql.operator.conf");
     stop(embedded).await;
     fs::write(&file, "work_mem = '9MB'\n").unwrap();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let embedded = started(dir.path()).await;
     assert_eq!(setting(embedded.connection(), "work_mem").await, "9MB");
     stop(embedded).await;
     assert_eq!(fs::read_to_string(&file).unwrap(), "work_mem = '9MB'\n");
 }
 
 #[tokio::test]
-async fn a_setting_that_stops_the_server_is_told_in_one_line() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+async fn a_setting_that_stops_the_server_is_reported_in_one_line() {
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let file = embedded.cluster_dir().join("postgresql.operator.conf");
     stop(embedded).await;
     fs::write(&file, "work_mem = 'a lot'\n").unwrap();
@@ -143,14 +136,12 @@ async fn a_setting_that_stops_the_server_is_told_in_one_line() {
 
 #[tokio::test]
 async fn a_second_gateway_is_kept_out() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let error = start(config(dir.path())).await.unwrap_err();
     assert!(matches!(error, EmbeddedError::Locked { .. }), "{error}");
     assert_eq!(
-        ask(embedded.connection(), "SELECT 'unharmed'")
-            .await
-            .unwrap(),
+        query(embedded.connection(), "SELECT 'unharmed'").await,
         "unharmed"
     );
     stop(embedded).await;
@@ -158,12 +149,12 @@ async fn a_second_gateway_is_kept_out() {
 
 #[tokio::test]
 async fn a_path_too_long_for_a_socket_gets_a_short_private_one() {
-    let dir = open_dir();
+    let dir = data_dir();
     let data_dir = dir
         .path()
         .join("long-".repeat(40))
         .join("with spaces, \"quotes\" and 'more'");
-    let embedded = start(config(&data_dir)).await.unwrap();
+    let embedded = started(&data_dir).await;
     let socket_dir = embedded.connection().socket_dir.clone();
     assert!(
         socket_dir.as_os_str().len() < 90,
@@ -172,7 +163,7 @@ async fn a_path_too_long_for_a_socket_gets_a_short_private_one() {
     );
     assert_eq!(fs::metadata(&socket_dir).unwrap().mode() & 0o777, 0o700);
     assert_eq!(
-        ask(embedded.connection(), "SELECT 'short'").await.unwrap(),
+        query(embedded.connection(), "SELECT 'short'").await,
         "short"
     );
     stop(embedded).await;
@@ -182,12 +173,12 @@ async fn a_path_too_long_for_a_socket_gets_a_short_private_one() {
 #[tokio::test]
 async fn a_closed_directory_leads_to_a_durable_place_elsewhere() {
     if !is_root() {
-        println!("skipped: only root runs the server as somebody else");
+        println!("skipped: only root runs the server as another user");
         return;
     }
-    let closed = open_dir();
+    let closed = data_dir();
     fs::set_permissions(closed.path(), Permissions::from_mode(0o700)).unwrap();
-    let elsewhere = open_dir();
+    let elsewhere = data_dir();
     let mut config = config(&closed.path().join("data"));
     config.elsewhere = elsewhere.path().to_owned();
     let embedded = start(config.clone()).await.unwrap();
@@ -218,12 +209,12 @@ async fn a_closed_directory_leads_to_a_durable_place_elsewhere() {
 }
 
 #[tokio::test]
-async fn another_user_of_the_machine_gets_in_by_no_way() {
+async fn another_user_of_the_machine_never_gets_in() {
     if !can_be_nobody() {
         return;
     }
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let try_it = || {
         let line = format!("{} -wAtc 'SELECT 1'", embedded.psql_command());
         let output = Command::new("runuser")
@@ -233,15 +224,15 @@ async fn another_user_of_the_machine_gets_in_by_no_way() {
         assert!(!output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let said = try_it();
-    assert!(said.contains("Permission denied"), "{said}");
-    // With the doors opened by mistake, the server itself refuses.
+    let printed = try_it();
+    assert!(printed.contains("Permission denied"), "{printed}");
+    // With the permissions opened by mistake, the server itself refuses.
     let socket_dir = &embedded.connection().socket_dir;
     fs::set_permissions(socket_dir, Permissions::from_mode(0o777)).unwrap();
     let socket = socket_dir.join(format!(".s.PGSQL.{}", embedded.connection().port));
     fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
-    let said = try_it();
-    assert!(said.contains("Peer authentication failed"), "{said}");
+    let printed = try_it();
+    assert!(printed.contains("Peer authentication failed"), "{printed}");
     stop(embedded).await;
 }
 
@@ -250,7 +241,7 @@ async fn an_ordinary_user_runs_it_too() {
     if !can_be_nobody() {
         return;
     }
-    let dir = open_dir();
+    let dir = data_dir();
     let program: PathBuf = dir.path().join("owner");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let data_dir = dir.path().join("data");
@@ -264,7 +255,7 @@ async fn an_ordinary_user_runs_it_too() {
             .success()
     );
     let mut owner = Owner::start(&data_dir, &["runuser", "-u", "nobody", "--"], &program);
-    let (user, pid) = owner.said.split_once(' ').unwrap();
+    let (user, pid) = owner.printed.split_once(' ').unwrap();
     assert_eq!(user, "wattgate");
     let cluster = data_dir.join("postgres/cluster");
     let server = server_pid(&cluster).unwrap();
@@ -275,17 +266,17 @@ async fn an_ordinary_user_runs_it_too() {
     );
     signal(pid.parse().unwrap(), "KILL");
     owner.process.wait().unwrap();
-    until("the server goes", || !alive(server)).await;
+    until("the server ends", || !alive(server)).await;
 }
 
 #[tokio::test]
-async fn a_server_that_somebody_else_started_is_named_and_left_alone() {
-    let dir = open_dir();
-    let embedded = start(config(dir.path())).await.unwrap();
+async fn a_server_started_by_hand_is_named_and_left_alone() {
+    let dir = data_dir();
+    let embedded = started(dir.path()).await;
     let cluster = embedded.cluster_dir().to_owned();
     let server = server_pid(&cluster).unwrap();
     let Ok(program) = fs::read_link(format!("/proc/{server}/exe")) else {
-        println!("skipped: it takes /proc");
+        println!("skipped: it needs /proc");
         return;
     };
     stop(embedded).await;
@@ -319,5 +310,5 @@ async fn a_server_that_somebody_else_started_is_named_and_left_alone() {
     assert!(alive(other));
     signal(other, "INT");
     by_hand.wait().unwrap();
-    stop(start(config(dir.path())).await.unwrap()).await;
+    stop(started(dir.path()).await).await;
 }

@@ -1,25 +1,18 @@
-//! What the tests share: directories, questions, and a gateway that can be killed.
+//! What the tests share: servers, queries, and a gateway that can be killed.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
 use tokio_postgres::NoTls;
-use wattgate::postgres::embedded::{Connection, Embedded, EmbeddedConfig, Stopped};
+use wattgate::postgres::embedded::{self, Connection, Embedded, EmbeddedConfig, Stopped};
+
+pub(crate) use crate::gateway::{data_dir, signal};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-
-/// A directory that every user may enter, as a data directory's parents usually are.
-pub(crate) fn open_dir() -> TempDir {
-    tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o755))
-        .tempdir()
-        .unwrap()
-}
 
 pub(crate) fn config(data_dir: &Path) -> EmbeddedConfig {
     let mut config = EmbeddedConfig::new(data_dir);
@@ -27,30 +20,24 @@ pub(crate) fn config(data_dir: &Path) -> EmbeddedConfig {
     config
 }
 
+/// Starts the server of a data directory.
+pub(crate) async fn started(data_dir: &Path) -> Embedded {
+    embedded::start(config(data_dir)).await.unwrap()
+}
+
 pub(crate) async fn stop(embedded: Embedded) -> Stopped {
     embedded.stop(LIMIT).await
 }
 
-pub(crate) async fn ask(connection: &Connection, query: &str) -> Result<String, String> {
-    let (client, driver) = connection
-        .config()
-        .connect(NoTls)
-        .await
-        .map_err(|error| format!("{error:?}"))?;
-    let driver = tokio::spawn(driver);
-    let row = client
-        .query_one(query, &[])
-        .await
-        .map_err(|error| format!("{error:?}"))?;
-    drop(client);
-    drop(driver);
-    Ok(row.get(0))
+/// The one text that a query gives, in a session of its own.
+pub(crate) async fn query(connection: &Connection, sql: &str) -> String {
+    let (client, driver) = connection.config().connect(NoTls).await.unwrap();
+    tokio::spawn(driver);
+    client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 pub(crate) async fn setting(connection: &Connection, name: &str) -> String {
-    ask(connection, &format!("SELECT current_setting('{name}')"))
-        .await
-        .unwrap()
+    query(connection, &format!("SELECT current_setting('{name}')")).await
 }
 
 pub(crate) fn server_pid(cluster: &Path) -> Option<u32> {
@@ -58,15 +45,26 @@ pub(crate) fn server_pid(cluster: &Path) -> Option<u32> {
     text.lines().next()?.trim().parse().ok()
 }
 
-pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill")
-        .args([&format!("-{name}"), &pid.to_string()])
-        .status();
-    assert!(status.unwrap().success());
+/// The processes that watch over a gateway's server, of one gateway.
+pub(crate) fn watchers_of(gateway: u32) -> Vec<u32> {
+    let list = Command::new("ps")
+        .args(["-eo", "ppid=,pid=,args="])
+        .output()
+        .unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    // Each holds the gateway's pipe and is named for what it does.
+    let watchers = list.lines().filter(|line| line.contains("wattgate-watch"));
+    watchers
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (parent, pid) = (words.next()?, words.next()?);
+            (parent.parse::<u32>() == Ok(gateway)).then(|| pid.parse().ok())?
+        })
+        .collect()
 }
 
 pub(crate) fn alive(pid: u32) -> bool {
-    // A process that nobody has reaped yet is gone all the same.
+    // A zombie has ended, though it is not reaped yet.
     let output = Command::new("ps")
         .args(["-o", "stat=", "-p", &pid.to_string()])
         .output()
@@ -103,7 +101,7 @@ pub(crate) fn is_root() -> bool {
     )
 }
 
-/// Tells whether a test that needs root and the user `nobody` can run; says why not.
+/// Whether a test that needs root and the user `nobody` can run; prints why not.
 pub(crate) fn can_be_nobody() -> bool {
     let can = is_root()
         && Command::new("runuser")
@@ -111,7 +109,7 @@ pub(crate) fn can_be_nobody() -> bool {
             .status()
             .is_ok_and(|s| s.success());
     if !can {
-        println!("skipped: it takes root, runuser and the user nobody");
+        println!("skipped: it needs root, runuser and the user nobody");
     }
     can
 }
@@ -119,7 +117,7 @@ pub(crate) fn can_be_nobody() -> bool {
 /// A gateway in a process of its own, that can be killed.
 pub(crate) struct Owner {
     pub(crate) process: Child,
-    pub(crate) said: String,
+    pub(crate) printed: String,
 }
 
 impl Owner {
@@ -141,14 +139,14 @@ impl Owner {
         let mut process = command.spawn().unwrap();
         writeln!(process.stdin.as_mut().unwrap(), "{}", data_dir.display()).unwrap();
         let mut lines = BufReader::new(process.stdout.as_mut().unwrap()).lines();
-        let said = lines.find_map(|line| {
+        let printed = lines.find_map(|line| {
             line.unwrap()
                 .split_once("owner up as ")
                 .map(|(_, rest)| rest.to_owned())
         });
         Self {
             process,
-            said: said.expect("the owner's server never came up"),
+            printed: printed.expect("the owner's server never came up"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From a cause to the people: alerts open once, close, and reach a receiver that was down.
+//! From a cause to its webhook: alerts open once, close, and reach a receiver that was down.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -6,14 +6,14 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use serde_json::Value;
 
-use crate::support::{DEADLINE, Gateway, data_dir, vehicle};
+use crate::support::{DEADLINE, Gateway, data_dir, meter, vehicle};
 
 const SECRET: &[u8] = b"a secret of the test";
 
-/// What the receiver was sent: the signature, and the body.
+/// A request to the receiver: its signature and its body.
 type Delivery = (String, String);
 
-/// A receiver of the webhook that fails its first request, and takes the rest.
+/// A receiver of the webhook that fails its first request, and accepts the rest.
 fn receiver(listener: TcpListener) -> Receiver<Delivery> {
     let (sender, deliveries) = sync_channel(100);
     std::thread::spawn(move || {
@@ -47,7 +47,7 @@ fn answer(mut stream: TcpStream, fail: bool) -> Delivery {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let status = if fail { "500 No" } else { "204 Taken" };
+    let status = if fail { "500 No" } else { "204 Accepted" };
     write!(
         stream,
         "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -70,6 +70,15 @@ fn verified((signature, body): Delivery) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
+/// A device that is overdue by a second is silent, and the gateway looks for causes all the time.
+const SOON_SILENT: [&str; 4] = ["--alert-interval", "200ms", "--alert-silence", "1s"];
+
+/// Instants some minutes before the present of this call.
+fn past() -> impl Fn(i64) -> String {
+    let now = jiff::Timestamp::now();
+    move |minutes| (now - jiff::SignedDuration::from_mins(minutes)).to_string()
+}
+
 fn hot(gateway: &Gateway, celsius: u32) {
     let now = jiff::Timestamp::now().to_string();
     let reading = vehicle("V1", &now, 0.1, "");
@@ -84,7 +93,7 @@ fn an_alert_reaches_a_receiver_that_was_down() {
     let data = data_dir();
     let secret = data.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
-    // A port on which nobody listens yet.
+    // A port without a listener so far.
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -115,30 +124,30 @@ fn an_alert_reaches_a_receiver_that_was_down() {
         alerts(g, "state=open")[0]["value"] == 75.0
     });
     assert_eq!(alerts(&gateway, "").len(), 1);
-    // A device's own page asks for its own.
+    // The filter by device.
     let of = |device: &str| alerts(&gateway, &format!("state=open&{device}")).len();
     assert_eq!(
         [of("vehicleId=V1"), of("vehicleId=V2"), of("meterId=V1")],
         [1, 0, 0]
     );
-    // No device has such an id: it is refused and not looked for.
+    // No device has such an id: the filter is refused.
     for device in ["vehicleId=V%C2%9B", "meterId=%00", "vehicleId="] {
         let (status, body) = gateway.call("GET", &format!("/v1/alerts?{device}"), "");
         assert_eq!(status, 400, "{device}: {body}");
     }
-    // What is to be told survives a stop of the gateway.
+    // An undelivered alert survives a stop of the gateway.
     gateway.terminate();
     let gateway = Gateway::ready(data.path(), &flags);
     let deliveries = receiver(TcpListener::bind(address).unwrap());
-    let told = verified(deliveries.recv_timeout(DEADLINE).unwrap());
-    assert_eq!(told["event"], "opened");
-    assert_eq!(told["alert"]["alertId"], opened[0]["alertId"]);
-    assert_eq!(told["alert"]["vehicleId"], "V1");
+    let delivered = verified(deliveries.recv_timeout(DEADLINE).unwrap());
+    assert_eq!(delivered["event"], "opened");
+    assert_eq!(delivered["alert"]["alertId"], opened[0]["alertId"]);
+    assert_eq!(delivered["alert"]["vehicleId"], "V1");
 
     hot(&gateway, 40);
-    let told = verified(deliveries.recv_timeout(DEADLINE).unwrap());
-    assert_eq!(told["event"], "closed");
-    assert_eq!(told["alert"]["alertId"], opened[0]["alertId"]);
+    let delivered = verified(deliveries.recv_timeout(DEADLINE).unwrap());
+    assert_eq!(delivered["event"], "closed");
+    assert_eq!(delivered["alert"]["alertId"], opened[0]["alertId"]);
     assert!(alerts(&gateway, "state=open").is_empty());
     let closed = alerts(&gateway, "state=closed");
     assert_eq!(
@@ -154,11 +163,8 @@ fn an_alert_reaches_a_receiver_that_was_down() {
 
 #[test]
 fn causes_in_efficiency_readings_and_silence_open_alerts() {
-    let data = data_dir();
-    let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
-    let gateway = Gateway::ready(data.path(), &flags);
-    let now = jiff::Timestamp::now();
-    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    let gateway = Gateway::fresh(&SOON_SILENT);
+    let ago = past();
     let kinds = |g: &Gateway, device: &str| -> Vec<String> {
         let page = g.get("/v1/alerts?state=open");
         let of = |a: &&Value| a["vehicleId"] == device || a["meterId"] == device;
@@ -169,10 +175,10 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
         kinds.sort_unstable();
         kinds
     };
-    // V1 loses half of its energy until a while ago, and is silent since. It was told every
+    // V1 loses half of its energy until a while ago, and is silent since. It reported every
     // minute before, so that two minutes of silence are unusual.
     let meters: Vec<String> = (5..65)
-        .map(|n| crate::support::meter("V1", &ago(n), 0.1, "interval"))
+        .map(|n| meter("V1", &ago(n), 0.1, "interval"))
         .collect();
     let vehicles: Vec<String> = (5..65).map(|n| vehicle("V1", &ago(n), 0.05, "")).collect();
     gateway.send("meter", &meters);
@@ -185,10 +191,9 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
             vehicle("V2", &ago(1), 9e6, ""),
         ],
     );
-    // So does a meter at which nobody is; MX sends what its vehicle is not to blame for.
-    let implausible = |id: &str| {
-        [(3, 1.0), (2, 9e6)].map(|(n, kwh)| crate::support::meter(id, &ago(n), kwh, "interval"))
-    };
+    // So does a meter without a vehicle; MX sends what its vehicle is not to blame for.
+    let implausible =
+        |id: &str| [(3, 1.0), (2, 9e6)].map(|(n, kwh)| meter(id, &ago(n), kwh, "interval"));
     gateway.session("at MX", "VX", "MX", &ago(10), &ago(1));
     gateway.send("vehicle", &[vehicle("VX", &ago(2), 0.1, "")]);
     gateway.send("meter", &implausible("M2"));
@@ -210,10 +215,8 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
 
 #[test]
 fn a_session_far_below_the_median_of_its_past_opens_an_alert() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "200ms"]);
-    let now = jiff::Timestamp::now();
-    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    let gateway = Gateway::fresh(&["--alert-interval", "200ms"]);
+    let ago = past();
     // The sessions are alike but for one, which moves a mean and a standard deviation (83.7 and
     // 16.5: 80 would be usual) and neither a median nor a median of distances from it. The seventh
     // is unlike them.
@@ -224,7 +227,7 @@ fn a_session_far_below_the_median_of_its_past_opens_an_alert() {
         let start = 60 * 24 * (7 - n as i64);
         let minutes = || (1..=40).map(|m| ago(start - m));
         let meters: Vec<String> = minutes()
-            .map(|at| crate::support::meter("M1", &at, 0.1, "interval"))
+            .map(|at| meter("M1", &at, 0.1, "interval"))
             .collect();
         let vehicles: Vec<String> = minutes().map(|at| vehicle("V1", &at, kwh, "")).collect();
         gateway.send("meter", &meters);
@@ -267,27 +270,24 @@ fn silent(gateway: &Gateway) -> Vec<String> {
 
 #[test]
 fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
-    let data = data_dir();
-    let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
-    let gateway = Gateway::ready(data.path(), &flags);
-    let now = jiff::Timestamp::now();
-    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    let gateway = Gateway::fresh(&SOON_SILENT);
+    let ago = past();
     let open = |id: &str, from: &str| {
         let body = format!(
             r#"{{"sessionId":"{id}","vehicleId":"{id}","meterId":"at {id}","startedAt":"{from}"}}"#
         );
         assert_eq!(gateway.call("POST", "/v1/sessions", &body).0, 201);
     };
-    // LEFT drove off. ALWAYS too, and it went on to report on its way until it fell silent.
+    // LEFT drove off. ALWAYS too, and it went on to report while driving until it fell silent.
     for (id, end) in [("LEFT", 5), ("ALWAYS", 40)] {
         gateway.session(id, id, &format!("at {id}"), &ago(65), &ago(end));
     }
-    // These are still at their meters. DONE and STILL take nothing any more, FULL can take nothing.
+    // These are still at their meters. DONE and STILL draw nothing any more, FULL can draw nothing.
     for id in ["DIED", "DONE", "STILL", "FULL"] {
         open(id, &ago(65));
     }
-    // NEW was not heard of for an hour, and has just come: nothing can be told yet.
-    open("NEW", &now.to_string());
+    // NEW has not reported for an hour, and has just arrived: nothing can be concluded yet.
+    open("NEW", &ago(0));
     let mut readings = Vec::new();
     for n in 5..65 {
         let (at, total) = (ago(n), 1000 - n.max(7));
@@ -301,7 +301,7 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
     }
     gateway.send("vehicle", &readings);
     let meters: Vec<String> = (5..65)
-        .map(|n| crate::support::meter("at LEFT", &ago(n), 0.11, "interval"))
+        .map(|n| meter("at LEFT", &ago(n), 0.11, "interval"))
         .collect();
     gateway.send("meter", &meters);
     // One evaluation opens all that there are.
@@ -320,18 +320,15 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
 }
 
 #[test]
-fn a_device_is_silent_however_many_others_are_seldom_heard_of() {
-    let data = data_dir();
-    let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
-    let gateway = Gateway::ready(data.path(), &flags);
-    let now = jiff::Timestamp::now();
-    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
-    // More than are looked at in one statement, each an hour apart and heard of since MINUTE was.
+fn a_device_is_silent_however_many_others_report_seldom() {
+    let gateway = Gateway::fresh(&SOON_SILENT);
+    let ago = past();
+    // More than one statement examines, each reporting by the hour and since MINUTE did.
     let mut readings: Vec<String> = (0..450)
         .flat_map(|n| [62, 2].map(|m| (n, m)))
-        .map(|(n, m)| crate::support::meter(&format!("HOUR-{n}"), &ago(m), 0.1, "interval"))
+        .map(|(n, m)| meter(&format!("HOUR-{n}"), &ago(m), 0.1, "interval"))
         .collect();
-    readings.extend((10..40).map(|n| crate::support::meter("MINUTE", &ago(n), 0.1, "interval")));
+    readings.extend((10..40).map(|n| meter("MINUTE", &ago(n), 0.1, "interval")));
     gateway.send("meter", &readings);
     gateway.wait("MINUTE's alert", |g| silent(g) == ["MINUTE"]);
     gateway.terminate();
@@ -339,20 +336,17 @@ fn a_device_is_silent_however_many_others_are_seldom_heard_of() {
 
 #[test]
 fn a_device_silent_for_30_days_counts_as_retired() {
-    let data = data_dir();
-    let flags = ["--alert-interval", "200ms", "--alert-silence", "1s"];
-    let gateway = Gateway::ready(data.path(), &flags);
-    let now = jiff::Timestamp::now();
-    let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
+    let gateway = Gateway::fresh(&SOON_SILENT);
+    let ago = past();
     let minutes = || (10..40).flat_map(|n| ["29", "31"].map(|days| (days, ago(n))));
     let mut meters: Vec<String> = minutes()
-        .map(|(days, at)| crate::support::meter(&format!("M{days}"), &at, 0.1, "interval"))
+        .map(|(days, at)| meter(&format!("M{days}"), &at, 0.1, "interval"))
         .collect();
     let mut vehicles: Vec<String> = minutes()
         .map(|(days, at)| vehicle(&format!("V{days}"), &at, 0.1, ""))
         .collect();
-    // Somebody is heard of: no clock is ahead.
-    meters.push(crate::support::meter("NOW", &ago(0), 0.1, "interval"));
+    // One device reports now: no clock is ahead.
+    meters.push(meter("NOW", &ago(0), 0.1, "interval"));
     vehicles.push(vehicle("NOW", &ago(0), 0.1, ""));
     gateway.send("meter", &meters);
     gateway.send("vehicle", &vehicles);
@@ -372,9 +366,8 @@ fn a_device_silent_for_30_days_counts_as_retired() {
 
 #[test]
 fn an_alert_does_not_wait_for_what_is_slow_to_be_looked_at() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "200ms"]);
-    // Somebody holds what the search for anomalies needs.
+    let gateway = Gateway::fresh(&["--alert-interval", "200ms"]);
+    // Another session holds the table that the search for anomalies needs.
     let mut holder = std::process::Command::new("sh")
         .args([
             "-c",
@@ -384,10 +377,11 @@ fn an_alert_does_not_wait_for_what_is_slow_to_be_looked_at() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let mut said = holder.stdin.take().unwrap();
-    said.write_all(b"begin; lock table session_efficiency;\n")
+    let mut session = holder.stdin.take().unwrap();
+    session
+        .write_all(b"begin; lock table session_efficiency;\n")
         .unwrap();
-    said.flush().unwrap();
+    session.flush().unwrap();
     gateway.wait("the search for anomalies to wait", |g| {
         let waiting = "select count(*) from pg_locks where not granted
             and relation = 'session_efficiency'::regclass";
@@ -398,7 +392,7 @@ fn an_alert_does_not_wait_for_what_is_slow_to_be_looked_at() {
         let page = g.get("/v1/alerts?kind=battery_temperature");
         !page["items"].as_array().unwrap().is_empty()
     });
-    drop(said);
+    drop(session);
     holder.wait().unwrap();
     gateway.terminate();
 }

@@ -1,8 +1,8 @@
-//! What lies beyond a window and decides the answer in it: the single answer and the ranking agree.
+//! What lies beyond a window and decides the result in it: the single result and the ranking agree.
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 /// A clock time of the day.
 fn at(clock: &str) -> String {
@@ -25,8 +25,8 @@ fn vehicles(gateway: &Gateway, id: &str, more: &str, readings: &[(&str, f64)]) {
     gateway.send("vehicle", &all);
 }
 
-/// The single answer, which the ranking of the same window repeats.
-fn ask(gateway: &Gateway, id: &str, from: &str, to: &str) -> Value {
+/// The single result, which equals the vehicle's item in the ranking of the same window.
+fn performance(gateway: &Gateway, id: &str, from: &str, to: &str) -> Value {
     let (from, to) = (at(from), at(to));
     let single = gateway.performance(id, &from, &to);
     let path = format!("/v1/analytics/performance?from={from}&to={to}&limit=100");
@@ -39,8 +39,7 @@ fn ask(gateway: &Gateway, id: &str, from: &str, to: &str) -> Value {
 
 #[test]
 fn a_share_of_a_register_does_not_depend_on_the_window() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     meters(
         &gateway,
         "M",
@@ -61,10 +60,10 @@ fn a_share_of_a_register_does_not_depend_on_the_window() {
     gateway.session("S2", "B", "M", &at("14:30"), &at("16:00"));
     // 0.25 kWh flowed in (13:00, 13:15]; over all of (10:00, 16:00] B received 3 there, and C 2.
     for to in ["13:30", "17:00"] {
-        let c = ask(&gateway, "C", "11:00", to);
+        let c = performance(&gateway, "C", "11:00", to);
         assert_eq!(c["totalEnergyConsumedAc"], json!(0.1), "until {to}");
     }
-    let b = ask(&gateway, "B", "11:00", "13:30");
+    let b = performance(&gateway, "B", "11:00", "13:30");
     assert_eq!(b["totalEnergyConsumedAc"], json!(1.233333));
     let path = format!(
         "/v1/analytics/fleet?from={}&to={}",
@@ -72,14 +71,13 @@ fn a_share_of_a_register_does_not_depend_on_the_window() {
         at("13:30")
     );
     let fleet = gateway.get(&path);
-    // 2.5 in all, 1.333333 of it somebody's.
+    // 2.5 in all, 1.333333 of it attributed.
     assert_eq!(fleet["unattributedEnergyAc"], json!(1.166667));
 }
 
 #[test]
 fn rule_3_sees_a_guest_who_comes_as_the_window_ends() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let drawn = [
         ("10:00", 0.0),
         ("10:10", 1.0),
@@ -96,15 +94,14 @@ fn rule_3_sees_a_guest_who_comes_as_the_window_ends() {
     ];
     vehicles(&gateway, "V", "", &received);
     gateway.session("S", "W", "V", &at("10:30"), &at("11:00"));
-    let answer = ask(&gateway, "V", "10:00", "10:30");
+    let answer = performance(&gateway, "V", "10:00", "10:30");
     assert_eq!(answer["matchedEnergyDeliveredDc"], json!(1.8));
     assert_eq!(answer["efficiencyRatio"], json!(90));
 }
 
 #[test]
 fn by_rule_3_silence_of_both_takes_no_energy_and_w_no_match() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let drawn = [
         ("10:00", 100.0),
         ("10:10", 101.0),
@@ -119,21 +116,21 @@ fn by_rule_3_silence_of_both_takes_no_energy_and_w_no_match() {
         ("11:00", 0.9),
     ];
     vehicles(&gateway, "V", "", &received);
-    let answer = ask(&gateway, "V", "10:00", "11:00");
+    let answer = performance(&gateway, "V", "10:00", "11:00");
     assert_eq!(answer["totalEnergyConsumedAc"], json!(6));
     assert_eq!(answer["efficiencyRatio"], json!(90));
     assert_eq!(answer["efficiencyStatus"], "good");
     assert_eq!(
-        ask(&gateway, "V", "10:15", "10:45")["totalEnergyConsumedAc"],
+        performance(&gateway, "V", "10:15", "10:45")["totalEnergyConsumedAc"],
         json!(3)
     );
     // A meter that reports every four hours: all DC before its next reading is matched.
     meters(&gateway, "H", "interval", &[("10:00", 4.0), ("14:00", 4.0)]);
     vehicles(&gateway, "H", "", &[("10:30", 0.9), ("11:00", 0.9)]);
-    let answer = ask(&gateway, "H", "10:00", "12:00");
+    let answer = performance(&gateway, "H", "10:00", "12:00");
     assert_eq!(answer["matchedEnergyDeliveredDc"], json!(1.8));
     // A guest who is there before that reading ends the period.
     gateway.session("S", "W", "H", &at("13:00"), &at("13:30"));
-    let answer = ask(&gateway, "H", "10:00", "12:01");
+    let answer = performance(&gateway, "H", "10:00", "12:01");
     assert_eq!(answer["matchedEnergyDeliveredDc"], json!(0));
 }

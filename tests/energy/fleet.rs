@@ -1,8 +1,8 @@
-//! All vehicles: the ranking, the sums, and history as it is taken elsewhere.
+//! All vehicles: the ranking, the totals, and exported history.
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 const WINDOW: &str = "from=2024-02-09T10:00:00Z&to=2024-02-09T12:00:00Z";
 
@@ -11,7 +11,7 @@ fn at(minute: u32) -> String {
 }
 
 /// Vehicles V0 to V6 at meters of their ids: each of 12 kWh AC, V`n` with 50 + 10 n percent DC,
-/// V6 idle; and a meter that is nobody's.
+/// V6 idle; and a meter without a vehicle.
 fn fill(gateway: &Gateway) {
     for n in 0..6u32 {
         let id = format!("V{n}");
@@ -37,29 +37,25 @@ fn ids(page: &Value) -> Vec<String> {
 }
 
 #[test]
-fn the_fleet_is_ranked_in_pages_and_summed_up() {
-    let data = data_dir();
-    let gateway = Gateway::ready(
-        data.path(),
-        &[
-            "--efficiency-warning",
-            "75",
-            "--efficiency-good",
-            "79",
-            "--alert-interval",
-            "0s",
-            "--tariff",
-            "00:00=0.2,11:00=0.3",
-            "--tariff-currency",
-            "EUR",
-        ],
-    );
+fn the_fleet_is_ranked_in_pages_and_added_up() {
+    let gateway = Gateway::fresh(&[
+        "--efficiency-warning",
+        "75",
+        "--efficiency-good",
+        "79",
+        "--alert-interval",
+        "0s",
+        "--tariff",
+        "00:00=0.2,11:00=0.3",
+        "--tariff-currency",
+        "EUR",
+    ]);
     fill(&gateway);
     let ranking = |more: &str| gateway.get(&format!("/v1/analytics/performance?{WINDOW}{more}"));
 
     let lowest = ranking("");
     assert_eq!(ids(&lowest), ["V0", "V1", "V2", "V3", "V4", "V5", "V6"]);
-    // Each item is the single answer.
+    // Each item is the single result.
     for item in lowest["items"].as_array().unwrap() {
         let id = item["vehicleId"].as_str().unwrap();
         // Half of what is lost costs 0.2 a kWh, half 0.3.
@@ -95,7 +91,7 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
     }
     assert_eq!(seen, ids(&highest));
 
-    is_summed_up(&gateway);
+    the_totals_are_right(&gateway);
     for wrong in [
         "sort=worst",
         "status=fine",
@@ -110,8 +106,8 @@ fn the_fleet_is_ranked_in_pages_and_summed_up() {
     gateway.terminate();
 }
 
-/// What all vehicles drew, and what none did, of all that the meters measured.
-fn is_summed_up(gateway: &Gateway) {
+/// The energy of all vehicles, and the unattributed rest, of all that the meters measured.
+fn the_totals_are_right(gateway: &Gateway) {
     let fleet = gateway.get(&format!("/v1/analytics/fleet?{WINDOW}&bucket=hour"));
     assert_eq!(fleet["vehicles"], 7);
     assert_eq!(fleet["totalEnergyDeliveredDc"], json!(54));
@@ -146,8 +142,7 @@ fn is_summed_up(gateway: &Gateway) {
 
 #[test]
 fn what_is_exported_is_what_was_sent_and_can_be_sent_again() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     fill(&gateway);
     let odd = vehicle("a \"b\", c", &at(3), 0.1 + 0.2, r#","meterId":"V0""#.trim());
     gateway.send("vehicle", &[odd.replace("a \"b\", c", "a \\\"b\\\", c")]);
@@ -170,9 +165,8 @@ fn what_is_exported_is_what_was_sent_and_can_be_sent_again() {
         1
     );
 
-    // Another gateway takes the export, and exports the same.
-    let elsewhere_data = data_dir();
-    let elsewhere = Gateway::ready(elsewhere_data.path(), &["--alert-interval", "0s"]);
+    // Another gateway ingests the export, and exports the same.
+    let elsewhere = Gateway::fresh(&NO_ALERTS);
     for stream in ["meter", "vehicle"] {
         let sent = export(&format!("{stream}?{WINDOW}&format=ndjson"));
         let readings: Vec<String> = sent.lines().map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! Energy from the door to the answer: the real binary, its embedded PostgreSQL, real sockets.
+//! Energy from a request with readings to the response with results: the real binary, its embedded PostgreSQL, real sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +10,7 @@ mod gateway;
 mod parquet;
 mod plans;
 mod real_day;
+mod rollups;
 mod sessions;
-mod summaries;
 mod support;
 mod vehicle;

@@ -6,7 +6,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 const WINDOW: &str = "from=2024-02-09T10:00:00Z&to=2024-02-12T12:00:00Z";
 
@@ -64,8 +64,7 @@ fn same_as_ndjson(gateway: &Gateway, stream: &str) -> (Vec<Value>, usize) {
 
 #[test]
 fn parquet_holds_what_ndjson_holds_in_bounded_groups() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let at = |second: u32| format!("2024-02-09T11:00:{second:02}.000001Z");
     gateway.send(
         "vehicle",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 /// The parameters with which each query is planned; `$1` first.
 fn parameters() -> BTreeMap<String, Vec<&'static str>> {
@@ -71,8 +71,7 @@ fn read_whole(plan: &Value, found: &mut Vec<String>) {
 
 #[test]
 fn no_query_reads_a_partition_of_history_whole() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let at = "2024-02-05T00:00:00Z";
     gateway.send("meter", &[meter("M0", at, 1.0, "interval")]);
     gateway.send("vehicle", &[vehicle("V0", at, 1.0, "")]);

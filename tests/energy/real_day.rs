@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 const DAY: &str = include_str!("../../loadtest/data/jpl_2019-05-03.csv");
 
@@ -93,8 +93,7 @@ fn answers(gateway: &Gateway, stays: &[Stay]) -> Vec<Value> {
 fn a_real_day_credits_each_session_in_any_order() {
     let stays = stays();
     let all: Vec<(String, String)> = stays.iter().flat_map(readings).collect();
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     register(&gateway, &stays);
     send(&gateway, &all);
     let in_order = answers(&gateway, &stays);
@@ -120,8 +119,7 @@ fn a_real_day_credits_each_session_in_any_order() {
     assert!(naive > 1.9 * data_kwh, "{naive} {data_kwh}");
 
     // The same in no order, the sessions last: the same answers, the fleet's too.
-    let late_data = data_dir();
-    let late = Gateway::ready(late_data.path(), &["--alert-interval", "0s"]);
+    let late = Gateway::fresh(&NO_ALERTS);
     send(&late, &out_of_order(all));
     register(&late, &stays);
     assert_eq!(answers(&late, &stays), in_order);

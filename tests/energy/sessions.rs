@@ -1,9 +1,9 @@
-//! The rules of sessions, and what each does to the energy: decided in the database, so asked of a
+//! The rules of sessions, and what each does to the energy. The database decides them, so the tests use a
 //! real one.
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 /// A minute of 2024-02-09.
 fn at(minute: u32) -> String {
@@ -55,9 +55,8 @@ fn vehicles_of(gateway: &Gateway) -> Vec<String> {
 }
 
 #[test]
-fn sessions_are_told_once_may_touch_and_never_overlap() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+fn sessions_are_stored_once_may_touch_and_never_overlap() {
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let g = &gateway;
     let register = |minute, kwh| meter("M1", &at(minute), kwh, "register");
     g.send(
@@ -87,7 +86,7 @@ fn sessions_are_told_once_may_touch_and_never_overlap() {
     );
     // 6 kWh an hour: A half an hour, B one hour, each across a reading's edge.
     assert_eq!((ac(g, "A"), ac(g, "B")), (json!(3), json!(6)));
-    // Whoever was only refused is not known.
+    // A vehicle whose only session was refused is unknown.
     let path = "/v1/analytics/performance/C";
     assert_eq!(g.call("GET", path, "").0, 404);
     assert_eq!(vehicles_of(g), ["A", "B"]);
@@ -107,8 +106,7 @@ fn sessions_are_told_once_may_touch_and_never_overlap() {
 
 #[test]
 fn an_open_session_holds_its_meter_and_vehicle() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let g = &gateway;
     assert_eq!(post(g, "open", "O", "M1", &at(600), ""), 201);
     assert_eq!(post(g, "later", "P", "M1", &at(800), &at(900)), 409);
@@ -121,32 +119,32 @@ fn an_open_session_holds_its_meter_and_vehicle() {
     assert_eq!(active["items"].as_array().unwrap().len(), 1);
 
     assert_eq!(end(g, "open", &at(600)), 400, "at its start");
-    assert_eq!(end(g, "nobody's", &at(800)), 404);
+    assert_eq!(end(g, "unknown", &at(800)), 404);
     assert_eq!(end(g, "open", &at(800)), 200);
     assert_eq!(end(g, "open", &at(800)), 200, "the same again");
     assert_eq!(end(g, "open", &at(801)), 409);
     assert_eq!(ac(g, "O"), json!(5));
-    let told = g.get("/v1/sessions/open");
-    assert_eq!(told["totalEnergyConsumedAc"], json!(5));
-    assert_eq!(told["endedAt"], at(800));
+    let ended = g.get("/v1/sessions/open");
+    assert_eq!(ended["totalEnergyConsumedAc"], json!(5));
+    assert_eq!(ended["endedAt"], at(800));
 
-    // An end is refused where a session that was posted with it would be.
+    // An end is refused if a session posted with that end would be.
     assert_eq!(post(g, "next", "P", "M1", &at(800), &at(1_100)), 201);
     assert_eq!(ac(g, "P"), json!(7));
     assert_eq!(post(g, "q", "Q", "M2", &at(700), &at(710)), 201);
     assert_eq!(share(g, "M2", true), 200);
     assert_eq!(post(g, "r", "R", "M2", &at(600), ""), 201);
     assert_eq!(withdraw(g, "q"), 204);
-    assert_eq!(share(g, "M2", false), 200, "none overlap any more");
+    assert_eq!(share(g, "M2", false), 200, "they no longer overlap");
     assert_eq!(end(g, "r", &at(720)), 200);
 
     assert_eq!(withdraw(g, "next"), 204);
     assert_eq!(withdraw(g, "next"), 404);
     assert_eq!(ac(g, "P"), json!(0), "the earlier one had no energy");
     assert_eq!(withdraw(g, "earlier"), 204);
-    // Neither a reading nor a session is left: never seen.
+    // Neither a reading nor a session is left: the vehicle is unknown.
     assert_eq!(g.call("GET", "/v1/analytics/performance/P", "").0, 404);
-    // What was withdrawn may be told anew, otherwise.
+    // A withdrawn session may be posted again, with other values.
     assert_eq!(post(g, "next", "S", "M1", &at(800), &at(1_100)), 201);
     assert_eq!(ac(g, "S"), json!(7));
     gateway.terminate();
@@ -154,8 +152,7 @@ fn an_open_session_holds_its_meter_and_vehicle() {
 
 #[test]
 fn sessions_overlap_at_a_shared_meter_only_and_share_its_energy() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let g = &gateway;
     assert_eq!(share(g, "M1", true), 200);
     assert_eq!(post(g, "x", "X", "M1", &at(600), &at(660)), 201);
@@ -192,8 +189,7 @@ fn sessions_overlap_at_a_shared_meter_only_and_share_its_energy() {
 
 #[test]
 fn a_reading_on_an_edge_belongs_to_what_ends_there() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     let g = &gateway;
     let (day, next, after) = (
         "2024-02-09T00:00:00Z",
@@ -229,12 +225,11 @@ fn a_reading_on_an_edge_belongs_to_what_ends_there() {
 }
 
 #[test]
-fn of_sessions_that_overlap_and_are_told_at_once_one_is_taken() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+fn of_overlapping_sessions_posted_at_once_one_is_accepted() {
+    let gateway = Gateway::fresh(&NO_ALERTS);
     for round in 0..5u32 {
         let statuses: Vec<u16> = std::thread::scope(|scope| {
-            let told = (0..6u32).map(|n| {
+            let posts = (0..6u32).map(|n| {
                 let gateway = &gateway;
                 scope.spawn(move || {
                     let (id, vehicle) = (format!("s{round}-{n}"), format!("V{n}"));
@@ -242,12 +237,12 @@ fn of_sessions_that_overlap_and_are_told_at_once_one_is_taken() {
                     post(gateway, &id, &vehicle, "M1", &from, &at(60 * round + 30))
                 })
             });
-            let told: Vec<_> = told.collect();
-            told.into_iter().map(|t| t.join().unwrap()).collect()
+            let posts: Vec<_> = posts.collect();
+            posts.into_iter().map(|p| p.join().unwrap()).collect()
         });
-        let taken = statuses.iter().filter(|s| **s == 201).count();
+        let accepted = statuses.iter().filter(|s| **s == 201).count();
         let refused = statuses.iter().filter(|s| **s == 409).count();
-        assert_eq!((taken, refused), (1, 5), "{statuses:?}");
+        assert_eq!((accepted, refused), (1, 5), "{statuses:?}");
     }
     gateway.terminate();
 }

@@ -1,33 +1,16 @@
-//! A gateway of the test's own, and what is asked of it.
-
-use std::path::Path;
+//! A gateway of the test's own, and its requests.
 
 use serde_json::Value;
 
 pub(crate) use crate::gateway::{DEADLINE, Gateway, data_dir};
 
+/// No evaluation of alerts: these tests are about responses.
+pub(crate) const NO_ALERTS: [&str; 2] = ["--alert-interval", "0s"];
+
 impl Gateway {
-    /// Starts one, and waits until it is ready.
-    pub(crate) fn ready(data: &Path, flags: &[&str]) -> Self {
-        let gateway = Gateway::start(data, flags);
-        gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
-        gateway
-    }
-
-    /// Asks, and expects an answer.
-    pub(crate) fn get(&self, path: &str) -> Value {
-        let (status, body) = self.call("GET", path, "");
-        assert_eq!(status, 200, "{path}: {body}");
-        serde_json::from_str(&body).unwrap()
-    }
-
     /// Sends readings, and waits until they are stored.
     pub(crate) fn send(&self, stream: &str, readings: &[String]) {
-        let body = format!("[{}]", readings.join(","));
-        let path = format!("/v1/ingestion/{stream}?ack=committed");
-        let (status, answer) = self.call("POST", &path, &body);
-        assert_eq!(status, 201, "{answer}");
-        assert!(answer.contains("\"rejected\":0"), "{answer}");
+        self.store(stream, &format!("[{}]", readings.join(",")));
     }
 
     pub(crate) fn session(&self, id: &str, vehicle: &str, meter: &str, from: &str, to: &str) {
@@ -38,7 +21,7 @@ impl Gateway {
         assert_eq!(status, 201, "{answer}");
     }
 
-    /// The single answer over a window.
+    /// The result of one vehicle over a window.
     pub(crate) fn performance(&self, vehicle: &str, from: &str, to: &str) -> Value {
         self.get(&format!(
             "/v1/analytics/performance/{vehicle}?from={from}&to={to}"

@@ -1,8 +1,8 @@
-//! The energy of one vehicle, whatever the order in which what is known of it arrives.
+//! The energy of one vehicle, in whatever order its readings and sessions arrive.
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 fn energies(answer: &Value) -> [&Value; 3] {
     [
@@ -19,8 +19,7 @@ fn at(minute: u32) -> String {
 
 #[test]
 fn a_vehicle_is_found_by_each_attribution_rule() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     by_session(&gateway);
     by_named_meter(&gateway);
     by_same_id(&gateway);
@@ -28,7 +27,7 @@ fn a_vehicle_is_found_by_each_attribution_rule() {
 }
 
 fn by_session(gateway: &Gateway) {
-    // The register's neighbours lie months before and after the hour asked for.
+    // The register's neighbours lie months before and after the requested hour.
     let register = |at: &str, kwh| meter("M1", at, kwh, "register");
     gateway.send(
         "meter",
@@ -110,8 +109,7 @@ fn by_same_id(gateway: &Gateway) {
 
 #[test]
 fn an_idle_vehicle_has_zeros_and_an_unknown_one_is_404() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     gateway.send("vehicle", &[vehicle("V1", &at(0), 1.0, "")]);
     let idle = gateway.performance("V1", "2024-03-01T00:00:00Z", "2024-03-02T00:00:00Z");
     assert_eq!(energies(&idle), [&json!(0), &json!(0), &Value::Null]);
@@ -140,9 +138,8 @@ fn an_idle_vehicle_has_zeros_and_an_unknown_one_is_404() {
 
 #[test]
 fn a_window_of_days_follows_the_local_calendar() {
-    let data = data_dir();
     let flags = ["--alert-interval", "0s", "--tariff", "0.5"];
-    let gateway = Gateway::ready(data.path(), &flags);
+    let gateway = Gateway::fresh(&flags);
     // On the edges and beside them: a reading at midnight is of the day that ends.
     let hour = |at: &str| vehicle("V1", at, 1.0, "");
     gateway.send(
@@ -164,7 +161,7 @@ fn a_window_of_days_follows_the_local_calendar() {
     assert_eq!(day["series"][22]["totalEnergyDeliveredDc"], json!(1));
     assert_eq!(day["series"][22]["lostCost"], json!(0));
     assert_eq!(day["lostCost"], json!(0));
-    // Of UTC unless told; and a day beside an instant.
+    // In UTC by default; and a day beside an instant.
     let utc = gateway.get(path);
     assert_eq!(utc["timeWindowStart"], "2024-03-31T00:00:00Z");
     let mixed =
@@ -189,8 +186,7 @@ fn a_window_of_days_follows_the_local_calendar() {
 
 #[test]
 fn late_readings_and_sessions_correct_the_answer() {
-    let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
+    let gateway = Gateway::fresh(&NO_ALERTS);
     // In order, and known beforehand.
     let fill = |meter_id: &str, vehicle_id: &str| {
         let kwh = |n: u32| 50.0 + f64::from(n) / 4.0;
@@ -231,7 +227,7 @@ fn late_readings_and_sessions_correct_the_answer() {
     let text = repaired.to_string().replace("V2", "V1").replace("M2", "M1");
     assert_eq!(text, expected.to_string());
 
-    // Sent again, nothing changes; and a session tells its own energy.
+    // Sent again, nothing changes; and a session has its own energy.
     gateway.send("meter", &fill("M1", "V1").0);
     assert_eq!(gateway.performance("V1", &at(0), &at(120)), expected);
     let session = gateway.get("/v1/sessions/s2");

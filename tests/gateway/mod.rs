@@ -11,11 +11,12 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-/// Nothing that is waited for takes longer, unless it hangs.
+/// No wait takes longer, unless something hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// Nobody listens there: what is sent waits in the log.
+/// No server listens there: readings wait in the log.
 pub(crate) const NO_DATABASE: &str = "postgres://nobody@127.0.0.1:1/none";
 
 /// A directory that the server's user can enter, also when root runs the tests.
@@ -32,8 +33,10 @@ pub(crate) struct Gateway {
     pub(crate) address: String,
     /// The command that reaches its embedded database, where it has one.
     pub(crate) psql: Option<String>,
-    /// What it logs.
+    /// The file that it logs to.
     pub(crate) events: PathBuf,
+    /// Its data directory, where no other gateway of the test uses it.
+    own_data: Option<TempDir>,
 }
 
 /// The gateway's command on a data directory, with the embedded database and a free port.
@@ -58,7 +61,26 @@ impl Gateway {
         Gateway::spawn(command, data)
     }
 
-    /// Runs SQL in the embedded database; what psql prints, unadorned.
+    /// Starts one on a data directory, and waits until it is ready.
+    pub(crate) fn ready(data: &Path, flags: &[&str]) -> Self {
+        let gateway = Gateway::start(data, flags);
+        gateway.wait("readiness", Gateway::is_ready);
+        gateway
+    }
+
+    /// Starts one on a new data directory, and waits until it is ready.
+    pub(crate) fn fresh(flags: &[&str]) -> Self {
+        let data = data_dir();
+        let mut gateway = Gateway::ready(data.path(), flags);
+        gateway.own_data = Some(data);
+        gateway
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.call("GET", "/health/ready", "").0 == 200
+    }
+
+    /// Runs SQL in the embedded database; psql's output, unadorned.
     pub(crate) fn sql(&self, text: &str) -> String {
         self.sql_in("wattgate", text)
     }
@@ -95,14 +117,14 @@ impl Gateway {
         let next = |what: &str| {
             lines.recv_timeout(DEADLINE).unwrap_or_else(|_| {
                 let why = fs::read_to_string(&events).unwrap();
-                panic!("the gateway has not said {what}: {why}");
+                panic!("the gateway has not printed {what}: {why}");
             })
         };
         let first = next("where it listens");
         let at = first.strip_prefix("listening on ").unwrap();
         let (scheme, address) = at.split_once("://").unwrap();
         let (scheme, address) = (scheme.to_owned(), address.to_owned());
-        // It comes at once after the first line, and only where the database is embedded.
+        // The second line follows at once, if the database is embedded.
         let server = command.get_args().any(|flag| flag == "--database-url")
             || command
                 .get_envs()
@@ -117,6 +139,7 @@ impl Gateway {
             address,
             psql,
             events,
+            own_data: None,
         }
     }
 
@@ -130,7 +153,7 @@ impl Gateway {
     /// Sends one request, with more header lines, on a connection of its own.
     pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = self.connect();
-        // HTTP/1.0: an answer of any length comes as it is, without chunks.
+        // HTTP/1.0: a response of any length comes without chunks.
         write!(
             stream,
             "{method} {path} HTTP/1.0\r\nhost: localhost\r\n{headers}\
@@ -162,7 +185,22 @@ impl Gateway {
         (status, body.to_owned())
     }
 
-    /// The value of the first metric whose line begins so; 0 where there is none.
+    /// One request that is answered with 200; the JSON of the answer.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call("GET", path, "");
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Sends readings, all of them valid; they are in PostgreSQL when this returns.
+    pub(crate) fn store(&self, stream: &str, readings: &str) {
+        let path = format!("/v1/ingestion/{stream}?ack=committed");
+        let (status, answer) = self.call("POST", &path, readings);
+        assert_eq!(status, 201, "{answer}");
+        assert!(answer.contains("\"rejected\":0"), "{answer}");
+    }
+
+    /// The value of the first metric whose line begins so; 0 if no line does.
     pub(crate) fn metric(&self, line_start: &str) -> f64 {
         let (_, text) = self.call("GET", "/metrics", "");
         let line = text.lines().find(|l| l.starts_with(line_start));
@@ -174,11 +212,7 @@ impl Gateway {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &pid])
-            .status();
-        assert!(sent.unwrap().success());
+        signal(self.child.id(), name);
     }
 
     pub(crate) fn kill(mut self) {
@@ -186,7 +220,7 @@ impl Gateway {
         self.child.wait().unwrap();
     }
 
-    /// Tells it to stop, and expects that it does so in order; how long that took.
+    /// Sends SIGTERM, and expects an exit in order; how long that took.
     pub(crate) fn terminate(mut self) -> Duration {
         let began = Instant::now();
         self.signal("TERM");
@@ -197,13 +231,20 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It is gone already where the test has ended it.
+        // The test may have ended it already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// Runs a command that is to end by itself; its code and what it logs. One that goes on is killed.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// Runs a command that must end by itself; its exit code and its log. It is killed at the deadline.
 pub(crate) fn ended(mut command: Command, data: &Path) -> (Option<i32>, String) {
     let events = data.join("events");
     let mut child = command
@@ -225,7 +266,7 @@ pub(crate) fn ended(mut command: Command, data: &Path) -> (Option<i32>, String) 
     (status.code(), fs::read_to_string(&events).unwrap())
 }
 
-/// What a process prints, line by line, so that a line that never comes can be given up.
+/// The lines that a process prints, through a channel, so that a wait for one can time out.
 fn lines_of(stdout: ChildStdout) -> Receiver<String> {
     let (send, lines) = mpsc::sync_channel(16);
     std::thread::spawn(move || {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::gateway::{Gateway, command, data_dir};
 use crate::server::Server;
 
-/// The day before yesterday, the same for all runs: hours long past would be summed up much later.
+/// The day before yesterday, the same for all runs: older hours would be rolled up much later.
 fn day() -> &'static str {
     static DAY: OnceLock<String> = OnceLock::new();
     DAY.get_or_init(|| {
@@ -27,13 +27,13 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
         let mut command = command(data.path());
         command.args(["--database-url", url, "--shards", "2"]);
         let gateway = Gateway::spawn(command, data.path());
-        gateway.wait("readiness", |g| g.call("GET", "/health/ready", "").0 == 200);
+        gateway.wait("readiness", Gateway::is_ready);
         gateway
     };
     let gateway = start();
     // What is here: the schema that the tables are in is the operator's choice.
     let sql = |text: &str| server.sql(role, &format!("set search_path = fleet, public; {text}"));
-    gateway.wait("the first seal", |_| {
+    gateway.wait("the first watermark", |_| {
         sql("select sealed_to is not null from hours_progress") == "t"
     });
     send(&gateway, |n| n % 7 != 3);
@@ -42,17 +42,17 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
     let twice = [meter(0, 9.0)];
     post(&gateway, "meter", &twice);
     let mut answers = vec![json!(at_once(&gateway))];
-    gateway.wait("sums of hours", |_| {
+    gateway.wait("the rollup", |_| {
         sql("select (select count(*) from meter_hours) >= 11
                 and (select count(*) from vehicle_hours) >= 11
                 and not exists (select from meter_hour_marks)
                 and not exists (select from vehicle_hour_marks)")
             == "t"
     });
-    answers.extend(asked(&gateway));
-    // Late readings of hours that are summed up.
+    answers.extend(responses(&gateway));
+    // Late readings of rolled-up hours.
     send(&gateway, |n| n % 7 == 3);
-    answers.extend(asked(&gateway));
+    answers.extend(responses(&gateway));
     let body = json!({"sessionId": "S", "vehicleId": "CAR", "meterId": "CAR",
         "startedAt": format!("{}T02:17:00Z", day()), "endedAt": format!("{}T08:41:30Z", day())});
     let (status, answer) = gateway.call("POST", "/v1/sessions", &body.to_string());
@@ -66,7 +66,7 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
     let gateway = start();
     let stored = "select count(*) >= 780 from meter_telemetry_history";
     gateway.wait("what was in the log", |_| sql(stored) == "t");
-    answers.extend(asked(&gateway));
+    answers.extend(responses(&gateway));
     answers.push(json!(sql(
         "select string_agg(concat_ws(' ', ts at time zone 'UTC', kwh_consumed_ac, voltage), ',' order by ts)
          from meter_telemetry_history"
@@ -119,7 +119,7 @@ fn at_once(gateway: &Gateway) -> usize {
     sum
 }
 
-fn asked(gateway: &Gateway) -> Vec<Value> {
+fn responses(gateway: &Gateway) -> Vec<Value> {
     let window = format!("from={0}T00:30:00Z&to={0}T11:45:00Z", day());
     let mut answers: Vec<Value> = [
         format!("/v1/analytics/performance/CAR?{window}"),
@@ -143,7 +143,7 @@ fn asked(gateway: &Gateway) -> Vec<Value> {
     answers
 }
 
-/// Takes away what depends on when it was asked.
+/// Removes what depends on the time of the request.
 fn without_now(value: &mut Value) {
     match value {
         Value::Object(fields) => {

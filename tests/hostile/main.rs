@@ -1,5 +1,5 @@
 //! The main job on a server with PostgreSQL's defaults, and under settings that operators make for
-//! other programs: the answers stay the same.
+//! other programs: the results stay the same.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -150,17 +150,17 @@ fn a_pooler_in_session_mode_serves_readings_and_questions() {
     let data = data_dir();
     let mut check = command(data.path());
     check.args(["check", "--database-url", &url]);
-    let (code, said) = ended(check, data.path());
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = ended(check, data.path());
+    assert_eq!(code, Some(0), "{printed}");
 }
 
 #[test]
-fn readiness_and_check_say_that_questions_alone_fail() {
+fn readiness_and_check_report_that_only_questions_fail() {
     let server = Server::start();
     server.make("half");
     let between = dir_of_its_own();
     refuse(server.socket_dir(), between.path(), b"wattgate reads");
-    // Unencrypted, the first that a client sends is who it is.
+    // Unencrypted, a client sends its user name and application name first.
     let url = format!("{} sslmode=disable", Server::url(between.path(), "half"));
     let data = data_dir();
     let mut run = command(data.path());
@@ -179,13 +179,13 @@ fn readiness_and_check_say_that_questions_alone_fail() {
     });
     let mut check = command(data.path());
     check.args(["check", "--database-url", &url]);
-    let (code, said) = ended(check, data.path());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("questions do not"), "{said}");
+    let (code, printed) = ended(check, data.path());
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("questions do not"), "{printed}");
     gateway.terminate();
 }
 
-/// Carries connections to a server's socket, those excepted whose first bytes hold some words.
+/// Forwards connections to a server's socket, but not those whose first bytes hold some words.
 fn refuse(server: &Path, between: &Path, words: &'static [u8]) {
     let listener = UnixListener::bind(between.join(".s.PGSQL.5432")).unwrap();
     let server = server.join(".s.PGSQL.5432");
@@ -233,7 +233,7 @@ impl Pooler {
     fn start(self, server: &Path) -> Running {
         let shown = server.display();
         let settings = server.join("pgbouncer.ini");
-        // As it is installed, but for where it listens and who may come in.
+        // As it is installed, but for where it listens and which users it admits.
         fs::write(
             &settings,
             format!(

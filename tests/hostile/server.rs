@@ -11,7 +11,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::gateway::{DEADLINE, within};
 
-/// The user that a server runs as where the tests are run by root, who may not run one.
+/// The user that a server runs as if root runs the tests: PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
 
 /// A server of the test's own on a socket; stopped when dropped.
@@ -139,7 +139,7 @@ fn is_root() -> bool {
 /// The directory of the server's programs: `PG_BIN`, or the newest of Debian's, or any in PATH.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the tests are told of another server as the gateway is"
+    reason = "an environment variable names another server, for the tests as for the gateway"
 )]
 fn bin() -> PathBuf {
     if let Some(bin) = std::env::var_os("PG_BIN") {

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::Reads;
+use crate::gateway::Gateway;
 
 const WINDOW: &str = "from=2024-02-09T15:00:00Z&to=2024-03-09T15:00:00Z";
 
 #[test]
 fn history_pages_neither_repeat_nor_miss_a_reading() {
-    let gateway = Reads::start();
+    let gateway = Gateway::fresh(&[]);
     // Over the border of two partitions, and with a reading at each edge of the window.
     let times = [
         "2024-02-09T15:00:00Z",
@@ -26,7 +26,7 @@ fn history_pages_neither_repeat_nor_miss_a_reading() {
                    "energyKind": "register", "timestamp": at})
         })
         .collect();
-    gateway.store("meter", &json!(readings));
+    gateway.store("meter", &json!(readings).to_string());
     for limit in [1, 2, 3, 4, 1000] {
         let mut all: Vec<Value> = Vec::new();
         let mut after = String::new();
@@ -51,7 +51,7 @@ fn history_pages_neither_repeat_nor_miss_a_reading() {
 
 #[test]
 fn a_vehicles_history_can_be_sent_again() {
-    let gateway = Reads::start();
+    let gateway = Gateway::fresh(&[]);
     let reading = |minute: u32| {
         json!({"vehicleId": "V", "soc": 50.5, "kwhDeliveredDc": 1.25, "batteryTemp": -3.5,
                "energyKind": "interval", "timestamp": format!("2024-02-09T16:{minute:02}:00Z")})
@@ -59,20 +59,21 @@ fn a_vehicles_history_can_be_sent_again() {
     let mut readings = [reading(0), reading(1), reading(2)];
     readings[1]["meterId"] = json!("M");
     readings[2]["sessionId"] = json!("S");
-    gateway.store("vehicle", &json!(readings));
+    gateway.store("vehicle", &json!(readings).to_string());
     let page = gateway.get(&format!("/v1/history/vehicle/V?{WINDOW}"));
     assert_eq!(page["items"], json!(readings));
     assert_eq!(page["next"], Value::Null);
-    gateway.store("vehicle", &page["items"]);
+    gateway.store("vehicle", &page["items"].to_string());
 }
 
 #[test]
-fn what_cannot_be_answered_is_said() {
-    let gateway = Reads::start();
+fn unknown_devices_and_wrong_parameters_are_refused() {
+    let gateway = Gateway::fresh(&[]);
     gateway.store(
         "meter",
         &json!({"meterId": "M", "kwhConsumedAc": 1, "voltage": 230,
-                                   "timestamp": "2024-02-09T15:00:00Z"}),
+                                   "timestamp": "2024-02-09T15:00:00Z"})
+        .to_string(),
     );
     let status = |path: &str| gateway.call("GET", path, "").0;
     assert_eq!(status("/v1/history/meter/unknown"), 404);

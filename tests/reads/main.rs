@@ -1,4 +1,4 @@
-//! What the gateway tells: live changes and history, from the real binary and a real PostgreSQL.
+//! Live changes and history, from the real binary and a real PostgreSQL.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Listener, Reads};
+use crate::gateway::Gateway;
+use crate::support::Listener;
 
 fn meter(id: &str, minute: u32, kwh: f64) -> serde_json::Value {
     json!({"meterId": id, "kwhConsumedAc": kwh, "voltage": 230.5,
@@ -13,13 +14,16 @@ fn meter(id: &str, minute: u32, kwh: f64) -> serde_json::Value {
 
 #[test]
 fn a_change_reaches_its_listeners_once_within_seconds() {
-    let gateway = Reads::start();
-    gateway.store("meter", &json!([meter("M1", 0, 1.0), meter("M2", 0, 1.0)]));
+    let gateway = Gateway::fresh(&[]);
+    gateway.store(
+        "meter",
+        &json!([meter("M1", 0, 1.0), meter("M2", 0, 1.0)]).to_string(),
+    );
     let mut all = Listener::open(&gateway, "", None);
     let mut one = Listener::open(&gateway, "?kind=meter&id=M2", None);
 
     let sent = Instant::now();
-    gateway.store("meter", &json!([meter("M1", 1, 2.5)]));
+    gateway.store("meter", &json!([meter("M1", 1, 2.5)]).to_string());
     let event = all.next().unwrap();
     let after = sent.elapsed();
     assert!(after < Duration::from_secs(2), "{after:?}");
@@ -30,46 +34,46 @@ fn a_change_reaches_its_listeners_once_within_seconds() {
     assert_eq!(event.data, shown);
 
     // An older reading changes nothing live; the next event is the other meter's.
-    gateway.store("meter", &json!([meter("M1", 0, 1.0)]));
-    gateway.store("meter", &json!([meter("M2", 2, 3.0)]));
+    gateway.store("meter", &json!([meter("M1", 0, 1.0)]).to_string());
+    gateway.store("meter", &json!([meter("M2", 2, 3.0)]).to_string());
     assert_eq!(all.next().unwrap().data["meterId"], "M2");
     assert_eq!(one.next().unwrap().data["meterId"], "M2");
 }
 
 #[test]
 fn a_listener_that_comes_back_goes_on_where_it_was() {
-    let gateway = Reads::start();
-    gateway.store("meter", &json!([meter("M1", 0, 1.0)]));
+    let gateway = Gateway::fresh(&[]);
+    gateway.store("meter", &json!([meter("M1", 0, 1.0)]).to_string());
     let mut listener = Listener::open(&gateway, "", None);
-    gateway.store("meter", &json!([meter("M1", 1, 1.0)]));
+    gateway.store("meter", &json!([meter("M1", 1, 1.0)]).to_string());
     let seen = listener.next().unwrap();
     drop(listener);
 
-    gateway.store("meter", &json!([meter("M1", 2, 1.0)]));
+    gateway.store("meter", &json!([meter("M1", 2, 1.0)]).to_string());
     let vehicle = json!({"vehicleId": "<V \"1\">", "soc": 50, "kwhDeliveredDc": 1,
                          "batteryTemp": 20, "timestamp": "2024-02-09T15:00:00Z"});
-    gateway.store("vehicle", &vehicle);
+    gateway.store("vehicle", &vehicle.to_string());
     let mut again = Listener::open(&gateway, "", Some(&seen.id));
-    let mut heard = [again.next().unwrap(), again.next().unwrap()];
-    heard.sort_by(|a, b| a.name.cmp(&b.name));
-    assert_eq!(heard[0].data["timestamp"], "2024-02-09T15:02:00Z");
-    assert_eq!(heard[1].data["vehicleId"], "<V \"1\">");
+    let mut events = [again.next().unwrap(), again.next().unwrap()];
+    events.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(events[0].data["timestamp"], "2024-02-09T15:02:00Z");
+    assert_eq!(events[1].data["vehicleId"], "<V \"1\">");
 
-    // An id of another run is no place to go on from, and that is said.
+    // The stream cannot resume from an id of another run, and reports that.
     let mut lost = Listener::open(&gateway, "", Some("00000000000000ff-7"));
-    let told = lost.next().unwrap();
+    let reset = lost.next().unwrap();
     assert_eq!(
-        (told.name.as_str(), &told.data),
+        (reset.name.as_str(), &reset.data),
         ("reset", &json!({"reason": "unknown_id"}))
     );
 }
 
 #[test]
 fn a_stop_ends_the_streams_at_once() {
-    let gateway = Reads::start();
-    gateway.store("meter", &json!([meter("M1", 0, 1.0)]));
+    let gateway = Gateway::fresh(&[]);
+    gateway.store("meter", &json!([meter("M1", 0, 1.0)]).to_string());
     let mut listener = Listener::open(&gateway, "", None);
-    let took = gateway.stop();
+    let took = gateway.terminate();
     // It would wait 10 s for a request that does not end.
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(listener.next(), None);

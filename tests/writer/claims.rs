@@ -1,4 +1,4 @@
-//! Who may move a checkpoint: the newest session alone, and several gateways beside each other.
+//! Only the newest session moves a checkpoint; several gateways share a database.
 
 use std::time::{Duration, Instant};
 
@@ -45,13 +45,6 @@ fn work(session: &WriterSession, id: i32, to: Position) -> Work {
     }
 }
 
-/// Whether some session waits for what another holds.
-async fn waits_for_a_lock(database: &Database) -> bool {
-    let waits = "select count(*) from pg_stat_activity where datname = current_database()
-        and wait_event_type = 'Lock'";
-    database.count(waits).await > 0
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_was_superseded_can_store_nothing() {
     let database = Database::new().await;
@@ -66,22 +59,22 @@ async fn a_session_that_was_superseded_can_store_nothing() {
     assert_eq!(old_claim.stored, Stored::NOTHING);
     assert_eq!(new_claim.stored, Stored::NOTHING);
     let to = Position::START.plus(64);
-    // Both stand at the same place: only the epoch tells them apart.
+    // Both stand at the same place: only the epoch differs.
     let batch = work(&old, 1, to);
-    let (mut newest, mut way) = (Newest::default(), Strategy::Copy);
-    let refused = store(&mut old, &mut old_claim, &batch, &mut newest, &mut way).await;
+    let (mut newest, mut strategy) = (Newest::default(), Strategy::Copy);
+    let refused = store(&mut old, &mut old_claim, &batch, &mut newest, &mut strategy).await;
     assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
     drop(old);
     assert_eq!(database.rows().await, 0);
-    let (mut newest, mut way) = (Newest::default(), Strategy::Copy);
+    let (mut newest, mut strategy) = (Newest::default(), Strategy::Copy);
     let mut before = new_claim;
-    store(&mut new, &mut new_claim, &batch, &mut newest, &mut way)
+    store(&mut new, &mut new_claim, &batch, &mut newest, &mut strategy)
         .await
         .unwrap();
     assert_eq!(database.sums().await, [1, 0, 0]);
     // The newest session itself moves a checkpoint only from where it stands.
-    let (mut newest, mut way) = (Newest::default(), Strategy::Careful);
-    let refused = store(&mut new, &mut before, &batch, &mut newest, &mut way).await;
+    let (mut newest, mut strategy) = (Newest::default(), Strategy::Careful);
+    let refused = store(&mut new, &mut before, &batch, &mut newest, &mut strategy).await;
     assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
     assert_eq!(database.sums().await, [1, 0, 0]);
 }
@@ -90,8 +83,8 @@ async fn a_session_that_was_superseded_can_store_nothing() {
 async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
     let database = Database::new().await;
     let (original, copy) = (dir(), dir());
-    let ids: Vec<String> = (0..20).map(|n| format!("M{n}")).collect();
-    let at = |second| -> Vec<_> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
+    let ids = ids("M", 20);
+    let at = |second| each(&ids, second, 1.0);
     let mut one = Gateway::open(original.path(), 2);
     one.send(&at(0)).await;
     one.send(&at(1)).await;
@@ -103,9 +96,9 @@ async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
     one.send(&at(2)).await;
     let mut other = Gateway::open(copy.path(), 2);
     other.send(&at(3)).await;
-    // They take the common run's checkpoints from each other until it is stored.
-    one.write(&database.target, database.settings, OPTIONS);
-    other.write(&database.target, database.settings, OPTIONS);
+    // Each takes over the common run's checkpoints from the other until it is stored.
+    one.write(&database, OPTIONS);
+    other.write(&database, OPTIONS);
     one.send(&at(4)).await;
     until("all of it", || async { database.rows().await == 100 }).await;
     until("the end of both logs", || async {
@@ -161,45 +154,40 @@ async fn a_question_keeps_its_snapshot_for_half_a_minute_at_most() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_left_with_an_open_transaction_is_ended() {
+/// A gateway of one reading, whose COMMIT a proxy holds.
+async fn held_commit() -> (Database, Proxy, Gateway) {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
+    let mut gateway = Gateway::fresh(1);
     gateway.send(&[meter("M1", 0, 1.0)]).await;
     proxy.set(Fault::HoldCommit);
-    let target = database.through(proxy.socket_dir());
-    gateway.write(&target, database.settings, OPTIONS);
+    gateway.write_through(&proxy, &database, OPTIONS);
     proxy.commits(1).await;
-    // The client's side is gone, the server's waits for the COMMIT and holds the checkpoint.
+    (database, proxy, gateway)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_left_with_an_open_transaction_is_ended() {
+    let (database, proxy, gateway) = held_commit().await;
+    // The client's side is closed, the server's waits for the COMMIT and holds the checkpoint.
     proxy.set(Fault::CutClient);
     gateway.drained().await;
     assert_eq!(database.sums().await, [1, 0, 0]);
     let epoch = "select max(epoch) from wal_checkpoints";
     assert_eq!(database.count(epoch).await, 2);
-    // The COMMIT arrives at last, where nobody is any more.
+    // The COMMIT arrives at last, in a session that has ended.
     proxy.set(Fault::None);
-    gateway.send(&[meter("M1", 1, 1.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 1, 1.0)]).await;
     assert_eq!(database.sums().await, [2, 0, 0]);
     gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_arrives_while_its_successor_waits_counts() {
-    let database = Database::new().await;
-    let proxy = Proxy::start(&database.socket());
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    proxy.set(Fault::HoldCommit);
-    let target = database.through(proxy.socket_dir());
-    gateway.write(&target, database.settings, OPTIONS);
-    proxy.commits(1).await;
+    let (database, proxy, gateway) = held_commit().await;
     proxy.set(Fault::CutClient);
-    until("the next session waits for the checkpoint", || {
-        waits_for_a_lock(&database)
+    until("the next session waits for the checkpoint", || async {
+        database.waiting("Lock").await > 0
     })
     .await;
     proxy.set(Fault::None);
@@ -213,12 +201,10 @@ async fn a_commit_that_arrives_while_its_successor_waits_counts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 2, &database);
-    let ids: Vec<String> = (0..40).map(|n| format!("M{n}")).collect();
-    let readings: Vec<_> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
-    gateway.send(&readings).await;
-    gateway.drained().await;
+    let gateway = database.gateway(2);
+    let ids = ids("M", 40);
+    let readings = each(&ids, 0, 1.0);
+    gateway.store(&readings).await;
     let of_shard_1 = "select meter_stored from wal_checkpoints where shard = 1";
     let before = database.count(of_shard_1).await;
     assert!(before > 0 && before < 40);
@@ -227,7 +213,7 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
         .batch_execute("begin; select 1 from wal_checkpoints where shard = 0 for update")
         .await
         .unwrap();
-    let readings: Vec<_> = ids.iter().map(|id| meter(id, 60, 1.0)).collect();
+    let readings = each(&ids, 60, 1.0);
     gateway.send(&readings).await;
     until("the other shard's readings", || async {
         database.count(of_shard_1).await == 2 * before
@@ -241,22 +227,20 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_that_waits_within_its_turn_keeps_no_other_waiting() {
+async fn a_shard_that_waits_with_a_permit_keeps_no_other_waiting() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 2, &database);
-    let ids: Vec<String> = (0..40).map(|n| format!("M{n}")).collect();
-    let at = |second| -> Vec<_> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
-    gateway.send(&at(0)).await;
-    gateway.drained().await;
-    // A batch of one shard holds its turn until somebody lets go of a row of live status.
+    let gateway = database.gateway(2);
+    let ids = ids("M", 40);
+    let at = |second| each(&ids, second, 1.0);
+    gateway.store(&at(0)).await;
+    // A batch of one shard holds its permit until an operator releases a row of live status.
     let operator = database.session().await;
     let locked = "begin; select 1 from meter_live_status
         where meter_id = (select id from meters where external_id = 'M0') for update";
     operator.batch_execute(locked).await.unwrap();
     gateway.send(&at(60)[..1]).await;
-    until("the batch waits for the row", || {
-        waits_for_a_lock(&database)
+    until("the batch waits for the row", || async {
+        database.waiting("Lock").await > 0
     })
     .await;
     let began = Instant::now();
@@ -265,7 +249,7 @@ async fn a_shard_that_waits_within_its_turn_keeps_no_other_waiting() {
         database.rows().await > 40
     })
     .await;
-    // The lock's own limit would end the batch, and its turn, after ten seconds.
+    // The lock's own limit would end the batch, and free its permit, after ten seconds.
     assert!(
         began.elapsed() < Duration::from_secs(8),
         "{:?}",
@@ -282,17 +266,14 @@ async fn a_shard_that_waits_within_its_turn_keeps_no_other_waiting() {
 async fn ids_are_learned_anew_with_every_session() {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
-    let target = database.through(proxy.socket_dir());
-    gateway.write(&target, database.settings, OPTIONS);
+    let mut gateway = Gateway::fresh(1);
+    gateway.write_through(&proxy, &database, OPTIONS);
     gateway
-        .send(&[meter("M1", 0, 1.0), meter("M2", 0, 2.0)])
+        .store(&[meter("M1", 0, 1.0), meter("M2", 0, 2.0)])
         .await;
-    gateway.drained().await;
-    // A replica takes over that has given the ids the other way round.
+    // A replica takes over that has assigned the ids in the opposite order.
     proxy.set(Fault::Refuse);
-    gateway.says("").await;
+    gateway.reports("").await;
     database
         .run(
             "truncate meter_telemetry_history;
@@ -303,15 +284,13 @@ async fn ids_are_learned_anew_with_every_session() {
         .await;
     proxy.set(Fault::None);
     gateway
-        .send(&[meter("M1", 60, 1.0), meter("M2", 60, 2.0)])
+        .store(&[meter("M1", 60, 1.0), meter("M2", 60, 2.0)])
         .await;
-    gateway.drained().await;
     let right = "select string_agg(meter_id || '=' || kwh_consumed_ac, ' ' order by meter_id)
         from meter_readings";
     assert_eq!(database.text(right).await, "M1=1 M2=2");
-    // They were known: that they came again has used up no ids.
-    gateway.send(&[meter("M3", 0, 1.0)]).await;
-    gateway.drained().await;
+    // They were registered: that they came again has used up no ids.
+    gateway.store(&[meter("M3", 0, 1.0)]).await;
     let next = "select id::bigint from meters where external_id = 'M3'";
     assert_eq!(database.count(next).await, 3);
     gateway.stop().await;
@@ -320,22 +299,14 @@ async fn ids_are_learned_anew_with_every_session() {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_devices_are_registered_in_one_order_by_all_gateways() {
     let database = Database::new().await;
-    let watch = "create table seen (place serial, name text);
-        create function see() returns trigger language plpgsql as $$
-        begin
-            insert into seen (name) values (new.external_id);
-            return new;
-        end $$;
-        create trigger see before insert on meters for each row execute function see()";
-    database.run(watch).await;
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
+    database.watch_inserts("meters", "new.external_id").await;
+    let mut gateway = Gateway::fresh(1);
     let ids = ["M2", "b", "M10", "a", "\u{e9}", "Z", "M1"];
-    let readings: Vec<_> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+    let readings = each(&ids, 0, 1.0);
     gateway.send(&readings).await;
-    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.write(&database, OPTIONS);
     gateway.drained().await;
-    let order = "select string_agg(name, ' ' order by place) from seen";
+    let order = "select string_agg(value, ' ' order by place) from inserted";
     assert_eq!(database.text(order).await, "M1 M10 M2 Z a b \u{e9}");
     gateway.stop().await;
 }
@@ -344,10 +315,8 @@ async fn new_devices_are_registered_in_one_order_by_all_gateways() {
 async fn two_gateways_that_get_the_same_readings_store_them_once() {
     let database = Database::new().await;
     let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
-    let (one_dir, other_dir) = (dir(), dir());
-    let one = Gateway::start(one_dir.path(), 2, &database);
-    let other = Gateway::start(other_dir.path(), 3, &database);
-    let ids: Vec<String> = (0..200).map(|n| format!("D{n}")).collect();
+    let (one, other) = (database.gateway(2), database.gateway(3));
+    let ids = ids("D", 200);
     for round in 0..15 {
         // Two partitions in a batch; a gateway sends it forwards, the other backwards.
         let mut readings = Vec::new();

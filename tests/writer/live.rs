@@ -15,15 +15,10 @@ const NEVER: WriterOptions = WriterOptions {
     ..OPTIONS
 };
 
-/// Ids of so many devices that live status does not ride on every batch.
-fn crowd() -> Vec<String> {
-    (0..300).map(|n| format!("C{n}")).collect()
-}
-
-/// Sends a reading of each device of a crowd, and some others, in one request.
-async fn send_in_a_crowd(gateway: &Gateway, readings: &[Reading<'_>]) {
-    let ids = crowd();
-    let mut all: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+/// Sends readings among those of so many devices that live status is not part of every batch.
+async fn send_among_many(gateway: &Gateway, readings: &[Reading<'_>]) {
+    let ids = ids("C", 300);
+    let mut all = each(&ids, 0, 1.0);
     all.extend(readings);
     gateway.send(&all).await;
 }
@@ -31,24 +26,21 @@ async fn send_in_a_crowd(gateway: &Gateway, readings: &[Reading<'_>]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn live_status_never_goes_back_in_time() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     gateway
-        .send(&[
+        .store(&[
             meter("M1", 10, 1.0),
             meter("M1", 5, 2.0),
             meter("M2", 1, 3.0),
         ])
         .await;
-    gateway.drained().await;
     until("live status", || async {
         database.text(METERS).await == "M1 30:10 1; M2 30:01 3"
     })
     .await;
     gateway
-        .send(&[meter("M1", 9, 4.0), meter("M2", 2, 5.0)])
+        .store(&[meter("M1", 9, 4.0), meter("M2", 2, 5.0)])
         .await;
-    gateway.drained().await;
     until("live status of M2", || async {
         database.text(METERS).await == "M1 30:10 1; M2 30:02 5"
     })
@@ -61,14 +53,13 @@ async fn live_status_that_was_not_written_yet_survives_a_kill() {
     let database = Database::new().await;
     let dir = dir();
     let mut gateway = Gateway::open(dir.path(), 1);
-    gateway.write(&database.target, database.settings, NEVER);
-    send_in_a_crowd(&gateway, &[meter("M1", 10, 1.0), vehicle("V1", 10, 50.0)]).await;
+    gateway.write(&database, NEVER);
+    send_among_many(&gateway, &[meter("M1", 10, 1.0), vehicle("V1", 10, 50.0)]).await;
     gateway.drained().await;
-    gateway.send(&[meter("M1", 5, 2.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 5, 2.0)]).await;
     assert_eq!(database.text(METERS).await, "");
     gateway.kill().await;
-    // Nothing new arrives: the devices have fallen silent.
+    // Nothing new arrives: the devices are silent.
     let gateway = Gateway::start(dir.path(), 1, &database);
     until("live status", || async {
         database.text(METERS).await == "M1 30:10 1"
@@ -83,16 +74,14 @@ async fn live_status_that_was_not_written_yet_survives_a_kill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn live_status_that_was_not_written_yet_survives_a_lost_session() {
     let database = Database::new().await;
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
-    gateway.write(&database.target, database.settings, NEVER);
-    send_in_a_crowd(&gateway, &[meter("M1", 10, 1.0)]).await;
+    let mut gateway = Gateway::fresh(1);
+    gateway.write(&database, NEVER);
+    send_among_many(&gateway, &[meter("M1", 10, 1.0)]).await;
     gateway.drained().await;
     assert_eq!(database.text(METERS).await, "");
     database.end_sessions().await;
     // What comes after the loss is not newer.
-    gateway.send(&[meter("M1", 5, 2.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 5, 2.0)]).await;
     gateway.stop().await;
     assert_eq!(database.text(METERS).await, "M1 30:10 1");
 }
@@ -105,8 +94,8 @@ async fn what_was_set_aside_does_not_come_back_as_live_status() {
         add constraint plausible check (kwh_consumed_ac < 100)";
     database.run(rule).await;
     let mut gateway = Gateway::open(dir.path(), 1);
-    gateway.write(&database.target, database.settings, NEVER);
-    send_in_a_crowd(&gateway, &[meter("M1", 10, 1.0), meter("M1", 20, 500.0)]).await;
+    gateway.write(&database, NEVER);
+    send_among_many(&gateway, &[meter("M1", 10, 1.0), meter("M1", 20, 500.0)]).await;
     gateway.drained().await;
     assert_eq!(database.sums().await, [301, 0, 1]);
     assert_eq!(database.text(METERS).await, "");
@@ -123,13 +112,11 @@ async fn what_was_set_aside_does_not_come_back_as_live_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn live_status_rides_on_batches_and_not_on_each() {
     let database = Database::new().await;
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
-    gateway.write(&database.target, database.settings, NEVER);
-    send_in_a_crowd(&gateway, &[]).await;
+    let mut gateway = Gateway::fresh(1);
+    gateway.write(&database, NEVER);
+    send_among_many(&gateway, &[]).await;
     for second in 0..5 {
-        gateway.send(&[meter("M1", second, 1.0)]).await;
-        gateway.drained().await;
+        gateway.store(&[meter("M1", second, 1.0)]).await;
     }
     assert_eq!(database.text(METERS).await, "");
     // Stopping writes it.
@@ -140,13 +127,12 @@ async fn live_status_rides_on_batches_and_not_on_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_committed_reading_is_live_at_once() {
     let database = Database::new().await;
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
+    let mut gateway = Gateway::fresh(1);
     let options = WriterOptions {
         live_at_once_devices: 1,
         ..NEVER
     };
-    gateway.write(&database.target, database.settings, options);
+    gateway.write(&database, options);
     for second in 0..5 {
         let reading = meter("M1", second, 1.0);
         gateway.send_as(&[reading], AckMode::Committed).await;

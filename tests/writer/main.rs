@@ -4,6 +4,7 @@
 #[path = "../gateway/mod.rs"]
 mod binary;
 mod claims;
+mod database;
 mod live;
 mod once;
 mod outages;

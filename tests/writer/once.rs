@@ -13,8 +13,7 @@ use crate::support::*;
 async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
+    let mut gateway = Gateway::fresh(1);
     gateway
         .send(&[
             meter("M1", 0, 1.0),
@@ -23,20 +22,19 @@ async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
         ])
         .await;
     proxy.set(Fault::HoldCommit);
-    let target = database.through(proxy.socket_dir());
     let at_once = WriterOptions {
         live_interval: Duration::ZERO,
         ..OPTIONS
     };
-    gateway.write(&target, database.settings, at_once);
-    // Everything is sent but the COMMIT: nobody sees any of it.
+    gateway.write_through(&proxy, &database, at_once);
+    // Everything is sent but the COMMIT: no session sees any of it.
     proxy.commits(1).await;
     let live = "(select count(*) from meter_status) + (select count(*) from vehicle_status)";
     let moved = "select count(*) from wal_checkpoints where meter_readings > 0";
     assert_eq!(database.rows().await, 0);
     assert_eq!(database.count(live).await, 0);
     assert_eq!(database.count(moved).await, 0);
-    // The server ends the session there: nobody ever sees it.
+    // The server ends the session there: no session ever sees it.
     assert_eq!(database.end_sessions().await, 1);
     until("the end of the session", || async {
         database.end_sessions().await == 0
@@ -64,16 +62,14 @@ async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
 async fn a_commit_whose_answer_was_lost_is_not_repeated() {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
-    let target = database.through(proxy.socket_dir());
-    gateway.write(&target, database.settings, OPTIONS);
+    let mut gateway = Gateway::fresh(1);
+    gateway.write_through(&proxy, &database, OPTIONS);
     gateway.up().await;
     for round in 0..5 {
         proxy.set(Fault::LoseCommitAnswer);
         let second = i64::from(round) * 10;
         let both = [meter("M1", second, 1.0), vehicle("V1", second, 50.0)];
-        // What became of them was in the answer that was lost: zero would be a guess.
+        // How many were quarantined was in the lost response: zero would be a guess.
         assert_eq!(gateway.send_as(&both, AckMode::Committed).await, None);
         proxy.commits(round + 1).await;
     }
@@ -89,27 +85,23 @@ async fn repeats_are_counted_and_stored_once() {
     let database = Database::new().await;
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 2, &database);
-    let ids: Vec<String> = (0..20).map(|n| format!("M{n}")).collect();
-    let readings: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 0, 1.5)).collect();
+    let ids = ids("M", 20);
+    let readings = each(&ids, 0, 1.5);
     // Within a batch, across batches, and in a stream where most is new.
     gateway
-        .send(&[readings.clone(), readings.clone()].concat())
+        .store(&[readings.clone(), readings.clone()].concat())
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [20, 20, 0]);
-    gateway.send(&readings).await;
-    gateway.drained().await;
+    gateway.store(&readings).await;
     assert_eq!(database.sums().await, [20, 40, 0]);
-    let mut mixed: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 60, 1.5)).collect();
+    let mut mixed = each(&ids, 60, 1.5);
     mixed.extend(&readings[..3]);
-    gateway.send(&mixed).await;
-    gateway.drained().await;
+    gateway.store(&mixed).await;
     assert_eq!(database.sums().await, [40, 43, 0]);
     gateway.stop().await;
     // Across a restart.
     let gateway = Gateway::start(dir.path(), 2, &database);
-    gateway.send(&mixed).await;
-    gateway.drained().await;
+    gateway.store(&mixed).await;
     assert_eq!(database.sums().await, [40, 66, 0]);
     assert_eq!(database.rows().await, 40);
     gateway.stop().await;
@@ -118,24 +110,21 @@ async fn repeats_are_counted_and_stored_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_contradicting_readings_the_first_acknowledged_stays() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     // In one batch, the first neither the smallest nor the last.
     gateway
-        .send(&[
+        .store(&[
             meter("M1", 0, 2.0),
             meter("M1", 0, 2.0),
             meter("M1", 0, 1.0),
             meter("M1", 1, 9.0),
         ])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [2, 1, 1]);
     // In a later one.
     gateway
-        .send(&[meter("M1", 0, 3.0), meter("M1", 2, 1.0)])
+        .store(&[meter("M1", 0, 3.0), meter("M1", 2, 1.0)])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [3, 1, 2]);
     let kept = "select kwh_consumed_ac from meter_readings where ts = '2024-02-09T15:30:00Z'";
     assert_eq!(database.text(kept).await, "2");
@@ -154,20 +143,17 @@ async fn of_contradicting_readings_the_first_acknowledged_stays() {
 async fn another_number_of_shards_changes_nothing() {
     let database = Database::new().await;
     let dir = dir();
-    let ids: Vec<String> = (0..50).map(|n| format!("M{n}")).collect();
+    let ids = ids("M", 50);
     let mut second = 0;
     for shards in [3, 1, 5] {
-        // Sent while no writer runs, so that the next start drains it in another cut.
+        // Sent while no writer runs, so that the next start drains it in another split.
         let gateway = Gateway::open(dir.path(), shards);
-        let readings: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, second, 1.0)).collect();
+        let readings = each(&ids, second, 1.0);
         gateway.send(&readings).await;
-        // A contradiction of what an older run holds: order is kept across the cuts.
-        let others: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, 0, 1.0)).collect();
+        // A contradiction of what an older run holds: order is kept across the splits.
+        let others = each(&ids, 0, 1.0);
         gateway.send(&others).await;
-        let late: Vec<Reading<'_>> = ids
-            .iter()
-            .map(|id| meter(id, -60, f64::from(shards)))
-            .collect();
+        let late = each(&ids, -60, f64::from(shards));
         gateway.send(&late).await;
         gateway.kill().await;
         second += 60;
@@ -197,12 +183,10 @@ async fn a_key_that_appears_after_it_was_looked_for_stops_no_writer() {
         create trigger comes before insert on meter_telemetry_history
         for each row execute function comes()";
     database.run(other).await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     gateway
-        .send(&[meter("M1", 0, 1.0), meter("M1", 1, 1.0)])
+        .store(&[meter("M1", 0, 1.0), meter("M1", 1, 1.0)])
         .await;
-    gateway.drained().await;
     assert_eq!(database.rows().await, 2);
     assert_eq!(database.sums().await, [1, 1, 0]);
     gateway.stop().await;
@@ -212,13 +196,13 @@ async fn a_key_that_appears_after_it_was_looked_for_stops_no_writer() {
 async fn a_run_with_other_shards_is_stored_before_the_next() {
     let database = Database::new().await;
     let dir = dir();
-    let ids: Vec<String> = (0..40).map(|n| format!("M{n}")).collect();
-    let of = |kwh| -> Vec<Reading<'_>> { ids.iter().map(|id| meter(id, 0, kwh)).collect() };
+    let ids = ids("M", 40);
+    let of = |kwh| each(&ids, 0, kwh);
     let gateway = Gateway::open(dir.path(), 1);
     gateway.send(&of(1.0)).await;
     let run = gateway.source.runs()[0].id;
     gateway.kill().await;
-    // Somebody holds the older run's checkpoint; the other writer has no part in that run. Its process
+    // An operator holds the older run's checkpoint; the other writer has no part in that run. The operator's process
     // has the number of the session that the row names, which began at another time: it is left alone.
     let operator = database.session().await;
     let insert = format!(
@@ -232,7 +216,7 @@ async fn a_run_with_other_shards_is_stored_before_the_next() {
         .unwrap();
     let gateway = Gateway::start(dir.path(), 2, &database);
     gateway.send(&of(2.0)).await;
-    gateway.says("lock timeout").await;
+    gateway.reports("lock timeout").await;
     assert_eq!(database.rows().await, 0, "a later reading came first");
     operator.batch_execute("rollback").await.unwrap();
     gateway.drained().await;
@@ -247,9 +231,9 @@ async fn a_copied_log_stores_nothing_twice() {
     let database = Database::new().await;
     let (original, copy) = (dir(), dir());
     let gateway = Gateway::open(original.path(), 2);
-    let ids: Vec<String> = (0..200).map(|n| format!("M{n}")).collect();
+    let ids = ids("M", 200);
     for second in 0..5 {
-        let readings: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, second, 1.0)).collect();
+        let readings = each(&ids, second, 1.0);
         gateway.send(&readings).await;
     }
     gateway.kill().await;
@@ -283,9 +267,8 @@ async fn a_copied_log_stores_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_answered_where_a_shard_has_no_later_rows() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 2, &database);
-    let ids: Vec<String> = (0..100).map(|n| format!("M{n}")).collect();
+    let gateway = database.gateway(2);
+    let ids = ids("M", 100);
     let of_shard = |shard| {
         let is_in = |id: &&String| {
             let id = ExternalId::new(id).unwrap();
@@ -304,10 +287,9 @@ async fn a_commit_is_answered_where_a_shard_has_no_later_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_says_how_many_readings_are_in_quarantine() {
+async fn a_commit_reports_how_many_readings_are_in_quarantine() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 2, &database);
+    let gateway = database.gateway(2);
     let first = [meter("M1", 0, 1.0), meter("M1", 1, 1.0)];
     assert_eq!(gateway.send_as(&first, AckMode::Committed).await, Some(0));
     let second = [

@@ -9,16 +9,17 @@ use crate::proxy::{Fault, Proxy};
 use crate::support::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_database_is_refused_while_readings_are_taken() {
+async fn another_database_is_refused_while_readings_are_accepted() {
     let (right, wrong) = (Database::new().await, Database::new().await);
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 1, &right);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     gateway.stop().await;
     recorder();
     let gateway = Gateway::start(dir.path(), 1, &wrong);
-    gateway.says(&right.settings.database_id.to_string()).await;
+    gateway
+        .reports(&right.settings.database_id.to_string())
+        .await;
     assert!(retries("wrong_database") > 0.0);
     gateway.send(&[meter("M1", 1, 1.0)]).await;
     let waiting = gateway.progress().snapshot().waiting;
@@ -35,17 +36,15 @@ async fn another_database_is_refused_while_readings_are_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_database_is_refused() {
     let right = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &right);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    let gateway = right.gateway(1);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     // Everything is dropped under the gateway, as by a restore that begins from nothing.
     right
         .run("drop schema public cascade; create schema public")
         .await;
     gateway.send(&[meter("M1", 1, 1.0)]).await;
     right.end_sessions().await;
-    gateway.says("not migrated").await;
+    gateway.reports("not migrated").await;
     gateway.kill().await;
 }
 
@@ -54,16 +53,13 @@ async fn a_database_that_never_answers_is_given_up() {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());
     recorder();
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
+    let mut gateway = Gateway::fresh(1);
     let quick = WriterOptions {
         answer_within: Duration::from_millis(500),
         ..OPTIONS
     };
-    let target = database.through(proxy.socket_dir());
-    gateway.write(&target, database.settings, quick);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    gateway.write_through(&proxy, &database, quick);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     // In a session that stands, then in one that is being opened: each is given up in time.
     let before = retries("timeout");
     let begun = Instant::now();
@@ -94,24 +90,21 @@ async fn a_statement_that_takes_too_long_is_cancelled() {
         create trigger slow before insert on meter_telemetry_history
         for each row execute function slow()";
     database.run(slow).await;
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
+    let mut gateway = Gateway::fresh(1);
     gateway.send(&[meter("M1", 0, 1.0)]).await;
     let quick = WriterOptions {
         answer_within: Duration::from_millis(200),
         ..OPTIONS
     };
-    gateway.write(&database.target, database.settings, quick);
-    let sleeps = "select count(*) from pg_stat_activity where datname = current_database()
-        and application_name like 'wattgate writer%' and wait_event = 'PgSleep'";
+    gateway.write(&database, quick);
     until("the statement runs", || async {
-        database.count(sleeps).await > 0
+        database.waiting("PgSleep").await > 0
     })
     .await;
     database.run("update slow set seconds = 0").await;
-    gateway.says("did not answer within").await;
+    gateway.reports("did not answer within").await;
     until("the statement was given up", || async {
-        database.count(sleeps).await == 0
+        database.waiting("PgSleep").await == 0
     })
     .await;
     gateway.drained().await;
@@ -141,16 +134,14 @@ async fn a_database_that_cannot_hold_every_id_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_that_panics_goes_on() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     // A checkpoint that is no whole number cannot be read, and nothing expects that.
     database
         .run("alter table wal_checkpoints alter column meter_gap type numeric")
         .await;
     database.end_sessions().await;
-    gateway.says("panicked").await;
+    gateway.reports("panicked").await;
     gateway.send(&[meter("M1", 1, 1.0)]).await;
     database
         .run("alter table wal_checkpoints alter column meter_gap type bigint")

@@ -16,16 +16,14 @@ const NAMES: &str =
 #[tokio::test(flavor = "multi_thread")]
 async fn late_readings_make_their_partitions() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     gateway
-        .send(&[
+        .store(&[
             meter("M1", 0, 1.0),
             meter("M1", -3 * 365 * DAY, 1.0),
             vehicle("V1", -40 * DAY, 50.0),
         ])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [3, 0, 0]);
     let names = database.text(NAMES).await;
     for name in ["history_2024_02", "history_2021_02"] {
@@ -48,9 +46,8 @@ async fn partitions_are_a_day_wide_where_that_is_asked_for() {
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 1, &database);
     gateway
-        .send(&[meter("M1", 0, 1.0), meter("M1", DAY, 1.0)])
+        .store(&[meter("M1", 0, 1.0), meter("M1", DAY, 1.0)])
         .await;
-    gateway.drained().await;
     let names = database.text(NAMES).await;
     for name in ["history_2024_02_09", "history_2024_02_10"] {
         assert!(names.contains(name), "{names}");
@@ -61,8 +58,7 @@ async fn partitions_are_a_day_wide_where_that_is_asked_for() {
         .run("update gateway_database set partition_width = 'month'")
         .await;
     let gateway = Gateway::start(dir.path(), 1, &database);
-    gateway.send(&[meter("M1", 5 * DAY, 1.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 5 * DAY, 1.0)]).await;
     let names = database.text(NAMES).await;
     assert!(
         names.contains("history_2024_02_11_to_2024_03_01"),
@@ -75,10 +71,8 @@ async fn partitions_are_a_day_wide_where_that_is_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_gateways_make_the_same_partitions_at_once() {
     let database = Database::new().await;
-    let (one_dir, other_dir) = (dir(), dir());
-    let one = Gateway::open(one_dir.path(), 2);
-    let other = Gateway::open(other_dir.path(), 2);
-    let ids: Vec<String> = (0..24).map(|n| format!("M{n}")).collect();
+    let (mut one, mut other) = (Gateway::fresh(2), Gateway::fresh(2));
+    let ids = ids("M", 24);
     let months = |year: i64| -> Vec<_> {
         let days = |n: usize| -(year * 365 + n as i64 * 31) * DAY;
         ids.iter()
@@ -90,9 +84,8 @@ async fn two_gateways_make_the_same_partitions_at_once() {
         gateway.send(&months(1)).await;
         gateway.send(&months(2)).await;
     }
-    let (mut one, mut other) = (one, other);
-    one.write(&database.target, database.settings, OPTIONS);
-    other.write(&database.target, database.settings, OPTIONS);
+    one.write(&database, OPTIONS);
+    other.write(&database, OPTIONS);
     one.drained().await;
     other.drained().await;
     assert_eq!(database.sums().await, [48, 48, 0]);
@@ -103,10 +96,8 @@ async fn two_gateways_make_the_same_partitions_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_is_made_by_one_at_a_time_and_beside_an_open_copy() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     // Another gateway is in the middle of its batch, and of making a partition.
     let other = database.session().await;
     other
@@ -117,10 +108,8 @@ async fn a_partition_is_made_by_one_at_a_time_and_beside_an_open_copy() {
         .await
         .unwrap();
     gateway.send(&[meter("M1", -400 * DAY, 1.0)]).await;
-    let waits = "select count(*) from pg_stat_activity where datname = current_database()
-        and application_name like 'wattgate writer%' and wait_event = 'advisory'";
     until("the writer waits for the other", || async {
-        database.count(waits).await == 1
+        database.waiting("advisory").await == 1
     })
     .await;
     assert_eq!(database.rows().await, 1);
@@ -138,12 +127,10 @@ async fn a_partition_is_made_by_one_at_a_time_and_beside_an_open_copy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_never_queues_behind_a_reader() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     gateway
-        .send(&[meter("M1", 0, 1.0), meter("M1", -40 * DAY, 1.0)])
+        .store(&[meter("M1", 0, 1.0), meter("M1", -40 * DAY, 1.0)])
         .await;
-    gateway.drained().await;
     let reader = database.session().await;
     reader
         .batch_execute("begin; select * from meter_telemetry_history")
@@ -163,8 +150,7 @@ async fn retention_never_queues_behind_a_reader() {
     );
     assert!(begun.elapsed() < Duration::from_secs(2));
     // Nothing waits in the queue behind it: readings are stored while the reader goes on.
-    gateway.send(&[meter("M1", 1, 1.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 1, 1.0)]).await;
     reader.batch_execute("rollback").await.unwrap();
     let outcome = drop_before(&janitor, Stream::Meter, before).await.unwrap();
     assert_eq!(
@@ -182,32 +168,24 @@ async fn retention_never_queues_behind_a_reader() {
 async fn rows_go_in_partition_by_partition() {
     // One order for all gateways, so that they wait for each other and never in a circle.
     let database = Database::new().await;
-    let watch = "create table seen (place serial, part oid);
-        create function see() returns trigger language plpgsql as $$
-        begin
-            insert into seen (part) values (tg_relid);
-            return new;
-        end $$;
-        create trigger see before insert on meter_telemetry_history
-        for each row execute function see()";
-    database.run(watch).await;
-    let dir = dir();
-    let gateway = Gateway::open(dir.path(), 1);
+    database
+        .watch_inserts("meter_telemetry_history", "tg_relid")
+        .await;
+    let mut gateway = Gateway::fresh(1);
     let mut readings = Vec::new();
-    let ids: Vec<String> = (0..10).map(|n| format!("M{n}")).collect();
+    let ids = ids("M", 10);
     for id in &ids {
         for days in [0, -31, -62] {
             readings.push(meter(id, days * DAY, 1.0));
         }
     }
     gateway.send(&readings).await;
-    let mut gateway = gateway;
-    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.write(&database, OPTIONS);
     gateway.drained().await;
     let changes = "select count(*) from (
-        select part, lag(part) over (order by place) as before from seen) as s
-        where part <> before";
-    assert_eq!(database.count("select count(*) from seen").await, 30);
+        select value, lag(value) over (order by place) as before from inserted) as i
+        where value <> before";
+    assert_eq!(database.count("select count(*) from inserted").await, 30);
     assert_eq!(database.count(changes).await, 2);
     gateway.stop().await;
 }
@@ -223,17 +201,15 @@ async fn retention_counts_from_the_newest_reading() {
     let dir = dir();
     let gateway = Gateway::start(dir.path(), 1, &database);
     gateway
-        .send(&[meter("M1", 0, 1.0), meter("M1", -50 * DAY, 1.0)])
+        .store(&[meter("M1", 0, 1.0), meter("M1", -50 * DAY, 1.0)])
         .await;
-    gateway.drained().await;
     gateway.stop().await;
     let gateway = Gateway::start(dir.path(), 1, &database);
     until("the old partition is dropped", || async {
         database.rows().await < 2
     })
     .await;
-    gateway.send(&[meter("M1", 1, 1.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 1, 1.0)]).await;
     gateway.stop().await;
     assert_eq!(database.rows().await, 2);
 }
@@ -256,8 +232,7 @@ async fn partitions_that_were_made_by_hand_are_used_as_they_are() {
             create table all_vehicles partition of vehicle_telemetry_history default",
         )
         .await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     for day in [-400, -20, 0, 60] {
         gateway
             .send(&[
@@ -286,12 +261,11 @@ async fn a_part_that_is_missing_by_hand_costs_no_reading() {
             partition by hash (meter_id)",
         )
         .await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     gateway
         .send(&[meter("M1", 0, 1.0), meter("M2", 0, 1.0)])
         .await;
-    gateway.says("no partition of relation").await;
+    gateway.reports("no partition of relation").await;
     assert_eq!(
         database
             .count("select count(*) from quarantined_readings")

@@ -1,4 +1,4 @@
-//! Each statement of `sql/queries` touches about what it is asked for, whatever PostgreSQL knows of
+//! Each statement of `sql/queries` touches about what is requested, whatever PostgreSQL knows of
 //! its tables: on few rows and on many, with no statistics, with those of before the newest data
 //! came, and with fresh ones.
 //!
@@ -17,11 +17,11 @@ use crate::support::*;
 
 /// Pages that a row may cost: an index of three levels and the table, twice.
 const PAGES_A_ROW: i64 = 8;
-/// Pages that may be read whatever is asked: catalogs, a small table whole, which takes 1 ms.
+/// Pages that may be read whatever is requested: catalogs, a small table whole, which takes 1 ms.
 const PAGES_LEAST: i64 = 400;
-/// Rows that the steps of a plan hand on for one that is asked for.
+/// Rows that the steps of a plan return for each requested one.
 const ROWS_A_ROW: i64 = 12;
-/// Rows that may be read whatever is asked: some 10 ms, where a table is still small.
+/// Rows that may be read whatever is requested: some 10 ms, where a table is still small.
 const ROWS_LEAST: i64 = 100_000;
 
 /// What a statement has touched.
@@ -65,19 +65,19 @@ fn number(step: &Value, field: &str) -> i64 {
     step[field].as_f64().map_or(0, |n| n.ceil() as i64)
 }
 
-/// Runs a statement in a transaction that is taken back; what PostgreSQL says where it takes too long.
+/// Runs a statement in a transaction that is rolled back; PostgreSQL's error if it takes too long.
 async fn work_of(database: &Database, case: &Case) -> Result<(Work, Value), String> {
     let path = format!("sql/queries/{}.sql", case.name);
     let text = std::fs::read_to_string(path).unwrap();
     database.run("begin").await;
-    database.run(&format!("prepare asked as {text}")).await;
+    database.run(&format!("prepare examined as {text}")).await;
     let arguments = match case.arguments {
         "" => String::new(),
         some => format!("({some})"),
     };
-    let sql = format!("explain (analyze, buffers, format json) execute asked{arguments}");
+    let sql = format!("explain (analyze, buffers, format json) execute examined{arguments}");
     let lines = database.sql.simple_query(&sql).await;
-    database.run("rollback; deallocate asked").await;
+    database.run("rollback; deallocate examined").await;
     let mut json = String::new();
     for line in &lines.map_err(|e| format!("{e:?}"))? {
         if let SimpleQueryMessage::Row(row) = line {
@@ -88,11 +88,11 @@ async fn work_of(database: &Database, case: &Case) -> Result<(Work, Value), Stri
     Ok((Work::of(&explained), explained))
 }
 
-/// Looks at all statements, and tells which touch too much.
+/// Examines all statements; those that touch too much.
 async fn excessive(database: &Database, when: &str) -> Vec<String> {
     let mut found = Vec::new();
     for case in CASES {
-        let mut units = database.count(case.asked).await;
+        let mut units = database.count(case.requested).await;
         for table in case.whole {
             let rows = format!("select count(*) from {table}");
             units += database.count(&rows).await;
@@ -122,7 +122,7 @@ async fn fleet(devices: u32) -> Database {
     let database = Database::new().await;
     let world = include_str!("plans/world.sql").replace("@devices@", &devices.to_string());
     database.run(&world).await;
-    // Statistics are taken when the test says so; and the keys of the rows that it makes are right.
+    // Statistics are collected when the test does so; and the keys of its rows are right.
     database
         .run(
             "do $$ declare t regclass; begin

@@ -1,4 +1,4 @@
-//! What the database refuses costs nobody else, and what is not the data's fault is waited for.
+//! Refused readings cost no others, and the writers wait out what is not the data's fault.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,10 @@ const ASIDE: &str = "select count(*) from quarantined_readings";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_reading_is_set_aside_alone() {
     let database = Database::new().await;
-    let dir = dir();
     let rule = "alter table meter_telemetry_history
         add constraint plausible check (kwh_consumed_ac < 100)";
     database.run(rule).await;
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     let ids: Vec<String> = (0..300).map(|n| format!("M{n:03}")).collect();
     let readings: Vec<Reading<'_>> = ids
         .iter()
@@ -23,8 +22,7 @@ async fn a_refused_reading_is_set_aside_alone() {
         .map(|(n, id)| meter(id, 0, if n % 100 == 7 { 500.0 } else { 1.0 }))
         .chain([vehicle("V1", 0, 50.0)])
         .collect();
-    gateway.send(&readings).await;
-    gateway.drained().await;
+    gateway.store(&readings).await;
     assert_eq!(database.sums().await, [298, 0, 3]);
     assert_eq!(database.rows().await, 298);
     let aside =
@@ -34,9 +32,8 @@ async fn a_refused_reading_is_set_aside_alone() {
         database.text(aside).await,
         "M007 23514 500.0; M107 23514 500.0; M207 23514 500.0"
     );
-    // The next ones are stored in the quick way, or a way that leads back to it.
-    gateway.send(&[meter("M007", 60, 1.0)]).await;
-    gateway.drained().await;
+    // The next ones are stored with COPY, or with a strategy that leads back to it.
+    gateway.store(&[meter("M007", 60, 1.0)]).await;
     assert_eq!(database.sums().await, [299, 0, 3]);
     gateway.stop().await;
 }
@@ -44,7 +41,6 @@ async fn a_refused_reading_is_set_aside_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_out_of_the_columns_range_is_set_aside() {
     let database = Database::new().await;
-    let dir = dir();
     let trigger = "create function refuse() returns trigger language plpgsql as $$
         begin
             if new.soc = 13 then raise exception 'unlucky' using errcode = '22003'; end if;
@@ -53,15 +49,14 @@ async fn a_value_out_of_the_columns_range_is_set_aside() {
         create trigger refuse before insert on vehicle_telemetry_history
         for each row execute function refuse()";
     database.run(trigger).await;
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     gateway
-        .send(&[
+        .store(&[
             vehicle("V1", 0, 12.0),
             vehicle("V1", 1, 13.0),
             vehicle("V1", 2, 14.0),
         ])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [2, 0, 1]);
     let aside = "select sqlstate || ' ' || reason from quarantined_readings";
     assert_eq!(database.text(aside).await, "22003 unlucky");
@@ -107,14 +102,12 @@ async fn a_batch_of_nothing_but_poison_costs_one_statement_a_reading() {
     gateway.stop().await;
 }
 
-/// Breaks the environment, sends readings, and checks that they wait, that the gateway says so,
+/// Breaks the environment, sends readings, and checks that they wait, that the gateway reports it,
 /// and that they are stored once it is mended.
 async fn waits(database: &Database, break_it: &str, words: &str, label: &str, mend_it: &str) {
-    let dir = dir();
     recorder();
-    let gateway = Gateway::start(dir.path(), 1, database);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     let before = retries(label);
     // The test's own session may be forbidden to mend it afterwards.
     let root = database.session().await;
@@ -122,7 +115,7 @@ async fn waits(database: &Database, break_it: &str, words: &str, label: &str, me
     gateway
         .send(&[meter("M1", 60, 1.0), vehicle("V1", 60, 50.0)])
         .await;
-    gateway.says(words).await;
+    gateway.reports(words).await;
     assert!(retries(label) > before, "{label}");
     root.batch_execute(mend_it).await.unwrap();
     gateway.drained().await;
@@ -168,12 +161,12 @@ async fn a_revoked_right_is_waited_for() {
     let grant = locked("grant insert on vehicle_telemetry_history to");
     let grant = format!("reset role; {grant}");
     waits(&database, &revoke, "SQLSTATE 42501", "42501", &grant).await;
-    let gone = format!(
+    let cleanup = format!(
         "alter role {user} in database {name} reset role;
          reassign owned by limited_{name} to {user};
          drop owned by limited_{name}; drop role limited_{name}"
     );
-    database.run(&gone).await;
+    database.run(&cleanup).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,13 +212,11 @@ async fn a_column_of_another_type_is_waited_for() {
     database
         .run("drop view vehicle_readings; drop view vehicle_status")
         .await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
-    gateway.send(&[vehicle("V1", 0, 50.0)]).await;
-    gateway.drained().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[vehicle("V1", 0, 50.0)]).await;
     database.run(alter).await;
     gateway.send(&[vehicle("V1", 60, 50.0)]).await;
-    gateway.says("SQLSTATE 22P03").await;
+    gateway.reports("SQLSTATE 22P03").await;
     assert_eq!(database.count(ASIDE).await, 0);
     database.run(back).await;
     gateway.drained().await;
@@ -236,18 +227,15 @@ async fn a_column_of_another_type_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_partition_quarantines_nothing() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     // The session knows the partition, and it goes: the state is that of a broken CHECK.
     database
         .run("drop table meter_telemetry_history_2024_02")
         .await;
     gateway
-        .send(&[meter("M1", 60, 1.0), meter("M2", 60, 1.0)])
+        .store(&[meter("M1", 60, 1.0), meter("M2", 60, 1.0)])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [3, 0, 0]);
     assert_eq!(database.rows().await, 2);
     assert_eq!(database.count(ASIDE).await, 0);
@@ -257,25 +245,22 @@ async fn a_missing_partition_quarantines_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_partition_costs_no_reading_beside_poison() {
     let database = Database::new().await;
-    let dir = dir();
     let rule = "alter table meter_telemetry_history
         add constraint plausible check (kwh_consumed_ac < 100)";
     database.run(rule).await;
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     let next_month = 30 * DAY;
     gateway
-        .send(&[meter("M1", 0, 1.0), meter("M1", next_month, 1.0)])
+        .store(&[meter("M1", 0, 1.0), meter("M1", next_month, 1.0)])
         .await;
-    gateway.drained().await;
     // The batch is halved for the poison, which comes first; what is left over has no partition, and that
     // is refused with the same state.
     database
         .run("drop table meter_telemetry_history_2024_03")
         .await;
     gateway
-        .send(&[meter("M1", 60, 500.0), meter("M1", next_month + 60, 1.0)])
+        .store(&[meter("M1", 60, 500.0), meter("M1", next_month + 60, 1.0)])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [3, 0, 1]);
     assert_eq!(database.rows().await, 2);
     assert_eq!(database.count(ASIDE).await, 1);
@@ -285,10 +270,8 @@ async fn a_missing_partition_costs_no_reading_beside_poison() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_cannot_be_made_is_waited_for() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     // Dropped, and dropped again whenever it is made.
     let no_partitions = "create function no_partitions() returns event_trigger language plpgsql
         as $$ begin raise exception 'not now' using errcode = '55000'; end $$;
@@ -299,7 +282,7 @@ async fn a_partition_that_cannot_be_made_is_waited_for() {
         .await;
     database.run(no_partitions).await;
     gateway.send(&[meter("M1", 60, 1.0)]).await;
-    gateway.says("not now").await;
+    gateway.reports("not now").await;
     assert_eq!(database.count(ASIDE).await, 0);
     database.run("drop event trigger no_partitions").await;
     gateway.drained().await;

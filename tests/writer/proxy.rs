@@ -20,7 +20,7 @@ pub(crate) enum Fault {
     LoseCommitAnswer,
     /// The client of a held COMMIT is cut off; the server's side stays open.
     CutClient,
-    /// Connections are taken, and nothing gets through.
+    /// Connections are accepted, and nothing gets through.
     Swallow,
     /// Connections are cut.
     Refuse,
@@ -80,7 +80,7 @@ impl Control {
         *self.fault.borrow()
     }
 
-    /// Waits until the fault is such a one, and tells it.
+    /// Waits until the fault is a wanted one, and returns it.
     async fn until(&self, wanted: impl Fn(Fault) -> bool + Send + Sync) -> Fault {
         let mut faults = self.fault.subscribe();
         *faults.wait_for(|fault| wanted(*fault)).await.unwrap()

@@ -1,4 +1,4 @@
-//! `wattgate quarantine`: what was set aside is seen, and taken back where it fits.
+//! `wattgate quarantine`: quarantined readings are listed, and stored once they fit.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +7,7 @@ use wattgate::reading::{Details, ExternalId, Place};
 use crate::binary::data_dir;
 use crate::support::*;
 
-/// Runs the command, and gives what it says.
+/// Runs the command; its output.
 async fn quarantine(database: &Database, words: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
     command.arg("quarantine").args(words).args([
@@ -35,8 +35,7 @@ const NO_RULE: &str = "alter table meter_telemetry_history drop constraint plaus
 async fn what_was_refused_is_stored_once_it_fits() {
     let database = Database::new().await;
     database.run(RULE).await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 2, &database);
+    let gateway = database.gateway(2);
     let hot = |second, place| wattgate::reading::Reading {
         details: Details::Vehicle {
             soc: 50.5,
@@ -46,7 +45,7 @@ async fn what_was_refused_is_stored_once_it_fits() {
         ..vehicle("V1", second, 0.0)
     };
     gateway
-        .send(&[
+        .store(&[
             meter("M1", 0, 1.0),
             meter("M1", 60, 123.456_789),
             meter("M2", 60, 500.0),
@@ -54,20 +53,19 @@ async fn what_was_refused_is_stored_once_it_fits() {
             hot(1, Place::Meter(ExternalId::new("M1").unwrap())),
         ])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [1, 0, 4]);
-    let said = quarantine(&database, &["list", "--device", "M2"]).await;
+    let printed = quarantine(&database, &["list", "--device", "M2"]).await;
     assert!(
-        said.contains("2024-02-09T15:31:00Z  meter M2  23514") && said.contains("plausible"),
-        "{said}"
+        printed.contains("2024-02-09T15:31:00Z  meter M2  23514") && printed.contains("plausible"),
+        "{printed}"
     );
-    let said = quarantine(&database, &["list", "--limit", "1"]).await;
+    let printed = quarantine(&database, &["list", "--limit", "1"]).await;
     assert!(
-        said.ends_with("1 of 4 are shown; --limit shows more"),
-        "{said}"
+        printed.ends_with("1 of 4 are shown; --limit shows more"),
+        "{printed}"
     );
-    let said = quarantine(&database, &["list", "--stream", "vehicle", "--json"]).await;
-    let lines: Vec<serde_json::Value> = said
+    let printed = quarantine(&database, &["list", "--stream", "vehicle", "--json"]).await;
+    let lines: Vec<serde_json::Value> = printed
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
@@ -78,15 +76,15 @@ async fn what_was_refused_is_stored_once_it_fits() {
     // The rule still holds.
     let retried =
         |stored, stay| format!("{stored} stored, 0 were already stored, {stay} stay in quarantine");
-    let said = quarantine(&database, &["retry", "--all"]).await;
-    assert_eq!(said, retried(0, 4));
+    let printed = quarantine(&database, &["retry", "--all"]).await;
+    assert_eq!(printed, retried(0, 4));
     database.run(NO_RULE).await;
-    let said = quarantine(&database, &["retry", "--device", "M2"]).await;
-    assert_eq!(said, retried(1, 0));
-    let said = quarantine(&database, &["retry", "--all"]).await;
-    assert_eq!(said, retried(3, 0));
-    let said = quarantine(&database, &["list"]).await;
-    assert_eq!(said, "nothing is in quarantine");
+    let printed = quarantine(&database, &["retry", "--device", "M2"]).await;
+    assert_eq!(printed, retried(1, 0));
+    let printed = quarantine(&database, &["retry", "--all"]).await;
+    assert_eq!(printed, retried(3, 0));
+    let printed = quarantine(&database, &["list"]).await;
+    assert_eq!(printed, "nothing is in quarantine");
     let rows = "select string_agg(concat_ws(' ', vehicle_id, battery_temp, soc, named_meter_id is not null,
         named_session_id is not null), '; ' order by ts) from vehicle_telemetry_history";
     assert_eq!(
@@ -95,9 +93,8 @@ async fn what_was_refused_is_stored_once_it_fits() {
     );
     let exact = "select kwh_consumed_ac from meter_status where meter_id = 'M1'";
     assert_eq!(database.text(exact).await, "123.456789");
-    // What became of them when they left the log stays as it was told, while the gateway runs.
-    gateway.send(&[meter("M1", 120, 1.0)]).await;
-    gateway.drained().await;
+    // The outcome that was reported when they left the log stays, while the gateway runs.
+    gateway.store(&[meter("M1", 120, 1.0)]).await;
     assert_eq!(database.sums().await, [2, 0, 4]);
     assert_eq!(database.rows().await, 6);
     gateway.stop().await;
@@ -106,28 +103,26 @@ async fn what_was_refused_is_stored_once_it_fits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contradiction_stays_until_the_other_is_gone() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
+    let gateway = database.gateway(1);
     gateway
-        .send(&[
+        .store(&[
             meter("M1", 0, 1.0),
             meter("M1", 0, 2.0),
             meter("M1", 0, 2.0),
             meter("M1", 0, 3.0),
         ])
         .await;
-    gateway.drained().await;
     assert_eq!(database.sums().await, [1, 0, 3]);
-    let said = quarantine(&database, &["retry", "--all"]).await;
+    let printed = quarantine(&database, &["retry", "--all"]).await;
     assert_eq!(
-        said,
+        printed,
         "0 stored, 0 were already stored, 3 stay in quarantine"
     );
     // An operator decides that the stored one was wrong.
     database.run("delete from meter_telemetry_history").await;
-    let said = quarantine(&database, &["retry", "--all"]).await;
+    let printed = quarantine(&database, &["retry", "--all"]).await;
     assert_eq!(
-        said,
+        printed,
         "1 stored, 1 were already stored, 1 stay in quarantine"
     );
     let kept = "select kwh_consumed_ac from meter_readings";
@@ -157,20 +152,20 @@ fn a_running_gateways_database_is_found() {
     assert!(answer.starts_with(start), "{answer}");
 
     let listed = wattgate(&["quarantine", "list"]).output().unwrap();
-    let said = String::from_utf8(listed.stdout).unwrap();
-    assert!(said.contains("meter M1  23505"), "{said}");
+    let printed = String::from_utf8(listed.stdout).unwrap();
+    assert!(printed.contains("meter M1  23505"), "{printed}");
     // Both values, so that an operator can decide which one is right.
-    let line = |name: &str| said.lines().find(|line| line.trim().starts_with(name));
+    let line = |name: &str| printed.lines().find(|line| line.trim().starts_with(name));
     let (refused, stored) = (line("refused:").unwrap(), line("stored:").unwrap());
-    assert!(refused.contains(r#""kwhConsumedAc": 2"#), "{said}");
-    assert!(stored.contains(r#""kwhConsumedAc": 1"#), "{said}");
+    assert!(refused.contains(r#""kwhConsumedAc": 2"#), "{printed}");
+    assert!(stored.contains(r#""kwhConsumedAc": 1"#), "{printed}");
     gateway.terminate();
     // And where it does not run, the server is started for the answer.
     let listed = wattgate(&["quarantine", "list", "--json"])
         .output()
         .unwrap();
-    let said = String::from_utf8(listed.stdout).unwrap();
-    let listed: serde_json::Value = serde_json::from_str(said.trim()).unwrap();
+    let printed = String::from_utf8(listed.stdout).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(printed.trim()).unwrap();
     assert_eq!(listed["deviceId"], "M1");
     let kwh = ["reading", "stored"].map(|which| listed[which]["kwhConsumedAc"].as_f64().unwrap());
     assert_eq!(kwh, [2.0, 1.0]);

@@ -1,4 +1,4 @@
-//! Readings that are sent again, where statistics do not know of them, and batches that take too long.
+//! Readings that are sent again while statistics are stale, and batches that take too long.
 
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,7 @@ async fn stored_again_in_time(partition: PartitionWidth) {
         retention: None,
     })
     .await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 2, &database);
+    let gateway = database.gateway(2);
     for stream in ['M', 'V'] {
         send_minutes(&gateway, stream, 0..MINUTES.start).await;
     }
@@ -86,7 +85,7 @@ async fn repeats_in_partitions_of_days_are_found_in_time() {
     stored_again_in_time(PartitionWidth::Day).await;
 }
 
-/// Refuses to store more than 150 rows at once, as a server does that runs into its own time limit.
+/// Refuses to store more than 150 rows at once, like a server that exceeds its own time limit.
 const TAKES_TOO_LONG: &str = "
     create function takes_too_long() returns trigger language plpgsql as $$
     begin
@@ -102,15 +101,14 @@ const TAKES_TOO_LONG: &str = "
 async fn a_batch_that_takes_too_long_comes_back_smaller() {
     let database = Database::new().await;
     database.run(TAKES_TOO_LONG).await;
-    let dir = dir();
-    let mut gateway = Gateway::open(dir.path(), 1);
-    let ids: Vec<String> = (0..100).map(|n| format!("M{n}")).collect();
+    let mut gateway = Gateway::fresh(1);
+    let ids = ids("M", 100);
     for second in 0..30 {
-        let readings: Vec<Reading<'_>> = ids.iter().map(|id| meter(id, second, 1.0)).collect();
+        let readings = each(&ids, second, 1.0);
         gateway.send(&readings).await;
     }
     let before = retries("57014");
-    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.write(&database, OPTIONS);
     gateway.drained().await;
     assert_eq!(database.sums().await, [3_000, 0, 0]);
     // 3,000, 1,500, 750, 375 and 187 rows; and now and then again, as larger ones are tried.

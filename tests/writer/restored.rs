@@ -1,4 +1,4 @@
-//! A database that has gone back to an older state.
+//! A database that was restored to an older state.
 
 use wattgate::reading::Reading;
 use wattgate::wal::{LIMIT_BYTES_MIN, LogOptions, SyncMode};
@@ -8,18 +8,15 @@ use crate::support::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_restored_database_has_lost_is_written_again_once() {
     let database = Database::new().await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 2, &database);
-    let ids: Vec<String> = (0..30).map(|n| format!("M{n}")).collect();
-    let at = |second| -> Vec<Reading<'_>> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
-    gateway.send(&at(0)).await;
-    gateway.drained().await;
+    let gateway = database.gateway(2);
+    let ids = ids("M", 30);
+    let at = |second| each(&ids, second, 1.0);
+    gateway.store(&at(0)).await;
     database
         .run("create table backup as select * from wal_checkpoints")
         .await;
     for second in 1..5 {
-        gateway.send(&at(second)).await;
-        gateway.drained().await;
+        gateway.store(&at(second)).await;
     }
     assert_eq!(database.sums().await, [150, 0, 0]);
     // The restored database knows nothing of the last readings, nor that it was written to since.
@@ -55,7 +52,7 @@ async fn a_database_older_than_the_log_is_a_counted_gap() {
         sync: SyncMode::Never,
     };
     let mut gateway = Gateway::open_with(dir.path(), options);
-    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.write(&database, OPTIONS);
     // Long ids fill segments quickly.
     let id = "\u{1F50B}".repeat(64);
     let mut sent = 0;
@@ -99,7 +96,7 @@ fn forgetful(dir: &std::path::Path, database: &Database) -> Gateway {
         sync: SyncMode::Always,
     };
     let mut gateway = Gateway::open_with(dir, options);
-    gateway.write(&database.target, database.settings, OPTIONS);
+    gateway.write(database, OPTIONS);
     gateway
 }
 
@@ -107,26 +104,22 @@ fn forgetful(dir: &std::path::Path, database: &Database) -> Gateway {
 async fn losses_of_retired_runs_are_counted() {
     let database = Database::new().await;
     let dir = dir();
-    let ids: Vec<String> = (0..30).map(|n| format!("M{n}")).collect();
-    let at = |second| -> Vec<Reading<'_>> { ids.iter().map(|id| meter(id, second, 1.0)).collect() };
+    let ids = ids("M", 30);
+    let at = |second| each(&ids, second, 1.0);
     let gateway = forgetful(dir.path(), &database);
-    gateway.send(&at(0)).await;
-    gateway.drained().await;
+    gateway.store(&at(0)).await;
     database
         .run("create table backup as select * from wal_checkpoints")
         .await;
-    gateway.send(&at(1)).await;
-    gateway.drained().await;
+    gateway.store(&at(1)).await;
     gateway.stop().await;
     // A whole run that the backup knows nothing of.
     let gateway = forgetful(dir.path(), &database);
-    gateway.send(&at(2)).await;
-    gateway.drained().await;
+    gateway.store(&at(2)).await;
     gateway.stop().await;
     let gateway = forgetful(dir.path(), &database);
-    gateway.send(&at(3)).await;
-    gateway.drained().await;
-    until("the older runs have gone", || async {
+    gateway.store(&at(3)).await;
+    until("the older runs are retired", || async {
         gateway.source.runs().len() == 1
     })
     .await;
@@ -143,7 +136,7 @@ async fn losses_of_retired_runs_are_counted() {
     };
     database.end_sessions().await;
     database.run(&restore("backup")).await;
-    // Of the run that is there everything comes back; of those that have gone 30 each are lost.
+    // Everything of the present run comes back; of each retired run 30 are lost.
     until("the gaps", || async {
         gateway.progress().snapshot().gap == 60
     })
@@ -181,11 +174,10 @@ async fn a_newly_bound_log_misses_nothing_from_before() {
     let (before, database) = (Database::new().await, Database::new().await);
     let dir = dir();
     let gateway = forgetful(dir.path(), &before);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     gateway.stop().await;
     let gateway = forgetful(dir.path(), &before);
-    until("the run has gone", || async {
+    until("the run is retired", || async {
         gateway.source.runs().len() == 1
     })
     .await;
@@ -195,8 +187,7 @@ async fn a_newly_bound_log_misses_nothing_from_before() {
     let binding = wattgate::writer::binding::Binding::load(dir.path()).unwrap();
     binding.adopt(id).unwrap();
     let gateway = forgetful(dir.path(), &database);
-    gateway.send(&[meter("M1", 1, 1.0)]).await;
-    gateway.drained().await;
+    gateway.store(&[meter("M1", 1, 1.0)]).await;
     assert_eq!(gateway.progress().snapshot().gap, 0);
     assert_eq!(
         database

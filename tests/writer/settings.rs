@@ -12,9 +12,9 @@ use tokio_postgres::Client;
 use wattgate::postgres::Use;
 use wattgate::writer::session::WriterSession;
 
-use crate::support::{Database, Gateway, LIMIT, NOON, dir, meter, until};
+use crate::support::{Database, LIMIT, NOON, dir, meter, until};
 
-/// What an operator may set, and what a session has all the same.
+/// A setting, an operator's value, and the value that a session has all the same.
 const SET: &[(&str, &str, &str)] = &[
     (
         "default_transaction_isolation",
@@ -101,8 +101,8 @@ async fn a_writer_is_ready_after_few_exchanges() {
     let target = database.through(between.path());
     let session = WriterSession::open(&target, "wattgate writer 0", LIMIT).await;
     drop(session.unwrap());
-    // It connects, asks whether the server takes writes, sets, and prepares: four. A busy machine may
-    // cut what is sent at once into parts. One statement at a time takes 27.
+    // It connects, queries whether the server accepts writes, sets, and prepares: four. A busy machine may
+    // split what is sent at once. One statement at a time takes 27.
     let exchanges = exchanges.load(Ordering::Relaxed);
     assert!((4..=8).contains(&exchanges), "{exchanges}");
 }
@@ -142,7 +142,7 @@ fn count(server: &Path, between: &Path) -> Arc<AtomicU32> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_sees_a_seal_that_came_while_it_waited() {
+async fn a_batch_sees_a_watermark_that_moved_while_it_waited() {
     let database = Database::new().await;
     let name = database.text("current_database()").await;
     database
@@ -150,10 +150,8 @@ async fn a_batch_sees_a_seal_that_came_while_it_waited() {
             "alter database {name} set default_transaction_isolation = 'repeatable read'"
         ))
         .await;
-    let dir = dir();
-    let gateway = Gateway::start(dir.path(), 1, &database);
-    gateway.send(&[meter("M1", 0, 1.0)]).await;
-    gateway.drained().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 0, 1.0)]).await;
     // The batch begins, and waits for its checkpoint.
     let operator = database.session().await;
     operator
@@ -162,13 +160,11 @@ async fn a_batch_sees_a_seal_that_came_while_it_waited() {
         .unwrap();
     gateway.send(&[meter("M1", 60, 1.0)]).await;
     until("a batch that waits", || async {
-        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database() and application_name like 'wattgate writer%'";
-        database.count(waits).await == 1
+        database.waiting("Lock").await == 1
     })
     .await;
-    let seal = format!("update hours_progress set sealed_to = to_timestamp({NOON} + 7200)");
-    database.run(&seal).await;
+    let watermark = format!("update hours_progress set sealed_to = to_timestamp({NOON} + 7200)");
+    database.run(&watermark).await;
     operator.batch_execute("rollback").await.unwrap();
     gateway.drained().await;
     assert_eq!(

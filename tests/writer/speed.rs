@@ -23,7 +23,7 @@ struct Bench {
     session: WriterSession,
     claim: Claim,
     newest: Newest,
-    way: Strategy,
+    strategy: Strategy,
     at: Position,
 }
 
@@ -37,12 +37,12 @@ impl Bench {
             session,
             claim,
             newest: Newest::default(),
-            way: Strategy::Copy,
+            strategy: Strategy::Copy,
             at: Position::START,
         }
     }
 
-    /// Stores a batch, as a lane does; tells how long that took.
+    /// Stores a batch, as a shard writer does; how long that took.
     async fn store(&mut self, rows: Vec<MeterRow>) -> Duration {
         ensure_partitions(&mut self.session, &rows).await.unwrap();
         let known = self.session.partitions[Stream::Meter.index()].clone();
@@ -62,12 +62,14 @@ impl Bench {
             session,
             claim,
             newest,
-            way,
+            strategy,
             ..
         } = self;
-        store(session, claim, &work, newest, way).await.unwrap();
-        if *way != Strategy::Copy {
-            *way = Strategy::Careful;
+        store(session, claim, &work, newest, strategy)
+            .await
+            .unwrap();
+        if *strategy != Strategy::Copy {
+            *strategy = Strategy::Careful;
         }
         begun.elapsed()
     }
@@ -112,9 +114,9 @@ async fn repeats_cost_little() {
         next += 1;
     }
     let mut took = [Duration::ZERO; 3];
-    // In turns, so that the machine's moods meet all of them; each turn begins in the quick way.
+    // Alternating, so that the machine's other work meets all of them; each round begins with COPY.
     for _ in 0..4 {
-        bench.way = Strategy::Copy;
+        bench.strategy = Strategy::Copy;
         for _ in 0..BATCHES {
             took[0] += bench.store(minute(next)).await;
             next += 1;
@@ -123,7 +125,7 @@ async fn repeats_cost_little() {
             took[1] += bench.store(with_repeats(next)).await;
             next += 1;
         }
-        bench.way = Strategy::Copy;
+        bench.strategy = Strategy::Copy;
         for n in 1..=BATCHES {
             took[2] += bench.store(minute(next - BATCHES - 20 - n)).await;
         }

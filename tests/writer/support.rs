@@ -1,19 +1,14 @@
-//! What the tests share: one server, a database each, and a gateway without its HTTP edge.
+//! What the tests share: readings, waits, and a gateway without its HTTP edge.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Mutex, OnceCell};
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
+use tempfile::TempDir;
 use wattgate::ingest::admission::{AckMode, Gate};
 use wattgate::postgres::Target;
-use wattgate::postgres::embedded::{self, Connection, EmbeddedConfig};
-use wattgate::postgres::migrations::{DatabaseSettings, HistoryOptions, migrate};
 use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp};
 use wattgate::wal::append::RequestRecords;
 use wattgate::wal::progress::Progress;
@@ -22,7 +17,10 @@ use wattgate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, LogSource, SyncMode};
 use wattgate::writer::binding::Binding;
 use wattgate::writer::{ShardState, WriterOptions, Writers};
 
-/// How long anything may take that is waited for.
+pub(crate) use crate::database::Database;
+use crate::proxy::Proxy;
+
+/// How long any wait may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// 2024-02-09T15:30:00Z
@@ -44,182 +42,6 @@ async fn comes<F: Future<Output = bool>>(condition: impl Fn() -> F) -> bool {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     true
-}
-
-/// The one server of this program. It lives on a thread of its own, because each test has a
-/// runtime that ends with it; its cluster stays in the build's directory for the next time.
-async fn server() -> &'static Connection {
-    static SERVER: OnceCell<Connection> = OnceCell::const_new();
-    let start = || async {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(async {
-                let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("writer");
-                let server = embedded::start(EmbeddedConfig::new(dir)).await.unwrap();
-                sender.send(server.connection().clone()).unwrap();
-                // Its watcher stops it when this process ends.
-                std::future::pending::<()>().await;
-            });
-        });
-        receiver.await.unwrap()
-    };
-    SERVER.get_or_init(start).await
-}
-
-/// Connects; a cluster that was left in the middle of its work recovers first.
-async fn connect(connection: &Connection) -> Client {
-    let begun = Instant::now();
-    loop {
-        match connection.config().connect(NoTls).await {
-            Ok((client, driver)) => {
-                tokio::spawn(driver);
-                return client;
-            }
-            Err(e)
-                if e.code() == Some(&SqlState::CANNOT_CONNECT_NOW) && begun.elapsed() < LIMIT =>
-            {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Err(e) => panic!("{e:?}"),
-        }
-    }
-}
-
-/// A migrated database of a test's own.
-pub(crate) struct Database {
-    connection: Connection,
-    pub(crate) target: Target,
-    pub(crate) settings: DatabaseSettings,
-    /// A session of the test.
-    pub(crate) sql: Client,
-}
-
-impl Database {
-    pub(crate) async fn new() -> Self {
-        Database::with(HistoryOptions::default()).await
-    }
-
-    pub(crate) async fn with(history: HistoryOptions) -> Self {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let server = server().await;
-        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        {
-            let _one = ONE_AT_A_TIME.lock().await;
-            let sql = connect(server).await;
-            let drop = format!("drop database if exists {name} with (force)");
-            sql.batch_execute(&drop).await.unwrap();
-            sql.batch_execute(&format!("create database {name}"))
-                .await
-                .unwrap();
-        }
-        let connection = server.with_database(&name);
-        let sql = connect(&connection).await;
-        let settings = migrate(&sql, history).await.unwrap();
-        Database {
-            target: target(&connection, &connection.socket_dir),
-            connection,
-            settings,
-            sql,
-        }
-    }
-
-    /// The way to it through another socket.
-    pub(crate) fn through(&self, socket_dir: &Path) -> Target {
-        target(&self.connection, socket_dir)
-    }
-
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.connection.socket_dir.join(".s.PGSQL.5432")
-    }
-
-    /// The settings that libpq takes, for a command line.
-    pub(crate) fn url(&self) -> String {
-        let Connection {
-            socket_dir,
-            user,
-            database,
-            ..
-        } = &self.connection;
-        format!(
-            "host={} user={user} dbname={database}",
-            socket_dir.display()
-        )
-    }
-
-    pub(crate) async fn run(&self, sql: &str) {
-        self.sql.batch_execute(sql).await.unwrap();
-    }
-
-    /// The one number that a query gives.
-    pub(crate) async fn count(&self, sql: &str) -> i64 {
-        let sql = format!("select ({sql})::bigint");
-        self.sql
-            .query_one(&sql, &[])
-            .await
-            .unwrap()
-            .get::<_, Option<i64>>(0)
-            .unwrap_or(0)
-    }
-
-    pub(crate) async fn text(&self, sql: &str) -> String {
-        let sql = format!("select ({sql})::text");
-        self.sql
-            .query_one(&sql, &[])
-            .await
-            .unwrap()
-            .get::<_, Option<String>>(0)
-            .unwrap_or_default()
-    }
-
-    /// Rows of history, both kinds.
-    pub(crate) async fn rows(&self) -> i64 {
-        self.count(
-            "(select count(*) from meter_readings) + (select count(*) from vehicle_readings)",
-        )
-        .await
-    }
-
-    /// Stored, duplicates, quarantined: what the checkpoints say, both kinds.
-    pub(crate) async fn sums(&self) -> [i64; 3] {
-        let sum =
-            |what: &str| format!("select sum(meter_{what} + vehicle_{what}) from wal_checkpoints");
-        [
-            self.count(&sum("stored")).await,
-            self.count(&sum("duplicates")).await,
-            self.count(&sum("quarantined")).await,
-        ]
-    }
-
-    /// Another session to it.
-    pub(crate) async fn session(&self) -> Client {
-        connect(&self.connection).await
-    }
-
-    /// A session to another database of the same server.
-    pub(crate) async fn session_to(&self, name: &str) -> Client {
-        connect(&self.connection.with_database(name)).await
-    }
-
-    /// Ends the sessions of the writers, as a failing server does.
-    pub(crate) async fn end_sessions(&self) -> i64 {
-        self.count(
-            "select count(pg_terminate_backend(pid)) from pg_stat_activity
-             where datname = current_database() and application_name like 'wattgate writer%'",
-        )
-        .await
-    }
-}
-
-fn target(connection: &Connection, socket_dir: &Path) -> Target {
-    let Connection {
-        port,
-        user,
-        database,
-        ..
-    } = connection;
-    Target::from_socket(socket_dir, *port, user, database).unwrap()
 }
 
 /// A meter's reading some seconds after the first.
@@ -247,7 +69,18 @@ pub(crate) fn vehicle(id: &str, second: i64, soc: f64) -> Reading<'_> {
     }
 }
 
-/// How the writers of a test work unless it says otherwise.
+/// Ids of devices: the prefix, and a number from 0 on.
+pub(crate) fn ids(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("{prefix}{n}")).collect()
+}
+
+/// A reading of each meter, some seconds after the first.
+pub(crate) fn each<Id: AsRef<str>>(ids: &[Id], second: i64, kwh: f64) -> Vec<Reading<'_>> {
+    let ids = ids.iter().map(AsRef::as_ref);
+    ids.map(|id| meter(id, second, kwh)).collect()
+}
+
+/// The writers' options, unless a test has its own.
 pub(crate) const OPTIONS: WriterOptions = WriterOptions {
     batch_rows_max: 50_000,
     linger: Duration::from_millis(1),
@@ -264,10 +97,20 @@ pub(crate) struct Gateway {
     pub(crate) writers: Option<Writers>,
     binding: Arc<Binding>,
     dir: PathBuf,
+    /// Its log's directory, where no other gateway of the test opens it.
+    own_dir: Option<TempDir>,
 }
 
 impl Gateway {
-    /// Opens the log alone: the database is away.
+    /// Opens a new log alone: the database is away.
+    pub(crate) fn fresh(shards: u16) -> Self {
+        let own_dir = dir();
+        let mut gateway = Gateway::open(own_dir.path(), shards);
+        gateway.own_dir = Some(own_dir);
+        gateway
+    }
+
+    /// Opens the log in a directory alone: the database is away.
     pub(crate) fn open(dir: &Path, shards: u16) -> Self {
         let options = LogOptions {
             shards,
@@ -293,30 +136,41 @@ impl Gateway {
             writers: None,
             binding: Arc::new(Binding::load(dir).unwrap()),
             dir: dir.to_owned(),
+            own_dir: None,
         }
     }
 
     /// Opens the log and starts the writers.
     pub(crate) fn start(dir: &Path, shards: u16, database: &Database) -> Self {
         let mut gateway = Gateway::open(dir, shards);
-        gateway.write(&database.target, database.settings, OPTIONS);
+        gateway.write(database, OPTIONS);
         gateway
     }
 
     /// Starts the writers.
-    pub(crate) fn write(
+    pub(crate) fn write(&mut self, database: &Database, options: WriterOptions) {
+        self.write_to(&database.target, database, options);
+    }
+
+    /// Starts the writers; they reach the database through a proxy.
+    pub(crate) fn write_through(
         &mut self,
-        target: &Target,
-        settings: DatabaseSettings,
+        proxy: &Proxy,
+        database: &Database,
         options: WriterOptions,
     ) {
+        let target = database.through(proxy.socket_dir());
+        self.write_to(&target, database, options);
+    }
+
+    fn write_to(&mut self, target: &Target, database: &Database, options: WriterOptions) {
         let binding = &self.binding;
         self.writers = Some(Writers::start(
             &self.source,
             target,
             binding,
             options,
-            settings,
+            database.settings,
         ));
     }
 
@@ -327,6 +181,12 @@ impl Gateway {
     /// Sends one request, and waits until it is durable.
     pub(crate) async fn send(&self, readings: &[Reading<'_>]) {
         self.send_as(readings, AckMode::Durable).await;
+    }
+
+    /// Sends one request, and waits until everything that the log holds is in the database.
+    pub(crate) async fn store(&self, readings: &[Reading<'_>]) {
+        self.send(readings).await;
+        self.drained().await;
     }
 
     /// Sends one request, and waits until it is answered; how many readings are in quarantine, where
@@ -374,7 +234,7 @@ impl Gateway {
             .unwrap();
     }
 
-    /// Stops as a kill does, as far as the database can tell: its sessions end where they are.
+    /// Stops like a kill, as the database sees it: its sessions end where they are.
     pub(crate) async fn kill(mut self) {
         // Not only dropped: a task that is aborted keeps the log until the runtime comes to it, and
         // what it reads on another thread for longer. A process that was killed keeps nothing.
@@ -386,6 +246,7 @@ impl Gateway {
             .await
             .unwrap();
         let dir = self.dir.clone();
+        let _own_dir = self.own_dir.take();
         drop(self);
         until("the log is free", || async {
             Directory::open(&dir).is_ok()
@@ -393,7 +254,7 @@ impl Gateway {
         .await;
     }
 
-    /// Whether a writer says that it does not reach the database, and why.
+    /// Why a writer does not reach the database; `None` means that all reach it.
     pub(crate) fn down(&self) -> Option<String> {
         let states = self.writers.as_ref()?.states();
         states.iter().find_map(|state| match &*state.borrow() {
@@ -402,10 +263,14 @@ impl Gateway {
         })
     }
 
-    /// Waits until a writer says so, with some words in it.
-    pub(crate) async fn says(&self, words: &str) {
-        let said = comes(|| async { self.down().is_some_and(|why| why.contains(words)) });
-        assert!(said.await, "not said: {words}, but {:?}", self.down());
+    /// Waits until a writer reports that it does not reach the database, for a reason with some words in it.
+    pub(crate) async fn reports(&self, words: &str) {
+        let reported = comes(|| async { self.down().is_some_and(|why| why.contains(words)) });
+        assert!(
+            reported.await,
+            "not reported: {words}, but {:?}",
+            self.down()
+        );
     }
 
     /// Waits until all writers reach the database.

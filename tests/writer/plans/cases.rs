@@ -1,26 +1,25 @@
-//! Each statement of `sql/queries`: what it is asked with, and how much that may touch.
+//! Each statement of `sql/queries`: its parameters, and how much that may touch.
 
-/// One way in which a statement is asked.
+/// One set of parameters of a statement.
 pub(super) struct Case {
     /// The file, without its ending.
     pub(super) name: &'static str,
     /// The parameters, in SQL.
     pub(super) arguments: &'static str,
-    /// How many rows are asked for, in SQL: keys, or what a window holds of the devices that are
-    /// asked for.
-    pub(super) asked: &'static str,
-    /// Tables that the statement says it reads whole.
+    /// How many rows are requested, in SQL: keys, or what a window holds of the requested devices.
+    pub(super) requested: &'static str,
+    /// Tables that the statement reads whole, as its file states.
     pub(super) whole: &'static [&'static str],
 }
 
 /// What cannot be explained: COPY has no plan.
 pub(super) const WITHOUT_PLAN: [&str; 2] = ["copy_meter", "copy_vehicle"];
 
-const fn case(name: &'static str, arguments: &'static str, asked: &'static str) -> Case {
+const fn case(name: &'static str, arguments: &'static str, requested: &'static str) -> Case {
     Case {
         name,
         arguments,
-        asked,
+        requested,
         whole: &[],
     }
 }
@@ -28,13 +27,13 @@ const fn case(name: &'static str, arguments: &'static str, asked: &'static str) 
 const fn whole(
     name: &'static str,
     arguments: &'static str,
-    asked: &'static str,
+    requested: &'static str,
     whole: &'static [&'static str],
 ) -> Case {
     Case {
         name,
         arguments,
-        asked,
+        requested,
         whole,
     }
 }

@@ -1,5 +1,5 @@
 -- A fleet for the tests of plans: @devices@ meters and as many vehicles that send, 19 times as many that
--- have been silent for a month, and what one asks about them.
+-- have been silent for a month, and what is queried about them.
 -- What is "new" lies beyond all that was there when statistics were taken.
 set local statement_timeout = 0;
 create function started() returns timestamptz language sql immutable

@@ -1,4 +1,4 @@
-//! The door of the real binary: keys, certificates and crowds, with the database away.
+//! Credentials of the real binary: keys, certificates, trusted proxies.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, command, data_dir, within};
 
-/// What is promised for a key that is revoked.
+/// The documented limit within which a revoked key stops working.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 const READING: &str =
     r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
@@ -71,7 +71,7 @@ fn create_with(data: &Path, name: &str, more: &[&str]) -> String {
 #[test]
 fn a_key_opens_and_closes_within_seconds() {
     let data = tempfile::tempdir().unwrap();
-    // trace: whatever any part logs must hold no secret.
+    // trace: no log line of any part may hold a secret.
     let gateway = start(data.path(), &["--auth", "keys", "--log-level", "trace"]);
     assert_eq!(ingest(&gateway, None), 401);
     let first = create(data.path(), "first");
@@ -106,14 +106,14 @@ fn a_key_opens_and_closes_within_seconds() {
             assert!(!text.contains(secret), "{text}");
         }
     }
-    // What was revoked stays so over a restart.
+    // A revocation survives a restart.
     let gateway = start(data.path(), &["--auth", "keys"]);
     assert_eq!(ingest(&gateway, Some(&first)), 401);
     assert_eq!(ingest(&gateway, Some(&second)), 202);
     gateway.terminate();
 }
 
-/// What a key that can read has opened, until the gateway ends it.
+/// A stream that a key with the right to read has opened, until the gateway ends it.
 fn listen(gateway: &Gateway, key: &str) -> TcpStream {
     let key = format!("authorization: Bearer {key}\r\n");
     let mut stream = gateway.open("GET", "/v1/live/stream", &key, "");
@@ -159,7 +159,7 @@ fn keys_are_never_stored_in_postgres() {
     });
     let mut stream = listen(&gateway, &all);
 
-    // A session of others that is in the way is not named.
+    // A conflicting session of another fleet is not named.
     let session = |id: &str, meter: &str| {
         format!(
             r#"{{"sessionId":"{id}","vehicleId":"B-1","meterId":"{meter}","startedAt":"2024-01-01T00:00:00Z"}}"#
@@ -167,11 +167,11 @@ fn keys_are_never_stored_in_postgres() {
     };
     let post = |key: &str, body: &str| call(&gateway, "POST", "/v1/sessions", Some(key), body);
     assert_eq!(post(&all, &session("S-7", "B-2")).0, 201);
-    let (status, told) = post(&fleet, &session("S-8", "A-2"));
+    let (status, hidden) = post(&fleet, &session("S-8", "A-2"));
     assert_eq!(status, 409);
     assert!(
-        told.contains("a session of other devices") && !told.contains("S-7"),
-        "{told}"
+        hidden.contains("a session of other devices") && !hidden.contains("S-7"),
+        "{hidden}"
     );
     let (status, named) = post(&all, &session("S-8", "A-2"));
     assert_eq!(status, 409);
@@ -192,7 +192,7 @@ fn keys_are_never_stored_in_postgres() {
     assert!(keys(data.path(), &["revoke", "all"]).status.success());
     let began = Instant::now();
     let mut rest = Vec::new();
-    // Cut or ended: there is no more of it.
+    // Reset or ended: nothing follows.
     stream.read_to_end(&mut rest).ok();
     assert!(began.elapsed() < REVOKED_WITHIN, "{:?}", began.elapsed());
     let (status, refused) = call(&gateway, "GET", "/v1/live/meters", Some(&all), "");
@@ -203,7 +203,7 @@ fn keys_are_never_stored_in_postgres() {
     gateway.terminate();
     for key in [&all, &fleet] {
         let secret = key.rsplit('_').next().unwrap();
-        for text in [&metrics, &refused, &told, &named, &events, &dump, &kept] {
+        for text in [&metrics, &refused, &hidden, &named, &events, &dump, &kept] {
             assert!(!text.contains(secret), "a key is in {text}");
         }
     }
@@ -285,7 +285,7 @@ fn a_certificate_is_renewed_while_the_gateway_runs() {
 }
 
 #[test]
-fn what_is_wrong_with_the_door_keeps_it_from_opening() {
+fn wrong_keys_or_certificates_keep_it_from_starting() {
     let data = tempfile::tempdir().unwrap();
     std::fs::write(data.path().join("keys.json"), "{").unwrap();
     let run = |args: &[&str]| {
@@ -297,12 +297,12 @@ fn what_is_wrong_with_the_door_keeps_it_from_opening() {
             .output()
             .unwrap()
     };
-    let said = run(&["--auth", "keys"]);
-    assert_eq!(said.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&said.stderr).contains("keys.json"));
-    let said = run(&["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"]);
-    assert_eq!(said.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&said.stderr).contains("/nowhere.pem"));
-    let said = run(&["--tls-cert", "/nowhere.pem"]);
-    assert_eq!(said.status.code(), Some(2));
+    let output = run(&["--auth", "keys"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("keys.json"));
+    let output = run(&["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere.pem"));
+    let output = run(&["--tls-cert", "/nowhere.pem"]);
+    assert_eq!(output.status.code(), Some(2));
 }

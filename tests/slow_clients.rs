@@ -1,8 +1,8 @@
-//! A crowd at the door: slow, silent and deaf clients, and idle ones, beside a normal client.
+//! Many slow and silent clients, clients that never read, and idle ones, beside a normal client.
 //!
-//!     cargo test --release --test crowd -- --ignored --nocapture
+//!     cargo test --release --test slow_clients -- --ignored --nocapture
 //!
-//! is the whole crowd, with figures; the suite runs a small one and checks that it harms nobody.
+//! opens thousands and prints figures; the suite opens few and checks that the normal client is served.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -58,7 +58,7 @@ fn normal(gateway: &Gateway, requests: usize) -> (Duration, Duration) {
     (took[requests / 2], took[requests * 99 / 100])
 }
 
-/// What a client of the crowd has sent when it falls silent.
+/// What a slow client has sent when it falls silent.
 const HALVES: [&str; 4] = [
     "",
     "POST /v1/ingestion/meter HTT",
@@ -67,15 +67,15 @@ const HALVES: [&str; 4] = [
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ];
 
-/// Opens the crowd: slow ones, of which a quarter never reads, and idle ones after a request.
-fn crowd(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
+/// Opens slow clients, of which a quarter never reads, and clients that are idle after a request.
+fn open(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
     let slow = (0..slow).map(|n| {
         let mut stream = gateway.connect();
         stream
             .write_all(HALVES[n % HALVES.len()].as_bytes())
             .unwrap();
         if n % HALVES.len() == 0 {
-            // Asks for much, and reads none of it.
+            // Requests much, and reads none of it.
             stream.set_nonblocking(true).unwrap();
             let request = "GET /openapi.yaml HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(200);
             // As much as fits: it would block.
@@ -96,7 +96,7 @@ fn crowd(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<Tc
     (slow, idle.collect())
 }
 
-/// A byte a second from each of those who are in the middle of something.
+/// A byte a second from each client in the middle of a request.
 fn dribble(slow: &[TcpStream], stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         for (n, mut stream) in slow.iter().enumerate() {
@@ -108,7 +108,7 @@ fn dribble(slow: &[TcpStream], stop: &AtomicBool) {
     }
 }
 
-fn with_crowd(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration); 2] {
+fn beside(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration); 2] {
     let data = data_dir();
     let mut alone = command(data.path());
     alone
@@ -118,7 +118,7 @@ fn with_crowd(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration
     normal(&gateway, requests / 4);
     let alone = normal(&gateway, requests);
     let before = resident_kib(&gateway);
-    let (slow, idle) = crowd(&gateway, slow, idle);
+    let (slow, idle) = open(&gateway, slow, idle);
     let stop = Arc::new(AtomicBool::new(false));
     let beside = thread::scope(|scope| {
         let dribbling = scope.spawn(|| dribble(&slow, &stop));
@@ -148,18 +148,18 @@ fn with_crowd(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration
 }
 
 #[test]
-fn a_crowd_keeps_nobody_from_being_served() {
-    with_crowd(60, 200, 300);
+fn slow_clients_keep_no_other_from_being_served() {
+    beside(60, 200, 300);
 }
 
 #[test]
 #[ignore = "opens 11,000 connections and measures: a release build on a quiet machine"]
-fn a_large_crowd_at_most_doubles_the_time_of_an_answer() {
+fn many_slow_clients_at_most_double_the_time_of_an_answer() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
-    let [alone, beside] = with_crowd(1000, 10_000, 20_000);
+    let [alone, beside] = beside(1000, 10_000, 20_000);
     assert!(
         beside.1 <= 2 * alone.1,
         "p99 {:?}, alone {:?}",

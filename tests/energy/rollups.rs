@@ -1,8 +1,8 @@
-//! Hours that are summed up answer as their readings do, whatever comes late.
+//! Rolled-up hours give the same results as their readings, whatever comes late.
 
 use serde_json::Value;
 
-use crate::support::{Gateway, data_dir, meter, vehicle};
+use crate::support::{Gateway, NO_ALERTS, data_dir, meter, vehicle};
 
 const FROM: &str = "2024-02-09T00:30:00Z";
 const TO: &str = "2024-02-09T11:45:00Z";
@@ -39,11 +39,11 @@ fn raw(gateway: &Gateway, ids: &[&str]) -> Vec<Value> {
 }
 
 fn answers(gateway: &Gateway, ids: &[&str]) -> Vec<Value> {
-    let ask = |id: &&str| gateway.performance(id, FROM, TO);
-    ids.iter().map(ask).collect()
+    let performance = |id: &&str| gateway.performance(id, FROM, TO);
+    ids.iter().map(performance).collect()
 }
 
-fn is_summed_up(gateway: &Gateway) -> bool {
+fn is_rolled_up(gateway: &Gateway) -> bool {
     gateway.sql(
         "select (select count(*) from meter_hours) >= 22
             and (select count(*) from vehicle_hours) >= 22
@@ -55,26 +55,26 @@ fn is_summed_up(gateway: &Gateway) -> bool {
 #[test]
 fn late_readings_correct_rolled_up_hours() {
     let data = data_dir();
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
-    gateway.wait("the first seal", |g| {
+    let gateway = Gateway::ready(data.path(), &NO_ALERTS);
+    gateway.wait("the first watermark", |g| {
         g.sql("select sealed_to is not null from hours_progress;") == "t"
     });
     let ids = ["CAR-1", "CAR-2"];
     for id in ids {
         day(&gateway, id, |n| n % 7 != 3);
     }
-    gateway.wait("sums", is_summed_up);
-    let summed = answers(&gateway, &ids);
-    assert_eq!(summed, raw(&gateway, &ids));
-    assert_eq!(summed[0]["dataPoints"], 578);
+    gateway.wait("the rollup", is_rolled_up);
+    let rolled_up = answers(&gateway, &ids);
+    assert_eq!(rolled_up, raw(&gateway, &ids));
+    assert_eq!(rolled_up[0]["dataPoints"], 578);
 
-    // Late readings are counted at once, whether or not their hours are summed up again.
+    // Late readings count at once, whether or not their hours are rolled up again.
     for id in ids {
         day(&gateway, id, |n| n % 7 == 3);
     }
     let mended = answers(&gateway, &ids);
     assert_eq!(mended[0]["dataPoints"], 675);
-    gateway.wait("sums anew", is_summed_up);
+    gateway.wait("sums anew", is_rolled_up);
     assert_eq!(answers(&gateway, &ids), mended);
     assert_eq!(raw(&gateway, &ids), mended);
 
@@ -90,11 +90,11 @@ fn late_readings_correct_rolled_up_hours() {
     assert_eq!(in_session[0]["attribution"]["method"], "session");
     assert_eq!(raw(&gateway, &ids), in_session);
 
-    // A kill while there is much to be summed up loses no mark.
+    // A kill while many hours are to be rolled up loses no dirty hour.
     day(&gateway, "CAR-3", |_| true);
     drop(gateway);
-    let gateway = Gateway::ready(data.path(), &["--alert-interval", "0s"]);
-    gateway.wait("sums after a kill", is_summed_up);
+    let gateway = Gateway::ready(data.path(), &NO_ALERTS);
+    gateway.wait("sums after a kill", is_rolled_up);
     assert_eq!(answers(&gateway, &ids), in_session);
     assert_eq!(raw(&gateway, &ids), in_session);
     gateway.terminate();
