@@ -77,13 +77,13 @@ def main():
     meters = {}
     for line in sys.stdin:
         session, vehicle, meter, begins, ends, values = transaction(json.loads(line))
-        # The end of a transaction does not say where it was.
+        # The end of a transaction does not name its connector.
         meter = meter or meters[session]
         if session:
             meters[session] = meter
         if begins:
             gateway.start_session(session, vehicle, meter, begins)
-        # What is asked at the end must be stored by then; a device's readings are stored in order.
+        # What is queried at the end must be stored by then; a device's readings are stored in order.
         ack = "committed" if ends else "durable"
         for reading, why in gateway.send("meter", list(meter_readings(meter, values)), ack):
             print(f"refused: {why}: {reading}", file=sys.stderr)

@@ -3,8 +3,8 @@
 #
 #   WATTGATE_URL=http://127.0.0.1:3000 WATTGATE_KEY=… integrations/session.sh
 #
-# Sourced, it gives the functions `ask` and `post`, and sends nothing.
-# The key needs the rights to ingest and to read; without WATTGATE_KEY none is sent.
+# Sourced, it defines the functions `request` and `post`, and sends nothing.
+# The key needs the rights to ingest and to read; without WATTGATE_KEY no key is sent.
 set -euo pipefail
 url=${WATTGATE_URL:-http://127.0.0.1:3000}
 key=()
@@ -16,10 +16,10 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # Sends a request, and sends it again after 408, 425, 429, any 5xx, and without a whole answer (no connection, no
-# name, no TLS, a reset, a body that was cut): that is always safe. It waits as long as Retry-After says, else
+# name, no TLS, a reset, a body that was cut): that is always safe. It waits for the time in Retry-After, else
 # half a second and then twice as long each time, and a little more by chance. (curl's own --retry leaves out
 # 507 and 520 to 529, and an answer that was cut.)
-ask() {
+request() {
   local path=$1 wait_ms=500 pause_ms status why after began=$SECONDS
   shift
   while :; do
@@ -60,7 +60,7 @@ ask() {
 # Sends a body that is read once and sent as often as needed.
 post() {
   cat >"$work/body"
-  ask "$1" -H "Content-Type: $2" --data-binary "@$work/body"
+  request "$1" -H "Content-Type: $2" --data-binary "@$work/body"
 }
 
 [ "${BASH_SOURCE[0]}" = "$0" ] || return 0
@@ -80,4 +80,4 @@ for minute in $(seq 59 -1 0); do
 done | post '/v1/ingestion/vehicle?ack=committed' application/x-ndjson
 
 echo "{\"endedAt\":\"$(at 0)\"}" | post "/v1/sessions/curl-$now/end" application/json
-ask "/v1/sessions/curl-$now"
+request "/v1/sessions/curl-$now"

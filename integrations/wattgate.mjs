@@ -28,7 +28,7 @@ export class Wattgate {
   }
 
   /** Sends a request, and again after a temporary error or without a whole answer: that is always safe. */
-  async ask(path, body, type = 'application/json') {
+  async request(path, body, type = 'application/json') {
     const headers = {};
     if (body !== undefined) headers['Content-Type'] = type;
     if (this.key) headers.Authorization = `Bearer ${this.key}`;
@@ -65,7 +65,7 @@ export class Wattgate {
     for (let start = 0; start < readings.length; start += BATCH) {
       const batch = readings.slice(start, start + BATCH);
       const body = batch.map((reading) => `${JSON.stringify(reading)}\n`).join('');
-      const answer = await this.ask(`/v1/ingestion/${stream}?ack=${ack}`, body, 'application/x-ndjson');
+      const answer = await this.request(`/v1/ingestion/${stream}?ack=${ack}`, body, 'application/x-ndjson');
       // Taken in part: what is wrong stays wrong, so it is returned and not sent again. A reading with
       // several faults has an error for each.
       const why = new Map();
@@ -76,13 +76,13 @@ export class Wattgate {
   }
 
   startSession(sessionId, vehicleId, meterId, startedAt) {
-    return this.ask('/v1/sessions', JSON.stringify({ sessionId, vehicleId, meterId, startedAt }));
+    return this.request('/v1/sessions', JSON.stringify({ sessionId, vehicleId, meterId, startedAt }));
   }
 
   async endSession(sessionId, endedAt) {
     const path = `/v1/sessions/${encodeURIComponent(sessionId)}`;
-    await this.ask(`${path}/end`, JSON.stringify({ endedAt }));
-    return this.ask(path);
+    await this.request(`${path}/end`, JSON.stringify({ endedAt }));
+    return this.request(path);
   }
 }
 

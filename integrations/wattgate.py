@@ -48,7 +48,7 @@ class Wattgate:
         self.key = key
         self.give_up_after_seconds = give_up_after_seconds
 
-    def ask(self, path, body=None, content_type="application/json"):
+    def request(self, path, body=None, content_type="application/json"):
         """Sends a request, and again after a temporary error or without a whole answer: that is always safe."""
         headers = {"Content-Type": content_type} if body is not None else {}
         if self.key:
@@ -87,7 +87,7 @@ class Wattgate:
         for start in range(0, len(readings), BATCH):
             batch = readings[start : start + BATCH]
             body = "".join(json.dumps(reading) + "\n" for reading in batch).encode()
-            answer = self.ask(f"/v1/ingestion/{stream}?ack={ack}", body, "application/x-ndjson")
+            answer = self.request(f"/v1/ingestion/{stream}?ack={ack}", body, "application/x-ndjson")
             # Taken in part: what is wrong stays wrong, so it is returned and not sent again. A reading
             # with several faults has an error for each.
             why = {}
@@ -98,12 +98,12 @@ class Wattgate:
 
     def start_session(self, session, vehicle, meter, at):
         body = {"sessionId": session, "vehicleId": vehicle, "meterId": meter, "startedAt": at}
-        return self.ask("/v1/sessions", json.dumps(body).encode())
+        return self.request("/v1/sessions", json.dumps(body).encode())
 
     def end_session(self, session, at):
         path = f"/v1/sessions/{urllib.parse.quote(session, safe='')}"
-        self.ask(f"{path}/end", json.dumps({"endedAt": at}).encode())
-        return self.ask(path)
+        self.request(f"{path}/end", json.dumps({"endedAt": at}).encode())
+        return self.request(path)
 
 
 def connect():

@@ -46,7 +46,7 @@ now() { date +%s.%N; }
 streams=$stream
 [ "$stream" != both ] || streams="meter vehicle"
 
-# Midnight, three days ago: the door refuses what is too old where partitions are a day wide.
+# Midnight, three days ago: the gateway refuses what is too old where partitions are a day wide.
 base=$((($(date +%s) / 86400 - 3) * 86400))
 
 # One request a minute and stream; the values follow from the seed, so that what is sent again is equal.

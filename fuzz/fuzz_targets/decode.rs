@@ -1,4 +1,4 @@
-//! Bodies: what the gateway takes and refuses, reading by reading, is what the reference says.
+//! Bodies: the gateway accepts and refuses what the reference does, reading by reading.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -22,21 +22,21 @@ fuzz_target!(|data: &[u8]| {
             assert_eq!(outcome.accepted + outcome.rejected, expected.len() as u64);
             let (good, bad): (Vec<_>, Vec<_>) = expected.into_iter().partition(Result::is_ok);
             assert_eq!(taken, good.into_iter().flatten().collect::<Vec<_>>());
-            let said = outcome.errors.iter().map(|error| error.code);
+            let found = outcome.errors.iter().map(|error| error.code);
             let codes: Vec<_> = bad
                 .into_iter()
                 .filter_map(Result::err)
                 .flatten()
                 .take(ERRORS_MAX)
                 .collect();
-            assert_eq!(said.collect::<Vec<_>>(), codes);
+            assert_eq!(found.collect::<Vec<_>>(), codes);
         }
-        (got, expected) => panic!("{got:?}, the reference says {expected:?}"),
+        (got, expected) => panic!("{got:?}, the reference has {expected:?}"),
     }
     // As lines: each is what it is alone.
     if [&b"\xef\xbb\xbf"[..], b"\xfe\xff", b"\xff\xfe"]
         .iter()
-        .any(|mark| data.starts_with(mark))
+        .any(|prefix| data.starts_with(prefix))
     {
         return;
     }

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 import schemathesis
 from hypothesis import strategies as st
 
-# Readings are taken from 2000 to ten minutes ahead of the clock, which JSON Schema cannot say of a time.
+# Readings are accepted from 2000 to ten minutes ahead of the clock, which JSON Schema cannot express.
 _zones = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 _times = st.datetimes(datetime(2000, 1, 2), datetime(2024, 12, 31), timezones=_zones)
 schemathesis.openapi.format("date-time", _times.map(datetime.isoformat))
