@@ -129,11 +129,8 @@ impl<A: Service> Served<A> {
         &self.service.context().settings
     }
 
-    /// Serves what a connection sends once its protocol is known; `early` was read before.
-    async fn serve<S>(self, stream: S, early: Bytes, protocol: Protocol) -> Ended
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    /// Bounds how long a connection may do nothing; `early` was read before.
+    fn guard<S>(&self, stream: S, early: Bytes, protocol: Protocol) -> StallGuard<S> {
         let settings = self.settings();
         let limits = Limits {
             write: settings.write_timeout,
@@ -141,11 +138,7 @@ impl<A: Service> Served<A> {
             head: (protocol == Protocol::Http1).then_some(settings.header_timeout),
             idle: settings.idle_timeout,
         };
-        let io = StallGuard::new(stream, early, limits, Arc::clone(&self.usage));
-        match protocol {
-            Protocol::Http1 => serve_http1(io, self).await,
-            Protocol::Http2 => Box::pin(serve_http2(io, self)).await,
-        }
+        StallGuard::new(stream, early, limits, Arc::clone(&self.usage))
     }
 }
 
@@ -158,7 +151,12 @@ async fn plain<A: Service>(mut stream: Socket, served: Served<A>) -> Ended {
         () = last_call(served.stopping.clone()) => return Ok(()),
         () = served.usage.evicted() => return Ok(()),
     };
-    served.serve(stream, early, protocol).await
+    let io = served.guard(stream, early, protocol);
+    match protocol {
+        Protocol::Http1 => serve_http1(io, served).await,
+        // Boxed, so that the task of an HTTP/1.1 connection stays small.
+        Protocol::Http2 => Box::pin(serve_http2(io, served)).await,
+    }
 }
 
 async fn encrypted<A: Service>(stream: Socket, tls: Arc<Tls>, mut served: Served<A>) -> Ended {
@@ -178,7 +176,11 @@ async fn encrypted<A: Service>(stream: Socket, tls: Arc<Tls>, mut served: Served
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    served.serve(stream, Bytes::new(), protocol).await
+    let io = served.guard(stream, Bytes::new(), protocol);
+    match protocol {
+        Protocol::Http1 => serve_http1(io, served).await,
+        Protocol::Http2 => serve_http2(io, served).await,
+    }
 }
 
 /// Waits until the gateway stops, and then until requests that were sent before have arrived.
