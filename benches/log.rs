@@ -13,7 +13,9 @@ use std::sync::Arc;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
-use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp, shard_of};
+use wattgate::reading::{
+    Details, Energy, EnergyKind, ExternalId, Reading, StreamCounts, Timestamp, shard_of,
+};
 use wattgate::wal::append::{Append, Message, RequestRecords};
 use wattgate::wal::catalog::segment_name;
 use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
@@ -99,12 +101,10 @@ fn frames(criterion: &mut Criterion) {
     for chunk in request.into_chunks() {
         let section = &mut sections[usize::from(chunk.shard)];
         section.bytes.extend_from_slice(&chunk.bytes);
-        for (sum, count) in section.readings.iter_mut().zip(chunk.readings) {
-            *sum += count;
-        }
+        section.readings += chunk.readings;
     }
     let salt = Salt::of(Uuid::from_u128(7));
-    let before = [[0; 2]; SHARDS as usize];
+    let before = [StreamCounts::ZERO; SHARDS as usize];
     let at = Timestamp::from_micros(1_707_492_600_000_000);
     let encode = |out: &mut Vec<u8>| {
         encode_frame(

@@ -10,7 +10,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::reading::Stream;
+use crate::reading::{PerStream, Stream, StreamCounts};
 
 /// Upper bounds of durations, in seconds: from a fast fdatasync to a batch's deadline.
 const SECONDS: [f64; 16] = [
@@ -60,9 +60,9 @@ pub struct StreamSums {
 #[derive(Debug, Clone, Default)]
 pub struct State {
     /// The counters of invariant 10, by stream.
-    pub sums: [StreamSums; 2],
+    pub sums: PerStream<StreamSums>,
     /// Readings that wait, by shard and stream.
-    pub waiting: Vec<[u64; 2]>,
+    pub waiting: Vec<StreamCounts>,
     /// The log on disk.
     pub wal_bytes: u64,
     /// The most disk space that it may use.
@@ -80,7 +80,7 @@ pub struct State {
 /// Publishes a state. All its values are of one moment.
 pub fn publish(state: &State) {
     for stream in Stream::ALL {
-        let sums = state.sums[stream.index()];
+        let sums = state.sums[stream];
         let name = stream.name();
         counter!("wattgate_readings_accepted_total", "stream" => name).absolute(sums.accepted);
         counter!("wattgate_readings_stored_total", "stream" => name).absolute(sums.stored);
@@ -88,7 +88,7 @@ pub fn publish(state: &State) {
         counter!("wattgate_readings_quarantined_total", "stream" => name)
             .absolute(sums.quarantined);
         for (shard, waiting) in state.waiting.iter().enumerate() {
-            let waits = waiting[stream.index()] as f64;
+            let waits = waiting[stream] as f64;
             gauge!("wattgate_wal_readings", "shard" => shard.to_string(), "stream" => name)
                 .set(waits);
         }

@@ -4,6 +4,7 @@
 //! the writers and the database need not check it again.
 
 use std::fmt;
+use std::ops::{Add, AddAssign, Index, IndexMut};
 
 /// The longest id of a device or session, in characters (not bytes).
 pub const ID_CHARS_MAX: usize = 64;
@@ -14,7 +15,7 @@ pub const ID_BYTES_MAX: usize = ID_CHARS_MAX * 4;
 /// An hour.
 pub const HOUR_MICROS: i64 = 3_600_000_000;
 
-/// The two streams of readings that the gateway takes.
+/// The two streams of readings that the gateway accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
     /// AC energy drawn from the grid, measured by a charger's meter.
@@ -24,16 +25,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Both streams, in the order in which arrays indexed by [`Stream::index`] hold them.
+    /// Both streams.
     pub const ALL: [Stream; 2] = [Stream::Meter, Stream::Vehicle];
-
-    /// The place of this stream in an array of two.
-    pub const fn index(self) -> usize {
-        match self {
-            Stream::Meter => 0,
-            Stream::Vehicle => 1,
-        }
-    }
 
     /// The name in paths, labels and the quarantine: `meter` or `vehicle`.
     pub const fn name(self) -> &'static str {
@@ -47,6 +40,103 @@ impl Stream {
 impl fmt::Display for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// One value for each stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerStream<T> {
+    /// The value for meters.
+    pub meter: T,
+    /// The value for vehicles.
+    pub vehicle: T,
+}
+
+/// A number of readings of each stream.
+pub type StreamCounts = PerStream<u64>;
+
+impl StreamCounts {
+    /// No reading of either stream.
+    pub const ZERO: StreamCounts = PerStream {
+        meter: 0,
+        vehicle: 0,
+    };
+
+    /// A number of readings of one stream, and none of the other.
+    #[must_use]
+    pub fn of(stream: Stream, count: u64) -> Self {
+        let mut counts = Self::ZERO;
+        counts[stream] = count;
+        counts
+    }
+
+    /// What is left of each count, 0 where `other` is larger.
+    #[must_use]
+    pub fn saturating_sub(self, other: Self) -> Self {
+        PerStream::from_fn(|stream| self[stream].saturating_sub(other[stream]))
+    }
+}
+
+impl<T> PerStream<T> {
+    /// Computes the value of each stream, the meters' first.
+    pub fn from_fn(mut value: impl FnMut(Stream) -> T) -> Self {
+        PerStream {
+            meter: value(Stream::Meter),
+            vehicle: value(Stream::Vehicle),
+        }
+    }
+
+    /// Converts both values.
+    pub fn map<U>(self, mut convert: impl FnMut(T) -> U) -> PerStream<U> {
+        PerStream {
+            meter: convert(self.meter),
+            vehicle: convert(self.vehicle),
+        }
+    }
+}
+
+impl<T: Add<Output = T>> PerStream<T> {
+    /// The sum of both values.
+    pub fn sum(self) -> T {
+        self.meter + self.vehicle
+    }
+}
+
+impl<T: Add<Output = T>> Add for PerStream<T> {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        PerStream {
+            meter: self.meter + other.meter,
+            vehicle: self.vehicle + other.vehicle,
+        }
+    }
+}
+
+impl<T: AddAssign> AddAssign for PerStream<T> {
+    fn add_assign(&mut self, other: Self) {
+        self.meter += other.meter;
+        self.vehicle += other.vehicle;
+    }
+}
+
+impl<T> Index<Stream> for PerStream<T> {
+    type Output = T;
+
+    fn index(&self, stream: Stream) -> &T {
+        match stream {
+            Stream::Meter => &self.meter,
+            Stream::Vehicle => &self.vehicle,
+        }
+    }
+}
+
+impl<T> IndexMut<Stream> for PerStream<T> {
+    fn index_mut(&mut self, stream: Stream) -> &mut T {
+        match stream {
+            Stream::Meter => &mut self.meter,
+            Stream::Vehicle => &mut self.vehicle,
+        }
     }
 }
 
@@ -273,7 +363,11 @@ impl Reading<'_> {
 pub fn shard_of(stream: Stream, device: ExternalId<'_>, shards: u16) -> u16 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let mut hash = OFFSET ^ stream.index() as u64;
+    let salt = match stream {
+        Stream::Meter => 0,
+        Stream::Vehicle => 1,
+    };
+    let mut hash = OFFSET ^ salt;
     for byte in device.as_str().bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
     }

@@ -13,7 +13,7 @@ use wattgate::energy::interval::Run;
 use wattgate::energy::{Meter, Question, performance};
 use wattgate::ingest::decode::{Bounds, Decoder, Format};
 use wattgate::postgres::partitions::Partitions;
-use wattgate::reading::{Details, Energy, EnergyKind, Reading, Stream, Timestamp};
+use wattgate::reading::{Details, Energy, EnergyKind, Reading, Stream, StreamCounts, Timestamp};
 use wattgate::wal::append::RequestRecords;
 use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
 use wattgate::wal::record;
@@ -83,11 +83,11 @@ fn all_the_way(decoder: &mut Decoder, bodies: &[String], frame: &mut Vec<u8>, ou
         for chunk in take(decoder, body).into_chunks() {
             let section = &mut sections[usize::from(chunk.shard)];
             section.bytes.extend_from_slice(&chunk.bytes);
-            section.readings[0] += chunk.readings[0];
+            section.readings += chunk.readings;
         }
     }
     let salt = Salt::of(Uuid::from_u128(7));
-    let before = [[0; 2]; SHARDS as usize];
+    let before = [StreamCounts::ZERO; SHARDS as usize];
     frame.clear();
     out.clear();
     let (kind, now) = (FrameKind::Data, Timestamp::now());

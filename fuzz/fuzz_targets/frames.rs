@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
-use wattgate::reading::Stream;
+use wattgate::reading::StreamCounts;
 use wattgate::wal::frame::{
     Frame, FrameKind, Position, SHARDS_MAX, Salt, Section, SegmentHeader, encode_frame,
 };
@@ -66,7 +66,7 @@ fn records(mut rest: &[u8]) {
 }
 
 /// The frame's parts make a frame with the same parts.
-fn again(frame: &Frame<'_>, salt: Salt, sections: &[Section], before: &[[u64; Stream::ALL.len()]]) {
+fn again(frame: &Frame<'_>, salt: Salt, sections: &[Section], before: &[StreamCounts]) {
     let mut out = Vec::new();
     let kind: FrameKind = frame.kind;
     encode_frame(

@@ -18,7 +18,7 @@ use crate::energy::exact::temperature_sum;
 use crate::energy::window::DAY_MICROS;
 use crate::postgres::partitions;
 use crate::postgres::partitions::{Partitions, Range};
-use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
+use crate::reading::{Energy, EnergyKind, PerStream, Stream, Timestamp};
 
 /// How far around a window a neighbour is looked for first: nearly every device has one there.
 pub(super) const NEARBY_MICROS: i64 = 3 * DAY_MICROS;
@@ -140,7 +140,7 @@ pub(super) struct History<'a> {
     /// What may be taken as it is summed up; nothing unless told.
     pub(super) hours: Option<Arc<Hours>>,
     /// The partitions of each stream, once they were asked for.
-    partitions: OnceCell<[Vec<Range>; 2]>,
+    partitions: OnceCell<PerStream<Vec<Range>>>,
 }
 
 impl<'a> History<'a> {
@@ -173,7 +173,7 @@ impl<'a> History<'a> {
             Ok::<_, AskError>(Partitions::of_both(&rows)?.map(Partitions::into_ranges))
         };
         let both = self.partitions.get_or_try_init(loading).await?;
-        Ok(&both[stream.index()])
+        Ok(&both[stream])
     }
 }
 

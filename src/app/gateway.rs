@@ -19,6 +19,7 @@ use crate::ingest::pipeline::Pipeline;
 use crate::metrics;
 use crate::metrics::{State, StreamSums};
 use crate::postgres::ReadPool;
+use crate::reading::{PerStream, Stream};
 use crate::rollups;
 use crate::wal::{Log, LogSource};
 
@@ -130,14 +131,14 @@ fn scrape(
         let _one = one_at_a_time.lock();
         let snapshot = source.progress().snapshot();
         let pool = reads.counts();
-        let sums = |s: usize| StreamSums {
+        let sums = |s: Stream| StreamSums {
             accepted: snapshot.accepted[s],
             stored: snapshot.tally.stored[s],
             duplicates: snapshot.tally.duplicates[s],
             quarantined: snapshot.tally.quarantined[s],
         };
         metrics::publish(&State {
-            sums: [sums(0), sums(1)],
+            sums: PerStream::from_fn(sums),
             wal_bytes: source.total_bytes(),
             wal_limit_bytes,
             wal_oldest: source.progress().oldest_waits(),

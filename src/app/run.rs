@@ -204,17 +204,8 @@ fn warn_of_what_is_left(progress: &Progress) {
         return;
     }
     let snapshot = progress.snapshot();
-    let settled = [
-        snapshot.tally.stored,
-        snapshot.tally.duplicates,
-        snapshot.tally.quarantined,
-    ];
-    let settled: u64 = settled.iter().flatten().sum();
-    let readings = snapshot
-        .accepted
-        .iter()
-        .sum::<u64>()
-        .saturating_sub(settled);
+    let settled = snapshot.tally.readings().sum();
+    let readings = snapshot.accepted.sum().saturating_sub(settled);
     tracing::warn!(
         readings,
         "not all readings are stored; the rest stays in the log and is stored after the next start"

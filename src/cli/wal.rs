@@ -10,7 +10,8 @@ use super::gap;
 use crate::app::{AppError, Database};
 use crate::config::{DataConfig, WalCommand};
 use crate::postgres::{Use, explain};
-use crate::wal::frame::{Position, StreamCounts};
+use crate::reading::{PerStream, StreamCounts};
+use crate::wal::frame::Position;
 use crate::wal::inspect::{RunSurvey, SegmentSurvey, Survey, survey};
 use crate::wal::repair::{Repaired, repair};
 use crate::wal::storage::{Directory, DirectoryError, DirectoryView};
@@ -152,7 +153,7 @@ impl Found {
         let (mut lost, mut readings) = (0, 0);
         for run in &self.survey.runs {
             lost += run.lost;
-            readings += run.readings.iter().flatten().sum::<u64>();
+            readings += run.readings.iter().map(|held| held.sum()).sum::<u64>();
             for segment in &run.segments {
                 faults_text(segment, &mut text).ok();
             }
@@ -200,8 +201,8 @@ fn run_text(run: &RunSurvey, text: &mut String) -> std::fmt::Result {
         place_text(run.end),
     )?;
     for (shard, (held, appended)) in run.readings.iter().zip(&run.appended).enumerate() {
-        let [meter, vehicle] = held;
-        let all: u64 = appended.iter().sum();
+        let PerStream { meter, vehicle } = held;
+        let all = appended.sum();
         writeln!(
             text,
             "  shard {shard}: {meter} meter and {vehicle} vehicle readings, {all} since the \
@@ -209,7 +210,6 @@ fn run_text(run: &RunSurvey, text: &mut String) -> std::fmt::Result {
         )?;
     }
     for segment in &run.segments {
-        let [meter, vehicle] = segment.readings;
         let begun = segment
             .created_at
             .map_or("?".to_owned(), |at| at.to_string());
@@ -218,7 +218,7 @@ fn run_text(run: &RunSurvey, text: &mut String) -> std::fmt::Result {
             "  {}: begun {begun}, {} frames, {} readings, {} of {} bytes used",
             segment.name,
             segment.frames,
-            meter + vehicle,
+            segment.readings.sum(),
             segment.used_bytes,
             segment.file_bytes,
         )?;
@@ -248,7 +248,7 @@ fn place_text(at: Position) -> String {
 }
 
 fn run_json(run: &RunSurvey) -> Value {
-    let counts = |[meter, vehicle]: StreamCounts| json!({"meter": meter, "vehicle": vehicle});
+    let counts = |n: StreamCounts| json!({"meter": n.meter, "vehicle": n.vehicle});
     let shards = run.readings.iter().zip(&run.appended);
     let shards: Vec<Value> = shards
         .map(|(held, all)| json!({"readings": counts(*held), "appended": counts(*all)}))

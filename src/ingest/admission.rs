@@ -311,7 +311,7 @@ impl Gate {
         match shed {
             Shed::Memory | Shed::Queue | Shed::Closed => 1,
             Shed::LogFull => {
-                let waiting: u64 = self.progress.snapshot().waiting.iter().flatten().sum();
+                let waiting = self.progress.snapshot().waiting();
                 room_comes_in_seconds(waiting, self.progress.drain_rate())
             }
         }

@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Error, GenericClient, Row};
 pub use self::range::Range;
 use self::range::{Bound, calendar_range, parse_bound, partition_name};
 use super::PartitionWidth;
-use crate::reading::{Stream, Timestamp};
+use crate::reading::{PerStream, Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattpart");
@@ -36,19 +36,24 @@ impl Partitions {
     ///
     /// # Errors
     /// The rows belong to another query.
-    pub fn of_both(rows: &[Row]) -> Result<[Self; 2], Error> {
-        let mut both = [Partitions::default(), Partitions::default()];
+    pub fn of_both(rows: &[Row]) -> Result<PerStream<Self>, Error> {
+        let mut both = PerStream::<Partitions>::default();
         for row in rows {
             let (is_vehicles, bounds): (bool, &str) = (row.try_get(0)?, row.try_get(1)?);
-            let one = &mut both[usize::from(is_vehicles)];
+            let one = match is_vehicles {
+                true => &mut both.vehicle,
+                false => &mut both.meter,
+            };
             match parse_bound(bounds) {
                 Some(Bound::Range(range)) => one.ranges.push(range),
                 Some(Bound::Default) => one.has_default = true,
                 None => tracing::warn!(bounds, "the bounds of a partition cannot be read"),
             }
         }
-        both.iter_mut().for_each(|one| one.ranges.sort_unstable());
-        Ok(both)
+        Ok(both.map(|mut one| {
+            one.ranges.sort_unstable();
+            one
+        }))
     }
 
     /// The index of the partition that covers an instant. It grows with time; the default partition is
@@ -100,7 +105,9 @@ pub fn history_table(stream: Stream) -> &'static str {
 ///
 /// # Errors
 /// As PostgreSQL returns them.
-pub async fn load_both(client: &(impl GenericClient + Sync)) -> Result<[Partitions; 2], Error> {
+pub async fn load_both(
+    client: &(impl GenericClient + Sync),
+) -> Result<PerStream<Partitions>, Error> {
     // With no types to look up, this takes one exchange instead of two.
     Partitions::of_both(&client.query_typed(BOTH, &[]).await?)
 }
@@ -113,11 +120,8 @@ pub async fn load(
     client: &(impl GenericClient + Sync),
     stream: Stream,
 ) -> Result<Partitions, Error> {
-    let [meters, vehicles] = load_both(client).await?;
-    Ok(match stream {
-        Stream::Meter => meters,
-        Stream::Vehicle => vehicles,
-    })
+    let mut both = load_both(client).await?;
+    Ok(std::mem::take(&mut both[stream]))
 }
 
 /// Creates the missing partitions of some instants.

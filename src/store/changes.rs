@@ -13,7 +13,7 @@ use tokio_postgres::{Error, Row};
 use super::alerts::{Filter, StoredAlert};
 use super::live::LiveStatus;
 use crate::postgres::ReadError;
-use crate::reading::{Stream, Timestamp};
+use crate::reading::{PerStream, Stream, Timestamp};
 
 /// The newest alerts that are compared. More are open where something is wrong with the whole
 /// fleet, and then nobody reads them one by one.
@@ -33,7 +33,7 @@ pub enum Change {
 pub struct Seen {
     /// When each device's newest reading was taken, by stream and short id; `None` before the first
     /// look.
-    times: [Option<HashMap<i32, i64>>; 2],
+    times: PerStream<Option<HashMap<i32, i64>>>,
     /// The alerts that were open; `None` before the first look.
     alerts: Option<HashSet<i64>>,
 }
@@ -46,7 +46,7 @@ impl Seen {
     pub async fn look(&mut self, client: &Client) -> Result<Vec<Change>, ReadError> {
         let mut changes = Vec::new();
         for stream in Stream::ALL {
-            let seen = &mut self.times[stream.index()];
+            let seen = &mut self.times[stream];
             let times = times(client, stream).await?;
             match seen {
                 None => *seen = Some(times.into_iter().collect()),

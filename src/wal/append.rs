@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::frame::{CHUNK_BYTES_MAX, Position, frame_overhead_bytes};
 use super::record::{RECORD_BYTES_MAX, encode};
-use crate::reading::{Reading, shard_of};
+use crate::reading::{PerStream, Reading, shard_of};
 
 /// The first allocation of a chunk. Why 64: the record of one reading with an id of usual length, which is
 /// all that most requests bring; it would grow there in four steps.
@@ -20,7 +20,7 @@ pub struct Chunk {
     /// Whose they are.
     pub shard: u16,
     /// How many records of each stream.
-    pub readings: [u32; 2],
+    pub readings: PerStream<u32>,
     /// The records, at most [`CHUNK_BYTES_MAX`] bytes.
     pub bytes: Vec<u8>,
 }
@@ -58,13 +58,13 @@ impl RequestRecords {
             *slot = self.chunks.len() as u32;
             self.chunks.push(Chunk {
                 shard,
-                readings: [0; 2],
+                readings: PerStream::default(),
                 bytes: Vec::with_capacity(FIRST_BYTES),
             });
         }
         let chunk = &mut self.chunks[*slot as usize];
         encode(reading, &mut chunk.bytes);
-        chunk.readings[reading.stream().index()] += 1;
+        chunk.readings[reading.stream()] += 1;
     }
 
     /// Whether nothing was added.
@@ -217,7 +217,7 @@ mod tests {
         let most = request.log_bytes_max();
         let chunks = request.into_chunks();
         assert!(chunks.iter().all(|c| c.bytes.len() <= CHUNK_BYTES_MAX));
-        assert_eq!(chunks.iter().map(|c| c.readings[0]).sum::<u32>(), 50_000);
+        assert_eq!(chunks.iter().map(|c| c.readings.meter).sum::<u32>(), 50_000);
         assert!(chunks.len() > 3);
         assert!(most > chunks.iter().map(|c| c.bytes.len() as u64).sum::<u64>());
     }

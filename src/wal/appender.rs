@@ -15,14 +15,14 @@ use super::append::{Append, AppendError, Chunk, LogBudget, Message, Reservation,
 use super::catalog::{Catalog, Run};
 use super::frame::{
     CHUNK_BYTES_MAX, FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section,
-    SegmentHeader, StreamCounts, encode_frame, end_frame_bytes, frame_overhead_bytes,
+    SegmentHeader, encode_frame, end_frame_bytes, frame_overhead_bytes,
 };
 use super::progress::Progress;
 use super::storage::SegmentFile;
 use crate::failpoint;
 use crate::failpoint::{Point, reach};
 use crate::metrics;
-use crate::reading::Timestamp;
+use crate::reading::{PerStream, StreamCounts, Timestamp};
 
 /// How long a write waits for a spare segment before the log counts as failed. Admission lets in
 /// only what fits, so a spare is there; the wait covers the moment in which it is being made.
@@ -114,7 +114,7 @@ impl Appender {
             salt: run.salt(),
             run,
             current: None,
-            appended: vec![[0; 2]; shards],
+            appended: vec![StreamCounts::ZERO; shards],
             sections: vec![Section::default(); shards],
             frame: Vec::with_capacity(FRAME_BYTES_MAX + SEGMENT_HEADER_BYTES as usize),
             pending: VecDeque::new(),
@@ -239,8 +239,7 @@ impl Appender {
         let readings = self
             .sections
             .iter()
-            .flat_map(|s| s.readings)
-            .map(u64::from)
+            .map(|section| section.readings.map(u64::from).sum())
             .sum();
         let start = u64::from(current.offset) - header_len as u64;
         current.file.write_all_at(&self.frame, start)?;
@@ -277,7 +276,7 @@ impl Appender {
     fn gather(&mut self) -> (bool, Vec<Pending>) {
         for section in &mut self.sections {
             section.bytes.clear();
-            section.readings = [0; 2];
+            section.readings = PerStream::default();
         }
         let shards = self.run.shards;
         let (number, offset) = (self.current.as_ref()).map_or((0, 0), |c| (c.number, c.offset));
@@ -309,13 +308,12 @@ impl Appender {
                     pending.places.push(Stretch {
                         shard: chunk.shard,
                         at,
-                        first: section.readings.iter().sum(),
-                        readings: chunk.readings.iter().sum(),
+                        first: section.readings.sum(),
+                        readings: chunk.readings.sum(),
                     });
                 }
                 section.bytes.extend_from_slice(&chunk.bytes);
-                section.readings[0] += chunk.readings[0];
-                section.readings[1] += chunk.readings[1];
+                section.readings += chunk.readings;
                 pending.chunks.pop_front();
             }
             // A request without readings is complete with any frame.
@@ -327,10 +325,12 @@ impl Appender {
 
     /// Makes the frame just written known: to the sums, to the readers.
     fn publish(&mut self, end: Position) {
-        let readings: Vec<[u32; 2]> = self.sections.iter().map(|s| s.readings).collect();
+        let sections = self.sections.iter();
+        let readings: Vec<StreamCounts> = sections
+            .map(|section| section.readings.map(u64::from))
+            .collect();
         for (appended, readings) in self.appended.iter_mut().zip(&readings) {
-            appended[0] += u64::from(readings[0]);
-            appended[1] += u64::from(readings[1]);
+            *appended += *readings;
         }
         self.progress.appended(&readings, end);
     }

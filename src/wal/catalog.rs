@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::frame::{Position, Salt, StreamCounts};
+use super::frame::{Position, Salt};
 use super::storage::{SegmentFile, Storage};
+use crate::reading::StreamCounts;
 
 /// The name of a segment's file: it tells the run's place, id and the segment's number, so that a
 /// segment whose header was torn is still known.

@@ -60,7 +60,7 @@
 
 use uuid::Uuid;
 
-use crate::reading::{Stream, Timestamp};
+use crate::reading::{PerStream, StreamCounts, Timestamp};
 
 /// Bytes of a segment's header: one page, so that the first frame begins on a page of its own.
 pub const SEGMENT_HEADER_BYTES: u32 = 4096;
@@ -217,16 +217,13 @@ pub enum FrameKind {
     End,
 }
 
-/// The readings of both streams, in the order of [`Stream::ALL`].
-pub type StreamCounts = [u64; Stream::ALL.len()];
-
 /// One shard's part of a frame that is about to be written.
 #[derive(Debug, Default, Clone)]
 pub struct Section {
     /// The records, one after another.
     pub bytes: Vec<u8>,
     /// How many records of each stream.
-    pub readings: [u32; 2],
+    pub readings: PerStream<u32>,
 }
 
 /// The salt of all checksums of one run.
@@ -281,11 +278,11 @@ pub fn encode_frame(
     out.extend_from_slice(&appended_at.as_micros().to_le_bytes());
     for (section, before) in sections.iter().zip(before) {
         out.extend_from_slice(&(section.bytes.len() as u32).to_le_bytes());
-        out.extend_from_slice(&section.readings[0].to_le_bytes());
-        out.extend_from_slice(&section.readings[1].to_le_bytes());
+        out.extend_from_slice(&section.readings.meter.to_le_bytes());
+        out.extend_from_slice(&section.readings.vehicle.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&before[0].to_le_bytes());
-        out.extend_from_slice(&before[1].to_le_bytes());
+        out.extend_from_slice(&before.meter.to_le_bytes());
+        out.extend_from_slice(&before.vehicle.to_le_bytes());
     }
     for section in sections {
         out.extend_from_slice(&section.bytes);
@@ -342,9 +339,16 @@ pub struct ShardSection<'a> {
     /// The records, one after another.
     pub records: &'a [u8],
     /// How many records of each stream.
-    pub readings: [u32; 2],
+    pub readings: PerStream<u32>,
     /// How many readings of this run and shard stand before this frame.
     pub before: StreamCounts,
+}
+
+impl ShardSection<'_> {
+    /// How many readings of this run and shard stand up to the end of this frame.
+    pub fn after(&self) -> StreamCounts {
+        self.before + self.readings.map(u64::from)
+    }
 }
 
 /// Why there is no frame at a place.
@@ -455,13 +459,19 @@ impl<'a> Frame<'a> {
         }
     }
 
-    fn entry(&self, shard: u16) -> (u32, [u32; 2], StreamCounts) {
+    fn entry(&self, shard: u16) -> (u32, PerStream<u32>, StreamCounts) {
         let at = FRAME_FIXED + TABLE_ENTRY * usize::from(shard);
         let entry = &self.bytes[at..at + TABLE_ENTRY];
         (
             u32_at(entry, 0),
-            [u32_at(entry, 4), u32_at(entry, 8)],
-            [u64_at(entry, 16), u64_at(entry, 24)],
+            PerStream {
+                meter: u32_at(entry, 4),
+                vehicle: u32_at(entry, 8),
+            },
+            PerStream {
+                meter: u64_at(entry, 16),
+                vehicle: u64_at(entry, 24),
+            },
         )
     }
 }

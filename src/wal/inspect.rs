@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::catalog::{parse_segment_name, parse_spare_name};
 use super::frame::{
     FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameKind, HeaderError, Position, SEGMENT_HEADER_BYTES,
-    Salt, SegmentHeader, StreamCounts,
+    Salt, SegmentHeader,
 };
 use super::record;
 use super::storage::{DirectoryView, SegmentFile};
-use crate::reading::Timestamp;
+use crate::reading::{StreamCounts, Timestamp};
 
 /// What a log's directory holds.
 #[derive(Debug, Default)]
@@ -217,7 +217,7 @@ impl RunReader {
             file_bytes: file.size_bytes()?,
             used_bytes: u64::from(SEGMENT_HEADER_BYTES),
             frames: 0,
-            readings: [0; 2],
+            readings: StreamCounts::ZERO,
             created_at: None,
             faults: Vec::new(),
         };
@@ -275,8 +275,8 @@ impl RunReader {
     fn set_shards(&mut self, shards: u16) {
         if self.survey.shards == 0 {
             self.survey.shards = shards;
-            self.survey.readings = vec![[0; 2]; usize::from(shards)];
-            self.survey.appended = vec![[0; 2]; usize::from(shards)];
+            self.survey.readings = vec![StreamCounts::ZERO; usize::from(shards)];
+            self.survey.appended = vec![StreamCounts::ZERO; usize::from(shards)];
         }
     }
 
@@ -300,15 +300,13 @@ impl RunReader {
                 faults.push(fault(offset, &what));
             }
             let at = usize::from(shard);
-            for (stream, counted) in counted.into_iter().enumerate() {
-                let appended = &mut self.survey.appended[at][stream];
-                if self.known {
-                    self.survey.lost += section.before[stream].saturating_sub(*appended);
-                }
-                *appended = section.before[stream] + counted;
-                self.survey.readings[at][stream] += counted;
-                segment.readings[stream] += counted;
+            let appended = &mut self.survey.appended[at];
+            if self.known {
+                self.survey.lost += section.before.saturating_sub(*appended).sum();
             }
+            *appended = section.after();
+            self.survey.readings[at] += counted;
+            segment.readings += counted;
         }
         self.known = true;
     }
@@ -325,10 +323,10 @@ impl RunReader {
 }
 
 fn records_are_whole(mut records: &[u8], expected: StreamCounts) -> bool {
-    let mut found = [0; 2];
+    let mut found = StreamCounts::ZERO;
     while !records.is_empty() {
         match record::decode(&mut records) {
-            Ok(reading) => found[reading.stream().index()] += 1,
+            Ok(reading) => found[reading.stream()] += 1,
             Err(_) => return false,
         }
     }

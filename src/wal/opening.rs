@@ -21,7 +21,7 @@ use super::recovery::recover;
 use super::retired_runs::GoneRuns;
 use super::storage::{Storage, is_full};
 use super::{CHANNEL_REQUESTS, Log, LogOptions, OpenError};
-use crate::reading::Timestamp;
+use crate::reading::{StreamCounts, Timestamp};
 
 /// The parts of an open log whose threads do not run yet.
 pub(super) struct Parts {
@@ -185,7 +185,7 @@ fn new_run(sequence: u64, shards: u16) -> io::Result<Run> {
         shards,
         segments: [].into(),
         end: None,
-        appended: vec![[0; 2]; usize::from(shards)],
+        appended: vec![StreamCounts::ZERO; usize::from(shards)],
     })
 }
 

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::frame::{Position, StreamCounts};
+use super::frame::Position;
+use crate::reading::StreamCounts;
 use pace::{DrainRate, Marks};
 use quarantined::Lately;
 
@@ -35,17 +36,16 @@ pub struct Tally {
 impl Tally {
     /// All of them, by stream.
     pub fn readings(&self) -> StreamCounts {
-        std::array::from_fn(|s| self.stored[s] + self.duplicates[s] + self.quarantined[s])
+        self.stored + self.duplicates + self.quarantined
     }
 
     /// The sum of two tallies.
     #[must_use]
     pub fn plus(&self, other: &Tally) -> Tally {
-        let add = |a: StreamCounts, b: StreamCounts| std::array::from_fn(|s| a[s] + b[s]);
         Tally {
-            stored: add(self.stored, other.stored),
-            duplicates: add(self.duplicates, other.duplicates),
-            quarantined: add(self.quarantined, other.quarantined),
+            stored: self.stored + other.stored,
+            duplicates: self.duplicates + other.duplicates,
+            quarantined: self.quarantined + other.quarantined,
         }
     }
 }
@@ -69,17 +69,16 @@ impl Stored {
         position: Position::START,
         live_position: Position::START,
         tally: Tally {
-            stored: [0; 2],
-            duplicates: [0; 2],
-            quarantined: [0; 2],
+            stored: StreamCounts::ZERO,
+            duplicates: StreamCounts::ZERO,
+            quarantined: StreamCounts::ZERO,
         },
-        gap: [0; 2],
+        gap: StreamCounts::ZERO,
     };
 
     /// Readings that wait no more, by stream: stored in whatever way, or lost.
     pub fn settled(&self) -> StreamCounts {
-        let readings = self.tally.readings();
-        std::array::from_fn(|s| readings[s] + self.gap[s])
+        self.tally.readings() + self.gap
     }
 }
 
@@ -127,6 +126,13 @@ pub struct Snapshot {
     pub gap: u64,
 }
 
+impl Snapshot {
+    /// What waits in the log, all shards and both streams together.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.iter().map(|counts| counts.sum()).sum()
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     lanes: BTreeMap<Lane, LaneState>,
@@ -160,7 +166,7 @@ impl Progress {
         let lanes = (0..shards)
             .map(|shard| {
                 let state = LaneState {
-                    appended: [0; 2],
+                    appended: StreamCounts::ZERO,
                     waits_since: None,
                     stored: Some(Stored::NOTHING),
                     end: None,
@@ -212,25 +218,21 @@ impl Progress {
     /// Reports readings that have become durable, then moves what readers may read.
     ///
     /// Shape:  one entry a shard of the current run
-    pub fn appended(&self, readings: &[[u32; 2]], synced: Position) {
+    pub fn appended(&self, readings: &[StreamCounts], synced: Position) {
         {
             let mut state = self.lock();
             let now = Instant::now();
             state.marks.add(synced, now);
             for (shard, readings) in (0u16..).zip(readings) {
-                let counts = readings.map(u64::from);
-                for (sum, count) in state.accepted.iter_mut().zip(counts) {
-                    *sum += count;
-                }
+                state.accepted += *readings;
                 if let Some(lane) = state.lanes.get_mut(&Lane {
                     run: self.run,
                     shard,
                 }) {
-                    let begins = waiting_of(lane) == [0; 2] && counts != [0; 2];
-                    lane.waits_since = if begins { Some(now) } else { lane.waits_since };
-                    for (sum, count) in lane.appended.iter_mut().zip(counts) {
-                        *sum += count;
+                    if waiting_of(lane).sum() == 0 && readings.sum() > 0 {
+                        lane.waits_since = Some(now);
                     }
+                    lane.appended += *readings;
                 }
             }
         }
@@ -273,30 +275,28 @@ impl Progress {
         let before = entry.stored.replace(now);
         // The first look at an older run: what waits in it has been accepted, before this start.
         let known = before.unwrap_or(now);
-        let mut drained = 0;
-        for stream in 0..2 {
-            // What is lost for good does not wait again.
-            let (was, is) = (known.settled()[stream], now.settled()[stream]);
-            let known = known.tally;
-            if before.is_none() {
-                state.accepted[stream] += entry.appended[stream].saturating_sub(is);
-                continue;
-            }
-            let grown =
-                |now: StreamCounts, was: StreamCounts| now[stream].saturating_sub(was[stream]);
-            let stored = grown(now.tally.stored, known.stored);
-            let duplicates = grown(now.tally.duplicates, known.duplicates);
-            let quarantined = grown(now.tally.quarantined, known.quarantined);
-            state.tally.stored[stream] += stored;
-            state.tally.duplicates[stream] += duplicates;
-            state.tally.quarantined[stream] += quarantined;
+        // What is lost for good does not wait again.
+        let (was, is) = (known.settled(), now.settled());
+        if before.is_none() {
+            state.accepted += entry.appended.saturating_sub(is);
+        } else {
+            let grown = Tally {
+                stored: now.tally.stored.saturating_sub(known.tally.stored),
+                duplicates: now.tally.duplicates.saturating_sub(known.tally.duplicates),
+                quarantined: now
+                    .tally
+                    .quarantined
+                    .saturating_sub(known.tally.quarantined),
+            };
+            state.tally = state.tally.plus(&grown);
             // What waits again counts as accepted again, and so does what a newer backup has brought back
             // of a gap; by commits alone this adds nothing.
-            let settled = stored + duplicates + quarantined;
-            state.accepted[stream] += (settled + was).saturating_sub(is);
-            drained += is.saturating_sub(was);
+            state.accepted += (grown.readings() + was).saturating_sub(is);
         }
-        state.drain.add(drained, Instant::now());
+        // The first look at an older run drains nothing: `was` and `is` are the same then.
+        state
+            .drain
+            .add(is.saturating_sub(was).sum(), Instant::now());
         if lane.run == self.run {
             match quarantined {
                 Some(origins) => state.quarantined.note(lane.shard, origins),
@@ -379,22 +379,19 @@ impl Progress {
         self.lock()
             .lanes
             .get(&lane)
-            .map_or(0, |l| waiting_of(l).iter().sum())
+            .map_or(0, |l| waiting_of(l).sum())
     }
 
     /// The sums of invariant 10, at one moment.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.lock();
-        let mut waiting = vec![[0; 2]; self.stored.len()];
+        let mut waiting = vec![StreamCounts::ZERO; self.stored.len()];
         let mut gap = state.gone_gaps.iter().map(|gone| gone.readings).sum();
         for (lane, entry) in &state.lanes {
-            gap += entry.stored.map_or(0, |stored| stored.gap.iter().sum());
+            gap += entry.stored.map_or(0, |stored| stored.gap.sum());
             // Runs with more shards than now are shown at the shard that will drain them.
             let shard = usize::from(lane.shard) % waiting.len().max(1);
-            let counts = waiting_of(entry);
-            for stream in 0..2 {
-                waiting[shard][stream] += counts[stream];
-            }
+            waiting[shard] += waiting_of(entry);
         }
         Snapshot {
             accepted: state.accepted,
@@ -412,7 +409,7 @@ impl Progress {
         let mut passed: Option<Position> = None;
         let mut since: Option<Instant> = None;
         for (lane, entry) in &state.lanes {
-            if waiting_of(entry).iter().sum::<u64>() == 0 {
+            if waiting_of(entry).sum() == 0 {
                 continue;
             }
             if lane.run != self.run {
@@ -476,14 +473,13 @@ fn gaps_of(lanes: &BTreeMap<Lane, LaneState>, run: u64, id: Uuid) -> Vec<Gap> {
     let gaps = of_run.map(|(lane, entry)| Gap {
         run: id,
         shard: lane.shard,
-        readings: entry.stored.map_or(0, |stored| stored.gap.iter().sum()),
+        readings: entry.stored.map_or(0, |stored| stored.gap.sum()),
     });
     gaps.filter(|gap| gap.readings > 0).collect()
 }
 
 fn waiting_of(lane: &LaneState) -> StreamCounts {
-    lane.stored.map_or([0; 2], |stored| {
-        let settled = stored.settled();
-        std::array::from_fn(|s| lane.appended[s].saturating_sub(settled[s]))
+    lane.stored.map_or(StreamCounts::ZERO, |stored| {
+        lane.appended.saturating_sub(stored.settled())
     })
 }

@@ -13,10 +13,10 @@ use std::io;
 use super::catalog::{Run, Segment, parse_segment_name, parse_spare_name};
 use super::frame::{
     FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameError, FrameKind, HeaderError, Position,
-    SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader, StreamCounts, encode_frame,
+    SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader, encode_frame,
 };
 use super::storage::{SegmentFile, Storage, is_full};
-use crate::reading::Timestamp;
+use crate::reading::{StreamCounts, Timestamp};
 
 const SEAL_NAME: &str = "sealing";
 
@@ -308,7 +308,7 @@ pub fn walk(
         offset: u64::from(SEGMENT_HEADER_BYTES),
         ended: false,
         frames: 0,
-        appended: vec![[0; 2]; usize::from(shards)],
+        appended: vec![StreamCounts::ZERO; usize::from(shards)],
     };
     // Read in large steps: a frame may begin anywhere and must be whole in the buffer.
     let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
@@ -326,9 +326,7 @@ pub fn walk(
             break;
         };
         for shard in 0..shards {
-            let section = frame.section(shard);
-            tail.appended[usize::from(shard)] =
-                std::array::from_fn(|s| section.before[s] + u64::from(section.readings[s]));
+            tail.appended[usize::from(shard)] = frame.section(shard).after();
         }
         if frame.kind == FrameKind::End {
             tail.ended = true;

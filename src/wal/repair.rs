@@ -12,12 +12,12 @@ use uuid::Uuid;
 use super::catalog::{parse_segment_name, segment_name};
 use super::frame::{
     FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader,
-    StreamCounts, encode_filler, encode_frame, end_frame_bytes,
+    encode_filler, encode_frame, end_frame_bytes,
 };
 use super::inspect::{Met, scan, survey};
 use super::retired_runs;
 use super::storage::{DirectoryView, SegmentFile, Storage};
-use crate::reading::Timestamp;
+use crate::reading::{StreamCounts, Timestamp};
 
 /// What a repair did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
     };
     for run in &found.runs {
         repaired.lost += run.lost;
-        repaired.readings += run.readings.iter().flatten().sum::<u64>();
+        repaired.readings += run.readings.iter().map(|counts| counts.sum()).sum::<u64>();
     }
     let mut runs: BTreeMap<(u64, Uuid), BTreeMap<u32, String>> = BTreeMap::new();
     for run in &found.runs {
@@ -72,7 +72,7 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
         let mut run = RunCopy {
             sequence,
             id,
-            appended: vec![[0; 2]; usize::from(surveyed.shards)],
+            appended: vec![StreamCounts::ZERO; usize::from(surveyed.shards)],
         };
         let (Some(first), Some(last)) = (segments.keys().next(), segments.keys().last()) else {
             continue;
@@ -145,9 +145,7 @@ impl RunCopy {
             Met::Frame(frame) if frame.shards() == shards => {
                 for shard in 0..shards {
                     let section = frame.section(shard);
-                    let counted = section.readings.map(u64::from);
-                    self.appended[usize::from(shard)] =
-                        std::array::from_fn(|s| section.before[s] + counted[s]);
+                    self.appended[usize::from(shard)] = section.after();
                 }
                 copy.write_all_at(frame.bytes(), u64::from(frame.position.offset()))
             }

@@ -25,9 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::catalog::Run;
-use super::frame::{Position, StreamCounts};
+use super::frame::Position;
 use super::recovery::RecoveryError;
 use super::storage::{SegmentFile, Storage, is_full};
+use crate::reading::{PerStream, StreamCounts};
 
 /// The file in the log's directory.
 pub const FILE_NAME: &str = "gone";
@@ -139,8 +140,9 @@ impl Remembered {
             out.extend_from_slice(&run.end.to_i64().to_le_bytes());
             out.extend_from_slice(&(run.appended.len() as u16).to_le_bytes());
             out.extend_from_slice(&[0; 6]);
-            for counts in run.appended.iter().flatten() {
-                out.extend_from_slice(&counts.to_le_bytes());
+            for counts in &run.appended {
+                out.extend_from_slice(&counts.meter.to_le_bytes());
+                out.extend_from_slice(&counts.vehicle.to_le_bytes());
             }
         }
         let crc = checksum(&out);
@@ -172,7 +174,10 @@ impl Remembered {
                 end: Position::from_i64(i64::from_le_bytes(array(fixed, 24))),
                 appended: counts
                     .chunks_exact(ENTRY_SHARD)
-                    .map(|c| [0, 8].map(|at| u64::from_le_bytes(array(c, at))))
+                    .map(|counts| PerStream {
+                        meter: u64::from_le_bytes(array(counts, 0)),
+                        vehicle: u64::from_le_bytes(array(counts, 8)),
+                    })
                     .collect(),
             });
             rest = &rest[bytes..];

@@ -23,14 +23,14 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::append::{Append, AppendError, Message, RequestRecords, Stretch};
-use super::frame::{Position, StreamCounts};
+use super::frame::Position;
 use super::opening::Parts;
 use super::progress::{Lane, Stored, Tally};
 use super::reader::{Next, ReadError};
 use super::storage::Storage;
 use super::{LogOptions, LogSource, OpenError, Run, SyncMode, record};
 use crate::reading::{
-    Details, Energy, EnergyKind, ExternalId, Place, Reading, Timestamp, shard_of,
+    Details, Energy, EnergyKind, ExternalId, Place, Reading, StreamCounts, Timestamp, shard_of,
 };
 use disk::Disk;
 
@@ -226,7 +226,7 @@ impl Stepped {
                 stored,
                 ..Tally::default()
             },
-            gap: [0; 2],
+            gap: StreamCounts::ZERO,
         };
         self.parts.progress.stored(Lane { run, shard }, now);
     }
@@ -288,15 +288,13 @@ fn read_lane(
             assert_eq!(reading, made.reading(), "a reading has changed in the log");
             let own = shard_of(reading.stream(), reading.device, run.shards);
             assert_eq!(own, shard, "a reading of another shard");
-            after[reading.stream().index()] += 1;
+            after[reading.stream()] += 1;
             serials.push(made.serial);
         }
-        let counted = item.section.readings.map(u64::from);
-        let before = item.section.before;
-        assert_eq!(after, [before[0] + counted[0], before[1] + counted[1]]);
+        assert_eq!(after, item.section.after());
         frames.push(ReadFrame {
             end: item.end,
-            before: before.iter().sum(),
+            before: item.section.before.sum(),
             after,
             serials,
         });

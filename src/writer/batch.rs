@@ -7,8 +7,8 @@ use super::order;
 use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow};
 use crate::postgres::partitions::Partitions;
 use crate::postgres::registry::{IdCache, Registry};
-use crate::reading::{Details, EnergyKind, Place, Reading, Stream};
-use crate::wal::frame::{Position, StreamCounts};
+use crate::reading::{Details, EnergyKind, Place, Reading, StreamCounts};
+use crate::wal::frame::Position;
 use crate::wal::reader::{Item, Next, ReadError, Reader};
 use crate::wal::record;
 
@@ -61,7 +61,7 @@ impl Batch {
         Batch {
             from,
             to: from,
-            readings: [0; 2],
+            readings: StreamCounts::ZERO,
             meters: Vec::new(),
             vehicles: Vec::new(),
             oldest_received: None,
@@ -128,7 +128,7 @@ impl Batch {
     }
 
     fn add_reading(&mut self, reading: &Reading<'_>, origin: Origin, ids: &IdCache) {
-        self.readings[reading.stream().index()] += 1;
+        self.readings[reading.stream()] += 1;
         let energy = RowEnergy {
             kwh: reading.energy.kwh,
             register: reading.energy.kind == EnergyKind::Register,
@@ -260,13 +260,6 @@ pub fn arrange<R: HistoryRow>(mut rows: Vec<R>, partitions: &Partitions) -> Arra
         duplicates,
         conflicts,
     }
-}
-
-/// The counts of one stream, in the place that arrays of both have for it.
-pub fn counts_of(stream: Stream, count: u64) -> StreamCounts {
-    let mut counts = [0; 2];
-    counts[stream.index()] = count;
-    counts
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::rows::{Columns, MeterRow, VehicleRow, as_params};
+use crate::reading::PerStream;
 
 /// The newest reading of each device since the last upsert.
 #[derive(Debug, Default)]
@@ -48,21 +49,20 @@ impl Newest {
     pub async fn upsert(
         &self,
         client: &Client,
-        meter: &Statement,
-        vehicle: &Statement,
+        statements: PerStream<&Statement>,
     ) -> Result<(), Error> {
         if !self.meters.is_empty() {
             let mut rows: Vec<&MeterRow> = self.meters.values().collect();
             rows.sort_unstable_by_key(|row| row.id);
             client
-                .execute(meter, &as_params(&meter_columns(&rows)))
+                .execute(statements.meter, &as_params(&meter_columns(&rows)))
                 .await?;
         }
         if !self.vehicles.is_empty() {
             let mut rows: Vec<&VehicleRow> = self.vehicles.values().collect();
             rows.sort_unstable_by_key(|row| row.id);
             client
-                .execute(vehicle, &as_params(&vehicle_columns(&rows)))
+                .execute(statements.vehicle, &as_params(&vehicle_columns(&rows)))
                 .await?;
         }
         Ok(())

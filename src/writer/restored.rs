@@ -9,8 +9,9 @@ use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
 use super::session::{SessionError, WriterSession};
+use crate::reading::{PerStream, StreamCounts};
 use crate::wal::LogSource;
-use crate::wal::frame::{Position, StreamCounts};
+use crate::wal::frame::Position;
 use crate::wal::progress::{Gap, Stored, Tally};
 use crate::wal::retired_runs::GoneRun;
 
@@ -31,7 +32,7 @@ pub struct Lacking {
 
 impl Lacking {
     fn readings(&self) -> u64 {
-        self.new.iter().chain(&self.counted).sum()
+        (self.new + self.counted).sum()
     }
 }
 
@@ -54,7 +55,7 @@ pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> 
     let gaps = found.into_iter().map(|((run, shard), stored)| Gap {
         run,
         shard,
-        readings: stored.gap.iter().sum(),
+        readings: stored.gap.sum(),
     });
     Ok(gaps.filter(|gap| gap.readings > 0).collect())
 }
@@ -94,11 +95,9 @@ async fn checkpoints(
     let sql = sql!("checkpoints_of_runs");
     let mut all = HashMap::new();
     for row in client.query(sql, &[&runs]).await? {
-        let counts = |at: usize| {
-            [
-                row.get::<_, i64>(at) as u64,
-                row.get::<_, i64>(at + 1) as u64,
-            ]
+        let counts = |at: usize| PerStream {
+            meter: row.get::<_, i64>(at) as u64,
+            vehicle: row.get::<_, i64>(at + 1) as u64,
         };
         let stored = Stored {
             position: Position::from_i64(row.get(2)),
@@ -118,10 +117,9 @@ async fn checkpoints(
 /// How many readings of a shard a checkpoint does not know of.
 fn missing(end: Position, appended: StreamCounts, stored: &Stored) -> StreamCounts {
     if stored.position >= end {
-        return [0; 2];
+        return StreamCounts::ZERO;
     }
-    let settled = stored.settled();
-    std::array::from_fn(|s| appended[s].saturating_sub(settled[s]))
+    appended.saturating_sub(stored.settled())
 }
 
 /// Counts what the database lacks of runs that have gone, says it, and keeps it in the
@@ -137,7 +135,7 @@ pub(super) async fn compare(
     let mut gaps = Vec::new();
     if !gone.is_empty() {
         for lacking in session.answered(lacking(session.client(), &gone)).await? {
-            let new: u64 = lacking.new.iter().sum();
+            let new: u64 = lacking.new.sum();
             if new > 0 {
                 count(session, &lacking).await?;
                 tracing::error!(
@@ -182,14 +180,15 @@ mod tests {
             gap,
             ..Stored::NOTHING
         };
-        let appended = [100, 20];
-        assert_eq!(missing(end, appended, &Stored::NOTHING), [100, 20]);
-        let half = at(Position::new(1, 4096), [60, 20], [5, 0]);
-        assert_eq!(missing(end, appended, &half), [35, 0]);
-        let all = at(end, [100, 20], [0; 2]);
-        assert_eq!(missing(end, appended, &all), [0; 2]);
+        let counts = |meter, vehicle| PerStream { meter, vehicle };
+        let (appended, none) = (counts(100, 20), StreamCounts::ZERO);
+        assert_eq!(missing(end, appended, &Stored::NOTHING), appended);
+        let half = at(Position::new(1, 4096), counts(60, 20), counts(5, 0));
+        assert_eq!(missing(end, appended, &half), counts(35, 0));
+        let all = at(end, appended, none);
+        assert_eq!(missing(end, appended, &all), none);
         // An idle shard's checkpoint need not have been moved to the end.
-        let idle = at(Position::new(2, 4096), [100, 20], [0; 2]);
-        assert_eq!(missing(end, appended, &idle), [0; 2]);
+        let idle = at(Position::new(2, 4096), appended, none);
+        assert_eq!(missing(end, appended, &idle), none);
     }
 }

@@ -169,7 +169,7 @@ async fn chunk<R: FromQuarantine>(
     mut rows: Vec<(Key, R)>,
 ) -> Result<Retried, SessionError> {
     let (client, statements) = (session.client(), session.statements::<R>());
-    let known = &session.partitions[R::STREAM.index()];
+    let known = &session.partitions[R::STREAM];
     client.batch_execute(BEGIN).await?;
     // Another retry may have taken some of them in the meantime.
     let sql = sql!("quarantine_lock");
@@ -195,9 +195,7 @@ async fn chunk<R: FromQuarantine>(
         .collect();
     let mut newest = Newest::default();
     R::fold(&stored, &mut newest);
-    newest
-        .upsert(client, &session.meter.live, &session.vehicle.live)
-        .await?;
+    newest.upsert(client, session.live_statements()).await?;
     by_keys(session, sql!("quarantine_release"), &settled).await?;
     client.batch_execute("commit").await?;
     Ok(Retried {

@@ -19,7 +19,7 @@ use crate::postgres::partitions;
 use crate::postgres::partitions::Partitions;
 use crate::postgres::registry::{IdCache, ResolveError};
 use crate::postgres::{Session, Target, Use, explain};
-use crate::reading::Stream;
+use crate::reading::{PerStream, StreamCounts};
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
@@ -153,9 +153,9 @@ pub struct WriterSession {
     /// Ids, valid for this session alone.
     pub ids: IdCache,
     /// Partitions of both streams, as last seen.
-    pub partitions: [Partitions; 2],
+    pub partitions: PerStream<Partitions>,
     /// The newest that this session has stored of each device, for both streams.
-    pub newest_seen: [NewestSeen; 2],
+    pub newest_seen: PerStream<NewestSeen>,
     /// The database's own id.
     pub database_id: Uuid,
     /// The width of new partitions.
@@ -163,8 +163,7 @@ pub struct WriterSession {
     /// How long the database may take for one answer. The server's own limits do not hold where it
     /// is the server, or something on the way to it, that has stopped answering.
     pub answer_within: Duration,
-    pub(super) meter: RowStatements,
-    pub(super) vehicle: RowStatements,
+    statements: PerStream<RowStatements>,
     pub(super) checkpoint_move: Statement,
     pub(super) marks: MarkStatements,
 }
@@ -215,8 +214,7 @@ impl WriterSession {
             database_id,
             width,
             answer_within,
-            meter,
-            vehicle,
+            statements: PerStream { meter, vehicle },
             checkpoint_move,
             marks,
             session,
@@ -226,7 +224,7 @@ impl WriterSession {
     /// Gives the session a writer's share of memory. It has learned nothing yet.
     pub(super) fn bound(&mut self, shares: &Shares) {
         self.ids = IdCache::new(shares.ids_bytes);
-        self.newest_seen = std::array::from_fn(|_| NewestSeen::new(shares.seen_devices));
+        self.newest_seen = PerStream::from_fn(|_| NewestSeen::new(shares.seen_devices));
     }
 
     /// Waits until the connection has ended.
@@ -238,10 +236,12 @@ impl WriterSession {
 
     /// The statements of one kind of row.
     pub(super) fn statements<R: HistoryRow>(&self) -> &RowStatements {
-        match R::STREAM {
-            Stream::Meter => &self.meter,
-            Stream::Vehicle => &self.vehicle,
-        }
+        &self.statements[R::STREAM]
+    }
+
+    /// The statements that write live status.
+    pub(super) fn live_statements(&self) -> PerStream<&Statement> {
+        PerStream::from_fn(|stream| &self.statements[stream].live)
     }
 
     /// Waits for an answer of the database, at most as long as one may take.
@@ -316,16 +316,19 @@ impl WriterSession {
         };
         let wait = format!("set lock_timeout = '{}'", Use::Writer.lock_timeout());
         client.batch_execute(&wait).await?;
-        let count = |at: usize| row.get::<_, i64>(at) as u64;
+        let counts = |meter: usize, vehicle: usize| PerStream {
+            meter: row.get::<_, i64>(meter) as u64,
+            vehicle: row.get::<_, i64>(vehicle) as u64,
+        };
         let stored = Stored {
             position: Position::from_i64(row.get(0)),
             live_position: Position::from_i64(row.get(1)),
             tally: Tally {
-                stored: [count(3), count(6)],
-                duplicates: [count(4), count(7)],
-                quarantined: [count(5), count(8)],
+                stored: counts(3, 6),
+                duplicates: counts(4, 7),
+                quarantined: counts(5, 8),
             },
-            gap: [count(9), count(10)],
+            gap: counts(9, 10),
         };
         Ok(Claim {
             run_id,
@@ -343,7 +346,7 @@ impl WriterSession {
         &self,
         claim: &mut Claim,
         to: Position,
-        readings: [u64; 2],
+        readings: StreamCounts,
     ) -> Result<(), SessionError> {
         let sql = sql!("checkpoint_gap");
         let gap = readings.map(|n| n as i64);
@@ -358,8 +361,8 @@ impl WriterSession {
                     &claim.epoch,
                     &from,
                     &to.to_i64(),
-                    &gap[0],
-                    &gap[1],
+                    &gap.meter,
+                    &gap.vehicle,
                 ],
             )
             .await?;
@@ -368,9 +371,7 @@ impl WriterSession {
         }
         claim.stored.position = to;
         claim.stored.live_position = claim.stored.live_position.max(to);
-        for (total, more) in claim.stored.gap.iter_mut().zip(readings) {
-            *total += more;
-        }
+        claim.stored.gap += readings;
         Ok(())
     }
 }

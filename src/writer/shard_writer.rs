@@ -254,13 +254,11 @@ impl Writer {
         })
         .await
         .map_err(|_| SessionError::Panicked)??;
-        let settled = claim.stored.tally.readings();
-        let lost: [u64; 2] =
-            std::array::from_fn(|s| before[s].saturating_sub(settled[s] + claim.stored.gap[s]));
+        let lost = before.saturating_sub(claim.stored.settled());
         // A shard without readings in what has gone has lost nothing.
-        if lost != [0; 2] {
+        if lost.sum() > 0 {
             tracing::error!(
-                run = %run.id, shard, readings = lost[0] + lost[1],
+                run = %run.id, shard, readings = lost.sum(),
                 "the database has gone back further than the log is retained: readings are lost"
             );
         }
@@ -387,8 +385,8 @@ impl Writer {
         let partitions = session.partitions.clone();
         let (meters, vehicles) = (batch.meters, batch.vehicles);
         let (meters, vehicles) = spawn_blocking(move || {
-            let meters = arrange(meters, &partitions[0]);
-            (meters, arrange(vehicles, &partitions[1]))
+            let meters = arrange(meters, &partitions.meter);
+            (meters, arrange(vehicles, &partitions.vehicle))
         })
         .await
         .map_err(|_| SessionError::Panicked)?;

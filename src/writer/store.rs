@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::batch::{Arranged, arrange, counts_of};
+use super::batch::{Arranged, arrange};
 use super::insert::{bisect, copy, insert, probe, split};
 use super::live::Newest;
 use super::quarantine::{Quarantined, quarantine};
@@ -17,7 +17,7 @@ use crate::failpoint::Point;
 use crate::metrics;
 use crate::metrics::BatchStep;
 use crate::postgres::partitions;
-use crate::reading::{Stream, Timestamp};
+use crate::reading::{StreamCounts, Timestamp};
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
@@ -76,9 +76,8 @@ pub async fn store(
         let error = match session.answered_in(within, attempt).await {
             Ok(committed) => {
                 claim.stored = committed.stored;
-                let [meters, vehicles] = &mut session.newest_seen;
-                meters.note(&work.meters.rows);
-                vehicles.note(&work.vehicles.rows);
+                session.newest_seen.meter.note(&work.meters.rows);
+                session.newest_seen.vehicle.note(&work.vehicles.rows);
                 if work.live_due {
                     newest.clear();
                 }
@@ -116,7 +115,7 @@ pub(super) async fn in_history<R: HistoryRow>(
     session: &WriterSession,
     rows: Vec<R>,
 ) -> Result<Vec<R>, SessionError> {
-    let known = &session.partitions[R::STREAM.index()];
+    let known = &session.partitions[R::STREAM];
     let mut rows = arrange(rows, known).rows;
     let statement = &session.statements::<R>().probe;
     let probing = probe(session.client(), statement, &rows, known);
@@ -134,7 +133,7 @@ pub async fn ensure_partitions<R: HistoryRow>(
     rows: &[R],
 ) -> Result<(), SessionError> {
     let stream = R::STREAM;
-    let known = &session.partitions[stream.index()];
+    let known = &session.partitions[stream];
     let missing: Vec<Timestamp> = rows
         .iter()
         .map(|r| r.key().1)
@@ -142,7 +141,7 @@ pub async fn ensure_partitions<R: HistoryRow>(
         .collect();
     if !missing.is_empty() {
         let making = partitions::ensure(session.client(), stream, session.width, &missing);
-        session.partitions[stream.index()] = session.answered(making).await?;
+        session.partitions[stream] = session.answered(making).await?;
     }
     Ok(())
 }
@@ -157,14 +156,6 @@ async fn transaction(
 ) -> Result<Committed, SessionError> {
     let client = session.client();
     client.batch_execute(BEGIN).await?;
-    let clean = |meters: u64, vehicles: u64| Tally {
-        stored: [meters, vehicles],
-        duplicates: [work.meters.duplicates, work.vehicles.duplicates],
-        quarantined: [
-            work.meters.conflicts.len() as u64,
-            work.vehicles.conflicts.len() as u64,
-        ],
-    };
     let live_position = if work.live_due {
         work.to
     } else {
@@ -177,10 +168,7 @@ async fn transaction(
         gap: claim.stored.gap,
     };
     // The first statement moves the checkpoint, or finds that it is no longer ours to move.
-    let hoped = clean(
-        work.meters.rows.len() as u64,
-        work.vehicles.rows.len() as u64,
-    );
+    let hoped = hoped(&work.meters).plus(&hoped(&work.vehicles));
     let first = if way == Strategy::Copy {
         after(hoped)
     } else {
@@ -210,9 +198,7 @@ async fn transaction(
     );
     if work.live_due {
         let step = Instant::now();
-        newest
-            .upsert(client, &session.meter.live, &session.vehicle.live)
-            .await?;
+        newest.upsert(client, session.live_statements()).await?;
         metrics::batch_step(BatchStep::Live, step.elapsed());
     }
     let step = Instant::now();
@@ -227,14 +213,24 @@ async fn transaction(
     })
 }
 
+/// What becomes of the rows of one stream where history holds none of them.
+fn hoped<R: HistoryRow>(work: &Arranged<R>) -> Tally {
+    Tally {
+        stored: StreamCounts::of(R::STREAM, work.rows.len() as u64),
+        duplicates: StreamCounts::of(R::STREAM, work.duplicates),
+        quarantined: StreamCounts::of(R::STREAM, work.conflicts.len() as u64),
+    }
+}
+
 async fn move_checkpoint(
     session: &WriterSession,
     claim: &Claim,
     from: Position,
     to: Stored,
 ) -> Result<(), SessionError> {
-    let n = |counts: [u64; 2], stream: Stream| counts[stream.index()] as i64;
-    let tally = &to.tally;
+    let [stored, duplicates, quarantined] =
+        [to.tally.stored, to.tally.duplicates, to.tally.quarantined]
+            .map(|counts| counts.map(|n| n as i64));
     let moved = session
         .client()
         .execute(
@@ -246,12 +242,12 @@ async fn move_checkpoint(
                 &from.to_i64(),
                 &to.position.to_i64(),
                 &to.live_position.to_i64(),
-                &n(tally.stored, Stream::Meter),
-                &n(tally.duplicates, Stream::Meter),
-                &n(tally.quarantined, Stream::Meter),
-                &n(tally.stored, Stream::Vehicle),
-                &n(tally.duplicates, Stream::Vehicle),
-                &n(tally.quarantined, Stream::Vehicle),
+                &stored.meter,
+                &duplicates.meter,
+                &quarantined.meter,
+                &stored.vehicle,
+                &duplicates.vehicle,
+                &quarantined.vehicle,
             ],
         )
         .await?;
@@ -291,9 +287,9 @@ async fn store_rows<R: HistoryRow>(
             None
         }
         Strategy::Careful | Strategy::Probe | Strategy::Bisect => {
-            let known = &session.partitions[R::STREAM.index()];
+            let known = &session.partitions[R::STREAM];
             let suspects = match way {
-                Strategy::Careful => session.newest_seen[R::STREAM.index()].suspects(&work.rows),
+                Strategy::Careful => session.newest_seen[R::STREAM].suspects(&work.rows),
                 _ => work.rows.clone(),
             };
             let there = probe(client, &statements.probe, &suspects, known).await?;
@@ -313,7 +309,7 @@ async fn store_rows<R: HistoryRow>(
                 .filter(|r| !new.contains(&r.key()))
                 .copied()
                 .collect();
-            let known = &session.partitions[R::STREAM.index()];
+            let known = &session.partitions[R::STREAM];
             // A later statement sees what the other transaction has committed.
             let there = probe(client, &statements.probe, &rest, known).await?;
             let missing = split(&rest, &there, &mut duplicates, &mut set_aside);
@@ -333,9 +329,9 @@ async fn store_rows<R: HistoryRow>(
     quarantine(client, claim, &set_aside).await?;
     let stored = kept.as_ref().map_or(work.rows.len(), Vec::len) as u64;
     let tally = Tally {
-        stored: counts_of(R::STREAM, stored),
-        duplicates: counts_of(R::STREAM, duplicates),
-        quarantined: counts_of(R::STREAM, set_aside.len() as u64),
+        stored: StreamCounts::of(R::STREAM, stored),
+        duplicates: StreamCounts::of(R::STREAM, duplicates),
+        quarantined: StreamCounts::of(R::STREAM, set_aside.len() as u64),
     };
     let origins = set_aside.iter().map(Quarantined::origin);
     Ok(StoredRows {

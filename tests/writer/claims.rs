@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use wattgate::reading::Stream;
 use wattgate::wal::frame::Position;
 use wattgate::wal::progress::Stored;
 use wattgate::writer::batch::{Arranged, arrange};
@@ -32,7 +31,7 @@ fn work(session: &WriterSession, id: i32, to: Position) -> Work {
             received_at: reading.at,
         },
     };
-    let known = &session.partitions[Stream::Meter.index()];
+    let known = &session.partitions.meter;
     Work {
         to,
         meters: arrange(vec![row], known),
@@ -102,10 +101,7 @@ async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
     one.send(&at(4)).await;
     until("all of it", || async { database.rows().await == 100 }).await;
     until("the end of both logs", || async {
-        let waits = |gateway: &Gateway| {
-            let waiting = gateway.progress().snapshot().waiting;
-            waiting.iter().flatten().sum::<u64>() > 0
-        };
+        let waits = |gateway: &Gateway| gateway.progress().snapshot().waiting() > 0;
         !waits(&one) && !waits(&other)
     })
     .await;

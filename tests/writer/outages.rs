@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wattgate::postgres::migrations::{HistoryOptions, MigrationError, migrate};
+use wattgate::reading::{Stream, StreamCounts};
 use wattgate::writer::WriterOptions;
 
 use crate::proxy::{Fault, Proxy};
@@ -23,7 +24,7 @@ async fn another_database_is_refused_while_readings_are_accepted() {
     assert!(retries("wrong_database") > 0.0);
     gateway.send(&[meter("M1", 1, 1.0)]).await;
     let waiting = gateway.progress().snapshot().waiting;
-    assert_eq!(waiting, [[1, 0]]);
+    assert_eq!(waiting, [StreamCounts::of(Stream::Meter, 1)]);
     assert_eq!(wrong.rows().await, 0);
     assert_eq!(wrong.count("select count(*) from wal_checkpoints").await, 0);
     gateway.kill().await;

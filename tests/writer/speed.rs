@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use wattgate::reading::{Stream, Timestamp};
+use wattgate::reading::Timestamp;
 use wattgate::wal::frame::Position;
 use wattgate::writer::batch::{Arranged, arrange};
 use wattgate::writer::live::Newest;
@@ -45,7 +45,7 @@ impl Bench {
     /// Stores a batch, as a shard writer does; how long that took.
     async fn store(&mut self, rows: Vec<MeterRow>) -> Duration {
         ensure_partitions(&mut self.session, &rows).await.unwrap();
-        let known = self.session.partitions[Stream::Meter.index()].clone();
+        let known = self.session.partitions.meter.clone();
         self.at = self.at.plus(64);
         let work = Work {
             to: self.at,

@@ -213,7 +213,7 @@ impl Gateway {
             let mut older = self.source.runs();
             older.pop();
             older.iter().all(|run| progress.is_run_done(run.sequence))
-                && progress.snapshot().waiting.iter().flatten().sum::<u64>() == 0
+                && progress.snapshot().waiting() == 0
         });
         assert!(all_stored.await, "not stored: {:?}", self.down());
         let sums = self.progress().snapshot();

@@ -127,7 +127,7 @@ impl Health {
             migrations,
             lag: Lag {
                 reason: lag_reason,
-                readings: progress.snapshot().waiting.iter().flatten().sum(),
+                readings: progress.snapshot().waiting(),
                 oldest_seconds: parts.oldest.map_or(0.0, |waited| waited.as_secs_f64()),
             },
             gap: Gap {

@@ -151,7 +151,7 @@ impl Edge {
 
     /// The number of readings that the log has accepted.
     pub(super) fn accepted(&self) -> u64 {
-        self.log.progress().snapshot().accepted.iter().sum()
+        self.log.progress().snapshot().accepted.sum()
     }
 
     /// Stops the server; the returned task ends when it has stopped.

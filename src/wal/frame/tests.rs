@@ -4,19 +4,23 @@ fn run() -> Uuid {
     Uuid::from_u128(0x1234_5678)
 }
 
+fn counts<T>(meter: T, vehicle: T) -> PerStream<T> {
+    PerStream { meter, vehicle }
+}
+
 fn frame(at: Position) -> Vec<u8> {
     let sections = [
         Section {
             bytes: b"first".to_vec(),
-            readings: [1, 2],
+            readings: counts(1, 2),
         },
         Section::default(),
         Section {
             bytes: b"third section".to_vec(),
-            readings: [3, 0],
+            readings: counts(3, 0),
         },
     ];
-    let before = [[10, 20], [30, 40], [50, 60]];
+    let before = [counts(10, 20), counts(30, 40), counts(50, 60)];
     let mut out = Vec::new();
     let now = Timestamp::from_micros(77);
     encode_frame(
@@ -39,9 +43,9 @@ fn a_frame_is_read_as_it_was_written() {
     assert_eq!(read.kind, FrameKind::Data);
     assert_eq!(read.appended_at, Timestamp::from_micros(77));
     assert_eq!(read.section(0).records, b"first");
-    assert_eq!(read.section(0).readings, [1, 2]);
+    assert_eq!(read.section(0).readings, counts(1, 2));
     assert_eq!(read.section(1).records, b"");
-    assert_eq!(read.section(1).before, [30, 40]);
+    assert_eq!(read.section(1).before, counts(30, 40));
     assert_eq!(read.section(2).records, b"third section");
     assert_eq!(read.end(), Position::new(3, 4096 + bytes.len() as u32));
 }

@@ -80,6 +80,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::reading::{Stream, StreamCounts};
     use crate::wal::frame::Position;
     use crate::wal::progress::{Lane, Stored, Tally};
 
@@ -93,6 +94,10 @@ mod tests {
         Position::START.plus(offset)
     }
 
+    fn meters(readings: u64) -> StreamCounts {
+        StreamCounts::of(Stream::Meter, readings)
+    }
+
     fn lane(shard: u16) -> Lane {
         Lane { run: 1, shard }
     }
@@ -100,14 +105,14 @@ mod tests {
     /// A checkpoint behind some readings of the first stream.
     fn stored(offset: u32, readings: u64) -> Stored {
         let tally = Tally {
-            stored: [readings, 0],
+            stored: meters(readings),
             ..Tally::default()
         };
         Stored {
             position: at(offset),
             live_position: at(offset),
             tally,
-            gap: [0; 2],
+            gap: StreamCounts::ZERO,
         }
     }
 
@@ -116,7 +121,7 @@ mod tests {
     fn the_age_of_what_waits_is_not_that_of_other_shards_readings() {
         let progress = Progress::new(1, 2);
         let long = Duration::from_millis(500);
-        progress.appended(&[[1, 0], [0, 0]], at(100));
+        progress.appended(&[meters(1), meters(0)], at(100));
         let began = Instant::now();
         while progress.oldest_waits() < long {
             assert!(began.elapsed() < 20 * long, "it is never old");
@@ -125,7 +130,7 @@ mod tests {
         progress.committed(lane(0), stored(100, 1), Vec::new());
         assert_eq!(progress.oldest_waits(), Duration::ZERO);
         let before = Instant::now();
-        progress.appended(&[[0, 0], [1, 0]], at(200));
+        progress.appended(&[meters(0), meters(1)], at(200));
         assert!(progress.oldest_waits() <= before.elapsed());
     }
 

@@ -326,7 +326,7 @@ fn a_power_cut_in_a_recycled_segment_leaves_a_good_log() {
         }
         disk.on_sync(None);
         let log = Stepped::open(disk.mount(), options(1)).unwrap_or_else(|e| panic!("{e}"));
-        let stored: u64 = stored.after.iter().sum();
+        let stored = stored.after.sum();
         let waiting = log
             .serials()
             .into_iter()

@@ -37,7 +37,7 @@ struct Checkpoint {
 
 impl Checkpoint {
     fn readings(&self) -> usize {
-        self.stored.iter().sum::<u64>() as usize
+        self.stored.sum() as usize
     }
 }
 
@@ -321,7 +321,7 @@ impl World {
                 let lane = read_lane(&source, run, shard, run.first_position());
                 let (frames, ended) = lane.map_err(|e| e.to_string())?;
                 assert!(ended, "an old run has no end");
-                let appended: u64 = run.appended[usize::from(shard)].iter().sum();
+                let appended = run.appended[usize::from(shard)].sum();
                 waiting += compare_shard(model, &frames, appended as usize);
                 let end = run.end.unwrap_or(Position::START);
                 let position = model
@@ -332,7 +332,7 @@ impl World {
                 log.store(run.sequence, shard, position, model.checkpoint.stored);
             }
         }
-        let counted: u64 = log.parts.progress.snapshot().waiting.iter().flatten().sum();
+        let counted = log.parts.progress.snapshot().waiting();
         assert_eq!(counted, waiting, "what waits is counted wrongly");
         self.runs
             .retain(|id, _| runs.iter().any(|run| run.id == *id));

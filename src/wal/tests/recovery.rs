@@ -161,11 +161,10 @@ fn a_torn_second_segment_costs_the_first_nothing() {
         assert!(log.serials() == serials, "not what the first segment holds");
         for run in log.source().runs().iter().filter(|r| r.end.is_some()) {
             for shard in 0..run.shards {
-                log.store(run.sequence, shard, Position::START, [0; 2]);
+                log.store(run.sequence, shard, Position::START, StreamCounts::ZERO);
             }
         }
-        let waiting = log.parts.progress.snapshot().waiting;
-        let waiting: u64 = waiting.iter().flatten().sum();
+        let waiting = log.parts.progress.snapshot().waiting();
         assert_eq!(
             waiting,
             serials.len() as u64,
@@ -266,7 +265,7 @@ fn the_position_of_a_lost_reading_is_never_reused() {
     assert!(old.end.unwrap() < Position::new(0, seen_by_the_database as u32));
     // The checkpoint of the old run is past its end: it is done, and covers nothing of the new.
     let past = Position::new(0, seen_by_the_database as u32);
-    log.store(old.sequence, 0, past, [0; 2]);
+    log.store(old.sequence, 0, past, StreamCounts::ZERO);
     assert!(log.parts.progress.is_run_done(old.sequence));
     let (frames, _) = read_lane(&source, new, 0, Position::START).unwrap();
     assert_eq!(frames[0].serials, [20, 21]);

@@ -36,7 +36,8 @@ impl Kind {
 
     const fn index(self) -> usize {
         match self {
-            Kind::Status(stream) => stream.index(),
+            Kind::Status(Stream::Meter) => 0,
+            Kind::Status(Stream::Vehicle) => 1,
             Kind::Alert => 2,
         }
     }
