@@ -9,13 +9,12 @@ use super::reach::{Others, Owners, Place, Rows, Wanted};
 use super::vehicles;
 use super::vehicles::FetchedVehicle;
 use super::{AskError, BEHIND_MICROS, joined};
-use crate::energy::answer::{
-    Cuts, Meter, Performance, Question, Slice, divided_since, performance_and_parts, plan,
-};
+use crate::energy::answer::{Cuts, Performance, Slice, divided_since, performance_and_parts};
 use crate::energy::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
 use crate::energy::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
 use crate::energy::hour::Condensed;
 use crate::energy::interval::Run;
+use crate::energy::question::{Meter, Question, plan};
 use crate::reading::{Stream, Timestamp};
 
 /// A registered vehicle.

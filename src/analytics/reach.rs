@@ -7,10 +7,10 @@ use tokio_postgres::types::ToSql;
 
 use super::history::History;
 use super::{AskError, BEHIND_MICROS};
-use crate::energy::answer::Plan;
 use crate::energy::attribution::{CLAIM_MICROS_MAX, MeterKey, VehicleKey};
 use crate::energy::device::EnergyReading;
 use crate::energy::interval::{Run, Runs};
+use crate::energy::question::Plan;
 use crate::energy::window::DAY_MICROS;
 use crate::reading::{EnergyKind, Stream, Timestamp};
 

@@ -9,7 +9,6 @@ use super::budget::Lease;
 use super::history::{History, RawVehicleReading};
 use super::hour_rows::Readings;
 use super::reach::{Place, Wanted};
-use crate::energy::answer::{Meter, Question};
 use crate::energy::attribution::{
     CLAIM_MICROS_MAX, MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey,
     VehicleReading,
@@ -17,6 +16,7 @@ use crate::energy::attribution::{
 use crate::energy::device::EnergyReading;
 use crate::energy::hour::Condensed;
 use crate::energy::interval::{Run, Runs};
+use crate::energy::question::{Meter, Question};
 use crate::reading::{Stream, Timestamp};
 
 /// All that one answer is computed from.

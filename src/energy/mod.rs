@@ -5,6 +5,7 @@
 //! | [`interval`] | runs of time, and sets of them |
 //! | [`window`] | the window of a question, and its limits |
 //! | [`mod@reading`] | one reading, and what stands in place of several |
+//! | [`question`] | a question, and what to fetch for it |
 //! | [`device`] | a device's readings become amounts of energy |
 //! | [`attribution`] | a vehicle's readings and sessions become attribution periods |
 //! | [`whereabouts`] | where all vehicles of a question are, by all three rules |
@@ -45,6 +46,7 @@ pub mod exact;
 pub mod format;
 pub mod hour;
 pub mod interval;
+pub mod question;
 pub mod reading;
 pub mod report;
 pub mod series;
@@ -53,7 +55,8 @@ pub mod tariff;
 pub mod whereabouts;
 pub mod window;
 
-pub use answer::{Cuts, Meter, Performance, Plan, Question, Slice, performance, plan};
+pub use answer::{Cuts, Performance, Slice, performance};
+pub use question::{Meter, Plan, Question, plan};
 pub use report::{Printed, PrintedFleet, PrintedSlice, StatusBounds};
 
 #[cfg(test)]

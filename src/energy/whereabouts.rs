@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::answer::Question;
 use super::attribution::{
     MeterKey, Piece, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions, periods, runs_of,
     same_id,
 };
 use super::interval::{Run, Runs};
+use super::question::Question;
 
 /// Where one vehicle is.
 #[derive(Debug, Default)]

@@ -5,13 +5,14 @@ use proptest::prelude::*;
 use super::database::whole;
 use super::differential::{ask, owners};
 use super::reference::{MINUTE, World};
-use crate::energy::answer::{Cuts, Meter, Performance, Question, performance_and_parts};
+use crate::energy::answer::{Cuts, Performance, performance_and_parts};
 use crate::energy::attribution::{
     MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey, VehicleReading,
 };
 use crate::energy::device::EnergyReading;
 use crate::energy::hour::{Condensed, Measured, hour_run, summarize};
 use crate::energy::interval::Run;
+use crate::energy::question::{Meter, Question};
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
 fn ts(micros: i64) -> Timestamp {

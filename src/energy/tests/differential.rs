@@ -10,13 +10,14 @@ use proptest::test_runner::TestCaseError;
 
 use super::reference::{Expected, Frac, MINUTE, World, reference};
 use super::tiny::tiny_world;
-use crate::energy::answer::{Meter, Method, Performance, Question, performance, plan};
+use crate::energy::answer::{Method, Performance, performance};
 use crate::energy::attribution::{
     MeterKey, NamedPlace, Rule, Session, SessionKey, Vehicle, VehicleKey, VehicleReading,
 };
 use crate::energy::device::{DeviceEnergy, EnergyReading};
 use crate::energy::exact::Exact;
 use crate::energy::interval::Run;
+use crate::energy::question::{Meter, Question, plan};
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
 fn ts(micros: i64) -> Timestamp {

@@ -220,7 +220,7 @@ pub(super) enum Message {
     },
     #[error("{0} {1}")]
     Id(&'static str, crate::reading::IdError),
-    #[error("{key:?} is not a field of a {stream} reading; its fields are {fields}", fields = super::fields::names(*stream))]
+    #[error("{key:?} is not a field of a {stream} reading; its fields are {fields}", fields = super::names::all(*stream))]
     Unknown { key: String, stream: Stream },
     #[error("{0} {1} {2}")]
     Time(&'static str, &'static str, crate::reading::Timestamp),

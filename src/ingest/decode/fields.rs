@@ -4,6 +4,7 @@
 //! feed the same draft, field by field, in the body's order.
 
 use super::answer::{Code, FAULTS_MAX, Fault, Faults, Message};
+use super::names::{Field, METER_REQUIRED_SEEN, VEHICLE_REQUIRED_SEEN, bit, lookup, required};
 use super::{Bounds, timestamp};
 use crate::reading::{Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp};
 
@@ -39,94 +40,11 @@ impl Value<'_> {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Device,
-    Energy,
-    Voltage,
-    Soc,
-    BatteryTemp,
-    Time,
-    Kind,
-    Session,
-    AtMeter,
-}
-
-const METER_REQUIRED: [(Field, &str); 4] = [
-    (Field::Device, "meterId"),
-    (Field::Energy, "kwhConsumedAc"),
-    (Field::Voltage, "voltage"),
-    (Field::Time, "timestamp"),
-];
-const VEHICLE_REQUIRED: [(Field, &str); 5] = [
-    (Field::Device, "vehicleId"),
-    (Field::Soc, "soc"),
-    (Field::Energy, "kwhDeliveredDc"),
-    (Field::BatteryTemp, "batteryTemp"),
-    (Field::Time, "timestamp"),
-];
-const METER_OPTIONAL: [&str; 1] = ["energyKind"];
-const VEHICLE_OPTIONAL: [&str; 3] = ["energyKind", "sessionId", "meterId"];
-const METER_REQUIRED_SEEN: u16 = seen_of(&METER_REQUIRED);
-const VEHICLE_REQUIRED_SEEN: u16 = seen_of(&VEHICLE_REQUIRED);
-
 const KWH_MAX: f64 = 1e9;
 const VOLTAGE_MAX: f64 = 1000.0;
 const SOC_MAX: f64 = 100.0;
 const BATTERY_TEMP_MIN: f64 = -60.0;
 const BATTERY_TEMP_MAX: f64 = 150.0;
-
-const fn bit(field: Field) -> u16 {
-    1 << field as u16
-}
-
-const fn seen_of(fields: &[(Field, &str)]) -> u16 {
-    let mut seen = 0;
-    let mut at = 0;
-    while at < fields.len() {
-        seen |= bit(fields[at].0);
-        at += 1;
-    }
-    seen
-}
-
-const fn required(stream: Stream) -> &'static [(Field, &'static str)] {
-    match stream {
-        Stream::Meter => &METER_REQUIRED,
-        Stream::Vehicle => &VEHICLE_REQUIRED,
-    }
-}
-
-/// The fields of a stream's readings, as a message lists them.
-pub(super) fn names(stream: Stream) -> String {
-    let optional: &[&str] = match stream {
-        Stream::Meter => &METER_OPTIONAL,
-        Stream::Vehicle => &VEHICLE_OPTIONAL,
-    };
-    let required = required(stream).iter().map(|(_, name)| *name);
-    let all: Vec<&str> = required.chain(optional.iter().copied()).collect();
-    all.join(", ")
-}
-
-/// The field of a key, with its name as the answer spells it.
-#[inline]
-fn lookup(stream: Stream, key: &str) -> Option<(Field, &'static str)> {
-    let field = match (stream, key.as_bytes()) {
-        (_, b"timestamp") => (Field::Time, "timestamp"),
-        (_, b"energyKind") => (Field::Kind, "energyKind"),
-        (Stream::Meter, b"meterId") => (Field::Device, "meterId"),
-        (Stream::Meter, b"kwhConsumedAc") => (Field::Energy, "kwhConsumedAc"),
-        (Stream::Meter, b"voltage") => (Field::Voltage, "voltage"),
-        (Stream::Vehicle, b"vehicleId") => (Field::Device, "vehicleId"),
-        (Stream::Vehicle, b"soc") => (Field::Soc, "soc"),
-        (Stream::Vehicle, b"kwhDeliveredDc") => (Field::Energy, "kwhDeliveredDc"),
-        (Stream::Vehicle, b"batteryTemp") => (Field::BatteryTemp, "batteryTemp"),
-        (Stream::Vehicle, b"sessionId") => (Field::Session, "sessionId"),
-        (Stream::Vehicle, b"meterId") => (Field::AtMeter, "meterId"),
-        _ => return None,
-    };
-    Some(field)
-}
 
 /// Every fault of an object that is no reading: those of its fields in the order of the body, then
 /// the absent fields in the order of the documentation, then the conflict, then a device that the

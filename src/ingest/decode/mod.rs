@@ -13,6 +13,7 @@
 mod answer;
 mod fields;
 mod json;
+mod names;
 mod ndjson;
 mod slow;
 mod tape;

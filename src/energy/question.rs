@@ -1,0 +1,100 @@
+//! A question about a vehicle over a window, and what has to be fetched to answer it.
+
+use std::collections::BTreeMap;
+
+use super::attribution::{
+    MeterKey, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions, periods,
+};
+use super::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
+use super::hour::Condensed;
+use super::interval::{Run, Runs};
+use crate::reading::Timestamp;
+
+/// A meter, its readings, and who else may be there.
+#[derive(Debug, Clone, Copy)]
+pub struct Meter<'a> {
+    /// Which.
+    pub key: MeterKey,
+    /// The vehicle with its id, if there is one: rule 3 is its own. It matters where that is the
+    /// vehicle asked for or one of the others.
+    pub owner: Option<VehicleKey>,
+    /// Its readings, ascending by time, no two of one time.
+    pub readings: &'a [EnergyReading],
+    /// What stands for readings that are not given, between two neighbours that are.
+    pub condensed: &'a [Condensed],
+    /// The other vehicles that a session or a named reading puts at this meter. The vehicle asked
+    /// for may be among them, and is passed over.
+    pub others: &'a [Vehicle<'a>],
+}
+
+/// A question, with all that its answer depends on.
+///
+/// What the caller supplies for an exact answer over the window (from, to], neighbours being what
+/// [`DeviceEnergy::new`](super::device::DeviceEnergy::new) says:
+///
+/// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions
+///    that overlap that; then [`plan`] names the meters, and asks whether one has the vehicle's id.
+/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. L is the
+///    earliest time among all these and `from`, H the latest among all these and `to`: what one
+///    reading says is divided by all DC of its time, whatever the window cuts.
+///    Where a meter's first reading ever is an interval in (from, to] and is divided among several,
+///    L is also no later than [`divided_since`](super::answer::divided_since).
+/// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its
+///    sessions that overlap (L, H + 15 min]. H matters for the period that holds a meter's next
+///    reading too; where no other is at its meters, `from` does for L.
+/// 4. `others` of each meter: every vehicle that has a session there which overlaps (L, H], or a
+///    reading in (L, H + 15 min] that names the meter or a session there; each with its readings
+///    in (L, H + 15 min] and the neighbours, and all its sessions that overlap that, whichever
+///    the meter. By rule 3 one that comes before the meter's next reading matters too, and by
+///    rule 3 the meter's own vehicle, where it is one of them.
+///
+/// More does no harm, but nothing may be missing between what is given. A property test asks
+/// with exactly this and with everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// W, (from, to].
+    pub window: Run,
+    /// Time after now is not attributed.
+    pub now: Timestamp,
+    /// The vehicle asked for.
+    pub vehicle: Vehicle<'a>,
+    /// The meters concerned. One that is not given counts as one without readings.
+    pub meters: &'a [Meter<'a>],
+    /// The implied power above which a reading is suspect.
+    pub suspect_watts: u64,
+}
+
+impl<'a> Question<'a> {
+    /// Makes a question about a vehicle with no meters yet.
+    pub fn new(window: Run, now: Timestamp, vehicle: Vehicle<'a>) -> Self {
+        Question {
+            window,
+            now,
+            vehicle,
+            meters: &[],
+            suspect_watts: SUSPECT_WATTS_DEFAULT,
+        }
+    }
+}
+
+/// What has to be fetched to answer a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The meters by rules 1 and 2, and when within the window.
+    pub meters: BTreeMap<MeterKey, Runs>,
+    /// Rule 3 may apply: look for a meter with the vehicle's id, and fetch it over the whole
+    /// window.
+    pub asks_same_id: bool,
+}
+
+/// Says what to fetch, from the vehicle's own readings and sessions.
+pub fn plan(vehicle: &Vehicle<'_>, window: Run, now: Timestamp) -> Plan {
+    let pieces = named_and_sessions(vehicle, now);
+    let cut = periods(&pieces)
+        .into_iter()
+        .map(|(meter, runs)| (meter, runs.cut(window)));
+    Plan {
+        meters: cut.filter(|(_, runs)| !runs.is_empty()).collect(),
+        asks_same_id: goes_by_same_id(vehicle, window),
+    }
+}
