@@ -18,7 +18,7 @@ use wattgate::reading::{
 };
 use wattgate::wal::append::{Append, Message, RequestRecords};
 use wattgate::wal::catalog::segment_name;
-use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
+use wattgate::wal::frame::{Frame, FrameHead, FrameKind, Position, Salt, Section, encode_frame};
 use wattgate::wal::reader::Next;
 use wattgate::wal::storage::Directory;
 use wattgate::wal::{Log, LogOptions, SyncMode, record};
@@ -105,18 +105,13 @@ fn frames(criterion: &mut Criterion) {
     }
     let salt = Salt::of(Uuid::from_u128(7));
     let before = [StreamCounts::ZERO; SHARDS as usize];
-    let at = Timestamp::from_micros(1_707_492_600_000_000);
-    let encode = |out: &mut Vec<u8>| {
-        encode_frame(
-            FrameKind::Data,
-            salt,
-            Position::START,
-            at,
-            &sections,
-            &before,
-            out,
-        );
+    let head = FrameHead {
+        kind: FrameKind::Data,
+        salt,
+        at: Position::START,
+        appended_at: Timestamp::from_micros(1_707_492_600_000_000),
     };
+    let encode = |out: &mut Vec<u8>| encode_frame(&head, &sections, &before, out);
     let mut frame = Vec::new();
     encode(&mut frame);
     let mut group = criterion.benchmark_group("frames");

@@ -15,7 +15,7 @@ use wattgate::ingest::decode::{Bounds, Decoder, Format};
 use wattgate::postgres::partitions::Partitions;
 use wattgate::reading::{Details, Energy, EnergyKind, Reading, Stream, StreamCounts, Timestamp};
 use wattgate::wal::append::RequestRecords;
-use wattgate::wal::frame::{Frame, FrameKind, Position, Salt, Section, encode_frame};
+use wattgate::wal::frame::{Frame, FrameHead, FrameKind, Position, Salt, Section, encode_frame};
 use wattgate::wal::record;
 use wattgate::writer::batch::arrange;
 use wattgate::writer::rows::{HistoryRow, MeterRow, Origin, RowEnergy};
@@ -90,8 +90,13 @@ fn all_the_way(decoder: &mut Decoder, bodies: &[String], frame: &mut Vec<u8>, ou
     let before = [StreamCounts::ZERO; SHARDS as usize];
     frame.clear();
     out.clear();
-    let (kind, now) = (FrameKind::Data, Timestamp::now());
-    encode_frame(kind, salt, Position::START, now, &sections, &before, frame);
+    let head = FrameHead {
+        kind: FrameKind::Data,
+        salt,
+        at: Position::START,
+        appended_at: Timestamp::now(),
+    };
+    encode_frame(&head, &sections, &before, frame);
     let decoded = Frame::decode(frame, salt, Position::START, SHARDS).unwrap();
     for shard in 0..SHARDS {
         let mut records = decoded.section(shard).records;

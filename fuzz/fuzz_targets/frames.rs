@@ -6,9 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use uuid::Uuid;
 use wattgate::reading::StreamCounts;
-use wattgate::wal::frame::{
-    Frame, FrameKind, Position, SHARDS_MAX, Salt, Section, SegmentHeader, encode_frame,
-};
+use wattgate::wal::frame::{Frame, FrameHead, Position, Salt, Section, encode_frame};
+use wattgate::wal::header::{SHARDS_MAX, SegmentHeader};
 use wattgate::wal::record;
 
 /// Where the checksum stands in a frame, by the table in `wal::frame`.
@@ -68,16 +67,13 @@ fn records(mut rest: &[u8]) {
 /// The frame's parts make a frame with the same parts.
 fn again(frame: &Frame<'_>, salt: Salt, sections: &[Section], before: &[StreamCounts]) {
     let mut out = Vec::new();
-    let kind: FrameKind = frame.kind;
-    encode_frame(
-        kind,
+    let head = FrameHead {
+        kind: frame.kind,
         salt,
-        frame.position,
-        frame.appended_at,
-        sections,
-        before,
-        &mut out,
-    );
+        at: frame.position,
+        appended_at: frame.appended_at,
+    };
+    encode_frame(&head, sections, before, &mut out);
     let read =
         Frame::decode(&out, salt, frame.position, frame.shards()).expect("it was just written");
     assert_eq!(

@@ -19,7 +19,7 @@ use crate::otlp::Collector;
 use crate::postgres::embedded::ProgramSearch;
 use crate::postgres::migrations::HistoryOptions;
 use crate::postgres::{PartitionWidth, Target, TargetError};
-use crate::wal::frame::SHARDS_MAX;
+use crate::wal::header::SHARDS_MAX;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::{LogOptions, SyncMode};
 use crate::writer::WriterOptions;

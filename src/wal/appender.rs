@@ -14,9 +14,10 @@ use tokio::sync::oneshot;
 use super::append::{Append, AppendError, Chunk, LogBudget, Message, Reservation, Stretch};
 use super::catalog::{Catalog, Run};
 use super::frame::{
-    CHUNK_BYTES_MAX, FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section,
-    SegmentHeader, encode_frame, end_frame_bytes, frame_overhead_bytes,
+    CHUNK_BYTES_MAX, FRAME_BYTES_MAX, FrameHead, FrameKind, Position, Salt, Section, encode_empty,
+    encode_frame, end_frame_bytes, frame_overhead_bytes,
 };
+use super::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::progress::Progress;
 use super::storage::SegmentFile;
 use crate::failpoint;
@@ -226,15 +227,13 @@ impl Appender {
             self.frame.extend_from_slice(&header.encode());
         }
         let header_len = self.frame.len();
-        encode_frame(
-            FrameKind::Data,
-            self.salt,
+        let head = FrameHead {
+            kind: FrameKind::Data,
+            salt: self.salt,
             at,
-            Timestamp::now(),
-            &self.sections,
-            &self.appended,
-            &mut self.frame,
-        );
+            appended_at: Timestamp::now(),
+        };
+        encode_frame(&head, &self.sections, &self.appended, &mut self.frame);
         let frame_bytes = (self.frame.len() - header_len) as u32;
         let readings = self
             .sections
@@ -362,23 +361,16 @@ impl Appender {
         let Some(current) = &mut self.current else {
             return Ok(());
         };
-        let at = Position::new(current.number, current.offset);
-        let empty = vec![Section::default(); self.sections.len()];
-        self.frame.clear();
-        let kind = FrameKind::End;
-        let now = Timestamp::now();
-        encode_frame(
-            kind,
-            self.salt,
-            at,
-            now,
-            &empty,
-            &self.appended,
-            &mut self.frame,
-        );
+        let head = FrameHead {
+            kind: FrameKind::End,
+            salt: self.salt,
+            at: Position::new(current.number, current.offset),
+            appended_at: Timestamp::now(),
+        };
+        let frame = encode_empty(&head, &self.appended);
         current
             .file
-            .write_all_at(&self.frame, u64::from(current.offset))?;
+            .write_all_at(&frame, u64::from(current.offset))?;
         if self.sync == SyncMode::Always {
             current.file.sync_data()?;
         }

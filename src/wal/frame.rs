@@ -60,14 +60,9 @@
 
 use uuid::Uuid;
 
+use super::bytes::{u16_at, u32_at, u64_at};
+use super::header::{SEGMENT_HEADER_BYTES, SHARDS_MAX};
 use crate::reading::{PerStream, StreamCounts, Timestamp};
-
-/// Bytes of a segment's header: one page, so that the first frame begins on a page of its own.
-pub const SEGMENT_HEADER_BYTES: u32 = 4096;
-const HEADER_MAGIC: [u8; 8] = *b"WATTWAL1";
-const HEADER_USED: usize = 52;
-/// The version that this code writes. Another is refused, never misread.
-pub const FORMAT_VERSION: u16 = 1;
 
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
 const FRAME_FIXED: usize = 32;
@@ -77,8 +72,6 @@ const CRC_AT: usize = 20;
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGN: usize = 8;
 
-/// The most shards that a log can have.
-pub const SHARDS_MAX: u16 = 64;
 /// The largest frame: bounds the memory of a reader and the time of one write.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// The largest piece of a request that must stand in one frame. Smaller pieces waste less at the
@@ -133,81 +126,6 @@ impl Position {
     }
 }
 
-/// What a segment's header says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SegmentHeader {
-    /// The run that wrote the segment.
-    pub run_id: Uuid,
-    /// The run's place in the order of this log's runs.
-    pub run_sequence: u64,
-    /// The segment's number in its run, from 0.
-    pub segment: u32,
-    /// The number of shards of the run.
-    pub shards: u16,
-    /// When the segment was begun.
-    pub created_at: Timestamp,
-}
-
-/// Why a segment's header cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeaderError {
-    /// It is torn, damaged, or no header.
-    #[error("its header is damaged")]
-    Damaged,
-    /// It was written by another version of the format.
-    #[error("its format has version {0}, this program reads version {FORMAT_VERSION}")]
-    Version(u16),
-}
-
-impl SegmentHeader {
-    /// Writes the header as the first page of a segment.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut page = Vec::with_capacity(SEGMENT_HEADER_BYTES as usize);
-        page.extend_from_slice(&HEADER_MAGIC);
-        page.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        page.extend_from_slice(&self.shards.to_le_bytes());
-        page.extend_from_slice(&self.segment.to_le_bytes());
-        page.extend_from_slice(self.run_id.as_bytes());
-        page.extend_from_slice(&self.run_sequence.to_le_bytes());
-        page.extend_from_slice(&self.created_at.as_micros().to_le_bytes());
-        let crc = crc32c::crc32c(&page);
-        page.extend_from_slice(&crc.to_le_bytes());
-        page.resize(SEGMENT_HEADER_BYTES as usize, 0);
-        page
-    }
-
-    /// Reads a header from a segment's first page.
-    ///
-    /// # Errors
-    /// [`HeaderError`]: see its variants; nothing of the segment may then be read as data.
-    pub fn decode(page: &[u8]) -> Result<Self, HeaderError> {
-        let used = page.get(..HEADER_USED).ok_or(HeaderError::Damaged)?;
-        if used[..8] != HEADER_MAGIC {
-            return Err(HeaderError::Damaged);
-        }
-        let version = u16_at(used, 8);
-        if version != FORMAT_VERSION {
-            return Err(HeaderError::Version(version));
-        }
-        if crc32c::crc32c(&used[..HEADER_USED - 4]) != u32_at(used, HEADER_USED - 4) {
-            return Err(HeaderError::Damaged);
-        }
-        let shards = u16_at(used, 10);
-        if shards == 0 || shards > SHARDS_MAX {
-            return Err(HeaderError::Damaged);
-        }
-        let mut run_id = [0; 16];
-        run_id.copy_from_slice(&used[16..32]);
-        Ok(SegmentHeader {
-            run_id: Uuid::from_bytes(run_id),
-            run_sequence: u64_at(used, 32),
-            segment: u32_at(used, 12),
-            shards,
-            created_at: Timestamp::from_micros(u64_at(used, 40) as i64),
-        })
-    }
-}
-
 /// What a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameKind {
@@ -247,15 +165,25 @@ pub const fn end_frame_bytes(shards: u16) -> usize {
     (FRAME_FIXED + TABLE_ENTRY * shards as usize).next_multiple_of(FRAME_ALIGN)
 }
 
+/// What a frame says beside the readings of its shards.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameHead {
+    /// What it is for.
+    pub kind: FrameKind,
+    /// The salt of its run.
+    pub salt: Salt,
+    /// Its place.
+    pub at: Position,
+    /// When it is appended: the moment at which its readings were received.
+    pub appended_at: Timestamp,
+}
+
 /// Encodes one frame for its place in the log.
 ///
 /// Shape:  appended to `out`; `sections` and `before` have one entry a shard; the result's length
 ///         is a multiple of [`FRAME_ALIGN`] and at most [`FRAME_BYTES_MAX`]
 pub fn encode_frame(
-    kind: FrameKind,
-    salt: Salt,
-    at: Position,
-    appended_at: Timestamp,
+    head: &FrameHead,
     sections: &[Section],
     before: &[StreamCounts],
     out: &mut Vec<u8>,
@@ -265,17 +193,17 @@ pub fn encode_frame(
     let bytes = (FRAME_FIXED + TABLE_ENTRY * sections.len() + body).next_multiple_of(FRAME_ALIGN);
     out.reserve(bytes);
     out.extend_from_slice(&FRAME_MAGIC.to_le_bytes());
-    out.push(match kind {
+    out.push(match head.kind {
         FrameKind::Data => 1,
         FrameKind::End => 2,
     });
     out.push(0);
     out.extend_from_slice(&(sections.len() as u16).to_le_bytes());
     out.extend_from_slice(&(bytes as u32).to_le_bytes());
-    out.extend_from_slice(&at.segment().to_le_bytes());
-    out.extend_from_slice(&at.offset().to_le_bytes());
+    out.extend_from_slice(&head.at.segment().to_le_bytes());
+    out.extend_from_slice(&head.at.offset().to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&appended_at.as_micros().to_le_bytes());
+    out.extend_from_slice(&head.appended_at.as_micros().to_le_bytes());
     for (section, before) in sections.iter().zip(before) {
         out.extend_from_slice(&(section.bytes.len() as u32).to_le_bytes());
         out.extend_from_slice(&section.readings.meter.to_le_bytes());
@@ -288,28 +216,27 @@ pub fn encode_frame(
         out.extend_from_slice(&section.bytes);
     }
     out.resize(start + bytes, 0);
-    let crc = checksum(salt, &out[start..]);
+    let crc = checksum(head.salt, &out[start..]);
     out[start + CRC_AT..start + CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Encodes a frame of a given length that holds no readings: it stands where one was damaged.
+/// Encodes a frame without readings.
+pub fn encode_empty(head: &FrameHead, before: &[StreamCounts]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let sections = vec![Section::default(); before.len()];
+    encode_frame(head, &sections, before, &mut out);
+    out
+}
+
+/// Encodes a frame of a given length without readings: it stands where one was damaged.
 ///
 /// Shape:  `bytes` is a multiple of [`FRAME_ALIGN`], at least [`end_frame_bytes`] and at most
 ///         [`FRAME_BYTES_MAX`]
-pub fn encode_filler(
-    salt: Salt,
-    at: Position,
-    appended_at: Timestamp,
-    bytes: usize,
-    before: &[StreamCounts],
-) -> Vec<u8> {
-    let sections = vec![Section::default(); before.len()];
-    let mut out = Vec::with_capacity(bytes);
-    let kind = FrameKind::Data;
-    encode_frame(kind, salt, at, appended_at, &sections, before, &mut out);
+pub fn encode_filler(head: &FrameHead, bytes: usize, before: &[StreamCounts]) -> Vec<u8> {
+    let mut out = encode_empty(head, before);
     out.resize(bytes, 0);
     out[LENGTH_AT..LENGTH_AT + 4].copy_from_slice(&(bytes as u32).to_le_bytes());
-    let crc = checksum(salt, &out);
+    let crc = checksum(head.salt, &out);
     out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
     out
 }
@@ -331,6 +258,32 @@ pub struct Frame<'a> {
     pub position: Position,
     bytes: &'a [u8],
     shards: u16,
+}
+
+/// An intact frame without its bytes, for a caller that has to borrow them again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) kind: FrameKind,
+    appended_at: Timestamp,
+    position: Position,
+    bytes: usize,
+    shards: u16,
+}
+
+impl Found {
+    /// The frame in the bytes in which [`Frame::decode`] has found it.
+    ///
+    /// The checksum is not computed again: it was right for these bytes, and only a caller that has not
+    /// written to them since may ask.
+    pub(super) fn in_bytes(self, bytes: &[u8]) -> Frame<'_> {
+        Frame {
+            kind: self.kind,
+            appended_at: self.appended_at,
+            position: self.position,
+            bytes: &bytes[..self.bytes],
+            shards: self.shards,
+        }
+    }
 }
 
 /// One shard's part of a frame.
@@ -411,6 +364,17 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
+    /// What was found, without the bytes in which it was.
+    pub(super) fn found(&self) -> Found {
+        Found {
+            kind: self.kind,
+            appended_at: self.appended_at,
+            position: self.position,
+            bytes: self.bytes.len(),
+            shards: self.shards,
+        }
+    }
+
     /// Reads a frame of a run whose number of shards is not known: its header was damaged.
     ///
     /// # Errors
@@ -474,22 +438,6 @@ impl<'a> Frame<'a> {
             },
         )
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let mut value = [0; 4];
-    value.copy_from_slice(&bytes[at..at + 4]);
-    u32::from_le_bytes(value)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut value = [0; 8];
-    value.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(value)
 }
 
 #[cfg(test)]

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::catalog::{parse_segment_name, parse_spare_name};
-use super::frame::{
-    FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameKind, HeaderError, Position, SEGMENT_HEADER_BYTES,
-    Salt, SegmentHeader,
-};
+use super::frame::{Frame, FrameKind, Position, Salt};
+use super::header::{HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::record;
+use super::scan::{Met, scan};
 use super::storage::{DirectoryView, SegmentFile};
 use crate::reading::{StreamCounts, Timestamp};
 
@@ -84,55 +83,6 @@ pub struct Fault {
     pub bytes: u64,
     /// What is wrong there.
     pub what: String,
-}
-
-/// What is met while a segment is read from its start to its end.
-pub(super) enum Met<'a> {
-    /// An intact frame.
-    Frame(Frame<'a>),
-    /// Bytes that are no frame, with an intact frame behind them.
-    Hole(std::ops::Range<u64>),
-}
-
-/// Reads a segment from its first frame to its end frame, or to the file's end.
-///
-/// Shape:  the place behind the last intact data frame, or of the end frame; whether there is one
-pub(super) fn scan(
-    file: &dyn SegmentFile,
-    salt: Salt,
-    segment: u32,
-    mut visit: impl FnMut(Met<'_>) -> io::Result<()>,
-) -> io::Result<(u64, bool)> {
-    let size = file.size_bytes()?;
-    let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
-    let mut from = u64::from(SEGMENT_HEADER_BYTES);
-    let mut filled = file.read_at(&mut buffer, from)?;
-    let (mut at, mut intact) = (from, from);
-    while at < size {
-        let known = from + filled as u64;
-        if at + FRAME_BYTES_MAX as u64 > known && known < size {
-            from = at;
-            filled = file.read_at(&mut buffer, from)?;
-        }
-        let place = Position::new(segment, at as u32);
-        let Some(bytes) = buffer[..filled].get((at - from) as usize..) else {
-            break;
-        };
-        let Ok(frame) = Frame::decode_any(bytes, salt, place) else {
-            at += FRAME_ALIGN as u64;
-            continue;
-        };
-        if intact < at {
-            visit(Met::Hole(intact..at))?;
-        }
-        visit(Met::Frame(frame))?;
-        if frame.kind == FrameKind::End {
-            return Ok((at, true));
-        }
-        at += u64::from(frame.len_bytes());
-        intact = at;
-    }
-    Ok((intact, false))
 }
 
 /// Looks at everything in a log's directory.
@@ -223,7 +173,7 @@ impl RunReader {
         };
         let header = self.read_header(file, number, &mut segment)?;
         let mut faults = Vec::new();
-        let scanned = scan(file, self.salt, number, |met| {
+        let end = scan(file, self.salt, number, |met| {
             match met {
                 Met::Hole(hole) => faults.push(Fault {
                     offset: hole.start,
@@ -233,19 +183,21 @@ impl RunReader {
                 Met::Frame(frame) => self.count(&frame, &mut segment, &mut faults),
             }
             Ok(())
-        });
-        let (end, ended) = scanned?;
-        segment.used_bytes = end;
+        })?;
+        segment.used_bytes = end.offset;
         // A header is written with its first frame: alone, that frame was never acknowledged.
         if !header && (!is_last || segment.frames > 1) && segment.faults.is_empty() {
             faults.push(fault(0, "its header is damaged"));
         }
-        if !ended && !is_last {
-            faults.push(fault(end, "the segment has no end, and the run goes on"));
+        if !end.has_end_frame && !is_last {
+            faults.push(fault(
+                end.offset,
+                "the segment has no end, and the run goes on",
+            ));
         }
         segment.faults.append(&mut faults);
-        self.survey.end = Position::new(number, end as u32);
-        self.survey.ended = ended;
+        self.survey.end = Position::new(number, end.offset as u32);
+        self.survey.ended = end.has_end_frame;
         Ok(segment)
     }
 

@@ -49,8 +49,10 @@
 
 pub mod append;
 mod appender;
+mod bytes;
 pub mod catalog;
 pub mod frame;
+pub mod header;
 mod housekeeper;
 pub mod inspect;
 pub mod medium;
@@ -61,6 +63,8 @@ pub mod record;
 pub mod recovery;
 pub mod repair;
 pub mod retired_runs;
+mod scan;
+mod sealing;
 pub mod storage;
 
 use std::io;
@@ -74,7 +78,8 @@ use uuid::Uuid;
 
 use append::{LogBudget, Message};
 use catalog::{Catalog, Run};
-use frame::{Position, SHARDS_MAX};
+use frame::Position;
+use header::SHARDS_MAX;
 use housekeeper::LogLimits;
 use opening::Parts;
 use progress::{Gap, Progress};

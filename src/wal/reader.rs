@@ -7,9 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::catalog::Catalog;
-use super::frame::{
-    FRAME_BYTES_MAX, Frame, FrameKind, Position, Salt, SegmentHeader, ShardSection,
-};
+use super::frame::{FRAME_BYTES_MAX, Found, Frame, FrameKind, Position, Salt, ShardSection};
+use super::header::SegmentHeader;
 use super::progress::Progress;
 use super::storage::SegmentFile;
 use crate::reading::Timestamp;
@@ -135,21 +134,15 @@ impl Reader {
                 return Ok(Next::CaughtUp);
             }
             self.open()?;
-            let decoded = self.fill_and_decode(limit)?;
-            if decoded.0 == FrameKind::End {
+            let found = self.find(limit)?;
+            if found.kind == FrameKind::End {
                 self.cursor = Position::start_of(self.cursor.segment() + 1);
                 continue;
             }
             let at = self.cursor;
-            self.cursor = at.plus(decoded.1);
             let skip = (u64::from(at.offset()) - self.buffered.start) as usize;
-            let filled = (self.buffered.end - self.buffered.start) as usize;
-            let bytes = &self.buffer[skip..filled];
-            // Decoded once more rather than kept across the loop: its checksum is cheap, and the
-            // borrow then ends with the caller's.
-            let Ok(frame) = Frame::decode(bytes, self.salt, at, self.shards) else {
-                return Err(self.damage(at));
-            };
+            let frame = found.in_bytes(&self.buffer[skip..]);
+            self.cursor = frame.end();
             return Ok(Next::Frame(Item {
                 position: at,
                 end: frame.end(),
@@ -180,8 +173,8 @@ impl Reader {
         }
     }
 
-    /// Makes the buffer hold the frame at the cursor; tells its kind and length.
-    fn fill_and_decode(&mut self, limit: Position) -> Result<(FrameKind, u32), ReadError> {
+    /// Finds the intact frame at the cursor, and reads it into the buffer where it is not there.
+    fn find(&mut self, limit: Position) -> Result<Found, ReadError> {
         let offset = u64::from(self.cursor.offset());
         for attempt in 0..2 {
             if self.buffered.contains(&offset) {
@@ -189,7 +182,7 @@ impl Reader {
                 let filled = (self.buffered.end - self.buffered.start) as usize;
                 let bytes = &self.buffer[skip..filled];
                 if let Ok(frame) = Frame::decode(bytes, self.salt, self.cursor, self.shards) {
-                    return Ok((frame.kind, frame.len_bytes()));
+                    return Ok(frame.found());
                 }
             }
             if attempt == 1 {

@@ -11,14 +11,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use super::catalog::{Run, Segment, parse_segment_name, parse_spare_name};
-use super::frame::{
-    FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameError, FrameKind, HeaderError, Position,
-    SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader, encode_frame,
-};
-use super::storage::{SegmentFile, Storage, is_full};
+use super::frame::{FrameKind, Position, Salt};
+use super::header::{HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::scan::{Met, scan};
+use super::sealing::{SEAL_NAME, Unended};
+use super::storage::{SegmentFile, Storage};
 use crate::reading::{StreamCounts, Timestamp};
-
-const SEAL_NAME: &str = "sealing";
 
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -135,30 +133,47 @@ fn recover_run(
             break None;
         };
         let file = storage.open(&last.name)?;
-        let salt = Salt::of(header.run_id);
-        let tail = walk(&*file, salt, last.number, header.shards, last.file_bytes)?;
-        if !tail.ended {
-            let (number, size) = (last.number, last.file_bytes);
-            if intact_frames_behind(&*file, salt, number, tail.offset, size)? > 0 {
-                let what = "a frame is damaged, and intact data follow";
-                return Err(damaged(&last.name, tail.offset, what));
-            }
-            if tail.frames == 0 {
-                torn.push(last.name.clone());
-                found.segments.pop_back();
-                found.headers.pop();
-                continue;
-            }
+        let tail = read_tail(&*file, header, last.number)?;
+        if let Some(offset) = tail.damaged_at {
+            let what = "a frame is damaged, and intact data follow";
+            return Err(damaged(&last.name, offset, what));
+        }
+        if !tail.ended && tail.frames == 0 {
+            torn.push(last.name.clone());
+            found.segments.pop_back();
+            found.headers.pop();
+            continue;
         }
         break Some((tail, *header, file));
     };
     let changed = !torn.is_empty() || run.as_ref().is_some_and(|(tail, ..)| !tail.ended);
     let run = match run {
         Some((tail, header, file)) => {
-            let segments = found.segments;
-            Some(end_run(
-                storage, sequence, segments, &header, &tail, &*file, spares, now,
-            )?)
+            let mut segments = found.segments;
+            let mut end = Position::START;
+            if let Some(last) = segments.back_mut() {
+                end = Position::new(last.number, tail.offset as u32);
+                if !tail.ended {
+                    let unended = Unended {
+                        storage,
+                        name: &last.name,
+                        file: &*file,
+                        salt: Salt::of(header.run_id),
+                        end,
+                        appended: &tail.appended,
+                        now,
+                    };
+                    last.file_bytes = unended.seal(spares)?;
+                }
+            }
+            Some(Run {
+                sequence,
+                id: header.run_id,
+                shards: header.shards,
+                segments,
+                end: Some(end),
+                appended: tail.appended,
+            })
         }
         None => None,
     };
@@ -228,220 +243,63 @@ fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(),
     let Some((_, run_id, number)) = parse_segment_name(name) else {
         return Ok(());
     };
-    let from = u64::from(SEGMENT_HEADER_BYTES);
+    let mut frames = 0;
+    scan(file, Salt::of(run_id), number, |met| {
+        frames += u64::from(matches!(met, Met::Frame(_)));
+        Ok(())
+    })?;
     // The first frame is written together with the header, so only a second one proves that the
     // header was durable once.
-    if intact_frames_behind(file, Salt::of(run_id), number, from, file.size_bytes()?)? > 1 {
+    if frames > 1 {
         let what = "its header is damaged, and intact data follow";
         return Err(damaged(name, 0, what));
     }
     Ok(())
 }
 
-/// Makes a run of what was found, and writes its end where there is none.
-#[expect(clippy::too_many_arguments, reason = "what recovery has found, once")]
-fn end_run(
-    storage: &dyn Storage,
-    sequence: u64,
-    mut segments: VecDeque<Segment>,
-    header: &SegmentHeader,
-    tail: &Tail,
-    file: &dyn SegmentFile,
-    spares: &mut VecDeque<String>,
-    now: Timestamp,
-) -> io::Result<Run> {
-    let mut end = Position::START;
-    if let Some(last) = segments.back_mut() {
-        end = Position::new(last.number, tail.offset as u32);
-        if !tail.ended {
-            last.file_bytes = loop {
-                match write_sealed(storage, &last.name, file, end, header, tail, now) {
-                    // What is in the log must get out for there to be room again.
-                    Err(error) if is_full(&error) => match spares.pop_back() {
-                        Some(spare) => storage.remove(&spare)?,
-                        None => {
-                            // It may not even have been made.
-                            drop(storage.remove(SEAL_NAME));
-                            break seal_in_place(file, end, header, tail, now)?;
-                        }
-                    },
-                    result => break result?,
-                }
-            };
-        }
-    }
-    Ok(Run {
-        sequence,
-        id: header.run_id,
-        shards: header.shards,
-        segments,
-        end: Some(end),
-        appended: tail.appended.clone(),
-    })
-}
-
-/// Where the intact frames of a segment end.
+/// The intact frames of a run's last segment.
 #[derive(Debug)]
-pub struct Tail {
+struct Tail {
     /// The place behind the last data frame; where the end frame stands, if there is one.
-    pub offset: u64,
+    offset: u64,
     /// Whether an end frame stands there.
-    pub ended: bool,
+    ended: bool,
     /// How many data frames there are.
-    pub frames: u64,
+    frames: u64,
     /// The readings of each shard, over the run up to here.
-    pub appended: Vec<StreamCounts>,
+    appended: Vec<StreamCounts>,
+    /// The first place without an intact frame of this run that has one behind it.
+    damaged_at: Option<u64>,
 }
 
-/// Reads a segment frame by frame up to its end frame or the first frame that is not intact.
-///
-/// # Errors
-/// As the system gives them.
-pub fn walk(
-    file: &dyn SegmentFile,
-    salt: Salt,
-    segment: u32,
-    shards: u16,
-    size: u64,
-) -> io::Result<Tail> {
-    let mut tail = Tail {
-        offset: u64::from(SEGMENT_HEADER_BYTES),
-        ended: false,
-        frames: 0,
-        appended: vec![StreamCounts::ZERO; usize::from(shards)],
-    };
-    // Read in large steps: a frame may begin anywhere and must be whole in the buffer.
-    let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
-    let mut from = tail.offset;
-    let mut filled = file.read_at(&mut buffer, from)?;
-    while tail.offset < size {
-        let known = from + filled as u64;
-        if tail.offset + FRAME_BYTES_MAX as u64 > known && known < size {
-            from = tail.offset;
-            filled = file.read_at(&mut buffer, from)?;
-        }
-        let bytes = &buffer[(tail.offset - from) as usize..filled];
-        let at = Position::new(segment, tail.offset as u32);
-        let Ok(frame) = Frame::decode(bytes, salt, at, shards) else {
-            break;
-        };
-        for shard in 0..shards {
-            tail.appended[usize::from(shard)] = frame.section(shard).after();
-        }
-        if frame.kind == FrameKind::End {
-            tail.ended = true;
-            break;
-        }
-        tail.frames += 1;
-        tail.offset += u64::from(frame.len_bytes());
-    }
-    Ok(tail)
-}
-
-/// Counts the intact frames that begin behind a broken place.
-fn intact_frames_behind(
-    file: &dyn SegmentFile,
-    salt: Salt,
-    segment: u32,
-    from: u64,
-    size: u64,
-) -> io::Result<u64> {
-    let mut found = 0;
-    // Twice the largest frame is read at a time: the first half is searched for beginnings.
-    let mut buffer = vec![0; 2 * FRAME_BYTES_MAX];
-    let mut base = from;
-    while base < size {
-        let filled = file.read_at(&mut buffer, base)?;
-        let mut at = 0;
-        while at < FRAME_BYTES_MAX.min(filled) {
-            let place = Position::new(segment, (base + at as u64) as u32);
-            match Frame::decode_any(&buffer[at..filled], salt, place) {
-                Ok(frame) => {
-                    found += 1;
-                    at += frame.len_bytes() as usize;
+fn read_tail(file: &dyn SegmentFile, header: &SegmentHeader, number: u32) -> io::Result<Tail> {
+    let mut frames = 0;
+    let mut appended = vec![StreamCounts::ZERO; usize::from(header.shards)];
+    let mut damaged_at = None;
+    let end = scan(file, Salt::of(header.run_id), number, |met| {
+        match met {
+            Met::Hole(hole) => {
+                damaged_at.get_or_insert(hole.start);
+            }
+            Met::Frame(frame) if frame.shards() != header.shards => {
+                damaged_at.get_or_insert(u64::from(frame.position.offset()));
+            }
+            Met::Frame(frame) => {
+                for (shard, appended) in (0..).zip(&mut appended) {
+                    *appended = frame.section(shard).after();
                 }
-                Err(FrameError::Invalid | FrameError::Short(_)) => at += FRAME_ALIGN,
+                frames += u64::from(frame.kind == FrameKind::Data);
             }
         }
-        base += FRAME_BYTES_MAX as u64;
-    }
-    Ok(found)
-}
-
-/// Copies what is intact to a new file, ends it, syncs it, and puts it in place of the old one.
-///
-/// Shape:  the new file's length in bytes
-fn write_sealed(
-    storage: &dyn Storage,
-    name: &str,
-    from: &dyn SegmentFile,
-    end: Position,
-    header: &SegmentHeader,
-    tail: &Tail,
-    now: Timestamp,
-) -> io::Result<u64> {
-    let copy = storage.create(SEAL_NAME)?;
-    let mut buffer = vec![0; FRAME_BYTES_MAX];
-    let mut at = 0;
-    while at < tail.offset {
-        let len = (tail.offset - at).min(buffer.len() as u64) as usize;
-        let read = from.read_at(&mut buffer[..len], at)?;
-        if read == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        copy.write_all_at(&buffer[..read], at)?;
-        at += read as u64;
-    }
-    copy.write_all_at(&end_frame(end, header, tail, now), tail.offset)?;
-    copy.sync_data()?;
-    storage.rename(SEAL_NAME, name)?;
-    storage.sync()?;
-    copy.size_bytes()
-}
-
-/// Writes what is intact once more where it stands, and ends it, where no room is left for a copy.
-///
-/// A page that is written again is written by the next sync, whatever became of it before. Every
-/// byte is what a reader sees there already, so that a crash on the way takes nothing.
-///
-/// Shape:  the file's length in bytes
-fn seal_in_place(
-    file: &dyn SegmentFile,
-    end: Position,
-    header: &SegmentHeader,
-    tail: &Tail,
-    now: Timestamp,
-) -> io::Result<u64> {
-    let mut buffer = vec![0; FRAME_BYTES_MAX];
-    let mut at = 0;
-    while at < tail.offset {
-        let len = (tail.offset - at).min(buffer.len() as u64) as usize;
-        let read = file.read_at(&mut buffer[..len], at)?;
-        if read == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        file.write_all_at(&buffer[..read], at)?;
-        at += read as u64;
-    }
-    file.write_all_at(&end_frame(end, header, tail, now), tail.offset)?;
-    file.sync_data()?;
-    file.size_bytes()
-}
-
-/// The frame that ends a run behind its last intact one.
-fn end_frame(end: Position, header: &SegmentHeader, tail: &Tail, now: Timestamp) -> Vec<u8> {
-    let mut frame = Vec::new();
-    let sections = vec![Section::default(); usize::from(header.shards)];
-    encode_frame(
-        FrameKind::End,
-        Salt::of(header.run_id),
-        end,
-        now,
-        &sections,
-        &tail.appended,
-        &mut frame,
-    );
-    frame
+        Ok(())
+    })?;
+    Ok(Tail {
+        offset: end.offset,
+        ended: end.has_end_frame,
+        frames,
+        appended,
+        damaged_at,
+    })
 }
 
 fn damaged(segment: &str, offset: u64, what: &str) -> RecoveryError {

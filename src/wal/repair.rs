@@ -11,11 +11,13 @@ use uuid::Uuid;
 
 use super::catalog::{parse_segment_name, segment_name};
 use super::frame::{
-    FRAME_BYTES_MAX, FrameKind, Position, SEGMENT_HEADER_BYTES, Salt, Section, SegmentHeader,
-    encode_filler, encode_frame, end_frame_bytes,
+    FRAME_BYTES_MAX, FrameHead, FrameKind, Position, Salt, encode_empty, encode_filler,
+    end_frame_bytes,
 };
-use super::inspect::{Met, scan, survey};
+use super::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use super::inspect::survey;
 use super::retired_runs;
+use super::scan::{Met, scan};
 use super::storage::{DirectoryView, SegmentFile, Storage};
 use crate::reading::{StreamCounts, Timestamp};
 
@@ -140,7 +142,7 @@ impl RunCopy {
         let copy = self.begin(number, into)?;
         let salt = Salt::of(self.id);
         let shards = self.appended.len() as u16;
-        let (end, ended) = scan(from, salt, number, |met| match met {
+        let end = scan(from, salt, number, |met| match met {
             Met::Hole(hole) => self.fill(&*copy, number, hole),
             Met::Frame(frame) if frame.shards() == shards => {
                 for shard in 0..shards {
@@ -154,8 +156,8 @@ impl RunCopy {
                 self.fill(&*copy, number, start..start + u64::from(frame.len_bytes()))
             }
         })?;
-        if !ended {
-            self.end(&*copy, number, end)?;
+        if !end.has_end_frame {
+            self.end(&*copy, number, end.offset)?;
         }
         copy.sync_data()
     }
@@ -168,21 +170,17 @@ impl RunCopy {
     }
 
     fn end(&self, file: &dyn SegmentFile, number: u32, at: u64) -> io::Result<()> {
-        let sections = vec![Section::default(); self.appended.len()];
-        let mut frame = Vec::new();
-        let place = Position::new(number, at as u32);
-        let (salt, now) = (Salt::of(self.id), Timestamp::now());
-        let kind = FrameKind::End;
-        encode_frame(
+        let head = self.head(FrameKind::End, number, at);
+        file.write_all_at(&encode_empty(&head, &self.appended), at)
+    }
+
+    fn head(&self, kind: FrameKind, number: u32, at: u64) -> FrameHead {
+        FrameHead {
             kind,
-            salt,
-            place,
-            now,
-            &sections,
-            &self.appended,
-            &mut frame,
-        );
-        file.write_all_at(&frame, at)
+            salt: Salt::of(self.id),
+            at: Position::new(number, at as u32),
+            appended_at: Timestamp::now(),
+        }
     }
 
     /// Writes empty frames over a range in which no frame is intact.
@@ -204,10 +202,8 @@ impl RunCopy {
                 let what = format!("{left} damaged bytes at {at} are less than any frame has");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
-            let place = Position::new(number, at as u32);
-            let (salt, now) = (Salt::of(self.id), Timestamp::now());
-            let filler = encode_filler(salt, place, now, len as usize, &self.appended);
-            file.write_all_at(&filler, at)?;
+            let head = self.head(FrameKind::Data, number, at);
+            file.write_all_at(&encode_filler(&head, len as usize, &self.appended), at)?;
             at += len;
         }
         Ok(())

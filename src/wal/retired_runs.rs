@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::bytes::{array, u16_at, u32_at, u64_at};
 use super::catalog::Run;
 use super::frame::Position;
 use super::recovery::RecoveryError;
@@ -92,7 +93,7 @@ impl Remembered {
         let mut intact = false;
         for slot in bytes.chunks_exact(SLOT_BYTES) {
             if slot.starts_with(&MAGIC) {
-                let version = u16::from_le_bytes(array(slot, 8));
+                let version = u16_at(slot, 8);
                 if version != FORMAT_VERSION {
                     return Err(RecoveryError::Version {
                         segment: FILE_NAME.to_owned(),
@@ -155,35 +156,35 @@ impl Remembered {
         if !slot.starts_with(&MAGIC) {
             return None;
         }
-        let entries = u32::from_le_bytes(array(slot, 12)) as usize;
+        let entries = u32_at(slot, 12) as usize;
         let used = slot.get(..HEADER_BYTES.checked_add(entries)?)?;
-        if checksum(used) != u32::from_le_bytes(array(used, CRC_AT)) {
+        if checksum(used) != u32_at(used, CRC_AT) {
             return None;
         }
         let store = Uuid::from_bytes(array(used, 24));
         let mut rest = &used[HEADER_BYTES..];
         let mut runs = VecDeque::new();
-        for _ in 0..u16::from_le_bytes(array(used, 10)) {
+        for _ in 0..u16_at(used, 10) {
             let fixed = rest.get(..ENTRY_FIXED)?;
-            let shards = usize::from(u16::from_le_bytes(array(fixed, 32)));
+            let shards = usize::from(u16_at(fixed, 32));
             let bytes = ENTRY_FIXED + ENTRY_SHARD * shards;
             let counts = rest.get(ENTRY_FIXED..bytes)?;
             runs.push_back(GoneRun {
                 id: Uuid::from_bytes(array(fixed, 0)),
-                sequence: u64::from_le_bytes(array(fixed, 16)),
-                end: Position::from_i64(i64::from_le_bytes(array(fixed, 24))),
+                sequence: u64_at(fixed, 16),
+                end: Position::from_i64(u64_at(fixed, 24) as i64),
                 appended: counts
                     .chunks_exact(ENTRY_SHARD)
                     .map(|counts| PerStream {
-                        meter: u64::from_le_bytes(array(counts, 0)),
-                        vehicle: u64::from_le_bytes(array(counts, 8)),
+                        meter: u64_at(counts, 0),
+                        vehicle: u64_at(counts, 8),
                     })
                     .collect(),
             });
             rest = &rest[bytes..];
         }
         Some(Remembered {
-            generation: u64::from_le_bytes(array(used, 16)),
+            generation: u64_at(used, 16),
             store: (!store.is_nil()).then_some(store),
             runs,
         })
@@ -197,13 +198,6 @@ impl Remembered {
 /// Everything but the checksum itself.
 fn checksum(used: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&used[..CRC_AT]), &used[CRC_AT + 4..])
-}
-
-/// A fixed part of bytes that are known to be long enough.
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&bytes[at..at + N]);
-    out
 }
 
 struct State {

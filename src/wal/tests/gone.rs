@@ -91,7 +91,7 @@ fn a_torn_slot_leaves_the_other_and_another_version_is_refused() {
 #[test]
 fn the_oldest_retired_runs_are_forgotten_for_newer_ones() {
     let disk = Disk::new(1);
-    let shards = crate::wal::frame::SHARDS_MAX;
+    let shards = crate::wal::header::SHARDS_MAX;
     let mut known = Vec::new();
     for serial in 0..70 {
         let mut log = Stepped::open(disk.mount(), options(shards)).unwrap();

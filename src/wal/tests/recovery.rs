@@ -2,7 +2,8 @@
 
 use super::disk::{Death, SECTOR};
 use super::*;
-use crate::wal::frame::{Frame, SEGMENT_HEADER_BYTES, Salt, SegmentHeader};
+use crate::wal::frame::{Frame, Salt};
+use crate::wal::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::wal::recovery::RecoveryError;
 
 const GROUPS: [&[u64]; 3] = [&[1, 2, 3, 4], &[5, 6], &[7, 8, 9, 10, 11]];

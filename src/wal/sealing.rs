@@ -1,0 +1,92 @@
+//! Ending a run that did not end by itself.
+//!
+//! What an earlier process could not sync proves nothing when it is read from the page cache. So the
+//! intact frames are written once more, closed with an end frame, and synced.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::frame::{FRAME_BYTES_MAX, FrameHead, FrameKind, Position, Salt, encode_empty};
+use super::storage::{SegmentFile, Storage, is_full};
+use crate::reading::{StreamCounts, Timestamp};
+
+/// The copy of a last segment while it is made; it holds nothing where it is found at a start.
+pub(super) const SEAL_NAME: &str = "sealing";
+
+/// The last segment of a run without an end frame.
+pub(super) struct Unended<'a> {
+    pub(super) storage: &'a dyn Storage,
+    /// The name of its file.
+    pub(super) name: &'a str,
+    pub(super) file: &'a dyn SegmentFile,
+    pub(super) salt: Salt,
+    /// The place behind its last intact frame.
+    pub(super) end: Position,
+    /// The readings of each shard, over the run up to there.
+    pub(super) appended: &'a [StreamCounts],
+    pub(super) now: Timestamp,
+}
+
+impl Unended<'_> {
+    /// Ends the segment: in a copy that takes its name or, where a full disk has no room for one, where
+    /// it stands. Spares are removed first to make room.
+    ///
+    /// Shape:  the file's length in bytes
+    /// Blocks: until it is durable
+    pub(super) fn seal(&self, spares: &mut VecDeque<String>) -> io::Result<u64> {
+        loop {
+            match self.in_a_copy() {
+                // What is in the log must get out for there to be room again.
+                Err(error) if is_full(&error) => match spares.pop_back() {
+                    Some(spare) => self.storage.remove(&spare)?,
+                    None => {
+                        // It may not even have been made.
+                        drop(self.storage.remove(SEAL_NAME));
+                        return self.in_place();
+                    }
+                },
+                result => return result,
+            }
+        }
+    }
+
+    fn in_a_copy(&self) -> io::Result<u64> {
+        let copy = self.storage.create(SEAL_NAME)?;
+        self.write_to(&*copy)?;
+        self.storage.rename(SEAL_NAME, self.name)?;
+        self.storage.sync()?;
+        copy.size_bytes()
+    }
+
+    /// Writes the same bytes once more where they stand.
+    ///
+    /// A page that is written again is written by the next sync, whatever became of it before. Every
+    /// byte is what a reader sees there already, so that a crash on the way takes nothing.
+    fn in_place(&self) -> io::Result<u64> {
+        self.write_to(self.file)?;
+        self.file.size_bytes()
+    }
+
+    fn write_to(&self, to: &dyn SegmentFile) -> io::Result<()> {
+        let end = u64::from(self.end.offset());
+        let mut buffer = vec![0; FRAME_BYTES_MAX];
+        let mut at = 0;
+        while at < end {
+            let len = (end - at).min(buffer.len() as u64) as usize;
+            let read = self.file.read_at(&mut buffer[..len], at)?;
+            if read == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+            }
+            to.write_all_at(&buffer[..read], at)?;
+            at += read as u64;
+        }
+        let head = FrameHead {
+            kind: FrameKind::End,
+            salt: self.salt,
+            at: self.end,
+            appended_at: self.now,
+        };
+        to.write_all_at(&encode_empty(&head, self.appended), end)?;
+        to.sync_data()
+    }
+}
