@@ -9,7 +9,7 @@ use allocation_counter::{AllocationInfo, measure};
 use bytes::BytesMut;
 use uuid::Uuid;
 use wattgate::energy::attribution::{MeterKey, NamedPlace, Vehicle, VehicleKey, VehicleReading};
-use wattgate::energy::interval::Run;
+use wattgate::energy::interval::Interval;
 use wattgate::energy::{Meter, Question, performance};
 use wattgate::ingest::decode::{Bounds, Decoder, Format};
 use wattgate::postgres::partitions::Partitions;
@@ -50,7 +50,7 @@ fn take(decoder: &mut Decoder, body: &str) -> RequestRecords {
     let mut records = RequestRecords::new(SHARDS);
     let push = |reading: Reading<'_>| records.push(&reading);
     let (stream, format) = (Stream::Meter, Format::Ndjson);
-    let outcome = decoder.decode_of(None, stream, format, body.as_bytes(), &bounds, push);
+    let outcome = decoder.decode(stream, format, body.as_bytes(), &bounds, push);
     assert_eq!(outcome.unwrap().rejected, 0);
     records
 }
@@ -162,7 +162,7 @@ fn memory_grows_with_readings_not_with_their_square() {
     let vehicle = |key: usize| Vehicle {
         key: VehicleKey(key as i32),
         readings: &readings[key],
-        condensed: &[],
+        rolled_up: &[],
         sessions: &[],
     };
     // Another was there each time: it is not to be copied for each meter either.
@@ -171,12 +171,16 @@ fn memory_grows_with_readings_not_with_their_square() {
         key: MeterKey(n),
         owner: None,
         readings: &[],
-        condensed: &[],
+        rolled_up: &[],
         others: &others,
     };
     let meters: Vec<Meter<'_>> = (0..WANDERINGS).map(meter).collect();
     let end = Timestamp::Y2000.plus_micros(86_400_000_000);
-    let mut question = Question::new(Run::new(Timestamp::Y2000, end).unwrap(), end, vehicle(0));
+    let mut question = Question::new(
+        Interval::new(Timestamp::Y2000, end).unwrap(),
+        end,
+        vehicle(0),
+    );
     question.meters = &meters;
     let info = measure(|| {
         let answer = performance(&question).unwrap();

@@ -1,8 +1,8 @@
 //! Admission: the only place that sheds load.
 //!
-//! A request takes memory from one budget as its bytes arrive, room in the log once it is decoded,
-//! and a place in the channel to the log. Nothing here ever waits: where there is none left, the
-//! request is refused at once, so that slow clients cannot hold what others need.
+//! A request reserves memory from one budget as its bytes arrive, then room in the log once it is decoded, then
+//! a place in the channel to the log. Nothing here ever waits: without room the request is refused at once,
+//! so that slow clients cannot hold what others need.
 
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use crate::wal::progress::Progress;
 
 /// Memory is counted in pages of this size: a semaphore counts in 32 bits.
 const PAGE_BYTES: usize = 1024;
-/// A received byte is held twice for a moment: as it came, and as a record.
+/// A received byte is held twice for a moment: as received, and as a record.
 const HELD_TIMES: usize = 2;
 
 /// The part of the memory that one sender may hold while its bodies arrive: a half, so that a
@@ -36,11 +36,11 @@ pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 40;
 ///
 /// Units:  bytes
 pub const fn memory_least(body_bytes_max: usize) -> u64 {
-    let (folded, unfolded) = (body_bytes_max as u64, body_bytes_max as u64);
-    (folded + unfolded) * HELD_TIMES as u64 * SHARE_OF_ONE as u64
+    let (compressed, decompressed) = (body_bytes_max as u64, body_bytes_max as u64);
+    (compressed + decompressed) * HELD_TIMES as u64 * SHARE_OF_ONE as u64
 }
 
-/// What one sender holds of the memory, of all its requests together.
+/// The memory that one sender holds, for all its requests together.
 #[derive(Debug, Default)]
 pub struct Share {
     pages: AtomicUsize,
@@ -49,7 +49,7 @@ pub struct Share {
 /// Why a request was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
-    /// The memory for readings on their way is used up.
+    /// The memory for readings in transit is used up.
     #[error("too many readings are on their way")]
     Memory,
     /// The write-ahead log has no room: the database is behind, or the disk is full.
@@ -98,7 +98,7 @@ impl AckMode {
     }
 }
 
-/// Memory that a request holds, growing as its body arrives; given back when dropped.
+/// Memory that a request holds, growing as its body arrives; released when dropped.
 #[derive(Debug)]
 pub struct Memory {
     budget: Arc<Semaphore>,
@@ -118,12 +118,12 @@ impl Drop for Memory {
 }
 
 impl Memory {
-    /// Takes memory for so many more bytes.
+    /// Reserves memory for so many more bytes.
     ///
     /// Blocks: never
     ///
     /// # Errors
-    /// [`Shed::Memory`]: there is none; refuse the request and drop it.
+    /// [`Shed::Memory`]: there is none left; refuse the request and drop it.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Shed> {
         self.bytes += bytes * HELD_TIMES;
         let missing = self.bytes.div_ceil(PAGE_BYTES).saturating_sub(self.pages);
@@ -154,7 +154,7 @@ impl Memory {
 }
 
 impl Memory {
-    /// Gives back what is held beyond so many bytes.
+    /// Releases what is held beyond so many bytes.
     ///
     /// Blocks: never
     pub fn shrink_to(&mut self, bytes: usize) {
@@ -170,7 +170,7 @@ impl Memory {
     }
 }
 
-/// What the edge uses to hand readings to the log. Cheap to clone.
+/// Admits readings to the log. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
     memory: Arc<Semaphore>,
@@ -187,7 +187,7 @@ pub struct Admitted {
 }
 
 impl Admitted {
-    /// Whether it is durable in the log; nothing waits for that where nothing was asked.
+    /// Polls until the request is durable in the log; a `buffered` request is ready at once.
     ///
     /// Order:  requests that one caller submits one after the other become durable in that order
     ///
@@ -221,14 +221,14 @@ impl Gate {
         }
     }
 
-    /// How many shards a request's records are to be grouped by.
+    /// The number of shards by which a request's records are grouped.
     pub fn shards(&self) -> u16 {
         self.progress.shards()
     }
 
     /// Begins to account for a request's memory, within its sender's share where there is one.
     ///
-    /// The share is given back with the [`Memory`]; what is submitted is the log's from then on.
+    /// The share is released with the [`Memory`]; submitted readings belong to the log.
     pub fn memory(&self, share: Option<&Arc<Share>>) -> Memory {
         Memory {
             share: share.map(|share| (Arc::clone(share), self.share_pages_max)),
@@ -239,12 +239,12 @@ impl Gate {
         }
     }
 
-    /// Hands a request's records to the log.
+    /// Passes a request's records to the log.
     ///
     /// Blocks: never
     ///
     /// # Errors
-    /// [`Shed`]: nothing of it was taken; answer 503.
+    /// [`Shed`]: nothing was accepted; answer 503.
     pub fn submit(
         &self,
         records: RequestRecords,
@@ -282,14 +282,14 @@ impl Gate {
         }
     }
 
-    /// Waits until what was submitted is as safe as its mode asks.
+    /// Waits until a request is as safe as its mode requires.
     ///
     /// Blocks: never for `buffered`; until the fsync for `durable`; until the commit for
     ///         `committed`, without a bound: the caller sets one
-    /// Cancel: safe; the readings are stored all the same
+    /// Cancel: safe; the readings are still stored
     ///
-    /// Shape:  how many of the readings are in quarantine; `None` where the mode is not `committed`,
-    ///         and where the log's progress does not know it any more
+    /// Shape:  how many of the readings are in quarantine; `None` where the mode is not `committed`, or the
+    ///         number is no longer known
     ///
     /// # Errors
     /// [`AppendError`]: the disk failed; the readings may or may not be stored.
@@ -305,8 +305,8 @@ impl Gate {
         Ok(self.progress.quarantined_at(&places))
     }
 
-    /// Whole seconds after which a client that was refused should come again: the time in which
-    /// the writers free about one part in sixteen of the room that is missing, from 1 to 60.
+    /// Whole seconds after which a refused client should retry, from 1 to 60: the time in which the writers
+    /// free about a sixteenth of the missing room.
     pub fn retry_after_seconds(&self, shed: Shed) -> u64 {
         match shed {
             Shed::Memory | Shed::Queue | Shed::Closed => 1,
@@ -318,8 +318,8 @@ impl Gate {
     }
 }
 
-/// In how many seconds a full log has some room, when so many readings wait and so many leave it a
-/// second; half a minute where none leaves it.
+/// In how many seconds a full log has some room, from the readings that wait and the readings stored a second;
+/// half a minute while none are stored.
 fn room_comes_in_seconds(waiting: u64, drained_per_second: f64) -> u64 {
     if drained_per_second < 1.0 {
         return 30;
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_refused_beyond_the_limit_and_given_back() {
+    fn memory_is_refused_beyond_the_limit_and_released() {
         let (gate, _receiver) = gate(64 << 10);
         let mut first = gate.memory(None);
         first.grow(16 << 10).unwrap();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_too_much_is_given_back_and_the_rest_kept() {
+    fn surplus_memory_is_released_and_the_rest_kept() {
         let (gate, _receiver) = gate(64 << 10);
         let share = Arc::new(Share::default());
         let mut first = gate.memory(Some(&share));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn who_finds_the_log_full_comes_again_when_there_is_room() {
+    fn a_client_that_finds_the_log_full_retries_when_there_is_room() {
         assert_eq!(room_comes_in_seconds(0, 100_000.0), 1);
         assert_eq!(room_comes_in_seconds(16_000_000, 100_000.0), 10);
         assert_eq!(room_comes_in_seconds(1_000_000_000, 1000.0), 60);

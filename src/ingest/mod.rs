@@ -3,12 +3,12 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`decode`] | JSON becomes validated readings |
-//! | `plausible_time` | the earliest and the latest time that a reading may have now |
+//! | `plausible_time` | the earliest and the latest time that it may be now |
 //! | [`admission`] | memory, room in the log, and a place in the channel: the only place that sheds load |
-//! | [`pipeline`] | the way of one body: decoded, admitted, and safe |
+//! | [`pipeline`] | one body: decoded, admitted, acknowledged |
 //!
-//! A protocol hands over a body and its memory, and gets an outcome; it names nothing behind this module.
-//! It knows nothing of HTTP or PostgreSQL.
+//! A protocol passes a body and its memory, and receives an outcome. It names nothing behind this module,
+//! and this module knows nothing of HTTP or PostgreSQL.
 
 pub mod admission;
 pub mod decode;

@@ -1,8 +1,8 @@
-//! The way of one body, whatever the protocol: decoded, admitted, and as safe as was asked.
+//! Decodes and admits one body, whatever the protocol, and waits until it is safe.
 //!
-//! A protocol receives a body, takes memory for it from [`Pipeline::gate`], and calls
-//! [`Pipeline::take`]; then [`Pipeline::safe`] says when to acknowledge. What a refusal looks like to
-//! the client is the protocol's own.
+//! A protocol receives a body, reserves memory for it with [`Pipeline::gate`], and calls
+//! [`Pipeline::take`]. [`Pipeline::safe`] returns when the body can be acknowledged. The protocol turns a
+//! refusal into its own response.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,18 +12,17 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::admission::{AckMode, Admitted, Gate, Memory, Shed};
-use super::decode::{BodyError, Bounds, Code, Decoder, Format, Outcome};
+use super::decode::{BodyError, Bounds, Code, Decoder, Expected, Format, Outcome};
 use super::plausible_time;
 use crate::metrics;
 use crate::reading::{Reading, Stream};
 use crate::wal::append::{AppendError, RequestRecords};
 
-/// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes
-/// about as long as handing it to another thread and back costs in latency under load, and an
-/// async worker is not held for more than a millisecond.
+/// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes about as long
+/// as a round trip to another thread under load, and occupies an async worker for at most a millisecond.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// The sender of a body, as far as the pipeline must know it.
+/// The sender of a body, as far as the pipeline needs it.
 pub trait Sender: Clone + Send + Sync + 'static {
     /// Why its rate refuses a body.
     type Refusal: Send;
@@ -31,22 +30,22 @@ pub trait Sender: Clone + Send + Sync + 'static {
     /// The prefix that the ids of its devices must have.
     fn prefix(&self) -> Option<&str>;
 
-    /// Counts readings towards its rate, taken or not.
+    /// Counts readings towards its rate, accepted or not.
     ///
     /// # Errors
-    /// Where the rate is used up: nothing was taken.
+    /// The rate is used up; nothing was counted.
     fn charge(&self, readings: u64) -> Result<(), Self::Refusal>;
 }
 
 /// A body that was received and decompressed.
 pub struct Body {
-    /// What its readings are of.
+    /// The stream of its readings.
     pub stream: Stream,
-    /// How they are written.
+    /// Its format.
     pub format: Format,
     /// The bytes.
     pub bytes: Bytes,
-    /// The memory that they hold; the log gives it back.
+    /// The memory that they hold; the log releases it.
     pub memory: Memory,
 }
 
@@ -54,15 +53,15 @@ pub struct Body {
 pub struct Taken {
     /// What the log acknowledges.
     pub admitted: Admitted,
-    /// What was taken of the body, and what was not.
+    /// Which readings of the body were accepted, and which were not.
     pub outcome: Outcome,
 }
 
-/// Why nothing of a body was taken.
+/// Why nothing of a body was accepted.
 pub enum Refused<R> {
     /// The sender's rate is used up.
     Rate(R),
-    /// The body is not what its format says.
+    /// The body does not have its format.
     Unreadable(BodyError),
     /// No reading of the body is valid.
     NothingValid(Box<Outcome>),
@@ -72,7 +71,7 @@ pub enum Refused<R> {
     Failed,
 }
 
-/// Why readings that were taken are not known to be safe. They may be stored all the same.
+/// Why accepted readings are not known to be safe. They may still be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum NotSafe {
     /// The database has not confirmed them in time.
@@ -86,15 +85,15 @@ pub enum NotSafe {
 /// The limits of the pipeline.
 #[derive(Debug, Clone, Copy)]
 pub struct PipelineLimits {
-    /// Older readings are refused; `None` takes all since 2000.
+    /// Older readings are refused; `None` accepts all since 2000.
     pub age_max: Option<Duration>,
-    /// How long a commit is waited for.
+    /// How long to wait for a commit.
     pub commit_within: Duration,
     /// How many large bodies are decoded or decompressed at once.
     pub cores: usize,
 }
 
-/// The way from bodies to the log.
+/// Passes bodies to the log.
 pub struct Pipeline {
     gate: Gate,
     cores: Arc<Semaphore>,
@@ -116,7 +115,7 @@ impl Pipeline {
         }
     }
 
-    /// Where bodies take their memory.
+    /// The gate that reserves memory for bodies.
     pub const fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -128,11 +127,11 @@ impl Pipeline {
 
     /// Decodes a body and admits its valid readings to the log.
     ///
-    /// Blocks: never this thread for long; waits for a free core where the body is large
-    /// Cancel: before admission nothing is taken; after it the readings are stored
+    /// Blocks: at most a millisecond; waits for a free core where the body is large
+    /// Cancel: before admission nothing is accepted; after it the readings are stored
     ///
     /// # Errors
-    /// [`Refused`]: nothing was taken.
+    /// [`Refused`]: nothing was accepted.
     pub async fn take<S: Sender>(
         &self,
         sender: &S,
@@ -181,11 +180,11 @@ impl Pipeline {
         Ok(Taken { admitted, outcome })
     }
 
-    /// Waits until what was admitted is as safe as was asked. Returns how many readings a commit has
-    /// put into quarantine, as [`Gate::acknowledge`] does.
+    /// Waits until the readings are as safe as their mode requires. Returns how many of them a commit put into
+    /// quarantine, as [`Gate::acknowledge`] does.
     ///
     /// Blocks: as [`AckMode`] says, and for a commit at most as long as the limits allow
-    /// Cancel: the readings are stored all the same
+    /// Cancel: the readings are still stored
     ///
     /// # Errors
     /// [`NotSafe`]
@@ -212,7 +211,7 @@ impl Pipeline {
             .await
             .map_err(|_| Refused::Shed(Shed::Closed))?;
         let work = move || {
-            // Held until the work ends, whether or not a client still waits for it.
+            // Held until the work ends, whether or not a client still waits.
             let _permit = permit;
             job.run(sender.prefix(), &body)
         };
@@ -222,7 +221,7 @@ impl Pipeline {
     }
 }
 
-/// What decoding needs to know beside the body.
+/// What decoding needs beside the body.
 struct Job {
     stream: Stream,
     format: Format,
@@ -238,7 +237,13 @@ impl Job {
         let mut records = RequestRecords::new(self.shards);
         let decoded = DECODER.with_borrow_mut(|decoder| {
             let take = |reading: Reading<'_>| records.push(&reading);
-            decoder.decode_of(prefix, self.stream, self.format, body, &self.bounds, take)
+            let expected = Expected {
+                prefix,
+                stream: self.stream,
+                format: self.format,
+                bounds: &self.bounds,
+            };
+            decoder.decode_of(&expected, body, take)
         });
         (decoded, records)
     }

@@ -1,19 +1,19 @@
 //! Which times of readings are plausible, on a machine whose clock may jump.
 //!
-//! A clock that is set back by hours makes every reading look as if it came from the future, and one
-//! that is set forward as if it were old; devices that are refused may not send again. So the clock
-//! of the system is compared with one that cannot jump, which began where the system's was. Where they
-//! differ, both count, for some hours: until then the system's has been mended, or it was mended.
+//! After a clock is set back by hours, every reading seems to come from the future; after it is set forward,
+//! every reading seems old. Devices may not send refused readings again. So the system's clock is compared
+//! with one that cannot jump and that started at the same time. Where they differ, both count for some hours:
+//! by then the system's clock has been corrected, or the jump was the correction.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::reading::Timestamp;
 
-/// Differences that are no jump: a clock that is slewed, or a reading that is taken late.
+/// Differences that are no jump: a clock that is slewed, or one that was read late.
 const DRIFT_MICROS: u64 = 60_000_000;
-/// How long a jump may stay in doubt. Why: a wrong clock is mended within hours, and a device with a
-/// wrong one is not to be believed for longer than that.
+/// How long both clocks count. Why: a wrong clock is corrected within hours, and readings of a device with a
+/// wrong clock are not accepted for longer.
 const IN_DOUBT: Duration = Duration::from_secs(6 * 3600);
 
 /// The earliest and the latest moment that it may be.
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_mended_in_time_leaves_no_doubt() {
+    fn a_clock_that_is_corrected_in_time_leaves_no_doubt() {
         let began = Instant::now();
         let mut clock = Clock::begin(at(0), began);
         let mut span = |system, passed| clock.span(at(system), began + passed * HOUR);

@@ -28,11 +28,11 @@ pub struct StoredAlert {
     pub value: f64,
     /// The limit that it passed.
     pub limit: f64,
-    /// What the kind says beside, as a JSON object.
+    /// Further values of its kind, as a JSON object.
     pub details: String,
 }
 
-/// Which alerts are asked for.
+/// Which alerts to list.
 #[derive(Debug, Clone, Copy)]
 pub struct Filter<'a> {
     /// Alerts with a lower number.
@@ -73,7 +73,7 @@ pub async fn list(client: &Client, filter: Filter<'_>) -> Result<Page<StoredAler
         )
         .await?;
     let items: Result<Vec<_>, Error> = rows.iter().map(StoredAlert::decode).collect();
-    Ok(Page::cut(items?, filter.limit))
+    Ok(Page::of(items?, filter.limit))
 }
 
 impl StoredAlert {

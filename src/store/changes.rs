@@ -15,8 +15,8 @@ use super::live::LiveStatus;
 use crate::postgres::ReadError;
 use crate::reading::{PerStream, Stream, Timestamp};
 
-/// The newest alerts that are compared. More are open where something is wrong with the whole
-/// fleet, and then nobody reads them one by one.
+/// The newest alerts that are compared. More are open only where something is wrong with the whole fleet, and
+/// then no client reads them one by one.
 const ALERTS_MAX: usize = 1000;
 
 /// One change.
@@ -28,7 +28,7 @@ pub enum Change {
     Alert(StoredAlert),
 }
 
-/// What the look before has seen.
+/// The state at the last look.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// When each device's newest reading was taken, by stream and short id; `None` before the first
@@ -42,7 +42,7 @@ impl Seen {
     /// Looks once: returns what has changed since the look before, and nothing at the first.
     ///
     /// # Errors
-    /// [`ReadError`]; a part may have been seen: begin anew with an empty one.
+    /// [`ReadError`]; begin again with an empty state, because this one may be half updated.
     pub async fn look(&mut self, client: &Client) -> Result<Vec<Change>, ReadError> {
         let mut changes = Vec::new();
         for stream in Stream::ALL {
@@ -84,10 +84,10 @@ impl Seen {
         let Some(before) = self.alerts.replace(ids.clone()) else {
             return Ok(());
         };
-        let gone: Vec<i64> = before.difference(&ids).copied().collect();
-        if !gone.is_empty() {
+        let closed_ids: Vec<i64> = before.difference(&ids).copied().collect();
+        if !closed_ids.is_empty() {
             let closed = client.prepare_cached(sql!("stream_alerts_closed")).await?;
-            for row in &client.query(&closed, &[&gone]).await? {
+            for row in &client.query(&closed, &[&closed_ids]).await? {
                 changes.push(Change::Alert(StoredAlert::decode(row)?));
             }
         }
@@ -118,7 +118,7 @@ async fn times(client: &Client, stream: Stream) -> Result<Vec<(i32, i64)>, Error
 
 /// Adds the status of the devices that have changed, in the order of their ids.
 ///
-/// They may have changed once more since: what is noted is what was read.
+/// They may have changed again since: the state keeps what was read.
 async fn statuses(
     client: &Client,
     stream: Stream,

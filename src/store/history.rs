@@ -3,8 +3,8 @@
 use deadpool_postgres::Client;
 use tokio_postgres::Error;
 
+use super::ids::known;
 use super::reading::StoredReading;
-use super::sessions::known;
 use super::{Page, limit_of};
 use crate::postgres::ReadError;
 use crate::postgres::registry::Registry;
@@ -25,7 +25,7 @@ pub struct Wanted<'a> {
     pub limit: usize,
 }
 
-/// Reads a page; `None` for a device that was never seen.
+/// Reads a page; `None` for an unknown device.
 ///
 /// Order:  oldest first
 ///
@@ -51,5 +51,5 @@ pub async fn page(
         .iter()
         .map(|row| StoredReading::decode_history(wanted.stream, row))
         .collect();
-    Ok(Some(Page::cut(items?, wanted.limit)))
+    Ok(Some(Page::of(items?, wanted.limit)))
 }

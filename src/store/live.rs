@@ -30,7 +30,7 @@ impl LiveStatus {
     }
 }
 
-/// Finds one device's status; `None` where it was never seen.
+/// Finds one device's status; `None` for an unknown device.
 ///
 /// # Errors
 /// [`ReadError`]
@@ -74,5 +74,5 @@ pub async fn list(
         .iter()
         .map(|row| LiveStatus::decode(stream, row))
         .collect();
-    Ok(Page::cut(items?, limit))
+    Ok(Page::of(items?, limit))
 }

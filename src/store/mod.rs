@@ -6,6 +6,7 @@
 //! | [`live`] | the newest reading of each device |
 //! | [`history`] | the readings of one device, a page at a time |
 //! | [`export`] | the readings of all devices, device by device |
+//! | `ids` | the short ids of text ids |
 //! | [`sessions`] | charging sessions, their rules, and meters declared shared |
 //! | [`alerts`] | alerts, a page at a time |
 //! | [`changes`] | what has changed in the live tables and the alerts since the last look |
@@ -17,6 +18,7 @@ pub mod alerts;
 pub mod changes;
 pub mod export;
 pub mod history;
+mod ids;
 pub mod live;
 pub mod reading;
 pub mod sessions;
@@ -31,8 +33,8 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Cuts rows that were fetched with a limit of one more than `limit`.
-    fn cut(mut items: Vec<T>, limit: usize) -> Self {
+    /// Makes a page of rows that were fetched with a limit of one more than `limit`.
+    fn of(mut items: Vec<T>, limit: usize) -> Self {
         let more = items.len() > limit;
         items.truncate(limit);
         Page { items, more }
@@ -44,7 +46,7 @@ impl<T> Page<T> {
     }
 }
 
-/// The limit of a statement whose page has at most `limit` rows: one more tells whether more follow.
+/// The limit of a statement whose page has at most `limit` rows: one more row shows whether more follow.
 const fn limit_of(limit: usize) -> i64 {
     limit as i64 + 1
 }

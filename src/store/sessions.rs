@@ -1,19 +1,20 @@
 //! Charging sessions, and meters declared shared: the rules, decided in the database.
 //!
-//! Every change locks the vehicle's registry row, then the meter's, and only then looks at what
-//! is there: two gateways that change sessions of one vehicle or at one meter go one after the
-//! other, and the fixed order keeps them from waiting for each other in a circle.
+//! Every change locks the vehicle's registry row, then the meter's, and only then reads what is stored. So two
+//! gateways change the sessions of one vehicle, or at one meter, one after the other, and the fixed order
+//! prevents deadlocks.
 
 use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, IsolationLevel, Row};
 
+use super::ids::{known, registered};
 use super::{Page, limit_of};
 use crate::postgres::ReadError;
 use crate::postgres::registry::Registry;
 use crate::reading::{ExternalId, Timestamp};
 
-/// How often a transaction is tried that the database ended for another's sake.
+/// How often to try a transaction that the database ended in favour of another.
 const TRIES: u32 = 3;
 
 /// A charging session as it is stored.
@@ -48,7 +49,32 @@ pub struct Wanted<'a> {
     pub ended_at: Option<Timestamp>,
 }
 
-/// What became of a session that was posted.
+/// Where the id of a posted session comes from.
+#[derive(Debug, Clone, Copy)]
+enum Name {
+    Given,
+    Derived,
+}
+
+/// Whether several vehicles may be at a meter at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeterUse {
+    /// One at a time.
+    Single,
+    /// Several at once.
+    Shared,
+}
+
+impl From<bool> for MeterUse {
+    fn from(is_shared: bool) -> Self {
+        match is_shared {
+            true => MeterUse::Shared,
+            false => MeterUse::Single,
+        }
+    }
+}
+
+/// The outcome of a posted session.
 #[derive(Debug)]
 pub enum Posted {
     /// It was stored.
@@ -121,7 +147,7 @@ impl Refused {
     }
 }
 
-/// Which sessions are asked for.
+/// Which sessions to list.
 #[derive(Debug)]
 pub struct Filter<'a> {
     /// Only this vehicle's.
@@ -136,51 +162,6 @@ pub struct Filter<'a> {
     pub limit: usize,
 }
 
-const fn find_sql(registry: Registry) -> &'static str {
-    match registry {
-        Registry::Vehicles => sql!("vehicle_find"),
-        Registry::Meters => sql!("meter_find"),
-        Registry::Sessions => sql!("session_name_find"),
-    }
-}
-
-const fn register_sql(registry: Registry) -> &'static str {
-    match registry {
-        Registry::Vehicles => sql!("vehicle_register"),
-        Registry::Meters => sql!("meter_register"),
-        Registry::Sessions => sql!("session_name_register"),
-    }
-}
-
-/// The short id of a text id, if it is registered.
-pub(super) async fn known(
-    client: &Client,
-    registry: Registry,
-    id: &str,
-) -> Result<Option<i32>, Error> {
-    let find = client.prepare_cached(find_sql(registry)).await?;
-    client
-        .query_opt(&find, &[&id])
-        .await?
-        .map(|row| row.try_get(0))
-        .transpose()
-}
-
-/// The short id of a text id, registered where it is not yet. Each statement is a transaction of
-/// its own, so that nothing is held while another is waited for.
-async fn registered(client: &Client, registry: Registry, id: &str) -> Result<i32, Error> {
-    let register = client.prepare_cached(register_sql(registry)).await?;
-    // Ids are never removed: what hindered the insert is found by the second look at the latest.
-    loop {
-        if let Some(found) = known(client, registry, id).await? {
-            return Ok(found);
-        }
-        if let Some(row) = client.query_opt(&register, &[&id]).await? {
-            return row.try_get(0);
-        }
-    }
-}
-
 /// Stores a session unless it is there or the rules forbid it.
 ///
 /// Blocks: until COMMIT
@@ -191,13 +172,13 @@ async fn registered(client: &Client, registry: Registry, id: &str) -> Result<i32
 pub async fn post(client: &mut Client, wanted: &Wanted<'_>) -> Result<Posted, Refused> {
     let vehicle_id = registered(client, Registry::Vehicles, wanted.vehicle.as_str()).await?;
     let meter_id = registered(client, Registry::Meters, wanted.meter.as_str()).await?;
-    let name = match wanted.session {
-        Some(id) => id.as_str().to_owned(),
-        None => derived_name(client, wanted).await?,
+    let (text, name) = match wanted.session {
+        Some(id) => (id.as_str().to_owned(), Name::Given),
+        None => (derived_name(client, wanted).await?, Name::Derived),
     };
-    let session_id = registered(client, Registry::Sessions, &name).await?;
+    let session_id = registered(client, Registry::Sessions, &text).await?;
     let session = Session {
-        session: name,
+        session: text,
         vehicle: wanted.vehicle.as_str().to_owned(),
         meter: wanted.meter.as_str().to_owned(),
         started_at: wanted.started_at,
@@ -206,25 +187,25 @@ pub async fn post(client: &mut Client, wanted: &Wanted<'_>) -> Result<Posted, Re
         meter_id,
     };
     for _ in 1..TRIES {
-        match try_post(client, &session, session_id, wanted.session.is_some()).await {
+        match try_post(client, &session, session_id, name).await {
             Err(refused) if refused.is_transient() => {}
             done => return done,
         }
     }
-    try_post(client, &session, session_id, wanted.session.is_some()).await
+    try_post(client, &session, session_id, name).await
 }
 
 async fn try_post(
     client: &mut Client,
     wanted: &Session,
     session_id: i32,
-    is_named: bool,
+    name: Name,
 ) -> Result<Posted, Refused> {
     let work = transaction(client).await?;
-    let shared = lock(&work, wanted.vehicle_id, wanted.meter_id).await?;
-    let there = match is_named {
-        true => by_name(&work, &wanted.session).await?,
-        false => by_content(&work, wanted).await?,
+    let meter_use = lock(&work, wanted.vehicle_id, wanted.meter_id).await?;
+    let there = match name {
+        Name::Given => by_name(&work, &wanted.session).await?,
+        Name::Derived => by_content(&work, wanted).await?,
     };
     if let Some(there) = there {
         return if is_same(&there, wanted) {
@@ -233,7 +214,7 @@ async fn try_post(
             Err(Refused::OtherContent)
         };
     }
-    refuse_overlaps(&work, wanted, shared).await?;
+    refuse_overlaps(&work, wanted, meter_use).await?;
     let insert = work.prepare_cached(sql!("session_insert")).await?;
     let started_at = wanted.started_at;
     let ended_at = wanted.ended_at;
@@ -250,7 +231,7 @@ async fn try_post(
         )
         .await?;
     if inserted == 0 {
-        // The id was taken for another vehicle and meter at this moment.
+        // Another request has just stored the id for another vehicle and meter.
         return Err(Refused::OtherContent);
     }
     work.commit().await?;
@@ -286,7 +267,7 @@ pub async fn end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
 async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Result<Ended, Refused> {
     let work = transaction(client).await?;
     let before = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
-    let shared = lock(&work, before.vehicle_id, before.meter_id).await?;
+    let meter_use = lock(&work, before.vehicle_id, before.meter_id).await?;
     // What it was before the lock may have changed; its vehicle and meter only by being removed
     // and made anew, which is another session.
     let there = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
@@ -303,10 +284,10 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
         ended_at: Some(at),
         ..there
     };
-    refuse_overlaps(&work, &ended, shared).await?;
+    refuse_overlaps(&work, &ended, meter_use).await?;
     let update = work.prepare_cached(sql!("session_end")).await?;
     if work.execute(&update, &[&ended.session, &at]).await? == 0 {
-        // Removing takes no lock: it came between.
+        // A removal takes no lock: it came between.
         return Err(Refused::Unknown);
     }
     work.commit().await?;
@@ -322,20 +303,21 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
 pub async fn share(
     client: &mut Client,
     meter: ExternalId<'_>,
-    shared: bool,
+    meter_use: MeterUse,
 ) -> Result<(), Refused> {
     let meter_id = registered(client, Registry::Meters, meter.as_str()).await?;
     let work = transaction(client).await?;
     let lock = work.prepare_cached(sql!("session_lock_meter")).await?;
     work.query_one(&lock, &[&meter_id]).await?;
-    if !shared {
+    if meter_use == MeterUse::Single {
         let overlap = work.prepare_cached(sql!("meter_overlap")).await?;
         if work.query_opt(&overlap, &[&meter_id]).await?.is_some() {
             return Err(Refused::MeterInUse);
         }
     }
     let update = work.prepare_cached(sql!("meter_share")).await?;
-    work.execute(&update, &[&meter_id, &shared]).await?;
+    let is_shared = meter_use == MeterUse::Shared;
+    work.execute(&update, &[&meter_id, &is_shared]).await?;
     work.commit().await?;
     Ok(())
 }
@@ -375,7 +357,7 @@ pub async fn list(client: &Client, filter: &Filter<'_>) -> Result<Page<Session>,
         let Some(id) = id else { continue };
         *device = known(client, registry, id.as_str()).await?;
         if device.is_none() {
-            return Ok(Page::cut(Vec::new(), filter.limit));
+            return Ok(Page::of(Vec::new(), filter.limit));
         }
     }
     let after = filter.after.map_or("", ExternalId::as_str);
@@ -389,7 +371,7 @@ pub async fn list(client: &Client, filter: &Filter<'_>) -> Result<Page<Session>,
         )
         .await?;
     let sessions: Result<Vec<_>, Error> = rows.iter().map(session).collect();
-    Ok(Page::cut(sessions?, filter.limit))
+    Ok(Page::of(sessions?, filter.limit))
 }
 
 /// Begins a change. Why not as the session is set: what is looked at after the locks has to hold
@@ -402,18 +384,19 @@ async fn transaction(client: &mut Client) -> Result<Transaction<'_>, Error> {
         .await
 }
 
-/// Locks a vehicle, then a meter; whether the meter is shared.
-async fn lock(work: &Transaction<'_>, vehicle_id: i32, meter_id: i32) -> Result<bool, Error> {
+/// Locks a vehicle, then a meter. Returns whether the meter is shared.
+async fn lock(work: &Transaction<'_>, vehicle_id: i32, meter_id: i32) -> Result<MeterUse, Error> {
     let vehicle = work.prepare_cached(sql!("session_lock_vehicle")).await?;
     work.query_one(&vehicle, &[&vehicle_id]).await?;
     let meter = work.prepare_cached(sql!("session_lock_meter")).await?;
-    work.query_one(&meter, &[&meter_id]).await?.try_get(0)
+    let row = work.query_one(&meter, &[&meter_id]).await?;
+    Ok(MeterUse::from(row.try_get::<_, bool>(0)?))
 }
 
 async fn refuse_overlaps(
     work: &Transaction<'_>,
     wanted: &Session,
-    shared: bool,
+    meter_use: MeterUse,
 ) -> Result<(), Refused> {
     let by_vehicle = work.prepare_cached(sql!("session_overlap_vehicle")).await?;
     let (from, to) = (wanted.started_at, wanted.ended_at);
@@ -424,7 +407,7 @@ async fn refuse_overlaps(
     if let Some(row) = row {
         return Err(Refused::OverlapsVehicle(other(&row)?));
     }
-    if shared {
+    if meter_use == MeterUse::Shared {
         return Ok(());
     }
     let by_meter = work.prepare_cached(sql!("session_overlap_meter")).await?;

@@ -30,7 +30,7 @@ pub(crate) async fn put(mut call: Call<'_>) -> Result<Reply, Problem> {
     let PutBody { shared } = json::parse(&document.bytes)?;
     let reads = &call.context.reads;
     reads
-        .ask(async |client| sessions::share(client, id, shared).await)
+        .ask(async |client| sessions::share(client, id, shared.into()).await)
         .await?;
     json::reply(
         StatusCode::OK,

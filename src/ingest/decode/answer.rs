@@ -1,12 +1,12 @@
-//! What decoding answers: counts, the errors of single readings, and why a whole body is refused.
+//! The outcome of decoding: counts, the errors of single readings, and why a whole body is refused.
 
 use std::borrow::Cow;
 
 use crate::reading::Stream;
 
-/// The most errors listed in one answer; more are counted and `errors_truncated` says so.
+/// The most errors listed in one answer. More set `errors_truncated`.
 ///
-/// Why 100: a person mends the first few, and the answer to a hostile body stays small.
+/// Why 100: a person corrects the first few, and the answer to a hostile body stays small.
 pub const ERRORS_MAX: usize = 100;
 
 /// The most errors of one reading that are listed.
@@ -17,11 +17,11 @@ pub const FAULTS_MAX: usize = 16;
 /// The rule that a reading broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// The line is no JSON (NDJSON only; elsewhere the body is refused).
+    /// The line is not JSON (NDJSON only; elsewhere the body is refused).
     Malformed,
     /// The line nests deeper than [`DEPTH_MAX`](super::DEPTH_MAX) (NDJSON only).
     TooDeep,
-    /// JSON, but no object.
+    /// JSON, but not an object.
     NotAnObject,
     /// A required field is absent.
     Missing,
@@ -31,21 +31,21 @@ pub enum Code {
     DuplicateField,
     /// A value of another JSON type than the field's, `null` and numeric strings included.
     WrongType,
-    /// A number outside of the field's bounds, or beyond every number.
+    /// A number outside the field's bounds, or beyond every double.
     OutOfRange,
-    /// No id of a device or session.
+    /// Not an id of a device or session.
     InvalidId,
-    /// A text outside of the field's list.
+    /// A text outside the field's list.
     InvalidValue,
-    /// No RFC 3339 time with an offset.
+    /// Not an RFC 3339 time with an offset.
     InvalidTimestamp,
     /// Ahead of the gateway's clock by more than it allows.
     InFuture,
-    /// Before 2000, or older than the gateway takes.
+    /// Before 2000, or older than the gateway accepts.
     TooOld,
     /// Both `sessionId` and `meterId`.
     Conflict,
-    /// A device that the sender may not speak for.
+    /// A device that the sender may not report for.
     ForbiddenDevice,
 }
 
@@ -111,27 +111,27 @@ pub struct ReadingError {
     pub message: String,
 }
 
-/// What became of a body's readings.
+/// The outcome of a body's readings.
 ///
 /// Order:  `errors` by index; those of one reading: its fields in the order of the body, then the
 ///         absent fields in the order of the documentation, then what concerns several fields
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// Readings handed on.
+    /// Readings accepted.
     pub accepted: u64,
-    /// Readings not taken, listed in `errors` or not.
+    /// Readings not accepted, listed in `errors` or not.
     pub rejected: u64,
     /// The first [`ERRORS_MAX`] errors, at most [`FAULTS_MAX`] of one reading.
     pub errors: Vec<ReadingError>,
     /// Whether there were more errors than are listed.
     pub errors_truncated: bool,
-    /// Readings not taken, by the [`Code::index`] of their first error; the sum is `rejected`.
+    /// Readings not accepted, by the [`Code::index`] of their first error; the sum is `rejected`.
     pub rejected_by_code: [u64; Code::ALL.len()],
 }
 
 impl Outcome {
-    /// Counts a reading that was not taken by the first rule that it broke, and lists its errors
-    /// while there is room: `all` finds them, and is not called where there is none.
+    /// Counts a reading that was not accepted by the first rule that it broke, and lists its errors while there
+    /// is room: `all` finds them, and is not called without room.
     pub(super) fn reject(&mut self, first: Fault, all: impl FnOnce(Fault) -> Faults) {
         let index = self.accepted + self.rejected;
         self.rejected += 1;
@@ -180,7 +180,7 @@ impl From<Fault> for Faults {
     }
 }
 
-/// A broken rule whose words are put together only if the error is listed.
+/// A broken rule; its message is formatted only if the error is listed.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) field: Option<&'static str>,
@@ -203,7 +203,7 @@ impl Fault {
     }
 }
 
-/// The words of a [`Fault`], cheap to make.
+/// The message of a [`Fault`], cheap to construct.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Message {
     #[error("{0}")]
@@ -226,9 +226,9 @@ pub(super) enum Message {
     Time(&'static str, &'static str, crate::reading::Timestamp),
 }
 
-/// Why a body is refused whole; nothing of it was handed on.
+/// Why a body is refused as a whole; nothing of it was accepted.
 ///
-/// A device's programmer has to mend the body: sending the same again is of no use.
+/// The sender must correct the body: sending it again has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// No bytes but white space, `[]`, or NDJSON with empty lines only.
@@ -243,7 +243,7 @@ pub enum BodyError {
         /// The first byte that is wrong, from 0.
         offset: usize,
     },
-    /// The body is no JSON.
+    /// The body is not JSON.
     #[error("the body is not valid JSON: {message} (line {line}, column {column})")]
     Malformed {
         /// What the parser expected.

@@ -1,7 +1,7 @@
-//! The rules of a reading's fields: what [`Draft`] lets through becomes a [`Reading`].
+//! The rules of a reading's fields: a valid [`Draft`] becomes a [`Reading`].
 //!
-//! One set of rules for both parsers: the tape of the quick one and the raw text of the slow one
-//! feed the same draft, field by field, in the body's order.
+//! Both parsers share one set of rules. The tape of the quick one and the raw text of the slow one feed the
+//! same draft, field by field, in the body's order.
 
 use super::answer::{Code, FAULTS_MAX, Fault, Faults, Message};
 use super::names::{Field, METER_REQUIRED_SEEN, VEHICLE_REQUIRED_SEEN, bit, lookup, required};
@@ -14,14 +14,14 @@ pub(super) const FIELDS_MAX: usize = 8;
 /// unknown or given twice, and no further fault is listed.
 pub(super) const FIELDS_READ_MAX: usize = FIELDS_MAX + FAULTS_MAX + 1;
 
-/// A field's value as either parser found it.
+/// A field's value, from either parser.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'a> {
     Text(&'a str),
     Number(f64),
     /// A number that no double is near to, as 1e309.
     Beyond,
-    /// A text that is no Unicode, as `"\ud800"`.
+    /// A text that is not Unicode, such as `"\ud800"`.
     Surrogate,
     Null,
     Bool,
@@ -46,11 +46,11 @@ const SOC_MAX: f64 = 100.0;
 const BATTERY_TEMP_MIN: f64 = -60.0;
 const BATTERY_TEMP_MAX: f64 = 150.0;
 
-/// Every fault of an object that is no reading: those of its fields in the order of the body, then
+/// Every fault of an object that is not a valid reading: those of its fields in the order of the body, then
 /// the absent fields in the order of the documentation, then the conflict, then a device that the
-/// sender may not speak for.
+/// sender may not report for.
 ///
-/// The first of them is the one that [`Draft`] reports. A key that is no Unicode is `None`.
+/// The first of them is the one that [`Draft`] reports. `None` means a key that is not Unicode.
 #[cold]
 pub(super) fn faults<'a, 'k>(
     stream: Stream,
@@ -149,7 +149,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The reading, if nothing is absent and nothing contradicts.
+    /// The reading, if nothing is absent or contradictory.
     #[inline]
     pub(super) fn finish(self) -> Result<Reading<'a>, Fault> {
         let required = match self.stream {

@@ -25,7 +25,7 @@ impl Decoder {
         decoded.unwrap_or_else(|| self.slowly(body, tally))
     }
 
-    /// Decodes a text in one piece, or nothing where the quick parser refuses it.
+    /// Decodes a text in one piece. Returns `None` where the quick parser refuses it.
     fn whole(
         &mut self,
         text: &[u8],
@@ -44,11 +44,10 @@ impl Decoder {
         })
     }
 
-    /// Decodes a large array piece by piece, or nothing where it cannot be cut or a piece is
-    /// refused.
+    /// Decodes a large array piece by piece. Returns `None` where it cannot be split or a piece is refused.
     ///
-    /// The array is parsed twice, first to see that all of it is JSON: a body is refused whole,
-    /// so no reading may be handed on before its end was seen.
+    /// The array is parsed twice, first to check that all of it is JSON: a body is refused as a whole, so no
+    /// reading may be accepted before its end was parsed.
     fn in_pieces(
         &mut self,
         text: &[u8],
@@ -62,11 +61,11 @@ impl Decoder {
         self.each_piece(elements, |nodes| tally.nodes(nodes))
     }
 
-    /// Shows each element of an array's text to `each`, a piece at a time.
+    /// Passes each element of an array's text to `each`, a piece at a time.
     ///
-    /// A piece ends at a comma that looks as if it stood between two objects. It may lie: it may
-    /// stand in a string, or deeper. But then the piece, closed by a bracket of its own, is an
-    /// array whose string, or whose inner bracket, does not end, and is refused.
+    /// A piece ends at a comma that seems to separate two objects. The comma may stand in a string, or deeper.
+    /// But then the piece, closed by a bracket of its own, is an array with an open string or bracket, and is
+    /// refused.
     fn each_piece(&mut self, elements: &[u8], mut each: impl FnMut(&[Node<'_>])) -> Option<()> {
         let mut rest = elements;
         loop {

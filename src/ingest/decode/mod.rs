@@ -1,12 +1,11 @@
 //! JSON to readings: parses and validates a request's body in one pass.
 //!
-//! [`Decoder::decode`] takes the bytes as they came (decompressed) and hands each valid
-//! [`Reading`] on, in the order of the body. What is wrong with a reading costs that reading
-//! only; a body that is no JSON is refused whole.
+//! [`Decoder::decode`] takes the decompressed bytes and passes each valid [`Reading`] on, in the order of
+//! the body. An invalid reading costs that reading only; a body that is not JSON is refused as a whole.
 //!
-//! Two parsers share one set of rules (`fields`). The quick one (`tape`) is simd-json over
-//! texts of at most [`TEXT_BYTES_MAX`]; larger bodies are cut between readings, so that memory
-//! stays flat. The slow one (`slow`) sees only what the quick one refuses.
+//! Two parsers share one set of rules (`fields`). The quick one (`tape`) is simd-json over texts of at
+//! most [`TEXT_BYTES_MAX`]; larger bodies are split between readings, so that memory stays flat. The slow
+//! one (`slow`) parses only what the quick one refuses.
 //!
 //! Absent on purpose: HTTP, compression, the log; the caller bounds the body's size.
 
@@ -35,14 +34,14 @@ use tape::Parser;
 /// unknown field, whose error is worth more to its sender than "too deep".
 pub const DEPTH_MAX: usize = 32;
 
-/// The largest text that the quick parser gets at once.
+/// The largest text for one call of the quick parser.
 ///
 /// Why 128 KiB: a thousand readings go in one piece, and the parser's buffers, at most 28 bytes
 /// for a byte of text (an index of 4 and a node of 24 for each bracket), stay below 4 MiB
 /// whatever the body is.
 pub const TEXT_BYTES_MAX: usize = 128 * 1024;
 
-/// How far ahead of the gateway's clock a reading may be: clocks of devices drift.
+/// How far ahead of the gateway's clock a reading may be: devices' clocks drift.
 pub const AHEAD_MAX: Duration = Duration::from_secs(600);
 
 /// How a body holds its readings.
@@ -54,12 +53,12 @@ pub enum Format {
     Ndjson,
 }
 
-/// The times of readings that are taken, both ends included.
+/// The times of readings that are accepted, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The latest time taken; after it a reading is `in_future`.
+    /// The latest time; after it a reading is `in_future`.
     pub newest: Timestamp,
-    /// The earliest time taken; before it a reading is `too_old`.
+    /// The earliest time; before it a reading is `too_old`.
     pub oldest: Timestamp,
 }
 
@@ -70,7 +69,7 @@ impl Bounds {
         Bounds::between(now, now, max_age)
     }
 
-    /// The same where it is not certain what time it is: between two moments.
+    /// The same where the time now is only known to lie between two moments.
     pub fn between(earliest: Timestamp, latest: Timestamp, max_age: Option<Duration>) -> Self {
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         let oldest = max_age.map_or(Timestamp::Y2000, |age| {
@@ -82,6 +81,19 @@ impl Bounds {
             oldest,
         }
     }
+}
+
+/// What a body must hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The prefix of the ids of the devices that the sender may report for, if it is restricted.
+    pub prefix: Option<&'a str>,
+    /// The stream of its readings.
+    pub stream: Stream,
+    /// Its format.
+    pub format: Format,
+    /// The times of its readings.
+    pub bounds: &'a Bounds,
 }
 
 /// A parser of bodies that keeps its buffers from one to the next.
@@ -101,18 +113,18 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Makes a decoder without memory; the first bodies bring it.
+    /// Makes a decoder without buffers; the first bodies allocate them.
     pub fn new() -> Self {
         Decoder {
             parser: Parser::new(),
         }
     }
 
-    /// Parses and validates a body, and hands each valid reading on, in its order.
+    /// Parses and validates a body, and passes each valid reading to `take`, in its order.
     ///
-    /// Where a reading breaks several rules, each has an error, and the first counts: its fields in
-    /// the order of the body, then the absent fields, then the conflict of two. `null` is no value
-    /// of any field, of an optional one neither (`wrong_type`). A number is the nearest double of
+    /// Where a reading breaks several rules, each has an error, and the first counts: its fields in the order of
+    /// the body, then the absent fields, then the conflict of two. `null` is no valid value of any field, not
+    /// even of an optional one (`wrong_type`). A number is the nearest double of
     /// its text, and `-0` is 0. Keys and texts are compared after their escapes are undone.
     ///
     /// Shape:  any bytes; the body's size is the caller's to bound
@@ -121,7 +133,7 @@ impl Decoder {
     /// [`TEXT_BYTES_MAX`], which is parsed twice
     ///
     /// # Errors
-    /// [`BodyError`]: the body is refused whole, and `take` was not called once.
+    /// [`BodyError`]: the body is refused as a whole, and `take` was not called.
     ///
     /// Source: RFC 8259; `docs/src/sending-readings.md`
     pub fn decode(
@@ -132,24 +144,27 @@ impl Decoder {
         bounds: &Bounds,
         take: impl FnMut(Reading<'_>),
     ) -> Result<Outcome, BodyError> {
-        self.decode_of(None, stream, format, body, bounds, take)
+        let expected = Expected {
+            prefix: None,
+            stream,
+            format,
+            bounds,
+        };
+        self.decode_of(&expected, body, take)
     }
 
-    /// As [`Decoder::decode`], of a sender that may speak only for devices whose ids begin with
-    /// the prefix, where there is one; a reading of another device is `forbidden_device`.
+    /// As [`Decoder::decode`], where the sender may be restricted to devices whose ids begin with a prefix. A
+    /// reading of another device is `forbidden_device`.
     ///
     /// # Errors
     /// As [`Decoder::decode`].
     pub fn decode_of(
         &mut self,
-        prefix: Option<&str>,
-        stream: Stream,
-        format: Format,
+        expected: &Expected<'_>,
         body: &[u8],
-        bounds: &Bounds,
         take: impl FnMut(Reading<'_>),
     ) -> Result<Outcome, BodyError> {
-        // UTF-8's mark, and those of UTF-16, which begin no UTF-8.
+        // The marks of UTF-8 and UTF-16; valid UTF-8 never begins with those of UTF-16.
         let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
         if marks.iter().any(|mark| body.starts_with(mark)) {
             return Err(BodyError::ByteOrderMark);
@@ -157,11 +172,11 @@ impl Decoder {
         let mut tally = Tally {
             outcome: Outcome::default(),
             take,
-            prefix,
-            stream,
-            bounds,
+            prefix: expected.prefix,
+            stream: expected.stream,
+            bounds: expected.bounds,
         };
-        let decoded = match format {
+        let decoded = match expected.format {
             Format::Json => self.json(body, &mut tally),
             Format::Ndjson => self.ndjson(body, &mut tally),
         };
@@ -188,7 +203,7 @@ impl Decoder {
     }
 }
 
-/// What came of the readings so far.
+/// The outcome of the readings so far.
 struct Tally<'b, F> {
     outcome: Outcome,
     take: F,
@@ -198,7 +213,7 @@ struct Tally<'b, F> {
 }
 
 impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
-    /// Counts what came of one reading; `all` finds every fault of one that has a first.
+    /// Counts the outcome of one reading; `all` finds every fault of a reading that has one.
     #[inline]
     fn count(&mut self, checked: Result<Reading<'_>, Fault>, all: impl FnOnce(Fault) -> Faults) {
         match checked {

@@ -1,9 +1,9 @@
-//! The slow parser: tells a body that is no JSON from one that holds an impossible value.
+//! The slow parser: distinguishes a body that is not JSON from one with an impossible value.
 //!
-//! simd-json refuses a whole text for a number beyond every double or a lone surrogate escape,
-//! both of which are JSON by its grammar. Here the grammar alone is checked, and each value is
-//! looked at by itself, so that such a value costs only its reading. It allocates: an
-//! array of 500 with one such value takes three times as long.
+//! simd-json refuses a whole text for a number beyond every double or a lone surrogate escape, both of which
+//! are JSON by its grammar. Here the grammar alone is checked, and each value by itself, so that such a value
+//! costs only its reading. This parser allocates: an array of 500 with one such value takes three times as
+//! long.
 
 use std::fmt;
 
@@ -55,7 +55,7 @@ fn too_deep_at(bytes: &[u8]) -> Option<usize> {
 
 fn malformed(error: serde_json::Error) -> BodyError {
     let (line, column) = (error.line(), error.column());
-    // The words end in the place, which the error carries by itself.
+    // The message ends with the place, which the error holds separately.
     let mut message = error.to_string();
     if let Some(end) = message.rfind(" at line ") {
         message.truncate(end);
@@ -67,7 +67,7 @@ fn malformed(error: serde_json::Error) -> BodyError {
     }
 }
 
-/// Hands on the raw text of each element of an array that passed [`check`].
+/// Passes on the raw text of each element of an array that passed [`check`].
 pub(super) fn elements(array: &str, each: impl FnMut(&str)) -> Result<(), BodyError> {
     let mut json = serde_json::Deserializer::from_str(array);
     json.deserialize_seq(EachElement(each)).map_err(malformed)
@@ -90,12 +90,12 @@ impl<'de, F: FnMut(&str)> Visitor<'de> for EachElement<F> {
     }
 }
 
-/// The first [`FIELDS_READ_MAX`] fields of the object in a text of its own. A key that is no Unicode
-/// is `None`.
+/// The first [`FIELDS_READ_MAX`] fields of the object in a text of its own. `None` means a key that is not
+/// Unicode.
 pub(super) struct Object(Vec<(Option<String>, RawField)>);
 
 impl Object {
-    /// Reads an object. A text that is no JSON is a fault of this reading alone: a line of NDJSON.
+    /// Reads an object. A text that is not JSON is a fault of this reading alone: a line of NDJSON.
     pub(super) fn read(bytes: &[u8]) -> Result<Object, Fault> {
         let text = check(bytes).map_err(line_fault)?;
         let text = text.trim_ascii_start();
@@ -108,7 +108,7 @@ impl Object {
             .map_err(|error| line_fault(malformed(error)))
     }
 
-    /// Checks the reading that the object is.
+    /// Checks the object as a reading.
     pub(super) fn reading(&self, stream: Stream, bounds: &Bounds) -> Result<Reading<'_>, Fault> {
         let mut draft = Draft::new(stream);
         for (key, value) in &self.0 {
@@ -120,7 +120,7 @@ impl Object {
         draft.finish()
     }
 
-    /// Every fault of an object that is no reading.
+    /// Every fault of an object that is not a valid reading.
     pub(super) fn faults(&self, stream: Stream, bounds: &Bounds, prefix: Option<&str>) -> Faults {
         let all = self.0.iter();
         let all = all.map(|(key, value)| (key.as_deref(), value.as_value()));
@@ -170,13 +170,13 @@ impl<'de> Visitor<'de> for FirstFields {
             };
             fields.push((unquote(key.get()), RawField::new(value.get())));
         }
-        // Raw, for a key that is ignored may not hold a lone surrogate, which is JSON all the same.
+        // Raw, because `IgnoredAny` refuses a key with a lone surrogate, which is valid JSON.
         while map.next_entry::<&RawValue, IgnoredAny>()?.is_some() {}
         Ok(fields)
     }
 }
 
-/// The text of a JSON string; none where a lone surrogate is in it.
+/// The text of a JSON string; `None` where it holds a lone surrogate.
 fn unquote(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }

@@ -12,8 +12,8 @@ use crate::reading::{Reading, Stream};
 
 /// The most nodes of a tape that are kept for the next text (24 bytes each, 768 KiB).
 ///
-/// Why so many: an ordinary text of the largest size, readings of some 110 bytes, stays below it;
-/// only one made of brackets and commas does not.
+/// Why so many: an ordinary text of the largest size, with readings of some 110 bytes, stays below it. Only a
+/// text of brackets and commas exceeds it.
 pub(super) const KEPT_NODES_MAX: usize = 32 * 1024;
 
 /// simd-json with its buffers.
@@ -42,7 +42,7 @@ impl Parser {
         &mut self.text
     }
 
-    /// Parses the text and shows its tape, or nothing where simd-json refuses it.
+    /// Parses the text and passes its tape to `show`. Returns `None` where simd-json refuses the text.
     pub(super) fn parse<R>(&mut self, show: impl FnOnce(&[Node<'_>]) -> R) -> Option<R> {
         let len = self.text.len();
         self.text.resize(len + INPUT_PADDING, b' ');
@@ -53,7 +53,7 @@ impl Parser {
         shown
     }
 
-    /// Gives memory back that only an extraordinary text needs.
+    /// Frees memory that only an extraordinary text needs.
     pub(super) fn shrink(&mut self, text_bytes_max: usize) {
         if self.tape.0.capacity() > KEPT_NODES_MAX || self.text.capacity() > 2 * text_bytes_max {
             *self = Parser::new();
@@ -90,7 +90,7 @@ fn inner_nodes(node: &Node<'_>) -> usize {
     }
 }
 
-/// Checks the reading that a value's nodes hold.
+/// Checks a value's nodes as a reading.
 #[inline]
 pub(super) fn reading<'a>(
     stream: Stream,
@@ -109,7 +109,7 @@ pub(super) fn reading<'a>(
     draft.finish()
 }
 
-/// Every fault of a value that is no reading; `None` where it is no object.
+/// Every fault of a value that is not a valid reading; `None` where it is not an object.
 #[cold]
 pub(super) fn faults(
     stream: Stream,

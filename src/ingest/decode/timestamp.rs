@@ -12,8 +12,8 @@ const CIVIL_LEN: usize = 19;
 
 /// Parses an RFC 3339 time with an offset.
 ///
-/// What the RFC leaves open is settled so: `t`, `z` and a space in place of `T` are taken;
-/// digits beyond the microsecond are cut, however many there are; a leap second (`:60`) is read
+/// Where the RFC leaves a choice: `t`, `z` and a space in place of `T` are accepted; digits beyond the
+/// microsecond are dropped, however many there are; a leap second (`:60`) is read
 /// as the second before it, `:59`, at any minute, because no table of leap seconds is kept;
 /// `-00:00` is UTC. Forms of ISO 8601 that the RFC does not have (no offset, no seconds, a comma,
 /// a week date) are refused.

@@ -75,7 +75,7 @@ fn large_bodies_of_one_byte_give_their_memory_back() {
         let array = format!("[{units}1]");
         for body in [units, array] {
             for format in [Format::Json, Format::Ndjson] {
-                // Only that it answers, and what it keeps, is the promise here.
+                // Guaranteed is only that it answers, and what it keeps.
                 drop(decode_with(
                     &mut decoder,
                     Stream::Meter,

@@ -1,4 +1,4 @@
-//! The promises of decoding.
+//! The guarantees of decoding.
 
 mod bodies;
 mod differential;

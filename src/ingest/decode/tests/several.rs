@@ -32,14 +32,13 @@ fn every_faulty_field_of_a_reading_is_named() {
 fn a_reading_with_a_fault_names_a_foreign_device_too() {
     let body = meter("voltage", "-1");
     let mut decoder = Decoder::new();
-    let decoded = decoder.decode_of(
-        Some("X"),
-        Stream::Meter,
-        Format::Json,
-        body.as_bytes(),
-        &bounds(),
-        |_| panic!("it is no reading"),
-    );
+    let expected = Expected {
+        prefix: Some("X"),
+        stream: Stream::Meter,
+        format: Format::Json,
+        bounds: &bounds(),
+    };
+    let decoded = decoder.decode_of(&expected, body.as_bytes(), |_| panic!("it is no reading"));
     let codes: Vec<Code> = decoded.unwrap().errors.iter().map(|e| e.code).collect();
     assert_eq!(codes, [Code::OutOfRange, Code::ForbiddenDevice]);
 }

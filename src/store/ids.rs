@@ -1,0 +1,55 @@
+//! The short ids that stand for text ids in every table.
+
+use deadpool_postgres::Client;
+use tokio_postgres::Error;
+
+use crate::postgres::registry::Registry;
+
+const fn find_sql(registry: Registry) -> &'static str {
+    match registry {
+        Registry::Vehicles => sql!("vehicle_find"),
+        Registry::Meters => sql!("meter_find"),
+        Registry::Sessions => sql!("session_name_find"),
+    }
+}
+
+const fn register_sql(registry: Registry) -> &'static str {
+    match registry {
+        Registry::Vehicles => sql!("vehicle_register"),
+        Registry::Meters => sql!("meter_register"),
+        Registry::Sessions => sql!("session_name_register"),
+    }
+}
+
+/// The short id of a text id, if it is registered.
+pub(super) async fn known(
+    client: &Client,
+    registry: Registry,
+    id: &str,
+) -> Result<Option<i32>, Error> {
+    let find = client.prepare_cached(find_sql(registry)).await?;
+    client
+        .query_opt(&find, &[&id])
+        .await?
+        .map(|row| row.try_get(0))
+        .transpose()
+}
+
+/// The short id of a text id, registered where it is not yet. Each statement is a transaction of
+/// its own, so that nothing is held while another is waited for.
+pub(super) async fn registered(
+    client: &Client,
+    registry: Registry,
+    id: &str,
+) -> Result<i32, Error> {
+    let register = client.prepare_cached(register_sql(registry)).await?;
+    // Ids are never removed: what hindered the insert is found by the second look at the latest.
+    loop {
+        if let Some(found) = known(client, registry, id).await? {
+            return Ok(found);
+        }
+        if let Some(row) = client.query_opt(&register, &[&id]).await? {
+            return row.try_get(0);
+        }
+    }
+}
