@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use tokio_postgres::{Client, Row};
 
 use super::{AlertError, Kind, Settings};
-use crate::analytics::{Analyst, AskError, Asked};
+use crate::analytics::{Analyst, AskError, Priority, ReportKey, Timeframe};
 use crate::energy::format::Decimal;
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::energy::report::{EfficiencyStatus, efficiency_status};
 use crate::energy::window;
 use crate::postgres::ReadPool;
@@ -98,9 +98,14 @@ pub(super) async fn efficiency(
     let Ok(window) = window::window(None, None, now) else {
         return Ok(Findings::default());
     };
-    // A large fleet takes longer than a request may wait.
+    let timeframe = Timeframe {
+        window,
+        parts: Vec::new(),
+        now,
+    };
+    // Without the deadline of a request: a large fleet takes longer, and would never be judged.
     let kept = analyst
-        .survey_in_turn(reads, Asked::default(), window, Vec::new(), now, true)
+        .fleet_report_unhurried(reads, ReportKey::default(), timeframe, Priority::Yields)
         .await?;
     let mut findings = Findings::default();
     let mut efficient = Vec::new();
@@ -108,7 +113,7 @@ pub(super) async fn efficiency(
         "from": kept.window.start().to_string(),
         "to": kept.window.end().to_string(),
     });
-    for vehicle in &kept.surveyed.vehicles {
+    for vehicle in &kept.report.vehicles {
         let judged = vehicle.rank.status != EfficiencyStatus::InsufficientData;
         match vehicle.rank.ratio.filter(|_| judged) {
             Some(ratio) if ratio < settings.efficiency_below => {
@@ -130,10 +135,10 @@ pub(super) async fn efficiency(
     findings
         .over
         .push((Kind::EfficiencyLow, vehicles, efficient));
-    let surveyed = kept.surveyed.vehicles.iter();
+    let surveyed = kept.report.vehicles.iter();
     let of_vehicles: Vec<(i32, u64)> = surveyed.map(|v| (v.key, v.suspect)).collect();
     implausible(&mut findings, Stream::Vehicle, &of_vehicles, &window);
-    implausible(&mut findings, Stream::Meter, &kept.surveyed.meters, &window);
+    implausible(&mut findings, Stream::Meter, &kept.report.meters, &window);
     Ok(findings)
 }
 
@@ -185,7 +190,7 @@ pub(super) async fn anomalies(
     for row in &due {
         let vehicle: &str = row.try_get(2)?;
         let (from, to) = (row.try_get(3)?, row.try_get(4)?);
-        let ratio = match (ExternalId::new(vehicle), Run::new(from, to)) {
+        let ratio = match (ExternalId::new(vehicle), Interval::new(from, to)) {
             (Ok(vehicle), Some(session)) => {
                 session_efficiency(reads, analyst, vehicle, session, now).await?
             }
@@ -248,15 +253,16 @@ async fn session_efficiency(
     reads: &ReadPool,
     analyst: &Analyst,
     vehicle: ExternalId<'_>,
-    session: Run,
+    session: Interval,
     now: Timestamp,
 ) -> Result<Option<f64>, AlertError> {
-    let answer = reads.ask(async |client| {
-        analyst
-            .performance(client, vehicle, session, Vec::new(), now)
-            .await
-    });
-    let answer = match answer.await {
+    let timeframe = Timeframe {
+        window: session,
+        parts: Vec::new(),
+        now,
+    };
+    let asked = reads.ask(async |client| analyst.performance(client, vehicle, timeframe).await);
+    let answer = match asked.await {
         Ok(Some(answer)) => answer.performance,
         Ok(None) | Err(AskError::TooManyReadings) => return Ok(None),
         Err(error) => return Err(error.into()),

@@ -10,7 +10,7 @@ use super::AskError;
 /// meter over the longest window, a reading a minute, are 1.2 million.
 const READINGS_MAX: usize = 2_000_000;
 
-/// How many readings are taken from the budget at once.
+/// How many readings are reserved in the budget at once.
 const STEP: u32 = 4096;
 
 /// The readings that all questions together may hold.
@@ -23,7 +23,7 @@ impl Default for Budget {
     }
 }
 
-/// What one question has taken; given back when it is dropped.
+/// The readings that one question has reserved; released when dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     budget: Budget,
@@ -44,7 +44,7 @@ impl Lease {
         }
     }
 
-    /// How many readings were taken.
+    /// How many readings were counted.
     pub(super) fn used(&self) -> usize {
         self.held
             .lock()
@@ -52,7 +52,7 @@ impl Lease {
             .used
     }
 
-    /// Takes one reading more. Never waits: two questions that each hold half would wait for ever.
+    /// Counts one more reading. Never waits: two questions that each hold half would wait for ever.
     pub(super) fn one_more(&self) -> Result<(), AskError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let most = held

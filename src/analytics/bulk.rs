@@ -7,99 +7,112 @@ use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
 
 use super::AskError;
-use super::history::{FromHistory, History, NEARBY_MICROS, spans_beyond};
+use super::history::{FromHistory, History, NEARBY_MICROS, Side, spans_beyond};
 use super::hour_rows::{Readings, Summed};
-use crate::energy::interval::{Run, Runs};
+use crate::energy::interval::{Interval, Intervals};
 use crate::reading::Timestamp;
 
-/// What is wanted of one device: its readings after `low`, up to `high`.
+/// The readings of one device after `low`, up to `high`.
 #[derive(Debug, Clone, Copy)]
-struct Wish {
+struct DeviceSpan {
     device: i32,
     low: Timestamp,
     high: Timestamp,
 }
 
+/// Whether registers of 0 count as neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Zeros {
+    Included,
+    Skipped,
+}
+
 /// A moment from which a neighbour of a device is looked for.
 type Edge = (i32, Timestamp);
 
-/// What was fetched before it is known which hours may be taken as they are summed up.
+/// What was fetched before it is known which hours may be used rolled up.
 pub(super) struct Sought<T> {
     /// Where hours may be.
-    sums: Runs,
+    sums: Intervals,
     hours: Vec<Summed<T>>,
     /// Readings outside of those, and neighbours.
     raw: Vec<(i32, T)>,
 }
 
-fn wishes(device: i32, runs: &Runs) -> impl Iterator<Item = Wish> {
-    runs.as_slice().iter().map(move |run| Wish {
+fn spans_of(device: i32, intervals: &Intervals) -> impl Iterator<Item = DeviceSpan> {
+    intervals.as_slice().iter().map(move |interval| DeviceSpan {
         device,
-        low: run.start(),
-        high: run.end(),
+        low: interval.start(),
+        high: interval.end(),
     })
 }
 
 impl History<'_> {
-    /// The readings of many devices in each of their runs, with the neighbours on both sides of
-    /// each that [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) asks for: of
-    /// registers of 0, which may go on for long, the one at the run and none of the rest. Hours
-    /// that may be taken as they are summed up are.
+    /// The readings of many devices in each of their intervals, with the neighbours on both sides of
+    /// each that [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) needs: of
+    /// registers of 0, of which there may be many, only the one next to the interval. Hours are rolled up where
+    /// they may be.
     ///
-    /// Order:  a device's runs ascending, apart; its readings ascending by time
+    /// Order:  a device's intervals ascending, apart; its readings ascending by time
     pub(super) async fn around_many<T: FromHistory>(
         &self,
-        wanted: &BTreeMap<i32, Vec<Run>>,
+        wanted: &BTreeMap<i32, Vec<Interval>>,
     ) -> Result<HashMap<i32, Readings<T>>, AskError> {
         let sought = self.seek::<T>(wanted).await?;
         self.settle(sought, wanted).await
     }
 
-    /// Fetches what is wanted whatever is known of it: all but the readings of hours that may be
-    /// summed up.
+    /// Fetches everything but the readings of hours that may be rolled up.
     pub(super) async fn seek<T: FromHistory>(
         &self,
-        wanted: &BTreeMap<i32, Vec<Run>>,
+        wanted: &BTreeMap<i32, Vec<Interval>>,
     ) -> Result<Sought<T>, AskError> {
-        let runs = || {
+        let intervals = || {
             wanted
                 .iter()
-                .flat_map(|(d, runs)| runs.iter().map(move |run| (*d, *run)))
+                .flat_map(|(d, intervals)| intervals.iter().map(move |interval| (*d, *interval)))
         };
-        let before: Vec<Edge> = runs().map(|(d, run)| (d, run.start())).collect();
-        let after: Vec<Edge> = runs().map(|(d, run)| (d, run.end())).collect();
+        let before: Vec<Edge> = intervals()
+            .map(|(d, interval)| (d, interval.start()))
+            .collect();
+        let after: Vec<Edge> = intervals()
+            .map(|(d, interval)| (d, interval.end()))
+            .collect();
         let sums = self.sums();
-        let mut edges: Vec<Wish> = Vec::with_capacity(before.len());
-        for (device, run) in runs() {
-            edges.extend(wishes(device, &Runs::from_iter([run]).without(&sums)));
+        let mut edges: Vec<DeviceSpan> = Vec::with_capacity(before.len());
+        for (device, interval) in intervals() {
+            edges.extend(spans_of(
+                device,
+                &Intervals::from_iter([interval]).without(&sums),
+            ));
         }
         // Sent at once, and answered one after the other.
         let (hours, edges, before, after) = try_join4(
             self.hours_many::<T>(wanted),
             self.inside::<T>(&edges),
-            self.neighbours_many::<T>(&before, false),
-            self.neighbours_many::<T>(&after, true),
+            self.neighbours_many::<T>(&before, Side::Before),
+            self.neighbours_many::<T>(&after, Side::After),
         )
         .await?;
         let raw = edges.into_iter().chain(before).chain(after).collect();
         Ok(Sought { sums, hours, raw })
     }
 
-    /// Takes what is summed up, and fetches the rest.
+    /// Uses the hours that are rolled up, and fetches the readings of the rest.
     pub(super) async fn settle<T: FromHistory>(
         &self,
         sought: Sought<T>,
-        wanted: &BTreeMap<i32, Vec<Run>>,
+        wanted: &BTreeMap<i32, Vec<Interval>>,
     ) -> Result<HashMap<i32, Readings<T>>, AskError> {
         let (mut readings, taken) = self.taken(sought.hours, wanted);
-        let mut rest: Vec<Wish> = Vec::new();
-        for (&device, runs) in wanted {
-            for run in runs {
-                let mut left = sought.sums.cut(*run);
+        let mut rest: Vec<DeviceSpan> = Vec::new();
+        for (&device, intervals) in wanted {
+            for interval in intervals {
+                let mut left = sought.sums.clip(*interval);
                 if let Some(taken) = taken.get(&device) {
                     left = left.without(taken);
                 }
-                rest.extend(wishes(device, &left));
+                rest.extend(spans_of(device, &left));
             }
         }
         let rest = self.inside::<T>(&rest).await?;
@@ -108,16 +121,19 @@ impl History<'_> {
         }
         for of_device in readings.values_mut() {
             of_device.list.sort_unstable_by_key(|r: &T| r.energy().at);
-            // The neighbours of two runs may be the same, or lie in the other run.
+            // The neighbours of two intervals may be the same, or lie in the other interval.
             of_device.list.dedup_by_key(|r| r.energy().at);
         }
         Ok(readings)
     }
 
-    /// The readings in some runs.
-    async fn inside<T: FromHistory>(&self, runs: &[Wish]) -> Result<Vec<(i32, T)>, AskError> {
-        let found = self.wished(T::IN_RUNS, runs, None).await?;
-        let of_device = |(wish, one): (usize, T)| (runs[wish].device, one);
+    /// The readings in some intervals.
+    async fn inside<T: FromHistory>(
+        &self,
+        intervals: &[DeviceSpan],
+    ) -> Result<Vec<(i32, T)>, AskError> {
+        let found = self.query_spans(T::IN_INTERVALS, intervals, None).await?;
+        let of_device = |(span, one): (usize, T)| (intervals[span].device, one);
         Ok(found.into_iter().map(of_device).collect())
     }
 
@@ -125,9 +141,9 @@ impl History<'_> {
     pub(super) async fn around<T: FromHistory>(
         &self,
         device: i32,
-        runs: &[Run],
+        intervals: &[Interval],
     ) -> Result<Readings<T>, AskError> {
-        let wanted = BTreeMap::from([(device, runs.to_vec())]);
+        let wanted = BTreeMap::from([(device, intervals.to_vec())]);
         let mut readings = self.around_many(&wanted).await?;
         Ok(readings.remove(&device).unwrap_or_default())
     }
@@ -137,19 +153,23 @@ impl History<'_> {
     async fn neighbours_many<T: FromHistory>(
         &self,
         edges: &[Edge],
-        after: bool,
+        side: Side,
     ) -> Result<Vec<(i32, T)>, AskError> {
-        let nearest = self.search_many::<T>(edges, after, false).await?;
+        let nearest = self.search_many::<T>(edges, side, Zeros::Included).await?;
         let mut found: Vec<(i32, T)> = Vec::with_capacity(nearest.len());
         let mut zeros: Vec<Edge> = Vec::new();
         for (edge, one) in nearest {
             let (device, at) = (edges[edge].0, one.energy().at);
             if one.energy().is_zero_register() {
-                zeros.push((device, if after { at } else { at.plus_micros(-1) }));
+                let edge = match side {
+                    Side::Before => at.plus_micros(-1),
+                    Side::After => at,
+                };
+                zeros.push((device, edge));
             }
             found.push((device, one));
         }
-        let firm = self.search_many::<T>(&zeros, after, true).await?;
+        let firm = self.search_many::<T>(&zeros, side, Zeros::Skipped).await?;
         found.extend(firm.into_iter().map(|(edge, one)| (zeros[edge].0, one)));
         Ok(found)
     }
@@ -161,49 +181,56 @@ impl History<'_> {
     async fn search_many<T: FromHistory>(
         &self,
         edges: &[Edge],
-        after: bool,
-        not_zero: bool,
+        side: Side,
+        zeros: Zeros,
     ) -> Result<Vec<(usize, T)>, AskError> {
-        let text = if after { T::AFTER_MANY } else { T::BEFORE_MANY };
-        // Up to where each edge has been looked for, once the first statement has run.
-        let looked = |edge: usize| match after {
-            true => edges[edge].1,
-            false => edges[edge].1.plus_micros(-NEARBY_MICROS),
+        let text = match side {
+            Side::Before => T::BEFORE_MANY,
+            Side::After => T::AFTER_MANY,
+        };
+        // Up to where each edge has been looked for, once the first statement has been executed.
+        let looked = |edge: usize| match side {
+            Side::Before => edges[edge].1.plus_micros(-NEARBY_MICROS),
+            Side::After => edges[edge].1,
         };
         let mut found = Vec::new();
-        if !after {
+        if side == Side::Before {
             let near = edges
                 .iter()
                 .enumerate()
-                .map(|(edge, &(device, high))| Wish {
+                .map(|(edge, &(device, high))| DeviceSpan {
                     device,
                     low: looked(edge),
                     high,
                 });
-            let near: Vec<Wish> = near.collect();
-            found = self.wished(text, &near, Some(not_zero)).await?;
+            let near: Vec<DeviceSpan> = near.collect();
+            found = self.query_spans(text, &near, Some(zeros)).await?;
         }
         let mut open = vec![true; edges.len()];
         found.iter().for_each(|(edge, _)| open[*edge] = false);
         let left = (0..edges.len()).filter(|&edge| open[edge]).map(looked);
-        let Some(nearest) = (if after { left.min() } else { left.max() }) else {
+        let nearest = match side {
+            Side::Before => left.max(),
+            Side::After => left.min(),
+        };
+        let Some(nearest) = nearest else {
             return Ok(found);
         };
         let ranges = self.ranges(T::STREAM).await?;
-        for (from, to) in spans_beyond(ranges, nearest, after) {
+        for (from, to) in spans_beyond(ranges, nearest, side) {
             let mut asked: Vec<usize> = (0..edges.len()).filter(|&edge| open[edge]).collect();
-            let wish = |edge: usize| match after {
-                true => (looked(edge).max(from), to),
-                false => (from, looked(edge).min(to)),
+            let span = |edge: usize| match side {
+                Side::Before => (from, looked(edge).min(to)),
+                Side::After => (looked(edge).max(from), to),
             };
-            asked.retain(|&edge| wish(edge).0 < wish(edge).1);
-            let wishes = asked.iter().map(|&edge| Wish {
+            asked.retain(|&edge| span(edge).0 < span(edge).1);
+            let spans = asked.iter().map(|&edge| DeviceSpan {
                 device: edges[edge].0,
-                low: wish(edge).0,
-                high: wish(edge).1,
+                low: span(edge).0,
+                high: span(edge).1,
             });
-            let wishes: Vec<Wish> = wishes.collect();
-            for (place, one) in self.wished(text, &wishes, Some(not_zero)).await? {
+            let spans: Vec<DeviceSpan> = spans.collect();
+            for (place, one) in self.query_spans(text, &spans, Some(zeros)).await? {
                 open[asked[place]] = false;
                 found.push((asked[place], one));
             }
@@ -214,23 +241,24 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// Runs a statement that takes wishes; each reading with the place of its wish.
-    async fn wished<T: FromHistory>(
+    /// Executes a statement over spans. Returns each reading with the place of its span.
+    async fn query_spans<T: FromHistory>(
         &self,
         text: &'static str,
-        wishes: &[Wish],
-        not_zero: Option<bool>,
+        spans: &[DeviceSpan],
+        zeros: Option<Zeros>,
     ) -> Result<Vec<(usize, T)>, AskError> {
-        let low = wishes.iter().map(|wish| wish.low).min();
-        let high = wishes.iter().map(|wish| wish.high).max();
+        let low = spans.iter().map(|span| span.low).min();
+        let high = spans.iter().map(|span| span.high).max();
         let (Some(low), Some(high)) = (low, high) else {
             return Ok(Vec::new());
         };
-        let devices: Vec<i32> = wishes.iter().map(|wish| wish.device).collect();
-        let lows: Vec<Timestamp> = wishes.iter().map(|wish| wish.low).collect();
-        let highs: Vec<Timestamp> = wishes.iter().map(|wish| wish.high).collect();
+        let devices: Vec<i32> = spans.iter().map(|span| span.device).collect();
+        let lows: Vec<Timestamp> = spans.iter().map(|span| span.low).collect();
+        let highs: Vec<Timestamp> = spans.iter().map(|span| span.high).collect();
         let statement = self.work.prepare_cached(text).await?;
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&devices, &lows, &highs, &low, &high];
+        let not_zero = zeros.map(|zeros| zeros == Zeros::Skipped);
         if let Some(not_zero) = &not_zero {
             parameters.push(not_zero);
         }
@@ -240,8 +268,8 @@ impl History<'_> {
         while let Some(row) = rows.try_next().await? {
             self.lease.one_more()?;
             // Ordinality counts from 1.
-            let wish: i32 = row.try_get(T::COLUMNS)?;
-            readings.push((wish as usize - 1, T::read(&row)?));
+            let span: i32 = row.try_get(T::COLUMNS)?;
+            readings.push((span as usize - 1, T::read(&row)?));
         }
         Ok(readings)
     }

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::AskError;
 use super::history::History;
 use super::hour_rows::Readings;
 use super::reach;
-use super::reach::{Others, Owners, Place, Rows, Wanted};
+use super::reach::{BEHIND_MICROS, Others, Owners, Place, Rows, Wanted, joined};
 use super::vehicles;
 use super::vehicles::FetchedVehicle;
-use super::{AskError, BEHIND_MICROS, joined};
-use crate::energy::answer::{Cuts, Performance, Slice, divided_since, performance_and_parts};
+use crate::energy::answer::{Performance, Slice, SplitHours, divided_since, performance_and_parts};
 use crate::energy::attribution::{CLAIM_MICROS_MAX, MeterKey, Vehicle, VehicleKey};
 use crate::energy::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
-use crate::energy::hour::Condensed;
-use crate::energy::interval::Run;
+use crate::energy::hour::RolledUp;
+use crate::energy::interval::Interval;
 use crate::energy::question::{Meter, Question, plan};
 use crate::reading::{Stream, Timestamp};
 
@@ -30,8 +30,8 @@ pub(super) struct Member {
 /// reading.
 pub(super) type Named = HashMap<i32, Vec<(VehicleKey, Timestamp, Timestamp)>>;
 
-/// Loads who names which meter in a window, and soon behind it.
-pub(super) async fn named(history: &mut History<'_>, window: Run) -> Result<Named, AskError> {
+/// Loads which vehicles name which meter in a window, and soon after it.
+pub(super) async fn named(history: &mut History<'_>, window: Interval) -> Result<Named, AskError> {
     let statement = history.work.prepare_cached(sql!("fleet_named")).await?;
     let behind = window.end().plus_micros(BEHIND_MICROS);
     let rows = history
@@ -52,16 +52,16 @@ pub(super) async fn named(history: &mut History<'_>, window: Run) -> Result<Name
 #[derive(Debug)]
 struct Asked {
     member: Member,
-    /// Its meters, and who else may be there.
+    /// Its meters, and the other vehicles that may be there.
     meters: Vec<(MeterKey, Wanted, HashSet<VehicleKey>)>,
-    /// How far back is looked where a meter's first reading ever is divided.
+    /// How far back to search where a meter's first reading is divided.
     first_low: Option<Timestamp>,
 }
 
 /// Some vehicles with all that their answers depend on.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    window: Run,
+    window: Interval,
     now: Timestamp,
     asked: Vec<Asked>,
     vehicles: HashMap<i32, FetchedVehicle>,
@@ -72,23 +72,23 @@ pub(super) struct Chunk {
     pub(super) whole_meters: Vec<i32>,
 }
 
-/// Fetches what [`Question`] asks for, for many vehicles at once.
+/// Fetches what [`Question`] needs, for many vehicles at once.
 ///
 /// Each vehicle's part is what the question of one fetches, or more.
 pub(super) async fn fetch(
     history: &mut History<'_>,
     named: &Named,
     members: &[Member],
-    window: Run,
+    window: Interval,
     now: Timestamp,
 ) -> Result<Chunk, AskError> {
     let behind = window.end().plus_micros(BEHIND_MICROS);
-    let span = Run::new(window.start(), behind).unwrap_or(window);
-    let spans: BTreeMap<i32, Run> = members.iter().map(|m| (m.key, span)).collect();
+    let span = Interval::new(window.start(), behind).unwrap_or(window);
+    let spans: BTreeMap<i32, Interval> = members.iter().map(|m| (m.key, span)).collect();
     let vehicles = vehicles::vehicles(history, &spans).await?;
     let mut asked: Vec<Asked> = Vec::new();
     let mut owners = Owners::new();
-    let mut runs_by_meter: BTreeMap<i32, Vec<Run>> = BTreeMap::new();
+    let mut intervals_by_meter: BTreeMap<i32, Vec<Interval>> = BTreeMap::new();
     for member in members {
         let Some(vehicle) = vehicles.get(&member.key) else {
             continue;
@@ -101,8 +101,8 @@ pub(super) async fn fetch(
         owners.extend(same_id.map(|meter| (meter, VehicleKey(member.key))));
         let wanted = reach::wanted(plan, same_id, window);
         for (meter, wanted) in &wanted {
-            let of_meter = runs_by_meter.entry(meter.0).or_default();
-            of_meter.extend_from_slice(wanted.runs.as_slice());
+            let of_meter = intervals_by_meter.entry(meter.0).or_default();
+            of_meter.extend_from_slice(wanted.intervals.as_slice());
         }
         let meters = wanted.into_iter();
         asked.push(Asked {
@@ -113,21 +113,28 @@ pub(super) async fn fetch(
             first_low: None,
         });
     }
-    for (&meter, runs) in &mut runs_by_meter {
-        let ends = runs.iter().flat_map(|run| [run.start(), run.end()]);
-        history.refuse_at(Stream::Meter, meter, ends);
-        *runs = joined(&runs.iter().copied().collect());
+    for (&meter, intervals) in &mut intervals_by_meter {
+        let ends = intervals
+            .iter()
+            .flat_map(|interval| [interval.start(), interval.end()]);
+        history.exclude_at(Stream::Meter, meter, ends);
+        *intervals = joined(&intervals.iter().copied().collect());
     }
-    let meters: HashMap<i32, Readings<EnergyReading>> = history.around_many(&runs_by_meter).await?;
+    let meters: HashMap<i32, Readings<EnergyReading>> =
+        history.around_many(&intervals_by_meter).await?;
     let mut others = others(history, named, &asked, window, now).await?;
     for asked in &mut asked {
         asked.add(&mut others);
     }
-    let is_whole = |runs: &Vec<Run>| {
-        let holds = |run: &Run| run.start() <= window.start() && window.end() <= run.end();
-        runs.iter().any(holds)
+    let is_whole = |intervals: &Vec<Interval>| {
+        let holds = |interval: &Interval| {
+            interval.start() <= window.start() && window.end() <= interval.end()
+        };
+        intervals.iter().any(holds)
     };
-    let whole = runs_by_meter.iter().filter(|(_, runs)| is_whole(runs));
+    let whole = intervals_by_meter
+        .iter()
+        .filter(|(_, intervals)| is_whole(intervals));
     let mut chunk = Chunk {
         window,
         now,
@@ -160,19 +167,19 @@ async fn others(
     history: &History<'_>,
     named: &Named,
     asked: &[Asked],
-    window: Run,
+    window: Interval,
     now: Timestamp,
 ) -> Result<Others, AskError> {
     let mut rows = Rows::default();
     let mut found = Others::new();
     for Asked { member, meters, .. } in asked {
         for (meter, wanted, _) in meters {
-            for &run in wanted.looked(window, now).as_slice() {
-                rows.add(VehicleKey(member.key), *meter, run);
+            for &interval in wanted.looked(window, now).as_slice() {
+                rows.add(VehicleKey(member.key), *meter, interval);
                 for &(other, first, last) in named.get(&meter.0).into_iter().flatten() {
                     // The last reading claims up to 15 minutes before itself.
-                    let behind = run.end().plus_micros(CLAIM_MICROS_MAX);
-                    if other.0 != member.key && first <= behind && last > run.start() {
+                    let behind = interval.end().plus_micros(CLAIM_MICROS_MAX);
+                    if other.0 != member.key && first <= behind && last > interval.start() {
                         found
                             .entry((member.key, meter.0))
                             .or_default()
@@ -195,8 +202,7 @@ impl Chunk {
         for asked in &self.asked {
             for (meter, wanted, others) in &asked.meters {
                 let (readings, _) = self.meter(meter.0);
-                let with_others = !others.is_empty();
-                let mut reach = wanted.reach(readings, with_others, self.window, self.now);
+                let mut reach = wanted.reach(readings, others, self.window, self.now);
                 if let (true, Some(low)) = (reach.is_first, asked.first_low) {
                     reach.low = low;
                 }
@@ -215,32 +221,35 @@ impl Chunk {
     /// Fetches what lies beyond what is `held` of the vehicles, as far as the meters' readings say that
     /// it matters, and the others that may be at the meters.
     ///
-    /// `true`: a meter's first reading ever is divided, and one has to look further back.
+    /// `true` means that a meter's first reading is divided, and the search must go further back.
     async fn complete(
         &mut self,
         history: &mut History<'_>,
-        held: &mut BTreeMap<i32, Run>,
+        held: &mut BTreeMap<i32, Interval>,
     ) -> Result<bool, AskError> {
         let (window, now) = (self.window, self.now);
         let behind = window.end().plus_micros(BEHIND_MICROS);
         let places = self.places();
         let owners = reach::owners(history, &places).await?;
         let mut unseen = reach::unseen(history, &places, &owners, window, now).await?;
-        let mut spans: BTreeMap<i32, (Run, bool)> = BTreeMap::new();
+        let mut spans: BTreeMap<i32, (Interval, bool)> = BTreeMap::new();
         for place in &places {
             let high = place.reach.high.plus_micros(CLAIM_MICROS_MAX).max(behind);
-            let Some(span) = Run::new(place.reach.low, high) else {
+            let Some(span) = Interval::new(place.reach.low, high) else {
                 continue;
             };
-            let (run, is_first) = spans.entry(place.vehicle.0).or_insert((span, false));
-            let (low, high) = (run.start().min(span.start()), run.end().max(span.end()));
-            *run = Run::new(low, high).unwrap_or(span);
+            let (interval, is_first) = spans.entry(place.vehicle.0).or_insert((span, false));
+            let (low, high) = (
+                interval.start().min(span.start()),
+                interval.end().max(span.end()),
+            );
+            *interval = Interval::new(low, high).unwrap_or(span);
             *is_first |= place.reach.is_first;
         }
         for (meter, owner) in owners {
             self.owners.entry(meter).or_insert(owner);
         }
-        let mut wider: BTreeMap<i32, Run> = BTreeMap::new();
+        let mut wider: BTreeMap<i32, Interval> = BTreeMap::new();
         for asked in &mut self.asked {
             asked.add(&mut unseen);
             let Some((span, _)) = spans.get(&asked.member.key) else {
@@ -248,12 +257,15 @@ impl Chunk {
             };
             let others = asked.meters.iter().flat_map(|(_, _, others)| others);
             for key in others.map(|other| other.0).chain([asked.member.key]) {
-                let run = match wider.get(&key).or(held.get(&key)) {
-                    Some(run) if run.and(*span) == Some(*span) => continue,
-                    Some(run) => Run::new(run.start().min(span.start()), run.end().max(span.end())),
+                let interval = match wider.get(&key).or(held.get(&key)) {
+                    Some(interval) if interval.and(*span) == Some(*span) => continue,
+                    Some(interval) => Interval::new(
+                        interval.start().min(span.start()),
+                        interval.end().max(span.end()),
+                    ),
                     None => Some(*span),
                 };
-                wider.extend(run.map(|run| (key, run)));
+                wider.extend(interval.map(|interval| (key, interval)));
             }
         }
         self.vehicles
@@ -292,7 +304,7 @@ impl Chunk {
             key: *key,
             owner: self.owners.get(key).copied(),
             readings: self.meter(key.0).0,
-            condensed: self.meter(key.0).1,
+            rolled_up: self.meter(key.0).1,
             others,
         });
         let meters: Vec<Meter<'_>> = meters.collect();
@@ -309,9 +321,9 @@ impl Chunk {
     /// what has to be fetched as it is for one.
     pub(super) fn answers<'a>(
         &'a self,
-        parts: &'a [Run],
+        parts: &'a [Interval],
         suspect_watts: u64,
-    ) -> impl Iterator<Item = (&'a Member, Result<(Performance, Vec<Slice>), Cuts>)> {
+    ) -> impl Iterator<Item = (&'a Member, Result<(Performance, Vec<Slice>), SplitHours>)> {
         self.asked.iter().filter_map(move |asked| {
             let ask = |question: &Question<'_>| performance_and_parts(question, parts);
             let answer = self.ask(asked, suspect_watts, ask)?;
@@ -331,10 +343,10 @@ impl Chunk {
         self.asked.iter().flat_map(of_vehicle).collect()
     }
 
-    /// The readings of a meter, and what of it is condensed.
-    pub(super) fn meter(&self, key: i32) -> (&[EnergyReading], &[Condensed]) {
+    /// The readings of a meter, and what of it is rolled up.
+    pub(super) fn meter(&self, key: i32) -> (&[EnergyReading], &[RolledUp]) {
         match self.meters.get(&key) {
-            Some(readings) => (&readings.list, &readings.condensed),
+            Some(readings) => (&readings.list, &readings.rolled_up),
             None => (&[], &[]),
         }
     }

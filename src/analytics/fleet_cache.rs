@@ -1,5 +1,5 @@
-//! Surveys of the fleet: one is computed at a time, and kept for a minute for all who ask. One that
-//! is asked for again is made anew before that minute is over.
+//! Reports on the fleet: one is computed at a time, and kept for a minute for all requests. One that is
+//! requested again is renewed before that minute is over.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,63 +8,63 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::fleet::{Ranked, Surveyed};
-use super::{Analyst, AskError};
-use crate::energy::interval::Run;
+use super::fleet_report::{FleetReport, Ranked};
+use super::{Analyst, AskError, Priority, Timeframe};
+use crate::energy::interval::Interval;
 use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 
-/// How old an answer may be: a ranking is looked at, not steered by.
+/// The age up to which a report is served: people look at a ranking, and no machine is controlled by it.
 const AGE_MICROS_MAX: i64 = 60_000_000;
-/// From which age on an answer that is asked for is made anew, while the one that is there still
-/// answers: who looks at a ranking all the time never waits for one.
+/// The age from which a requested report is renewed in the background, while the kept one is served: a
+/// dashboard that stays open never waits.
 const RENEW_MICROS: i64 = 25_000_000;
-/// How many are kept, for pages that come later.
+/// How many reports are kept, for later pages.
 const KEPT_MAX: usize = 4;
-/// The size of all that are kept, in bytes of printed answers; the newest is kept whatever its size.
+/// The size of all kept reports, in bytes of printed answers; the newest is kept whatever its size.
 const KEPT_BYTES_MAX: usize = 128 << 20;
-/// How long one may be computed. It holds a snapshot meanwhile, which keeps the live tables from
-/// being vacuumed: longer than a statement of the read path may, for once.
+/// How long one may be computed. Meanwhile it holds a snapshot, which keeps the live tables from being
+/// vacuumed: longer than any other statement of the read path may.
 const COMPUTE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a request waits for one.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many requests wait for one at once.
 const WAITING_MAX: usize = 32;
 
-/// A window as it was asked for: an answer is shared by those who asked for the same.
+/// A window as it was requested: equal requests share one report.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Asked {
+pub struct ReportKey {
     /// `from`, if it was given.
     pub from: Option<Timestamp>,
     /// `to`, if it was given.
     pub to: Option<Timestamp>,
-    /// How the series is cut; empty: there is none.
+    /// How the series is split; empty means no series.
     pub series: String,
-    /// Of the moment that a page before was of.
+    /// The moment of the report that an earlier page was read from.
     pub as_of: Option<Timestamp>,
 }
 
-/// A survey with the window that it is of.
+/// A report and the window that it covers.
 #[derive(Debug)]
-pub struct Kept {
-    asked: Asked,
-    /// W.
-    pub window: Run,
+pub struct KeptReport {
+    key: ReportKey,
+    /// The window.
+    pub window: Interval,
     /// When it was begun.
     pub as_of: Timestamp,
-    /// What was found.
-    pub surveyed: Surveyed,
+    /// The report.
+    pub report: FleetReport,
 }
 
-impl Kept {
-    fn serves(&self, asked: &Asked, window: Run, now: Timestamp) -> bool {
-        let series = asked.series.is_empty() || asked.series == self.asked.series;
+impl KeptReport {
+    fn serves(&self, key: &ReportKey, timeframe: &Timeframe) -> bool {
+        let series = key.series.is_empty() || key.series == self.key.series;
         series
-            && match asked.as_of {
-                Some(at) => self.as_of == at && self.window == window,
+            && match key.as_of {
+                Some(at) => self.as_of == at && self.window == timeframe.window,
                 None => {
-                    let same = asked.from == self.asked.from && asked.to == self.asked.to;
-                    same && (0..AGE_MICROS_MAX).contains(&self.age_micros(now))
+                    let same = key.from == self.key.from && key.to == self.key.to;
+                    same && (0..AGE_MICROS_MAX).contains(&self.age_micros(timeframe.now))
                 }
             }
     }
@@ -74,22 +74,22 @@ impl Kept {
     }
 
     fn bytes(&self) -> usize {
-        let each = self.surveyed.vehicles.iter();
+        let each = self.report.vehicles.iter();
         each.map(Ranked::bytes).sum()
     }
 }
 
-/// What is kept, and who computes.
+/// The kept reports, and the permits to compute one and to wait for it.
 #[derive(Debug, Clone)]
-pub(super) struct Surveys {
-    kept: Arc<Mutex<VecDeque<Arc<Kept>>>>,
+pub(super) struct Reports {
+    kept: Arc<Mutex<VecDeque<Arc<KeptReport>>>>,
     computing: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
-impl Default for Surveys {
+impl Default for Reports {
     fn default() -> Self {
-        Surveys {
+        Reports {
             kept: Arc::default(),
             computing: Arc::new(Semaphore::new(1)),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
@@ -97,18 +97,18 @@ impl Default for Surveys {
     }
 }
 
-impl Surveys {
-    fn find(&self, asked: &Asked, window: Run, now: Timestamp) -> Option<Arc<Kept>> {
+impl Reports {
+    fn find(&self, key: &ReportKey, timeframe: &Timeframe) -> Option<Arc<KeptReport>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut newest_first = kept.iter().rev();
-        newest_first.find(|k| k.serves(asked, window, now)).cloned()
+        newest_first.find(|k| k.serves(key, timeframe)).cloned()
     }
 
-    fn keep(&self, one: Kept) -> Arc<Kept> {
+    fn keep(&self, one: KeptReport) -> Arc<KeptReport> {
         let one = Arc::new(one);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back(Arc::clone(&one));
-        let too_large = |kept: &VecDeque<Arc<Kept>>| {
+        let too_large = |kept: &VecDeque<Arc<KeptReport>>| {
             kept.iter().map(|k| k.bytes()).sum::<usize>() > KEPT_BYTES_MAX
         };
         while kept.len() > 1 && (kept.len() > KEPT_MAX || too_large(&kept)) {
@@ -119,34 +119,32 @@ impl Surveys {
 }
 
 impl Analyst {
-    /// Gives a survey of the fleet: one that is kept and at most a minute old, or a new one.
+    /// Returns a report on the fleet: one that is kept and at most a minute old, or a new one.
     ///
-    /// Blocks: until it is computed, at most 30 s; the computation goes on then, for who comes
-    ///         again
-    /// Cancel: safe; the computation goes on
+    /// Blocks: until it is computed, at most 30 s; after that the computation continues, for the next
+    ///         request
+    /// Cancel: safe; the computation continues
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::TooSlow`] where it is not there in time.
-    pub async fn surveyed(
+    /// [`AskError`]; [`AskError::TooSlow`] where it is not computed in time.
+    pub async fn fleet_report(
         &self,
         reads: &ReadPool,
-        asked: Asked,
-        window: Run,
-        parts: Vec<Run>,
-        now: Timestamp,
-    ) -> Result<Arc<Kept>, AskError> {
-        if let Some(kept) = self.surveys.find(&asked, window, now) {
-            if asked.as_of.is_none() && kept.age_micros(now) >= RENEW_MICROS {
-                self.renew(reads, asked, window, parts, now);
+        key: ReportKey,
+        timeframe: Timeframe,
+    ) -> Result<Arc<KeptReport>, AskError> {
+        if let Some(kept) = self.reports.find(&key, &timeframe) {
+            if key.as_of.is_none() && kept.age_micros(timeframe.now) >= RENEW_MICROS {
+                self.renew(reads, key, timeframe);
             }
             return Ok(kept);
         }
-        let waiting = Arc::clone(&self.surveys.waiting);
+        let waiting = Arc::clone(&self.reports.waiting);
         let place = waiting.try_acquire_owned().map_err(|_| AskError::Busy)?;
         let (analyst, reads) = (self.clone(), reads.clone());
         let computation = tokio::spawn(async move {
             let kept = analyst
-                .survey_in_turn(&reads, asked, window, parts, now, false)
+                .fleet_report_unhurried(&reads, key, timeframe, Priority::Normal)
                 .await;
             drop(place);
             kept
@@ -158,69 +156,65 @@ impl Analyst {
         }
     }
 
-    /// Makes an answer anew beside the one that is kept, unless one is being made.
-    fn renew(&self, reads: &ReadPool, asked: Asked, window: Run, parts: Vec<Run>, now: Timestamp) {
-        let Ok(turn) = Arc::clone(&self.surveys.computing).try_acquire_owned() else {
+    /// Computes a report again in the background, unless one is being computed.
+    fn renew(&self, reads: &ReadPool, key: ReportKey, timeframe: Timeframe) {
+        let Ok(permit) = Arc::clone(&self.reports.computing).try_acquire_owned() else {
             return;
         };
         let (analyst, reads) = (self.clone(), reads.clone());
         tokio::spawn(async move {
-            let made = analyst.survey_now(&reads, asked, window, parts, now, true);
-            if let Err(error) = made.await {
-                tracing::debug!(%error, "the fleet's answer was not made anew");
+            let renewed = analyst.compute_and_keep(&reads, key, timeframe, Priority::Yields);
+            if let Err(error) = renewed.await {
+                tracing::debug!(%error, "the report on the fleet was not renewed");
             }
-            drop(turn);
+            drop(permit);
         });
     }
 
-    /// Gives a survey to who can wait until it is computed: nobody looks at a clock meanwhile.
+    /// Returns a report on the fleet to a caller that can wait for its computation.
     ///
-    /// Blocks: until it is this one's turn, and then at most 90 s
+    /// Blocks: until no other report is computed, and then at most 90 s
     /// Cancel: safe; what was computed so far is lost
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::TooSlow`] where it takes longer than it may.
-    pub async fn survey_in_turn(
+    /// [`AskError`]; [`AskError::TooSlow`] where it takes longer.
+    pub async fn fleet_report_unhurried(
         &self,
         reads: &ReadPool,
-        asked: Asked,
-        window: Run,
-        parts: Vec<Run>,
-        now: Timestamp,
-        makes_way: bool,
-    ) -> Result<Arc<Kept>, AskError> {
-        let turn = self.surveys.computing.acquire().await;
-        let _turn = turn.map_err(|_| AskError::Failed)?;
-        // Another's may have come while this one waited.
-        if let Some(kept) = self.surveys.find(&asked, window, now) {
+        key: ReportKey,
+        timeframe: Timeframe,
+        priority: Priority,
+    ) -> Result<Arc<KeptReport>, AskError> {
+        let permit = self.reports.computing.acquire().await;
+        let _permit = permit.map_err(|_| AskError::Failed)?;
+        // Another caller's may have been kept while this one waited.
+        if let Some(kept) = self.reports.find(&key, &timeframe) {
             return Ok(kept);
         }
-        self.survey_now(reads, asked, window, parts, now, makes_way)
-            .await
+        self.compute_and_keep(reads, key, timeframe, priority).await
     }
 
-    async fn survey_now(
+    async fn compute_and_keep(
         &self,
         reads: &ReadPool,
-        asked: Asked,
-        window: Run,
-        parts: Vec<Run>,
-        now: Timestamp,
-        makes_way: bool,
-    ) -> Result<Arc<Kept>, AskError> {
-        let survey = reads.ask_within(COMPUTE_TIMEOUT, async |client| {
-            self.survey(client, window, parts, now, makes_way).await
+        key: ReportKey,
+        timeframe: Timeframe,
+        priority: Priority,
+    ) -> Result<Arc<KeptReport>, AskError> {
+        let (window, as_of) = (timeframe.window, timeframe.now);
+        let report = reads.ask_within(COMPUTE_TIMEOUT, async |client| {
+            self.compute_report(client, timeframe, priority).await
         });
-        let surveyed = survey.await.map_err(|error| match error {
+        let report = report.await.map_err(|error| match error {
             AskError::Read(ReadError::TooSlow) => AskError::TooSlow,
             AskError::Read(ReadError::AllBusy) => AskError::Busy,
             other => other,
         })?;
-        Ok(self.surveys.keep(Kept {
-            asked,
+        Ok(self.reports.keep(KeptReport {
+            key,
             window,
-            as_of: now,
-            surveyed,
+            as_of,
+            report,
         }))
     }
 }

@@ -1,7 +1,7 @@
-//! Readings out of history, with their neighbours wherever they lie.
+//! Readings from history, with their neighbours wherever they lie.
 //!
-//! Every statement has constant bounds of time, a few partitions wide: PostgreSQL plans and locks
-//! only those. A neighbour is looked for nearby first, and then a few partitions at a time.
+//! Every statement has constant bounds of time, a few partitions wide: PostgreSQL plans and locks only
+//! those. A neighbour is searched nearby first, and then a few partitions at a time.
 
 use std::sync::Arc;
 
@@ -26,14 +26,21 @@ pub(super) const NEARBY_MICROS: i64 = 3 * DAY_MICROS;
 /// How many partitions one statement may search.
 const PARTITIONS_PER_STATEMENT: usize = 8;
 
+/// On which side of an edge a neighbour is searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Before,
+    After,
+}
+
 /// A reading of either stream, as its row gives it.
 pub(super) trait FromHistory: Copy + Send {
     const STREAM: Stream;
-    /// Of many devices, each row with the place of its wish behind the reading.
-    const IN_RUNS: &'static str;
+    /// Of many devices; the place of its span follows each reading.
+    const IN_INTERVALS: &'static str;
     const BEFORE_MANY: &'static str;
     const AFTER_MANY: &'static str;
-    /// Hours that are summed up.
+    /// Rolled-up hours.
     const HOURS: &'static str;
     /// How many columns a reading has.
     const COLUMNS: usize;
@@ -58,7 +65,7 @@ fn energy_reading(row: &Row) -> Result<EnergyReading, tokio_postgres::Error> {
 
 impl FromHistory for EnergyReading {
     const STREAM: Stream = Stream::Meter;
-    const IN_RUNS: &'static str = sql!("readings_meters");
+    const IN_INTERVALS: &'static str = sql!("readings_meters");
     const BEFORE_MANY: &'static str = sql!("neighbours_before_meters");
     const AFTER_MANY: &'static str = sql!("neighbours_after_meters");
     const HOURS: &'static str = sql!("hours_meters");
@@ -86,7 +93,7 @@ pub(super) struct RawVehicleReading {
 
 impl FromHistory for RawVehicleReading {
     const STREAM: Stream = Stream::Vehicle;
-    const IN_RUNS: &'static str = sql!("readings_vehicles");
+    const IN_INTERVALS: &'static str = sql!("readings_vehicles");
     const BEFORE_MANY: &'static str = sql!("neighbours_before_vehicles");
     const AFTER_MANY: &'static str = sql!("neighbours_after_vehicles");
     const HOURS: &'static str = sql!("hours_vehicles");
@@ -137,9 +144,9 @@ impl FromHistory for RawVehicleReading {
 pub(super) struct History<'a> {
     pub(super) work: &'a Transaction<'a>,
     pub(super) lease: Lease,
-    /// What may be taken as it is summed up; nothing unless told.
+    /// The hours that may be used rolled up; `None` means none.
     pub(super) hours: Option<Arc<Hours>>,
-    /// The partitions of each stream, once they were asked for.
+    /// The partitions of each stream, once they were loaded.
     partitions: OnceCell<PerStream<Vec<Range>>>,
 }
 
@@ -153,14 +160,14 @@ impl<'a> History<'a> {
         }
     }
 
-    /// Takes hours as they are summed up, where it can.
+    /// Allows rolled-up hours.
     pub(super) fn with_hours(mut self, hours: Hours) -> Self {
         self.hours = Some(Arc::new(hours));
         self
     }
 
-    /// Counts from here on in another lease, and gives the one so far to whoever holds what was
-    /// read under it.
+    /// Counts in another lease from here on. Returns the previous one, to be held as long as what was read
+    /// under it.
     pub(super) fn renew(&mut self, lease: Lease) -> Lease {
         std::mem::replace(&mut self.lease, lease)
     }
@@ -182,29 +189,26 @@ impl<'a> History<'a> {
 pub(super) fn spans_beyond(
     ranges: &[Range],
     edge: Timestamp,
-    after: bool,
+    side: Side,
 ) -> Vec<(Timestamp, Timestamp)> {
     let mut beyond: Vec<Range> = ranges
         .iter()
-        .filter(|range| {
-            if after {
-                edge < range.to
-            } else {
-                range.from <= edge
-            }
+        .filter(|range| match side {
+            Side::Before => range.from <= edge,
+            Side::After => edge < range.to,
         })
         .copied()
         .collect();
     beyond.sort_unstable();
-    if !after {
+    if side == Side::Before {
         beyond.reverse();
     }
     let span = |chunk: &[Range]| {
         let from = chunk.iter().map(|range| range.from.plus_micros(-1)).min()?;
         let to = chunk.iter().map(|range| range.to.plus_micros(-1)).max()?;
-        Some(match after {
-            true => (from.max(edge), to),
-            false => (from, to.min(edge)),
+        Some(match side {
+            Side::Before => (from, to.min(edge)),
+            Side::After => (from.max(edge), to),
         })
     };
     beyond
@@ -228,13 +232,13 @@ mod tests {
             to: at(n * 100 + 100),
         };
         let ranges: Vec<Range> = (0..20).map(range).collect();
-        let before = spans_beyond(&ranges, at(1050), false);
+        let before = spans_beyond(&ranges, at(1050), Side::Before);
         assert_eq!(before, [(at(299), at(1050)), (at(-1), at(299))]);
-        let after = spans_beyond(&ranges, at(1050), true);
+        let after = spans_beyond(&ranges, at(1050), Side::After);
         assert_eq!(after, [(at(1050), at(1799)), (at(1799), at(1999))]);
-        assert_eq!(spans_beyond(&ranges, at(-1), false), []);
+        assert_eq!(spans_beyond(&ranges, at(-1), Side::Before), []);
         assert_eq!(
-            spans_beyond(&ranges, at(1999), true),
+            spans_beyond(&ranges, at(1999), Side::After),
             [(at(1999), at(1999))]
         );
     }

@@ -1,54 +1,54 @@
-//! Which hours a question may take rolled up, and a row of them.
+//! The hours that a question may use rolled up, and a row of them.
 
 use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Row;
 
-use crate::energy::answer::Cuts;
+use crate::energy::answer::SplitHours;
 use crate::energy::device::EnergyReading;
-use crate::energy::hour::{Condensed, hour_run};
-use crate::energy::interval::{Run, Runs};
+use crate::energy::hour::{RolledUp, hour_interval};
+use crate::energy::interval::{Interval, Intervals};
 use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
 
-/// Readings of a device, some of them as the sums of hours.
+/// Readings of a device, some of them as rolled-up hours.
 #[derive(Debug)]
 pub(super) struct Readings<T> {
     pub(super) list: Vec<T>,
-    pub(super) condensed: Vec<Condensed>,
+    pub(super) rolled_up: Vec<RolledUp>,
 }
 
 impl<T> Default for Readings<T> {
     fn default() -> Self {
         Readings {
             list: Vec::new(),
-            condensed: Vec::new(),
+            rolled_up: Vec::new(),
         }
     }
 }
 
-/// Which hours a question may take as they are summed up.
+/// The hours that a question may use rolled up.
 #[derive(Debug, Clone)]
 pub(super) struct Hours {
     /// Their starts, ascending; each hour lies wholly in the window.
     pub(super) starts: Vec<Timestamp>,
     pub(super) suspect_watts: u64,
-    pub(super) refused: HashSet<(Stream, i32, Timestamp)>,
+    pub(super) excluded: HashSet<(Stream, i32, Timestamp)>,
 }
 
 impl Hours {
-    /// The full hours of a window that no edge of its parts goes through.
-    pub(super) fn new(window: Run, parts: &[Run], suspect_watts: u64) -> Self {
+    /// The full hours of a window that no edge of its parts splits.
+    pub(super) fn new(window: Interval, parts: &[Interval], suspect_watts: u64) -> Self {
         let mut edges: HashSet<Timestamp> = HashSet::new();
         for edge in parts.iter().flat_map(|part| [part.start(), part.end()]) {
-            edges.extend(cut_hour(edge));
+            edges.extend(split_hour(edge));
         }
         let first = window.start().plus_micros(HOUR_MICROS).hour();
-        let mut start = match cut_hour(window.start()) {
+        let mut start = match split_hour(window.start()) {
             Some(_) => first,
             None => window.start(),
         };
         let mut starts = Vec::new();
-        while hour_run(start).is_some_and(|hour| hour.end() <= window.end()) {
+        while hour_interval(start).is_some_and(|hour| hour.end() <= window.end()) {
             if !edges.contains(&start) {
                 starts.push(start);
             }
@@ -57,41 +57,42 @@ impl Hours {
         Hours {
             starts,
             suspect_watts,
-            refused: HashSet::new(),
+            excluded: HashSet::new(),
         }
     }
 
-    /// Takes a device's readings as they are around an edge.
-    pub(super) fn refuse_at(&mut self, stream: Stream, device: i32, edge: Timestamp) {
-        let hour = cut_hour(edge).map(|hour| (stream, device, hour));
-        self.refused.extend(hour);
+    /// Excludes the hour of a device that an edge splits.
+    pub(super) fn exclude_at(&mut self, stream: Stream, device: i32, edge: Timestamp) {
+        let hour = split_hour(edge).map(|hour| (stream, device, hour));
+        self.excluded.extend(hour);
     }
 
-    pub(super) fn refuse(&mut self, cuts: &Cuts) {
-        let vehicles = cuts.vehicles.iter();
-        let vehicles = vehicles.map(|(key, run)| (Stream::Vehicle, key.0, run.end().hour()));
-        let meters = cuts.meters.iter();
-        let meters = meters.map(|(key, run)| (Stream::Meter, key.0, run.end().hour()));
-        self.refused.extend(vehicles.chain(meters));
+    pub(super) fn exclude(&mut self, splits: &SplitHours) {
+        let vehicles = splits.vehicles.iter();
+        let vehicles =
+            vehicles.map(|(key, interval)| (Stream::Vehicle, key.0, interval.end().hour()));
+        let meters = splits.meters.iter();
+        let meters = meters.map(|(key, interval)| (Stream::Meter, key.0, interval.end().hour()));
+        self.excluded.extend(vehicles.chain(meters));
     }
 }
 
-/// The start of the hour that an edge goes through; `None` where it is a full hour itself.
-fn cut_hour(edge: Timestamp) -> Option<Timestamp> {
+/// The start of the hour that an edge splits; `None` where the edge is a full hour itself.
+fn split_hour(edge: Timestamp) -> Option<Timestamp> {
     (edge.as_micros().rem_euclid(HOUR_MICROS) != 0).then(|| edge.hour())
 }
 
-/// An hour of a device that is summed up, by its start.
+/// A rolled-up hour of a device, by its start.
 pub(super) type Summed<T> = (i32, Timestamp, HourRow<T>);
 
-/// What stands for the hours of each device that are summed up, and which those are.
-pub(super) type Taken<T> = (HashMap<i32, Readings<T>>, HashMap<i32, Runs>);
+/// The readings and rollups of each device, and which hours are rolled up.
+pub(super) type Taken<T> = (HashMap<i32, Readings<T>>, HashMap<i32, Intervals>);
 
 /// A row of the summaries.
 pub(super) struct HourRow<T> {
     pub(super) first: T,
     pub(super) last: T,
-    pub(super) condensed: Condensed,
+    pub(super) rolled_up: RolledUp,
     pub(super) power_watts: i64,
 }
 
@@ -118,14 +119,14 @@ impl<T> HourRow<T> {
         let (first, last) = (end(2, 4)?, end(3, 5)?);
         let readings: i32 = row.try_get(7)?;
         let (resets, suspect): (i32, i32) = (row.try_get(9)?, row.try_get(10)?);
-        let Some(run) = Run::new(first.at, last.at) else {
+        let Some(interval) = Interval::new(first.at, last.at) else {
             return Ok(None);
         };
         Ok(Some(HourRow {
             first: reading(first, 0)?,
             last: reading(last, 1)?,
-            condensed: Condensed {
-                run,
+            rolled_up: RolledUp {
+                interval,
                 between: u64::try_from(readings - 2).unwrap_or(0),
                 mwh: row.try_get(8)?,
                 resets: u64::try_from(resets).unwrap_or(0),
@@ -142,14 +143,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hours_of_a_window_are_those_that_no_edge_goes_through() {
+    fn the_hours_of_a_window_are_those_that_no_edge_splits() {
         let at = |minute: i64| Timestamp::from_micros(minute * 60_000_000);
-        let run = |from, to| Run::new(at(from), at(to)).unwrap();
-        let starts = |window, parts: &[Run]| Hours::new(window, parts, 1).starts;
-        assert_eq!(starts(run(0, 120), &[]), [at(0), at(60)]);
-        assert_eq!(starts(run(-10, 179), &[]), [at(0), at(60)]);
-        assert_eq!(starts(run(1, 119), &[]), []);
-        let parts = [run(0, 90), run(90, 180)];
-        assert_eq!(starts(run(0, 180), &parts), [at(0), at(120)]);
+        let interval = |from, to| Interval::new(at(from), at(to)).unwrap();
+        let starts = |window, parts: &[Interval]| Hours::new(window, parts, 1).starts;
+        assert_eq!(starts(interval(0, 120), &[]), [at(0), at(60)]);
+        assert_eq!(starts(interval(-10, 179), &[]), [at(0), at(60)]);
+        assert_eq!(starts(interval(1, 119), &[]), []);
+        let parts = [interval(0, 90), interval(90, 180)];
+        assert_eq!(starts(interval(0, 180), &parts), [at(0), at(120)]);
     }
 }

@@ -1,9 +1,8 @@
-//! Hours that are summed up, fetched in place of their readings.
+//! Rolled-up hours, fetched in place of their readings.
 //!
-//! A row of the summaries is used where it is there, in the same snapshot as the readings, and no
-//! mark says that a reading has come since. Everything else is read as it is: where there is no
-//! row, where an edge that is known beforehand goes through the hour, where the hour implies more
-//! power than the bound, and where the arithmetic has said that it needs the readings.
+//! A rollup row is used where it exists in the same snapshot as the readings and its hour is not dirty. The
+//! readings are fetched where there is no row, where a known edge splits the hour, where the hour implies more
+//! power than the bound, and where the arithmetic needs the readings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,25 +13,25 @@ use tokio_postgres::types::ToSql;
 use super::AskError;
 use super::history::{FromHistory, History};
 use super::hour_rows::{Readings, Summed, Taken};
-use crate::energy::answer::Cuts;
-use crate::energy::hour::hour_run;
-use crate::energy::interval::{Run, Runs};
+use crate::energy::answer::SplitHours;
+use crate::energy::hour::hour_interval;
+use crate::energy::interval::{Interval, Intervals};
 use crate::reading::{Stream, Timestamp};
 
-/// How often a question is asked again with fewer hours summed up, before all is read as it is.
-/// Why: the first answer finds nearly all edges, and the second the edges that follow from them.
+/// How often a question is computed again with fewer rolled-up hours, before all readings are fetched. Why: the
+/// first attempt finds nearly all edges, and the second finds the edges that follow from them.
 pub(super) const ROUNDS_MAX: usize = 3;
 
 impl History<'_> {
-    /// Takes readings as they are where they were cut.
-    pub(super) fn refuse(&mut self, cuts: &Cuts) {
+    /// Excludes the hours that were split.
+    pub(super) fn exclude(&mut self, splits: &SplitHours) {
         if let Some(hours) = &mut self.hours {
-            Arc::make_mut(hours).refuse(cuts);
+            Arc::make_mut(hours).exclude(splits);
         }
     }
 
-    /// Takes a device's readings as they are around some edges.
-    pub(super) fn refuse_at(
+    /// Excludes the hours of a device that some edges split.
+    pub(super) fn exclude_at(
         &mut self,
         stream: Stream,
         device: i32,
@@ -41,37 +40,40 @@ impl History<'_> {
         if let Some(hours) = &mut self.hours {
             let hours = Arc::make_mut(hours);
             for edge in edges {
-                hours.refuse_at(stream, device, edge);
+                hours.exclude_at(stream, device, edge);
             }
         }
     }
 
-    /// Takes everything as it is from here on.
-    pub(super) fn refuse_all(&mut self) {
+    /// Excludes all hours from here on.
+    pub(super) fn exclude_all(&mut self) {
         self.hours = None;
     }
 
-    /// The runs that hours may be summed up in.
-    pub(super) fn sums(&self) -> Runs {
+    /// The intervals in which hours may be rolled up.
+    pub(super) fn sums(&self) -> Intervals {
         let starts = self.hours.iter().flat_map(|hours| &hours.starts);
-        starts.filter_map(|start| hour_run(*start)).collect()
+        starts.filter_map(|start| hour_interval(*start)).collect()
     }
 
-    /// Fetches the hours in some runs that are summed up.
+    /// Fetches the rolled-up hours in some intervals.
     pub(super) async fn hours_many<T: FromHistory>(
         &self,
-        wanted: &BTreeMap<i32, Vec<Run>>,
+        wanted: &BTreeMap<i32, Vec<Interval>>,
     ) -> Result<Vec<Summed<T>>, AskError> {
         let mut found = Vec::new();
-        let runs = || wanted.values().flatten();
-        let low = runs().map(|run| run.start()).min();
-        let high = runs().map(|run| run.end()).max();
-        let all = low.zip(high).and_then(|(low, high)| Run::new(low, high));
+        let intervals = || wanted.values().flatten();
+        let low = intervals().map(|interval| interval.start()).min();
+        let high = intervals().map(|interval| interval.end()).max();
+        let all = low
+            .zip(high)
+            .and_then(|(low, high)| Interval::new(low, high));
         let (Some(hours), Some(all)) = (&self.hours, all) else {
             return Ok(found);
         };
-        let within =
-            |start: &&Timestamp| hour_run(**start).is_some_and(|hour| all.and(hour) == Some(hour));
+        let within = |start: &&Timestamp| {
+            hour_interval(**start).is_some_and(|hour| all.and(hour) == Some(hour))
+        };
         let mut starts = hours.starts.iter().filter(within);
         let Some(first) = starts.next() else {
             return Ok(found);
@@ -92,40 +94,40 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// Takes those hours that lie in the runs and may be taken, and says of each device which they
-    /// are.
+    /// Selects the hours that lie in the intervals and may be used. Returns them, and which they are for each
+    /// device.
     pub(super) fn taken<T: FromHistory>(
         &self,
         found: Vec<Summed<T>>,
-        wanted: &BTreeMap<i32, Vec<Run>>,
+        wanted: &BTreeMap<i32, Vec<Interval>>,
     ) -> Taken<T> {
         let mut readings: HashMap<i32, Readings<T>> = HashMap::with_capacity(wanted.len());
-        let mut taken: HashMap<i32, Vec<Run>> = HashMap::new();
+        let mut taken: HashMap<i32, Vec<Interval>> = HashMap::new();
         let Some(hours) = &self.hours else {
             return (readings, HashMap::new());
         };
         for (device, start, sum) in found {
-            let is_wanted = |hour: &Run| {
-                let runs = wanted.get(&device).into_iter().flatten();
-                let mut holding = runs.filter(|run| run.and(*hour) == Some(*hour));
+            let is_wanted = |hour: &Interval| {
+                let intervals = wanted.get(&device).into_iter().flatten();
+                let mut holding = intervals.filter(|interval| interval.and(*hour) == Some(*hour));
                 let is_whole =
                     holding.next().is_some() && hours.starts.binary_search(&start).is_ok();
-                is_whole && !hours.refused.contains(&(T::STREAM, device, start))
+                is_whole && !hours.excluded.contains(&(T::STREAM, device, start))
             };
-            let Some(hour) = hour_run(start).filter(is_wanted) else {
+            let Some(hour) = hour_interval(start).filter(is_wanted) else {
                 continue;
             };
             if u64::try_from(sum.power_watts).is_ok_and(|watts| watts <= hours.suspect_watts) {
                 let of_device = readings.entry(device).or_default();
                 of_device.list.extend([sum.first, sum.last]);
-                of_device.condensed.push(sum.condensed);
+                of_device.rolled_up.push(sum.rolled_up);
                 taken.entry(device).or_default().push(hour);
             }
         }
         for of_device in readings.values_mut() {
-            of_device.condensed.sort_unstable_by_key(|sum| sum.run);
+            of_device.rolled_up.sort_unstable_by_key(|sum| sum.interval);
         }
-        let runs = |(device, taken): (_, Vec<Run>)| (device, Runs::from_iter(taken));
-        (readings, taken.into_iter().map(runs).collect())
+        let intervals = |(device, taken): (_, Vec<Interval>)| (device, Intervals::from_iter(taken));
+        (readings, taken.into_iter().map(intervals).collect())
     }
 }

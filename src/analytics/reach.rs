@@ -1,18 +1,25 @@
-//! How far beyond its window an answer reaches: in time, and to whom.
+//! How far beyond its window an answer reaches: in time, and to which vehicles.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::future::try_join;
 use tokio_postgres::types::ToSql;
 
+use super::AskError;
 use super::history::History;
-use super::{AskError, BEHIND_MICROS};
 use crate::energy::attribution::{CLAIM_MICROS_MAX, MeterKey, VehicleKey};
 use crate::energy::device::EnergyReading;
-use crate::energy::interval::{Run, Runs};
+use crate::energy::interval::{Interval, Intervals};
 use crate::energy::question::Plan;
 use crate::energy::window::DAY_MICROS;
 use crate::reading::{EnergyKind, Stream, Timestamp};
+
+/// How far behind a window vehicles' readings are fetched at first: enough for periods that reach to
+/// a meter's next reading where it reports hourly.
+pub(super) const BEHIND_MICROS: i64 = 6 * CLAIM_MICROS_MAX;
+
+/// Intervals at one meter that are closer than this are fetched as one.
+const JOIN_MICROS: i64 = DAY_MICROS;
 
 /// How far back from a window the start of an attribution period is looked for at first, where a
 /// meter's first reading ever is divided among several vehicles.
@@ -22,22 +29,22 @@ const CHAIN_MICROS: i64 = DAY_MICROS;
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     /// When, within the window: the meter's readings are fetched around it.
-    pub(super) runs: Runs,
+    pub(super) intervals: Intervals,
     /// Rules 1 or 2 put the vehicle there: it may share.
     shares: bool,
     /// The meter has the vehicle's id, and rule 3 may apply.
     pub(super) by_same_id: bool,
 }
 
-/// Says at which meters a vehicle is, or may be.
+/// The meters where a vehicle is, or may be.
 pub(super) fn wanted(
     plan: Plan,
     same_id: Option<MeterKey>,
-    window: Run,
+    window: Interval,
 ) -> BTreeMap<MeterKey, Wanted> {
-    let named = |(meter, runs)| {
+    let named = |(meter, intervals)| {
         let wanted = Wanted {
-            runs,
+            intervals,
             shares: true,
             by_same_id: false,
         };
@@ -49,7 +56,7 @@ pub(super) fn wanted(
         wanted.insert(
             meter,
             Wanted {
-                runs: Runs::from_iter([window]),
+                intervals: Intervals::from_iter([window]),
                 shares,
                 by_same_id: true,
             },
@@ -70,23 +77,23 @@ pub(super) struct Reach {
 }
 
 impl Wanted {
-    /// When it matters at first that others are there. By rule 3, one that comes after the window
+    /// When the presence of others matters, in the first search. By rule 3, a vehicle that arrives after the window
     /// and before the meter's next reading matters too; nearly always that reading is near.
-    pub(super) fn looked(&self, window: Run, now: Timestamp) -> Runs {
+    pub(super) fn looked(&self, window: Interval, now: Timestamp) -> Intervals {
         if !self.by_same_id {
-            return self.runs.clone();
+            return self.intervals.clone();
         }
         let behind = window.end().plus_micros(BEHIND_MICROS - CLAIM_MICROS_MAX);
         let end = behind.min(now).max(window.end());
-        Run::new(window.start(), end).into_iter().collect()
+        Interval::new(window.start(), end).into_iter().collect()
     }
 
-    /// Says how far the answer reaches, given the meter's readings and whether others are there.
+    /// How far the answer reaches, given the meter's readings and the others that are there.
     pub(super) fn reach(
         &self,
         readings: &[EnergyReading],
-        with_others: bool,
-        window: Run,
+        others: &HashSet<VehicleKey>,
+        window: Interval,
         now: Timestamp,
     ) -> Reach {
         let mut reach = Reach {
@@ -94,24 +101,24 @@ impl Wanted {
             high: window.end(),
             is_first: false,
         };
-        // A period that goes on behind the window is followed to the meter's next reading.
-        let last_run = self.runs.as_slice().last();
+        // A period that continues after the window is followed to the meter's next reading.
+        let last_interval = self.intervals.as_slice().last();
         let next = readings.partition_point(|reading| reading.at <= window.end());
         if let Some(next) = readings.get(next)
-            && last_run.is_some_and(|run| run.end() == window.end())
+            && last_interval.is_some_and(|interval| interval.end() == window.end())
             && next.energy.kind == EnergyKind::Interval
             && next.at <= now
         {
             reach.high = next.at;
         }
-        if !self.is_shared(with_others) {
+        if !self.is_shared(others) {
             return reach;
         }
         if let (Some(first), Some(last)) = (readings.first(), readings.last()) {
             reach.low = reach.low.min(first.at);
             reach.high = reach.high.max(last.at);
             reach.is_first =
-                first.energy.kind == EnergyKind::Interval && self.runs.contains(first.at);
+                first.energy.kind == EnergyKind::Interval && self.intervals.contains(first.at);
         }
         if reach.is_first {
             reach.low = window.start().plus_micros(-CHAIN_MICROS);
@@ -119,27 +126,18 @@ impl Wanted {
         reach
     }
 
-    /// Tells whether amounts may be divided, given whether others are there.
-    pub(super) fn is_shared(&self, with_others: bool) -> bool {
-        self.shares && with_others
+    /// Whether amounts may be divided, given the others that are there.
+    pub(super) fn is_shared(&self, others: &HashSet<VehicleKey>) -> bool {
+        self.shares && !others.is_empty()
     }
 
-    /// When else it matters who is there: rule 3 of the vehicle asked for, or of another that is
-    /// there and has the meter's id, ends where another vehicle comes.
-    fn unseen(
-        &self,
-        reach: Reach,
-        owner_is_there: bool,
-        window: Run,
-        now: Timestamp,
-    ) -> Option<Run> {
-        if owner_is_there {
-            return Run::new(reach.low, reach.high);
-        }
+    /// When else the presence of others matters: rule 3 of the vehicle of the question ends where another vehicle
+    /// arrives.
+    fn unseen(&self, reach: Reach, window: Interval, now: Timestamp) -> Option<Interval> {
         let seen = self.looked(window, now);
         let seen = seen.as_slice().last()?.end();
         match self.by_same_id {
-            true => Run::new(seen, reach.high),
+            true => Interval::new(seen, reach.high),
             false => None,
         }
     }
@@ -166,7 +164,7 @@ pub(super) async fn owners(
     places: &[Place<'_>],
 ) -> Result<Owners, AskError> {
     let shared = places.iter();
-    let shared = shared.filter(|place| place.wanted.is_shared(!place.others.is_empty()));
+    let shared = shared.filter(|place| place.wanted.is_shared(place.others));
     let meters: Vec<i32> = shared.map(|place| place.meter.0).collect();
     if meters.is_empty() {
         return Ok(Owners::new());
@@ -178,22 +176,25 @@ pub(super) async fn owners(
     rows.iter().map(owner).collect()
 }
 
-/// Loads who else is at meters where rule 3 reaches beyond what was looked at so far.
+/// Loads the other vehicles at meters where rule 3 reaches beyond the time searched so far.
 pub(super) async fn unseen(
     history: &History<'_>,
     places: &[Place<'_>],
     owners: &Owners,
-    window: Run,
+    window: Interval,
     now: Timestamp,
 ) -> Result<Others, AskError> {
     let mut rows = Rows::default();
     for place in places {
         let owner = owners.get(&place.meter);
-        let owner_is_there = place.wanted.is_shared(!place.others.is_empty())
+        let owner_is_there = place.wanted.is_shared(place.others)
             && owner.is_some_and(|owner| *owner == place.vehicle || place.others.contains(owner));
-        let wanted = place.wanted;
-        if let Some(run) = wanted.unseen(place.reach, owner_is_there, window, now) {
-            rows.add(place.vehicle, place.meter, run);
+        let interval = match owner_is_there {
+            true => Interval::new(place.reach.low, place.reach.high),
+            false => place.wanted.unseen(place.reach, window, now),
+        };
+        if let Some(interval) = interval {
+            rows.add(place.vehicle, place.meter, interval);
         }
     }
     let mut found = Others::new();
@@ -226,7 +227,7 @@ pub(super) async fn unseen(
     Ok(found)
 }
 
-/// When it matters who else is at a meter: a row a vehicle, a meter and a run.
+/// When the presence of others at a meter matters: a row for each vehicle, meter and interval.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     vehicles: Vec<i32>,
@@ -236,14 +237,14 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub(super) fn add(&mut self, vehicle: VehicleKey, meter: MeterKey, run: Run) {
+    pub(super) fn add(&mut self, vehicle: VehicleKey, meter: MeterKey, interval: Interval) {
         self.vehicles.push(vehicle.0);
         self.meters.push(meter.0);
-        self.starts.push(run.start());
-        self.ends.push(run.end());
+        self.starts.push(interval.start());
+        self.ends.push(interval.end());
     }
 
-    /// Who else has a session there.
+    /// The other vehicles with a session there.
     pub(super) async fn with_session(
         &self,
         history: &History<'_>,
@@ -272,7 +273,7 @@ async fn found_by(
 /// come to `low` and that start lies at `start`; `None` where no reading is older.
 pub(super) async fn further_back(
     history: &History<'_>,
-    window: Run,
+    window: Interval,
     low: Timestamp,
     start: Timestamp,
 ) -> Result<Option<Timestamp>, AskError> {
@@ -284,4 +285,43 @@ pub(super) async fn further_back(
     let so_far = window.start().as_micros().saturating_sub(low.as_micros());
     let low = low.plus_micros(-so_far.max(CHAIN_MICROS));
     Ok(Some(low.max(oldest.unwrap_or(low))))
+}
+
+/// Joins intervals that are close to each other.
+pub(super) fn joined(intervals: &Intervals) -> Vec<Interval> {
+    let mut joined: Vec<Interval> = Vec::new();
+    for &interval in intervals.as_slice() {
+        let close = joined
+            .last()
+            .filter(|last| interval.start() <= last.end().plus_micros(JOIN_MICROS))
+            .and_then(|last| Interval::new(last.start(), interval.end()));
+        match close {
+            Some(both) => {
+                joined.pop();
+                joined.push(both);
+            }
+            None => joined.push(interval),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_less_than_a_day_apart_are_fetched_as_one() {
+        let interval = |from: i64, to: i64| {
+            let at = |hour: i64| Timestamp::from_micros(hour * 3_600_000_000);
+            Interval::new(at(from), at(to)).unwrap()
+        };
+        let intervals = Intervals::from_iter([
+            interval(0, 1),
+            interval(20, 21),
+            interval(45, 46),
+            interval(71, 72),
+        ]);
+        assert_eq!(joined(&intervals), [interval(0, 46), interval(71, 72)]);
+    }
 }

@@ -1,4 +1,4 @@
-//! Vehicles: their readings, their sessions, and who else is at a meter.
+//! Vehicles: their readings, their sessions, and the other vehicles at a meter.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -14,8 +14,8 @@ use crate::energy::attribution::{
     VehicleReading,
 };
 use crate::energy::device::EnergyReading;
-use crate::energy::hour::Condensed;
-use crate::energy::interval::{Run, Runs};
+use crate::energy::hour::RolledUp;
+use crate::energy::interval::{Interval, Intervals};
 use crate::energy::question::{Meter, Question};
 use crate::reading::{Stream, Timestamp};
 
@@ -44,10 +44,10 @@ pub(super) struct FetchedMeter {
 }
 
 impl Fetched {
-    /// Asks about what was fetched.
+    /// Puts a question about what was fetched.
     pub(super) fn asked<R>(
         &self,
-        window: Run,
+        window: Interval,
         now: Timestamp,
         suspect_watts: u64,
         ask: impl FnOnce(&Question<'_>) -> R,
@@ -63,7 +63,7 @@ impl Fetched {
             key: meter.key,
             owner: meter.owner,
             readings: &meter.readings.list,
-            condensed: &meter.readings.condensed,
+            rolled_up: &meter.readings.rolled_up,
             others,
         });
         let meters: Vec<Meter<'_>> = meters.collect();
@@ -76,18 +76,16 @@ impl Fetched {
         })
     }
 
-    /// Says how far the answer reaches at each meter; where a meter's first reading ever is divided,
-    /// back to `first_low`.
+    /// How far the answer reaches at each meter: back to `first_low` where a meter's first reading is divided.
     pub(super) fn places<'a>(
         &'a self,
-        window: Run,
+        window: Interval,
         now: Timestamp,
         first_low: Option<Timestamp>,
     ) -> Vec<Place<'a>> {
         let place = |meter: &'a FetchedMeter| {
-            let with_others = !meter.others.is_empty();
             let readings = &meter.readings.list;
-            let mut reach = meter.wanted.reach(readings, with_others, window, now);
+            let mut reach = meter.wanted.reach(readings, &meter.others, window, now);
             if let (true, Some(low)) = (reach.is_first, first_low) {
                 reach.low = low;
             }
@@ -108,7 +106,7 @@ impl Fetched {
 pub(super) struct FetchedVehicle {
     pub(super) key: VehicleKey,
     pub(super) readings: Vec<VehicleReading>,
-    pub(super) condensed: Vec<Condensed>,
+    pub(super) rolled_up: Vec<RolledUp>,
     pub(super) sessions: Vec<Session>,
 }
 
@@ -117,7 +115,7 @@ impl FetchedVehicle {
         Vehicle {
             key: self.key,
             readings: &self.readings,
-            condensed: &self.condensed,
+            rolled_up: &self.rolled_up,
             sessions: &self.sessions,
         }
     }
@@ -127,13 +125,13 @@ impl FetchedVehicle {
 pub(super) async fn vehicle(
     history: &mut History<'_>,
     key: VehicleKey,
-    span: Run,
+    span: Interval,
 ) -> Result<FetchedVehicle, AskError> {
     let mut one = vehicles(history, &BTreeMap::from([(key.0, span)])).await?;
     Ok(one.remove(&key.0).unwrap_or(FetchedVehicle {
         key,
         readings: Vec::new(),
-        condensed: Vec::new(),
+        rolled_up: Vec::new(),
         sessions: Vec::new(),
     }))
 }
@@ -141,7 +139,7 @@ pub(super) async fn vehicle(
 /// The same for many vehicles, each over its own span.
 pub(super) async fn vehicles(
     history: &mut History<'_>,
-    spans: &BTreeMap<i32, Run>,
+    spans: &BTreeMap<i32, Interval>,
 ) -> Result<HashMap<i32, FetchedVehicle>, AskError> {
     if spans.is_empty() {
         return Ok(HashMap::new());
@@ -167,7 +165,7 @@ pub(super) async fn vehicles(
             .iter()
             .flat_map(|s| [Some(s.started), s.ended])
             .flatten();
-        history.refuse_at(Stream::Vehicle, device, ends);
+        history.exclude_at(Stream::Vehicle, device, ends);
     }
     let mut raw = history.settle(sought, &wanted).await?;
     let named: BTreeSet<i32> = raw
@@ -181,7 +179,7 @@ pub(super) async fn vehicles(
         let fetched = FetchedVehicle {
             key: VehicleKey(key),
             readings: placed(raw.list, &places),
-            condensed: raw.condensed,
+            rolled_up: raw.rolled_up,
             sessions: sessions.remove(&key).unwrap_or_default(),
         };
         (key, fetched)
@@ -247,18 +245,27 @@ async fn sessions(
     Ok(sessions)
 }
 
-/// The other vehicles that are at a meter in some runs, by a session or a reading.
+/// The other vehicles that are at a meter in some intervals, by a session or a reading.
 pub(super) async fn others(
     history: &History<'_>,
     meter: MeterKey,
     own: VehicleKey,
-    runs: &Runs,
+    intervals: &Intervals,
 ) -> Result<Vec<VehicleKey>, AskError> {
-    let (Some(first), Some(last)) = (runs.as_slice().first(), runs.as_slice().last()) else {
+    let (Some(first), Some(last)) = (intervals.as_slice().first(), intervals.as_slice().last())
+    else {
         return Ok(Vec::new());
     };
-    let starts: Vec<Timestamp> = runs.as_slice().iter().map(|run| run.start()).collect();
-    let ends: Vec<Timestamp> = runs.as_slice().iter().map(|run| run.end()).collect();
+    let starts: Vec<Timestamp> = intervals
+        .as_slice()
+        .iter()
+        .map(|interval| interval.start())
+        .collect();
+    let ends: Vec<Timestamp> = intervals
+        .as_slice()
+        .iter()
+        .map(|interval| interval.end())
+        .collect();
     let (low, high) = (first.start(), last.end().plus_micros(CLAIM_MICROS_MAX));
     let work = history.work;
     let statement = work.prepare_cached(sql!("performance_others")).await?;
@@ -267,4 +274,18 @@ pub(super) async fn others(
         .await?;
     let key = |row: &tokio_postgres::Row| Ok(VehicleKey(row.try_get(0)?));
     rows.iter().map(key).collect()
+}
+
+/// The external ids of some meters.
+pub(super) async fn meter_ids(
+    work: &deadpool_postgres::Transaction<'_>,
+    keys: &[i32],
+) -> Result<HashMap<i32, String>, AskError> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let statement = work.prepare_cached(sql!("fleet_meter_names")).await?;
+    let rows = work.query(&statement, &[&keys]).await?;
+    let name = |row: &tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?));
+    rows.iter().map(name).collect()
 }

@@ -7,7 +7,7 @@ use super::attribution::{MeterKey, Piece, Rule, SessionKey, Vehicle, VehicleKey}
 use super::coverage::{Coverage, Watched, coverage};
 use super::device::{DeviceEnergy, EnergyReading, Oddities};
 use super::exact::{Exact, temperature_units};
-use super::interval::{Run, Runs};
+use super::interval::{Interval, Intervals};
 use super::question::{Meter, Question};
 use super::sharing::{Guest, credited, first_start, known};
 use super::whereabouts::{Stays, whereabouts};
@@ -27,8 +27,8 @@ pub enum Method {
 /// The answer, in exact values.
 #[derive(Debug, Clone)]
 pub struct Performance {
-    /// W, as asked.
-    pub window: Run,
+    /// The window.
+    pub window: Interval,
     /// AC attributed to the vehicle in W.
     pub consumed_ac: Exact,
     /// All DC of the vehicle in W.
@@ -39,7 +39,7 @@ pub struct Performance {
     pub temperature_sum: i128,
     /// The vehicle's readings in W.
     pub data_points: u64,
-    /// The meters' readings in the attribution periods cut at W.
+    /// The meters' readings in the attribution periods within the window.
     pub meter_data_points: u64,
     /// By which rules.
     pub method: Method,
@@ -48,9 +48,9 @@ pub struct Performance {
     /// How many different sessions put the vehicle at a meter in W, or are named by a reading
     /// that does. A session all of whose time rule 1 took by naming the meter is not counted.
     pub sessions: u64,
-    /// How much of the time is told about.
+    /// How much of the time has readings.
     pub coverage: Coverage,
-    /// Resets and suspect readings: of the meters in the attribution periods cut at W, and of
+    /// Resets and suspect readings: of the meters in the attribution periods within the window, and of
     /// the vehicle in W, each at the time of its reading.
     pub oddities: Oddities,
     /// Those of the vehicle alone.
@@ -61,7 +61,7 @@ pub struct Performance {
 #[derive(Debug, Clone)]
 pub struct Slice {
     /// Which part.
-    pub window: Run,
+    pub window: Interval,
     /// AC attributed to the vehicle in it.
     pub consumed_ac: Exact,
     /// All DC of the vehicle in it.
@@ -72,7 +72,7 @@ pub struct Slice {
 
 impl Slice {
     /// A part without energy.
-    pub fn empty(window: Run) -> Self {
+    pub fn empty(window: Interval) -> Self {
         Slice {
             window,
             consumed_ac: Exact::default(),
@@ -95,35 +95,35 @@ impl Slice {
 /// matched where either meter is known.
 ///
 /// # Errors
-/// [`Cuts`]: see [`performance_and_parts`].
-pub fn performance(question: &Question<'_>) -> Result<Performance, Cuts> {
+/// [`SplitHours`]: see [`performance_and_parts`].
+pub fn performance(question: &Question<'_>) -> Result<Performance, SplitHours> {
     Ok(performance_and_parts(question, &[])?.0)
 }
 
-/// Answers a question, and says how much of the energy lies in each of some parts of the window.
+/// Answers a question, and computes the energy in each of some parts of the window.
 ///
 /// Attribution is the whole window's: parts that make up the window add up to the answer, exactly.
 ///
 /// Order:  as the parts are given
 ///
 /// # Errors
-/// [`Cuts`]: what is condensed and to be given as it is. Never where nothing is condensed.
+/// [`SplitHours`]: what is rolled up and to be given as it is. Never where nothing is rolled up.
 pub fn performance_and_parts(
     question: &Question<'_>,
-    parts: &[Run],
-) -> Result<(Performance, Vec<Slice>), Cuts> {
+    parts: &[Interval],
+) -> Result<(Performance, Vec<Slice>), SplitHours> {
     let settled = Settled::new(question, parts);
-    if !settled.cuts.is_empty() {
-        return Err(settled.cuts);
+    if !settled.splits.is_empty() {
+        return Err(settled.splits);
     }
     let whole = settled.answer(question);
     let slices = parts.iter().map(|&part| settled.slice(part));
     Ok((whole, slices.collect()))
 }
 
-/// From when on the vehicles of a question have to be given, as far as a meter's first reading ever
-/// says: where the earliest of the attribution periods begins that hold it, where that reading is
-/// divided among several. `None` where no such reading is in the window.
+/// The start of the earliest attribution period that holds a meter's first reading, where that reading is
+/// divided among several vehicles: the vehicles of the question must be given from there on. `None` means
+/// that no such reading is in the window.
 pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
     let settled = Settled::new(question, &[]);
     let starts = settled.places.iter().filter_map(|place| {
@@ -133,17 +133,17 @@ pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
     starts.min()
 }
 
-/// What is condensed where the answer depends on the readings themselves.
+/// What is rolled up where the answer depends on the readings themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cuts {
-    /// Of vehicles, the one asked for and others.
-    pub vehicles: Vec<(VehicleKey, Run)>,
+pub struct SplitHours {
+    /// Of vehicles: that of the question, and others.
+    pub vehicles: Vec<(VehicleKey, Interval)>,
     /// Of meters.
-    pub meters: Vec<(MeterKey, Run)>,
+    pub meters: Vec<(MeterKey, Interval)>,
 }
 
-impl Cuts {
-    /// Tells whether nothing is cut.
+impl SplitHours {
+    /// Whether nothing is split.
     pub fn is_empty(&self) -> bool {
         self.vehicles.is_empty() && self.meters.is_empty()
     }
@@ -152,55 +152,55 @@ impl Cuts {
     /// each received over just its time.
     fn add_shared(&mut self, question: &Question<'_>, meter: &Meter<'_>, guests: &[VehicleKey]) {
         self.meters
-            .extend(meter.condensed.iter().map(|sum| (meter.key, sum.run)));
+            .extend(meter.rolled_up.iter().map(|sum| (meter.key, sum.interval)));
         let others = meter.others.iter();
         let others = others.filter(|other| guests.contains(&other.key));
         for vehicle in others.chain([&question.vehicle]) {
-            let condensed = vehicle.condensed.iter();
+            let rolled_up = vehicle.rolled_up.iter();
             self.vehicles
-                .extend(condensed.map(|sum| (vehicle.key, sum.run)));
+                .extend(rolled_up.map(|sum| (vehicle.key, sum.interval)));
         }
     }
 }
 
-/// A meter where the vehicle is in the window: its energy, and who is there.
+/// A meter where the vehicle is in the window: its energy, and the vehicles there.
 struct Place {
     key: MeterKey,
-    /// The vehicle's periods there, cut at the window.
-    in_window: Runs,
+    /// The vehicle's periods there, within the window.
+    in_window: Intervals,
     /// `None` where nothing is known of it.
     meter: Option<DeviceEnergy>,
     guest: Guest,
     others: Vec<Guest>,
 }
 
-/// A question once everything is attributed, before a window cuts it.
+/// A question after attribution, before it is clipped to a window.
 struct Settled {
     own: Arc<DeviceEnergy>,
     pieces: Vec<Piece>,
     places: Vec<Place>,
     coverage: Coverage,
     /// The moments at which a meter is known.
-    known: Runs,
-    /// Where something is condensed that an edge goes through; nothing else holds then.
-    cuts: Cuts,
+    known: Intervals,
+    /// The rolled-up intervals that an edge splits. Where there are any, the other fields are not valid.
+    splits: SplitHours,
 }
 
 impl Settled {
-    fn new(question: &Question<'_>, parts: &[Run]) -> Self {
+    fn new(question: &Question<'_>, parts: &[Interval]) -> Self {
         let watts = question.suspect_watts;
         let own = Arc::new(energy_of(&question.vehicle, watts));
         let mut stays = whereabouts(question);
         let Stays { pieces, periods } = stays.remove(&question.vehicle.key).unwrap_or_default();
         let mut edges = edges_of(question, parts, &pieces);
-        let mut cuts = Cuts::default();
+        let mut splits = SplitHours::default();
         let mut places = Vec::new();
         let mut known_moments = Vec::new();
         let mut energies: BTreeMap<VehicleKey, Arc<DeviceEnergy>> = BTreeMap::new();
         let given: BTreeMap<MeterKey, &Meter<'_>> =
             question.meters.iter().map(|m| (m.key, m)).collect();
         for (key, periods) in periods {
-            let in_window = periods.cut(question.window);
+            let in_window = periods.clip(question.window);
             if in_window.is_empty() {
                 continue;
             }
@@ -216,8 +216,9 @@ impl Settled {
             };
             if let Some(meter) = given.get(&key) {
                 let energy = meter_energy(meter, watts);
-                cuts.meters
-                    .extend(energy.cut_by(&edges).map(|run| (key, run)));
+                splits
+                    .meters
+                    .extend(energy.split_by(&edges).map(|interval| (key, interval)));
                 known_moments.extend_from_slice(known(&energy, &place.guest.periods).as_slice());
                 place.meter = Some(energy);
                 let mut guests = Vec::new();
@@ -231,16 +232,18 @@ impl Settled {
                     });
                 }
                 if !guests.is_empty() {
-                    cuts.add_shared(question, meter, &guests);
+                    splits.add_shared(question, meter, &guests);
                 }
             }
             places.push(place);
         }
-        let known = Runs::from_iter(known_moments);
+        let known = Intervals::from_iter(known_moments);
         edges.extend(known.as_slice().iter().flat_map(|r| [r.start(), r.end()]));
         edges.sort_unstable();
-        let own_cuts = own.cut_by(&edges).map(|run| (question.vehicle.key, run));
-        cuts.vehicles.extend(own_cuts);
+        let own_splits = own
+            .split_by(&edges)
+            .map(|interval| (question.vehicle.key, interval));
+        splits.vehicles.extend(own_splits);
         let coverage = covered(question.window, &pieces, &places, &own);
         Settled {
             own,
@@ -248,7 +251,7 @@ impl Settled {
             places,
             coverage,
             known,
-            cuts,
+            splits,
         }
     }
 
@@ -264,15 +267,15 @@ impl Settled {
             let Some(meter) = &place.meter else {
                 continue;
             };
-            for &run in place.in_window.as_slice() {
-                answer.meter_data_points += meter.count_in(run);
-                answer.oddities.add(meter.oddities_in(run));
+            for &interval in place.in_window.as_slice() {
+                answer.meter_data_points += meter.count_in(interval);
+                answer.oddities.add(meter.oddities_in(interval));
             }
         }
         answer
     }
 
-    fn slice(&self, part: Run) -> Slice {
+    fn slice(&self, part: Interval) -> Slice {
         let mut slice = Slice::empty(part);
         for place in &self.places {
             if let Some(meter) = &place.meter {
@@ -286,11 +289,15 @@ impl Settled {
     }
 }
 
-/// The edges at which what is condensed may be cut, ascending.
-fn edges_of(question: &Question<'_>, parts: &[Run], pieces: &[Piece]) -> Vec<Timestamp> {
-    let runs = pieces.iter().map(|piece| piece.run);
-    let runs = runs.chain(parts.iter().copied()).chain([question.window]);
-    let mut edges: Vec<Timestamp> = runs.flat_map(|run| [run.start(), run.end()]).collect();
+/// The edges that may split a rolled-up interval, ascending.
+fn edges_of(question: &Question<'_>, parts: &[Interval], pieces: &[Piece]) -> Vec<Timestamp> {
+    let intervals = pieces.iter().map(|piece| piece.interval);
+    let intervals = intervals
+        .chain(parts.iter().copied())
+        .chain([question.window]);
+    let mut edges: Vec<Timestamp> = intervals
+        .flat_map(|interval| [interval.start(), interval.end()])
+        .collect();
     edges.push(question.now);
     edges.sort_unstable();
     edges
@@ -299,7 +306,7 @@ fn edges_of(question: &Question<'_>, parts: &[Run], pieces: &[Piece]) -> Vec<Tim
 /// The energy of a vehicle.
 fn energy_of(vehicle: &Vehicle<'_>, suspect_watts: u64) -> DeviceEnergy {
     let readings = vehicle.readings.iter().map(EnergyReading::from);
-    DeviceEnergy::with_condensed(readings, vehicle.condensed, suspect_watts)
+    DeviceEnergy::with_rolled_up(readings, vehicle.rolled_up, suspect_watts)
 }
 
 /// The part of the answer that needs no meter.
@@ -309,14 +316,14 @@ fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Perfo
     let temperatures = readings
         .filter(|r| window.contains(r.at))
         .map(|r| temperature_units(r.battery_temp));
-    let condensed = question.vehicle.condensed.iter();
-    let condensed = condensed
-        .filter(|sum| window.contains(sum.run.end()))
+    let rolled_up = question.vehicle.rolled_up.iter();
+    let rolled_up = rolled_up
+        .filter(|sum| window.contains(sum.interval.end()))
         .map(|sum| sum.temperature_sum);
     let here = || {
         pieces
             .iter()
-            .filter(|piece| piece.run.and(window).is_some())
+            .filter(|piece| piece.interval.and(window).is_some())
     };
     let rules: BTreeSet<Rule> = here().map(|piece| piece.rule).collect();
     let sessions: BTreeSet<SessionKey> = here().filter_map(|piece| piece.session).collect();
@@ -326,7 +333,7 @@ fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Perfo
         consumed_ac: Exact::default(),
         delivered_dc: Exact::default(),
         matched_dc: Exact::default(),
-        temperature_sum: temperatures.chain(condensed).sum(),
+        temperature_sum: temperatures.chain(rolled_up).sum(),
         data_points: own.count_in(window),
         meter_data_points: 0,
         method: match (rules.next(), rules.next()) {
@@ -345,7 +352,7 @@ fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Perfo
 /// The energy of a meter.
 fn meter_energy(meter: &Meter<'_>, suspect_watts: u64) -> DeviceEnergy {
     let readings = meter.readings.iter().copied();
-    DeviceEnergy::with_condensed(readings, meter.condensed, suspect_watts)
+    DeviceEnergy::with_rolled_up(readings, meter.rolled_up, suspect_watts)
 }
 
 /// The other vehicles that are at a meter in some moments, with their attribution periods there.
@@ -353,8 +360,8 @@ fn guests_at<'a>(
     question: &'a Question<'a>,
     meter: &'a Meter<'a>,
     stays: &'a BTreeMap<VehicleKey, Stays>,
-    moments: &'a Runs,
-) -> impl Iterator<Item = (&'a Vehicle<'a>, &'a Runs)> {
+    moments: &'a Intervals,
+) -> impl Iterator<Item = (&'a Vehicle<'a>, &'a Intervals)> {
     let others = meter.others.iter();
     let others = others.filter(|other| other.key != question.vehicle.key);
     others.filter_map(move |vehicle| {
@@ -364,15 +371,15 @@ fn guests_at<'a>(
 }
 
 /// How much of the attributed time has readings.
-fn covered(window: Run, pieces: &[Piece], places: &[Place], own: &DeviceEnergy) -> Coverage {
+fn covered(window: Interval, pieces: &[Piece], places: &[Place], own: &DeviceEnergy) -> Coverage {
     let same_id = pieces.iter().filter(|piece| piece.rule == Rule::SameId);
-    let same_id = same_id.filter_map(|piece| Some((piece.meter, piece.run.and(window)?)));
-    let same_id: Vec<(MeterKey, Run)> = same_id.collect();
-    let by_same_id: Vec<Runs> = places
+    let same_id = same_id.filter_map(|piece| Some((piece.meter, piece.interval.and(window)?)));
+    let same_id: Vec<(MeterKey, Interval)> = same_id.collect();
+    let by_same_id: Vec<Intervals> = places
         .iter()
         .map(|place| {
             let here = same_id.iter().filter(|(meter, _)| *meter == place.key);
-            here.map(|(_, run)| *run).collect()
+            here.map(|(_, interval)| *interval).collect()
         })
         .collect();
     let watched = places.iter().zip(&by_same_id);

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::interval::{Run, Runs};
+use super::interval::{Interval, Intervals};
 pub use super::reading::CLAIM_MICROS_MAX;
-use super::reading::{Condensed, EnergyReading};
+use super::reading::{EnergyReading, RolledUp};
 use crate::reading::{Energy, Timestamp};
 
 /// A meter, by its id in the database.
 ///
-/// A meter that is named and was never heard of needs a key too (any that no other has): it is
-/// attributed like another, and its energy is 0.
+/// A named meter without readings needs a key too (any unused one): it is attributed like any other, and its
+/// energy is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MeterKey(pub i32);
 
@@ -43,7 +43,7 @@ pub struct VehicleReading {
     pub energy: Energy,
     /// °C, -60 to 150.
     pub battery_temp: f64,
-    /// Where it is charging, if it says so.
+    /// Where it is charging, if the reading names a place.
     pub place: Option<NamedPlace>,
 }
 
@@ -76,9 +76,9 @@ pub struct Vehicle<'a> {
     pub key: VehicleKey,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [VehicleReading],
-    /// What stands for readings that are not given, between two neighbours that are; none of
-    /// those names a place.
-    pub condensed: &'a [Condensed],
+    /// Rollups of readings that are not given, each between two neighbours that are. None of the rolled up
+    /// readings names a place.
+    pub rolled_up: &'a [RolledUp],
     /// Its sessions, in any order.
     pub sessions: &'a [Session],
 }
@@ -94,21 +94,21 @@ pub enum Rule {
     SameId,
 }
 
-/// A run of time of one vehicle at one meter, by one rule: before what touches becomes one.
+/// An interval of time of one vehicle at one meter, by one rule: before what touches becomes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     /// When.
-    pub run: Run,
+    pub interval: Interval,
     /// Where.
     pub meter: MeterKey,
     /// Why.
     pub rule: Rule,
-    /// The session that says so, if one does.
+    /// The session, if one puts it there.
     pub session: Option<SessionKey>,
 }
 
-/// Finds where a vehicle was by rules 1 and 2, over all the time that its readings and sessions
-/// tell of; no window cuts it.
+/// Finds where a vehicle was by rules 1 and 2, over all the time of its readings and sessions; the result is
+/// not clipped to a window.
 ///
 /// Pieces over (a, b] are exact where the readings in (a, b + 15 min], the one before them, and
 /// the sessions that overlap (a, b] are given.
@@ -129,31 +129,37 @@ pub fn named_and_sessions(vehicle: &Vehicle<'_>, now: Timestamp) -> Vec<Piece> {
         let reach = reading.at.plus_micros(-CLAIM_MICROS_MAX);
         let start = before.map_or(reach, |before| before.max(reach));
         before = Some(reading.at);
-        let claim = meter.zip(Run::new(start, reading.at.min(now)));
-        pieces.extend(claim.map(|(meter, run)| Piece {
-            run,
+        let claim = meter.zip(Interval::new(start, reading.at.min(now)));
+        pieces.extend(claim.map(|(meter, interval)| Piece {
+            interval,
             meter,
             rule: Rule::Named,
             session,
         }));
     }
-    let named = runs_of(&pieces);
+    let named = intervals_of(&pieces);
     for session in vehicle.sessions {
         let end = session.ended.unwrap_or(now).min(now);
-        let run: Runs = Run::new(session.started, end).into_iter().collect();
-        pieces.extend(run.without(&named).as_slice().iter().map(|&run| Piece {
-            run,
-            meter: session.meter,
-            rule: Rule::Session,
-            session: Some(session.key),
-        }));
+        let interval: Intervals = Interval::new(session.started, end).into_iter().collect();
+        pieces.extend(
+            interval
+                .without(&named)
+                .as_slice()
+                .iter()
+                .map(|&interval| Piece {
+                    interval,
+                    meter: session.meter,
+                    rule: Rule::Session,
+                    session: Some(session.key),
+                }),
+        );
     }
     pieces
 }
 
-/// Tells whether rule 3 may apply to a vehicle in a window: no session overlaps it, and no
-/// reading in it names a place. An open session overlaps everything after its start.
-pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Run) -> bool {
+/// Whether rule 3 may apply to a vehicle in a window: no session overlaps it, and no reading in it names a
+/// place. An open session overlaps everything after its start.
+pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Interval) -> bool {
     let sessions = vehicle.sessions.iter().any(|session| {
         session.started < window.end() && session.ended.is_none_or(|end| end > window.start())
     });
@@ -169,17 +175,17 @@ pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Run) -> bool {
     !sessions && !named
 }
 
-/// Finds where a vehicle is by rule 3, once [`goes_by_same_id`] has said that it may: always, up to
-/// now, but for what is taken. No window cuts it, and no silence.
+/// Finds where a vehicle is by rule 3, where [`goes_by_same_id`] allows it: always, up to now, except for
+/// the time in `taken`. Neither a window nor a silence clips the result.
 ///
-/// `taken` is the time that is not rule 3's: the vehicle's own pieces by rules 1 and 2 at any
-/// meter, and all other vehicles' at this one.
-pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Runs) -> Vec<Piece> {
-    let always: Runs = Run::new(Timestamp::from_micros(i64::MIN), now)
+/// `taken` is the time to which rule 3 does not apply: the vehicle's own pieces by rules 1 and 2 at any
+/// meter, and all other vehicles' pieces at this one.
+pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Intervals) -> Vec<Piece> {
+    let always: Intervals = Interval::new(Timestamp::from_micros(i64::MIN), now)
         .into_iter()
         .collect();
-    let piece = |&run: &Run| Piece {
-        run,
+    let piece = |&interval: &Interval| Piece {
+        interval,
         meter,
         rule: Rule::SameId,
         session: None,
@@ -189,18 +195,21 @@ pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Runs) -> Vec<Piece> {
 }
 
 /// The attribution periods: pieces that touch at one meter become one, whatever their rules.
-pub fn periods(pieces: &[Piece]) -> BTreeMap<MeterKey, Runs> {
-    let mut by_meter: BTreeMap<MeterKey, Vec<Run>> = BTreeMap::new();
+pub fn periods(pieces: &[Piece]) -> BTreeMap<MeterKey, Intervals> {
+    let mut by_meter: BTreeMap<MeterKey, Vec<Interval>> = BTreeMap::new();
     for piece in pieces {
-        by_meter.entry(piece.meter).or_default().push(piece.run);
+        by_meter
+            .entry(piece.meter)
+            .or_default()
+            .push(piece.interval);
     }
     by_meter
         .into_iter()
-        .map(|(meter, runs)| (meter, Runs::from_iter(runs)))
+        .map(|(meter, intervals)| (meter, Intervals::from_iter(intervals)))
         .collect()
 }
 
 /// All the time that pieces take, at any meter.
-pub fn runs_of(pieces: &[Piece]) -> Runs {
-    pieces.iter().map(|piece| piece.run).collect()
+pub fn intervals_of(pieces: &[Piece]) -> Intervals {
+    pieces.iter().map(|piece| piece.interval).collect()
 }

@@ -1,9 +1,9 @@
 //! One device's readings in order of time become amounts of energy.
 
 use super::exact::{Exact, mwh_of_kwh};
-use super::interval::{Run, Runs};
+use super::interval::{Interval, Intervals};
 pub use super::reading::EnergyReading;
-use super::reading::{CLAIM_MICROS_MAX, Condensed};
+use super::reading::{CLAIM_MICROS_MAX, RolledUp};
 use crate::reading::{EnergyKind, Timestamp};
 
 /// How far a register may fall short of the reading before its zeros and still be its
@@ -13,7 +13,7 @@ const FALL_MWH_MAX: i64 = 10_000;
 /// The shortest time over which a power is implied, against two clocks' jitter.
 const POWER_MICROS_MIN: i128 = 1_000_000;
 
-/// The implied power above which a reading is suspect, unless told otherwise: 1 MW.
+/// The implied power above which a reading is suspect, unless configured: 1 MW.
 pub const SUSPECT_WATTS_DEFAULT: u64 = 1_000_000;
 
 /// How an amount lies in time.
@@ -43,18 +43,18 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// The run of a spread amount; `None` for an interval reading.
-    pub fn spread(&self) -> Option<Run> {
+    /// The interval of a spread amount; `None` for an interval reading.
+    pub fn spread(&self) -> Option<Interval> {
         match self.extent {
-            Extent::Spread { start } => Run::new(start, self.at),
+            Extent::Spread { start } => Interval::new(start, self.at),
             Extent::Moment { .. } => None,
         }
     }
 }
 
-/// What is odd about a reading.
+/// A reading with a reset, or a suspect one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
+struct OddReading {
     at: Timestamp,
     odd: Oddities,
 }
@@ -64,12 +64,12 @@ struct Mark {
 /// Order:  all by time; amounts never overlap
 #[derive(Debug, Clone, Default)]
 pub struct DeviceEnergy {
-    /// Of a condensed run: its ends, and between them as many as leave no silence.
+    /// Of a rolled up interval: its ends, and between them as many as leave no silence.
     times: Vec<Timestamp>,
     amounts: Vec<Amount>,
-    marks: Vec<Mark>,
-    /// What was condensed, and how many readings more it has than times.
-    condensed: Vec<(Run, i64)>,
+    odd_readings: Vec<OddReading>,
+    /// The rolled up intervals, and how many more readings than times each has.
+    rolled_up: Vec<(Interval, i64)>,
 }
 
 /// How many readings are resets, and how many are suspect.
@@ -82,7 +82,7 @@ pub struct Oddities {
 }
 
 impl Oddities {
-    /// Adds those of another device or run of time.
+    /// Adds those of another device or interval of time.
     pub fn add(&mut self, other: Oddities) {
         self.resets += other.resets;
         self.suspect += other.suspect;
@@ -95,11 +95,11 @@ impl DeviceEnergy {
     /// For an exact answer over (a, b] the caller supplies every reading in it and the neighbours
     /// on both sides: backward from a, up to and including the first that is not a register of 0;
     /// forward from b, likewise. (With interval readings only, that is one reading before, and
-    /// the one after matters to nobody but a meter's `known` moments.) More does no harm.
+    /// the one after matters only to a meter's `known` moments.) More does no harm.
     ///
     /// Choices where the definition leaves room:
     /// - "Exactly 0" and every difference are judged on the values rounded to mWh.
-    /// - Placeholders are a whole run of zeros; `n` is the first reading after it. Where `n` is
+    /// - Placeholders are consecutive zeros; `n` is the first reading after them. Where `n` is
     ///   below `p` (by 0.01 kWh at the most), the energy is 0, no reset and not suspect.
     /// - The power implied by `n` after placeholders is over the time since `p`, over which its
     ///   energy is spread.
@@ -107,22 +107,22 @@ impl DeviceEnergy {
     ///
     /// Order:  readings ascending by time, no two of one time
     pub fn new(readings: impl IntoIterator<Item = EnergyReading>, suspect_watts: u64) -> Self {
-        DeviceEnergy::with_condensed(readings, &[], suspect_watts)
+        DeviceEnergy::with_rolled_up(readings, &[], suspect_watts)
     }
 
-    /// The same where some readings are given as their sums only; both ends of each are among the
-    /// readings, next to each other.
+    /// The same where some readings are given as rollups; both ends of each rollup are among the readings, next
+    /// to each other.
     ///
-    /// Exact for what is asked over times that cut none of them: see [`DeviceEnergy::cut_by`].
+    /// Exact over intervals that split none of them: see [`DeviceEnergy::split_by`].
     ///
     /// Order:  both ascending by time
-    pub fn with_condensed(
+    pub fn with_rolled_up(
         readings: impl IntoIterator<Item = EnergyReading>,
-        condensed: &[Condensed],
+        rolled_up: &[RolledUp],
         suspect_watts: u64,
     ) -> Self {
         let mut device = DeviceEnergy::default();
-        let mut condensed = condensed.iter().peekable();
+        let mut rolled_up = rolled_up.iter().peekable();
         // The previous reading, and the zeros since the register before them, not yet judged.
         let mut previous: Option<Point> = None;
         let mut zeros: Vec<Point> = Vec::new();
@@ -132,8 +132,8 @@ impl DeviceEnergy {
                 mwh: mwh_of_kwh(reading.energy.kwh),
                 kind: reading.energy.kind,
             };
-            if let Some(sum) = condensed.next_if(|sum| sum.run.end() == point.at) {
-                device.take_condensed(sum);
+            if let Some(sum) = rolled_up.next_if(|sum| sum.interval.end() == point.at) {
+                device.take_rolled_up(sum);
                 previous = Some(point);
                 continue;
             }
@@ -150,7 +150,7 @@ impl DeviceEnergy {
         device
     }
 
-    /// Decides what a run of zeros after `before` is, now that the reading `after` it is known,
+    /// Decides what zeros after `before` are, now that the reading `after` them is known,
     /// and gives the neighbour from which `after` is counted.
     fn settle(
         &mut self,
@@ -166,13 +166,14 @@ impl DeviceEnergy {
             n.kind == EnergyKind::Register && n.mwh >= p.mwh.saturating_sub(FALL_MWH_MAX)
         });
         if continues {
-            self.marks.extend(zeros.drain(..).map(|zero| Mark {
-                at: zero.at,
-                odd: Oddities {
-                    resets: 0,
-                    suspect: 1,
-                },
-            }));
+            self.odd_readings
+                .extend(zeros.drain(..).map(|zero| OddReading {
+                    at: zero.at,
+                    odd: Oddities {
+                        resets: 0,
+                        suspect: 1,
+                    },
+                }));
             return Some(Neighbour {
                 point: p,
                 bridges: true,
@@ -186,7 +187,7 @@ impl DeviceEnergy {
         Some(Neighbour::next(last))
     }
 
-    /// Takes one reading, counted from its neighbour.
+    /// Adds one reading, counted from its neighbour.
     fn step(&mut self, before: Option<Neighbour>, cur: Point, suspect_watts: u64) {
         let (mut is_reset, mut is_suspect) = (false, false);
         let amount = match (cur.kind, before) {
@@ -216,7 +217,7 @@ impl DeviceEnergy {
             is_suspect |= is_over_power(amount.mwh, p.point.at, cur.at, suspect_watts);
         }
         self.amounts.extend(amount);
-        self.mark(
+        self.note_odd(
             cur.at,
             Oddities {
                 resets: u64::from(is_reset),
@@ -225,15 +226,15 @@ impl DeviceEnergy {
         );
     }
 
-    fn mark(&mut self, at: Timestamp, odd: Oddities) {
+    fn note_odd(&mut self, at: Timestamp, odd: Oddities) {
         if odd != Oddities::default() {
-            self.marks.push(Mark { at, odd });
+            self.odd_readings.push(OddReading { at, odd });
         }
     }
 
     /// Takes what lies between the reading before and the end of `sum`, which is the next.
-    fn take_condensed(&mut self, sum: &Condensed) {
-        let (start, end) = (sum.run.start(), sum.run.end());
+    fn take_rolled_up(&mut self, sum: &RolledUp) {
+        let (start, end) = (sum.interval.start(), sum.interval.end());
         let before = self.times.len();
         let mut at = start.plus_micros(CLAIM_MICROS_MAX);
         while at < end {
@@ -242,14 +243,14 @@ impl DeviceEnergy {
         }
         let stand_ins = (self.times.len() - before) as i64;
         self.times.push(end);
-        self.condensed
-            .push((sum.run, sum.between as i64 - stand_ins));
+        self.rolled_up
+            .push((sum.interval, sum.between as i64 - stand_ins));
         self.amounts.push(Amount {
             at: end,
             mwh: sum.mwh,
             extent: Extent::Moment { since: Some(start) },
         });
-        self.mark(
+        self.note_odd(
             end,
             Oddities {
                 resets: sum.resets,
@@ -258,46 +259,46 @@ impl DeviceEnergy {
         );
     }
 
-    /// What was condensed and has one of some edges strictly inside: it is to be read after all.
+    /// What was rolled up and has one of some edges strictly inside: it is to be read after all.
     ///
     /// Order:  the edges ascending
-    pub fn cut_by<'a>(&'a self, edges: &'a [Timestamp]) -> impl Iterator<Item = Run> + 'a {
-        let runs = self.condensed.iter().map(|(run, _)| *run);
-        runs.filter(|run| {
-            let next = edges.partition_point(|edge| *edge <= run.start());
-            edges.get(next).is_some_and(|edge| *edge < run.end())
+    pub fn split_by<'a>(&'a self, edges: &'a [Timestamp]) -> impl Iterator<Item = Interval> + 'a {
+        let intervals = self.rolled_up.iter().map(|(interval, _)| *interval);
+        intervals.filter(|interval| {
+            let next = edges.partition_point(|edge| *edge <= interval.start());
+            edges.get(next).is_some_and(|edge| *edge < interval.end())
         })
     }
 
-    /// How many readings lie in a run of time.
-    pub fn count_in(&self, run: Run) -> u64 {
-        let condensed = self.condensed.iter();
-        let more = condensed.filter(|(sum, _)| run.contains(sum.end()));
+    /// How many readings lie in an interval of time.
+    pub fn count_in(&self, interval: Interval) -> u64 {
+        let rolled_up = self.rolled_up.iter();
+        let more = rolled_up.filter(|(sum, _)| interval.contains(sum.end()));
         let more: i64 = more.map(|(_, more)| more).sum();
-        self.times_in(run)
+        self.times_in(interval)
             .len()
             .saturating_add_signed(more as isize) as u64
     }
 
-    /// The times of the readings in a run of time; of what is condensed, some that leave no
+    /// The times of the readings in an interval of time; of what is rolled up, some that leave no
     /// silence.
-    pub fn times_in(&self, run: Run) -> &[Timestamp] {
-        let first = self.times.partition_point(|&t| t <= run.start());
-        let last = self.times.partition_point(|&t| t <= run.end());
+    pub fn times_in(&self, interval: Interval) -> &[Timestamp] {
+        let first = self.times.partition_point(|&t| t <= interval.start());
+        let last = self.times.partition_point(|&t| t <= interval.end());
         self.times.get(first..last).unwrap_or_default()
     }
 
-    /// The amounts that have a part in a run of time.
-    pub fn amounts_in(&self, run: Run) -> impl Iterator<Item = &Amount> {
+    /// The amounts that have a part in an interval of time.
+    pub fn amounts_in(&self, interval: Interval) -> impl Iterator<Item = &Amount> {
         let first = self
             .amounts
-            .partition_point(|amount| amount.at <= run.start());
+            .partition_point(|amount| amount.at <= interval.start());
         self.amounts
             .iter()
             .skip(first)
             .take_while(move |amount| match amount.extent {
-                Extent::Moment { .. } => amount.at <= run.end(),
-                Extent::Spread { start } => start < run.end(),
+                Extent::Moment { .. } => amount.at <= interval.end(),
+                Extent::Spread { start } => start < interval.end(),
             })
     }
 
@@ -307,7 +308,7 @@ impl DeviceEnergy {
     }
 
     /// The energy within a set of moments that lies in `window` too.
-    pub fn energy_in(&self, moments: &Runs, window: Run) -> Exact {
+    pub fn energy_in(&self, moments: &Intervals, window: Interval) -> Exact {
         let mut sum = Exact::default();
         for amount in self.amounts_in(window) {
             match amount.spread() {
@@ -316,7 +317,7 @@ impl DeviceEnergy {
                 Some(span) => {
                     let part: i128 = span
                         .and(window)
-                        .map_or(0, |cut| moments.within(cut).map(Run::micros).sum());
+                        .map_or(0, |cut| moments.within(cut).map(Interval::micros).sum());
                     sum.add_part(i128::from(amount.mwh), part, span.micros());
                 }
             }
@@ -325,20 +326,22 @@ impl DeviceEnergy {
     }
 
     /// All energy in a window.
-    pub fn energy(&self, window: Run) -> Exact {
-        self.energy_in(&Runs::from_iter([window]), window)
+    pub fn energy(&self, window: Interval) -> Exact {
+        self.energy_in(&Intervals::from_iter([window]), window)
     }
 
-    /// The resets and suspect readings in a run of time.
-    pub fn oddities_in(&self, run: Run) -> Oddities {
-        let first = self.marks.partition_point(|mark| mark.at <= run.start());
-        let marks = self
-            .marks
+    /// The resets and suspect readings in an interval of time.
+    pub fn oddities_in(&self, interval: Interval) -> Oddities {
+        let first = self
+            .odd_readings
+            .partition_point(|reading| reading.at <= interval.start());
+        let odd = self
+            .odd_readings
             .iter()
             .skip(first)
-            .take_while(|mark| mark.at <= run.end());
+            .take_while(|reading| reading.at <= interval.end());
         let mut sum = Oddities::default();
-        marks.for_each(|mark| sum.add(mark.odd));
+        odd.for_each(|reading| sum.add(reading.odd));
         sum
     }
 }

@@ -16,7 +16,7 @@ pub const MWH_PER_KWH: i64 = 1_000_000;
 /// million readings stays within 128 bits.
 pub const TEMPERATURE_DECIMALS: u32 = 24;
 
-/// Takes a stored kWh as an integer of mWh, rounded half away from zero.
+/// Converts a stored kWh to an integer of mWh, rounded half away from zero.
 ///
 /// The decimal number that was sent is the shortest one that reads back as the stored double:
 /// 0.0000005 is rounded up, although the double nearest to it lies below.
@@ -32,7 +32,7 @@ pub fn mwh_of_kwh(kwh: f64) -> i64 {
     i64::try_from(decimal_units(kwh, 6)).unwrap_or(if kwh > 0.0 { i64::MAX } else { i64::MIN })
 }
 
-/// Takes a stored temperature as an integer of 1e-24 °C.
+/// Converts a stored temperature to an integer of 1e-24 °C.
 pub fn temperature_units(celsius: f64) -> i128 {
     let scaled = (celsius * 1e6).round();
     if scaled.abs() < 1e15 && scaled / 1e6 == celsius {
@@ -41,10 +41,10 @@ pub fn temperature_units(celsius: f64) -> i128 {
     decimal_units(celsius, TEMPERATURE_DECIMALS)
 }
 
-/// What is left of a 1e-6 °C, in 1e-24 °C.
+/// 1e-6 °C in units of 1e-24 °C.
 const MICRO_CELSIUS: i128 = 10i128.pow(TEMPERATURE_DECIMALS - 6);
 
-/// Cuts a sum of temperatures into 1e-6 °C and the rest in 1e-24 °C, as it is stored; `None` where
+/// Splits a sum of temperatures into 1e-6 °C and the rest in 1e-24 °C, as it is stored; `None` where
 /// it is beyond what that holds.
 pub fn temperature_parts(sum: i128) -> Option<(i64, i64)> {
     let micro = i64::try_from(sum.div_euclid(MICRO_CELSIUS)).ok()?;
@@ -52,7 +52,7 @@ pub fn temperature_parts(sum: i128) -> Option<(i64, i64)> {
     Some((micro, rest))
 }
 
-/// The sum that [`temperature_parts`] has cut.
+/// The sum that [`temperature_parts`] has split.
 pub fn temperature_sum(micro: i64, rest: i64) -> i128 {
     i128::from(micro) * MICRO_CELSIUS + i128::from(rest)
 }
@@ -114,12 +114,11 @@ const SMALL_MAX: i128 = 1 << 64;
 /// within 128 bits, and a million terms are off by 2^-44 mWh together.
 const NEAR_BITS: u32 = 64;
 
-/// Between what an exact amount lies, both in units of 2^-64 mWh.
+/// Bounds of an exact amount, in units of 2^-64 mWh.
 ///
-/// A shared meter leaves fractions of thousands of binary digits, thousands of them in a fleet's sum,
-/// no two of one denominator. Their common one has millions of digits and takes minutes; what they are
-/// near to takes one division each, and settles what is printed unless that lies on the very edge of
-/// rounding.
+/// A shared meter leaves fractions of thousands of binary digits, thousands of them in a fleet's sum, each with
+/// its own denominator. Their common denominator has millions of digits and takes minutes. Bounds take one
+/// division each, and decide the printed digits unless the sum lies on the edge of rounding.
 #[derive(Debug, Clone)]
 pub struct Near {
     /// Not above the amount.
@@ -188,8 +187,8 @@ impl Exact {
         if denominator == BigInt::ZERO {
             return;
         }
-        // What is divided among several has one denominator for all of them where it can: their parts add
-        // up to whole amounts again, and are no sum of thousands of fractions.
+        // The shares of one amount have one denominator where possible: they add up to whole amounts again,
+        // instead of a sum of thousands of fractions.
         if &weights_down % &weight_down == BigInt::ZERO {
             self.add_large(numerator * (weights_down / weight_down), denominator);
         } else {
@@ -235,7 +234,7 @@ impl Exact {
         }
     }
 
-    /// Adds to what is kept by a large denominator; what is whole of it, and 0, is not kept there.
+    /// Adds to the sum of a large denominator; its whole part moves to `whole`, and a sum of 0 is removed.
     fn keep(&mut self, denominator: &BigInt, numerator: BigInt) {
         let mut sum = self.large.remove(denominator).unwrap_or_default() + numerator;
         if let Ok(whole) = i128::try_from(&sum / denominator) {
@@ -258,7 +257,7 @@ impl Exact {
         }
     }
 
-    /// Takes another amount away.
+    /// Subtracts another amount.
     pub fn subtract(&mut self, other: &Exact) {
         self.whole -= other.whole;
         for (&denominator, &numerator) in &other.small {
@@ -292,17 +291,17 @@ impl Exact {
         self.is_whole().then_some(self.whole)
     }
 
-    /// Tells whether the amount is 0, exactly.
+    /// Whether the amount is 0, exactly.
     pub fn is_zero(&self) -> bool {
         self.compare(&Exact::default()).is_eq()
     }
 
-    /// Says between what the amount lies.
+    /// Bounds of the amount.
     pub fn near(&self) -> Near {
         let small: i128 = self.small.iter().map(|(&d, &n)| quotient(n, d)).sum();
         let large = self.large.iter().map(|(d, n)| (n << NEAR_BITS) / d);
         let sum = (BigInt::from(self.whole) << NEAR_BITS) + small + large.sum::<BigInt>();
-        // Each quotient is cut, by less than one unit, towards 0.
+        // Each quotient is truncated, by less than one unit, towards 0.
         let off = self.small.len() + self.large.len();
         Near {
             low: &sum - off,

@@ -1,25 +1,25 @@
-//! An hour of a device, summed up: its first and its last reading, and what lies between them.
+//! A rolled-up hour of a device: its first and its last reading, and the rollup of those between.
 //!
-//! The hour (h, h + 1 h] of a device can be summed up where nothing in it depends on what is asked:
-//! all readings are of one kind, none is a register of 0 (what that is, its neighbours decide), none
-//! names a place, and none is silent for more than 15 minutes after the one before. What is left is
-//! exact and independent of every setting: the sum of what each reading adds to the one before it,
-//! and how much power was implied at the most, so that any bound can be held against it.
+//! The hour (h, h + 1 h] of a device can be rolled up where nothing in it depends on the question. All
+//! readings are of one kind, none is a register of 0 (whose meaning depends on its neighbours), none names a
+//! place, and none follows a silence of more than 15 minutes. The rollup is exact and independent of every
+//! setting: the sum of what each reading adds to the one before it, and the largest implied power, which can
+//! be compared with any bound.
 //!
-//! The arithmetic takes the two readings as what they are, and the rest as one amount that is whole
-//! between them. That is the same answer as long as no edge (of the window, a part of it, an
-//! attribution period, or of the moments at which a meter is known) lies strictly between the two;
-//! [`performance_and_parts`](super::answer::performance_and_parts) looks, and tells which hours
-//! have to be read after all. So a summary is never needed for an answer, and never changes one.
+//! The arithmetic uses the two readings as they are, and the rest as one amount between them. The answer is
+//! the same as long as no edge (of the window, a part of it, an attribution period, or of the moments at
+//! which a meter is known) lies strictly between the two.
+//! [`performance_and_parts`](super::answer::performance_and_parts) returns the hours
+//! whose readings it needs. So a summary is never needed for an answer, and never changes one.
 
 use super::device::{DeviceEnergy, EnergyReading, Extent};
 use super::exact::temperature_units;
-use super::interval::Run;
-pub use super::reading::Condensed;
+use super::interval::Interval;
+pub use super::reading::RolledUp;
 use super::reading::is_silence;
 use crate::reading::{HOUR_MICROS, Timestamp};
 
-/// Fewer readings are no longer than their summary.
+/// Fewer readings are no larger than their summary.
 const READINGS_MIN: usize = 3;
 
 /// The shortest time over which a power is implied, as [`DeviceEnergy`] has it.
@@ -32,15 +32,15 @@ pub struct Summary {
     pub first: EnergyReading,
     /// Its last reading.
     pub last: EnergyReading,
-    /// What lies between. Suspect are corrections only: what implies too much power is none here.
-    pub condensed: Condensed,
+    /// The rollup of the readings between. Its suspect readings are corrections: no bound on power applies.
+    pub rolled_up: RolledUp,
     /// The most power that a reading after the first implies, rounded up.
     ///
     /// Units:  W
     pub power_watts: i64,
 }
 
-/// A reading with what a summary takes of it.
+/// A reading as a summary needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
     /// When, and how much.
@@ -52,16 +52,16 @@ pub struct Measured {
 }
 
 /// The hour that starts there.
-pub fn hour_run(start: Timestamp) -> Option<Run> {
-    Run::new(start, start.plus_micros(HOUR_MICROS))
+pub fn hour_interval(start: Timestamp) -> Option<Interval> {
+    Interval::new(start, start.plus_micros(HOUR_MICROS))
 }
 
-/// Sums up readings of one device in one hour; `None` where they are to be read as they are.
+/// Rolls up the readings of one device in one hour; `None` where they must be read.
 ///
 /// Order:  ascending by time, no two of one time
 pub fn summarize(measured: &[Measured]) -> Option<Summary> {
     let (first, last) = (measured.first()?, measured.last()?);
-    let run = Run::new(first.reading.at, last.reading.at)?;
+    let interval = Interval::new(first.reading.at, last.reading.at)?;
     if measured.len() < READINGS_MIN || measured.iter().any(|m| m.is_named) {
         return None;
     }
@@ -70,33 +70,35 @@ pub fn summarize(measured: &[Measured]) -> Option<Summary> {
         return None;
     }
     let is_silent = |pair: &[Measured]| match pair {
-        [a, b] => Run::new(a.reading.at, b.reading.at).is_none_or(is_silence),
+        [a, b] => Interval::new(a.reading.at, b.reading.at).is_none_or(is_silence),
         _ => true,
     };
     if measured.windows(2).any(is_silent) || measured.iter().any(|m| m.reading.is_zero_register()) {
         return None;
     }
-    // No power is beyond this bound, so that what is suspect here is a correction.
+    // No power exceeds this bound, so that a suspect reading is a correction.
     let device = DeviceEnergy::new(measured.iter().map(|m| m.reading), u64::MAX);
     let (mut mwh, mut power_watts): (i64, i64) = (0, 0);
-    for amount in device.amounts().iter().filter(|a| a.at > run.start()) {
+    for amount in device.amounts().iter().filter(|a| a.at > interval.start()) {
         let since = match amount.extent {
             Extent::Moment { since } => since?,
             Extent::Spread { start } => start,
         };
-        let micros = Run::new(since, amount.at)?.micros().max(POWER_MICROS_MIN);
+        let micros = Interval::new(since, amount.at)?
+            .micros()
+            .max(POWER_MICROS_MIN);
         // 1 mWh in 1 µs is 3,600,000 W. An energy is never below 0.
         let watts = (i128::from(amount.mwh) * 3_600_000 + micros - 1) / micros;
         power_watts = power_watts.max(i64::try_from(watts).ok()?);
         mwh = mwh.checked_add(amount.mwh)?;
     }
-    let oddities = device.oddities_in(run);
+    let oddities = device.oddities_in(interval);
     let inner = measured.get(1..measured.len() - 1)?;
     Some(Summary {
         first: first.reading,
         last: last.reading,
-        condensed: Condensed {
-            run,
+        rolled_up: RolledUp {
+            interval,
             between: inner.len() as u64,
             mwh,
             resets: oddities.resets,
@@ -149,33 +151,33 @@ mod tests {
         let hour = [interval(1, 5.0), interval(11, 0.25), interval(26, 0.5)];
         let summary = summarize(&hour).unwrap();
         // The first reading's own energy is counted from what lies before the hour.
-        assert_eq!(summary.condensed.mwh, 750_000);
-        assert_eq!(summary.condensed.between, 1);
+        assert_eq!(summary.rolled_up.mwh, 750_000);
+        assert_eq!(summary.rolled_up.between, 1);
         // 0.5 kWh in 15 minutes are 2 kW, 0.25 in 10 are 1.5.
         assert_eq!(summary.power_watts, 2000);
         // A register that starts again at 3 after 100: the energy is 3, and 1 after that.
         let hour = [register(1, 100.0), register(5, 3.0), register(9, 4.0)];
         let summary = summarize(&hour).unwrap();
         assert_eq!(
-            (summary.condensed.mwh, summary.condensed.resets),
+            (summary.rolled_up.mwh, summary.rolled_up.resets),
             (4_000_000, 1)
         );
         // A correction counts 0 and is suspect.
         let hour = [register(1, 100.0), register(5, 99.9), register(9, 100.0)];
         let summary = summarize(&hour).unwrap();
         assert_eq!(
-            (summary.condensed.mwh, summary.condensed.suspect),
+            (summary.rolled_up.mwh, summary.rolled_up.suspect),
             (100_000, 1)
         );
     }
 
     #[test]
-    fn what_depends_on_more_than_the_hour_is_not_summed_up() {
+    fn what_depends_on_more_than_the_hour_is_not_rolled_up() {
         let good = [interval(1, 1.0), interval(5, 1.0), interval(9, 1.0)];
         assert!(summarize(&good).is_some());
         assert!(
             summarize(&good[1..]).is_none(),
-            "two readings are no longer than their sum"
+            "two readings are no larger than their summary"
         );
         let mut named = good;
         named[1].is_named = true;

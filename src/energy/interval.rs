@@ -1,24 +1,24 @@
-//! Runs of time, half-open as energy is: (start, end].
+//! Intervals of time, half-open as energy is: (start, end].
 
 use crate::reading::Timestamp;
 
-/// A run of time (start, end], never empty.
+/// An interval of time (start, end], never empty.
 ///
-/// Why half-open at the start: a reading's energy was measured before its moment, so that the
-/// moment belongs to what ends there.
+/// Why half-open at the start: a reading's energy was measured before its moment, so the moment belongs to the
+/// interval that ends there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Run {
+pub struct Interval {
     start: Timestamp,
     end: Timestamp,
 }
 
-impl Run {
+impl Interval {
     /// Makes (start, end]; `None` where that holds no moment.
     pub fn new(start: Timestamp, end: Timestamp) -> Option<Self> {
-        (start < end).then_some(Run { start, end })
+        (start < end).then_some(Interval { start, end })
     }
 
-    /// The moment before the first, which is not part of the run.
+    /// The moment before the first, which is not part of the interval.
     pub const fn start(self) -> Timestamp {
         self.start
     }
@@ -28,105 +28,112 @@ impl Run {
         self.end
     }
 
-    /// Tells whether a moment is in the run.
+    /// Whether a moment is in the interval.
     pub fn contains(self, at: Timestamp) -> bool {
         self.start < at && at <= self.end
     }
 
-    /// How long the run is.
+    /// How long the interval is.
     ///
     /// Units:  microseconds, at least 1
     pub fn micros(self) -> i128 {
         i128::from(self.end.as_micros()) - i128::from(self.start.as_micros())
     }
 
-    /// What two runs have in common.
-    pub fn and(self, other: Run) -> Option<Run> {
-        Run::new(self.start.max(other.start), self.end.min(other.end))
+    /// The moments in both intervals; `None` where there are none.
+    pub fn and(self, other: Interval) -> Option<Interval> {
+        Interval::new(self.start.max(other.start), self.end.min(other.end))
     }
 }
 
-/// A set of moments as runs that neither overlap nor touch.
+/// A set of moments as intervals that neither overlap nor touch.
 ///
 /// Order:  by time
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Runs(Vec<Run>);
+pub struct Intervals(Vec<Interval>);
 
-impl Runs {
-    /// The runs, in order.
-    pub fn as_slice(&self) -> &[Run] {
+impl Intervals {
+    /// The intervals, in order.
+    pub fn as_slice(&self) -> &[Interval] {
         &self.0
     }
 
-    /// Tells whether there is no moment in the set.
+    /// Whether there is no moment in the set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Tells whether a moment is in the set.
+    /// Whether a moment is in the set.
     pub fn contains(&self, at: Timestamp) -> bool {
         self.0
-            .get(self.0.partition_point(|run| run.end < at))
-            .is_some_and(|run| run.contains(at))
+            .get(self.0.partition_point(|interval| interval.end < at))
+            .is_some_and(|interval| interval.contains(at))
     }
 
-    /// The runs that have a moment in common with `window`, cut at its ends.
-    pub fn within(&self, window: Run) -> impl Iterator<Item = Run> + '_ {
-        let first = self.0.partition_point(|run| run.end <= window.start);
+    /// The intervals that have a moment in common with `window`, clipped to it.
+    pub fn within(&self, window: Interval) -> impl Iterator<Item = Interval> + '_ {
+        let first = self
+            .0
+            .partition_point(|interval| interval.end <= window.start);
         self.0
             .iter()
             .skip(first)
-            .take_while(move |run| run.start < window.end)
-            .filter_map(move |run| run.and(window))
+            .take_while(move |interval| interval.start < window.end)
+            .filter_map(move |interval| interval.and(window))
     }
 
-    /// The set cut at the ends of `window`.
+    /// The part of the set within `window`.
     #[must_use]
-    pub fn cut(&self, window: Run) -> Runs {
-        Runs(self.within(window).collect())
+    pub fn clip(&self, window: Interval) -> Intervals {
+        Intervals(self.within(window).collect())
     }
 
-    /// The time of all runs together.
+    /// The time of all intervals together.
     ///
     /// Units:  microseconds
     pub fn micros(&self) -> i128 {
-        self.0.iter().map(|run| run.micros()).sum()
+        self.0.iter().map(|interval| interval.micros()).sum()
     }
 
-    /// What this set has in common with another.
+    /// The moments in both sets.
     #[must_use]
-    pub fn and(&self, other: &Runs) -> Runs {
-        Runs(self.0.iter().flat_map(|&run| other.within(run)).collect())
+    pub fn and(&self, other: &Intervals) -> Intervals {
+        Intervals(
+            self.0
+                .iter()
+                .flat_map(|&interval| other.within(interval))
+                .collect(),
+        )
     }
 
-    /// What is in this set and not in another.
+    /// The moments in this set and not in the other.
     #[must_use]
-    pub fn without(&self, other: &Runs) -> Runs {
+    pub fn without(&self, other: &Intervals) -> Intervals {
         let mut left = Vec::with_capacity(self.0.len());
-        for &run in &self.0 {
-            let mut start = run.start;
-            for taken in other.within(run) {
-                left.extend(Run::new(start, taken.start));
+        for &interval in &self.0 {
+            let mut start = interval.start;
+            for taken in other.within(interval) {
+                left.extend(Interval::new(start, taken.start));
                 start = taken.end;
             }
-            left.extend(Run::new(start, run.end));
+            left.extend(Interval::new(start, interval.end));
         }
-        Runs(left)
+        Intervals(left)
     }
 }
 
-impl FromIterator<Run> for Runs {
-    /// Takes runs in any order; those that overlap or touch become one.
-    fn from_iter<I: IntoIterator<Item = Run>>(runs: I) -> Self {
-        let mut runs: Vec<Run> = runs.into_iter().collect();
-        runs.sort_unstable();
-        let mut merged: Vec<Run> = Vec::with_capacity(runs.len());
-        for run in runs {
+impl FromIterator<Interval> for Intervals {
+    /// Collects intervals in any order; those that overlap or touch become one.
+    fn from_iter<I: IntoIterator<Item = Interval>>(intervals: I) -> Self {
+        let mut intervals: Vec<Interval> = intervals.into_iter().collect();
+        intervals.sort_unstable();
+        let mut merged: Vec<Interval> = Vec::with_capacity(intervals.len());
+        for interval in intervals {
             match merged.last_mut() {
-                Some(last) if run.start <= last.end => last.end = last.end.max(run.end),
-                _ => merged.push(run),
+                Some(last) if interval.start <= last.end => last.end = last.end.max(interval.end),
+                _ => merged.push(interval),
             }
         }
-        Runs(merged)
+        Intervals(merged)
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | [`interval`] | runs of time, and sets of them |
+//! | [`interval`] | intervals of time, and sets of them |
 //! | [`window`] | the window of a question, and its limits |
-//! | [`mod@reading`] | one reading, and what stands in place of several |
+//! | [`mod@reading`] | one reading, and the rollup of several |
 //! | [`question`] | a question, and what to fetch for it |
 //! | [`device`] | a device's readings become amounts of energy |
 //! | [`attribution`] | a vehicle's readings and sessions become attribution periods |
@@ -17,19 +17,18 @@
 //! | [`exact`] | integers of mWh, and exact fractions |
 //! | [`mod@format`], [`report`] | numbers as they are printed, each rounded once |
 //!
-//! An answer is a pure function of readings, sessions, the window and `now`. Late data correct it by being
-//! there when the question is asked. [`plan`] says what to fetch, and [`Question`] exactly which readings
-//! an answer takes.
+//! An answer is a pure function of readings, sessions, the window and `now`. Late data correct the next
+//! answer. [`plan`] returns what to fetch, and [`Question`] defines exactly which readings an answer needs.
 //!
 //! # Rules
 //!
 //! - **No sum passes through a float.** Sums are integers of mWh and exact fractions, rounded once where they
-//!   are printed. The same readings in any order give the same digits, and a series adds up to its whole.
+//!   are printed. The same readings in any order give the same digits, and a series adds up to its total.
 //! - **An exact sum is printed without a common denominator.** A shared meter with registers leaves thousands
 //!   of long fractions; their common denominator took 39 s for 200 vehicles. Each sum is close to a number
 //!   of 64 binary digits, and only a sum on the edge of rounding is printed the long way.
 //! - **An hour that is rolled up changes no digit.** Its row holds its first and last reading as they are, and
-//!   what the readings after the first add. It exists only where that depends on nothing but the hour: one
+//!   what the readings after the first add. It exists only where that depends on the hour alone: one
 //!   energy kind, no register of 0, no reading that names a place, no silence over 15 minutes. Where an edge
 //!   of the window, of an attribution period or of what is known lies inside the hour, or several vehicles
 //!   share the meter, the arithmetic returns the hours that it needs as readings. A missing row costs only
@@ -55,7 +54,7 @@ pub mod tariff;
 pub mod whereabouts;
 pub mod window;
 
-pub use answer::{Cuts, Performance, Slice, performance};
+pub use answer::{Performance, Slice, SplitHours, performance};
 pub use question::{Meter, Plan, Question, plan};
 pub use report::{Printed, PrintedFleet, PrintedSlice, StatusBounds};
 

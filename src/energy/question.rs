@@ -6,22 +6,22 @@ use super::attribution::{
     MeterKey, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions, periods,
 };
 use super::device::{EnergyReading, SUSPECT_WATTS_DEFAULT};
-use super::hour::Condensed;
-use super::interval::{Run, Runs};
+use super::hour::RolledUp;
+use super::interval::{Interval, Intervals};
 use crate::reading::Timestamp;
 
-/// A meter, its readings, and who else may be there.
+/// A meter, its readings, and the other vehicles that may be there.
 #[derive(Debug, Clone, Copy)]
 pub struct Meter<'a> {
     /// Which.
     pub key: MeterKey,
     /// The vehicle with its id, if there is one: rule 3 is its own. It matters where that is the
-    /// vehicle asked for or one of the others.
+    /// vehicle of the question or one of the others.
     pub owner: Option<VehicleKey>,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [EnergyReading],
     /// What stands for readings that are not given, between two neighbours that are.
-    pub condensed: &'a [Condensed],
+    pub rolled_up: &'a [RolledUp],
     /// The other vehicles that a session or a named reading puts at this meter. The vehicle asked
     /// for may be among them, and is passed over.
     pub others: &'a [Vehicle<'a>],
@@ -33,10 +33,10 @@ pub struct Meter<'a> {
 /// [`DeviceEnergy::new`](super::device::DeviceEnergy::new) says:
 ///
 /// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions
-///    that overlap that; then [`plan`] names the meters, and asks whether one has the vehicle's id.
+///    that overlap that; then [`plan`] names the meters, and returns whether to look for one with the vehicle's id.
 /// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. L is the
 ///    earliest time among all these and `from`, H the latest among all these and `to`: what one
-///    reading says is divided by all DC of its time, whatever the window cuts.
+///    reading measures is divided by all DC of its time, whatever the window.
 ///    Where a meter's first reading ever is an interval in (from, to] and is divided among several,
 ///    L is also no later than [`divided_since`](super::answer::divided_since).
 /// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its
@@ -53,10 +53,10 @@ pub struct Meter<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// W, (from, to].
-    pub window: Run,
+    pub window: Interval,
     /// Time after now is not attributed.
     pub now: Timestamp,
-    /// The vehicle asked for.
+    /// The vehicle of the question.
     pub vehicle: Vehicle<'a>,
     /// The meters concerned. One that is not given counts as one without readings.
     pub meters: &'a [Meter<'a>],
@@ -66,7 +66,7 @@ pub struct Question<'a> {
 
 impl<'a> Question<'a> {
     /// Makes a question about a vehicle with no meters yet.
-    pub fn new(window: Run, now: Timestamp, vehicle: Vehicle<'a>) -> Self {
+    pub fn new(window: Interval, now: Timestamp, vehicle: Vehicle<'a>) -> Self {
         Question {
             window,
             now,
@@ -81,20 +81,20 @@ impl<'a> Question<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The meters by rules 1 and 2, and when within the window.
-    pub meters: BTreeMap<MeterKey, Runs>,
+    pub meters: BTreeMap<MeterKey, Intervals>,
     /// Rule 3 may apply: look for a meter with the vehicle's id, and fetch it over the whole
     /// window.
     pub asks_same_id: bool,
 }
 
 /// Says what to fetch, from the vehicle's own readings and sessions.
-pub fn plan(vehicle: &Vehicle<'_>, window: Run, now: Timestamp) -> Plan {
+pub fn plan(vehicle: &Vehicle<'_>, window: Interval, now: Timestamp) -> Plan {
     let pieces = named_and_sessions(vehicle, now);
     let cut = periods(&pieces)
         .into_iter()
-        .map(|(meter, runs)| (meter, runs.cut(window)));
+        .map(|(meter, intervals)| (meter, intervals.clip(window)));
     Plan {
-        meters: cut.filter(|(_, runs)| !runs.is_empty()).collect(),
+        meters: cut.filter(|(_, intervals)| !intervals.is_empty()).collect(),
         asks_same_id: goes_by_same_id(vehicle, window),
     }
 }

@@ -1,6 +1,6 @@
-//! One reading as the arithmetic needs it, and what stands in place of several.
+//! One reading as the arithmetic needs it, and the rollup of several.
 
-use super::interval::Run;
+use super::interval::Interval;
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
 /// How far back a vehicle's reading that names its place claims it, and how long a device may be
@@ -19,17 +19,17 @@ pub struct EnergyReading {
 }
 
 impl EnergyReading {
-    /// Tells whether it is a register of 0, as the arithmetic rounds it.
+    /// Whether it is a register of 0, as the arithmetic rounds it.
     pub fn is_zero_register(&self) -> bool {
         self.energy.kind == EnergyKind::Register && self.energy.kwh < 0.000_000_5
     }
 }
 
-/// What lies between two readings of a device, and with the second: whole, or not at all.
+/// A rollup of the readings between two readings of a device, and of the second. It cannot be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Condensed {
+pub struct RolledUp {
     /// From the first reading to the last.
-    pub run: Run,
+    pub interval: Interval,
     /// How many readings lie strictly between them.
     pub between: u64,
     /// The energy of all readings after the first.
@@ -42,7 +42,7 @@ pub struct Condensed {
     pub temperature_sum: i128,
 }
 
-/// Tells whether a run without a reading is one over 15 minutes.
-pub fn is_silence(run: Run) -> bool {
-    run.micros() > i128::from(CLAIM_MICROS_MAX)
+/// Whether an interval without a reading is longer than 15 minutes.
+pub fn is_silence(interval: Interval) -> bool {
+    interval.micros() > i128::from(CLAIM_MICROS_MAX)
 }

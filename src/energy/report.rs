@@ -7,7 +7,7 @@ use super::answer::{Method, Performance, Slice};
 use super::attribution::Rule;
 use super::exact::{Exact, MWH_PER_KWH};
 use super::format::Decimal;
-use super::interval::Run;
+use super::interval::Interval;
 use super::tariff::Costs;
 
 /// The bounds of [`EfficiencyStatus`].
@@ -51,7 +51,7 @@ impl Default for StatusBounds {
     }
 }
 
-/// What the ratio tells: a prompt to look, not a verdict.
+/// What the ratio means: a reason to look closer, not a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EfficiencyStatus {
     /// No ratio, too little energy or too little coverage.
@@ -134,7 +134,7 @@ pub struct PrintedQuality {
     pub coverage: Decimal,
     /// Registers that started again.
     pub resets: u64,
-    /// Runs of time in gaps.
+    /// Intervals of time in gaps.
     pub gaps: u64,
     /// Suspect readings.
     pub suspect: u64,
@@ -154,20 +154,20 @@ pub struct Printed {
     /// °C; `None` without readings.
     pub average_battery_temp: Option<Decimal>,
     /// W.
-    pub window: Run,
+    pub window: Interval,
     /// The vehicle's readings.
     pub data_points: u64,
     /// The meters' readings.
     pub meter_data_points: u64,
     /// kWh.
     pub matched_energy_delivered_dc: Decimal,
-    /// What the ratio tells.
+    /// What the ratio means.
     pub efficiency_status: EfficiencyStatus,
     /// Which rules, meters and sessions.
     pub attribution: PrintedAttribution,
     /// How far to trust it.
     pub quality: PrintedQuality,
-    /// The parts of the window, where they were asked for.
+    /// The parts of the window, where they were requested.
     pub series: Option<Vec<PrintedSlice>>,
     /// What AC minus matched DC has cost, where a tariff is known.
     pub lost_cost: Option<Decimal>,

@@ -1,10 +1,10 @@
-//! The parts of a window for plotting: full hours or days of a calendar, cut at the window.
+//! The parts of a window for plotting: full hours or days of a calendar, clipped to the window.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{Span, ToSpan};
 
-use super::interval::Run;
+use super::interval::Interval;
 use crate::reading::Timestamp;
 
 /// How long the parts of a series are.
@@ -33,20 +33,20 @@ impl Bucket {
     }
 }
 
-/// Cuts a window at full hours or days of a time zone; empty parts are there too.
+/// Splits a window at full hours or days of a time zone. Parts without readings are included.
 ///
-/// Shape:  at least one run; at most 9,604 for the longest window
-/// Order:  by time, each run begins where the one before it ends
-pub fn buckets(window: Run, bucket: Bucket, zone: &TimeZone) -> Vec<Run> {
+/// Shape:  at least one interval; at most 9,604 for the longest window
+/// Order:  by time, each interval begins where the one before it ends
+pub fn buckets(window: Interval, bucket: Bucket, zone: &TimeZone) -> Vec<Interval> {
     let mut parts = Vec::new();
     let mut start = window.start();
     while start < window.end() {
         let end = boundary_after(start, bucket, zone).min(window.end());
-        match Run::new(start, end) {
-            Some(run) => parts.push(run),
+        match Interval::new(start, end) {
+            Some(interval) => parts.push(interval),
             // A calendar that ends before the window does: the rest is one part.
             None => {
-                parts.extend(Run::new(start, window.end()));
+                parts.extend(Interval::new(start, window.end()));
                 break;
             }
         }
@@ -61,8 +61,8 @@ fn boundary_after(at: Timestamp, bucket: Bucket, zone: &TimeZone) -> Timestamp {
         return at;
     };
     let civil = bucket.floor(zone.to_datetime(instant));
-    // Where clocks go back an hour is there twice, and where they go forward one is not: the
-    // first instant that shows a later full hour, or an hour of real time, whichever is sooner.
+    // Where clocks are set back, an hour occurs twice, and where they are set forward, one is missing. The part
+    // ends at the first instant that shows a later full hour, or after an hour of real time, whichever is first.
     let steps = (1..=3).filter_map(|n| civil.checked_add(bucket.span() * n).ok());
     let by_calendar = steps.filter_map(|next| zone.to_timestamp(next).ok());
     let next = by_calendar
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn hours(from: &str, to: &str, bucket: Bucket, zone: &str) -> Vec<f64> {
-        let window = Run::new(at(from), at(to)).unwrap();
+        let window = Interval::new(at(from), at(to)).unwrap();
         let parts = buckets(window, bucket, &TimeZone::get(zone).unwrap());
         assert_eq!(parts.first().unwrap().start(), window.start());
         assert_eq!(parts.last().unwrap().end(), window.end());
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_part_are_cut_at_the_window() {
+    fn the_first_and_the_last_part_are_clipped_to_the_window() {
         let cut = hours(
             "2024-02-09T10:30:00Z",
             "2024-02-09T12:15:00Z",
@@ -152,7 +152,7 @@ mod tests {
                 assert!((48..=49).contains(&parts.len()));
             }
         }
-        // Clocks that change by half an hour: 30 minutes once, and never none.
+        // Clocks that change by half an hour: one part has 30 minutes, and none is empty.
         let lord = hours(
             "2024-04-06T12:00:00Z",
             "2024-04-07T12:00:00Z",

@@ -1,11 +1,11 @@
-//! What a kWh costs, by the time of day: turns lost energy into money.
+//! What a kWh costs, by the time of day: converts lost energy into money.
 
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
 use super::answer::Slice;
 use super::exact::Exact;
-use super::interval::Run;
+use super::interval::Interval;
 use super::series::{Bucket, buckets};
 use crate::reading::Timestamp;
 
@@ -20,7 +20,7 @@ pub struct Tariff {
     currency: Option<String>,
 }
 
-/// Why a tariff is refused; the operator has to mend the flag.
+/// Why a tariff is refused; correct the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TariffError {
     /// The prices cannot be read.
@@ -32,7 +32,7 @@ pub enum TariffError {
     /// The time zone is not known.
     #[error("must be an IANA time zone, such as Europe/Berlin")]
     Zone,
-    /// The currency has not the shape of a code.
+    /// The currency does not have the shape of a code.
     #[error("must be three capital letters of ISO 4217, such as EUR")]
     Currency,
 }
@@ -89,7 +89,7 @@ impl Tariff {
     /// Names the currency of the prices, such as `EUR`.
     ///
     /// # Errors
-    /// [`TariffError::Currency`]: it has not the shape of a code of ISO 4217.
+    /// [`TariffError::Currency`]: it does not have the shape of a code of ISO 4217.
     pub fn in_currency(mut self, code: &str) -> Result<Self, TariffError> {
         check_currency(code)?;
         self.currency = Some(code.to_owned());
@@ -101,26 +101,29 @@ impl Tariff {
         self.currency.as_deref()
     }
 
-    /// Cuts a window where the price changes: the price of a moment is that of the time which a
+    /// Splits a window where the price changes: the price of a moment is that of the time which a
     /// clock shows then, also where clocks skip an hour or show one twice.
     ///
     /// Shape:  parts that make up the window, each with its price
-    pub fn cut(&self, window: Run) -> Vec<(Run, i64)> {
+    pub fn split(&self, window: Interval) -> Vec<(Interval, i64)> {
         let mut parts = Vec::new();
         for day in buckets(window, Bucket::Day, &self.zone) {
             let mut edges = self.edges(day);
             edges.extend([day.start(), day.end()]);
             edges.sort_unstable();
             for pair in edges.windows(2) {
-                parts.extend(Run::new(pair[0], pair[1]).map(|run| (run, self.price_in(run))));
+                parts.extend(
+                    Interval::new(pair[0], pair[1])
+                        .map(|interval| (interval, self.price_in(interval))),
+                );
             }
         }
         parts
     }
 
     /// Where a price may change within a part of a day.
-    fn edges(&self, day: Run) -> Vec<Timestamp> {
-        // A moment in the day tells its date: its end is midnight, which shows the next.
+    fn edges(&self, day: Interval) -> Vec<Timestamp> {
+        // A moment inside the day has its date: its end is midnight, which belongs to the next.
         let Ok(inside) = jiff::Timestamp::from_microsecond(day.end().plus_micros(-1).as_micros())
         else {
             return Vec::new();
@@ -146,7 +149,7 @@ impl Tariff {
     }
 
     /// The price at the start of a part: it holds all along.
-    fn price_in(&self, part: Run) -> i64 {
+    fn price_in(&self, part: Interval) -> i64 {
         let at = jiff::Timestamp::from_microsecond(part.start().as_micros()).unwrap_or_default();
         let time = self.zone.to_datetime(at).time();
         let next = self.steps.partition_point(|(from, _)| *from <= time);
@@ -189,12 +192,12 @@ impl Costs {
     }
 }
 
-/// The buckets of a series, each cut further where the price changes.
+/// The buckets of a series, each split where the price changes.
 #[derive(Debug, Clone)]
 pub struct Priced {
-    buckets: Vec<Run>,
+    buckets: Vec<Interval>,
     /// The parts of all buckets.
-    runs: Vec<Run>,
+    intervals: Vec<Interval>,
     /// The parts' prices; none without a tariff.
     prices: Option<Vec<i64>>,
     /// How many parts there are up to the end of each bucket.
@@ -202,38 +205,39 @@ pub struct Priced {
 }
 
 impl Priced {
-    /// Cuts buckets, or leaves them as they are without a tariff.
-    pub fn new(tariff: Option<&Tariff>, buckets: &[Run]) -> Self {
-        let (mut runs, mut prices, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    /// Splits buckets, or leaves them as they are without a tariff.
+    pub fn new(tariff: Option<&Tariff>, buckets: &[Interval]) -> Self {
+        let (mut intervals, mut prices, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for &bucket in buckets {
             match tariff {
                 Some(tariff) => {
-                    let (cut, at): (Vec<Run>, Vec<i64>) = tariff.cut(bucket).into_iter().unzip();
-                    runs.extend(cut);
+                    let (cut, at): (Vec<Interval>, Vec<i64>) =
+                        tariff.split(bucket).into_iter().unzip();
+                    intervals.extend(cut);
                     prices.extend(at);
                 }
-                None => runs.push(bucket),
+                None => intervals.push(bucket),
             }
-            ends.push(runs.len());
+            ends.push(intervals.len());
         }
         Priced {
             buckets: buckets.to_vec(),
-            runs,
+            intervals,
             prices: tariff.is_some().then_some(prices),
             ends,
         }
     }
 
-    /// The parts whose energy is to be asked for.
-    pub fn runs(&self) -> Vec<Run> {
-        self.runs.clone()
+    /// The parts whose energy is to be computed.
+    pub fn intervals(&self) -> Vec<Interval> {
+        self.intervals.clone()
     }
 
     /// What is known of each part, bucket by bucket, with the prices where there is a tariff.
     pub fn by_bucket<'p, T>(
         &'p self,
         parts: &'p [T],
-    ) -> impl Iterator<Item = (Run, &'p [T], Option<&'p [i64]>)> {
+    ) -> impl Iterator<Item = (Interval, &'p [T], Option<&'p [i64]>)> {
         let starts = [0].into_iter().chain(self.ends.iter().copied());
         let ranges = starts.zip(self.ends.iter().copied());
         self.buckets
@@ -282,8 +286,8 @@ mod tests {
     }
 
     fn prices(tariff: &Tariff, from: &str, to: &str) -> Vec<(String, i64)> {
-        let window = Run::new(at(from), at(to)).unwrap();
-        let parts = tariff.cut(window);
+        let window = Interval::new(at(from), at(to)).unwrap();
+        let parts = tariff.split(window);
         assert!(
             parts
                 .windows(2)
@@ -293,7 +297,7 @@ mod tests {
         assert_eq!(parts[parts.len() - 1].0.end(), window.end());
         parts
             .iter()
-            .map(|(run, price)| (run.end().to_string(), *price))
+            .map(|(interval, price)| (interval.end().to_string(), *price))
             .collect()
     }
 
@@ -352,7 +356,7 @@ mod tests {
         let slice = |from: &str, to: &str, ac: i128, dc: i128| Slice {
             consumed_ac: Exact::from_mwh(ac * 1_000_000),
             matched_dc: Exact::from_mwh(dc * 1_000_000),
-            ..Slice::empty(Run::new(at(from), at(to)).unwrap())
+            ..Slice::empty(Interval::new(at(from), at(to)).unwrap())
         };
         let night = slice("2024-02-09T00:00:00Z", "2024-02-09T06:00:00Z", 10, 8);
         let day = slice("2024-02-09T06:00:00Z", "2024-02-09T22:00:00Z", 10, 9);
@@ -373,7 +377,7 @@ mod tests {
             consumed_ac: Exact::from_mwh(ac),
             matched_dc: Exact::from_mwh(dc),
             ..Slice::empty(
-                Run::new(at("2024-02-09T00:00:00Z"), at("2024-02-09T06:00:00Z")).unwrap(),
+                Interval::new(at("2024-02-09T00:00:00Z"), at("2024-02-09T06:00:00Z")).unwrap(),
             )
         };
         // 10 kWh at -0.05, of which 1 is lost; 1 kWh at 0.300001, of which 0.5 is lost; and 1 kWh
@@ -409,24 +413,24 @@ mod tests {
     }
 
     #[test]
-    fn buckets_are_cut_at_price_changes_and_joined_again() {
+    fn buckets_are_split_at_price_changes_and_joined_again() {
         let tariff = Tariff::parse("06:30=0.3,22:00=0.2", TimeZone::UTC).unwrap();
-        let window = Run::new(at("2024-02-09T05:00:00Z"), at("2024-02-09T08:00:00Z")).unwrap();
+        let window = Interval::new(at("2024-02-09T05:00:00Z"), at("2024-02-09T08:00:00Z")).unwrap();
         let hours = buckets(window, Bucket::Hour, &TimeZone::UTC);
         let priced = Priced::new(Some(&tariff), &hours);
-        let runs = priced.runs();
-        let parts: Vec<_> = priced.by_bucket(&runs).collect();
+        let intervals = priced.intervals();
+        let parts: Vec<_> = priced.by_bucket(&intervals).collect();
         assert_eq!(parts.len(), 3);
-        assert_eq!(parts[0], (hours[0], &runs[..1], Some(&[200_000][..])));
+        assert_eq!(parts[0], (hours[0], &intervals[..1], Some(&[200_000][..])));
         // Half an hour at each price.
         assert_eq!(
             parts[1],
-            (hours[1], &runs[1..3], Some(&[200_000, 300_000][..]))
+            (hours[1], &intervals[1..3], Some(&[200_000, 300_000][..]))
         );
-        assert_eq!(runs[1].end(), at("2024-02-09T06:30:00Z"));
-        assert_eq!(parts[2], (hours[2], &runs[3..], Some(&[300_000][..])));
+        assert_eq!(intervals[1].end(), at("2024-02-09T06:30:00Z"));
+        assert_eq!(parts[2], (hours[2], &intervals[3..], Some(&[300_000][..])));
         let free = Priced::new(None, &hours);
-        assert_eq!(free.runs(), hours);
+        assert_eq!(free.intervals(), hours);
         let parts = free.by_bucket(&hours);
         assert!(
             parts

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::attribution::{
-    MeterKey, Piece, Vehicle, VehicleKey, goes_by_same_id, named_and_sessions, periods, runs_of,
-    same_id,
+    MeterKey, Piece, Vehicle, VehicleKey, goes_by_same_id, intervals_of, named_and_sessions,
+    periods, same_id,
 };
-use super::interval::{Run, Runs};
+use super::interval::{Interval, Intervals};
 use super::question::Question;
 
 /// Where one vehicle is.
@@ -14,14 +14,14 @@ use super::question::Question;
 pub struct Stays {
     /// By each rule on its own.
     pub pieces: Vec<Piece>,
-    /// Its attribution periods, cut by no window.
-    pub periods: BTreeMap<MeterKey, Runs>,
+    /// Its attribution periods, not clipped to a window.
+    pub periods: BTreeMap<MeterKey, Intervals>,
 }
 
 /// Finds where the vehicle of a question and all others are.
 ///
-/// The other vehicles go by rule 3 like the one that is asked for: what one received by it at its
-/// own meter decides how that is divided where both are there by rules 1 and 2.
+/// Rule 3 applies to the other vehicles as to the vehicle of the question. What one received by it at its own
+/// meter decides how the energy is divided where both are there by rules 1 and 2.
 pub fn whereabouts(question: &Question<'_>) -> BTreeMap<VehicleKey, Stays> {
     let others = question.meters.iter().flat_map(|meter| meter.others);
     let mut vehicles: BTreeMap<VehicleKey, &Vehicle<'_>> = BTreeMap::new();
@@ -41,14 +41,18 @@ pub fn whereabouts(question: &Question<'_>) -> BTreeMap<VehicleKey, Stays> {
         }
         let guests = meter.others.iter().map(|other| other.key);
         let guests = guests.chain([question.vehicle.key]);
-        let mut taken: Vec<Run> = Vec::new();
+        let mut taken: Vec<Interval> = Vec::new();
         for guest in guests.filter(|&guest| guest != owner.key) {
             let there = pieces.get(&guest).into_iter().flatten();
-            taken.extend(there.filter(|p| p.meter == meter.key).map(|p| p.run));
+            taken.extend(there.filter(|p| p.meter == meter.key).map(|p| p.interval));
         }
         if let Some(own) = pieces.get_mut(&owner.key) {
-            taken.extend_from_slice(runs_of(own).as_slice());
-            own.extend(same_id(question.now, meter.key, &Runs::from_iter(taken)));
+            taken.extend_from_slice(intervals_of(own).as_slice());
+            own.extend(same_id(
+                question.now,
+                meter.key,
+                &Intervals::from_iter(taken),
+            ));
         }
     }
     let stays = |(key, pieces): (VehicleKey, Vec<Piece>)| {

@@ -1,6 +1,6 @@
 //! The window of a question: (from, to], at most 400 calendar days.
 
-use super::interval::Run;
+use super::interval::Interval;
 use crate::reading::Timestamp;
 
 /// A day.
@@ -13,7 +13,7 @@ const HOUR_MICROS: i64 = DAY_MICROS / 24;
 /// 400 calendar days may hold an hour more, and in one (Antarctica/Troll) two.
 pub const WINDOW_MICROS_MAX: i64 = 400 * DAY_MICROS + 2 * HOUR_MICROS;
 
-/// Why a window is refused; the caller asks for another (HTTP 400).
+/// Why a window is refused (HTTP 400).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
     /// `from` is not before `to` (or, without `to`, not before now).
@@ -37,14 +37,14 @@ pub fn window(
     from: Option<Timestamp>,
     to: Option<Timestamp>,
     now: Timestamp,
-) -> Result<Run, WindowError> {
+) -> Result<Interval, WindowError> {
     let to = to.unwrap_or(now);
     let from = from.unwrap_or_else(|| to.plus_micros(-DAY_MICROS));
-    let run = Run::new(from, to).ok_or(WindowError::Empty)?;
-    if run.micros() > i128::from(WINDOW_MICROS_MAX) {
+    let interval = Interval::new(from, to).ok_or(WindowError::Empty)?;
+    if interval.micros() > i128::from(WINDOW_MICROS_MAX) {
         return Err(WindowError::TooLong);
     }
-    Ok(run)
+    Ok(interval)
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ async fn roll_up(
             .map(|rollup| {
                 let (summary, hour) = rollup?;
                 let ends = (hour.first()?.battery_temp, hour.last()?.battery_temp);
-                let temperature = temperature_parts(summary.condensed.temperature_sum)?;
+                let temperature = temperature_parts(summary.rolled_up.temperature_sum)?;
                 Some((summary, ends, temperature))
             })
             .collect::<Vec<_>>()
@@ -186,7 +186,7 @@ async fn roll_up(
     Ok(count)
 }
 
-/// Runs a statement on the devices of each hour.
+/// Intervals a statement on the devices of each hour.
 ///
 /// Order:  sorted by hour
 async fn by_hour(work: &Transaction<'_>, sql: &str, hours: &[DeviceHour]) -> Result<(), Error> {
@@ -282,7 +282,7 @@ impl Columns {
         let Summary {
             first,
             last,
-            condensed,
+            rolled_up,
             power_watts,
         } = summary;
         let count = |n: u64| i32::try_from(n).unwrap_or(i32::MAX);
@@ -294,10 +294,10 @@ impl Columns {
         }
         self.is_register
             .push(first.energy.kind == EnergyKind::Register);
-        self.readings.push(count(condensed.between + 2));
-        self.energy_mwh.push(condensed.mwh);
-        self.odd[0].push(count(condensed.resets));
-        self.odd[1].push(count(condensed.suspect));
+        self.readings.push(count(rolled_up.between + 2));
+        self.energy_mwh.push(rolled_up.mwh);
+        self.odd[0].push(count(rolled_up.resets));
+        self.odd[1].push(count(rolled_up.suspect));
         self.power_watts.push(*power_watts);
         self.ends_temp[0].push(temps.0);
         self.ends_temp[1].push(temps.1);

@@ -7,7 +7,7 @@ use crate::energy::attribution::{
 };
 use crate::energy::device::{DeviceEnergy, EnergyReading};
 use crate::energy::format::Decimal;
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::energy::{Meter, Printed, Question, StatusBounds, performance};
 use crate::http::api::energy_view::AnswerView;
 use crate::reading::{Energy, EnergyKind, Timestamp};
@@ -149,7 +149,7 @@ impl Case {
         let mut vehicles = vec![Vehicle {
             key: VehicleKey(0),
             readings: &self.vehicle,
-            condensed: &[],
+            rolled_up: &[],
             sessions: &self.sessions,
         }];
         vehicles.extend(
@@ -159,7 +159,7 @@ impl Case {
                 .map(|((readings, sessions), key)| Vehicle {
                     key: VehicleKey(key),
                     readings,
-                    condensed: &[],
+                    rolled_up: &[],
                     sessions,
                 }),
         );
@@ -167,10 +167,10 @@ impl Case {
             key: MeterKey(0),
             owner: self.same_id.then_some(VehicleKey(0)),
             readings: &self.meter,
-            condensed: &[],
+            rolled_up: &[],
             others: &vehicles,
         }];
-        let window = Run::new(ts(from), ts(to)).unwrap();
+        let window = Interval::new(ts(from), ts(to)).unwrap();
         let mut question = Question::new(window, self.now, vehicles[n]);
         question.meters = &meters;
         let answer = performance(&question).unwrap();
@@ -192,6 +192,6 @@ impl Case {
     /// All energy of the meter, attributed or not.
     pub(super) fn meter_energy(&self, from: i64, to: i64) -> String {
         let meter = DeviceEnergy::new(self.meter.iter().copied(), 1_000_000);
-        Decimal::kwh(&meter.energy(Run::new(ts(from), ts(to)).unwrap())).to_string()
+        Decimal::kwh(&meter.energy(Interval::new(ts(from), ts(to)).unwrap())).to_string()
     }
 }

@@ -13,12 +13,12 @@ use tokio::runtime::Runtime;
 use super::differential::{ask, busy_world, frac, world};
 use super::reference::{Frac, MINUTE, World};
 use super::tiny::tiny_world;
-use crate::analytics::{Analyst, Judgement};
+use crate::analytics::{Analyst, Judgement, Timeframe};
 use crate::energy::answer::{Method, Performance};
 use crate::energy::attribution::{MeterKey, NamedPlace, Session, SessionKey, VehicleReading};
 use crate::energy::coverage::Coverage;
 use crate::energy::device::{EnergyReading, Oddities};
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::energy::window::DAY_MICROS;
 use crate::postgres::PartitionWidth;
 use crate::postgres::embedded;
@@ -304,14 +304,19 @@ pub(super) fn answers_are_exact(
     world: &World,
     base: i32,
 ) -> Result<(), TestCaseError> {
-    let window = Run::new(ts(world.from), ts(world.to)).unwrap();
+    let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
     store.runtime.block_on(async {
         let mut client = store.pool.get().await.unwrap();
         for (v, (readings, sessions)) in world.vehicles.iter().enumerate() {
             let id = format!("V{}", base + v as i32);
             let id = ExternalId::new(&id).unwrap();
+            let timeframe = Timeframe {
+                window,
+                parts: Vec::new(),
+                now: ts(world.now),
+            };
             let found = analyst
-                .performance(&mut client, id, window, Vec::new(), ts(world.now))
+                .performance(&mut client, id, timeframe)
                 .await
                 .unwrap();
             let Some(found) = found else {

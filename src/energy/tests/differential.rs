@@ -16,7 +16,7 @@ use crate::energy::attribution::{
 };
 use crate::energy::device::{DeviceEnergy, EnergyReading};
 use crate::energy::exact::Exact;
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::energy::question::{Meter, Question, plan};
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
@@ -42,7 +42,7 @@ fn around<T: Copy>(all: &[T], from: i64, to: i64, read: impl Fn(&T) -> EnergyRea
 /// What the contract of `Question` asks for, and nothing more.
 fn only_what_is_asked_for(world: &World, v: usize) -> World {
     const QUARTER: i64 = 15 * MINUTE;
-    let window = Run::new(ts(world.from), ts(world.to)).unwrap();
+    let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
     let trim = |v: &VehicleWorld, from: i64, to: i64| -> VehicleWorld {
         let (from, to) = (from, to + QUARTER);
         let ended = |s: &Session| s.ended.map_or(i64::MAX, Timestamp::as_micros);
@@ -55,7 +55,7 @@ fn only_what_is_asked_for(world: &World, v: usize) -> World {
     let vehicle = Vehicle {
         key,
         readings: &readings,
-        condensed: &[],
+        rolled_up: &[],
         sessions: &sessions,
     };
     let plan = plan(&vehicle, window, ts(world.now));
@@ -89,7 +89,7 @@ pub(super) fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
         .map(|(key, (readings, sessions))| Vehicle {
             key: VehicleKey(key as i32),
             readings,
-            condensed: &[],
+            rolled_up: &[],
             sessions,
         })
         .collect();
@@ -101,12 +101,12 @@ pub(super) fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
             key: MeterKey(key as i32),
             owner: world.owners[key].map(|v| VehicleKey(v as i32)),
             readings,
-            condensed: &[],
+            rolled_up: &[],
             others: &vehicles,
         })
         .collect();
     let mut question = Question::new(
-        Run::new(ts(from), ts(to)).unwrap(),
+        Interval::new(ts(from), ts(to)).unwrap(),
         ts(world.now),
         vehicles[v],
     );
@@ -154,7 +154,7 @@ fn step() -> impl Strategy<Value = i64> {
     ]
 }
 
-/// What the next reading says, given the register before it.
+/// The value of the next reading, given the register before it.
 fn energies(max: usize) -> impl Strategy<Value = Vec<(i64, Energy)>> {
     let kwh = prop_oneof![
         (0..4_000_000i64).prop_map(|n| n as f64 / 1e6),
@@ -303,10 +303,10 @@ pub(super) fn busy_world() -> impl Strategy<Value = World> {
     })
 }
 
-/// Every vehicle's answer is the reference's, and so is what is left for nobody.
+/// Every vehicle's answer is the reference's, and so is the unattributed rest.
 fn equals_the_reference(world: &World) -> Result<(), TestCaseError> {
     let (expected, unattributed) = reference(world);
-    let window = Run::new(ts(world.from), ts(world.to)).unwrap();
+    let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
     let mut rest = Exact::default();
     for readings in &world.meters {
         rest.add(&DeviceEnergy::new(readings.iter().copied(), 1_000_000).energy(window));
@@ -329,15 +329,15 @@ fn equals_the_reference(world: &World) -> Result<(), TestCaseError> {
 }
 
 fn are_apart(sessions: &[Session]) -> bool {
-    let run = |s: &Session| {
+    let interval = |s: &Session| {
         (
             s.started,
             s.ended.unwrap_or(Timestamp::from_micros(i64::MAX)),
         )
     };
-    let mut runs: Vec<_> = sessions.iter().map(run).collect();
-    runs.sort_unstable();
-    runs.windows(2).all(|pair| pair[0].1 <= pair[1].0)
+    let mut intervals: Vec<_> = sessions.iter().map(interval).collect();
+    intervals.sort_unstable();
+    intervals.windows(2).all(|pair| pair[0].1 <= pair[1].0)
 }
 
 proptest! {

@@ -175,7 +175,7 @@ fn a_session_that_ends_after_midnight_is_cut_by_the_days() {
 
 #[test]
 fn two_sessions_at_one_station_on_a_day_each_get_their_own() {
-    // The register runs on at 1 kWh an hour; v has (60, 120], another (180, 240].
+    // The register intervals on at 1 kWh an hour; v has (60, 120], another (180, 240].
     let mut case = Case {
         sessions: vec![session(1, 60, 120)],
         ..Case::default()
@@ -186,7 +186,7 @@ fn two_sessions_at_one_station_on_a_day_each_get_their_own() {
     let answer = case.ask(0, 300);
     assert_eq!((answer.ac(), answer.matched()), ("1".into(), "0.8".into()));
     assert_eq!(case.ask_other(0, 0, 300).ac(), "1");
-    // The three hours of nobody stay unattributed: 5 - 1 - 1.
+    // Three hours stay unattributed: 5 - 1 - 1.
     assert_eq!(case.meter_energy(0, 300), "5");
 }
 

@@ -1,4 +1,4 @@
-//! What each reading of a device says, for the reference: by looking through all of them.
+//! The value of each reading of a device, for the reference: by a search through all of them.
 
 use crate::energy::device::EnergyReading;
 use crate::reading::EnergyKind;

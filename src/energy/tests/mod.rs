@@ -1,7 +1,6 @@
 //! Promises of the energy arithmetic.
 
 mod case;
-mod condensed;
 mod database;
 mod differential;
 mod golden;
@@ -9,7 +8,8 @@ mod judged;
 mod numbers;
 mod overlap;
 mod reference;
+mod report;
+mod rolled_up;
 mod same_id;
 mod summaries;
-mod survey;
 mod tiny;

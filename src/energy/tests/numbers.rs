@@ -113,7 +113,7 @@ fn the_status_goes_by_the_printed_ratio_and_the_exact_energy() {
 fn a_window_has_its_defaults_and_its_bounds() {
     let now = Timestamp::Y2000;
     let at = |days: i64| now.plus_micros(days * DAY_MICROS);
-    let ends = |from, to| window(from, to, now).map(|run| (run.start(), run.end()));
+    let ends = |from, to| window(from, to, now).map(|interval| (interval.start(), interval.end()));
     assert_eq!(ends(None, None), Ok((at(-1), now)));
     assert_eq!(ends(Some(at(-3)), None), Ok((at(-3), now)));
     assert_eq!(ends(None, Some(at(-3))), Ok((at(-4), at(-3))));

@@ -251,7 +251,7 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// A vehicle's part of what a meter's reading says that flowed in a moment, 0 to 1.
+    /// A vehicle's part of the energy of a meter's reading in a moment, 0 to 1.
     fn share(&self, v: usize, meter: usize, j: &Judged, i: usize) -> Frac {
         let all = 0..self.stays.len();
         let present: Vec<usize> = all.filter(|&u| self.is_at(u, meter, i)).collect();
@@ -359,14 +359,14 @@ impl<'a> Chart<'a> {
     /// The moments of a run in which a device is silent for too long.
     fn gaps(&self, device: &[Judged], run: &[usize], from_reading: bool) -> BTreeSet<usize> {
         let (a, b) = (self.start(run[0]), self.end(run[run.len() - 1]));
-        let mut cuts: Vec<i64> = device.iter().map(|j| j.at).collect();
-        cuts.retain(|&t| a < t && t <= b || from_reading && t == a);
-        if cuts.is_empty() {
+        let mut splits: Vec<i64> = device.iter().map(|j| j.at).collect();
+        splits.retain(|&t| a < t && t <= b || from_reading && t == a);
+        if splits.is_empty() {
             return run.iter().copied().collect();
         }
-        cuts.extend([a, b]);
-        cuts.sort_unstable();
-        let long = cuts.windows(2).filter(|pair| pair[1] - pair[0] > QUARTER);
+        splits.extend([a, b]);
+        splits.sort_unstable();
+        let long = splits.windows(2).filter(|pair| pair[1] - pair[0] > QUARTER);
         long.flat_map(|pair| self.span(pair[0], pair[1])).collect()
     }
 
@@ -454,7 +454,7 @@ fn runs(moments: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
     runs
 }
 
-/// The answers for all vehicles, and what is left for nobody of all that the meters measured.
+/// The answers for all vehicles, and the unattributed rest of all that the meters measured.
 pub(super) fn reference(world: &World) -> (Vec<Expected>, Frac) {
     let chart = Chart::new(world);
     let answers: Vec<Expected> = (0..world.vehicles.len()).map(|v| chart.answer(v)).collect();

@@ -1,5 +1,5 @@
-//! Answers out of a real PostgreSQL with hours summed up, readings and sessions that come late, and
-//! hours summed up again: always those of the arithmetic given everything.
+//! Answers out of a real PostgreSQL with rolled-up hours, late readings and sessions, and hours that are rolled
+//! up again: always those of the arithmetic over all readings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-use super::condensed::dense_world;
 use super::database::{BASE, KEYS, Store, answers_are_exact, placed, worlds};
 use super::reference::{MINUTE, World};
-use super::survey;
+use super::report;
+use super::rolled_up::dense_world;
 use crate::analytics::{Analyst, Judgement};
 use crate::energy::attribution::NamedPlace;
 use crate::energy::device::EnergyReading;
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::energy::window::DAY_MICROS;
 use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
 use crate::rollups::Roller;
@@ -123,9 +123,9 @@ fn answers_stay_exact_with_rollups_and_late_readings() {
         let hours =
             "select (select count(*) from meter_hours) + (select count(*) from vehicle_hours)";
         let hours = count(&store, hours).await;
-        assert!(hours > WORLDS as i64, "{hours} hours are summed up");
+        assert!(hours > WORLDS as i64, "{hours} hours are rolled up");
     });
-    exact(&early, "summed up");
+    exact(&early, "rolled up");
     store.runtime.block_on(async {
         for (late, base) in late.iter().zip(bases()) {
             write_late(&store, late, base).await;
@@ -139,18 +139,18 @@ fn answers_stay_exact_with_rollups_and_late_readings() {
         sum_up(&store, now).await;
         assert_eq!(count(&store, marks).await, 0);
     });
-    exact(&fleet, "summed up again");
+    exact(&fleet, "rolled up again");
     store.runtime.block_on(async {
         for world in fleet.iter().step_by(WORLDS / 4) {
             let at = Timestamp::from_micros;
-            let window = Run::new(at(world.from), at(world.to)).unwrap();
-            survey::check(&store, &fleet, window, at(world.now)).await;
+            let window = Interval::new(at(world.from), at(world.to)).unwrap();
+            report::check(&store, &fleet, window, at(world.now)).await;
         }
     });
 }
 
-/// A transaction that has seen the seal before stores a reading without a mark after it was moved;
-/// whoever sums up waits for it, so that the reading is in the sum.
+/// A transaction that has seen the old watermark stores a reading without a mark after the watermark moved. The
+/// roller waits for it, so that the rollup holds the reading.
 #[test]
 fn who_has_seen_an_older_seal_is_waited_for() {
     let store = Store::start();
@@ -249,7 +249,7 @@ async fn answering(store: &Store, meter: i32) -> usize {
     rows.unwrap().len()
 }
 
-/// A clock three hours ahead seals the open hour, a reading of it leaves a mark, the clock is mended:
+/// A clock three hours ahead moves the watermark over the open hour, a reading makes it dirty, the clock is corrected:
 /// the mark must not make a sum of the hour, because its later readings leave no mark. A gateway that
 /// is ahead and hands over to one that is right is the same to the database.
 #[test]
@@ -295,7 +295,7 @@ fn a_sum_outside_the_hours_that_are_built_answers_nothing() {
     });
 }
 
-/// An hour that is about to leave with the retention is not summed up again; its old sum, without
+/// An hour that the retention is about to remove is not rolled up again; its old rollup, without
 /// the reading that came late, must not answer in its place.
 #[test]
 fn a_late_reading_below_the_floor_removes_the_old_sum() {

@@ -14,10 +14,10 @@ use serde::{Serialize, Serializer};
 use super::energy_view::{AnswerView, FleetSliceView, number, optional_number};
 use super::performance;
 use super::performance::{series_of, window_of, zone_of};
-use crate::analytics::{Asked, FleetSlice, Kept, Rank, Ranked};
+use crate::analytics::{FleetSlice, KeptReport, Rank, Ranked, ReportKey, Timeframe};
 use crate::energy::exact::Exact;
 use crate::energy::format::Decimal;
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::energy::report::EfficiencyStatus;
 use crate::energy::tariff::{Costs, Priced, Tariff};
 use crate::energy::{PrintedFleet, Slice, window};
@@ -76,7 +76,7 @@ impl Sort {
 #[derive(Debug, PartialEq, Eq)]
 struct Cursor {
     sort: &'static str,
-    window: Run,
+    window: Interval,
     as_of: Timestamp,
     /// Whether the last vehicle has no ratio.
     unrated: bool,
@@ -154,18 +154,18 @@ pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
                     "after contains the window and the order: leave out from, to, tz and sort";
                 return Err(query::bad(detail));
             }
-            let asked = Asked {
+            let asked = ReportKey {
                 from: Some(cursor.window.start()),
                 to: Some(cursor.window.end()),
                 as_of: Some(cursor.as_of),
-                ..Asked::default()
+                ..ReportKey::default()
             };
             (asked, cursor.window, sort, Some(cursor))
         }
     };
-    let kept = survey(context, asked, window, Vec::new(), now).await?;
+    let kept = fleet_report(context, asked, window, Vec::new(), now).await?;
     let mut vehicles: Vec<&Ranked> = kept
-        .surveyed
+        .report
         .vehicles
         .iter()
         .filter(|vehicle| status.is_none_or(|status| vehicle.rank.status == status))
@@ -192,7 +192,7 @@ pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
 }
 
 /// The cursor of a page whose last vehicle is this one.
-fn cursor_behind(sort: Sort, last: &Ranked, kept: &Kept) -> Cursor {
+fn cursor_behind(sort: Sort, last: &Ranked, kept: &KeptReport) -> Cursor {
     let (unrated, Reverse(number), id) = sort.key(&last.rank);
     Cursor {
         sort: sort.name(),
@@ -315,8 +315,10 @@ pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
     let asked = asked_of(query, name)?;
     // The report has the whole window's costs: only a series needs parts.
     let tariff = context.analyst.tariff();
-    let parts = series.map_or_else(Vec::new, |buckets| Priced::new(tariff, &buckets).runs());
-    let kept = survey(context, asked, window, parts, now).await?;
+    let parts = series.map_or_else(Vec::new, |buckets| {
+        Priced::new(tariff, &buckets).intervals()
+    });
+    let kept = fleet_report(context, asked, window, parts, now).await?;
     // A cached report may be of a window that ended some seconds before this one.
     let series = series_of(query, kept.window)?;
     let series = series.map(|buckets| Priced::new(tariff, &buckets));
@@ -336,25 +338,25 @@ fn currency(context: &Context) -> Option<&str> {
     context.analyst.tariff().and_then(Tariff::currency)
 }
 
-fn print(kept: &Kept, series: Option<&Priced>, currency: Option<String>) -> Fleet {
-    let surveyed = &kept.surveyed;
+fn print(kept: &KeptReport, series: Option<&Priced>, currency: Option<String>) -> Fleet {
+    let report = &kept.report;
     let mut vehicles_by_status: BTreeMap<EfficiencyStatus, usize> = EfficiencyStatus::ALL
         .into_iter()
         .map(|status| (status, 0))
         .collect();
-    for vehicle in &surveyed.vehicles {
+    for vehicle in &report.vehicles {
         *vehicles_by_status.entry(vehicle.rank.status).or_default() += 1;
     }
-    let whole = &surveyed.whole;
+    let whole = &report.whole;
     Fleet {
         time_window_start: kept.window.start().to_string(),
         time_window_end: kept.window.end().to_string(),
-        vehicles: surveyed.vehicles.len(),
+        vehicles: report.vehicles.len(),
         energy: PrintedFleet::new(&whole.meter_ac, &whole.vehicles).into(),
         vehicles_by_status,
         one_percent_energy_ac: Decimal::kwh_percent(&whole.vehicles.consumed_ac),
-        money: surveyed.costs.as_ref().map(|c| Money::new(c, currency)),
-        series: series.map(|priced| fleet_series(priced, &surveyed.parts)),
+        money: report.costs.as_ref().map(|c| Money::new(c, currency)),
+        series: series.map(|priced| fleet_series(priced, &report.parts)),
         as_of: kept.as_of.to_string(),
     }
 }
@@ -377,25 +379,24 @@ fn fleet_series(priced: &Priced, parts: &[FleetSlice]) -> Vec<PrintedFleet> {
     printed.collect()
 }
 
-async fn survey(
+async fn fleet_report(
     context: &Context,
-    asked: Asked,
-    window: Run,
-    parts: Vec<Run>,
+    key: ReportKey,
+    window: Interval,
+    parts: Vec<Interval>,
     now: Timestamp,
-) -> Result<Arc<Kept>, Problem> {
+) -> Result<Arc<KeptReport>, Problem> {
     // A report computed again for a later page is of the moment of the first.
-    let now = asked.as_of.unwrap_or(now);
-    let surveyed = context
-        .analyst
-        .surveyed(&context.reads, asked, window, parts, now);
-    Ok(surveyed.await?)
+    let now = key.as_of.unwrap_or(now);
+    let timeframe = Timeframe { window, parts, now };
+    let report = context.analyst.fleet_report(&context.reads, key, timeframe);
+    Ok(report.await?)
 }
 
-fn asked_of(query: &Query<'_>, series: String) -> Result<Asked, Problem> {
+fn asked_of(query: &Query<'_>, series: String) -> Result<ReportKey, Problem> {
     let zone = zone_of(query)?;
     let instant = |name: &str| performance::instant(query, name, &zone);
-    Ok(Asked {
+    Ok(ReportKey {
         from: instant("from")?,
         to: instant("to")?,
         series,
@@ -466,7 +467,7 @@ mod tests {
         let at = Timestamp::from_micros;
         let cursor = Cursor {
             sort: "-efficiency",
-            window: Run::new(at(5), at(9)).unwrap(),
+            window: Interval::new(at(5), at(9)).unwrap(),
             as_of: at(1_700_000_000_000_001),
             unrated: true,
             number: -7,

@@ -6,8 +6,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::energy_view::AnswerView;
-use crate::analytics::Answer;
-use crate::energy::interval::Run;
+use crate::analytics::{Answer, Timeframe};
+use crate::energy::interval::Interval;
 use crate::energy::series::{Bucket, buckets};
 use crate::energy::tariff::{Costs, Priced};
 use crate::energy::{Printed, PrintedSlice, Slice, window};
@@ -35,7 +35,7 @@ pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     // Without a series the whole window is split where prices change.
     let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
     let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
-    let parts = priced.runs();
+    let parts = priced.intervals();
     let Some(answer) = ask(context, id, window, parts, now).await? else {
         return Err(Problem::new(
             Kind::NotFound,
@@ -71,21 +71,20 @@ fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
 pub(crate) async fn ask(
     context: &Context,
     vehicle: ExternalId<'_>,
-    window: Run,
-    parts: Vec<Run>,
+    window: Interval,
+    parts: Vec<Interval>,
     now: Timestamp,
 ) -> Result<Option<Answer>, Problem> {
     let analyst = &context.analyst;
-    let answer = context.reads.ask(async |client| {
-        analyst
-            .performance(client, vehicle, window, parts, now)
-            .await
-    });
+    let timeframe = Timeframe { window, parts, now };
+    let answer = context
+        .reads
+        .ask(async |client| analyst.performance(client, vehicle, timeframe).await);
     Ok(answer.await?)
 }
 
 /// The window of a query.
-pub(crate) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Run, Problem> {
+pub(crate) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Interval, Problem> {
     let zone = zone_of(query)?;
     let from = instant(query, "from", &zone)?;
     let to = instant(query, "to", &zone)?;
@@ -141,7 +140,10 @@ fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
 }
 
 /// The buckets of a query's series. `None` means that the query has no series.
-pub(crate) fn series_of(query: &Query<'_>, window: Run) -> Result<Option<Vec<Run>>, Problem> {
+pub(crate) fn series_of(
+    query: &Query<'_>,
+    window: Interval,
+) -> Result<Option<Vec<Interval>>, Problem> {
     let bucket = match query.get("bucket") {
         None => return Ok(None),
         Some("hour") => Bucket::Hour,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::energy_view::SessionEnergyView;
 use super::performance;
 use crate::energy::Printed;
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::http::request::auth::{not_your_device, owns_session};
 use crate::http::request::call::Call;
 use crate::http::request::query;
@@ -181,7 +181,8 @@ pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
     let end = session.ended_at.unwrap_or(now);
     // A session that starts in the future has no time yet: the shortest window, which is empty.
     let started = session.started_at;
-    let window = Run::new(started, end).or_else(|| Run::new(started, started.plus_micros(1)));
+    let window =
+        Interval::new(started, end).or_else(|| Interval::new(started, started.plus_micros(1)));
     let Some(window) = window else {
         return Err(unknown());
     };

@@ -145,7 +145,7 @@ async fn a_commit_that_is_not_confirmed_gets_503_in_time() {
 #[tokio::test]
 async fn a_commit_is_answered_with_201() {
     use crate::wal::frame::Position;
-    use crate::wal::progress::{Lane, Stored};
+    use crate::wal::progress::{RunShard, Stored};
     let options = Options {
         commit_within: super::PATIENCE,
         ..Options::default()
@@ -156,7 +156,7 @@ async fn a_commit_is_answered_with_201() {
         eventually("it is durable", || edge.accepted() == 1).await;
         let position: Position = progress.synced();
         for shard in 0..2 {
-            let lane = Lane {
+            let of_run = RunShard {
                 run: progress.current_run(),
                 shard,
             };
@@ -165,7 +165,7 @@ async fn a_commit_is_answered_with_201() {
                 live_position: position,
                 ..Stored::NOTHING
             };
-            progress.stored(lane, now);
+            progress.stored(of_run, now);
         }
     };
     let path = format!("{PATH}?ack=committed");

@@ -1,17 +1,17 @@
-//! Hours that are summed up change no digit of an answer.
+//! Rolled-up hours change no digit of an answer.
 
 use proptest::prelude::*;
 
 use super::database::whole;
 use super::differential::{ask, owners};
 use super::reference::{MINUTE, World};
-use crate::energy::answer::{Cuts, Performance, performance_and_parts};
+use crate::energy::answer::{Performance, SplitHours, performance_and_parts};
 use crate::energy::attribution::{
     MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey, VehicleReading,
 };
 use crate::energy::device::EnergyReading;
-use crate::energy::hour::{Condensed, Measured, hour_run, summarize};
-use crate::energy::interval::Run;
+use crate::energy::hour::{Measured, RolledUp, hour_interval, summarize};
+use crate::energy::interval::Interval;
 use crate::energy::question::{Meter, Question};
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
@@ -119,84 +119,90 @@ pub(super) fn dense_world() -> impl Strategy<Value = World> {
         })
 }
 
-/// What is left of a device's readings once whole hours in a window are summed up.
+/// A device's readings with the whole hours in a window rolled up.
 fn condense<T: Copy>(
     readings: &[T],
-    window: Run,
-    refused: impl Fn(Run) -> bool,
+    window: Interval,
+    excluded: impl Fn(Interval) -> bool,
     measured: impl Fn(&T) -> Measured,
-) -> (Vec<T>, Vec<Condensed>) {
-    let (mut left, mut condensed) = (Vec::new(), Vec::new());
+) -> (Vec<T>, Vec<RolledUp>) {
+    let (mut left, mut rolled_up) = (Vec::new(), Vec::new());
     let hour_of = |r: &T| measured(r).reading.at.hour();
     for hour in readings.chunk_by(|a, b| hour_of(a) == hour_of(b)) {
-        let run = hour_run(hour_of(&hour[0])).unwrap();
+        let interval = hour_interval(hour_of(&hour[0])).unwrap();
         let all: Vec<Measured> = hour.iter().map(&measured).collect();
         let sum = summarize(&all).filter(|s| s.power_watts <= 1_000_000);
-        let whole = window.and(run) == Some(run);
-        match sum.filter(|s| whole && !refused(s.condensed.run)) {
+        let whole = window.and(interval) == Some(interval);
+        match sum.filter(|s| whole && !excluded(s.rolled_up.interval)) {
             Some(sum) => {
                 left.extend([hour[0], hour[hour.len() - 1]]);
-                condensed.push(sum.condensed);
+                rolled_up.push(sum.rolled_up);
             }
             None => left.extend_from_slice(hour),
         }
     }
-    (left, condensed)
+    (left, rolled_up)
 }
 
-/// Who may be at a meter by a session or a name.
+/// The vehicles that may be at a meter by a session or a name.
 fn others_at<'a>(vehicles: &[Vehicle<'a>], meter: MeterKey) -> Vec<Vehicle<'a>> {
     let names = |v: &Vehicle<'_>| v.readings.iter().any(|r| r.place.is_some());
     let is_there = |v: &&Vehicle<'_>| names(v) || v.sessions.iter().any(|s| s.meter == meter);
     vehicles.iter().filter(is_there).copied().collect()
 }
 
-/// Asks as the queries do, with as many hours summed up as it takes; how many those were at last.
-fn ask_condensed(world: &World, v: usize) -> (Performance, usize) {
-    let window = Run::new(ts(world.from), ts(world.to)).unwrap();
-    let mut cuts = Cuts::default();
+/// Answers as the queries do, with as many rolled-up hours as possible. Returns their number in the end.
+fn ask_rolled_up(world: &World, v: usize) -> (Performance, usize) {
+    let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
+    let mut splits = SplitHours::default();
     for _ in 0..10 {
         let vehicles: Vec<_> = (0..)
             .zip(&world.vehicles)
             .map(|(key, (readings, sessions))| {
-                let refused = |run: Run| cuts.vehicles.contains(&(VehicleKey(key), run));
+                let excluded =
+                    |interval: Interval| splits.vehicles.contains(&(VehicleKey(key), interval));
                 let measured = |r: &VehicleReading| Measured {
                     reading: EnergyReading::from(r),
                     battery_temp: r.battery_temp,
                     is_named: r.place.is_some(),
                 };
-                (key, condense(readings, window, refused, measured), sessions)
+                (
+                    key,
+                    condense(readings, window, excluded, measured),
+                    sessions,
+                )
             })
             .collect();
         let vehicles: Vec<Vehicle<'_>> = vehicles
             .iter()
-            .map(|(key, (readings, condensed), sessions)| Vehicle {
+            .map(|(key, (readings, rolled_up), sessions)| Vehicle {
                 key: VehicleKey(*key),
                 readings,
-                condensed,
+                rolled_up,
                 sessions,
             })
             .collect();
         let meters: Vec<_> = (0..)
             .zip(&world.meters)
             .map(|(key, readings)| {
-                let refused = |run: Run| cuts.meters.contains(&(MeterKey(key), run));
+                let excluded =
+                    |interval: Interval| splits.meters.contains(&(MeterKey(key), interval));
                 let measured = |r: &EnergyReading| Measured {
                     reading: *r,
                     battery_temp: 0.0,
                     is_named: false,
                 };
                 let others = others_at(&vehicles, MeterKey(key));
-                (key, condense(readings, window, refused, measured), others)
+                (key, condense(readings, window, excluded, measured), others)
             })
             .collect();
         let meters: Vec<Meter<'_>> = meters
             .iter()
-            .map(|(key, (readings, condensed), others)| Meter {
+            .map(|(key, (readings, rolled_up), others)| Meter {
                 key: MeterKey(*key),
                 owner: world.owners[*key as usize].map(|v| VehicleKey(v as i32)),
                 readings,
-                condensed,
+                rolled_up,
                 others,
             })
             .collect();
@@ -204,12 +210,12 @@ fn ask_condensed(world: &World, v: usize) -> (Performance, usize) {
         question.meters = &meters;
         match performance_and_parts(&question, &[]) {
             Ok((answer, _)) => {
-                let hours = meters.iter().map(|m| m.condensed.len()).sum::<usize>();
-                return (answer, hours + vehicles[v].condensed.len());
+                let hours = meters.iter().map(|m| m.rolled_up.len()).sum::<usize>();
+                return (answer, hours + vehicles[v].rolled_up.len());
             }
             Err(more) => {
-                cuts.vehicles.extend(more.vehicles);
-                cuts.meters.extend(more.meters);
+                splits.vehicles.extend(more.vehicles);
+                splits.meters.extend(more.meters);
             }
         }
     }
@@ -226,7 +232,7 @@ fn rolled_up_hours_give_the_answer_of_their_readings() {
     let taken = std::cell::Cell::new((0, 0));
     let ran = runner.run(&dense_world(), |world| {
         for v in 0..world.vehicles.len() {
-            let (found, hours) = ask_condensed(&world, v);
+            let (found, hours) = ask_rolled_up(&world, v);
             let raw = ask(&world, v, world.from, world.to);
             prop_assert_eq!(whole(&found, 0), whole(&raw, 0));
             let (asked, with_hours) = taken.get();

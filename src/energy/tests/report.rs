@@ -1,15 +1,16 @@
-//! The fleet's survey out of a real PostgreSQL is the sum of its vehicles' own answers.
+//! The report on a fleet out of a real PostgreSQL is the sum of its vehicles' own answers.
 
+use deadpool_postgres::Client;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
 use super::database::{KEYS, Store, worlds};
 use super::reference::World;
-use crate::analytics::{Analyst, Judgement, Surveyed};
+use crate::analytics::{Analyst, FleetReport, Judgement, Priority, Timeframe};
 use crate::energy::answer::Slice;
 use crate::energy::device::DeviceEnergy;
 use crate::energy::exact::Exact;
-use crate::energy::interval::Run;
+use crate::energy::interval::Interval;
 use crate::energy::series::{Bucket, buckets};
 use crate::energy::window::DAY_MICROS;
 use crate::energy::{Printed, StatusBounds};
@@ -17,7 +18,7 @@ use crate::reading::{ExternalId, Timestamp};
 
 const WORLDS: usize = 48;
 
-fn parts_of(window: Run) -> Vec<Run> {
+fn parts_of(window: Interval) -> Vec<Interval> {
     let bucket = match window.micros() > i128::from(10 * DAY_MICROS) {
         true => Bucket::Day,
         false => Bucket::Hour,
@@ -25,29 +26,36 @@ fn parts_of(window: Run) -> Vec<Run> {
     buckets(window, bucket, &jiff::tz::TimeZone::UTC)
 }
 
-fn printed(of: &Surveyed) -> Vec<Printed> {
+fn printed(of: &FleetReport) -> Vec<Printed> {
     of.vehicles.iter().map(|v| v.printed.clone()).collect()
 }
 
-pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Timestamp) {
+/// The report, which is the same whether or not it yields.
+async fn report_of(analyst: &Analyst, client: &mut Client, timeframe: &Timeframe) -> FleetReport {
+    let mut compute = async |priority| {
+        let report = analyst.compute_report(client, timeframe.clone(), priority);
+        report.await.unwrap()
+    };
+    let report = compute(Priority::Normal).await;
+    let gentle = compute(Priority::Yields).await;
+    assert_eq!(printed(&gentle), printed(&report), "one that yields");
+    report
+}
+
+pub(super) async fn check(store: &Store, fleet: &[World], window: Interval, now: Timestamp) {
     let analyst = Analyst::new(2, Judgement::default());
     let parts = parts_of(window);
     let mut client = store.pool.get().await.unwrap();
-    let survey = async |client: &mut _, makes_way| {
-        let survey = analyst.survey(client, window, parts.clone(), now, makes_way);
-        survey.await.unwrap()
-    };
-    let surveyed = survey(&mut client, false).await;
-    let gentle = survey(&mut client, true).await;
-    assert_eq!(printed(&gentle), printed(&surveyed), "one that makes way");
+    let timeframe = Timeframe { window, parts, now };
+    let report = report_of(&analyst, &mut client, &timeframe).await;
     let mut known = 0;
     let mut whole = Slice::empty(window);
     for id in (0..fleet.len()).flat_map(|n| (0..KEYS).map(move |v| (n as i32 + 1) * KEYS + v)) {
         let id = format!("V{id}");
-        let ranked = surveyed.vehicles.iter().find(|v| *v.rank.vehicle_id == *id);
+        let ranked = report.vehicles.iter().find(|v| *v.rank.vehicle_id == *id);
         let external = ExternalId::new(&id).unwrap();
         let answer = analyst
-            .performance(&mut client, external, window, parts.clone(), now)
+            .performance(&mut client, external, timeframe.clone())
             .await
             .unwrap();
         assert_eq!(answer.is_some(), ranked.is_some(), "{id}");
@@ -76,19 +84,19 @@ pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Time
         // A report holds every vehicle: a million of them take half a gigabyte.
         assert!(ranked.bytes() <= 512, "{id}: {} bytes", ranked.bytes());
     }
-    assert_eq!(surveyed.vehicles.len(), known);
+    assert_eq!(report.vehicles.len(), known);
     let mut meters = Exact::default();
     for readings in fleet.iter().flat_map(|world| &world.meters) {
         meters.add(&DeviceEnergy::new(readings.iter().copied(), 1_000_000).energy(window));
     }
-    assert_eq!(surveyed.whole.meter_ac, meters, "what all meters measured");
+    assert_eq!(report.whole.meter_ac, meters, "what all meters measured");
     let mut of_parts = Exact::default();
-    surveyed
+    report
         .parts
         .iter()
         .for_each(|part| of_parts.add(&part.meter_ac));
     assert_eq!(of_parts, meters, "what all meters measured, by parts");
-    for parts in [vec![&surveyed.whole], surveyed.parts.iter().collect()] {
+    for parts in [vec![&report.whole], report.parts.iter().collect()] {
         let sum = parts.iter().fold(Slice::empty(window), |mut sum, part| {
             sum.add(&part.vehicles);
             sum
@@ -100,7 +108,7 @@ pub(super) async fn check(store: &Store, fleet: &[World], window: Run, now: Time
 }
 
 #[test]
-fn a_survey_is_the_sum_of_the_vehicles_answers() {
+fn a_report_is_the_sum_of_the_vehicles_answers() {
     let store = Store::start();
     let mut runner = TestRunner::default();
     let one = |_| worlds().new_tree(&mut runner).unwrap().current();
@@ -111,7 +119,7 @@ fn a_survey_is_the_sum_of_the_vehicles_answers() {
         }
         for world in fleet.iter().step_by(WORLDS / 4) {
             let at = Timestamp::from_micros;
-            let window = Run::new(at(world.from), at(world.to)).unwrap();
+            let window = Interval::new(at(world.from), at(world.to)).unwrap();
             check(&store, &fleet, window, at(world.now)).await;
         }
     });
