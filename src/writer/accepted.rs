@@ -1,7 +1,7 @@
-//! Gaps that an operator has given up as lost.
+//! Gaps that an operator has accepted as lost.
 //!
-//! They stay counted in the checkpoints, for the books; what is accepted no longer keeps a gateway
-//! from being ready. The file holds a line a shard: the run's id, the shard, the readings.
+//! They stay counted in the checkpoints, for the accounting. An accepted gap no longer keeps a gateway from
+//! being ready. The file holds a line for each shard: the run's id, the shard, the readings.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -20,8 +20,8 @@ pub const FILE_NAME: &str = "gap-accepted";
 /// Blocks: until they are durable
 ///
 /// # Errors
-/// As the system gives them; what was accepted before then stays so. Where only the last fsync fails, a
-/// power cut decides: accept again.
+/// As the system gives them; earlier acceptances then stay. Where only the last fsync fails, a power cut may undo
+/// it: accept again.
 pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     let new = directory.join("gap-accepted.new");
     let mut file = File::create(&new)?;
@@ -33,7 +33,7 @@ pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// How many readings of some gaps nobody has accepted. Where the file cannot be read, nothing is.
+/// How many readings of some gaps are not accepted. Where the file cannot be read, no gap is accepted.
 pub fn not_accepted(directory: &Path, gaps: &[Gap]) -> u64 {
     if gaps.is_empty() {
         return 0;
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(not_accepted(directory.path(), &gaps), 22);
         accept(directory.path(), &gaps[..2]).unwrap();
         assert_eq!(not_accepted(directory.path(), &gaps), 7);
-        // One that has grown since is looked at again.
+        // A gap that has grown since is no longer accepted as a whole.
         assert_eq!(not_accepted(directory.path(), &[gap(1, 0, 12)]), 2);
         fs::write(directory.path().join(FILE_NAME), "rubbish\n").unwrap();
         assert_eq!(not_accepted(directory.path(), &gaps), 22);

@@ -40,7 +40,7 @@ struct Unknown {
 }
 
 impl Unknown {
-    /// A stand-in for the id: negative, so that no registry gives it.
+    /// A placeholder for the id: negative, so that no registry assigns it.
     fn stand_in(&mut self, text: &str) -> i32 {
         let next = self.texts.len();
         let place = match self.places.get(text) {
@@ -76,7 +76,7 @@ impl Batch {
     /// Blocks: for the disk where the page cache does not hold the log; not for async workers
     ///
     /// # Errors
-    /// [`ReadError`]: the batch is not to be used; begin again at its start.
+    /// [`ReadError`]: drop the batch; begin again at its start.
     pub fn fill(
         &mut self,
         reader: &mut Reader,
@@ -174,12 +174,12 @@ impl Batch {
         }
     }
 
-    /// Takes the texts whose ids are not known.
+    /// Removes and returns the texts whose ids are not known.
     pub fn take_unknown(&mut self, registry: Registry) -> Vec<String> {
         mem::take(&mut self.unknown[registry.index()]).texts
     }
 
-    /// Puts ids in place of the stand-ins of one registry, in the order of
+    /// Replaces the placeholders of one registry by ids, in the order of
     /// [`Batch::take_unknown`].
     pub fn put_ids(&mut self, registry: Registry, ids: &[i32]) {
         let settle = |id: &mut i32| {
@@ -228,11 +228,11 @@ impl<R: HistoryRow> Arranged<R> {
 /// stays.
 ///
 /// One order for all gateways: two that store the same readings then wait for each other instead
-/// of deadlocking. Neighbouring keys are also what an index takes best.
+/// of deadlocking. Neighbouring keys are also the fastest to insert into an index.
 ///
 /// Order:  sorted by (partition, device, time); rows of no known partition last
 pub fn arrange<R: HistoryRow>(mut rows: Vec<R>, partitions: &Partitions) -> Arranged<R> {
-    // A batch is filled in the log's order: this is for whoever brings rows from elsewhere.
+    // A batch is filled in the log's order; rows from the quarantine are not.
     if !rows.is_sorted_by_key(HistoryRow::origin) {
         rows.sort_by_key(HistoryRow::origin);
     }

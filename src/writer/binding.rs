@@ -16,7 +16,7 @@ use super::session::SessionError;
 /// The file in the log's directory that holds the id.
 pub const FILE_NAME: &str = "database";
 
-/// What becomes that file; it takes the room for the first one beforehand.
+/// The file that is renamed to it; it reserves room for the first binding.
 const RESERVED: &str = "database.new";
 
 /// The binding of one log.
@@ -39,19 +39,19 @@ impl Binding {
         })
     }
 
-    /// The database that the log is bound to; none before it has stored anything.
+    /// The database that the log is bound to; `None` before it has stored anything.
     pub fn bound(&self) -> Option<Uuid> {
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Binds the log to another database, at an operator's word. A gateway that runs sees it when
-    /// its writers try again.
+    /// Binds the log to another database, as an operator requests. A running gateway notices when its writers try
+    /// again.
     ///
     /// Blocks: until the binding is durable
     ///
     /// # Errors
-    /// As the system gives them; the log is then bound as before. Where only the last fsync fails, a power
-    /// cut decides: adopt again.
+    /// As the system gives them; the log is then bound as before. Where only the last fsync fails, a power cut may
+    /// undo it: adopt again.
     pub fn adopt(&self, id: Uuid) -> io::Result<()> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(id)?;
@@ -89,13 +89,13 @@ impl Binding {
         }
     }
 
-    /// Takes the room for a log's first binding, so that one that meets its database on a full disk can
-    /// be bound: it gets room again only by storing what it holds.
+    /// Reserves room for a log's first binding, so that a log can be bound on a full disk: only storing its
+    /// readings makes room again.
     ///
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// As the system gives them; a disk that is full already among them.
+    /// As the system gives them, a full disk among them.
     pub fn reserve(&self) -> io::Result<()> {
         if self.bound().is_some() || self.directory.join(RESERVED).exists() {
             return Ok(());
@@ -111,8 +111,7 @@ impl Binding {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// Writes the file that becomes the binding, in the room that it has, if it is there: every id is of
-    /// one length.
+    /// Writes the file that is renamed to the binding, in its reserved room: every id has the same length.
     fn fill(&self, id: Uuid) -> io::Result<()> {
         let mut file = File::options()
             .create(true)
@@ -154,7 +153,7 @@ mod tests {
         let id = Uuid::from_u128(1);
         binding.check(id).unwrap();
         let bound = at(FILE_NAME);
-        // The same file, written over: the campaign `disk` does it on a disk that is full.
+        // The same file, overwritten: the campaign `disk` does it on a full disk.
         assert_eq!((bound.ino(), bound.len()), (reserved.ino(), reserved.len()));
         let again = Binding::load(directory.path()).unwrap();
         assert_eq!(again.bound(), Some(id));
@@ -175,7 +174,7 @@ mod tests {
         let again = Binding::load(directory.path()).unwrap();
         again.check(first).unwrap();
         assert!(again.check(other).is_err());
-        // An operator adopts the other one: a gateway that runs learns of it by itself.
+        // An operator adopts the other one: a running gateway notices it by itself.
         Binding::load(directory.path())
             .unwrap()
             .adopt(other)

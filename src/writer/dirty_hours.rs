@@ -1,58 +1,57 @@
-//! Marks: what tells that readings have come into hours that may be summed up already.
+//! Makes hours dirty: a reading has arrived in an hour that may be rolled up already.
 //!
-//! Hours are sealed before they are summed up. A transaction asks up to when, after its first
-//! statement has given it an id, and leaves a mark for each older hour that it stores readings of.
-//! Whoever seals waits until all transactions are over that had an id before: so each has either
-//! seen the seal and left its marks, or is over before the sums are made. Only in that order.
+//! After its first statement has given it an id, a transaction reads the watermark, and makes each older
+//! hour dirty that it stores readings of. The roller moves the watermark, and then waits until every
+//! transaction with an older id has finished. So each transaction has either seen the new watermark, or
+//! finished before the rollup begins. Only this order is correct.
 
 use futures_util::future::try_join3;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::rows::HistoryRow;
-use crate::reading::{Stream, Timestamp};
+use crate::reading::{PerStream, Timestamp};
 
-/// The statements that mark.
-pub(super) struct MarkStatements {
-    sealed: Statement,
-    meters: Statement,
-    vehicles: Statement,
+/// The statements that make hours dirty.
+pub(super) struct DirtyHours {
+    watermark: Statement,
+    add: PerStream<Statement>,
 }
 
-impl MarkStatements {
+impl DirtyHours {
     pub(super) async fn prepare(client: &Client) -> Result<Self, Error> {
-        let sealed = sql!("hours_sealed");
-        let meters = sql!("hour_mark_meters");
-        let vehicles = sql!("hour_mark_vehicles");
-        let (sealed, meters, vehicles) = try_join3(
-            client.prepare(sealed),
-            client.prepare(meters),
-            client.prepare(vehicles),
+        let watermark = sql!("hours_sealed");
+        let meter = sql!("hour_mark_meters");
+        let vehicle = sql!("hour_mark_vehicles");
+        let (watermark, meter, vehicle) = try_join3(
+            client.prepare(watermark),
+            client.prepare(meter),
+            client.prepare(vehicle),
         )
         .await?;
-        Ok(MarkStatements {
-            sealed,
-            meters,
-            vehicles,
+        Ok(DirtyHours {
+            watermark,
+            add: PerStream { meter, vehicle },
         })
     }
 
-    /// Asks up to when hours may be summed up. The transaction has an id already.
-    pub(super) async fn sealed_to(&self, client: &Client) -> Result<Option<Timestamp>, Error> {
-        client.query_one(&self.sealed, &[]).await?.try_get(0)
+    /// Reads the watermark. The transaction must have an id already.
+    pub(super) async fn watermark(&self, client: &Client) -> Result<Option<Timestamp>, Error> {
+        client.query_one(&self.watermark, &[]).await?.try_get(0)
     }
 
-    /// Marks the hours of some rows that are sealed, whether each row is new or a repeat.
-    pub(super) async fn mark<R: HistoryRow>(
+    /// Makes the hours of some rows dirty that lie before the watermark, whether each row is new or a
+    /// repeat.
+    pub(super) async fn add<R: HistoryRow>(
         &self,
         client: &Client,
-        sealed_to: Option<Timestamp>,
+        watermark: Option<Timestamp>,
         rows: &[R],
     ) -> Result<(), Error> {
-        let Some(sealed_to) = sealed_to else {
+        let Some(watermark) = watermark else {
             return Ok(());
         };
         let old = rows.iter().map(HistoryRow::key);
-        let old = old.filter(|(_, at)| *at <= sealed_to);
+        let old = old.filter(|(_, at)| *at <= watermark);
         let mut hours: Vec<(i32, Timestamp)> = old.map(|(id, at)| (id, at.hour())).collect();
         hours.sort_unstable();
         hours.dedup();
@@ -60,11 +59,9 @@ impl MarkStatements {
             return Ok(());
         }
         let (devices, hours): (Vec<i32>, Vec<Timestamp>) = hours.into_iter().unzip();
-        let statement = match R::STREAM {
-            Stream::Meter => &self.meters,
-            Stream::Vehicle => &self.vehicles,
-        };
-        client.execute(statement, &[&devices, &hours]).await?;
+        client
+            .execute(&self.add[R::STREAM], &[&devices, &hours])
+            .await?;
         Ok(())
     }
 }

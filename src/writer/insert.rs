@@ -1,7 +1,6 @@
-//! The ways of putting rows into history, from the quickest to the one that finds the row which
-//! the database refuses.
+//! Puts rows into history, from COPY down to the search for the row that the database refuses.
 //!
-//! All of them work in the transaction that is open, and leave it usable only where they succeed.
+//! Every function works in the open transaction, and leaves it usable only where it succeeds.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,12 +20,12 @@ use crate::reading::Timestamp;
 
 /// COPY is sent in pieces of this size.
 const COPY_CHUNK_BYTES: usize = 64 << 10;
-/// Rows in one statement with arrays: where each costs reads of a cold disk, 30 ms, a statement is
-/// still answered in time; and its plan is cheap enough that PostgreSQL does not compile it.
+/// Rows in one statement with arrays. Why: where each row reads a cold disk for 30 ms, a statement still meets
+/// its deadline; and its plan is too cheap for PostgreSQL to compile it.
 const ROWS_PER_STATEMENT: usize = 1_000;
-/// How many COPYs of one batch may be refused before its remaining rows are tried one by one:
-/// enough to find three refused rows among a million (20 halvings each), few enough that a batch
-/// of nothing but refused rows costs one statement a row and not two COPYs a row.
+/// How many COPYs of one batch may be refused before the remaining rows are tried one by one. Why: enough to
+/// find three refused rows in a million (20 halvings each), and few enough that a batch of refused rows alone
+/// costs one statement a row instead of two COPYs.
 const REFUSED_COPIES_MAX: usize = 64;
 /// Rows that are tried one by one without waiting for each answer; bounds what is in flight.
 const ROWS_IN_FLIGHT: usize = 256;
@@ -89,7 +88,7 @@ pub(super) async fn probe<R: HistoryRow>(
     Ok(there)
 }
 
-/// Parts rows into those that are new, equal repeats, and contradictions.
+/// Splits rows into new ones, equal repeats, and contradictions.
 pub(super) fn split<R: HistoryRow>(
     rows: &[R],
     there: &There<R>,
@@ -107,7 +106,7 @@ pub(super) fn split<R: HistoryRow>(
     new
 }
 
-/// Inserts rows where nothing is, and tells the keys of those that went in.
+/// Inserts rows whose keys history does not hold, and returns the keys of those that were inserted.
 pub(super) async fn insert<R: HistoryRow>(
     client: &Client,
     statement: &Statement,
@@ -125,14 +124,14 @@ pub(super) async fn insert<R: HistoryRow>(
     Ok(new)
 }
 
-/// Copies rows under savepoints, halving where the database refuses the data, until what is
-/// refused alone is found.
+/// Copies rows under savepoints, and halves a part whose data the database refuses, until the refused rows
+/// are found.
 ///
-/// The work is bounded: after [`REFUSED_COPIES_MAX`] refusals the rows that are left are tried
-/// one by one, which costs the same for each whether it is refused or not.
+/// The work is bounded: after [`REFUSED_COPIES_MAX`] refusals the remaining rows are tried one by one, which
+/// costs the same whether a row is refused or not.
 ///
 /// # Errors
-/// As PostgreSQL gives them, where it is not the data's fault.
+/// As PostgreSQL gives them, where no data is refused.
 pub(super) async fn bisect<R: HistoryRow>(
     client: &Client,
     statements: &RowStatements,
@@ -141,7 +140,7 @@ pub(super) async fn bisect<R: HistoryRow>(
 ) -> Result<Vec<R>, Error> {
     let mut stored = Vec::with_capacity(rows.len());
     let mut refused_copies = 0;
-    // Front to back, so that rows go in in their order.
+    // Front to back, so that rows are inserted in their order.
     let mut parts: Vec<&[R]> = vec![rows];
     client.batch_execute("savepoint part").await?;
     while let Some(part) = parts.pop() {
@@ -176,11 +175,11 @@ pub(super) async fn bisect<R: HistoryRow>(
     Ok(stored)
 }
 
-/// Keeps what was copied, and goes on under a new savepoint: a chain of nested ones would be kept
-/// in memory by the server.
+/// Keeps what was copied, and continues under a new savepoint: the server would hold a chain of nested ones in
+/// memory.
 const NEXT_PART: &str = "release savepoint part; savepoint part";
 
-/// Inserts each row alone and takes it back, and tells which the database takes.
+/// Inserts each row alone and rolls it back. Returns the rows that the database accepts.
 ///
 /// Each try begins by going back to the savepoint, so that the tries need not wait for each
 /// other's answers.
@@ -219,17 +218,17 @@ fn is_datas_fault(error: &Error) -> bool {
     matches!(verdict_of(error), Verdict::Data | Verdict::Partition)
 }
 
-/// Sets a row aside that was refused alone; not where the environment is to blame for it.
+/// Sets a row aside that was refused alone, unless the environment caused the refusal.
 ///
-/// A row without a partition is refused with the state of a broken rule: it is the row's own fault
-/// only where its partition is there at this moment.
+/// A row without a partition is refused with the state of a broken rule: the row is at fault only where its
+/// partition exists at this moment.
 async fn blame<R: HistoryRow>(
     client: &Client,
     row: R,
     error: Error,
 ) -> Result<Quarantined<R>, Error> {
-    // PostgreSQL names the table that has no partition for a row; that may be a partition which is cut
-    // further by hand. A trigger that raises the same state names none.
+    // PostgreSQL names the table that has no partition for a row, which may be a partition that was itself
+    // partitioned by hand. A trigger that raises the same state names no table.
     let names_table = error.as_db_error().is_some_and(|db| db.table().is_some());
     let own_fault = match verdict_of(&error) {
         Verdict::Data => true,
@@ -283,7 +282,7 @@ mod tests {
     }
 
     proptest! {
-        // Of a batch that is tried again, as of what is taken out of the quarantine.
+        // For a batch that is tried again, and for readings from the quarantine.
         #[test]
         fn every_row_is_new_a_repeat_or_a_contradiction(
             history in proptest::collection::hash_map((0..6i32, 0..6i64), 0..3u8, 0..30),
@@ -298,7 +297,7 @@ mod tests {
             let (mut duplicates, mut set_aside) = (0, Vec::new());
             let new = split(&rows, &there, &mut duplicates, &mut set_aside);
             prop_assert_eq!(new.len() + duplicates as usize + set_aside.len(), rows.len());
-            // In their order, and none whose key is taken: COPY would refuse the batch.
+            // In their order, and without a key that history holds: COPY would refuse the batch.
             let expected: Vec<MeterRow> =
                 rows.iter().filter(|row| !there.contains_key(&row.key())).copied().collect();
             prop_assert_eq!(new, expected);

@@ -15,7 +15,7 @@ pub struct Newest {
 }
 
 impl Newest {
-    /// Takes rows in; of two with one time the first stays.
+    /// Adds rows; of two with the same time the first stays.
     pub fn fold(&mut self, meters: &[MeterRow], vehicles: &[VehicleRow]) {
         for row in meters {
             let newest = self.meters.entry(row.id).or_insert(*row);

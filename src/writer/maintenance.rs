@@ -1,5 +1,4 @@
-//! What the database needs now and then: partitions ahead, retention, checkpoints of runs that
-//! the log has forgotten.
+//! Regular work on the database: partitions ahead of time, retention, and checkpoints of forgotten runs.
 
 use std::time::Duration;
 
@@ -12,14 +11,14 @@ use crate::postgres::{Target, Use, partitions};
 use crate::reading::{Stream, Timestamp};
 use crate::wal::LogSource;
 
-/// How often it looks. Partitions are made far ahead, so that missing one look is nothing.
+/// How often it looks. Partitions are created far ahead, so that a missed look does no harm.
 const EVERY: Duration = Duration::from_secs(600);
 /// How soon it tries again after a failure, or where a partition was in use.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long one look may take, connecting included.
 const WITHIN: Duration = Duration::from_secs(300);
 
-/// Devices of which the sums of old hours are removed in one statement: a few hours each, as it is done
+/// Devices whose rollups of old hours are removed in one statement: a few hours each, because it happens
 /// often.
 const EXPIRE_DEVICES: i64 = 1_000;
 
@@ -78,7 +77,7 @@ async fn once(
     if let Some(retention) = settings.retention
         && let Some(newest) = newest_reading(client).await?
     {
-        // A clock that is years ahead must not cost history: what the devices say counts as well.
+        // A clock that is years ahead must not delete history: the devices' times count as well.
         let oldest = partitions::oldest_kept(now.min(newest), retention);
         for stream in Stream::ALL {
             expire_hours(client, stream, oldest).await?;
@@ -90,14 +89,14 @@ async fn once(
     Ok(left)
 }
 
-/// The newest time that a stored reading has; none where there are no readings.
+/// The newest time of a stored reading; `None` without readings.
 async fn newest_reading(client: &Client) -> Result<Option<Timestamp>, SessionError> {
     let sql = sql!("newest_reading");
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
-/// Removes the sums of hours before an instant, those of some devices at a time: before the readings
-/// go that they are of, so that no answer holds what history no longer does.
+/// Removes the rollups of hours before an instant, some devices at a time. This comes before their readings
+/// are removed, so that no answer outlives its readings.
 async fn expire_hours(
     client: &Client,
     stream: Stream,

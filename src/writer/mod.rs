@@ -2,24 +2,25 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `shard_writer` | one writer: waits, gathers, stores, reconnects |
+//! | `shard_writer` | one writer: connects, claims its shards, reconnects |
+//! | `drain` | one shard of one run: waits, gathers, stores |
 //! | [`batch`] | turns frames of the log into sorted rows |
 //! | `order` | the order of a batch's rows |
 //! | [`rows`] | rows of history, and COPY's binary format |
 //! | [`store`] | one batch in one transaction |
-//! | `insert` | COPY, and the slower ways of putting rows into history |
-//! | `pace` | how many readings a batch takes |
+//! | `insert` | COPY, and the slower strategies |
+//! | `pace` | how many readings a batch holds |
 //! | `shares` | what one writer may hold in memory |
 //! | `backoff` | how long a writer waits, for more readings and before the next try |
 //! | [`session`] | a session's statements and its claim |
 //! | [`strategy`] | what an SQLSTATE means, and how a batch is tried again |
-//! | `dirty_hours` | marks the hours that must be rolled up again |
+//! | `dirty_hours` | makes hours dirty that must be rolled up again |
 //! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | readings that the database refuses |
-//! | [`retry`] | takes readings out of quarantine again |
+//! | [`retry`] | stores readings from the quarantine |
 //! | [`restored`] | what a restored database lacks of runs that the log has retired |
-//! | [`accepted`] | what an operator has given up as lost |
+//! | [`accepted`] | gaps that an operator has accepted as lost |
 //! | [`binding`] | which database a log stores into |
 //! | `maintenance` | partitions ahead, and retention |
 //!
@@ -30,7 +31,7 @@
 //!   batch first moves the position `where epoch = mine and position = mine`. Moving no row means that
 //!   another session has taken over.
 //! - **Ids belong to a session.** After a failover the same device may have another id, and a stale cache
-//!   would give one device's energy to another. The cache goes with the session. Unknown texts are looked
+//!   would give one device's energy to another. The cache is dropped with the session. Unknown texts are looked
 //!   up first; only the missing ones are inserted, sorted bytewise, in a transaction of their own. So
 //!   repeats use up no ids, and two gateways do not deadlock.
 //! - **Live status is coalesced.** A kill between history and its upsert would leave a silent device wrong
@@ -46,7 +47,7 @@
 //!   until an operator accepts it. Of a retired run the log remembers its end and its number of readings.
 //! - **Rows are sorted by (table, partition, device, time).** Two gateways then take locks in one order, and
 //!   neighbouring rows are neighbours in the index.
-//! - **Repeats come in crowds.** COPY is right while there are none. After the first 23505 a writer looks up
+//! - **Repeats come in bursts.** COPY is right while there are none. After the first 23505 a writer looks up
 //!   the rows that may be repeats and copies the rest, until twenty batches were clean.
 //! - **A batch that misses its deadline comes back smaller** (`pace`): after a deadline of the server or of the
 //!   gateway, half of the rows that were tried, down to one frame. While a reading waits for more than two
@@ -65,15 +66,13 @@
 //!   arrive.
 //! - **COPY's `finish` is not a commit.** An acknowledgement of `committed` waits for COMMIT's own answer, and
 //!   checks it: COMMIT of a failed transaction answers ROLLBACK without an error.
-//! - **Writers take turns while they have time.** While no more than a quarter of a batch waits and no client
-//!   waits for a commit, half of the writers store at once, so that a burst of COPY leaves a processor to
-//!   requests. After 200 ms a writer stores without a turn, because shards fail alone.
 
 pub mod accepted;
 mod backoff;
 pub mod batch;
 pub mod binding;
 mod dirty_hours;
+mod drain;
 mod insert;
 pub mod live;
 mod maintenance;
@@ -102,7 +101,8 @@ use crate::postgres::Target;
 use crate::postgres::migrations::DatabaseSettings;
 use crate::wal::LogSource;
 use binding::Binding;
-use shard_writer::Writer;
+use drain::Resources;
+use shard_writer::ShardWriter;
 use shares::{READS_AT_ONCE, Shares};
 
 /// How the writers work.
@@ -174,8 +174,6 @@ impl Writers {
         settings: DatabaseSettings,
     ) -> Self {
         let writers = source.progress().shards();
-        // Where they have time, half of them go at once; of three, one.
-        let turns = Arc::new(Semaphore::new(usize::from(writers / 2).max(1)));
         let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
         let shares = Shares::new(writers, options.batch_rows_max);
         let mut tasks = JoinSet::new();
@@ -183,16 +181,17 @@ impl Writers {
         for number in 0..writers {
             let (state, watched) = watch::channel(ShardState::Starting);
             states.push(watched);
-            let writer = Writer {
+            let writer = ShardWriter {
                 number,
                 writers,
-                source: source.clone(),
                 target: target.clone(),
                 binding: Arc::clone(binding),
-                options,
-                shares,
-                reads: Arc::clone(&reads),
-                turns: Arc::clone(&turns),
+                resources: Resources {
+                    source: source.clone(),
+                    options,
+                    shares,
+                    reads: Arc::clone(&reads),
+                },
                 state,
             };
             tasks.spawn(failpoint::part("a writer", writer.run()));
@@ -208,8 +207,8 @@ impl Writers {
         }
     }
 
-    /// Waits until a writer, or the maintenance beside them, has ended by itself. Returns which and how.
-    /// To be asked only while the log is open: after that writers end.
+    /// Waits until a writer, or the maintenance, has ended by itself. Returns which and how.
+    /// Call it only while the log is open: after that writers end.
     ///
     /// Cancel: safe
     pub async fn ended(&mut self) -> (&'static str, String) {

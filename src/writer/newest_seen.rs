@@ -1,9 +1,7 @@
-//! The newest reading of each device that a session has stored: what is newer still cannot be a
-//! repeat of it.
+//! The newest reading of each device that a session has stored: a newer one cannot be a repeat of it.
 //!
-//! Only a hint: it tells which rows are worth looking up before they are stored. Another gateway
-//! may have stored a device's newer readings; then the primary key refuses the batch, and every
-//! row is looked up.
+//! This is only a hint which rows to look up before they are stored. Another gateway may have stored newer
+//! readings of a device. Then the primary key refuses the batch, and every row is looked up.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -39,12 +37,12 @@ impl NewestSeen {
         }
     }
 
-    /// Notes rows that are stored. A full memory forgets some of its devices, as the cache of ids does.
+    /// Records rows that are stored. A full memory drops some of its devices, as the cache of ids does.
     ///
-    /// Order:  sorted by device, with each device's newest last in its run
+    /// Order:  sorted by device, with the newest row of each device last
     pub fn note<R: HistoryRow>(&mut self, rows: &[R]) {
-        for run in rows.chunk_by(|a, b| a.key().0 == b.key().0) {
-            let Some((device, at)) = run.last().map(R::key) else {
+        for of_device in rows.chunk_by(|a, b| a.key().0 == b.key().0) {
+            let Some((device, at)) = of_device.last().map(R::key) else {
                 continue;
             };
             if self.devices.len() >= self.devices_max && !self.devices.contains_key(&device) {

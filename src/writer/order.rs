@@ -1,8 +1,8 @@
 //! The order of a batch's rows: by partition and device, then time.
 //!
-//! Rows come in the log's order, in which each device's times mostly ascend already. So they are put
-//! together by device with a stable radix sort of small keys, and only a device whose times do not
-//! ascend is sorted by comparing. The rows themselves, of 64 bytes and more, are moved once.
+//! Rows arrive in the log's order, in which each device's times mostly ascend already. So a stable radix sort
+//! of small keys groups them by device, and only a device whose times do not ascend is sorted by comparing.
+//! The rows themselves, of 64 bytes and more, are moved once.
 
 use crate::reading::Timestamp;
 
@@ -24,19 +24,18 @@ pub(super) fn group(partition: Option<usize>, device: i32) -> u64 {
 /// Sorts by group, then time; what has both in common keeps its order.
 pub(super) fn sort(keyed: Vec<Keyed>, at: impl Fn(u32) -> Timestamp) -> Vec<Keyed> {
     let mut keyed = by_group(keyed);
-    for run in keyed.chunk_by_mut(|a, b| a.0 == b.0) {
-        if !run.is_sorted_by_key(|(_, place)| at(*place)) {
-            run.sort_by_key(|(_, place)| at(*place));
+    for group in keyed.chunk_by_mut(|a, b| a.0 == b.0) {
+        if !group.is_sorted_by_key(|(_, place)| at(*place)) {
+            group.sort_by_key(|(_, place)| at(*place));
         }
     }
     keyed
 }
 
-/// Moves rows to where a sort has put their places; within the memory that they have, as a batch may
-/// hold many.
+/// Moves rows to the places of a sort, within their own memory, because a batch may hold many.
 pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
     for start in 0..rows.len() {
-        // A ring of rows, each of which takes the place of the one before.
+        // A cycle of rows, each of which moves to the place of the one before.
         let first = rows[start];
         let mut to = start;
         loop {

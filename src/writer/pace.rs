@@ -1,26 +1,26 @@
-//! How many readings a writer takes at once: fewer after a batch that took too long, more again
-//! while batches go through.
+//! How many readings a batch holds: fewer after a batch that missed its deadline, more again while batches
+//! succeed.
 
 use tokio_postgres::error::SqlState;
 
 use super::session::SessionError;
 
-/// How many batches go through before twice as many readings are tried as the last that went wrong
-/// had. Each try that goes wrong again costs a deadline.
+/// How many batches succeed before the size is doubled beyond the last one that failed. Each new failure costs
+/// a deadline.
 const CALM_BATCHES: u32 = 20;
 
-/// How a writer goes on, from one session to the next.
+/// The batch size of a writer, from one session to the next.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Rows of a batch at most.
     rows_max: usize,
     /// What `rows_max` grows to.
     ceiling: usize,
-    /// What the ceiling grows to: as the operator has it.
+    /// What the ceiling grows to: the configured size.
     largest: usize,
     /// Rows of the batch that is being stored.
     tried: usize,
-    /// Batches that went through since the ceiling was moved.
+    /// Batches that succeeded since the ceiling was moved.
     calm: u32,
     /// Sessions in a row that stored nothing and did not last.
     pub(super) failures: u32,
@@ -38,17 +38,17 @@ impl Pace {
         }
     }
 
-    /// Rows of the next batch; one frame of the log more.
+    /// Rows of the next batch; a batch may hold one frame of the log more.
     pub(super) fn rows_max(&self) -> usize {
         self.rows_max
     }
 
-    /// Notes how many rows a batch has that is about to be stored.
+    /// Records the rows of a batch that is about to be stored.
     pub(super) fn tries(&mut self, rows: usize) {
         self.tried = rows;
     }
 
-    /// Notes that a batch was stored.
+    /// Records that a batch was stored.
     pub(super) fn stored(&mut self) {
         self.failures = 0;
         self.calm += 1;
@@ -59,10 +59,10 @@ impl Pace {
         self.rows_max = (self.rows_max * 2).min(self.ceiling);
     }
 
-    /// Notes how a session ended: what took too long is tried in smaller pieces, down to one frame.
+    /// Records how a session ended: after a missed deadline the next batch is smaller, down to one frame.
     ///
-    /// Half of what was tried, not of what would have been taken: a batch that was small all the same
-    /// would come again unchanged.
+    /// It is half of what was tried, not of what was allowed: a batch that was small anyway would come again
+    /// unchanged.
     pub(super) fn failed(&mut self, error: &SessionError) {
         if !takes_too_long(error) {
             return;
@@ -73,8 +73,8 @@ impl Pace {
     }
 }
 
-/// Whether fewer rows at once may help: the gateway's own deadline, the server's of one statement, its
-/// memory, its limits. A lock that is not given is held by another session, however few rows wait.
+/// Whether fewer rows may help: after the gateway's deadline, and the server's limits of time, memory and size.
+/// Not after a lock timeout: another session holds the lock, however few rows wait.
 fn takes_too_long(error: &SessionError) -> bool {
     let of_size = [
         SqlState::QUERY_CANCELED,

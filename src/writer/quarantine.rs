@@ -1,4 +1,4 @@
-//! Readings that are set aside: refused by the database, or contradicting a stored one.
+//! Readings that are set aside: those that the database refuses, and those that contradict a stored one.
 
 use tokio_postgres::{Client, Error};
 
@@ -18,7 +18,7 @@ pub struct Quarantined<R> {
 }
 
 impl<R: HistoryRow> Quarantined<R> {
-    /// Notes what PostgreSQL said of a row.
+    /// Sets a row aside with PostgreSQL's error.
     pub fn refused(row: R, sqlstate: String, reason: String) -> Self {
         Quarantined {
             row,
@@ -27,7 +27,7 @@ impl<R: HistoryRow> Quarantined<R> {
         }
     }
 
-    /// Notes that another reading of the same device and time is stored.
+    /// Sets a row aside because another reading of the same device and time is stored.
     pub fn contradiction(row: R) -> Self {
         let reason = "another reading of this device and time, with other values, is stored";
         Quarantined::refused(row, REPEAT_STATE.to_owned(), reason.to_owned())
@@ -39,7 +39,7 @@ impl<R: HistoryRow> Quarantined<R> {
     }
 }
 
-/// Writes rows to the quarantine, in the transaction that is open.
+/// Writes rows to the quarantine, in the open transaction.
 ///
 /// # Errors
 /// As PostgreSQL gives them.

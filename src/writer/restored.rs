@@ -1,7 +1,7 @@
-//! Runs that have gone from the log, compared with what the database says of them.
+//! Compares retired runs with their checkpoints in the database.
 //!
-//! A database that was restored to an older state is given again what the log holds. What it lacks
-//! of a run that has gone as a whole is lost, and must not be so in silence.
+//! What the log holds is stored again into a database that was restored to an older state. What the database
+//! lacks of a retired run is lost, and must be reported.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,9 @@ use crate::reading::{PerStream, StreamCounts};
 use crate::wal::LogSource;
 use crate::wal::frame::Position;
 use crate::wal::progress::{Gap, Stored, Tally};
-use crate::wal::retired_runs::GoneRun;
+use crate::wal::retired_runs::RetiredRun;
 
-/// What the database lacks of a shard of a run that has gone.
+/// What the database lacks of a shard of a retired run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacking {
     /// The run.
@@ -24,9 +24,9 @@ pub struct Lacking {
     pub end: Position,
     /// The shard.
     pub shard: u16,
-    /// Readings that nobody has noticed yet.
+    /// Readings that are not counted yet.
     pub new: StreamCounts,
-    /// Those that are counted in the checkpoint already.
+    /// Readings that the checkpoint counts already.
     pub counted: StreamCounts,
 }
 
@@ -60,15 +60,15 @@ pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> 
     Ok(gaps.filter(|gap| gap.readings > 0).collect())
 }
 
-/// Looks for what a database lacks of runs that have gone; shards of which nothing is lost are left out.
+/// Finds what a database lacks of retired runs. Shards without a loss are left out.
 ///
 /// # Errors
 /// As PostgreSQL gives them.
-pub async fn lacking(client: &Client, gone: &[GoneRun]) -> Result<Vec<Lacking>, Error> {
-    let ids: Vec<Uuid> = gone.iter().map(|run| run.id).collect();
+pub async fn lacking(client: &Client, retired: &[RetiredRun]) -> Result<Vec<Lacking>, Error> {
+    let ids: Vec<Uuid> = retired.iter().map(|run| run.id).collect();
     let stored = checkpoints(client, &ids).await?;
     let mut all = Vec::new();
-    for run in gone {
+    for run in retired {
         for (shard, appended) in (0u16..).zip(&run.appended) {
             let stored = stored.get(&(run.id, shard));
             let stored = stored.copied().unwrap_or(Stored::NOTHING);
@@ -114,7 +114,7 @@ async fn checkpoints(
     Ok(all)
 }
 
-/// How many readings of a shard a checkpoint does not know of.
+/// How many readings of a shard a checkpoint does not count.
 fn missing(end: Position, appended: StreamCounts, stored: &Stored) -> StreamCounts {
     if stored.position >= end {
         return StreamCounts::ZERO;
@@ -122,8 +122,8 @@ fn missing(end: Position, appended: StreamCounts, stored: &Stored) -> StreamCoun
     appended.saturating_sub(stored.settled())
 }
 
-/// Counts what the database lacks of runs that have gone, says it, and keeps it in the
-/// checkpoints until an operator has seen it.
+/// Counts what the database lacks of retired runs, logs it, and keeps it in the checkpoints until an
+/// operator accepts it.
 ///
 /// # Errors
 /// [`SessionError`]: what was counted so far stays.
@@ -131,23 +131,26 @@ pub(super) async fn compare(
     session: &WriterSession,
     source: &LogSource,
 ) -> Result<(), SessionError> {
-    let gone = source.gone_into(session.database_id);
+    let retired = source.retired_into(session.database_id);
     let mut gaps = Vec::new();
-    if !gone.is_empty() {
-        for lacking in session.answered(lacking(session.client(), &gone)).await? {
+    if !retired.is_empty() {
+        for lacking in session
+            .answered(lacking(session.client(), &retired))
+            .await?
+        {
             let new: u64 = lacking.new.sum();
             if new > 0 {
                 count(session, &lacking).await?;
                 tracing::error!(
                     run = %lacking.run, shard = lacking.shard, readings = new,
-                    "the database has gone back to before a run that the log no longer holds: \
+                    "the database was restored to a state before a run that the log no longer holds: \
                      readings are lost"
                 );
             }
             gaps.push(Gap::from(&lacking));
         }
     }
-    source.progress().set_gone_gaps(gaps);
+    source.progress().set_retired_gaps(gaps);
     Ok(())
 }
 
@@ -155,7 +158,7 @@ async fn count(session: &WriterSession, lacking: &Lacking) -> Result<(), Session
     let mut claim = session
         .answered(session.claim(lacking.run, lacking.shard))
         .await?;
-    // The checkpoint as it is now belongs to this session alone.
+    // From here on only this session moves the checkpoint.
     if claim.stored.position >= lacking.end {
         return Ok(());
     }

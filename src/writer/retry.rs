@@ -1,10 +1,10 @@
-//! Taking readings out of the quarantine again, after what kept them out was mended.
+//! Stores readings from the quarantine, after the cause of their refusal was removed.
 //!
-//! What fits into history now is inserted and leaves the quarantine in one transaction; what
-//! history holds already, with equal values, just leaves it; the rest stays as it was. The sums of
-//! the checkpoints and the metrics are not touched: they tell what became of a reading when it
-//! left the log, once, and a running writer has them in memory. After a retry history therefore
-//! holds as many rows more than `stored` says as the retry has moved.
+//! A reading that fits into history now is inserted and leaves the quarantine in one transaction. One that
+//! history holds already, with equal values, leaves the quarantine. The rest stays. The sums of the
+//! checkpoints and the metrics do not change: they count a reading once, when it leaves the log, and a running
+//! writer holds them in memory. So after a retry history holds more rows than `stored` counts: those that the
+//! retry moved.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::wal::frame::Position;
 /// Readings of one transaction, at most.
 const CHUNK: i64 = 1000;
 
-/// Which readings are meant; none of both: all.
+/// Which readings are tried again. Both fields `None` means all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Only this stream.
@@ -32,14 +32,14 @@ pub struct Filter {
     pub device: Option<String>,
 }
 
-/// What became of the readings that were tried.
+/// The outcome of the readings that were tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retried {
-    /// Are in history now.
+    /// Now in history.
     pub stored: u64,
-    /// Were in history already, with equal values.
+    /// Already in history, with equal values.
     pub duplicates: u64,
-    /// Are refused again, or contradict another: still in quarantine.
+    /// Refused again, or contradicting another reading: still in quarantine.
     pub left: u64,
 }
 
@@ -71,7 +71,7 @@ trait FromQuarantine: HistoryRow {
     fn from_quarantine(row: &Row, id: i32, named: [i32; 2], origin: Origin) -> Self;
     /// The registry of its devices.
     const REGISTRY: Registry;
-    /// Gives a row to what gathers live status.
+    /// Adds rows to the newest readings.
     fn fold(rows: &[Self], newest: &mut Newest);
 }
 
@@ -119,7 +119,7 @@ fn key(row: &Row) -> Key {
     (row.get(0), row.get(1), row.get(2), row.get(3))
 }
 
-/// Gives every reading the ids of this session's database.
+/// Resolves the ids of every reading in this session's database.
 async fn decode<R: FromQuarantine>(
     session: &mut WriterSession,
     found: &[Row],
@@ -144,7 +144,7 @@ async fn decode<R: FromQuarantine>(
     Ok(rows.collect())
 }
 
-/// The ids of texts, 0 where there is none.
+/// The ids of texts; 0 where there is no text.
 async fn ids(
     session: &mut WriterSession,
     registry: Registry,
@@ -171,7 +171,7 @@ async fn chunk<R: FromQuarantine>(
     let (client, statements) = (session.client(), session.statements::<R>());
     let known = &session.partitions[R::STREAM];
     client.batch_execute(BEGIN).await?;
-    // Another retry may have taken some of them in the meantime.
+    // Another retry may have moved some of them in the meantime.
     let sql = sql!("quarantine_lock");
     let keys: Vec<Key> = rows.iter().map(|(key, _)| *key).collect();
     let locked = by_keys(session, sql, &keys).await?;
@@ -182,11 +182,11 @@ async fn chunk<R: FromQuarantine>(
     let there = probe(client, &statements.probe, &arranged, known).await?;
     let new = split(&arranged, &there, &mut duplicates, &mut refused);
     // The locks above have given the transaction its id.
-    let sealed_to = session.marks.sealed_to(client).await?;
-    session.marks.mark(client, sealed_to, &new).await?;
+    let watermark = session.dirty_hours.watermark(client).await?;
+    session.dirty_hours.add(client, watermark, &new).await?;
     let stored = bisect(client, statements, &new, &mut refused).await?;
-    // What history holds now with a reading's own values needs no quarantine, however it came
-    // there: two equal readings may both have been in it.
+    // A reading whose values history holds now needs no quarantine: of two equal readings in quarantine, one
+    // insert settles both.
     let there = probe(client, &statements.probe, &arranged, known).await?;
     let settled: Vec<Key> = rows
         .iter()

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, Statement};
 use uuid::Uuid;
 
-use super::dirty_hours::MarkStatements;
+use super::dirty_hours::DirtyHours;
 use super::newest_seen::NewestSeen;
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use super::shares::Shares;
@@ -27,14 +27,14 @@ use crate::wal::progress::{Stored, Tally};
 const ID_CACHE_BYTES: usize = 16 << 20;
 /// How long a claim waits for a row that another session holds, before that one is ended.
 const CLAIM_WAIT: &str = "set lock_timeout = '2s'";
-/// How often a claim tries, before it says that someone else holds the row.
+/// How often a claim tries before it reports that another session holds the row.
 const CLAIM_TRIES: u32 = 3;
-/// How long the server may take to let a session in.
+/// How long the server may take to accept a session.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// How long the asking for a statement's end may take.
+/// How long a request to cancel a statement may take.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a session cannot go on. Each means: drop it, and connect again after a while.
+/// Why a session ends. After each, drop the session and connect again after a pause.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// As PostgreSQL or the network give it.
@@ -46,7 +46,7 @@ pub enum SessionError {
     /// The log is bound to another database.
     #[error(
         "this is database {found}, but the log has stored into database {bound}: nothing is \
-         written. Mend DATABASE_URL; or, if the change is meant, run 'wattgate wal adopt'"
+         written. Correct DATABASE_URL; or, to store into this database, run 'wattgate wal adopt'"
     )]
     WrongDatabase {
         /// The database's id.
@@ -60,7 +60,7 @@ pub enum SessionError {
     /// A registry hides what it holds.
     #[error(transparent)]
     Registry(ResolveError),
-    /// The connection has ended while nothing was asked.
+    /// The connection has ended while it was idle.
     #[error("the connection to the database was closed")]
     Ended,
     /// The database took too long.
@@ -72,11 +72,11 @@ pub enum SessionError {
     /// The log's directory cannot be written.
     #[error("cannot bind the log to the database: {0}")]
     Binding(std::io::Error),
-    /// The batch was refused in one way after another.
-    #[error("the batch was tried in every way, and refused in each for another reason")]
+    /// Every strategy failed for a batch.
+    #[error("the batch was refused with every strategy, each time for another reason")]
     Restless,
     /// The writer has panicked: a defect, or tables of other types than its own.
-    #[error("the writer has panicked; its report is in the process's own output")]
+    #[error("the writer has panicked; see the panic message in the process's output")]
     Panicked,
 }
 
@@ -160,12 +160,12 @@ pub struct WriterSession {
     pub database_id: Uuid,
     /// The width of new partitions.
     pub width: PartitionWidth,
-    /// How long the database may take for one answer. The server's own limits do not hold where it
-    /// is the server, or something on the way to it, that has stopped answering.
+    /// How long the database may take for one answer. The server's own limits do not help where the server,
+    /// or the network to it, has stopped answering.
     pub answer_within: Duration,
     statements: PerStream<RowStatements>,
     pub(super) checkpoint_move: Statement,
-    pub(super) marks: MarkStatements,
+    pub(super) dirty_hours: DirtyHours,
 }
 
 impl WriterSession {
@@ -191,8 +191,8 @@ impl WriterSession {
 
     async fn prepare(session: Session, answer_within: Duration) -> Result<Self, SessionError> {
         let client = session.client();
-        // All is sent at once and answered in one exchange. The identity comes first, so that its
-        // error is the one that is reported where there are no tables.
+        // Everything is sent at once and answered in one exchange. The identity comes first, so that its error is
+        // reported where there are no tables.
         let rows = try_join(
             RowStatements::prepare::<MeterRow>(client, sql!("upsert_live_meter")),
             RowStatements::prepare::<VehicleRow>(client, sql!("upsert_live_vehicle")),
@@ -200,11 +200,11 @@ impl WriterSession {
         let sql = sql!("checkpoint_move");
         let others = try_join3(
             client.prepare(sql),
-            MarkStatements::prepare(client),
+            DirtyHours::prepare(client),
             partitions::load_both(client),
         );
         let prepared = try_join(rows, others).map_err(SessionError::from);
-        let (identity, ((meter, vehicle), (checkpoint_move, marks, partitions))) =
+        let (identity, ((meter, vehicle), (checkpoint_move, dirty_hours, partitions))) =
             try_join(identity(client), prepared).await?;
         let (database_id, width) = identity;
         Ok(WriterSession {
@@ -216,12 +216,12 @@ impl WriterSession {
             answer_within,
             statements: PerStream { meter, vehicle },
             checkpoint_move,
-            marks,
+            dirty_hours,
             session,
         })
     }
 
-    /// Gives the session a writer's share of memory. It has learned nothing yet.
+    /// Bounds the session's caches by a writer's share. They must still be empty.
     pub(super) fn bound(&mut self, shares: &Shares) {
         self.ids = IdCache::new(shares.ids_bytes);
         self.newest_seen = PerStream::from_fn(|_| NewestSeen::new(shares.seen_devices));
@@ -247,8 +247,8 @@ impl WriterSession {
     /// Waits for an answer of the database, at most as long as one may take.
     ///
     /// # Errors
-    /// [`SessionError::Timeout`], after the server was asked to give the statement up; else as the
-    /// work gives them. The session is to be dropped after a timeout.
+    /// [`SessionError::Timeout`], after the statement was cancelled; else as the work gives them. Drop the
+    /// session after a timeout.
     pub async fn answered<T, E: Into<SessionError>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
@@ -268,8 +268,8 @@ impl WriterSession {
         match tokio::time::timeout(within, work).await {
             Ok(result) => result.map_err(Into::into),
             Err(_) => {
-                // A server that waits for a lock does not notice a closed socket. One that does
-                // not answer here either is left to the next session's claim.
+                // A server that waits for a lock does not notice a closed socket. Where it does not answer here
+                // either, the next session's claim ends the statement.
                 drop(tokio::time::timeout(CANCEL_WITHIN, self.session.cancel()).await);
                 Err(SessionError::Timeout(within))
             }
@@ -283,8 +283,8 @@ impl WriterSession {
 
     /// Claims the checkpoint of a shard: from now on only this session moves it.
     ///
-    /// A session of before whose connection was lost may still be in its transaction and hold the
-    /// row. After two seconds it is ended, if it is still the one that was recorded.
+    /// An earlier session with a lost connection may still be in its transaction and hold the row. After two
+    /// seconds it is ended, if it is still the recorded one.
     ///
     /// Blocks: until the row is free
     ///
@@ -303,7 +303,7 @@ impl WriterSession {
                 Ok(row) => break row,
                 Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                     if tries == CLAIM_TRIES {
-                        // Not a writer of before: somebody has locked the row.
+                        // No earlier writer: an operator's session has locked the row.
                         return Err(e.into());
                     }
                     let sql = sql!("checkpoint_zombie");
@@ -376,10 +376,10 @@ impl WriterSession {
     }
 }
 
-/// What the database says of itself: its id, and the width of new partitions.
+/// The database's own id, and the width of its new partitions.
 async fn identity(client: &Client) -> Result<(Uuid, PartitionWidth), SessionError> {
     let sql = "select database_id, partition_width from gateway_database";
-    // With no types to ask for, it takes one exchange and not two.
+    // Without types to look up, it takes one exchange instead of two.
     let rows = match client.query_typed(sql, &[]).await {
         Ok(rows) => rows,
         Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => {

@@ -9,7 +9,7 @@ const IDS_BYTES: usize = 64 << 20;
 const SEEN_DEVICES: usize = 400_000;
 /// Devices of which all writers gather live status between two upserts; some 120 bytes each.
 const LIVE_DEVICES: usize = 400_000;
-/// The most that one upsert takes: it bounds the statement.
+/// The most devices of one upsert: it bounds the statement.
 const LIVE_DEVICES_EACH: usize = 50_000;
 /// So many of the largest batches are in memory at once: a row has 90 bytes, twice while it is sorted.
 const BATCHES: usize = 8;

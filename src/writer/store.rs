@@ -1,7 +1,7 @@
-//! One batch, one transaction: checkpoint, history, quarantine and live status, or none of it.
+//! One batch in one transaction: checkpoint, history, quarantine and live status, or nothing.
 //!
-//! The quick way is COPY. Only where PostgreSQL says that a key is there already (23505), or that
-//! data are refused, the batch is tried again in a slower way that finds out which.
+//! COPY comes first. Where PostgreSQL reports that a key is there already (23505), or refuses data, the batch
+//! is tried again with a slower strategy that finds out which rows are at fault.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::live::Newest;
 use super::quarantine::{Quarantined, quarantine};
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use super::session::{Claim, SessionError, WriterSession};
-use super::strategy::{Strategy, next_strategy, verdict_of};
+use super::strategy::{Reload, Strategy, next_strategy, verdict_of};
 use crate::failpoint;
 use crate::failpoint::Point;
 use crate::metrics;
@@ -21,16 +21,16 @@ use crate::reading::{StreamCounts, Timestamp};
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
-/// How often one batch is tried in the session at hand before it is begun anew from the
-/// checkpoint: the ways are three steps long, and two gateways may send each other back a step.
+/// How often one batch is tried in a session before the writer starts over from the checkpoint: a batch
+/// goes through three strategies, and two gateways may send each other back a step.
 const TRIES_MAX: u32 = 8;
 
-/// Begins a batch. Why not as the session is set: each statement has to see what others have
-/// committed before it. A snapshot from before the seal would leave no mark, and one from before
-/// another gateway's insert would not find its row.
+/// Begins a batch. Why not the session's isolation: each statement must see what others committed before
+/// it. A snapshot from before a move of the watermark would make no hour dirty, and one from before another
+/// gateway's insert would not find its row.
 pub(super) const BEGIN: &str = "begin isolation level read committed";
 
-/// A batch, arranged, with where it leads.
+/// A batch that is arranged to be stored.
 pub struct Work {
     /// The checkpoint after it.
     pub to: Position,
@@ -38,11 +38,20 @@ pub struct Work {
     pub meters: Arranged<MeterRow>,
     /// Vehicle rows.
     pub vehicles: Arranged<VehicleRow>,
-    /// Whether live status is written with it.
-    pub live_due: bool,
+    /// When live status is written.
+    pub live: LiveWrite,
 }
 
-/// What a batch has come to.
+/// When live status is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveWrite {
+    /// With this batch.
+    Now,
+    /// With a later one.
+    Later,
+}
+
+/// The outcome of a batch.
 #[derive(Debug)]
 pub struct Committed {
     /// The checkpoint.
@@ -51,34 +60,33 @@ pub struct Committed {
     pub quarantined: Vec<(Position, u32)>,
 }
 
-/// Stores a batch, in whatever way it takes.
+/// Stores a batch, with one strategy after another until one succeeds.
 ///
 /// Shape:  the checkpoint that was committed, and which readings went into quarantine; the claim is
 ///         moved to the checkpoint
 /// Blocks: until COMMIT is answered
-/// Cancel: the transaction is given up with the session
+/// Cancel: the transaction is rolled back with the session
 ///
 /// # Errors
-/// [`SessionError`]: whether it was committed is known only from the checkpoint, on the next
-/// connect.
+/// [`SessionError`]: after the next connect, the checkpoint shows whether the batch was committed.
 pub async fn store(
     session: &mut WriterSession,
     claim: &mut Claim,
     work: &Work,
     newest: &mut Newest,
-    way: &mut Strategy,
+    strategy: &mut Strategy,
 ) -> Result<Committed, SessionError> {
-    let mut reloaded = false;
+    let mut reload = Reload::NotYet;
     for _ in 0..TRIES_MAX {
         // Twice the time of one answer: a batch is several statements.
         let within = session.answer_within * 2;
-        let attempt = transaction(session, claim, work, newest, *way);
+        let attempt = transaction(session, claim, work, newest, *strategy);
         let error = match session.answered_in(within, attempt).await {
             Ok(committed) => {
                 claim.stored = committed.stored;
                 session.newest_seen.meter.note(&work.meters.rows);
                 session.newest_seen.vehicle.note(&work.vehicles.rows);
-                if work.live_due {
+                if work.live == LiveWrite::Now {
                     newest.clear();
                 }
                 return Ok(committed);
@@ -89,15 +97,15 @@ pub async fn store(
         if session.client().is_closed() {
             return Err(error.into());
         }
-        let Some(next) = next_strategy(*way, verdict_of(&error), reloaded) else {
+        let Some(next) = next_strategy(*strategy, verdict_of(&error), reload) else {
             return Err(error.into());
         };
-        if next == *way {
-            reloaded = true;
+        if next == *strategy {
+            reload = Reload::Done;
             session.partitions = Default::default();
         }
         metrics::batch_retried(error.code().map_or("connection", |c| c.code()));
-        *way = next;
+        *strategy = next;
         session
             .answered(session.client().batch_execute("rollback"))
             .await?;
@@ -107,7 +115,7 @@ pub async fn store(
     Err(SessionError::Restless)
 }
 
-/// Those of some rows that history holds, with the same values.
+/// Those rows that history holds with the same values.
 ///
 /// # Errors
 /// [`SessionError`]
@@ -124,7 +132,7 @@ pub(super) async fn in_history<R: HistoryRow>(
     Ok(rows)
 }
 
-/// Makes the partitions that rows need and the session does not know.
+/// Creates the partitions that rows need and the session does not know.
 ///
 /// # Errors
 /// [`SessionError`]: what was made stays.
@@ -152,11 +160,11 @@ async fn transaction(
     claim: &Claim,
     work: &Work,
     newest: &mut Newest,
-    way: Strategy,
+    strategy: Strategy,
 ) -> Result<Committed, SessionError> {
     let client = session.client();
     client.batch_execute(BEGIN).await?;
-    let live_position = if work.live_due {
+    let live_position = if work.live == LiveWrite::Now {
         work.to
     } else {
         claim.stored.live_position
@@ -167,9 +175,9 @@ async fn transaction(
         tally: claim.stored.tally.plus(&tally),
         gap: claim.stored.gap,
     };
-    // The first statement moves the checkpoint, or finds that it is no longer ours to move.
+    // The first statement moves the checkpoint, or finds that another session has claimed it.
     let hoped = hoped(&work.meters).plus(&hoped(&work.vehicles));
-    let first = if way == Strategy::Copy {
+    let first = if strategy == Strategy::Copy {
         after(hoped)
     } else {
         Stored {
@@ -178,13 +186,13 @@ async fn transaction(
         }
     };
     move_checkpoint(session, claim, claim.stored.position, first).await?;
-    let sealed_to = session.marks.sealed_to(client).await?;
-    let marks = &session.marks;
-    marks.mark(client, sealed_to, &work.meters.rows).await?;
-    marks.mark(client, sealed_to, &work.vehicles.rows).await?;
+    let dirty = &session.dirty_hours;
+    let watermark = dirty.watermark(client).await?;
+    dirty.add(client, watermark, &work.meters.rows).await?;
+    dirty.add(client, watermark, &work.vehicles.rows).await?;
     let step = Instant::now();
-    let meters = store_rows(session, claim, &work.meters, way).await?;
-    let vehicles = store_rows(session, claim, &work.vehicles, way).await?;
+    let meters = store_rows(session, claim, &work.meters, strategy).await?;
+    let vehicles = store_rows(session, claim, &work.vehicles, strategy).await?;
     metrics::batch_step(BatchStep::Copy, step.elapsed());
     failpoint::reach(Point::CopyEnd);
     let tally = meters.tally.plus(&vehicles.tally);
@@ -196,7 +204,7 @@ async fn transaction(
         meters.kept.as_deref().unwrap_or(&work.meters.rows),
         vehicles.kept.as_deref().unwrap_or(&work.vehicles.rows),
     );
-    if work.live_due {
+    if work.live == LiveWrite::Now {
         let step = Instant::now();
         newest.upsert(client, session.live_statements()).await?;
         metrics::batch_step(BatchStep::Live, step.elapsed());
@@ -213,7 +221,7 @@ async fn transaction(
     })
 }
 
-/// What becomes of the rows of one stream where history holds none of them.
+/// The outcome of the rows of one stream where history holds none of them.
 fn hoped<R: HistoryRow>(work: &Arranged<R>) -> Tally {
     Tally {
         stored: StreamCounts::of(R::STREAM, work.rows.len() as u64),
@@ -258,21 +266,21 @@ async fn move_checkpoint(
     }
 }
 
-/// What became of the rows of one stream.
+/// The outcome of the rows of one stream.
 struct StoredRows<R> {
     tally: Tally,
-    /// The rows that are new in history, where they are not simply all of them.
+    /// The rows that are new in history; `None` means all of them.
     kept: Option<Vec<R>>,
-    /// Where those stand in the log that went into quarantine.
+    /// The places in the log of the rows that went into quarantine.
     quarantined: Vec<(Position, u32)>,
 }
 
-/// Stores the rows of one stream in the given way, and sets aside what contradicts.
+/// Stores the rows of one stream with a strategy, and sets contradictions aside.
 async fn store_rows<R: HistoryRow>(
     session: &WriterSession,
     claim: &Claim,
     work: &Arranged<R>,
-    way: Strategy,
+    strategy: Strategy,
 ) -> Result<StoredRows<R>, SessionError> {
     let (client, statements) = (session.client(), session.statements::<R>());
     let mut set_aside: Vec<Quarantined<R>> = work
@@ -281,20 +289,20 @@ async fn store_rows<R: HistoryRow>(
         .map(|row| Quarantined::contradiction(*row))
         .collect();
     let mut duplicates = work.duplicates;
-    let kept = match way {
+    let kept = match strategy {
         Strategy::Copy => {
             copy(client, &statements.copy, &work.rows).await?;
             None
         }
         Strategy::Careful | Strategy::Probe | Strategy::Bisect => {
             let known = &session.partitions[R::STREAM];
-            let suspects = match way {
+            let suspects = match strategy {
                 Strategy::Careful => session.newest_seen[R::STREAM].suspects(&work.rows),
                 _ => work.rows.clone(),
             };
             let there = probe(client, &statements.probe, &suspects, known).await?;
             let new = split(&work.rows, &there, &mut duplicates, &mut set_aside);
-            if way == Strategy::Bisect {
+            if strategy == Strategy::Bisect {
                 Some(bisect(client, statements, &new, &mut set_aside).await?)
             } else {
                 copy(client, &statements.copy, &new).await?;
@@ -314,7 +322,7 @@ async fn store_rows<R: HistoryRow>(
             let there = probe(client, &statements.probe, &rest, known).await?;
             let missing = split(&rest, &there, &mut duplicates, &mut set_aside);
             if !missing.is_empty() {
-                // Deleted between the two statements: take the whole batch again.
+                // Deleted between the two statements: store the whole batch again.
                 return Err(SessionError::Fenced);
             }
             Some(

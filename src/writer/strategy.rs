@@ -1,4 +1,4 @@
-//! What an error of the database means for a batch: pure decisions on its SQLSTATE, and on the way in
+//! What an error of the database means for a batch: pure decisions on its SQLSTATE, and on the strategy with
 //! which the batch was tried.
 
 use tokio_postgres::Error;
@@ -23,10 +23,10 @@ pub enum Strategy {
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// A key is there already: look which, and store the rest.
+    /// A key is there already: find out which, and store the rest.
     Repeat,
-    /// No partition takes a row, or something other than a constraint says that a rule is broken:
-    /// which of the two depends on whether the row's partition exists.
+    /// No partition accepts a row, or something other than a constraint reports a broken rule: which of the two
+    /// depends on whether the row's partition exists.
     Partition,
     /// The data of a reading are refused: find it and set it aside.
     Data,
@@ -42,9 +42,9 @@ pub fn verdict_of(error: &Error) -> Verdict {
 
 /// Decides by the SQLSTATE and the constraint's name, never by the text of a message.
 ///
-/// Quarantine is an allow-list: only what can be a reading's own fault goes there. Whatever is
-/// not known to be data is the environment's, and is waited for. A missing partition has the
-/// SQLSTATE of a broken CHECK, but names no constraint.
+/// Quarantine is an allow-list: only what can be a reading's own fault is set aside. Every other error belongs
+/// to the environment, and the writer waits. A missing partition has the SQLSTATE of a broken CHECK, but
+/// names no constraint.
 pub fn verdict(code: Option<&SqlState>, constraint: Option<&str>) -> Verdict {
     let Some(code) = code else {
         return Verdict::Environment;
@@ -62,28 +62,39 @@ pub fn verdict(code: Option<&SqlState>, constraint: Option<&str>) -> Verdict {
     }
 }
 
-/// States of class 22 that say that a column has another type than the rows are encoded for: the
-/// table was altered, and no reading is at fault.
+/// States of class 22 for a column of another type than the rows are encoded for: the table was altered, and
+/// no reading is at fault.
 const FORMAT: [SqlState; 2] = [
     SqlState::INVALID_BINARY_REPRESENTATION,
     SqlState::BAD_COPY_FILE_FORMAT,
 ];
 
-/// Decides how a batch is tried again in the session at hand, after it was refused in some way.
+/// Whether the partitions were read again since a batch was tried first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// They were not.
+    NotYet,
+    /// They were.
+    Done,
+}
+
+/// Decides how a batch is tried again in the same session, after it was refused.
 ///
-/// Shape:  none where the session is to be given up; the same way means: once more, after what is
-///         known of the partitions was read anew (`reloaded` says that it was)
-pub fn next_strategy(way: Strategy, verdict: Verdict, reloaded: bool) -> Option<Strategy> {
+/// Shape:  `None` means that the session is given up; the same strategy means once more, after the partitions
+///         were read again
+pub fn next_strategy(strategy: Strategy, verdict: Verdict, reload: Reload) -> Option<Strategy> {
     match verdict {
-        Verdict::Repeat => match way {
+        Verdict::Repeat => match strategy {
             Strategy::Copy => Some(Strategy::Careful),
             Strategy::Careful => Some(Strategy::Probe),
             Strategy::Probe | Strategy::Bisect => Some(Strategy::Insert),
-            // It asks for no key that is there: something else is wrong.
+            // It inserts no key that is there: something else is wrong.
             Strategy::Insert => None,
         },
-        Verdict::Partition if !reloaded => Some(way),
-        Verdict::Partition | Verdict::Data => (way != Strategy::Bisect).then_some(Strategy::Bisect),
+        Verdict::Partition if reload == Reload::NotYet => Some(strategy),
+        Verdict::Partition | Verdict::Data => {
+            (strategy != Strategy::Bisect).then_some(Strategy::Bisect)
+        }
         Verdict::Environment => None,
     }
 }
@@ -96,7 +107,7 @@ mod tests {
     // The other one is proptest's.
     use super::Strategy;
 
-    const WAYS: [Strategy; 5] = [
+    const STRATEGIES: [Strategy; 5] = [
         Strategy::Copy,
         Strategy::Careful,
         Strategy::Probe,
@@ -138,25 +149,29 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_database_answers_a_batch_is_tried_on_sensibly(
-            first in proptest::sample::select(&WAYS[..]),
+        fn any_answers_of_the_database_lead_to_sensible_strategies(
+            first in proptest::sample::select(&STRATEGIES[..]),
             answers in proptest::collection::vec(proptest::sample::select(&VERDICTS[..]), 0..40),
         ) {
-            let (mut way, mut reloaded, mut since_data) = (first, false, 0);
+            let (mut strategy, mut reload, mut since_data) = (first, Reload::NotYet, 0);
             for answer in answers {
-                let next = next_strategy(way, answer, reloaded);
+                let next = next_strategy(strategy, answer, reload);
                 prop_assert!(answer != Verdict::Environment || next.is_none());
                 let Some(next) = next else { return Ok(()) };
                 // Only refused data lead to where single readings are set aside.
                 let refused = matches!(answer, Verdict::Data | Verdict::Partition);
-                prop_assert!(next != Strategy::Bisect || way == Strategy::Bisect || refused);
-                // The same way again only after the partitions were looked at, and once.
-                prop_assert!(next != way || (answer == Verdict::Partition && !reloaded));
-                reloaded |= next == way;
+                prop_assert!(next != Strategy::Bisect || strategy == Strategy::Bisect || refused);
+                // The same strategy again only after the partitions were read again, and once.
+                let is_same = next == strategy;
+                let may_reload = answer == Verdict::Partition && reload == Reload::NotYet;
+                prop_assert!(!is_same || may_reload);
+                if is_same {
+                    reload = Reload::Done;
+                }
                 // Repeats alone come to an end, from wherever they begin.
                 since_data = if answer == Verdict::Repeat { since_data + 1 } else { 0 };
                 prop_assert!(since_data <= 3);
-                way = next;
+                strategy = next;
             }
         }
     }

@@ -1,14 +1,12 @@
 //! Only the newest session moves a checkpoint; several gateways share a database.
 
-use std::time::{Duration, Instant};
-
 use wattgate::wal::frame::Position;
 use wattgate::wal::progress::Stored;
 use wattgate::writer::batch::{Arranged, arrange};
 use wattgate::writer::live::Newest;
 use wattgate::writer::rows::{MeterRow, Origin, RowEnergy};
 use wattgate::writer::session::{SessionError, WriterSession};
-use wattgate::writer::store::{Work, store};
+use wattgate::writer::store::{LiveWrite, Work, store};
 use wattgate::writer::strategy::Strategy;
 
 use crate::proxy::{Fault, Proxy};
@@ -40,7 +38,7 @@ fn work(session: &WriterSession, id: i32, to: Position) -> Work {
             duplicates: 0,
             conflicts: Vec::new(),
         },
-        live_due: false,
+        live: LiveWrite::Later,
     }
 }
 
@@ -216,42 +214,6 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
     })
     .await;
     assert_eq!(database.rows().await, 40 + before);
-    operator.batch_execute("rollback").await.unwrap();
-    gateway.drained().await;
-    assert_eq!(database.sums().await, [80, 0, 0]);
-    gateway.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shard_that_waits_with_a_permit_keeps_no_other_waiting() {
-    let database = Database::new().await;
-    let gateway = database.gateway(2);
-    let ids = ids("M", 40);
-    let at = |second| each(&ids, second, 1.0);
-    gateway.store(&at(0)).await;
-    // A batch of one shard holds its permit until an operator releases a row of live status.
-    let operator = database.session().await;
-    let locked = "begin; select 1 from meter_live_status
-        where meter_id = (select id from meters where external_id = 'M0') for update";
-    operator.batch_execute(locked).await.unwrap();
-    gateway.send(&at(60)[..1]).await;
-    until("the batch waits for the row", || async {
-        database.waiting("Lock").await > 0
-    })
-    .await;
-    let began = Instant::now();
-    gateway.send(&at(60)[1..]).await;
-    until("the other shard's readings", || async {
-        database.rows().await > 40
-    })
-    .await;
-    // The lock's own limit would end the batch, and free its permit, after ten seconds.
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        began.elapsed()
-    );
-    assert!(database.rows().await < 80);
     operator.batch_execute("rollback").await.unwrap();
     gateway.drained().await;
     assert_eq!(database.sums().await, [80, 0, 0]);

@@ -9,7 +9,7 @@ use wattgate::writer::batch::{Arranged, arrange};
 use wattgate::writer::live::Newest;
 use wattgate::writer::rows::{MeterRow, Origin, RowEnergy};
 use wattgate::writer::session::{Claim, WriterSession};
-use wattgate::writer::store::{Work, ensure_partitions, store};
+use wattgate::writer::store::{LiveWrite, Work, ensure_partitions, store};
 use wattgate::writer::strategy::Strategy;
 
 use crate::support::*;
@@ -55,7 +55,7 @@ impl Bench {
                 duplicates: 0,
                 conflicts: Vec::new(),
             },
-            live_due: false,
+            live: LiveWrite::Later,
         };
         let begun = Instant::now();
         let Bench {

@@ -1,0 +1,405 @@
+//! Drains one shard of one run: from its checkpoint to the end of the run, batch by batch.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::backoff::linger;
+use super::batch::{Batch, arrange};
+use super::live::Newest;
+use super::pace::Pace;
+use super::session::{Claim, SessionError, WriterSession};
+use super::shares::Shares;
+use super::store::{Committed, LiveWrite, Work, ensure_partitions, in_history, store};
+use super::strategy::Strategy;
+use super::{WriterOptions, restored};
+use crate::failpoint::{Point, reach};
+use crate::metrics;
+use crate::postgres::registry;
+use crate::postgres::registry::{IdCache, Registry};
+use crate::reading::Timestamp;
+use crate::wal::LogSource;
+use crate::wal::catalog::Run;
+use crate::wal::frame::Position;
+use crate::wal::progress::{Progress, RunShard};
+use crate::wal::reader::{Next, Reader};
+
+/// How many clean batches in a row end the search for repeats.
+const CLEAN_BATCHES: u32 = 20;
+
+/// What a shard writer works with in every session.
+pub(super) struct Resources {
+    pub(super) source: LogSource,
+    pub(super) options: WriterOptions,
+    pub(super) shares: Shares,
+    /// Permits to read the log: a reader holds a buffer.
+    pub(super) reads: Arc<Semaphore>,
+}
+
+impl Resources {
+    pub(super) fn progress(&self) -> &Arc<Progress> {
+        self.source.progress()
+    }
+}
+
+/// A shard of a run, claimed in one session.
+pub(super) struct Drain<'a> {
+    resources: &'a Resources,
+    session: &'a mut WriterSession,
+    shard: RunShard,
+    claim: Claim,
+    /// `None` while a batch is being read, or after that has panicked.
+    reader: Option<Reader>,
+    newest: Newest,
+    memory: StrategyMemory,
+    live_at: Instant,
+}
+
+impl<'a> Drain<'a> {
+    /// Claims the checkpoint of a shard. Returns `None` where the shard is stored to its end.
+    ///
+    /// # Errors
+    /// [`SessionError`]: drop the session.
+    pub(super) async fn begin(
+        resources: &'a Resources,
+        session: &'a mut WriterSession,
+        run: &Run,
+        shard: u16,
+    ) -> Result<Option<Self>, SessionError> {
+        let mut claim = session.answered(session.claim(run.id, shard)).await?;
+        skip_retired(resources, session, &mut claim, (run, shard)).await?;
+        let of_run = RunShard {
+            run: run.sequence,
+            shard,
+        };
+        resources.progress().stored(of_run, claim.stored);
+        if resources.progress().is_done(of_run) {
+            return Ok(None);
+        }
+        let from = claim.stored.position.min(claim.stored.live_position);
+        let from = from.max(run.first_position());
+        Ok(Some(Drain {
+            reader: Some(resources.source.reader(run, shard, from)),
+            resources,
+            session,
+            shard: of_run,
+            claim,
+            newest: Newest::default(),
+            memory: StrategyMemory::default(),
+            live_at: Instant::now(),
+        }))
+    }
+
+    fn progress(&self) -> &Arc<Progress> {
+        self.resources.progress()
+    }
+
+    fn cursor(&self) -> Position {
+        self.reader.as_ref().map_or(Position::START, Reader::cursor)
+    }
+
+    /// Stores the shard to the end of its run.
+    ///
+    /// # Errors
+    /// [`SessionError`]: drop the session.
+    pub(super) async fn run(mut self, pace: &mut Pace) -> Result<(), SessionError> {
+        self.catch_live_up(pace).await?;
+        while !self.progress().is_done(self.shard) {
+            // An idle writer watches its session too: a restored database has to be given what it lost.
+            tokio::select! {
+                () = self.wait_for_work() => {}
+                () = self.session.ended() => return Err(SessionError::Ended),
+            }
+            let from = self.claim.stored.position;
+            let batch = self.gather(from, None, pace.rows_max()).await?;
+            pace.tries(batch.rows());
+            self.store(batch).await?;
+            if self.claim.stored.position > from {
+                pace.stored();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gathers what history holds and live status does not, for live status alone.
+    ///
+    /// History decides: of what the log holds, some repeated or contradicted readings of another gateway,
+    /// and some was refused.
+    async fn catch_live_up(&mut self, pace: &mut Pace) -> Result<(), SessionError> {
+        let until = self.claim.stored.position;
+        let mut behind = self.claim.stored.live_position < until;
+        while behind {
+            let from = self.cursor();
+            let batch = self.gather(from, Some(until), pace.rows_max()).await?;
+            pace.tries(batch.rows());
+            behind = batch.to < until && batch.rows() > 0;
+            let meters = in_history(self.session, batch.meters).await?;
+            let vehicles = in_history(self.session, batch.vehicles).await?;
+            self.newest.fold(&meters, &vehicles);
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to store, or live status is due.
+    async fn wait_for_work(&self) {
+        if self.shard.run != self.progress().current_run() {
+            return;
+        }
+        let options = &self.resources.options;
+        let mut synced = self.progress().watch_synced();
+        let at = self.cursor();
+        let live_waits = self.claim.stored.live_position < self.claim.stored.position;
+        let live_due = tokio::time::Instant::from_std(self.live_at + options.live_interval);
+        let more = async {
+            drop(
+                synced
+                    .wait_for(|synced| *synced > at || self.has_ended())
+                    .await,
+            );
+        };
+        tokio::select! {
+            () = more => {}
+            () = tokio::time::sleep_until(live_due), if live_waits => return,
+        }
+        // While there is little to store, a short wait makes one transaction of many.
+        let mut lingered = Duration::ZERO;
+        loop {
+            let most = linger(options.linger, self.progress().waiting(self.shard));
+            let Some(longer) = most.checked_sub(lingered).filter(|left| !left.is_zero()) else {
+                return;
+            };
+            tokio::select! {
+                _ = synced.wait_for(|_| self.is_hurried()) => return,
+                () = tokio::time::sleep(longer) => lingered += longer,
+            }
+        }
+    }
+
+    /// Whether the writer must not wait: a quarter of the largest batch waits, a client waits for the
+    /// commit, or nothing more is appended.
+    fn is_hurried(&self) -> bool {
+        let enough = (self.resources.shares.batch_rows / 4).max(1) as u64;
+        self.shard.run != self.progress().current_run()
+            || self.has_ended()
+            || self.progress().is_urgent(self.shard.shard)
+            || self.progress().waiting(self.shard) >= enough
+    }
+
+    /// Whether nothing more is appended.
+    fn has_ended(&self) -> bool {
+        self.resources.source.current_has_ended()
+    }
+
+    /// Reads a batch off the async workers, and resolves the id of every device.
+    async fn gather(
+        &mut self,
+        from: Position,
+        until: Option<Position>,
+        rows_max: usize,
+    ) -> Result<Batch, SessionError> {
+        let mut reader = self.reader.take().ok_or(SessionError::Panicked)?;
+        let ids = mem::replace(&mut self.session.ids, IdCache::new(0));
+        let permit = self.resources.reads.acquire().await;
+        let (result, reader, ids) = spawn_blocking(move || {
+            let mut batch = Batch::new(from);
+            let result = batch
+                .fill(&mut reader, &ids, rows_max, until)
+                .map(|()| batch);
+            reader.give_back();
+            (result, reader, ids)
+        })
+        .await
+        .map_err(|_| SessionError::Panicked)?;
+        drop(permit);
+        self.reader = Some(reader);
+        self.session.ids = ids;
+        let mut batch = result?;
+        for registry in Registry::ALL {
+            let texts = batch.take_unknown(registry);
+            if !texts.is_empty() {
+                let mut ids = mem::replace(&mut self.session.ids, IdCache::new(0));
+                let client = self.session.client();
+                let resolving = registry::resolve(client, &mut ids, registry, &texts);
+                let found = self.session.answered(resolving).await;
+                self.session.ids = ids;
+                batch.put_ids(registry, &found?);
+                reach(Point::Registered);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Stores a batch with its checkpoint, or moves the checkpoint alone where that is worth it.
+    async fn store(&mut self, batch: Batch) -> Result<(), SessionError> {
+        let before = self.claim.stored;
+        let (rows, received) = (batch.rows(), batch.oldest_received);
+        let (run_ended, to) = (batch.run_ended, batch.to);
+        // Before the rows are sorted: by partition is their order for every gateway.
+        ensure_partitions(self.session, &batch.meters).await?;
+        ensure_partitions(self.session, &batch.vehicles).await?;
+        let partitions = self.session.partitions.clone();
+        let (meters, vehicles) = (batch.meters, batch.vehicles);
+        let (meters, vehicles) = spawn_blocking(move || {
+            let meters = arrange(meters, &partitions.meter);
+            (meters, arrange(vehicles, &partitions.vehicle))
+        })
+        .await
+        .map_err(|_| SessionError::Panicked)?;
+        let devices = self.newest.devices() + meters.devices() + vehicles.devices();
+        let live = match run_ended || self.is_live_due(rows, devices) {
+            true => LiveWrite::Now,
+            false => LiveWrite::Later,
+        };
+        let moves = run_ended || to.segment() > before.position.segment();
+        if rows == 0 && !moves && live == LiveWrite::Later {
+            return Ok(());
+        }
+        let work = Work {
+            to,
+            meters,
+            vehicles,
+            live,
+        };
+        let strategy_before = self.memory.strategy;
+        let Committed {
+            stored,
+            quarantined,
+        } = store(
+            self.session,
+            &mut self.claim,
+            &work,
+            &mut self.newest,
+            &mut self.memory.strategy,
+        )
+        .await?;
+        if live == LiveWrite::Now {
+            self.live_at = Instant::now();
+        }
+        let is_clean = stored.tally.duplicates == before.tally.duplicates
+            && stored.tally.quarantined == before.tally.quarantined;
+        if is_clean && self.memory.strategy == strategy_before {
+            self.memory.note_clean();
+        } else {
+            self.memory.note_repeats();
+        }
+        self.progress().committed(self.shard, stored, quarantined);
+        reach(Point::CursorMoved);
+        metrics::batch_rows(rows);
+        if let Some(received) = received {
+            let lag = Timestamp::now().as_micros() - received.as_micros();
+            metrics::store_lag(Duration::from_micros(lag.max(0) as u64));
+        }
+        Ok(())
+    }
+
+    /// Whether live status is written with a batch of so many rows, when so many devices are gathered.
+    ///
+    /// While few devices report, it is written with every batch: a client whose reading is committed
+    /// finds it there.
+    fn is_live_due(&self, rows: usize, devices: usize) -> bool {
+        let options = &self.resources.options;
+        let stored = self.claim.stored;
+        let waits = stored.live_position < stored.position || rows > 0;
+        let few = rows > 0 && devices <= options.live_at_once_devices;
+        let interval_over = self.live_at.elapsed() >= options.live_interval;
+        devices >= self.resources.shares.live_devices || few || (interval_over && waits)
+    }
+}
+
+/// Moves a checkpoint that lies before the oldest segment, and counts what the database lacks.
+async fn skip_retired(
+    resources: &Resources,
+    session: &WriterSession,
+    claim: &mut Claim,
+    (run, shard): (&Run, u16),
+) -> Result<(), SessionError> {
+    // The run as it is now: segments may have been retired since the list was made.
+    let runs = resources.source.runs();
+    let Some(run) = runs.iter().find(|r| r.sequence == run.sequence) else {
+        // The run has been retired since this session looked at the retired ones.
+        return restored::compare(session, &resources.source).await;
+    };
+    let first = run.first_position();
+    if claim.stored.position >= first {
+        return Ok(());
+    }
+    let mut reader = resources.source.reader(run, shard, first);
+    let appended = run.appended.get(usize::from(shard)).copied();
+    let before = spawn_blocking(move || match reader.next_frame() {
+        Ok(Next::Frame(item)) => Ok(item.section.before),
+        Ok(_) => Ok(appended.unwrap_or_default()),
+        Err(error) => Err(error),
+    })
+    .await
+    .map_err(|_| SessionError::Panicked)??;
+    let lost = before.saturating_sub(claim.stored.settled());
+    // A shard without readings in the retired segments has lost nothing.
+    if lost.sum() > 0 {
+        tracing::error!(
+            run = %run.id, shard, readings = lost.sum(),
+            "the database was restored to a state older than what the log retains: readings are lost"
+        );
+    }
+    session.answered(session.skip_gap(claim, first, lost)).await
+}
+
+/// The strategy of the next batch, and how long nothing has repeated.
+#[derive(Debug)]
+struct StrategyMemory {
+    strategy: Strategy,
+    clean_batches: u32,
+}
+
+impl Default for StrategyMemory {
+    fn default() -> Self {
+        StrategyMemory {
+            strategy: Strategy::Copy,
+            clean_batches: 0,
+        }
+    }
+}
+
+impl StrategyMemory {
+    fn note_clean(&mut self) {
+        self.clean_batches += 1;
+        self.settle();
+    }
+
+    fn note_repeats(&mut self) {
+        self.clean_batches = 0;
+        self.settle();
+    }
+
+    /// Stays careful until enough batches in a row were clean.
+    fn settle(&mut self) {
+        self.strategy = match self.strategy {
+            Strategy::Copy => Strategy::Copy,
+            _ if self.clean_batches >= CLEAN_BATCHES => Strategy::Copy,
+            _ => Strategy::Careful,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_are_looked_up_until_twenty_batches_are_clean() {
+        let mut memory = StrategyMemory {
+            strategy: Strategy::Probe,
+            clean_batches: 0,
+        };
+        memory.note_repeats();
+        for _ in 0..CLEAN_BATCHES - 1 {
+            assert_eq!(memory.strategy, Strategy::Careful);
+            memory.note_clean();
+        }
+        assert_eq!(memory.strategy, Strategy::Careful);
+        memory.note_clean();
+        assert_eq!(memory.strategy, Strategy::Copy);
+    }
+}
