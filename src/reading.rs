@@ -9,7 +9,7 @@ use std::ops::{Add, AddAssign, Index, IndexMut};
 /// The longest id of a device or session, in characters (not bytes).
 pub const ID_CHARS_MAX: usize = 64;
 
-/// The longest id in bytes: a character of UTF-8 takes four at the most.
+/// The longest id in bytes: a character of UTF-8 has at most four.
 pub const ID_BYTES_MAX: usize = ID_CHARS_MAX * 4;
 
 /// An hour.

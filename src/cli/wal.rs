@@ -12,7 +12,7 @@ use crate::config::{DataConfig, WalCommand};
 use crate::postgres::{Use, explain};
 use crate::reading::{PerStream, StreamCounts};
 use crate::wal::frame::Position;
-use crate::wal::inspect::{RunSurvey, SegmentSurvey, Survey, survey};
+use crate::wal::inspect::{InspectedRun, InspectedSegment, Inspection, inspect};
 use crate::wal::repair::{Repaired, repair};
 use crate::wal::storage::{Directory, DirectoryError, DirectoryView};
 use crate::writer::binding;
@@ -54,7 +54,7 @@ pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Output, Ap
             } else {
                 found.faults_text()
             };
-            let verdict = match found.survey.faults() {
+            let verdict = match found.inspection.faults() {
                 0 => Ok(()),
                 n => Err(AppError::Wal(format!(
                     "the write-ahead log is damaged in {}; `wattgate wal repair` copies what is \
@@ -99,7 +99,7 @@ fn refused(path: &Path) -> impl FnOnce(std::io::Error) -> AppError {
 /// The content of a log's directory, and whether a gateway uses it.
 struct Found {
     path: PathBuf,
-    survey: Survey,
+    inspection: Inspection,
     in_use: bool,
     database: Option<Uuid>,
 }
@@ -111,7 +111,7 @@ fn look(view: &DirectoryView, path: &Path) -> Result<Found, AppError> {
         Err(error) => return Err(error.into()),
     };
     Ok(Found {
-        survey: survey(view).map_err(refused(path))?,
+        inspection: inspect(view).map_err(refused(path))?,
         path: path.to_owned(),
         in_use,
         database: Binding::load(path).map_err(refused(path))?.bound(),
@@ -120,11 +120,11 @@ fn look(view: &DirectoryView, path: &Path) -> Result<Found, AppError> {
 
 impl Found {
     fn text(&self) -> String {
-        let Survey {
+        let Inspection {
             runs,
             spares,
             total_bytes,
-        } = &self.survey;
+        } = &self.inspection;
         let mut text = format!(
             "{}\n{total_bytes} bytes, {} runs, {spares} spare segments; {}\n",
             self.path.display(),
@@ -151,16 +151,16 @@ impl Found {
     fn faults_text(&self) -> String {
         let mut text = String::new();
         let (mut lost, mut readings) = (0, 0);
-        for run in &self.survey.runs {
+        for run in &self.inspection.runs {
             lost += run.lost;
             readings += run.readings.iter().map(|held| held.sum()).sum::<u64>();
             for segment in &run.segments {
                 faults_text(segment, &mut text).ok();
             }
         }
-        let files: usize = self.survey.runs.iter().map(|r| r.segments.len()).sum();
+        let files: usize = self.inspection.runs.iter().map(|r| r.segments.len()).sum();
         write!(text, "{files} segments read, {readings} readings intact").ok();
-        match self.survey.faults() {
+        match self.inspection.faults() {
             0 => text.push_str(", no damage"),
             n => {
                 let places = places(n);
@@ -171,21 +171,21 @@ impl Found {
     }
 
     fn json(&self) -> String {
-        let runs: Vec<Value> = self.survey.runs.iter().map(run_json).collect();
+        let runs: Vec<Value> = self.inspection.runs.iter().map(run_json).collect();
         json!({
             "directory": self.path.display().to_string(),
             "inUse": self.in_use,
             "database": self.database.map(|id| id.to_string()),
-            "bytes": self.survey.total_bytes,
-            "spareSegments": self.survey.spares,
-            "faults": self.survey.faults(),
+            "bytes": self.inspection.total_bytes,
+            "spareSegments": self.inspection.spares,
+            "faults": self.inspection.faults(),
             "runs": runs,
         })
         .to_string()
     }
 }
 
-fn run_text(run: &RunSurvey, text: &mut String) -> std::fmt::Result {
+fn run_text(run: &InspectedRun, text: &mut String) -> std::fmt::Result {
     let first = run
         .segments
         .first()
@@ -227,7 +227,7 @@ fn run_text(run: &RunSurvey, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn faults_text(segment: &SegmentSurvey, text: &mut String) -> std::fmt::Result {
+fn faults_text(segment: &InspectedSegment, text: &mut String) -> std::fmt::Result {
     for fault in &segment.faults {
         write!(
             text,
@@ -247,13 +247,13 @@ fn place_text(at: Position) -> String {
     format!("{}/{} ({})", at.segment(), at.offset(), at.to_i64())
 }
 
-fn run_json(run: &RunSurvey) -> Value {
+fn run_json(run: &InspectedRun) -> Value {
     let counts = |n: StreamCounts| json!({"meter": n.meter, "vehicle": n.vehicle});
     let shards = run.readings.iter().zip(&run.appended);
     let shards: Vec<Value> = shards
         .map(|(held, all)| json!({"readings": counts(*held), "appended": counts(*all)}))
         .collect();
-    let segment_json = |segment: &SegmentSurvey| {
+    let segment_json = |segment: &InspectedSegment| {
         let faults = segment.faults.iter();
         let faults: Vec<Value> = faults
             .map(|f| json!({"offset": f.offset, "bytes": f.bytes, "what": f.what}))

@@ -1,5 +1,5 @@
-//! What a request hands to the log: its readings as records, grouped by shard, with what it has
-//! reserved and the way to answer it.
+//! What a request passes to the log: its readings as records, grouped by shard, its reservation, and the
+//! channel of its reply.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,7 +17,7 @@ const FIRST_BYTES: usize = 64;
 /// A piece of a request: records of one shard that stand together in one frame.
 #[derive(Debug)]
 pub struct Chunk {
-    /// Whose they are.
+    /// The shard.
     pub shard: u16,
     /// How many records of each stream.
     pub readings: PerStream<u32>,
@@ -29,7 +29,7 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct RequestRecords {
     shards: u16,
-    /// The chunk that each shard is filling, as its index in `chunks`; `u32::MAX`: none yet.
+    /// The index in `chunks` of the chunk that each shard fills; `u32::MAX` means no chunk yet.
     filling: Vec<u32>,
     chunks: Vec<Chunk>,
 }
@@ -72,7 +72,7 @@ impl RequestRecords {
         self.chunks.is_empty()
     }
 
-    /// The most that the log can need for this request: every chunk in a frame of its own.
+    /// The most bytes that the request can take in the log: every chunk in a frame of its own.
     pub fn log_bytes_max(&self) -> u64 {
         let records: usize = self.chunks.iter().map(|c| c.bytes.len()).sum();
         (records + self.chunks.len() * frame_overhead_bytes(self.shards)) as u64
@@ -84,16 +84,16 @@ impl RequestRecords {
     }
 }
 
-/// Why the log did not take a request.
+/// Why the log did not write a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The disk failed; the gateway is stopping. What was sent may or may not be stored.
+    /// The disk failed, and the gateway stops. The readings may or may not be stored.
     #[error("the write-ahead log has failed")]
     Failed,
 }
 
-/// One request on its way into the log. It owns its memory, its place in the log and its reply,
-/// so that nothing leaks when the client goes away.
+/// One request on its way into the log. It owns its memory, its reservation and its reply, so that nothing
+/// leaks when the client disconnects.
 #[derive(Debug)]
 pub struct Append {
     /// The readings.
@@ -102,8 +102,7 @@ pub struct Append {
     pub reservation: Reservation,
     /// The room in memory.
     pub memory: OwnedSemaphorePermit,
-    /// Whether the answer names the places of the readings. Only a client that waits for the commit
-    /// needs them.
+    /// Whether the reply names the places of the readings, which only a wait for the commit needs.
     pub wants_places: bool,
     /// Answered once the whole request is durable.
     pub reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
@@ -122,25 +121,25 @@ pub struct Stretch {
     pub readings: u32,
 }
 
-/// What goes over the channel to the log.
+/// A message to the appender.
 #[derive(Debug)]
 pub enum Message {
     /// A request's readings.
     Append(Append),
-    /// The end: what was sent before is written, then the run is ended.
+    /// The end: earlier messages are written, then the run is ended.
     Close,
 }
 
 /// The room that is left in preallocated segments.
 ///
-/// Requests reserve before they are acknowledged in any mode, so that a full disk refuses them
-/// and never breaks a promise. The appender moves what it really used from reserved to written.
+/// Requests reserve room before any acknowledgement, so that a full disk refuses them and never breaks an
+/// acknowledgement. The appender moves the bytes that it used from reserved to written.
 #[derive(Debug, Default)]
 pub struct LogBudget {
     free: AtomicI64,
 }
 
-/// Bytes of the log that are promised to one request; given back when dropped.
+/// Bytes of the log that one request has reserved; released when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     bytes: i64,
@@ -148,7 +147,7 @@ pub struct Reservation {
 }
 
 impl LogBudget {
-    /// Reserves room, or says that there is none.
+    /// Reserves room. `None` means that there is not enough.
     ///
     /// Blocks: never
     pub fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
@@ -163,7 +162,7 @@ impl LogBudget {
         })
     }
 
-    /// Adds room (a segment became available) or takes it away (bytes were written).
+    /// Adds room (a segment became available) or removes it (bytes were written).
     pub fn change(&self, bytes: i64) {
         self.free.fetch_add(bytes, Ordering::AcqRel);
     }
@@ -186,7 +185,7 @@ mod tests {
     use crate::reading::{Details, Energy, EnergyKind, ExternalId, Timestamp};
 
     #[test]
-    fn a_reservation_is_given_back_when_dropped() {
+    fn a_reservation_is_released_when_dropped() {
         let budget = Arc::new(LogBudget::default());
         budget.change(100);
         let first = budget.try_reserve(60).unwrap();
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_giant_request_is_cut_into_chunks_that_fit_a_frame() {
+    fn a_giant_request_is_split_into_chunks_that_fit_a_frame() {
         let mut request = RequestRecords::new(3);
         let ids: Vec<String> = (0..50_000).map(|n| format!("meter-{n:08}")).collect();
         for (n, id) in ids.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The one thread that writes the log.
 //!
-//! It takes what waits on the channel, writes it as one frame, does one fdatasync, and
-//! acknowledges all of it. There is no timer: while the disk syncs, the next group gathers.
+//! The appender writes the requests that wait on the channel as one frame, does one fdatasync, and
+//! acknowledges all of them. There is no timer: while the disk syncs, the next group gathers.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,8 +25,8 @@ use crate::failpoint::{Point, reach};
 use crate::metrics;
 use crate::reading::{PerStream, StreamCounts, Timestamp};
 
-/// How long a write waits for a spare segment before the log counts as failed. Admission lets in
-/// only what fits, so a spare is there; the wait covers the moment in which it is being made.
+/// How long a write waits for a spare segment before the log counts as failed. Admission accepts
+/// only what fits, so a spare exists; the wait covers the moment in which it is being made.
 const SPARE_WAIT: Duration = Duration::from_secs(30);
 
 /// What a segment can take for certain, whatever sizes the requests have: its size less its
@@ -79,13 +79,20 @@ impl From<Append> for Pending {
     }
 }
 
-/// The writer of the log; lives on a thread of its own.
-pub(super) struct Appender {
+/// What the appender shares with the rest of the log.
+pub(super) struct Shared {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
     pub(super) budget: Arc<LogBudget>,
-    pub(super) receiver: Receiver<Message>,
-    pub(super) sync: SyncMode,
+}
+
+/// The writer of the log, on a thread of its own.
+pub(super) struct Appender {
+    catalog: Arc<Catalog>,
+    progress: Arc<Progress>,
+    budget: Arc<LogBudget>,
+    receiver: Receiver<Message>,
+    sync: SyncMode,
     run: Run,
     salt: Salt,
     current: Option<Current>,
@@ -99,12 +106,15 @@ pub(super) struct Appender {
 impl Appender {
     pub(super) fn new(
         run: Run,
-        catalog: Arc<Catalog>,
-        progress: Arc<Progress>,
-        budget: Arc<LogBudget>,
+        shared: Shared,
         receiver: Receiver<Message>,
         sync: SyncMode,
     ) -> Self {
+        let Shared {
+            catalog,
+            progress,
+            budget,
+        } = shared;
         let shards = usize::from(run.shards);
         Appender {
             catalog,
@@ -123,7 +133,7 @@ impl Appender {
         }
     }
 
-    /// Writes until it is told to close or every sender is gone, then ends the run; stops at the first error of the disk.
+    /// Writes until it reads `Close` or every sender is dropped, then ends the run. The first error of the disk stops it.
     pub(super) fn run(mut self) {
         let result = self.write_all();
         if let Err(error) = result {
@@ -139,7 +149,7 @@ impl Appender {
 
     fn write_all(&mut self) -> io::Result<()> {
         loop {
-            // The word to close may have come with the last group: then nothing is waited for.
+            // `Close` may already have been read; do not block again.
             if self.pending.is_empty() && !self.closing {
                 match self.receiver.recv() {
                     Ok(message) => self.take(message),
@@ -195,7 +205,7 @@ impl Appender {
         }
     }
 
-    /// Writes one frame of what waits, syncs it, and acknowledges what is complete with it.
+    /// Writes one frame of the waiting requests, syncs it, and acknowledges those that are complete.
     fn write_group(&mut self) -> io::Result<()> {
         let finished = loop {
             if self.current.is_none() {
@@ -261,7 +271,7 @@ impl Appender {
         self.publish(end);
         for pending in finished {
             if let Some(reply) = pending.reply {
-                // The client may have gone; its readings stay.
+                // The client may have disconnected; its readings stay.
                 reply.send(Ok(pending.places)).ok();
             }
         }
@@ -322,7 +332,7 @@ impl Appender {
         (gathered, finished)
     }
 
-    /// Makes the frame just written known: to the sums, to the readers.
+    /// Publishes the frame just written to the sums and the readers.
     fn publish(&mut self, end: Position) {
         let sections = self.sections.iter();
         let readings: Vec<StreamCounts> = sections
@@ -374,14 +384,14 @@ impl Appender {
         if self.sync == SyncMode::Always {
             current.file.sync_data()?;
         }
-        // The segment promised less than it held: what it held more is no longer free room.
+        // The segment reserved less room than it held: the difference is no longer free.
         let room = segment_room_bytes(self.catalog.segment_bytes, self.run.shards);
         let written = u64::from(current.offset - SEGMENT_HEADER_BYTES);
         self.budget.change(written as i64 - room as i64);
         Ok(())
     }
 
-    /// Answers everything that waits, and everything that still comes, with the failure.
+    /// Answers every request, waiting or still to come, with the failure.
     fn refuse_everything(&mut self) {
         let refuse = |pending: Pending| {
             if let Some(reply) = pending.reply {

@@ -1,4 +1,4 @@
-//! Which segments there are: of the run that is written, of older runs, and spare ones.
+//! The segments of a log: those of the current run, those of older runs, and spares.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,13 +11,13 @@ use super::frame::{Position, Salt};
 use super::storage::{SegmentFile, Storage};
 use crate::reading::StreamCounts;
 
-/// The name of a segment's file: it tells the run's place, id and the segment's number, so that a
-/// segment whose header was torn is still known.
+/// The name of a segment's file: the run's place and id, and the segment's number. So a segment with a torn
+/// header is still identified.
 pub fn segment_name(sequence: u64, run_id: Uuid, number: u32) -> String {
     format!("{sequence:010}-{}-{number:010}.wal", run_id.simple())
 }
 
-/// Reads a segment's name; none for files of other kinds.
+/// Parses a segment's name; `None` for files of other kinds.
 pub fn parse_segment_name(name: &str) -> Option<(u64, Uuid, u32)> {
     let mut parts = name.strip_suffix(".wal")?.split('-');
     let sequence = parts.next()?.parse().ok()?;
@@ -31,7 +31,7 @@ pub fn spare_name(number: u64) -> String {
     format!("spare-{number:010}")
 }
 
-/// Reads a spare's name; none for files of other kinds.
+/// Parses a spare's name; `None` for files of other kinds.
 pub fn parse_spare_name(name: &str) -> Option<u64> {
     name.strip_prefix("spare-")?.parse().ok()
 }
@@ -43,7 +43,7 @@ pub struct Segment {
     pub number: u32,
     /// Its file.
     pub name: String,
-    /// What the file takes on disk.
+    /// The size of the file on disk.
     pub file_bytes: u64,
 }
 
@@ -56,11 +56,11 @@ pub struct Run {
     pub id: Uuid,
     /// Its number of shards.
     pub shards: u16,
-    /// Its segments, oldest first; none before the first append.
+    /// Its segments, oldest first; empty before the first append.
     pub segments: VecDeque<Segment>,
-    /// Where it ends (the place of its last end frame); none while it is written.
+    /// Where it ends (the place of its last end frame); `None` for the current run.
     pub end: Option<Position>,
-    /// How many readings each shard holds, those of segments already gone included.
+    /// How many readings each shard holds, those of retired segments included.
     pub appended: Vec<StreamCounts>,
 }
 
@@ -128,7 +128,7 @@ impl Catalog {
 
     /// The segment of a run, by number.
     ///
-    /// Shape:  its file's name and whether the run has a later segment; none where it is gone
+    /// Shape:  its file's name, and whether the run has a later segment; `None` where it was retired
     pub fn segment(&self, sequence: u64, number: u32) -> Option<(String, bool)> {
         let files = self.lock();
         let run = files.runs.iter().find(|r| r.sequence == sequence)?;
@@ -137,7 +137,7 @@ impl Catalog {
         Some((segment.name.clone(), later))
     }
 
-    /// Where a run ends; none while it is written, or where it is unknown.
+    /// Where a run ends; `None` for the current run and for an unknown one.
     pub fn run_end(&self, sequence: u64) -> Option<Position> {
         self.lock()
             .runs
@@ -172,20 +172,20 @@ impl Catalog {
         self.changed.notify_all();
     }
 
-    /// The name of the next spare: one that no spare has had since the log was opened. It stays the
-    /// same until the spare is added, so that what a failed attempt has left is used again.
+    /// The name of the next spare: one that no spare has had since the log was opened. It stays the same until
+    /// the spare is added, so that the file of a failed attempt is overwritten.
     pub fn new_spare_name(&self) -> String {
         spare_name(self.lock().next_spare)
     }
 
     /// Turns a spare into the next segment of a run.
     ///
-    /// The new name is durable once the caller has synced the directory, which it must do before
-    /// anything in the segment is acknowledged. Admission reserves room in spares before it lets
-    /// a request in, so that one is there; else the call waits until `deadline` has passed.
+    /// The new name is durable once the caller has synced the directory, which it must do before anything in
+    /// the segment is acknowledged. Admission reserves room in spares, so that one exists; otherwise the call
+    /// waits until `deadline` has passed.
     ///
     /// # Errors
-    /// As the system gives them; `TimedOut` where no spare came.
+    /// As the system gives them; `TimedOut` where no spare was added.
     pub fn take_segment(
         &self,
         sequence: u64,
@@ -217,7 +217,7 @@ impl Catalog {
         Ok(file)
     }
 
-    /// Notes where a run ended and how much it holds.
+    /// Records where a run ended and how much it holds.
     pub fn end_run(&self, sequence: u64, end: Position, appended: Vec<StreamCounts>) {
         if let Some(run) = self.lock().runs.iter_mut().find(|r| r.sequence == sequence) {
             run.end = Some(end);
@@ -225,7 +225,7 @@ impl Catalog {
         }
     }
 
-    /// Notes that a segment's file was cut to what it holds.
+    /// Records that a segment's file was truncated to what it holds.
     pub fn resize(&self, sequence: u64, number: u32, file_bytes: u64) {
         let mut files = self.lock();
         let run = files.runs.iter_mut().find(|r| r.sequence == sequence);
@@ -242,28 +242,28 @@ impl Catalog {
         run.segments.front().cloned()
     }
 
-    /// Takes out a run's oldest segment, whose name has left the disk durably: what is forgotten
-    /// before that would be a hole in the numbers for the next start.
+    /// Removes a run's oldest segment, whose name has left the disk durably: an earlier removal would leave a
+    /// hole in the numbers for the next start.
     ///
-    /// A run that has ended and has no segment left goes with it.
+    /// A run that has ended and has no segment left is removed too; the flag is then true.
     pub fn take_oldest(&self, sequence: u64) -> Option<(Segment, bool)> {
         let mut files = self.lock();
         let at = files.runs.iter().position(|r| r.sequence == sequence)?;
         let run = &mut files.runs[at];
         let segment = run.segments.pop_front()?;
-        let gone = run.segments.is_empty() && run.end.is_some();
-        if gone {
+        let is_retired = run.segments.is_empty() && run.end.is_some();
+        if is_retired {
             files.runs.remove(at);
         }
-        Some((segment, gone))
+        Some((segment, is_retired))
     }
 
-    /// Waits until something may be to do, or a time has passed.
+    /// Waits for a change of the catalog, or until a time has passed.
     pub fn wait_for_change(&self, at_most: Duration) {
         drop(self.changed.wait_timeout(self.lock(), at_most));
     }
 
-    /// Wakes whoever waits for a change.
+    /// Wakes the threads that wait for a change.
     pub fn notify(&self) {
         self.changed.notify_all();
     }

@@ -11,15 +11,15 @@
 //! table     section bytes u32 · readings [u32; 2] · 0 u32 · readings before [u64; 2]
 //! ```
 //!
-//! All numbers are little-endian; [`super::record`] tells what a section holds. A position is the
+//! All numbers are little-endian; [`super::record`] describes what a section holds. A position is the
 //! segment's number and the offset of a frame in it; the database keeps it as one `bigint`.
 //!
 //! A frame is one write, one checksum and one fdatasync: a group of requests. Its sections hold
-//! the records of one shard each, so that a reader takes only its own. The checksum (CRC32C of
+//! the records of one shard each, so that a reader decodes only its own. The checksum (CRC32C of
 //! everything in the frame but itself) is salted with the run's id and covers the frame's place,
-//! so that leftovers of a recycled file, or a frame in the wrong place, are never taken for data.
-//! The counts before a frame are cumulative over the run: what waits behind a checkpoint is known
-//! without reading it, and what damage has cost is known from the next frame.
+//! so that leftovers of a recycled file, or a frame in the wrong place, are never read as data.
+//! The counts before a frame are cumulative over the run. So the backlog behind a checkpoint is known
+//! without reading it, and the next frame shows how many readings damage has cost.
 //!
 //! # Files
 //!
@@ -27,12 +27,12 @@
 //! | --- | --- |
 //! | `<sequence>-<run id>-<segment>.wal` | a segment; the order of names is the order of the log |
 //! | `spare-<number>` | a segment made ready: written full of zeros and synced, or a recycled one |
-//! | `sealing` | the copy of a tail that is being made; it holds nothing if found at a start |
-//! | `lock` | locked for the life of the process that has the log |
-//! | `gone` | which runs have gone, and what they held ([`super::retired_runs`]) |
-//! | `gap-accepted` | which readings an operator has given up |
+//! | `sealing` | the unfinished copy of a last segment; it holds nothing if it is found at a start |
+//! | `lock` | locked for the life of the process that holds the log |
+//! | `gone` | the retired runs, and what they held ([`super::retired_runs`]) |
+//! | `gap-accepted` | the readings that an operator has accepted as lost |
 //! | `database` | the id of the database that the log stores into |
-//! | `database.new` | the room for it, taken while there is some |
+//! | `database.new` | room that is reserved for it |
 //!
 //! A segment is preallocated, so that an append changes no length and no map of blocks. It becomes
 //! part of a run when a spare is renamed; its header is written with its first frame, and the
@@ -44,19 +44,20 @@
 //! 1. Each opening begins a new run; an older one is never appended to, so that no place is used
 //!    twice. No file is made before the first append.
 //! 2. A run ends at the end frame of its last segment. Where there is none, it ends behind the last
-//!    intact frame: what is intact is copied, with an end frame, to a new file, synced, and renamed
+//!    intact frame: the intact frames are copied, with an end frame, to a new file, synced, and renamed
 //!    over the old one. What a process sees in the page cache after a failed sync proves nothing.
 //!    Where the disk has no room for a copy, the same bytes are written again where they stand.
-//! 3. A group that is not intact, with nothing intact behind it, was never acknowledged: it is cut.
+//! 3. A group that is not intact, with nothing intact behind it, was never acknowledged: it is dropped.
 //!    So is a last segment without any intact frame.
 //! 4. An intact frame *behind* a broken place proves damage, as a frame is written only when the
 //!    one before was synced. So do a missing segment, a damaged header with two intact frames
 //!    behind it, and a segment of another run under this run's number. The log is refused and not
-//!    changed; `wattgate wal verify` and `repair` go on from there.
+//!    changed; continue with `wattgate wal verify` and `repair`.
 //! 5. Another version of the format is refused. So that opening takes no longer for a larger log,
 //!    only the last segment of each run is read; readers verify every frame they pass.
-//! 6. A segment goes when every shard's checkpoint has passed it and it is past what is retained (or
-//!    the disk has no room for another), oldest first, the directory synced after each, so that no gap is left by a power cut.
+//! 6. A segment is retired when every shard's checkpoint has passed it and it lies behind what is retained,
+//!    or the disk has no room for another. The oldest is retired first, and the directory is synced after
+//!    each, so that a power cut leaves no gap.
 
 use uuid::Uuid;
 
@@ -131,7 +132,7 @@ impl Position {
 pub enum FrameKind {
     /// It holds readings.
     Data,
-    /// It is the last of its segment: the run goes on in the next segment, or has ended.
+    /// It is the last of its segment: the run continues in the next segment, or has ended.
     End,
 }
 
@@ -165,7 +166,7 @@ pub const fn end_frame_bytes(shards: u16) -> usize {
     (FRAME_FIXED + TABLE_ENTRY * shards as usize).next_multiple_of(FRAME_ALIGN)
 }
 
-/// What a frame says beside the readings of its shards.
+/// The fields of a frame beside the readings of its shards.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameHead {
     /// What it is for.

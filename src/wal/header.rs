@@ -15,7 +15,7 @@ pub const FORMAT_VERSION: u16 = 1;
 /// The most shards that a log can have.
 pub const SHARDS_MAX: u16 = 64;
 
-/// What a segment's header says.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
     /// The run that wrote the segment.

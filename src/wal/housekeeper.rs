@@ -1,11 +1,10 @@
-//! The thread that makes segments ready before they are needed, and lets go of those that are
-//! not needed any more.
+//! The thread that prepares spare segments and retires old ones.
 //!
 //! A spare segment is written full of zeros and synced: then an append changes no length and no
-//! map of blocks, and its fdatasync costs half as much. A segment goes only when every shard's
-//! checkpoint, live status too, has passed it, and when it is behind what is retained for a
-//! database that fails over or is restored (invariant 4). What is only retained is given up where the
-//! disk has no room for another segment: readings would be refused for its sake.
+//! map of blocks, and its fdatasync costs half as much. A segment is retired only when every shard's
+//! checkpoint, live status too, has passed it, and it lies behind what is retained for a database that
+//! fails over or is restored (invariant 4). On a full disk retained segments are retired too: keeping
+//! them would refuse readings.
 
 use std::io;
 use std::sync::Arc;
@@ -17,15 +16,15 @@ use super::appender::segment_room_bytes;
 use super::catalog::{Catalog, Run};
 use super::frame::Position;
 use super::progress::Progress;
-use super::retired_runs::GoneRuns;
+use super::retired_runs::RetiredRuns;
 use super::storage::is_full;
 use crate::failpoint;
 use crate::failpoint::{Point, reach};
 use crate::outage::Outage;
 
-/// How often it looks without being woken: commits move checkpoints and wake nobody.
+/// How often the housekeeper looks: commits move checkpoints without a notification.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long it leaves a disk alone that refused a spare.
+/// The pause after the disk has refused a spare.
 const RETRY_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
@@ -48,23 +47,22 @@ pub(super) struct LogLimits {
 pub(super) struct Housekeeper {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
-    pub(super) gone: Arc<GoneRuns>,
+    pub(super) retired: Arc<RetiredRuns>,
     pub(super) budget: Arc<LogBudget>,
     pub(super) limits: LogLimits,
     pub(super) shards: u16,
-    /// What a database on the same file system needs beside what storing the log takes; 0 where
-    /// there is none.
+    /// The bytes that a database on the same file system needs beside those for storing the log; 0 without one.
     pub(super) leave_free_bytes: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
 }
 
 impl Housekeeper {
-    /// Works until it is told to stop.
+    /// Works until it is stopped.
     pub(super) fn run(self) {
         let mut outage = Outage::default();
         while !self.stop.load(Ordering::Acquire) && !self.progress.has_failed() {
             failpoint::thread("wal-keep");
-            let pause = match self.turn() {
+            let pause = match self.work() {
                 Ok(()) => {
                     if outage.ends() {
                         tracing::info!("the disk takes segments of the write-ahead log again");
@@ -85,10 +83,10 @@ impl Housekeeper {
         }
     }
 
-    /// Lets go of what is not needed, and makes what will be.
-    pub(super) fn turn(&self) -> io::Result<()> {
-        match self.gone.prepare() {
-            // It is tried again; segments, which need more room, are what matters.
+    /// Retires the segments that are not needed, and makes the spares that are.
+    pub(super) fn work(&self) -> io::Result<()> {
+        match self.retired.prepare() {
+            // The next look tries again: segments, which need more room, matter more.
             Err(error) if is_full(&error) => {}
             result => result?,
         }
@@ -98,7 +96,7 @@ impl Housekeeper {
                 break;
             }
             match self.make_spare() {
-                // Readings are refused: they are worth more than what is stored already.
+                // Readings are refused, and they are worth more than what is stored already.
                 Err(error) if is_full(&error) && self.catalog.spares() == 0 => {
                     if !self.give_up_retained()? {
                         return Err(error);
@@ -110,14 +108,14 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Lets the oldest segment go that is only retained, where there is one.
+    /// Retires the oldest segment that is merely retained. Returns whether there was one.
     fn give_up_retained(&self) -> io::Result<bool> {
         let runs = self.catalog.runs();
         let oldest = runs.iter().find(|run| !run.segments.is_empty());
         let Some(run) = oldest.filter(|run| self.passed_segments(run) > 0) else {
             return Ok(false);
         };
-        self.let_go(run, run.segments.len() == 1)?;
+        self.retire_oldest(run)?;
         Ok(true)
     }
 
@@ -127,7 +125,7 @@ impl Housekeeper {
         let name = self.catalog.new_spare_name();
         let result = self.fill(&name);
         if result.is_err() {
-            // Give back what a full disk took; there is nothing to add if this fails too.
+            // Frees what a full disk holds of it; a second failure adds nothing.
             drop(self.catalog.storage.remove(&name));
             return result;
         }
@@ -135,8 +133,8 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Makes sure that what is taken can be stored: a PostgreSQL whose disk is full cannot even
-    /// recover, and the log cannot shrink without it.
+    /// Makes sure that what the log accepts can be stored: PostgreSQL cannot recover on a full disk, and the
+    /// log cannot shrink without PostgreSQL.
     fn expect_room(&self) -> io::Result<()> {
         let leave_free = self.leave_free_bytes.load(Ordering::Relaxed);
         if leave_free == 0 {
@@ -179,7 +177,7 @@ impl Housekeeper {
             .change(segment_room_bytes(self.catalog.segment_bytes, self.shards) as i64);
     }
 
-    /// Lets the oldest segments go that every checkpoint has passed, beyond what is retained.
+    /// Retires the oldest segments that every checkpoint has passed, beyond what is retained.
     fn retire(&self) -> io::Result<()> {
         let runs = self.catalog.runs();
         let passed: Vec<usize> = runs.iter().map(|run| self.passed_segments(run)).collect();
@@ -190,14 +188,14 @@ impl Housekeeper {
             .map(|s| s.file_bytes)
             .sum();
         for (run, passed) in runs.iter().zip(passed) {
-            for (at, segment) in run.segments.iter().take(passed).enumerate() {
+            for segment in run.segments.iter().take(passed) {
                 if kept <= self.limits.retain_bytes {
                     return Ok(());
                 }
                 kept -= segment.file_bytes;
-                self.let_go(run, at + 1 == run.segments.len())?;
+                self.retire_oldest(run)?;
             }
-            // An older run must be gone before a later one is touched.
+            // An older run is retired as a whole before a later one is touched.
             if passed < run.segments.len() {
                 return Ok(());
             }
@@ -219,25 +217,27 @@ impl Housekeeper {
             .count()
     }
 
-    /// Recycles or removes the oldest segment of a run; before the last one goes, what a restored
-    /// database is compared with is kept, because the run leaves no other trace.
-    fn let_go(&self, run: &Run, is_last: bool) -> io::Result<()> {
-        if let Some(end) = run.end.filter(|_| is_last) {
-            self.gone.remember(run, end).inspect_err(|error| {
-                self.progress.fail(format!(
-                    "remembering a run of the log that goes failed: {error}"
-                ));
-            })?;
-        }
+    /// Recycles or removes the oldest segment of a run. Before the last one is retired, the end of the run
+    /// is remembered: a restored database is compared with it, and the run leaves no other trace.
+    fn retire_oldest(&self, run: &Run) -> io::Result<()> {
         let Some(segment) = self.catalog.oldest(run.sequence) else {
             return Ok(());
         };
+        let last = run.segments.back();
+        let is_last = last.is_some_and(|last| last.number == segment.number);
+        if let Some(end) = run.end.filter(|_| is_last) {
+            self.retired.remember(run, end).inspect_err(|error| {
+                self.progress.fail(format!(
+                    "remembering a retired run of the log failed: {error}"
+                ));
+            })?;
+        }
         let wanted = segment.file_bytes == self.catalog.segment_bytes
             && self.catalog.spares() < self.limits.spares
             && self.expect_room().is_ok();
         if wanted {
             // Its old frames stay in it: their checksums are salted with their own run and
-            // place, so that they are never taken for data.
+            // place, so that they are never read as data.
             let spare = self.catalog.new_spare_name();
             let is_spare = left(self.catalog.storage.rename(&segment.name, &spare))?;
             reach(Point::SegmentGone);
@@ -255,15 +255,15 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Follows the disk: the name of a run's oldest segment is gone from it, durably.
+    /// Follows the disk: the name of a run's oldest segment has left it durably.
     fn forget_oldest(&self, run: &Run) {
         if let Some((_, true)) = self.catalog.take_oldest(run.sequence) {
             self.progress.forget(run.sequence, run.id);
         }
     }
 
-    /// Makes a step durable before the next: a directory in which a later segment is gone and an
-    /// earlier one is not would look as if it had lost data.
+    /// Makes a step durable before the next: a directory with an earlier segment and without a later one
+    /// would look as if it had lost data.
     fn sync_directory(&self) -> io::Result<()> {
         self.catalog.storage.sync().inspect_err(|error| {
             self.progress
@@ -272,11 +272,11 @@ impl Housekeeper {
     }
 }
 
-/// Whether a segment has left its name by this call. `false` means that it had left before: a call
-/// that was reported as failed had done its work.
+/// Returns whether this call removed a segment's name. `false` means that an earlier call did, although it
+/// was reported as failed.
 ///
 /// # Errors
-/// As the system gives them: the segment still has its name, and the step is taken again.
+/// As the system gives them: the segment still has its name, and the step is repeated.
 fn left(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),

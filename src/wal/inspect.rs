@@ -1,9 +1,8 @@
-//! Looking at a log without opening it: what is in it, and what of that is sound.
+//! Inspects a log without opening it: what it holds, and which parts are intact.
 //!
-//! Nothing is written and nothing is locked, so that a log can be looked at while a gateway
-//! appends to it. Every frame is read and its checksum verified; where one is not intact, the
-//! search for the next intact one tells how much is damaged, and the counts in it tell how many
-//! readings that cost.
+//! Nothing is written and nothing is locked, so that a log can be inspected while a gateway appends to
+//! it. Every frame is read and its checksum verified. Behind a frame that is not intact, the next intact
+//! one shows how much is damaged, and its counts show how many readings are lost.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,9 +20,9 @@ use crate::reading::{StreamCounts, Timestamp};
 
 /// What a log's directory holds.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct Inspection {
     /// Its runs, oldest first.
-    pub runs: Vec<RunSurvey>,
+    pub runs: Vec<InspectedRun>,
     /// Segments made ready and not used yet.
     pub spares: u64,
     /// All of the above on disk, in bytes.
@@ -32,22 +31,22 @@ pub struct Survey {
 
 /// One run.
 #[derive(Debug)]
-pub struct RunSurvey {
+pub struct InspectedRun {
     /// Its place in the order of runs.
     pub sequence: u64,
     /// The key of its checkpoints.
     pub id: Uuid,
-    /// Its number of shards; 0 where nothing in it tells.
+    /// Its number of shards; 0 where no header or frame is intact.
     pub shards: u16,
     /// Its segments, oldest first.
-    pub segments: Vec<SegmentSurvey>,
+    pub segments: Vec<InspectedSegment>,
     /// Where the intact frames end.
     pub end: Position,
     /// Whether an end frame stands there; else it is appended to, or was not closed.
     pub ended: bool,
     /// The readings that the log holds of each shard.
     pub readings: Vec<StreamCounts>,
-    /// The readings that were appended in all, those that are gone included, by shard.
+    /// All readings that were appended, those of retired segments included, by shard.
     pub appended: Vec<StreamCounts>,
     /// Readings that stood where the damage is.
     pub lost: u64,
@@ -55,12 +54,12 @@ pub struct RunSurvey {
 
 /// One segment.
 #[derive(Debug)]
-pub struct SegmentSurvey {
+pub struct InspectedSegment {
     /// Its number in its run.
     pub number: u32,
     /// Its file.
     pub name: String,
-    /// What the file takes on disk.
+    /// The size of the file on disk.
     pub file_bytes: u64,
     /// Up to the end of its last intact frame.
     pub used_bytes: u64,
@@ -68,7 +67,7 @@ pub struct SegmentSurvey {
     pub frames: u64,
     /// The readings in them, by stream.
     pub readings: StreamCounts,
-    /// When it was begun; none where its header is damaged.
+    /// When it was begun; `None` where its header is damaged.
     pub created_at: Option<Timestamp>,
     /// What is wrong with it.
     pub faults: Vec<Fault>,
@@ -85,14 +84,14 @@ pub struct Fault {
     pub what: String,
 }
 
-/// Looks at everything in a log's directory.
+/// Inspects everything in a log's directory.
 ///
 /// Blocks: until every frame is read
 ///
 /// # Errors
 /// As the system gives them; damage is no error, it is in the result.
-pub fn survey(directory: &DirectoryView) -> io::Result<Survey> {
-    let mut survey = Survey::default();
+pub fn inspect(directory: &DirectoryView) -> io::Result<Inspection> {
+    let mut inspection = Inspection::default();
     let mut runs: BTreeMap<(u64, Uuid), Vec<(u32, String)>> = BTreeMap::new();
     for name in directory.list()? {
         if let Some((sequence, id, number)) = parse_segment_name(&name) {
@@ -100,45 +99,56 @@ pub fn survey(directory: &DirectoryView) -> io::Result<Survey> {
         } else if parse_spare_name(&name).is_some()
             && let Some(file) = directory.open_if_there(&name)?
         {
-            survey.spares += 1;
-            survey.total_bytes += file.size_bytes()?;
+            inspection.spares += 1;
+            inspection.total_bytes += file.size_bytes()?;
         }
     }
     for ((sequence, id), mut files) in runs {
         files.sort_unstable();
-        let mut run = RunReader::new(sequence, id);
+        let mut reader = RunReader::new(sequence, id);
         let last = files.last().map(|(number, _)| *number);
         for (number, name) in files {
             let Some(file) = directory.open_if_there(&name)? else {
                 continue;
             };
-            let mut segment = run.read(&*file, number, &name, last == Some(number))?;
+            let place = match last == Some(number) {
+                true => Place::Last,
+                false => Place::Earlier,
+            };
+            let mut segment = reader.read(&*file, number, &name, place)?;
             if !segment.faults.is_empty() && directory.open_if_there(&name)?.is_none() {
-                // It was let go of, and is being written anew, while it was read.
+                // The segment was retired, and its file is being written again, while it was read.
                 continue;
             }
-            run.look_for_a_missing_one(&mut segment);
-            survey.total_bytes += segment.file_bytes;
-            run.survey.segments.push(segment);
+            reader.look_for_a_missing_one(&mut segment);
+            inspection.total_bytes += segment.file_bytes;
+            reader.run.segments.push(segment);
         }
-        if !run.survey.segments.is_empty() {
-            survey.runs.push(run.survey);
+        if !reader.run.segments.is_empty() {
+            inspection.runs.push(reader.run);
         }
     }
-    Ok(survey)
+    Ok(inspection)
 }
 
-/// Reads the segments of one run in order, and keeps count.
-pub(super) struct RunReader {
-    pub(super) survey: RunSurvey,
+/// Where a segment stands in its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Last,
+    Earlier,
+}
+
+/// Reads the segments of one run in order, and counts what they hold.
+struct RunReader {
+    run: InspectedRun,
     salt: Salt,
     known: bool,
 }
 
 impl RunReader {
-    pub(super) fn new(sequence: u64, id: Uuid) -> Self {
+    fn new(sequence: u64, id: Uuid) -> Self {
         RunReader {
-            survey: RunSurvey {
+            run: InspectedRun {
                 sequence,
                 id,
                 shards: 0,
@@ -159,9 +169,9 @@ impl RunReader {
         file: &dyn SegmentFile,
         number: u32,
         name: &str,
-        is_last: bool,
-    ) -> io::Result<SegmentSurvey> {
-        let mut segment = SegmentSurvey {
+        place: Place,
+    ) -> io::Result<InspectedSegment> {
+        let mut segment = InspectedSegment {
             number,
             name: name.to_owned(),
             file_bytes: file.size_bytes()?,
@@ -186,27 +196,27 @@ impl RunReader {
         })?;
         segment.used_bytes = end.offset;
         // A header is written with its first frame: alone, that frame was never acknowledged.
-        if !header && (!is_last || segment.frames > 1) && segment.faults.is_empty() {
+        if !header && (place == Place::Earlier || segment.frames > 1) && segment.faults.is_empty() {
             faults.push(fault(0, "its header is damaged"));
         }
-        if !end.has_end_frame && !is_last {
+        if !end.has_end_frame && place == Place::Earlier {
             faults.push(fault(
                 end.offset,
                 "the segment has no end, and the run goes on",
             ));
         }
         segment.faults.append(&mut faults);
-        self.survey.end = Position::new(number, end.offset as u32);
-        self.survey.ended = end.has_end_frame;
+        self.run.end = Position::new(number, end.offset as u32);
+        self.run.ended = end.has_end_frame;
         Ok(segment)
     }
 
-    /// Reads the header; tells whether it is this segment's own.
+    /// Reads the header. Returns whether it is this segment's own.
     fn read_header(
         &mut self,
         file: &dyn SegmentFile,
         number: u32,
-        segment: &mut SegmentSurvey,
+        segment: &mut InspectedSegment,
     ) -> io::Result<bool> {
         let mut page = vec![0; SEGMENT_HEADER_BYTES as usize];
         file.read_at(&mut page, 0)?;
@@ -225,18 +235,23 @@ impl RunReader {
     }
 
     fn set_shards(&mut self, shards: u16) {
-        if self.survey.shards == 0 {
-            self.survey.shards = shards;
-            self.survey.readings = vec![StreamCounts::ZERO; usize::from(shards)];
-            self.survey.appended = vec![StreamCounts::ZERO; usize::from(shards)];
+        if self.run.shards == 0 {
+            self.run.shards = shards;
+            self.run.readings = vec![StreamCounts::ZERO; usize::from(shards)];
+            self.run.appended = vec![StreamCounts::ZERO; usize::from(shards)];
         }
     }
 
-    /// Counts a frame's readings, reads them, and notices how many are missing before it.
-    fn count(&mut self, frame: &Frame<'_>, segment: &mut SegmentSurvey, faults: &mut Vec<Fault>) {
+    /// Counts a frame's readings, decodes them, and counts those that are missing before it.
+    fn count(
+        &mut self,
+        frame: &Frame<'_>,
+        segment: &mut InspectedSegment,
+        faults: &mut Vec<Fault>,
+    ) {
         self.set_shards(frame.shards());
         let offset = u64::from(frame.position.offset());
-        if frame.shards() != self.survey.shards {
+        if frame.shards() != self.run.shards {
             faults.push(fault(
                 offset,
                 "a frame has another number of shards than its run",
@@ -252,20 +267,20 @@ impl RunReader {
                 faults.push(fault(offset, &what));
             }
             let at = usize::from(shard);
-            let appended = &mut self.survey.appended[at];
+            let appended = &mut self.run.appended[at];
             if self.known {
-                self.survey.lost += section.before.saturating_sub(*appended).sum();
+                self.run.lost += section.before.saturating_sub(*appended).sum();
             }
             *appended = section.after();
-            self.survey.readings[at] += counted;
+            self.run.readings[at] += counted;
             segment.readings += counted;
         }
         self.known = true;
     }
 
-    /// The first segments of a run go when they are stored; one in the middle never does.
-    fn look_for_a_missing_one(&self, segment: &mut SegmentSurvey) {
-        let before = self.survey.segments.last();
+    /// The first segments of a run are retired when they are stored; one in the middle never is.
+    fn look_for_a_missing_one(&self, segment: &mut InspectedSegment) {
+        let before = self.run.segments.last();
         if before.is_some_and(|before| before.number + 1 != segment.number) {
             segment
                 .faults
@@ -293,7 +308,7 @@ fn fault(offset: u64, what: &str) -> Fault {
     }
 }
 
-impl Survey {
+impl Inspection {
     /// How many places are damaged.
     pub fn faults(&self) -> usize {
         let segments = self.runs.iter().flat_map(|run| &run.segments);
@@ -302,7 +317,7 @@ impl Survey {
 }
 
 impl DirectoryView {
-    /// Opens a file; none where it has gone since it was listed.
+    /// Opens a file; `None` where it was removed since it was listed.
     fn open_if_there(&self, name: &str) -> io::Result<Option<Arc<dyn SegmentFile>>> {
         match self.open(name) {
             Ok(file) => Ok(Some(file)),

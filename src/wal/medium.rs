@@ -1,10 +1,10 @@
-//! What kind of file system a log is on: one that forgets, or that promises less than a disk, is
-//! refused unless the operator says otherwise.
+//! The file system of a log: one in memory, or one that may acknowledge a sync before its disk does, is
+//! refused unless a flag allows it.
 
 use std::path::Path;
 
-/// The kinds on which a sync is no promise: in memory, or on another machine that may answer
-/// before its disk has. Overlays of containers are not among them: what is under them is a disk.
+/// The kinds on which a sync guarantees nothing: in memory, or on another machine that may answer before
+/// its disk does. Overlays of containers are not among them: a disk is below them.
 ///
 /// Source: statfs(2), linux/magic.h
 #[cfg(target_os = "linux")]
@@ -21,9 +21,9 @@ const UNSAFE: [(u32, &str); 10] = [
     (0x6b41_4653, "kafs"),
 ];
 
-/// Names the kind of file system that a directory is on, where a log is not safe on it.
+/// Names the kind of file system of a directory, where a log is not safe on it.
 ///
-/// Shape:  none where it is safe, as far as can be told; always none off Linux
+/// Shape:  `None` where no risk is known, and always on systems other than Linux
 ///
 /// # Errors
 /// As the system gives them.
@@ -46,8 +46,7 @@ mod tests {
 
     #[test]
     fn a_file_system_in_memory_is_known_by_its_name() {
-        // A kernel without tmpfs at its usual place has another kind there; the answer must then
-        // be that of /proc/mounts.
+        // On a kernel without tmpfs at its usual place the kind must be that of /proc/mounts.
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let is_tmpfs = mounts
             .lines()

@@ -1,21 +1,24 @@
-//! The write-ahead log: a reading is acknowledged once it is safe in the log, and the writers read it
+//! The write-ahead log: a reading is acknowledged once it is durable in the log, and the writers read it
 //! from there. The log *is* the buffer before the database.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`frame`] | the format on disk |
+//! | [`header`] | the header of a segment |
 //! | [`record`] | one reading in a frame |
 //! | [`storage`] | the file layer, and the seam for a simulated disk |
 //! | [`medium`] | file systems that are unsafe for a log |
 //! | [`catalog`] | which segments exist |
-//! | [`recovery`] | opening a log: the true end of each run, and damage |
+//! | `scan` | reads a segment frame by frame |
+//! | [`recovery`] | opens a log: the true end of each run, and damage |
+//! | `sealing` | ends a run that did not end by itself |
 //! | `opening` | builds the parts of a log from what recovery found |
 //! | [`inspect`] | reads a log without opening it |
 //! | [`repair`] | copies the sound part of a damaged log |
-//! | [`append`] | what a request hands over, and the room that it reserves |
+//! | [`append`] | the records of a request, and the room that it reserves |
 //! | `appender` | the one thread that writes |
-//! | `housekeeper` | prepares spare segments, and removes old ones |
-//! | [`retired_runs`] | what the log remembers of runs whose segments are gone |
+//! | `housekeeper` | prepares spare segments, and retires old ones |
+//! | [`retired_runs`] | what the log remembers of retired runs |
 //! | [`reader`] | a cursor over one shard |
 //! | [`progress`] | how far each shard is appended and stored |
 //!
@@ -24,7 +27,7 @@
 //! - **A position is never used twice.** Unsynced bytes may reach the database and then vanish in a power
 //!   cut. New readings in their place would lie below the checkpoint and be skipped for ever. So each
 //!   opening starts a new *run*: a random id, a new segment, and the number of shards in its header.
-//!   Old runs are never appended to, and are drained in order. A checkpoint belongs to (run, shard).
+//!   Older runs are never appended to, and are drained in order. A checkpoint belongs to (run, shard).
 //! - **A reader never passes the synced position.** Only bytes that this process has synced prove
 //!   anything: at opening, the intact tail of the last run is copied to a new file and synced.
 //! - **Sectors persist in any order.** Within one unsynced write, a later part may survive an earlier one.
@@ -39,11 +42,11 @@
 //!   room, and the log cannot shrink without PostgreSQL. A segment is made only while three times the
 //!   unstored bytes, and PostgreSQL's own log, would still fit.
 //! - **Memory follows the disk.** A segment leaves the catalog only when its name has left the directory durably;
-//!   a failed rename or unlink is tried again until it succeeds.
+//!   a failed rename or unlink is repeated until it succeeds.
 //! - **One process holds the directory**, by a lock that lives as long as the process. A copied directory
 //!   is not a second log: both copies claim the same checkpoints and fence each other off.
-//! - **There is no timer for group commit.** While the disk syncs, the next group gathers; a lone reading
-//!   waits for nothing.
+//! - **There is no timer for group commit.** While the disk syncs, the next group gathers. A lone reading
+//!   does not wait.
 //!
 //! It knows nothing of HTTP or PostgreSQL.
 
@@ -85,7 +88,7 @@ use opening::Parts;
 use progress::{Gap, Progress};
 use reader::Reader;
 use recovery::RecoveryError;
-use retired_runs::{GoneRun, GoneRuns};
+use retired_runs::{RetiredRun, RetiredRuns};
 use storage::Storage;
 
 pub use appender::SyncMode;
@@ -104,7 +107,7 @@ const CHANNEL_REQUESTS: usize = 8192;
 pub struct LogOptions {
     /// Shards of the new run, 1 to [`SHARDS_MAX`]; older runs keep theirs.
     pub shards: u16,
-    /// Segments and spares on disk; at least [`LIMIT_BYTES_MIN`]. What lies beside them takes 128 KiB.
+    /// Segments and spares on disk; at least [`LIMIT_BYTES_MIN`]. The other files take 128 KiB.
     pub limit_bytes: u64,
     /// Kept behind the checkpoints; at most a quarter of the limit is.
     pub retain_bytes: u64,
@@ -125,7 +128,7 @@ pub enum OpenError {
     /// What is there cannot be used.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
-    /// No room for the first segment, or the system refuses.
+    /// No room for the first segment, or another error of the system.
     #[error("cannot prepare the write-ahead log: {0}")]
     Io(#[from] io::Error),
     /// Not 1 to [`SHARDS_MAX`] shards.
@@ -137,7 +140,7 @@ pub enum OpenError {
 pub struct Log {
     catalog: Arc<Catalog>,
     progress: Arc<Progress>,
-    gone: Arc<GoneRuns>,
+    retired: Arc<RetiredRuns>,
     budget: Arc<LogBudget>,
     sender: Sender<Message>,
     limits: LogLimits,
@@ -164,7 +167,7 @@ impl Log {
         Ok(Parts::assemble(storage, options, segment_bytes)?.start()?)
     }
 
-    /// How far everything is.
+    /// How far each shard is appended and stored.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
@@ -184,7 +187,7 @@ impl Log {
         LogSource {
             catalog: Arc::clone(&self.catalog),
             progress: Arc::clone(&self.progress),
-            gone: Arc::clone(&self.gone),
+            retired: Arc::clone(&self.retired),
         }
     }
 
@@ -193,20 +196,20 @@ impl Log {
         self.limits.limit_bytes
     }
 
-    /// Leaves room for a database on the same file system: from now on no segment is made where
-    /// less than this, and what storing the log takes, would stay free: a PostgreSQL whose disk is full cannot recover.
+    /// Leaves room for a database on the same file system. From now on no segment is made unless this much
+    /// stays free, beside what storing the log takes: PostgreSQL cannot recover on a full disk.
     ///
     /// Units:  bytes
     pub fn leave_free(&self, bytes: u64) {
         self.leave_free_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Ends the run: waits until what was sent is written. What is sent from now on is refused.
-    /// Readers stay usable.
+    /// Ends the run: waits until the requests sent so far are written. Later ones are refused, and readers
+    /// stay usable.
     ///
     /// Blocks: until the appender has ended
     pub fn close(self) -> ClosedLog {
-        // The appender is gone only if it has failed: then there is nothing to end.
+        // The appender has ended before only if it has failed: then there is nothing to end.
         drop(self.sender.send(Message::Close));
         drop(self.sender);
         if self.appender.join().is_err() {
@@ -221,7 +224,7 @@ impl Log {
     }
 }
 
-/// A log that takes nothing more but is still read by the writers.
+/// A log that accepts nothing more and is still read by the writers.
 pub struct ClosedLog {
     catalog: Arc<Catalog>,
     stop_housekeeper: Arc<AtomicBool>,
@@ -246,56 +249,55 @@ impl ClosedLog {
 pub struct LogSource {
     catalog: Arc<Catalog>,
     progress: Arc<Progress>,
-    gone: Arc<GoneRuns>,
+    retired: Arc<RetiredRuns>,
 }
 
 impl LogSource {
-    /// How far everything is.
+    /// How far each shard is appended and stored.
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
     }
 
-    /// All runs, oldest first; the last is the one that is written.
+    /// All runs, oldest first; the last is the current one.
     pub fn runs(&self) -> Vec<Run> {
         self.catalog.runs()
     }
 
-    /// A cursor over one shard of a run, from a place.
+    /// A cursor over one shard of a run, from a position on.
     pub fn reader(&self, run: &Run, shard: u16, from: Position) -> Reader {
         let progress = Arc::clone(&self.progress);
         Reader::new(Arc::clone(&self.catalog), progress, run, shard, from)
     }
 
-    /// Whether the run that was written has ended: nothing more is appended.
+    /// Whether the current run has ended: nothing more is appended.
     pub fn current_has_ended(&self) -> bool {
         self.catalog.run_end(self.progress.current_run()).is_some()
     }
 
-    /// What the log takes on disk.
+    /// The size of the log on disk.
     pub fn total_bytes(&self) -> u64 {
         self.catalog.total_bytes()
     }
 
-    /// The runs that have gone from the log after they were stored into a database, oldest first.
-    pub fn gone_into(&self, database: Uuid) -> Vec<GoneRun> {
-        let mut gone = self.gone.stored_into(database);
-        // A run is remembered before its last segment goes, and that can fail.
+    /// The runs that were retired after they were stored into a database, oldest first.
+    pub fn retired_into(&self, database: Uuid) -> Vec<RetiredRun> {
+        let mut retired = self.retired.stored_into(database);
+        // A run is remembered before its last segment is retired, and that can fail.
         let runs = self.catalog.runs();
-        gone.retain(|gone| runs.iter().all(|run| run.id != gone.id));
-        gone
+        retired.retain(|retired| runs.iter().all(|run| run.id != retired.id));
+        retired
     }
 
-    /// What the database lacks and the log cannot give it, of runs that have gone too.
+    /// What the database lacks and the log no longer holds, of retired runs too.
     pub fn gaps(&self) -> Vec<Gap> {
         let runs = self.catalog.runs();
         self.progress
             .gaps(runs.iter().map(|run| (run.sequence, run.id)))
     }
 
-    /// Ids of runs that are not even remembered any more, since the last call: their checkpoints may
-    /// go too.
+    /// Ids of runs that were forgotten since the last call: their checkpoints may be deleted too.
     pub fn take_forgotten(&self) -> Vec<Uuid> {
-        self.gone.take_forgotten()
+        self.retired.take_forgotten()
     }
 }
 

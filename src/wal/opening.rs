@@ -1,7 +1,7 @@
-//! Opening a log: from what recovery found to the parts that work on it.
+//! Builds the parts of a log from what recovery found.
 //!
-//! The parts are made here and started apart from that, so that a test can drive them one step at
-//! a time on one thread.
+//! The parts are built and started in two steps, so that a test can drive them one step at a time on one
+//! thread.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crossbeam_channel::Sender;
 use uuid::Uuid;
 
 use super::append::{LogBudget, Message};
-use super::appender::{Appender, segment_room_bytes};
+use super::appender::{Appender, Shared, segment_room_bytes};
 use super::catalog::{Catalog, Run};
 use super::frame::Position;
 use super::header::SHARDS_MAX;
 use super::housekeeper::{Housekeeper, LogLimits};
-use super::progress::{Lane, Progress};
+use super::progress::{Progress, RunShard};
 use super::recovery::recover;
-use super::retired_runs::GoneRuns;
+use super::retired_runs::RetiredRuns;
 use super::storage::{Storage, is_full};
 use super::{CHANNEL_REQUESTS, Log, LogOptions, OpenError};
 use crate::reading::{StreamCounts, Timestamp};
@@ -28,7 +28,7 @@ use crate::reading::{StreamCounts, Timestamp};
 pub(super) struct Parts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
-    pub(super) gone: Arc<GoneRuns>,
+    pub(super) retired: Arc<RetiredRuns>,
     pub(super) budget: Arc<LogBudget>,
     pub(super) sender: Sender<Message>,
     pub(super) limits: LogLimits,
@@ -37,10 +37,10 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Recovers what is there and begins a new run.
+    /// Recovers the runs on disk and begins a new one.
     ///
-    /// A disk that is full keeps no log from opening: what is in it must get out for there to be
-    /// room again. Requests are refused until the housekeeper has made a segment.
+    /// A log opens on a full disk too: only storing its readings makes room again. Requests are refused until
+    /// the housekeeper has made a segment.
     ///
     /// Blocks: until one segment is ready to be written
     ///
@@ -60,7 +60,7 @@ impl Parts {
             return Err(OpenError::Shards(shards));
         }
         let recovered = recover(&*storage, segment_bytes, Timestamp::now())?;
-        let gone = Arc::new(GoneRuns::load(Arc::clone(&storage), &recovered.runs)?);
+        let retired = Arc::new(RetiredRuns::load(Arc::clone(&storage), &recovered.runs)?);
         let sequence = recovered.next_sequence;
         let progress = Arc::new(Progress::new(sequence, shards));
         for run in &recovered.runs {
@@ -83,7 +83,7 @@ impl Parts {
         let housekeeper = Housekeeper {
             catalog: Arc::clone(&catalog),
             progress: Arc::clone(&progress),
-            gone: Arc::clone(&gone),
+            retired: Arc::clone(&retired),
             budget: Arc::clone(&budget),
             limits,
             shards,
@@ -94,23 +94,21 @@ impl Parts {
         if catalog.spares() == 0 && !at_limit {
             match housekeeper.make_spare() {
                 Err(error) if !is_full(&error) => return Err(error.into()),
-                // The housekeeper says so, and tries again.
+                // The housekeeper logs it, and tries again.
                 Ok(()) | Err(_) => {}
             }
         }
         let (sender, receiver) = crossbeam_channel::bounded(CHANNEL_REQUESTS);
-        let appender = Appender::new(
-            run,
-            Arc::clone(&catalog),
-            Arc::clone(&progress),
-            Arc::clone(&budget),
-            receiver,
-            options.sync,
-        );
+        let shared = Shared {
+            catalog: Arc::clone(&catalog),
+            progress: Arc::clone(&progress),
+            budget: Arc::clone(&budget),
+        };
+        let appender = Appender::new(run, shared, receiver, options.sync);
         Ok(Parts {
             catalog,
             progress,
-            gone,
+            retired,
             budget,
             sender,
             limits,
@@ -137,7 +135,7 @@ impl Parts {
         Ok(Log {
             catalog: self.catalog,
             progress: self.progress,
-            gone: self.gone,
+            retired: self.retired,
             budget: self.budget,
             sender: self.sender,
             limits: self.limits,
@@ -155,8 +153,8 @@ impl Parts {
     }
 }
 
-/// Declares the log failed when the thread that holds it panics. A gateway whose log no thread writes,
-/// or to which no thread gives segments, must stop and not refuse everything for ever.
+/// Marks the log as failed when the thread that holds this value panics. A gateway without the thread that
+/// writes its log, or that prepares its segments, must stop instead of refusing everything for ever.
 struct FailOnPanic(Arc<Progress>, &'static str);
 
 impl Drop for FailOnPanic {
@@ -171,11 +169,11 @@ impl Drop for FailOnPanic {
 fn add_ended(progress: &Progress, run: &Run) {
     let end = run.end.unwrap_or(Position::START);
     for (shard, appended) in (0u16..).zip(&run.appended) {
-        let lane = Lane {
+        let of_run = RunShard {
             run: run.sequence,
             shard,
         };
-        progress.add_ended(lane, *appended, end);
+        progress.add_ended(of_run, *appended, end);
     }
 }
 

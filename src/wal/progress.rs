@@ -1,10 +1,10 @@
-//! How far each shard of each run is: appended to the log, and stored in the database.
+//! How far each shard of each run is appended to the log and stored in the database.
 //!
-//! The appender reports what is durable, the writers what is committed. The sums of invariant 10
-//! (accepted = stored + duplicates + quarantined + still in the log) are kept here under one
-//! lock, so that a scrape sees them at one moment. From it come the answers of `ack=committed`,
-//! the segments that may go, and what waits.
+//! The appender reports what is durable, and the writers report what is committed. One lock guards the sums
+//! of invariant 10 (accepted = stored + duplicates + quarantined + still in the log), so that a scrape sees
+//! them at one moment. `ack=committed`, the retirement of segments and the backlog all follow from them.
 
+mod checkpoint;
 mod pace;
 mod quarantined;
 mod waiting;
@@ -19,98 +19,19 @@ use uuid::Uuid;
 
 use super::frame::Position;
 use crate::reading::StreamCounts;
-use pace::{DrainRate, Marks};
+pub use checkpoint::{Gap, RunShard, Stored, Tally};
+use pace::{DrainRate, WrittenAt};
 use quarantined::Lately;
 
-/// What became of readings that left the log, by stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// Stored in history.
-    pub stored: StreamCounts,
-    /// Found stored already, with equal values.
-    pub duplicates: StreamCounts,
-    /// Kept in quarantine.
-    pub quarantined: StreamCounts,
-}
-
-impl Tally {
-    /// All of them, by stream.
-    pub fn readings(&self) -> StreamCounts {
-        self.stored + self.duplicates + self.quarantined
-    }
-
-    /// The sum of two tallies.
-    #[must_use]
-    pub fn plus(&self, other: &Tally) -> Tally {
-        Tally {
-            stored: self.stored + other.stored,
-            duplicates: self.duplicates + other.duplicates,
-            quarantined: self.quarantined + other.quarantined,
-        }
-    }
-}
-
-/// A shard's checkpoint as the database holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stored {
-    /// Everything before this place is in history.
-    pub position: Position,
-    /// Everything before this place is in live status.
-    pub live_position: Position,
-    /// What became of the readings before `position`, cumulative over the run.
-    pub tally: Tally,
-    /// Readings before `position` that the log no longer had when they were to be stored.
-    pub gap: StreamCounts,
-}
-
-impl Stored {
-    /// The checkpoint of a shard of which nothing is stored yet.
-    pub const NOTHING: Stored = Stored {
-        position: Position::START,
-        live_position: Position::START,
-        tally: Tally {
-            stored: StreamCounts::ZERO,
-            duplicates: StreamCounts::ZERO,
-            quarantined: StreamCounts::ZERO,
-        },
-        gap: StreamCounts::ZERO,
-    };
-
-    /// Readings that wait no more, by stream: stored in whatever way, or lost.
-    pub fn settled(&self) -> StreamCounts {
-        self.tally.readings() + self.gap
-    }
-}
-
-/// A shard of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Lane {
-    /// The run's place in the order of runs.
-    pub run: u64,
-    /// The shard.
-    pub shard: u16,
-}
-
 #[derive(Debug)]
-struct LaneState {
+struct ShardProgress {
     appended: StreamCounts,
-    /// When the first reading was appended after the lane had nothing to store.
+    /// When a reading was appended while the shard had nothing to store; the backlog counts from it.
     waits_since: Option<Instant>,
-    /// None until a writer has read the checkpoint of an older run.
+    /// `None` until a writer has read the checkpoint of an older run.
     stored: Option<Stored>,
-    /// Where the run ends; none while it is appended to.
+    /// Where the run ends; `None` while it is appended to.
     end: Option<Position>,
-}
-
-/// Readings of a shard that are neither in the database nor in the log any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    /// The run.
-    pub run: Uuid,
-    /// The shard.
-    pub shard: u16,
-    /// How many, of both streams.
-    pub readings: u64,
 }
 
 /// The sums of invariant 10, at one moment.
@@ -135,13 +56,13 @@ impl Snapshot {
 
 #[derive(Debug, Default)]
 struct State {
-    lanes: BTreeMap<Lane, LaneState>,
+    shards: BTreeMap<RunShard, ShardProgress>,
     accepted: StreamCounts,
     tally: Tally,
     drain: DrainRate,
-    marks: Marks,
-    /// Of runs that have gone.
-    gone_gaps: Vec<Gap>,
+    written_at: WrittenAt,
+    /// Of retired runs.
+    retired_gaps: Vec<Gap>,
     quarantined: Lately,
 }
 
@@ -155,7 +76,7 @@ pub struct Progress {
     stored: Vec<watch::Sender<Position>>,
     /// Clients that wait for the commit of a shard: its writer must not linger.
     waiters: Vec<AtomicU32>,
-    /// Moves whenever a lane of an ended run may have been finished.
+    /// Moves whenever a shard of an ended run may have been finished.
     finished: watch::Sender<u64>,
     failed: watch::Sender<Option<String>>,
 }
@@ -163,22 +84,22 @@ pub struct Progress {
 impl Progress {
     /// Begins with nothing, for the run with this place in the order and so many shards.
     pub fn new(run: u64, shards: u16) -> Self {
-        let lanes = (0..shards)
+        let by_key = (0..shards)
             .map(|shard| {
-                let state = LaneState {
+                let state = ShardProgress {
                     appended: StreamCounts::ZERO,
                     waits_since: None,
                     stored: Some(Stored::NOTHING),
                     end: None,
                 };
-                (Lane { run, shard }, state)
+                (RunShard { run, shard }, state)
             })
             .collect();
         Progress {
             run,
             began: Instant::now(),
             state: Mutex::new(State {
-                lanes,
+                shards: by_key,
                 quarantined: Lately::new(shards),
                 ..State::default()
             }),
@@ -203,10 +124,10 @@ impl Progress {
     }
 
     /// Adds a shard of an older run, found at the start.
-    pub fn add_ended(&self, lane: Lane, appended: StreamCounts, end: Position) {
-        self.lock().lanes.insert(
-            lane,
-            LaneState {
+    pub fn add_ended(&self, key: RunShard, appended: StreamCounts, end: Position) {
+        self.lock().shards.insert(
+            key,
+            ShardProgress {
                 appended,
                 waits_since: None,
                 stored: None,
@@ -222,17 +143,17 @@ impl Progress {
         {
             let mut state = self.lock();
             let now = Instant::now();
-            state.marks.add(synced, now);
+            state.written_at.add(synced, now);
             for (shard, readings) in (0u16..).zip(readings) {
                 state.accepted += *readings;
-                if let Some(lane) = state.lanes.get_mut(&Lane {
+                if let Some(entry) = state.shards.get_mut(&RunShard {
                     run: self.run,
                     shard,
                 }) {
-                    if waiting_of(lane).sum() == 0 && readings.sum() > 0 {
-                        lane.waits_since = Some(now);
+                    if waiting_of(entry).sum() == 0 && readings.sum() > 0 {
+                        entry.waits_since = Some(now);
                     }
-                    lane.appended += *readings;
+                    entry.appended += *readings;
                 }
             }
         }
@@ -242,8 +163,12 @@ impl Progress {
     /// Ends the current run: nothing more will be appended.
     pub fn ended(&self, end: Position) {
         let mut state = self.lock();
-        for (_, lane) in state.lanes.iter_mut().filter(|(l, _)| l.run == self.run) {
-            lane.end = Some(end);
+        for (_, entry) in state
+            .shards
+            .iter_mut()
+            .filter(|(key, _)| key.run == self.run)
+        {
+            entry.end = Some(end);
         }
         drop(state);
         self.synced.send_replace(end);
@@ -254,26 +179,26 @@ impl Progress {
     ///
     /// A checkpoint that is ahead of what was known settles a commit whose answer was lost; one
     /// that is behind (a failover, a restore) makes its readings wait, and count, again.
-    pub fn stored(&self, lane: Lane, now: Stored) {
-        self.moved(lane, now, None);
+    pub fn stored(&self, key: RunShard, now: Stored) {
+        self.moved(key, now, None);
     }
 
     /// Reports a shard's checkpoint after a commit.
     ///
     /// Shape:  the readings of the commit that went into quarantine, as their frame and their index in
     ///         the shard's section of it, in any order
-    pub fn committed(&self, lane: Lane, now: Stored, quarantined: Vec<(Position, u32)>) {
-        self.moved(lane, now, Some(quarantined));
+    pub fn committed(&self, key: RunShard, now: Stored, quarantined: Vec<(Position, u32)>) {
+        self.moved(key, now, Some(quarantined));
     }
 
-    fn moved(&self, lane: Lane, now: Stored, quarantined: Option<Vec<(Position, u32)>>) {
+    fn moved(&self, key: RunShard, now: Stored, quarantined: Option<Vec<(Position, u32)>>) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        let Some(entry) = state.lanes.get_mut(&lane) else {
+        let Some(entry) = state.shards.get_mut(&key) else {
             return;
         };
         let before = entry.stored.replace(now);
-        // The first look at an older run: what waits in it has been accepted, before this start.
+        // The first look at an older run: what waits in it was accepted before this start.
         let known = before.unwrap_or(now);
         // What is lost for good does not wait again.
         let (was, is) = (known.settled(), now.settled());
@@ -289,23 +214,23 @@ impl Progress {
                     .saturating_sub(known.tally.quarantined),
             };
             state.tally = state.tally.plus(&grown);
-            // What waits again counts as accepted again, and so does what a newer backup has brought back
-            // of a gap; by commits alone this adds nothing.
+            // Readings that wait again count as accepted again, and so do those of a gap that a newer backup
+            // contains. After a commit this adds nothing.
             state.accepted += (grown.readings() + was).saturating_sub(is);
         }
         // The first look at an older run drains nothing: `was` and `is` are the same then.
         state
             .drain
             .add(is.saturating_sub(was).sum(), Instant::now());
-        if lane.run == self.run {
+        if key.run == self.run {
             match quarantined {
-                Some(origins) => state.quarantined.note(lane.shard, origins),
-                None => state.quarantined.forget_before(lane.shard, now.position),
+                Some(origins) => state.quarantined.note(key.shard, origins),
+                None => state.quarantined.forget_before(key.shard, now.position),
             }
         }
         drop(guard);
-        if lane.run == self.run
-            && let Some(sender) = self.stored.get(usize::from(lane.shard))
+        if key.run == self.run
+            && let Some(sender) = self.stored.get(usize::from(key.shard))
         {
             sender.send_replace(now.position);
         }
@@ -313,12 +238,12 @@ impl Progress {
     }
 
     /// Whether a shard of a run is stored to its end, live status too.
-    pub fn is_done(&self, lane: Lane) -> bool {
+    pub fn is_done(&self, key: RunShard) -> bool {
         let state = self.lock();
         state
-            .lanes
-            .get(&lane)
-            .is_none_or(|l| match (l.stored, l.end) {
+            .shards
+            .get(&key)
+            .is_none_or(|entry| match (entry.stored, entry.end) {
                 (Some(stored), Some(end)) => stored.position >= end && stored.live_position >= end,
                 _ => false,
             })
@@ -326,71 +251,76 @@ impl Progress {
 
     /// Whether all shards of a run are stored to their end.
     pub fn is_run_done(&self, run: u64) -> bool {
-        let lanes: Vec<Lane> = self
+        let keys: Vec<RunShard> = self
             .lock()
-            .lanes
+            .shards
             .keys()
             .copied()
-            .filter(|lane| lane.run == run)
+            .filter(|key| key.run == run)
             .collect();
-        lanes.into_iter().all(|lane| self.is_done(lane))
+        keys.into_iter().all(|key| self.is_done(key))
     }
 
-    /// The place before which every shard of a run is stored, live status too; none where a
-    /// checkpoint is not known yet.
+    /// The place before which every shard of a run is stored, live status too.
+    ///
+    /// `None` means that a checkpoint is not known yet.
     pub fn passed(&self, run: u64) -> Option<Position> {
         let state = self.lock();
         let mut least = None;
-        for (_, lane) in state.lanes.iter().filter(|(l, _)| l.run == run) {
-            let stored = lane.stored?;
+        for (_, entry) in state.shards.iter().filter(|(key, _)| key.run == run) {
+            let stored = entry.stored?;
             let here = stored.position.min(stored.live_position);
             least = Some(least.map_or(here, |l: Position| l.min(here)));
         }
         least
     }
 
-    /// Forgets a run whose segments are gone, but for what the database lacks of it.
+    /// Forgets a run whose segments are retired, except what the database lacks of it.
     pub fn forget(&self, run: u64, id: Uuid) {
         let mut state = self.lock();
-        let gaps = gaps_of(&state.lanes, run, id);
-        state.gone_gaps.extend(gaps);
-        state.lanes.retain(|lane, _| lane.run != run);
+        let gaps = gaps_of(&state.shards, run, id);
+        state.retired_gaps.extend(gaps);
+        state.shards.retain(|key, _| key.run != run);
     }
 
-    /// Reports what the database lacks of runs that have gone: all of it, as it was found now.
-    pub fn set_gone_gaps(&self, gaps: Vec<Gap>) {
-        self.lock().gone_gaps = gaps;
+    /// Replaces what the database lacks of retired runs by what was found now.
+    pub fn set_retired_gaps(&self, gaps: Vec<Gap>) {
+        self.lock().retired_gaps = gaps;
     }
 
-    /// What the database lacks and the log cannot give it.
+    /// What the database lacks and the log no longer holds.
     ///
     /// Shape:  `runs` are those of the log, by place in the order and id
     pub fn gaps(&self, runs: impl Iterator<Item = (u64, Uuid)>) -> Vec<Gap> {
         let state = self.lock();
-        let mut gaps = state.gone_gaps.clone();
+        let mut gaps = state.retired_gaps.clone();
         for (run, id) in runs {
-            gaps.extend(gaps_of(&state.lanes, run, id));
+            gaps.extend(gaps_of(&state.shards, run, id));
         }
         gaps
     }
 
-    /// What waits in one lane, both streams together; 0 where its checkpoint is not known yet.
-    pub fn waiting(&self, lane: Lane) -> u64 {
+    /// What waits in one shard, both streams together; 0 where its checkpoint is not known yet.
+    pub fn waiting(&self, key: RunShard) -> u64 {
         self.lock()
-            .lanes
-            .get(&lane)
-            .map_or(0, |l| waiting_of(l).sum())
+            .shards
+            .get(&key)
+            .map_or(0, |entry| waiting_of(entry).sum())
     }
 
     /// The sums of invariant 10, at one moment.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.lock();
         let mut waiting = vec![StreamCounts::ZERO; self.stored.len()];
-        let mut gap = state.gone_gaps.iter().map(|gone| gone.readings).sum();
-        for (lane, entry) in &state.lanes {
+        let mut gap = state
+            .retired_gaps
+            .iter()
+            .map(|retired| retired.readings)
+            .sum();
+        for (key, entry) in &state.shards {
             gap += entry.stored.map_or(0, |stored| stored.gap.sum());
             // Runs with more shards than now are shown at the shard that will drain them.
-            let shard = usize::from(lane.shard) % waiting.len().max(1);
+            let shard = usize::from(key.shard) % waiting.len().max(1);
             waiting[shard] += waiting_of(entry);
         }
         Snapshot {
@@ -408,22 +338,22 @@ impl Progress {
         let state = &mut *guard;
         let mut passed: Option<Position> = None;
         let mut since: Option<Instant> = None;
-        for (lane, entry) in &state.lanes {
+        for (key, entry) in &state.shards {
             if waiting_of(entry).sum() == 0 {
                 continue;
             }
-            if lane.run != self.run {
+            if key.run != self.run {
                 return self.began.elapsed();
             }
             let here = entry.stored.map_or(Position::START, |s| s.position);
             passed = Some(passed.map_or(here, |p| p.min(here)));
-            // A lane that had nothing to store leaves its checkpoint behind what others append:
-            // its age counts from its own first reading.
-            let of_lane = state.marks.since(here).max(entry.waits_since);
+            // The checkpoint of a shard that had nothing to store lies far behind: its backlog counts from its
+            // own first reading.
+            let of_lane = state.written_at.since(here).max(entry.waits_since);
             since = since.min(of_lane).or(since).or(of_lane);
         }
         if let Some(passed) = passed {
-            state.marks.trim(passed);
+            state.written_at.trim(passed);
         }
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -433,7 +363,7 @@ impl Progress {
         self.lock().drain.per_second
     }
 
-    /// Follows the place up to which the current run may be read.
+    /// Watches the place up to which the current run may be read.
     pub fn watch_synced(&self) -> watch::Receiver<Position> {
         self.synced.subscribe()
     }
@@ -443,12 +373,12 @@ impl Progress {
         *self.synced.borrow()
     }
 
-    /// Follows the lanes that are finished.
+    /// Notifies whenever a shard may have been finished.
     pub fn watch_finished(&self) -> watch::Receiver<u64> {
         self.finished.subscribe()
     }
 
-    /// Declares the log failed: no acknowledgement is given any more (invariant 11).
+    /// Marks the log as failed: nothing is acknowledged any more (invariant 11).
     pub fn fail(&self, reason: String) {
         self.failed.send_replace(Some(reason));
     }
@@ -458,7 +388,7 @@ impl Progress {
         self.failed.borrow().is_some()
     }
 
-    /// Follows the failure of the log.
+    /// Watches the failure of the log.
     pub fn watch_failed(&self) -> watch::Receiver<Option<String>> {
         self.failed.subscribe()
     }
@@ -468,18 +398,18 @@ impl Progress {
     }
 }
 
-fn gaps_of(lanes: &BTreeMap<Lane, LaneState>, run: u64, id: Uuid) -> Vec<Gap> {
-    let of_run = lanes.iter().filter(|(lane, _)| lane.run == run);
-    let gaps = of_run.map(|(lane, entry)| Gap {
+fn gaps_of(shards: &BTreeMap<RunShard, ShardProgress>, run: u64, id: Uuid) -> Vec<Gap> {
+    let of_run = shards.iter().filter(|(key, _)| key.run == run);
+    let gaps = of_run.map(|(key, entry)| Gap {
         run: id,
-        shard: lane.shard,
+        shard: key.shard,
         readings: entry.stored.map_or(0, |stored| stored.gap.sum()),
     });
     gaps.filter(|gap| gap.readings > 0).collect()
 }
 
-fn waiting_of(lane: &LaneState) -> StreamCounts {
-    lane.stored.map_or(StreamCounts::ZERO, |stored| {
-        lane.appended.saturating_sub(stored.settled())
+fn waiting_of(entry: &ShardProgress) -> StreamCounts {
+    entry.stored.map_or(StreamCounts::ZERO, |stored| {
+        entry.appended.saturating_sub(stored.settled())
     })
 }

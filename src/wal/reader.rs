@@ -1,6 +1,6 @@
-//! Reading one shard of one run, frame by frame, from a cursor.
+//! Reads one shard of one run, frame by frame, from a cursor.
 //!
-//! A reader never passes what is synced: what is not durable may still vanish, and its place be
+//! A reader never passes the synced position: what is not durable may still vanish, and its place may be
 //! used again.
 
 use std::io;
@@ -19,13 +19,13 @@ const READ_BYTES: usize = 2 * FRAME_BYTES_MAX;
 /// Why the log cannot be read at a place where data must be.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The system refuses.
+    /// An error of the system.
     #[error("cannot read the write-ahead log: {0}")]
     Io(#[from] io::Error),
-    /// What was acknowledged is not intact any more.
+    /// An acknowledged frame is no longer intact.
     #[error(
         "the write-ahead log is damaged in {segment} at byte {offset}; stop the gateway: \
-         `wattgate wal verify` tells what is damaged, `wattgate wal repair` copies what is sound"
+         `wattgate wal verify` lists the damage, `wattgate wal repair` copies the intact frames"
     )]
     Damaged {
         /// The file.
@@ -33,9 +33,9 @@ pub enum ReadError {
         /// Where in the file.
         offset: u32,
     },
-    /// The segment is not there any more: the checkpoint has gone back behind what is retained.
+    /// The segment was retired: the database was restored to a checkpoint before what is retained.
     #[error("segment {number} of run {run} is no longer in the write-ahead log")]
-    Gone {
+    Retired {
         /// The run's place in the order of runs.
         run: u64,
         /// The segment's number.
@@ -43,7 +43,7 @@ pub enum ReadError {
     },
 }
 
-/// What is next at a cursor.
+/// What stands at a cursor.
 #[derive(Debug)]
 pub enum Next<'a> {
     /// A frame; the shard's section of it may be empty.
@@ -116,7 +116,7 @@ impl Reader {
         self.cursor
     }
 
-    /// Takes the next frame and moves behind it.
+    /// Reads the next frame and moves behind it.
     ///
     /// Blocks: for the disk, where the page cache does not hold the segment; call it off the
     ///         async workers
@@ -152,12 +152,12 @@ impl Reader {
         }
     }
 
-    /// Tells damage from a segment that went, and was written anew, while it was read: that
-    /// happens to a reader whose checkpoint has gone back.
+    /// Distinguishes damage from a segment that was retired and recycled while it was read. That happens to
+    /// a reader whose checkpoint was restored to an older one.
     fn damage(&self, at: Position) -> ReadError {
         let number = at.segment();
         if self.catalog.segment(self.run, number).is_none() {
-            return ReadError::Gone {
+            return ReadError::Retired {
                 run: self.run,
                 number,
             };
@@ -188,8 +188,8 @@ impl Reader {
             if attempt == 1 {
                 break;
             }
-            // What was read before the last sync may hold zeros behind it: read again from here,
-            // and no further than what is synced.
+            // What was read before the last sync may hold zeros behind it: read again from here, up to the
+            // synced position.
             let same = limit.segment() == self.cursor.segment();
             let most = if same {
                 (u64::from(limit.offset()) - offset) as usize
@@ -207,8 +207,7 @@ impl Reader {
         Err(self.damage(self.cursor))
     }
 
-    /// Gives the memory of what was read back, until more is read. Each shard has a reader, and few
-    /// read at once.
+    /// Frees the buffer until the next read: each shard has a reader, and few read at once.
     pub fn give_back(&mut self) {
         self.buffer = Vec::new();
         self.buffered = 0..0;
@@ -223,7 +222,7 @@ impl Reader {
         self.segment = None;
         self.buffered = 0..0;
         let Some((name, _)) = self.catalog.segment(self.run, number) else {
-            return Err(ReadError::Gone {
+            return Err(ReadError::Retired {
                 run: self.run,
                 number,
             });

@@ -1,5 +1,5 @@
-//! One reading in the log: a compact, self-contained record that names its device by its text,
-//! so that the log depends on no database.
+//! One reading in the log: a compact, self-contained record with the device's external id, so that the log
+//! depends on no database.
 //!
 //! ```text
 //! flags u8 · device bytes - 1 u8 · at i64 µs · kWh f64 · voltage or soc f64 · [battery °C f64]
@@ -67,7 +67,7 @@ pub fn encode(reading: &Reading<'_>, out: &mut Vec<u8>) {
     out[start] = flags;
 }
 
-/// Takes the next record off the front of a shard's section of a frame.
+/// Decodes the next record at the front of a shard's section of a frame.
 ///
 /// Shape:  `bytes` is moved past the record; the reading borrows from it
 ///

@@ -1,11 +1,9 @@
-//! Opening a log: which runs there are, where the last one really ends, what is damaged.
+//! Opening a log: finds its runs, the true end of the last one, and damage.
 //!
-//! Older runs are never appended to. The tail of a run that did not end by itself is found by
-//! reading its last segment frame by frame: what is intact up to the first torn frame is copied
-//! to a new file, closed with an end frame and synced, because what an earlier process could not
-//! sync proves nothing when it is read from the page cache. A torn frame is what a crash leaves
-//! behind: it was never acknowledged. An intact frame *behind* a broken one is not: the log
-//! writes a frame only when the one before was synced, so that is damage, and is refused.
+//! Older runs are never appended to. The last segment of a run that did not end by itself is read frame by
+//! frame, and its intact frames are sealed (`sealing`). A torn frame is what a crash leaves behind: it was
+//! never acknowledged. An intact frame *behind* a torn one proves damage, because the log writes a frame only
+//! after the one before it was synced. Such a log is refused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -21,14 +19,14 @@ use crate::reading::{StreamCounts, Timestamp};
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
-    /// The system refuses.
+    /// An error of the system.
     #[error("cannot read the write-ahead log: {0}")]
     Io(#[from] io::Error),
     /// A broken place with intact data behind it, or a missing segment.
     #[error(
         "the write-ahead log is damaged in {segment} at byte {offset}: {what}. Nothing was \
-         changed. `wattgate wal verify` tells what is damaged, `wattgate wal repair` copies what \
-         is sound to another directory"
+         changed. `wattgate wal verify` lists the damage, and `wattgate wal repair` copies the intact \
+         frames to another directory"
     )]
     Damaged {
         /// The file.
@@ -53,7 +51,7 @@ pub enum RecoveryError {
 pub struct Recovered {
     /// All runs that hold data, oldest first, each with its end.
     pub runs: VecDeque<Run>,
-    /// Spare segments of the size asked for.
+    /// Spare segments of the given size.
     pub spares: VecDeque<String>,
     /// The place in order of the next run.
     pub next_sequence: u64,
@@ -82,7 +80,7 @@ pub fn recover(
             if storage.open(&name)?.size_bytes()? == segment_bytes {
                 spares.push_back(name);
             } else {
-                // Of another size, or left half-made by a crash: it holds nothing.
+                // Of another size, or left unfinished by a crash: it holds nothing.
                 storage.remove(&name)?;
                 changed = true;
             }
@@ -116,7 +114,7 @@ struct RunFiles {
     torn: Option<String>,
 }
 
-/// Reads one run; none where nothing in it was ever durable. The flag says that files changed.
+/// Reads one run; `None` where nothing in it was ever durable. The flag means that files changed.
 fn recover_run(
     storage: &dyn Storage,
     sequence: u64,
@@ -126,8 +124,8 @@ fn recover_run(
 ) -> Result<(Option<Run>, bool), RecoveryError> {
     let mut found = read_headers(storage, sequence, files)?;
     let mut torn: Vec<String> = found.torn.take().into_iter().collect();
-    // The last segment with an intact frame is where the run ends. A segment is begun only when
-    // the one before has been ended durably, so that at most one holds none.
+    // The run ends in the last segment with an intact frame. A segment is begun only after the one before it
+    // was ended durably, so that at most one holds none.
     let run = loop {
         let (Some(last), Some(header)) = (found.segments.back(), found.headers.last()) else {
             break None;

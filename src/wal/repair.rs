@@ -1,8 +1,8 @@
-//! Copying what is sound of a damaged log to another directory.
+//! Copies the intact frames of a damaged log to another directory.
 //!
-//! The copy keeps runs, segments and places, so that the checkpoints in the database stay true:
-//! what was stored is not stored again. Where a frame is damaged, empty frames of the same length
-//! stand in its place; where a segment is missing, an empty one. Readers pass over them.
+//! The copy keeps runs, segments and places, so that the checkpoints in the database stay valid: nothing is
+//! stored twice. Empty frames of the same length replace a damaged frame, and an empty segment replaces a
+//! missing one. Readers pass over them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,34 +15,34 @@ use super::frame::{
     end_frame_bytes,
 };
 use super::header::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use super::inspect::survey;
+use super::inspect::inspect;
 use super::retired_runs;
 use super::scan::{Met, scan};
 use super::storage::{DirectoryView, SegmentFile, Storage};
 use crate::reading::{StreamCounts, Timestamp};
 
-/// What a repair did.
+/// The result of a repair.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Repaired {
     /// Segments copied.
     pub segments: u64,
     /// Readings copied.
     pub readings: u64,
-    /// Readings that could not be read any more, as far as the counts in the log tell.
+    /// Readings that can no longer be read, as far as the counts in the log show.
     pub lost: u64,
-    /// Damaged places that were passed over.
+    /// Damaged places that were skipped.
     pub faults: u64,
 }
 
-/// Copies a log's sound frames into an empty directory.
+/// Copies a log's intact frames into an empty directory.
 ///
 /// Blocks: until the copy is durable
 ///
 /// # Errors
 /// As the system gives them; `Unsupported` for segments of another format: nothing is guessed.
-/// The copy is then not to be used; the log itself is never written to.
+/// Then do not use the copy. The log itself is never written to.
 pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> {
-    let found = survey(from)?;
+    let found = inspect(from)?;
     let mut repaired = Repaired {
         faults: found.faults() as u64,
         ..Repaired::default()
@@ -66,15 +66,15 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
         }
     }
     for ((sequence, id), segments) in runs {
-        let surveyed = found.runs.iter().find(|r| r.id == id);
-        let Some(surveyed) = surveyed.filter(|r| r.shards > 0) else {
+        let inspected = found.runs.iter().find(|r| r.id == id);
+        let Some(inspected) = inspected.filter(|r| r.shards > 0) else {
             // Nothing in it was ever durable, or can be read.
             continue;
         };
         let mut run = RunCopy {
             sequence,
             id,
-            appended: vec![StreamCounts::ZERO; usize::from(surveyed.shards)],
+            appended: vec![StreamCounts::ZERO; usize::from(inspected.shards)],
         };
         let (Some(first), Some(last)) = (segments.keys().next(), segments.keys().last()) else {
             continue;
@@ -111,11 +111,11 @@ fn copy_whole(from: &dyn SegmentFile, name: &str, into: &dyn Storage) -> io::Res
     copy.sync_data()
 }
 
-/// One run on its way into the copy.
+/// One run while it is copied.
 struct RunCopy {
     sequence: u64,
     id: Uuid,
-    /// The readings of each shard up to where the copy is.
+    /// The readings of each shard up to the end of the copy.
     appended: Vec<StreamCounts>,
 }
 
@@ -137,7 +137,7 @@ impl RunCopy {
         Ok(file)
     }
 
-    /// Copies a segment's intact frames to their places, and fills what is between.
+    /// Copies a segment's intact frames to their places, and fills the holes between them.
     fn copy(&mut self, from: &dyn SegmentFile, number: u32, into: &dyn Storage) -> io::Result<()> {
         let copy = self.begin(number, into)?;
         let salt = Salt::of(self.id);

@@ -1,8 +1,8 @@
-//! Runs that have gone from the log: what the database must hold of them.
+//! Retired runs: what the database must hold of them.
 //!
-//! A database that is restored to an older state is given again what the log still holds. Of a run
-//! that has gone as a whole nothing would tell that readings are missing; so the log remembers of
-//! each such run where it ended and how many readings each shard had.
+//! What the log still holds is stored again into a database that was restored to an older state. Missing
+//! readings of a run that was retired as a whole would go unnoticed. So the log remembers where each such
+//! run ended and how many readings each shard had.
 //!
 //! ```text
 //! file      slot (65536 bytes) · slot
@@ -14,9 +14,9 @@
 //! ```
 //!
 //! All numbers are little-endian. The checksum covers the header, but for itself, and the entries.
-//! The slots are written in turns, so that a torn one leaves the other; the intact one of the higher
-//! generation counts. The file is made full of zeros when the log is new and never grows: a full
-//! disk, which heals by letting segments go, cannot keep a run from being remembered.
+//! The slots are written alternately, so that a torn one leaves the other; the intact one of the higher
+//! generation counts. The file is made full of zeros when the log is new and never grows: a full disk,
+//! which heals as segments are retired, cannot keep a run from being remembered.
 
 use std::collections::VecDeque;
 use std::io;
@@ -43,9 +43,9 @@ const CRC_AT: usize = 40;
 const ENTRY_FIXED: usize = 40;
 const ENTRY_SHARD: usize = 16;
 
-/// A run whose segments have gone, all of them stored.
+/// A run whose segments were retired, all of them stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GoneRun {
+pub struct RetiredRun {
     /// Its id, the key of its checkpoints.
     pub id: Uuid,
     /// Its place in the order of this log's runs.
@@ -56,9 +56,9 @@ pub struct GoneRun {
     pub appended: Vec<StreamCounts>,
 }
 
-impl GoneRun {
+impl RetiredRun {
     fn of(run: &Run, end: Position) -> Self {
-        GoneRun {
+        RetiredRun {
             id: run.id,
             sequence: run.sequence,
             end,
@@ -78,11 +78,11 @@ pub struct Remembered {
     /// The id of the database that the runs were stored into.
     store: Option<Uuid>,
     /// Oldest first.
-    pub runs: VecDeque<GoneRun>,
+    pub runs: VecDeque<RetiredRun>,
 }
 
 impl Remembered {
-    /// Reads the file; nothing where there is no intact slot.
+    /// Reads the file; without an intact slot it holds no runs.
     ///
     /// # Errors
     /// As the system gives them; [`RecoveryError::Version`] where another version has written it.
@@ -111,14 +111,14 @@ impl Remembered {
         if !intact && bytes[..filled].iter().any(|byte| *byte != 0) {
             tracing::error!(
                 "the file {FILE_NAME} in the log's directory is damaged: a restored database is not \
-                 compared with the runs that were in it"
+                 compared with the runs that it listed"
             );
         }
         Ok(newest)
     }
 
-    /// The runs that were stored into a database; none where they were stored into another.
-    pub fn into_stored_into(self, store: Uuid) -> Vec<GoneRun> {
+    /// The runs that were stored into a database; empty where they were stored into another.
+    pub fn into_stored_into(self, store: Uuid) -> Vec<RetiredRun> {
         if self.store.is_some_and(|bound| bound != store) {
             return Vec::new();
         }
@@ -126,7 +126,7 @@ impl Remembered {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let entries: usize = self.runs.iter().map(GoneRun::bytes).sum();
+        let entries: usize = self.runs.iter().map(RetiredRun::bytes).sum();
         let mut out = Vec::with_capacity(HEADER_BYTES + entries);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -151,7 +151,7 @@ impl Remembered {
         out
     }
 
-    /// None where the slot is not intact.
+    /// Returns `None` where the slot is not intact.
     fn decode(slot: &[u8]) -> Option<Self> {
         if !slot.starts_with(&MAGIC) {
             return None;
@@ -169,7 +169,7 @@ impl Remembered {
             let shards = usize::from(u16_at(fixed, 32));
             let bytes = ENTRY_FIXED + ENTRY_SHARD * shards;
             let counts = rest.get(ENTRY_FIXED..bytes)?;
-            runs.push_back(GoneRun {
+            runs.push_back(RetiredRun {
                 id: Uuid::from_bytes(array(fixed, 0)),
                 sequence: u64_at(fixed, 16),
                 end: Position::from_i64(u64_at(fixed, 24) as i64),
@@ -191,7 +191,7 @@ impl Remembered {
     }
 
     fn bytes(&self) -> usize {
-        HEADER_BYTES + self.runs.iter().map(GoneRun::bytes).sum::<usize>()
+        HEADER_BYTES + self.runs.iter().map(RetiredRun::bytes).sum::<usize>()
     }
 }
 
@@ -201,24 +201,24 @@ fn checksum(used: &[u8]) -> u32 {
 }
 
 struct State {
-    /// None until there was room for it.
+    /// `None` until there was room for it.
     file: Option<Arc<dyn SegmentFile>>,
     remembered: Remembered,
-    /// Runs that the file still holds and that leave it with the next write.
+    /// Runs that the file still holds and that the next write removes.
     leaving: Vec<Uuid>,
-    /// Runs that have left the file for newer ones: their checkpoints may go too.
+    /// Runs that left the file for newer ones: their checkpoints may be deleted too.
     forgotten: Vec<Uuid>,
 }
 
-/// The runs that have gone from one log, kept in a file beside it.
-pub(super) struct GoneRuns {
+/// The retired runs of one log, kept in a file beside it.
+pub(super) struct RetiredRuns {
     storage: Arc<dyn Storage>,
     state: Mutex<State>,
 }
 
-impl GoneRuns {
-    /// Reads what is remembered. A run that is in the log has not gone, whatever the file says: it
-    /// is written before the run's last segment goes.
+impl RetiredRuns {
+    /// Reads what is remembered. A run that is in the log is not retired, whatever the file says: the file is
+    /// written before the run's last segment is retired.
     ///
     /// # Errors
     /// As [`Remembered::read`].
@@ -236,12 +236,12 @@ impl GoneRuns {
             let file = storage.open(FILE_NAME)?;
             state.remembered = Remembered::read(&*file)?;
             let whole = file.size_bytes()? >= 2 * SLOT_BYTES as u64;
-            // Half of a file is what a crash leaves of one that was being made: it is made again.
+            // A crash leaves half a file of one that was being made: it is made again.
             state.file = whole.then_some(file);
             let runs = &mut state.remembered.runs;
-            runs.retain(|gone| present.iter().all(|run| run.id != gone.id));
+            runs.retain(|retired| present.iter().all(|run| run.id != retired.id));
         }
-        Ok(GoneRuns {
+        Ok(RetiredRuns {
             storage,
             state: Mutex::new(state),
         })
@@ -269,33 +269,32 @@ impl GoneRuns {
             Ok(file)
         });
         if made.is_err() {
-            // Give back what a full disk took; there is nothing to add if this fails too.
+            // Frees what a full disk holds of it; a second failure adds nothing.
             drop(self.storage.remove(FILE_NAME));
         }
         made
     }
 
-    /// Remembers a run, before its last segment goes. What does not fit any more is forgotten,
-    /// oldest first.
+    /// Remembers a run, before its last segment is retired. What no longer fits is forgotten, oldest first.
     ///
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// As the system gives them, but for a full disk, where the run is remembered only until the
-    /// process ends: what the disk needs is that segments go.
+    /// As the system gives them, except for a full disk. Then the run is remembered until the process ends:
+    /// the disk needs segments to be retired.
     pub(super) fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        // It is there already where its segment did not go after an earlier try.
-        state.remembered.runs.retain(|gone| gone.id != run.id);
-        state.remembered.runs.push_back(GoneRun::of(run, end));
+        // It is there already where its segment was not retired after an earlier attempt.
+        state.remembered.runs.retain(|retired| retired.id != run.id);
+        state.remembered.runs.push_back(RetiredRun::of(run, end));
         while state.remembered.bytes() > SLOT_BYTES {
             let oldest = state.remembered.runs.pop_front();
-            state.leaving.extend(oldest.map(|gone| gone.id));
+            state.leaving.extend(oldest.map(|retired| retired.id));
         }
         match self.write(state) {
             Err(error) if is_full(&error) => {
-                tracing::warn!(run = %run.id, "the disk has no room to remember a run that goes");
+                tracing::warn!(run = %run.id, "the disk has no room to remember a retired run");
                 Ok(())
             }
             result => result,
@@ -316,16 +315,16 @@ impl GoneRuns {
         file.write_all_at(&next.encode(), slot)?;
         file.sync_data()?;
         state.remembered.generation = next.generation;
-        // Before this the next start would have missed the checkpoints of these runs.
+        // Before this write the next start would have needed the checkpoints of these runs.
         state.forgotten.append(&mut state.leaving);
         Ok(())
     }
 
-    /// The runs that have gone into a database, oldest first.
+    /// The runs that were retired into a database, oldest first.
     ///
-    /// What was stored into another one before an operator has bound the log to this one is
-    /// forgotten: it was never here.
-    pub(super) fn stored_into(&self, store: Uuid) -> Vec<GoneRun> {
+    /// Runs that were stored into another database, before an operator bound the log to this one, are
+    /// forgotten.
+    pub(super) fn stored_into(&self, store: Uuid) -> Vec<RetiredRun> {
         let remembered = &mut self.lock().remembered;
         if remembered.store.is_some_and(|before| before != store) {
             remembered.runs.clear();

@@ -61,7 +61,7 @@ impl Unended<'_> {
     /// Writes the same bytes once more where they stand.
     ///
     /// A page that is written again is written by the next sync, whatever became of it before. Every
-    /// byte is what a reader sees there already, so that a crash on the way takes nothing.
+    /// byte is what a reader sees there already, so that a crash meanwhile loses nothing.
     fn in_place(&self) -> io::Result<u64> {
         self.write_to(self.file)?;
         self.file.size_bytes()

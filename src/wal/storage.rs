@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const LOCK_NAME: &str = "lock";
-/// For the gateway's own user alone: readings say where vehicles charge, which is as much as the
-/// database says, and that is nobody else's either.
+/// For the gateway's own user alone: readings reveal where vehicles charge, as the database does.
 const DIRECTORY_MODE: u32 = 0o700;
 /// Of each file too: a copy of the directory may be open to others.
 const FILE_MODE: u32 = 0o600;
@@ -56,7 +55,7 @@ pub trait Storage: Send + Sync + 'static {
     /// As the system gives them; the caller must treat one as final.
     fn sync(&self) -> io::Result<()>;
 
-    /// What the file system has left for whoever writes to it.
+    /// The free bytes that an unprivileged process may use.
     ///
     /// Units:  bytes
     ///
@@ -84,7 +83,7 @@ pub trait SegmentFile: Send + Sync + 'static {
     /// Blocks: until fdatasync
     ///
     /// # Errors
-    /// As the system gives them; an error is final, what was written may be gone (invariant 11).
+    /// As the system gives them; an error is final, and what was written may be lost (invariant 11).
     fn sync_data(&self) -> io::Result<()>;
 
     /// Cuts the file to a length; durable no sooner than after [`SegmentFile::sync_data`].
@@ -100,7 +99,7 @@ pub trait SegmentFile: Send + Sync + 'static {
     fn size_bytes(&self) -> io::Result<u64>;
 }
 
-/// Whether an error says that there is no room: it passes when there is some again.
+/// Whether an error means a full disk: it passes when there is room again.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -120,15 +119,15 @@ pub struct Directory {
 /// Why a log's directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// Another process has it.
+    /// Another process holds it.
     #[error("{0} is in use by another gateway")]
     InUse(PathBuf),
-    /// The system refuses it.
+    /// An error of the system.
     #[error("cannot use {path} for the write-ahead log: {source}")]
     Io {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -139,7 +138,7 @@ impl Directory {
     /// Blocks: never for the lock
     ///
     /// # Errors
-    /// [`DirectoryError::InUse`] where another process holds it; [`DirectoryError::Io`] else.
+    /// [`DirectoryError::InUse`] where another process holds it; else [`DirectoryError::Io`].
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let io_error = |source| DirectoryError::Io {
             path: path.to_owned(),
@@ -178,15 +177,15 @@ impl Directory {
     }
 }
 
-/// Makes a directory for its owner alone, and creates it where it is missing. Those above it are as
-/// the system makes them: the embedded server's user has to find its way through.
+/// Restricts a directory to its owner, and creates it where it is missing. Its parents keep the system's
+/// mode: the embedded server's user must be able to pass through them.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     let mut private = DirBuilder::new();
     private.recursive(true).mode(DIRECTORY_MODE).create(path)?;
-    // One that was there may hold files that others could read, and its segments are used again.
+    // An existing directory may hold files that others could read, and its segments are recycled.
     fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
 }
 
@@ -232,17 +231,17 @@ impl Storage for Directory {
     }
 }
 
-/// A log's directory as one looks at it: nothing can be written through it.
+/// A read-only view of a log's directory.
 #[derive(Debug)]
 pub struct DirectoryView {
     path: PathBuf,
 }
 
 impl DirectoryView {
-    /// Looks at a directory that exists.
+    /// Views a directory that exists.
     ///
     /// # Errors
-    /// It is not there, or is no directory.
+    /// It is missing, or is no directory.
     pub fn new(path: &Path) -> io::Result<Self> {
         fs::read_dir(path)?;
         Ok(DirectoryView {
@@ -266,12 +265,12 @@ impl DirectoryView {
         Ok(Arc::new(RealFile(File::open(self.path.join(name))?)))
     }
 
-    /// Keeps gateways away from the log for the life of the value, without writing to it.
+    /// Keeps gateways from opening the log for the life of the value, without writing to it.
     ///
     /// Blocks: never
     ///
     /// # Errors
-    /// [`DirectoryError::InUse`] where a gateway has it.
+    /// [`DirectoryError::InUse`] where a gateway holds it.
     pub fn hold(&self) -> Result<Option<File>, DirectoryError> {
         let io_error = |source| DirectoryError::Io {
             path: self.path.clone(),

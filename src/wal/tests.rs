@@ -1,22 +1,22 @@
-//! What the log promises, and whether it keeps it on disks that lose, tear and fill up.
+//! The guarantees of the log, on disks that lose and tear writes and fill up.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`disk`] | a disk in memory that forgets what was not synced |
 //! | [`power_cuts`] | random operations, kills and power cuts against a model |
 //! | [`recovery`] | what opening does with torn tails, damage, other versions |
-//! | [`promises`] | acknowledgement, failing disks, readers |
-//! | [`gone`] | what is remembered of runs that have gone |
+//! | [`acknowledgements`] | acknowledgement, failing disks, readers |
+//! | [`retired`] | what is remembered of retired runs |
 //! | [`limits`] | full disks, the size limit, retention, recycling |
 //! | [`directories`] | real directories and the log's own threads |
 
+mod acknowledgements;
 mod directories;
 mod disk;
-mod gone;
 mod limits;
 mod power_cuts;
-mod promises;
 mod recovery;
+mod retired;
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::append::{Append, AppendError, Message, RequestRecords, Stretch};
 use super::frame::Position;
 use super::opening::Parts;
-use super::progress::{Lane, Stored, Tally};
+use super::progress::{RunShard, Stored, Tally};
 use super::reader::{Next, ReadError};
 use super::storage::Storage;
 use super::{LogOptions, LogSource, OpenError, Run, SyncMode, record};
@@ -35,7 +35,7 @@ use crate::reading::{
 use disk::Disk;
 
 /// Small segments, so that a test rotates often; a quarter of each is lost to what a segment
-/// cannot promise.
+/// cannot guarantee.
 const SEGMENT_BYTES: u64 = 512 << 10;
 
 fn options(shards: u16) -> LogOptions {
@@ -151,11 +151,11 @@ impl Stepped {
         LogSource {
             catalog: Arc::clone(&self.parts.catalog),
             progress: Arc::clone(&self.parts.progress),
-            gone: Arc::clone(&self.parts.gone),
+            retired: Arc::clone(&self.parts.retired),
         }
     }
 
-    /// Hands a request to the log as the gate does; none where there is no room.
+    /// Passes a request to the log as the gate does; `None` without room.
     fn submit(&self, serials: &[u64], buffered: bool) -> Option<Reply> {
         let mut records = RequestRecords::new(self.shards);
         for serial in serials {
@@ -178,7 +178,7 @@ impl Stepped {
             .map(|()| reply)
     }
 
-    /// Submits and writes; tells whether it was acknowledged.
+    /// Submits and writes. Returns whether it was acknowledged.
     fn append(&mut self, serials: &[u64]) -> bool {
         let Some(mut reply) = self.submit(serials, false) else {
             return false;
@@ -209,7 +209,7 @@ impl Stepped {
         let mut all = Vec::new();
         for run in source.runs() {
             for shard in 0..run.shards {
-                let (frames, _) = read_lane(&source, &run, shard, run.first_position()).unwrap();
+                let (frames, _) = read_shard(&source, &run, shard, run.first_position()).unwrap();
                 all.extend(frames.into_iter().flat_map(|f| f.serials));
             }
         }
@@ -228,7 +228,7 @@ impl Stepped {
             },
             gap: StreamCounts::ZERO,
         };
-        self.parts.progress.stored(Lane { run, shard }, now);
+        self.parts.progress.stored(RunShard { run, shard }, now);
     }
 
     /// Reports everything that can be read as stored.
@@ -236,7 +236,7 @@ impl Stepped {
         let source = self.source();
         for run in source.runs() {
             for shard in 0..run.shards {
-                let (frames, _) = read_lane(&source, &run, shard, run.first_position()).unwrap();
+                let (frames, _) = read_shard(&source, &run, shard, run.first_position()).unwrap();
                 let end = run.end.or(frames.last().map(|f| f.end));
                 let counts = frames
                     .last()
@@ -247,7 +247,7 @@ impl Stepped {
     }
 
     fn keep_house(&self) {
-        self.parts.housekeeper.turn().unwrap();
+        self.parts.housekeeper.work().unwrap();
     }
 }
 
@@ -264,7 +264,7 @@ struct ReadFrame {
 /// Reads a shard as far as it goes; every reading must be the one that its number stands for.
 ///
 /// Shape:  the frames, and whether the run ends behind them
-fn read_lane(
+fn read_shard(
     source: &LogSource,
     run: &Run,
     shard: u16,

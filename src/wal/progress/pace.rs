@@ -1,19 +1,19 @@
-//! How old what waits is, and how fast it goes away.
+//! The age of the backlog, and how fast it is stored.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::wal::frame::Position;
 
-/// When places of the current run were written, roughly: tells how old what waits is.
+/// When places of the current run were written, roughly: the age of the backlog.
 #[derive(Debug, Default)]
-pub(super) struct Marks(VecDeque<(Position, Instant)>);
+pub(super) struct WrittenAt(VecDeque<(Position, Instant)>);
 
-impl Marks {
-    /// At most one mark in this time; the age is told no finer.
+impl WrittenAt {
+    /// At most one place is kept in this time: the resolution of the age.
     const SPACING: Duration = Duration::from_millis(200);
-    /// Beyond this every second mark goes: a long outage is told more coarsely.
-    const MOST: usize = 20_000;
+    /// Beyond this number every second place is dropped: the age of a long outage is coarser.
+    const PLACES_MAX: usize = 20_000;
 
     pub(super) fn add(&mut self, end: Position, now: Instant) {
         if self
@@ -24,7 +24,7 @@ impl Marks {
             return;
         }
         self.0.push_back((end, now));
-        if self.0.len() > Self::MOST {
+        if self.0.len() > Self::PLACES_MAX {
             let mut nth = 0;
             self.0.retain(|_| {
                 nth += 1;
@@ -39,7 +39,7 @@ impl Marks {
         self.0.get(behind.saturating_sub(1)).map(|(_, at)| *at)
     }
 
-    /// Forgets what is not needed for a place and those behind it.
+    /// Drops what is not needed for a place and those behind it.
     pub(super) fn trim(&mut self, passed: Position) {
         while self.0.len() > 1 && self.0[1].0 <= passed {
             self.0.pop_front();

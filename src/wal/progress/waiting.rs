@@ -20,15 +20,15 @@ impl Progress {
         for place in places {
             if let Some(sender) = self.stored.get(usize::from(place.shard)) {
                 let mut stored = sender.subscribe();
-                // An error would mean that the sender is gone; it lives in self.
+                // An error would mean that the sender was dropped; it lives in self.
                 drop(stored.wait_for(|stored| *stored > place.at).await);
             }
         }
     }
 
     /// How many of the readings at some places are in quarantine, once all of them are stored.
-    /// `None` means that it is not known any more: the answer of their commit was lost, or too many
-    /// others have gone into quarantine since.
+    /// `None` means that it is no longer known: the answer of their commit was lost, or too many others
+    /// were put into quarantine since.
     pub fn quarantined_at(&self, places: &[Stretch]) -> Option<u64> {
         self.lock().quarantined.count(places)
     }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::reading::{Stream, StreamCounts};
     use crate::wal::frame::Position;
-    use crate::wal::progress::{Lane, Stored, Tally};
+    use crate::wal::progress::{RunShard, Stored, Tally};
 
     fn poll(waits: &mut Pin<&mut impl Future>) -> Poll<()> {
         let mut cx = Context::from_waker(Waker::noop());
@@ -98,8 +98,8 @@ mod tests {
         StreamCounts::of(Stream::Meter, readings)
     }
 
-    fn lane(shard: u16) -> Lane {
-        Lane { run: 1, shard }
+    fn shard_of_run(shard: u16) -> RunShard {
+        RunShard { run: 1, shard }
     }
 
     /// A checkpoint behind some readings of the first stream.
@@ -127,7 +127,7 @@ mod tests {
             assert!(began.elapsed() < 20 * long, "it is never old");
             std::thread::yield_now();
         }
-        progress.committed(lane(0), stored(100, 1), Vec::new());
+        progress.committed(shard_of_run(0), stored(100, 1), Vec::new());
         assert_eq!(progress.oldest_waits(), Duration::ZERO);
         let before = Instant::now();
         progress.appended(&[meters(0), meters(1)], at(200));
@@ -146,10 +146,10 @@ mod tests {
         let places = [place(0, 100), place(1, 200)];
         let mut waits = std::pin::pin!(progress.wait_stored(&places));
         assert!(poll(&mut waits).is_pending());
-        progress.committed(lane(1), stored(300, 1), vec![(at(200), 0)]);
+        progress.committed(shard_of_run(1), stored(300, 1), vec![(at(200), 0)]);
         assert!(poll(&mut waits).is_pending());
         // Behind its own frame the first shard has nothing to store, and moves no further.
-        progress.committed(lane(0), stored(200, 1), Vec::new());
+        progress.committed(shard_of_run(0), stored(200, 1), Vec::new());
         assert!(poll(&mut waits).is_ready());
         assert_eq!(progress.quarantined_at(&places), Some(1));
     }

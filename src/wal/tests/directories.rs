@@ -35,7 +35,7 @@ fn serials(log: &Log) -> Vec<u64> {
     let mut all = Vec::new();
     for run in source.runs() {
         for shard in 0..run.shards {
-            let (frames, _) = read_lane(&source, &run, shard, run.first_position()).unwrap();
+            let (frames, _) = read_shard(&source, &run, shard, run.first_position()).unwrap();
             all.extend(frames.into_iter().flat_map(|f| f.serials));
         }
     }
@@ -97,7 +97,7 @@ fn requests_before_a_close_are_written_and_later_refused() {
     assert!(sender.try_send(Message::Close).is_err());
     let run = source.runs().pop().unwrap();
     let counts = (0..2).map(|shard| {
-        let (frames, ended) = read_lane(&source, &run, shard, Position::START).unwrap();
+        let (frames, ended) = read_shard(&source, &run, shard, Position::START).unwrap();
         assert!(ended);
         frames.iter().map(|f| f.serials.len()).sum::<usize>()
     });

@@ -18,9 +18,9 @@ pub(super) const SECTOR: usize = 512;
 /// How everything ends for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Death {
-    /// The process is gone; what it wrote is still seen by the next.
+    /// The process is killed; the next one still reads what it wrote.
     Kill,
-    /// The power is gone, and with it whatever was not synced.
+    /// The power is cut; everything that was not synced is lost.
     PowerCut,
 }
 
@@ -183,7 +183,7 @@ fn is_due(fault: &mut Option<u32>) -> bool {
 }
 
 fn dead() -> io::Error {
-    io::Error::other("the process is gone")
+    io::Error::other("the process was killed")
 }
 
 impl State {

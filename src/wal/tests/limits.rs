@@ -14,7 +14,7 @@ fn fill(log: &mut Stepped, mut serial: u64) -> u64 {
         assert!(serial < 10_000_000, "it is never full");
         if serial.is_multiple_of(16) {
             // What the housekeeper does beside it: it cannot on a full disk.
-            drop(log.parts.housekeeper.turn());
+            drop(log.parts.housekeeper.work());
         }
     }
     serial
@@ -53,7 +53,7 @@ fn a_full_disk_refuses_requests_and_heals_when_there_is_room() {
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     let serial = fill(&mut log, 0);
     assert!(
-        log.parts.housekeeper.turn().is_err(),
+        log.parts.housekeeper.work().is_err(),
         "the disk is not full"
     );
     assert!(
@@ -72,12 +72,12 @@ fn a_full_disk_refuses_requests_and_heals_when_there_is_room() {
 fn a_segment_is_on_disk_before_its_room_is_promised() {
     let disk = Disk::new(1);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    let promised = log.parts.budget.free_bytes();
+    let reserved = log.parts.budget.free_bytes();
     disk.fail_sync_after(Some(0));
     assert!(log.parts.housekeeper.make_spare().is_err());
-    assert_eq!(log.parts.budget.free_bytes(), promised);
+    assert_eq!(log.parts.budget.free_bytes(), reserved);
     log.parts.housekeeper.make_spare().unwrap();
-    assert!(log.parts.budget.free_bytes() > promised);
+    assert!(log.parts.budget.free_bytes() > reserved);
 }
 
 #[test]
@@ -93,19 +93,19 @@ fn beside_a_database_it_takes_only_what_the_disk_can_store_too() {
     // What is taken, three times what is taken, and what the database needs by itself: all of it fits.
     let taken = disk.used_bytes();
     assert!(taken >= 2 * SEGMENT_BYTES && 4 * taken + database <= capacity);
-    assert!(log.parts.housekeeper.turn().is_err());
+    assert!(log.parts.housekeeper.work().is_err());
     // Stored, it needs no room any more: what it took on disk is given back.
     log.store_everything();
-    drop(log.parts.housekeeper.turn());
+    drop(log.parts.housekeeper.work());
     assert!(log.append(&[serial + 1]));
     // Others fill the disk: no segment is made ready again, those that go make room.
     let serial = fill(&mut log, serial + 1);
     disk.set_capacity(Some(disk.used_bytes() + database));
     log.store_everything();
-    drop(log.parts.housekeeper.turn());
+    drop(log.parts.housekeeper.work());
     assert!(disk.used_bytes() < taken);
     disk.set_capacity(None);
-    drop(log.parts.housekeeper.turn());
+    drop(log.parts.housekeeper.work());
     assert!(log.append(&[serial + 1]));
 }
 
@@ -133,7 +133,7 @@ fn a_full_disk_keeps_no_log_from_opening() {
     assert_eq!(log.serials().len() as u64, serial);
     assert!(
         log.submit(&[9], false).is_none(),
-        "there is no room to promise"
+        "there is no room to reserve"
     );
     disk.set_capacity(None);
     log.keep_house();
@@ -152,7 +152,7 @@ fn what_is_only_retained_makes_room_on_a_full_disk() {
     let serial = fill(&mut log, 0);
     assert!(!log.append(&[serial + 1]));
     log.store_everything();
-    drop(log.parts.housekeeper.turn());
+    drop(log.parts.housekeeper.work());
     assert!(log.append(&[serial + 1]), "it refuses, and has room");
 }
 
@@ -160,7 +160,7 @@ fn what_is_only_retained_makes_room_on_a_full_disk() {
 fn every_mode_of_acknowledgement_reserves_its_room_before() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
-    // Promised and not yet written: nobody writes here. The disk is full from now on.
+    // Reserved and not yet written: no appender runs here. The disk is full from now on.
     disk.set_capacity(Some(disk.used_bytes()));
     let mut serials = Vec::new();
     while log.submit(&[serials.len() as u64 + 1], true).is_some() {
@@ -169,7 +169,7 @@ fn every_mode_of_acknowledgement_reserves_its_room_before() {
     assert!(serials.len() > 10);
     assert!(log.parts.budget.free_bytes() < next_request_bytes() + 1024);
     log.parts.appender.write_what_waits().unwrap();
-    assert_eq!(log.serials(), serials, "a promise had no room");
+    assert_eq!(log.serials(), serials, "a reservation had no room");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_segment_goes_only_behind_checkpoints_and_retention() {
     let all = segments(&log);
     assert!(all >= 6);
     let frames: Vec<_> = (0..2)
-        .map(|s| read_lane(&source, &run, s, Position::START).unwrap().0)
+        .map(|s| read_shard(&source, &run, s, Position::START).unwrap().0)
         .collect();
     let last = |shard: usize| frames[shard].last().unwrap();
     // One shard stored, the other not: all stay.
@@ -196,7 +196,7 @@ fn a_segment_goes_only_behind_checkpoints_and_retention() {
     log.keep_house();
     assert_eq!(segments(&log), all);
     // Stored in history, but live status is behind: all stay.
-    let lane = Lane {
+    let of_run = RunShard {
         run: run.sequence,
         shard: 1,
     };
@@ -208,22 +208,22 @@ fn a_segment_goes_only_behind_checkpoints_and_retention() {
         },
         ..Stored::NOTHING
     };
-    log.parts.progress.stored(lane, stored);
+    log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), all);
     // Up to the third segment: two are passed, and both are retained.
     stored.live_position = Position::start_of(2);
-    log.parts.progress.stored(lane, stored);
+    log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), all);
     // Up to the fourth: one goes.
     stored.live_position = Position::start_of(3);
-    log.parts.progress.stored(lane, stored);
+    log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), all - 1);
     // All of it: two segments behind the checkpoints stay, and the one that is written.
     stored.live_position = last(1).end;
-    log.parts.progress.stored(lane, stored);
+    log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), 3);
     // A database that was restored finds everything that is retained.
@@ -302,7 +302,7 @@ fn a_power_cut_in_a_recycled_segment_leaves_a_good_log() {
         log.append_until(&mut serial, 3);
         // The first two segments are stored, and one of them is made a spare.
         let run = log.source().runs().pop().unwrap();
-        let (frames, _) = read_lane(&log.source(), &run, 0, Position::START).unwrap();
+        let (frames, _) = read_shard(&log.source(), &run, 0, Position::START).unwrap();
         let stored = frames.iter().rev().find(|f| f.end.segment() == 1).unwrap();
         log.store(run.sequence, 0, stored.end, stored.after);
         let (source, cut) = (log.source(), disk.clone());
@@ -322,7 +322,7 @@ fn a_power_cut_in_a_recycled_segment_leaves_a_good_log() {
                 break;
             }
             serial += 2;
-            drop(log.parts.housekeeper.turn());
+            drop(log.parts.housekeeper.work());
         }
         disk.on_sync(None);
         let log = Stepped::open(disk.mount(), options(1)).unwrap_or_else(|e| panic!("{e}"));
@@ -371,7 +371,7 @@ fn a_reader_whose_segment_goes_under_it_says_that_it_is_gone() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, ReadError::Gone { .. }), "{error}");
+    assert!(matches!(error, ReadError::Retired { .. }), "{error}");
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn a_failed_rename_or_unlink_leaves_no_hole_in_the_log() {
             log.store_everything();
             disk.fail_change_after(Some(changes));
             let turns: Vec<bool> = (0..3)
-                .map(|_| log.parts.housekeeper.turn().is_ok())
+                .map(|_| log.parts.housekeeper.work().is_ok())
                 .take_while(|done| *done || retries)
                 .collect();
             assert!(!log.parts.progress.has_failed(), "{changes}: {turns:?}");

@@ -1,4 +1,4 @@
-//! Random operations on the log against a model of what it has promised, with kills, power cuts,
+//! Random operations on the log against a model of what it must keep, with kills, power cuts,
 //! failing syncs and a disk that fills up, at any call to the disk.
 //!
 //! Everything runs on one thread and follows from the seed, so that a failure can be seen again:
@@ -15,17 +15,17 @@ use super::*;
 use crate::wal::storage::is_full;
 
 /// Little more than the largest piece that must stand in one segment, and so many that what all
-/// of them promise is more than one holds: a run goes through several.
+/// of them guarantee is more than one holds: a run needs several.
 const SEGMENT_BYTES: u64 = 192 << 10;
 const SEGMENTS: u64 = 16;
-/// Cuts of one disk before the next begins anew.
+/// Power cuts of one disk before the next disk.
 const CUTS_OF_A_DISK: u64 = 20;
 
 /// One reading that was handed to the log.
 struct Entry {
     serial: u64,
     /// It was acknowledged as durable, or a reader has seen it: it must never go.
-    promised: bool,
+    must_keep: bool,
 }
 
 /// What the database would hold for one shard of one run.
@@ -141,8 +141,8 @@ impl World {
                 let shard = Made::new(serial).shard(log.shards);
                 let entries = &mut model[usize::from(shard)].entries;
                 places.push((shard, entries.len()));
-                let promised = false;
-                entries.push(Entry { serial, promised });
+                let must_keep = false;
+                entries.push(Entry { serial, must_keep });
             }
             if !buffered {
                 self.replies.push((reply, places));
@@ -166,14 +166,14 @@ impl World {
         }
     }
 
-    /// Makes promises of the answers that have come, and of what a reader has seen.
+    /// Marks the readings that were acknowledged, and those that a reader has seen.
     fn count_replies(&mut self, run: Uuid) {
         let model = self.runs.entry(run).or_default();
         self.replies.retain_mut(|(reply, places)| {
             let answer = reply.try_recv();
             if matches!(answer, Ok(Ok(_))) {
                 for (shard, at) in places {
-                    model[usize::from(*shard)].entries[*at].promised = true;
+                    model[usize::from(*shard)].entries[*at].must_keep = true;
                 }
             }
             answer == Err(tokio::sync::oneshot::error::TryRecvError::Empty)
@@ -181,7 +181,7 @@ impl World {
         let seen = self.seen.lock().unwrap();
         for (shard, seen) in model.iter_mut().zip(seen.iter()) {
             for entry in shard.entries.iter_mut().take(*seen) {
-                entry.promised = true;
+                entry.must_keep = true;
             }
         }
     }
@@ -198,7 +198,7 @@ impl World {
                     continue;
                 }
                 let from = model.checkpoint.position.unwrap_or(Position::START);
-                let Ok((frames, ended)) = read_lane(&source, &run, shard, from) else {
+                let Ok((frames, ended)) = read_shard(&source, &run, shard, from) else {
                     assert_ne!(self.disk.life(), life, "what was stored cannot be read on");
                     return;
                 };
@@ -209,7 +209,7 @@ impl World {
                     assert_eq!(frame.before as usize, at, "a reader has skipped readings");
                     for serial in &frame.serials {
                         assert_eq!(model.entries[at].serial, *serial, "not in order");
-                        model.entries[at].promised = true;
+                        model.entries[at].must_keep = true;
                         at += 1;
                     }
                     model.checkpoint.position = Some(frame.end);
@@ -230,7 +230,7 @@ impl World {
         let changes = Random(self.next_serial).below(12) as u32;
         self.disk
             .fail_change_after((changes < 3).then_some(changes));
-        let turn = log.parts.housekeeper.turn();
+        let turn = log.parts.housekeeper.work();
         self.disk.fail_change_after(None);
         self.retired += u64::from(log.parts.catalog.total_bytes() < before);
         if let Err(error) = turn
@@ -257,7 +257,7 @@ impl World {
         self.disk.die(Death::Kill);
     }
 
-    /// Starts the next process: what it finds must hold every promise.
+    /// Starts the next process: it must find every marked reading.
     fn reopen(&mut self) {
         self.disk.on_sync(None);
         if let Some(log) = self.log.take() {
@@ -295,7 +295,7 @@ impl World {
         }
     }
 
-    /// Compares what a newly opened log holds with what was promised.
+    /// Compares what a newly opened log holds with what it must keep.
     fn compare(&mut self, log: &Stepped) -> Result<(), String> {
         let source = log.source();
         let runs = source.runs();
@@ -303,11 +303,11 @@ impl World {
         for (id, model) in &self.runs {
             if !runs.iter().any(|run| run.id == *id) {
                 for shard in model {
-                    let promised = shard.entries.iter().rposition(|e| e.promised);
+                    let must_keep = shard.entries.iter().rposition(|e| e.must_keep);
                     let stored = shard.checkpoint.readings();
                     assert!(
-                        promised.is_none_or(|last| last < stored),
-                        "a run is gone with readings that were promised and not stored"
+                        must_keep.is_none_or(|last| last < stored),
+                        "a run was retired with readings that must be kept and were not stored"
                     );
                 }
             }
@@ -318,8 +318,8 @@ impl World {
             let model = model.unwrap_or_else(|| panic!("a run was invented: {run:?}"));
             assert_eq!(model.len(), usize::from(run.shards));
             for (shard, model) in (0u16..).zip(model) {
-                let lane = read_lane(&source, run, shard, run.first_position());
-                let (frames, ended) = lane.map_err(|e| e.to_string())?;
+                let of_run = read_shard(&source, run, shard, run.first_position());
+                let (frames, ended) = of_run.map_err(|e| e.to_string())?;
                 assert!(ended, "an old run has no end");
                 let appended = run.appended[usize::from(shard)].sum();
                 waiting += compare_shard(model, &frames, appended as usize);
@@ -361,8 +361,8 @@ impl World {
                 return;
             };
             for shard in 0..shards {
-                let lane = read_lane(&source, run, shard, run.first_position());
-                if let Some(last) = lane.ok().and_then(|(mut frames, _)| frames.pop()) {
+                let of_run = read_shard(&source, run, shard, run.first_position());
+                if let Some(last) = of_run.ok().and_then(|(mut frames, _)| frames.pop()) {
                     let count = last.before as usize + last.serials.len();
                     let mut seen = seen.lock().unwrap();
                     seen[usize::from(shard)] = seen[usize::from(shard)].max(count);
@@ -378,7 +378,10 @@ impl World {
 fn compare_shard(model: &mut ModelShard, frames: &[ReadFrame], appended: usize) -> u64 {
     let mut at = frames.first().map_or(appended, |f| f.before as usize);
     let stored = model.checkpoint.readings();
-    assert!(at <= stored, "readings are gone before they were stored");
+    assert!(
+        at <= stored,
+        "readings were retired before they were stored"
+    );
     for frame in frames {
         assert_eq!(
             frame.before as usize, at,
@@ -395,14 +398,14 @@ fn compare_shard(model: &mut ModelShard, frames: &[ReadFrame], appended: usize) 
         }
     }
     assert_eq!(at, appended, "the end counts other readings than there are");
-    let promised = model.entries.iter().rposition(|e| e.promised);
+    let must_keep = model.entries.iter().rposition(|e| e.must_keep);
     assert!(
-        promised.is_none_or(|last| last < at),
-        "{} readings that were promised are lost",
-        promised.unwrap_or(0) + 1 - at
+        must_keep.is_none_or(|last| last < at),
+        "{} readings that must be kept are lost",
+        must_keep.unwrap_or(0) + 1 - at
     );
     model.entries.truncate(at);
-    model.entries.iter_mut().for_each(|e| e.promised = true);
+    model.entries.iter_mut().for_each(|e| e.must_keep = true);
     (at - stored) as u64
 }
 
@@ -442,7 +445,7 @@ fn acknowledged_requests_survive_kills_and_power_cuts() {
         }
     }
     println!(
-        "{done} power cuts, {readings} readings; {full} times full, {retired} times let go, \
+        "{done} power cuts, {readings} readings; {full} times full, {retired} times retired, \
          {rotated} times in a second segment"
     );
     assert!(cuts < 60 || (full > 0 && retired > 0 && rotated > 3 && readings > 1000));

@@ -139,8 +139,10 @@ fn second_segment_begun() -> (Disk, Vec<u64>) {
     log.append_until(&mut serial, 2);
     let source = log.source();
     let run = source.runs().pop().unwrap();
-    let lanes = (0..2).map(|s| read_lane(&source, &run, s, Position::START).unwrap().0);
-    let first = lanes.flatten().filter(|frame| frame.end.segment() == 0);
+    let shards_of_run = (0..2).map(|s| read_shard(&source, &run, s, Position::START).unwrap().0);
+    let first = shards_of_run
+        .flatten()
+        .filter(|frame| frame.end.segment() == 0);
     let mut serials: Vec<u64> = first.flat_map(|frame| frame.serials).collect();
     serials.sort_unstable();
     disk.die(Death::Kill);
@@ -268,7 +270,7 @@ fn the_position_of_a_lost_reading_is_never_reused() {
     let past = Position::new(0, seen_by_the_database as u32);
     log.store(old.sequence, 0, past, StreamCounts::ZERO);
     assert!(log.parts.progress.is_run_done(old.sequence));
-    let (frames, _) = read_lane(&source, new, 0, Position::START).unwrap();
+    let (frames, _) = read_shard(&source, new, 0, Position::START).unwrap();
     assert_eq!(frames[0].serials, [20, 21]);
 }
 

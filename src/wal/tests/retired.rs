@@ -1,4 +1,4 @@
-//! What is remembered of runs that have gone.
+//! What is remembered of retired runs.
 
 use super::disk::Death;
 use super::*;
@@ -28,16 +28,16 @@ fn a_run_that_has_gone_is_remembered_over_power_cuts() {
     let second = let_a_run_go(&disk, &[4, 5]);
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(2)).unwrap();
-    let gone = log.source().gone_into(DATABASE);
-    assert_eq!(gone.len(), 2);
-    for (gone, run) in gone.iter().zip([first, second]) {
-        assert_eq!((gone.id, gone.sequence), (run.id, run.sequence));
-        assert_eq!(Some(gone.end), run.end);
-        assert_eq!(gone.appended, run.appended);
+    let retired = log.source().retired_into(DATABASE);
+    assert_eq!(retired.len(), 2);
+    for (retired, run) in retired.iter().zip([first, second]) {
+        assert_eq!((retired.id, retired.sequence), (run.id, run.sequence));
+        assert_eq!(Some(retired.end), run.end);
+        assert_eq!(retired.appended, run.appended);
     }
-    assert_eq!(gone[0].appended.iter().map(|n| n.sum()).sum::<u64>(), 3);
+    assert_eq!(retired[0].appended.iter().map(|n| n.sum()).sum::<u64>(), 3);
     // Bound to another database, it misses nothing there.
-    assert_eq!(log.source().gone_into(uuid::Uuid::from_u128(8)), []);
+    assert_eq!(log.source().retired_into(uuid::Uuid::from_u128(8)), []);
 }
 
 #[test]
@@ -52,12 +52,12 @@ fn a_run_is_remembered_whenever_the_end_comes_while_it_goes() {
         log.keep_house();
         log.store_everything();
         disk.set_fate(Some((calls, Death::PowerCut)));
-        drop(log.parts.housekeeper.turn());
+        drop(log.parts.housekeeper.work());
         disk.set_fate(None);
         disk.die(Death::PowerCut);
         let log = Stepped::open(disk.mount(), options(1)).unwrap();
         let there = log.source().runs().len() == 2;
-        let remembered = log.source().gone_into(DATABASE).len() == 1;
+        let remembered = log.source().retired_into(DATABASE).len() == 1;
         assert!(
             there != remembered,
             "after {calls} calls: {there}, {remembered}"
@@ -73,7 +73,7 @@ fn a_torn_slot_leaves_the_other_and_another_version_is_refused() {
     let whole = disk.bytes(FILE_NAME);
     let remembered = |bytes: &[u8]| {
         disk.put(FILE_NAME, bytes);
-        Stepped::open(disk.mount(), options(2)).map(|log| log.source().gone_into(DATABASE).len())
+        Stepped::open(disk.mount(), options(2)).map(|log| log.source().retired_into(DATABASE).len())
     };
     assert_eq!(remembered(&whole).unwrap(), 2);
     // The second slot was written first.
@@ -103,21 +103,21 @@ fn the_oldest_retired_runs_are_forgotten_for_newer_ones() {
         log.store_everything();
         log.keep_house();
         let forgotten = log.source().take_forgotten();
-        let gone: Vec<_> = log
+        let retired: Vec<_> = log
             .source()
-            .gone_into(DATABASE)
+            .retired_into(DATABASE)
             .iter()
             .map(|g| g.id)
             .collect();
-        assert!(known.ends_with(&gone), "not the newest");
+        assert!(known.ends_with(&retired), "not the newest");
         assert_eq!(
             forgotten.is_empty(),
-            gone.len() as u64 == serial + 1 || serial < 61
+            retired.len() as u64 == serial + 1 || serial < 61
         );
         disk.die(Death::Kill);
     }
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    assert_eq!(log.source().gone_into(DATABASE).len(), 61);
+    assert_eq!(log.source().retired_into(DATABASE).len(), 61);
     assert_eq!(disk.bytes(FILE_NAME).len(), 2 * SLOT_BYTES);
 }
 
@@ -127,7 +127,7 @@ fn opened_full(disk: &Disk) -> Stepped {
     disk.set_capacity(Some(disk.used_bytes()));
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     log.store_everything();
-    drop(log.parts.housekeeper.turn());
+    drop(log.parts.housekeeper.work());
     assert_eq!(log.source().runs().len(), 1);
     log
 }
@@ -142,7 +142,7 @@ fn a_full_disk_keeps_no_run_from_being_remembered() {
     opened_full(&disk);
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
-    assert_eq!(log.source().gone_into(DATABASE).len(), 1);
+    assert_eq!(log.source().retired_into(DATABASE).len(), 1);
     // Without room for the file itself, segments go all the same.
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();

@@ -29,7 +29,7 @@ fn nothing_is_acknowledged_or_read_before_its_sync() {
     let (source, waits, looks) = (log.source(), Arc::clone(&reply), Arc::clone(&looked));
     disk.on_sync(Some(Arc::new(move || {
         let run = source.runs().pop().unwrap();
-        let (frames, _) = read_lane(&source, &run, 0, Position::START).unwrap();
+        let (frames, _) = read_shard(&source, &run, 0, Position::START).unwrap();
         assert_eq!(frames.len(), 1, "a reader has passed what is synced");
         assert!(waits.lock().unwrap().try_recv().is_err(), "acknowledged");
         *looks.lock().unwrap() += 1;
@@ -111,11 +111,7 @@ fn a_tail_left_by_a_failed_sync_is_copied_first() {
         assert_eq!(stored.len(), 60, "a reader stores it now");
         disk.die(Death::PowerCut);
         let log = Stepped::open(disk.mount(), options(1)).unwrap();
-        assert_eq!(
-            log.serials(),
-            stored,
-            "what was stored is gone from the log"
-        );
+        assert_eq!(log.serials(), stored, "stored readings have left the log");
     }
 }
 
@@ -127,7 +123,7 @@ fn a_directory_that_does_not_sync_stops_acknowledging_too() {
     log.append_until(&mut serial, 2);
     log.store_everything();
     disk.fail_sync_after(Some(0));
-    assert!(log.parts.housekeeper.turn().is_err());
+    assert!(log.parts.housekeeper.work().is_err());
     assert!(log.parts.progress.has_failed());
     assert!(!log.append(&[serial + 1]));
 }
@@ -145,7 +141,7 @@ fn a_request_larger_than_a_frame_is_acknowledged_whole() {
     assert!(log.append(&serials));
     let run = log.source().runs().pop().unwrap();
     assert!(disk.bytes(&run.segments[0].name).len() > FRAME_BYTES_MAX);
-    let (frames, _) = read_lane(&log.source(), &run, 0, Position::START).unwrap();
+    let (frames, _) = read_shard(&log.source(), &run, 0, Position::START).unwrap();
     assert!(frames.len() > 1);
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options).unwrap();
@@ -166,7 +162,7 @@ fn a_reader_of_an_old_segment_says_where_it_is_damaged() {
     // Opening reads the last segment only, so that it is quick; the reader finds the rest.
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     let source = log.source();
-    let Err(error) = read_lane(&source, &source.runs()[0], 0, Position::START) else {
+    let Err(error) = read_shard(&source, &source.runs()[0], 0, Position::START) else {
         panic!("damage was read");
     };
     let text = error.to_string();
