@@ -342,7 +342,7 @@ fn every_form_of_an_import_is_seen() {
     let code = "use crate::wal::{Log, frame};\n\
         use crate::{ingest, http::{self, Context}, reading::Stream as S};\n\
         fn f() { crate :: metrics::batch_rows(1) }\n\
-        use super::super::config::Config;\nuse super::lane;\n\
+        use super::super::config::Config;\nuse super::drain;\n\
         pub(in crate::energy) fn g() {}";
     let found: Vec<String> = imports(code, "writer::store").into_iter().collect();
     let expected = [
@@ -355,7 +355,7 @@ fn every_form_of_an_import_is_seen() {
         "reading::Stream",
         "wal::Log",
         "wal::frame",
-        "writer::lane",
+        "writer::drain",
     ];
     assert_eq!(found, expected);
     assert_eq!(uncommented("a // crate::b\n/* crate::c */ d"), "a \n d");

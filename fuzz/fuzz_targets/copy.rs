@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
         let number = |at: usize| i64::from_le_bytes(std::array::from_fn(|n| input[at + n]));
         let id = |at: usize| i32::from_le_bytes(std::array::from_fn(|n| input[at + n]));
         let float = |at: usize| f64::from_bits(number(at) as u64);
-        // Years 1970 to about 10000: no reading that is taken is outside of it.
+        // Years 1970 to about 10000: no accepted reading lies outside them.
         let at = Timestamp::from_micros(number(0).rem_euclid(253_402_300_800_000_000));
         let origin = Origin {
             position: Position::START,

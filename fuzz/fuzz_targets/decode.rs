@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
         taken.push(r.into())
     });
     match (whole, body(stream, data)) {
-        (Err(_), None) => assert!(taken.is_empty(), "a refused body handed readings on"),
+        (Err(_), None) => assert!(taken.is_empty(), "a refused body passed readings on"),
         (Ok(outcome), Some(expected)) => {
             assert_eq!(outcome.accepted + outcome.rejected, expected.len() as u64);
             let (good, bad): (Vec<_>, Vec<_>) = expected.into_iter().partition(Result::is_ok);

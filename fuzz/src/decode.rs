@@ -45,7 +45,7 @@ impl From<Reading<'_>> for Owned {
     }
 }
 
-/// The times that are taken: around 2024-02-09T15:30:00Z.
+/// The times that are accepted: around 2024-02-09T15:30:00Z.
 pub fn bounds() -> Bounds {
     Bounds::at(Timestamp::from_micros(1_707_492_600_000_000), None)
 }

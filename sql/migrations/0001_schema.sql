@@ -1,10 +1,10 @@
 -- The schema of Wattgate, version 1.
 --
 -- One statement at a time: each is sent on its own, so that a coordinator that distributes
--- tables takes it too. Nothing here keeps history or live tables from being distributed by
+-- tables accepts it too. Nothing here keeps history or live tables from being distributed by
 -- their device: the device is in every primary key, and no foreign key points from history.
 
--- What this database is, and how its history is cut. One row.
+-- The id of this database, and the width of its partitions. One row.
 create table gateway_database (
     only_row boolean primary key default true check (only_row),
     database_id uuid not null default gen_random_uuid(),
@@ -57,8 +57,8 @@ create table vehicle_telemetry_history (
     primary key (vehicle_id, ts)
 ) partition by range (ts);
 
--- Who named a meter or a session, and when: what tells that several vehicles are at one meter.
--- Partial: fleets that never name a place pay nothing for them.
+-- The vehicles that named a meter or a session, and when: this shows that several vehicles are at one meter.
+-- Partial: they cost fleets nothing that never name a place.
 create index vehicle_telemetry_history_named_meter
 on vehicle_telemetry_history (named_meter_id, ts, vehicle_id)
 where named_meter_id is not null;

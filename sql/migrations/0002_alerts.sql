@@ -1,4 +1,4 @@
--- Alerts, their deliveries, and what the search for anomalies remembers of each session.
+-- Alerts, their deliveries, and the efficiency of each session for the search for anomalies.
 
 -- One row from the moment an alert opens; at most one is open of a kind and a device.
 create table alerts (
@@ -17,7 +17,7 @@ create table alerts (
 create unique index alerts_open on alerts (kind, stream, device_id)
 where closed_at is null;
 
--- What a webhook is still to be told. A row goes when the receiver has taken it.
+-- The queue of a webhook. A row is deleted when the receiver has accepted it.
 create table alert_deliveries (
     id bigint generated always as identity primary key,
     body text not null,
@@ -39,5 +39,5 @@ create table session_efficiency (
 
 create index session_efficiency_vehicle on session_efficiency (vehicle_id, ended_at);
 
--- Sessions that have ended are looked for by when they did.
+-- Ended sessions are found by the time of their end.
 create index charging_sessions_ended on charging_sessions (ended_at);

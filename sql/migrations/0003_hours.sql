@@ -1,7 +1,7 @@
--- Hours of devices that are summed up, exactly, and what tells that readings have come since.
+-- Rolled-up hours of devices, exact, and marks of the hours that later readings made dirty.
 
--- How far. Readings up to sealed_to leave a mark in the transaction that stores them; the hours from
--- built_from to built_to are summed up, as far as they can be. One row.
+-- How far hours are rolled up. Readings up to the watermark sealed_to leave a mark in the transaction that
+-- stores them. The hours from built_from to built_to are rolled up, where they can be. One row.
 create table hours_progress (
     only_row boolean primary key default true check (only_row),
     sealed_to timestamptz,
@@ -11,8 +11,8 @@ create table hours_progress (
 
 insert into hours_progress default values;
 
--- A row: the hour (hour, hour + 1 h] of a meter. No row: its readings are read. All but the ends is
--- of the readings after the first: see the module analytics::condensed.
+-- A row holds the hour (hour, hour + 1 h] of a meter. Without a row its readings are read. All columns but
+-- those of the ends are of the readings after the first: see the module energy::hour.
 create table meter_hours (
     hour timestamptz not null,
     first_at timestamptz not null,
@@ -29,7 +29,7 @@ create table meter_hours (
     primary key (meter_id, hour)
 );
 
--- Hours go with the history's retention.
+-- Hours are removed with the history's retention.
 create index meter_hours_hour on meter_hours (hour);
 
 -- The same of a vehicle. The temperatures are of the readings between the first and the last, in
@@ -56,8 +56,8 @@ create table vehicle_hours (
 
 create index vehicle_hours_hour on vehicle_hours (hour);
 
--- A row a batch, device and hour with a reading in it that was sealed. Nothing is ever updated here,
--- so that no mark is lost between a writer and who sums up.
+-- A row for each batch, device and hour with a reading before the watermark. Nothing is ever updated here, so
+-- that no mark is lost between a writer and the rollup.
 create table meter_hour_marks (
     hour timestamptz not null,
     id bigint generated always as identity,

@@ -1,4 +1,4 @@
--- Puts a delivery in the queue unless $3 wait there already; no row says that it is full.
+-- Queues a delivery unless $3 are queued already; no row means that the queue is full.
 -- Reads alert_deliveries whole: bounded by $3.
 insert into alert_deliveries (body, created_at, due_at)
 select

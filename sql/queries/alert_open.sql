@@ -1,4 +1,4 @@
--- Opens an alert, or brings the open one up to date; whether it was opened now.
+-- Opens an alert, or updates the open one. Returns whether it was opened now.
 -- Index: alerts_open.
 insert into alerts (kind, stream, device_id, opened_at, updated_at, value, bound, details)
 values ($1, $2, $3, $4, $4, $5, $6, $7::text::jsonb)

@@ -1,4 +1,4 @@
--- Remembers the efficiency of a session; null where it is not to be judged.
+-- Stores the efficiency of a session; null where it is not judged.
 -- Index: the primary key of session_efficiency.
 insert into session_efficiency (session_id, vehicle_id, ended_at, computed_at, efficiency)
 values ($1, $2, $3, $4, $5)

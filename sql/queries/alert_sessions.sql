@@ -1,5 +1,5 @@
 -- Sessions that ended in the four weeks before $1, a quarter of an hour ago at least, whose
--- efficiency is not computed yet, or was within a day of their end: late readings have come since.
+-- efficiency is not computed yet, or was within a day of their end: late readings may have arrived since.
 -- Index: charging_sessions_ended, the primary keys of session_efficiency and vehicles.
 select
     s.session_id,

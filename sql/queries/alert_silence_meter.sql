@@ -1,4 +1,4 @@
--- Meters not heard of for longer than $2 seconds at $1, and in the last week, with the longest
+-- Meters that sent nothing for more than $2 seconds at $1, but did in the last week, with the longest
 -- silence of the week before their newest reading (null after a single one), in seconds; without
 -- those that have an alert, and those whose silence is judged already (meters $3, since $4).
 -- Reads meter_live_status whole; index: the primary key (meter_id, ts) of the partitions of the

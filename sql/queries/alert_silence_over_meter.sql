@@ -1,6 +1,6 @@
 -- Meters with an open alert of silence that have sent a reading since, or have sent none for 30 days
--- before $1: they are taken for retired. Before the newest reading of all where that is earlier, so that
--- a clock that is ahead retires nobody.
+-- before $1: they count as retired. Before the newest reading of all where that is earlier, so that
+-- a clock that is ahead retires none.
 -- Index: alerts_open, the primary key of meter_live_status.
 select a.device_id
 from alerts as a

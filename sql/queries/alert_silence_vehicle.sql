@@ -1,5 +1,5 @@
--- Vehicles not heard of for longer than $2 seconds at $1, and in the last week, that should be: in
--- an open session, or without any, or heard of more than a quarter of an hour after their newest
+-- Vehicles that sent nothing for more than $2 seconds at $1, but did in the last week, and should: in an
+-- open session, or without any, or with a reading more than a quarter of an hour after their newest
 -- session's end. Since when (where it came later, since the session's start), their newest
 -- reading, the longest silence of the week before it, or of the session where it has two readings
 -- (null where there is none), in seconds; and whether they had finished charging in the session.

@@ -1,4 +1,4 @@
--- What `wattgate check` asks of a server: its version, and what the user may do.
+-- What `wattgate check` needs of a server: its version, and the rights of the user.
 select
     current_setting('server_version_num')::int as version_number,
     current_setting('server_version') as version,

@@ -1,5 +1,5 @@
 -- Index: the primary key of wal_checkpoints. Moves a checkpoint over readings that the log no
--- longer has, and keeps how many they were until an operator has seen it.
+-- longer has, and keeps their number until an operator accepts it.
 update wal_checkpoints set
     position = $5,
     live_position = greatest(live_position, $5),

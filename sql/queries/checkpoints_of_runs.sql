@@ -1,5 +1,5 @@
--- Index: the primary key of wal_checkpoints. How far each shard of some runs is, and what was lost
--- of it.
+-- Index: the primary key of wal_checkpoints. How far each shard of some runs is stored, and how many of its
+-- readings are lost.
 select
     run_id, shard, position,
     meter_readings, vehicle_readings,

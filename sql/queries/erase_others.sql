@@ -1,4 +1,4 @@
--- The gateways that have a session: they would go on with the ids that they hold in memory.
+-- The gateways with a session: they would go on with the ids that they hold in memory.
 -- A view of the server's memory: no index.
 select distinct coalesce(host(client_addr), 'this machine') as place
 from pg_stat_activity

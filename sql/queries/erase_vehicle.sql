@@ -1,8 +1,8 @@
--- Erases a vehicle: all rows of it, in one statement; says how many of each there were. Of sessions
--- that it named only those names go which nothing else holds.
+-- Erases all rows of a vehicle in one statement, and returns how many of each kind there were. Names of
+-- sessions that it named are erased where nothing else holds them.
 -- Indexes: the primary keys of history and live status, charging_sessions_vehicle,
 -- vehicle_telemetry_history_named_session; quarantine, alerts, deliveries and
--- the marks of hours are read whole.
+-- dirty hours are read whole.
 with
 vehicle as (
     delete from vehicles

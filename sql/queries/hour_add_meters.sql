@@ -1,4 +1,4 @@
--- Keeps the sums of meters' hours.
+-- Stores rollups of meters.
 insert into meter_hours (
     meter_id, hour, first_at, last_at, first_kwh, last_kwh, is_register, readings, energy_mwh, resets,
     suspect, power_watts

@@ -1,4 +1,4 @@
--- Keeps the sums of vehicles' hours.
+-- Stores rollups of vehicles.
 insert into vehicle_hours (
     vehicle_id, hour, first_at, last_at, first_kwh, last_kwh, is_register, readings, energy_mwh, resets,
     suspect, power_watts, first_temp, last_temp, temperature_micro, temperature_rest

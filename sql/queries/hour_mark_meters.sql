@@ -1,4 +1,4 @@
--- Says that readings have come into hours that may be summed up: meters ($1) and hours ($2).
+-- Makes hours dirty that may be rolled up: meters ($1) and hours ($2).
 insert into meter_hour_marks (meter_id, hour)
 select
     m.device,

@@ -1,4 +1,4 @@
--- Says that readings have come into hours that may be summed up: vehicles ($1) and hours ($2).
+-- Makes hours dirty that may be rolled up: vehicles ($1) and hours ($2).
 insert into vehicle_hour_marks (vehicle_id, hour)
 select
     m.device,

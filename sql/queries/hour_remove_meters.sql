@@ -1,4 +1,4 @@
--- Removes the sums of meters ($1) of one hour ($2), before they are made anew.
+-- Removes the rollups of meters ($1) for one hour ($2), before they are computed again.
 -- One hour: joined with a list of both, the whole table may be read.
 -- Index: the primary key (meter_id, hour) of meter_hours.
 delete from meter_hours

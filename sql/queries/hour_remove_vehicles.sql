@@ -1,4 +1,4 @@
--- Removes the sums of vehicles ($1) of one hour ($2), before they are made anew.
+-- Removes the rollups of vehicles ($1) for one hour ($2), before they are computed again.
 -- One hour: joined with a list of both, the whole table may be read.
 -- Index: the primary key (vehicle_id, hour) of vehicle_hours.
 delete from vehicle_hours

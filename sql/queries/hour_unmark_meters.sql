@@ -1,4 +1,4 @@
--- Removes the marks of meters ($1) at one hour ($2) that this snapshot sees; one that was made since stays.
+-- Removes the dirty marks of meters ($1) at one hour ($2) that this snapshot sees; later marks stay.
 -- One hour: joined with a list of both, the whole table may be read.
 -- Index: the primary key (hour, meter_id, id) of meter_hour_marks.
 delete from meter_hour_marks

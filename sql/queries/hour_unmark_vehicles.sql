@@ -1,4 +1,4 @@
--- Removes the marks of vehicles ($1) at one hour ($2) that this snapshot sees; one that was made since stays.
+-- Removes the dirty marks of vehicles ($1) at one hour ($2) that this snapshot sees; later marks stay.
 -- One hour: joined with a list of both, the whole table may be read.
 -- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks.
 delete from vehicle_hour_marks

@@ -1,4 +1,4 @@
--- Notes that the hours from $1 to $2 are summed up.
+-- Records that the hours from $1 to $2 are rolled up.
 -- Index: none needed, one row.
 update hours_progress
 set

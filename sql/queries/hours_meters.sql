@@ -1,10 +1,9 @@
--- The hours that are summed up of some meters ($1), that start from $2 to $3, unless a reading has
--- come since. A row outside the hours that are built answers nothing: later readings of an hour beyond the
--- watermark leave no mark.
--- Index: the primary keys (meter_id, hour) of meter_hours, a run of it a device, and (hour, meter_id, id)
+-- The rolled-up hours of some meters ($1) that start from $2 to $3, except dirty ones. A row outside the
+-- built hours is not valid: later readings of an hour beyond the watermark leave no mark.
+-- Index: the primary keys (meter_id, hour) of meter_hours, a range of it a device, and (hour, meter_id, id)
 -- of meter_hour_marks, twice.
--- The marks go through arrays: of what comes out of one PostgreSQL expects few rows, and hashes them.
--- Where it expects many, as after a long outage, it would compare each hour with each mark.
+-- The marks pass through arrays: PostgreSQL expects few rows from an array, and hashes them. Where it
+-- expects many rows, as after a long outage, it would compare each hour with each mark.
 select
     h.meter_id,
     h.hour,

@@ -1,4 +1,4 @@
--- How far hours are summed up.
+-- How far hours are rolled up.
 -- Index: none needed, one row.
 select
     sealed_to,

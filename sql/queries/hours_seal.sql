@@ -1,5 +1,5 @@
--- Readings up to $1 leave a mark from now on. The first time, summing up begins there, in both
--- directions.
+-- Moves the watermark to $1: from now on readings before it make their hour dirty. The first time, the
+-- rollup begins there, in both directions.
 -- Index: none needed, one row.
 update hours_progress
 set

@@ -1,4 +1,4 @@
--- Up to when hours may be summed up: a reading up to then leaves a mark.
+-- The watermark: a reading before it makes its hour dirty.
 -- Index: none needed, one row.
 select sealed_to
 from hours_progress

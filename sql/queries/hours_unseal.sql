@@ -1,4 +1,4 @@
--- Takes the seal back to $1: the hours from there on are to be summed up anew.
+-- Moves the watermark back to $1: later hours have to be rolled up again.
 -- Index: none needed, one row.
 update hours_progress
 set

@@ -1,4 +1,4 @@
--- The other vehicles ($2) that are at a meter ($1) in one of the runs ($3, $4]: by a session
+-- The other vehicles ($2) that are at a meter ($1) in one of the intervals ($3, $4]: by a session
 -- there, or by a reading up to 15 minutes later that names it or a session there. $5 and $6 are
 -- the earliest and the latest of the readings looked at.
 -- Index: charging_sessions_meter (meter_id, started_at), vehicle_telemetry_history_named_meter,

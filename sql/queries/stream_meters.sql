@@ -1,4 +1,4 @@
--- The newest readings of some meters, and the short ids by which they were asked for.
+-- The newest readings of some meters, and the short ids by which they were requested.
 -- Served by the primary keys of meter_live_status and meters.
 select
     m.external_id,

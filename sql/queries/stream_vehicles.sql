@@ -1,4 +1,4 @@
--- The newest readings of some vehicles, and the short ids by which they were asked for.
+-- The newest readings of some vehicles, and the short ids by which they were requested.
 -- Served by the primary keys of vehicle_live_status and vehicles.
 select
     v.external_id,

@@ -349,8 +349,8 @@ impl Progress {
             passed = Some(passed.map_or(here, |p| p.min(here)));
             // The checkpoint of a shard that had nothing to store lies far behind: its backlog counts from its
             // own first reading.
-            let of_lane = state.written_at.since(here).max(entry.waits_since);
-            since = since.min(of_lane).or(since).or(of_lane);
+            let of_shard = state.written_at.since(here).max(entry.waits_since);
+            since = since.min(of_shard).or(since).or(of_shard);
         }
         if let Some(passed) = passed {
             state.written_at.trim(passed);
