@@ -32,7 +32,7 @@ pub(super) struct Lease {
 
 #[derive(Debug, Default)]
 struct Held {
-    taken: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     used: usize,
 }
 
@@ -56,7 +56,7 @@ impl Lease {
     pub(super) fn one_more(&self) -> Result<(), AskError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let most = held
-            .taken
+            .permit
             .as_ref()
             .map_or(0, OwnedSemaphorePermit::num_permits);
         if held.used == most {
@@ -64,9 +64,9 @@ impl Lease {
                 return Err(AskError::TooManyReadings);
             }
             match Arc::clone(&self.budget.0).try_acquire_many_owned(STEP) {
-                Ok(more) => match &mut held.taken {
-                    Some(taken) => taken.merge(more),
-                    None => held.taken = Some(more),
+                Ok(more) => match &mut held.permit {
+                    Some(permit) => permit.merge(more),
+                    None => held.permit = Some(more),
                 },
                 Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                     return Err(AskError::Busy);
@@ -83,11 +83,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_share_one_bound_and_give_back_what_they_took() {
+    fn questions_share_one_bound_and_release_what_they_held() {
         let budget = Budget::default();
         let first = Lease::new(&budget);
-        let taken = (0..).take_while(|_| first.one_more().is_ok()).count();
-        assert!(taken > READINGS_MAX - STEP as usize && taken <= READINGS_MAX);
+        let counted = (0..).take_while(|_| first.one_more().is_ok()).count();
+        assert!(counted > READINGS_MAX - STEP as usize && counted <= READINGS_MAX);
         assert!(matches!(first.one_more(), Err(AskError::TooManyReadings)));
         let second = Lease::new(&budget);
         assert!(matches!(second.one_more(), Err(AskError::Busy)));

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 
 use super::AskError;
 use super::history::{FromHistory, History, NEARBY_MICROS, Side, spans_beyond};
-use super::hour_rows::{Readings, Summed};
+use super::hour_rows::{Readings, RolledUpHour};
 use crate::energy::interval::{Interval, Intervals};
 use crate::reading::Timestamp;
 
@@ -34,7 +34,7 @@ type Edge = (i32, Timestamp);
 pub(super) struct Sought<T> {
     /// Where hours may be.
     sums: Intervals,
-    hours: Vec<Summed<T>>,
+    hours: Vec<RolledUpHour<T>>,
     /// Readings outside of those, and neighbours.
     raw: Vec<(i32, T)>,
 }
@@ -104,13 +104,13 @@ impl History<'_> {
         sought: Sought<T>,
         wanted: &BTreeMap<i32, Vec<Interval>>,
     ) -> Result<HashMap<i32, Readings<T>>, AskError> {
-        let (mut readings, taken) = self.taken(sought.hours, wanted);
+        let (mut readings, rolled_up) = self.usable(sought.hours, wanted);
         let mut rest: Vec<DeviceSpan> = Vec::new();
         for (&device, intervals) in wanted {
             for interval in intervals {
                 let mut left = sought.sums.clip(*interval);
-                if let Some(taken) = taken.get(&device) {
-                    left = left.without(taken);
+                if let Some(rolled_up) = rolled_up.get(&device) {
+                    left = left.without(rolled_up);
                 }
                 rest.extend(spans_of(device, &left));
             }
@@ -218,21 +218,21 @@ impl History<'_> {
         };
         let ranges = self.ranges(T::STREAM).await?;
         for (from, to) in spans_beyond(ranges, nearest, side) {
-            let mut asked: Vec<usize> = (0..edges.len()).filter(|&edge| open[edge]).collect();
+            let mut searched: Vec<usize> = (0..edges.len()).filter(|&edge| open[edge]).collect();
             let span = |edge: usize| match side {
                 Side::Before => (from, looked(edge).min(to)),
                 Side::After => (looked(edge).max(from), to),
             };
-            asked.retain(|&edge| span(edge).0 < span(edge).1);
-            let spans = asked.iter().map(|&edge| DeviceSpan {
+            searched.retain(|&edge| span(edge).0 < span(edge).1);
+            let spans = searched.iter().map(|&edge| DeviceSpan {
                 device: edges[edge].0,
                 low: span(edge).0,
                 high: span(edge).1,
             });
             let spans: Vec<DeviceSpan> = spans.collect();
             for (place, one) in self.query_spans(text, &spans, Some(zeros)).await? {
-                open[asked[place]] = false;
-                found.push((asked[place], one));
+                open[searched[place]] = false;
+                found.push((searched[place], one));
             }
             if !open.contains(&true) {
                 break;

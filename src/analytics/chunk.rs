@@ -50,7 +50,7 @@ pub(super) async fn named(history: &mut History<'_>, window: Interval) -> Result
 
 /// A vehicle of a chunk, with where it was.
 #[derive(Debug)]
-struct Asked {
+struct PlacedVehicle {
     member: Member,
     /// Its meters, and the other vehicles that may be there.
     meters: Vec<(MeterKey, Wanted, HashSet<VehicleKey>)>,
@@ -63,7 +63,7 @@ struct Asked {
 pub(super) struct Chunk {
     window: Interval,
     now: Timestamp,
-    asked: Vec<Asked>,
+    placed: Vec<PlacedVehicle>,
     vehicles: HashMap<i32, FetchedVehicle>,
     meters: HashMap<i32, Readings<EnergyReading>>,
     /// The vehicles with the ids of meters that are shared, and of those where rule 3 may apply.
@@ -86,7 +86,7 @@ pub(super) async fn fetch(
     let span = Interval::new(window.start(), behind).unwrap_or(window);
     let spans: BTreeMap<i32, Interval> = members.iter().map(|m| (m.key, span)).collect();
     let vehicles = vehicles::vehicles(history, &spans).await?;
-    let mut asked: Vec<Asked> = Vec::new();
+    let mut placed: Vec<PlacedVehicle> = Vec::new();
     let mut owners = Owners::new();
     let mut intervals_by_meter: BTreeMap<i32, Vec<Interval>> = BTreeMap::new();
     for member in members {
@@ -105,7 +105,7 @@ pub(super) async fn fetch(
             of_meter.extend_from_slice(wanted.intervals.as_slice());
         }
         let meters = wanted.into_iter();
-        asked.push(Asked {
+        placed.push(PlacedVehicle {
             member: member.clone(),
             meters: meters
                 .map(|(key, wanted)| (key, wanted, HashSet::new()))
@@ -122,9 +122,9 @@ pub(super) async fn fetch(
     }
     let meters: HashMap<i32, Readings<EnergyReading>> =
         history.around_many(&intervals_by_meter).await?;
-    let mut others = others(history, named, &asked, window, now).await?;
-    for asked in &mut asked {
-        asked.add(&mut others);
+    let mut others = others(history, named, &placed, window, now).await?;
+    for placed in &mut placed {
+        placed.add(&mut others);
     }
     let is_whole = |intervals: &Vec<Interval>| {
         let holds = |interval: &Interval| {
@@ -138,7 +138,7 @@ pub(super) async fn fetch(
     let mut chunk = Chunk {
         window,
         now,
-        asked,
+        placed,
         vehicles,
         owners,
         whole_meters: whole.map(|(&meter, _)| meter).collect(),
@@ -149,7 +149,7 @@ pub(super) async fn fetch(
     Ok(chunk)
 }
 
-impl Asked {
+impl PlacedVehicle {
     /// Adds others to those that may be at its meters.
     fn add(&mut self, others: &mut Others) {
         for (meter, _, there) in &mut self.meters {
@@ -166,13 +166,13 @@ impl Asked {
 async fn others(
     history: &History<'_>,
     named: &Named,
-    asked: &[Asked],
+    placed: &[PlacedVehicle],
     window: Interval,
     now: Timestamp,
 ) -> Result<Others, AskError> {
     let mut rows = Rows::default();
     let mut found = Others::new();
-    for Asked { member, meters, .. } in asked {
+    for PlacedVehicle { member, meters, .. } in placed {
         for (meter, wanted, _) in meters {
             for &interval in wanted.looked(window, now).as_slice() {
                 rows.add(VehicleKey(member.key), *meter, interval);
@@ -199,15 +199,15 @@ impl Chunk {
     /// How far each vehicle's answer reaches, at each of its meters in turn.
     fn places(&self) -> Vec<Place<'_>> {
         let mut places = Vec::new();
-        for asked in &self.asked {
-            for (meter, wanted, others) in &asked.meters {
+        for placed in &self.placed {
+            for (meter, wanted, others) in &placed.meters {
                 let (readings, _) = self.meter(meter.0);
                 let mut reach = wanted.reach(readings, others, self.window, self.now);
-                if let (true, Some(low)) = (reach.is_first, asked.first_low) {
+                if let (true, Some(low)) = (reach.is_first, placed.first_low) {
                     reach.low = low;
                 }
                 places.push(Place {
-                    vehicle: VehicleKey(asked.member.key),
+                    vehicle: VehicleKey(placed.member.key),
                     meter: *meter,
                     wanted,
                     others,
@@ -250,13 +250,13 @@ impl Chunk {
             self.owners.entry(meter).or_insert(owner);
         }
         let mut wider: BTreeMap<i32, Interval> = BTreeMap::new();
-        for asked in &mut self.asked {
-            asked.add(&mut unseen);
-            let Some((span, _)) = spans.get(&asked.member.key) else {
+        for placed in &mut self.placed {
+            placed.add(&mut unseen);
+            let Some((span, _)) = spans.get(&placed.member.key) else {
                 continue;
             };
-            let others = asked.meters.iter().flat_map(|(_, _, others)| others);
-            for key in others.map(|other| other.0).chain([asked.member.key]) {
+            let others = placed.meters.iter().flat_map(|(_, _, others)| others);
+            for key in others.map(|other| other.0).chain([placed.member.key]) {
                 let interval = match wider.get(&key).or(held.get(&key)) {
                     Some(interval) if interval.and(*span) == Some(*span) => continue,
                     Some(interval) => Interval::new(
@@ -272,16 +272,16 @@ impl Chunk {
             .extend(vehicles::vehicles(history, &wider).await?);
         held.extend(wider);
         let mut goes_on = false;
-        for n in 0..self.asked.len() {
-            let key = self.asked[n].member.key;
+        for n in 0..self.placed.len() {
+            let key = self.placed[n].member.key;
             let Some((span, true)) = spans.get(&key) else {
                 continue;
             };
-            let start = self.ask(&self.asked[n], SUSPECT_WATTS_DEFAULT, divided_since);
+            let start = self.ask(&self.placed[n], SUSPECT_WATTS_DEFAULT, divided_since);
             if let Some(start) = start.flatten() {
                 let low = reach::further_back(history, window, span.start(), start).await?;
                 goes_on |= low.is_some();
-                self.asked[n].first_low = low.or(Some(span.start()));
+                self.placed[n].first_low = low.or(Some(span.start()));
             }
         }
         Ok(goes_on)
@@ -290,16 +290,16 @@ impl Chunk {
     /// Asks about one vehicle.
     fn ask<R>(
         &self,
-        asked: &Asked,
+        placed: &PlacedVehicle,
         suspect_watts: u64,
         ask: impl FnOnce(&Question<'_>) -> R,
     ) -> Option<R> {
-        let others = asked.meters.iter().map(|(_, _, others)| {
+        let others = placed.meters.iter().map(|(_, _, others)| {
             let there = others.iter().filter_map(|key| self.vehicles.get(&key.0));
             there.map(FetchedVehicle::borrow).collect()
         });
         let others: Vec<Vec<Vehicle<'_>>> = others.collect();
-        let meters = asked.meters.iter().zip(&others);
+        let meters = placed.meters.iter().zip(&others);
         let meters = meters.map(|((key, _, _), others)| Meter {
             key: *key,
             owner: self.owners.get(key).copied(),
@@ -311,7 +311,7 @@ impl Chunk {
         Some(ask(&Question {
             window: self.window,
             now: self.now,
-            vehicle: self.vehicles.get(&asked.member.key)?.borrow(),
+            vehicle: self.vehicles.get(&placed.member.key)?.borrow(),
             meters: &meters,
             suspect_watts,
         }))
@@ -324,23 +324,23 @@ impl Chunk {
         parts: &'a [Interval],
         suspect_watts: u64,
     ) -> impl Iterator<Item = (&'a Member, Result<(Performance, Vec<Slice>), SplitHours>)> {
-        self.asked.iter().filter_map(move |asked| {
+        self.placed.iter().filter_map(move |placed| {
             let ask = |question: &Question<'_>| performance_and_parts(question, parts);
-            let answer = self.ask(asked, suspect_watts, ask)?;
-            Some((&asked.member, answer))
+            let answer = self.ask(placed, suspect_watts, ask)?;
+            Some((&placed.member, answer))
         })
     }
 
     /// Where the vehicles were.
     pub(super) fn meter_keys(&self) -> Vec<i32> {
-        let of_vehicle = |asked: &Asked| {
-            asked
+        let of_vehicle = |placed: &PlacedVehicle| {
+            placed
                 .meters
                 .iter()
                 .map(|(key, _, _)| key.0)
                 .collect::<Vec<_>>()
         };
-        self.asked.iter().flat_map(of_vehicle).collect()
+        self.placed.iter().flat_map(of_vehicle).collect()
     }
 
     /// The readings of a meter, and what of it is rolled up.

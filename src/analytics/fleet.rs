@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Client, Transaction};
 use tokio::task::JoinHandle;
-use tokio_postgres::IsolationLevel;
 
 use super::budget::{Budget, Lease};
 use super::chunk;
 use super::chunk::{Member, Named};
 use super::fleet_report::{FleetReport, ReportQuestion, Sums};
-use super::history::History;
+use super::history::{History, snapshot};
 use super::hour_rows::Hours;
 use super::hours::ROUNDS_MAX;
 use super::vehicles::meter_ids;
@@ -42,12 +41,7 @@ pub(super) async fn report(
     budget: &Budget,
     question: ReportQuestion,
 ) -> Result<FleetReport, AskError> {
-    let work = client
-        .build_transaction()
-        .isolation_level(IsolationLevel::RepeatableRead)
-        .read_only(true)
-        .start()
-        .await?;
+    let work = snapshot(client).await?;
     let question = Arc::new(question);
     let hours = Hours::new(
         question.timeframe.window,
@@ -133,7 +127,7 @@ struct Walk<'w, 'h> {
 
 impl Walk<'_, '_> {
     /// Adds some vehicles to the sums. `false` means that they were too many at once.
-    async fn take(
+    async fn add(
         &mut self,
         members: &[Member],
         running: Running,
@@ -184,9 +178,9 @@ impl Walk<'_, '_> {
             let Some(last) = members.last() else {
                 return running.finish().await;
             };
-            let taken;
-            (running, taken) = self.take(&members, running).await?;
-            if taken {
+            let fits;
+            (running, fits) = self.add(&members, running).await?;
+            if fits {
                 after = last.key;
             }
         }
@@ -209,9 +203,9 @@ impl Walk<'_, '_> {
             let mut running = Running::Idle(Box::new(sums));
             while !left.is_empty() {
                 let some = self.pace.devices.min(left.len());
-                let taken;
-                (running, taken) = self.take(&left[..some], running).await?;
-                if taken {
+                let fits;
+                (running, fits) = self.add(&left[..some], running).await?;
+                if fits {
                     left.drain(..some);
                 }
             }

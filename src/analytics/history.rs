@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use deadpool_postgres::Transaction;
+use deadpool_postgres::{Client, Transaction};
 use tokio::sync::OnceCell;
-use tokio_postgres::Row;
+use tokio_postgres::{Error, IsolationLevel, Row};
 
 use super::AskError;
 use super::budget::Lease;
@@ -45,12 +45,12 @@ pub(super) trait FromHistory: Copy + Send {
     /// How many columns a reading has.
     const COLUMNS: usize;
 
-    fn read(row: &Row) -> Result<Self, tokio_postgres::Error>;
-    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, tokio_postgres::Error>;
+    fn read(row: &Row) -> Result<Self, Error>;
+    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, Error>;
     fn energy(&self) -> EnergyReading;
 }
 
-fn energy_reading(row: &Row) -> Result<EnergyReading, tokio_postgres::Error> {
+fn energy_reading(row: &Row) -> Result<EnergyReading, Error> {
     let (interval, register): (Option<f64>, Option<f64>) = (row.try_get(1)?, row.try_get(2)?);
     let kind = match register {
         Some(_) => EnergyKind::Register,
@@ -71,11 +71,11 @@ impl FromHistory for EnergyReading {
     const HOURS: &'static str = sql!("hours_meters");
     const COLUMNS: usize = 3;
 
-    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+    fn read(row: &Row) -> Result<Self, Error> {
         energy_reading(row)
     }
 
-    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, tokio_postgres::Error> {
+    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, Error> {
         HourRow::read(row, 0, |reading, _| Ok(reading))
     }
 
@@ -99,7 +99,7 @@ impl FromHistory for RawVehicleReading {
     const HOURS: &'static str = sql!("hours_vehicles");
     const COLUMNS: usize = 6;
 
-    fn read(row: &Row) -> Result<Self, tokio_postgres::Error> {
+    fn read(row: &Row) -> Result<Self, Error> {
         let EnergyReading { at, energy } = energy_reading(row)?;
         let meter: Option<i32> = row.try_get(4)?;
         let session: Option<i32> = row.try_get(5)?;
@@ -119,7 +119,7 @@ impl FromHistory for RawVehicleReading {
         })
     }
 
-    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, tokio_postgres::Error> {
+    fn read_hour(row: &Row) -> Result<Option<HourRow<Self>>, Error> {
         let (micro, rest): (i64, i64) = (row.try_get(14)?, row.try_get(15)?);
         let temperature_sum = temperature_sum(micro, rest);
         HourRow::read(row, temperature_sum, |EnergyReading { at, energy }, end| {
@@ -138,6 +138,16 @@ impl FromHistory for RawVehicleReading {
     fn energy(&self) -> EnergyReading {
         EnergyReading::from(&self.reading)
     }
+}
+
+/// Begins a read-only transaction in which every statement sees one snapshot.
+pub(super) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
+    client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await
 }
 
 /// One question's view of history: a snapshot, and what it may hold of it.

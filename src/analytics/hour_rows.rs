@@ -83,10 +83,10 @@ fn split_hour(edge: Timestamp) -> Option<Timestamp> {
 }
 
 /// A rolled-up hour of a device, by its start.
-pub(super) type Summed<T> = (i32, Timestamp, HourRow<T>);
+pub(super) type RolledUpHour<T> = (i32, Timestamp, HourRow<T>);
 
 /// The readings and rollups of each device, and which hours are rolled up.
-pub(super) type Taken<T> = (HashMap<i32, Readings<T>>, HashMap<i32, Intervals>);
+pub(super) type Usable<T> = (HashMap<i32, Readings<T>>, HashMap<i32, Intervals>);
 
 /// A row of the summaries.
 pub(super) struct HourRow<T> {

@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 
 use super::AskError;
 use super::history::{FromHistory, History};
-use super::hour_rows::{Readings, Summed, Taken};
+use super::hour_rows::{Readings, RolledUpHour, Usable};
 use crate::energy::answer::SplitHours;
 use crate::energy::hour::hour_interval;
 use crate::energy::interval::{Interval, Intervals};
@@ -60,7 +60,7 @@ impl History<'_> {
     pub(super) async fn hours_many<T: FromHistory>(
         &self,
         wanted: &BTreeMap<i32, Vec<Interval>>,
-    ) -> Result<Vec<Summed<T>>, AskError> {
+    ) -> Result<Vec<RolledUpHour<T>>, AskError> {
         let mut found = Vec::new();
         let intervals = || wanted.values().flatten();
         let low = intervals().map(|interval| interval.start()).min();
@@ -96,13 +96,13 @@ impl History<'_> {
 
     /// Selects the hours that lie in the intervals and may be used. Returns them, and which they are for each
     /// device.
-    pub(super) fn taken<T: FromHistory>(
+    pub(super) fn usable<T: FromHistory>(
         &self,
-        found: Vec<Summed<T>>,
+        found: Vec<RolledUpHour<T>>,
         wanted: &BTreeMap<i32, Vec<Interval>>,
-    ) -> Taken<T> {
+    ) -> Usable<T> {
         let mut readings: HashMap<i32, Readings<T>> = HashMap::with_capacity(wanted.len());
-        let mut taken: HashMap<i32, Vec<Interval>> = HashMap::new();
+        let mut rolled_up: HashMap<i32, Vec<Interval>> = HashMap::new();
         let Some(hours) = &self.hours else {
             return (readings, HashMap::new());
         };
@@ -121,13 +121,14 @@ impl History<'_> {
                 let of_device = readings.entry(device).or_default();
                 of_device.list.extend([sum.first, sum.last]);
                 of_device.rolled_up.push(sum.rolled_up);
-                taken.entry(device).or_default().push(hour);
+                rolled_up.entry(device).or_default().push(hour);
             }
         }
         for of_device in readings.values_mut() {
             of_device.rolled_up.sort_unstable_by_key(|sum| sum.interval);
         }
-        let intervals = |(device, taken): (_, Vec<Interval>)| (device, Intervals::from_iter(taken));
-        (readings, taken.into_iter().map(intervals).collect())
+        let intervals =
+            |(device, rolled_up): (_, Vec<Interval>)| (device, Intervals::from_iter(rolled_up));
+        (readings, rolled_up.into_iter().map(intervals).collect())
     }
 }

@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 use deadpool_postgres::Client;
 use tokio::sync::Semaphore;
-use tokio_postgres::{Error, IsolationLevel};
+use tokio_postgres::Error;
 
 use crate::energy::answer::{SplitHours, performance_and_parts};
 use crate::energy::attribution::MeterKey;
@@ -60,7 +60,7 @@ use fleet_cache::Reports;
 pub use fleet_cache::{KeptReport, ReportKey};
 use fleet_report::ReportQuestion;
 pub use fleet_report::{FleetReport, FleetSlice, Rank, Ranked};
-use history::History;
+use history::{History, snapshot};
 use hour_rows::Hours;
 use hours::ROUNDS_MAX;
 use vehicles::Fetched;
@@ -191,12 +191,7 @@ impl Analyst {
         timeframe: Timeframe,
     ) -> Result<Option<Answer>, AskError> {
         let Timeframe { window, now, .. } = timeframe;
-        let work = client
-            .build_transaction()
-            .isolation_level(IsolationLevel::RepeatableRead)
-            .read_only(true)
-            .start()
-            .await?;
+        let work = snapshot(client).await?;
         let hours = Hours::new(window, &timeframe.parts, self.judgement.suspect_watts.0);
         let mut history = History::new(&work, Lease::new(&self.budget)).with_hours(hours);
         let mut round = 0;

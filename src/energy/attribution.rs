@@ -176,11 +176,11 @@ pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Interval) -> bool {
 }
 
 /// Finds where a vehicle is by rule 3, where [`goes_by_same_id`] allows it: always, up to now, except for
-/// the time in `taken`. Neither a window nor a silence clips the result.
+/// the time in `excluded`. Neither a window nor a silence clips the result.
 ///
-/// `taken` is the time to which rule 3 does not apply: the vehicle's own pieces by rules 1 and 2 at any
+/// `excluded` is the time to which rule 3 does not apply: the vehicle's own pieces by rules 1 and 2 at any
 /// meter, and all other vehicles' pieces at this one.
-pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Intervals) -> Vec<Piece> {
+pub fn same_id(now: Timestamp, meter: MeterKey, excluded: &Intervals) -> Vec<Piece> {
     let always: Intervals = Interval::new(Timestamp::from_micros(i64::MIN), now)
         .into_iter()
         .collect();
@@ -190,7 +190,7 @@ pub fn same_id(now: Timestamp, meter: MeterKey, taken: &Intervals) -> Vec<Piece>
         rule: Rule::SameId,
         session: None,
     };
-    let free = always.without(taken);
+    let free = always.without(excluded);
     free.as_slice().iter().map(piece).collect()
 }
 

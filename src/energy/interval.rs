@@ -112,9 +112,9 @@ impl Intervals {
         let mut left = Vec::with_capacity(self.0.len());
         for &interval in &self.0 {
             let mut start = interval.start;
-            for taken in other.within(interval) {
-                left.extend(Interval::new(start, taken.start));
-                start = taken.end;
+            for removed in other.within(interval) {
+                left.extend(Interval::new(start, removed.start));
+                start = removed.end;
             }
             left.extend(Interval::new(start, interval.end));
         }

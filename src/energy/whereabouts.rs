@@ -41,17 +41,17 @@ pub fn whereabouts(question: &Question<'_>) -> BTreeMap<VehicleKey, Stays> {
         }
         let guests = meter.others.iter().map(|other| other.key);
         let guests = guests.chain([question.vehicle.key]);
-        let mut taken: Vec<Interval> = Vec::new();
+        let mut excluded: Vec<Interval> = Vec::new();
         for guest in guests.filter(|&guest| guest != owner.key) {
             let there = pieces.get(&guest).into_iter().flatten();
-            taken.extend(there.filter(|p| p.meter == meter.key).map(|p| p.interval));
+            excluded.extend(there.filter(|p| p.meter == meter.key).map(|p| p.interval));
         }
         if let Some(own) = pieces.get_mut(&owner.key) {
-            taken.extend_from_slice(intervals_of(own).as_slice());
+            excluded.extend_from_slice(intervals_of(own).as_slice());
             own.extend(same_id(
                 question.now,
                 meter.key,
-                &Intervals::from_iter(taken),
+                &Intervals::from_iter(excluded),
             ));
         }
     }

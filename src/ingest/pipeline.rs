@@ -1,7 +1,7 @@
 //! Decodes and admits one body, whatever the protocol, and waits until it is safe.
 //!
 //! A protocol receives a body, reserves memory for it with [`Pipeline::gate`], and calls
-//! [`Pipeline::take`]. [`Pipeline::safe`] returns when the body can be acknowledged. The protocol turns a
+//! [`Pipeline::admit`]. [`Pipeline::safe`] returns when the body can be acknowledged. The protocol turns a
 //! refusal into its own response.
 
 use std::cell::RefCell;
@@ -50,7 +50,7 @@ pub struct Body {
 }
 
 /// A request's readings on their way into the log.
-pub struct Taken {
+pub struct AcceptedBody {
     /// What the log acknowledges.
     pub admitted: Admitted,
     /// Which readings of the body were accepted, and which were not.
@@ -132,12 +132,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Refused`]: nothing was accepted.
-    pub async fn take<S: Sender>(
+    pub async fn admit<S: Sender>(
         &self,
         sender: &S,
         body: Body,
         ack: AckMode,
-    ) -> Result<Taken, Refused<S::Refusal>> {
+    ) -> Result<AcceptedBody, Refused<S::Refusal>> {
         let Body {
             stream,
             format,
@@ -177,7 +177,7 @@ impl Pipeline {
         if outcome.rejected > 0 {
             count_rejected(stream, &outcome);
         }
-        Ok(Taken { admitted, outcome })
+        Ok(AcceptedBody { admitted, outcome })
     }
 
     /// Waits until the readings are as safe as their mode requires. Returns how many of them a commit put into

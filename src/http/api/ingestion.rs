@@ -16,13 +16,13 @@ use crate::http::response::problem::{ErrorItem, Kind, Problem};
 use crate::http::response::reply::{JSON, Reply, with_body};
 use crate::ingest::admission::{AckMode, Admitted};
 use crate::ingest::decode::{Code, Outcome};
-use crate::ingest::pipeline::{Body, NotSafe, Pipeline, Refused, Sender, Taken};
+use crate::ingest::pipeline::{AcceptedBody, Body, NotSafe, Pipeline, Refused, Sender};
 use crate::metrics;
 use crate::reading::Stream;
 
 /// A request's readings on their way into the log.
 pub(crate) struct Ingested {
-    taken: Taken,
+    taken: AcceptedBody,
     ack: AckMode,
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingeste
         memory,
     };
     let pipeline = &context.pipeline;
-    let taken = pipeline.take(caller, body, ack).await;
+    let taken = pipeline.admit(caller, body, ack).await;
     let taken = taken.map_err(|refused| problem_of(pipeline, refused))?;
     Ok(Ingested { taken, ack })
 }
