@@ -48,10 +48,9 @@ fn spans_of(device: i32, intervals: &Intervals) -> impl Iterator<Item = DeviceSp
 }
 
 impl History<'_> {
-    /// The readings of many devices in each of their intervals, with the neighbours on both sides of
-    /// each that [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) needs: of
-    /// registers of 0, of which there may be many, only the one next to the interval. Hours are rolled up where
-    /// they may be.
+    /// The readings of many devices in each of their intervals, with the neighbours on both sides that
+    /// [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) needs. Of neighbouring registers of 0, of
+    /// which there may be many, only the nearest is fetched. Hours are rolled up where they may be.
     ///
     /// Order:  a device's intervals ascending, apart; its readings ascending by time
     pub(super) async fn around_many<T: FromHistory>(
@@ -174,10 +173,10 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// One reading beyond each edge, where there is one, with the place of its edge: nearby
-    /// first, then a few partitions at a time for those edges that had none so far.
+    /// One reading beyond each edge, where there is one, with the place of its edge. The search begins nearby, and
+    /// then covers a few partitions at a time for the edges that have none so far.
     ///
-    /// Behind an edge there is often none, because the window ends now: no look nearby comes first.
+    /// After an edge there is often no reading, because the window ends now: there the search nearby is left out.
     async fn search_many<T: FromHistory>(
         &self,
         edges: &[Edge],

@@ -269,8 +269,8 @@ async fn found_by(
     rows.iter().map(row).collect()
 }
 
-/// Goes further back from a window, where the search for the start of an attribution period has
-/// come to `low` and that start lies at `start`; `None` where no reading is older.
+/// The next bound for the search of an attribution period's start, which has found `start` down to `low`. `None`
+/// means that the start lies within, or that no reading is older.
 pub(super) async fn further_back(
     history: &History<'_>,
     window: Interval,

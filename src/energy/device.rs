@@ -90,12 +90,12 @@ impl Oddities {
 }
 
 impl DeviceEnergy {
-    /// Reads a device's readings into amounts.
+    /// Converts a device's readings to amounts.
     ///
-    /// For an exact answer over (a, b] the caller supplies every reading in it and the neighbours
-    /// on both sides: backward from a, up to and including the first that is not a register of 0;
-    /// forward from b, likewise. (With interval readings only, that is one reading before, and
-    /// the one after matters only to a meter's `known` moments.) More does no harm.
+    /// For an exact answer over (a, b] the caller supplies every reading in it and the neighbours on both sides.
+    /// These go backward from a, up to and including the first that is not a register of 0, and forward from
+    /// b likewise. (With interval readings only, that is one reading before; the one after matters only to a
+    /// meter's `known` moments.) More does no harm.
     ///
     /// Choices where the definition leaves room:
     /// - "Exactly 0" and every difference are judged on the values rounded to mWh.

@@ -146,8 +146,8 @@ impl Decimal {
     }
 }
 
-/// 100 × `part` / `all` where all that both may be print the same: a quotient is largest and smallest
-/// at the ends of what it is made of, as long as the divisor is above 0.
+/// 100 × `part` / `all`, where every value within the bounds of both prints the same. With a divisor above 0, a
+/// quotient is largest and smallest at the bounds.
 fn near_ratio(part: &Near, all: &Near) -> Option<Decimal> {
     if all.low <= BigInt::ZERO {
         return None;

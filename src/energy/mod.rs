@@ -29,10 +29,9 @@
 //!   of 64 binary digits, and only a sum on the edge of rounding is printed the long way.
 //! - **An hour that is rolled up changes no digit.** Its row holds its first and last reading as they are, and
 //!   what the readings after the first add. It exists only where that depends on the hour alone: one
-//!   energy kind, no register of 0, no reading that names a place, no silence over 15 minutes. Where an edge
-//!   of the window, of an attribution period or of what is known lies inside the hour, or several vehicles
-//!   share the meter, the arithmetic returns the hours that it needs as readings. A missing row costs only
-//!   time.
+//!   energy kind, no register of 0, no reading that names a place, no silence over 15 minutes. The arithmetic
+//!   returns the hours that it needs as readings: those that an edge splits (of the window, of an attribution
+//!   period, or of what is known), and those of a shared meter. A missing row costs only time.
 //! - **A second implementation checks it**: `tests/reference.rs`, written from the definitions alone, agrees to
 //!   the last digit on random fleets, and on tiny ones whose edges fall together. `tests/golden.rs`,
 //!   `tests/same_id.rs` and `tests/overlap.rs` hold cases computed by hand.

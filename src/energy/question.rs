@@ -29,27 +29,27 @@ pub struct Meter<'a> {
 
 /// A question, with all that its answer depends on.
 ///
-/// What the caller supplies for an exact answer over the window (from, to], neighbours being what
-/// [`DeviceEnergy::new`](super::device::DeviceEnergy::new) says:
+/// For an exact answer over the window (from, to] the caller supplies the following. Neighbours are those that
+/// [`DeviceEnergy::new`](super::device::DeviceEnergy::new) defines.
 ///
-/// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions
-///    that overlap that; then [`plan`] names the meters, and returns whether to look for one with the vehicle's id.
-/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. L is the
-///    earliest time among all these and `from`, H the latest among all these and `to`: what one
-///    reading measures is divided by all DC of its time, whatever the window.
-///    Where a meter's first reading ever is an interval in (from, to] and is divided among several,
-///    L is also no later than [`divided_since`](super::answer::divided_since).
-/// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its
-///    sessions that overlap (L, H + 15 min]. H matters for the period that holds a meter's next
-///    reading too; where no other is at its meters, `from` does for L.
-/// 4. `others` of each meter: every vehicle that has a session there which overlaps (L, H], or a
-///    reading in (L, H + 15 min] that names the meter or a session there; each with its readings
-///    in (L, H + 15 min] and the neighbours, and all its sessions that overlap that, whichever
-///    the meter. By rule 3 one that comes before the meter's next reading matters too, and by
-///    rule 3 the meter's own vehicle, where it is one of them.
+/// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions that overlap
+///    that interval. Then [`plan`] names the meters, and whether to look for one with the vehicle's id.
+/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. L is the earliest time
+///    among all these and `from`, and H the latest among all these and `to`: the energy of one reading is
+///    divided by all DC of its time, whatever the window. Where a meter's first reading is an interval in
+///    (from, to] and is divided among several, L is also no later than
+///    [`divided_since`](super::answer::divided_since).
+/// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its sessions that
+///    overlap (L, H + 15 min]. H matters also for the period that holds a meter's next reading. Where no other
+///    vehicle is at its meters, `from` is early enough for L.
+/// 4. `others` of each meter: every vehicle with a session there that overlaps (L, H], or with a reading in
+///    (L, H + 15 min] that names the meter or a session there. Each comes with its readings in (L, H + 15 min]
+///    and the neighbours, and with all its sessions that overlap that interval, at any meter. By rule 3, a
+///    vehicle that arrives before the meter's next reading matters too, and so does the meter's own vehicle
+///    where it is one of them.
 ///
-/// More does no harm, but nothing may be missing between what is given. A property test asks
-/// with exactly this and with everything.
+/// More does no harm, but nothing may be missing between what is given. A property test asks with exactly
+/// this and with everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// W, (from, to].

@@ -101,8 +101,8 @@ impl Tariff {
         self.currency.as_deref()
     }
 
-    /// Splits a window where the price changes: the price of a moment is that of the time which a
-    /// clock shows then, also where clocks skip an hour or show one twice.
+    /// Splits a window where the price changes. The price of a moment is that of the time on the clock, also
+    /// where clocks skip an hour or show one twice.
     ///
     /// Shape:  parts that make up the window, each with its price
     pub fn split(&self, window: Interval) -> Vec<(Interval, i64)> {

@@ -22,17 +22,17 @@ const PAGE_BYTES: usize = 1024;
 /// A received byte is held twice for a moment: as received, and as a record.
 const HELD_TIMES: usize = 2;
 
-/// The part of the memory that one sender may hold while its bodies arrive: a half, so that a
-/// fleet that sends slowly, or more than the gateway takes, leaves room for the others.
+/// The part of the memory that one sender may hold while its bodies arrive: a half. So a fleet that sends slowly,
+/// or too much, leaves room for the others.
 const SHARE_OF_ONE: usize = 2;
 
-/// How much memory the readings on their way may be given.
+/// The memory that the operator may give to readings in transit.
 ///
 /// Units:  bytes
 pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 40;
 
-/// The least memory in which the largest body finds room, as a share of one sender's, and also
-/// while it is decompressed: then what came and what comes out are held together.
+/// The least memory in which the largest body fits, within one sender's share, while it is decompressed: then the
+/// compressed and the decompressed bytes are held together.
 ///
 /// Units:  bytes
 pub const fn memory_least(body_bytes_max: usize) -> u64 {

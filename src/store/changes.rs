@@ -1,10 +1,10 @@
 //! What has changed in the live tables and among the open alerts since the last look.
 //!
-//! Why not the log of this gateway: other gateways write into the same tables, and a change is live
-//! once it is committed. Why not `received_at > …`: a reading is received before it is committed, by
-//! minutes where a log catches up, and by another gateway's clock; and an index on it would end HOT
-//! updates. Why not a trigger with NOTIFY: it would cost every batch of every writer, with or without
-//! a listener. So each device's newest time is read and compared, which is exact.
+//! Why not the log of this gateway: other gateways write into the same tables, and a change is live once it is
+//! committed. Why not `received_at > …`: a reading is received before it is committed, by minutes while a log
+//! catches up, and by another gateway's clock. An index on it would also end HOT updates. Why not a trigger
+//! with NOTIFY: it would cost every batch of every writer, with or without a listener. So each device's
+//! newest time is read and compared, which is exact.
 
 use deadpool_postgres::Client;
 use hashbrown::{HashMap, HashSet};

@@ -133,7 +133,8 @@ impl Appender {
         }
     }
 
-    /// Writes until it reads `Close` or every sender is dropped, then ends the run. The first error of the disk stops it.
+    /// Writes until it reads `Close` or every sender is dropped, then ends the run. The first error of the disk
+    /// stops it.
     pub(super) fn run(mut self) {
         let result = self.write_all();
         if let Err(error) = result {

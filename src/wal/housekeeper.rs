@@ -2,8 +2,8 @@
 //!
 //! A spare segment is written full of zeros and synced: then an append changes no length and no
 //! map of blocks, and its fdatasync costs half as much. A segment is retired only when every shard's
-//! checkpoint, live status too, has passed it, and it lies behind what is retained for a database that
-//! fails over or is restored (invariant 4). On a full disk retained segments are retired too: keeping
+//! checkpoint has passed it, live status too (invariant 4). It must also lie behind what is retained for a
+//! database that fails over or is restored. On a full disk retained segments are retired too: keeping
 //! them would refuse readings.
 
 use std::io;

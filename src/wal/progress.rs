@@ -177,8 +177,8 @@ impl Progress {
 
     /// Reports a shard's checkpoint as it was read on connecting.
     ///
-    /// A checkpoint that is ahead of what was known settles a commit whose answer was lost; one
-    /// that is behind (a failover, a restore) makes its readings wait, and count, again.
+    /// A checkpoint ahead of the known one settles a commit whose answer was lost. One that is behind, after a
+    /// failover or a restore, makes its readings wait, and count, again.
     pub fn stored(&self, key: RunShard, now: Stored) {
         self.moved(key, now, None);
     }

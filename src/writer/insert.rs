@@ -23,9 +23,9 @@ const COPY_CHUNK_BYTES: usize = 64 << 10;
 /// Rows in one statement with arrays. Why: where each row reads a cold disk for 30 ms, a statement still meets
 /// its deadline; and its plan is too cheap for PostgreSQL to compile it.
 const ROWS_PER_STATEMENT: usize = 1_000;
-/// How many COPYs of one batch may be refused before the remaining rows are tried one by one. Why: enough to
-/// find three refused rows in a million (20 halvings each), and few enough that a batch of refused rows alone
-/// costs one statement a row instead of two COPYs.
+/// How many COPYs of one batch may be refused before the remaining rows are tried one by one. Why: it is enough to
+/// find three refused rows in a million, with 20 halvings each. A batch of refused rows alone then costs one
+/// statement a row instead of two COPYs.
 const REFUSED_COPIES_MAX: usize = 64;
 /// Rows that are tried one by one without waiting for each answer; bounds what is in flight.
 const ROWS_IN_FLIGHT: usize = 256;

@@ -49,17 +49,17 @@
 //!   neighbouring rows are neighbours in the index.
 //! - **Repeats come in bursts.** COPY is right while there are none. After the first 23505 a writer looks up
 //!   the rows that may be repeats and copies the rest, until twenty batches were clean.
-//! - **A batch that misses its deadline comes back smaller** (`pace`): after a deadline of the server or of the
-//!   gateway, half of the rows that were tried, down to one frame. While a reading waits for more than two
-//!   minutes the gateway is not ready.
+//! - **A batch that misses its deadline comes back smaller** (`pace`): with half of the rows that were tried, down to
+//!   one frame. The deadline is the server's or the gateway's. While a reading waits for more than two minutes
+//!   the gateway is not ready.
 //! - **No statement has two plans.** Statistics are stale exactly where new data are: PostgreSQL expects one row
 //!   beyond them, and a join of keys with history turned quadratic. So keys are looked up one by one, in a
 //!   lateral subquery that is grouped by the primary key and cannot be pulled up. Every file of `sql/queries`
 //!   runs in `tests/writer/plans.rs` on few rows and on many, with statistics absent, stale and fresh.
 //! - **What a writer holds does not grow with the shards** (`shares`): caches, batches and buffers are fixed
 //!   totals, divided. A full cache forgets an eighth, never all.
-//! - **A checkpoint moves only where a shard has something to store.** A client that waits for a commit waits in
-//!   each shard for its own readings, not for the end of its request.
+//! - **A checkpoint moves only where a shard has something to store.** A client that waits for a commit waits for
+//!   its own readings in each shard, not for the end of its request.
 //! - **Committed means settled**: in history, as new or as the repeat of an equal reading, or in quarantine. The
 //!   answer counts what went into quarantine, and is `null` where a lost session leaves that unknown.
 //! - **An idle writer watches its session.** A restored database has lost readings whether or not new ones

@@ -30,15 +30,14 @@ use tape::Parser;
 
 /// The most brackets that may be open at once, the array of readings included.
 ///
-/// Why 32: a reading is an object of plain values, depth 2 in an array; the rest is room for an
-/// unknown field, whose error is worth more to its sender than "too deep".
+/// Why 32: a reading is an object of plain values, at depth 2 in an array. The rest leaves room for an unknown
+/// field, whose error helps its sender more than "too deep".
 pub const DEPTH_MAX: usize = 32;
 
 /// The largest text for one call of the quick parser.
 ///
-/// Why 128 KiB: a thousand readings go in one piece, and the parser's buffers, at most 28 bytes
-/// for a byte of text (an index of 4 and a node of 24 for each bracket), stay below 4 MiB
-/// whatever the body is.
+/// Why 128 KiB: a thousand readings fit in one piece. The parser's buffers stay below 4 MiB whatever the body:
+/// they take at most 28 bytes for a byte of text (an index of 4 and a node of 24 for each bracket).
 pub const TEXT_BYTES_MAX: usize = 128 * 1024;
 
 /// How far ahead of the gateway's clock a reading may be: devices' clocks drift.

@@ -18,9 +18,8 @@ pub(super) const KEPT_NODES_MAX: usize = 32 * 1024;
 
 /// simd-json with its buffers.
 ///
-/// Why a copy of the text, where simd-json could parse in place: the parser unescapes strings
-/// where they stand, and the slow parser must find the text as it was sent; the copy brings the
-/// padding that vector loads need.
+/// Why a copy of the text, although simd-json could parse in place: the parser unescapes strings in place, and
+/// the slow parser needs the text as it was sent. The copy also has the padding that vector loads need.
 pub(super) struct Parser {
     buffers: Buffers,
     tape: Tape<'static>,

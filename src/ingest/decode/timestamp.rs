@@ -12,11 +12,10 @@ const CIVIL_LEN: usize = 19;
 
 /// Parses an RFC 3339 time with an offset.
 ///
-/// Where the RFC leaves a choice: `t`, `z` and a space in place of `T` are accepted; digits beyond the
-/// microsecond are dropped, however many there are; a leap second (`:60`) is read
-/// as the second before it, `:59`, at any minute, because no table of leap seconds is kept;
-/// `-00:00` is UTC. Forms of ISO 8601 that the RFC does not have (no offset, no seconds, a comma,
-/// a week date) are refused.
+/// Where the RFC leaves a choice: `t`, `z` and a space in place of `T` are accepted, and `-00:00` is UTC. Any
+/// number of digits beyond the microsecond is dropped. A leap second (`:60`) is read as the second before it,
+/// `:59`, at any minute, because there is no table of leap seconds. Forms of ISO 8601 that the RFC does not
+/// have (no offset, no seconds, a comma, a week date) are refused.
 ///
 /// Shape:  ASCII text; years 0000 to 9999
 /// Units:  microseconds since 1970 UTC

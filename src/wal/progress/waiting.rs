@@ -8,8 +8,8 @@ use crate::wal::append::Stretch;
 impl Progress {
     /// Waits until the readings at some places of the current run are stored.
     ///
-    /// Each shard is waited for up to its own last frame with readings of the request: behind that a
-    /// shard may have nothing to store, and then its checkpoint stays where it is.
+    /// For each shard this is its own last frame with readings of the request. Behind that frame a shard may have
+    /// nothing to store, and then its checkpoint does not move.
     ///
     /// Cancel: safe
     pub async fn wait_stored(&self, places: &[Stretch]) {
