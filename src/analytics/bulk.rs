@@ -30,7 +30,7 @@ enum Zeros {
 /// A moment from which a neighbour of a device is looked for.
 type Edge = (i32, Timestamp);
 
-/// What was fetched before it is known which hours may be used rolled up.
+/// What is fetched before it is known which hours may be used rolled up.
 pub(super) struct Sought<T> {
     /// Where hours may be.
     sums: Intervals,

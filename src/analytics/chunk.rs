@@ -1,4 +1,4 @@
-//! A chunk of a fleet: what its vehicles' answers are computed from, fetched together.
+//! A chunk of a fleet: everything that its vehicles' answers depend on, fetched together.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -74,7 +74,7 @@ pub(super) struct Chunk {
 
 /// Fetches what [`Question`] needs, for many vehicles at once.
 ///
-/// Each vehicle's part is what the question of one fetches, or more.
+/// For each vehicle this is at least what the question about one vehicle fetches.
 pub(super) async fn fetch(
     history: &mut History<'_>,
     named: &Named,
@@ -218,8 +218,8 @@ impl Chunk {
         places
     }
 
-    /// Fetches what lies beyond what is `held` of the vehicles, as far as the meters' readings say that
-    /// it matters, and the others that may be at the meters.
+    /// Fetches the vehicles' readings beyond the `held` spans, as far as the meters' readings require, and the other
+    /// vehicles that may be at the meters.
     ///
     /// `true` means that a meter's first reading is divided, and the search must go further back.
     async fn complete(
@@ -318,7 +318,7 @@ impl Chunk {
     }
 
     /// The answers of all vehicles that are known, with the energy in some parts of the window; or
-    /// what has to be fetched as it is for one.
+    /// the rolled-up hours whose readings one needs.
     pub(super) fn answers<'a>(
         &'a self,
         parts: &'a [Interval],
@@ -343,7 +343,7 @@ impl Chunk {
         self.placed.iter().flat_map(of_vehicle).collect()
     }
 
-    /// The readings of a meter, and what of it is rolled up.
+    /// The readings of a meter, and its rolled-up hours.
     pub(super) fn meter(&self, key: i32) -> (&[EnergyReading], &[RolledUp]) {
         match self.meters.get(&key) {
             Some(readings) => (&readings.list, &readings.rolled_up),

@@ -25,8 +25,8 @@ const METERS_AT_ONCE: usize = 8;
 
 /// Fetches what [`Question`](crate::energy::Question) needs; `None` for an unknown vehicle.
 ///
-/// A meter's readings are fetched where the vehicle was there, not over the whole window: what
-/// lies between such intervals is never credited, and the neighbours of each interval are fetched with it.
+/// A meter's readings are fetched while the vehicle was there, not over the whole window. Energy between such
+/// intervals is never credited, and the neighbours of each interval are fetched with it.
 /// Of other vehicles those are fetched that are at a meter when this one is (by rule 3, when it
 /// could be): no others share an amount with it.
 pub(super) async fn fetch(
@@ -84,7 +84,7 @@ pub(super) async fn fetch(
     complete(history, fetched, window, now).await.map(Some)
 }
 
-/// Fetches what lies beyond the window, as far as the meters' readings say that it matters, and the
+/// Fetches what lies beyond the window, as far as the meters' readings require, and the
 /// other vehicles that may be at the meters.
 async fn complete(
     history: &mut History<'_>,

@@ -190,7 +190,7 @@ impl Sums {
         }
     }
 
-    /// What is rolled up lies wholly in the window and in one of its parts.
+    /// A rolled-up hour lies within the window and within one of its parts.
     pub(super) fn add_meter(
         &mut self,
         key: i32,

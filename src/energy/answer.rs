@@ -107,7 +107,7 @@ pub fn performance(question: &Question<'_>) -> Result<Performance, SplitHours> {
 /// Order:  as the parts are given
 ///
 /// # Errors
-/// [`SplitHours`]: what is rolled up and to be given as it is. Never where nothing is rolled up.
+/// [`SplitHours`]: the rolled-up hours whose readings the answer needs. Never without rolled-up hours.
 pub fn performance_and_parts(
     question: &Question<'_>,
     parts: &[Interval],
@@ -133,7 +133,7 @@ pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
     starts.min()
 }
 
-/// What is rolled up where the answer depends on the readings themselves.
+/// Rolled-up hours whose readings an answer needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SplitHours {
     /// Of vehicles: that of the question, and others.
@@ -148,8 +148,8 @@ impl SplitHours {
         self.vehicles.is_empty() && self.meters.is_empty()
     }
 
-    /// All of a meter's and of its vehicles' where a meter is shared: an amount is divided by what
-    /// each received over just its time.
+    /// Adds all rolled-up hours of a shared meter and its vehicles: an amount is divided by what each vehicle
+    /// received in exactly its time.
     fn add_shared(&mut self, question: &Question<'_>, meter: &Meter<'_>, guests: &[VehicleKey]) {
         self.meters
             .extend(meter.rolled_up.iter().map(|sum| (meter.key, sum.interval)));

@@ -76,8 +76,8 @@ pub struct Vehicle<'a> {
     pub key: VehicleKey,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [VehicleReading],
-    /// Rollups of readings that are not given, each between two neighbours that are. None of the rolled up
-    /// readings names a place.
+    /// Rollups of readings that are not given, each between two neighbours that are. None of the
+    /// rolled-up readings names a place.
     pub rolled_up: &'a [RolledUp],
     /// Its sessions, in any order.
     pub sessions: &'a [Session],
@@ -94,7 +94,7 @@ pub enum Rule {
     SameId,
 }
 
-/// An interval of time of one vehicle at one meter, by one rule: before what touches becomes one.
+/// An interval of one vehicle at one meter, by one rule, before touching intervals are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     /// When.

@@ -64,11 +64,12 @@ struct OddReading {
 /// Order:  all by time; amounts never overlap
 #[derive(Debug, Clone, Default)]
 pub struct DeviceEnergy {
-    /// Of a rolled up interval: its ends, and between them as many as leave no silence.
+    /// The times of all readings. A rolled-up interval has its ends, and as many times between them as leave no
+    /// silence.
     times: Vec<Timestamp>,
     amounts: Vec<Amount>,
     odd_readings: Vec<OddReading>,
-    /// The rolled up intervals, and how many more readings than times each has.
+    /// The rolled-up intervals, and how many more readings than times each has.
     rolled_up: Vec<(Interval, i64)>,
 }
 
@@ -232,7 +233,7 @@ impl DeviceEnergy {
         }
     }
 
-    /// Takes what lies between the reading before and the end of `sum`, which is the next.
+    /// Adds a rollup: it lies between the previous reading and the next, at which it ends.
     fn take_rolled_up(&mut self, sum: &RolledUp) {
         let (start, end) = (sum.interval.start(), sum.interval.end());
         let before = self.times.len();
@@ -259,7 +260,7 @@ impl DeviceEnergy {
         );
     }
 
-    /// What was rolled up and has one of some edges strictly inside: it is to be read after all.
+    /// The rolled-up intervals that one of some edges splits: their readings are needed.
     ///
     /// Order:  the edges ascending
     pub fn split_by<'a>(&'a self, edges: &'a [Timestamp]) -> impl Iterator<Item = Interval> + 'a {
@@ -280,8 +281,7 @@ impl DeviceEnergy {
             .saturating_add_signed(more as isize) as u64
     }
 
-    /// The times of the readings in an interval of time; of what is rolled up, some that leave no
-    /// silence.
+    /// The times of the readings in an interval. A rolled-up interval has only as many as leave no silence.
     pub fn times_in(&self, interval: Interval) -> &[Timestamp] {
         let first = self.times.partition_point(|&t| t <= interval.start());
         let last = self.times.partition_point(|&t| t <= interval.end());
