@@ -22,7 +22,7 @@ pub struct VehicleKey(pub i32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub i32);
 
-/// Where a vehicle's reading says that it is charging.
+/// The place that a vehicle's reading names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamedPlace {
     /// At this meter.

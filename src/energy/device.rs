@@ -380,7 +380,7 @@ impl Point {
     }
 }
 
-/// Tells whether an amount over the time since the last reading implies too much power.
+/// Whether an amount over the time since the last reading implies too much power.
 fn is_over_power(mwh: i64, since: Timestamp, at: Timestamp, watts: u64) -> bool {
     let micros = i128::from(at.as_micros()) - i128::from(since.as_micros());
     // 1 mWh in 1 µs is 3,600,000 W.

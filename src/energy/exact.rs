@@ -159,7 +159,7 @@ impl Exact {
         }
     }
 
-    /// Adds `mwh × part / all × weight / weights`: the part of an amount that one of several takes.
+    /// Adds `mwh × part / all × weight / weights`: the share of one of several vehicles in an amount.
     pub fn add_share(
         &mut self,
         mwh: i128,

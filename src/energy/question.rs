@@ -22,8 +22,8 @@ pub struct Meter<'a> {
     pub readings: &'a [EnergyReading],
     /// What stands for readings that are not given, between two neighbours that are.
     pub rolled_up: &'a [RolledUp],
-    /// The other vehicles that a session or a named reading puts at this meter. The vehicle asked
-    /// for may be among them, and is passed over.
+    /// The other vehicles that a session or a named reading puts at this meter. The vehicle of the question may be
+    /// among them, and is ignored.
     pub others: &'a [Vehicle<'a>],
 }
 

@@ -198,7 +198,7 @@ pub struct Priced {
     buckets: Vec<Interval>,
     /// The parts of all buckets.
     intervals: Vec<Interval>,
-    /// The parts' prices; none without a tariff.
+    /// The parts' prices; `None` without a tariff.
     prices: Option<Vec<i64>>,
     /// How many parts there are up to the end of each bucket.
     ends: Vec<usize>,

@@ -49,7 +49,7 @@ pub struct Body {
     pub memory: Memory,
 }
 
-/// A request's readings on their way into the log.
+/// A request's readings that the log has admitted.
 pub struct AcceptedBody {
     /// What the log acknowledges.
     pub admitted: Admitted,

@@ -36,7 +36,7 @@ pub(super) async fn known(
 }
 
 /// The short id of a text id, registered where it is not yet. Each statement is a transaction of
-/// its own, so that nothing is held while another is waited for.
+/// its own, so that no lock is held while waiting for another.
 pub(super) async fn registered(
     client: &Client,
     registry: Registry,

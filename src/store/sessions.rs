@@ -269,7 +269,7 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
     let before = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
     let meter_use = lock(&work, before.vehicle_id, before.meter_id).await?;
     // What it was before the lock may have changed; its vehicle and meter only by being removed
-    // and made anew, which is another session.
+    // and made again, which is another session.
     let there = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
     if (there.vehicle_id, there.meter_id) != (before.vehicle_id, before.meter_id) {
         return Err(Refused::OtherContent);

@@ -178,7 +178,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Ends the run durably, and gives back the rest of its last segment.
+    /// Ends the run durably, and truncates its last segment.
     pub(super) fn end_run(&mut self) -> io::Result<()> {
         let mut end = Position::START;
         if let Some(current) = &self.current {

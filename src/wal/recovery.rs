@@ -106,7 +106,7 @@ pub fn recover(
     })
 }
 
-/// The segments of one run, and what their headers say.
+/// The segments of one run, with their headers.
 struct RunFiles {
     segments: VecDeque<Segment>,
     headers: Vec<SegmentHeader>,

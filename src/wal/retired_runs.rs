@@ -247,7 +247,7 @@ impl RetiredRuns {
         })
     }
 
-    /// Makes the file, where there is none yet.
+    /// Makes the file, unless it exists.
     ///
     /// Blocks: until it is durable
     ///
