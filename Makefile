@@ -1,11 +1,15 @@
 # Installs PostgreSQL with the system's package manager if it is missing, then calls plain cargo.
-.PHONY: run test cargo postgresql
+.PHONY: run test coverage cargo postgresql
 
 run: cargo postgresql
 	cargo run --release
 
 test: cargo postgresql
-	cargo test
+	cargo test --workspace
+
+# Which code the tests execute, by module: target/coverage/summary.md and lcov.info.
+coverage: cargo postgresql
+	.ci/coverage
 
 cargo:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (https://rustup.rs)"; exit 1; }

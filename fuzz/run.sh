@@ -4,8 +4,8 @@
 #
 #   fuzz/run.sh [SECONDS] [TARGET…]
 #
-# SECONDS per target (30). Findings go to fuzz/artifacts. New inputs of the corpus stay out of the
-# repository, in fuzz/target/corpus.
+# SECONDS per target (30), as many targets at once as there are processors. Findings go to fuzz/artifacts. New
+# inputs of the corpus stay out of the repository, in fuzz/target/corpus.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -20,10 +20,16 @@ RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-
 -Cllvm-args=-sanitizer-coverage-trace-compares" \
   cargo build --release --locked --target "$host" --target-dir target
 
-for target in "$@"; do
-  printf '\n== %s, %s s\n' "$target" "$seconds"
+# Fuzzes one target: its output in one piece, its exit status.
+fuzz() {
+  local target=$1 output status=0
   mkdir -p "target/corpus/$target" "artifacts/$target"
-  "target/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
+  output=$("target/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=4096 \
     -verbosity=0 -print_final_stats=1 -close_fd_mask=0 -artifact_prefix="artifacts/$target/" \
-    "target/corpus/$target" "corpus/$target"
-done
+    "target/corpus/$target" "corpus/$target" 2>&1) || status=$?
+  printf '\n== %s, %s s\n%s\n' "$target" "$seconds" "$output"
+  return "$status"
+}
+export -f fuzz
+export host seconds
+printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'fuzz "$1"' _ {}
