@@ -276,6 +276,26 @@ fn repair_keeps_the_rest_of_a_log_with_a_missing_segment() {
 }
 
 #[test]
+fn a_log_of_another_version_is_reported_and_not_repaired() {
+    let data = closed_log(1);
+    let segment = segments(data.path()).remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    // The format's version, in the segment's header.
+    bytes[8] += 1;
+    fs::write(&segment, &bytes).unwrap();
+    let before = contents(data.path());
+    let output = wal(data.path(), &["verify"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("version"), "{}", stdout(&output));
+    let copy = tempfile::tempdir().unwrap();
+    let into = copy.path().join("wal");
+    let output = wal(data.path(), &["repair", "--into", into.to_str().unwrap()]);
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("another version of the format"));
+    assert_eq!(contents(data.path()), before);
+}
+
+#[test]
 fn a_log_that_a_crash_has_cut_is_no_damage() {
     let data = closed_log(3);
     let segment = segments(data.path()).remove(0);
@@ -317,7 +337,7 @@ fn a_log_in_memory_is_refused_unless_it_is_allowed() {
         .lines()
         .any(|l| l.split(' ').nth(1) == Some("/dev/shm"))
     {
-        println!("skipped: it takes a tmpfs at /dev/shm");
+        println!("skipped: it needs a tmpfs at /dev/shm");
         return;
     }
     let data = tempfile::tempdir_in("/dev/shm").unwrap();
