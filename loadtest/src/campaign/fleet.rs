@@ -115,6 +115,11 @@ pub(super) async fn upgrade(
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let after = fleet.server.migrations().await?;
-    let comparison = fleet.end(load.stop().await).await?;
+    let mut comparison = fleet.end(load.stop().await).await?;
+    // An earlier build with the same schema would pass without a test of any migration.
+    comparison.expect(
+        options.previous.is_none() || before < after,
+        "a migration between the earlier build and this one",
+    );
     Ok((comparison, format!("from migration {before} to {after}")))
 }
