@@ -1,5 +1,7 @@
 //! Only the newest session moves a checkpoint; several gateways share a database.
 
+use std::time::{Duration, Instant};
+
 use wattgate::wal::frame::Position;
 use wattgate::wal::progress::Stored;
 use wattgate::writer::batch::{Arranged, arrange};
@@ -214,6 +216,39 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
     })
     .await;
     assert_eq!(database.rows().await, 40 + before);
+    operator.batch_execute("rollback").await.unwrap();
+    gateway.drained().await;
+    assert_eq!(database.sums().await, [80, 0, 0]);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_waits_for_a_row_keeps_no_other_waiting() {
+    let database = Database::new().await;
+    let gateway = database.gateway(2);
+    let ids = ids("M", 40);
+    gateway.store(&each(&ids, 0, 1.0)).await;
+    // A batch of one shard waits for a row of live status.
+    let operator = database.session().await;
+    let locked = "begin; select 1 from meter_live_status
+        where meter_id = (select id from meters where external_id = 'M0') for update";
+    operator.batch_execute(locked).await.unwrap();
+    let readings = each(&ids, 60, 1.0);
+    gateway.send(&readings[..1]).await;
+    until("the batch waits for the row", || async {
+        database.waiting("Lock").await > 0
+    })
+    .await;
+    let began = Instant::now();
+    gateway.send(&readings[1..]).await;
+    until("the other shard's readings", || async {
+        database.rows().await > 40
+    })
+    .await;
+    // The session's lock_timeout would end the batch after ten seconds.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(database.rows().await < 80);
     operator.batch_execute("rollback").await.unwrap();
     gateway.drained().await;
     assert_eq!(database.sums().await, [80, 0, 0]);
