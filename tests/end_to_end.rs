@@ -60,6 +60,29 @@ fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
 }
 
 #[test]
+fn commits_before_the_first_migration_end_in_201_or_503() {
+    let data = data_dir();
+    let gateway = start(data.path());
+    let send = |meter: usize| {
+        let path = format!("{METER}?ack=committed");
+        let body = reading(0, 1.0).replace("M1", &format!("M{meter}"));
+        gateway.wait("201", |g| {
+            let (status, answer) = g.exchange("POST", &path, "", &body);
+            let problem = answer.contains("content-type: application/problem+json\r\n");
+            assert!(status == 201 || status == 503 && problem, "{answer}");
+            status == 201
+        });
+    };
+    std::thread::scope(|threads| {
+        for meter in 0..4 {
+            threads.spawn(move || send(meter));
+        }
+    });
+    assert_eq!(gateway.sql("select count(*) from meter_readings"), "4");
+    gateway.terminate();
+}
+
+#[test]
 fn bad_readings_are_named_and_good_ones_stored() {
     let data = data_dir();
     let gateway = start(data.path());
