@@ -52,11 +52,12 @@ pub struct LoggingArgs {
 /// How history is kept.
 #[derive(Debug, Clone, Args)]
 pub struct HistoryArgs {
-    /// The width of new partitions of history, stored in the database: month or day [default:
-    /// month]
+    /// The width of new partitions of history, stored in the database: month or day [default: the
+    /// stored width, at first month]
     #[arg(long, env = "WATTGATE_PARTITION", value_name = "WIDTH")]
     pub partition: Option<String>,
-    /// Drop history that is older than this, in whole partitions [default: keep it]
+    /// Drop history that is older than this, in whole partitions; stored in the database [default:
+    /// the stored time, at first none: history is kept for ever]
     #[arg(long, env = "WATTGATE_RETENTION", value_name = "TIME")]
     pub retention: Option<String>,
 }

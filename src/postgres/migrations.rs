@@ -77,16 +77,16 @@ pub struct DatabaseSettings {
     pub database_id: Uuid,
     /// The width of new partitions.
     pub partition: PartitionWidth,
-    /// How long history is kept.
+    /// How long history is kept; `None` means for ever.
     pub retention: Option<Duration>,
 }
 
 /// How history is kept. What is set here replaces what the database holds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HistoryOptions {
-    /// The width of new partitions; `None` means what the database says, months at first.
+    /// The width of new partitions; `None` keeps the stored width, at first months.
     pub partition: Option<PartitionWidth>,
-    /// How long history is kept; `None` means for ever.
+    /// How long history is kept; `None` keeps the stored retention, at first for ever.
     pub retention: Option<Duration>,
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use wattgate::postgres::PartitionWidth;
-use wattgate::postgres::migrations::HistoryOptions;
+use wattgate::postgres::migrations::{HistoryOptions, migrate};
 use wattgate::postgres::partitions::{Dropped, drop_before};
 use wattgate::reading::{Stream, Timestamp};
 
@@ -212,6 +212,23 @@ async fn retention_counts_from_the_newest_reading() {
     gateway.store(&[meter("M1", 1, 1.0)]).await;
     gateway.stop().await;
     assert_eq!(database.rows().await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_stays_stored_until_an_operator_removes_it() {
+    let retention = Some(Duration::from_secs(30 * DAY as u64));
+    let database = Database::with(HistoryOptions {
+        retention,
+        ..HistoryOptions::default()
+    })
+    .await;
+    let without_flag = || migrate(&database.sql, HistoryOptions::default());
+    assert_eq!(without_flag().await.unwrap().retention, retention);
+    // As docs/src/operating.md describes.
+    database
+        .run("update gateway_database set retention_seconds = null")
+        .await;
+    assert_eq!(without_flag().await.unwrap().retention, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
