@@ -262,6 +262,7 @@ mod tests {
         assert!(hint_for("ID=ubuntu\nID_LIKE=debian\n").contains("apt-get"));
         assert!(hint_for("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n").contains("dnf"));
         assert!(hint_for("").contains("PG_BIN"));
+        assert!(HINT_MACOS.contains("brew"));
     }
 
     #[test]
