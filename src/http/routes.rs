@@ -103,6 +103,7 @@ fn at_once<'a>(answer: Result<Reply, Problem>) -> ReplyFuture<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::request::auth::Access;
     use crate::http::request::router::Lost;
 
     #[test]
@@ -122,6 +123,20 @@ mod tests {
             );
             let method = route.method.parse().unwrap();
             assert!(std::ptr::eq(found.route(&method).unwrap(), route));
+        }
+    }
+
+    #[test]
+    fn exactly_the_paths_of_one_device_have_its_scope() {
+        for route in ROUTES {
+            let is_one_device = ["{meterId}", "{vehicleId}"]
+                .iter()
+                .any(|id| route.pattern.contains(id));
+            let has_its_scope = matches!(route.access, Access::Key(_, Scope::Device));
+            let Route {
+                method, pattern, ..
+            } = route;
+            assert_eq!(has_its_scope, is_one_device, "{method} {pattern}");
         }
     }
 

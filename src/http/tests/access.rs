@@ -219,6 +219,9 @@ async fn a_key_with_a_prefix_is_for_its_devices_only() {
     // The key is accepted; the database cannot be reached.
     for path in [
         "/v1/live/meters/M2",
+        "/v1/history/meter/M2",
+        "/v1/history/vehicle/M2",
+        "/v1/analytics/performance/M2",
         "/v1/sessions?meterId=M2",
         "/v1/sessions/S",
     ] {
@@ -228,11 +231,30 @@ async fn a_key_with_a_prefix_is_for_its_devices_only() {
         "/v1/live/meters/X2",
         "/v1/live/vehicles/X2",
         "/v1/live/meters",
+        "/v1/live/vehicles",
+        "/v1/live/stream",
+        "/v1/live/stream?id=M2",
+        "/v1/history/meter/X2",
+        "/v1/history/vehicle/X2",
+        "/v1/analytics/performance",
+        "/v1/analytics/performance/X2",
+        "/v1/analytics/fleet",
+        "/v1/alerts",
+        "/v1/alerts?meterId=M2",
+        "/v1/export/meter",
+        "/v1/export/vehicle",
         "/v1/sessions",
         "/v1/sessions?meterId=X",
     ] {
         keyed.get(&key, path).await.assert_problem(403);
     }
+    let put = |meter: &str| {
+        let body = r#"{"shared":true}"#;
+        let head = format!("{JSON}Authorization: Bearer {key}\r\n");
+        post(&format!("/v1/meters/{meter}"), &head, body).replacen("POST", "PUT", 1)
+    };
+    keyed.edge.send(&put("M2")).await.assert_problem(503);
+    keyed.edge.send(&put("X2")).await.assert_problem(403);
     let session = |vehicle: &str, meter: &str| {
         let body = format!(
             r#"{{"vehicleId":"{vehicle}","meterId":"{meter}","startedAt":"2024-01-01T00:00:00Z"}}"#
