@@ -135,8 +135,8 @@ pub(super) async fn efficiency(
     findings
         .over
         .push((Kind::EfficiencyLow, vehicles, efficient));
-    let surveyed = kept.report.vehicles.iter();
-    let of_vehicles: Vec<(i32, u64)> = surveyed.map(|v| (v.key, v.suspect)).collect();
+    let reported = kept.report.vehicles.iter();
+    let of_vehicles: Vec<(i32, u64)> = reported.map(|v| (v.key, v.suspect)).collect();
     implausible(&mut findings, Stream::Vehicle, &of_vehicles, &window);
     implausible(&mut findings, Stream::Meter, &kept.report.meters, &window);
     Ok(findings)

@@ -74,7 +74,7 @@ fn late_readings_correct_rolled_up_hours() {
     }
     let mended = answers(&gateway, &ids);
     assert_eq!(mended[0]["dataPoints"], 675);
-    gateway.wait("sums anew", is_rolled_up);
+    gateway.wait("hours rolled up again", is_rolled_up);
     assert_eq!(answers(&gateway, &ids), mended);
     assert_eq!(raw(&gateway, &ids), mended);
 
@@ -94,7 +94,7 @@ fn late_readings_correct_rolled_up_hours() {
     day(&gateway, "CAR-3", |_| true);
     drop(gateway);
     let gateway = Gateway::ready(data.path(), &NO_ALERTS);
-    gateway.wait("sums after a kill", is_rolled_up);
+    gateway.wait("hours rolled up after a kill", is_rolled_up);
     assert_eq!(answers(&gateway, &ids), in_session);
     assert_eq!(raw(&gateway, &ids), in_session);
     gateway.terminate();
