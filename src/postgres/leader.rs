@@ -31,7 +31,7 @@ pub trait Work: Sync {
     /// Why the work failed.
     type Error: Display + From<Error>;
 
-    /// Works in the session that holds the lock, until it fails.
+    /// Works in the session that holds the lock, until it fails. It is cancelled when that session ends.
     ///
     /// Cancel: must be safe
     fn work(&self, client: &mut Client) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -69,6 +69,7 @@ impl Role {
         work: &W,
     ) -> Result<(), W::Error> {
         let mut session = target.connect(self.session, self.purpose).await?;
+        let ended = session.ended();
         let client = session.client_mut();
         let ready = "select to_regclass($1) is not null and pg_try_advisory_lock($2)";
         let parameters: [&(dyn ToSql + Sync); 2] = [&self.table, &self.lock_key];
@@ -80,7 +81,13 @@ impl Role {
             tokio::time::sleep(retry_after).await;
         }
         tracing::debug!("this gateway does {}", self.work);
-        work.work(client).await
+        // Without its session the lock is free: another gateway may already lead.
+        tokio::select! {
+            biased;
+            result = work.work(client) => result,
+            // This statement fails at once, with the error of the lost connection.
+            () = ended => client.batch_execute("").await.map_err(W::Error::from),
+        }
     }
 }
 
@@ -104,11 +111,19 @@ mod tests {
 
     /// The gateways that have begun to work, and the server's process of each one's session.
     #[derive(Default)]
-    struct Begun(Mutex<Vec<(usize, i32)>>);
+    struct Begun {
+        begun: Mutex<Vec<(usize, i32)>>,
+        /// Held by each gateway that works.
+        working: Arc<()>,
+    }
 
     impl Begun {
         fn all(&self) -> Vec<(usize, i32)> {
-            self.0.lock().unwrap().clone()
+            self.begun.lock().unwrap().clone()
+        }
+
+        fn working(&self) -> usize {
+            Arc::strong_count(&self.working) - 1
         }
 
         async fn nth(&self, n: usize) -> (usize, i32) {
@@ -124,7 +139,7 @@ mod tests {
         }
     }
 
-    /// One gateway's work: it records that it has begun, and goes on for as long as its session lives.
+    /// One gateway's work: it records that it has begun, and then uses its session no more.
     struct Gateway(usize, Arc<Begun>);
 
     impl Work for Gateway {
@@ -132,11 +147,9 @@ mod tests {
 
         async fn work(&self, client: &mut Client) -> Result<(), Error> {
             let row = client.query_one("select pg_backend_pid()", &[]).await?;
-            self.1.0.lock().unwrap().push((self.0, row.get(0)));
-            loop {
-                tokio::time::sleep(SOON).await;
-                client.batch_execute("select 1").await?;
-            }
+            let _working = Arc::clone(&self.1.working);
+            self.1.begun.lock().unwrap().push((self.0, row.get(0)));
+            std::future::pending().await
         }
     }
 
@@ -189,6 +202,12 @@ mod tests {
             .unwrap();
         let (_, next) = begun.nth(1).await;
         assert_ne!(next, leader);
+        let one_works = async {
+            while begun.working() != 1 {
+                tokio::time::sleep(SOON).await;
+            }
+        };
+        tokio::time::timeout(WITHIN, one_works).await.unwrap();
         // A gateway that is cancelled gives the lock up.
         let (last, _) = begun.all()[1];
         gateways[last].abort();

@@ -268,9 +268,10 @@ impl Session {
     /// Waits until the connection has ended, from either side.
     ///
     /// Cancel: safe
-    pub async fn ended(&self) {
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.ended.clone();
         // A dropped sender means that the connection has ended.
-        drop(self.ended.clone().wait_for(|ended| *ended).await);
+        async move { drop(ended.wait_for(|ended| *ended).await) }
     }
 
     /// Cancels the running statement, over a connection of its own.
