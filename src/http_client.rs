@@ -1,4 +1,4 @@
-//! The HTTP client for pushes to other systems: one POST a connection, over HTTP/1.1, with or without TLS.
+//! The HTTP client for pushes to other systems: one POST per connection, over HTTP/1.1, with or without TLS.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -257,11 +257,11 @@ fn describe_rollups() {
     );
     describe_gauge!(
         "wattgate_summaries_waiting_marks",
-        "Rolled-up hours of devices that late readings have made dirty."
+        "Device-hours waiting to be rolled up again, because a late reading arrived in them."
     );
     describe_counter!(
         "wattgate_summaries_made_total",
-        "Hours of devices that were rolled up, again included."
+        "Device-hours rolled up, counting repeats."
     );
     describe_histogram!(
         "wattgate_summaries_duration_seconds",
@@ -270,7 +270,7 @@ fn describe_rollups() {
     );
 }
 
-#[expect(clippy::too_many_lines, reason = "one call a metric")]
+#[expect(clippy::too_many_lines, reason = "one call per metric")]
 fn describe() {
     describe_rollups();
     describe_counter!(

@@ -70,7 +70,7 @@ impl StreamCounts {
         counts
     }
 
-    /// What is left of each count, 0 where `other` is larger.
+    /// What is left of each count, 0 if `other` is larger.
     #[must_use]
     pub fn saturating_sub(self, other: Self) -> Self {
         PerStream::from_fn(|stream| self[stream].saturating_sub(other[stream]))

@@ -1,7 +1,7 @@
 -- The next delivery that is due at $1: also one that is put off for longer from now than it ever was,
--- because the clock was set back since. After so many attempts that is up to 1, 2, 4 s, 300 at the
+-- because the clock was set back since. The longest is 1, 2, 4 s after 1, 2, 3 attempts, 300 at the
 -- most; and a second for what has passed between two looks at the clock.
--- Index: alert_deliveries_due (due_at), read in its order; whole, where none is due.
+-- Index: alert_deliveries_due (due_at), read in its order; whole, if none is due.
 select
     id,
     body,

@@ -1,8 +1,8 @@
 -- Vehicles that sent nothing for more than $2 seconds at $1, but did in the last week, and should: in an
 -- open session, or without any, or with a reading more than a quarter of an hour after their newest
--- session's end. Since when (where it came later, since the session's start), their newest
--- reading, the longest silence of the week before it, or of the session where it has two readings
--- (null where there is none), in seconds; and whether they had finished charging in the session.
+-- session's end. Since when (if it came later, since the session's start), their newest
+-- reading, the longest silence of the week before it, or of the session if it has two readings
+-- (null if there is none), in seconds; and whether they had finished charging in the session.
 -- Without those that have an alert, and those whose silence is judged already (vehicles $3, since
 -- $4).
 -- Reads vehicle_live_status whole; index: charging_sessions_vehicle, and the primary key

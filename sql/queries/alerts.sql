@@ -1,5 +1,5 @@
 -- A page of alerts, newest first, after an id; null filters nothing.
--- Index: the primary key of alerts, backward; alerts_open where only open ones are asked for.
+-- Index: the primary key of alerts, backward; alerts_open if only open ones are asked for.
 select
     a.id,
     a.kind,

@@ -1,5 +1,5 @@
 -- Erases all rows of a vehicle in one statement, and returns how many of each kind there were. Names of
--- sessions that it named are erased where nothing else holds them.
+-- sessions that it named are erased if nothing else holds them.
 -- Indexes: the primary keys of history and live status, charging_sessions_vehicle,
 -- vehicle_telemetry_history_named_session; quarantine, alerts, deliveries and
 -- dirty hours are read whole.

@@ -1,7 +1,7 @@
 -- The vehicles that name a meter, or a session there, in ($1, $2], with their first and last such
 -- reading. Computed once for a whole fleet, since most fleets name no place at all.
 -- Index: vehicle_telemetry_history_named_meter and vehicle_telemetry_history_named_session, both
--- partial: read whole in the partitions between $1 and $2, and empty where nothing is named.
+-- partial: read whole in the partitions between $1 and $2, and empty if nothing is named.
 select
     h.named_meter_id as meter_id,
     h.vehicle_id,

@@ -1,4 +1,4 @@
--- The other vehicles that name a meter where a vehicle is, or a session there: a row an interval of a vehicle
+-- The other vehicles that name a meter where a vehicle is, or a session there: one row per interval of a vehicle
 -- ($1) at a meter ($2), after $3 and up to $4. $5 and $6 are the earliest and the latest of the
 -- readings looked at, so that only the partitions between are planned.
 -- Index: charging_sessions_meter (meter_id, started_at), vehicle_telemetry_history_named_meter,

@@ -1,4 +1,4 @@
--- The other vehicles with a session at a meter where a vehicle is: a row an interval of a vehicle ($1) at
+-- The other vehicles with a session at a meter where a vehicle is: one row per interval of a vehicle ($1) at
 -- a meter ($2), after $3 and up to $4.
 -- Index: charging_sessions_meter (meter_id, started_at).
 select distinct

@@ -1,6 +1,6 @@
 -- The dirty hours of the first $1 marks of vehicles, of a day from the earliest on.
 -- The marks are read in the order of their key before anything is counted: a statement that counts first
--- reads all of them where the table was empty when statistics were taken.
+-- reads all of them if the table was empty when statistics were taken.
 -- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks, its first $1 entries.
 select distinct
     m.hour,

@@ -1,4 +1,4 @@
--- Registers a meter; no row where another gateway was first.
+-- Registers a meter; no row if another gateway was first.
 -- Served by the unique index on meters.external_id.
 insert into meters (external_id)
 values ($1)

@@ -1,4 +1,4 @@
--- The meters of the sessions that readings name, where they are known.
+-- The meters of the sessions that readings name, if they are known.
 -- Index: the primary key of charging_sessions.
 select
     session_id,

@@ -1,7 +1,7 @@
 -- What history holds under some keys: devices ($1) and times ($2); $3 and $4 are the earliest and the
 -- latest of them, so that only the partitions between are planned.
 -- Grouping by the key changes no row: it makes each key be looked up by itself. In a plain join
--- PostgreSQL chooses by what it expects between $3 and $4; where the newest readings lie beyond its
+-- PostgreSQL chooses by what it expects between $3 and $4; if the newest readings lie beyond its
 -- statistics it expects one, and compares every key with every row of the partition.
 -- Index: the primary key (vehicle_id, ts) of the partitions between $3 and $4.
 select

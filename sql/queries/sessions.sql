@@ -1,6 +1,6 @@
 -- Charging sessions after a name, in the order of the names' bytes; null filters nothing.
 -- Served by the unique index on session_names.external_id (collation "C", in its order), or by
--- charging_sessions_vehicle and charging_sessions_meter where a device is named.
+-- charging_sessions_vehicle and charging_sessions_meter if a device is named.
 select
     n.external_id as session_name,
     v.external_id as vehicle_name,

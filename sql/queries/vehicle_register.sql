@@ -1,4 +1,4 @@
--- Registers a vehicle; no row where another gateway was first.
+-- Registers a vehicle; no row if another gateway was first.
 -- Served by the unique index on vehicles.external_id.
 insert into vehicles (external_id)
 values ($1)

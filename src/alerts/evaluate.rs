@@ -12,20 +12,20 @@ use crate::energy::window;
 use crate::postgres::ReadPool;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
-/// The most devices of one stream with implausible readings. Why: a fleet of 10,000. A sender that invents an
-/// id for each reading must not use memory and a log line for each.
+/// At most this many devices per stream are reported as implausible: enough for a fleet of 10,000. A sender
+/// that invents an id for each reading must not use memory and a log line for each.
 const IMPLAUSIBLE_MAX: usize = 10_000;
 /// How far below its bound a battery's temperature closes the alert, in °C.
 const TEMPERATURE_HYSTERESIS: f64 = 2.0;
 /// The most sessions whose efficiency one search computes.
 const SESSIONS_MAX: i64 = 100;
-/// The fewest sessions of the past four weeks by which one can be unusual.
+/// A session is judged only if there are at least this many in the past four weeks to compare it with.
 const PAST_SESSIONS_MIN: i64 = 5;
-/// How many deviations below the median a session is unusual.
+/// How many deviations below the median make a session unusual.
 const DEVIATIONS: f64 = 3.5;
-/// The standard deviation in median absolute deviations, where values are normally distributed.
+/// The standard deviation in median absolute deviations, if values are normally distributed.
 const DEVIATION_OF_MAD: f64 = 1.4826;
-/// The least fall below the median that is unusual, in percent: the past may be very even.
+/// The smallest drop below the median that counts as unusual, in percent, for vehicles whose past barely varies.
 const FALL_MIN: f64 = 3.0;
 
 /// A cause that was found.

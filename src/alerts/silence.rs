@@ -59,7 +59,7 @@ struct Batch {
 impl Silences {
     /// Finds devices that have fallen silent, and those that send again.
     ///
-    /// Blocks: for a statement a stream; if many fell silent at once, for more, until a fortieth of the
+    /// Blocks: for one statement per stream; if many fell silent at once, for more, until a fortieth of the
     ///         interval is over
     pub(super) async fn search(
         &mut self,
@@ -167,7 +167,7 @@ mod tests {
         let since = Timestamp::from_micros(1_707_490_800_000_000);
         let after = |seconds: i64| since.plus_micros(seconds * 1_000_000);
         let judged = |longest, at| judge(since, longest, Duration::from_secs(1800), at);
-        // For a reading a minute, the minimum counts.
+        // For one reading per minute, the minimum counts.
         assert_eq!(
             judged(Some(60.0), after(1800)),
             Verdict::NotBefore(after(1800))
@@ -177,7 +177,7 @@ mod tests {
             bound: 1800.0,
         };
         assert_eq!(judged(Some(60.0), after(1801)), silent);
-        // For a reading an hour, an hour and a half counts.
+        // For one reading per hour, an hour and a half counts.
         let later = Verdict::NotBefore(after(5400));
         assert_eq!(judged(Some(3600.0), after(1801)), later);
         // From one reading, no usual interval is known.

@@ -103,7 +103,7 @@ pub(super) async fn deliver(
     Ok(())
 }
 
-/// How long a delivery waits after so many failures: 1 s, 2 s, 4 s, up to 5 minutes.
+/// How long a delivery waits after this many failures: 1 s, 2 s, 4 s, up to 5 minutes.
 fn wait_seconds(attempts: i32) -> i64 {
     let doubled = 1_i64.checked_shl(attempts.clamp(0, 30).unsigned_abs());
     doubled.unwrap_or(WAIT_SECONDS_MAX).min(WAIT_SECONDS_MAX)

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use super::AskError;
 
 /// The most readings in memory for all questions together: about 200 MB. Why: a vehicle and its
-/// meter over the longest window, a reading a minute, are 1.2 million.
+/// meter over the longest window, one reading per minute, are 1.2 million.
 const READINGS_MAX: usize = 2_000_000;
 
 /// How many readings are reserved in the budget at once.

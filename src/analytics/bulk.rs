@@ -147,7 +147,7 @@ impl History<'_> {
         Ok(readings.remove(&device).unwrap_or_default())
     }
 
-    /// The nearest readings beyond some edges and, where one is a register of 0, the nearest that
+    /// The nearest readings beyond some edges and, if one is a register of 0, the nearest that
     /// is not.
     async fn neighbours_many<T: FromHistory>(
         &self,
@@ -173,7 +173,7 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// One reading beyond each edge, where there is one, with the place of its edge. The search begins nearby, and
+    /// One reading beyond each edge, if there is one, with the place of its edge. The search begins nearby, and
     /// then covers a few partitions at a time for the edges that have none so far.
     ///
     /// After an edge there is often no reading, because the window ends now: there the search nearby is left out.

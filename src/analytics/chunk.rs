@@ -54,7 +54,7 @@ struct PlacedVehicle {
     member: Member,
     /// Its meters, and the other vehicles that may be there.
     meters: Vec<(MeterKey, Wanted, HashSet<VehicleKey>)>,
-    /// How far back to search where a meter's first reading is divided.
+    /// How far back to search if a meter's first reading is divided.
     first_low: Option<Timestamp>,
 }
 

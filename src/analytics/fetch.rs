@@ -94,7 +94,7 @@ async fn complete(
 ) -> Result<Fetched, AskError> {
     let key = fetched.vehicle.key;
     let behind = window.end().plus_micros(BEHIND_MICROS);
-    // How far back is looked where a meter's first reading ever is divided.
+    // How far back is looked if a meter's first reading ever is divided.
     let mut first_low: Option<Timestamp> = None;
     loop {
         let places = fetched.places(window, now, first_low);

@@ -34,7 +34,7 @@ const GENTLE_FOR: Duration = Duration::from_secs(20);
 
 /// Computes the report on a fleet.
 ///
-/// Blocks: for some statements a chunk of vehicles, and then of meters
+/// Blocks: for some statements per chunk of vehicles, and then of meters
 /// Cancel: safe; the transaction is rolled back
 pub(super) async fn report(
     client: &mut Client,
@@ -89,7 +89,7 @@ impl ChunkPace {
             .is_some_and(|until| Instant::now() < until)
     }
 
-    /// Leaves the machine to others for as long as the last chunk took, where the report yields.
+    /// Leaves the machine to others for as long as the last chunk took, if the report yields.
     async fn rest(&mut self) {
         if self.is_gentle() {
             tokio::time::sleep(self.works_since.elapsed()).await;
@@ -107,7 +107,7 @@ impl ChunkPace {
         self.devices = (CHUNK_READINGS / each).clamp(1, most);
     }
 
-    /// Halves the next chunk after one that did not fit. Returns `false` where one device is already too much.
+    /// Halves the next chunk after one that did not fit. Returns `false` if one device is already too much.
     fn shrink(&mut self, error: &AskError, devices: usize) -> bool {
         let memory = matches!(error, AskError::TooManyReadings | AskError::Busy);
         self.devices = (devices / 2).max(1);

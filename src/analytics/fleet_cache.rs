@@ -126,7 +126,7 @@ impl Analyst {
     /// Cancel: safe; the computation continues
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::TooSlow`] where it is not computed in time.
+    /// [`AskError`]; [`AskError::TooSlow`] if it is not computed in time.
     pub async fn fleet_report(
         &self,
         reads: &ReadPool,
@@ -177,7 +177,7 @@ impl Analyst {
     /// Cancel: safe; what was computed so far is lost
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::TooSlow`] where it takes longer.
+    /// [`AskError`]; [`AskError::TooSlow`] if it takes longer.
     pub async fn fleet_report_unhurried(
         &self,
         reads: &ReadPool,

@@ -42,7 +42,7 @@ pub struct Rank {
     pub vehicle_id: Arc<str>,
     /// Its status.
     pub status: EfficiencyStatus,
-    /// Its printed ratio in 1/100 percent; `None` where AC is 0.
+    /// Its printed ratio in 1/100 percent; `None` if AC is 0.
     pub ratio: Option<i64>,
     /// AC minus matched DC, in mWh as printed.
     pub lost_mwh: i128,
@@ -212,7 +212,7 @@ impl Sums {
 }
 
 impl Ranked {
-    /// `None` where more is lost than an integer of 128 bits holds.
+    /// `None` if more is lost than an integer of 128 bits holds.
     fn new(key: i32, suspect: u64, printed: Printed) -> Option<Self> {
         Some(Ranked {
             key,

@@ -77,7 +77,7 @@ impl Hours {
     }
 }
 
-/// The start of the hour that an edge splits; `None` where the edge is a full hour itself.
+/// The start of the hour that an edge splits; `None` if the edge is a full hour itself.
 fn split_hour(edge: Timestamp) -> Option<Timestamp> {
     (edge.as_micros().rem_euclid(HOUR_MICROS) != 0).then(|| edge.hour())
 }

@@ -1,8 +1,8 @@
 //! Rolled-up hours, fetched in place of their readings.
 //!
-//! A rollup row is used where it exists in the same snapshot as the readings and its hour is not dirty. The
-//! readings are fetched where there is no row, where a known edge splits the hour, where the hour implies more
-//! power than the bound, and where the arithmetic needs the readings.
+//! A rollup row is used if it exists in the same snapshot as the readings and its hour is not dirty. The
+//! readings are fetched if there is no row, if a known edge splits the hour, if the hour implies more
+//! power than the bound, or if the arithmetic needs the readings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

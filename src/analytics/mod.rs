@@ -24,7 +24,7 @@
 //! - **The fleet's answer is the sum of its vehicles' answers**: the same arithmetic over readings that are
 //!   fetched in chunks, in one snapshot. A report that is requested again after 25 s is renewed in
 //!   the background.
-//! - **Computing happens off the async workers**, at most one computation a core.
+//! - **Computing happens off the async workers**, at most one computation per core.
 
 mod budget;
 mod bulk;
@@ -77,11 +77,13 @@ pub enum AskError {
     /// The question needs more readings than one may hold; ask for a shorter window.
     #[error("the window holds too many readings; ask for a shorter one")]
     TooManyReadings,
-    /// Other questions hold the memory; ask again later.
-    #[error("other questions hold too many readings at the moment")]
+    /// Other questions occupy the memory for readings; ask again later.
+    #[error("too many queries are running; try again shortly")]
     Busy,
     /// The fleet's answer is still being computed; ask again, or for a shorter window.
-    #[error("the fleet's answer takes longer than a request may; ask again, or for less")]
+    #[error(
+        "the fleet's answer takes longer than a request is allowed; retry, or ask for a shorter window"
+    )]
     TooSlow,
     /// A defect: the arithmetic panicked.
     #[error("the answer could not be computed")]
@@ -149,7 +151,7 @@ impl Default for SuspectWatts {
 }
 
 impl Analyst {
-    /// Makes an analyst that computes so many answers at once.
+    /// Makes an analyst that computes at most this many answers at once.
     pub fn new(processors: usize, judgement: Judgement) -> Self {
         Analyst {
             budget: Budget::default(),
@@ -220,7 +222,7 @@ impl Analyst {
 
     /// Answers for every known vehicle over a window, and adds the answers up.
     ///
-    /// Blocks: for some statements a chunk of devices; a fleet of 10,000 over a day takes seconds
+    /// Blocks: for some statements per chunk of devices; a fleet of 10,000 over a day takes seconds
     /// Cancel: safe; the transaction is rolled back
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::energy::window::DAY_MICROS;
 use crate::reading::{EnergyKind, Stream, Timestamp};
 
 /// How far behind a window vehicles' readings are fetched at first: enough for periods that reach to
-/// a meter's next reading where it reports hourly.
+/// a meter's next reading if it reports hourly.
 pub(super) const BEHIND_MICROS: i64 = 6 * CLAIM_MICROS_MAX;
 
 /// Intervals at one meter that are closer than this are fetched as one.

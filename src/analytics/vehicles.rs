@@ -38,7 +38,7 @@ pub(super) struct FetchedMeter {
     pub(super) key: MeterKey,
     pub(super) wanted: Wanted,
     pub(super) readings: Readings<EnergyReading>,
-    /// The vehicle with its id, where that matters.
+    /// The vehicle with its id, if that matters.
     pub(super) owner: Option<VehicleKey>,
     pub(super) others: HashSet<VehicleKey>,
 }
@@ -76,7 +76,7 @@ impl Fetched {
         })
     }
 
-    /// How far the answer reaches at each meter: back to `first_low` where a meter's first reading is divided.
+    /// How far the answer reaches at each meter: back to `first_low` if a meter's first reading is divided.
     pub(super) fn places<'a>(
         &'a self,
         window: Interval,

@@ -14,7 +14,7 @@ use super::key::Record;
 
 /// The most keys of a gateway, revoked ones included.
 pub const KEYS_MAX: usize = 10_000;
-/// The largest file that is read: about 800 bytes a key, for [`KEYS_MAX`] keys.
+/// The largest file that is read: about 800 bytes per key, for [`KEYS_MAX`] keys.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 /// The format of the file.
 const VERSION: u32 = 1;

@@ -92,7 +92,7 @@ impl Slice {
 /// Answers a question.
 ///
 /// DC that lies in periods at two meters at once (sessions that the registry would refuse) is
-/// matched where either meter is known.
+/// matched if either meter is known.
 ///
 /// # Errors
 /// [`SplitHours`]: see [`performance_and_parts`].
@@ -121,7 +121,7 @@ pub fn performance_and_parts(
     Ok((whole, slices.collect()))
 }
 
-/// The start of the earliest attribution period that holds a meter's first reading, where that reading is
+/// The start of the earliest attribution period that holds a meter's first reading, if that reading is
 /// divided among several vehicles: the vehicles of the question must be given from there on. `None` means
 /// that no such reading is in the window.
 pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
@@ -168,7 +168,7 @@ struct Place {
     key: MeterKey,
     /// The vehicle's periods there, within the window.
     in_window: Intervals,
-    /// `None` where nothing is known of it.
+    /// `None` if nothing is known of it.
     meter: Option<DeviceEnergy>,
     guest: Guest,
     others: Vec<Guest>,
@@ -182,7 +182,7 @@ struct Settled {
     coverage: Coverage,
     /// The moments at which a meter is known.
     known: Intervals,
-    /// The rolled-up intervals that an edge splits. Where there are any, the other fields are not valid.
+    /// The rolled-up intervals that an edge splits. If there are any, the other fields are not valid.
     splits: SplitHours,
 }
 

@@ -30,7 +30,7 @@ pub enum NamedPlace {
     /// In this session, which is known: at its meter.
     Session(SessionKey, MeterKey),
     /// In a session not known yet. It claims nothing; and the vehicle does not go by the
-    /// convention of the same id, so that rule 3 does not apply where it is read in the window.
+    /// convention of the same id, so that rule 3 does not apply if it is read in the window.
     Unknown,
 }
 
@@ -110,10 +110,10 @@ pub struct Piece {
 /// Finds where a vehicle was by rules 1 and 2, over all the time of its readings and sessions; the result is
 /// not clipped to a window.
 ///
-/// Pieces over (a, b] are exact where the readings in (a, b + 15 min], the one before them, and
+/// Pieces over (a, b] are exact if the readings in (a, b + 15 min], the one before them, and
 /// the sessions that overlap (a, b] are given.
 ///
-/// Sessions of one vehicle never overlap where the registry keeps its rule; should two, at two
+/// Sessions of one vehicle never overlap if the registry keeps its rule; should two, at two
 /// meters, the vehicle is at both.
 ///
 /// Order:  named ones by time, then the sessions' in the order given

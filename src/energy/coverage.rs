@@ -36,7 +36,7 @@ pub struct Watched<'a> {
     pub periods: &'a Intervals,
     /// The part of them by rule 3.
     pub by_same_id: &'a Intervals,
-    /// The meter; `None` where it has no readings.
+    /// The meter; `None` if it has no readings.
     pub meter: Option<&'a DeviceEnergy>,
 }
 

@@ -100,7 +100,7 @@ impl DeviceEnergy {
     ///
     /// Choices where the definition leaves room:
     /// - "Exactly 0" and every difference are judged on the values rounded to mWh.
-    /// - Placeholders are consecutive zeros; `n` is the first reading after them. Where `n` is
+    /// - Placeholders are consecutive zeros; `n` is the first reading after them. If `n` is
     ///   below `p` (by 0.01 kWh at the most), the energy is 0, no reset and not suspect.
     /// - The power implied by `n` after placeholders is over the time since `p`, over which its
     ///   energy is spread.
@@ -111,7 +111,7 @@ impl DeviceEnergy {
         DeviceEnergy::with_rolled_up(readings, &[], suspect_watts)
     }
 
-    /// The same where some readings are given as rollups; both ends of each rollup are among the readings, next
+    /// The same if some readings are given as rollups; both ends of each rollup are among the readings, next
     /// to each other.
     ///
     /// Exact over intervals that split none of them: see [`DeviceEnergy::split_by`].

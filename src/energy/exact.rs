@@ -44,7 +44,7 @@ pub fn temperature_units(celsius: f64) -> i128 {
 /// 1e-6 °C in units of 1e-24 °C.
 const MICRO_CELSIUS: i128 = 10i128.pow(TEMPERATURE_DECIMALS - 6);
 
-/// Splits a sum of temperatures into 1e-6 °C and the rest in 1e-24 °C, as it is stored; `None` where
+/// Splits a sum of temperatures into 1e-6 °C and the rest in 1e-24 °C, as it is stored; `None` if
 /// it is beyond what that holds.
 pub fn temperature_parts(sum: i128) -> Option<(i64, i64)> {
     let micro = i64::try_from(sum.div_euclid(MICRO_CELSIUS)).ok()?;
@@ -148,7 +148,7 @@ impl Exact {
         self.whole += mwh;
     }
 
-    /// Adds `mwh × part / all`; nothing where `all` is 0.
+    /// Adds `mwh × part / all`; nothing if `all` is 0.
     pub fn add_part(&mut self, mwh: i128, part: i128, all: i128) {
         if all == 0 {
             return;
@@ -286,7 +286,7 @@ impl Exact {
         self.small.is_empty() && self.large.is_empty()
     }
 
-    /// The amount, where it is whole.
+    /// The amount, if it is whole.
     pub fn whole(&self) -> Option<i128> {
         self.is_whole().then_some(self.whole)
     }

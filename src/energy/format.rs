@@ -25,7 +25,7 @@ pub const COVERAGE_DECIMALS: u8 = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal(Units);
 
-/// `Large` only where the units do not fit `Small`, so that equal numbers are equal.
+/// `Large` only if the units do not fit `Small`, so that equal numbers are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Units {
     Small { units: i64, decimals: u8 },
@@ -93,7 +93,7 @@ impl Decimal {
         Decimal::of_amount(cost, 10_i64.pow(14), COST_DECIMALS)
     }
 
-    /// Prints 100 × `part` / `all`, in percent; `None` where `all` is 0.
+    /// Prints 100 × `part` / `all`, in percent; `None` if `all` is 0.
     pub fn ratio(part: &Exact, all: &Exact) -> Option<Self> {
         if let Some(settled) = near_ratio(&part.near(), &all.near()) {
             return Some(settled);
@@ -120,7 +120,7 @@ impl Decimal {
         })
     }
 
-    /// Prints a coverage: 1 - `gap` / `time`, 0 where there is no time.
+    /// Prints a coverage: 1 - `gap` / `time`, 0 if there is no time.
     pub fn coverage(gap_micros: i128, time_micros: i128) -> Self {
         Decimal::of_fraction(
             &BigInt::from(time_micros - gap_micros),
@@ -146,7 +146,7 @@ impl Decimal {
     }
 }
 
-/// 100 × `part` / `all`, where every value within the bounds of both prints the same. With a divisor above 0, a
+/// 100 × `part` / `all`, if every value within the bounds of both prints the same. With a divisor above 0, a
 /// quotient is largest and smallest at the bounds.
 fn near_ratio(part: &Near, all: &Near) -> Option<Decimal> {
     if all.low <= BigInt::ZERO {

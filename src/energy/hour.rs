@@ -1,6 +1,6 @@
 //! A rolled-up hour of a device: its first and its last reading, and the rollup of those between.
 //!
-//! The hour (h, h + 1 h] of a device can be rolled up where nothing in it depends on the question. All
+//! The hour (h, h + 1 h] of a device can be rolled up if nothing in it depends on the question. All
 //! readings are of one kind, none is a register of 0 (whose meaning depends on its neighbours), none names a
 //! place, and none follows a silence of more than 15 minutes. The rollup is exact and independent of every
 //! setting: the sum of what each reading adds to the one before it, and the largest implied power, which can
@@ -56,7 +56,7 @@ pub fn hour_interval(start: Timestamp) -> Option<Interval> {
     Interval::new(start, start.plus_micros(HOUR_MICROS))
 }
 
-/// Rolls up the readings of one device in one hour; `None` where they must be read.
+/// Rolls up the readings of one device in one hour; `None` if they must be read.
 ///
 /// Order:  ascending by time, no two of one time
 pub fn summarize(measured: &[Measured]) -> Option<Summary> {

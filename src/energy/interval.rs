@@ -13,7 +13,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Makes (start, end]; `None` where that holds no moment.
+    /// Makes (start, end]; `None` if that holds no moment.
     pub fn new(start: Timestamp, end: Timestamp) -> Option<Self> {
         (start < end).then_some(Interval { start, end })
     }
@@ -40,7 +40,7 @@ impl Interval {
         i128::from(self.end.as_micros()) - i128::from(self.start.as_micros())
     }
 
-    /// The moments in both intervals; `None` where there are none.
+    /// The moments in both intervals; `None` if there are none.
     pub fn and(self, other: Interval) -> Option<Interval> {
         Interval::new(self.start.max(other.start), self.end.min(other.end))
     }

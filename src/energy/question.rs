@@ -15,8 +15,8 @@ use crate::reading::Timestamp;
 pub struct Meter<'a> {
     /// Which.
     pub key: MeterKey,
-    /// The vehicle with its id, if there is one: rule 3 is its own. It matters where that is the
-    /// vehicle of the question or one of the others.
+    /// The vehicle whose id equals the meter's, if any: only that vehicle can claim the meter by rule 3. It
+    /// matters only if it is the vehicle of the question, or one of the others.
     pub owner: Option<VehicleKey>,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [EnergyReading],
@@ -34,19 +34,19 @@ pub struct Meter<'a> {
 ///
 /// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions that overlap
 ///    that interval. Then [`plan`] names the meters, and whether to look for one with the vehicle's id.
-/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. L is the earliest time
-///    among all these and `from`, and H the latest among all these and `to`: the energy of one reading is
-///    divided by all DC of its time, whatever the window. Where a meter's first reading is an interval in
-///    (from, to] and is divided among several, L is also no later than
+/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. Let L be the
+///    earliest of these times and `from`, and H the latest of these and `to`. The window does not clip the
+///    division of a reading's energy: it uses all DC over the reading's interval. If a meter's first reading
+///    is an interval in (from, to] and is divided among several, L is also no later than
 ///    [`divided_since`](super::answer::divided_since).
 /// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its sessions that
-///    overlap (L, H + 15 min]. H matters also for the period that holds a meter's next reading. Where no other
+///    overlap (L, H + 15 min]. H matters also for the period that holds a meter's next reading. If no other
 ///    vehicle is at its meters, `from` is early enough for L.
 /// 4. `others` of each meter: every vehicle with a session there that overlaps (L, H], or with a reading in
 ///    (L, H + 15 min] that names the meter or a session there. Each comes with its readings in (L, H + 15 min]
 ///    and the neighbours, and with all its sessions that overlap that interval, at any meter. By rule 3, a
 ///    vehicle that arrives before the meter's next reading matters too, and so does the meter's own vehicle
-///    where it is one of them.
+///    if it is one of them.
 ///
 /// More does no harm, but nothing may be missing between what is given. A property test asks with exactly
 /// this and with everything.

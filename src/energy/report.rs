@@ -149,7 +149,7 @@ pub struct Printed {
     pub total_energy_consumed_ac: Decimal,
     /// kWh.
     pub total_energy_delivered_dc: Decimal,
-    /// Percent; `None` where AC is 0.
+    /// Percent; `None` if AC is 0.
     pub efficiency_ratio: Option<Decimal>,
     /// °C; `None` without readings.
     pub average_battery_temp: Option<Decimal>,
@@ -167,11 +167,11 @@ pub struct Printed {
     pub attribution: PrintedAttribution,
     /// How far to trust it.
     pub quality: PrintedQuality,
-    /// The parts of the window, where they were requested.
+    /// The parts of the window, if they were requested.
     pub series: Option<Vec<PrintedSlice>>,
-    /// What AC minus matched DC has cost, where a tariff is known.
+    /// What AC minus matched DC has cost, if a tariff is known.
     pub lost_cost: Option<Decimal>,
-    /// Of the cost, where it is known and stands nowhere else in the answer.
+    /// Of the cost, if it is known and stands nowhere else in the answer.
     pub currency: Option<String>,
     /// AC minus matched DC, in kWh, for ordering.
     lost: Decimal,
@@ -180,7 +180,7 @@ pub struct Printed {
 impl Printed {
     /// AC minus matched DC, rounded once.
     ///
-    /// Shape:  `None` where it exceeds 128 bits
+    /// Shape:  `None` if it exceeds 128 bits
     /// Units:  mWh
     pub fn lost_energy(&self) -> Option<i128> {
         self.lost.units()
@@ -260,14 +260,14 @@ pub struct PrintedSlice {
     pub total_energy_delivered_dc: Decimal,
     /// kWh.
     pub matched_energy_delivered_dc: Decimal,
-    /// Percent; `None` where AC is 0.
+    /// Percent; `None` if AC is 0.
     pub efficiency_ratio: Option<Decimal>,
-    /// What AC minus matched DC has cost, where a tariff is known.
+    /// What AC minus matched DC has cost, if a tariff is known.
     pub lost_cost: Option<Decimal>,
 }
 
 impl PrintedSlice {
-    /// The same with what was lost as money, where a tariff is known.
+    /// The same with what was lost as money, if a tariff is known.
     #[must_use]
     pub fn with_costs(mut self, costs: Option<&Costs>) -> Self {
         self.lost_cost = costs.map(|costs| Decimal::cost(&costs.lost));

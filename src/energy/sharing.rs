@@ -22,8 +22,7 @@ pub struct Guest {
 /// periods at this meter, whatever the window. One guest alone is credited with all of it, with or without DC;
 /// several without any DC are credited with nothing.
 ///
-/// A meter's first reading has no start: it begins where the earliest of the periods begins that
-/// hold it.
+/// A meter's first reading has no start: it begins at the start of the earliest period that holds it.
 pub fn credited(meter: &DeviceEnergy, guest: &Guest, others: &[Guest], window: Interval) -> Exact {
     let mut sum = Exact::default();
     for amount in meter.amounts_in(window) {
@@ -121,8 +120,8 @@ fn weigh(guest: &Guest, present: &[&Guest], span: Interval) -> (Exact, Exact) {
     (weight, weights)
 }
 
-/// The start of the earliest attribution period that holds a meter's first reading, where that reading is
-/// divided among several vehicles at one of some moments.
+/// The start of the earliest attribution period that holds a meter's first reading, if that reading falls
+/// at one of the given `moments` and is divided among several vehicles.
 pub fn first_start(
     meter: &DeviceEnergy,
     guest: &Guest,

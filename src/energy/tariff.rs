@@ -233,7 +233,7 @@ impl Priced {
         self.intervals.clone()
     }
 
-    /// What is known of each part, bucket by bucket, with the prices where there is a tariff.
+    /// What is known of each part, bucket by bucket, with the prices if there is a tariff.
     pub fn by_bucket<'p, T>(
         &'p self,
         parts: &'p [T],

@@ -20,8 +20,8 @@ pub struct Stays {
 
 /// Finds where the vehicle of a question and all others are.
 ///
-/// Rule 3 applies to the other vehicles as to the vehicle of the question. What one received by it at its own
-/// meter decides how the energy is divided where both are there by rules 1 and 2.
+/// Rule 3 applies to the other vehicles as to the vehicle of the question. What a meter's own vehicle received
+/// there by rule 3 counts when energy is divided between it and a vehicle that is there by rule 1 or 2.
 pub fn whereabouts(question: &Question<'_>) -> BTreeMap<VehicleKey, Stays> {
     let others = question.meters.iter().flat_map(|meter| meter.others);
     let mut vehicles: BTreeMap<VehicleKey, &Vehicle<'_>> = BTreeMap::new();

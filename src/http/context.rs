@@ -37,7 +37,7 @@ pub struct Settings {
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
     /// Whether the Host header must be an address or `localhost`, so that a web page cannot call the
-    /// gateway under a name of its own. Set where it requires no keys and serves its own machine.
+    /// gateway under a name of its own. Set if it requires no keys and serves its own machine.
     pub local_hosts_only: bool,
 }
 

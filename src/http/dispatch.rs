@@ -93,7 +93,7 @@ impl Service for Dispatcher {
     }
 }
 
-/// The client's address, where requests are logged at all.
+/// The client's address, if requests are logged at all.
 fn client(context: &Context, peer: Peer, parts: &Parts) -> Option<IpAddr> {
     let trusted = &context.settings.trusted_proxies;
     tracing::enabled!(tracing::Level::DEBUG)

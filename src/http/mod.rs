@@ -14,7 +14,7 @@
 //! # Rules
 //!
 //! - **Pipelined requests share a sync.** hyper reads a connection's next request when the one before is
-//!   answered. Sixteen requests sent at once would so cost sixteen syncs in a row. An answer is therefore
+//!   answered. Sixteen requests sent at once would therefore cost sixteen syncs in a row. So an answer is
 //!   made as soon as its readings are on their way. `server::deferred` buffers its bytes, and all bytes
 //!   behind them, until the log has synced. Over HTTP/2 each stream waits for itself.
 //! - **Admission never waits.** Memory is reserved piece by piece as bytes arrive. Reserving the largest
@@ -33,8 +33,8 @@
 //!   listener that falls behind the ring gets a `reset` event and is ended (`api::events`).
 //! - **A long answer checks its key again** (`response::revocable`). A stream or an export goes on for
 //!   minutes after its request, and a revoked key must lose access within seconds.
-//! - **A proxy may lie.** The client's address is read from the right of `X-Forwarded-For`, as far as each
-//!   writer is trusted (`request::client_ip`). It decides nothing: it is only logged.
+//! - **A proxy may lie.** The client's address is read from `X-Forwarded-For`, from right to left, stopping
+//!   at the first hop that is not a trusted proxy (`request::client_ip`). It decides nothing: it is only logged.
 //! - **An id can hold markup.** The pages create text nodes only. Their policy forbids inline scripts,
 //!   markup from text (Trusted Types) and every foreign source.
 //! - **Metrics are labelled by the pattern of a route**, never by the requested path, and counted per batch and

@@ -92,7 +92,7 @@ pub(super) fn asset(call: &Call<'_>) -> Result<Reply, Problem> {
     file(call.id, &call.parts.headers)
 }
 
-/// One file; 304 where the browser has it already.
+/// One file; 304 if the browser has it already.
 fn file(name: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         return Err(Problem::new(Kind::NotFound, "there is no such file"));

@@ -118,7 +118,7 @@ impl Drop for Memory {
 }
 
 impl Memory {
-    /// Reserves memory for so many more bytes.
+    /// Reserves memory for this many more bytes.
     ///
     /// Blocks: never
     ///
@@ -154,7 +154,7 @@ impl Memory {
 }
 
 impl Memory {
-    /// Releases what is held beyond so many bytes.
+    /// Releases what is held beyond this many bytes.
     ///
     /// Blocks: never
     pub fn shrink_to(&mut self, bytes: usize) {
@@ -226,7 +226,7 @@ impl Gate {
         self.progress.shards()
     }
 
-    /// Begins to account for a request's memory, within its sender's share where there is one.
+    /// Begins to account for a request's memory, within its sender's share if there is one.
     ///
     /// The share is released with the [`Memory`]; submitted readings belong to the log.
     pub fn memory(&self, share: Option<&Arc<Share>>) -> Memory {
@@ -288,7 +288,7 @@ impl Gate {
     ///         `committed`, without a bound: the caller sets one
     /// Cancel: safe; the readings are still stored
     ///
-    /// Shape:  how many of the readings are in quarantine; `None` where the mode is not `committed`, or the
+    /// Shape:  how many of the readings are in quarantine; `None` if the mode is not `committed`, or the
     ///         number is no longer known
     ///
     /// # Errors

@@ -127,7 +127,7 @@ impl Pipeline {
 
     /// Decodes a body and admits its valid readings to the log.
     ///
-    /// Blocks: at most a millisecond; waits for a free core where the body is large
+    /// Blocks: at most a millisecond; waits for a free core if the body is large
     /// Cancel: before admission nothing is accepted; after it the readings are stored
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl Pipeline {
         }
     }
 
-    /// Decodes a large body on a thread that may block, at most one body a core.
+    /// Decodes a large body on a thread that may block, at most one body per core.
     async fn decode_elsewhere<S: Sender>(
         &self,
         sender: S,

@@ -46,8 +46,8 @@ impl Collector {
         })
     }
 
-    /// Sends metrics until it is cancelled. An unreachable collector is logged once. Only the values meanwhile
-    /// are lost, because all sums count from the start.
+    /// Sends metrics until it is cancelled. An unreachable collector is logged once. Only the samples from the
+    /// outage are missing: counters are cumulative, so no counts are lost.
     ///
     /// Cancel: safe
     pub async fn run(self, instance: String, scrape: Arc<dyn Fn() -> String + Send + Sync>) {

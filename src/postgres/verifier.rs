@@ -145,7 +145,7 @@ mod tests {
     }
 
     /// A certificate of version 1 as Citus makes one: no version, no extensions. Its own signature
-    /// is wrong, which does not matter where nothing is verified.
+    /// is wrong, which does not matter if nothing is verified.
     fn version_1(key: &KeyPair) -> CertificateDer<'static> {
         let made = CertificateParams::new(["h".to_owned()]).unwrap();
         let made = made.self_signed(key).unwrap();

@@ -26,7 +26,7 @@
 //! - **The roller yields.** While readings arrive, it rests for as long as it works. While readings have waited
 //!   in the log for over a second, it does nothing.
 //! - **Nothing finer than an hour is rolled up.** Rows of five minutes would add more than a fifth to the cost
-//!   of every reading, and only save the work of one ranking a minute.
+//!   of every reading, and only save the work of one ranking per minute.
 
 mod build;
 mod watermark;

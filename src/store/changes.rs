@@ -15,7 +15,7 @@ use super::live::LiveStatus;
 use crate::postgres::ReadError;
 use crate::reading::{PerStream, Stream, Timestamp};
 
-/// The newest alerts that are compared. More are open only where something is wrong with the whole fleet, and
+/// The newest alerts that are compared. More are open only if something is wrong with the whole fleet, and
 /// then no client reads them one by one.
 const ALERTS_MAX: usize = 1000;
 

@@ -101,7 +101,7 @@ impl Export {
         Ok(Some(Piece::default()))
     }
 
-    /// Looks up the next devices, where none are left.
+    /// Looks up the next devices, if none are left.
     async fn look_up(&mut self, client: &Client) -> Result<(), Error> {
         if self.exhausted || !self.devices.is_empty() {
             return Ok(());

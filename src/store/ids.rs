@@ -35,7 +35,7 @@ pub(super) async fn known(
         .transpose()
 }
 
-/// The short id of a text id, registered where it is not yet. Each statement is a transaction of
+/// The short id of a text id, registered if it is not yet. Each statement is a transaction of
 /// its own, so that no lock is held while waiting for another.
 pub(super) async fn registered(
     client: &Client,

@@ -35,7 +35,7 @@ pub struct RequestRecords {
 }
 
 impl RequestRecords {
-    /// Makes an empty request for a log with so many shards.
+    /// Makes an empty request for a log with this many shards.
     pub fn new(shards: u16) -> Self {
         RequestRecords {
             shards,

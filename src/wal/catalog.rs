@@ -128,7 +128,7 @@ impl Catalog {
 
     /// The segment of a run, by number.
     ///
-    /// Shape:  its file's name, and whether the run has a later segment; `None` where it was retired
+    /// Shape:  its file's name, and whether the run has a later segment; `None` if it was retired
     pub fn segment(&self, sequence: u64, number: u32) -> Option<(String, bool)> {
         let files = self.lock();
         let run = files.runs.iter().find(|r| r.sequence == sequence)?;
@@ -185,7 +185,7 @@ impl Catalog {
     /// waits until `deadline` has passed.
     ///
     /// # Errors
-    /// As the system gives them; `TimedOut` where no spare was added.
+    /// As the system gives them; `TimedOut` if no spare was added.
     pub fn take_segment(
         &self,
         sequence: u64,

@@ -36,17 +36,17 @@
 //!
 //! A segment is preallocated, so that an append changes no length and no map of blocks. It becomes
 //! part of a run when a spare is renamed; its header is written with its first frame, and the
-//! directory is synced before that frame is acknowledged. It is shorter than the others where its
+//! directory is synced before that frame is acknowledged. It is shorter than the others if its
 //! run has ended in it.
 //!
 //! # Recovery
 //!
 //! 1. Each opening begins a new run; an older one is never appended to, so that no place is used
 //!    twice. No file is made before the first append.
-//! 2. A run ends at the end frame of its last segment. Where there is none, it ends behind the last
+//! 2. A run ends at the end frame of its last segment. If there is none, it ends behind the last
 //!    intact frame: the intact frames are copied, with an end frame, to a new file, synced, and renamed
 //!    over the old one. What a process sees in the page cache after a failed sync proves nothing.
-//!    Where the disk has no room for a copy, the same bytes are written again where they stand.
+//!    If the disk has no room for a copy, the same bytes are written again where they stand.
 //! 3. A group that is not intact, with nothing intact behind it, was never acknowledged: it is dropped.
 //!    So is a last segment without any intact frame.
 //! 4. An intact frame *behind* a broken place proves damage, as a frame is written only when the
@@ -181,7 +181,7 @@ pub struct FrameHead {
 
 /// Encodes one frame for its place in the log.
 ///
-/// Shape:  appended to `out`; `sections` and `before` have one entry a shard; the result's length
+/// Shape:  appended to `out`; `sections` and `before` have one entry per shard; the result's length
 ///         is a multiple of [`FRAME_ALIGN`] and at most [`FRAME_BYTES_MAX`]
 pub fn encode_frame(
     head: &FrameHead,

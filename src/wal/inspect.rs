@@ -36,7 +36,7 @@ pub struct InspectedRun {
     pub sequence: u64,
     /// The key of its checkpoints.
     pub id: Uuid,
-    /// Its number of shards; 0 where no header or frame is intact.
+    /// Its number of shards; 0 if no header or frame is intact.
     pub shards: u16,
     /// Its segments, oldest first.
     pub segments: Vec<InspectedSegment>,
@@ -67,7 +67,7 @@ pub struct InspectedSegment {
     pub frames: u64,
     /// The readings in them, by stream.
     pub readings: StreamCounts,
-    /// When it was begun; `None` where its header is damaged.
+    /// When it was begun; `None` if its header is damaged.
     pub created_at: Option<Timestamp>,
     /// What is wrong with it.
     pub faults: Vec<Fault>,
@@ -78,7 +78,7 @@ pub struct InspectedSegment {
 pub struct Fault {
     /// Where it begins in the file.
     pub offset: u64,
-    /// How much is damaged, in bytes; 0 where that is not known.
+    /// How much is damaged, in bytes; 0 if that is not known.
     pub bytes: u64,
     /// What is wrong there.
     pub what: String,
@@ -317,7 +317,7 @@ impl Inspection {
 }
 
 impl DirectoryView {
-    /// Opens a file; `None` where it was removed since it was listed.
+    /// Opens a file; `None` if it was removed since it was listed.
     fn open_if_there(&self, name: &str) -> io::Result<Option<Arc<dyn SegmentFile>>> {
         match self.open(name) {
             Ok(file) => Ok(Some(file)),

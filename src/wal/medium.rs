@@ -1,5 +1,5 @@
-//! The file system of a log: one in memory, or one that may acknowledge a sync before its disk does, is
-//! refused unless a flag allows it.
+//! Checks the log's file system. In-memory and network file systems are refused unless a flag allows them,
+//! because a sync on them may return before the data are on a disk.
 
 use std::path::Path;
 
@@ -21,9 +21,9 @@ const UNSAFE: [(u32, &str); 10] = [
     (0x6b41_4653, "kafs"),
 ];
 
-/// Names the kind of file system of a directory, where a log is not safe on it.
+/// Names the kind of file system of a directory, if a log is not safe on it.
 ///
-/// Shape:  `None` where no risk is known, and always on systems other than Linux
+/// Shape:  `None` if no risk is known, and always on systems other than Linux
 ///
 /// # Errors
 /// As the system gives them.

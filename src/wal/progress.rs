@@ -82,7 +82,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins with nothing, for the run with this place in the order and so many shards.
+    /// Begins with nothing, for the run with this place in the order and this many shards.
     pub fn new(run: u64, shards: u16) -> Self {
         let by_key = (0..shards)
             .map(|shard| {
@@ -138,7 +138,7 @@ impl Progress {
 
     /// Reports readings that have become durable, then moves what readers may read.
     ///
-    /// Shape:  one entry a shard of the current run
+    /// Shape:  one entry per shard of the current run
     pub fn appended(&self, readings: &[StreamCounts], synced: Position) {
         {
             let mut state = self.lock();
@@ -300,7 +300,7 @@ impl Progress {
         gaps
     }
 
-    /// What waits in one shard, both streams together; 0 where its checkpoint is not known yet.
+    /// What waits in one shard, both streams together; 0 if its checkpoint is not known yet.
     pub fn waiting(&self, key: RunShard) -> u64 {
         self.lock()
             .shards

@@ -118,7 +118,7 @@ impl Reader {
 
     /// Reads the next frame and moves behind it.
     ///
-    /// Blocks: for the disk, where the page cache does not hold the segment; call it off the
+    /// Blocks: for the disk, if the page cache does not hold the segment; call it off the
     ///         async workers
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl Reader {
         }
     }
 
-    /// Finds the intact frame at the cursor, and reads it into the buffer where it is not there.
+    /// Finds the intact frame at the cursor, and reads it into the buffer if it is not there.
     fn find(&mut self, limit: Position) -> Result<Found, ReadError> {
         let offset = u64::from(self.cursor.offset());
         for attempt in 0..2 {
@@ -213,7 +213,7 @@ impl Reader {
         self.buffered = 0..0;
     }
 
-    /// Opens the segment of the cursor, where it is not open.
+    /// Opens the segment of the cursor, if it is not open.
     fn open(&mut self) -> Result<(), ReadError> {
         let number = self.cursor.segment();
         if self.segment.as_ref().is_some_and(|s| s.number == number) {

@@ -57,7 +57,7 @@ pub struct Recovered {
     pub next_sequence: u64,
 }
 
-/// Finds the runs of a log and seals the last one where it did not end by itself.
+/// Finds the runs of a log and seals the last one if it did not end by itself.
 ///
 /// Blocks: until everything that it changed is durable
 ///
@@ -110,11 +110,11 @@ pub fn recover(
 struct RunFiles {
     segments: VecDeque<Segment>,
     headers: Vec<SegmentHeader>,
-    /// The last segment, where its header is torn: nothing in it was ever acknowledged.
+    /// The last segment, if its header is torn: nothing in it was ever acknowledged.
     torn: Option<String>,
 }
 
-/// Reads one run; `None` where nothing in it was ever durable. The flag means that files changed.
+/// Reads one run; `None` if nothing in it was ever durable. The flag means that files changed.
 fn recover_run(
     storage: &dyn Storage,
     sequence: u64,

@@ -85,7 +85,7 @@ impl Remembered {
     /// Reads the file; without an intact slot it holds no runs.
     ///
     /// # Errors
-    /// As the system gives them; [`RecoveryError::Version`] where another version has written it.
+    /// As the system gives them; [`RecoveryError::Version`] if another version has written it.
     pub fn read(file: &dyn SegmentFile) -> Result<Self, RecoveryError> {
         let mut bytes = vec![0; 2 * SLOT_BYTES];
         let filled = file.read_at(&mut bytes, 0)?;
@@ -117,7 +117,7 @@ impl Remembered {
         Ok(newest)
     }
 
-    /// The runs that were stored into a database; empty where they were stored into another.
+    /// The runs that were stored into a database; empty if they were stored into another.
     pub fn into_stored_into(self, store: Uuid) -> Vec<RetiredRun> {
         if self.store.is_some_and(|bound| bound != store) {
             return Vec::new();
@@ -151,7 +151,7 @@ impl Remembered {
         out
     }
 
-    /// Returns `None` where the slot is not intact.
+    /// Returns `None` if the slot is not intact.
     fn decode(slot: &[u8]) -> Option<Self> {
         if !slot.starts_with(&MAGIC) {
             return None;
@@ -285,7 +285,7 @@ impl RetiredRuns {
     pub(super) fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        // It is there already where its segment was not retired after an earlier attempt.
+        // It is there already if its segment was not retired after an earlier attempt.
         state.remembered.runs.retain(|retired| retired.id != run.id);
         state.remembered.runs.push_back(RetiredRun::of(run, end));
         while state.remembered.bytes() > SLOT_BYTES {

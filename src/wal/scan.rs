@@ -25,7 +25,7 @@ pub(super) struct End {
     pub(super) has_end_frame: bool,
 }
 
-/// Reads a segment up to its end frame or, where it has none, to the end of the file.
+/// Reads a segment up to its end frame or, if it has none, to the end of the file.
 ///
 /// # Errors
 /// As the system or `visit` gives them.

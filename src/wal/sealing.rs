@@ -10,7 +10,7 @@ use super::frame::{FRAME_BYTES_MAX, FrameHead, FrameKind, Position, Salt, encode
 use super::storage::{SegmentFile, Storage, is_full};
 use crate::reading::{StreamCounts, Timestamp};
 
-/// The copy of a last segment while it is made; it holds nothing where it is found at a start.
+/// The copy of a last segment while it is made; it holds nothing if it is found at a start.
 pub(super) const SEAL_NAME: &str = "sealing";
 
 /// The last segment of a run without an end frame.
@@ -28,7 +28,7 @@ pub(super) struct Unended<'a> {
 }
 
 impl Unended<'_> {
-    /// Ends the segment: in a copy that takes its name or, where a full disk has no room for one, where
+    /// Ends the segment: in a copy that takes its name or, if a full disk has no room for one, where
     /// it stands. Spares are removed first to make room.
     ///
     /// Shape:  the file's length in bytes

@@ -133,12 +133,12 @@ pub enum DirectoryError {
 }
 
 impl Directory {
-    /// Creates the directory where needed and locks it for the life of the value.
+    /// Creates the directory if needed and locks it for the life of the value.
     ///
     /// Blocks: never for the lock
     ///
     /// # Errors
-    /// [`DirectoryError::InUse`] where another process holds it; else [`DirectoryError::Io`].
+    /// [`DirectoryError::InUse`] if another process holds it; else [`DirectoryError::Io`].
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let io_error = |source| DirectoryError::Io {
             path: path.to_owned(),
@@ -177,7 +177,7 @@ impl Directory {
     }
 }
 
-/// Restricts a directory to its owner, and creates it where it is missing. Its parents keep the system's
+/// Restricts a directory to its owner, and creates it if it is missing. Its parents keep the system's
 /// mode: the embedded server's user must be able to pass through them.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
@@ -270,7 +270,7 @@ impl DirectoryView {
     /// Blocks: never
     ///
     /// # Errors
-    /// [`DirectoryError::InUse`] where a gateway holds it.
+    /// [`DirectoryError::InUse`] if a gateway holds it.
     pub fn hold(&self) -> Result<Option<File>, DirectoryError> {
         let io_error = |source| DirectoryError::Io {
             path: self.path.clone(),

@@ -189,7 +189,7 @@ impl Stepped {
         acknowledged
     }
 
-    /// Appends groups of eight until the current run has so many segments.
+    /// Appends groups of eight until the current run has this many segments.
     fn append_until(&mut self, serial: &mut u64, segments: usize) {
         while self.source().runs().last().unwrap().segments.len() < segments {
             let serials: Vec<u64> = (*serial + 1..=*serial + 8).collect();

@@ -20,7 +20,7 @@ pub const FILE_NAME: &str = "gap-accepted";
 /// Blocks: until they are durable
 ///
 /// # Errors
-/// As the system gives them; earlier acceptances then stay. Where only the last fsync fails, a power cut may undo
+/// As the system gives them; earlier acceptances then stay. If only the last fsync fails, a power cut may undo
 /// it: accept again.
 pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     let new = directory.join("gap-accepted.new");
@@ -33,7 +33,7 @@ pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// How many readings of some gaps are not accepted. Where the file cannot be read, no gap is accepted.
+/// How many readings of some gaps are not accepted. If the file cannot be read, no gap is accepted.
 pub fn not_accepted(directory: &Path, gaps: &[Gap]) -> u64 {
     if gaps.is_empty() {
         return 0;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// From so many that wait on, more are worth waiting for: a few thousand come in a second.
+/// If this many readings wait, more are worth waiting for: a few thousand arrive per second.
 const MANY_READINGS: u64 = 100;
-/// How many times longer a batch waits while many come. Why 8: a transaction of 5,000 rows instead of 600
+/// How many times longer a batch waits while many arrive. Why 8: a transaction of 5,000 rows instead of 600
 /// costs a third less for each, and it is still committed well within a second.
 const LINGER_OF_MANY: u32 = 8;
 /// The first pause after a failure; doubled each time.
@@ -12,7 +12,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause.
 pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
-/// How long a batch waits for more readings, when so many wait already.
+/// How long a batch waits for more readings, when this many wait already.
 pub(super) fn linger(little: Duration, waiting: u64) -> Duration {
     if waiting < MANY_READINGS {
         return little;

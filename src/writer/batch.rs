@@ -73,7 +73,7 @@ impl Batch {
     /// Reads frames until the batch is full, the log is read to its end, or `until` is reached.
     ///
     /// Shape:  whole frames, so that it may hold one frame more than `rows_max`
-    /// Blocks: for the disk where the page cache does not hold the log; not for async workers
+    /// Blocks: for the disk if the page cache does not hold the log; not for async workers
     ///
     /// # Errors
     /// [`ReadError`]: drop the batch; begin again at its start.

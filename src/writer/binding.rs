@@ -30,7 +30,7 @@ impl Binding {
     /// Reads the binding of the log in a directory.
     ///
     /// # Errors
-    /// As the system gives them; `InvalidData` where the file holds no id.
+    /// As the system gives them; `InvalidData` if the file holds no id.
     pub fn load(directory: &Path) -> io::Result<Self> {
         let bound = read(directory)?;
         Ok(Binding {
@@ -50,7 +50,7 @@ impl Binding {
     /// Blocks: until the binding is durable
     ///
     /// # Errors
-    /// As the system gives them; the log is then bound as before. Where only the last fsync fails, a power cut may
+    /// As the system gives them; the log is then bound as before. If only the last fsync fails, a power cut may
     /// undo it: adopt again.
     pub fn adopt(&self, id: Uuid) -> io::Result<()> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,7 @@
-//! Makes hours dirty: a reading has arrived in an hour that may be rolled up already.
+//! Marks hours as dirty when a reading arrives in an hour that may be rolled up already.
 //!
-//! After its first statement has given it an id, a transaction reads the watermark, and makes each older
-//! hour dirty that it stores readings of. The roller moves the watermark, and then waits until every
+//! After its first statement has given it an id, a transaction reads the watermark. It marks
+//! each older hour in which it stores readings as dirty. The roller moves the watermark, and then waits until every
 //! transaction with an older id has finished. So each transaction has either seen the new watermark, or
 //! finished before the rollup begins. Only this order is correct.
 
@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Error, Statement};
 use super::rows::HistoryRow;
 use crate::reading::{PerStream, Timestamp};
 
-/// The statements that make hours dirty.
+/// The statements that mark hours as dirty.
 pub(super) struct DirtyHours {
     watermark: Statement,
     add: PerStream<Statement>,

@@ -51,7 +51,7 @@ pub(super) struct Drain<'a> {
     session: &'a mut WriterSession,
     shard: RunShard,
     claim: Claim,
-    /// `None` while a batch is being read, or after that has panicked.
+    /// `None` while a batch is being read, or after such a read has panicked.
     reader: Option<Reader>,
     newest: Newest,
     memory: StrategyMemory,
@@ -59,7 +59,7 @@ pub(super) struct Drain<'a> {
 }
 
 impl<'a> Drain<'a> {
-    /// Claims the checkpoint of a shard. Returns `None` where the shard is stored to its end.
+    /// Claims the checkpoint of a shard. Returns `None` if the shard is stored to its end.
     ///
     /// # Errors
     /// [`SessionError`]: drop the session.
@@ -232,12 +232,12 @@ impl<'a> Drain<'a> {
         Ok(batch)
     }
 
-    /// Stores a batch with its checkpoint, or moves the checkpoint alone where that is worth it.
+    /// Stores a batch with its checkpoint, or moves the checkpoint alone if that is worth it.
     async fn store(&mut self, batch: Batch) -> Result<(), SessionError> {
         let before = self.claim.stored;
         let (rows, received) = (batch.rows(), batch.oldest_received);
         let (run_ended, to) = (batch.run_ended, batch.to);
-        // Before the rows are sorted: by partition is their order for every gateway.
+        // Must come before sorting: the row order that all gateways share depends on the partitions.
         ensure_partitions(self.session, &batch.meters).await?;
         ensure_partitions(self.session, &batch.vehicles).await?;
         let partitions = self.session.partitions.clone();
@@ -295,7 +295,7 @@ impl<'a> Drain<'a> {
         Ok(())
     }
 
-    /// Whether live status is written with a batch of so many rows, when so many devices are gathered.
+    /// Whether live status is written with a batch of this many rows, when this many devices are gathered.
     ///
     /// While few devices report, it is written with every batch: a client whose reading is committed
     /// finds it there.

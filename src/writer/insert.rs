@@ -1,6 +1,6 @@
 //! Puts rows into history, from COPY down to the search for the row that the database refuses.
 //!
-//! Every function works in the open transaction, and leaves it usable only where it succeeds.
+//! Every function works in the open transaction, and leaves it usable only if it succeeds.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,7 +20,7 @@ use crate::reading::Timestamp;
 
 /// COPY is sent in pieces of this size.
 const COPY_CHUNK_BYTES: usize = 64 << 10;
-/// Rows in one statement with arrays. Why: where each row reads a cold disk for 30 ms, a statement still meets
+/// Rows in one statement with arrays. Why: if each row reads a cold disk for 30 ms, a statement still meets
 /// its deadline; and its plan is too cheap for PostgreSQL to compile it.
 const ROWS_PER_STATEMENT: usize = 1_000;
 /// How many COPYs of one batch may be refused before the remaining rows are tried one by one. Why: it is enough to
@@ -131,7 +131,7 @@ pub(super) async fn insert<R: HistoryRow>(
 /// costs the same whether a row is refused or not.
 ///
 /// # Errors
-/// As PostgreSQL gives them, where no data is refused.
+/// As PostgreSQL gives them, if no data is refused.
 pub(super) async fn bisect<R: HistoryRow>(
     client: &Client,
     statements: &RowStatements,
@@ -220,7 +220,7 @@ fn is_datas_fault(error: &Error) -> bool {
 
 /// Sets a row aside that was refused alone, unless the environment caused the refusal.
 ///
-/// A row without a partition is refused with the state of a broken rule: the row is at fault only where its
+/// A row without a partition is refused with the state of a broken rule: the row is at fault only if its
 /// partition exists at this moment.
 async fn blame<R: HistoryRow>(
     client: &Client,

@@ -13,7 +13,7 @@ use crate::wal::LogSource;
 
 /// How often it looks. Partitions are created far ahead, so that a missed look does no harm.
 const EVERY: Duration = Duration::from_secs(600);
-/// How soon it tries again after a failure, or where a partition was in use.
+/// How soon it tries again after a failure, or if a partition was in use.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long one look may take, connecting included.
 const WITHIN: Duration = Duration::from_secs(300);

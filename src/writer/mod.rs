@@ -14,7 +14,7 @@
 //! | `backoff` | how long a writer waits, for more readings and before the next try |
 //! | [`session`] | a session's statements and its claim |
 //! | [`strategy`] | what an SQLSTATE means, and how a batch is tried again |
-//! | `dirty_hours` | makes hours dirty that must be rolled up again |
+//! | `dirty_hours` | marks hours that must be rolled up again as dirty |
 //! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | readings that the database refuses |
@@ -27,7 +27,7 @@
 //! # Rules
 //!
 //! - **A dead session may still commit.** A transaction whose connection was lost can commit after its
-//!   successor has read the checkpoint. So connecting raises an epoch in the checkpoint's row, and each
+//!   successor has read the checkpoint. Therefore connecting raises an epoch in the checkpoint's row, and each
 //!   batch first moves the position `where epoch = mine and position = mine`. Moving no row means that
 //!   another session has taken over.
 //! - **Ids belong to a session.** After a failover the same device may have another id, and a stale cache
@@ -58,10 +58,10 @@
 //!   runs in `tests/writer/plans.rs` on few rows and on many, with statistics absent, stale and fresh.
 //! - **What a writer holds does not grow with the shards** (`shares`): caches, batches and buffers are fixed
 //!   totals, divided. A full cache forgets an eighth, never all.
-//! - **A checkpoint moves only where a shard has something to store.** A client that waits for a commit waits for
+//! - **A checkpoint moves only if a shard has something to store.** A client that waits for a commit waits for
 //!   its own readings in each shard, not for the end of its request.
 //! - **Committed means settled**: in history, as new or as the repeat of an equal reading, or in quarantine. The
-//!   answer counts what went into quarantine, and is `null` where a lost session leaves that unknown.
+//!   answer counts what went into quarantine, and is `null` if a lost session leaves that unknown.
 //! - **An idle writer watches its session.** A restored database has lost readings whether or not new ones
 //!   arrive.
 //! - **COPY's `finish` is not a commit.** An acknowledgement of `committed` waits for COMMIT's own answer, and
@@ -108,14 +108,14 @@ use shares::{READS_AT_ONCE, Shares};
 /// How the writers work.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
-    /// Rows of a batch at most, one frame of the log more; fewer where there are many writers, so
-    /// that their batches together stay within a bound.
+    /// The most rows in a batch. One further log frame may exceed it. Lower when there are many
+    /// writers, so that their batches together stay within a bound.
     pub batch_rows_max: usize,
     /// How long a small batch waits for more.
     pub linger: Duration,
     /// How stale live status may be under load.
     pub live_interval: Duration,
-    /// Up to so many devices, live status is written with each batch, whenever the last was.
+    /// With at most this many devices, live status is written with every batch, however recent the last write.
     pub live_at_once_devices: usize,
     /// How long the database may take for one answer before the session is given up; twice that
     /// for a whole batch.
@@ -165,7 +165,7 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts one writer a shard. The database must be migrated.
+    /// Starts one writer per shard. The database must be migrated.
     pub fn start(
         source: &LogSource,
         target: &Target,

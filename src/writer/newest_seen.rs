@@ -28,7 +28,7 @@ impl Default for NewestSeen {
 }
 
 impl NewestSeen {
-    /// Makes one that remembers so many devices at most.
+    /// Makes one that remembers at most this many devices.
     pub fn new(devices_max: usize) -> Self {
         NewestSeen {
             devices: HashMap::default(),

@@ -144,7 +144,7 @@ async fn decode<R: FromQuarantine>(
     Ok(rows.collect())
 }
 
-/// The ids of texts; 0 where there is no text.
+/// The ids of texts; 0 if there is no text.
 async fn ids(
     session: &mut WriterSession,
     registry: Registry,

@@ -160,7 +160,7 @@ pub struct WriterSession {
     pub database_id: Uuid,
     /// The width of new partitions.
     pub width: PartitionWidth,
-    /// How long the database may take for one answer. The server's own limits do not help where the server,
+    /// How long the database may take for one answer. The server's own limits do not help if the server,
     /// or the network to it, has stopped answering.
     pub answer_within: Duration,
     statements: PerStream<RowStatements>,
@@ -192,7 +192,7 @@ impl WriterSession {
     async fn prepare(session: Session, answer_within: Duration) -> Result<Self, SessionError> {
         let client = session.client();
         // Everything is sent at once and answered in one exchange. The identity comes first, so that its error is
-        // reported where there are no tables.
+        // reported if there are no tables.
         let rows = try_join(
             RowStatements::prepare::<MeterRow>(client, sql!("upsert_live_meter")),
             RowStatements::prepare::<VehicleRow>(client, sql!("upsert_live_vehicle")),
@@ -268,7 +268,7 @@ impl WriterSession {
         match tokio::time::timeout(within, work).await {
             Ok(result) => result.map_err(Into::into),
             Err(_) => {
-                // A server that waits for a lock does not notice a closed socket. Where it does not answer here
+                // A server that waits for a lock does not notice a closed socket. If it does not answer here
                 // either, the next session's claim ends the statement.
                 drop(tokio::time::timeout(CANCEL_WITHIN, self.session.cancel()).await);
                 Err(SessionError::Timeout(within))
@@ -341,7 +341,7 @@ impl WriterSession {
     /// Moves a claimed checkpoint over readings that the log no longer has.
     ///
     /// # Errors
-    /// As PostgreSQL gives them; [`SessionError::Fenced`] where the claim is no longer ours.
+    /// As PostgreSQL gives them; [`SessionError::Fenced`] if the claim is no longer ours.
     pub async fn skip_gap(
         &self,
         claim: &mut Claim,

@@ -11,7 +11,7 @@ const SEEN_DEVICES: usize = 400_000;
 const LIVE_DEVICES: usize = 400_000;
 /// The most devices of one upsert: it bounds the statement.
 const LIVE_DEVICES_EACH: usize = 50_000;
-/// So many of the largest batches are in memory at once: a row has 90 bytes, twice while it is sorted.
+/// At most this many of the largest batches are in memory at once: a row has 90 bytes, twice while it is sorted.
 const BATCHES: usize = 8;
 /// Parts of the log that are read at once: 2 MiB each.
 pub(super) const READS_AT_ONCE: usize = 8;
@@ -30,7 +30,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Divides among so many writers; the largest batch is as the operator has it for few.
+    /// Divides among this many writers; with few of them, the largest batch is as configured.
     pub(super) fn new(writers: u16, batch_rows_max: usize) -> Self {
         let writers = usize::from(writers).max(1);
         let batches = batch_rows_max.saturating_mul(BATCHES);

@@ -1,6 +1,6 @@
 //! One batch in one transaction: checkpoint, history, quarantine and live status, or nothing.
 //!
-//! COPY comes first. Where PostgreSQL reports that a key is there already (23505), or refuses data, the batch
+//! COPY comes first. If PostgreSQL reports that a key is there already (23505), or refuses data, the batch
 //! is tried again with a slower strategy that finds out which rows are at fault.
 
 use std::time::Instant;
@@ -221,7 +221,7 @@ async fn transaction(
     })
 }
 
-/// The outcome of the rows of one stream where history holds none of them.
+/// The outcome of the rows of one stream if history holds none of them.
 fn hoped<R: HistoryRow>(work: &Arranged<R>) -> Tally {
     Tally {
         stored: StreamCounts::of(R::STREAM, work.rows.len() as u64),

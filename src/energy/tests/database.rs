@@ -117,7 +117,7 @@ impl Store {
             self.write_vehicle(key, base, readings).await;
             self.write_sessions(key, base, sessions).await;
         }
-        // Sessions that readings name and that are another's, long ago.
+        // Old sessions of another vehicle that readings nevertheless name.
         for s in 0..3 {
             let start = BASE - 300 * DAY_MICROS + i64::from(s) * MINUTE;
             self.session(

@@ -317,7 +317,7 @@ fn equals_the_reference(world: &World) -> Result<(), TestCaseError> {
         rest.subtract(&answer.consumed_ac);
     }
     prop_assert_eq!(frac(&rest), unattributed);
-    // Where the registry keeps its rule, no energy is two vehicles'.
+    // If the registry keeps its rule, no energy is two vehicles'.
     if world
         .vehicles
         .iter()

@@ -175,7 +175,7 @@ fn a_session_that_ends_after_midnight_is_cut_by_the_days() {
 
 #[test]
 fn two_sessions_at_one_station_on_a_day_each_get_their_own() {
-    // The register intervals on at 1 kWh an hour; v has (60, 120], another (180, 240].
+    // The register intervals on at 1 kWh per hour; v has (60, 120], another (180, 240].
     let mut case = Case {
         sessions: vec![session(1, 60, 120)],
         ..Case::default()
@@ -307,7 +307,7 @@ fn a_meter_a_minute_ahead_does_not_bend_the_ratio() {
         (Some("90".into()), "good".into())
     );
     assert_eq!(answer.coverage(), "1");
-    // Where the session goes on beyond W, the reading at 61 makes the one at 60 known.
+    // If the session goes on beyond W, the reading at 61 makes the one at 60 known.
     case.sessions = vec![session(1, 0, 90)];
     assert_eq!(case.ask(-60, 60).matched(), "10.8");
 }

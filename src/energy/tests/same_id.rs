@@ -119,7 +119,7 @@ fn a_lone_reading_is_no_gap() {
 
 #[test]
 fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
-    // 6 kWh an hour; DC 0.45 every 5 minutes.
+    // 6 kWh per hour; DC 0.45 every 5 minutes.
     let mut case = at_home();
     case.meter = vec![iv(60, 6.0), iv(120, 6.0), iv(180, 6.0)];
     case.vehicle = (1..=36).map(|n| interval(5 * n, 0.45)).collect();
@@ -132,7 +132,7 @@ fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
     let answer = case.ask(0, 150);
     assert_eq!((answer.ac(), answer.dc()), ("12".into(), "13.5".into()));
     assert_eq!(answer.matched(), "13.5");
-    // But for what a guest interrupts who comes as the window ends.
+    // A guest that arrives as the window ends interrupts that reading: the DC since 120 is not matched.
     case.others = vec![(vec![], vec![session(2, 150, 180)])];
     assert_eq!(case.ask(0, 150).matched(), "10.8");
     // Nor does it go on behind now.

@@ -20,7 +20,7 @@ use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
 use crate::rollups::Roller;
 
 const WORLDS: usize = 60;
-/// One reading in so many comes late.
+/// One reading in this many comes late.
 const LATE: usize = 9;
 
 /// Sums up until nothing is left; `now` is behind all worlds.
@@ -57,7 +57,7 @@ fn part(world: &World, late: bool) -> World {
     part
 }
 
-/// Whether the last vehicle's sessions are registered late: not where readings name sessions.
+/// Whether the last vehicle's sessions are registered late: not if readings name sessions.
 fn has_late_sessions(world: &World) -> bool {
     let mut readings = world.vehicles.iter().flat_map(|(readings, _)| readings);
     !readings.any(|r| matches!(r.place, Some(NamedPlace::Session(..) | NamedPlace::Unknown)))

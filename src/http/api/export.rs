@@ -30,7 +30,7 @@ use parquet::ParquetFile;
 
 /// The most exports as Parquet at a time: a file gathers 16 MB before it writes.
 pub(crate) const PARQUET_MAX: usize = 4;
-/// When to retry where so many are active.
+/// When to retry if this many are active.
 const BUSY_RETRY_SECONDS: u64 = 30;
 
 pub(crate) static PARQUET: LazyLock<Arc<Semaphore>> =
@@ -89,7 +89,7 @@ fn write_csv(reading: ReadingView<'_>, out: &mut String) {
     out.push_str("\r\n");
 }
 
-/// Writes a field of CSV, in quotes where it needs them.
+/// Writes a field of CSV, in quotes if it needs them.
 ///
 /// Source: RFC 4180
 fn quote(text: &str, out: &mut String) {

@@ -243,7 +243,7 @@ fn series<S: Serializer>(
     serializer.collect_seq(series.iter().flatten().map(FleetSliceView::from))
 }
 
-/// The cost of the vehicles' energy, where a tariff is configured.
+/// The cost of the vehicles' energy, if a tariff is configured.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Money {

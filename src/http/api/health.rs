@@ -206,7 +206,7 @@ struct Lag {
     oldest_seconds: f64,
 }
 
-/// Why readings that wait so long make the gateway unready. `None` means that they do not.
+/// Why readings that have waited for this long make the gateway unready. `None` means that they do not.
 fn lag_reason(waited: Duration) -> Option<String> {
     let (waited, most) = (waited.as_secs(), WAITS_MAX.as_secs());
     (waited > most).then(|| {

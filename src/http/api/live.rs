@@ -47,7 +47,7 @@ struct Page<'a> {
     next: Option<&'a str>,
 }
 
-/// One device; 404 where it was never seen.
+/// One device; 404 if it was never seen.
 pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let id = query::path_id(call.id)?;
     let reads = &call.context.reads;

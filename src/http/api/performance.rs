@@ -131,7 +131,7 @@ pub(crate) fn instant(
     Ok(Some(at))
 }
 
-/// The start of a day: its first instant, which is not midnight where clocks go forward then.
+/// The start of a day: its first instant, which is not midnight if clocks go forward then.
 fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let day: Date = text.parse().ok().filter(|_| text.len() == DATE_LENGTH)?;
     let first = zone.to_timestamp(day.at(0, 0, 0, 0)).ok()?;

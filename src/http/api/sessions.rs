@@ -117,7 +117,7 @@ impl From<Refused> for Problem {
     }
 }
 
-/// Registers a session: 201, or 200 where it exists already.
+/// Registers a session: 201, or 200 if it exists already.
 pub(crate) async fn post(mut call: Call<'_>) -> Result<Reply, Problem> {
     let document = call.document().await?;
     let body: PostBody = json::parse(&document.bytes)?;

@@ -186,7 +186,7 @@ pub(crate) fn owns_session(prefix: Option<&str>, vehicle: &str, meter: &str) -> 
     prefix.is_none_or(|prefix| vehicle.starts_with(prefix) || meter.starts_with(prefix))
 }
 
-/// The answer where a device is not the caller's.
+/// The answer if a device is not the caller's.
 pub(crate) fn not_your_device() -> Problem {
     forbidden("the key is not for this device").code("forbidden_device")
 }

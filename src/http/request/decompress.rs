@@ -43,7 +43,7 @@ enum Failure {
 /// Decompresses a body.
 ///
 /// Shape:  at most `limits.bytes_max` bytes out; all members of a gzip body, all frames of a zstd body
-/// Blocks: never this thread for long; waits for a free core where the body is large
+/// Blocks: never this thread for long; waits for a free core if the body is large
 pub(crate) async fn decompress(
     gate: &Gate,
     cores: &Arc<Semaphore>,

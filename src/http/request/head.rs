@@ -8,7 +8,7 @@ use crate::http::response::problem::{Kind, Problem};
 
 /// Checks the Host and the Transfer-Encoding of a request.
 ///
-/// Where a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding counts, and
+/// If a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding counts, and
 /// hides Content-Length. Of several transfer codings hyper undoes the last, chunked, and presents
 /// the output of the others as the body.
 ///

@@ -170,7 +170,7 @@ impl PathRoutes {
         self.routes.iter().find(|route| route.method == name)
     }
 
-    /// The route that answers OPTIONS, where one does.
+    /// The route that answers OPTIONS, if one does.
     pub(crate) fn options(&self) -> Option<&'static Route> {
         let mut routes = self.routes.iter();
         routes.find(|route| route.options == OptionsReply::AsGet)

@@ -6,9 +6,9 @@ use crate::postgres::ReadError;
 
 /// When to retry: a database needs some seconds to restart.
 const RETRY_SECONDS: u64 = 5;
-/// When to retry where other questions occupy the memory.
+/// When to retry if other questions occupy the memory.
 const BUSY_RETRY_SECONDS: u64 = 2;
-/// When to retry where a report of the fleet is still being computed.
+/// When to retry if a report of the fleet is still being computed.
 const SLOW_RETRY_SECONDS: u64 = 15;
 
 impl From<ReadError> for Problem {

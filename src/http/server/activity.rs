@@ -85,7 +85,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts a question as being answered until dropped, also where its client resets it.
+/// Counts a question as being answered until dropped, also if its client resets it.
 struct Asking<'a>(&'a AtomicU64);
 
 impl<'a> Asking<'a> {

@@ -2,7 +2,7 @@
 //!
 //! With TLS, the handshake decides which HTTP is spoken. Without TLS, the first bytes decide: an HTTP/2
 //! client begins with a preface, which is not a request of HTTP/1.1.
-//! They are read once a connection, into 24 bytes, and given back to hyper, so that requests of
+//! They are read once per connection, into 24 bytes, and given back to hyper, so that requests of
 //! HTTP/1.1 pay nothing for the choice. A socket that is silent from its beginning is closed after
 //! the time for a request's head. Between two requests a connection has much longer.
 
@@ -51,7 +51,7 @@ const STREAMS_MAX: u32 = 128;
 /// The largest head of HTTP/2, decoded; it bounds CONTINUATION frames as well.
 const HEAD_BYTES_MAX: u32 = 32 << 10;
 /// The most that a client may send of one body, and of all bodies, before the gateway reads any of it.
-/// A connection can occupy so much outside the memory for readings.
+/// Each connection can use this much memory on top of the budget for readings.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// The most that is buffered of answers that a client does not read.

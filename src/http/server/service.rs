@@ -15,7 +15,7 @@ pub(crate) trait Service: Send + Sync + 'static {
 
     /// Answers a request.
     ///
-    /// Where `deferred` is given, the service may answer before the readings are durable. It then
+    /// If `deferred` is given, the service may answer before the readings are durable. It then
     /// pushes the response there, and the connection must hold the answer back until the log has
     /// synced.
     fn answer(

@@ -3,7 +3,7 @@
 //! A client that never reads would occupy its connection for ever: hyper does not bound how long it
 //! writes. hyper bounds how long it reads a head, but includes the time between two requests, which
 //! may be much longer (`--idle-timeout`). So this guard bounds both. A timer is armed only while
-//! nothing moves, and reset only where it would end too late.
+//! nothing moves, and reset only if it would end too late.
 
 use std::future::Future;
 use std::io;

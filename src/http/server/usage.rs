@@ -187,7 +187,7 @@ impl Places {
         })
     }
 
-    /// Returns a place for a client that waits. Where none is free, closes the connection that has been
+    /// Returns a place for a client that waits. If none is free, closes the connection that has been
     /// idle for longest.
     ///
     /// Blocks: until a place is free

@@ -102,7 +102,7 @@ pub struct ReadingError {
     /// The reading's place in the body, from 0: in an array its position; in NDJSON its place
     /// among the lines that are not empty.
     pub index: u64,
-    /// The field at fault, as the body spells it, shortened where it is unknown and long. `None`
+    /// The field at fault, as the body spells it, shortened if it is unknown and long. `None`
     /// means the reading as a whole.
     pub field: Option<Cow<'static, str>>,
     /// The rule.

@@ -10,8 +10,8 @@ use crate::reading::{Details, Energy, EnergyKind, ExternalId, Place, Reading, St
 
 /// The fields of the stream that has most of them.
 pub(super) const FIELDS_MAX: usize = 8;
-/// The fields of an object that decide over it: among so many, more than [`FAULTS_MAX`] are
-/// unknown or given twice, and no further fault is listed.
+/// The most fields of an object that are read. Among this many, more than [`FAULTS_MAX`] are unknown or given
+/// twice, and no further fault is listed.
 pub(super) const FIELDS_READ_MAX: usize = FIELDS_MAX + FAULTS_MAX + 1;
 
 /// A field's value, from either parser.

@@ -25,7 +25,7 @@ impl Decoder {
         decoded.unwrap_or_else(|| self.slowly(body, tally))
     }
 
-    /// Decodes a text in one piece. Returns `None` where the quick parser refuses it.
+    /// Decodes a text in one piece. Returns `None` if the quick parser refuses it.
     fn whole(
         &mut self,
         text: &[u8],
@@ -44,7 +44,7 @@ impl Decoder {
         })
     }
 
-    /// Decodes a large array piece by piece. Returns `None` where it cannot be split or a piece is refused.
+    /// Decodes a large array piece by piece. Returns `None` if it cannot be split or a piece is refused.
     ///
     /// The array is parsed twice, first to check that all of it is JSON: a body is refused as a whole, so no
     /// reading may be accepted before its end was parsed.

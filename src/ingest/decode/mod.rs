@@ -48,7 +48,7 @@ pub const AHEAD_MAX: Duration = Duration::from_secs(600);
 pub enum Format {
     /// `application/json`: one reading, or an array of readings.
     Json,
-    /// `application/x-ndjson`: a reading a line; lines of nothing but white space are skipped.
+    /// `application/x-ndjson`: one reading per line; lines of nothing but white space are skipped.
     Ndjson,
 }
 
@@ -63,12 +63,12 @@ pub struct Bounds {
 
 impl Bounds {
     /// The bounds at a moment: up to [`AHEAD_MAX`] ahead, not before 2000, and not older than
-    /// `max_age` where one is set.
+    /// `max_age` if one is set.
     pub fn at(now: Timestamp, max_age: Option<Duration>) -> Self {
         Bounds::between(now, now, max_age)
     }
 
-    /// The same where the time now is only known to lie between two moments.
+    /// The same if the time now is only known to lie between two moments.
     pub fn between(earliest: Timestamp, latest: Timestamp, max_age: Option<Duration>) -> Self {
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         let oldest = max_age.map_or(Timestamp::Y2000, |age| {
@@ -100,7 +100,7 @@ pub struct Expected<'a> {
 /// One a worker: it is `Send`, and not shared.
 ///
 /// Shape:  keeps under 2 MiB between calls; uses at most 4 MiB beside the body during one, and a
-///         small multiple of one reading where a single reading is larger than [`TEXT_BYTES_MAX`]
+///         small multiple of one reading if a single reading is larger than [`TEXT_BYTES_MAX`]
 pub struct Decoder {
     parser: Parser,
 }
@@ -121,7 +121,7 @@ impl Decoder {
 
     /// Parses and validates a body, and passes each valid reading to `take`, in its order.
     ///
-    /// Where a reading breaks several rules, each has an error, and the first counts: its fields in the order of
+    /// If a reading breaks several rules, each has an error, and the first counts: its fields in the order of
     /// the body, then the absent fields, then the conflict of two. `null` is no valid value of any field, not
     /// even of an optional one (`wrong_type`). A number is the nearest double of
     /// its text, and `-0` is 0. Keys and texts are compared after their escapes are undone.
@@ -152,7 +152,7 @@ impl Decoder {
         self.decode_of(&expected, body, take)
     }
 
-    /// As [`Decoder::decode`], where the sender may be restricted to devices whose ids begin with a prefix. A
+    /// As [`Decoder::decode`], for a sender that may be restricted to devices whose ids begin with a prefix. A
     /// reading of another device is `forbidden_device`.
     ///
     /// # Errors

@@ -176,7 +176,7 @@ impl<'de> Visitor<'de> for FirstFields {
     }
 }
 
-/// The text of a JSON string; `None` where it holds a lone surrogate.
+/// The text of a JSON string; `None` if it holds a lone surrogate.
 fn unquote(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }

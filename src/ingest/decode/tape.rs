@@ -12,7 +12,7 @@ use crate::reading::{Reading, Stream};
 
 /// The most nodes of a tape that are kept for the next text (24 bytes each, 768 KiB).
 ///
-/// Why so many: an ordinary text of the largest size, with readings of some 110 bytes, stays below it. Only a
+/// Why this many: an ordinary text of the largest size, with readings of some 110 bytes, stays below it. Only a
 /// text of brackets and commas exceeds it.
 pub(super) const KEPT_NODES_MAX: usize = 32 * 1024;
 
@@ -41,7 +41,7 @@ impl Parser {
         &mut self.text
     }
 
-    /// Parses the text and passes its tape to `show`. Returns `None` where simd-json refuses the text.
+    /// Parses the text and passes its tape to `show`. Returns `None` if simd-json refuses the text.
     pub(super) fn parse<R>(&mut self, show: impl FnOnce(&[Node<'_>]) -> R) -> Option<R> {
         let len = self.text.len();
         self.text.resize(len + INPUT_PADDING, b' ');
@@ -108,7 +108,7 @@ pub(super) fn reading<'a>(
     draft.finish()
 }
 
-/// Every fault of a value that is not a valid reading; `None` where it is not an object.
+/// Every fault of a value that is not a valid reading; `None` if it is not an object.
 #[cold]
 pub(super) fn faults(
     stream: Stream,

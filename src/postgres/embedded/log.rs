@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The size at which the log is rotated. With the previous log, about twice this stays on disk. A quiet
-/// server writes some KiB a day.
+/// server writes a few KiB per day.
 const LOG_BYTES_MAX: u64 = 16 << 20;
 /// How much of the end is searched for the error of a failed start.
 const TAIL_BYTES: u64 = 16 << 10;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use crate::wal::append::Stretch;
 use crate::wal::frame::Position;
 
-/// Stretches that all shards keep together. Why 16,384: about 1 MiB; readings that contradict others
-/// come one after the other in a request, and are one stretch a frame.
+/// Stretches that all shards keep together. Why 16,384: about 1 MiB. Contradicting
+/// readings are usually consecutive in a request, so each frame needs only one stretch.
 const STRETCHES_MAX: usize = 16_384;
 
 /// The readings that went into quarantine lately, by shard of the current run.
@@ -59,7 +59,7 @@ impl Lately {
         }
     }
 
-    /// How many readings of some places there are; `None` where it is not known of all of them.
+    /// How many readings at these places are in quarantine. `None` if that is unknown for any place.
     pub(super) fn count(&self, places: &[Stretch]) -> Option<u64> {
         places.iter().try_fold(0, |sum, place| {
             let of_shard = self.0.get(usize::from(place.shard))?;

@@ -41,7 +41,7 @@ impl Progress {
     }
 }
 
-/// Counts a waiting client, once a place, for as long as it waits.
+/// Counts a waiting client, once per place, for as long as it waits.
 struct Waiting<'a> {
     progress: &'a Progress,
     places: &'a [Stretch],

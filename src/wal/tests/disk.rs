@@ -1,10 +1,10 @@
 //! A disk in memory that forgets what was not synced.
 //!
 //! It keeps two states of each file and of the directory: what processes see, and what is durable.
-//! At a power cut each sector that was written and not synced is lost, kept or torn by itself, and
-//! so is each name that was created, renamed or removed; a sync that fails leaves what it should
-//! have written visible but not durable, as Linux does. A process can be killed, and the power cut,
-//! before or in the middle of any call.
+//! At a power cut, each unsynced sector is lost, kept or torn, independently of the others. Each name
+//! that was created, renamed or removed since the last sync is lost or kept in the same way. After a
+//! failed sync, the data stay visible but not durable, as on Linux. A process can be killed, and the
+//! power cut, before or in the middle of any call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,7 +15,7 @@ use crate::wal::storage::{SegmentFile, Storage};
 
 pub(super) const SECTOR: usize = 512;
 
-/// How everything ends for a process.
+/// How a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Death {
     /// The process is killed; the next one still reads what it wrote.
@@ -51,11 +51,11 @@ struct State {
     /// The life of the process that may use the disk; handles of an earlier one are dead.
     life: u64,
     random: Option<Random>,
-    /// After so many calls comes the end.
+    /// The process dies, in this way, after this many more calls.
     fate: Option<(u32, Death)>,
-    /// So many syncs succeed, then one fails.
+    /// This many syncs succeed, then one fails.
     failing_sync: Option<u32>,
-    /// So many creations, renames and removals succeed, then one fails.
+    /// This many creations, renames and removals succeed, then one fails.
     failing_change: Option<u32>,
     capacity: Option<u64>,
     cuts: u64,
@@ -92,18 +92,18 @@ impl Disk {
         self.lock().die(how);
     }
 
-    /// Lets the end come in the middle of a call, after so many more.
+    /// Makes the process die in the middle of a call, after this many more.
     pub(super) fn set_fate(&self, fate: Option<(u32, Death)>) {
         self.lock().fate = fate;
     }
 
-    /// Lets a sync fail, after so many more that do not.
+    /// Makes a sync fail, after this many that succeed.
     pub(super) fn fail_sync_after(&self, syncs: Option<u32>) {
         self.lock().failing_sync = syncs;
     }
 
-    /// Lets a creation, rename or removal fail, after so many more that do not. Half of those that
-    /// fail have happened all the same.
+    /// Makes a creation, rename or removal fail, after this many that succeed. Half of those that fail
+    /// have taken effect all the same.
     pub(super) fn fail_change_after(&self, changes: Option<u32>) {
         self.lock().failing_change = changes;
     }
@@ -220,7 +220,7 @@ impl State {
         }
     }
 
-    /// Begins a call that has no half: where the end comes in it, it has not happened.
+    /// Begins a call that has no half: if the process dies in it, it has not happened.
     fn survive(&mut self, life: u64) -> io::Result<()> {
         match self.begin(life)? {
             Some(how) => {

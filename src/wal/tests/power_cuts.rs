@@ -14,8 +14,8 @@ use super::disk::Death;
 use super::*;
 use crate::wal::storage::is_full;
 
-/// Little more than the largest piece that must stand in one segment, and so many that what all
-/// of them guarantee is more than one holds: a run needs several.
+/// Little more than the largest piece that must stand in one segment, and so many segments that
+/// together they guarantee more than one holds: a run needs several.
 const SEGMENT_BYTES: u64 = 192 << 10;
 const SEGMENTS: u64 = 16;
 /// Power cuts of one disk before the next disk.

@@ -129,7 +129,7 @@ impl Ring {
         *self = Ring::new(epoch, self.bytes_max);
     }
 
-    /// Adds events; the oldest are removed where there is no room.
+    /// Adds events; the oldest are removed if there is no room.
     pub(super) fn push(&mut self, events: Vec<Event>) {
         let mut text = BytesMut::new();
         let mut index = Vec::new();
@@ -180,7 +180,7 @@ impl Ring {
 
 /// Writes an event.
 ///
-/// Source: the HTML standard, §9.2.6: a field a line, an empty line ends the event
+/// Source: the HTML standard, §9.2.6: one field per line, an empty line ends the event
 fn write_event(text: &mut BytesMut, event: &Event, epoch: u64, number: u64) {
     let head = format!(
         "event: {}\nid: {}\ndata: ",

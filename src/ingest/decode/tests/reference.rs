@@ -135,8 +135,8 @@ fn fault(name: &str, raw: &str) -> Option<Code> {
     }
 }
 
-/// What jiff makes of a time, cut to the microsecond; none where RFC 3339's grammar has no such
-/// form, for jiff takes more of ISO 8601 than the RFC has.
+/// What jiff makes of a time, cut to the microsecond. `None` if RFC 3339 does not allow the form, because
+/// jiff accepts more of ISO 8601 than the RFC does.
 ///
 /// The offset is applied by hand: jiff's instants end a day before the year 9999 does.
 pub(super) fn by_jiff(text: &str) -> Option<i64> {
