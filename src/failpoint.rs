@@ -73,7 +73,7 @@ mod armed {
 
     /// Arms a point: the process ends when it is reached for the n-th time.
     pub fn arm(point: Point, times: u32) {
-        // Set once: the command line names one point.
+        // Set once, because the command line names one point.
         ARMED.set((point, AtomicU32::new(times))).ok();
     }
 
@@ -81,7 +81,7 @@ mod armed {
 
     /// Arms a part: it panics once a file exists.
     pub fn arm_panic(part: String, file: PathBuf) {
-        // Set once: the command line names one part.
+        // Set once, because the command line names one part.
         PANIC.set((part, file)).ok();
     }
 

@@ -1,5 +1,5 @@
 -- Forgets sessions that ended more than eight weeks before $1, and those that were withdrawn.
--- Reads session_efficiency whole: eight weeks of sessions, once an evaluation of them.
+-- Reads session_efficiency whole: eight weeks of sessions, once per evaluation of them.
 delete from session_efficiency as e
 where
     e.ended_at < $1::timestamptz - interval '56 days'

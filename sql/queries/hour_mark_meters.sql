@@ -1,4 +1,4 @@
--- Makes hours dirty that may be rolled up: meters ($1) and hours ($2).
+-- Marks hours that may be rolled up as dirty: meters ($1) and hours ($2).
 insert into meter_hour_marks (meter_id, hour)
 select
     m.device,

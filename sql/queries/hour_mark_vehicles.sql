@@ -1,4 +1,4 @@
--- Makes hours dirty that may be rolled up: vehicles ($1) and hours ($2).
+-- Marks hours that may be rolled up as dirty: vehicles ($1) and hours ($2).
 insert into vehicle_hour_marks (vehicle_id, hour)
 select
     m.device,

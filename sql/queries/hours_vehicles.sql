@@ -1,8 +1,8 @@
 -- The rolled-up hours of some vehicles ($1) that start from $2 to $3, except dirty ones. A row outside the
 -- built hours is not valid: later readings of an hour beyond the watermark leave no mark.
--- Index: the primary keys (vehicle_id, hour) of vehicle_hours, a range of it a device, and (hour, vehicle_id, id)
--- of vehicle_hour_marks, twice.
--- The marks pass through arrays: PostgreSQL expects few rows from an array, and hashes them. Where it
+-- Index: the primary keys (vehicle_id, hour) of vehicle_hours, a range of it per device, and
+-- (hour, vehicle_id, id) of vehicle_hour_marks, twice.
+-- The marks pass through arrays: PostgreSQL expects few rows from an array, and hashes them. If it
 -- expects many rows, as after a long outage, it would compare each hour with each mark.
 select
     h.vehicle_id,

@@ -1,4 +1,4 @@
--- A session of a vehicle that overlaps ($2, $3], but for one; a null end is open.
+-- A session of a vehicle that overlaps ($2, $3], except one; a null end is open.
 -- Served by charging_sessions_vehicle (vehicle_id, started_at), and primary keys.
 select
     n.external_id as session_name,

@@ -103,7 +103,7 @@ pub(super) async fn efficiency(
         parts: Vec::new(),
         now,
     };
-    // Without the deadline of a request: a large fleet takes longer, and would never be judged.
+    // Without the deadline of a request, because a large fleet takes longer, and would never be judged.
     let kept = analyst
         .fleet_report_unhurried(reads, ReportKey::default(), timeframe, Priority::Yields)
         .await?;

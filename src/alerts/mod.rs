@@ -109,7 +109,7 @@ impl Settings {
     pub const EFFICIENCY_PERCENT: RangeInclusive<f64> = 0.0..=100.0;
     /// The bounds that a battery's temperature may have, in °C.
     pub const TEMPERATURE_CELSIUS: RangeInclusive<f64> = -60.0..=150.0;
-    /// The longest `silence_min`: the search reads a week of a device's past.
+    /// The longest `silence_min`. Why: the search reads a week of a device's past.
     pub const SILENCE_MAX: Duration = Duration::from_secs(7 * 86_400);
 }
 

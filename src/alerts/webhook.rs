@@ -58,7 +58,7 @@ impl Webhook {
     }
 }
 
-/// Sends the deliveries that are due. After a failure the rest waits for the next call: it has the same
+/// Sends the deliveries that are due. After a failure the rest waits for the next call, because it has the same
 /// receiver.
 ///
 /// Blocks: at most for [`AT_ONCE`] answers, or for [`TIMEOUT`] without one

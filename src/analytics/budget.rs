@@ -52,7 +52,7 @@ impl Lease {
             .used
     }
 
-    /// Counts one more reading. Never waits: two questions that each hold half would wait for ever.
+    /// Counts one more reading. Never waits, because two questions that each hold half would wait for ever.
     pub(super) fn one_more(&self) -> Result<(), AskError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let most = held

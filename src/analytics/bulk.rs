@@ -176,7 +176,7 @@ impl History<'_> {
     /// One reading beyond each edge, if there is one, with the place of its edge. The search begins nearby, and
     /// then covers a few partitions at a time for the edges that have none so far.
     ///
-    /// After an edge there is often no reading, because the window ends now: there the search nearby is left out.
+    /// After an edge there is often no reading, because the window ends now. There the search nearby is left out.
     async fn search_many<T: FromHistory>(
         &self,
         edges: &[Edge],

@@ -27,8 +27,8 @@ const METERS_AT_ONCE: usize = 8;
 ///
 /// A meter's readings are fetched while the vehicle was there, not over the whole window. Energy between such
 /// intervals is never credited, and the neighbours of each interval are fetched with it.
-/// Of other vehicles those are fetched that are at a meter when this one is (by rule 3, when it
-/// could be): no others share an amount with it.
+/// Other vehicles are fetched only if they are at a meter when this one is (by rule 3, when it could be),
+/// because no others share an amount with it.
 pub(super) async fn fetch(
     history: &mut History<'_>,
     id: ExternalId<'_>,

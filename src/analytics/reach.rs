@@ -30,7 +30,7 @@ const CHAIN_MICROS: i64 = DAY_MICROS;
 pub(super) struct Wanted {
     /// When, within the window: the meter's readings are fetched around it.
     pub(super) intervals: Intervals,
-    /// Rules 1 or 2 put the vehicle there: it may share.
+    /// Rules 1 or 2 put the vehicle there, so it may share.
     shares: bool,
     /// The meter has the vehicle's id, and rule 3 may apply.
     pub(super) by_same_id: bool,

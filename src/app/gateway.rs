@@ -101,7 +101,7 @@ impl Gateway {
     }
 }
 
-/// Moves samples into their histograms: without this they pile up between two scrapes.
+/// Moves samples into their histograms, because otherwise they pile up between two scrapes.
 async fn keep_up(recorder: PrometheusHandle) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     loop {

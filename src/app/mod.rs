@@ -177,7 +177,7 @@ impl Database {
     }
 
     /// Reaches the database of a gateway, which may be running or not. The embedded server is started
-    /// unless it is up, and never created: a mistyped data directory must not become a new, empty
+    /// unless it is up, and never created, because a mistyped data directory must not become a new, empty
     /// database.
     pub(crate) async fn reach(config: &DataConfig) -> Result<Self, AppError> {
         if config.server.is_none()

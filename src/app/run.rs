@@ -26,7 +26,7 @@ use crate::writer::binding::Binding;
 /// How long the gateway waits for the embedded server before it listens without it. After a crash the
 /// server recovers while readings are accepted already.
 const EMBEDDED_READY: Duration = Duration::from_secs(1);
-/// How long a stop waits for the writers after the log has failed: the rest may be unreadable.
+/// How long a stop waits for the writers after the log has failed. Short, because the rest may be unreadable.
 const FAILED_STOP: Duration = Duration::from_secs(5);
 
 /// Runs the gateway until it is stopped.

@@ -33,7 +33,7 @@ pub(super) fn hangup() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Raises the soft limit of open files to the hard one: each connection needs a file.
+/// Raises the soft limit of open files to the hard one, because each connection needs a file.
 pub(super) fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

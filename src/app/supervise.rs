@@ -88,7 +88,7 @@ struct Start {
 
 impl Start {
     /// Migrates the database as soon as it is reached, then starts the writers and watches them. At the
-    /// end the writers are handed over while they run: they still store what they can.
+    /// end the writers are handed over while they run, because they still store what they can.
     async fn run(self, mut stopped: oneshot::Receiver<()>, hand: oneshot::Sender<Writers>) {
         let settings = tokio::select! {
             _ = &mut stopped => return,

@@ -70,8 +70,8 @@ impl Keyring {
 
     /// Reads the file again if it has changed, and returns whether it had.
     ///
-    /// A deleted file means that there are no keys. If it cannot be read, the known keys stay: a mistake in
-    /// the file must not stop every device.
+    /// A deleted file means that there are no keys. If it cannot be read, the known keys stay, because a
+    /// mistake in the file must not stop every device.
     ///
     /// Blocks: for a few calls of the file system
     ///

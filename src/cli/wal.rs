@@ -294,7 +294,7 @@ fn places(n: usize) -> String {
 
 /// Copies the sound frames and the binding into a new directory.
 fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, AppError> {
-    // Locked until the end: a gateway that writes meanwhile would make the copy incomplete.
+    // Locked until the end, because a gateway that writes meanwhile would make the copy incomplete.
     let _held = view.hold()?;
     let empty = match std::fs::read_dir(into) {
         Ok(mut entries) => entries.next().is_none(),

@@ -80,7 +80,7 @@ impl Checks {
         });
         let webhook = given(args.alert_webhook.as_deref()).and_then(|url| {
             Webhook::new(url, secret.as_deref())
-                // The URL may hold a secret: it is not repeated.
+                // The URL may hold a secret, so it is not repeated.
                 .map_err(|why| self.wrong("--alert-webhook", why))
                 .ok()
         });

@@ -206,7 +206,7 @@ impl Checks {
     fn server(&mut self, url: Option<&str>) -> Option<Target> {
         Target::from_url(given(url)?)
             .map_err(|TargetError(faults)| {
-                // The URL holds a password: it is not repeated.
+                // The URL holds a password, so it is not repeated.
                 for why in faults {
                     self.wrong("--database-url", why);
                 }
@@ -228,7 +228,7 @@ impl Checks {
 
     /// Checks that the gateway can write to its data directory, and that a sync is reliable there.
     ///
-    /// It writes nothing: a full disk must not keep a gateway from starting.
+    /// It writes nothing, because a full disk must not keep a gateway from starting.
     pub(super) fn place(&mut self, config: &Config) {
         let data = &config.data;
         let shown = data.dir.display();

@@ -101,7 +101,7 @@ impl DeviceEnergy {
     /// Choices where the definition leaves room:
     /// - "Exactly 0" and every difference are judged on the values rounded to mWh.
     /// - Placeholders are consecutive zeros; `n` is the first reading after them. If `n` is
-    ///   below `p` (by 0.01 kWh at the most), the energy is 0, no reset and not suspect.
+    ///   below `p` (by 0.01 kWh at most), the energy is 0, no reset and not suspect.
     /// - The power implied by `n` after placeholders is over the time since `p`, over which its
     ///   energy is spread.
     /// - A reading counts once as suspect, whatever the reasons.

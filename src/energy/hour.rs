@@ -32,7 +32,7 @@ pub struct Summary {
     pub first: EnergyReading,
     /// Its last reading.
     pub last: EnergyReading,
-    /// The rollup of the readings between. Its suspect readings are corrections: no bound on power applies.
+    /// The rollup of the readings between. Its suspect readings are corrections, so no bound on power applies.
     pub rolled_up: RolledUp,
     /// The most power that a reading after the first implies, rounded up.
     ///

@@ -12,7 +12,7 @@ use crate::reading::Timestamp;
 pub enum Bucket {
     /// From one full hour to the next.
     Hour,
-    /// From one midnight to the next: 23 to 25 hours where clocks change.
+    /// From one midnight to the next: 23 to 25 hours when clocks change.
     Day,
 }
 
@@ -61,7 +61,7 @@ fn boundary_after(at: Timestamp, bucket: Bucket, zone: &TimeZone) -> Timestamp {
         return at;
     };
     let civil = bucket.floor(zone.to_datetime(instant));
-    // Where clocks are set back, an hour occurs twice, and where they are set forward, one is missing. The part
+    // When clocks are set back, an hour occurs twice, and when they are set forward, one is missing. The part
     // ends at the first instant that shows a later full hour, or after an hour of real time, whichever is first.
     let steps = (1..=3).filter_map(|n| civil.checked_add(bucket.span() * n).ok());
     let by_calendar = steps.filter_map(|next| zone.to_timestamp(next).ok());

@@ -102,7 +102,7 @@ impl Tariff {
     }
 
     /// Splits a window where the price changes. The price of a moment is that of the time on the clock, also
-    /// where clocks skip an hour or show one twice.
+    /// when clocks skip an hour or show one twice.
     ///
     /// Shape:  parts that make up the window, each with its price
     pub fn split(&self, window: Interval) -> Vec<(Interval, i64)> {
@@ -131,8 +131,8 @@ impl Tariff {
         let date = self.zone.to_datetime(inside).date();
         let mut edges = Vec::new();
         for (time, _) in &self.steps {
-            // Both where the clock shows the time twice; where it never does, the change of the
-            // clock is the edge.
+            // Both if the clock shows the time twice; if it never does, the change of the clock is
+            // the edge.
             let shown = || self.zone.to_ambiguous_timestamp(date.to_datetime(*time));
             edges.extend([shown().earlier(), shown().later()].into_iter().flatten());
         }
@@ -148,7 +148,7 @@ impl Tariff {
             .collect()
     }
 
-    /// The price at the start of a part: it holds all along.
+    /// The price at the start of a part, which holds for all of it.
     fn price_in(&self, part: Interval) -> i64 {
         let at = jiff::Timestamp::from_microsecond(part.start().as_micros()).unwrap_or_default();
         let time = self.zone.to_datetime(at).time();

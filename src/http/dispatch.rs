@@ -213,7 +213,7 @@ fn method_label(method: &Method) -> &'static str {
         "DELETE" => "DELETE",
         "OPTIONS" => "OPTIONS",
         "PATCH" => "PATCH",
-        // Any text can be a method: none becomes a label of its own.
+        // Any text can be a method, so none becomes a label of its own.
         _ => "other",
     }
 }

@@ -17,7 +17,7 @@ use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords
 
 use crate::wal::progress::Progress;
 
-/// Memory is counted in pages of this size: a semaphore counts in 32 bits.
+/// Memory is counted in pages of this size, because a semaphore counts in 32 bits.
 const PAGE_BYTES: usize = 1024;
 /// A received byte is held twice for a moment: as received, and as a record.
 const HELD_TIMES: usize = 2;

@@ -2,7 +2,7 @@
 //!
 //! After a clock is set back by hours, every reading seems to come from the future; after it is set forward,
 //! every reading seems old. Devices may not send refused readings again. So the system's clock is compared
-//! with one that cannot jump and that started at the same time. If they differ, both count for some hours:
+//! with one that cannot jump and that started at the same time. If they differ, both count for a few hours:
 //! by then the system's clock has been corrected, or the jump was the correction.
 
 use std::sync::{LazyLock, Mutex, PoisonError};

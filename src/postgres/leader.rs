@@ -81,7 +81,7 @@ impl Role {
             tokio::time::sleep(retry_after).await;
         }
         tracing::debug!("this gateway does {}", self.work);
-        // Without its session the lock is free: another gateway may already lead.
+        // Without its session the lock is free, so another gateway may already lead.
         tokio::select! {
             biased;
             result = work.work(client) => result,

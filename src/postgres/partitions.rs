@@ -187,7 +187,7 @@ pub struct Dropped {
 
 /// Drops the partitions that end before an instant, oldest first.
 ///
-/// A drop waits at most 100 ms for its lock: behind a long read it would stop every COPY. A partition that
+/// A drop waits at most 100 ms for its lock, because behind a long read it would stop every COPY. A partition that
 /// is in use is left for the next time.
 ///
 /// # Errors

@@ -140,7 +140,7 @@ impl ReadPool {
         match timeout(within, question(&mut client)).await {
             Ok(answer) => answer,
             Err(_) => {
-                // Its statements still run: no other question must wait behind them.
+                // Its statements still run, so no other question must wait behind them.
                 drop(Object::take(client));
                 Err(ReadError::TooSlow.into())
             }

@@ -1,6 +1,6 @@
 //! The short ids that history holds for the texts that devices send.
 //!
-//! A session caches its own ids: after a failover the same text may have another id. An unknown text is
+//! A session caches its own ids, because after a failover the same text may have another id. An unknown text is
 //! looked up first, and inserted only if it is missing. Missing texts are sorted bytewise, and committed
 //! in a statement of their own before their ids are used.
 

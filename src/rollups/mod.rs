@@ -277,7 +277,7 @@ async fn ranges(client: &Client) -> Result<Vec<Range>, Error> {
     let both = partitions::load_both(client).await?;
     let ranges = [both.meter, both.vehicle].into_iter();
     let ranges = ranges.flat_map(Partitions::into_ranges);
-    // A partition without a beginning has endless hours: they are read from history.
+    // A partition without a beginning has endless hours, so they are read from history.
     Ok(ranges.filter(|range| !range.is_open_below()).collect())
 }
 

@@ -274,7 +274,7 @@ pub(super) struct Found {
 impl Found {
     /// The frame in the bytes in which [`Frame::decode`] has found it.
     ///
-    /// The checksum is not computed again: it was right for these bytes, and only a caller that has not
+    /// The checksum is not computed again, because it was right for these bytes, and only a caller that has not
     /// written to them since may ask.
     pub(super) fn in_bytes(self, bytes: &[u8]) -> Frame<'_> {
         Frame {

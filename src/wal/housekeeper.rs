@@ -218,7 +218,7 @@ impl Housekeeper {
     }
 
     /// Recycles or removes the oldest segment of a run. Before the last one is retired, the end of the run
-    /// is remembered: a restored database is compared with it, and the run leaves no other trace.
+    /// is remembered, because a restored database is compared with it, and the run leaves no other trace.
     fn retire_oldest(&self, run: &Run) -> io::Result<()> {
         let Some(segment) = self.catalog.oldest(run.sequence) else {
             return Ok(());

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// The kinds on which a sync guarantees nothing: in memory, or on another machine that may answer before
-/// its disk does. Overlays of containers are not among them: a disk is below them.
+/// its disk does. Overlays of containers are not among them, because a disk is below them.
 ///
 /// Source: statfs(2), linux/magic.h
 #[cfg(target_os = "linux")]

@@ -207,7 +207,7 @@ impl Reader {
         Err(self.damage(self.cursor))
     }
 
-    /// Frees the buffer until the next read: each shard has a reader, and few read at once.
+    /// Frees the buffer until the next read, because each shard has a reader, and few read at once.
     pub fn give_back(&mut self) {
         self.buffer = Vec::new();
         self.buffered = 0..0;

@@ -13,7 +13,7 @@
 //!           · shards × readings [u64; 2]
 //! ```
 //!
-//! All numbers are little-endian. The checksum covers the header, but for itself, and the entries.
+//! All numbers are little-endian. The checksum covers the header, except itself, and the entries.
 //! The slots are written alternately, so that a torn one leaves the other; the intact one of the higher
 //! generation counts. The file is made full of zeros when the log is new and never grows: a full disk,
 //! which heals as segments are retired, cannot keep a run from being remembered.
@@ -217,8 +217,8 @@ pub(super) struct RetiredRuns {
 }
 
 impl RetiredRuns {
-    /// Reads what is remembered. A run that is in the log is not retired, whatever the file says: the file is
-    /// written before the run's last segment is retired.
+    /// Reads what is remembered. A run that is in the log is not retired, whatever the file says, because the
+    /// file is written before the run's last segment is retired.
     ///
     /// # Errors
     /// As [`Remembered::read`].

@@ -36,7 +36,7 @@ pub(super) fn scan(
     mut visit: impl FnMut(Met<'_>) -> io::Result<()>,
 ) -> io::Result<End> {
     let size = file.size_bytes()?;
-    // Read in large steps: a frame may begin anywhere and must be whole in the buffer.
+    // Read in large steps, because a frame may begin anywhere and must be whole in the buffer.
     let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
     let mut from = u64::from(SEGMENT_HEADER_BYTES);
     let mut filled = file.read_at(&mut buffer, from)?;

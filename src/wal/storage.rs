@@ -112,7 +112,7 @@ pub fn is_full(error: &io::Error) -> bool {
 pub struct Directory {
     path: PathBuf,
     handle: File,
-    /// Held for life: two processes on one log would overwrite each other.
+    /// Held for life, because two processes on one log would overwrite each other.
     _lock: File,
 }
 
@@ -178,7 +178,7 @@ impl Directory {
 }
 
 /// Restricts a directory to its owner, and creates it if it is missing. Its parents keep the system's
-/// mode: the embedded server's user must be able to pass through them.
+/// mode, because the embedded server's user must be able to pass through them.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;

@@ -209,7 +209,7 @@ impl Batch {
 /// Rows that are ready to be stored, and what was left out of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arranged<R> {
-    /// Sorted by (partition, device, time), one a key.
+    /// Sorted by (partition, device, time), one per key.
     pub rows: Vec<R>,
     /// How many were left out because an equal one stands before them.
     pub duplicates: u64,

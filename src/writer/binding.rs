@@ -89,7 +89,7 @@ impl Binding {
         }
     }
 
-    /// Reserves room for a log's first binding, so that a log can be bound on a full disk: only storing its
+    /// Reserves room for a log's first binding, so that a log can be bound on a full disk. Only storing its
     /// readings makes room again.
     ///
     /// Blocks: until it is durable
@@ -111,7 +111,7 @@ impl Binding {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// Writes the file that is renamed to the binding, in its reserved room: every id has the same length.
+    /// Writes the file that is renamed to the binding, in its reserved room, because every id has the same length.
     fn fill(&self, id: Uuid) -> io::Result<()> {
         let mut file = File::options()
             .create(true)

@@ -1,8 +1,8 @@
 //! Marks hours as dirty when a reading arrives in an hour that may be rolled up already.
 //!
 //! After its first statement has given it an id, a transaction reads the watermark. It marks
-//! each older hour in which it stores readings as dirty. The roller moves the watermark, and then waits until every
-//! transaction with an older id has finished. So each transaction has either seen the new watermark, or
+//! each older hour in which it stores readings as dirty. The roller moves the watermark, and then waits until
+//! every transaction with an older id has finished. So each transaction has either seen the new watermark, or
 //! finished before the rollup begins. Only this order is correct.
 
 use futures_util::future::try_join3;

@@ -35,7 +35,7 @@ pub(super) struct Resources {
     pub(super) source: LogSource,
     pub(super) options: WriterOptions,
     pub(super) shares: Shares,
-    /// Permits to read the log: a reader holds a buffer.
+    /// Permits to read the log. Bounded, because each reader holds a buffer.
     pub(super) reads: Arc<Semaphore>,
 }
 
@@ -108,7 +108,7 @@ impl<'a> Drain<'a> {
     pub(super) async fn run(mut self, pace: &mut Pace) -> Result<(), SessionError> {
         self.catch_live_up(pace).await?;
         while !self.progress().is_done(self.shard) {
-            // An idle writer watches its session too: a restored database has to be given what it lost.
+            // An idle writer watches its session too, because a restored database has to be given what it lost.
             tokio::select! {
                 () = self.wait_for_work() => {}
                 () = self.session.ended() => return Err(SessionError::Ended),
@@ -297,7 +297,7 @@ impl<'a> Drain<'a> {
 
     /// Whether live status is written with a batch of this many rows, when this many devices are gathered.
     ///
-    /// While few devices report, it is written with every batch: a client whose reading is committed
+    /// While few devices report, it is written with every batch, so that a client whose reading is committed
     /// finds it there.
     fn is_live_due(&self, rows: usize, devices: usize) -> bool {
         let options = &self.resources.options;

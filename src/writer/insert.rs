@@ -175,8 +175,8 @@ pub(super) async fn bisect<R: HistoryRow>(
     Ok(stored)
 }
 
-/// Keeps what was copied, and continues under a new savepoint: the server would hold a chain of nested ones in
-/// memory.
+/// Keeps what was copied, and continues under a new savepoint, because the server would
+/// otherwise hold a chain of nested ones in memory.
 const NEXT_PART: &str = "release savepoint part; savepoint part";
 
 /// Inserts each row alone and rolls it back. Returns the rows that the database accepts.

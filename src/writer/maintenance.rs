@@ -77,7 +77,7 @@ async fn once(
     if let Some(retention) = settings.retention
         && let Some(newest) = newest_reading(client).await?
     {
-        // A clock that is years ahead must not delete history: the devices' times count as well.
+        // A clock that is years ahead must not delete history, so the devices' times count as well.
         let oldest = partitions::oldest_kept(now.min(newest), retention);
         for stream in Stream::ALL {
             expire_hours(client, stream, oldest).await?;

@@ -74,7 +74,7 @@ impl Pace {
 }
 
 /// Whether fewer rows may help: after the gateway's deadline, and the server's limits of time, memory and size.
-/// Not after a lock timeout: another session holds the lock, however few rows wait.
+/// Not after a lock timeout, because another session holds the lock, however few rows wait.
 fn takes_too_long(error: &SessionError) -> bool {
     let of_size = [
         SqlState::QUERY_CANCELED,

@@ -40,7 +40,7 @@ impl ShardWriter {
         let mut pace = Pace::new(self.resources.shares.batch_rows);
         loop {
             let began = Instant::now();
-            // A panic costs the session and not the writer: its shard would stand still for ever.
+            // A panic costs the session and not the writer, because its shard would otherwise stop for ever.
             let session = AssertUnwindSafe(self.session(&mut pace)).catch_unwind();
             let error = match session.await {
                 Ok(Ok(())) => return,
@@ -107,7 +107,7 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Waits until earlier runs with another number of shards are stored: a device's readings must be
+    /// Waits until earlier runs with another number of shards are stored, because a device's readings must be
     /// stored in the order in which they were accepted. With the same number of shards, a device always
     /// belongs to this writer.
     async fn wait_for_earlier(&self, earlier: &[Run], run: &Run) {

@@ -78,7 +78,7 @@ pub async fn store(
 ) -> Result<Committed, SessionError> {
     let mut reload = Reload::NotYet;
     for _ in 0..TRIES_MAX {
-        // Twice the time of one answer: a batch is several statements.
+        // Twice the time of one answer, because a batch is several statements.
         let within = session.answer_within * 2;
         let attempt = transaction(session, claim, work, newest, *strategy);
         let error = match session.answered_in(within, attempt).await {

@@ -57,7 +57,7 @@ impl Sort {
             Sort::Highest => vehicle.ratio.map(i128::from),
             Sort::Lost => Some(vehicle.lost_mwh),
         };
-        // A vehicle without AC has no losses and no ratio: it is last in every order.
+        // A vehicle without AC has no losses and no ratio, so it is last in every order.
         let unrated = vehicle.ratio.is_none();
         let number = number.filter(|_| !unrated).unwrap_or_default();
         (unrated, Reverse(number), &vehicle.vehicle_id)
@@ -319,7 +319,7 @@ pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
         Priced::new(tariff, &buckets).intervals()
     });
     let kept = fleet_report(context, asked, window, parts, now).await?;
-    // A cached report may be of a window that ended some seconds before this one.
+    // A cached report may be of a window that ended a few seconds before this one.
     let series = series_of(query, kept.window)?;
     let series = series.map(|buckets| Priced::new(tariff, &buckets));
     let currency = currency(context).map(str::to_owned);

@@ -122,7 +122,7 @@ impl Ingested {
     }
 }
 
-/// When to retry after a commit that was not confirmed: a database needs some seconds to restart.
+/// When to retry after a commit that was not confirmed: a database needs a few seconds to restart.
 const COMMIT_RETRY_SECONDS: u64 = 5;
 
 /// How safe the readings must be before the answer.

@@ -84,7 +84,7 @@ pub(crate) fn openapi_json() -> Result<Reply, Problem> {
     });
     match document {
         Some(body) => Ok(with_body(StatusCode::OK, JSON, body.clone())),
-        // A test parses the document: this is a defect of the build.
+        // A test parses the document, so this is a defect of the build.
         None => Err(Problem::new(
             Kind::Internal,
             "the description cannot be parsed",

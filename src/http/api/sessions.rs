@@ -179,7 +179,7 @@ pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
     let vehicle = ExternalId::new(&session.vehicle)
         .map_err(|why| invalid(format!("vehicleId {why}"), "invalid_id"))?;
     let end = session.ended_at.unwrap_or(now);
-    // A session that starts in the future has no time yet: the shortest window, which is empty.
+    // A session that starts in the future has no time yet, so it gets the shortest window, which is empty.
     let started = session.started_at;
     let window =
         Interval::new(started, end).or_else(|| Interval::new(started, started.plus_micros(1)));

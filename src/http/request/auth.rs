@@ -77,7 +77,7 @@ impl Caller {
             (Some(value), None, _) => {
                 let text = bearer(value.as_bytes());
                 let key = text.and_then(|text| keys.find(text, now));
-                // The answer does not say which of the three it is: only a thief would use it.
+                // The answer does not say which of the three it is, because only a thief would use it.
                 Caller::Key(key.ok_or_else(|| {
                     let detail = "the key is unknown, was revoked or has expired";
                     unauthorized(detail, INVALID_TOKEN)

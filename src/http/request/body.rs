@@ -166,7 +166,7 @@ impl Upload {
                 }
             }
         };
-        // At most one per connection: the next request begins where this body ends.
+        // At most one per connection, because the next request begins where this body ends.
         tokio::spawn(timeout(DISCARD_TIMEOUT, read));
     }
 }

@@ -31,7 +31,7 @@ pub fn is_origin(text: &str) -> bool {
 
 /// Adds the headers of CORS to an answer.
 ///
-/// The browser's own credentials (cookies) are never allowed: a page sends its key.
+/// The browser's own credentials (cookies) are never allowed, because a page sends its key.
 pub(crate) fn decorate(origins: &[String], parts: &Parts, headers: &mut HeaderMap) {
     if origins.is_empty() {
         return;

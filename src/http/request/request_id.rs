@@ -20,7 +20,7 @@ const MADE_BYTES_MAX: usize = 8 + 1 + 16;
 
 /// The id of a request.
 ///
-/// An id of this process is kept as its number: its text is needed once, in the answer.
+/// An id of this process is kept as its number, because its text is needed only once, in the answer.
 #[derive(Debug, Clone)]
 pub(crate) enum RequestId {
     /// The client's.

@@ -211,7 +211,7 @@ impl Routes {
 
     /// Finds the routes of a path, and the decoded id in it, if the pattern has one.
     ///
-    /// Literal segments are compared as they came: an encoded slash is part of an id, never a
+    /// Literal segments are compared as they came, because an encoded slash is part of an id, never a
     /// separator, and each route has one spelling.
     pub(crate) fn find<'p>(
         &self,

@@ -4,7 +4,7 @@ use super::problem::{Kind, Problem};
 use crate::analytics::AskError;
 use crate::postgres::ReadError;
 
-/// When to retry: a database needs some seconds to restart.
+/// When to retry: a database needs a few seconds to restart.
 const RETRY_SECONDS: u64 = 5;
 /// When to retry if other questions occupy the memory.
 const BUSY_RETRY_SECONDS: u64 = 2;

@@ -67,7 +67,7 @@ impl Activity {
             let waited = timeout(within, Arc::clone(&self.unread).acquire_owned()).await;
             match waited {
                 Ok(place) => return place.ok(),
-                // The gateway still makes answers: the client has nothing to read.
+                // The gateway still makes answers, so the client has nothing to read.
                 Err(_) if self.asking.load(Ordering::Relaxed) > 0 => {}
                 Err(_) => return None,
             }

@@ -228,7 +228,7 @@ pub(super) enum Message {
 
 /// Why a body is refused as a whole; nothing of it was accepted.
 ///
-/// The sender must correct the body: sending it again has no effect.
+/// The sender must correct the body, because sending it again has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// No bytes but white space, `[]`, or NDJSON with empty lines only.

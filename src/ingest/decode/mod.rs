@@ -40,7 +40,7 @@ pub const DEPTH_MAX: usize = 32;
 /// they take at most 28 bytes for a byte of text (an index of 4 and a node of 24 for each bracket).
 pub const TEXT_BYTES_MAX: usize = 128 * 1024;
 
-/// How far ahead of the gateway's clock a reading may be: devices' clocks drift.
+/// How far ahead of the gateway's clock a reading may be. Why: devices' clocks drift.
 pub const AHEAD_MAX: Duration = Duration::from_secs(600);
 
 /// How a body holds its readings.
@@ -97,7 +97,7 @@ pub struct Expected<'a> {
 
 /// A parser of bodies that keeps its buffers from one to the next.
 ///
-/// One a worker: it is `Send`, and not shared.
+/// One per worker: it is `Send`, and not shared.
 ///
 /// Shape:  keeps under 2 MiB between calls; uses at most 4 MiB beside the body during one, and a
 ///         small multiple of one reading if a single reading is larger than [`TEXT_BYTES_MAX`]

@@ -79,7 +79,7 @@ pub(super) async fn create(
         .at("create", &new)?;
     user.own(&new).at("give away", &new)?;
 
-    // No step is synced: one pass over all files at the end makes the cluster durable.
+    // No step is synced, because one pass over all files at the end makes the cluster durable.
     let mut initdb = user.command(&programs.path("initdb"));
     initdb.arg("-D").arg(&new).args([
         "--username",

@@ -54,7 +54,7 @@ use watcher::Watcher;
 /// The gateway's role, a superuser of its private server, and its database.
 const USER: &str = "wattgate";
 const DATABASE: &str = "wattgate";
-/// Only a part of the socket's name: there is no TCP. Fixed, so that a pasted psql command stays valid.
+/// Only a part of the socket's name, because there is no TCP. Fixed, so that a pasted psql command stays valid.
 const PORT: u16 = 5432;
 
 /// The default place of a cluster whose data directory the server's user cannot enter.

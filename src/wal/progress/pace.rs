@@ -47,7 +47,7 @@ impl WrittenAt {
     }
 }
 
-/// How fast the writers empty the log, as a moving average over some seconds.
+/// How fast the writers empty the log, as a moving average over a few seconds.
 #[derive(Debug, Default)]
 pub(super) struct DrainRate {
     since: Option<Instant>,

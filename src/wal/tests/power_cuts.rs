@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    /// Lets the end come somewhere within the next calls to the disk.
+    /// Makes the process die within one of the next calls to the disk.
     fn arm(&mut self) {
         let death = if self.random.percent(70) {
             Death::PowerCut

@@ -15,7 +15,7 @@ use crate::metrics;
 /// The most listeners at once. Why 1024: each costs a connection and its part of every event, and a
 /// thousand were measured.
 pub(super) const LISTENERS_MAX: usize = 1024;
-/// The memory of the latest events. Why 16 MiB: some minutes of 10,000 devices that report once a
+/// The memory of the latest events. Why 16 MiB: a few minutes of 10,000 devices that report once a
 /// minute, or three full passes over 20,000 devices under the highest load.
 const RING_BYTES_MAX: usize = 16 << 20;
 /// How long a listener waits for the first poll.

@@ -64,7 +64,7 @@ impl Filter {
     }
 
     /// Reads `kind` (`meter`, `vehicle`, `alert`, several with commas) and `id`, which may be
-    /// repeated: a comma can be part of an id.
+    /// repeated, because a comma can be part of an id.
     pub(super) fn parse(query: &Query<'_>) -> Result<Self, Problem> {
         let mut kinds = [false; 3];
         for name in query.all("kind").flat_map(|names| names.split(',')) {

@@ -1,7 +1,7 @@
 //! Readings as Parquet: typed columns, for notebooks and for other databases.
 //!
 //! A file is written a row group at a time, and each group is sent before the next begins. So the memory
-//! of an export is one group, and some hundred bytes of the footer for each earlier group.
+//! of an export is one group, and a few hundred bytes of the footer for each earlier group.
 
 use std::mem;
 use std::sync::Arc;
