@@ -21,7 +21,7 @@ pub(super) const BEHIND_MICROS: i64 = 6 * CLAIM_MICROS_MAX;
 /// Intervals at one meter that are closer than this are fetched as one.
 const JOIN_MICROS: i64 = DAY_MICROS;
 
-/// How far back from a window the start of an attribution period is looked for at first, where a
+/// How far back from a window the start of an attribution period is looked for at first, if a
 /// meter's first reading ever is divided among several vehicles.
 const CHAIN_MICROS: i64 = DAY_MICROS;
 

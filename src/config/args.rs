@@ -219,7 +219,7 @@ pub struct CreateKeyArgs {
     /// Readings per second; the gateway answers 429 beyond that [default: no limit]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub rate: Option<u32>,
-    /// A client certificate, in PEM, that stands for the key where --tls-client-ca is set: a client
+    /// A client certificate, in PEM, that stands for the key if --tls-client-ca is set: a client
     /// that shows it needs no key, and has this key's rights, prefix, rate and expiry
     /// [default: none]
     #[arg(long, value_name = "FILE")]

@@ -175,7 +175,7 @@ pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Interval) -> bool {
     !sessions && !named
 }
 
-/// Finds where a vehicle is by rule 3, where [`goes_by_same_id`] allows it: always, up to now, except for
+/// Finds where a vehicle is by rule 3, if [`goes_by_same_id`] allows it: always, up to now, except for
 /// the time in `excluded`. Neither a window nor a silence clips the result.
 ///
 /// `excluded` is the time to which rule 3 does not apply: the vehicle's own pieces by rules 1 and 2 at any

@@ -28,7 +28,7 @@
 //!   of long fractions; their common denominator took 39 s for 200 vehicles. Each sum is close to a number
 //!   of 64 binary digits, and only a sum on the edge of rounding is printed the long way.
 //! - **An hour that is rolled up changes no digit.** Its row holds its first and last reading as they are, and
-//!   what the readings after the first add. It exists only where that depends on the hour alone: one
+//!   what the readings after the first add. It exists only if that depends on the hour alone: one
 //!   energy kind, no register of 0, no reading that names a place, no silence over 15 minutes. The arithmetic
 //!   returns the hours that it needs as readings: those that an edge splits (of the window, of an attribution
 //!   period, or of what is known), and those of a shared meter. A missing row costs only time.

@@ -78,7 +78,7 @@ fn boundary_after(at: Timestamp, bucket: Bucket, zone: &TimeZone) -> Timestamp {
     }
 }
 
-/// The full hour that comes an hour of real time after the one that a moment lies in, where it
+/// The full hour that comes an hour of real time after the one that a moment lies in, if it
 /// shows as a full hour too.
 fn repeated_hour(at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     let instant = jiff::Timestamp::from_microsecond(at.as_micros()).ok()?;

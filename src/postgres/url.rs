@@ -133,7 +133,7 @@ fn put_hosts(found: &mut Parameters, hosts: &str) -> Result<(), String> {
 fn decoded(text: &str) -> Result<String, String> {
     let text = percent_decode_str(text).decode_utf8();
     text.map(std::borrow::Cow::into_owned)
-        .map_err(|_| "must be UTF-8, also where it is percent-encoded".to_owned())
+        .map_err(|_| "must be UTF-8, even if it is percent-encoded".to_owned())
 }
 
 /// Reads `name = value name = 'value with blanks'`, with `\` before a quote or another `\`.

@@ -29,7 +29,7 @@ impl Parameters {
     /// Reads a query.
     ///
     /// # Errors
-    /// 400: a parameter is unknown, repeated where it must not be, or not percent-encoded UTF-8.
+    /// 400: a parameter is unknown, repeated although it must not be, or not percent-encoded UTF-8.
     pub(crate) fn parse(self, query: Option<&str>) -> Result<Query<'_>, Problem> {
         let mut parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
         let (Parameters::Once(known) | Parameters::Repeated(known)) = self else {
