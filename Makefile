@@ -5,7 +5,7 @@ run: cargo postgresql
 	cargo run --release
 
 test: cargo postgresql
-	cargo test --workspace
+	cargo test
 
 # Which code the tests execute, by module: target/coverage/summary.md and lcov.info.
 coverage: cargo postgresql
