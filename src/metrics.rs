@@ -233,10 +233,10 @@ pub fn stream_reset(reason: &'static str) {
 }
 
 /// Publishes how far hours are rolled up. Only the gateway that rolls up calls it.
-pub fn rollups(lag: Duration, waiting_hours: u64, dirty_hours: u64) {
+pub fn rollups(lag: Duration, waiting_hours: u64, marks: u64) {
     gauge!("wattgate_summaries_lag_seconds").set(lag.as_secs_f64());
     gauge!("wattgate_summaries_backlog").set(waiting_hours as f64);
-    gauge!("wattgate_summaries_waiting_marks").set(dirty_hours as f64);
+    gauge!("wattgate_summaries_waiting_marks").set(marks as f64);
 }
 
 /// Counts device-hours that a transaction rolled up, and records how long that took.
@@ -257,7 +257,7 @@ fn describe_rollups() {
     );
     describe_gauge!(
         "wattgate_summaries_waiting_marks",
-        "Device-hours waiting to be rolled up again, because a late reading arrived in them."
+        "Marks of hours that late readings have made dirty, one for each batch, device and hour."
     );
     describe_counter!(
         "wattgate_summaries_made_total",

@@ -56,7 +56,7 @@ create table vehicle_hours (
 
 create index vehicle_hours_hour on vehicle_hours (hour);
 
--- A row for each batch, device and hour with a reading before the watermark. Nothing is ever updated here, so
+-- A row for each batch, device and hour with a reading up to the watermark. Nothing is ever updated here, so
 -- that no mark is lost between a writer and the rollup.
 create table meter_hour_marks (
     hour timestamptz not null,

@@ -1,4 +1,4 @@
--- Moves the watermark to $1: from now on readings before it make their hour dirty. The first time, the
+-- Moves the watermark to $1: from now on readings up to it make their hour dirty. The first time, the
 -- rollup begins there, in both directions.
 -- Index: none needed, one row.
 update hours_progress

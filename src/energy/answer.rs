@@ -27,7 +27,7 @@ pub enum Method {
 /// The answer, in exact values.
 #[derive(Debug, Clone)]
 pub struct Performance {
-    /// The window.
+    /// The window that was asked for: W, (from, to].
     pub window: Interval,
     /// AC attributed to the vehicle in W.
     pub consumed_ac: Exact,

@@ -153,7 +153,7 @@ pub struct Printed {
     pub efficiency_ratio: Option<Decimal>,
     /// °C; `None` without readings.
     pub average_battery_temp: Option<Decimal>,
-    /// W.
+    /// The window, (from, to].
     pub window: Interval,
     /// The vehicle's readings.
     pub data_points: u64,

@@ -58,7 +58,7 @@ pub struct Run {
     pub shards: u16,
     /// Its segments, oldest first; empty before the first append.
     pub segments: VecDeque<Segment>,
-    /// Where it ends (the place of its last end frame); `None` for the current run.
+    /// Where it ends (the place of its last end frame); `None` until the run has ended.
     pub end: Option<Position>,
     /// How many readings each shard holds, those of retired segments included.
     pub appended: Vec<StreamCounts>,
@@ -137,7 +137,7 @@ impl Catalog {
         Some((segment.name.clone(), later))
     }
 
-    /// Where a run ends; `None` for the current run and for an unknown one.
+    /// Where a run ends; `None` until it has ended, or where it is unknown.
     pub fn run_end(&self, sequence: u64) -> Option<Position> {
         self.lock()
             .runs

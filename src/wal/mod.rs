@@ -8,6 +8,7 @@
 //! | [`record`] | one reading in a frame |
 //! | [`storage`] | the file layer, and the seam for a simulated disk |
 //! | [`medium`] | file systems that are unsafe for a log |
+//! | `bytes` | little-endian numbers at fixed places |
 //! | [`catalog`] | which segments exist |
 //! | `scan` | reads a segment frame by frame |
 //! | [`recovery`] | opens a log: the true end of each run, and damage |

@@ -39,8 +39,8 @@ impl DirtyHours {
         client.query_one(&self.watermark, &[]).await?.try_get(0)
     }
 
-    /// Makes the hours of some rows dirty that lie before the watermark, whether each row is new or a
-    /// repeat.
+    /// Makes the hours of some rows dirty that lie up to the watermark, whether each row is new or a
+    /// repeat. A row exactly at the watermark belongs to the hour that ends there.
     pub(super) async fn add<R: HistoryRow>(
         &self,
         client: &Client,

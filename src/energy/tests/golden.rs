@@ -175,7 +175,7 @@ fn a_session_that_ends_after_midnight_is_cut_by_the_days() {
 
 #[test]
 fn two_sessions_at_one_station_on_a_day_each_get_their_own() {
-    // The register intervals on at 1 kWh per hour; v has (60, 120], another (180, 240].
+    // The register runs on at 1 kWh per hour; v has (60, 120], another (180, 240].
     let mut case = Case {
         sessions: vec![session(1, 60, 120)],
         ..Case::default()

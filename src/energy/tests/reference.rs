@@ -359,14 +359,14 @@ impl<'a> Chart<'a> {
     /// The moments of a run in which a device is silent for too long.
     fn gaps(&self, device: &[Judged], run: &[usize], from_reading: bool) -> BTreeSet<usize> {
         let (a, b) = (self.start(run[0]), self.end(run[run.len() - 1]));
-        let mut splits: Vec<i64> = device.iter().map(|j| j.at).collect();
-        splits.retain(|&t| a < t && t <= b || from_reading && t == a);
-        if splits.is_empty() {
+        let mut times: Vec<i64> = device.iter().map(|j| j.at).collect();
+        times.retain(|&t| a < t && t <= b || from_reading && t == a);
+        if times.is_empty() {
             return run.iter().copied().collect();
         }
-        splits.extend([a, b]);
-        splits.sort_unstable();
-        let long = splits.windows(2).filter(|pair| pair[1] - pair[0] > QUARTER);
+        times.extend([a, b]);
+        times.sort_unstable();
+        let long = times.windows(2).filter(|pair| pair[1] - pair[0] > QUARTER);
         long.flat_map(|pair| self.span(pair[0], pair[1])).collect()
     }
 

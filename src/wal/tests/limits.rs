@@ -427,6 +427,8 @@ fn a_failed_rename_or_unlink_is_tried_again() {
         assert!(!log.parts.progress.has_failed(), "{changes}: {turns:?}");
         let runs = log.source().runs();
         assert_eq!(runs.len(), 1, "{changes}: {turns:?}");
+        disk.die(Death::Kill);
+        Stepped::open(disk.mount(), options(1)).unwrap();
     }
 }
 
@@ -435,7 +437,7 @@ fn a_failed_rename_or_unlink_is_tried_again() {
 fn a_failed_rename_or_unlink_leaves_no_hole_in_the_log() {
     let mut failed = 0;
     for (first, second, seed) in (0..6)
-        .flat_map(|first| (0..6).map(move |second| (first, second)))
+        .flat_map(|first| (0..7).map(move |second| (first, (second < 6).then_some(second))))
         .flat_map(|(first, second)| (0..2).map(move |seed| (first, second, seed)))
     {
         let disk = Disk::new(seed);
@@ -443,13 +445,16 @@ fn a_failed_rename_or_unlink_leaves_no_hole_in_the_log() {
         disk.fail_change_after(Some(first));
         let turn = log.parts.housekeeper.work();
         failed += u32::from(turn.is_err());
-        disk.fail_change_after(Some(second));
-        drop(log.parts.housekeeper.work());
+        if second.is_some() {
+            disk.fail_change_after(second);
+            drop(log.parts.housekeeper.work());
+        }
+        assert!(!log.parts.progress.has_failed(), "{first}, {second:?}");
         disk.die(Death::Kill);
         let opened = Stepped::open(disk.mount(), options(1));
         opened.unwrap_or_else(|why| {
-            panic!("changes {first} and {second} failed, seed {seed}: it does not open: {why}")
+            panic!("changes {first} and {second:?} failed, seed {seed}: it does not open: {why}")
         });
     }
-    assert!(failed > 25, "of 72 turns only {failed} failed");
+    assert!(failed > 30, "of 84 turns only {failed} failed");
 }
