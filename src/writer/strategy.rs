@@ -14,7 +14,7 @@ pub enum Strategy {
     Careful,
     /// Look up which keys are there, COPY the rest.
     Probe,
-    /// Insert the missing rows one by one, because another gateway stores the same keys at this moment.
+    /// Insert, passing over keys that are there, because another gateway stores the same keys at this moment.
     Insert,
     /// Look up, then halve until the rows are found that the database refuses.
     Bisect,
