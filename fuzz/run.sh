@@ -32,4 +32,5 @@ fuzz() {
 }
 export -f fuzz
 export host seconds
+# shellcheck disable=SC2016 # the inner shell expands it
 printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -euo pipefail -c 'fuzz "$1"' _ {}
