@@ -186,7 +186,7 @@ describe('a gateway without keys', () => {
   test('a device without readings is shown as unknown', async () => {
     const page = await open(gateway, '/#/meters/nobody');
     await page.getByText('Unknown').waitFor();
-    await page.getByText('No reading of this meter was seen.').waitFor();
+    await page.getByText('No reading of this meter is stored.').waitFor();
     assert.equal(await page.locator('.columns').isVisible(), false);
     await close(page, ['404']);
   });
