@@ -318,7 +318,7 @@ impl Chunk {
     }
 
     /// The answers of all vehicles that are known, with the energy in some parts of the window; or
-    /// the rolled-up hours whose readings one needs.
+    /// the rolled-up hours whose individual readings an answer needs.
     pub(super) fn answers<'a>(
         &'a self,
         parts: &'a [Interval],

@@ -58,7 +58,7 @@ pub enum Shed {
     /// More requests wait for the disk than the channel holds.
     #[error("too many requests are on their way")]
     Queue,
-    /// The gateway stops, or the log has failed.
+    /// The gateway is stopping, or the log has failed.
     #[error("the gateway is stopping")]
     Closed,
 }
@@ -123,7 +123,7 @@ impl Memory {
     /// Blocks: never
     ///
     /// # Errors
-    /// [`Shed::Memory`]: there is none left; refuse the request and drop it.
+    /// [`Shed::Memory`]: the memory is used up; refuse the request and drop it.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Shed> {
         self.bytes += bytes * HELD_TIMES;
         let missing = self.bytes.div_ceil(PAGE_BYTES).saturating_sub(self.pages);
@@ -318,8 +318,8 @@ impl Gate {
     }
 }
 
-/// In how many seconds a full log has some room, from the readings that wait and the readings stored a second;
-/// half a minute while none are stored.
+/// The seconds until a full log has some room: the readings that wait, divided by the readings stored per
+/// second. Half a minute while nothing is stored.
 fn room_comes_in_seconds(waiting: u64, drained_per_second: f64) -> u64 {
     if drained_per_second < 1.0 {
         return 30;

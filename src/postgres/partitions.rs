@@ -258,18 +258,8 @@ pub fn oldest_kept(now: Timestamp, retention: Duration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use super::range::tests::{at, range};
     use super::*;
-
-    fn at(text: &str) -> Timestamp {
-        Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
-    }
-
-    fn range(from: &str, to: &str) -> Range {
-        Range {
-            from: at(from),
-            to: at(to),
-        }
-    }
 
     #[test]
     fn a_month_is_planned_and_named() {

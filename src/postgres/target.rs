@@ -33,7 +33,7 @@ impl Target {
     /// root certificate; `verify-ca` and `verify-full` check it against `sslrootcert` or the
     /// system's authorities.
     ///
-    /// Blocks: while it reads the files of TLS that the string names
+    /// Blocks: while it reads the certificate and key files that the string names
     ///
     /// # Errors
     /// [`TargetError`]: the operator must change the string or a file that it names. Of the string's

@@ -268,8 +268,8 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
     let work = transaction(client).await?;
     let before = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
     let meter_use = lock(&work, before.vehicle_id, before.meter_id).await?;
-    // What it was before the lock may have changed; its vehicle and meter only by being removed
-    // and made again, which is another session.
+    // The session may have changed before the lock was held. Its vehicle and meter change only if it is deleted
+    // and created again, and then it is another session.
     let there = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
     if (there.vehicle_id, there.meter_id) != (before.vehicle_id, before.meter_id) {
         return Err(Refused::OtherContent);
@@ -374,8 +374,8 @@ pub async fn list(client: &Client, filter: &Filter<'_>) -> Result<Page<Session>,
     Ok(Page::of(sessions?, filter.limit))
 }
 
-/// Begins a change. Why not as the session is set: what is looked at after the locks has to hold
-/// what others committed while these were waited for. One snapshot for all would let sessions overlap.
+/// Begins a change, with a snapshot per statement. A statement behind a lock must see what others committed
+/// while the lock was waited for. One snapshot for the whole transaction would let sessions overlap.
 async fn transaction(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client
         .build_transaction()

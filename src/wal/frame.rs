@@ -43,8 +43,8 @@
 //!
 //! 1. Each opening begins a new run; an older one is never appended to, so that no place is used
 //!    twice. No file is made before the first append.
-//! 2. A run ends at the end frame of its last segment. If there is none, it ends behind the last
-//!    intact frame: the intact frames are copied, with an end frame, to a new file, synced, and renamed
+//! 2. A run ends at the end frame of its last segment. Without an end frame, it ends behind
+//!    the last intact frame: the intact frames are copied, with an end frame, to a new file, synced, and renamed
 //!    over the old one. What a process sees in the page cache after a failed sync proves nothing.
 //!    If the disk has no room for a copy, the same bytes are written again where they stand.
 //! 3. A group that is not intact, with nothing intact behind it, was never acknowledged: it is dropped.

@@ -110,7 +110,7 @@ pub struct LogOptions {
     pub shards: u16,
     /// Segments and spares on disk; at least [`LIMIT_BYTES_MIN`]. The other files take 128 KiB.
     pub limit_bytes: u64,
-    /// Kept behind the checkpoints; at most a quarter of the limit is.
+    /// Kept behind the checkpoints; the log keeps at most a quarter of the limit.
     pub retain_bytes: u64,
     /// Whether writes are synced.
     pub sync: SyncMode,

@@ -43,7 +43,7 @@ pub struct Snapshot {
     pub tally: Tally,
     /// What waits in the log, by shard and stream.
     pub waiting: Vec<StreamCounts>,
-    /// Readings that the database has lost and the log no longer had to store them again.
+    /// Readings that the database has lost and that the log no longer held, so they could not be stored again.
     pub gap: u64,
 }
 

@@ -68,7 +68,7 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
     for ((sequence, id), segments) in runs {
         let inspected = found.runs.iter().find(|r| r.id == id);
         let Some(inspected) = inspected.filter(|r| r.shards > 0) else {
-            // Nothing in it was ever durable, or can be read.
+            // Nothing in it was ever durable, or nothing in it can be read.
             continue;
         };
         let mut run = RunCopy {

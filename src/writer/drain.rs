@@ -280,10 +280,9 @@ impl<'a> Drain<'a> {
         }
         let is_clean = stored.tally.duplicates == before.tally.duplicates
             && stored.tally.quarantined == before.tally.quarantined;
-        if is_clean && self.memory.strategy == strategy_before {
-            self.memory.note_clean();
-        } else {
-            self.memory.note_repeats();
+        match is_clean {
+            true => self.memory.note_clean(strategy_before),
+            false => self.memory.note_repeats(),
         }
         self.progress().committed(self.shard, stored, quarantined);
         reach(Point::CursorMoved);
@@ -363,7 +362,11 @@ impl Default for StrategyMemory {
 }
 
 impl StrategyMemory {
-    fn note_clean(&mut self) {
+    /// Notes a batch without repeats. One during which the strategy has changed met something all the same.
+    fn note_clean(&mut self, before: Strategy) {
+        if self.strategy != before {
+            return self.note_repeats();
+        }
         self.clean_batches += 1;
         self.settle();
     }
@@ -396,10 +399,15 @@ mod tests {
         memory.note_repeats();
         for _ in 0..CLEAN_BATCHES - 1 {
             assert_eq!(memory.strategy, Strategy::Careful);
-            memory.note_clean();
+            memory.note_clean(Strategy::Careful);
         }
         assert_eq!(memory.strategy, Strategy::Careful);
-        memory.note_clean();
+        memory.note_clean(Strategy::Careful);
         assert_eq!(memory.strategy, Strategy::Copy);
+        // A batch that was refused, and stored otherwise.
+        memory.strategy = Strategy::Probe;
+        memory.note_clean(Strategy::Copy);
+        assert_eq!(memory.strategy, Strategy::Careful);
+        assert_eq!(memory.clean_batches, 0);
     }
 }

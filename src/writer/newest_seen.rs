@@ -1,6 +1,6 @@
 //! The newest reading of each device that a session has stored: a newer one cannot be a repeat of it.
 //!
-//! This is only a hint which rows to look up before they are stored. Another gateway may have stored newer
+//! This is only a hint about which rows to look up before they are stored. Another gateway may have stored newer
 //! readings of a device. Then the primary key refuses the batch, and every row is looked up.
 
 use foldhash::fast::RandomState;
@@ -112,7 +112,7 @@ mod tests {
         }
         let rows: Vec<MeterRow> = (0..5_000).map(|id| row(id, 2)).collect();
         let suspects = seen.suspects(&rows).len();
-        // Those that it holds are beyond suspicion: most of what it may hold.
+        // Only the devices that it still remembers are not suspects, and it remembers most of its 1,000.
         assert!((4_000..4_300).contains(&suspects), "{suspects}");
     }
 }

@@ -37,7 +37,7 @@ const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 /// Why a session ends. After each, drop the session and connect again after a pause.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// As PostgreSQL or the network give it.
+    /// An error of PostgreSQL or of the network.
     #[error("{}", explain(.0))]
     Database(#[from] Error),
     /// A newer session has claimed the checkpoint.

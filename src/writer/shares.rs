@@ -1,22 +1,23 @@
 //! What one writer may hold in memory: its share of totals that do not grow with the shards.
 //!
-//! A device belongs to one shard, so that a share holds what the shard needs. What is not divided is
+//! Each device belongs to one shard, so a share holds what the shard needs. What is not divided is
 //! small: a writer's connection, and 64 KiB of a COPY.
 
 /// Cached ids of all writers: some 1,200,000 devices with ids of 16 bytes.
 const IDS_BYTES: usize = 64 << 20;
-/// Devices of each stream of which all writers remember the newest time; some 30 bytes each.
+/// Devices of each stream whose newest time the writers remember together; some 30 bytes each.
 const SEEN_DEVICES: usize = 400_000;
-/// Devices of which all writers gather live status between two upserts; some 120 bytes each.
+/// Devices whose live status the writers gather together between two upserts; some 120 bytes each.
 const LIVE_DEVICES: usize = 400_000;
 /// The most devices of one upsert: it bounds the statement.
 const LIVE_DEVICES_EACH: usize = 50_000;
-/// At most this many of the largest batches are in memory at once: a row has 90 bytes, twice while it is sorted.
+/// At most this many of the largest batches are in memory at once: a row takes 90 bytes, and
+/// twice that while it is sorted.
 const BATCHES: usize = 8;
 /// Parts of the log that are read at once: 2 MiB each.
 pub(super) const READS_AT_ONCE: usize = 8;
 
-/// The share of one of some writers.
+/// One writer's share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shares {
     /// Bytes of cached ids.

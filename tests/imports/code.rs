@@ -172,7 +172,7 @@ fn head(path: &str) -> &str {
     &path[..end.unwrap_or(path.len())]
 }
 
-/// Each word of the code, with what follows it; of `a::super` the second word is none.
+/// Each word of the code, with the text that follows it. The `super` in `a::super` does not count as a word.
 pub(crate) fn words(code: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {

@@ -11,7 +11,7 @@ pub(super) struct Row {
     pub(super) unit: &'static str,
     /// The limit to compare with, if there is one.
     pub(super) limit: Option<(&'static str, f64)>,
-    /// The target, for the ratio to the limit, or for the figure if there is none.
+    /// The target: for the ratio to the limit, or for the figure if no limit was measured.
     pub(super) target: Target,
     /// Whether the oracle found every acknowledged reading stored once, if it was used.
     pub(super) is_right: bool,

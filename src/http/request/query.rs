@@ -95,7 +95,7 @@ pub(crate) fn path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
     ExternalId::new(text).map_err(|why| bad(format!("the id in the path {why}")))
 }
 
-/// The id in a path of a device that may be new.
+/// The id in a path, of a device that the gateway may not know yet.
 pub(crate) fn new_path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
     ExternalId::of_new(text).map_err(|why| bad(format!("the id in the path {why}")))
 }
@@ -112,7 +112,7 @@ fn list(known: &[&str]) -> String {
     }
 }
 
-/// A text of the client, short enough to repeat in an answer.
+/// The start of a client's text, short enough to repeat in a response.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(64).collect()
 }

@@ -81,7 +81,7 @@ const OPEN: &[(&str, &[u8])] = &[
     ("string_incomplete_surrogate_pair", b"\"\\uD800abc\""),
 ];
 
-/// Texts that are not JSON, neither alone nor as a value of an array.
+/// Texts that are not JSON, either alone or as a value of an array.
 const MALFORMED: &[(&str, &[u8])] = &[
     ("array_1_true_without_comma", b"[1 true]"),
     ("array_colon_instead_of_comma", b"[\"\": 1]"),

@@ -148,7 +148,7 @@ pub fn programs(search: &ProgramSearch) -> Result<u32, EmbeddedError> {
     find::find(search, None).map(|found| found.major)
 }
 
-/// Starts the private server of a data directory, and creates its cluster if there is none.
+/// Starts the private server of a data directory, and creates its cluster if it does not exist.
 ///
 /// Returns when the server accepts connections, or after [`EmbeddedConfig::ready_within`] while it
 /// recovers; see [`Embedded::state`]. A server left by a killed gateway is stopped first.

@@ -39,7 +39,7 @@ pub(super) fn is_ready(cluster: &Path, pid: u32) -> bool {
 /// The process with the id in a `postmaster.pid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Holder {
-    /// There is none, or another program has got the id since.
+    /// The process has ended, or its id now belongs to another program.
     Nobody,
     /// A server that a gateway started on this cluster.
     Gateways,

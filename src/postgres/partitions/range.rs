@@ -113,14 +113,14 @@ fn parse_instant(text: &str) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn at(text: &str) -> Timestamp {
+    pub(in crate::postgres) fn at(text: &str) -> Timestamp {
         Timestamp::from_micros(text.parse::<jiff::Timestamp>().unwrap().as_microsecond())
     }
 
-    fn range(from: &str, to: &str) -> Range {
+    pub(in crate::postgres) fn range(from: &str, to: &str) -> Range {
         Range {
             from: at(from),
             to: at(to),

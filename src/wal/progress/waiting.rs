@@ -8,7 +8,7 @@ use crate::wal::append::Stretch;
 impl Progress {
     /// Waits until the readings at some places of the current run are stored.
     ///
-    /// For each shard this is its own last frame with readings of the request. Behind that frame a shard may have
+    /// Each shard is waited for up to its own last frame with readings of the request. Behind that frame a shard may have
     /// nothing to store, and then its checkpoint does not move.
     ///
     /// Cancel: safe
