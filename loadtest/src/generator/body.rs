@@ -1,7 +1,9 @@
-//! Bodies of unique readings at little cost. Every device's reading is rendered once, in digits of fixed
-//! width, and each request patches only its time and values.
+//! Bodies of unique readings at little cost. A reading is rendered once, in digits of fixed width, and each
+//! copy of it gets its device and values.
 
 use jiff::fmt::temporal::DateTimePrinter;
+
+use super::order::{Devices, mix};
 
 /// The two kinds of readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,43 +95,26 @@ impl Clock {
     }
 }
 
-/// A range of devices that one connection owns, so that each device's times increase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Devices {
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-}
-
-impl Devices {
-    /// The device and step of a position in this range's sequence: all devices at step 0, then all
-    /// at step 1, and so on.
-    pub(crate) fn at(self, position: u64) -> (u32, u64) {
-        let count = u64::from(self.count);
-        ((position % count) as u32 + self.first, position / count)
-    }
-}
-
-/// The readings of a range of devices, rendered once and patched for each request.
+/// The readings of a range of devices.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     devices: Devices,
     clock: Clock,
     format: Format,
     seed: u64,
-    /// All lines of one step, each of the same width.
-    lines: Vec<u8>,
+    /// A reading with the time of the step that was rendered last. All have its width.
+    line: Vec<u8>,
+    line_step: Option<u64>,
     layout: Layout,
     /// How many readings were rendered since the start.
     position: u64,
-    /// The time of the step that was rendered last, as text.
-    stamp: Vec<u8>,
-    stamp_step: Option<u64>,
 }
 
 /// The positions of the digits in a line that change.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
-    width: usize,
+    /// Six digits.
+    device: usize,
     /// Five digits after `0.0`: kWh.
     energy: usize,
     /// Two digits: of the voltage or the state of charge.
@@ -145,7 +130,7 @@ const ENERGY_MARK: &str = "#####";
 const VALUE_MARK: &str = "##";
 
 impl Bodies {
-    /// Renders every device's line.
+    /// Renders the line that all readings are copies of.
     pub(crate) fn new(
         stream: Stream,
         devices: Devices,
@@ -153,29 +138,22 @@ impl Bodies {
         format: Format,
         seed: u64,
     ) -> Self {
-        let mut lines = Vec::new();
-        let mut layout = None;
-        for device in devices.first..devices.first + devices.count {
-            let line = template(stream, device, format);
-            layout.get_or_insert_with(|| Layout::of(&line));
-            lines.extend_from_slice(line.as_bytes());
-        }
+        let line = template(stream, format);
         Bodies {
             devices,
             clock,
             format,
             seed,
-            lines,
-            layout: layout.unwrap_or_else(|| Layout::of(&template(stream, 0, format))),
+            layout: Layout::of(stream, &line),
+            line: line.into_bytes(),
+            line_step: None,
             position: 0,
-            stamp: Vec::new(),
-            stamp_step: None,
         }
     }
 
     /// The length of every body of so many readings, in bytes.
     pub(crate) fn length(&self, readings: u32) -> usize {
-        let lines = readings as usize * self.layout.width;
+        let lines = readings as usize * self.line.len();
         // The last comma of an array becomes its closing bracket.
         lines + usize::from(self.format == Format::Array)
     }
@@ -193,21 +171,15 @@ impl Bodies {
     /// Appends a body of the next so many readings.
     ///
     /// Shape:  exactly [`Bodies::length`] bytes
-    /// Order:  by time, then device
+    /// Order:  by time, then as the devices' order says
     pub(crate) fn render(&mut self, readings: u32, out: &mut Vec<u8>) {
         if self.format == Format::Array {
             out.push(b'[');
         }
-        let mut left = readings as usize;
-        while left > 0 {
+        for _ in 0..readings {
             let (device, step) = self.devices.at(self.position);
-            let from = (device - self.devices.first) as usize;
-            let take = left.min(self.devices.count as usize - from);
-            self.patch(from, take, step);
-            let width = self.layout.width;
-            out.extend_from_slice(&self.lines[from * width..(from + take) * width]);
-            self.position += take as u64;
-            left -= take;
+            self.append(device, step, out);
+            self.position += 1;
         }
         if self.format == Format::Array
             && let Some(last) = out.last_mut()
@@ -216,33 +188,40 @@ impl Bodies {
         }
     }
 
-    fn patch(&mut self, from: usize, count: usize, step: u64) {
-        if self.stamp_step != Some(step) {
-            self.stamp = stamp(self.clock.at_us(step));
-            self.stamp_step = Some(step);
-        }
+    fn append(&mut self, device: u32, step: u64, out: &mut Vec<u8>) {
         let Layout {
-            width,
+            device: id,
             energy,
             value,
-            stamp,
+            stamp: time,
         } = self.layout;
-        let lines = &mut self.lines[from * width..(from + count) * width];
-        for (index, line) in lines.chunks_exact_mut(width).enumerate() {
-            line[stamp..stamp + STAMP_WIDTH].copy_from_slice(&self.stamp);
-            let random = mix(self.seed ^ step << 20 ^ (from + index) as u64);
-            let [a, b, c] = [random % 100, random / 100 % 100, random / 10_000 % 10];
-            line[energy] = b'0' + c as u8;
-            line[energy + 1..energy + 3].copy_from_slice(&PAIRS[a as usize]);
-            line[energy + 3..energy + 5].copy_from_slice(&PAIRS[b as usize]);
-            // No leading zero, which JSON forbids.
-            line[value..value + 2].copy_from_slice(&PAIRS[10 + (random >> 40) as usize % 90]);
+        if self.line_step != Some(step) {
+            self.line[time..time + STAMP_WIDTH].copy_from_slice(&stamp(self.clock.at_us(step)));
+            self.line_step = Some(step);
         }
+        let from = out.len();
+        out.extend_from_slice(&self.line);
+        let line = &mut out[from..];
+        for (pair, number) in [device / 10_000, device / 100 % 100, device % 100]
+            .into_iter()
+            .enumerate()
+        {
+            let at = id + 2 * pair;
+            line[at..at + 2].copy_from_slice(&PAIRS[number as usize]);
+        }
+        let random = mix(self.seed ^ step << 20 ^ u64::from(device));
+        let [a, b, c] = [random % 100, random / 100 % 100, random / 10_000 % 10];
+        line[energy] = b'0' + c as u8;
+        line[energy + 1..energy + 3].copy_from_slice(&PAIRS[a as usize]);
+        line[energy + 3..energy + 5].copy_from_slice(&PAIRS[b as usize]);
+        // No leading zero, which JSON forbids.
+        line[value..value + 2].copy_from_slice(&PAIRS[10 + (random >> 40) as usize % 90]);
     }
 }
 
 impl Layout {
-    fn of(line: &str) -> Self {
+    fn of(stream: Stream, line: &str) -> Self {
+        let prefix = stream.device_prefix();
         let energy = line.find(ENERGY_MARK).unwrap_or(0);
         let after = energy + ENERGY_MARK.len();
         // The other value is before or after the energy, depending on the stream.
@@ -250,7 +229,7 @@ impl Layout {
             .find(VALUE_MARK)
             .or_else(|| line[after..].find(VALUE_MARK).map(|at| at + after));
         Layout {
-            width: line.len(),
+            device: line.find(prefix).unwrap_or(0) + prefix.len(),
             energy,
             value: value.unwrap_or(0),
             stamp: line
@@ -261,8 +240,8 @@ impl Layout {
     }
 }
 
-fn template(stream: Stream, device: u32, format: Format) -> String {
-    let device = device_id(stream, device);
+fn template(stream: Stream, format: Format) -> String {
+    let device = device_id(stream, 0);
     let end = match format {
         Format::Ndjson => "\n",
         Format::Array => ",",
@@ -287,14 +266,6 @@ fn stamp(at_us: i64) -> Vec<u8> {
         .into_bytes()
 }
 
-/// SplitMix64: one multiplication chain a reading, spread over all bits.
-const fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// The digits of 0 to 99.
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
@@ -308,6 +279,7 @@ const PAIRS: [[u8; 2]; 100] = {
 
 #[cfg(test)]
 mod tests {
+    use super::super::order::Order;
     use super::*;
     use serde_json::Value;
     use std::collections::HashMap;
@@ -316,7 +288,8 @@ mod tests {
 
     fn bodies(stream: Stream, count: u32, format: Format, seed: u64) -> Bodies {
         let clock = Clock::new(START_US, 1_000_000, seed);
-        Bodies::new(stream, Devices { first: 40, count }, clock, format, seed)
+        let devices = Devices::new(40, count, Order::Random, seed);
+        Bodies::new(stream, devices, clock, format, seed)
     }
 
     fn readings(bodies: &mut Bodies, count: u32) -> Vec<Value> {
@@ -340,10 +313,16 @@ mod tests {
             let count = if format == Format::Single { 1 } else { 25 };
             let meter = readings(&mut bodies(Stream::Meter, 10, format, 7), count);
             assert_eq!(meter.len(), count as usize);
-            assert_eq!(meter[0]["meterId"], "LOAD-M-000040");
+            let mut ids: Vec<&str> = meter[..(count as usize).min(10)]
+                .iter()
+                .filter_map(|reading| reading["meterId"].as_str())
+                .collect();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), (count as usize).min(10));
+            assert!(("LOAD-M-000040".."LOAD-M-000050").contains(&ids[0]));
             assert!((200.0..300.0).contains(&meter[0]["voltage"].as_f64().unwrap()));
             let vehicle = readings(&mut bodies(Stream::Vehicle, 10, format, 7), count);
-            assert_eq!(vehicle[0]["vehicleId"], "LOAD-V-000040");
             let of = |name: &str| vehicle[0][name].as_f64().unwrap();
             assert!(
                 (0.0..=100.0).contains(&of("soc")) && (0.0..0.1).contains(&of("kwhDeliveredDc"))

@@ -1,7 +1,7 @@
 //! Load: unique readings, on a schedule or as fast as the gateway accepts them, at so little cost that the
 //! gateway is measured and not the generator.
 //!
-//! [`options`] are the flags. [`body`] makes the readings, [`gzip`] compresses them on request, [`conn`] sends
+//! [`options`] are the flags. [`body`] makes the readings in the [`order`] of devices, [`gzip`] compresses them on request, [`conn`] sends
 //! them over HTTP/1.1 and [`streams`] over HTTP/2, [`pacer`] schedules, [`response`] parses answers, and
 //! [`stats`] counts. A connection owns its devices, so that each device's times increase without any
 //! connection waiting for another. A new load is a new source of bodies.
@@ -10,6 +10,7 @@ pub(crate) mod body;
 mod conn;
 mod gzip;
 mod options;
+pub(crate) mod order;
 mod pacer;
 mod response;
 pub(crate) mod stats;
@@ -25,11 +26,12 @@ use crate::oracle::{self, Oracle, Stored};
 use crate::output::{report, say};
 use crate::stop::Stop;
 use crate::verdict::Verdict;
-use body::{Bodies, Clock, Devices, Format, Stream};
+use body::{Bodies, Clock, Format, Stream};
 use conn::{Conn, Progress, Schedule, Source};
 use gzip::Gzip;
 pub(crate) use options::Options;
 use options::START_BEFORE_US;
+use order::Devices;
 use pacer::Pacer;
 use stats::{Sent, Shared, Stats};
 use streams::{Link, Sequence};
@@ -122,7 +124,7 @@ pub(crate) fn measure(mut options: Options) -> Result<Outcome, RunError> {
     let seed = options.seed.unwrap_or(now_us.unsigned_abs());
     let start_us = options
         .start
-        .map_or(now_us - START_BEFORE_US, jiff::Timestamp::as_microsecond);
+        .map_or(now_us - START_BEFORE_US, |start| start.at_us(now_us));
     let clock = Clock::new(start_us, options.interval_ms * 1_000, seed);
     say(&format!(
         "seed {seed}, first reading {}",
@@ -214,10 +216,8 @@ impl Run<'_> {
             let devices = u64::from(options.devices) * u64::from(index);
             (devices / u64::from(options.sequences())) as u32
         };
-        let devices = Devices {
-            first: edge(index),
-            count: edge(index + 1) - edge(index),
-        };
+        let (first, next) = (edge(index), edge(index + 1));
+        let devices = Devices::new(first, next - first, options.order, self.seed);
         let schedule = match options.between() {
             None => Schedule::Asap,
             Some(between) => Schedule::At {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::body::{DEVICES_MAX, Format, Stream};
+use super::order::Order;
 use crate::target::Target;
 
 /// The default time of a run's first reading before now, which leaves room for as many steps.
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// How many devices, of each stream
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
     pub(super) devices: u32,
+    /// Which device sends next, once a round each
+    #[arg(long, value_enum, default_value = "sequence")]
+    pub(super) order: Order,
     /// Readings in a request
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(super) readings_per_request: u32,
@@ -54,10 +58,10 @@ pub(crate) struct Options {
     /// Makes the run's values, and times that no run with another seed shares; without it, random
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// The time of the first reading (RFC 3339); without it, 24 hours ago
+    /// The time of the first reading (RFC 3339, or `now`); without it, 24 hours ago
     #[arg(long)]
-    pub(super) start: Option<jiff::Timestamp>,
-    /// Between two readings of a device, in milliseconds of the readings' time
+    pub(super) start: Option<Start>,
+    /// Between two readings of a device (a round), in milliseconds of the readings' time
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=3_600_000))]
     pub(super) interval_ms: i64,
     /// Sent as `Authorization: Bearer`
@@ -72,6 +76,33 @@ pub(crate) struct Options {
     /// Write the result as JSON too
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+}
+
+/// When a run's readings begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    Now,
+    At(jiff::Timestamp),
+}
+
+impl Start {
+    pub(super) fn at_us(self, now_us: i64) -> i64 {
+        match self {
+            Start::Now => now_us,
+            Start::At(at) => at.as_microsecond(),
+        }
+    }
+}
+
+impl std::str::FromStr for Start {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "now" => Ok(Start::Now),
+            text => text.parse().map(Start::At),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -146,6 +177,15 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_is_now_or_a_time() {
+        let of = |start| Options::of(&["--start", start]).map(|options| options.start);
+        assert_eq!(of("now").unwrap(), Some(Start::Now));
+        let at = of("2026-11-30T12:00:00Z").unwrap().unwrap();
+        assert_eq!(at.at_us(1), 1_796_040_000_000_000);
+        assert!(of("yesterday").is_err());
+    }
 
     #[test]
     fn a_duration_has_a_unit() {

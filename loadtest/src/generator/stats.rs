@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::body::{Devices, Stream};
+use super::body::Stream;
+use super::order::Devices;
 
 /// The longest measured latency; longer ones count as this.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
