@@ -5,7 +5,8 @@
 //! and compares the gateway's answers with the data. [`generator`] sends as much as it can. [`oracle`]
 //! compares acknowledged readings with the database. [`campaign`] breaks things at random moments. [`listen`]
 //! opens many live streams. [`noop`] is a server that stores nothing, to measure the generator's own limit.
-//! [`limits`] measures the limits of the machine, and [`targets`] compares a gateway with them.
+//! [`limits`] measures the limits of the machine, and [`targets`] compares a gateway with them. [`processor`] reads
+//! the processor time of other processes.
 
 mod campaign;
 mod cli;
@@ -15,6 +16,7 @@ mod listen;
 mod noop;
 mod oracle;
 mod output;
+mod processor;
 mod replay;
 mod stop;
 mod target;

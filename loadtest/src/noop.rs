@@ -37,17 +37,6 @@ pub(crate) fn run(options: Options) -> io::Result<()> {
     block_on(listener, options.http2)
 }
 
-/// Serves on a thread of its own until the process ends. Returns the address.
-///
-/// # Errors
-/// No address can be listened on.
-pub(crate) fn start(http2: bool) -> io::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let address = listener.local_addr()?;
-    std::thread::spawn(move || block_on(listener, http2));
-    Ok(address)
-}
-
 /// Serves on this thread alone: one core.
 fn block_on(listener: std::net::TcpListener, http2: bool) -> io::Result<()> {
     listener.set_nonblocking(true)?;

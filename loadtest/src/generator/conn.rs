@@ -69,6 +69,8 @@ pub(crate) struct Conn {
     /// One or two streams, used alternately.
     pub(crate) sources: Vec<Source>,
     pub(crate) readings: u32,
+    /// Ends once each source has sent so many readings, or a little more.
+    pub(crate) positions: Option<u64>,
     pub(crate) pipeline: usize,
     pub(crate) schedule: Schedule,
     /// Notified when a request of an open loop is due.
@@ -109,7 +111,19 @@ impl Conn {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.stats.exhausted || self.shared.is_stopped() || Instant::now() >= self.until
+        self.stats.exhausted
+            || self.shared.is_stopped()
+            || self.is_sent()
+            || Instant::now() >= self.until
+    }
+
+    /// Whether all rounds are sent. The sources send in turns, so the last one decides.
+    fn is_sent(&self) -> bool {
+        let sent = self
+            .sources
+            .last()
+            .map_or(0, |source| source.sent.positions);
+        self.positions.is_some_and(|positions| sent >= positions)
     }
 
     /// Counts the requests in flight as unknown: the gateway may have accepted them.
@@ -191,7 +205,7 @@ impl Conn {
             return;
         }
         self.progress.paused_until = None;
-        while self.progress.in_flight.len() < self.pipeline {
+        while self.progress.in_flight.len() < self.pipeline && !self.is_sent() {
             let since = match self.due() {
                 None => now,
                 Some(due) if due <= now => due,

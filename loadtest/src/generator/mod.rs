@@ -17,7 +17,7 @@ pub(crate) mod stats;
 mod streams;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -104,7 +104,18 @@ pub(crate) fn run(options: Options) -> Result<Verdict, RunError> {
 /// # Errors
 /// [`RunError`]: options that contradict each other, a gateway that does not answer, or a database that
 /// cannot be reached.
-pub(crate) fn measure(mut options: Options) -> Result<Outcome, RunError> {
+pub(crate) fn measure(options: Options) -> Result<Outcome, RunError> {
+    measure_until(options, || {})
+}
+
+/// The same. Calls `stored` once all that was acknowledged is stored, before it counts.
+///
+/// # Errors
+/// As [`measure`].
+pub(crate) fn measure_until(
+    mut options: Options,
+    stored: impl FnOnce(),
+) -> Result<Outcome, RunError> {
     if options.format == Format::Single {
         options.readings_per_request = 1;
     }
@@ -137,19 +148,19 @@ pub(crate) fn measure(mut options: Options) -> Result<Outcome, RunError> {
     if stats.requests == 0 {
         return Err(RunError::Silent(stats.error.unwrap_or_default()));
     }
-    let mut stored = None;
+    let mut compared = None;
     if let Some(url) = &options.database_url {
         let oracle = Oracle {
             url,
             clock,
             within: options.stored_within,
         };
-        stored = Some(runtime.block_on(oracle.compare(&stats))?);
+        compared = Some(runtime.block_on(oracle.compare(&stats, stored))?);
     }
     Ok(Outcome {
         seed,
         stats,
-        stored,
+        stored: compared,
     })
 }
 
@@ -186,7 +197,7 @@ fn send(
         .into_iter()
         .map(|conns| std::thread::spawn(move || work(conns, streams)))
         .collect();
-    runtime.block_on(watch(&shared, &threads));
+    runtime.block_on(watch(&shared, &options.stop, &threads));
     if let Some(pacer) = pacer {
         pacer.stop();
     }
@@ -250,6 +261,7 @@ impl Run<'_> {
             authority: options.url.authority.clone(),
             sources: options.stream.list().iter().map(|s| source(*s)).collect(),
             readings: options.readings_per_request,
+            positions: options.rounds.map(|rounds| devices.positions(rounds)),
             pipeline: if options.http2 {
                 1
             } else {
@@ -318,15 +330,15 @@ fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>>
 
 type Thread = std::thread::JoinHandle<std::io::Result<Vec<Stats>>>;
 
-/// Reports the progress each second until the threads are done. Ctrl-C stops them.
-async fn watch(shared: &Shared, threads: &[Thread]) {
+/// Reports the progress each second until the threads are done. Ctrl-C and `ended` stop them.
+async fn watch(shared: &Shared, ended: &AtomicBool, threads: &[Thread]) {
     let stop = Stop::on_ctrl_c();
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     let began = Instant::now();
     let (mut last, mut before) = (began, [0; 3]);
     while !threads.iter().all(Thread::is_finished) {
         tick.tick().await;
-        if stop.is_set() {
+        if stop.is_set() || ended.load(Ordering::Relaxed) {
             shared.stop.store(true, Ordering::Relaxed);
         }
         if last.elapsed() < Duration::from_secs(1) {

@@ -1,6 +1,8 @@
 //! The options of a load.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::body::{DEVICES_MAX, Format, Stream};
@@ -49,6 +51,9 @@ pub(crate) struct Options {
     /// How long to send, as `60s`, `5m` or `1h`
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub(super) duration: Duration,
+    /// End after so many rounds of each connection's devices, even if time is left
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) rounds: Option<u64>,
     /// Readings a second, on a schedule that waits for no answer; without it, as fast as it goes
     #[arg(long)]
     pub(super) rate: Option<f64>,
@@ -76,6 +81,9 @@ pub(crate) struct Options {
     /// Write the result as JSON too
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// Set by another part of this program to end the load.
+    #[arg(skip)]
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// When a run's readings begin.

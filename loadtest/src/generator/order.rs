@@ -33,6 +33,11 @@ impl Devices {
         }
     }
 
+    /// How many positions there are in so many rounds.
+    pub(crate) fn positions(self, rounds: u64) -> u64 {
+        rounds.saturating_mul(u64::from(self.count))
+    }
+
     /// The device and step of a position in this range's sequence: all devices at step 0, then all
     /// at step 1, and so on.
     pub(crate) fn at(self, position: u64) -> (u32, u64) {

@@ -1,7 +1,9 @@
-//! L1: how many rows a second PostgreSQL alone accepts.
+//! L1 and L4: how many rows a second PostgreSQL alone accepts.
 //!
-//! Two connections at once, each with devices of its own, COPY sorted batches in binary form into
-//! the layout of `limit_tables.sql`, a transaction a batch. The shipped tables may differ; L1 stays the same.
+//! Two connections at once, each with devices of its own, COPY batches sorted by device and time in binary form
+//! into the layout of `limit_tables.sql`, a transaction a batch. The shipped tables may differ; the limits stay the
+//! same. L1 has several readings of each device in a batch. L4 has the shape of a fleet: each device sends once a
+//! round, in random order.
 
 use std::time::Instant;
 
@@ -9,14 +11,29 @@ use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
 use tokio_postgres::{Client, NoTls};
 
+use crate::generator::order::{Devices, Order};
+
 /// Rows of a batch, as the definition of L1 has it.
-const BATCH_ROWS: u32 = 40_000;
+const L1_BATCH_ROWS: u32 = 40_000;
 
 /// Connections at once: both cores of the machine that the limit was first measured on.
 const CONNECTIONS: u32 = 2;
 
-/// Devices in all, as the load of T1.
-const DEVICES: u32 = 20_000;
+/// Devices of L1 in all, as the load of T1.
+const L1_DEVICES: u32 = 20_000;
+
+/// Rows of a batch of L4: about what arrives while a batch is stored.
+const FLEET_BATCH_ROWS: u32 = 10_000;
+const LARGE_FLEET_BATCH_ROWS: u32 = 20_000;
+
+/// From so many devices on, a fleet is large.
+const LARGE_FLEET: u32 = 500_000;
+
+/// Between two readings of a device.
+const ROUND_US: i64 = 1_000_000;
+
+/// Decides the random order of L4.
+const SEED: u64 = 4;
 
 /// COPY is sent in pieces of this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -30,6 +47,72 @@ const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
 const TABLES: &str = include_str!("../../sql/limit_tables.sql");
 const COPY: &str = include_str!("../../sql/limit_copy.sql");
 const DROP: &str = include_str!("../../sql/limit_drop.sql");
+
+/// Which devices a batch holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// The next readings of every device of the connection.
+    L1,
+    /// The next devices in the random order of the connection, a reading each.
+    Fleet { devices: u32, batch_rows: u32 },
+}
+
+impl Shape {
+    /// L4 for so many devices.
+    pub(crate) const fn fleet(devices: u32) -> Self {
+        Shape::Fleet {
+            devices,
+            batch_rows: if devices >= LARGE_FLEET {
+                LARGE_FLEET_BATCH_ROWS
+            } else {
+                FLEET_BATCH_ROWS
+            },
+        }
+    }
+
+    /// As in reports.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Shape::L1 => "L1".to_owned(),
+            Shape::Fleet { devices, .. } => format!("L4-{devices}"),
+        }
+    }
+
+    const fn batch_rows(self) -> u32 {
+        match self {
+            Shape::L1 => L1_BATCH_ROWS,
+            Shape::Fleet { batch_rows, .. } => batch_rows,
+        }
+    }
+
+    /// The devices and rounds of a connection's batch, sorted.
+    fn batch(self, share: u32, batch: u64) -> Vec<(u32, u64)> {
+        match self {
+            Shape::L1 => {
+                let devices = L1_DEVICES / CONNECTIONS;
+                let rounds = u64::from(L1_BATCH_ROWS / devices);
+                let rounds = batch * rounds..(batch + 1) * rounds;
+                let devices = share * devices + 1..=(share + 1) * devices;
+                devices
+                    .flat_map(|device| rounds.clone().map(move |round| (device, round)))
+                    .collect()
+            }
+            Shape::Fleet {
+                devices,
+                batch_rows,
+            } => {
+                let count = devices / CONNECTIONS;
+                let devices = Devices::new(share * count + 1, count, Order::Random, SEED);
+                let from = batch * u64::from(batch_rows);
+                let mut rows: Vec<(u32, u64)> = (from..from + u64::from(batch_rows))
+                    .map(|position| devices.at(position))
+                    .collect();
+                rows.sort_unstable();
+                rows
+            }
+        }
+    }
+}
 
 /// The measurement.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +133,7 @@ impl Copied {
 ///
 /// # Errors
 /// The database cannot be reached, or refuses a statement.
-pub(crate) fn measure(url: &str, rows: u64) -> Result<Copied, super::LimitError> {
+pub(crate) fn measure(url: &str, shape: Shape, rows: u64) -> Result<Copied, super::LimitError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONNECTIONS as usize)
         .enable_all()
@@ -58,7 +141,7 @@ pub(crate) fn measure(url: &str, rows: u64) -> Result<Copied, super::LimitError>
     runtime.block_on(async {
         let client = connect(url).await?;
         client.batch_execute(TABLES).await?;
-        let batches = rows.div_ceil(u64::from(BATCH_ROWS * CONNECTIONS));
+        let batches = rows.div_ceil(u64::from(shape.batch_rows() * CONNECTIONS));
         let start_us = jiff::Timestamp::now().as_microsecond() - START_BEFORE_US;
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -67,7 +150,7 @@ pub(crate) fn measure(url: &str, rows: u64) -> Result<Copied, super::LimitError>
         let began = Instant::now();
         let mut tasks = tokio::task::JoinSet::new();
         for (share, client) in (0..).zip(clients) {
-            tasks.spawn(copy_share(client, share, batches, start_us));
+            tasks.spawn(copy_share(client, shape, share, batches, start_us));
         }
         while let Some(outcome) = tasks.join_next().await {
             outcome.map_err(std::io::Error::other)??;
@@ -75,7 +158,7 @@ pub(crate) fn measure(url: &str, rows: u64) -> Result<Copied, super::LimitError>
         let seconds = began.elapsed().as_secs_f64();
         client.batch_execute(DROP).await?;
         Ok(Copied {
-            rows: batches * u64::from(BATCH_ROWS * CONNECTIONS),
+            rows: batches * u64::from(shape.batch_rows() * CONNECTIONS),
             seconds,
         })
     })
@@ -88,31 +171,32 @@ async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     Ok(client)
 }
 
-/// Copies one connection's batches: its devices' next readings, by device, then time.
+/// Copies one connection's batches.
 async fn copy_share(
     client: Client,
+    shape: Shape,
     share: u32,
     batches: u64,
     start_us: i64,
 ) -> Result<(), tokio_postgres::Error> {
-    let devices = DEVICES / CONNECTIONS;
-    let steps = i64::from(BATCH_ROWS / devices);
     let copy = client.prepare(COPY).await?;
-    for batch in 0..batches as i64 {
+    for batch in 0..batches {
+        let rows = shape.batch(share, batch);
         client.batch_execute("begin").await?;
         let sink = client.copy_in(&copy).await?;
         tokio::pin!(sink);
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES + 64);
         chunk.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
-        for device in 0..devices {
-            for step in batch * steps..(batch + 1) * steps {
-                let at_us = start_us + step * 1_000_000;
-                encode(&mut chunk, (share * devices + device + 1) as i32, at_us);
-                if chunk.len() >= CHUNK_BYTES {
-                    let next = BytesMut::with_capacity(CHUNK_BYTES + 64);
-                    sink.send(std::mem::replace(&mut chunk, next).freeze())
-                        .await?;
-                }
+        for (device, round) in rows {
+            encode(
+                &mut chunk,
+                device as i32,
+                start_us + round as i64 * ROUND_US,
+            );
+            if chunk.len() >= CHUNK_BYTES {
+                let next = BytesMut::with_capacity(CHUNK_BYTES + 64);
+                sink.send(std::mem::replace(&mut chunk, next).freeze())
+                    .await?;
             }
         }
         chunk.put_i16(-1);
@@ -136,4 +220,27 @@ fn encode(out: &mut BytesMut, meter: i32, at_us: i64) {
     out.put_f64(230.5);
     out.put_i32(4);
     out.put_i32(meter);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn batches_are_sorted_and_hold_each_row_once() {
+        for shape in [Shape::L1, Shape::fleet(60_000), Shape::fleet(500_000)] {
+            let mut rows = HashSet::new();
+            for share in 0..CONNECTIONS {
+                for batch in 0..4 {
+                    let batch = shape.batch(share, batch);
+                    assert_eq!(batch.len(), shape.batch_rows() as usize);
+                    assert!(batch.is_sorted());
+                    rows.extend(batch);
+                }
+            }
+            let all = 4 * CONNECTIONS * shape.batch_rows();
+            assert_eq!(rows.len(), all as usize, "{shape:?}");
+        }
+    }
 }

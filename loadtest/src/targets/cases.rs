@@ -1,27 +1,25 @@
 //! The targets: the load of each, and its limit.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this tool polls another process, on threads of its own that delay no stop"
-)]
-
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::database::{INDEX_HITS, query_one};
-use super::gateway::{Gateway, Resident};
+use super::gateway::{Gateway, Lag, Resident};
+use super::loaded::Loaded;
 use super::machine::Machine;
-use super::plot;
+use super::server::{Reset, Server};
 use super::table::{Row, Target};
 use super::{Options, TargetsError};
-use crate::generator::{self, Options as Load, Outcome};
-use crate::limits::{Bare, copy};
-use crate::oracle::Stored;
-use crate::verdict::Verdict;
+use crate::generator::{self, Options as Load};
+use crate::limits::bare::{Answered, Bare};
+use crate::limits::copy::{self, Copied, Shape};
+use crate::output::say;
 
 /// The cases that can be measured alone. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with T4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,6 +32,9 @@ pub(crate) enum Case {
     T7,
     T9,
     T10,
+    T11,
+    T12,
+    T13,
 }
 
 /// The most rows of L1, for which the disk must have room; T1 may store more.
@@ -45,11 +46,8 @@ const BEGINS_BEFORE_NOW: Duration = Duration::from_secs(60);
 /// The arrival rate of T4 and T6, in readings a second.
 pub(super) const RATE: f64 = 100_000.0;
 
-/// With fewer waiting readings the gateway has caught up: a second of arrivals.
-const CAUGHT_UP_READINGS: f64 = RATE;
-
 impl Case {
-    pub(super) const ALL: [Case; 8] = [
+    pub(super) const ALL: [Case; 11] = [
         Case::T1,
         Case::T2,
         Case::T3,
@@ -58,7 +56,15 @@ impl Case {
         Case::T7,
         Case::T9,
         Case::T10,
+        Case::T11,
+        Case::T12,
+        Case::T13,
     ];
+
+    /// Whether it is measured only if it is named: it fills a database of some GB.
+    pub(super) const fn is_long(self) -> bool {
+        matches!(self, Case::T7 | Case::T9 | Case::T13)
+    }
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -70,6 +76,9 @@ impl Case {
             Case::T7 => "T7, T8",
             Case::T9 => "T9",
             Case::T10 => "T10",
+            Case::T11 => "T11",
+            Case::T12 => "T12",
+            Case::T13 => "T13",
         }
     }
 }
@@ -77,9 +86,12 @@ impl Case {
 /// The measurements so far.
 pub(super) struct Run<'a> {
     options: &'a Options,
-    limits: HashMap<&'static str, f64>,
+    /// The server under the gateways.
+    server: &'a Server,
+    bare: HashMap<&'static str, Answered>,
     rows: Vec<Row>,
-    postgresql: String,
+    /// The servers' versions, each once.
+    postgresql: Vec<String>,
     /// The memory over the time of T6, as a picture.
     plot: Option<String>,
 }
@@ -88,19 +100,33 @@ impl<'a> Run<'a> {
     pub(super) fn new(options: &'a Options) -> Self {
         Run {
             options,
-            limits: HashMap::new(),
+            server: &Server::Embedded,
+            bare: HashMap::new(),
             rows: Vec::new(),
-            postgresql: String::new(),
+            postgresql: Vec::new(),
             plot: None,
         }
+    }
+
+    /// Measures on another server from now on.
+    pub(super) fn set_server(&mut self, server: &'a Server) {
+        self.server = server;
+    }
+
+    pub(super) fn is_embedded(&self) -> bool {
+        matches!(self.server, Server::Embedded)
+    }
+
+    pub(super) fn set_plot(&mut self, plot: String) {
+        self.plot = Some(plot);
     }
 
     pub(super) fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    pub(super) fn postgresql(&self) -> &str {
-        &self.postgresql
+    pub(super) fn postgresql(&self) -> String {
+        self.postgresql.join(" and ")
     }
 
     pub(super) fn plot(&self) -> Option<&str> {
@@ -124,7 +150,7 @@ impl<'a> Run<'a> {
             "# Targets, {}\n\n{}.\n\nThe gateway with {options}, its PostgreSQL, and the generator on the same cores; each load \
              for {} s. Every limit was measured in the same run.\n",
             began.strftime("%Y-%m-%d"),
-            machine.to_text(&self.postgresql),
+            machine.to_text(&self.postgresql()),
             self.options.seconds,
         )
     }
@@ -133,44 +159,52 @@ impl<'a> Run<'a> {
     pub(super) fn measure(&mut self, case: Case) -> Result<(), TargetsError> {
         match case {
             Case::T1 => self.t1(),
-            Case::T2 => self.single("T2", Bare::L2, 0.8, None),
+            Case::T2 => self.single("T2", Bare::L2),
             Case::T3 => {
-                self.single("T3", Bare::L3, 0.4, Some(100_000.0))?;
-                self.single("T3", Bare::L3Http2, 0.4, Some(100_000.0))
+                self.single("T3", Bare::L3)?;
+                self.single("T3", Bare::L3Http2)
             }
             Case::T4 => self.t4(),
             Case::T6 => self.t6(),
             Case::T7 => self.t7(),
             Case::T9 => self.t9(),
             Case::T10 => self.t10(),
+            Case::T11 => self.t11(),
+            Case::T12 => self.t12(),
+            Case::T13 => self.t13(),
         }
     }
 
     /// A gateway on an empty directory.
     pub(super) fn fresh(&mut self) -> Result<Gateway, TargetsError> {
-        self.clear()?;
-        let gateway = self.start()?;
+        let database = self.clear()?;
+        let gateway = self.start(database.as_ref())?;
         gateway.wait_ready()?;
         self.note_version(&gateway)?;
         Ok(gateway)
     }
 
     pub(super) fn note_version(&mut self, gateway: &Gateway) -> Result<(), TargetsError> {
-        if self.postgresql.is_empty() {
-            let version = query_one(&gateway.database_url, "show server_version", &[])?;
-            let version: String = version.get(0);
-            self.postgresql = version.split(' ').next().unwrap_or_default().to_owned();
+        let version = query_one(&gateway.database_url, "show server_version", &[])?;
+        let version: String = version.get(0);
+        let version = version.split(' ').next().unwrap_or_default();
+        if !self.postgresql.iter().any(|known| known == version) {
+            self.postgresql.push(version.to_owned());
         }
         Ok(())
     }
 
-    fn start(&self) -> Result<Gateway, TargetsError> {
-        self.start_on(&self.options.scratch)
+    pub(super) fn start(&self, database: Option<&Reset>) -> Result<Gateway, TargetsError> {
+        self.start_on(&self.options.scratch, database)
     }
 
-    pub(super) fn start_on(&self, data: &Path) -> Result<Gateway, TargetsError> {
+    pub(super) fn start_on(
+        &self,
+        data: &Path,
+        database: Option<&Reset>,
+    ) -> Result<Gateway, TargetsError> {
         let options = self.options;
-        Gateway::start(&options.gateway, data, &options.gateway_options)
+        Gateway::start(&options.gateway, data, &options.gateway_options, database)
     }
 
     /// How long a load is sent.
@@ -188,10 +222,11 @@ impl<'a> Run<'a> {
         self.options.history.as_deref()
     }
 
-    fn clear(&self) -> std::io::Result<()> {
+    /// Empties the directory, and the database of a server that is not embedded.
+    pub(super) fn clear(&self) -> Result<Option<Reset>, TargetsError> {
         match std::fs::remove_dir_all(&self.options.scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => self.server.reset(),
         }
     }
 
@@ -201,7 +236,18 @@ impl<'a> Run<'a> {
         gateway: &Gateway,
         seconds: u64,
         more: &[&str],
-    ) -> Result<Outcome, TargetsError> {
+    ) -> Result<Loaded, TargetsError> {
+        self.load_until(gateway, seconds, more, &Arc::default())
+    }
+
+    /// The same, until `stop` is set at the latest.
+    pub(super) fn load_until(
+        &self,
+        gateway: &Gateway,
+        seconds: u64,
+        more: &[&str],
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Loaded, TargetsError> {
         let (url, duration) = (gateway.url(), format!("{seconds}s"));
         // Current readings: older ones would make rolled-up hours dirty.
         let start = jiff::Timestamp::now() - BEGINS_BEFORE_NOW;
@@ -220,266 +266,197 @@ impl<'a> Run<'a> {
             arguments.extend(["--start", &start, "--interval-ms", "5"]);
         }
         arguments.extend(more);
-        Ok(generator::measure(Load::of(&arguments)?)?)
+        let mut load = Load::of(&arguments)?;
+        load.stop = Arc::clone(stop);
+        let before = gateway.spent();
+        let after = Cell::new(before);
+        let outcome = generator::measure_until(load, || after.set(gateway.spent()))?;
+        Ok(Loaded::new(outcome, before, after.get()))
     }
 
-    fn limit(&mut self, bare: Bare) -> Result<(&'static str, f64), TargetsError> {
-        let rate = match self.limits.get(bare.name()) {
-            Some(rate) => *rate,
+    fn bare(&mut self, bare: Bare) -> Result<Answered, TargetsError> {
+        let answered = match self.bare.get(bare.name()) {
+            Some(answered) => *answered,
             None => bare.measure("5s")?,
         };
-        self.limits.insert(bare.name(), rate);
-        Ok((bare.name(), rate))
+        self.bare.insert(bare.name(), answered);
+        Ok(answered)
+    }
+
+    /// Copies as many rows as a load stored into an empty database of the same kind of server.
+    pub(super) fn copied(&mut self, shape: Shape, rows: u64) -> Result<Copied, TargetsError> {
+        let gateway = self.fresh()?;
+        let copied = copy::measure(&gateway.database_url, shape, rows.min(L1_ROWS_MAX))?;
+        gateway.stop()?;
+        Ok(copied)
+    }
+
+    /// A row without a limit.
+    pub(super) fn row(&self, name: &'static str, what: String, figure: f64) -> Row {
+        Row {
+            name,
+            server: self.server.name(),
+            what,
+            figure,
+            unit: "",
+            limit: None,
+            target: Target::Shown,
+            is_right: true,
+            detail: Value::Null,
+        }
     }
 
     fn t1(&mut self) -> Result<(), TargetsError> {
         let gateway = self.fresh()?;
         gateway.take_memory();
-        let outcome = self.load(&gateway, self.options.seconds, &[])?;
+        let loaded = self.load(&gateway, self.options.seconds, &[])?;
         let memory = gateway.take_memory();
         gateway.stop()?;
-        let acked = outcome.stats.acked();
-        let gateway = self.fresh()?;
-        let copied = copy::measure(&gateway.database_url, acked.min(L1_ROWS_MAX))?;
-        gateway.stop()?;
+        let acked = loaded.acked();
+        let copied = self.copied(Shape::L1, acked)?;
+        let what = format!(
+            "500 readings a request, {acked} in all; L1 over {}",
+            copied.rows
+        );
         self.push(Row {
-            name: "T1",
-            what: format!(
-                "500 readings a request, {acked} in all; L1 over {}",
-                copied.rows
-            ),
-            figure: committed(&outcome),
             unit: "committed/s",
-            limit: Some(("L1", copied.per_second())),
+            limit: Some((Shape::L1.name(), copied.per_second())),
             target: Target::RatioAtLeast(0.8),
-            is_right: is_right(&outcome),
-            detail: outcome.to_json(),
+            is_right: loaded.is_right(),
+            detail: loaded.to_json(),
+            ..self.row("T1", what.clone(), loaded.committed())
         });
+        self.push_server_time("T1", what, &loaded, Target::Shown);
         self.push_memory("under T1", &memory);
         Ok(())
     }
 
     /// Single readings, compared with a bare responder.
-    fn single(
-        &mut self,
-        name: &'static str,
-        bare: Bare,
-        ratio: f64,
-        least: Option<f64>,
-    ) -> Result<(), TargetsError> {
-        let limit = self.limit(bare)?;
+    fn single(&mut self, name: &'static str, bare: Bare) -> Result<(), TargetsError> {
+        let answered = self.bare(bare)?;
         let gateway = self.fresh()?;
-        let outcome = self.load(&gateway, self.options.seconds, bare.load())?;
+        let loaded = self.load(&gateway, self.options.seconds, bare.load())?;
         gateway.stop()?;
+        let what = format!("1 reading a request, {}", bare.load()[2..].join(" "));
         let row = Row {
-            name,
-            what: format!("1 reading a request, {}", bare.load()[2..].join(" ")),
-            figure: committed(&outcome),
             unit: "committed/s",
-            limit: Some(limit),
-            target: Target::RatioAtLeast(ratio),
-            is_right: is_right(&outcome),
-            detail: outcome.to_json(),
+            limit: Some((bare.name().to_owned(), answered.rate)),
+            is_right: loaded.is_right(),
+            detail: loaded.to_json(),
+            ..self.row(name, what.clone(), loaded.committed())
         };
-        if let Some(least) = least {
-            self.push(Row {
-                limit: None,
-                target: Target::AtLeast(least),
-                detail: Value::Null,
-                ..row.clone()
-            });
+        match bare {
+            // Its target is a peer's rate: `loadtest/peers/telegraf.sh`.
+            Bare::L2 => {
+                self.push(row);
+                self.push(Row {
+                    unit: "µs/reading",
+                    limit: Some((bare.name().to_owned(), answered.processor_us)),
+                    target: Target::RatioAtMost(1.4),
+                    ..self.row(
+                        name,
+                        format!("{what}: gateway's processor time"),
+                        loaded.gateway_us(),
+                    )
+                });
+                self.push_server_time(name, what, &loaded, Target::AtMost(8.0));
+            }
+            Bare::L3 => self.push(Row {
+                target: Target::AtLeast(150_000.0),
+                ..row
+            }),
+            Bare::L3Http2 => self.push(Row {
+                target: Target::RatioAtLeast(0.45),
+                ..row
+            }),
         }
-        self.push(row);
         Ok(())
     }
 
     fn t4(&mut self) -> Result<(), TargetsError> {
         let gateway = self.fresh()?;
-        let outcome = self.load(
-            &gateway,
-            self.options.seconds,
-            &["--rate", &RATE.to_string()],
-        )?;
-        let lag = "wattgate_store_lag_seconds";
-        let within = gateway.metric(&format!("{lag}_bucket"), r#"le="1""#);
-        let batches = gateway.metric(&format!("{lag}_count"), "");
+        let lag = gateway.lag();
+        let rate = RATE.to_string();
+        let loaded = self.load(&gateway, self.options.seconds, &["--rate", &rate])?;
+        let lag = gateway.lag().since(lag);
         let hits: f64 = query_one(&gateway.database_url, INDEX_HITS, &[])?.get(0);
         gateway.stop()?;
         let what = format!("open loop, {RATE:.0} readings/s at 500 a request");
+        self.push_open_loop("T4", &what, &loaded, lag);
         self.push(Row {
-            name: "T4",
-            what: format!("{what}: p99 of the durable acknowledgement"),
-            figure: outcome.stats.latency_us.value_at_quantile(0.99) as f64 / 1000.0,
+            unit: "%",
+            target: Target::AtLeast(99.0),
+            ..self.row(
+                "T8",
+                "index hits of history under T4".to_owned(),
+                100.0 * hits,
+            )
+        });
+        Ok(())
+    }
+
+    /// The targets of T4, which also hold under other loads.
+    pub(super) fn push_open_loop(
+        &mut self,
+        name: &'static str,
+        what: &str,
+        loaded: &Loaded,
+        lag: Lag,
+    ) {
+        self.push(Row {
             unit: "ms",
-            limit: None,
             target: Target::AtMost(10.0),
-            is_right: is_right(&outcome),
-            detail: outcome.to_json(),
+            is_right: loaded.is_right(),
+            detail: loaded.to_json(),
+            ..self.row(
+                name,
+                format!("{what}: p99 of the durable acknowledgement"),
+                loaded.latency_ms(0.99),
+            )
         });
         self.push(Row {
-            name: "T4",
-            what: format!("{what}: batches whose oldest reading is committed within 1 s"),
-            figure: 100.0 * within / batches,
             unit: "%",
-            limit: None,
             target: Target::AtLeast(99.0),
-            is_right: is_right(&outcome),
-            detail: json!({ "batches": batches }),
+            is_right: loaded.is_right(),
+            detail: json!({ "batches": lag.batches }),
+            ..self.row(
+                name,
+                format!("{what}: batches whose oldest reading is committed within 1 s"),
+                lag.percent(),
+            )
         });
+    }
+
+    /// The server's processor time under a load.
+    pub(super) fn push_server_time(
+        &mut self,
+        name: &'static str,
+        what: String,
+        loaded: &Loaded,
+        target: Target,
+    ) {
         self.push(Row {
-            name: "T8",
-            what: "index hits of history under T4".to_owned(),
-            figure: 100.0 * hits,
-            unit: "%",
-            limit: None,
-            target: Target::AtLeast(99.0),
-            is_right: true,
-            detail: Value::Null,
+            unit: "µs/reading",
+            target,
+            ..self.row(
+                name,
+                format!("{what}: server's processor time"),
+                loaded.server_us(),
+            )
         });
-        Ok(())
     }
 
-    /// Stops the database for a while under load, and measures how the gateway catches up.
-    fn t6(&mut self) -> Result<(), TargetsError> {
-        let gateway = self.fresh()?;
-        gateway.take_memory();
-        let outage = Duration::from_secs(self.options.outage_seconds);
-        // Until it has caught up, at twice the arrival rate or more, with room to see it.
-        let seconds = 2 + self.options.outage_seconds * 2 + 5;
-        let (outcome, caught) = std::thread::scope(|scope| {
-            let load = scope.spawn(|| self.load(&gateway, seconds, &["--rate", &RATE.to_string()]));
-            let caught = catch_up(&gateway, outage, Duration::from_secs(seconds) - outage);
-            let outcome = load.join();
-            let outcome = outcome.map_err(|_| TargetsError::Load(generator::RunError::Thread))?;
-            Ok::<_, TargetsError>((outcome?, caught?))
-        })?;
-        gateway.wait_stored()?;
-        let memory = gateway.take_memory();
-        gateway.stop()?;
-        let Caught {
-            stopped,
-            went_on,
-            stored,
-            took,
-        } = caught;
-        let not_taken = outcome.stats.unknown() + outcome.stats.rejected;
-        self.push(Row {
-            name: "T6",
-            what: format!(
-                "{} s without the database under {RATE:.0} readings/s, {not_taken} not taken: stored while catching up for {:.1} s",
-                outage.as_secs(),
-                took.as_secs_f64()
-            ),
-            figure: stored / took.as_secs_f64(),
-            unit: "stored/s",
-            limit: Some(("arrivals", RATE)),
-            target: Target::RatioAtLeast(2.5),
-            is_right: is_right(&outcome) && not_taken == 0,
-            detail: outcome.to_json(),
-        });
-        self.push_memory("with the database stopped, and catching up", &memory);
-        let title = format!("Resident memory under {RATE:.0} readings/s");
-        self.plot = Some(plot::memory(&title, &memory, stopped..went_on));
-        Ok(())
-    }
-
-    fn t10(&mut self) -> Result<(), TargetsError> {
-        self.clear()?;
-        let first = self.time_to_ack()?;
-        let again = self.time_to_ack()?;
-        for (what, seconds, most) in [
-            ("first start ever to the first acknowledgement", first, 6.0),
-            ("start with an existing cluster to the same", again, 1.5),
-        ] {
-            self.push(Row {
-                name: "T10",
-                what: what.to_owned(),
-                figure: seconds,
-                unit: "s",
-                limit: None,
-                target: Target::AtMost(most),
-                is_right: true,
-                detail: Value::Null,
-            });
-        }
-        self.clear()?;
-        Ok(())
-    }
-
-    fn time_to_ack(&self) -> Result<f64, TargetsError> {
-        let began = Instant::now();
-        let gateway = self.start()?;
-        while !gateway.take_one() {
-            if began.elapsed() > Duration::from_secs(60) {
-                return Err(TargetsError::Gateway("it acknowledges nothing".to_owned()));
-            }
-        }
-        let seconds = began.elapsed().as_secs_f64();
-        gateway.wait_ready()?;
-        gateway.stop()?;
-        Ok(seconds)
-    }
-
-    fn push_memory(&mut self, when: &str, memory: &[Resident]) {
+    pub(super) fn push_memory(&mut self, when: &str, memory: &[Resident]) {
         let mib = memory.iter().map(|look| look.mib).fold(0.0, f64::max);
         self.push(Row {
-            name: "T5",
-            what: format!("resident at most, {when}"),
-            figure: mib,
             unit: "MiB",
-            limit: None,
             target: Target::AtMost(300.0),
-            is_right: true,
-            detail: Value::Null,
+            ..self.row("T5", format!("resident at most, {when}"), mib)
         });
     }
 
     pub(super) fn push(&mut self, row: Row) {
+        say(&row.to_text());
         self.rows.push(row);
     }
-}
-
-/// The measurements of an outage.
-struct Caught {
-    stopped: Instant,
-    went_on: Instant,
-    /// Readings, while catching up.
-    stored: f64,
-    took: Duration,
-}
-
-/// Stops the database for a while, continues it, and waits until the gateway has caught up.
-fn catch_up(gateway: &Gateway, outage: Duration, within: Duration) -> Result<Caught, TargetsError> {
-    let sleep = |time| std::thread::sleep(time);
-    // What is measured are these times themselves: a second of calm, then the outage.
-    sleep(Duration::from_secs(1));
-    gateway.signal_database(Signal::STOP)?;
-    let stopped = Instant::now();
-    sleep(outage);
-    let before = gateway.metric("wattgate_readings_stored_total", "");
-    gateway.signal_database(Signal::CONT)?;
-    let began = Instant::now();
-    while gateway.metric("wattgate_wal_readings", "") > CAUGHT_UP_READINGS
-        && began.elapsed() < within
-    {
-        sleep(Duration::from_millis(50));
-    }
-    let took = began.elapsed();
-    let after = gateway.metric("wattgate_readings_stored_total", "");
-    Ok(Caught {
-        stopped,
-        went_on: began,
-        stored: after - before,
-        took,
-    })
-}
-
-pub(super) fn committed(outcome: &Outcome) -> f64 {
-    let stored = outcome.stored.as_ref();
-    stored.and_then(Stored::committed_per_second).unwrap_or(0.0)
-}
-
-pub(super) fn is_right(outcome: &Outcome) -> bool {
-    let stored = outcome.stored.as_ref();
-    stored.is_some_and(|stored| stored.verdict() == Verdict::Right)
 }

@@ -1,4 +1,4 @@
-//! A gateway that this program starts, with its embedded PostgreSQL.
+//! A gateway that this program starts, with its embedded PostgreSQL or on a server beside it.
 
 #![expect(
     clippy::disallowed_methods,
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::TargetsError;
+use super::server::Reset;
+use crate::processor;
 
 /// How long a gateway may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -33,36 +35,74 @@ pub(super) struct Resident {
     pub(super) mib: f64,
 }
 
+/// The processor time of a gateway and its server so far, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spent {
+    pub(super) gateway: f64,
+    /// 0 if the server's processes are not on this machine.
+    pub(super) server: f64,
+}
+
+/// How many batches were stored, and how many within a second of their oldest reading.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lag {
+    pub(super) batches: f64,
+    within: f64,
+}
+
+impl Lag {
+    /// The batches since then.
+    pub(super) fn since(self, then: Lag) -> Self {
+        Lag {
+            batches: self.batches - then.batches,
+            within: self.within - then.within,
+        }
+    }
+
+    /// The share within a second.
+    pub(super) fn percent(self) -> f64 {
+        100.0 * self.within / self.batches
+    }
+}
+
 /// A running gateway; ended when dropped.
 #[derive(Debug)]
 pub(super) struct Gateway {
     child: Child,
     /// `host:port`.
     authority: String,
-    /// The URL of its embedded server.
+    /// The URL of its database.
     pub(super) database_url: String,
     data: PathBuf,
+    /// The first process of a server that is not embedded.
+    postmaster: Option<i32>,
     /// The resident memory since the last call.
     memory: Arc<Mutex<Vec<Resident>>>,
     watched: Arc<AtomicBool>,
 }
 
 impl Gateway {
-    /// Starts a gateway on a data directory, and waits until it accepts readings.
+    /// Starts a gateway on a data directory, and waits until it accepts readings. Without a database it uses the
+    /// embedded server.
     pub(super) fn start(
         program: &Path,
         data: &Path,
         options: &[String],
+        database: Option<&Reset>,
     ) -> Result<Self, TargetsError> {
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .args(options)
-            // The embedded server is measured, without settings from the shell.
+            // No settings from the shell.
             .env_remove("DATABASE_URL")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+            .stderr(Stdio::null());
+        if let Some(database) = database {
+            command.env("DATABASE_URL", &database.url);
+        }
+        let mut child = command.spawn()?;
         let stdout = child
             .stdout
             .take()
@@ -76,8 +116,13 @@ impl Gateway {
             rest.ok_or_else(|| broken(&format!("it said `{line}`")))
         };
         let authority = line("listening on http://")?;
-        let psql = line("database: ")?;
-        let database_url = database_url(&psql).ok_or_else(|| broken("it names no database"))?;
+        let database_url = match database {
+            Some(database) => database.url.clone(),
+            None => {
+                let psql = line("database: ")?;
+                database_url(&psql).ok_or_else(|| broken("it names no database"))?
+            }
+        };
         let memory = Arc::new(Mutex::new(Vec::new()));
         let watched = Arc::new(AtomicBool::new(false));
         let (looks, ended, pid) = (Arc::clone(&memory), Arc::clone(&watched), child.id());
@@ -95,6 +140,7 @@ impl Gateway {
             authority,
             database_url,
             data: data.to_owned(),
+            postmaster: database.and_then(|database| database.postmaster),
             memory,
             watched,
         })
@@ -153,15 +199,39 @@ impl Gateway {
         samples.sum()
     }
 
+    /// How late batches were stored so far.
+    pub(super) fn lag(&self) -> Lag {
+        let name = "wattgate_store_lag_seconds";
+        Lag {
+            batches: self.metric(&format!("{name}_count"), ""),
+            within: self.metric(&format!("{name}_bucket"), r#"le="1""#),
+        }
+    }
+
     /// Waits until nothing waits in the log.
     pub(super) fn wait_stored(&self) -> Result<(), TargetsError> {
         self.wait(|gateway| gateway.metric("wattgate_wal_readings", "") == 0.0)
     }
 
-    /// Sends a signal to the embedded server and all its processes.
+    /// The first process of its server. `None` if it is on another machine, or ended.
+    fn postmaster(&self) -> Option<i32> {
+        self.postmaster.or_else(|| find_pid(&self.data))
+    }
+
+    /// The processor time so far.
+    pub(super) fn spent(&self) -> Spent {
+        Spent {
+            gateway: processor::of(self.child.id() as i32),
+            server: self.postmaster().map_or(0.0, processor::of_family),
+        }
+    }
+
+    /// Sends a signal to the server and all its processes.
     pub(super) fn signal_database(&self, signal: Signal) -> Result<(), TargetsError> {
-        let postmaster = find_pid(&self.data).ok_or_else(|| broken("its server has no pid"))?;
-        let mut all = children_of(postmaster)?;
+        let postmaster = self
+            .postmaster()
+            .ok_or_else(|| broken("its server has no pid"))?;
+        let mut all = processor::children_of(postmaster)?;
         all.push(postmaster);
         for pid in all.into_iter().filter_map(Pid::from_raw) {
             // The process may have ended since.
@@ -276,24 +346,4 @@ fn find_pid(data: &Path) -> Option<i32> {
         }
     }
     None
-}
-
-fn children_of(parent: i32) -> std::io::Result<Vec<i32>> {
-    let mut children = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        // After the name in brackets: the state, then the parent.
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let after = stat.rsplit_once(") ").map_or("", |(_, after)| after);
-        if after.split(' ').nth(1).and_then(|id| id.parse().ok()) == Some(parent) {
-            children.push(pid);
-        }
-    }
-    Ok(children)
 }

@@ -1,16 +1,25 @@
 //! The table of targets. Each load runs against a gateway that this program starts, with its embedded
-//! PostgreSQL. Its figure is compared with a limit that was measured in the same minutes.
+//! PostgreSQL, and on request on another server in the same minutes. Its figure is compared with a limit that was
+//! measured in the same minutes on the same kind of server.
 //!
-//! [`gateway`] starts and watches the gateway, [`cases`] are the targets, [`machine`] describes the machine,
-//! and [`table`] prints the results. T7, with its questions to 100 M rows, and T9, which fills databases of
-//! some GB, are measured only if they are named.
+//! [`gateway`] starts and watches the gateway, and [`server`] a server that is not embedded. [`cases`] are the
+//! targets, the larger ones in files of their own; [`loaded`] is what a load gave. [`machine`] describes the machine,
+//! and [`table`] prints the results. T7 and T13, with 100 M rows of history, and T9, which fills databases of some
+//! GB, are measured only if they are named.
 
 mod cases;
 mod database;
 mod gateway;
 mod history;
+mod loaded;
 mod machine;
 mod plot;
+mod server;
+mod t10;
+mod t11;
+mod t12;
+mod t13;
+mod t6;
 mod t7;
 mod t9;
 mod table;
@@ -22,6 +31,7 @@ use crate::limits::LimitError;
 use crate::output::{report, say};
 use crate::verdict::Verdict;
 use cases::{Case, Run};
+use server::{Cluster, Server};
 
 /// Measure a gateway against its targets, beside the limits, and write the results.
 #[derive(Debug, clap::Args)]
@@ -38,13 +48,13 @@ pub(crate) struct Options {
     /// How long T6 holds the database up
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
     outage_seconds: u64,
-    /// Readings that T7 asks about
+    /// Readings that T7 asks about, and that T13 rolls up
     #[arg(long, default_value_t = 100_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     history_rows: u64,
     /// Devices that they are of: half meters, half vehicles
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     history_devices: u32,
-    /// Where T7's history is kept for another run; without it, it is made anew in the scratch
+    /// Where T7's history on the embedded server is kept for another run; without it, it is made anew in the scratch
     #[arg(long)]
     history: Option<PathBuf>,
     /// Readings of history under each load of T9, with commas
@@ -57,6 +67,15 @@ pub(crate) struct Options {
     /// Where gateways keep their data while they are measured; emptied before and after
     #[arg(long, default_value = "/var/tmp/wattgate-targets")]
     scratch: PathBuf,
+    /// Measure also on a server with PostgreSQL's defaults, made with the programs in this directory
+    #[arg(long, value_name = "BIN")]
+    server_defaults: Option<PathBuf>,
+    /// Measure also on this server, in a database `wattgate_targets` that is made anew for each gateway
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Do not measure on the embedded server
+    #[arg(long)]
+    not_embedded: bool,
     /// An option of the gateway, as `--gateway-option=--shards=4`; may be given again
     #[arg(long = "gateway-option")]
     gateway_options: Vec<String>,
@@ -73,6 +92,8 @@ pub(crate) struct Options {
 pub(crate) enum TargetsError {
     #[error("the gateway: {0}")]
     Gateway(String),
+    #[error("the server with defaults: {0}")]
+    Server(String),
     #[error(transparent)]
     Limit(#[from] LimitError),
     #[error(transparent)]
@@ -94,12 +115,15 @@ pub(crate) enum TargetsError {
 pub(crate) fn run(options: Options) -> Result<Verdict, TargetsError> {
     let began = jiff::Timestamp::now();
     let machine = machine::describe(&options.gateway)?;
+    let servers = servers(&options)?;
     let mut run = Run::new(&options);
     for case in Case::ALL {
-        let is_long = matches!(case, Case::T7 | Case::T9);
-        if options.only.contains(&case) || options.only.is_empty() && !is_long {
-            say(&format!("== {}", case.name()));
-            run.measure(case)?;
+        if options.only.contains(&case) || options.only.is_empty() && !case.is_long() {
+            for server in &servers {
+                say(&format!("== {} on {}", case.name(), server.name()));
+                run.set_server(server);
+                run.measure(case)?;
+            }
         }
     }
     let rows = run.rows();
@@ -114,7 +138,7 @@ pub(crate) fn run(options: Options) -> Result<Verdict, TargetsError> {
         std::fs::write(options.results.join(name), plot)?;
     }
     let json = table::json(
-        machine.to_json(run.postgresql()),
+        machine.to_json(&run.postgresql()),
         began,
         options.seconds,
         rows,
@@ -126,4 +150,19 @@ pub(crate) fn run(options: Options) -> Result<Verdict, TargetsError> {
     } else {
         Verdict::Wrong
     })
+}
+
+/// The servers to measure on.
+fn servers(options: &Options) -> Result<Vec<Server>, TargetsError> {
+    let mut servers = Vec::new();
+    if !options.not_embedded {
+        servers.push(Server::Embedded);
+    }
+    if let Some(bin) = &options.server_defaults {
+        // Beside the scratch, which each gateway finds empty.
+        let dir = options.scratch.with_extension("server");
+        servers.push(Server::Defaults(Cluster::start(bin, &dir)?));
+    }
+    servers.extend(options.server.clone().map(Server::Given));
+    Ok(servers)
 }

@@ -15,12 +15,13 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use super::TargetsError;
-use super::cases::{RATE, Run, is_right};
+use super::cases::{RATE, Run};
 use super::database::{INDEX_HITS, query_one};
 use super::gateway::Gateway;
 use super::history::{self, MINUTE_US, Shape};
+use super::loaded::Loaded;
 use super::table::{Row, Target};
-use crate::generator::{self, Outcome};
+use crate::generator;
 use crate::output::say;
 
 /// The history ends so long before now.
@@ -72,7 +73,7 @@ struct Answers {
 /// What T7 and T8 measure.
 struct T7 {
     shape: Shape,
-    outcome: Outcome,
+    loaded: Loaded,
     answers: Vec<Answers>,
     rolled_up_seconds: f64,
     first_ranking_seconds: f64,
@@ -85,11 +86,7 @@ impl Run<'_> {
         let (gateway, shape) = self.with_history()?;
         let window = window_of(shape);
         let began = Instant::now();
-        let start_us = shape.start_us();
-        let rolled_up = || query_one(&gateway.database_url, SUMMED, &[&start_us]);
-        let is_rolled_up =
-            || rolled_up().is_ok_and(|row| row.get(0)) && gateway.metric(BACKLOG, "") == 0.0;
-        wait(is_rolled_up, "its history is not rolled up")?;
+        wait_rolled_up(&gateway, shape.start_us())?;
         let rolled_up_seconds = began.elapsed().as_secs_f64();
         say(&format!("rolled up within {rolled_up_seconds:.0} s"));
         let page = |limit: u32| format!("/v1/analytics/performance?{window}&limit={limit}");
@@ -109,7 +106,7 @@ impl Run<'_> {
         let (hundred, thousand) = (|_: u64| page(100), |_: u64| page(1000));
         let paths: [&(dyn Fn(u64) -> String + Sync); 3] = [&one, &hundred, &thousand];
         let until = Instant::now() + Duration::from_secs(self.seconds());
-        let (outcome, answers) = std::thread::scope(|scope| {
+        let (loaded, answers) = std::thread::scope(|scope| {
             let load = scope.spawn(|| self.arriving(&gateway));
             let asking = QUESTIONS.iter().zip(paths);
             let asking: Vec<_> = asking
@@ -125,14 +122,14 @@ impl Run<'_> {
                     Ok(answers.map_err(generator::RunError::from)?)
                 })
                 .collect();
-            let outcome = load.join().map_err(|_| generator::RunError::Thread)?;
-            Ok::<_, TargetsError>((outcome?, answers?))
+            let loaded = load.join().map_err(|_| generator::RunError::Thread)?;
+            Ok::<_, TargetsError>((loaded?, answers?))
         })?;
         let hits: f64 = query_one(&gateway.database_url, INDEX_HITS, &[])?.get(0);
         gateway.stop()?;
         self.push_t7(T7 {
             shape,
-            outcome,
+            loaded,
             answers,
             rolled_up_seconds,
             first_ranking_seconds,
@@ -141,7 +138,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn arriving(&self, gateway: &Gateway) -> Result<Outcome, TargetsError> {
+    fn arriving(&self, gateway: &Gateway) -> Result<Loaded, TargetsError> {
         let now_us = jiff::Timestamp::now().as_microsecond();
         let start = instant(now_us - ARRIVING_BEFORE_NOW_US);
         let rate = RATE.to_string();
@@ -151,7 +148,9 @@ impl Run<'_> {
 
     /// Starts a gateway on a directory with the history: one kept from an earlier run, or a new one.
     fn with_history(&mut self) -> Result<(Gateway, Shape), TargetsError> {
-        let Some(kept) = self.history_dir().map(|dir| dir.to_owned()) else {
+        // A directory keeps the embedded server's history alone.
+        let kept = self.history_dir().map(|dir| dir.to_owned());
+        let Some(kept) = kept.filter(|_| self.is_embedded()) else {
             let gateway = self.fresh()?;
             let shape = self.fill(&gateway)?;
             return Ok((gateway, shape));
@@ -162,7 +161,7 @@ impl Run<'_> {
             let json: Value = serde_json::from_str(&text).ok()?;
             (json["rows"] == json!(self.history().1)).then(|| json["end_us"].as_i64())?
         });
-        let gateway = self.start_on(&kept)?;
+        let gateway = self.start_on(&kept, None)?;
         gateway.wait_ready()?;
         self.note_version(&gateway)?;
         let shape = match end_us {
@@ -186,7 +185,7 @@ impl Run<'_> {
         }
     }
 
-    fn fill(&self, gateway: &Gateway) -> Result<Shape, TargetsError> {
+    pub(super) fn fill(&self, gateway: &Gateway) -> Result<Shape, TargetsError> {
         let now_us = jiff::Timestamp::now().as_microsecond();
         let end_us = now_us - BEFORE_NOW_US;
         let shape = self.shape(end_us - end_us % MINUTE_US);
@@ -207,7 +206,7 @@ impl Run<'_> {
     }
 
     fn push_t7(&mut self, measured: T7) {
-        let (shape, outcome) = (measured.shape, &measured.outcome);
+        let (shape, loaded) = (measured.shape, &measured.loaded);
         let under = format!(
             "{} readings of {} devices, {RATE:.0} readings/s arriving",
             shape.rows, shape.devices
@@ -216,34 +215,30 @@ impl Run<'_> {
             let latency = &answers.latency_us;
             let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;
             self.push(Row {
-                name: "T7",
-                what: format!("{}: p99; {under}", question.what),
-                figure: at(0.99),
                 unit: "ms",
-                limit: None,
                 target: Target::AtMost(question.most_ms),
-                is_right: is_right(outcome) && answers.failed == 0,
+                is_right: loaded.is_right() && answers.failed == 0,
                 detail: json!({
                     "asked": latency.len(), "failed": answers.failed, "p50Ms": at(0.5),
                     "p90Ms": at(0.9), "maxMs": at(1.0), "summedUpSeconds": measured.rolled_up_seconds,
-                    "firstRankingSeconds": measured.first_ranking_seconds, "load": outcome.to_json(),
+                    "firstRankingSeconds": measured.first_ranking_seconds, "load": loaded.to_json(),
                 }),
+                ..self.row("T7", format!("{}: p99; {under}", question.what), at(0.99))
             });
         }
         self.push(Row {
-            name: "T8",
-            what: "index hits of history under T7".to_owned(),
-            figure: 100.0 * measured.hits,
             unit: "%",
-            limit: None,
             target: Target::AtLeast(99.0),
-            is_right: true,
-            detail: Value::Null,
+            ..self.row(
+                "T8",
+                "index hits of history under T7".to_owned(),
+                100.0 * measured.hits,
+            )
         });
     }
 }
 
-fn instant(at_us: i64) -> String {
+pub(super) fn instant(at_us: i64) -> String {
     jiff::Timestamp::from_microsecond(at_us)
         .unwrap_or_default()
         .to_string()
@@ -281,6 +276,20 @@ fn ask(
         asked += 1;
     }
     Ok(answers)
+}
+
+/// Whether all hours since then are rolled up, and none waits to be again.
+pub(super) fn is_rolled_up(gateway: &Gateway, start_us: i64) -> bool {
+    let row = query_one(&gateway.database_url, SUMMED, &[&start_us]);
+    row.is_ok_and(|row| row.get(0)) && gateway.metric(BACKLOG, "") == 0.0
+}
+
+/// Waits for that.
+pub(super) fn wait_rolled_up(gateway: &Gateway, start_us: i64) -> Result<(), TargetsError> {
+    wait(
+        || is_rolled_up(gateway, start_us),
+        "its history is not rolled up",
+    )
 }
 
 fn wait(is_so: impl Fn() -> bool, why: &str) -> Result<(), TargetsError> {

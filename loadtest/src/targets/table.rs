@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) name: &'static str,
+    /// The server that it was measured on.
+    pub(super) server: &'static str,
     pub(super) what: String,
     pub(super) figure: f64,
     pub(super) unit: &'static str,
     /// The limit to compare with, if there is one.
-    pub(super) limit: Option<(&'static str, f64)>,
+    pub(super) limit: Option<(String, f64)>,
     /// The target: for the ratio to the limit, or for the figure if no limit was measured.
     pub(super) target: Target,
     /// Whether the oracle found every acknowledged reading stored once, if it was used.
@@ -24,33 +26,66 @@ pub(super) struct Row {
 pub(super) enum Target {
     /// At least so much, as a ratio to the limit.
     RatioAtLeast(f64),
+    /// At most so much, as a ratio to the limit.
+    RatioAtMost(f64),
     /// At least so much.
     AtLeast(f64),
     /// At most so much.
     AtMost(f64),
+    /// None: the figure explains others.
+    Shown,
 }
 
 impl Row {
     fn ratio(&self) -> Option<f64> {
-        self.limit.map(|(_, limit)| self.figure / limit)
+        self.limit.as_ref().map(|(_, limit)| self.figure / limit)
     }
 
     pub(super) fn is_met(&self) -> bool {
         match self.target {
             Target::RatioAtLeast(least) => self.ratio().is_some_and(|ratio| ratio >= least),
+            Target::RatioAtMost(most) => self.ratio().is_some_and(|ratio| ratio <= most),
             Target::AtLeast(least) => self.figure >= least,
             Target::AtMost(most) => self.figure <= most,
+            Target::Shown => true,
         }
     }
 
     fn target_text(&self) -> String {
+        let limit = self.limit.as_ref().map_or("", |(name, _)| name.as_str());
         match self.target {
-            Target::RatioAtLeast(least) => {
-                format!("≥ {least} × {}", self.limit.map_or("", |(name, _)| name))
-            }
+            Target::RatioAtLeast(least) => format!("≥ {least} × {limit}"),
+            Target::RatioAtMost(most) => format!("≤ {most} × {limit}"),
             Target::AtLeast(least) => format!("≥ {}", number(least)),
             Target::AtMost(most) => format!("≤ {}", number(most)),
+            Target::Shown => String::new(),
         }
+    }
+
+    /// As a row of the table.
+    pub(super) fn to_text(&self) -> String {
+        let limit = self.limit.as_ref();
+        let limit = limit.map_or_else(String::new, |(name, limit)| {
+            format!("{name}: {}", number(*limit))
+        });
+        let ratio = self
+            .ratio()
+            .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+        let met = match (self.is_met(), self.is_right) {
+            (_, false) => "WRONG",
+            (true, true) if matches!(self.target, Target::Shown) => "",
+            (true, true) => "yes",
+            (false, true) => "no",
+        };
+        format!(
+            "| {} | {} | {} | {} {} | {limit} | {ratio} | {} | {met} |",
+            self.name,
+            self.server,
+            self.what,
+            number(self.figure),
+            self.unit,
+            self.target_text(),
+        )
     }
 }
 
@@ -68,28 +103,11 @@ fn number(value: f64) -> String {
 /// The table under a heading.
 pub(super) fn markdown(heading: &str, rows: &[Row]) -> String {
     let mut text = format!(
-        "{heading}\n| | load | figure | limit | ratio | target | met |\n| --- | --- | --- | --- | --- | --- | --- |\n"
+        "{heading}\n| | server | load | figure | limit | ratio | target | met |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
     );
     for row in rows {
-        let limit = row.limit.map_or_else(String::new, |(name, limit)| {
-            format!("{name}: {}", number(limit))
-        });
-        let ratio = row
-            .ratio()
-            .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-        let met = match (row.is_met(), row.is_right) {
-            (_, false) => "WRONG",
-            (true, true) => "yes",
-            (false, true) => "no",
-        };
-        text.push_str(&format!(
-            "| {} | {} | {} {} | {limit} | {ratio} | {} | {met} |\n",
-            row.name,
-            row.what,
-            number(row.figure),
-            row.unit,
-            row.target_text(),
-        ));
+        text.push_str(&row.to_text());
+        text.push('\n');
     }
     text
 }
@@ -101,10 +119,11 @@ pub(super) fn json(machine: Value, began: jiff::Timestamp, seconds: u64, rows: &
         .map(|row| {
             json!({
                 "target": row.name,
+                "server": row.server,
                 "load": row.what,
                 "figure": row.figure,
                 "unit": row.unit,
-                "limit": row.limit.map(|(name, value)| json!({ "name": name, "value": value })),
+                "limit": row.limit.as_ref().map(|(name, value)| json!({ "name": name, "value": value })),
                 "ratio": row.ratio(),
                 "goal": row.target_text(),
                 "met": row.is_met(),
@@ -120,13 +139,14 @@ pub(super) fn json(machine: Value, began: jiff::Timestamp, seconds: u64, rows: &
 mod tests {
     use super::*;
 
-    fn row(figure: f64, limit: Option<(&'static str, f64)>, target: Target) -> Row {
+    fn row(figure: f64, limit: Option<(&str, f64)>, target: Target) -> Row {
         Row {
             name: "T0",
+            server: "embedded",
             what: "nothing".to_owned(),
             figure,
             unit: "/s",
-            limit,
+            limit: limit.map(|(name, value)| (name.to_owned(), value)),
             target,
             is_right: true,
             detail: Value::Null,
@@ -140,6 +160,8 @@ mod tests {
         assert!(!row(799.0, limit, Target::RatioAtLeast(0.8)).is_met());
         assert!(row(10.0, None, Target::AtMost(10.0)).is_met());
         assert!(!row(9.0, None, Target::AtLeast(10.0)).is_met());
+        assert!(row(1400.0, limit, Target::RatioAtMost(1.4)).is_met());
+        assert!(!row(1401.0, limit, Target::RatioAtMost(1.4)).is_met());
     }
 
     #[test]
@@ -147,6 +169,8 @@ mod tests {
         let mut row = row(800.0, Some(("L1", 1000.0)), Target::RatioAtLeast(0.8));
         row.is_right = false;
         let text = markdown("h", &[row]);
-        assert!(text.contains("| T0 | nothing | 800 /s | L1: 1000 | 0.80 | ≥ 0.8 × L1 | WRONG |"));
+        assert!(text.contains(
+            "| T0 | embedded | nothing | 800 /s | L1: 1000 | 0.80 | ≥ 0.8 × L1 | WRONG |"
+        ));
     }
 }

@@ -1,0 +1,10 @@
+-- As probe_vehicle.sql, where history's key leads with the hour: hours since 1970, each with its end and without its
+-- start.
+SELECT count(*)
+FROM unnest($1::text[], $2::timestamptz[]) AS probe (device, ts)
+JOIN vehicles AS device ON device.external_id = probe.device
+JOIN vehicle_telemetry_history AS history
+    ON history.vehicle_id = device.id
+    AND history.ts = probe.ts
+    AND history.hour = ceil(extract(epoch FROM probe.ts) / 3600)::integer - 1
+WHERE history.ts BETWEEN $3 AND $4
