@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, HeaderValue};
@@ -18,7 +17,7 @@ use super::request::body::Upload;
 use super::request::call::Call;
 use super::request::request_id::{RequestId, X_REQUEST_ID};
 use super::request::router::{Accept, Handler, Lost, PathRoutes, Route};
-use super::request::{client_ip, cors, head, host, negotiate};
+use super::request::{client_ip, cors, head, host, negotiate, poll};
 use super::response::problem::{Kind, Problem};
 use super::response::reply::Reply;
 use super::response::{reply, revocable};
@@ -53,7 +52,7 @@ impl Service for Dispatcher {
         request: Request<Incoming>,
         deferred: Option<&DeferredResponses>,
     ) -> Reply {
-        let began = Instant::now();
+        let began = poll::moment();
         let context = &*self.context;
         let (parts, incoming) = request.into_parts();
         let mut upload = Upload::new(incoming, &parts.headers);

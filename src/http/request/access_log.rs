@@ -26,7 +26,12 @@ pub(crate) struct AccessRecord {
 impl AccessRecord {
     /// Counts and logs the request, now that its answer may leave.
     pub(crate) fn write(self) {
-        let took = self.began.elapsed();
+        self.write_at(Instant::now());
+    }
+
+    /// Counts and logs a request whose answer may leave since this moment.
+    pub(crate) fn write_at(self, moment: Instant) {
+        let took = moment.saturating_duration_since(self.began);
         metrics::http_request(self.label, self.method, self.status, took);
         tracing::debug!(
             request = %self.id,

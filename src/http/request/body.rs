@@ -1,15 +1,19 @@
 //! Receives a body within its limits, and discards the rest of a refused one.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::header::EXPECT;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
+use super::poll;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Share, Shed};
 
@@ -21,6 +25,8 @@ const DISCARD_BYTES_MAX: usize = 32 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first allocation for a body that comes in pieces.
 const FIRST_BYTES: usize = 64 << 10;
+
+type NextFrame = Result<Frame<Bytes>, hyper::Error>;
 
 /// The body of a request, as it arrives.
 pub(crate) struct Upload {
@@ -81,7 +87,7 @@ impl Upload {
         let expected = declared
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(bytes_max);
-        let deadline = Instant::now() + limits.timeout;
+        let deadline = poll::moment() + limits.timeout;
         let mut memory = gate.memory(limits.share);
         let mut first = Bytes::new();
         let mut rest: Vec<u8> = Vec::new();
@@ -125,12 +131,11 @@ impl Upload {
             if self.ended {
                 return Ok(None);
             }
-            let frame = match timeout_at(deadline, self.incoming.frame()).await {
-                Ok(frame) => frame,
-                Err(_) => {
-                    let detail = "the body did not arrive in time";
-                    return Err(Problem::new(Kind::BodyTimeout, detail).close());
-                }
+            // A small body arrives with its head: then no timer is made, nor room for one.
+            let now = poll_fn(|cx| Poll::Ready(self.poll_frame(cx))).await;
+            let frame = match now {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => Box::pin(self.frame_until(deadline)).await?,
             };
             let Some(frame) = frame else {
                 self.ended = true;
@@ -148,6 +153,29 @@ impl Upload {
                 _ => {}
             }
         }
+    }
+
+    /// The next frame, if it comes in time.
+    async fn frame_until(&mut self, deadline: Instant) -> Result<Option<NextFrame>, Problem> {
+        let next = poll_fn(|cx| self.poll_frame(cx));
+        timeout_at(deadline.into(), next).await.map_err(|_| {
+            let detail = "the body did not arrive in time";
+            Problem::new(Kind::BodyTimeout, detail).close()
+        })
+    }
+
+    /// Polls the next frame.
+    ///
+    /// hyper wakes a connection of HTTP/1.1 whenever a piece is taken from a body, to read the next
+    /// one. Behind the last piece there is none, and the connection would be polled in vain.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextFrame>> {
+        let incoming = &mut self.incoming;
+        let poll = || Pin::new(&mut *incoming).poll_frame(cx);
+        let (frame, withheld) = poll::withhold_wakes(poll);
+        if withheld && !incoming.is_end_stream() {
+            cx.waker().wake_by_ref();
+        }
+        frame
     }
 
     /// Reads the rest of the body in the background, so that the client can send it and then read its

@@ -10,6 +10,7 @@ pub(crate) mod decompress;
 pub(crate) mod head;
 pub(crate) mod host;
 pub(crate) mod negotiate;
+pub(crate) mod poll;
 pub(crate) mod query;
 pub(crate) mod request_id;
 pub(crate) mod router;

@@ -7,10 +7,12 @@
 //! the time for a request's head. Between two requests a connection has much longer.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,9 +36,11 @@ use super::stall::{Limits, StallGuard};
 use super::tls::Tls;
 use super::usage;
 use super::usage::Usage;
+use super::when_woken::{ConnectionWaker, WhenWoken};
 use crate::auth::Fingerprint;
 use crate::http::context::Settings;
 use crate::http::request::auth::Peer;
+use crate::http::request::poll;
 
 /// The largest head of HTTP/1.1, and the most that is read of a body at once. Why 64 KiB: a body of
 /// 500 readings comes in one piece or two, and 10,000 slow connections hold little memory.
@@ -190,6 +194,14 @@ async fn last_call(mut stopping: watch::Receiver<()>) {
     tokio::time::sleep(LAST_CALL).await;
 }
 
+/// Waits until the connection may accept no more requests.
+async fn must_end(stopping: watch::Receiver<()>, usage: &Usage) {
+    tokio::select! {
+        () = last_call(stopping) => {}
+        () = usage.evicted() => {}
+    }
+}
+
 /// Reads until it is clear which HTTP is spoken; returns the bytes that were read as well.
 async fn begin(stream: &mut Socket) -> io::Result<(Bytes, Protocol)> {
     let mut read = [0; PREFACE.len()];
@@ -233,12 +245,14 @@ where
         .half_close(true);
     let deferred = Arc::new(DeferredResponses::default());
     let io = DeferringIo::new(io, Arc::clone(&deferred));
+    // A request borrows what its connection has.
+    let (service, responses) = (&*service, &*deferred);
+    let stopping = &stopping;
     let answering = service_fn(|request: Request<Incoming>| {
-        let (service, deferred) = (Arc::clone(&service), Arc::clone(&deferred));
-        let (stopping, in_use) = (stopping.clone(), usage.begin());
+        let in_use = usage.begin();
         let version = request.version();
         async move {
-            let mut reply = service.answer(peer, request, Some(&deferred)).await;
+            let mut reply = service.answer(peer, request, Some(responses)).await;
             if stopping.has_changed().is_err() {
                 // The client must not send another request here.
                 reply
@@ -249,18 +263,19 @@ where
         }
     });
     let mut serving = pin!(builder.serve_connection(io, answering));
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = last_call(stopping.clone()) => {
+    let mut must_end = WhenWoken::new(must_end(stopping.clone(), &usage));
+    let (mut waker, mut leaving) = (ConnectionWaker::default(), false);
+    let ended = poll_fn(|cx| {
+        let _begun = poll::begin();
+        if !leaving && must_end.poll(cx).is_ready() {
+            leaving = true;
             serving.as_mut().graceful_shutdown();
-            serving.await
         }
-        () = usage.evicted() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    Ok(ended?)
+        let waker = waker.of(cx.waker());
+        serving.as_mut().poll(&mut Context::from_waker(waker))
+    });
+    ended.await?;
+    Ok(())
 }
 
 async fn serve_http2<S, A>(io: StallGuard<S>, served: Served<A>) -> Ended

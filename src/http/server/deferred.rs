@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::stall::StallGuard;
 use crate::http::request::access_log::AccessRecord;
+use crate::http::request::poll;
 use crate::ingest::admission::Admitted;
 use crate::metrics;
 
@@ -124,7 +125,7 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
             }
             self.responses.outstanding.fetch_sub(1, Ordering::Relaxed);
             if let Some(first) = self.barriers.pop_front() {
-                first.deferred.record.write();
+                first.deferred.record.write_at(poll::moment());
             }
         }
         let end = self.sent + self.bytes.len() as u64;

@@ -9,6 +9,7 @@ pub(crate) mod socket;
 pub(crate) mod stall;
 pub mod tls;
 pub(crate) mod usage;
+mod when_woken;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

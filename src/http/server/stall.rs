@@ -3,9 +3,8 @@
 //! A client that never reads would occupy its connection for ever: hyper does not bound how long it
 //! writes. hyper bounds how long it reads a head, but includes the time between two requests, which
 //! may be much longer (`--idle-timeout`). So this guard bounds both. A timer is armed only while
-//! nothing moves, and reset only if it would end too late.
+//! nothing moves, reset only if it would end too late, and polled only when it ends.
 
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::usage::Usage;
+use super::when_woken::WhenWoken;
+use crate::http::request::poll;
 
 /// How long a connection may do nothing.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +40,7 @@ pub(crate) struct StallGuard<S> {
     early: Bytes,
     limits: Limits,
     /// Made when a write is first stuck, and reused.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<WhenWoken<Sleep>>,
     stuck: bool,
     usage: Arc<Usage>,
     reading: Reading,
@@ -51,7 +52,7 @@ struct Reading {
     until: Instant,
     /// The requests that had begun when `waits_for` was set.
     begun: u32,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<WhenWoken<Sleep>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Reading {
     fn wait_for(&mut self, what: WaitsFor, within: Duration) {
         if self.waits_for != what {
             self.waits_for = what;
-            self.until = Instant::now() + within;
+            self.until = Instant::from_std(poll::moment()) + within;
         }
     }
 
@@ -86,16 +87,16 @@ impl Reading {
         let until = self.until;
         let timer = self
             .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() > until {
-            timer.as_mut().reset(until);
+            .get_or_insert_with(|| WhenWoken::new(sleep_until(until)));
+        if timer.get().deadline() > until {
+            timer.change().reset(until);
         }
-        while timer.as_mut().poll(cx).is_ready() {
-            if timer.deadline() >= until {
+        while timer.poll(cx).is_ready() {
+            if timer.get().deadline() >= until {
                 return Poll::Ready(());
             }
             // The timer was set for an earlier deadline.
-            timer.as_mut().reset(until);
+            timer.change().reset(until);
         }
         Poll::Pending
     }
@@ -158,12 +159,12 @@ impl<S> StallGuard<S> {
         let until = Instant::now() + self.limits.write;
         let timer = self
             .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+            .get_or_insert_with(|| WhenWoken::new(sleep_until(until)));
         if !self.stuck {
             self.stuck = true;
-            timer.as_mut().reset(until);
+            timer.change().reset(until);
         }
-        match timer.as_mut().poll(cx) {
+        match timer.poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }

@@ -18,6 +18,7 @@ use hyper::{Response, Version};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::http::request::poll;
 use crate::http::response::reply::{Body, Reply};
 use crate::metrics;
 
@@ -32,7 +33,8 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Microseconds since [`EPOCH`], never 0.
 fn now_micros() -> u64 {
-    u64::try_from(EPOCH.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1
+    let passed = poll::moment().saturating_duration_since(*EPOCH);
+    u64::try_from(passed.as_micros()).unwrap_or(u64::MAX - 1) + 1
 }
 
 /// Whether one connection is in use.
