@@ -15,6 +15,7 @@ use super::request::access_log::{AccessRecord, NO_ROUTE};
 use super::request::auth::{Access, Caller, Peer};
 use super::request::body::Upload;
 use super::request::call::Call;
+use super::request::fields::Fields;
 use super::request::request_id::{RequestId, X_REQUEST_ID};
 use super::request::router::{Accept, Handler, Lost, PathRoutes, Route};
 use super::request::{client_ip, cors, head, host, negotiate, poll};
@@ -48,25 +49,27 @@ impl Service for Dispatcher {
     /// Cancel: as the route's handler
     async fn answer(
         &self,
-        peer: Peer,
+        peer: &Peer,
         request: Request<Incoming>,
         deferred: Option<&DeferredResponses>,
     ) -> Reply {
         let began = poll::moment();
         let context = &*self.context;
         let (parts, incoming) = request.into_parts();
-        let mut upload = Upload::new(incoming, &parts.headers);
+        let fields = Fields::of(&parts.headers);
+        let mut upload = Upload::new(incoming, &fields);
         let mut notes = Notes {
-            id: RequestId::of(&parts.headers),
+            id: RequestId::of(fields.request_id),
             label: NO_ROUTE,
             key: None,
             may_defer: deferred.is_some_and(DeferredResponses::has_room),
             admitted: None,
         };
-        let mut reply = match handle(context, peer, &parts, &mut upload, &mut notes).await {
-            Ok(reply) => reply,
-            Err(problem) => problem.into_reply(),
-        };
+        let mut reply =
+            match handle(context, peer, (&parts, &fields), &mut upload, &mut notes).await {
+                Ok(reply) => reply,
+                Err(problem) => problem.into_reply(),
+            };
         upload.discard();
         let headers = reply.headers_mut();
         headers.insert(X_REQUEST_ID, notes.id.header());
@@ -93,7 +96,7 @@ impl Service for Dispatcher {
 }
 
 /// The client's address, if requests are logged at all.
-fn client(context: &Context, peer: Peer, parts: &Parts) -> Option<IpAddr> {
+fn client(context: &Context, peer: &Peer, parts: &Parts) -> Option<IpAddr> {
     let trusted = &context.settings.trusted_proxies;
     tracing::enabled!(tracing::Level::DEBUG)
         .then(|| client_ip::client(trusted, peer.address, &parts.headers))
@@ -113,15 +116,13 @@ struct Notes {
 
 async fn handle(
     context: &Context,
-    peer: Peer,
-    parts: &Parts,
+    peer: &Peer,
+    (parts, fields): (&Parts, &Fields<'_>),
     upload: &mut Upload,
     notes: &mut Notes,
 ) -> Result<Reply, Problem> {
-    head::check(parts)?;
-    if context.settings.local_hosts_only {
-        host::check(parts)?;
-    }
+    head::check(parts, fields)?;
+    host::check(parts, fields, context.settings.local_hosts_only, &peer.host)?;
     if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
         return Ok(options(&PATHS.allow));
     }
@@ -135,9 +136,9 @@ async fn handle(
     let Some(route) = route_of(path, parts)? else {
         return Ok(options(&path.allow));
     };
-    let caller = Caller::admit(context, peer, route.access, &parts.headers)?;
+    let caller = Caller::admit(context, peer, route.access, fields)?;
     notes.key = caller.key();
-    if route.accept == Accept::Json && !negotiate::accepts_json(&parts.headers) {
+    if route.accept == Accept::Json && !negotiate::accepts_json(fields) {
         let detail = "answers are application/json or application/problem+json";
         return Err(Problem::new(Kind::NotAcceptable, detail));
     }
@@ -149,6 +150,7 @@ async fn handle(
         context,
         caller: &caller,
         parts,
+        fields,
         id,
         query: route.parameters.parse(parts.uri.query())?,
         upload,
@@ -161,12 +163,13 @@ async fn handle(
                 notes.admitted = Some(admitted);
                 return Ok(reply);
             }
-            return ingested.when_safe(context).await;
+            // Boxed, as other handlers are: a large future costs each request, because it is moved.
+            return Box::pin(ingested.when_safe(context)).await;
         }
         Handler::Boxed(handler) => {
             // What a handler logs carries the request's id.
             let span = tracing::error_span!("request", id = %notes.id);
-            handler(call).instrument(span).await?
+            Box::pin(handler(call).instrument(span)).await?
         }
     };
     if parts.method == Method::OPTIONS {

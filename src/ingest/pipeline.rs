@@ -154,7 +154,8 @@ impl Pipeline {
         let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {
             job.run(sender.prefix(), &bytes)
         } else {
-            self.decode_elsewhere(sender.clone(), job, bytes).await?
+            // Boxed, because few bodies are so large, and the room would be in every request.
+            Box::pin(self.decode_elsewhere(sender.clone(), job, bytes)).await?
         };
         let outcome = match decoded {
             Ok(outcome) => outcome,

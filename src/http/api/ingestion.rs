@@ -45,8 +45,8 @@ impl Sender for Caller {
 pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingested, Problem> {
     let (context, caller) = (call.context, call.caller);
     let ack = ack_mode(&call.query)?;
-    let format = negotiate::readings_format(&call.parts.headers)?;
-    let encoding = negotiate::encoding(&call.parts.headers)?;
+    let format = negotiate::readings_format(call.fields)?;
+    let encoding = negotiate::encoding(call.fields)?;
     caller.check_rate()?;
     let received = call.body(encoding, context.settings.body_bytes_max).await;
     let Received { bytes, memory } = match received {

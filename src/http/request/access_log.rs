@@ -48,7 +48,7 @@ impl AccessRecord {
     #[cfg(test)]
     pub(crate) fn for_test() -> Self {
         AccessRecord {
-            id: RequestId::of(&hyper::HeaderMap::new()),
+            id: RequestId::of(super::fields::Field::Absent),
             label: NO_ROUTE,
             method: "POST",
             status: 202,

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::HeaderMap;
-use hyper::header::AUTHORIZATION;
-
+use super::fields::{Field, Fields};
+use super::host::AcceptedHost;
 use crate::auth::key::KeyId;
 use crate::auth::{Certified, Fingerprint, Key, Rights};
 use crate::http::context::Context;
@@ -35,13 +34,15 @@ pub(crate) enum Scope {
     Content,
 }
 
-/// The other end of a connection, before its first request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The other end of a connection.
+#[derive(Debug)]
 pub(crate) struct Peer {
     /// Where the connection comes from.
     pub(crate) address: IpAddr,
     /// Its certificate, signed by the configured authority.
     pub(crate) certificate: Option<Fingerprint>,
+    /// The Host that its requests name.
+    pub(crate) host: AcceptedHost,
 }
 
 /// The caller of a route.
@@ -64,17 +65,16 @@ impl Caller {
     /// 401 without valid credentials, 403 without one of the rights.
     pub(crate) fn admit(
         context: &Context,
-        peer: Peer,
+        peer: &Peer,
         access: Access,
-        headers: &HeaderMap,
+        fields: &Fields<'_>,
     ) -> Result<Caller, Problem> {
         let (Some(keys), Access::Key(needed, _)) = (&context.keys, access) else {
             return Ok(Caller::Anyone);
         };
-        let mut values = headers.get_all(AUTHORIZATION).iter();
         let now = Timestamp::now();
-        let caller = match (values.next(), values.next(), peer.certificate) {
-            (Some(value), None, _) => {
+        let caller = match (fields.authorization, peer.certificate) {
+            (Field::Once(value), _) => {
                 let text = bearer(value.as_bytes());
                 let key = text.and_then(|text| keys.find(text, now));
                 // The answer does not say which of the three it is, because only a thief would use it.
@@ -83,7 +83,7 @@ impl Caller {
                     unauthorized(detail, INVALID_TOKEN)
                 })?)
             }
-            (None, _, Some(certificate)) => match keys.certified(certificate, now) {
+            (Field::Absent, Some(certificate)) => match keys.certified(certificate, now) {
                 Certified::Unmapped => Caller::Certificate,
                 Certified::As(key) => Caller::Key(key),
                 Certified::Refused => {
@@ -91,11 +91,11 @@ impl Caller {
                     return Err(unauthorized(detail, INVALID_TOKEN));
                 }
             },
-            (None, _, None) => {
+            (Field::Absent, None) => {
                 let detail = "this path needs a key: send Authorization: Bearer KEY";
                 return Err(unauthorized(detail, NO_TOKEN));
             }
-            (Some(_), Some(_), _) => {
+            (Field::Repeated(_), _) => {
                 let detail = "the request must have one Authorization header";
                 return Err(unauthorized(detail, INVALID_TOKEN));
             }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::HeaderMap;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::EXPECT;
 use tokio::time::{timeout, timeout_at};
 
+use super::fields::{Field, Fields};
 use super::poll;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Share, Shed};
@@ -56,15 +56,16 @@ pub(crate) struct Received {
 }
 
 impl Upload {
-    pub(crate) fn new(incoming: Incoming, headers: &HeaderMap) -> Self {
+    pub(crate) fn new(incoming: Incoming, fields: &Fields<'_>) -> Self {
         let ended = incoming.is_end_stream();
         Upload {
             incoming,
             ended,
-            expects_continue: headers
-                .get_all(EXPECT)
-                .iter()
-                .any(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+            expects_continue: fields.expect != Field::Absent
+                && fields
+                    .all(EXPECT)
+                    .iter()
+                    .any(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
         }
     }
 

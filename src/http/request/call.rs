@@ -5,6 +5,7 @@ use hyper::http::request::Parts;
 use super::auth::Caller;
 use super::body::{Limits, Received, Upload};
 use super::decompress::decompress;
+use super::fields::Fields;
 use super::negotiate;
 use super::negotiate::Encoding;
 use super::query::Query;
@@ -19,6 +20,7 @@ pub(crate) struct Call<'a> {
     pub(crate) context: &'a Context,
     pub(crate) caller: &'a Caller,
     pub(crate) parts: &'a Parts,
+    pub(crate) fields: &'a Fields<'a>,
     /// The decoded segment of the path that the pattern names, or empty.
     pub(crate) id: &'a str,
     /// The parameters that the route accepts.
@@ -43,13 +45,17 @@ impl Call<'_> {
         };
         let (gate, cores) = (self.context.pipeline.gate(), self.context.pipeline.cores());
         let received = self.upload.receive(gate, limits).await?;
-        decompress(gate, cores, encoding, received, limits).await
+        if encoding == Encoding::Identity {
+            return Ok(received);
+        }
+        // Boxed, so that the task of a connection that sends plain bodies stays small.
+        Box::pin(decompress(gate, cores, encoding, received, limits)).await
     }
 
     /// Receives a JSON document.
     pub(crate) async fn document(&mut self) -> Result<Received, Problem> {
-        negotiate::expect_json(&self.parts.headers)?;
-        let encoding = negotiate::encoding(&self.parts.headers)?;
+        negotiate::expect_json(self.fields)?;
+        let encoding = negotiate::encoding(self.fields)?;
         self.body(encoding, DOCUMENT_BYTES_MAX).await
     }
 }

@@ -51,9 +51,6 @@ pub(crate) async fn decompress(
     received: Received,
     limits: Limits<'_>,
 ) -> Result<Received, Problem> {
-    if encoding == Encoding::Identity {
-        return Ok(received);
-    }
     let bytes_max = limits.bytes_max;
     // Given back when the body is decompressed; the output has a memory of its own.
     let Received {

@@ -1,30 +1,77 @@
-//! The Host headers that a gateway without keys accepts.
+//! The Host of a request: whether it is one, and whether the gateway accepts it.
 //!
 //! After a web page was loaded, its name may resolve to the operator's machine (DNS rebinding). To the
 //! browser both are one origin then, and the page may read and write. But the page cannot send a
-//! Host other than its own name, so the gateway accepts only addresses and `localhost`.
+//! Host other than its own name, so a gateway without keys accepts only addresses and `localhost`.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
-use hyper::header::HOST;
+use hyper::Version;
 use hyper::http::request::Parts;
 
+use super::fields::Fields;
 use crate::http::response::problem::{Kind, Problem};
 
-/// Checks that the Host is not a name that anyone could own.
+/// The Host that the first request of a connection had, if it was accepted.
+///
+/// The others have the same, as a rule, and need no check: a Host is accepted for its text alone.
+#[derive(Debug, Default)]
+pub(crate) struct AcceptedHost(OnceLock<Box<[u8]>>);
+
+/// Checks the Host of a request, and its authority, if the target has one.
 ///
 /// # Errors
-/// 403, with the next step.
-pub(crate) fn check(parts: &Parts) -> Result<(), Problem> {
-    let named = parts.headers.get(HOST).map(|host| host.as_bytes());
+/// 400: it is not a host. 403 if `local_only`: it is a name that anyone could own.
+///
+/// Source: RFC 9112 §3.2, RFC 9113 §8.3.1
+pub(crate) fn check(
+    parts: &Parts,
+    fields: &Fields<'_>,
+    local_only: bool,
+    accepted: &AcceptedHost,
+) -> Result<(), Problem> {
+    let named = fields.host.first().map(|host| host.as_bytes());
     let authority = parts.uri.authority().map(|a| a.as_str().as_bytes());
-    if [named, authority].into_iter().flatten().all(is_local) {
+    let only = match (named, authority) {
+        (Some(only), None) | (None, Some(only)) => Some(only),
+        _ => None,
+    };
+    if let (Some(only), Some(accepted)) = (only, accepted.0.get())
+        && only == &**accepted
+    {
         return Ok(());
     }
-    let detail = "without keys the Host header must be an address or localhost, so that no web page \
-        can call the gateway under a name of its own: require keys (--auth keys), or name the proxy \
-        (--trusted-proxies)";
-    Err(Problem::new(Kind::Forbidden, detail))
+    if ![named, authority].into_iter().flatten().all(is_host) {
+        let detail = "the Host header is not a valid host";
+        return Err(Problem::new(Kind::BadRequest, detail).close());
+    }
+    // HTTP/2 has both. If they differ, a proxy and this gateway may use different ones.
+    if parts.version == Version::HTTP_2
+        && let (Some(host), Some(authority)) = (named, authority)
+        && !host.eq_ignore_ascii_case(authority)
+    {
+        let detail = "the Host header must equal :authority";
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    if local_only && ![named, authority].into_iter().flatten().all(is_local) {
+        let detail = "without keys the Host header must be an address or localhost, so that no web page \
+            can call the gateway under a name of its own: require keys (--auth keys), or name the proxy \
+            (--trusted-proxies)";
+        return Err(Problem::new(Kind::Forbidden, detail));
+    }
+    if let Some(only) = only {
+        accepted.0.get_or_init(|| only.into());
+    }
+    Ok(())
+}
+
+/// Whether a text can be a host with a port, or empty: no user, no path, no space.
+///
+/// Source: RFC 3986 §3.2.2; RFC 9110 §4.2.4 on users in it
+fn is_host(text: &[u8]) -> bool {
+    let known = |b: &u8| b.is_ascii_alphanumeric() || b".-_~%!$&'()*+,;=:[]".contains(b);
+    text.iter().all(known)
 }
 
 /// Whether a host, with a port or none, is an address or a name of this machine alone.

@@ -7,6 +7,7 @@ pub(crate) mod call;
 pub mod client_ip;
 pub mod cors;
 pub(crate) mod decompress;
+pub(crate) mod fields;
 pub(crate) mod head;
 pub(crate) mod host;
 pub(crate) mod negotiate;

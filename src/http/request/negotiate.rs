@@ -1,8 +1,8 @@
 //! The types and encodings of bodies: `Content-Type`, `Content-Encoding`, `Accept`.
 
-use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 
+use super::fields::{Field, Fields};
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::decode::Format;
 
@@ -24,8 +24,8 @@ pub(crate) enum Encoding {
 /// without a preflight, also to a loopback address.
 ///
 /// Source: RFC 8259 §8.1 and §11
-pub(crate) fn readings_format(headers: &HeaderMap) -> Result<Format, Problem> {
-    match essence(headers)? {
+pub(crate) fn readings_format(fields: &Fields<'_>) -> Result<Format, Problem> {
+    match essence(fields)? {
         Media::Json => Ok(Format::Json),
         Media::Ndjson => Ok(Format::Ndjson),
         Media::Other => Err(Problem::new(
@@ -36,8 +36,8 @@ pub(crate) fn readings_format(headers: &HeaderMap) -> Result<Format, Problem> {
 }
 
 /// Checks that the body is a JSON document.
-pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
-    match essence(headers)? {
+pub(crate) fn expect_json(fields: &Fields<'_>) -> Result<(), Problem> {
+    match essence(fields)? {
         Media::Json => Ok(()),
         _ => Err(Problem::new(
             Kind::UnsupportedMedia,
@@ -47,9 +47,12 @@ pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The encoding of a body: at most one.
-pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Problem> {
+pub(crate) fn encoding(fields: &Fields<'_>) -> Result<Encoding, Problem> {
     let mut found = Encoding::Identity;
-    let values = headers.get_all(CONTENT_ENCODING).iter();
+    if fields.content_encoding == Field::Absent {
+        return Ok(found);
+    }
+    let values = fields.all(CONTENT_ENCODING).into_iter();
     for name in values.flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
         let name = name.trim_ascii().to_ascii_lowercase();
         let encoding = match name.as_slice() {
@@ -81,22 +84,21 @@ enum Media {
     Other,
 }
 
-fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let Some(value) = values.next() else {
+fn essence(fields: &Fields<'_>) -> Result<Media, Problem> {
+    // Nearly every client sends exactly this.
+    if fields.content_type.is(b"application/json") {
+        return Ok(Media::Json);
+    }
+    let Some(value) = fields.content_type.first() else {
         let detail = "the body needs a Content-Type";
         return Err(Problem::new(Kind::UnsupportedMedia, detail));
     };
     // Some proxies repeat the header: equal values do no harm.
-    if values.any(|other| other != value) {
+    if fields.all(CONTENT_TYPE).iter().any(|other| other != value) {
         let detail = "the request must have one Content-Type, not several that differ";
         return Err(Problem::new(Kind::BadRequest, detail));
     }
     let value = value.as_bytes();
-    // Nearly every client sends exactly this.
-    if value == b"application/json" {
-        return Ok(Media::Json);
-    }
     let name = value.split(|b| *b == b';').next().unwrap_or_default();
     let name = std::str::from_utf8(name).unwrap_or_default().trim();
     let is = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n));
@@ -118,10 +120,13 @@ fn essence(headers: &HeaderMap) -> Result<Media, Problem> {
 ///
 /// Source: RFC 9110 §12.5.1: the most specific range that matches decides, and `q=0` means not
 /// acceptable
-pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_json(fields: &Fields<'_>) -> bool {
+    if fields.accept == Field::Absent {
+        return true;
+    }
     let mut best: Option<(u8, bool)> = None;
     let mut any = false;
-    for value in headers.get_all(ACCEPT) {
+    for value in fields.all(ACCEPT) {
         if value.as_bytes() == b"*/*" || value.as_bytes() == b"application/json" {
             return true;
         }
@@ -156,6 +161,7 @@ pub(crate) fn accepts_json(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use hyper::HeaderMap;
     use hyper::header::HeaderValue;
 
     use super::*;
@@ -166,7 +172,7 @@ mod tests {
 
     #[test]
     fn json_and_ndjson_are_accepted_with_any_charset() {
-        let format = |v: &str| readings_format(&headers(CONTENT_TYPE, v)).ok();
+        let format = |v: &str| readings_format(&Fields::of(&headers(CONTENT_TYPE, v))).ok();
         for json in [
             "application/json",
             "Application/JSON; charset=\"UTF-8\"",
@@ -196,17 +202,19 @@ mod tests {
         }
         let mut twice = headers(CONTENT_TYPE, "application/json");
         twice.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        assert!(expect_json(&twice).is_ok());
+        assert!(expect_json(&Fields::of(&twice)).is_ok());
         twice.append(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        assert!(expect_json(&twice).is_err());
-        assert!(readings_format(&HeaderMap::new()).is_err());
-        assert!(expect_json(&headers(CONTENT_TYPE, "application/x-ndjson")).is_err());
+        assert!(expect_json(&Fields::of(&twice)).is_err());
+        assert!(readings_format(&Fields::of(&HeaderMap::new())).is_err());
+        let lines = headers(CONTENT_TYPE, "application/x-ndjson");
+        assert!(expect_json(&Fields::of(&lines)).is_err());
     }
 
     #[test]
     fn a_body_has_at_most_one_known_encoding() {
-        let of = |v: &str| encoding(&headers(CONTENT_ENCODING, v)).ok();
-        assert_eq!(encoding(&HeaderMap::new()).ok(), Some(Encoding::Identity));
+        let of = |v: &str| encoding(&Fields::of(&headers(CONTENT_ENCODING, v))).ok();
+        let none = HeaderMap::new();
+        assert_eq!(encoding(&Fields::of(&none)).ok(), Some(Encoding::Identity));
         assert_eq!(of("identity"), Some(Encoding::Identity));
         assert_eq!(of("GZip"), Some(Encoding::Gzip));
         assert_eq!(of("x-gzip, identity"), Some(Encoding::Gzip));
@@ -229,8 +237,8 @@ mod tests {
 
     #[test]
     fn accept_headers_without_json_are_recognised() {
-        let accepts = |v: &str| accepts_json(&headers(ACCEPT, v));
-        assert!(accepts_json(&HeaderMap::new()));
+        let accepts = |v: &str| accepts_json(&Fields::of(&headers(ACCEPT, v)));
+        assert!(accepts_json(&Fields::of(&HeaderMap::new())));
         for yes in [
             "*/*",
             "text/html, */*;q=0.1",

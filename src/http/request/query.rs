@@ -35,8 +35,11 @@ impl Parameters {
         let (Parameters::Once(known) | Parameters::Repeated(known)) = self else {
             return Ok(Query(parameters));
         };
+        let Some(query) = query else {
+            return Ok(Query(parameters));
+        };
         let is_once = matches!(self, Parameters::Once(_));
-        let pairs = query.unwrap_or_default().split('&');
+        let pairs = query.split('&');
         for pair in pairs.filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name)?, decode(value)?);

@@ -104,7 +104,7 @@ impl Drop for Asking<'_> {
 /// Answers a request of HTTP/2; a question once the connection has a place for its answer.
 pub(super) async fn answer_in_place<A: Service>(
     service: Arc<A>,
-    peer: Peer,
+    peer: Arc<Peer>,
     in_flight: InFlight,
     in_use: InUse,
     request: Request<Incoming>,
@@ -113,7 +113,7 @@ pub(super) async fn answer_in_place<A: Service>(
     let in_use = Some(in_use);
     let moved = Arc::clone(&activity.moved);
     if ![Method::GET, Method::HEAD].contains(request.method()) {
-        let reply = service.answer(peer, request, None).await;
+        let reply = service.answer(&peer, request, None).await;
         return backpressure::bind(reply, None, moved, in_use);
     }
     let within = service.context().settings.write_timeout;
@@ -125,7 +125,7 @@ pub(super) async fn answer_in_place<A: Service>(
         return backpressure::bind(refusal, None, moved, in_use);
     }
     let asking = Asking::begin(&activity.asking);
-    let reply = service.answer(peer, request, None).await;
+    let reply = service.answer(&peer, request, None).await;
     drop(asking);
     // A stream of events has a bound of its own, and is never read to its end.
     let kind = reply.headers().get(CONTENT_TYPE);

@@ -40,6 +40,7 @@ use super::when_woken::{ConnectionWaker, WhenWoken};
 use crate::auth::Fingerprint;
 use crate::http::context::Settings;
 use crate::http::request::auth::Peer;
+use crate::http::request::host::AcceptedHost;
 use crate::http::request::poll;
 
 /// The largest head of HTTP/1.1, and the most that is read of a body at once. Why 64 KiB: a body of
@@ -86,6 +87,7 @@ pub(crate) async fn serve<A: Service>(
     let peer = Peer {
         address,
         certificate: None,
+        host: AcceptedHost::default(),
     };
     let served = match stream.set_nodelay(true) {
         Err(error) => Err(error.into()),
@@ -247,7 +249,7 @@ where
     let io = DeferringIo::new(io, Arc::clone(&deferred));
     // A request borrows what its connection has.
     let (service, responses) = (&*service, &*deferred);
-    let stopping = &stopping;
+    let (peer, stopping) = (&peer, &stopping);
     let answering = service_fn(|request: Request<Incoming>| {
         let in_use = usage.begin();
         let version = request.version();
@@ -304,9 +306,9 @@ where
         .max_local_error_reset_streams(RESETS_MAX)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
-    let activity = Arc::new(Activity::default());
+    let (activity, peer) = (Arc::new(Activity::default()), Arc::new(peer));
     let answering = service_fn(|request| {
-        let service = Arc::clone(&service);
+        let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
         let (in_flight, in_use) = (activity.begin(), usage.begin());
         async move {
             let reply = answer_in_place(service, peer, in_flight, in_use, request);

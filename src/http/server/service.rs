@@ -20,7 +20,7 @@ pub(crate) trait Service: Send + Sync + 'static {
     /// synced.
     fn answer(
         &self,
-        peer: Peer,
+        peer: &Peer,
         request: Request<Incoming>,
         deferred: Option<&DeferredResponses>,
     ) -> impl Future<Output = Reply> + Send;
