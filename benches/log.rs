@@ -11,12 +11,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 use wattgate::reading::{
     Details, Energy, EnergyKind, ExternalId, Reading, StreamCounts, Timestamp, shard_of,
 };
-use wattgate::wal::append::{Append, Message, RequestRecords};
+use wattgate::wal::append::{Append, Message, RequestRecords, Reservation};
 use wattgate::wal::catalog::segment_name;
 use wattgate::wal::frame::{Frame, FrameHead, FrameKind, Position, Salt, Section, encode_frame};
 use wattgate::wal::reader::Next;
@@ -143,7 +143,6 @@ const REQUESTS: usize = 400;
 fn filled(log: &Log) {
     let ids = ids();
     let readings = readings(&ids);
-    let memory = Arc::new(Semaphore::new(REQUESTS));
     for _ in 0..REQUESTS {
         let mut request = RequestRecords::new(SHARDS);
         readings.iter().for_each(|r| request.push(r));
@@ -152,7 +151,7 @@ fn filled(log: &Log) {
         let append = Append {
             chunks: request.into_chunks(),
             reservation: room.unwrap(),
-            memory: Arc::clone(&memory).try_acquire_owned().unwrap(),
+            memory: Reservation::nothing(log.budget()),
             wants_places: false,
             reply: Some(reply),
         };

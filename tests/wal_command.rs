@@ -11,9 +11,9 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timestamp};
-use wattgate::wal::append::{Append, Message, RequestRecords};
+use wattgate::wal::append::{Append, Message, RequestRecords, Reservation};
 use wattgate::wal::frame::Position;
 use wattgate::wal::reader::Next;
 use wattgate::wal::storage::Directory;
@@ -65,7 +65,7 @@ fn append(log: &Log, serials: std::ops::Range<i64>) {
     let append = Append {
         chunks: records.into_chunks(),
         reservation,
-        memory: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        memory: Reservation::nothing(&Arc::default()),
         wants_places: false,
         reply: Some(sender),
     };

@@ -7,24 +7,24 @@
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use crossbeam_channel::{Sender, TrySendError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords, Stretch};
+use crate::wal::append::{
+    Append, AppendError, ByteBudget, Message, RequestRecords, Reservation, Stretch,
+};
 
 use crate::wal::progress::Progress;
 
-/// Memory is counted in pages of this size, because a semaphore counts in 32 bits.
-const PAGE_BYTES: usize = 1024;
 /// A received byte is held twice for a moment: as received, and as a record.
-const HELD_TIMES: usize = 2;
+const HELD_TIMES: u64 = 2;
 
 /// The part of the memory that one sender may hold while its bodies arrive: a half. So a fleet that sends slowly,
 /// or too much, leaves room for the others.
-const SHARE_OF_ONE: usize = 2;
+const SHARE_OF_ONE: u64 = 2;
 
 /// The memory that the operator may give to readings in transit.
 ///
@@ -37,13 +37,13 @@ pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 40;
 /// Units:  bytes
 pub const fn memory_least(body_bytes_max: usize) -> u64 {
     let (compressed, decompressed) = (body_bytes_max as u64, body_bytes_max as u64);
-    (compressed + decompressed) * HELD_TIMES as u64 * SHARE_OF_ONE as u64
+    (compressed + decompressed) * HELD_TIMES * SHARE_OF_ONE
 }
 
 /// The memory that one sender holds, for all its requests together.
 #[derive(Debug, Default)]
 pub struct Share {
-    pages: AtomicUsize,
+    bytes: AtomicU64,
 }
 
 /// Why a request was not admitted.
@@ -101,19 +101,41 @@ impl AckMode {
 /// Memory that a request holds, growing as its body arrives; released when dropped.
 #[derive(Debug)]
 pub struct Memory {
-    budget: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
-    bytes: usize,
-    pages: usize,
-    /// The sender's share, and its bound in pages.
-    share: Option<(Arc<Share>, usize)>,
+    held: Reservation,
+    of_sender: Option<HeldOfSender>,
 }
 
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if let Some((share, _)) = &self.share {
-            share.pages.fetch_sub(self.pages, Ordering::Relaxed);
+/// What a request holds of its sender's share; released when dropped.
+#[derive(Debug)]
+struct HeldOfSender {
+    share: Arc<Share>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl HeldOfSender {
+    /// Holds this many bytes. `None` means that the share is used up, and nothing has changed.
+    fn resize(&mut self, bytes: u64) -> Option<()> {
+        let all = &self.share.bytes;
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => {
+                if all.fetch_add(more, Ordering::Relaxed) + more > self.bytes_max {
+                    all.fetch_sub(more, Ordering::Relaxed);
+                    return None;
+                }
+            }
+            None => {
+                all.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            }
         }
+        self.bytes = bytes;
+        Some(())
+    }
+}
+
+impl Drop for HeldOfSender {
+    fn drop(&mut self) {
+        self.share.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -125,59 +147,41 @@ impl Memory {
     /// # Errors
     /// [`Shed::Memory`]: the memory is used up; refuse the request and drop it.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Shed> {
-        self.bytes += bytes * HELD_TIMES;
-        let missing = self.bytes.div_ceil(PAGE_BYTES).saturating_sub(self.pages);
-        if missing == 0 {
-            return Ok(());
-        }
-        let pages = u32::try_from(missing).map_err(|_| Shed::Memory)?;
-        if let Some((share, most)) = &self.share {
-            let held = share.pages.fetch_add(missing, Ordering::Relaxed) + missing;
-            if held > *most {
-                share.pages.fetch_sub(missing, Ordering::Relaxed);
-                return Err(Shed::Memory);
-            }
-        }
-        let Ok(more) = Arc::clone(&self.budget).try_acquire_many_owned(pages) else {
-            if let Some((share, _)) = &self.share {
-                share.pages.fetch_sub(missing, Ordering::Relaxed);
-            }
-            return Err(Shed::Memory);
-        };
-        self.pages += missing;
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
-        }
-        Ok(())
+        self.resize(self.held.bytes() + bytes as u64 * HELD_TIMES)
     }
-}
 
-impl Memory {
     /// Releases what is held beyond this many bytes.
     ///
     /// Blocks: never
     pub fn shrink_to(&mut self, bytes: usize) {
-        self.bytes = self.bytes.min(bytes * HELD_TIMES);
-        let pages = self.bytes.div_ceil(PAGE_BYTES);
-        let beyond = self.pages - pages;
-        let given_back = self.held.as_mut().and_then(|held| held.split(beyond));
-        drop(given_back);
-        if let Some((share, _)) = &self.share {
-            share.pages.fetch_sub(beyond, Ordering::Relaxed);
+        let fewer = self.held.bytes().min(bytes as u64 * HELD_TIMES);
+        let released = self.resize(fewer);
+        debug_assert!(released.is_ok(), "releasing never fails");
+    }
+
+    fn resize(&mut self, bytes: u64) -> Result<(), Shed> {
+        let before = self.held.bytes();
+        if let Some(of_sender) = &mut self.of_sender {
+            of_sender.resize(bytes).ok_or(Shed::Memory)?;
         }
-        self.pages = pages;
+        if self.held.resize(bytes).is_none() {
+            if let Some(of_sender) = &mut self.of_sender {
+                of_sender.resize(before);
+            }
+            return Err(Shed::Memory);
+        }
+        Ok(())
     }
 }
 
 /// Admits readings to the log. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
-    memory: Arc<Semaphore>,
-    log_room: Arc<LogBudget>,
+    memory: Arc<ByteBudget>,
+    log_room: Arc<ByteBudget>,
     sender: Sender<Message>,
     progress: Arc<Progress>,
-    share_pages_max: usize,
+    share_bytes_max: u64,
 }
 
 /// A request that the log is writing.
@@ -206,15 +210,13 @@ impl Gate {
     /// Makes a gate before a log, with a budget of memory.
     pub fn new(
         memory_limit_bytes: u64,
-        log_room: Arc<LogBudget>,
+        log_room: Arc<ByteBudget>,
         sender: Sender<Message>,
         progress: Arc<Progress>,
     ) -> Self {
-        let pages = usize::try_from(memory_limit_bytes).unwrap_or(usize::MAX) / PAGE_BYTES;
-        let pages = pages.clamp(1, u32::MAX as usize >> 1);
         Gate {
-            memory: Arc::new(Semaphore::new(pages)),
-            share_pages_max: pages / SHARE_OF_ONE,
+            memory: Arc::new(ByteBudget::of(memory_limit_bytes)),
+            share_bytes_max: memory_limit_bytes / SHARE_OF_ONE,
             log_room,
             sender,
             progress,
@@ -231,11 +233,12 @@ impl Gate {
     /// The share is released with the [`Memory`]; submitted readings belong to the log.
     pub fn memory(&self, share: Option<&Arc<Share>>) -> Memory {
         Memory {
-            share: share.map(|share| (Arc::clone(share), self.share_pages_max)),
-            budget: Arc::clone(&self.memory),
-            held: None,
-            bytes: 0,
-            pages: 0,
+            of_sender: share.map(|share| HeldOfSender {
+                share: Arc::clone(share),
+                bytes: 0,
+                bytes_max: self.share_bytes_max,
+            }),
+            held: Reservation::nothing(&self.memory),
         }
     }
 
@@ -248,27 +251,20 @@ impl Gate {
     pub fn submit(
         &self,
         records: RequestRecords,
-        mut memory: Memory,
+        memory: Memory,
         ack: AckMode,
     ) -> Result<Admitted, Shed> {
         let reservation = self
             .log_room
             .try_reserve(records.log_bytes_max())
             .ok_or(Shed::LogFull)?;
-        memory.grow(0)?;
-        let held = match memory.held.take() {
-            Some(held) => held,
-            None => Arc::clone(&self.memory)
-                .try_acquire_many_owned(0)
-                .map_err(|_| Shed::Closed)?,
-        };
         let waits_for_commit = ack == AckMode::Committed;
         let (sender, receiver) = oneshot::channel();
         let wanted = ack != AckMode::Buffered;
         let append = Append {
             chunks: records.into_chunks(),
             reservation,
-            memory: held,
+            memory: memory.held,
             wants_places: waits_for_commit,
             reply: wanted.then_some(sender),
         };
@@ -333,7 +329,7 @@ mod tests {
 
     fn gate(memory: u64) -> (Gate, crossbeam_channel::Receiver<Message>) {
         let (sender, receiver) = crossbeam_channel::bounded(1);
-        let room = Arc::new(LogBudget::default());
+        let room = Arc::new(ByteBudget::default());
         room.change(1000);
         (
             Gate::new(memory, room, sender, Arc::new(Progress::new(1, 2))),
@@ -362,15 +358,19 @@ mod tests {
         let mut first = gate.memory(Some(&share));
         first.grow(16 << 10).unwrap();
         first.shrink_to(4 << 10);
-        assert_eq!(share.pages.load(Ordering::Relaxed), 8);
-        assert_eq!(gate.memory.available_permits(), 64 - 8);
+        assert_eq!(share.bytes.load(Ordering::Relaxed), 8 << 10);
+        assert_eq!(gate.memory.free_bytes(), (64 - 8) << 10);
         first.shrink_to(1 << 20);
-        assert_eq!(gate.memory.available_permits(), 64 - 8, "it never grows so");
+        assert_eq!(
+            gate.memory.free_bytes(),
+            (64 - 8) << 10,
+            "it never grows so"
+        );
         first.grow(1 << 10).unwrap();
-        assert_eq!(gate.memory.available_permits(), 64 - 10);
+        assert_eq!(gate.memory.free_bytes(), (64 - 10) << 10);
         drop(first);
-        assert_eq!(share.pages.load(Ordering::Relaxed), 0);
-        assert_eq!(gate.memory.available_permits(), 64);
+        assert_eq!(share.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(gate.memory.free_bytes(), 64 << 10);
     }
 
     #[test]
@@ -387,8 +387,8 @@ mod tests {
         let mut third = gate.memory(Some(&greedy));
         third.grow(16 << 10).unwrap();
         drop((third, other));
-        let pages = |share: &Share| share.pages.load(Ordering::Relaxed);
-        assert_eq!((pages(&greedy), pages(&modest)), (0, 0));
+        let bytes = |share: &Share| share.bytes.load(Ordering::Relaxed);
+        assert_eq!((bytes(&greedy), bytes(&modest)), (0, 0));
     }
 
     #[test]

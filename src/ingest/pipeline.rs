@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -43,6 +43,8 @@ pub struct Body {
     pub stream: Stream,
     /// Its format.
     pub format: Format,
+    /// When its last byte was received.
+    pub received_at: Instant,
     /// The bytes.
     pub bytes: Bytes,
     /// The memory that they hold; the log releases it.
@@ -141,10 +143,11 @@ impl Pipeline {
         let Body {
             stream,
             format,
+            received_at,
             bytes,
             memory,
         } = body;
-        let (earliest, latest) = plausible_time::now();
+        let (earliest, latest) = plausible_time::at(received_at);
         let job = Job {
             stream,
             format,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::frame::{CHUNK_BYTES_MAX, Position, frame_overhead_bytes};
 use super::record::{RECORD_BYTES_MAX, encode};
@@ -29,7 +29,8 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct RequestRecords {
     shards: u16,
-    /// The index in `chunks` of the chunk that each shard fills; `u32::MAX` means no chunk yet.
+    /// The index in `chunks` of the chunk that each shard fills; `u32::MAX` means no chunk yet. Empty until
+    /// there are two chunks: most requests have one.
     filling: Vec<u32>,
     chunks: Vec<Chunk>,
 }
@@ -39,8 +40,8 @@ impl RequestRecords {
     pub fn new(shards: u16) -> Self {
         RequestRecords {
             shards,
-            filling: vec![u32::MAX; usize::from(shards)],
-            chunks: Vec::with_capacity(usize::from(shards.min(4))),
+            filling: Vec::new(),
+            chunks: Vec::new(),
         }
     }
 
@@ -49,22 +50,39 @@ impl RequestRecords {
     /// Order:  kept within a shard, and so within a device
     pub fn push(&mut self, reading: &Reading<'_>) {
         let shard = shard_of(reading.stream(), reading.device, self.shards);
-        let slot = &mut self.filling[usize::from(shard)];
+        let mut index = match self.filling.get(usize::from(shard)) {
+            Some(index) => *index as usize,
+            // The first chunk, if it is of this shard.
+            None => usize::from(self.chunks.first().is_some_and(|c| c.shard != shard)),
+        };
         let full = self
             .chunks
-            .get(*slot as usize)
+            .get(index)
             .is_none_or(|chunk| chunk.bytes.len() + RECORD_BYTES_MAX > CHUNK_BYTES_MAX);
         if full {
-            *slot = self.chunks.len() as u32;
-            self.chunks.push(Chunk {
-                shard,
-                readings: PerStream::default(),
-                bytes: Vec::with_capacity(FIRST_BYTES),
-            });
+            index = self.begin_chunk(shard);
         }
-        let chunk = &mut self.chunks[*slot as usize];
+        let chunk = &mut self.chunks[index];
         encode(reading, &mut chunk.bytes);
         chunk.readings[reading.stream()] += 1;
+    }
+
+    /// Begins a chunk of a shard; returns its index.
+    fn begin_chunk(&mut self, shard: u16) -> usize {
+        let index = self.chunks.len();
+        if let (Some(first), true) = (self.chunks.first(), self.filling.is_empty()) {
+            self.filling = vec![u32::MAX; usize::from(self.shards)];
+            self.filling[usize::from(first.shard)] = 0;
+        }
+        if let Some(filling) = self.filling.get_mut(usize::from(shard)) {
+            *filling = index as u32;
+        }
+        self.chunks.push(Chunk {
+            shard,
+            readings: PerStream::default(),
+            bytes: Vec::with_capacity(FIRST_BYTES),
+        });
+        index
     }
 
     /// Whether nothing was added.
@@ -101,7 +119,7 @@ pub struct Append {
     /// The room in the log.
     pub reservation: Reservation,
     /// The room in memory.
-    pub memory: OwnedSemaphorePermit,
+    pub memory: Reservation,
     /// Whether the reply names the places of the readings, which only a wait for the commit needs.
     pub wants_places: bool,
     /// Answered once the whole request is durable.
@@ -130,36 +148,48 @@ pub enum Message {
     Close,
 }
 
-/// The room that is left in preallocated segments.
+/// Bytes that requests may reserve: the room in preallocated segments, or the memory for readings in transit.
 ///
-/// Requests reserve room before any acknowledgement, so that a full disk refuses them and never breaks an
-/// acknowledgement. The appender moves the bytes that it used from reserved to written.
+/// Requests reserve room in the log before any acknowledgement, so that a full disk refuses them and never
+/// breaks an acknowledgement. The appender moves the bytes that it used from reserved to written.
 #[derive(Debug, Default)]
-pub struct LogBudget {
+pub struct ByteBudget {
     free: AtomicI64,
 }
 
-/// Bytes of the log that one request has reserved; released when dropped.
+/// Bytes that one request has reserved; released when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     bytes: i64,
-    budget: Arc<LogBudget>,
+    budget: Arc<ByteBudget>,
 }
 
-impl LogBudget {
+impl ByteBudget {
+    /// Makes a budget of this many bytes.
+    pub fn of(bytes: u64) -> Self {
+        ByteBudget {
+            free: AtomicI64::new(i64::try_from(bytes).unwrap_or(i64::MAX)),
+        }
+    }
+
     /// Reserves room. `None` means that there is not enough.
     ///
     /// Blocks: never
     pub fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        let bytes = self.try_take(bytes)?;
+        Some(Reservation {
+            bytes,
+            budget: Arc::clone(self),
+        })
+    }
+
+    fn try_take(&self, bytes: u64) -> Option<i64> {
         let bytes = i64::try_from(bytes).ok()?;
         let take = |free: i64| (free >= bytes).then(|| free - bytes);
         self.free
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take)
             .ok()?;
-        Some(Reservation {
-            bytes,
-            budget: Arc::clone(self),
-        })
+        Some(bytes)
     }
 
     /// Adds room (a segment became available) or removes it (bytes were written).
@@ -170,6 +200,36 @@ impl LogBudget {
     /// The room now, in bytes.
     pub fn free_bytes(&self) -> u64 {
         u64::try_from(self.free.load(Ordering::Acquire)).unwrap_or(0)
+    }
+}
+
+impl Reservation {
+    /// Begins with nothing.
+    pub fn nothing(of: &Arc<ByteBudget>) -> Self {
+        Reservation {
+            bytes: 0,
+            budget: Arc::clone(of),
+        }
+    }
+
+    /// The reserved bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
+    /// Reserves this many bytes in all. `None` means that there is not enough, and nothing has changed.
+    ///
+    /// Blocks: never
+    pub fn resize(&mut self, bytes: u64) -> Option<()> {
+        match bytes.checked_sub(self.bytes()) {
+            Some(more) => self.bytes += self.budget.try_take(more)?,
+            None => {
+                let fewer = self.bytes - bytes as i64;
+                self.bytes -= fewer;
+                self.budget.change(fewer);
+            }
+        }
+        Some(())
     }
 }
 
@@ -186,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_reservation_is_released_when_dropped() {
-        let budget = Arc::new(LogBudget::default());
+        let budget = Arc::new(ByteBudget::default());
         budget.change(100);
         let first = budget.try_reserve(60).unwrap();
         assert!(budget.try_reserve(41).is_none());
@@ -195,6 +255,19 @@ mod tests {
         drop(first);
         assert_eq!(budget.free_bytes(), 60);
         drop(second);
+        assert_eq!(budget.free_bytes(), 100);
+    }
+
+    #[test]
+    fn a_reservation_grows_only_within_its_budget() {
+        let budget = Arc::new(ByteBudget::of(100));
+        let mut first = Reservation::nothing(&budget);
+        assert_eq!(first.resize(60), Some(()));
+        assert_eq!(first.resize(101), None);
+        assert_eq!((first.bytes(), budget.free_bytes()), (60, 40));
+        assert_eq!(first.resize(10), Some(()));
+        assert_eq!((first.bytes(), budget.free_bytes()), (10, 90));
+        drop(first);
         assert_eq!(budget.free_bytes(), 100);
     }
 

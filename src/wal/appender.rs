@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tokio::sync::oneshot;
 
-use super::append::{Append, AppendError, Chunk, LogBudget, Message, Reservation, Stretch};
+use super::append::{Append, AppendError, ByteBudget, Chunk, Message, Reservation, Stretch};
 use super::catalog::{Catalog, Run};
 use super::frame::{
     CHUNK_BYTES_MAX, FRAME_BYTES_MAX, FrameHead, FrameKind, Position, Salt, Section, encode_empty,
@@ -63,7 +63,7 @@ struct Pending {
     places: Vec<Stretch>,
     reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
     _reservation: Reservation,
-    _memory: tokio::sync::OwnedSemaphorePermit,
+    _memory: Reservation,
 }
 
 impl From<Append> for Pending {
@@ -83,14 +83,14 @@ impl From<Append> for Pending {
 pub(super) struct Shared {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
-    pub(super) budget: Arc<LogBudget>,
+    pub(super) budget: Arc<ByteBudget>,
 }
 
 /// The writer of the log, on a thread of its own.
 pub(super) struct Appender {
     catalog: Arc<Catalog>,
     progress: Arc<Progress>,
-    budget: Arc<LogBudget>,
+    budget: Arc<ByteBudget>,
     receiver: Receiver<Message>,
     sync: SyncMode,
     run: Run,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::append::LogBudget;
+use super::append::ByteBudget;
 use super::appender::segment_room_bytes;
 use super::catalog::{Catalog, Run};
 use super::frame::Position;
@@ -48,7 +48,7 @@ pub(super) struct Housekeeper {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
     pub(super) retired: Arc<RetiredRuns>,
-    pub(super) budget: Arc<LogBudget>,
+    pub(super) budget: Arc<ByteBudget>,
     pub(super) limits: LogLimits,
     pub(super) shards: u16,
     /// The bytes that a database on the same file system needs beside those for storing the log; 0 without one.

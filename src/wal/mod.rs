@@ -80,7 +80,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use uuid::Uuid;
 
-use append::{LogBudget, Message};
+use append::{ByteBudget, Message};
 use catalog::{Catalog, Run};
 use frame::Position;
 use header::SHARDS_MAX;
@@ -142,7 +142,7 @@ pub struct Log {
     catalog: Arc<Catalog>,
     progress: Arc<Progress>,
     retired: Arc<RetiredRuns>,
-    budget: Arc<LogBudget>,
+    budget: Arc<ByteBudget>,
     sender: Sender<Message>,
     limits: LogLimits,
     leave_free_bytes: Arc<AtomicU64>,
@@ -174,7 +174,7 @@ impl Log {
     }
 
     /// Where requests reserve their room.
-    pub fn budget(&self) -> &Arc<LogBudget> {
+    pub fn budget(&self) -> &Arc<ByteBudget> {
         &self.budget
     }
 

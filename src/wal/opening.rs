@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use uuid::Uuid;
 
-use super::append::{LogBudget, Message};
+use super::append::{ByteBudget, Message};
 use super::appender::{Appender, Shared, segment_room_bytes};
 use super::catalog::{Catalog, Run};
 use super::frame::Position;
@@ -29,7 +29,7 @@ pub(super) struct Parts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
     pub(super) retired: Arc<RetiredRuns>,
-    pub(super) budget: Arc<LogBudget>,
+    pub(super) budget: Arc<ByteBudget>,
     pub(super) sender: Sender<Message>,
     pub(super) limits: LogLimits,
     pub(super) appender: Appender,
@@ -67,7 +67,7 @@ impl Parts {
             add_ended(&progress, run);
         }
         let run = new_run(sequence, shards)?;
-        let budget = Arc::new(LogBudget::default());
+        let budget = Arc::new(ByteBudget::default());
         let room = segment_room_bytes(segment_bytes, shards);
         budget.change(room as i64 * recovered.spares.len() as i64);
         let mut runs = recovered.runs;

@@ -20,9 +20,9 @@ mod retired;
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
-use super::append::{Append, AppendError, Message, RequestRecords, Stretch};
+use super::append::{Append, AppendError, Message, RequestRecords, Reservation, Stretch};
 use super::frame::Position;
 use super::opening::Parts;
 use super::progress::{RunShard, Stored, Tally};
@@ -163,11 +163,10 @@ impl Stepped {
         }
         let reservation = self.parts.budget.try_reserve(records.log_bytes_max())?;
         let (sender, reply) = oneshot::channel();
-        let memory = Arc::new(Semaphore::new(1));
         let append = Append {
             chunks: records.into_chunks(),
             reservation,
-            memory: memory.try_acquire_owned().unwrap(),
+            memory: Reservation::nothing(&Arc::default()),
             wants_places: false,
             reply: (!buffered).then_some(sender),
         };

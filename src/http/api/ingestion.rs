@@ -10,6 +10,7 @@ use crate::http::request::body::{Received, overloaded};
 use crate::http::request::call::Call;
 use crate::http::request::decompress::BROKEN_ENCODING;
 use crate::http::request::negotiate;
+use crate::http::request::poll;
 use crate::http::request::query;
 use crate::http::request::query::Query;
 use crate::http::response::problem::{ErrorItem, Kind, Problem};
@@ -60,6 +61,7 @@ pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingeste
     let body = Body {
         stream,
         format,
+        received_at: poll::moment(),
         bytes,
         memory,
     };

@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use crate::http::server::stall::Limits;
     use crate::ingest::admission::{AckMode, Gate};
-    use crate::wal::append::{Append, AppendError, LogBudget, Message, RequestRecords};
+    use crate::wal::append::{Append, AppendError, ByteBudget, Message, RequestRecords};
     use crate::wal::progress::Progress;
     use bytes::Bytes;
     use std::future::poll_fn;
@@ -275,7 +275,7 @@ mod tests {
         };
         let guard = StallGuard::new(server, Bytes::new(), limits, Arc::default());
         let (sender, log) = crossbeam_channel::bounded(8);
-        let budget = Arc::new(LogBudget::default());
+        let budget = Arc::new(ByteBudget::default());
         budget.change(1000);
         Connection {
             io: DeferringIo::new(guard, Arc::default()),

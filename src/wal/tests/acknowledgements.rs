@@ -79,7 +79,7 @@ fn a_failed_sync_is_final_and_loses_nothing_acknowledged() {
         let append = Append {
             reservation: budget.try_reserve(records.log_bytes_max()).unwrap(),
             chunks: records.into_chunks(),
-            memory: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+            memory: Reservation::nothing(&Arc::default()),
             wants_places: false,
             reply: Some(reply),
         };

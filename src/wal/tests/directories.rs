@@ -22,7 +22,7 @@ fn send(log: &Log, shards: u16, serials: &[u64]) -> Reply {
     let append = Append {
         reservation: log.budget().try_reserve(records.log_bytes_max()).unwrap(),
         chunks: records.into_chunks(),
-        memory: Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap(),
+        memory: Reservation::nothing(&Arc::default()),
         wants_places: false,
         reply: Some(sender),
     };
