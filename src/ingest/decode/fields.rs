@@ -1,6 +1,6 @@
 //! The rules of a reading's fields: a valid [`Draft`] becomes a [`Reading`].
 //!
-//! Both parsers share one set of rules. The tape of the quick one and the raw text of the slow one feed the
+//! All parsers share one set of rules. The tape of the quick one and the raw text of the others feed the
 //! same draft, field by field, in the body's order.
 
 use super::answer::{Code, FAULTS_MAX, Fault, Faults, Message};
@@ -14,7 +14,7 @@ pub(super) const FIELDS_MAX: usize = 8;
 /// twice, and no further fault is listed.
 pub(super) const FIELDS_READ_MAX: usize = FIELDS_MAX + FAULTS_MAX + 1;
 
-/// A field's value, from either parser.
+/// A field's value, from any parser.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'a> {
     Text(&'a str),

@@ -3,14 +3,15 @@
 //! [`Decoder::decode`] takes the decompressed bytes and passes each valid [`Reading`] on, in the order of
 //! the body. An invalid reading costs that reading only; a body that is not JSON is refused as a whole.
 //!
-//! Two parsers share one set of rules (`fields`). The quick one (`tape`) is simd-json over texts of at
-//! most [`TEXT_BYTES_MAX`]; larger bodies are split between readings, so that memory stays flat. The slow
-//! one (`slow`) parses only what the quick one refuses.
+//! Three parsers share one set of rules (`fields`). One (`flat`) reads a body of one valid reading. The
+//! quick one (`tape`) is simd-json over texts of at most [`TEXT_BYTES_MAX`]; larger bodies are split between
+//! readings, so that memory stays flat. The slow one (`slow`) parses only what the quick one refuses.
 //!
 //! Absent on purpose: HTTP, compression, the log; the caller bounds the body's size.
 
 mod answer;
 mod fields;
+mod flat;
 mod json;
 mod names;
 mod ndjson;

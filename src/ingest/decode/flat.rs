@@ -1,0 +1,256 @@
+//! The shortest way: one valid reading in a text of its own, without escapes.
+//!
+//! Most devices send one reading per request. Its text is read once, from its start to its end, straight
+//! into a [`Draft`]. What is not a valid reading, or is spelled in a way that few encoders choose, is left to
+//! the other parsers: this one never explains.
+
+use super::Bounds;
+use super::fields::{Draft, Value};
+use crate::reading::{Reading, Stream};
+
+/// The longest text that is tried. Why 1 KiB: a reading has at most 8 fields, and two long ids fit.
+pub(super) const TEXT_BYTES_MAX: usize = 1024;
+
+/// The most digits of a number: with them, its digits and the power of ten below are exact doubles, so that
+/// their quotient is the nearest double.
+///
+/// Source: Clinger, "How to Read Floating Point Numbers Accurately" (1990)
+const DIGITS_MAX: usize = 15;
+const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+];
+
+/// Which bytes stand for themselves within a JSON string.
+static PLAIN: [bool; 256] = {
+    let mut plain = [true; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        plain[byte] = false;
+        byte += 1;
+    }
+    plain[b'"' as usize] = false;
+    plain[b'\\' as usize] = false;
+    plain
+};
+
+/// Reads a valid reading. `None` means that another parser must look at the text.
+///
+/// Shape:  `text` without white space at its ends
+pub(super) fn reading<'a>(stream: Stream, text: &'a [u8], bounds: &Bounds) -> Option<Reading<'a>> {
+    let mut rest = Rest {
+        text: std::str::from_utf8(text).ok()?,
+        at: 0,
+    };
+    let mut draft = Draft::new(stream);
+    rest.skip(b'{')?;
+    loop {
+        rest.skip_space();
+        let key = rest.string()?;
+        rest.skip_space();
+        rest.skip(b':')?;
+        rest.skip_space();
+        let value = match rest.peek()? {
+            b'"' => Value::Text(rest.string()?),
+            _ => Value::Number(rest.number()?),
+        };
+        draft.field(key, value, bounds).ok()?;
+        rest.skip_space();
+        match rest.peek()? {
+            b',' => rest.at += 1,
+            b'}' if rest.at + 1 == text.len() => return draft.finish().ok(),
+            _ => return None,
+        }
+    }
+}
+
+/// What is left of a text.
+struct Rest<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Rest<'a> {
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    #[inline]
+    fn skip(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    #[inline]
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// A string without escapes.
+    #[inline]
+    fn string(&mut self) -> Option<&'a str> {
+        self.skip(b'"')?;
+        let from = self.at;
+        while PLAIN[usize::from(self.peek()?)] {
+            self.at += 1;
+        }
+        let inside = self.text.get(from..self.at)?;
+        self.skip(b'"')?;
+        Some(inside)
+    }
+
+    /// A number of few digits without an exponent.
+    #[inline]
+    fn number(&mut self) -> Option<f64> {
+        let negative = self.skip(b'-').is_some();
+        let mut digits = 0;
+        let whole = self.digits(&mut digits);
+        let leads_with_zero = self.text.as_bytes().get(self.at - whole) == Some(&b'0');
+        if whole == 0 || (whole > 1 && leads_with_zero) {
+            return None;
+        }
+        let mut after_point = 0;
+        if self.skip(b'.').is_some() {
+            after_point = self.digits(&mut digits);
+            if after_point == 0 {
+                return None;
+            }
+        }
+        if whole + after_point > DIGITS_MAX || matches!(self.peek(), Some(b'e' | b'E')) {
+            return None;
+        }
+        let number = digits as f64 / POWERS_OF_TEN[after_point];
+        Some(if negative { -number } else { number })
+    }
+
+    /// Adds the digits that come next to a number; returns how many they are. Beyond [`DIGITS_MAX`] the
+    /// number is meaningless.
+    #[inline]
+    fn digits(&mut self, number: &mut u64) -> usize {
+        let from = self.at;
+        while let Some(digit @ b'0'..=b'9') = self.peek() {
+            *number = number
+                .wrapping_mul(10)
+                .wrapping_add(u64::from(digit - b'0'));
+            self.at += 1;
+        }
+        self.at - from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{Details, Timestamp};
+
+    fn read(text: &str) -> Option<Reading<'_>> {
+        let now = Timestamp::Y2000.plus_micros(86_400_000_000);
+        reading(Stream::Meter, text.as_bytes(), &Bounds::at(now, None))
+    }
+
+    fn with_voltage(text: &str) -> String {
+        format!(
+            r#"{{"meterId":"M","kwhConsumedAc":1,"voltage":{text},"timestamp":"2000-01-01T12:00:00Z"}}"#
+        )
+    }
+
+    #[test]
+    fn a_reading_is_read_whatever_its_order_and_space() {
+        let text = " {\n\"timestamp\" : \"2000-01-01T12:00:00.5Z\" ,\r\n\t\"voltage\":230.25,\
+            \"kwhConsumedAc\":0 , \"meterId\":\"Zähler 7\" }";
+        let found = read(text.trim_ascii()).unwrap();
+        assert_eq!(found.device.as_str(), "Zähler 7");
+        assert_eq!(found.details, Details::Meter { voltage: 230.25 });
+        assert_eq!(found.at.as_micros() % 60_000_000, 500_000);
+    }
+
+    #[test]
+    fn a_number_is_the_nearest_double_of_its_text() {
+        for text in [
+            "0",
+            "-0",
+            "-0.0",
+            "0.1",
+            "0.3",
+            "1.005",
+            "230.4",
+            "999.999999999999",
+            "0.1234567890123",
+            "123.456789012345",
+            "0.00000000000001",
+            "7",
+        ] {
+            let text = with_voltage(text);
+            let Some(found) = read(&text) else {
+                panic!("{text}")
+            };
+            let Details::Meter { voltage } = found.details else {
+                panic!("{text}")
+            };
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let expected = json["voltage"].to_string().parse::<f64>().unwrap() + 0.0;
+            assert_eq!(voltage.to_bits(), expected.to_bits(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_plain_valid_reading_is_left_to_the_others() {
+        for number in [
+            "",
+            "-",
+            "01",
+            "-01",
+            "1.",
+            ".5",
+            "1e2",
+            "1E2",
+            "+1",
+            "0x1",
+            "1 2",
+            "NaN",
+            "null",
+            "true",
+            "\"1\"",
+            "[1]",
+            "1001",
+            "-1",
+            "0.1234567890123456",
+            "1.0000000000000000000000000",
+        ] {
+            assert!(read(&with_voltage(number)).is_none(), "{number}");
+        }
+        let good = with_voltage("1");
+        assert!(read(&good).is_some());
+        for other in [
+            "",
+            "{",
+            "{}",
+            "[]",
+            "7",
+            "{,",
+            "{\"",
+            &good[..good.len() - 1],
+            &format!("{good}}}"),
+            &format!("{good} "),
+            &good.replace(":1,", ":1,,"),
+            &good.replace("\"}", "\",}"),
+            &good.replace('{', "{\"voltage\":1,"),
+            &good.replace('{', "{\"more\":1,"),
+            &good.replace("\"M\"", "\"\\u004d\""),
+            &good.replace("\"M\"", "\"a\nb\""),
+            &good.replace("\"M\"", "M"),
+            &good.replace("meterId", "vehicleId"),
+            &good.replace("Z", ""),
+        ] {
+            assert!(read(other).is_none(), "{other}");
+        }
+        let not_unicode = good.replace('M', "\u{1}").into_bytes();
+        let not_unicode: Vec<u8> = not_unicode
+            .into_iter()
+            .map(|b| if b == 1 { 0xff } else { b })
+            .collect();
+        let bounds = Bounds::at(Timestamp::now(), None);
+        assert!(reading(Stream::Meter, &not_unicode, &bounds).is_none());
+    }
+}
