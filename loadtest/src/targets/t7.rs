@@ -34,6 +34,8 @@ const SUMMED: &str = include_str!("../../sql/history_summed.sql");
 const BACKLOG: &str = "wattgate_summaries_backlog";
 /// How long the rollup may take, and the first ranking.
 const PATIENCE: Duration = Duration::from_secs(1800);
+/// How often the progress of the rollup is read.
+const ROLLED_UP_EVERY: Duration = Duration::from_secs(1);
 /// The longest measured time; longer ones count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
 /// The file with the shape of a filled directory.
@@ -87,6 +89,10 @@ impl Run<'_> {
         let window = window_of(shape);
         let began = Instant::now();
         wait_rolled_up(&gateway, shape.start_us())?;
+        wait(
+            || gateway.metric(BACKLOG, "") == 0.0,
+            "hours before its history are not rolled up",
+        )?;
         let rolled_up_seconds = began.elapsed().as_secs_f64();
         say(&format!("rolled up within {rolled_up_seconds:.0} s"));
         let page = |limit: u32| format!("/v1/analytics/performance?{window}&limit={limit}");
@@ -281,15 +287,20 @@ fn ask(
 /// Whether all hours since then are rolled up, and none waits to be again.
 pub(super) fn is_rolled_up(gateway: &Gateway, start_us: i64) -> bool {
     let row = query_one(&gateway.database_url, SUMMED, &[&start_us]);
-    row.is_ok_and(|row| row.get(0)) && gateway.metric(BACKLOG, "") == 0.0
+    row.is_ok_and(|row| row.get(0))
 }
 
-/// Waits for that.
+/// Waits for that. Looks seldom, because each look takes the server some milliseconds that are measured.
 pub(super) fn wait_rolled_up(gateway: &Gateway, start_us: i64) -> Result<(), TargetsError> {
-    wait(
-        || is_rolled_up(gateway, start_us),
-        "its history is not rolled up",
-    )
+    let until = Instant::now() + PATIENCE;
+    while !is_rolled_up(gateway, start_us) {
+        if Instant::now() > until {
+            let why = "its history is not rolled up".to_owned();
+            return Err(TargetsError::Gateway(why));
+        }
+        std::thread::sleep(ROLLED_UP_EVERY);
+    }
+    Ok(())
 }
 
 fn wait(is_so: impl Fn() -> bool, why: &str) -> Result<(), TargetsError> {
