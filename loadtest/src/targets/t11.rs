@@ -94,7 +94,8 @@ impl Run<'_> {
         let loaded = self.load(gateway, self.seconds(), &arguments)?;
         let lag = gateway.lag().since(lag);
         let what = format!("{}, {RATE:.0} readings/s", what(devices));
-        self.push_open_loop("T11", &what, &loaded, lag);
+        let targets = [Target::Shown, Target::AtLeast(100.0)];
+        self.push_open_loop("T11", &what, &loaded, lag, targets);
         Ok(())
     }
 }

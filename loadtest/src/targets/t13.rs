@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::TargetsError;
-use super::cases::{RATE, Run};
+use super::cases::{OPEN_LOOP, RATE, Run};
 use super::database::query_pids;
 use super::gateway::Gateway;
 use super::t7::is_rolled_up;
@@ -86,7 +86,7 @@ impl Run<'_> {
                 100.0 * watched.spent / all,
             )
         });
-        self.push_open_loop("T13", &what, &loaded, lag);
+        self.push_open_loop("T13", &what, &loaded, lag, OPEN_LOOP);
         Ok(())
     }
 }
