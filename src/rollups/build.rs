@@ -9,12 +9,13 @@ use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, IsolationLevel, Row, Transaction};
 
-use super::{Roller, load};
+use super::sparse::Stretch;
+use super::{DeviceHour, Roller, load};
 use crate::energy::device::EnergyReading;
 use crate::energy::exact::temperature_parts;
 use crate::energy::hour::{Measured, Summary, summarize};
 use crate::metrics;
-use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
+use crate::reading::{Energy, EnergyKind, HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// About how many readings one transaction holds: some 50 ms, and a few MB.
 const READINGS_PER_TRANSACTION: usize = 40_000;
@@ -24,9 +25,8 @@ const DEVICES_MAX: usize = 2_000;
 const DEVICES_FIRST: usize = 100;
 /// The most dirty hours of one transaction.
 const DIRTY_MAX: i64 = 1_000;
-
-/// A device's hour.
-type DeviceHour = (i32, Timestamp);
+/// The longest span of the hours of one transaction, so that it plans few partitions.
+const SPAN_MICROS_MAX: i64 = 24 * HOUR_MICROS;
 
 /// How many devices the next transaction rolls up.
 pub(super) struct Pace {
@@ -51,9 +51,46 @@ impl Pace {
 }
 
 impl Roller {
-    /// Rolls up an hour of all devices of both streams.
-    pub(super) async fn hour(&mut self, client: &mut Client, hour: Timestamp) -> Result<(), Error> {
+    /// Rolls up some hours of the device-hours that hold all of their readings.
+    pub(super) async fn stretch(
+        &mut self,
+        client: &mut Client,
+        stretch: &Stretch,
+    ) -> Result<(), Error> {
         for stream in Stream::ALL {
+            let found = stretch.found[stream].iter().flatten().copied();
+            let found: Vec<DeviceHour> = found
+                .filter(|(_, hour)| stretch.hours.contains(hour))
+                .collect();
+            let mut left: &[DeviceHour] = &found;
+            while let Some((_, first)) = left.first() {
+                // A longer span would plan many partitions.
+                let last = first.plus_micros(SPAN_MICROS_MAX);
+                let within = left.partition_point(|(_, hour)| *hour < last);
+                let (now, later) = left.split_at(within.min(self.pace.devices));
+                self.roll_up_some(client, stream, now).await?;
+                left = later;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rolls up an hour of all devices of both streams, or of those found to have readings in it.
+    pub(super) async fn hour(
+        &mut self,
+        client: &mut Client,
+        hour: Timestamp,
+        found: &PerStream<Option<Vec<DeviceHour>>>,
+    ) -> Result<(), Error> {
+        for stream in Stream::ALL {
+            if let Some(found) = &found[stream] {
+                let found = found.iter().copied().filter(|(_, other)| *other == hour);
+                let found: Vec<DeviceHour> = found.collect();
+                for some in found.chunks(DEVICES_MAX) {
+                    self.roll_up_some(client, stream, some).await?;
+                }
+                continue;
+            }
             let next = match stream {
                 Stream::Meter => sql!("hour_devices_meters"),
                 Stream::Vehicle => sql!("hour_devices_vehicles"),
@@ -68,15 +105,28 @@ impl Roller {
                     break;
                 };
                 after = last;
-                let began = Instant::now();
-                let work = snapshot(client).await?;
-                let readings = roll_up(&work, stream, &devices).await?;
-                work.commit().await?;
-                self.pace.learn(devices.len(), readings);
-                metrics::rolled_up(devices.len(), began.elapsed());
-                self.yield_after(began.elapsed()).await;
+                self.roll_up_some(client, stream, &devices).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Rolls up some device-hours in one transaction, and yields.
+    ///
+    /// Order:  sorted by hour
+    async fn roll_up_some(
+        &mut self,
+        client: &mut Client,
+        stream: Stream,
+        hours: &[DeviceHour],
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        let work = snapshot(client).await?;
+        let readings = roll_up(&work, stream, hours).await?;
+        work.commit().await?;
+        self.pace.learn(hours.len(), readings);
+        metrics::rolled_up(hours.len(), began.elapsed());
+        self.yield_after(began.elapsed()).await;
         Ok(())
     }
 

@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | `mod` | when hours are rolled up, and in which order |
 //! | `watermark` | the transactions that must end before the watermark holds |
+//! | `sparse` | finds the few device-hours with readings in partitions that hold few |
 //! | `build` | rolls up some devices' hours in one transaction |
 //!
 //! One gateway of a database rolls up at a time ([`postgres::leader`](crate::postgres::leader)). First come
 //! the hours that have passed since the last step. Then come the hours that late readings have made
-//! dirty, and last the older hours, backward. An hour without a rollup is read from history, so that a
+//! dirty, and last the older hours, backward: a partition with few readings in one pass, others hour by hour.
+//! An hour without a rollup is read from history, so that a
 //! late rollup costs time and never makes an answer wrong.
 //!
 //! # Rules
@@ -29,18 +31,20 @@
 //!   of every reading, and only save the work of one ranking per minute.
 
 mod build;
+mod sparse;
 mod watermark;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, GenericClient};
 
 use crate::metrics;
 use crate::postgres::leader::{Role, Work};
-use crate::postgres::partitions::{Partitions, Range};
+use crate::postgres::partitions::{Partition, Partitions, Range};
 use crate::postgres::{Target, Use, explain, partitions};
-use crate::reading::{HOUR_MICROS, Stream, Timestamp};
+use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// One gateway of a database rolls up hours.
 const ROLE: Role = Role {
@@ -70,6 +74,12 @@ const LEAVING_WITHIN_MICROS: i64 = 24 * HOUR_MICROS;
 /// How long the oldest reading waits in the log.
 pub type Waits = Arc<dyn Fn() -> Duration + Send + Sync>;
 
+/// The partitions of both streams, ascending.
+type Parts = PerStream<Vec<Range>>;
+
+/// A device's hour.
+type DeviceHour = (i32, Timestamp);
+
 /// How far hours are rolled up.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
@@ -94,6 +104,7 @@ pub struct Roller {
     retention: Option<Duration>,
     /// Every transaction older than the watermark has finished.
     is_settled: bool,
+    full: sparse::Full,
     pace: build::Pace,
     counted: Option<(Instant, u64)>,
 }
@@ -137,6 +148,7 @@ impl Roller {
             waits,
             retention,
             is_settled: false,
+            full: sparse::Full::default(),
             pace: build::Pace::default(),
             counted: None,
         }
@@ -173,7 +185,9 @@ impl Roller {
             return Ok(false);
         };
         let floor = self.floor(now);
-        let ranges = ranges(client).await?;
+        let partitions = partitions::load_both(client).await?;
+        let partitions = partitions.map(Partitions::into_ranges);
+        let ranges = bounded(&partitions);
         self.publish(
             client,
             now,
@@ -182,7 +196,7 @@ impl Roller {
         )
         .await?;
         if to < watermark {
-            self.hour(client, to).await?;
+            self.hour(client, to, &PerStream::default()).await?;
             let next = to.plus_micros(HOUR_MICROS);
             client.execute(sql!("hours_built"), &[&from, &next]).await?;
             return Ok(true);
@@ -192,12 +206,21 @@ impl Roller {
                 return Ok(true);
             }
         }
-        if let Some(hour) = hour_before(&ranges, floor, from) {
-            self.hour(client, hour).await?;
-            client.execute(sql!("hours_built"), &[&hour, &to]).await?;
-            return Ok(true);
-        }
-        Ok(false)
+        let Some(hour) = hour_before(&ranges, floor, from) else {
+            return Ok(false);
+        };
+        let stretch = self.full.stretch(client, &partitions, floor, from);
+        let stretch = stretch.await?;
+        let built_from = if stretch.hours.is_empty() {
+            self.hour(client, hour, &stretch.found).await?;
+            hour
+        } else {
+            self.stretch(client, &stretch).await?;
+            stretch.hours.start
+        };
+        let built: [&(dyn ToSql + Sync); 2] = [&built_from, &to];
+        client.execute(sql!("hours_built"), &built).await?;
+        Ok(true)
     }
 
     /// The oldest hour that is rolled up.
@@ -272,21 +295,19 @@ async fn load(client: &(impl GenericClient + Sync)) -> Result<Progress, Error> {
     })
 }
 
-/// The partitions of both streams.
-async fn ranges(client: &Client) -> Result<Vec<Range>, Error> {
-    let both = partitions::load_both(client).await?;
-    let ranges = [both.meter, both.vehicle].into_iter();
-    let ranges = ranges.flat_map(Partitions::into_ranges);
-    // A partition without a beginning has endless hours, so they are read from history.
-    Ok(ranges.filter(|range| !range.is_open_below()).collect())
+/// The partitions of both streams that have a beginning. The hours of others are endless, so they are read from
+/// history.
+fn bounded(partitions: &Parts) -> Vec<Range> {
+    let both = Stream::ALL.into_iter().flat_map(|s| &partitions[s]);
+    both.filter(|range| !range.is_open_below()).copied().collect()
 }
 
-/// The newest hour before `built_from` that history has a partition for.
+/// The hour before `built_from`, if history has a partition with a beginning there or earlier. Between two such
+/// partitions there may be readings in a default partition.
 fn hour_before(ranges: &[Range], floor: Timestamp, built_from: Timestamp) -> Option<Timestamp> {
     // A reading at the start of a partition belongs to the hour that ends there.
-    let before = ranges.iter().filter(|range| range.from <= built_from);
-    let newest = before.map(|range| range.to.min(built_from)).max()?;
-    (newest > floor).then(|| newest.hour())
+    let is_older = ranges.iter().any(|range| range.from <= built_from);
+    (is_older && built_from > floor).then(|| built_from.plus_micros(-HOUR_MICROS))
 }
 
 /// How many hours are not rolled up yet.
@@ -337,7 +358,6 @@ mod tests {
         assert_eq!(waiting_hours(&ranges, low, at(15)..at(16), at(16)), 7);
         // A reading at the start of a partition ends the hour before it.
         assert_eq!(hour_before(&ranges, low, at(10)), Some(at(9)));
-        assert_eq!(hour_before(&ranges, low, at(9)), Some(at(1)));
         assert_eq!(hour_before(&ranges, low, at(1)), Some(at(0)));
         assert_eq!(hour_before(&ranges, low, at(0)), Some(at(-1)));
         assert_eq!(hour_before(&ranges, low, at(-1)), None);

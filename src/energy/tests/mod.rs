@@ -11,5 +11,6 @@ mod reference;
 mod report;
 mod rolled_up;
 mod same_id;
+mod sparse;
 mod summaries;
 mod tiny;

@@ -24,13 +24,13 @@ const WORLDS: usize = 60;
 const LATE: usize = 9;
 
 /// Sums up until nothing is left; `now` is behind all worlds.
-async fn sum_up(store: &Store, now: Timestamp) {
+pub(super) async fn sum_up(store: &Store, now: Timestamp) {
     let mut client = store.pool.get().await.unwrap();
     let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None);
     while roller.step(&mut client, now).await.unwrap() {}
 }
 
-async fn count(store: &Store, sql: &str) -> i64 {
+pub(super) async fn count(store: &Store, sql: &str) -> i64 {
     let client = store.pool.get().await.unwrap();
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
@@ -208,7 +208,7 @@ fn who_has_seen_an_older_seal_is_waited_for() {
 }
 
 /// A meter with readings at some minutes of an hour.
-async fn meter_with(store: &Store, minutes: std::ops::Range<i64>) -> i32 {
+pub(super) async fn meter_with(store: &Store, minutes: std::ops::Range<i64>) -> i32 {
     let client = store.pool.get().await.unwrap();
     let registry = "insert into meters (external_id) values ('M') returning id";
     let meter: i32 = client.query_one(registry, &[]).await.unwrap().get(0);
@@ -217,11 +217,11 @@ async fn meter_with(store: &Store, minutes: std::ops::Range<i64>) -> i32 {
     meter
 }
 
-fn minute(n: i64) -> Timestamp {
+pub(super) fn minute(n: i64) -> Timestamp {
     Timestamp::from_micros(BASE + n * MINUTE)
 }
 
-fn reading(n: i64) -> EnergyReading {
+pub(super) fn reading(n: i64) -> EnergyReading {
     EnergyReading {
         at: minute(n),
         energy: Energy {
@@ -232,7 +232,7 @@ fn reading(n: i64) -> EnergyReading {
 }
 
 /// Stores a late reading with its mark.
-async fn write_marked(store: &Store, meter: i32, n: i64) {
+pub(super) async fn write_marked(store: &Store, meter: i32, n: i64) {
     store.write_meter(meter, &[reading(n)]).await;
     let client = store.pool.get().await.unwrap();
     let mark = sql!("hour_mark_meters");

@@ -1,0 +1,85 @@
+//! The rollup's work is in proportion to the readings that are there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::database::Store;
+use super::summaries::{count, meter_with, minute, reading, sum_up, write_marked};
+use crate::energy::device::EnergyReading;
+use crate::reading::Timestamp;
+use crate::rollups::Roller;
+
+/// A device whose clock was wrong makes partitions of long ago. Their hours take one step, however many hours and
+/// devices there are; a partition with many readings takes a step for each of its hours.
+#[test]
+fn partitions_with_few_readings_take_one_pass() {
+    const DAY: i64 = 24 * 60;
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 1..5).await;
+        // The start of a partition is the end of an hour that no partition holds.
+        store.write_meter(meter, &[reading(-22 * 60)]).await;
+        let old: Vec<EnergyReading> = (1..6).map(|n| reading(n - 100 * DAY)).collect();
+        store.write_meter(meter, &old).await;
+        let mut client = store.pool.get().await.unwrap();
+        assert_eq!(steps(&mut client).await, 1);
+        let rolled_up = "select sum(readings)::bigint from meter_hours";
+        assert_eq!(count(&store, rolled_up).await, 9);
+
+        let again = "truncate meter_hours;
+            update hours_progress set built_from = sealed_to, built_to = sealed_to";
+        client.batch_execute(again).await.unwrap();
+        let at = minute(-5 * DAY).as_micros();
+        let many: Vec<EnergyReading> = (0..100_001)
+            .map(|n| EnergyReading {
+                at: Timestamp::from_micros(at + n * 60_000),
+                ..reading(0)
+            })
+            .collect();
+        store.write_meter(meter, &many).await;
+        // What is newer, the hours of the day and the one that ends where it starts, and what is older.
+        assert_eq!(steps(&mut client).await, 1 + 25 + 1);
+        assert_eq!(count(&store, rolled_up).await, 9 + 100_001);
+    });
+}
+
+/// While readings arrive, a burst of late ones has its hour rolled up at most once in a while; when none wait, at
+/// once.
+#[test]
+fn dirty_hours_wait_for_a_pass_while_readings_arrive() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 1..5).await;
+        sum_up(&store, minute(90)).await;
+        let mut client = store.pool.get().await.unwrap();
+        let marks = "select count(*) from meter_hour_marks";
+        let waits = Arc::new(AtomicBool::new(true));
+        let waiting = Arc::clone(&waits);
+        let millisecond = move || Duration::from_millis(u64::from(waiting.load(Ordering::Relaxed)));
+        let mut roller = Roller::new(Arc::new(millisecond), None);
+        // The first pass begins at once.
+        for (late, left) in [(6, 0), (7, 1), (8, 2)] {
+            write_marked(&store, meter, late).await;
+            while roller.step(&mut client, minute(90)).await.unwrap() {}
+            assert_eq!(count(&store, marks).await, left);
+        }
+        waits.store(false, Ordering::Relaxed);
+        while roller.step(&mut client, minute(90)).await.unwrap() {}
+        assert_eq!(count(&store, marks).await, 0);
+        let rolled_up = "select sum(readings)::bigint from meter_hours";
+        assert_eq!(count(&store, rolled_up).await, 7);
+    });
+}
+
+/// Rolls up everything, and counts the steps.
+async fn steps(client: &mut Client) -> usize {
+    let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None);
+    let mut steps = 0;
+    while roller.step(client, minute(90)).await.unwrap() {
+        steps += 1;
+    }
+    steps
+}
