@@ -1,4 +1,5 @@
--- The dirty hours of the first $1 marks of meters, of a day from the earliest on.
+-- The dirty hours of the first $1 marks of meters behind an hour ($2) and a meter ($3) in it, of a day from the
+-- earliest on.
 -- The marks are read in the order of their key before anything is counted: a statement that counts first
 -- reads all of them if the table was empty when statistics were taken.
 -- Index: the primary key (hour, meter_id, id) of meter_hour_marks, its first $1 entries.
@@ -15,6 +16,7 @@ from (
             hour,
             meter_id
         from meter_hour_marks
+        where (hour, meter_id) > ($2, $3)
         order by hour, meter_id, id
         limit $1
     ) as f

@@ -1,4 +1,5 @@
--- The dirty hours of the first $1 marks of vehicles, of a day from the earliest on.
+-- The dirty hours of the first $1 marks of vehicles behind an hour ($2) and a vehicle ($3) in it, of a day from the
+-- earliest on.
 -- The marks are read in the order of their key before anything is counted: a statement that counts first
 -- reads all of them if the table was empty when statistics were taken.
 -- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks, its first $1 entries.
@@ -15,6 +16,7 @@ from (
             hour,
             vehicle_id
         from vehicle_hour_marks
+        where (hour, vehicle_id) > ($2, $3)
         order by hour, vehicle_id, id
         limit $1
     ) as f

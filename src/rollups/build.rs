@@ -3,7 +3,7 @@
 //! Marks of dirty hours, readings and rollups belong to one snapshot. A mark made meanwhile is neither seen
 //! nor removed. Its hour is read from history until the next step.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
@@ -25,6 +25,9 @@ const DEVICES_MAX: usize = 2_000;
 const DEVICES_FIRST: usize = 100;
 /// The most dirty hours of one transaction.
 const DIRTY_MAX: i64 = 1_000;
+/// How often a pass over the dirty hours begins while readings arrive. Why: late readings come in bursts, and
+/// each of their batches makes the same hours dirty. Until then the hours are read from history.
+const DIRTY_EVERY: Duration = Duration::from_secs(30);
 /// The longest span of the hours of one transaction, so that it plans few partitions.
 const SPAN_MICROS_MAX: i64 = 24 * HOUR_MICROS;
 
@@ -47,6 +50,41 @@ impl Pace {
         let each = (readings / devices.max(1)).max(1);
         let most = (self.devices * 2).min(DEVICES_MAX);
         self.devices = (READINGS_PER_TRANSACTION / each).clamp(1, most);
+    }
+}
+
+/// How far the dirty hours are rolled up again.
+pub(super) struct DirtyPass {
+    /// The last device-hour of the pass.
+    after: PerStream<DeviceHour>,
+    ended: Option<Instant>,
+}
+
+impl Default for DirtyPass {
+    fn default() -> Self {
+        DirtyPass {
+            // No reading is older.
+            after: PerStream::from_fn(|_| (i32::MIN, Timestamp::Y2000.hour())),
+            ended: None,
+        }
+    }
+}
+
+impl DirtyPass {
+    /// Whether a pass is under way, or the next may begin.
+    pub(super) fn is_due(&self, readings_wait: bool) -> bool {
+        !readings_wait
+            || self
+                .ended
+                .is_none_or(|ended| ended.elapsed() >= DIRTY_EVERY)
+    }
+
+    /// Nothing dirty is left behind the last device-hour.
+    pub(super) fn end(&mut self) {
+        *self = DirtyPass {
+            ended: Some(Instant::now()),
+            ..DirtyPass::default()
+        };
     }
 }
 
@@ -130,7 +168,10 @@ impl Roller {
         Ok(())
     }
 
-    /// Rolls up some dirty hours again and removes their marks. Returns how many hours there were.
+    /// Rolls up the next dirty hours of a pass again and removes their marks. Returns `false` at its end.
+    ///
+    /// A pass takes each device-hour once, in the order of the marks' key, so that it ends although new marks
+    /// are made meanwhile.
     ///
     /// A dirty hour can lie outside the built hours: its mark survives when the watermark is moved back,
     /// and a late reading can fall below `floor`. Such an hour loses its rollup and is read from history.
@@ -140,7 +181,7 @@ impl Roller {
         client: &mut Client,
         stream: Stream,
         floor: Timestamp,
-    ) -> Result<usize, Error> {
+    ) -> Result<bool, Error> {
         let (marks, unmark) = match stream {
             Stream::Meter => (sql!("hour_marks_meters"), sql!("hour_unmark_meters")),
             Stream::Vehicle => (sql!("hour_marks_vehicles"), sql!("hour_unmark_vehicles")),
@@ -148,11 +189,12 @@ impl Roller {
         let began = Instant::now();
         let work = snapshot(client).await?;
         let limit = DIRTY_MAX.min(self.pace.devices as i64);
-        let rows = work.query(marks, &[&limit]).await?;
+        let (device, hour) = self.dirty_pass.after[stream];
+        let rows = work.query(marks, &[&limit, &hour, &device]).await?;
         let dirty: Vec<DeviceHour> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
-        if dirty.is_empty() {
-            return Ok(0);
-        }
+        let Some(last) = dirty.last() else {
+            return Ok(false);
+        };
         let built = load(&work).await?.built();
         let (kept, rest): (Vec<DeviceHour>, Vec<DeviceHour>) =
             (dirty.iter().copied()).partition(|(_, hour)| *hour >= floor && built.contains(hour));
@@ -160,10 +202,11 @@ impl Roller {
         remove(&work, stream, &rest).await?;
         by_hour(&work, unmark, &dirty).await?;
         work.commit().await?;
+        self.dirty_pass.after[stream] = *last;
         self.pace.learn(dirty.len(), readings);
         metrics::rolled_up(dirty.len(), began.elapsed());
         self.yield_after(began.elapsed()).await;
-        Ok(dirty.len())
+        Ok(true)
     }
 }
 

@@ -25,6 +25,7 @@
 //!   readings leave no mark. If a clock was ahead, the watermark is moved back, and all rows beyond it are
 //!   removed. A dirty hour outside the built hours loses its mark together with its row.
 //! - **Rollups are removed before their partition is dropped**, so that no answer outlives its readings.
+//! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass.
 //! - **The roller yields.** While readings arrive, it rests for as long as it works. While readings have waited
 //!   in the log for over a second, it does nothing.
 //! - **Nothing finer than an hour is rolled up.** Rows of five minutes would add more than a fifth to the cost
@@ -105,6 +106,7 @@ pub struct Roller {
     /// Every transaction older than the watermark has finished.
     is_settled: bool,
     full: sparse::Full,
+    dirty_pass: build::DirtyPass,
     pace: build::Pace,
     counted: Option<(Instant, u64)>,
 }
@@ -149,6 +151,7 @@ impl Roller {
             retention,
             is_settled: false,
             full: sparse::Full::default(),
+            dirty_pass: build::DirtyPass::default(),
             pace: build::Pace::default(),
             counted: None,
         }
@@ -201,10 +204,13 @@ impl Roller {
             client.execute(sql!("hours_built"), &[&from, &next]).await?;
             return Ok(true);
         }
-        for stream in Stream::ALL {
-            if self.dirty(client, stream, floor).await? > 0 {
-                return Ok(true);
+        if self.dirty_pass.is_due(!(self.waits)().is_zero()) {
+            for stream in Stream::ALL {
+                if self.dirty(client, stream, floor).await? {
+                    return Ok(true);
+                }
             }
+            self.dirty_pass.end();
         }
         let Some(hour) = hour_before(&ranges, floor, from) else {
             return Ok(false);
