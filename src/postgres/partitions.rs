@@ -176,6 +176,60 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
     Ok(())
 }
 
+/// The partitions of a stream with their names, quoted where PostgreSQL needs it; none of a default partition.
+///
+/// Order:  ascending by range
+async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String)>, Error> {
+    let rows = client
+        .query(
+            "select c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
+             from pg_inherits as i
+             inner join pg_class as c on i.inhrelid = c.oid
+             where i.inhparent = $1::text::regclass and not i.inhdetachpending",
+            &[&history_table(stream)],
+        )
+        .await?;
+    let named = rows
+        .iter()
+        .filter_map(|row| match parse_bound(row.get(1))? {
+            Bound::Range(range) => Some((range, row.get(0))),
+            Bound::Default => None,
+        });
+    let mut named: Vec<(Range, String)> = named.collect();
+    named.sort_unstable();
+    Ok(named)
+}
+
+/// The device and time of each reading of one partition; more than `most` if the partition holds more.
+///
+/// The partition is read by its name and without a condition, so that PostgreSQL has no other plan than to begin
+/// with any row and stop after the last that is needed.
+///
+/// Shape:  none if there is no such partition any more
+///
+/// # Errors
+/// As PostgreSQL returns them.
+pub async fn keys(
+    client: &Client,
+    stream: Stream,
+    range: Range,
+    most: usize,
+) -> Result<Vec<(i32, Timestamp)>, Error> {
+    let all = named(client, stream).await?;
+    let Some((_, name)) = all.into_iter().find(|(other, _)| *other == range) else {
+        return Ok(Vec::new());
+    };
+    let device = match stream {
+        Stream::Meter => "meter_id",
+        Stream::Vehicle => "vehicle_id",
+    };
+    let sql = format!("select {device}, ts from {name} limit {}", most + 1);
+    let rows = client.query(&sql, &[]).await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect()
+}
+
 /// How many partitions were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dropped {
@@ -197,25 +251,8 @@ pub async fn drop_before(
     stream: Stream,
     before: Timestamp,
 ) -> Result<Dropped, Error> {
-    let parent = history_table(stream);
-    let rows = client
-        .query(
-            "select c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
-             from pg_inherits as i
-             inner join pg_class as c on i.inhrelid = c.oid
-             where i.inhparent = $1::text::regclass and not i.inhdetachpending",
-            &[&parent],
-        )
-        .await?;
-    let mut old: Vec<(Range, String)> = rows
-        .iter()
-        .filter_map(|row| match parse_bound(row.get(1))? {
-            Bound::Range(range) => Some((range, row.get(0))),
-            Bound::Default => None,
-        })
-        .filter(|(range, _)| range.to <= before)
-        .collect();
-    old.sort_unstable();
+    let mut old = named(client, stream).await?;
+    old.retain(|(range, _)| range.to <= before);
     client.batch_execute("set lock_timeout = '100ms'").await?;
     let mut outcome = Dropped::default();
     for (_, name) in old {

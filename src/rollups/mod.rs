@@ -43,7 +43,7 @@ use tokio_postgres::{Client, Error, GenericClient};
 
 use crate::metrics;
 use crate::postgres::leader::{Role, Work};
-use crate::postgres::partitions::{Partition, Partitions, Range};
+use crate::postgres::partitions::{Partitions, Range};
 use crate::postgres::{Target, Use, explain, partitions};
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
@@ -305,7 +305,9 @@ async fn load(client: &(impl GenericClient + Sync)) -> Result<Progress, Error> {
 /// history.
 fn bounded(partitions: &Parts) -> Vec<Range> {
     let both = Stream::ALL.into_iter().flat_map(|s| &partitions[s]);
-    both.filter(|range| !range.is_open_below()).copied().collect()
+    both.filter(|range| !range.is_open_below())
+        .copied()
+        .collect()
 }
 
 /// The hour before `built_from`, if history has a partition with a beginning there or earlier. Between two such

@@ -6,17 +6,16 @@
 use std::collections::BTreeSet;
 use std::ops::Range as Span;
 
-use futures_util::{TryStreamExt, pin_mut};
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error};
 
 use super::DeviceHour;
+use crate::postgres::partitions;
 use crate::postgres::partitions::Range;
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// The most readings that are rolled up in one pass, of one stream. Why: their keys take 2 MB, and are read in
 /// a tenth of a second, as long as one hour of 50,000 devices takes.
-const READINGS_MAX: i64 = 100_000;
+const READINGS_MAX: usize = 100_000;
 
 /// The hours below an instant that can be rolled up in one pass.
 pub(super) struct Stretch {
@@ -90,26 +89,20 @@ impl Full {
         client: &Client,
         stream: Stream,
         range: Range,
-        most: i64,
+        most: usize,
     ) -> Result<Option<Keys>, Error> {
         // All of time is the range of a default partition, beside others.
         if range.is_open_below() || self.0[stream].contains(&range) {
             return Ok(None);
         }
-        let sql = match stream {
-            Stream::Meter => sql!("hour_keys_meters"),
-            Stream::Vehicle => sql!("hour_keys_vehicles"),
+        let found = partitions::keys(client, stream, range, most).await?;
+        let keys = Keys {
+            count: found.len(),
+            hours: found
+                .into_iter()
+                .map(|(device, at)| (at.hour(), device))
+                .collect(),
         };
-        let limit = most + 1;
-        let parameters: [&(dyn ToSql + Sync); 3] = [&range.from, &range.to, &limit];
-        let rows = client.query_raw(sql, parameters).await?;
-        pin_mut!(rows);
-        let mut keys = Keys::default();
-        while let Some(row) = rows.try_next().await? {
-            let (device, at): (i32, Timestamp) = (row.try_get(0)?, row.try_get(1)?);
-            keys.count += 1;
-            keys.hours.insert((at.hour(), device));
-        }
         if keys.count <= most {
             return Ok(Some(keys));
         }
@@ -121,9 +114,8 @@ impl Full {
 }
 
 /// The device-hours of a partition.
-#[derive(Default)]
 struct Keys {
-    count: i64,
+    count: usize,
     hours: BTreeSet<(Timestamp, i32)>,
 }
 

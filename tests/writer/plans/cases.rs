@@ -88,8 +88,6 @@ pub(super) const CASES: &[Case] = &[
     // Sums of hours.
     case("hour_devices_meters", "few() / 2, 100", "100"),
     case("hour_devices_vehicles", "few() / 2, 100", "100"),
-    case("hour_keys_meters", "'2024-02-01 00:00+00', '2024-03-01 00:00+00', 1000", "1000"),
-    case("hour_keys_vehicles", "'2024-02-01 00:00+00', '2024-03-01 00:00+00', 1000", "1000"),
     case("hour_marks_meters", "100, started() - interval '1 hour', 7", "few()"),
     case("hour_marks_vehicles", "100, started() + interval '1 hour', 7", "few()"),
     case("hour_unmark_meters", "these(1000), started() + interval '1 hour'", "2 * cardinality(these(1000))"),

@@ -1,9 +1,0 @@
--- The devices and times of at most $3 readings of meters from $1 to before $2, the bounds of a partition.
--- Without an order: it stops after $3 rows, and each row of the partition is one of them.
--- Index: none, or any of the partition's.
-select
-    meter_id,
-    ts
-from meter_telemetry_history
-where ts >= $1 and ts < $2
-limit $3
