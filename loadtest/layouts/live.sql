@@ -1,5 +1,6 @@
--- Rounds of a live upsert of 20,000 devices, each a transaction: ON CONFLICT for all, against an
--- UPDATE of those that are there and an INSERT of the rest. Prints microseconds a device.
+-- Rounds of a live upsert of 20,000 devices, each a transaction: ON CONFLICT for all, with the arrays as a
+-- function in FROM and side by side in the list of results (as the gateway has it), against an UPDATE of
+-- those that are there and an INSERT of the rest. Prints microseconds a device.
 CREATE FUNCTION pg_temp.measure(what text, statements text[]) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     began timestamptz;
@@ -22,9 +23,19 @@ END $$;
 
 TRUNCATE wattgate_layouts.live;
 
-SELECT pg_temp.measure('live status: insert … on conflict do update', array[
+SELECT pg_temp.measure('live status: insert … on conflict, arrays in FROM', array[
     'insert into wattgate_layouts.live as l (meter_id, ts, received_at, kwh_consumed_ac, kwh_register, voltage)
      select * from unnest($1, $2, $3, $4, $5, $6)
+     on conflict (meter_id) do update set ts = excluded.ts, received_at = excluded.received_at,
+        kwh_consumed_ac = excluded.kwh_consumed_ac, kwh_register = excluded.kwh_register, voltage = excluded.voltage
+     where excluded.ts > l.ts'
+]);
+
+VACUUM FULL wattgate_layouts.live;
+
+SELECT pg_temp.measure('live status: insert … on conflict, arrays side by side', array[
+    'insert into wattgate_layouts.live as l (meter_id, ts, received_at, kwh_consumed_ac, kwh_register, voltage)
+     select unnest($1), unnest($2), unnest($3), unnest($4), unnest($5), unnest($6)
      on conflict (meter_id) do update set ts = excluded.ts, received_at = excluded.received_at,
         kwh_consumed_ac = excluded.kwh_consumed_ac, kwh_register = excluded.kwh_register, voltage = excluded.voltage
      where excluded.ts > l.ts'
