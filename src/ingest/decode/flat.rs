@@ -20,23 +20,21 @@ const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
 ];
 
-/// Which bytes stand for themselves within a JSON string.
-static PLAIN: [bool; 256] = {
-    let mut plain = [true; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        plain[byte] = false;
-        byte += 1;
-    }
-    plain[b'"' as usize] = false;
-    plain[b'\\' as usize] = false;
-    plain
-};
+/// Whether every byte of a text stands for itself, in a string too: no escape, and no control character, by
+/// which a text has several lines. Looks at all of them, so that it is compiled to vectors.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().fold(true, |plain, &byte| {
+        plain & (byte >= b' ') & (byte != b'\\')
+    })
+}
 
 /// Reads a valid reading. `None` means that another parser must look at the text.
 ///
 /// Shape:  `text` without white space at its ends
 pub(super) fn reading<'a>(stream: Stream, text: &'a [u8], bounds: &Bounds) -> Option<Reading<'a>> {
+    if !is_plain(text) {
+        return None;
+    }
     let mut rest = Rest {
         text: std::str::from_utf8(text).ok()?,
         at: 0,
@@ -82,22 +80,19 @@ impl<'a> Rest<'a> {
 
     #[inline]
     fn skip_space(&mut self) {
-        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+        while self.peek() == Some(b' ') {
             self.at += 1;
         }
     }
 
-    /// A string without escapes.
+    /// A string of a plain text.
     #[inline]
     fn string(&mut self) -> Option<&'a str> {
         self.skip(b'"')?;
-        let from = self.at;
-        while PLAIN[usize::from(self.peek()?)] {
-            self.at += 1;
-        }
-        let inside = self.text.get(from..self.at)?;
-        self.skip(b'"')?;
-        Some(inside)
+        let rest = self.text.get(self.at..)?;
+        let length = memchr::memchr(b'"', rest.as_bytes())?;
+        self.at += length + 1;
+        rest.get(..length)
     }
 
     /// A number of few digits without an exponent.
@@ -157,9 +152,11 @@ mod tests {
 
     #[test]
     fn a_reading_is_read_whatever_its_order_and_space() {
-        let text = " {\n\"timestamp\" : \"2000-01-01T12:00:00.5Z\" ,\r\n\t\"voltage\":230.25,\
-            \"kwhConsumedAc\":0 , \"meterId\":\"Zähler 7\" }";
-        let found = read(text.trim_ascii()).unwrap();
+        let text = r#"{ "timestamp" : "2000-01-01T12:00:00.5Z" ,  "voltage":230.25,
+            "kwhConsumedAc":0 , "meterId":"Zähler 7" }"#;
+        assert!(read(text).is_none(), "several lines");
+        let text = text.replace('\n', "");
+        let found = read(&text).unwrap();
         assert_eq!(found.device.as_str(), "Zähler 7");
         assert_eq!(found.details, Details::Meter { voltage: 230.25 });
         assert_eq!(found.at.as_micros() % 60_000_000, 500_000);
