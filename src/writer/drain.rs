@@ -248,7 +248,11 @@ impl<'a> Drain<'a> {
         })
         .await
         .map_err(|_| SessionError::Panicked)?;
-        let devices = self.newest.devices() + meters.devices() + vehicles.devices();
+        // Counted one by one only if needed: in a fleet, the same devices report round after round.
+        let mut devices = self.newest.devices() + meters.devices() + vehicles.devices();
+        if devices >= self.resources.shares.live_devices {
+            devices = self.newest.devices_with(&meters.rows, &vehicles.rows);
+        }
         let live = match run_ended || self.is_live_due(rows, devices) {
             true => LiveWrite::Now,
             false => LiveWrite::Later,

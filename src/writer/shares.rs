@@ -3,14 +3,17 @@
 //! Each device belongs to one shard, so a share holds what the shard needs. What is not divided is
 //! small: a writer's connection, and 64 KiB of a COPY.
 
+use super::live::DEVICES_PER_STATEMENT;
+
 /// Cached ids of all writers: some 1,200,000 devices with ids of 16 bytes.
 const IDS_BYTES: usize = 64 << 20;
 /// Devices of each stream whose newest time the writers remember together; some 30 bytes each.
 const SEEN_DEVICES: usize = 400_000;
 /// Devices whose live status the writers gather together between two upserts; some 120 bytes each.
 const LIVE_DEVICES: usize = 400_000;
-/// The most devices of one upsert: it bounds the statement.
-const LIVE_DEVICES_EACH: usize = 50_000;
+/// How many devices make an upsert due, whatever the interval. Until then, a device that reports again and again
+/// is written once.
+const LIVE_DEVICES_EACH: usize = DEVICES_PER_STATEMENT;
 /// At most this many of the largest batches are in memory at once: a row takes 90 bytes, and
 /// twice that while it is sorted.
 const BATCHES: usize = 8;
