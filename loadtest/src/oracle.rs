@@ -26,13 +26,6 @@ const PROBE: [&str; 2] = [
     include_str!("../sql/probe_meter.sql"),
     include_str!("../sql/probe_vehicle.sql"),
 ];
-/// The same where the key of history leads with the hour.
-const PROBE_BY_HOUR: [&str; 2] = [
-    include_str!("../sql/probe_meter_by_hour.sql"),
-    include_str!("../sql/probe_vehicle_by_hour.sql"),
-];
-/// Which of both serves.
-pub(crate) const HAS_HOUR: &str = include_str!("../sql/has_hour.sql");
 const COUNT: [&str; 2] = [
     include_str!("../sql/count_meter.sql"),
     include_str!("../sql/count_vehicle.sql"),
@@ -87,13 +80,7 @@ impl Oracle<'_> {
             stored: 0,
             seconds: None,
         };
-        let probe = if client.query_one(HAS_HOUR, &[]).await?.get(0) {
-            PROBE_BY_HOUR
-        } else {
-            PROBE
-        };
-        while !self.last_are_stored(&client, probe, &stats.sent).await? && Instant::now() < deadline
-        {
+        while !self.last_are_stored(&client, &stats.sent).await? && Instant::now() < deadline {
             tokio::time::sleep(PROBE_EVERY).await;
         }
         stored();
@@ -113,12 +100,7 @@ impl Oracle<'_> {
     }
 
     /// Whether the last acknowledged readings of every connection are stored.
-    async fn last_are_stored(
-        &self,
-        client: &Client,
-        probe: [&str; 2],
-        sent: &[Sent],
-    ) -> Result<bool, OracleError> {
+    async fn last_are_stored(&self, client: &Client, sent: &[Sent]) -> Result<bool, OracleError> {
         for stream in Stream::ALL {
             let (mut devices, mut times) = (Vec::new(), Vec::new());
             for sent in sent.iter().filter(|sent| sent.stream == stream) {
@@ -136,7 +118,7 @@ impl Oracle<'_> {
                 continue;
             };
             let found: i64 = client
-                .query_one(probe[stream.index()], &[&devices, &times, from, to])
+                .query_one(PROBE[stream.index()], &[&devices, &times, from, to])
                 .await?
                 .get(0);
             if usize::try_from(found) != Ok(devices.len()) {

@@ -176,10 +176,13 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
     Ok(())
 }
 
-/// The partitions of a stream with their names, quoted where PostgreSQL needs it; none of a default partition.
+/// The partitions of a stream with their names, quoted where PostgreSQL needs it; without a default partition.
 ///
 /// Order:  ascending by range
-async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String)>, Error> {
+///
+/// # Errors
+/// As PostgreSQL returns them.
+pub async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String)>, Error> {
     let rows = client
         .query(
             "select c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
@@ -205,20 +208,14 @@ async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String)>, 
 /// The partition is read by its name and without a condition, so that PostgreSQL has no other plan than to begin
 /// with any row and stop after the last that is needed.
 ///
-/// Shape:  none if there is no such partition any more
-///
 /// # Errors
 /// As PostgreSQL returns them.
 pub async fn keys(
     client: &Client,
     stream: Stream,
-    range: Range,
+    name: &str,
     most: usize,
 ) -> Result<Vec<(i32, Timestamp)>, Error> {
-    let all = named(client, stream).await?;
-    let Some((_, name)) = all.into_iter().find(|(other, _)| *other == range) else {
-        return Ok(Vec::new());
-    };
     let device = match stream {
         Stream::Meter => "meter_id",
         Stream::Vehicle => "vehicle_id",

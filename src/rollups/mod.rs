@@ -10,8 +10,7 @@
 //! One gateway of a database rolls up at a time ([`postgres::leader`](crate::postgres::leader)). First come
 //! the hours that have passed since the last step. Then come the hours that late readings have made
 //! dirty, and last the older hours, backward: a partition with few readings in one pass, others hour by hour.
-//! An hour without a rollup is read from history, so that a
-//! late rollup costs time and never makes an answer wrong.
+//! An hour without a rollup is read from history, so a late rollup costs time and never makes an answer wrong.
 //!
 //! # Rules
 //!
@@ -218,7 +217,10 @@ impl Roller {
         let stretch = self.full.stretch(client, &partitions, floor, from);
         let stretch = stretch.await?;
         let built_from = if stretch.hours.is_empty() {
-            self.hour(client, hour, &stretch.found).await?;
+            // Beyond a gap the search may not have looked.
+            let is_next = hour == from.plus_micros(-HOUR_MICROS);
+            let found = is_next.then_some(stretch.found).unwrap_or_default();
+            self.hour(client, hour, &found).await?;
             hour
         } else {
             self.stretch(client, &stretch).await?;
@@ -310,12 +312,13 @@ fn bounded(partitions: &Parts) -> Vec<Range> {
         .collect()
 }
 
-/// The hour before `built_from`, if history has a partition with a beginning there or earlier. Between two such
-/// partitions there may be readings in a default partition.
+/// The newest hour before `built_from` that history has a partition for. What a default partition holds between
+/// two others is not rolled up.
 fn hour_before(ranges: &[Range], floor: Timestamp, built_from: Timestamp) -> Option<Timestamp> {
     // A reading at the start of a partition belongs to the hour that ends there.
-    let is_older = ranges.iter().any(|range| range.from <= built_from);
-    (is_older && built_from > floor).then(|| built_from.plus_micros(-HOUR_MICROS))
+    let before = ranges.iter().filter(|range| range.from <= built_from);
+    let newest = before.map(|range| range.to.min(built_from)).max()?;
+    (newest > floor).then(|| newest.hour())
 }
 
 /// How many hours are not rolled up yet.
@@ -366,6 +369,7 @@ mod tests {
         assert_eq!(waiting_hours(&ranges, low, at(15)..at(16), at(16)), 7);
         // A reading at the start of a partition ends the hour before it.
         assert_eq!(hour_before(&ranges, low, at(10)), Some(at(9)));
+        assert_eq!(hour_before(&ranges, low, at(9)), Some(at(1)));
         assert_eq!(hour_before(&ranges, low, at(1)), Some(at(0)));
         assert_eq!(hour_before(&ranges, low, at(0)), Some(at(-1)));
         assert_eq!(hour_before(&ranges, low, at(-1)), None);

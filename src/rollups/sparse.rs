@@ -13,8 +13,7 @@ use crate::postgres::partitions;
 use crate::postgres::partitions::Range;
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
-/// The most readings that are rolled up in one pass, of one stream. Why: their keys take 2 MB, and are read in
-/// a tenth of a second, as long as one hour of 50,000 devices takes.
+/// The most readings that are rolled up in one pass, of one stream: it bounds the memory for their keys.
 const READINGS_MAX: usize = 100_000;
 
 /// The hours below an instant that can be rolled up in one pass.
@@ -59,11 +58,25 @@ impl Full {
             let mut hours = BTreeSet::new();
             let mut left = READINGS_MAX;
             let mut end = from;
+            let mut names = None;
             for range in below(stream) {
                 if range.to <= end {
                     continue;
                 }
-                match self.read(client, stream, *range, left).await? {
+                if range.is_open_below() || self.0[stream].contains(range) {
+                    // Open below is also all of time, the range of a default partition.
+                    end = to.min(after(range.to));
+                    continue;
+                }
+                let names = match &mut names {
+                    Some(names) => names,
+                    none => none.insert(partitions::named(client, stream).await?),
+                };
+                // One that was dropped meanwhile holds nothing.
+                let Some((_, name)) = names.iter().find(|(named, _)| named == range) else {
+                    continue;
+                };
+                match self.read(client, stream, (*range, name), left).await? {
                     Some(keys) => {
                         left -= keys.count;
                         hours.extend(keys.hours);
@@ -88,14 +101,10 @@ impl Full {
         &mut self,
         client: &Client,
         stream: Stream,
-        range: Range,
+        (range, name): (Range, &str),
         most: usize,
     ) -> Result<Option<Keys>, Error> {
-        // All of time is the range of a default partition, beside others.
-        if range.is_open_below() || self.0[stream].contains(&range) {
-            return Ok(None);
-        }
-        let found = partitions::keys(client, stream, range, most).await?;
+        let found = partitions::keys(client, stream, name, most).await?;
         let keys = Keys {
             count: found.len(),
             hours: found

@@ -260,25 +260,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wal::frame::Position;
-    use crate::writer::rows::{MeterRow, Origin, RowEnergy};
+    use crate::writer::rows::MeterRow;
 
     fn row(id: i32, at: i64, kwh: u8) -> MeterRow {
-        let at = Timestamp::from_micros(at);
-        MeterRow {
-            id,
-            at,
-            energy: RowEnergy {
-                kwh: f64::from(kwh),
-                register: false,
-            },
-            voltage: 230.0,
-            origin: Origin {
-                position: Position::START,
-                index: 0,
-                received_at: at,
-            },
-        }
+        MeterRow::for_test(id, Timestamp::from_micros(at), f64::from(kwh))
     }
 
     proptest! {

@@ -127,27 +127,11 @@ fn vehicle_columns(rows: &[&VehicleRow]) -> Columns {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::{Origin, RowEnergy};
     use super::*;
     use crate::reading::Timestamp;
-    use crate::wal::frame::Position;
 
     fn meter(id: i32) -> MeterRow {
-        let at = Timestamp::now();
-        MeterRow {
-            id,
-            at,
-            energy: RowEnergy {
-                kwh: 1.0,
-                register: false,
-            },
-            voltage: 230.0,
-            origin: Origin {
-                position: Position::START,
-                index: 0,
-                received_at: at,
-            },
-        }
+        MeterRow::for_test(id, Timestamp::Y2000, 1.0)
     }
 
     #[test]

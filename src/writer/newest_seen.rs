@@ -70,24 +70,10 @@ impl NewestSeen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wal::frame::Position;
-    use crate::writer::rows::{MeterRow, Origin, RowEnergy};
+    use crate::writer::rows::MeterRow;
 
     fn row(id: i32, at: i64) -> MeterRow {
-        MeterRow {
-            id,
-            at: Timestamp::from_micros(at),
-            energy: RowEnergy {
-                kwh: 1.0,
-                register: false,
-            },
-            voltage: 230.0,
-            origin: Origin {
-                position: Position::START,
-                index: 0,
-                received_at: Timestamp::from_micros(0),
-            },
-        }
+        MeterRow::for_test(id, Timestamp::from_micros(at), 1.0)
     }
 
     #[test]

@@ -62,6 +62,27 @@ pub struct VehicleRow {
     pub origin: Origin,
 }
 
+#[cfg(test)]
+impl MeterRow {
+    /// A row of a test, received when it was measured, at the start of the log.
+    pub(super) fn for_test(id: i32, at: Timestamp, kwh: f64) -> Self {
+        MeterRow {
+            id,
+            at,
+            energy: RowEnergy {
+                kwh,
+                register: false,
+            },
+            voltage: 230.0,
+            origin: Origin {
+                position: Position::START,
+                index: 0,
+                received_at: at,
+            },
+        }
+    }
+}
+
 /// The values of many rows as the columns of one statement with `unnest`.
 pub type Columns = Vec<Box<dyn ToSql + Sync + Send>>;
 

@@ -8,7 +8,6 @@ use futures_util::SinkExt;
 use tokio_postgres::{Client, NoTls};
 
 use super::TargetsError;
-use crate::oracle::HAS_HOUR;
 
 /// COPY is sent in pieces of this size.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -16,7 +15,6 @@ const CHUNK_BYTES: usize = 64 << 10;
 const EPOCH_US: i64 = 946_684_800_000_000;
 /// Between two readings of a device.
 pub(super) const MINUTE_US: i64 = 60_000_000;
-const HOUR_US: i64 = 60 * MINUTE_US;
 /// Minutes of a transaction.
 const MINUTES_PER_COMMIT: i64 = 10;
 
@@ -71,24 +69,18 @@ pub(super) fn fill(url: &str, shape: Shape) -> Result<(), TargetsError> {
         let client = connect(url).await?;
         let vehicles = i32::try_from(shape.vehicles()).unwrap_or(i32::MAX);
         client.execute(DEVICES, &[&vehicles]).await?;
-        let has_hour: bool = client.query_one(HAS_HOUR, &[]).await?.get(0);
         let mut tasks = tokio::task::JoinSet::new();
         for (keys, copy, row) in [
             (
                 METER_KEYS,
                 METER_COPY,
-                (5, meter_row as fn(&mut BytesMut, i64, i32)),
+                meter_row as fn(&mut BytesMut, i64, i32),
             ),
-            (VEHICLE_KEYS, VEHICLE_COPY, (8, vehicle_row)),
+            (VEHICLE_KEYS, VEHICLE_COPY, vehicle_row),
         ] {
             let keys = client.query(keys, &[]).await?;
             let keys: Vec<i32> = keys.iter().map(|row| row.get(0)).collect();
-            let client = connect(url).await?;
-            tasks.spawn(async move {
-                // The first column, if there is one.
-                let copy = copy.replacen('(', if has_hour { "(hour, " } else { "(" }, 1);
-                stream(client, &copy, has_hour, keys, shape, row).await
-            });
+            tasks.spawn(stream(connect(url).await?, copy, keys, shape, row));
         }
         while let Some(outcome) = tasks.join_next().await {
             outcome.map_err(std::io::Error::other)??;
@@ -106,18 +98,13 @@ async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     Ok(client)
 }
 
-/// How many columns a row has, and what appends them: for a time and a device.
-type Columns = (i16, fn(&mut BytesMut, i64, i32));
-
 async fn stream(
     client: Client,
     copy: &str,
-    has_hour: bool,
     keys: Vec<i32>,
     shape: Shape,
-    row: Columns,
+    row: fn(&mut BytesMut, i64, i32),
 ) -> Result<(), tokio_postgres::Error> {
-    let (columns, row) = row;
     let copy = client.prepare(copy).await?;
     let minutes: Vec<i64> = (0..shape.minutes()).collect();
     for minutes in minutes.chunks(MINUTES_PER_COMMIT as usize) {
@@ -129,10 +116,6 @@ async fn stream(
             let mut chunk = BytesMut::with_capacity(CHUNK_BYTES + 128);
             chunk.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
             for &key in &keys {
-                chunk.put_i16(columns + i16::from(has_hour));
-                if has_hour {
-                    integer(&mut chunk, hour(at_us));
-                }
                 row(&mut chunk, at_us, key);
                 if chunk.len() >= CHUNK_BYTES {
                     let next = BytesMut::with_capacity(CHUNK_BYTES + 128);
@@ -149,11 +132,6 @@ async fn stream(
     Ok(())
 }
 
-/// The hour of a reading since 1970. An hour holds its end, not its start.
-fn hour(at_us: i64) -> i32 {
-    (at_us - 1).div_euclid(HOUR_US) as i32
-}
-
 /// Six decimals that differ from device to device and minute to minute.
 fn millionths(at_us: i64, key: i32) -> f64 {
     let mixed = (at_us / MINUTE_US).wrapping_mul(7919) + i64::from(key).wrapping_mul(104_729);
@@ -162,6 +140,7 @@ fn millionths(at_us: i64, key: i32) -> f64 {
 
 /// At 7 kW, about.
 fn meter_row(out: &mut BytesMut, at_us: i64, key: i32) {
+    out.put_i16(5);
     time(out, at_us);
     double(out, (115_000.0 + millionths(at_us, key)) / 1e6);
     out.put_i32(-1);
@@ -171,6 +150,7 @@ fn meter_row(out: &mut BytesMut, at_us: i64, key: i32) {
 
 /// What arrives of it.
 fn vehicle_row(out: &mut BytesMut, at_us: i64, key: i32) {
+    out.put_i16(8);
     time(out, at_us);
     double(out, (105_000.0 + millionths(at_us, key)) / 1e6);
     out.put_i32(-1);

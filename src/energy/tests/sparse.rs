@@ -84,3 +84,25 @@ async fn steps(client: &mut Client) -> usize {
     }
     steps
 }
+
+/// A default partition may hold readings of any time. The hours between the other partitions are passed over.
+#[test]
+fn beside_a_default_partition_gaps_cost_nothing() {
+    const DAY: i64 = 24 * 60;
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 1..5).await;
+        let old: Vec<EnergyReading> = (1..6).map(|n| reading(n - 100 * DAY)).collect();
+        store.write_meter(meter, &old).await;
+        let mut client = store.pool.get().await.unwrap();
+        let default = "create table other_meters partition of meter_telemetry_history default";
+        client.batch_execute(default).await.unwrap();
+        let partitions = "select count(distinct pg_get_expr(relpartbound, oid)) from pg_class
+            where relispartition and relkind = 'r'";
+        let partitions = usize::try_from(count(&store, partitions).await).unwrap();
+        // The hours of each partition of a day, and the one that ends where it starts.
+        assert!(steps(&mut client).await <= 25 * partitions);
+        let rolled_up = "select sum(readings)::bigint from meter_hours";
+        assert_eq!(count(&store, rolled_up).await, 9);
+    });
+}

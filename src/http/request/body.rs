@@ -167,8 +167,8 @@ impl Upload {
 
     /// Polls the next frame.
     ///
-    /// hyper wakes a connection of HTTP/1.1 whenever a piece is taken from a body, to read the next
-    /// one. Behind the last piece there is none, and the connection would be polled in vain.
+    /// Whenever a piece is taken from a body, hyper wakes the connection of HTTP/1.1 to read the next one.
+    /// After the last piece, that wake would only cost a poll that finds nothing to read.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextFrame>> {
         let incoming = &mut self.incoming;
         let poll = || Pin::new(&mut *incoming).poll_frame(cx);

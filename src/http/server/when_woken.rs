@@ -1,8 +1,8 @@
 //! Polling only what was woken.
 //!
 //! A connection waits for its socket, for the log, for timers and for the order to end. All of them wake
-//! one task. A future that stands beside the requests is polled for each of them, in vain, unless it has
-//! a waker of its own that remembers the wake.
+//! one task. Without a waker of its own that remembers the wake, a future beside the requests would be
+//! polled once for each of them.
 
 use std::future::Future;
 use std::pin::Pin;
