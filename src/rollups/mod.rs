@@ -219,7 +219,11 @@ impl Roller {
         let built_from = if stretch.hours.is_empty() {
             // Beyond a gap the search may not have looked.
             let is_next = hour == from.plus_micros(-HOUR_MICROS);
-            let found = is_next.then_some(stretch.found).unwrap_or_default();
+            let found = if is_next {
+                stretch.found
+            } else {
+                PerStream::default()
+            };
             self.hour(client, hour, &found).await?;
             hour
         } else {
