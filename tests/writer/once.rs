@@ -72,6 +72,12 @@ async fn a_commit_whose_answer_was_lost_is_not_repeated() {
         // How many were quarantined was in the lost response: zero would be a guess.
         assert_eq!(gateway.send_as(&both, AckMode::Committed).await, None);
         proxy.commits(round + 1).await;
+        // A COMMIT of live status alone must not be the one that is lost next.
+        until("live status of all that is stored", || async {
+            let behind = "select count(*) from wal_checkpoints where live_position < position";
+            database.count(behind).await == 0
+        })
+        .await;
     }
     gateway.drained().await;
     // Had the cursor not gone to the checkpoint, its batches would be here as repeats.
