@@ -1,12 +1,12 @@
 // What wants somebody to look: the page of all, and what other pages show of it.
 
-import { explain, get, now } from './api.js';
+import { explain, get, now, pages } from './api.js';
 import { choice, h, name, panel, set } from './dom.js';
 import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
 
 /** Values change while an alert is open; that it opens or closes is heard at once. */
 const REFRESH_MS = 30000;
-/** As many as an answer holds: more are said to be there. */
+/** As many as an answer holds; the gravest come first, and a button loads the next. */
 const SHOWN = 1000;
 /** A row of these is read; more rows only make a page that nobody reads. */
 const ON_FLEET = 5;
@@ -27,10 +27,13 @@ const SIGNS = { critical: '◆', warning: '▲' };
 const known = (alert) => KINDS[alert.kind] ?? [alert.kind, number, 'warning'];
 const rank = (alert) => (ORDER.includes(alert.kind) ? ORDER.indexOf(alert.kind) : ORDER.length);
 
-/** The gravest first, and of each kind the newest. */
+/** The gravest first, and of each kind the newest. The gateway has chosen which alerts these are. */
 function inOrder(alerts) {
   return alerts.toSorted((a, b) => rank(a) - rank(b) || Date.parse(b.openedAt) - Date.parse(a.openedAt));
 }
+
+/** Open alerts are asked for by their severity; what has closed is read by its time. */
+const orderOf = (state) => (state === 'open' ? '&order=-severity' : '');
 
 function sign(alert) {
   const [words, , gravity] = known(alert);
@@ -54,6 +57,7 @@ class Watch {
     this.#stream = stream;
     this.#load = load;
     stream.addEventListener('alert', load);
+    stream.addEventListener('reset', load);
     this.#timer = setInterval(() => document.hidden || load(), REFRESH_MS);
     load();
   }
@@ -61,6 +65,7 @@ class Watch {
   destroy() {
     clearInterval(this.#timer);
     this.#stream.removeEventListener('alert', this.#load);
+    this.#stream.removeEventListener('reset', this.#load);
   }
 }
 
@@ -70,7 +75,9 @@ export class Alerts {
   #kind = '';
   #asked = 0;
   #items = null;
-  #more = false;
+  #next = null;
+  /** How many pages are shown; a refresh loads as many. */
+  #pages = 1;
 
   constructor({ stream }) {
     this.number = h('p', { class: 'muted', role: 'status' }, 'Loading');
@@ -79,17 +86,23 @@ export class Alerts {
       'aria-label': 'Kind of alert',
       onchange: () => {
         this.#kind = this.kinds.value;
-        this.#show(true);
+        this.#anew();
       },
-    });
-    this.#showKinds();
+    }, h('option', { value: '' }, 'All kinds'), ORDER.map((kind) => h('option', { value: kind }, KINDS[kind][0])));
+    this.moreButton = h('button', {
+      type: 'button', class: 'more', hidden: true,
+      onclick: () => {
+        this.#pages += 1;
+        this.#load();
+      },
+    }, 'Load more');
     this.el = h('div', { class: 'view' },
       h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, 'Alerts'), this.number, this.kinds,
         choice('State', [['open', 'Open'], ['closed', 'Closed']], 'open', (state) => {
           this.#state = state;
-          this.#load();
+          this.#anew();
         })),
-      h('section', { class: 'panel', 'aria-label': 'Alerts' }, this.body));
+      h('section', { class: 'panel', 'aria-label': 'Alerts' }, this.body, this.moreButton));
     this.watch = new Watch(stream, () => this.#load());
   }
 
@@ -98,15 +111,26 @@ export class Alerts {
     this.watch.destroy();
   }
 
+  #anew() {
+    this.#pages = 1;
+    this.#items = null;
+    this.#load();
+  }
+
   async #load() {
     const asked = (this.#asked += 1);
+    const kind = this.#kind ? `&kind=${this.#kind}` : '';
+    const items = [];
+    let next = null;
     try {
-      const answer = await get(`/v1/alerts?state=${this.#state}&limit=${SHOWN}`);
-      if (asked !== this.#asked) return;
-      const anew = this.#items === null || this.#items[0]?.state !== this.#state;
-      this.#items = answer.items;
-      this.#more = answer.next !== null;
-      this.#showKinds();
+      for await (const page of pages(`/v1/alerts?state=${this.#state}${kind}${orderOf(this.#state)}`, SHOWN, this.#pages)) {
+        if (asked !== this.#asked) return;
+        items.push(...page.items);
+        next = page.next;
+      }
+      const anew = this.#items === null;
+      this.#items = items;
+      this.#next = next;
       this.#show(anew);
     } catch (error) {
       if (asked !== this.#asked) return;
@@ -115,19 +139,10 @@ export class Alerts {
     }
   }
 
-  /** The kinds that there are, each with its number. */
-  #showKinds() {
-    if (document.activeElement === this.kinds) return;
-    const items = this.#items ?? [];
-    const there = ORDER.filter((kind) => kind === this.#kind || items.some((a) => a.kind === kind));
-    set(this.kinds, h('option', { value: '' }, 'All kinds'), there.map((kind) => h('option',
-      { value: kind, selected: kind === this.#kind },
-      `${KINDS[kind][0]} (${count(items.filter((a) => a.kind === kind).length)})`)));
-  }
-
   #show(anew) {
-    const items = inOrder(this.#items.filter((a) => this.#kind === '' || a.kind === this.#kind));
-    set(this.number, `${count(items.length)}${this.#more ? '+' : ''} ${this.#state}`);
+    const items = inOrder(this.#items);
+    set(this.number, `${count(items.length)}${this.#next === null ? '' : '+'} ${this.#state}`);
+    this.moreButton.hidden = this.#next === null;
     if (items.length === 0) {
       set(this.body, h('p', { class: 'muted empty' },
         this.#state === 'open' ? 'Nothing needs attention.' : 'No alert has closed yet.'));
@@ -165,7 +180,7 @@ class Aside {
   constructor(stream, query, show) {
     this.#watch = new Watch(stream, async () => {
       const asked = (this.#asked += 1);
-      const answer = await get(`/v1/alerts?state=open&${query}`).catch(() => null);
+      const answer = await get(`/v1/alerts?state=open&order=-severity&${query}`).catch(() => null);
       if (answer !== null && asked === this.#asked) show(inOrder(answer.items), answer.next !== null);
     });
   }

@@ -63,6 +63,25 @@ pub enum Kind {
     ImplausibleReading,
 }
 
+/// How soon somebody should look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Now: a person or a battery may come to harm.
+    Critical,
+    /// During working hours.
+    Warning,
+}
+
+impl Severity {
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+        }
+    }
+}
+
 impl Kind {
     /// Every kind.
     pub const ALL: [Kind; 5] = [
@@ -82,6 +101,23 @@ impl Kind {
             Kind::Silent => "silent",
             Kind::ImplausibleReading => "implausible_reading",
         }
+    }
+
+    /// How soon somebody should look.
+    pub const fn severity(self) -> Severity {
+        match self {
+            Kind::BatteryTemperature => Severity::Critical,
+            Kind::EfficiencyLow
+            | Kind::EfficiencyAnomaly
+            | Kind::Silent
+            | Kind::ImplausibleReading => Severity::Warning,
+        }
+    }
+
+    /// The severity of a stored kind. One that this version does not know is a warning.
+    pub fn severity_of(name: &str) -> Severity {
+        let known = Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        known.map_or(Severity::Warning, Kind::severity)
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::evaluate::Findings;
-use super::{AlertError, Settings};
+use super::{AlertError, Kind, Settings};
 use crate::reading::{Stream, Timestamp};
 
 /// The most waiting deliveries. Why: a fleet of 10,000 that falls silent at once.
@@ -157,6 +157,7 @@ impl Event {
         let mut alert = json!({
             "alertId": self.id.to_string(),
             "kind": self.kind,
+            "severity": Kind::severity_of(self.kind).name(),
             "state": if self.closed_at.is_some() { "closed" } else { "open" },
             "openedAt": self.opened_at.to_string(),
             "closedAt": self.closed_at.map(|at| at.to_string()),

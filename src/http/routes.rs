@@ -66,7 +66,7 @@ pub(crate) static ROUTES: &[Route] = &[
         .needs(READ, Scope::Fleet).query(Once(&["from", "to", "bucket", "tz"])),
     get("/v1/alerts", |c| Box::pin(alerts::list(c)))
         .needs(READ, Scope::Fleet)
-        .query(Once(&["state", "kind", "vehicleId", "meterId", "limit", "after"])),
+        .query(Once(&["state", "kind", "vehicleId", "meterId", "order", "limit", "after"])),
     get("/v1/export/meter", |c| Box::pin(export::export(c, Meter)))
         .needs(READ, Scope::Fleet)
         .query(Once(&["from", "to", "tz", "format"])).any_accept(),

@@ -1,6 +1,7 @@
 //! Alerts, a page at a time.
 
 use deadpool_postgres::Client;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row};
 
 use super::{Page, limit_of};
@@ -32,11 +33,28 @@ pub struct StoredAlert {
     pub details: String,
 }
 
+/// Which alerts come first, and behind which one the page begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Order<'a> {
+    /// The newest first: those with a lower number than this.
+    Newest {
+        /// The number.
+        before: i64,
+    },
+    /// Some kinds first, and among equals the newest.
+    KindsFirst {
+        /// The kinds that come first.
+        kinds: &'a [&'a str],
+        /// The alert before the page: whether its kind is one of them, and its number.
+        before: (bool, i64),
+    },
+}
+
 /// Which alerts to list.
 #[derive(Debug, Clone, Copy)]
 pub struct Filter<'a> {
-    /// Alerts with a lower number.
-    pub before: i64,
+    /// Which come first, and where the page begins.
+    pub order: Order<'a>,
     /// Only this kind.
     pub kind: Option<&'a str>,
     /// Only open ones, or only closed ones.
@@ -49,29 +67,44 @@ pub struct Filter<'a> {
 
 /// Lists alerts.
 ///
-/// Order:  newest first
+/// Order:  that of the filter
 ///
 /// # Errors
 /// [`ReadError`]
 pub async fn list(client: &Client, filter: Filter<'_>) -> Result<Page<StoredAlert>, ReadError> {
-    let statement = client.prepare_cached(sql!("alerts")).await?;
     let (stream, device) = filter
         .device
         .map(|(stream, id)| (stream.name(), id.as_str()))
         .unzip();
-    let rows = client
-        .query(
-            &statement,
-            &[
-                &filter.before,
+    let limit = limit_of(filter.limit);
+    let rows = match filter.order {
+        Order::Newest { before } => {
+            let statement = client.prepare_cached(sql!("alerts")).await?;
+            let wanted: [&(dyn ToSql + Sync); 6] = [
+                &before,
                 &filter.kind,
                 &filter.open,
-                &limit_of(filter.limit),
+                &limit,
                 &stream,
                 &device,
-            ],
-        )
-        .await?;
+            ];
+            client.query(&statement, &wanted).await?
+        }
+        Order::KindsFirst { kinds, before } => {
+            let statement = client.prepare_cached(sql!("alerts_by_severity")).await?;
+            let wanted: [&(dyn ToSql + Sync); 8] = [
+                &before.1,
+                &filter.kind,
+                &filter.open,
+                &limit,
+                &stream,
+                &device,
+                &kinds,
+                &before.0,
+            ];
+            client.query(&statement, &wanted).await?
+        }
+    };
     let items: Result<Vec<_>, Error> = rows.iter().map(StoredAlert::decode).collect();
     Ok(Page::of(items?, filter.limit))
 }

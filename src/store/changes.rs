@@ -10,7 +10,7 @@ use deadpool_postgres::Client;
 use hashbrown::{HashMap, HashSet};
 use tokio_postgres::{Error, Row};
 
-use super::alerts::{Filter, StoredAlert};
+use super::alerts::{Filter, Order, StoredAlert};
 use super::live::LiveStatus;
 use crate::postgres::ReadError;
 use crate::reading::{PerStream, Stream, Timestamp};
@@ -73,7 +73,7 @@ impl Seen {
         changes: &mut Vec<Change>,
     ) -> Result<(), ReadError> {
         let filter = Filter {
-            before: i64::MAX,
+            order: Order::Newest { before: i64::MAX },
             kind: None,
             open: Some(true),
             device: None,

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use serde_json::Value;
 
-use crate::support::{DEADLINE, Gateway, data_dir, meter, vehicle};
+use crate::support::{DEADLINE, Gateway, NO_ALERTS, data_dir, meter, vehicle};
 
 const SECRET: &[u8] = b"a secret of the test";
 
@@ -394,5 +394,54 @@ fn an_alert_does_not_wait_for_what_is_slow_to_be_looked_at() {
     });
     drop(session);
     holder.wait().unwrap();
+    gateway.terminate();
+}
+
+#[test]
+fn a_critical_alert_comes_before_a_thousand_newer_ones() {
+    let gateway = Gateway::fresh(&NO_ALERTS);
+    gateway.sql(
+        "insert into alerts (kind, stream, device_id, opened_at, updated_at, value, bound, details)
+        select
+            case n when 3 then 'battery_temperature' else 'silent' end,
+            case n when 3 then 'vehicle' else 'meter' end, n, now(), now(), 1, 1, '{}'
+        from generate_series(1, 1100) as n order by n",
+    );
+    let list = |query: &str| gateway.get(&format!("/v1/alerts?state=open&limit=1000{query}"));
+    let newest = list("");
+    let kind = |alert: &Value| alert["kind"].as_str().unwrap().to_owned();
+    assert!(
+        newest["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|a| kind(a) == "silent")
+    );
+    let first = list("&order=-severity");
+    let critical = &first["items"][0];
+    assert_eq!(
+        (kind(critical).as_str(), &critical["severity"]),
+        ("battery_temperature", &Value::from("critical"))
+    );
+    let next = first["next"].as_str().unwrap();
+    let second = list(&format!("&order=-severity&after={next}"));
+    assert_eq!(second["next"], Value::Null);
+    let pages = [first.clone(), second];
+    let ids: Vec<i64> = pages
+        .iter()
+        .flat_map(|page| page["items"].as_array().unwrap())
+        .map(|alert| alert["alertId"].as_str().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(ids.len(), 1_100);
+    // The warnings, from the newest down to the oldest, each once.
+    assert!(ids[1..].windows(2).all(|pair| pair[0] > pair[1]));
+    for wrong in [
+        "&order=severity",
+        "&order=-severity&after=17",
+        "&after=warning.17",
+    ] {
+        let (status, body) = gateway.call("GET", &format!("/v1/alerts?state=open{wrong}"), "");
+        assert_eq!(status, 400, "{wrong}: {body}");
+    }
     gateway.terminate();
 }

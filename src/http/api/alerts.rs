@@ -1,23 +1,26 @@
-//! `GET /v1/alerts`: what operators should look at, newest first.
+//! `GET /v1/alerts`: what operators should look at, newest or gravest first.
+
+use std::sync::LazyLock;
 
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::alerts::Kind;
+use crate::alerts::{Kind, Severity};
 use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::response::json;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
 use crate::reading::Stream;
-use crate::store::alerts::{self, Filter, StoredAlert};
+use crate::store::alerts::{self, Filter, Order, StoredAlert};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Alert<'a> {
     alert_id: String,
     kind: &'a str,
+    severity: &'static str,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     vehicle_id: Option<&'a str>,
@@ -35,6 +38,54 @@ struct Alert<'a> {
 struct Page<'a> {
     items: Vec<Alert<'a>>,
     next: Option<String>,
+}
+
+/// The kinds that come first where the gravest do.
+static CRITICAL: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let critical = Kind::ALL.into_iter();
+    let critical = critical.filter(|kind| kind.severity() == Severity::Critical);
+    critical.map(Kind::name).collect()
+});
+
+/// The order of a list. Each order has cursors of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Newest,
+    Severity,
+}
+
+impl By {
+    fn of(order: Option<&str>) -> Result<Self, Problem> {
+        match order {
+            None | Some("-openedAt") => Ok(By::Newest),
+            Some("-severity") => Ok(By::Severity),
+            Some(_) => Err(query::bad("order must be -openedAt or -severity")),
+        }
+    }
+
+    /// The cursor behind an alert: its number, with its severity where that orders the list.
+    fn cursor(self, last: &StoredAlert) -> String {
+        match self {
+            By::Newest => last.id.to_string(),
+            By::Severity => format!("{}.{}", Kind::severity_of(&last.kind).name(), last.id),
+        }
+    }
+
+    /// Whether the alert before the page is critical, and its number.
+    fn read(self, cursor: &str) -> Result<(bool, i64), Problem> {
+        let wrong = || query::bad("after is not a cursor that this endpoint and order returned");
+        let (severity, id) = match self {
+            By::Newest => (Severity::Warning, cursor),
+            By::Severity => {
+                let (severity, id) = cursor.split_once('.').ok_or_else(wrong)?;
+                let mut known = [Severity::Critical, Severity::Warning].into_iter();
+                let severity = known.find(|known| known.name() == severity);
+                (severity.ok_or_else(wrong)?, id)
+            }
+        };
+        let id = id.parse().map_err(|_| wrong())?;
+        Ok((severity == Severity::Critical, id))
+    }
 }
 
 /// Lists alerts.
@@ -61,14 +112,18 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
             return Err(query::bad(both));
         }
     };
-    let before = match query.get("after") {
-        None => i64::MAX,
-        Some(id) => id
-            .parse()
-            .map_err(|_| query::bad("after is not a cursor that this endpoint returned"))?,
+    let by = By::of(query.get("order"))?;
+    let after = query.get("after").map(|cursor| by.read(cursor));
+    let before = after.transpose()?.unwrap_or((true, i64::MAX));
+    let order = match by {
+        By::Newest => Order::Newest { before: before.1 },
+        By::Severity => Order::KindsFirst {
+            kinds: &CRITICAL,
+            before,
+        },
     };
     let filter = Filter {
-        before,
+        order,
         kind,
         open,
         device,
@@ -80,7 +135,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         .await?;
     let page = Page {
         items: found.items.iter().map(Alert::from).collect(),
-        next: found.last_before_more().map(|last| last.id.to_string()),
+        next: found.last_before_more().map(|last| by.cursor(last)),
     };
     json::reply(StatusCode::OK, &page)
 }
@@ -97,6 +152,7 @@ impl<'a> From<&'a StoredAlert> for Alert<'a> {
         Alert {
             alert_id: alert.id.to_string(),
             kind: &alert.kind,
+            severity: Kind::severity_of(&alert.kind).name(),
             state: match alert.closed_at {
                 Some(_) => "closed",
                 None => "open",
@@ -110,5 +166,24 @@ impl<'a> From<&'a StoredAlert> for Alert<'a> {
             bound: alert.limit,
             details: RawValue::from_string(alert.details.clone()).unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_fits_only_the_order_that_made_it() {
+        assert_eq!(By::Newest.read("17").unwrap().1, 17);
+        assert_eq!(By::Severity.read("critical.17").unwrap(), (true, 17));
+        assert_eq!(By::Severity.read("warning.-3").unwrap(), (false, -3));
+        for wrong in ["", "17", "critical", "critical.", "grave.17", "warning.x"] {
+            assert!(By::Severity.read(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["", "critical.17", "x"] {
+            assert!(By::Newest.read(wrong).is_err(), "{wrong}");
+        }
+        assert!(By::of(Some("severity")).is_err());
     }
 }

@@ -207,6 +207,7 @@ pub(super) const CASES: &[Case] = &[
     case("stream_alerts_closed", "array[1::bigint, 2, 3, 4]", "12"),
     // Commands.
     case("check_server", "", "1"),
+    case("alerts_by_severity", "9000000, null, true, 100, null, null, array['other'], true", "1000"),
     case("erase_others", "", "100"),
     whole("erase_vehicle", "'V5'", "430 + 120",
         &["vehicle_hour_marks", "quarantined_readings", "alerts", "alert_deliveries"]),
