@@ -99,6 +99,16 @@ export async function* pages(path, limit, most, options) {
   }
 }
 
+/** Gives a file to the person: the browser saves it. */
+export function save(name, text, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = name;
+  link.click();
+  URL.revokeObjectURL(url);
+}
+
 /** What to tell a person of an error. */
 export function explain(error) {
   if (error instanceof ApiError) {

@@ -2,6 +2,7 @@
 
 import { get, now, request } from './api.js';
 import { Alerts } from './alerts.js';
+import { ChargingSessions } from './charging.js';
 import { Devices } from './devices.js';
 import { h, set, text } from './dom.js';
 import { Fleet } from './fleet.js';
@@ -34,6 +35,7 @@ function view(hash) {
   if (kind === 'meters') return ['meters', id ? new Meter(context, id) : new Devices(context, 'meter')];
   if (kind === 'alerts') return ['alerts', new Alerts(context)];
   return ['fleet', new Fleet(context)];
+  if (kind === 'sessions') return ['sessions', new ChargingSessions()];
 }
 
 function route(moved) {

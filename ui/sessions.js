@@ -4,6 +4,7 @@ import { explain, get, now, pages } from './api.js';
 import { h, name, panel, set } from './dom.js';
 import { count, dateTime, day, exact, fixed, percent, span, time } from './format.js';
 
+/** The bars of a line of time: the newest 5,000 of the window, beyond which they are a single bar. */
 const PAGES_MAX = 5;
 const LISTED = 10;
 const REFRESH_MS = 30000;
@@ -20,9 +21,10 @@ export class Sessions {
   #to = 0;
   #sessions = null;
   #more = false;
+  /** The energy of the newest sessions, by their ids. */
   #energy = new Map();
+  #asked = 0;
   #timer;
-  #gone = false;
 
   constructor(kind, id) {
     this.#kind = kind;
@@ -34,43 +36,48 @@ export class Sessions {
   }
 
   destroy() {
-    this.#gone = true;
+    this.#asked += 1;
     clearInterval(this.#timer);
   }
 
   /** Shows those that reach into a window, in milliseconds. */
   show(from, to) {
     [this.#from, this.#to] = [from, to];
-    if (this.#sessions) this.#draw();
-    else this.#load();
+    this.#load();
   }
 
   async #load() {
+    const asked = (this.#asked += 1);
+    const time = (ms) => encodeURIComponent(new Date(ms).toISOString());
+    const path = `/v1/sessions?${this.#kind}Id=${encodeURIComponent(this.#id)}&order=-startedAt`
+      + `&from=${time(this.#from)}&to=${time(this.#to)}`;
     const found = [];
-    this.#more = false;
+    let next = null;
     try {
-      const path = `/v1/sessions?${this.#kind}Id=${encodeURIComponent(this.#id)}`;
-      let next = null;
       for await (const page of pages(path, 1000, PAGES_MAX)) {
+        if (asked !== this.#asked) return;
         found.push(...page.items);
         next = page.next;
       }
-      this.#more = next !== null;
     } catch (error) {
-      if (!this.#sessions) set(this.body, h('p', { class: 'muted empty' }, explain(error)));
+      if (asked === this.#asked && !this.#sessions) set(this.body, h('p', { class: 'muted empty' }, explain(error)));
       return;
     }
-    if (this.#gone) return;
-    this.#sessions = found.map((s) => ({
-      ...s, start: Date.parse(s.startedAt), end: s.endedAt ? Date.parse(s.endedAt) : null,
-    })).sort((a, b) => b.start - a.start);
+    if (asked !== this.#asked) return;
+    this.#more = next !== null;
+    this.#sessions = found.map(timed);
+    this.#draw();
+    // The table is there before its energy, which takes longer.
+    const charged = await get(`${path}&energy=true&limit=${LISTED}`).catch(() => null);
+    if (charged === null || asked !== this.#asked) return;
+    this.#energy = new Map(charged.items.map((item) => [item.sessionId, item]));
     this.#draw();
   }
 
   #draw() {
     const end = (s) => s.end ?? now();
-    const inside = this.#sessions.filter((s) => s.start < this.#to && end(s) > this.#from);
-    set(this.number, `${count(inside.length)} in this period${this.#more ? ', of the first 5,000' : ''}`);
+    const inside = this.#sessions;
+    set(this.number, this.#more ? `more than ${count(inside.length)} in this period` : `${count(inside.length)} in this period`);
     if (inside.length === 0) {
       set(this.body, h('p', { class: 'muted empty' }, 'No sessions in this period.'));
       return;
@@ -86,7 +93,6 @@ export class Sessions {
     });
     const { key, label, href } = other[this.#kind];
     const listed = inside.slice(0, LISTED);
-    const cells = listed.map(() => [h('td', { class: 'n wide' }), h('td', { class: 'n' })]);
     set(this.body,
       h('div', { class: 'timeline', 'aria-hidden': 'true' }, bars),
       h('div', { class: 'timeline-ends muted small', 'aria-hidden': 'true' },
@@ -95,32 +101,28 @@ export class Sessions {
         h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'From'), h('th', { scope: 'col' }, 'To'),
           h('th', { scope: 'col' }, label), h('th', { scope: 'col', class: 'n wide' }, 'Duration'),
           h('th', { scope: 'col', class: 'n wide' }, 'AC → DC, kWh'), h('th', { scope: 'col', class: 'n' }, 'Efficiency'))),
-        h('tbody', {}, listed.map((s, n) => h('tr', {},
+        h('tbody', {}, listed.map((s) => h('tr', {},
           h('td', { class: 'at', title: exact(s.start) }, `${day(s.start)}, ${time(s.start)}`),
           h('td', {}, s.end === null ? h('span', { class: 'status' }, h('span', { class: 'sign good', 'aria-hidden': 'true' }, '●'), 'open') : time(s.end)),
           h('td', {}, h('a', { href: href + encodeURIComponent(s[key]) }, name(s[key]))),
           h('td', { class: 'n wide' }, span((end(s) - s.start) / 1000)),
-          cells[n]))))),
-      inside.length > LISTED && h('p', { class: 'muted small' }, `The newest ${LISTED} of ${count(inside.length)} sessions.`));
-    listed.forEach((s, n) => this.#fillEnergy(s, cells[n]));
+          h('td', { class: 'n wide' }, energyOf(this.#energy.get(s.sessionId))),
+          h('td', { class: 'n' }, percent(this.#energy.get(s.sessionId)?.efficiencyRatio))))))),
+      inside.length > LISTED && h('p', { class: 'muted small' },
+        `The newest ${LISTED} of ${count(inside.length)}${this.#more ? '+' : ''} sessions. `, h('a', { href: '#/sessions' }, 'All sessions')));
   }
 
   #words(s) {
     const { key } = other[this.#kind];
     return `${time(s.start)} – ${s.end === null ? 'open' : time(s.end)}, ${s[key]}`;
   }
-
-  /** The energy of a session that has ended changes seldom: it is asked for once. */
-  async #fillEnergy(session, [energy, ratio]) {
-    const known = session.end === null ? null : this.#energy.get(session.sessionId);
-    try {
-      const found = known ?? await get(`/v1/sessions/${encodeURIComponent(session.sessionId)}`);
-      if (this.#gone) return;
-      this.#energy.set(session.sessionId, found);
-      set(energy, `${fixed(found.totalEnergyConsumedAc, 2)} → ${fixed(found.totalEnergyDeliveredDc, 2)}`);
-      set(ratio, percent(found.efficiencyRatio));
-    } catch {
-      // The session is shown without it.
-    }
-  }
 }
+
+/** A session with its times as numbers. */
+export const timed = (session) => ({
+  ...session, start: Date.parse(session.startedAt), end: session.endedAt ? Date.parse(session.endedAt) : null,
+});
+
+/** AC and DC of a session, in kWh. */
+export const energyOf = (session) => (session?.totalEnergyConsumedAc === undefined ? ''
+  : `${fixed(session.totalEnergyConsumedAc, 2)} → ${fixed(session.totalEnergyDeliveredDc, 2)}`);

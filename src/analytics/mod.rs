@@ -5,6 +5,7 @@
 //! | `history` | readings with their neighbours, within constant bounds of time |
 //! | `vehicles` | vehicles: their readings, their sessions, and which others are at a meter |
 //! | `fetch` | what the answer for one vehicle depends on |
+//! | `charges` | the energy of charging sessions |
 //! | `bulk` | the readings of many devices, in a few statements |
 //! | `chunk` | a part of the fleet, with everything that its vehicles' answers depend on |
 //! | `reach` | how far beyond its window a question must fetch |
@@ -28,6 +29,7 @@
 
 mod budget;
 mod bulk;
+mod charges;
 mod chunk;
 mod fetch;
 mod fleet;
@@ -55,6 +57,7 @@ use crate::energy::{Performance, Slice};
 use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Timestamp};
 use budget::{Budget, Lease};
+pub use charges::Charge;
 use fetch::fetch;
 use fleet_cache::Reports;
 pub use fleet_cache::{KeptReport, ReportKey};

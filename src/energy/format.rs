@@ -11,6 +11,8 @@ use super::exact::{Exact, MWH_PER_KWH, Near, TEMPERATURE_DECIMALS};
 pub const KWH_DECIMALS: u8 = 6;
 /// Decimals of a printed cost.
 pub const COST_DECIMALS: u8 = 4;
+/// Decimals of a printed power.
+pub const POWER_DECIMALS: u8 = 3;
 /// Decimals of a printed ratio, in percent.
 pub const RATIO_DECIMALS: u8 = 2;
 /// Decimals of a printed temperature.
@@ -91,6 +93,13 @@ impl Decimal {
     /// Units:  as [`Decimal::cost`]
     pub fn cost_percent(cost: &Exact) -> Self {
         Decimal::of_amount(cost, 10_i64.pow(14), COST_DECIMALS)
+    }
+
+    /// Prints power in kW.
+    ///
+    /// Units:  `energy` in mWh × 3,600, `micros` above 0
+    pub fn power(energy: &Exact, micros: i64) -> Self {
+        Decimal::of_amount(energy, micros, POWER_DECIMALS)
     }
 
     /// Prints 100 × `part` / `all`, in percent; `None` if `all` is 0.

@@ -13,6 +13,7 @@
 //! | [`coverage`] | silences and gaps |
 //! | [`answer`] | the answer for one vehicle, from all of the above |
 //! | [`hour`] | an hour of a device, rolled up without changing a digit |
+//! | [`power`] | the power of a charge |
 //! | [`series`], [`tariff`] | the parts of a window: buckets and prices |
 //! | [`exact`] | integers of mWh, and exact fractions |
 //! | [`mod@format`], [`report`] | numbers as they are printed, each rounded once |
@@ -44,6 +45,7 @@ pub mod exact;
 pub mod format;
 pub mod hour;
 pub mod interval;
+pub mod power;
 pub mod question;
 pub mod reading;
 pub mod report;

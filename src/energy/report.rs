@@ -92,17 +92,49 @@ impl EfficiencyStatus {
     }
 }
 
+/// Why there is not enough data for a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Insufficient {
+    /// No meter is known for any time of the window.
+    NoMeter,
+    /// The meters measured too little AC.
+    TooLittleEnergy,
+    /// Too much of the time at a meter is without readings.
+    LowCoverage,
+}
+
+impl Insufficient {
+    /// The name in answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Insufficient::NoMeter => "no_meter",
+            Insufficient::TooLittleEnergy => "too_little_energy",
+            Insufficient::LowCoverage => "low_coverage",
+        }
+    }
+}
+
+/// The first reason that leaves an answer without a status; `None` if it has one.
+pub fn insufficient(answer: &Performance, bounds: &StatusBounds) -> Option<Insufficient> {
+    let ac_min = Exact::from_mwh(i128::from(bounds.ac_mwh_min));
+    if answer.method == Method::None {
+        Some(Insufficient::NoMeter)
+    } else if answer.consumed_ac.is_zero() || answer.consumed_ac.compare(&ac_min) == Ordering::Less
+    {
+        Some(Insufficient::TooLittleEnergy)
+    } else if answer.coverage.is_below(bounds.coverage_min) {
+        Some(Insufficient::LowCoverage)
+    } else {
+        None
+    }
+}
+
 /// Judges an answer. AC and coverage are compared exactly, the ratio as it is printed.
 pub fn efficiency_status(answer: &Performance, bounds: &StatusBounds) -> EfficiencyStatus {
     let ratio = Decimal::ratio(&answer.matched_dc, &answer.consumed_ac);
-    let ac_min = Exact::from_mwh(i128::from(bounds.ac_mwh_min));
-    let Some(ratio) = ratio else {
+    let Some(ratio) = ratio.filter(|_| insufficient(answer, bounds).is_none()) else {
         return EfficiencyStatus::InsufficientData;
     };
-    let too_little = answer.consumed_ac.compare(&ac_min) == Ordering::Less;
-    if too_little || answer.coverage.is_below(bounds.coverage_min) {
-        return EfficiencyStatus::InsufficientData;
-    }
     if ratio.compare_units(bounds.inconsistent_above).is_gt() {
         EfficiencyStatus::Inconsistent
     } else if ratio.compare_units(bounds.excellent_above).is_gt() {
@@ -163,6 +195,8 @@ pub struct Printed {
     pub matched_energy_delivered_dc: Decimal,
     /// What the ratio means.
     pub efficiency_status: EfficiencyStatus,
+    /// Why the status is [`EfficiencyStatus::InsufficientData`]; `None` for any other.
+    pub insufficient: Option<Insufficient>,
     /// Which rules, meters and sessions.
     pub attribution: PrintedAttribution,
     /// How far to trust it.
@@ -229,6 +263,7 @@ impl Printed {
             meter_data_points: answer.meter_data_points,
             matched_energy_delivered_dc: Decimal::kwh(&answer.matched_dc),
             efficiency_status: efficiency_status(answer, bounds),
+            insufficient: insufficient(answer, bounds),
             attribution: PrintedAttribution {
                 method: method_name(answer.method),
                 meters: meter_ids,

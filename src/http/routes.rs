@@ -8,7 +8,8 @@ use std::future::ready;
 use std::sync::LazyLock;
 
 use super::api::{
-    alerts, events, export, fleet, history, live, meters, operations, performance, sessions,
+    alerts, events, export, fleet, history, live, meters, operations, performance, session_list,
+    sessions,
 };
 use super::request::auth::Scope;
 use super::request::query::Parameters::{Ignored, Once, Repeated};
@@ -46,9 +47,10 @@ pub(crate) static ROUTES: &[Route] = &[
         .needs(READ, Scope::Device).query(Once(&["from", "to", "tz", "limit", "after"])),
     get("/v1/history/vehicle/{vehicleId}", |c| Box::pin(history::page(c, Vehicle)))
         .needs(READ, Scope::Device).query(Once(&["from", "to", "tz", "limit", "after"])),
-    get("/v1/sessions", |c| Box::pin(sessions::list(c)))
+    get("/v1/sessions", |c| Box::pin(session_list::list(c)))
         .needs(READ, Scope::Content)
-        .query(Once(&["vehicleId", "meterId", "active", "limit", "after"])),
+        .query(Once(&["vehicleId", "meterId", "active", "from", "to", "tz", "order", "energy",
+            "limit", "after"])),
     post("/v1/sessions", |c| Box::pin(sessions::post(c)))
         .needs(CHANGE, Scope::Content),
     get("/v1/sessions/{sessionId}", |c| Box::pin(sessions::get(c)))

@@ -70,6 +70,7 @@ static ASSETS: &[Asset] = &[
     asset!("vehicle.js", SCRIPT),
     asset!("meter.js", SCRIPT),
     asset!("sessions.js", SCRIPT),
+    asset!("charging.js", SCRIPT),
     asset!("alerts.js", SCRIPT),
     asset!("docs.js", SCRIPT),
     asset!("uplot.js", "vendor/uplot.js", SCRIPT),

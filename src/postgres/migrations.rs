@@ -17,7 +17,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "schema",
@@ -37,6 +37,11 @@ const MIGRATIONS: [Migration; 4] = [
         version: 4,
         name: "hours_by_device",
         sql: include_str!("../../sql/migrations/0004_hours_by_device.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "sessions_started",
+        sql: include_str!("../../sql/migrations/0005_sessions_started.sql"),
     },
 ];
 

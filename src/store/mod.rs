@@ -8,6 +8,7 @@
 //! | [`export`] | the readings of all devices, device by device |
 //! | `ids` | the short ids of text ids |
 //! | [`sessions`] | charging sessions, their rules, and meters declared shared |
+//! | [`session_list`] | lists of charging sessions |
 //! | [`alerts`] | alerts, a page at a time |
 //! | [`changes`] | what has changed in the live tables and the alerts since the last look |
 //!
@@ -21,6 +22,7 @@ pub mod history;
 mod ids;
 pub mod live;
 pub mod reading;
+pub mod session_list;
 pub mod sessions;
 
 /// A page of rows, and whether more follow.

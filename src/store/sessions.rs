@@ -8,8 +8,7 @@ use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, IsolationLevel, Row};
 
-use super::ids::{known, registered};
-use super::{Page, limit_of};
+use super::ids::registered;
 use crate::postgres::ReadError;
 use crate::postgres::registry::Registry;
 use crate::reading::{ExternalId, Timestamp};
@@ -145,21 +144,6 @@ impl Refused {
         };
         error.code().is_some_and(|code| transient.contains(&code))
     }
-}
-
-/// Which sessions to list.
-#[derive(Debug)]
-pub struct Filter<'a> {
-    /// Only this vehicle's.
-    pub vehicle: Option<ExternalId<'a>>,
-    /// Only those at this meter.
-    pub meter: Option<ExternalId<'a>>,
-    /// Only open ones, or only ended ones.
-    pub active: Option<bool>,
-    /// Only those after this id.
-    pub after: Option<ExternalId<'a>>,
-    /// How many at most.
-    pub limit: usize,
 }
 
 /// Stores a session unless it is there or the rules forbid it.
@@ -341,39 +325,6 @@ pub async fn delete(client: &Client, id: ExternalId<'_>) -> Result<bool, ReadErr
     Ok(client.execute(&delete, &[&id.as_str()]).await? > 0)
 }
 
-/// Lists sessions.
-///
-/// Order:  by the bytes of their ids
-///
-/// # Errors
-/// [`ReadError`]
-pub async fn list(client: &Client, filter: &Filter<'_>) -> Result<Page<Session>, ReadError> {
-    let mut devices = [None; 2];
-    let wanted = [
-        (filter.vehicle, Registry::Vehicles),
-        (filter.meter, Registry::Meters),
-    ];
-    for (device, (id, registry)) in devices.iter_mut().zip(wanted) {
-        let Some(id) = id else { continue };
-        *device = known(client, registry, id.as_str()).await?;
-        if device.is_none() {
-            return Ok(Page::of(Vec::new(), filter.limit));
-        }
-    }
-    let after = filter.after.map_or("", ExternalId::as_str);
-    let [vehicle_id, meter_id] = devices;
-    let list = client.prepare_cached(sql!("sessions")).await?;
-    let limit = limit_of(filter.limit);
-    let rows = client
-        .query(
-            &list,
-            &[&after, &vehicle_id, &meter_id, &filter.active, &limit],
-        )
-        .await?;
-    let sessions: Result<Vec<_>, Error> = rows.iter().map(session).collect();
-    Ok(Page::of(sessions?, filter.limit))
-}
-
 /// Begins a change, with a snapshot per statement. A statement behind a lock must see what others committed
 /// while the lock was waited for. One snapshot for the whole transaction would let sessions overlap.
 async fn transaction(client: &mut Client) -> Result<Transaction<'_>, Error> {
@@ -455,7 +406,7 @@ async fn derived_name(client: &Client, wanted: &Wanted<'_>) -> Result<String, Er
         .try_get(0)
 }
 
-fn session(row: &Row) -> Result<Session, Error> {
+pub(super) fn session(row: &Row) -> Result<Session, Error> {
     Ok(Session {
         session: row.try_get(0)?,
         vehicle: row.try_get(1)?,

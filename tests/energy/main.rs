@@ -11,6 +11,7 @@ mod parquet;
 mod plans;
 mod real_day;
 mod rollups;
+mod session_list;
 mod sessions;
 mod support;
 mod vehicle;

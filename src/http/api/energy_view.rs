@@ -4,8 +4,10 @@ use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::analytics::Charge;
 use crate::energy::format::Decimal;
-use crate::energy::report::{Printed, PrintedFleet, PrintedQuality, PrintedSlice};
+use crate::energy::report::{Insufficient, Printed, PrintedFleet, PrintedQuality, PrintedSlice};
+use crate::energy::tariff::Tariff;
 
 /// A number with all its digits and without trailing zeros: 12.4, 0, 89.52. It never becomes a float,
 /// so that no digit is lost.
@@ -61,6 +63,8 @@ pub(crate) struct AnswerView<'a> {
     meter_data_points: u64,
     matched_energy_delivered_dc: Number<'a>,
     efficiency_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    efficiency_reason: Option<&'static str>,
     attribution: Attribution<'a>,
     quality: Quality<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +90,7 @@ impl<'a> From<&'a Printed> for AnswerView<'a> {
             meter_data_points: printed.meter_data_points,
             matched_energy_delivered_dc: Number(&printed.matched_energy_delivered_dc),
             efficiency_status: printed.efficiency_status.name(),
+            efficiency_reason: printed.insufficient.map(Insufficient::name),
             attribution: Attribution {
                 method: printed.attribution.method,
                 meters: &printed.attribution.meters,
@@ -157,6 +162,8 @@ pub(crate) struct SessionEnergyView<'a> {
     matched_energy_delivered_dc: Number<'a>,
     efficiency_ratio: Option<Number<'a>>,
     efficiency_status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    efficiency_reason: Option<&'static str>,
     average_battery_temp: Option<Number<'a>>,
     data_points: u64,
     meter_data_points: u64,
@@ -171,10 +178,48 @@ impl<'a> From<&'a Printed> for SessionEnergyView<'a> {
             matched_energy_delivered_dc: Number(&printed.matched_energy_delivered_dc),
             efficiency_ratio: printed.efficiency_ratio.as_ref().map(Number),
             efficiency_status: printed.efficiency_status.name(),
+            efficiency_reason: printed.insufficient.map(Insufficient::name),
             average_battery_temp: printed.average_battery_temp.as_ref().map(Number),
             data_points: printed.data_points,
             meter_data_points: printed.meter_data_points,
             quality: Quality::from(&printed.quality),
+        }
+    }
+}
+
+/// The energy of one session with its power and cost.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ChargeView<'a> {
+    #[serde(flatten)]
+    energy: SessionEnergyView<'a>,
+    average_power_kw: Number<'a>,
+    peak_power_kw: Option<Number<'a>>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_number"
+    )]
+    cost: Option<Decimal>,
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "optional_number"
+    )]
+    lost_cost: Option<Decimal>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency: Option<&'a str>,
+}
+
+impl<'a> ChargeView<'a> {
+    /// Prints the energy of a session; the tariff is the one that its costs are of.
+    pub(crate) fn new(charge: &'a Charge, tariff: Option<&'a Tariff>) -> Self {
+        let costs = charge.costs.as_ref();
+        ChargeView {
+            energy: SessionEnergyView::from(&charge.printed),
+            average_power_kw: Number(&charge.power.average),
+            peak_power_kw: charge.power.peak.as_ref().map(Number),
+            cost: costs.map(|costs| Decimal::cost(&costs.consumed)),
+            lost_cost: costs.map(|costs| Decimal::cost(&costs.lost)),
+            currency: costs.and(tariff).and_then(Tariff::currency),
         }
     }
 }

@@ -13,4 +13,5 @@ pub(crate) mod meters;
 pub(crate) mod operations;
 pub(crate) mod performance;
 mod reading_view;
+pub(crate) mod session_list;
 pub(crate) mod sessions;

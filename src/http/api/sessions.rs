@@ -3,14 +3,14 @@
 //! `store::sessions` checks the rules in transactions of the database, so that two gateways cannot each
 //! admit one of two overlapping sessions.
 
+use std::time::Duration;
+
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
-use super::energy_view::SessionEnergyView;
-use super::performance;
-use crate::energy::Printed;
+use super::energy_view::ChargeView;
 use crate::energy::interval::Interval;
 use crate::http::request::auth::{not_your_device, owns_session};
 use crate::http::request::call::Call;
@@ -22,7 +22,10 @@ use crate::http::response::reply::Reply;
 use crate::ingest::decode::timestamp;
 use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Timestamp};
-use crate::store::sessions::{self, Ended, Filter, Posted, Refused, Session, Wanted};
+use crate::store::sessions::{self, Ended, Posted, Refused, Session, Wanted};
+
+/// How long the energy of the sessions of one answer may take; then the page ends.
+pub(super) const ENERGY_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -43,7 +46,7 @@ struct EndBody {
 /// The JSON of a session.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct View<'a> {
+pub(super) struct View<'a> {
     session_id: &'a str,
     vehicle_id: &'a str,
     meter_id: &'a str,
@@ -52,17 +55,11 @@ struct View<'a> {
 }
 
 #[derive(Serialize)]
-struct ViewWithEnergy<'a> {
+pub(super) struct ViewWithEnergy<'a> {
     #[serde(flatten)]
-    session: View<'a>,
+    pub(super) session: View<'a>,
     #[serde(flatten)]
-    energy: SessionEnergyView<'a>,
-}
-
-#[derive(Serialize)]
-struct Page<'a> {
-    items: Vec<View<'a>>,
-    next: Option<&'a str>,
+    pub(super) energy: Option<ChargeView<'a>>,
 }
 
 impl<'a> From<&'a Session> for View<'a> {
@@ -175,30 +172,17 @@ pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
     let context = call.context;
     let session = find(&call, query::path_id(call.id)?).await?;
     let now = Timestamp::now();
-    // The session may be older than the rules for new ids.
-    let vehicle = ExternalId::new(&session.vehicle)
-        .map_err(|why| invalid(format!("vehicleId {why}"), "invalid_id"))?;
-    let end = session.ended_at.unwrap_or(now);
-    // A session that starts in the future has no time yet, so it gets the shortest window, which is empty.
-    let started = session.started_at;
-    let window =
-        Interval::new(started, end).or_else(|| Interval::new(started, started.plus_micros(1)));
-    let Some(window) = window else {
+    let charged = [charged(&session, now)?];
+    let analyst = &context.analyst;
+    let charges = context
+        .reads
+        .ask(async |client| analyst.charges(client, &charged, now, ENERGY_WITHIN).await);
+    let Some(charge) = charges.await?.pop().flatten() else {
         return Err(unknown());
     };
-    let answer = performance::ask(context, vehicle, window, Vec::new(), now).await?;
-    let Some(answer) = answer else {
-        return Err(unknown());
-    };
-    let bounds = context.analyst.judgement().bounds;
-    let printed = Printed::new(
-        &answer.performance,
-        &session.vehicle,
-        answer.meter_ids,
-        &bounds,
-    );
-    let energy = SessionEnergyView::from(&printed);
+    let energy = ChargeView::new(&charge, analyst.tariff());
     let session = View::from(&session);
+    let energy = Some(energy);
     json::reply(StatusCode::OK, &ViewWithEnergy { session, energy })
 }
 
@@ -215,36 +199,20 @@ pub(crate) async fn delete(call: Call<'_>) -> Result<Reply, Problem> {
     }
 }
 
-/// Sessions in the order of their ids' bytes, a page at a time.
-pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
-    let (query, prefix) = (&call.query, call.caller.prefix());
-    let filter = Filter {
-        vehicle: query.id("vehicleId")?,
-        meter: query.id("meterId")?,
-        active: match query.get("active") {
-            None => None,
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => return Err(query::bad("active must be true or false")),
-        },
-        after: query.id("after")?,
-        limit: query.limit()?,
-    };
-    let named = [filter.vehicle, filter.meter].into_iter().flatten();
-    let mut own = named.map(|id| prefix.is_none_or(|p| id.as_str().starts_with(p)));
-    if prefix.is_some() && !own.any(|own| own) {
-        // Any other list would show sessions of other devices.
-        return Err(not_your_device());
-    }
-    let reads = &call.context.reads;
-    let found = reads
-        .ask(async |client| sessions::list(client, &filter).await)
-        .await?;
-    let page = Page {
-        items: found.items.iter().map(View::from).collect(),
-        next: found.last_before_more().map(|last| last.session.as_str()),
-    };
-    json::reply(StatusCode::OK, &page)
+/// The vehicle of a session, and the time that its energy is of: up to `now` for an open one.
+pub(super) fn charged(
+    session: &Session,
+    now: Timestamp,
+) -> Result<(ExternalId<'_>, Interval), Problem> {
+    // The session may be older than the rules for new ids.
+    let vehicle = ExternalId::new(&session.vehicle)
+        .map_err(|why| invalid(format!("vehicleId {why}"), "invalid_id"))?;
+    let started = session.started_at;
+    let end = session.ended_at.unwrap_or(now);
+    // A session that starts in the future has no time yet, so it gets the shortest window, which is empty.
+    let window =
+        Interval::new(started, end).or_else(|| Interval::new(started, started.plus_micros(1)));
+    Ok((vehicle, window.ok_or_else(unknown)?))
 }
 
 /// Checks that a session is the caller's; any other gets 404, as if it did not exist.

@@ -181,6 +181,9 @@ pub(super) const CASES: &[Case] = &[
     case("sessions", "'s5', null, null, null, 100", "400"),
     case("sessions", "'', 5, null, null, 100", "60"),
     case("sessions", "'', null, 5, null, 100", "60"),
+    case("sessions_newest", "ended(), '', null, null, null, null, 100", "400"),
+    case("sessions_newest", "ended(), '', 5, null, null, started(), 100", "60"),
+    case("sessions_newest", "ended(), '', null, 5, null, null, 100", "60"),
     // Alerts.
     whole("alert_silence_meter", "ended() + interval '1 hour', 60, these(100), many(started(), few()), 200",
         "200 * 430", &["meter_live_status"]),
@@ -204,10 +207,10 @@ pub(super) const CASES: &[Case] = &[
     whole("alert_sessions", "started() + interval '2 days', 100", "100", &["session_efficiency"]),
     case("alerts", "9000000, null, null, 100, null, null", "300"),
     case("alerts", "9000000, 'silent', true, 100, null, null", "300"),
+    case("alerts_by_severity", "9000000, null, true, 100, null, null, array['other'], true", "1000"),
     case("stream_alerts_closed", "array[1::bigint, 2, 3, 4]", "12"),
     // Commands.
     case("check_server", "", "1"),
-    case("alerts_by_severity", "9000000, null, true, 100, null, null, array['other'], true", "1000"),
     case("erase_others", "", "100"),
     whole("erase_vehicle", "'V5'", "430 + 120",
         &["vehicle_hour_marks", "quarantined_readings", "alerts", "alert_deliveries"]),
