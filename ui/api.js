@@ -116,5 +116,6 @@ export function explain(error) {
     if (error.status === 503) return `Temporarily unavailable: ${error.message}.`;
     return `${error.message.charAt(0).toUpperCase()}${error.message.slice(1)}.`;
   }
+  if (error.name === 'TimeoutError') return 'The gateway has not answered in time.';
   return 'The gateway cannot be reached.';
 }

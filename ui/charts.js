@@ -1,7 +1,7 @@
 // Lines and bars over time, drawn by uPlot in the page's colours.
 
 import { h, svg, text } from './dom.js';
-import { dateTime, isNumber, none, withUnit } from './format.js';
+import { dateTime, fixed, isNumber, none, plain, withUnit } from './format.js';
 
 const uPlot = window.uPlot;
 const HEIGHT = 200;
@@ -9,8 +9,24 @@ const HEIGHT = 200;
 const colour = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** A line that is cut where no reading came for this long, in seconds. */
-export const GAP_SECONDS = 900;
+/** A line is cut where no reading came for this long, in seconds; longer where a device reports seldom. */
+const GAP_SECONDS = 900;
+/** So many of a device's own intervals without a reading are a gap. */
+const GAP_INTERVALS = 2.5;
+/** The usual interval of a device is learned from so many of its latest readings. */
+const LEARNED_FROM = 200;
+
+/** The usual time between the readings of a device: the median of the latest; null where it is not known. */
+export function intervalOf(seconds) {
+  const from = Math.max(1, seconds.length - LEARNED_FROM);
+  const between = [];
+  for (let at = from; at < seconds.length; at += 1) between.push(seconds[at] - seconds[at - 1]);
+  between.sort((a, b) => a - b);
+  return between.length > 0 ? between[between.length >> 1] : null;
+}
+
+/** How long a device must be silent for a gap in its line, in seconds. */
+export const gapOf = (interval) => Math.max(GAP_SECONDS, GAP_INTERVALS * (interval ?? 0));
 
 /**
  * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds,
@@ -76,7 +92,7 @@ export class Chart {
       // Not by spreading: there may be more values than a call has arguments.
       const least = values.reduce((a, b) => Math.min(a, b));
       const most = values.reduce((a, b) => Math.max(a, b));
-      const shown = (v) => withUnit(v.toFixed(s.places), s.unit);
+      const shown = (v) => withUnit(fixed(v, s.places), s.unit);
       return `${s.label} from ${shown(least)} to ${shown(most)}, last ${shown(values.at(-1))}`;
     });
     return `${this.#spec.label}. ${parts.join('. ')}.`;
@@ -87,7 +103,7 @@ export class Chart {
       const value = this.#data[n + 1][at];
       // Of bars the last is no present state: nothing is said until one is pointed at.
       if (s.bars && !pointed) text(this.values[n], '');
-      else text(this.values[n], isNumber(value) ? withUnit(value.toFixed(s.places), s.unit) : none);
+      else text(this.values[n], isNumber(value) ? withUnit(fixed(value, s.places), s.unit) : none);
     });
     const seconds = this.#data[0][at];
     text(this.at, pointed && seconds !== undefined ? dateTime(seconds * 1000) : '');
@@ -118,7 +134,7 @@ export class Chart {
       if (scales[s.scale]) return;
       scales[s.scale] = { range: s.range ?? padded };
       axes.push({
-        ...axis, scale: s.scale, size: 54, side: n === 0 ? 3 : 1,
+        ...axis, scale: s.scale, size: axisSize, side: n === 0 ? 3 : 1,
         grid: n === 0 ? axis.grid : { show: false },
         values: (_, ticks) => labels(ticks, s.unit),
       });
@@ -126,7 +142,7 @@ export class Chart {
     const series = [{}, ...this.#spec.series.map((s) => ({
       label: s.label, scale: s.scale, stroke: colour(`--${s.colour}`), width: s.bars ? 0 : 1.75,
       fill: s.bars ? colour(`--${s.colour}`) : undefined,
-      points: s.dots ? { show: true, size: 7, fill: colour(`--${s.colour}`) } : { show: false }, spanGaps: false,
+      points: s.dots ? { show: true, size: 7, fill: colour(`--${s.colour}`) } : { show: false, filter: lone, size: 6, fill: colour(`--${s.colour}`) }, spanGaps: false,
       paths: s.bars ? uPlot.paths.bars({ size: [s.bars.size, 40], align: s.bars.align })
         : s.step ? uPlot.paths.stepped({ align: -1 }) : undefined,
     }))];
@@ -134,7 +150,8 @@ export class Chart {
       width, height: HEIGHT, scales, axes, series,
       legend: { show: false },
       cursor: { y: false, points: { show: !this.#spec.series.some((s) => s.bars) }, drag: { x: false, y: false } },
-      padding: [10, 8, 0, 0],
+      // Half of a time at the right end, which would be cut off.
+      padding: [10, 20, 0, 0],
       hooks: {
         setCursor: [(u) => {
           const at = u.cursor.idx;
@@ -145,6 +162,22 @@ export class Chart {
     };
   }
 }
+
+/** The points that no line reaches, because nothing is known beside them: each gets a marker. */
+function lone(u, series) {
+  if (u.series[series].width === 0) return null;
+  const values = u.data[series];
+  const known = (at) => values[at] !== null && values[at] !== undefined;
+  const found = [];
+  for (let at = 0; at < values.length; at += 1) {
+    if (known(at) && !known(at - 1) && !known(at + 1)) found.push(at);
+  }
+  return found.length > 0 ? found : null;
+}
+
+/** The width of an axis: that of its longest label, so that none is cut. */
+const axisSize = (u, labels) =>
+  Math.max(40, 14 + 6.6 * (labels ?? []).reduce((most, label) => Math.max(most, label.length), 0));
 
 /** Times on the axis: the clock, and the day where a new one begins. */
 function timeAxis() {
@@ -160,7 +193,7 @@ function timeAxis() {
 /** The labels of an axis: the topmost carries the unit. */
 function labels(ticks, unit) {
   const last = ticks.findLastIndex((t) => t !== null);
-  return ticks.map((t, n) => (t === null ? '' : n === last ? withUnit(t, unit) : `${t}`));
+  return ticks.map((t, n) => (t === null ? '' : n === last ? withUnit(plain(t), unit) : plain(t)));
 }
 
 /** A scale with some room around its values. */
@@ -174,11 +207,11 @@ export const fromZero = (u, least, most) => [0, Math.max((most ?? 1) * 1.08, 0.0
 export const hundred = () => [0, 100];
 
 /** Inserts nulls where readings are far apart, so that the line is cut there. */
-export function withGaps(data) {
+export function withGaps(data, gap = gapOf(intervalOf(data[0]))) {
   const cut = data.map(() => []);
   data[0].forEach((seconds, at) => {
     const before = data[0][at - 1];
-    if (before !== undefined && seconds - before > GAP_SECONDS) {
+    if (before !== undefined && seconds - before > gap) {
       cut[0].push(before + 1);
       for (let n = 1; n < data.length; n += 1) cut[n].push(null);
     }

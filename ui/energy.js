@@ -10,7 +10,8 @@ const WORST = 10;
 const UNKNOWN = 'Not available.';
 const CURRENCIES = ['EUR', 'USD', 'GBP', 'CHF', 'SEK', 'NOK', 'DKK', 'PLN', 'INR', 'CNY', 'JPY', 'AUD', 'CAD'];
 
-const WINDOWS = [['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
+const WINDOWS = [['1h', '1 h'], ['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
+const HOURS = { '1h': 1, '24h': 24, '7d': 168 };
 
 /** The start of a window, as the gateway takes it. */
 function start(window) {
@@ -22,7 +23,7 @@ function start(window) {
   }
   // Five minutes for all: who asks for the same window shares the gateway's work.
   const to = Math.floor(now() / 300000) * 300000;
-  return new Date(to - (window === '7d' ? 7 : 1) * 86400000);
+  return new Date(to - HOURS[window] * 3600000);
 }
 
 function storedPrice() {
@@ -77,6 +78,10 @@ export class Energy {
     this.ratio = h('strong', {}, none);
     this.lost = h('strong', {}, none);
     this.cost = h('dd', { class: 'small' });
+    this.unassigned = h('strong', {}, none);
+    this.matchedAc = h('dd', { class: 'small' });
+    this.matchedDc = h('dd', { class: 'small' });
+    this.of = h('dd', { class: 'small' });
     this.apart = h('p', { class: 'muted small' });
     this.flow = h('div', { class: 'flow', 'aria-hidden': 'true' }, h('i', { class: 'dc' }), h('i', { class: 'lost' }), h('i', { class: 'rest' }));
     this.chart = new Chart({
@@ -96,10 +101,15 @@ export class Energy {
     });
     this.summary = panel('Energy', windows, this.note, h('dl', { class: 'figures led' },
       h('div', { class: 'lead' }, h('dt', {}, 'One more percent saves'), h('dd', {}, this.worth), this.worthEnergy),
-      figure('From the grid (AC)', this.in, 'ac'),
-      figure('Into batteries (DC)', this.out, 'dc'),
-      figure('Efficiency', this.ratio),
-      h('div', {}, h('dt', {}, h('i', { class: 'key lost' }), 'Losses'), h('dd', {}, this.lost), this.cost)), this.flow, this.apart, this.chart.el);
+      figure('From the grid (AC)', this.in, 'ac', this.matchedAc),
+      figure('Unassigned (AC)', this.unassigned, 'rest', h('dd', { class: 'small' }, 'no vehicle known')),
+      figure('Into batteries (DC)', this.out, 'dc', this.matchedDc),
+      figure('Efficiency', this.ratio, null, this.of),
+      figure('Losses', this.lost, 'lost', this.cost)),
+    this.flow,
+    h('ul', { class: 'legend' }, [['dc', 'into batteries'], ['lost', 'losses'], ['rest', 'unassigned']].map(([key, words]) =>
+      h('li', {}, h('i', { class: `key ${key}` }), words))),
+    this.apart, this.chart.el);
     this.spread = panel('Vehicles by efficiency', null, this.statuses);
     this.ranking = panel('Largest losses', this.#priceForm(), this.table);
     set(this.statuses, h('p', { class: 'muted empty' }, 'Loading'));
@@ -158,6 +168,11 @@ export class Energy {
     set(this.ratio, percent(fleet.efficiencyRatio));
     const lost = Math.max(0, ac - dc);
     set(this.lost, kwh(lost));
+    set(this.unassigned, kwh(Math.max(0, fleet.unattributedEnergyAc)));
+    // The ratio is of these two, and not of the totals beside them.
+    set(this.matchedAc, `${kwh(ac)} matched`);
+    set(this.matchedDc, `${kwh(dc)} matched`);
+    set(this.of, fleet.efficiencyRatio === null ? '' : `${kwh(dc)} of ${kwh(ac)}`);
     set(this.cost, this.#cost(lost, fleet.lostCost, fleet.currency));
     // What a fleet gains with each percent of efficiency: in money where it is known what energy costs.
     const one = kwh(fleet.onePercentEnergyAc);
@@ -173,9 +188,6 @@ export class Energy {
     });
     const elsewhere = fleet.totalEnergyDeliveredDc - dc;
     const notes = [];
-    if (fleet.unattributedEnergyAc > 0) {
-      notes.push(`${kwh(fleet.unattributedEnergyAc)} of the metered energy is not matched to any vehicle.`);
-    }
     if (elsewhere > 0.005) notes.push(`${kwh(elsewhere)} was charged at no known meter.`);
     set(this.apart, notes.join(' '));
     const all = STATUSES.map(([key]) => fleet.vehiclesByStatus?.[key] ?? 0);
@@ -250,9 +262,16 @@ export class Energy {
   }
 }
 
-function figure(label, value, mark) {
-  return h('div', {}, h('dt', {}, mark && h('i', { class: `key ${mark}` }), label), h('dd', {}, value));
+function figure(label, value, mark, below) {
+  return h('div', {}, h('dt', {}, mark && h('i', { class: `key ${mark}` }), label), h('dd', {}, value), below);
 }
+
+/** Why a vehicle has no status of efficiency. */
+export const REASONS = {
+  no_meter: 'no meter is known for this time',
+  too_little_energy: 'too little energy to judge',
+  low_coverage: 'too many gaps in the readings',
+};
 
 /** A status of efficiency with its sign. */
 export function status(key) {

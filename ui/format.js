@@ -19,11 +19,14 @@ export const percent = (value, places = 1) => (isNumber(value) ? `${fixed(value,
 export const withUnit = (text, unit) => (unit === '%' ? `${text}%` : `${text} ${unit}`);
 export const celsius = (value) => (isNumber(value) ? `${fixed(value, 1)} °C` : none);
 
-/** Energy: kWh, MWh where there is much. */
+const short = new Intl.NumberFormat('en', { maximumFractionDigits: 3 });
+/** A number as it is, with separators between its thousands. */
+export const plain = (value) => short.format(value);
+
+/** Energy: kWh; MWh only where nobody compares it with kWh any more. */
 export function kwh(value) {
   if (!isNumber(value)) return none;
-  if (Math.abs(value) >= 100000) return `${fixed(value / 1000, 0)} MWh`;
-  if (Math.abs(value) >= 10000) return `${fixed(value / 1000, 1)} MWh`;
+  if (Math.abs(value) >= 1000000) return `${fixed(value / 1000, 1)} MWh`;
   return `${fixed(value, Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 1 || value === 0 ? 2 : 3)} kWh`;
 }
 

@@ -15,6 +15,8 @@ import { Vehicle } from './vehicle.js';
 const HEALTH_MS = 5000;
 /** What waits longer is no batch under way any more. */
 const LAG_SECONDS = 15;
+/** So many unanswered requests in a row are no delay any more. */
+const UNANSWERED_MAX = 3;
 
 const stream = new LiveStream();
 const context = { stream, store: new Store(stream) };
@@ -33,9 +35,9 @@ function view(hash) {
   }
   if (kind === 'vehicles') return ['vehicles', id ? new Vehicle(context, id) : new Devices(context, 'vehicle')];
   if (kind === 'meters') return ['meters', id ? new Meter(context, id) : new Devices(context, 'meter')];
+  if (kind === 'sessions') return ['sessions', new ChargingSessions()];
   if (kind === 'alerts') return ['alerts', new Alerts(context)];
   return ['fleet', new Fleet(context)];
-  if (kind === 'sessions') return ['sessions', new ChargingSessions()];
 }
 
 function route(moved) {
@@ -89,6 +91,12 @@ function lagging({ readings, oldestSeconds }) {
   return `The database is falling behind: ${count(readings)} readings wait in the log, the oldest for ${span(oldestSeconds)}. The data shown is equally old.`;
 }
 
+/** Requests for the health that in a row were not answered in time. */
+let unanswered = 0;
+
+/** Of when the data is that stays on the page. */
+const since = () => (heard ? `The data shown is from ${time(heard)}.` : 'Check that it is running and that the network is up.');
+
 /** How the gateway is, in a word; why not, in more. */
 async function health() {
   const pill = document.getElementById('health');
@@ -101,11 +109,21 @@ async function health() {
     pill.className = ready ? 'pill good' : 'pill critical';
     pill.title = ready ? 'Readings are accepted and reach the database.' : '';
     warn(ready ? lagging(report.lag) : trouble(report), report.wal?.status === 'ok' ? 'warning' : 'critical');
-  } catch {
+    unanswered = 0;
+  } catch (error) {
+    // A request that waits, here or in the gateway, is no failed one.
+    if (error.name === 'TimeoutError' || error.name === 'AbortError') {
+      unanswered += 1;
+      if (unanswered < UNANSWERED_MAX || document.hidden) return;
+      text(pill, 'No answer');
+      pill.className = 'pill warning';
+      warn(`The gateway has not answered for ${span((unanswered * HEALTH_MS) / 1000)}. ${since()}`, 'warning');
+      return;
+    }
     text(pill, 'Offline');
     pill.className = 'pill critical';
     pill.title = '';
-    warn(`The gateway cannot be reached. ${heard ? `The data shown is from ${time(heard)}.` : 'Check that it is running and that the network is up.'}`, 'critical');
+    warn(`The gateway cannot be reached. ${since()}`, 'critical');
   }
 }
 
@@ -115,7 +133,7 @@ let counted = 0;
 async function countAlerts() {
   const asked = (counted += 1);
   try {
-    const { items, next } = await get('/v1/alerts?state=open&limit=100');
+    const { items, next } = await get('/v1/alerts?state=open&order=-severity&limit=100');
     if (asked !== counted) return;
     const badge = document.getElementById('alerts-open');
     badge.hidden = items.length === 0;
@@ -130,6 +148,7 @@ function showStream() {
   const [word, mark, meaning] = {
     live: ['Live', 'good', 'Changes appear as they happen.'],
     waiting: ['Reconnecting', 'warning', 'The data shown may be out of date.'],
+    paused: ['Paused', 'warning', 'This tab is in the background. It loads again when you return to it.'],
     refused: ['Not live', 'warning', 'This key may not open the live stream.'],
   }[stream.state];
   text(pill, word);
@@ -174,10 +193,14 @@ window.addEventListener('hashchange', () => route(true));
 stream.addEventListener('state', showStream);
 stream.addEventListener('alert', countAlerts);
 stream.addEventListener('reset', countAlerts);
+const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+const offset = new Intl.DateTimeFormat('en', { timeZoneName: 'shortOffset' }).formatToParts().find((part) => part.type === 'timeZoneName');
+text(document.getElementById('zone'), [timeZone, offset && `(${offset.value})`].filter(Boolean).join(' '));
 themes();
 showStream();
 health();
 setInterval(() => document.hidden || health(), HEALTH_MS);
+document.addEventListener('visibilitychange', () => document.hidden || health());
 stream.run();
 try {
   route(false);

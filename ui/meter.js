@@ -2,23 +2,25 @@
 
 import { DeviceAlerts } from './alerts.js';
 import { explain, get, now, pages } from './api.js';
-import { Chart, GAP_SECONDS, fromZero, withGaps } from './charts.js';
+import { Chart, fromZero, gapOf, intervalOf, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
 import { count, exact, fixed, kwh, none } from './format.js';
 import { Sessions } from './sessions.js';
 import { HISTORY_PAGES, WINDOWS, age, box } from './vehicle.js';
 
 /**
- * The power between two readings, in kW; null where it is not known: after a silence, and
- * where a register fell. For the eye: the analytics decide what counts.
+ * The power that ends at a reading, in kW; null where it is not known: after a gap of a register, and where one
+ * fell. An amount after a gap is of one interval of the device. For the eye: the analytics decide what counts.
  */
-export function power(before, reading) {
-  if (!before) return null;
-  const hours = (reading.at - before.at) / 3600;
-  if (hours <= 0 || reading.at - before.at > GAP_SECONDS) return null;
-  if (reading.kind === 'interval') return reading.kwh / hours;
-  if (before.kind !== 'register' || reading.kwh < before.kwh) return null;
-  return (reading.kwh - before.kwh) / hours;
+export function power(before, reading, interval) {
+  const since = before ? reading.at - before.at : Infinity;
+  const known = since > 0 && since <= gapOf(interval);
+  if (reading.kind === 'interval') {
+    const seconds = known ? since : interval;
+    return seconds ? (reading.kwh * 3600) / seconds : null;
+  }
+  if (!known || before.kind !== 'register' || reading.kwh < before.kwh) return null;
+  return ((reading.kwh - before.kwh) * 3600) / since;
 }
 
 export class Meter {
@@ -29,8 +31,7 @@ export class Meter {
   #asked = 0;
   /** Whether a load has ended, well or not. */
   #settled = false;
-  #columns = [[], [], []];
-  #before = null;
+  #readings = [];
   #last = null;
 
   constructor(context, id) {
@@ -93,8 +94,7 @@ export class Meter {
     const id = encodeURIComponent(this.#id);
     try {
       this.#live(await get(`/v1/live/meters/${id}`));
-      this.#columns = [[], [], []];
-      this.#before = null;
+      this.#readings = [];
       let next = null;
       const path = `/v1/history/meter/${id}?from=${encodeURIComponent(new Date(from).toISOString())}`;
       for await (const page of pages(path, 1000, HISTORY_PAGES)) {
@@ -102,7 +102,7 @@ export class Meter {
         for (const reading of page.items) this.#add(reading);
         next = page.next;
       }
-      this.#say(next === null ? null : `The charts show only the first ${count(this.#columns[0].length)} readings of this period.`);
+      this.#say(next === null ? null : `The charts show only the first ${count(this.#readings.length)} readings of this period.`);
       this.#show();
     } catch (error) {
       if (asked !== this.#asked) return;
@@ -124,23 +124,24 @@ export class Meter {
 
   #add(status) {
     const reading = {
-      at: Date.parse(status.timestamp) / 1000, kwh: status.kwhConsumedAc, kind: status.energyKind,
+      at: Date.parse(status.timestamp) / 1000, kwh: status.kwhConsumedAc, kind: status.energyKind, volts: status.voltage,
     };
-    if (this.#before && reading.at <= this.#before.at) return;
-    const [times, kw, volts] = this.#columns;
-    times.push(reading.at);
-    kw.push(power(this.#before, reading));
-    volts.push(status.voltage);
-    this.#before = reading;
+    const before = this.#readings.at(-1);
+    if (before && reading.at <= before.at) return;
+    this.#readings.push(reading);
   }
 
   #show() {
     const [from, to] = this.#window();
     const window = [from / 1000, to / 1000];
-    const [times, kw, volts] = withGaps(this.#columns);
-    this.draw.show([times, kw], window);
+    const readings = this.#readings;
+    const at = readings.map((reading) => reading.at);
+    const interval = intervalOf(at);
+    const kw = readings.map((reading, n) => power(readings[n - 1], reading, interval));
+    const [times, powers, volts] = withGaps([at, kw, readings.map((reading) => reading.volts)]);
+    this.draw.show([times, powers], window);
     this.voltage.show([times, volts], window);
-    const latest = this.#columns[1].at(-1);
+    const latest = kw.at(-1);
     text(this.figures.power, typeof latest === 'number' ? `${fixed(latest, 2)} kW` : none);
   }
 

@@ -10,22 +10,59 @@ const WAIT_MS = [1000, 2000, 4000, 8000, 15000];
 
 /**
  * Dispatches `changes` (detail: statuses by kind), `alert` (one has opened or closed), `reset` (something was missed: load anew) and
- * `state` (`live`, `waiting`, or `refused` to this key).
+ * `state` (`live`, `waiting`, `paused` while nobody looks, or `refused` to this key).
  */
 export class LiveStream extends EventTarget {
   #last = null;
   #anew = true;
   #failures = 0;
   #abort = null;
+  /** What is waited for while nobody looks. */
+  #away = null;
   state = 'waiting';
 
+  /**
+   * Lets go of the connection while nobody looks: a browser opens six to a gateway over plain HTTP, and tabs in
+   * the background would hold them all. The tab that is looked at again starts from a fresh snapshot.
+   */
+  #watch() {
+    const looked = () => {
+      const away = document.visibilityState === 'hidden';
+      if (away) this.#leave();
+      else this.#return();
+    };
+    document.addEventListener('visibilitychange', looked);
+    window.addEventListener('pagehide', () => this.#leave());
+    window.addEventListener('pageshow', looked);
+    looked();
+  }
+
+  #leave() {
+    this.#away ??= Promise.withResolvers();
+    this.#last = null;
+    this.cut();
+    this.#change('paused');
+  }
+
+  #return() {
+    if (!this.#away) return;
+    this.#away.resolve();
+    this.#away = null;
+    this.#failures = 0;
+    this.#change('waiting');
+  }
+
   async run() {
+    this.#watch();
     for (;;) {
+      await this.#away?.promise;
       try {
         await this.#once();
         // It was ended in order: come again at once, but not in a circle.
         await wait(500);
       } catch (error) {
+        // It was let go, which is no failure.
+        if (this.#away) continue;
         if (error.status === 403) {
           this.#change('refused');
           await wait(REFUSED_MS);
@@ -64,7 +101,7 @@ export class LiveStream extends EventTarget {
     for (;;) {
       const watchdog = setTimeout(() => this.cut(), SILENCE_MS);
       const { done, value } = await reader.read().finally(() => clearTimeout(watchdog));
-      if (done) return;
+      if (done || this.#away) return;
       rest += decoder.decode(value, { stream: true });
       const end = rest.lastIndexOf('\n\n');
       if (end < 0) continue;

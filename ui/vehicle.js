@@ -4,12 +4,12 @@ import { DeviceAlerts } from './alerts.js';
 import { explain, get, now, pages } from './api.js';
 import { Chart, fromZero, hundred, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
-import { bars, costOf, status, windowOf, zone } from './energy.js';
+import { REASONS, bars, costOf, status, windowOf, zone } from './energy.js';
 import { celsius, count, exact, isNumber, kwh, none, percent, span } from './format.js';
 import { Sessions } from './sessions.js';
 import { STALE_MS } from './store.js';
 
-export const WINDOWS = [['6', '6 h'], ['24', '24 h'], ['168', '7 days']];
+export const WINDOWS = [['1', '1 h'], ['6', '6 h'], ['24', '24 h'], ['168', '7 days']];
 /** 20,000 readings: a week at two a minute. */
 export const HISTORY_PAGES = 20;
 const REFRESH_MS = 30000;
@@ -171,7 +171,8 @@ export class Vehicle {
   #showPerformance(answer) {
     const { ratio, ac, dc, lost, quality } = this.figures;
     set(ratio, percent(answer.efficiencyRatio));
-    set(this.ratioStatus, status(answer.efficiencyStatus));
+    const reason = REASONS[answer.efficiencyReason];
+    set(this.ratioStatus, status(answer.efficiencyStatus), reason && `: ${reason}`);
     set(ac, kwh(answer.totalEnergyConsumedAc));
     set(dc, kwh(answer.totalEnergyDeliveredDc));
     // What was charged where no meter is known is no loss of a known one.

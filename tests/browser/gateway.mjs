@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 
 const BINARY = process.env.WATTGATE;
 /** Nothing here takes longer unless it hangs. */
-export const PATIENCE_MS = 30000;
+export const PATIENCE_MS = 60000;
 
 export class Gateway {
   constructor(options = []) {
@@ -26,11 +26,15 @@ export class Gateway {
     this.ended = new Promise((resolve) => this.child.once('exit', resolve));
     for await (const line of createInterface({ input: this.child.stdout })) {
       const [, url] = /^listening on (\S+)/.exec(line) ?? [];
-      if (!url) continue;
-      this.url = url;
-      // Started again, it is where it was.
-      this.listen = new URL(url).host;
-      break;
+      const [, psql] = /^database: (.+)/.exec(line) ?? [];
+      if (url) {
+        this.url = url;
+        // Started again, it is where it was.
+        this.listen = new URL(url).host;
+      }
+      // The second line follows at once, if the database is embedded.
+      if (psql) this.psql = psql;
+      if (psql || (url && this.options.includes('--database-url'))) break;
     }
     this.child.stdout.resume();
     if (ready) await until(async () => (await fetch(`${this.url}/health`)).ok, 'the gateway is ready');
@@ -63,6 +67,11 @@ export class Gateway {
     });
     if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
     return response.json();
+  }
+
+  /** Runs SQL in the embedded database. */
+  sql(text) {
+    return execFileSync('sh', ['-c', `${this.psql} -d wattgate -XAtq -v ON_ERROR_STOP=1 -f -`], { input: text, encoding: 'utf8' });
   }
 
   /** Stores readings; they are in PostgreSQL when this returns. */

@@ -1,0 +1,241 @@
+// Ordinary situations at the size that broke the dashboard: many alerts, many tabs, many sessions, seldom readings.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { PHONE, close, fresh, live, open, tab } from './browser.mjs';
+import { Gateway, meter, until, vehicle } from './gateway.mjs';
+
+describe('1,100 alerts', () => {
+  const gateway = new Gateway(['--alert-interval', '0s']);
+
+  before(async () => {
+    await gateway.start();
+    await gateway.store('vehicle', vehicle('Hot', 40));
+    gateway.sql(`
+      insert into alerts (kind, stream, device_id, opened_at, updated_at, value, bound, details)
+      select 'battery_temperature', 'vehicle', id, now() - interval '1 hour', now(), 71, 55, '{}'
+      from vehicles where external_id = 'Hot';
+      insert into meters (external_id) select 'M' || n from generate_series(1, 1100) as n;
+      insert into alerts (kind, stream, device_id, opened_at, updated_at, value, bound, details)
+      select 'silent', 'meter', id, now(), now(), 3600, 1800, '{}' from meters`);
+  });
+
+  after(() => gateway.remove());
+
+  test('a critical alert is the first, behind however many newer ones', async () => {
+    const page = await open(gateway, '/#/alerts');
+    const first = page.getByRole('row').nth(1);
+    await first.getByText('Hot battery').waitFor();
+    await first.getByRole('link', { name: 'Hot' }).waitFor();
+    await page.getByText('1,000+ open', { exact: true }).waitFor();
+    await page.getByRole('button', { name: 'Load more' }).click();
+    await page.getByText('1,101 open', { exact: true }).waitFor();
+    await page.getByLabel('Kind of alert').selectOption('battery_temperature');
+    await page.getByText('1 open', { exact: true }).waitFor();
+    await page.goto(`${gateway.url}/#/`);
+    const fleet = page.getByRole('region', { name: 'Needs attention' });
+    await fleet.getByRole('listitem').first().getByText('Hot battery').waitFor();
+    await close(page);
+  });
+});
+
+describe('eight tabs', () => {
+  const gateway = new Gateway();
+
+  before(async () => {
+    await gateway.start();
+    await gateway.store('vehicle', vehicle('V1', 50));
+  });
+
+  after(() => gateway.remove());
+
+  /** Puts a tab in front, or behind another: Chromium itself tells no tab of a test that it is hidden. */
+  const show = (page, visible) => page.evaluate((state) => {
+    Object.defineProperty(document, 'visibilityState', { configurable: true, get: () => state });
+    Object.defineProperty(document, 'hidden', { configurable: true, get: () => state === 'hidden' });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, visible ? 'visible' : 'hidden');
+
+  test('the last tab is as live as the first, and one that comes back shows what it missed', async () => {
+    const context = await fresh();
+    // Every banner that was ever shown.
+    await context.addInitScript(() => {
+      window.banners = [];
+      document.addEventListener('DOMContentLoaded', () => {
+        const banner = document.getElementById('banner');
+        new MutationObserver(() => banner.hidden || window.banners.push(banner.textContent))
+          .observe(banner, { attributes: true, childList: true, characterData: true, subtree: true });
+      });
+    });
+    const tabs = [];
+    for (let n = 0; n < 8; n += 1) {
+      const page = await tab(context);
+      await page.goto(`${gateway.url}/#/vehicles`);
+      await live(page);
+      await page.getByRole('row').filter({ hasText: 'V1' }).getByText('50%').waitFor();
+      if (n < 7) await show(page, false);
+      tabs.push(page);
+    }
+    const [first, last] = [tabs[0], tabs[7]];
+    assert.equal(await first.locator('#live').innerText(), 'Paused');
+    await gateway.store('vehicle', vehicle('V1', 63));
+    await last.getByRole('row').filter({ hasText: 'V1' }).getByText('63%').waitFor();
+    await show(last, false);
+    await show(first, true);
+    await live(first);
+    await first.getByRole('row').filter({ hasText: 'V1' }).getByText('63%').waitFor();
+    await gateway.store('vehicle', vehicle('V1', 64));
+    await first.getByRole('row').filter({ hasText: 'V1' }).getByText('64%').waitFor();
+    for (const page of tabs) {
+      assert.deepEqual(await page.evaluate(() => window.banners), []);
+      assert.deepEqual(page.errors, []);
+    }
+    await context.close();
+  });
+
+  test('a request that waits is no gateway that cannot be reached', async () => {
+    const page = await tab(await fresh());
+    let asked = 0;
+    // Never answered, as one that waits for a connection.
+    await page.route('**/health', () => {
+      asked += 1;
+    });
+    await page.goto(`${gateway.url}/`);
+    await page.waitForFunction(() => document.getElementById('banner').textContent.includes('The gateway has not answered for'));
+    assert.ok(asked >= 3, `after ${asked} requests`);
+    assert.equal(await page.locator('#health').innerText(), 'No answer');
+    await page.unroute('**/health');
+    await page.getByText('Ready', { exact: true }).waitFor();
+    await page.locator('#banner').waitFor({ state: 'hidden' });
+    await close(page);
+  });
+});
+
+describe('devices that report every 15 minutes', () => {
+  const gateway = new Gateway(['--alert-interval', '0s']);
+
+  before(async () => {
+    await gateway.start();
+    const quarters = Array.from({ length: 90 }, (_, n) => 15 * (90 - n));
+    await gateway.store('meter', quarters.map((ago) => meter('Seldom', 230, ago, 1.5)));
+    // Two readings that have nothing beside them, among some that are close.
+    const ago = [...Array.from({ length: 12 }, (_, n) => 1300 - n), 900, 500];
+    await gateway.store('meter', ago.map((minutes) => meter('Gaps', 230, minutes, 0.1)));
+  });
+
+  after(() => gateway.remove());
+
+  /** How many pixels of a chart are of its line's colour, right of its middle. */
+  const drawn = (page, label) => page.getByRole('img', { name: new RegExp(`^${label}`) }).locator('canvas').evaluate((canvas) => {
+    const half = Math.floor(canvas.width / 2);
+    const { data } = canvas.getContext('2d').getImageData(half, 0, half, canvas.height);
+    let found = 0;
+    for (let at = 0; at < data.length; at += 4) {
+      const [r, g, b, a] = data.subarray(at, at + 4);
+      if (a > 200 && Math.max(r, g, b) - Math.min(r, g, b) > 60) found += 1;
+    }
+    return found;
+  });
+
+  test('their power is of their own interval, and their line has no gaps', async () => {
+    const page = await open(gateway, '/#/meters/Seldom');
+    await page.getByRole('img', { name: /^Power\. Power from 6\.00 kW to 6\.00 kW, last 6\.00 kW/ }).waitFor();
+    await page.getByRole('definition').getByText('6.00 kW', { exact: true }).waitFor();
+    await until(async () => await drawn(page, 'Voltage') > 300, 'the line is drawn');
+    await close(page);
+  });
+
+  test('a reading with nothing beside it has a marker', async () => {
+    const page = await open(gateway, '/#/meters/Gaps');
+    await page.getByRole('img', { name: /^Voltage/ }).waitFor();
+    await until(async () => {
+      const pixels = await drawn(page, 'Voltage');
+      return pixels > 20 && pixels < 300;
+    }, 'the point is drawn');
+    await close(page);
+  });
+});
+
+describe('5,100 sessions', () => {
+  const gateway = new Gateway(['--alert-interval', '0s', '--tariff', '0.30', '--tariff-currency', 'EUR']);
+
+  before(async () => {
+    await gateway.start();
+    // An hour at 6 kW, which the newest session covers.
+    const began = Date.now() - 70 * 60000;
+    const at = (minute) => new Date(began + minute * 60000).toISOString();
+    const minutes = Array.from({ length: 61 }, (_, n) => n);
+    await gateway.store('meter', minutes.map((n) => ({ ...meter('Busy', 230, 0, 0.1), timestamp: at(n) })));
+    await gateway.store('vehicle', minutes.map((n) => ({ ...vehicle('Newest', 50, 0, 0.09), timestamp: at(n) })));
+    gateway.sql(`
+      insert into vehicles (external_id) select 'V' || n from generate_series(1, 5099) as n;
+      insert into session_names (external_id) select 'Z' || n from generate_series(1, 5099) as n;
+      insert into charging_sessions (session_id, vehicle_id, meter_id, started_at, ended_at)
+      select s.id, v.id, m.id, t.at, t.at + interval '1 minute'
+      from generate_series(1, 5099) as n
+      inner join session_names as s on s.external_id = 'Z' || n
+      inner join vehicles as v on v.external_id = 'V' || n
+      inner join meters as m on m.external_id = 'Busy'
+      cross join lateral (select now() - interval '23 hours' - n * interval '90 seconds' as at) as t`);
+    // By the bytes of the ids it is the last of all.
+    await gateway.call('POST', '/v1/sessions', {
+      sessionId: 'zzz', vehicleId: 'Newest', meterId: 'Busy',
+      startedAt: at(0), endedAt: at(60),
+    });
+  });
+
+  after(() => gateway.remove());
+
+  for (const viewport of [{ width: 1280, height: 900 }, PHONE]) {
+    test(`the newest come first, with their energy: ${viewport.width} wide`, async () => {
+      const page = await open(gateway, '/', { viewport });
+      await page.getByRole('navigation').getByRole('link', { name: 'Sessions' }).click();
+      const row = page.getByRole('row').nth(1);
+      await row.getByRole('link', { name: 'Newest' }).waitFor();
+      await row.getByText('6.00 → 5.40').waitFor();
+      if (viewport.width > 640) {
+        await row.getByText('90.0%').waitFor();
+        await row.getByText('€1.80').waitFor();
+        assert.equal(await row.getByText('6.0', { exact: true }).count(), 2, 'average and peak, kW');
+      }
+      // A page has 50, or what was computed in three seconds.
+      const shown = () => page.getByRole('table').getByRole('row').count();
+      const first = await shown();
+      assert.ok(first > 1 && first <= 51, `${first} rows`);
+      await page.getByRole('button', { name: 'Load more' }).click();
+      await until(async () => await shown() > first, 'there are more');
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(wide <= 0, `${wide} px too wide`);
+      await close(page);
+    });
+  }
+
+  test('a busy meter shows its newest sessions', async () => {
+    const page = await open(gateway, '/#/meters/Busy');
+    const sessions = page.getByRole('region', { name: 'Charging sessions' });
+    const row = sessions.getByRole('row').nth(1);
+    await row.getByRole('link', { name: 'Newest' }).waitFor();
+    await row.getByText('90.0%').waitFor();
+    await page.getByText('7 days', { exact: true }).click();
+    await sessions.getByText('more than 5,000 in this period').waitFor();
+    await row.getByRole('link', { name: 'Newest' }).waitFor();
+    await close(page);
+  });
+
+  test('the sessions of a window can be saved as CSV', async () => {
+    const page = await open(gateway, '/#/sessions');
+    await page.getByText('24 h', { exact: true }).click();
+    await page.getByRole('row').nth(1).getByRole('link', { name: 'Newest' }).waitFor();
+    const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Download CSV' }).click()]);
+    assert.match(download.suggestedFilename(), /^sessions-last-1-days-to-\d{4}-\d\d-\d\dT\d{4}Z\.csv$/);
+    const chunks = [];
+    for await (const chunk of await download.createReadStream()) chunks.push(chunk);
+    const lines = Buffer.concat(chunks).toString().trimEnd().split('\r\n');
+    assert.match(lines[0], /^sessionId,vehicleId,meterId,startedAt,endedAt,totalEnergyConsumedAc,/);
+    assert.match(lines[1], /^zzz,Newest,Busy,.*,6,5\.4,5\.4,90,good,6,6,1\.8,0\.18,EUR$/);
+    // An hour of sessions 90 seconds apart.
+    assert.ok(lines.length > 35 && lines.length <= 42, `${lines.length} lines`);
+    await close(page);
+  });
+});
