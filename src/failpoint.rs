@@ -25,7 +25,7 @@ pub async fn part<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// The same for a thread, at a point that its loop passes.
+/// The same for a thread, called from its loop.
 #[inline]
 pub fn thread(name: &'static str) {
     #[cfg(debug_assertions)]

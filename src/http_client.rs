@@ -22,7 +22,10 @@ pub enum UrlError {
     #[error("must be a URL that begins with http:// or https://")]
     Url,
     /// It holds a user or a password, which the client does not send.
-    #[error("must hold no user or password, because they are not sent; put a token into the path")]
+    #[error(
+        "must not contain a user or a password, because they are not sent; put a token into the \
+         path"
+    )]
     User,
     /// The system's certificates cannot be read.
     #[error("cannot be verified: the system has no trusted certificates; install ca-certificates")]

@@ -266,7 +266,7 @@ fn describe_rollups() {
     describe_histogram!(
         "wattgate_summaries_duration_seconds",
         Unit::Seconds,
-        "One transaction of the rollup."
+        "Duration of a rollup transaction."
     );
 }
 
@@ -300,12 +300,12 @@ fn describe() {
     describe_gauge!(
         "wattgate_wal_bytes",
         Unit::Bytes,
-        "The write-ahead log on disk."
+        "Size of the write-ahead log on disk."
     );
     describe_gauge!(
         "wattgate_wal_limit_bytes",
         Unit::Bytes,
-        "The most disk space that the write-ahead log may use."
+        "Size limit of the write-ahead log."
     );
     describe_gauge!(
         "wattgate_wal_oldest_seconds",
@@ -319,21 +319,21 @@ fn describe() {
     describe_histogram!(
         "wattgate_wal_sync_duration_seconds",
         Unit::Seconds,
-        "One fdatasync of the write-ahead log."
+        "Duration of an fdatasync of the write-ahead log."
     );
     describe_histogram!(
         "wattgate_wal_sync_readings",
         "Readings made durable by one fdatasync."
     );
-    describe_histogram!("wattgate_batch_rows", "Readings of one transaction.");
+    describe_histogram!("wattgate_batch_rows", "Readings per transaction.");
     describe_histogram!(
         "wattgate_batch_duration_seconds",
         Unit::Seconds,
-        "A step of storing a batch."
+        "Duration of each step of storing a batch."
     );
     describe_counter!(
         "wattgate_batch_retries_total",
-        "Batches that were tried again and sessions that were lost, by SQLSTATE."
+        "Retried batches and lost sessions, by SQLSTATE."
     );
     describe_histogram!(
         "wattgate_store_lag_seconds",
@@ -342,14 +342,17 @@ fn describe() {
     );
     describe_gauge!(
         "wattgate_database_up",
-        "Whether every writer reaches the database."
+        "1 if every writer reaches the database, otherwise 0."
     );
-    describe_gauge!("wattgate_pool_connections", "Sessions of the read path.");
+    describe_gauge!(
+        "wattgate_pool_connections",
+        "Database sessions for queries, by state."
+    );
     describe_counter!("wattgate_http_requests_total", "Requests answered.");
     describe_histogram!(
         "wattgate_http_request_duration_seconds",
         Unit::Seconds,
-        "From a request's head to its answer."
+        "Duration from the headers of a request to its response."
     );
     describe_gauge!("wattgate_http_connections", "Open connections.");
     describe_counter!(
@@ -358,16 +361,16 @@ fn describe() {
     );
     describe_counter!(
         "wattgate_http_shed_total",
-        "Requests refused because of too much load."
+        "Requests refused because of overload."
     );
-    describe_gauge!("wattgate_stream_listeners", "Listeners to the live stream.");
+    describe_gauge!("wattgate_stream_listeners", "Open live streams.");
     describe_counter!(
         "wattgate_stream_events_total",
         "Changes published to the live stream while it had listeners."
     );
     describe_counter!(
         "wattgate_stream_resets_total",
-        "Listeners that had to reload, by reason."
+        "Live streams that missed changes, by reason."
     );
-    describe_gauge!("wattgate_build_info", "The version that runs.");
+    describe_gauge!("wattgate_build_info", "The running version.");
 }

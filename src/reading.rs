@@ -211,7 +211,7 @@ pub enum IdError {
     #[error("must have at most {ID_CHARS_MAX} characters")]
     TooLong,
     /// The text holds a NUL or another control character.
-    #[error("must hold no control characters")]
+    #[error("must not contain control characters")]
     Control,
     /// `.` or `..`, for a new device or session.
     #[error(

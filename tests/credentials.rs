@@ -170,7 +170,7 @@ fn keys_are_never_stored_in_postgres() {
     let (status, hidden) = post(&fleet, &session("S-8", "A-2"));
     assert_eq!(status, 409);
     assert!(
-        hidden.contains("a session of other devices") && !hidden.contains("S-7"),
+        hidden.contains("one of other devices") && !hidden.contains("S-7"),
         "{hidden}"
     );
     let (status, named) = post(&all, &session("S-8", "A-2"));
@@ -269,11 +269,7 @@ fn a_certificate_is_renewed_while_the_gateway_runs() {
     let args = ["--tls-cert", &cert, "--tls-key", &key];
     let gateway = start(data.path(), &args);
     assert_eq!(gateway.scheme, "https");
-    let renewals = || {
-        logged(&gateway)
-            .matches("the certificate: read again")
-            .count()
-    };
+    let renewals = || logged(&gateway).matches("reloaded the certificate").count();
     certificate(data.path());
     within(DEADLINE, "the new certificate", || renewals() >= 1);
     let before = renewals();

@@ -145,12 +145,12 @@ fn url_of(host: &Gateway) -> String {
 
 /// Every part that works beside the requests, and the log's two threads.
 const PARTS: [&str; 10] = [
-    "upkeep of metrics",
+    "metrics upkeep",
     "summaries",
     "alerts",
     "writers",
     "a writer",
-    "maintenance of the database",
+    "database maintenance",
     "health report",
     "keys and certificates",
     "server",
@@ -190,8 +190,8 @@ fn a_part_that_panics_ends_the_gateway_in_order() {
         let events = fs::read_to_string(&gateway.events).unwrap();
         assert_eq!(code.unwrap().code(), Some(1), "{part}: {events}");
         let name = match part {
-            "wal-keep" => "the thread that keeps the log's segments has panicked",
-            "wal-append" => "the thread that writes the log has panicked",
+            "wal-keep" => "the thread that keeps the log's segments panicked",
+            "wal-append" => "the thread that writes the log panicked",
             other => other,
         };
         assert!(events.contains(name), "{part}: {events}");

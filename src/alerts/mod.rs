@@ -37,7 +37,7 @@ pub use webhook::Webhook;
 
 /// One gateway of a database searches for alerts.
 const ROLE: Role = Role {
-    work: "the search for alerts",
+    work: "the check for alerts",
     session: "wattgate alerts",
     purpose: Use::Alerts,
     lock_key: i64::from_be_bytes(*b"wattalrt"),
@@ -219,7 +219,7 @@ impl Search {
             match evaluate::efficiency(settings, reads, analyst, now).await {
                 Ok(found) => store::apply(client, settings, found, now).await?,
                 Err(AlertError::Ask(error)) => {
-                    tracing::warn!(%error, "the fleet's efficiency was not evaluated");
+                    tracing::warn!(%error, "cannot evaluate the fleet's efficiency");
                 }
                 Err(error) => return Err(error),
             }

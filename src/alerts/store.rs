@@ -145,7 +145,8 @@ async fn queue(
         if queued.is_none() {
             tracing::error!(
                 alert = event.id,
-                "the queue of the alerts' webhook is full: the delivery is dropped; see GET /v1/alerts"
+                "the webhook's queue is full: the delivery is dropped; GET /v1/alerts still lists \
+                 the alert"
             );
         }
     }

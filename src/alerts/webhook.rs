@@ -84,7 +84,7 @@ pub(super) async fn deliver(
             tracing::error!(
                 delivery = id,
                 %error,
-                "an alert's delivery was given up after a day of failures"
+                "gave up the delivery of an alert after a day of failures"
             );
             client.execute(sql!("alert_delivery_done"), &[&id]).await?;
             return Ok(());
@@ -92,7 +92,7 @@ pub(super) async fn deliver(
         tracing::warn!(
             delivery = id,
             %error,
-            "the alert webhook failed; it is tried again"
+            "the alert webhook failed; trying again"
         );
         let again = Timestamp::now().plus_micros(wait_seconds(attempts) * 1_000_000);
         client

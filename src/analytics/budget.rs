@@ -1,4 +1,4 @@
-//! How many readings questions may hold in memory, all together.
+//! How many readings all queries together may hold in memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,14 +6,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::AskError;
 
-/// The most readings in memory for all questions together: about 200 MB. Why: a vehicle and its
+/// The most readings in memory for all queries together: about 200 MB. Why: a vehicle and its
 /// meter over the longest window, one reading per minute, are 1.2 million.
 const READINGS_MAX: usize = 2_000_000;
 
 /// How many readings are reserved in the budget at once.
 const STEP: u32 = 4096;
 
-/// The readings that all questions together may hold.
+/// The readings that all queries together may hold.
 #[derive(Debug, Clone)]
 pub(super) struct Budget(Arc<Semaphore>);
 
@@ -23,7 +23,7 @@ impl Default for Budget {
     }
 }
 
-/// The readings that one question has reserved; released when dropped.
+/// The readings that one query has reserved; released when dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     budget: Budget,
@@ -52,7 +52,7 @@ impl Lease {
             .used
     }
 
-    /// Counts one more reading. Never waits, because two questions that each hold half would wait for ever.
+    /// Counts one more reading. Never waits, because two queries that each hold half would wait forever.
     pub(super) fn one_more(&self) -> Result<(), AskError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let most = held

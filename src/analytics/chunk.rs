@@ -74,7 +74,7 @@ pub(super) struct Chunk {
 
 /// Fetches what [`Question`] needs, for many vehicles at once.
 ///
-/// For each vehicle this is at least what the question about one vehicle fetches.
+/// For each vehicle this is at least what a query about it alone fetches.
 pub(super) async fn fetch(
     history: &mut History<'_>,
     named: &Named,

@@ -165,7 +165,7 @@ impl Analyst {
         tokio::spawn(async move {
             let renewed = analyst.compute_and_keep(&reads, key, timeframe, Priority::Yields);
             if let Err(error) = renewed.await {
-                tracing::debug!(%error, "the report on the fleet was not renewed");
+                tracing::debug!(%error, "cannot refresh the fleet report");
             }
             drop(permit);
         });

@@ -13,7 +13,7 @@ use crate::energy::interval::Interval;
 use crate::energy::report::{EfficiencyStatus, Printed, StatusBounds};
 use crate::energy::tariff::Costs;
 
-/// A question about a fleet.
+/// A query about a fleet.
 #[derive(Debug, Clone)]
 pub(super) struct ReportQuestion {
     /// The window, and parts that make it up, or none.

@@ -150,7 +150,7 @@ pub(super) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Err
         .await
 }
 
-/// One question's view of history: a snapshot, and what it may hold of it.
+/// One query's view of history: a snapshot, and what it may hold of it.
 pub(super) struct History<'a> {
     pub(super) work: &'a Transaction<'a>,
     pub(super) lease: Lease,

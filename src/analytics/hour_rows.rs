@@ -1,4 +1,4 @@
-//! The hours that a question may use rolled up, and a row of them.
+//! The rolled-up hours that a query may use, and a row of them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,7 +26,7 @@ impl<T> Default for Readings<T> {
     }
 }
 
-/// The hours that a question may use rolled up.
+/// The rolled-up hours that a query may use.
 #[derive(Debug, Clone)]
 pub(super) struct Hours {
     /// Their starts, ascending; each hour lies wholly in the window.

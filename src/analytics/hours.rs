@@ -18,7 +18,7 @@ use crate::energy::hour::hour_interval;
 use crate::energy::interval::{Interval, Intervals};
 use crate::reading::{Stream, Timestamp};
 
-/// How often a question is computed again with fewer rolled-up hours, before all readings are fetched. Why: the
+/// How often a query is computed again with fewer rolled-up hours, before all readings are fetched. Why: the
 /// first attempt finds nearly all edges, and the second finds the edges that follow from them.
 pub(super) const ROUNDS_MAX: usize = 3;
 

@@ -1,4 +1,4 @@
-//! Questions over windows: fetches what an answer depends on from the database, in one snapshot.
+//! Queries over windows: fetches what an answer depends on from the database, in one snapshot.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -8,12 +8,12 @@
 //! | `charges` | the energy of charging sessions |
 //! | `bulk` | the readings of many devices, in a few statements |
 //! | `chunk` | a part of the fleet, with everything that its vehicles' answers depend on |
-//! | `reach` | how far beyond its window a question must fetch |
+//! | `reach` | how far beyond its window a query must fetch |
 //! | `hours`, `hour_rows` | rolled-up hours in place of their readings |
 //! | `fleet` | every vehicle over one window |
 //! | `fleet_report` | what the answers of a fleet add up to |
 //! | `fleet_cache` | one report on the fleet at a time, shared, and kept for a minute |
-//! | `budget` | how many readings all questions may hold in memory |
+//! | `budget` | how many readings all queries may hold in memory |
 //!
 //! # Rules
 //!
@@ -68,24 +68,25 @@ use hour_rows::Hours;
 use hours::ROUNDS_MAX;
 use vehicles::Fetched;
 
-/// Why a question has no answer.
+/// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// As the database or the network give it.
     #[error(transparent)]
     Database(#[from] Error),
-    /// The question could not be put to the database.
+    /// The query did not reach the database, or failed there.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The question needs more readings than one may hold; ask for a shorter window.
-    #[error("the window holds too many readings; ask for a shorter one")]
+    /// The query needs more readings than one may hold; request a shorter window.
+    #[error("the window contains too many readings; request a shorter one")]
     TooManyReadings,
-    /// Other questions occupy the memory for readings; ask again later.
+    /// Other queries occupy the memory for readings; try again later.
     #[error("too many queries are running; try again shortly")]
     Busy,
     /// The fleet's answer is still being computed; ask again, or for a shorter window.
     #[error(
-        "the fleet's answer takes longer than a request is allowed; retry, or ask for a shorter window"
+        "the fleet's answer takes longer than a request may take; retry, or request a shorter \
+         window"
     )]
     TooSlow,
     /// A defect: the arithmetic panicked.
@@ -104,7 +105,7 @@ pub struct Answer {
     pub parts: Vec<Slice>,
 }
 
-/// What a question is about in time.
+/// The time that a query covers.
 #[derive(Debug, Clone)]
 pub struct Timeframe {
     /// The window.
@@ -124,7 +125,7 @@ pub enum Priority {
     Yields,
 }
 
-/// What all questions share: memory and processors.
+/// What all queries share: memory and processors.
 #[derive(Debug, Clone)]
 pub struct Analyst {
     budget: Budget,

@@ -131,8 +131,8 @@ impl Wanted {
         self.shares && !others.is_empty()
     }
 
-    /// When else the presence of others matters: rule 3 of the vehicle of the question ends where another vehicle
-    /// arrives.
+    /// When else the presence of others matters: rule 3 ends for the queried vehicle where another
+    /// vehicle arrives.
     fn unseen(&self, reach: Reach, window: Interval, now: Timestamp) -> Option<Interval> {
         let seen = self.looked(window, now);
         let seen = seen.as_slice().last()?.end();

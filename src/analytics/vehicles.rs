@@ -44,7 +44,7 @@ pub(super) struct FetchedMeter {
 }
 
 impl Fetched {
-    /// Puts a question about what was fetched.
+    /// Makes the question about what was fetched.
     pub(super) fn asked<R>(
         &self,
         window: Interval,

@@ -36,7 +36,7 @@ impl Credentials {
         };
         match &keys {
             None if !config.listen.ip().is_loopback() => tracing::warn!(
-                "--auth off: every client that reaches {} may write and read",
+                "--auth off: every client that can reach {} may read and write",
                 config.listen
             ),
             Some(keys) if keys.usable(Timestamp::now()) == 0 => tracing::warn!(
@@ -73,7 +73,7 @@ impl Credentials {
                     log_renewal(&mut of_keys, "the keys", keys);
                     log_renewal(&mut of_tls, "the certificate", tls);
                 }
-                Err(error) => tracing::error!(%error, "checking for changed files has panicked"),
+                Err(error) => tracing::error!(%error, "the check for changed files panicked"),
             }
         }
     }
@@ -86,7 +86,7 @@ fn log_renewal<E: Display>(outage: &mut Outage, what: &str, renewed: Option<Resu
         Some(Ok(changed)) => {
             outage.ends();
             if changed {
-                tracing::info!("{what}: read again");
+                tracing::info!("reloaded {what}");
             }
         }
         Some(Err(error)) => {
@@ -94,7 +94,7 @@ fn log_renewal<E: Display>(outage: &mut Outage, what: &str, renewed: Option<Resu
             if outage.changes(&error) {
                 tracing::error!(
                     error,
-                    "{what}: cannot be read again; the old ones stay in use"
+                    "cannot reload {what}; what was loaded before stays in use"
                 );
             }
         }

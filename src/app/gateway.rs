@@ -57,7 +57,7 @@ impl Gateway {
             Arc::clone(&progress),
         );
         let mut parts = Parts::default();
-        parts.start("upkeep of metrics", keep_up(recorder.clone()));
+        parts.start("metrics upkeep", keep_up(recorder.clone()));
         parts.start("summaries", roll_up(database, log));
         let questions = questions::watch(reads.clone(), Arc::clone(&health));
         parts.start("questions", questions);

@@ -54,7 +54,7 @@ pub enum AppError {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// The address cannot be listened on.
+    /// The gateway cannot listen on the address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address.
@@ -71,7 +71,7 @@ pub enum AppError {
     /// The log's directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// The log does not open.
+    /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
     /// The log has failed while it was in use (invariant 11).
@@ -79,7 +79,7 @@ pub enum AppError {
     LogFailed(String),
     /// A part of the gateway has panicked or returned.
     #[error(
-        "the part \"{part}\" has ended by itself: {how}; all acknowledged readings are in the log"
+        "the part \"{part}\" ended unexpectedly: {how}; all acknowledged readings are in the log"
     )]
     PartEnded {
         /// Its name.
@@ -107,10 +107,10 @@ pub enum AppError {
     /// A vehicle cannot be erased.
     #[error("{0}")]
     Erase(String),
-    /// The database is not reached.
+    /// The database cannot be reached.
     #[error("cannot reach the database: {0}")]
     Database(String),
-    /// The migrations do not apply.
+    /// A migration failed.
     #[error("cannot migrate the database: {0}")]
     Migration(#[from] MigrationError),
     /// The API keys cannot be read or changed.
@@ -176,9 +176,9 @@ impl Database {
         })
     }
 
-    /// Reaches the database of a gateway, which may be running or not. The embedded server is started
-    /// unless it is up, and never created, because a mistyped data directory must not become a new, empty
-    /// database.
+    /// Connects to the database of a gateway that may or may not be running. The embedded server is
+    /// started unless it is up, and never created, because a mistyped data directory must not
+    /// become a new, empty database.
     pub(crate) async fn reach(config: &DataConfig) -> Result<Self, AppError> {
         if config.server.is_none()
             && let Some(at) = embedded::running(&config.dir).await

@@ -1,9 +1,9 @@
 //! The tasks that live as long as the gateway.
 //!
-//! None of them ends by itself. If one panicked or returned unnoticed, no alert would open, no hour be
-//! rolled up, or no key be revoked. So the first that ends is logged with its name, and the gateway stops
-//! in order and exits with an error; a service manager starts it again. The log's two threads report
-//! their panics as a failure of the log.
+//! None of them ends by itself. If one panicked or returned unnoticed, alerts would no longer open,
+//! hours would no longer be rolled up, or keys would no longer be revoked. So the gateway logs the
+//! name of the first part that ends, shuts down cleanly and exits with an error; a service manager
+//! starts it again. The log's two threads report their panics as a failure of the log.
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -39,7 +39,7 @@ impl Parts {
             return pending().await;
         };
         let (id, how) = match ended {
-            Ok((id, ())) => (id, "it has returned".to_owned()),
+            Ok((id, ())) => (id, "it returned".to_owned()),
             Err(error) => (error.id(), error.to_string()),
         };
         ended_by_itself(self.names.get(&id).copied().unwrap_or("a part"), how)
@@ -58,7 +58,7 @@ pub(super) fn ended_by_itself(part: &str, how: String) -> AppError {
     tracing::error!(
         part,
         how,
-        "a part of the gateway has ended by itself; the gateway stops"
+        "a part of the gateway ended unexpectedly; the gateway is shutting down"
     );
     AppError::PartEnded {
         part: part.to_owned(),

@@ -1,7 +1,7 @@
-//! Whether questions reach the database.
+//! Whether queries reach the database.
 //!
-//! Questions use a pool of their own. A server or a pooler may refuse its sessions while the writers
-//! store, so the pool is tested itself.
+//! Queries use a pool of their own. A server or a pooler may refuse the pool's sessions although
+//! the writers store, so the pool is tested separately.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(super) async fn watch(reads: ReadPool, health: Arc<Health>) {
             Err(why) => {
                 // Before the migrations there are no tables, and readiness reports that.
                 if health.is_database_up() && outage.changes(&why) {
-                    tracing::warn!(error = why, "questions do not reach the database");
+                    tracing::warn!(error = why, "queries do not reach the database");
                 }
                 health.set_questions(DatabaseState::Down(why));
             }

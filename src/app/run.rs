@@ -92,7 +92,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     if !serving.is_finished()
         && let Err(error) = serving.await
     {
-        tracing::error!(%error, "the server has panicked");
+        tracing::error!(%error, "the server panicked");
     }
     let writers = supervisor.stop().await;
     let within = match failure {
@@ -120,7 +120,7 @@ async fn first_failure(
     };
     let server_ended = async {
         match serving.await {
-            Ok(()) => ended_by_itself("server", "it has returned".to_owned()),
+            Ok(()) => ended_by_itself("server", "it returned".to_owned()),
             Err(error) => ended_by_itself("server", error.to_string()),
         }
     };
@@ -129,7 +129,7 @@ async fn first_failure(
             Some(server) => server.ended().await,
             None => std::future::pending().await,
         }
-        ended_by_itself("embedded database", "its supervisor has ended".to_owned())
+        ended_by_itself("embedded database", "its supervisor ended".to_owned())
     };
     tokio::select! {
         failure = log_failed => failure,

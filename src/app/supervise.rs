@@ -100,7 +100,7 @@ impl Start {
         tokio::select! {
             _ = &mut stopped => {}
             (part, how) = writers.ended() => {
-                tracing::error!(part, how, "a part of the writers has ended by itself");
+                tracing::error!(part, how, "a part of the writers ended unexpectedly");
             }
         }
         // The receiver lives until the end of the gateway.

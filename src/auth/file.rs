@@ -61,7 +61,7 @@ impl Stamp {
     /// The state of a file; `None` means that there is no file.
     ///
     /// # Errors
-    /// As the system returns them.
+    /// The system's own errors.
     pub fn of(path: &Path) -> io::Result<Option<Stamp>> {
         match fs::metadata(path) {
             Ok(found) => Ok(Some(Stamp {
@@ -100,7 +100,7 @@ impl KeyFile {
     /// Blocks: for one call of the file system
     ///
     /// # Errors
-    /// [`KeyFileError::Io`]: as the system returns them.
+    /// [`KeyFileError::Io`]: the system's own error.
     pub fn stamp(&self) -> Result<Option<Stamp>, KeyFileError> {
         Stamp::of(&self.path).map_err(|error| self.io(error))
     }
@@ -126,7 +126,8 @@ impl KeyFile {
         };
         if document.version != VERSION {
             let why = format!(
-                "its format is version {}; this program reads version {VERSION}",
+                "its format has version {}, but this program reads version {VERSION}; use the \
+                 program that wrote it",
                 document.version
             );
             return Err(self.malformed(why));

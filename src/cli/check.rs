@@ -158,8 +158,10 @@ impl Findings {
             Some(_) => "migrated",
             None => "not migrated yet",
         };
-        self.good
-            .push(format!("PostgreSQL {} is reached, {schema}", facts.version));
+        self.good.push(format!(
+            "PostgreSQL {} is reachable, {schema}",
+            facts.version
+        ));
         if facts.owns_tables != Some(true) {
             return;
         }
@@ -177,17 +179,17 @@ impl Findings {
         }
     }
 
-    /// Checks the path of questions: a pooler may refuse only these.
+    /// Checks the connection for queries: a pooler may refuse only that one.
     async fn questions(&mut self, target: &Target) {
         let answer = match target.pool(1) {
             Ok(pool) => questions::ask(&pool).await,
             Err(error) => Err(error.to_string()),
         };
         match answer {
-            Ok(()) => self.good.push("questions reach the database".to_owned()),
+            Ok(()) => self.good.push("queries reach the database".to_owned()),
             Err(why) => self.faults.push(format!(
-                "readings reach the database, but questions do not: {why}; check what the server or \
-                 the pooler before it allows in a session"
+                "readings reach the database, but queries do not: {why}; check what the server, or \
+                 a pooler in front of it, allows in a session"
             )),
         }
     }

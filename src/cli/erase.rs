@@ -72,7 +72,7 @@ async fn erase_from(target: &Target, vehicle: &str) -> Result<String, AppError> 
     let counts = erased(&mut session, vehicle).await.map_err(failed)?;
     if counts.iter().sum::<i64>() == 0 {
         return Err(AppError::Erase(format!(
-            "nothing is stored about a vehicle {vehicle}: check its id"
+            "nothing is stored about vehicle {vehicle}: check the id"
         )));
     }
     let mut answer = format!("erased {vehicle}:");

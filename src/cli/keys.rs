@@ -89,7 +89,8 @@ fn create(
         certificate,
         expires_at,
     } = checked;
-    let random = |error: getrandom::Error| refused(format!("no random bytes: {error}"));
+    let random =
+        |error: getrandom::Error| refused(format!("the system returned no random bytes: {error}"));
     let secret = Secret::generate().map_err(random)?;
     let record = Record {
         id: secret.id(),
@@ -211,7 +212,7 @@ fn expiry(text: &str, now: Timestamp) -> Result<Timestamp, String> {
             .parse::<jiff::Timestamp>()
             .map(|at| Timestamp::from_micros(at.as_microsecond()))
             .map_err(|_| {
-                "must be a time such as 2027-01-01T00:00:00Z, or a span such as 90d".to_owned()
+                "must be a time such as 2027-01-01T00:00:00Z, or a duration such as 90d".to_owned()
             })?,
     };
     if at <= now {

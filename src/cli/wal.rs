@@ -57,8 +57,8 @@ pub async fn wal(config: &DataConfig, command: &WalCommand) -> Result<Output, Ap
             let verdict = match found.inspection.faults() {
                 0 => Ok(()),
                 n => Err(AppError::Wal(format!(
-                    "the write-ahead log is damaged in {}; `wattgate wal repair` copies what is \
-                     intact to another directory",
+                    "the write-ahead log is damaged in {}; `wattgate wal repair` copies the intact \
+                     part to another directory",
                     places(n)
                 ))),
             };
@@ -354,7 +354,7 @@ async fn adopt(config: &DataConfig, path: &Path) -> Result<String, AppError> {
             binding.adopt(found).map_err(refused(&path.join(file)))?;
             let before = before.map_or("no database".to_owned(), |id| id.to_string());
             Ok(format!(
-                "the log is bound to the database {found}; before: {before}"
+                "the log is now bound to the database {found}; before: {before}"
             ))
         }
     }

@@ -11,7 +11,7 @@ use crate::alerts::{Settings, Webhook};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Alerts")]
 pub struct AlertArgs {
-    /// How often the gateway looks for causes of alerts; 0s turns alerts off
+    /// How often the gateway checks for alerts; 0s turns alerts off
     #[arg(
         long,
         env = "WATTGATE_ALERT_INTERVAL",
@@ -35,8 +35,8 @@ pub struct AlertArgs {
         value_name = "CELSIUS"
     )]
     pub alert_temperature: String,
-    /// Open an alert when a device has been silent for this long, and for one and a half times its
-    /// longest silence of the last week
+    /// Open an alert when a device has been silent for this long, and for 1.5 times its longest
+    /// silence of the last week
     #[arg(
         long,
         env = "WATTGATE_ALERT_SILENCE",
@@ -44,7 +44,7 @@ pub struct AlertArgs {
         value_name = "TIME"
     )]
     pub alert_silence: String,
-    /// A URL that the gateway posts to when an alert opens or closes
+    /// A URL that receives a POST request when an alert opens or closes
     #[arg(
         long,
         env = "WATTGATE_ALERT_WEBHOOK",

@@ -9,9 +9,9 @@ use super::flags::{DataDirArgs, DatabaseArgs, HistoryArgs, LoggingArgs, ServeArg
 
 /// A telemetry gateway for EV-charging fleets and smart meters.
 ///
-/// Wattgate takes readings over HTTP, acknowledges them once they are safe on disk, and stores
-/// them in PostgreSQL. It answers what each device is doing, and how much of the energy that was
-/// paid for has reached the batteries.
+/// Wattgate takes readings over HTTP, acknowledges them once they are safe on disk, and stores them
+/// in PostgreSQL. It reports what each device is doing, and how much of the energy that you paid
+/// for has reached the batteries.
 #[derive(Debug, Parser)]
 #[command(
     name = "wattgate",
@@ -85,11 +85,11 @@ pub enum Command {
     /// Apply the database migrations, then exit
     Migrate(MigrateArgs),
     /// Report everything that would keep a gateway from working: configuration, data directory,
-    /// address, database and rights. A gateway may be running
+    /// address, database and rights. The gateway may be running
     Check(Box<ServeArgs>),
-    /// Erase everything that is stored about a vehicle. Stop every gateway first
+    /// Erase everything that is stored about a vehicle. Stop all gateways on the database first
     Erase(EraseArgs),
-    /// Create, list and revoke API keys. A running gateway takes a change up within seconds
+    /// Create, list and revoke API keys. A running gateway picks up changes within seconds
     Keys {
         /// What to do with them.
         #[command(subcommand)]
@@ -149,7 +149,7 @@ pub struct EraseArgs {
 /// The commands for the write-ahead log in the data directory.
 #[derive(Debug, Clone, Subcommand)]
 pub enum WalCommand {
-    /// Print runs, segments, shards, positions and counts. A gateway may be running
+    /// Print runs, segments, shards, positions and counts. The gateway may be running
     Inspect {
         /// Print one JSON object, for programs
         #[arg(long)]
@@ -158,8 +158,8 @@ pub enum WalCommand {
         #[command(flatten)]
         data_dir: DataDirArgs,
     },
-    /// Read and check every frame, and list the damage; exit with 1 if there is any. A gateway may
-    /// be running
+    /// Read and check every frame, and list the damage; exit with 1 if there is any. The gateway
+    /// may be running
     Verify {
         /// Print one JSON object, for programs
         #[arg(long)]
@@ -178,11 +178,11 @@ pub enum WalCommand {
         #[command(flatten)]
         data_dir: DataDirArgs,
     },
-    /// Bind the log to the configured database: readings that wait in it are stored there from now
-    /// on. What is stored in the other database stays there. A gateway may be running
+    /// Bind the log to the configured database, which then receives the waiting readings. Readings
+    /// already stored in the other database stay there. The gateway may be running
     Adopt(ReachArgs),
     /// Accept the loss of readings that a restored database lacks and the log no longer holds, so
-    /// that the gateway becomes ready again. It may be running
+    /// that the gateway becomes ready again. The gateway may be running
     AcceptGap(ReachArgs),
 }
 
@@ -191,7 +191,7 @@ pub enum WalCommand {
 pub enum KeysCommand {
     /// Create a key and print it once: only its hash is kept
     Create(CreateKeyArgs),
-    /// List all keys, revoked ones included
+    /// List all keys, including revoked ones
     List(DataDirArgs),
     /// Revoke a key: the gateway refuses it within seconds
     Revoke {
@@ -207,7 +207,7 @@ pub enum KeysCommand {
 /// The terms of a new key.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct CreateKeyArgs {
-    /// The key's name; no other key in use may have it
+    /// The key's name; no other key in use may have the same name
     #[arg(long)]
     pub name: String,
     /// ingest, read or admin; separate several with commas
@@ -216,15 +216,15 @@ pub struct CreateKeyArgs {
     /// Restrict the key to devices whose ids begin with this [default: all devices]
     #[arg(long)]
     pub prefix: Option<String>,
-    /// Readings per second; the gateway answers 429 beyond that [default: no limit]
+    /// The most readings per second; the gateway answers 429 to more [default: no limit]
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub rate: Option<u32>,
     /// A client certificate, in PEM, that stands for the key if --tls-client-ca is set: a client
-    /// that shows it needs no key, and has this key's rights, prefix, rate and expiry
-    /// [default: none]
+    /// that presents it needs no key, and has this key's rights, prefix, rate and expiry [default:
+    /// none]
     #[arg(long, value_name = "FILE")]
     pub certificate: Option<PathBuf>,
-    /// When the key expires: a time such as 2027-01-01T00:00:00Z, or a span from now such as 90d
+    /// When the key expires: a time such as 2027-01-01T00:00:00Z, or a duration from now such as 90d
     /// [default: never]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub expires: Option<String>,
@@ -236,7 +236,7 @@ pub struct CreateKeyArgs {
 /// The commands for quarantined readings.
 #[derive(Debug, Clone, Subcommand)]
 pub enum QuarantineCommand {
-    /// List them, newest first, each with the stored reading that it contradicts
+    /// List quarantined readings, newest first, each with the stored reading that it contradicts
     List {
         /// The most readings to list
         #[arg(
@@ -257,9 +257,9 @@ pub enum QuarantineCommand {
         reach: ReachArgs,
     },
     /// Store the readings that can be stored now; the others stay in quarantine. The totals on
-    /// /metrics stay unchanged: they count what became of a reading when it left the log
+    /// /metrics do not change: they record what happened to each reading when it left the log
     Retry {
-        /// Retry all of them
+        /// Retry all quarantined readings
         #[arg(long, required_unless_present_any = ["stream", "device"])]
         all: bool,
         /// Which of them.

@@ -10,9 +10,9 @@ use crate::energy::tariff::{Tariff, check_currency, tariff_zone};
 
 /// The flags for judging energy.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Judging energy")]
+#[command(next_help_heading = "Energy and efficiency")]
 pub struct EnergyArgs {
-    /// Efficiency above this is excellent, in percent
+    /// Efficiency above this is rated excellent, in percent
     #[arg(
         long,
         env = "WATTGATE_EFFICIENCY_EXCELLENT",
@@ -20,7 +20,7 @@ pub struct EnergyArgs {
         value_name = "PERCENT"
     )]
     pub efficiency_excellent: String,
-    /// Efficiency from this on is good, in percent
+    /// Efficiency of at least this is rated good, in percent
     #[arg(
         long,
         env = "WATTGATE_EFFICIENCY_GOOD",
@@ -28,7 +28,7 @@ pub struct EnergyArgs {
         value_name = "PERCENT"
     )]
     pub efficiency_good: String,
-    /// Efficiency from this on is a warning, in percent; below it is critical
+    /// Efficiency of at least this is rated a warning, in percent; anything lower is critical
     #[arg(
         long,
         env = "WATTGATE_EFFICIENCY_WARNING",
@@ -36,7 +36,7 @@ pub struct EnergyArgs {
         value_name = "PERCENT"
     )]
     pub efficiency_warning: String,
-    /// Efficiency is not judged below this AC energy, in kWh
+    /// Efficiency is not rated below this AC energy, in kWh
     #[arg(
         long,
         env = "WATTGATE_EFFICIENCY_MIN_ENERGY",
@@ -44,7 +44,7 @@ pub struct EnergyArgs {
         value_name = "KWH"
     )]
     pub efficiency_min_energy: String,
-    /// Efficiency is not judged below this coverage, 0 to 1
+    /// Efficiency is not rated below this coverage, from 0 to 1
     #[arg(
         long,
         env = "WATTGATE_EFFICIENCY_MIN_COVERAGE",
@@ -60,7 +60,7 @@ pub struct EnergyArgs {
         value_name = "KW"
     )]
     pub suspect_power: String,
-    /// The price of a kWh, such as 0.30, or prices by the time of day, such as
+    /// The price of a kWh, such as 0.30, or prices by time of day, such as
     /// 06:00=0.34,22:00=0.22; prices may be negative. Answers then include the cost of lost energy
     #[arg(long, env = "WATTGATE_TARIFF", value_name = "PRICES")]
     pub tariff: Option<String>,
@@ -72,7 +72,7 @@ pub struct EnergyArgs {
         value_name = "ZONE"
     )]
     pub tariff_zone: String,
-    /// The currency of the tariff's prices, such as EUR; answers with costs name it
+    /// The currency of the tariff's prices, such as EUR; it appears in answers with costs
     #[arg(long, env = "WATTGATE_TARIFF_CURRENCY", value_name = "CODE")]
     pub tariff_currency: Option<String>,
 }
@@ -111,7 +111,8 @@ impl EnergyArgs {
         let watts = within("--suspect-power", &self.suspect_power, 1e9, 1e3, " kW");
         // With the substitute of a wrong bound, the order means nothing.
         if !bounds.rise() && checks.errors.len() == before {
-            let rule = "must not be above --efficiency-good, nor that above --efficiency-excellent";
+            let rule = "must not be above --efficiency-good, which must not be above \
+                        --efficiency-excellent";
             checks.wrong_value("--efficiency-warning", &self.efficiency_warning, rule);
         }
         Judgement {

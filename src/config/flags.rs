@@ -1,5 +1,5 @@
-//! The flags of the gateway. Each has an environment variable, and stays a text until it is checked, so
-//! that everything that is wrong is reported at once.
+//! The flags of the gateway. Each has an environment variable. The texts are checked later, so that
+//! all errors are reported at once.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::Args;
 use super::alerts::AlertArgs;
 use super::energy::EnergyArgs;
 
-/// Where the data are.
+/// Where the data is.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct DataDirArgs {
     /// The directory of the write-ahead log, the API keys and the embedded PostgreSQL
@@ -27,8 +27,8 @@ pub struct DatabaseArgs {
     /// The PostgreSQL database; without it, an embedded server under the data directory is used
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// The directory of PostgreSQL's programs, for the embedded server [default: they are searched
-    /// for]
+    /// The directory of PostgreSQL's programs, for the embedded server [default: found
+    /// automatically]
     #[arg(long, env = "PG_BIN", value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
 }
@@ -36,10 +36,10 @@ pub struct DatabaseArgs {
 /// What is logged.
 #[derive(Debug, Clone, Args)]
 pub struct LoggingArgs {
-    /// text or json, on stderr [default: text on a terminal, otherwise json]
+    /// The format of the log on stderr: text or json [default: text on a terminal, otherwise json]
     #[arg(long, env = "WATTGATE_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// error, warn, info, debug or trace, or a filter by module
+    /// The log level: error, warn, info, debug or trace; or a filter by module
     #[arg(
         long,
         env = "WATTGATE_LOG_LEVEL",
@@ -53,11 +53,11 @@ pub struct LoggingArgs {
 #[derive(Debug, Clone, Args)]
 pub struct HistoryArgs {
     /// The width of new partitions of history, stored in the database: month or day [default: the
-    /// stored width, at first month]
+    /// stored width; month for a new database]
     #[arg(long, env = "WATTGATE_PARTITION", value_name = "WIDTH")]
     pub partition: Option<String>,
     /// Drop history that is older than this, in whole partitions; stored in the database [default:
-    /// the stored time, at first none: history is kept for ever]
+    /// the stored time; a new database keeps history forever]
     #[arg(long, env = "WATTGATE_RETENTION", value_name = "TIME")]
     pub retention: Option<String>,
 }
@@ -76,14 +76,14 @@ pub struct ServeArgs {
     /// Which database.
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// Where the data are.
+    /// Where the data is.
     #[command(flatten)]
     pub data_dir: DataDirArgs,
     /// Shards of the write-ahead log, each with its own writer: 1 to 64 [default: the number of
     /// cores]
     #[arg(long, env = "WATTGATE_SHARDS", value_name = "N")]
     pub shards: Option<String>,
-    /// The most disk space that the write-ahead log may use; at least 64MiB
+    /// The largest size of the write-ahead log on disk; at least 64MiB
     #[arg(
         long,
         env = "WATTGATE_WAL_LIMIT",
@@ -91,8 +91,8 @@ pub struct ServeArgs {
         value_name = "SIZE"
     )]
     pub wal_limit: String,
-    /// How much of the log is kept after it is stored, for a database that fails over or is
-    /// restored; never more than a quarter of --wal-limit
+    /// How much of the log to keep after its readings are stored, for a database that fails over or
+    /// is restored; never more than a quarter of --wal-limit
     #[arg(
         long,
         env = "WATTGATE_WAL_RETAIN",
@@ -100,7 +100,8 @@ pub struct ServeArgs {
         value_name = "SIZE"
     )]
     pub wal_retain: String,
-    /// always, or never: for benchmarks only, since a power cut then loses acknowledged readings
+    /// When to sync the log: always or never. never is for benchmarks only: a power cut then loses
+    /// acknowledged readings
     #[arg(
         long,
         env = "WATTGATE_WAL_SYNC",
@@ -136,7 +137,7 @@ pub struct ServeArgs {
         value_name = "SIZE"
     )]
     pub memory_limit: String,
-    /// The most rows of a micro-batch
+    /// The most rows in a micro-batch
     #[arg(
         long,
         env = "WATTGATE_BATCH_ROWS",
@@ -160,7 +161,7 @@ pub struct ServeArgs {
         value_name = "TIME"
     )]
     pub live_interval: String,
-    /// The largest body of a request
+    /// The largest body of a request, after decompression
     #[arg(
         long,
         env = "WATTGATE_MAX_BODY",
@@ -168,7 +169,7 @@ pub struct ServeArgs {
         value_name = "SIZE"
     )]
     pub max_body: String,
-    /// The most connections at once
+    /// The most connections that may be open at once
     #[arg(
         long,
         env = "WATTGATE_MAX_CONNECTIONS",
@@ -176,7 +177,7 @@ pub struct ServeArgs {
         value_name = "N"
     )]
     pub max_connections: String,
-    /// How long the head of a request may take
+    /// How long the headers of a request may take to arrive
     #[arg(
         long,
         env = "WATTGATE_HEADER_TIMEOUT",
@@ -184,7 +185,8 @@ pub struct ServeArgs {
         value_name = "TIME"
     )]
     pub header_timeout: String,
-    /// How long a connection is kept between two requests; longer than proxies keep theirs
+    /// How long an idle connection is kept open; choose more than the idle timeout of any proxy in
+    /// front of the gateway
     #[arg(
         long,
         env = "WATTGATE_IDLE_TIMEOUT",
@@ -192,7 +194,7 @@ pub struct ServeArgs {
         value_name = "TIME"
     )]
     pub idle_timeout: String,
-    /// How long the whole body of a request may take
+    /// How long the whole body of a request may take to arrive
     #[arg(
         long,
         env = "WATTGATE_BODY_TIMEOUT",
@@ -200,7 +202,7 @@ pub struct ServeArgs {
         value_name = "TIME"
     )]
     pub body_timeout: String,
-    /// How long a request with ack=committed waits for the database before it is answered with 503
+    /// How long a request with ack=committed waits for the database before the gateway answers 503
     #[arg(
         long,
         env = "WATTGATE_COMMIT_TIMEOUT",
@@ -214,11 +216,12 @@ pub struct ServeArgs {
     /// Refuse readings that are older than this [default: no limit; 400d with day partitions]
     #[arg(long, env = "WATTGATE_MAX_AGE", value_name = "TIME")]
     pub max_age: Option<String>,
-    /// off or keys [default: off on a loopback address, otherwise keys]
+    /// Whether requests need an API key: off or keys [default: off on a loopback address, otherwise
+    /// keys]
     #[arg(long, env = "WATTGATE_AUTH", value_name = "MODE")]
     pub auth: Option<String>,
-    /// The certificate to serve TLS with, and the chain to its authority, in PEM; changed files are
-    /// read again within 30 seconds, and on SIGHUP
+    /// The certificate for TLS and its chain, in PEM; the gateway picks up changed files within 30
+    /// seconds, and on SIGHUP
     #[arg(long, env = "WATTGATE_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// The certificate's private key, in PEM
@@ -228,7 +231,8 @@ pub struct ServeArgs {
     /// send readings without a key, or act as the key that was created with --certificate
     #[arg(long, env = "WATTGATE_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Origins of web pages that may call from a browser, separated by commas, or * [default: none]
+    /// Origins of web pages that may call the gateway from a browser, separated by commas, or * for
+    /// all [default: none]
     #[arg(
         long,
         env = "WATTGATE_CORS_ORIGIN",
@@ -237,8 +241,8 @@ pub struct ServeArgs {
     )]
     pub cors_origin: Vec<String>,
     /// Proxies in front of the gateway: addresses or networks, separated by commas. The gateway
-    /// then logs the client address from their X-Forwarded-For, and answers any Host [default:
-    /// none]
+    /// then logs the client address from their X-Forwarded-For, and accepts any Host header
+    /// [default: none]
     #[arg(
         long,
         env = "WATTGATE_TRUSTED_PROXIES",
@@ -261,7 +265,7 @@ pub struct ServeArgs {
         value_name = "TIME"
     )]
     pub otlp_interval: String,
-    /// How long a stop waits for the writers; readings that are not stored by then stay in the log
+    /// How long a stop waits for the writers; readings not stored by then stay in the log
     #[arg(
         long,
         env = "WATTGATE_SHUTDOWN_TIMEOUT",

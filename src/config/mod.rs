@@ -100,7 +100,7 @@ impl DataConfig {
 pub struct Config {
     /// Where the gateway listens.
     pub listen: SocketAddr,
-    /// Where the data are.
+    /// Where the data is.
     pub data: DataConfig,
     /// How the log is opened.
     pub log: LogOptions,

@@ -25,7 +25,7 @@ pub struct Tariff {
 pub enum TariffError {
     /// The prices cannot be read.
     #[error(
-        "must be the price of a kWh, such as 0.30 or -0.05, or prices by the time of day, such as \
+        "must be the price of a kWh, such as 0.30 or -0.05, or prices by time of day, such as \
          06:00=0.34,22:00=0.22; at most 6 digits before and after the point"
     )]
     Prices,

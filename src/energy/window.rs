@@ -21,8 +21,8 @@ pub enum WindowError {
     Empty,
     /// The window is longer than [`WINDOW_MICROS_MAX`].
     #[error(
-        "the window must not be longer than 400 days and 2 hours, which is 400 calendar days \
-         where clocks change; ask for parts of it"
+        "the window must be at most 400 days and 2 hours long (400 calendar days, even when the \
+         clocks change); request it in parts"
     )]
     TooLong,
 }

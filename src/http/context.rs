@@ -64,9 +64,9 @@ pub struct Context {
     pub pipeline: Pipeline,
     /// How far the log is.
     pub progress: Arc<Progress>,
-    /// The sessions for questions.
+    /// The sessions for queries.
     pub reads: ReadPool,
-    /// Answers questions about energy.
+    /// Answers queries about energy.
     pub analyst: Analyst,
     /// The latest changes, for the live stream.
     pub(crate) live: Arc<Feed>,

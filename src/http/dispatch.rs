@@ -139,7 +139,8 @@ async fn handle(
     let caller = Caller::admit(context, peer, route.access, fields)?;
     notes.key = caller.key();
     if route.accept == Accept::Json && !negotiate::accepts_json(fields) {
-        let detail = "answers are application/json or application/problem+json";
+        let detail =
+            "responses are application/json or application/problem+json; change the Accept header";
         return Err(Problem::new(Kind::NotAcceptable, detail));
     }
     let id = id.as_deref().unwrap_or_default();

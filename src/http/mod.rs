@@ -27,7 +27,7 @@
 //! - **A truncated answer must not look complete.** HTTP/1.0 ends an answer in pieces by closing. While
 //!   such an answer is on its way, closing the socket resets the connection (`server::socket`).
 //! - **An HTTP/2 client can leave answers unread** while its socket stays free, by opening no window. A
-//!   connection has a few places for unread answers, questions wait for one, and answers leave in pieces
+//!   connection has a few places for unread answers, queries wait for one, and answers leave in pieces
 //!   (`server::backpressure`).
 //! - **A listener has no queue.** All listeners read one ring of the latest events, each at its own cursor. A
 //!   listener that falls behind the ring gets a `reset` event and is ended (`api::events`).
@@ -80,7 +80,7 @@ pub async fn serve(
         tokio::select! {
             () = shutdown => {}
             ended = &mut polling => {
-                tracing::error!(?ended, "the poll of the live stream has ended by itself");
+                tracing::error!(?ended, "the poll of the live stream ended unexpectedly");
             }
         }
         live.stop();

@@ -50,13 +50,13 @@ pub struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
     /// The memory for readings in transit is used up.
-    #[error("too many readings are on their way")]
+    #[error("too many readings are in progress")]
     Memory,
     /// The write-ahead log has no room: the database is behind, or the disk is full.
     #[error("the write-ahead log is full")]
     LogFull,
     /// More requests wait for the disk than the channel holds.
-    #[error("too many requests are on their way")]
+    #[error("too many requests are in progress")]
     Queue,
     /// The gateway is stopping, or the log has failed.
     #[error("the gateway is stopping")]

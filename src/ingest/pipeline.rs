@@ -77,7 +77,7 @@ pub enum Refused<R> {
 #[derive(Debug, thiserror::Error)]
 pub enum NotSafe {
     /// The database has not confirmed them in time.
-    #[error("the database has not confirmed the readings in time")]
+    #[error("the database did not confirm the readings in time")]
     CommitTimeout,
     /// The log has failed.
     #[error(transparent)]

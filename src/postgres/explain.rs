@@ -64,7 +64,8 @@ pub fn advice(error: &Error) -> Option<&'static str> {
         }
         SqlState::INVALID_CATALOG_NAME => "there is no such database: create it with createdb",
         SqlState::INSUFFICIENT_PRIVILEGE => {
-            "the user lacks a privilege: let it own its database, or grant what is named"
+            "the user lacks a privilege: make it the owner of its database, or grant the named \
+             privilege"
         }
         SqlState::TOO_MANY_CONNECTIONS => {
             "the server has no free connection: raise its max_connections, or close others"

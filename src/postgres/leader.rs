@@ -43,7 +43,7 @@ impl Role {
     /// The lock belongs to the session, so another gateway takes over as soon as the server has ended it.
     /// A failure that repeats is logged once.
     ///
-    /// Blocks: for ever
+    /// Blocks: forever
     /// Cancel: safe; an open transaction is rolled back
     pub async fn lead(&self, target: &Target, work: &impl Work) {
         self.lead_every(RETRY_AFTER, target, work).await;
@@ -80,7 +80,7 @@ impl Role {
         {
             tokio::time::sleep(retry_after).await;
         }
-        tracing::debug!("this gateway does {}", self.work);
+        tracing::debug!("this gateway runs {}", self.work);
         // Without its session the lock is free, so another gateway may already lead.
         tokio::select! {
             biased;

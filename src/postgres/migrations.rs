@@ -55,7 +55,7 @@ pub enum MigrationError {
     #[error("{}", explain(.0))]
     Database(#[from] Error),
     /// The database accepts connections but does not answer.
-    #[error("the database accepts connections and does not answer")]
+    #[error("the database accepts connections but does not respond")]
     Silent,
     /// The server is too old.
     #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
@@ -65,7 +65,8 @@ pub enum MigrationError {
     Encoding(String),
     /// The schema was made by a newer program.
     #[error(
-        "the database has schema version {found}, and this program knows {known}: upgrade the program"
+        "the database has schema version {found}, but this program knows {known}: upgrade the \
+         program"
     )]
     SchemaTooNew {
         /// What the database has.
@@ -82,7 +83,7 @@ pub struct DatabaseSettings {
     pub database_id: Uuid,
     /// The width of new partitions.
     pub partition: PartitionWidth,
-    /// How long history is kept; `None` means for ever.
+    /// How long history is kept; `None` means forever.
     pub retention: Option<Duration>,
 }
 
@@ -91,7 +92,7 @@ pub struct DatabaseSettings {
 pub struct HistoryOptions {
     /// The width of new partitions; `None` keeps the stored width, at first months.
     pub partition: Option<PartitionWidth>,
-    /// How long history is kept; `None` keeps the stored retention, at first for ever.
+    /// How long history is kept; `None` keeps the stored retention, at first forever.
     pub retention: Option<Duration>,
 }
 
@@ -116,7 +117,7 @@ pub async fn migrate(
     if row.get::<_, i32>(0) < SERVER_VERSION_MIN {
         return Err(MigrationError::ServerTooOld(row.get(1)));
     }
-    // One id that cannot be stored would block its whole shard for ever.
+    // One id that cannot be stored would block its whole shard forever.
     if row.get::<_, &str>(2) != "UTF8" {
         return Err(MigrationError::Encoding(row.get(2)));
     }

@@ -180,7 +180,9 @@ impl Reader {
         for address in &addresses {
             match address.parse::<IpAddr>() {
                 Ok(address) => parsed.push(address),
-                Err(_) => return self.fault("hostaddr", "must be IP addresses between commas"),
+                Err(_) => {
+                    return self.fault("hostaddr", "must be IP addresses, separated by commas");
+                }
             }
         }
         if hosts.is_empty() {
@@ -200,7 +202,7 @@ impl Reader {
         {
             self.fault(
                 "host",
-                "must be names, addresses or directories between commas",
+                "must be names, addresses or directories, separated by commas",
             );
         }
         if ports.len() > 1 && ports.len() != hosts.len() {

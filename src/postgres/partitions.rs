@@ -104,7 +104,7 @@ pub fn history_table(stream: Stream) -> &'static str {
 /// Reads which partitions both history tables have.
 ///
 /// # Errors
-/// As PostgreSQL returns them.
+/// PostgreSQL's own errors.
 pub async fn load_both(
     client: &(impl GenericClient + Sync),
 ) -> Result<PerStream<Partitions>, Error> {
@@ -115,7 +115,7 @@ pub async fn load_both(
 /// Reads which partitions a history table has.
 ///
 /// # Errors
-/// As PostgreSQL returns them.
+/// PostgreSQL's own errors.
 pub async fn load(
     client: &(impl GenericClient + Sync),
     stream: Stream,
@@ -129,7 +129,7 @@ pub async fn load(
 /// Blocks: while another gateway holds the advisory lock
 ///
 /// # Errors
-/// As PostgreSQL returns them. Try again: created partitions stay.
+/// PostgreSQL's own errors. Try again: created partitions stay.
 pub async fn ensure(
     client: &Client,
     stream: Stream,
@@ -181,7 +181,7 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
 /// Order:  ascending by range
 ///
 /// # Errors
-/// As PostgreSQL returns them.
+/// PostgreSQL's own errors.
 pub async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String)>, Error> {
     let rows = client
         .query(
@@ -209,7 +209,7 @@ pub async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String
 /// with any row and stop after the last that is needed.
 ///
 /// # Errors
-/// As PostgreSQL returns them.
+/// PostgreSQL's own errors.
 pub async fn keys(
     client: &Client,
     stream: Stream,
@@ -242,7 +242,7 @@ pub struct Dropped {
 /// is in use is left for the next time.
 ///
 /// # Errors
-/// As PostgreSQL returns them, except lock timeouts.
+/// PostgreSQL's own errors, except lock timeouts.
 pub async fn drop_before(
     client: &Client,
     stream: Stream,

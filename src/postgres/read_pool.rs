@@ -1,7 +1,7 @@
-//! The sessions for questions: a bounded pool of its own, so that a question never takes a session from
+//! The sessions for queries: a bounded pool of its own, so that a query never takes a session from
 //! the writers.
 //!
-//! [`ReadPool::ask`] bounds the wait for a session and the question, and discards a session that is stuck.
+//! [`ReadPool::ask`] bounds the wait for a session and the query, and discards a session that is stuck.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use tokio_postgres::error::SqlState;
 
 use super::explain;
 
-/// How long a question waits for a session.
+/// How long a query waits for a session.
 const SESSION_WITHIN: Duration = Duration::from_secs(5);
-/// How long all statements of a question may take. Why 35 s: the server ends a statement after 30 s. This
-/// bound is for a network that loses the answer.
+/// How long all statements of one query may take in total. Why 35 s: the server ends a statement
+/// after 30 s. This bound is for a network that loses the answer.
 const WORK_WITHIN: Duration = Duration::from_secs(35);
 
-/// Why a question to the database failed.
+/// Why a query to the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// Every session of the pool is in use; ask again later.
     #[error("all connections to the database are busy")]
     AllBusy,
-    /// The statements took longer than the bound of a question.
+    /// The statements took longer than a query may take.
     #[error("the database did not answer in time")]
     TooSlow,
     /// No session can be opened, or it was lost; ask again later.
@@ -82,13 +82,13 @@ fn is_io(error: &Error) -> bool {
 /// How many sessions of the pool there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolCounts {
-    /// Sessions that run a question.
+    /// Sessions that run a query.
     pub in_use: usize,
-    /// Sessions that wait for a question.
+    /// Sessions that wait for a query.
     pub idle: usize,
 }
 
-/// The pool of sessions for questions.
+/// The pool of sessions for queries.
 #[derive(Debug, Clone)]
 pub struct ReadPool(Pool);
 
@@ -107,13 +107,13 @@ impl ReadPool {
         }
     }
 
-    /// Runs a question in a session.
+    /// Runs a query in a session.
     ///
-    /// Blocks: at most 5 s for a session and 35 s for the question
+    /// Blocks: at most 5 s for a session and 35 s for the query
     /// Cancel: safe; an open transaction is rolled back
     ///
     /// # Errors
-    /// [`ReadError`] if there is no session or the question takes too long; otherwise the question's own.
+    /// [`ReadError`] if there is no session or the query takes too long; otherwise the query's own.
     pub async fn ask<T, E>(
         &self,
         question: impl AsyncFnOnce(&mut Client) -> Result<T, E>,
@@ -124,7 +124,7 @@ impl ReadPool {
         self.ask_within(WORK_WITHIN, question).await
     }
 
-    /// Runs a question with a bound of its own.
+    /// Runs a query with a time limit of its own.
     ///
     /// # Errors
     /// As those of [`ReadPool::ask`].
@@ -140,14 +140,14 @@ impl ReadPool {
         match timeout(within, question(&mut client)).await {
             Ok(answer) => answer,
             Err(_) => {
-                // Its statements still run, so no other question must wait behind them.
+                // Its statements still run, so no other query must wait behind them.
                 drop(Object::take(client));
                 Err(ReadError::TooSlow.into())
             }
         }
     }
 
-    /// Checks that a session can be opened, without a question.
+    /// Checks that a session can be opened, without a query.
     ///
     /// # Errors
     /// [`ReadError`]

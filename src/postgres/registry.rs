@@ -140,7 +140,7 @@ impl IdCache {
 /// Why texts have no ids.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// As PostgreSQL returns it.
+    /// PostgreSQL's own errors.
     #[error(transparent)]
     Database(#[from] Error),
     /// A committed id cannot be read back: a rule or policy of the operator hides it.

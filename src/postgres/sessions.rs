@@ -10,10 +10,10 @@
 //! | settings | what they break |
 //! | --- | --- |
 //! | isolation, deferrable | under one old snapshot, locks protect nothing: charging sessions overlap, dirty hours are missed |
-//! | timeouts | sessions that wait for a lock, a reading or a question end, or never end |
+//! | timeouts | sessions that wait for a lock, a reading or a query end, or never end |
 //! | search path | tables are not found, or another schema's functions replace PostgreSQL's |
 //! | planner switches, costs, limits | an untested plan, slower by orders of magnitude |
-//! | JIT, parallel workers | compiling takes longer than running; one question uses every core |
+//! | JIT, parallel workers | compiling takes longer than running; one query uses every core |
 //! | memory for sorts | 64 kB sends each sort to disk |
 //! | formats of times, numbers, bytes, names | the gateway reads texts of another form |
 //! | how SQL is read | `= null`, backslashes and NULL in arrays mean something else |
@@ -46,7 +46,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub enum Use {
     /// Stores readings.
     Writer,
-    /// Answers a question, or changes charging sessions.
+    /// Runs a query, or changes charging sessions.
     Question,
     /// Rolls up hours.
     Rollup,
@@ -110,13 +110,13 @@ const PINNED: &[(&str, &str)] = &[
     ("default_transaction_isolation", "read committed"),
     // A serializable read-only one would wait for a safe snapshot.
     ("default_transaction_deferrable", "off"),
-    // A session of the pool waits for questions, a writer for readings. From versions 14 and 17 on.
+    // A session of the pool waits for queries, a writer for readings. From versions 14 and 17 on.
     ("idle_session_timeout", "0"),
     ("transaction_timeout", "0"),
     // A plan for known values plans and locks only the partitions that they need.
     ("plan_cache_mode", "force_custom_plan"),
     ("jit", "off"),
-    // The pool bounds the cost of questions: a session and a process each.
+    // The pool bounds the cost of queries: a session and a process each.
     ("max_parallel_workers_per_gather", "0"),
     ("debug_parallel_query", "off"),
     ("force_parallel_mode", "off"),
@@ -295,7 +295,7 @@ impl Drop for Session {
     }
 }
 
-/// Opens the sessions of the pool for questions.
+/// Opens the sessions of the pool for queries.
 pub(super) struct Opener {
     pub(super) tls: MakeRustlsConnect,
 }

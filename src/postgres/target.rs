@@ -86,7 +86,7 @@ impl Target {
     /// Opens a session of its own.
     ///
     /// # Errors
-    /// As PostgreSQL or the network return them; try again later.
+    /// The errors of PostgreSQL or of the network; try again later.
     pub async fn connect(
         &self,
         name: &str,
@@ -100,7 +100,7 @@ impl Target {
     /// Makes the pool of the read path: bounded, apart from the writers' sessions.
     ///
     /// # Errors
-    /// As the pool's builder returns them.
+    /// The errors of the pool's builder.
     pub fn pool(&self, size: usize) -> Result<ReadPool, deadpool_postgres::BuildError> {
         let mut config = self.config.clone();
         config.application_name(self.session_name("wattgate reads"));

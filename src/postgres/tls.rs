@@ -161,7 +161,7 @@ fn certificates(name: &str, path: &str) -> Result<Vec<CertificateDer<'static>>, 
         .collect();
     let found = found.map_err(|error| wrong(&error))?;
     if found.is_empty() {
-        return Err(wrong(&"there is no certificate in PEM in it"));
+        return Err(wrong(&"it contains no certificate in PEM"));
     }
     Ok(found)
 }
@@ -189,7 +189,7 @@ fn client_key(files: &ClientFiles, provider: &CryptoProvider) -> Result<Certifie
     if let (Some(certified), Some(own)) = (certified, own)
         && certified.der != own.as_ref()
     {
-        return Err(wrong(&"it is not the key of the certificate in sslcert"));
+        return Err(wrong(&"it does not belong to the certificate in sslcert"));
     }
     Ok(CertifiedKey::new(chain, key))
 }
@@ -218,7 +218,7 @@ mod tests {
         let good = format!("sslcert={} sslkey={}", path("cert"), path("key"));
         assert_eq!(faults(good.clone()), Vec::<String>::new());
         let wrong = format!("sslcert={} sslkey={}", path("cert"), path("other"));
-        assert!(faults(wrong)[0].contains("not the key of the certificate"));
+        assert!(faults(wrong)[0].contains("does not belong to the certificate"));
         let missing = format!(
             "sslmode=verify-ca sslrootcert={} sslcert={} sslkey={}",
             path("no"),

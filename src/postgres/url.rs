@@ -118,7 +118,7 @@ fn put_hosts(found: &mut Parameters, hosts: &str) -> Result<(), String> {
     let number = |port: &String| port.is_empty() || port.parse::<u16>().is_ok();
     if !ports.iter().all(number) {
         return Err(format!(
-            "has a port that is no number from 1 to 65535, or {ENCODE}"
+            "has a port that is not a number from 1 to 65535; correct it, or {ENCODE}"
         ));
     }
     if names.iter().any(|name| !name.is_empty()) {
@@ -152,7 +152,7 @@ fn keywords(text: &str) -> Result<Parameters, String> {
                 Ok(found)
             } else {
                 Err(
-                    "has a word without `=`; put a value that contains blanks in single quotes"
+                    "has a word without `=`; put a value that contains spaces in single quotes"
                         .to_owned(),
                 )
             };

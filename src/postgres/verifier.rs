@@ -30,8 +30,8 @@ pub(super) struct Verifier {
 }
 
 /// A certificate of version 1 has no extensions: it can name no host.
-const VERSION_1: &str = "the server's certificate cannot be verified: it is of X.509 version 1, or \
-                         malformed; make one of version 3 with a subjectAltName, or use \
+const VERSION_1: &str = "the server's certificate cannot be verified: it has X.509 version 1, or \
+                         is malformed; create one of version 3 with a subjectAltName, or use \
                          sslmode=require, which verifies nothing";
 
 impl ServerCertVerifier for Verifier {

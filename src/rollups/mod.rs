@@ -48,7 +48,7 @@ use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// One gateway of a database rolls up hours.
 const ROLE: Role = Role {
-    work: "the rollup of hours",
+    work: "the hourly rollup",
     session: "wattgate summaries",
     purpose: Use::Rollup,
     lock_key: i64::from_be_bytes(*b"wg-hours"),
@@ -89,8 +89,8 @@ struct Progress {
 }
 
 impl Progress {
-    /// The rolled-up hours: only their rows answer questions, and only these are rolled up again when they
-    /// are dirty. None of them lies beyond the watermark.
+    /// The range of rolled-up hours. Only their rows are used for answers, and only they are rolled up again
+    /// when they are dirty. None of them lies beyond the watermark.
     fn built(&self) -> std::ops::Range<Timestamp> {
         let never = Timestamp::from_micros(i64::MIN);
         let to = self.built_to.min(self.watermark).unwrap_or(never);
@@ -162,7 +162,7 @@ impl Roller {
     /// Cancel: safe; the step is repeated
     ///
     /// # Errors
-    /// As PostgreSQL gives them; what was committed stays.
+    /// PostgreSQL's own errors; what was committed stays.
     pub async fn step(&mut self, client: &mut Client, now: Timestamp) -> Result<bool, Error> {
         let watermark = now.plus_micros(1 - WATERMARK_BEHIND_MICROS).hour();
         let mut progress = load(&*client).await?;
@@ -284,7 +284,7 @@ impl Roller {
 /// Moves the watermark back and removes all rollups beyond it. Once this commits, readings of those hours
 /// do not make them dirty.
 async fn move_back(client: &mut Client, watermark: Timestamp) -> Result<(), Error> {
-    tracing::warn!(seal = %watermark, "the clock has gone back: hours are rolled up again");
+    tracing::warn!(seal = %watermark, "the clock went back; rolling up hours again");
     let transaction = client.transaction().await?;
     transaction
         .execute(sql!("hours_unseal"), &[&watermark])

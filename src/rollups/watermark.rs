@@ -16,7 +16,7 @@ const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Blocks: as long as the longest of them; a transaction that stays open for hours blocks the rollup
 ///
 /// # Errors
-/// As PostgreSQL gives them.
+/// PostgreSQL's own errors.
 pub(super) async fn wait_for_older(client: &Client) -> Result<(), Error> {
     // An id of its own, not the newest id of a snapshot: that may lie below running transactions.
     let own = "select pg_current_xact_id()::text::bigint";

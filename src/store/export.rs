@@ -1,6 +1,6 @@
 //! The readings of all devices in a window, device by device.
 //!
-//! Some thousand readings a question: memory is constant whatever the window, and a slow client
+//! Some thousand readings a query: memory is constant whatever the window, and a slow client
 //! holds neither a snapshot nor a session. What is stored while an export runs may be in it or not.
 
 use deadpool_postgres::Client;

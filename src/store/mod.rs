@@ -1,4 +1,4 @@
-//! The questions and changes behind the HTTP resources, as typed rows.
+//! The queries and changes behind the HTTP resources, as typed rows.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -10,7 +10,7 @@
 //! | [`sessions`] | charging sessions, their rules, and meters declared shared |
 //! | [`session_list`] | lists of charging sessions |
 //! | [`alerts`] | alerts, a page at a time |
-//! | [`changes`] | what has changed in the live tables and the alerts since the last look |
+//! | [`changes`] | what has changed in the live tables and the alerts since the previous poll |
 //!
 //! It knows nothing of HTTP or JSON. A function takes a session of the
 //! [`ReadPool`](crate::postgres::ReadPool) and returns rows.

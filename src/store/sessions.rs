@@ -116,7 +116,7 @@ pub enum Refused {
     MeterInUse,
     /// As the database gives it.
     Database(Error),
-    /// The question could not be put to the database.
+    /// The query could not be put to the database.
     Read(ReadError),
 }
 

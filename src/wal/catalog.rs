@@ -185,7 +185,7 @@ impl Catalog {
     /// waits until `deadline` has passed.
     ///
     /// # Errors
-    /// As the system gives them; `TimedOut` if no spare was added.
+    /// The system's own errors; `TimedOut` if no spare was added.
     pub fn take_segment(
         &self,
         sequence: u64,

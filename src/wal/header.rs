@@ -37,7 +37,7 @@ pub enum HeaderError {
     #[error("its header is damaged")]
     Damaged,
     /// It was written by another version of the format.
-    #[error("its format has version {0}, this program reads version {FORMAT_VERSION}")]
+    #[error("its format has version {0}, but this program reads version {FORMAT_VERSION}")]
     Version(u16),
 }
 

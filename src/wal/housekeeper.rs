@@ -65,14 +65,15 @@ impl Housekeeper {
             let pause = match self.work() {
                 Ok(()) => {
                     if outage.ends() {
-                        tracing::info!("the disk takes segments of the write-ahead log again");
+                        tracing::info!("segments of the write-ahead log can be prepared again");
                     }
                     LOOK_EVERY
                 }
                 Err(error) => {
                     if outage.begins() {
-                        tracing::error!(%error, "cannot prepare segments of the write-ahead log; \
-                            readings are refused when the room already prepared is used up");
+                        tracing::error!(%error,
+                            "cannot prepare segments of the write-ahead log; readings are refused \
+                             once the prepared segments are used up");
                     }
                     RETRY_AFTER_ERROR
                 }
@@ -228,7 +229,7 @@ impl Housekeeper {
         if let Some(end) = run.end.filter(|_| is_last) {
             self.retired.remember(run, end).inspect_err(|error| {
                 self.progress.fail(format!(
-                    "remembering a retired run of the log failed: {error}"
+                    "recording a retired run of the log failed: {error}"
                 ));
             })?;
         }
@@ -276,7 +277,7 @@ impl Housekeeper {
 /// was reported as failed.
 ///
 /// # Errors
-/// As the system gives them: the segment still has its name, and the step is repeated.
+/// The system's own errors: the segment still has its name, and the step is repeated.
 fn left(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),

@@ -89,7 +89,7 @@ pub struct Fault {
 /// Blocks: until every frame is read
 ///
 /// # Errors
-/// As the system gives them; damage is no error, it is in the result.
+/// The system's own errors; damage is no error, it is in the result.
 pub fn inspect(directory: &DirectoryView) -> io::Result<Inspection> {
     let mut inspection = Inspection::default();
     let mut runs: BTreeMap<(u64, Uuid), Vec<(u32, String)>> = BTreeMap::new();
@@ -188,7 +188,7 @@ impl RunReader {
                 Met::Hole(hole) => faults.push(Fault {
                     offset: hole.start,
                     bytes: hole.end - hole.start,
-                    what: "no intact frame stands here, and intact data follow".to_owned(),
+                    what: "there is no intact frame here, but intact data follow".to_owned(),
                 }),
                 Met::Frame(frame) => self.count(&frame, &mut segment, &mut faults),
             }
@@ -202,7 +202,7 @@ impl RunReader {
         if !end.has_end_frame && place == Place::Earlier {
             faults.push(fault(
                 end.offset,
-                "the segment has no end, and the run goes on",
+                "the segment has no end, but the run continues after it",
             ));
         }
         segment.faults.append(&mut faults);
@@ -254,7 +254,7 @@ impl RunReader {
         if frame.shards() != self.run.shards {
             faults.push(fault(
                 offset,
-                "a frame has another number of shards than its run",
+                "a frame and its run have different numbers of shards",
             ));
             return;
         }

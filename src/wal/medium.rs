@@ -26,7 +26,7 @@ const UNSAFE: [(u32, &str); 10] = [
 /// Shape:  `None` if no risk is known, and always on systems other than Linux
 ///
 /// # Errors
-/// As the system gives them.
+/// The system's own errors.
 pub fn unsafe_kind(directory: &Path) -> std::io::Result<Option<&'static str>> {
     #[cfg(target_os = "linux")]
     {

@@ -26,7 +26,7 @@
 //! # Rules
 //!
 //! - **A position is never used twice.** Unsynced bytes may reach the database and then vanish in a power
-//!   cut. New readings in their place would lie below the checkpoint and be skipped for ever. So each
+//!   cut. New readings in their place would lie below the checkpoint and be skipped forever. So each
 //!   opening starts a new *run*: a random id, a new segment, and the number of shards in its header.
 //!   Older runs are never appended to, and are drained in order. A checkpoint belongs to (run, shard).
 //! - **A reader never passes the synced position.** Only bytes that this process has synced prove
@@ -214,8 +214,7 @@ impl Log {
         drop(self.sender.send(Message::Close));
         drop(self.sender);
         if self.appender.join().is_err() {
-            self.progress
-                .fail("the log's thread has panicked".to_owned());
+            self.progress.fail("the log's thread panicked".to_owned());
         }
         ClosedLog {
             catalog: self.catalog,
@@ -240,7 +239,7 @@ impl ClosedLog {
         self.stop_housekeeper.store(true, Ordering::Release);
         self.catalog.notify();
         if self.housekeeper.join().is_err() {
-            tracing::error!("the log's housekeeper has panicked");
+            tracing::error!("the log's housekeeper panicked");
         }
     }
 }

@@ -130,8 +130,8 @@ impl Parts {
         let stop_housekeeper = Arc::clone(&housekeeper.stop);
         let leave_free_bytes = Arc::clone(&housekeeper.leave_free_bytes);
         let panics = |what| FailOnPanic(Arc::clone(&self.progress), what);
-        let appends = panics("the thread that writes the log has panicked");
-        let keeps = panics("the thread that keeps the log's segments has panicked");
+        let appends = panics("the thread that writes the log panicked");
+        let keeps = panics("the thread that keeps the log's segments panicked");
         Ok(Log {
             catalog: self.catalog,
             progress: self.progress,
@@ -154,7 +154,7 @@ impl Parts {
 }
 
 /// Marks the log as failed when the thread that holds this value panics. A gateway without the thread that
-/// writes its log, or that prepares its segments, must stop instead of refusing everything for ever.
+/// writes its log, or that prepares its segments, must stop instead of refusing everything forever.
 struct FailOnPanic(Arc<Progress>, &'static str);
 
 impl Drop for FailOnPanic {

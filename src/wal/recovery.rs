@@ -133,7 +133,7 @@ fn recover_run(
         let file = storage.open(&last.name)?;
         let tail = read_tail(&*file, header, last.number)?;
         if let Some(offset) = tail.damaged_at {
-            let what = "a frame is damaged, and intact data follow";
+            let what = "a frame is damaged, but intact data follow";
             return Err(damaged(&last.name, offset, what));
         }
         if !tail.ended && tail.frames == 0 {
@@ -249,7 +249,7 @@ fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(),
     // The first frame is written together with the header, so only a second one proves that the
     // header was durable once.
     if frames > 1 {
-        let what = "its header is damaged, and intact data follow";
+        let what = "its header is damaged, but intact data follow";
         return Err(damaged(name, 0, what));
     }
     Ok(())

@@ -39,7 +39,7 @@ pub struct Repaired {
 /// Blocks: until the copy is durable
 ///
 /// # Errors
-/// As the system gives them; `Unsupported` for segments of another format: nothing is guessed.
+/// The system's own errors; `Unsupported` for segments of another format: nothing is guessed.
 /// Then do not use the copy. The log itself is never written to.
 pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> {
     let found = inspect(from)?;
@@ -55,7 +55,7 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
     for run in &found.runs {
         for segment in &run.segments {
             if segment.faults.iter().any(|fault| fault.offset == 8) {
-                let what = format!("{} is of another version of the format", segment.name);
+                let what = format!("{} has another version of the format", segment.name);
                 return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }
         }

@@ -85,7 +85,7 @@ impl Remembered {
     /// Reads the file; without an intact slot it holds no runs.
     ///
     /// # Errors
-    /// As the system gives them; [`RecoveryError::Version`] if another version has written it.
+    /// The system's own errors; [`RecoveryError::Version`] if another version has written it.
     pub fn read(file: &dyn SegmentFile) -> Result<Self, RecoveryError> {
         let mut bytes = vec![0; 2 * SLOT_BYTES];
         let filled = file.read_at(&mut bytes, 0)?;
@@ -97,7 +97,10 @@ impl Remembered {
                 if version != FORMAT_VERSION {
                     return Err(RecoveryError::Version {
                         segment: FILE_NAME.to_owned(),
-                        what: format!("it is of version {version}, and not {FORMAT_VERSION}"),
+                        what: format!(
+                            "its format has version {version}, but this program reads version \
+                             {FORMAT_VERSION}"
+                        ),
                     });
                 }
             }
@@ -110,8 +113,8 @@ impl Remembered {
         }
         if !intact && bytes[..filled].iter().any(|byte| *byte != 0) {
             tracing::error!(
-                "the file {FILE_NAME} in the log's directory is damaged: a restored database is not \
-                 compared with the runs that it listed"
+                "the file {FILE_NAME} in the log's directory is damaged: gaps in the runs that it \
+                 listed cannot be detected"
             );
         }
         Ok(newest)
@@ -252,7 +255,7 @@ impl RetiredRuns {
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// As the system gives them; a full disk among them.
+    /// The system's own errors, including a full disk.
     pub(super) fn prepare(&self) -> io::Result<()> {
         let mut state = self.lock();
         if state.file.is_none() {
@@ -280,7 +283,7 @@ impl RetiredRuns {
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// As the system gives them, except for a full disk. Then the run is remembered until the process ends:
+    /// The system's own errors, except for a full disk. Then the run is remembered until the process ends:
     /// the disk needs segments to be retired.
     pub(super) fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
         let mut guard = self.lock();
@@ -294,7 +297,7 @@ impl RetiredRuns {
         }
         match self.write(state) {
             Err(error) if is_full(&error) => {
-                tracing::warn!(run = %run.id, "the disk has no room to remember a retired run");
+                tracing::warn!(run = %run.id, "the disk has no room to record a retired run");
                 Ok(())
             }
             result => result,

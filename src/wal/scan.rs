@@ -28,7 +28,7 @@ pub(super) struct End {
 /// Reads a segment up to its end frame or, if it has none, to the end of the file.
 ///
 /// # Errors
-/// As the system or `visit` gives them.
+/// The errors of the system or of `visit`.
 pub(super) fn scan(
     file: &dyn SegmentFile,
     salt: Salt,

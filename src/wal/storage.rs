@@ -26,25 +26,25 @@ pub trait Storage: Send + Sync + 'static {
     /// Creates an empty file for reading and writing; a file of that name is emptied.
     ///
     /// # Errors
-    /// As the system gives them; a full disk among them.
+    /// The system's own errors, including a full disk.
     fn create(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
 
     /// Opens an existing file for reading and writing.
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
 
     /// Renames a file, in place of any that has the new name; durable after [`Storage::sync`].
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file; durable after [`Storage::sync`].
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes creations, renames and removals durable.
@@ -52,7 +52,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Blocks: until the directory's fsync
     ///
     /// # Errors
-    /// As the system gives them; the caller must treat one as final.
+    /// The system's own errors; the caller must treat one as final.
     fn sync(&self) -> io::Result<()>;
 
     /// The free bytes that an unprivileged process may use.
@@ -60,7 +60,7 @@ pub trait Storage: Send + Sync + 'static {
     /// Units:  bytes
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
@@ -69,13 +69,13 @@ pub trait SegmentFile: Send + Sync + 'static {
     /// Writes all bytes at an offset.
     ///
     /// # Errors
-    /// As the system gives them; some of the bytes may have been written.
+    /// The system's own errors; some of the bytes may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Reads up to `bytes.len()` bytes at an offset; fewer only at the end of the file.
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Makes all writes to this file durable.
@@ -83,19 +83,19 @@ pub trait SegmentFile: Send + Sync + 'static {
     /// Blocks: until fdatasync
     ///
     /// # Errors
-    /// As the system gives them; an error is final, and what was written may be lost (invariant 11).
+    /// The system's own errors; an error is final, and what was written may be lost (invariant 11).
     fn sync_data(&self) -> io::Result<()>;
 
     /// Cuts the file to a length; durable no sooner than after [`SegmentFile::sync_data`].
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
 
     /// The file's length in bytes.
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     fn size_bytes(&self) -> io::Result<u64>;
 }
 
@@ -252,7 +252,7 @@ impl DirectoryView {
     /// Lists the names of all files, in no order.
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     pub fn list(&self) -> io::Result<Vec<String>> {
         list(&self.path)
     }
@@ -260,7 +260,7 @@ impl DirectoryView {
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// As the system gives them.
+    /// The system's own errors.
     pub fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
         Ok(Arc::new(RealFile(File::open(self.path.join(name))?)))
     }

@@ -20,7 +20,7 @@ pub const FILE_NAME: &str = "gap-accepted";
 /// Blocks: until they are durable
 ///
 /// # Errors
-/// As the system gives them; earlier acceptances then stay. If only the last fsync fails, a power cut may undo
+/// The system's own errors; earlier acceptances then stay. If only the last fsync fails, a power cut may undo
 /// it: accept again.
 pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     let new = directory.join("gap-accepted.new");

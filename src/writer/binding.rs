@@ -30,7 +30,7 @@ impl Binding {
     /// Reads the binding of the log in a directory.
     ///
     /// # Errors
-    /// As the system gives them; `InvalidData` if the file holds no id.
+    /// The system's own errors; `InvalidData` if the file holds no id.
     pub fn load(directory: &Path) -> io::Result<Self> {
         let bound = read(directory)?;
         Ok(Binding {
@@ -50,7 +50,7 @@ impl Binding {
     /// Blocks: until the binding is durable
     ///
     /// # Errors
-    /// As the system gives them; the log is then bound as before. If only the last fsync fails, a power cut may
+    /// The system's own errors; the log is then bound as before. If only the last fsync fails, a power cut may
     /// undo it: adopt again.
     pub fn adopt(&self, id: Uuid) -> io::Result<()> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +95,7 @@ impl Binding {
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// As the system gives them, a full disk among them.
+    /// The system's own errors, including a full disk.
     pub fn reserve(&self) -> io::Result<()> {
         if self.bound().is_some() || self.directory.join(RESERVED).exists() {
             return Ok(());
@@ -127,7 +127,7 @@ impl Binding {
 fn read(directory: &Path) -> io::Result<Option<Uuid>> {
     match fs::read_to_string(directory.join(FILE_NAME)) {
         Ok(text) => Uuid::parse_str(text.trim()).map(Some).map_err(|_| {
-            let what = format!("the file {FILE_NAME} in the log's directory holds no id");
+            let what = format!("the file {FILE_NAME} in the log's directory contains no id");
             io::Error::new(io::ErrorKind::InvalidData, what)
         }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -366,7 +366,7 @@ impl Default for StrategyMemory {
 }
 
 impl StrategyMemory {
-    /// Notes a batch without repeats. One during which the strategy has changed met something all the same.
+    /// Records a batch without repeats. A batch during which the strategy changed did meet some.
     fn note_clean(&mut self, before: Strategy) {
         if self.strategy != before {
             return self.note_repeats();

@@ -131,7 +131,7 @@ pub(super) async fn insert<R: HistoryRow>(
 /// costs the same whether a row is refused or not.
 ///
 /// # Errors
-/// As PostgreSQL gives them, if no data is refused.
+/// PostgreSQL's own errors, if no data is refused.
 pub(super) async fn bisect<R: HistoryRow>(
     client: &Client,
     statements: &RowStatements,

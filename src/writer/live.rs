@@ -57,7 +57,7 @@ impl Newest {
     /// Writes it into the live tables, sorted by device; older readings replace nothing.
     ///
     /// # Errors
-    /// As PostgreSQL gives them.
+    /// PostgreSQL's own errors.
     pub async fn upsert(
         &self,
         client: &Client,

@@ -34,11 +34,11 @@ pub(super) async fn maintain(target: Target, source: LogSource, settings: Databa
             Ok(Ok(Left::Nothing)) => EVERY,
             Ok(Ok(Left::Partitions)) => AGAIN,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "maintenance of the database failed; it is tried again");
+                tracing::warn!(%error, "database maintenance failed; trying again");
                 AGAIN
             }
             Err(_) => {
-                tracing::warn!("maintenance of the database took too long; it is tried again");
+                tracing::warn!("database maintenance took too long; trying again");
                 AGAIN
             }
         };

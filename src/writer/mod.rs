@@ -35,7 +35,7 @@
 //!   up first; only the missing ones are inserted, sorted bytewise, in a transaction of their own. So
 //!   repeats use up no ids, and two gateways do not deadlock.
 //! - **Live status is coalesced.** A kill between history and its upsert would leave a silent device wrong
-//!   for ever. The checkpoint therefore holds a second position for live status, and a restart replays
+//!   forever. The checkpoint therefore holds a second position for live status, and a restart replays
 //!   from the lower one.
 //! - **Quarantine is an allow-list of SQLSTATEs**: only what can be a reading's own fault. A missing
 //!   partition looks like a broken rule (23514) and is not. Every unknown error is the environment's, and
@@ -198,7 +198,7 @@ impl Writers {
         }
         let mut maintenance = JoinSet::new();
         let work = maintenance::maintain(target.clone(), source.clone(), settings);
-        maintenance.spawn(failpoint::part("maintenance of the database", work));
+        maintenance.spawn(failpoint::part("database maintenance", work));
         Writers {
             tasks,
             maintenance,
@@ -217,11 +217,11 @@ impl Writers {
                 self.is_incomplete = true;
                 ("a writer", ended)
             }
-            ended = self.maintenance.join_next() => ("maintenance of the database", ended),
+            ended = self.maintenance.join_next() => ("database maintenance", ended),
         };
         match ended {
             Some(Err(error)) => (part, error.to_string()),
-            _ => (part, "it has returned".to_owned()),
+            _ => (part, "it returned".to_owned()),
         }
     }
 

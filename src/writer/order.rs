@@ -32,7 +32,7 @@ pub(super) fn sort(keyed: Vec<Keyed>, at: impl Fn(u32) -> Timestamp) -> Vec<Keye
     keyed
 }
 
-/// Moves rows to the places of a sort, within their own memory, because a batch may hold many.
+/// Moves rows to their sorted places in the same memory, because a batch may hold many.
 pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
     for start in 0..rows.len() {
         // A cycle of rows, each of which moves to the place of the one before.

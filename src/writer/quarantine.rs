@@ -42,7 +42,7 @@ impl<R: HistoryRow> Quarantined<R> {
 /// Writes rows to the quarantine, in the open transaction.
 ///
 /// # Errors
-/// As PostgreSQL gives them.
+/// PostgreSQL's own errors.
 pub async fn quarantine<R: HistoryRow>(
     client: &Client,
     claim: &Claim,

@@ -1,7 +1,7 @@
 //! Compares retired runs with their checkpoints in the database.
 //!
-//! What the log holds is stored again into a database that was restored to an older state. What the database
-//! lacks of a retired run is lost, and must be reported.
+//! If a database was restored to an older state, the writers store what the log holds once more.
+//! Readings of a retired run that the database lacks are lost, and must be reported.
 
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ impl From<&Lacking> for Gap {
 /// The gaps that are counted in the checkpoints of some runs.
 ///
 /// # Errors
-/// As PostgreSQL gives them.
+/// PostgreSQL's own errors.
 pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> {
     let found = checkpoints(client, runs).await?;
     let gaps = found.into_iter().map(|((run, shard), stored)| Gap {
@@ -63,7 +63,7 @@ pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> 
 /// Finds what a database lacks of retired runs. Shards without a loss are left out.
 ///
 /// # Errors
-/// As PostgreSQL gives them.
+/// PostgreSQL's own errors.
 pub async fn lacking(client: &Client, retired: &[RetiredRun]) -> Result<Vec<Lacking>, Error> {
     let ids: Vec<Uuid> = retired.iter().map(|run| run.id).collect();
     let stored = checkpoints(client, &ids).await?;

@@ -45,8 +45,8 @@ pub enum SessionError {
     Fenced,
     /// The log is bound to another database.
     #[error(
-        "this is database {found}, but the log has stored into database {bound}: nothing is \
-         written. Correct DATABASE_URL; or, to store into this database, run 'wattgate wal adopt'"
+        "this is database {found}, but the log is bound to database {bound}: nothing is written. \
+         Correct DATABASE_URL; or, to store into this database, run `wattgate wal adopt`"
     )]
     WrongDatabase {
         /// The database's id.
@@ -73,10 +73,10 @@ pub enum SessionError {
     #[error("cannot bind the log to the database: {0}")]
     Binding(std::io::Error),
     /// Every strategy failed for a batch.
-    #[error("the batch was refused with every strategy, each time for another reason")]
+    #[error("every strategy failed to store the batch, each for a different reason")]
     Restless,
     /// The writer has panicked: a defect, or tables of other types than its own.
-    #[error("the writer has panicked; see the panic message in the process's output")]
+    #[error("the writer panicked; see the panic message in the process's output")]
     Panicked,
 }
 
@@ -247,7 +247,7 @@ impl WriterSession {
     /// Waits for an answer of the database, at most as long as one may take.
     ///
     /// # Errors
-    /// [`SessionError::Timeout`], after the statement was cancelled; else as the work gives them. Drop the
+    /// [`SessionError::Timeout`], after the statement was cancelled; otherwise the error of the work. Drop the
     /// session after a timeout.
     pub async fn answered<T, E: Into<SessionError>>(
         &self,
@@ -289,7 +289,7 @@ impl WriterSession {
     /// Blocks: until the row is free
     ///
     /// # Errors
-    /// As PostgreSQL gives them.
+    /// PostgreSQL's own errors.
     pub async fn claim(&self, run_id: Uuid, shard: u16) -> Result<Claim, SessionError> {
         let shard = i32::from(shard);
         let client = self.client();
@@ -341,7 +341,7 @@ impl WriterSession {
     /// Moves a claimed checkpoint over readings that the log no longer has.
     ///
     /// # Errors
-    /// As PostgreSQL gives them; [`SessionError::Fenced`] if the claim is no longer ours.
+    /// PostgreSQL's own errors; [`SessionError::Fenced`] if the claim is no longer ours.
     pub async fn skip_gap(
         &self,
         claim: &mut Claim,

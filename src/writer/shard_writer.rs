@@ -40,7 +40,7 @@ impl ShardWriter {
         let mut pace = Pace::new(self.resources.shares.batch_rows);
         loop {
             let began = Instant::now();
-            // A panic costs the session and not the writer, because its shard would otherwise stop for ever.
+            // A panic costs the session and not the writer, because its shard would otherwise stop forever.
             let session = AssertUnwindSafe(self.session(&mut pace)).catch_unwind();
             let error = match session.await {
                 Ok(Ok(())) => return,
@@ -59,7 +59,7 @@ impl ShardWriter {
                 tracing::warn!(
                     writer = self.number,
                     error = text,
-                    "a writer does not reach the database; readings wait in the log"
+                    "a writer cannot reach the database; readings wait in the log"
                 );
             }
             let pause = backoff(pace.failures, random_fraction());
@@ -85,7 +85,10 @@ impl ShardWriter {
             .await
             .map_err(|_| SessionError::Panicked)??;
         if !self.state.send_replace(ShardState::Up).is_up() {
-            tracing::info!(writer = self.number, "a writer has reached the database");
+            tracing::info!(
+                writer = self.number,
+                "a writer has connected to the database"
+            );
         }
         // Listed first: a run that is retired in between is in both.
         let runs = source.runs();

@@ -1,4 +1,5 @@
-//! One batch in one transaction: checkpoint, history, quarantine and live status, or nothing.
+//! Stores one batch in one transaction: checkpoint, history, quarantine and live status, or nothing
+//! at all.
 //!
 //! COPY comes first. If PostgreSQL reports that a key is there already (23505), or refuses data, the batch
 //! is tried again with a slower strategy that finds out which rows are at fault.

@@ -181,7 +181,7 @@ fn readiness_and_check_report_that_only_questions_fail() {
     check.args(["check", "--database-url", &url]);
     let (code, printed) = ended(check, data.path());
     assert_eq!(code, Some(1), "{printed}");
-    assert!(printed.contains("questions do not"), "{printed}");
+    assert!(printed.contains("queries do not"), "{printed}");
     gateway.terminate();
 }
 

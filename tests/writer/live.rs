@@ -1,4 +1,4 @@
-//! Live status: never back in time, never wrong for ever.
+//! Live status: never back in time, never wrong forever.
 
 use std::time::Duration;
 

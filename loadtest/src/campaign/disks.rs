@@ -101,7 +101,7 @@ pub(super) async fn of_the_database(
         let since = gateway.said_bytes()?;
         disk.fill()?;
         let began = Instant::now();
-        while !gateway.has_said("does not reach the database", since)? {
+        while !gateway.has_said("cannot reach the database", since)? {
             if began.elapsed() > NOTICED_WITHIN {
                 return Err(CampaignError::Stuck(
                     "the writers do not notice a full disk",

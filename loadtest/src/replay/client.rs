@@ -131,7 +131,7 @@ impl Client {
 
     /// Sends a request until it is answered for good: with anything but 408, 429 and 5xx.
     ///
-    /// Blocks: until the answer; for ever while the gateway is down, unless there is a time to give up
+    /// Blocks: until the answer; forever while the gateway is down, unless there is a time to give up
     /// Cancel: safe; the connection is dropped with the answer that was due on it
     ///
     /// # Errors

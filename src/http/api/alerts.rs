@@ -1,4 +1,4 @@
-//! `GET /v1/alerts`: what operators should look at, newest or gravest first.
+//! `GET /v1/alerts`: problems that operators should look at, newest or most severe first.
 
 use std::sync::LazyLock;
 
@@ -108,7 +108,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         (Some(id), None) => Some((Stream::Vehicle, id)),
         (None, Some(id)) => Some((Stream::Meter, id)),
         (Some(_), Some(_)) => {
-            let both = "an alert is of one device: give vehicleId or meterId";
+            let both = "an alert belongs to one device: give vehicleId or meterId, not both";
             return Err(query::bad(both));
         }
     };

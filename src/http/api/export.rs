@@ -127,12 +127,12 @@ pub(crate) async fn export(call: Call<'_>, stream: Stream) -> Result<Reply, Prob
         Format::Ndjson => Writing::Ndjson,
         Format::Parquet => {
             let busy = |_| {
-                let detail = format!("{PARQUET_MAX} exports as Parquet are active; retry later");
+                let detail = format!("{PARQUET_MAX} Parquet exports are running; retry later");
                 Problem::new(Kind::Overloaded, detail).retry_after(BUSY_RETRY_SECONDS)
             };
             let permit = Arc::clone(&PARQUET).try_acquire_owned().map_err(busy)?;
             let file = ParquetFile::new(stream).map_err(|error| {
-                Problem::new(Kind::Internal, format!("the file cannot be begun: {error}"))
+                Problem::new(Kind::Internal, format!("cannot begin the file: {error}"))
             })?;
             Writing::Parquet(Box::new(file), permit)
         }

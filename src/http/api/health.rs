@@ -15,7 +15,7 @@ use crate::wal::progress::Progress;
 /// behind more readings than the writers can store.
 const WAITS_MAX: Duration = Duration::from_secs(120);
 
-/// The state of the database for the writers, or for questions.
+/// The state of the database for the writers, or for queries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DatabaseState {
     /// Not tried yet.
@@ -61,7 +61,7 @@ impl Health {
         self.change(|parts| parts.database = state);
     }
 
-    /// Reports the database's state for questions, which have sessions of their own.
+    /// Reports the database's state for queries, which have sessions of their own.
     pub fn set_questions(&self, state: DatabaseState) {
         self.change(|parts| parts.questions = state);
     }
@@ -212,7 +212,7 @@ fn lag_reason(waited: Duration) -> Option<String> {
     (waited > most).then(|| {
         format!(
             "the oldest reading in the log has waited for {waited} s, more than {most}: a writer \
-             does not move, or the database does not keep up; see wattgate_batch_retries_total"
+             is stuck, or the database does not keep up; see wattgate_batch_retries_total"
         )
     })
 }

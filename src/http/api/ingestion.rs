@@ -111,8 +111,8 @@ impl Ingested {
         let quarantined = safe.map_err(|error| match error {
             NotSafe::CommitTimeout => {
                 metrics::http_shed("commit_timeout");
-                let detail = "the database has not confirmed the readings in time; they may be \
-                              stored all the same, and it is safe to send them again";
+                let detail = "the database did not confirm the readings in time; they may still be \
+                              stored, and it is safe to send them again";
                 Problem::new(Kind::CommitTimeout, detail).retry_after(COMMIT_RETRY_SECONDS)
             }
             NotSafe::Log(error) => {

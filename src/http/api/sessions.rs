@@ -80,7 +80,7 @@ fn redacted(refused: Refused, prefix: Option<&str>) -> Problem {
         Refused::OverlapsVehicle(other) | Refused::OverlapsMeter(other)
             if !owns_session(prefix, &other.vehicle, &other.meter) =>
         {
-            conflict("it overlaps a session of other devices").code("overlap")
+            conflict("the session overlaps one of other devices").code("overlap")
         }
         _ => refused.into(),
     }
@@ -91,16 +91,22 @@ impl From<Refused> for Problem {
         match refused {
             Refused::Unknown => unknown(),
             Refused::EndNotAfterStart => invalid("endedAt must be after startedAt", "out_of_range"),
-            Refused::OtherContent => conflict("a session with this id exists with other content"),
-            Refused::EndedOtherwise(at) => conflict(format!("the session has ended at {at}")),
+            Refused::OtherContent => {
+                conflict("a session with this id but other values exists; use another id")
+            }
+            Refused::EndedOtherwise(at) => conflict(format!("the session already ended at {at}")),
             Refused::OverlapsVehicle(other) => {
                 let session = other.session;
-                conflict(format!("it overlaps the vehicle's session {session}")).code("overlap")
+                conflict(format!(
+                    "the session overlaps the vehicle's session {session}"
+                ))
+                .code("overlap")
             }
             Refused::OverlapsMeter(other) => {
                 let session = other.session;
                 let detail = format!(
-                    "it overlaps session {session} at this meter, which is not declared shared"
+                    "the session overlaps session {session} at this meter, which is not declared \
+                     shared"
                 );
                 conflict(detail).code("overlap")
             }

@@ -28,7 +28,7 @@ pub(crate) enum Access {
 pub(crate) enum Scope {
     /// The id in the path is a device's: it must have the prefix.
     Device,
-    /// The answer spans devices: a key with a prefix gets 403.
+    /// The response covers several devices: a key with a prefix gets 403.
     Fleet,
     /// The body, the query or the stored session names the devices: the handler compares them.
     Content,
@@ -77,7 +77,8 @@ impl Caller {
             (Field::Once(value), _) => {
                 let text = bearer(value.as_bytes());
                 let key = text.and_then(|text| keys.find(text, now));
-                // The answer does not say which of the three it is, because only a thief would use it.
+                // The response does not say which of the three it is, because only a thief could
+                // use that.
                 Caller::Key(key.ok_or_else(|| {
                     let detail = "the key is unknown, was revoked or has expired";
                     unauthorized(detail, INVALID_TOKEN)
@@ -148,7 +149,8 @@ impl Caller {
         match scope {
             Scope::Device if !id.starts_with(prefix) => Err(not_your_device()),
             Scope::Fleet => Err(forbidden(
-                "this path spans devices, and the key is for some of them; use a path with a device id",
+                "this path covers all devices, but the key is limited to a prefix; use a path with \
+                 a device id",
             )),
             Scope::Device | Scope::Content => Ok(()),
         }
@@ -188,7 +190,7 @@ pub(crate) fn owns_session(prefix: Option<&str>, vehicle: &str, meter: &str) -> 
 
 /// The answer if a device is not the caller's.
 pub(crate) fn not_your_device() -> Problem {
-    forbidden("the key is not for this device").code("forbidden_device")
+    forbidden("the key does not cover this device").code("forbidden_device")
 }
 
 /// The key in a value of `Authorization`.

@@ -55,9 +55,9 @@ pub(crate) fn check(
         return Err(Problem::new(Kind::BadRequest, detail));
     }
     if local_only && ![named, authority].into_iter().flatten().all(is_local) {
-        let detail = "without keys the Host header must be an address or localhost, so that no web page \
-            can call the gateway under a name of its own: require keys (--auth keys), or name the proxy \
-            (--trusted-proxies)";
+        let detail = "without keys the Host header must be an IP address or localhost, so that no \
+                      web page can reach the gateway through a name of its own; require keys \
+                      (--auth keys), or name the proxy (--trusted-proxies)";
         return Err(Problem::new(Kind::Forbidden, detail));
     }
     if let Some(only) = only {

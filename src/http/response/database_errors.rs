@@ -6,7 +6,7 @@ use crate::postgres::ReadError;
 
 /// When to retry: a database needs a few seconds to restart.
 const RETRY_SECONDS: u64 = 5;
-/// When to retry if other questions occupy the memory.
+/// When to retry if other queries occupy the memory.
 const BUSY_RETRY_SECONDS: u64 = 2;
 /// When to retry if a report of the fleet is still being computed.
 const SLOW_RETRY_SECONDS: u64 = 15;

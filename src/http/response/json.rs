@@ -13,10 +13,10 @@ pub(crate) fn reply(status: StatusCode, value: &impl Serialize) -> Result<Reply,
     match serde_json::to_vec(value) {
         Ok(body) => Ok(with_body(status, JSON, body)),
         Err(error) => {
-            tracing::error!(%error, "an answer could not be written as JSON");
+            tracing::error!(%error, "a response could not be written as JSON");
             Err(Problem::new(
                 Kind::Internal,
-                "the answer could not be written",
+                "the response could not be written",
             ))
         }
     }

@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     NoValidReading,
     /// No key, or one that is not valid.
     Unauthorized,
-    /// The key lacks the right, or is for other devices.
+    /// The key lacks the right, or does not cover the device.
     Forbidden,
     /// More readings than the key's rate allows.
     RateLimited,

@@ -1,4 +1,5 @@
-//! What an HTTP/2 connection does: the requests without an answer, and the answers without a reader.
+//! The activity of an HTTP/2 connection: requests that wait for a response, and responses that the
+//! client has not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,7 @@ pub(super) struct Activity {
     moved: Arc<AtomicU64>,
     /// Places for answers that the client has not read.
     unread: Arc<Semaphore>,
-    /// Questions with a place whose answers are still being made.
+    /// Queries that have a place, and whose responses are still being made.
     asking: AtomicU64,
 }
 
@@ -67,7 +68,7 @@ impl Activity {
             let waited = timeout(within, Arc::clone(&self.unread).acquire_owned()).await;
             match waited {
                 Ok(place) => return place.ok(),
-                // The gateway still makes answers, so the client has nothing to read.
+                // The gateway is still making responses, so the client has nothing to read.
                 Err(_) if self.asking.load(Ordering::Relaxed) > 0 => {}
                 Err(_) => return None,
             }
@@ -85,7 +86,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts a question as being answered until dropped, also if its client resets it.
+/// Counts a query as in progress until it is dropped, even if its client resets the stream.
 struct Asking<'a>(&'a AtomicU64);
 
 impl<'a> Asking<'a> {
@@ -101,7 +102,7 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// Answers a request of HTTP/2; a question once the connection has a place for its answer.
+/// Answers a request of HTTP/2; a query once the connection has a place for its answer.
 pub(super) async fn answer_in_place<A: Service>(
     service: Arc<A>,
     peer: Arc<Peer>,
@@ -120,7 +121,7 @@ pub(super) async fn answer_in_place<A: Service>(
     let mut place = activity.place(within).await;
     if place.is_none() {
         metrics::http_shed("untaken");
-        let detail = "the client does not read the answers before this one on its connection";
+        let detail = "the client is not reading the earlier responses on its connection";
         let refusal = Problem::new(Kind::Overloaded, detail).into_reply();
         return backpressure::bind(refusal, None, moved, in_use);
     }

@@ -3,7 +3,7 @@
 //! An HTTP/1.1 connection has one answer at a time, and is closed when its socket accepts none of it. An
 //! HTTP/2 connection has as many answers as streams. A client that opens no window leaves each of
 //! them whole in the gateway's memory, while the socket stays free. So a connection has a few places
-//! for unread answers, questions wait for one, and an answer keeps its place until it is read. It
+//! for unread answers, queries wait for one, and an answer keeps its place until it is read. It
 //! leaves in pieces, because what hyper has been given counts as read.
 
 use std::pin::Pin;

@@ -156,7 +156,7 @@ impl Server {
             Ok((stream, from)) => Some((stream, from.ip().to_canonical())),
             Err(error) if is_of_one_connection(&error) => None,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections for now");
+                tracing::warn!(%error, "cannot accept connections; trying again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 None
             }

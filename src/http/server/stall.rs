@@ -1,6 +1,6 @@
 //! Closes a connection whose client reads none of its answer, or does not send its next request.
 //!
-//! A client that never reads would occupy its connection for ever: hyper does not bound how long it
+//! A client that never reads would occupy its connection forever: hyper does not bound how long it
 //! writes. hyper bounds how long it reads a head, but includes the time between two requests, which
 //! may be much longer (`--idle-timeout`). So this guard bounds both. A timer is armed only while
 //! nothing moves, reset only if it would end too late, and polled only when it ends.

@@ -130,7 +130,7 @@ impl<'a> Draft<'a> {
             return Err(unknown_field(self.stream, key));
         };
         if self.seen & bit(field) != 0 {
-            return Err(fault(name, Code::DuplicateField, "must be given once only"));
+            return Err(fault(name, Code::DuplicateField, "must be given only once"));
         }
         self.seen |= bit(field);
         match field {
@@ -223,7 +223,7 @@ fn conflict() -> Fault {
 #[cold]
 pub(super) fn forbidden(stream: Stream) -> Fault {
     let name = required(stream)[0].1;
-    let rule = "is of a device that this key may not speak for";
+    let rule = "names a device that this key does not cover";
     fault(name, Code::ForbiddenDevice, rule)
 }
 
@@ -280,7 +280,7 @@ fn id<'a>(name: &'static str, value: Value<'a>) -> Result<ExternalId<'a>, Fault>
         Value::Surrogate => Err(fault(
             name,
             Code::InvalidId,
-            "holds a lone surrogate escape",
+            "contains a lone surrogate escape",
         )),
         _ => Err(wrong_type(name, "a string", value)),
     }
@@ -307,7 +307,7 @@ fn time(name: &'static str, value: Value<'_>, bounds: &Bounds) -> Result<Timesta
         _ => return Err(wrong_type(name, "a string", value)),
     };
     let Some(at) = parsed else {
-        let rule = "must be an RFC 3339 time with an offset, as 2024-02-09T15:30:00Z";
+        let rule = "must be an RFC 3339 time with an offset, such as 2024-02-09T15:30:00Z";
         return Err(fault(name, Code::InvalidTimestamp, rule));
     };
     let (code, rule, limit) = if at < bounds.oldest {

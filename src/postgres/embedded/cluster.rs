@@ -25,7 +25,7 @@ const SYNCS_AT_ONCE: usize = 32;
 /// The rights of the socket's directory already exclude all other users. This still holds if an operator
 /// widens those rights by mistake.
 const HBA: &str = "\
-# Who may connect. Written once, when the cluster was made: change it as you need.
+# Who may connect. The gateway wrote this file when it created the cluster. Change it as you need.
 # The map is in pg_ident.conf.
 local   all           wattgate   peer map=wattgate
 local   replication   wattgate   peer map=wattgate
@@ -47,7 +47,7 @@ pub(super) fn version(cluster: &Path) -> Result<Option<u32>, EmbeddedError> {
             .trim()
             .parse()
             .map(Some)
-            .map_err(|_| bad("its PG_VERSION holds no version")),
+            .map_err(|_| bad("its PG_VERSION contains no version")),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let empty = fs::read_dir(cluster).map_or(true, |mut entries| entries.next().is_none());
             if empty {
@@ -219,7 +219,8 @@ pub(super) fn configure(
 
 fn ident(user: &ServerUser) -> String {
     let mut text = String::from(
-        "# Which users of this machine are the gateway's user. Written at each start.\n",
+        "# Which users of this machine may connect as the gateway's database user. The gateway \
+         writes this file at each start.\n",
     );
     let quoted = user.name.replace('"', "\"\"");
     for name in ["root", quoted.as_str()] {

@@ -171,7 +171,7 @@ fn major_of(version: &str) -> Option<u32> {
     number[..digits].parse().ok()
 }
 
-const HINT_MACOS: &str = "install one (brew install postgresql@17)";
+const HINT_MACOS: &str = "install it (brew install postgresql@17)";
 
 /// What to install, in the words of the platform's own package manager.
 fn hint() -> String {
@@ -192,13 +192,13 @@ fn hint_for(os_release: &str) -> &'static str {
         .flat_map(|ids| ids.trim_matches('"').split_whitespace())
         .collect();
     let known = [
-        ("debian", "install one (apt-get install postgresql)"),
-        ("ubuntu", "install one (apt-get install postgresql)"),
-        ("fedora", "install one (dnf install postgresql-server)"),
-        ("rhel", "install one (dnf install postgresql-server)"),
-        ("alpine", "install one (apk add postgresql)"),
-        ("arch", "install one (pacman -S postgresql)"),
-        ("suse", "install one (zypper install postgresql-server)"),
+        ("debian", "install it (apt-get install postgresql)"),
+        ("ubuntu", "install it (apt-get install postgresql)"),
+        ("fedora", "install it (dnf install postgresql-server)"),
+        ("rhel", "install it (dnf install postgresql-server)"),
+        ("alpine", "install it (apk add postgresql)"),
+        ("arch", "install it (pacman -S postgresql)"),
+        ("suse", "install it (zypper install postgresql-server)"),
     ];
     known.into_iter().find(|(id, _)| ids.contains(id)).map_or(
         "install the PostgreSQL server, or name its directory with --pg-bin (PG_BIN)",

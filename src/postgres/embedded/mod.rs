@@ -61,8 +61,8 @@ const PORT: u16 = 5432;
 const ELSEWHERE: &str = "/var/lib/wattgate";
 /// How long a start waits for the server before it returns with [`State::Starting`].
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// How long to keep retrying when the first server exits immediately. After a crash of all processes, a
-/// backend may hold the old shared memory for a short time.
+/// How long a start keeps retrying when the first server exits immediately. After a crash of all
+/// processes, a backend may hold the old shared memory for a short time.
 const FIRST_START_LIMIT: Duration = Duration::from_secs(3);
 
 /// The options of the embedded server.

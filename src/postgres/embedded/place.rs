@@ -119,7 +119,7 @@ impl Place {
         if !socket_dir.starts_with(&self.home)
             && let Err(error) = fs::remove_dir(socket_dir)
         {
-            tracing::debug!("{} stays: {error}", socket_dir.display());
+            tracing::debug!("cannot remove {}: {error}", socket_dir.display());
         }
         drop(self.lock);
     }
@@ -213,7 +213,7 @@ fn make_private(path: &Path, user: &ServerUser, existing: Existing) -> Result<()
             user.own(path).at("give away", path)?;
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(refused(format!("cannot be made: {error}"))),
+        Err(error) => return Err(refused(format!("cannot be created: {error}"))),
     }
     let meta = fs::symlink_metadata(path).at("look at", path)?;
     if !meta.is_dir() || meta.uid() != user.uid {

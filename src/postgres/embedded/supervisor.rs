@@ -10,7 +10,7 @@ use super::place::Place;
 use super::server::{Launch, Server, Stopped};
 use super::watcher::Watcher;
 
-/// The first wait before a server that died is started again, and the longest.
+/// The first and the longest wait before a server that died is started again.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How long a server must have run to reset the wait.

@@ -1,8 +1,8 @@
-//! Which readings went into quarantine lately: a client that waits for a commit is answered with their
+//! The readings that recently went into quarantine: a client that waits for a commit gets their
 //! number.
 //!
-//! The writers report every reading that they set aside, whether or not a client waits: one may begin
-//! to wait after the commit. Only the latest are kept.
+//! The writers report every reading that they set aside, whether or not a client waits: a client
+//! may begin to wait after the commit. Only the latest are kept.
 
 use std::collections::BTreeMap;
 

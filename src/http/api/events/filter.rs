@@ -81,7 +81,8 @@ impl Filter {
             ids.push(id.as_str().to_owned());
         }
         if ids.len() > IDS_MAX {
-            let detail = format!("id may be given at most {IDS_MAX} times; leave it out for all");
+            let detail =
+                format!("id may be given at most {IDS_MAX} times; omit it for all devices");
             return Err(query::bad(detail));
         }
         Ok(Filter::new(kinds, ids))

@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// Publishes changes to a feed while it has listeners.
 ///
-/// Blocks: for ever
+/// Blocks: forever
 /// Cancel: safe
 pub(crate) async fn run(feed: Arc<Feed>, reads: ReadPool) {
     loop {
@@ -56,7 +56,7 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
         match pass(reads, &mut seen).await {
             Ok(events) => {
                 if outage.ends() {
-                    tracing::info!("the live stream sees the database again");
+                    tracing::info!("the live stream reaches the database again");
                     // After a failover ids may mean other devices, and earlier events may be wrong.
                     feed.restart();
                 }
@@ -68,7 +68,7 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
             }
             Err(error) => {
                 if outage.begins() {
-                    tracing::warn!(%error, "the live stream does not see the database");
+                    tracing::warn!(%error, "the live stream does not reach the database");
                 }
                 seen = Seen::default();
                 feed.set_sight(Sight::Blocked);
