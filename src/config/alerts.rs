@@ -12,48 +12,23 @@ use crate::alerts::{Settings, Webhook};
 #[command(next_help_heading = "Alerts")]
 pub struct AlertArgs {
     /// How often the gateway checks for alerts; 0s turns alerts off
-    #[arg(
-        long,
-        env = "WATTGATE_ALERT_INTERVAL",
-        default_value = "60s",
-        value_name = "TIME"
-    )]
+    #[arg(long, default_value = "60s", value_name = "TIME")]
     pub alert_interval: String,
     /// Open an alert when efficiency over the last 24 hours falls below this, in percent
-    #[arg(
-        long,
-        env = "WATTGATE_ALERT_EFFICIENCY",
-        default_value = "75",
-        value_name = "PERCENT"
-    )]
+    #[arg(long, default_value = "75", value_name = "PERCENT")]
     pub alert_efficiency: String,
     /// Open an alert when a battery is hotter than this, in °C
-    #[arg(
-        long,
-        env = "WATTGATE_ALERT_TEMPERATURE",
-        default_value = "55",
-        value_name = "CELSIUS"
-    )]
+    #[arg(long, default_value = "55", value_name = "CELSIUS")]
     pub alert_temperature: String,
     /// Open an alert when a device has been silent for this long, and for 1.5 times its longest
     /// silence of the last week
-    #[arg(
-        long,
-        env = "WATTGATE_ALERT_SILENCE",
-        default_value = "30m",
-        value_name = "TIME"
-    )]
+    #[arg(long, default_value = "30m", value_name = "TIME")]
     pub alert_silence: String,
     /// A URL that receives a POST request when an alert opens or closes
-    #[arg(
-        long,
-        env = "WATTGATE_ALERT_WEBHOOK",
-        value_name = "URL",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "URL", hide_env_values = true)]
     pub alert_webhook: Option<String>,
     /// A file with the secret that signs the webhook's bodies (HMAC-SHA256)
-    #[arg(long, env = "WATTGATE_ALERT_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub alert_webhook_secret_file: Option<PathBuf>,
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{OsStr, Resettable};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use super::checks::variable;
 use super::flags::{DataDirArgs, DatabaseArgs, HistoryArgs, LoggingArgs, ServeArgs};
 
 /// A telemetry gateway for EV-charging fleets and smart meters.
@@ -36,36 +36,40 @@ impl Cli {
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// The command line as it is parsed.
+    /// The command line as it is parsed. Each flag of the gateway has an environment variable, in every command.
     ///
-    /// An empty environment variable counts as unset, for every flag. A value may begin with `-`, so that the
-    /// check of the flag reports what is wrong with it.
+    /// An empty variable counts as unset. A value may begin with `-`, so that the check of the flag reports what
+    /// is wrong with it.
     pub fn prepared() -> clap::Command {
-        prepare(Cli::command())
+        let gateway = ServeArgs::augment_args(clap::Command::new("serve"));
+        let flags = gateway.get_arguments().filter(|arg| !arg.is_hide_set());
+        let flags: Vec<&str> = flags.filter_map(clap::Arg::get_long).collect();
+        prepare(Cli::command(), &flags)
     }
 }
 
-fn prepare(command: clap::Command) -> clap::Command {
+fn prepare(command: clap::Command, flags: &[&str]) -> clap::Command {
     command
-        .mut_args(|arg| match arg.get_env().map(is_empty_in_environment) {
-            None => arg,
-            Some(true) => allow_hyphen(arg.env(Resettable::<OsStr>::Reset)),
-            Some(false) => allow_hyphen(arg),
-        })
-        .mut_subcommands(prepare)
-}
-
-fn allow_hyphen(arg: clap::Arg) -> clap::Arg {
-    let takes_value = arg.get_action().takes_values();
-    arg.allow_hyphen_values(takes_value)
+        .mut_args(
+            |arg| match arg.get_long().filter(|flag| flags.contains(flag)) {
+                Some(flag) => with_variable(variable(flag), arg),
+                None => arg,
+            },
+        )
+        .mut_subcommands(|command| prepare(command, flags))
 }
 
 #[expect(
     clippy::disallowed_methods,
     reason = "this module reads the environment, for all others"
 )]
-fn is_empty_in_environment(name: &std::ffi::OsStr) -> bool {
-    std::env::var_os(name).is_some_and(|value| value.is_empty())
+fn with_variable(name: String, arg: clap::Arg) -> clap::Arg {
+    let takes_value = arg.get_action().takes_values();
+    let arg = arg.allow_hyphen_values(takes_value);
+    match std::env::var_os(&name) {
+        Some(value) if value.is_empty() => arg,
+        _ => arg.env(name),
+    }
 }
 
 /// The search path of programs, to find PostgreSQL.

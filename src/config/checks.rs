@@ -16,17 +16,18 @@ pub(super) struct Checks {
     pub(super) errors: Vec<String>,
 }
 
+/// The environment variable of a flag.
+pub(super) fn variable(flag: &str) -> String {
+    match flag.trim_start_matches('-') {
+        "database-url" => "DATABASE_URL".to_owned(),
+        "pg-bin" => "PG_BIN".to_owned(),
+        name => format!("WATTGATE_{}", name.replace('-', "_").to_ascii_uppercase()),
+    }
+}
+
 /// A flag and its environment variable, as an error names them.
 fn named(flag: &str) -> String {
-    let variable = match flag {
-        "--database-url" => "DATABASE_URL".to_owned(),
-        "--pg-bin" => "PG_BIN".to_owned(),
-        _ => {
-            let name = flag.trim_start_matches('-').replace('-', "_");
-            format!("WATTGATE_{}", name.to_ascii_uppercase())
-        }
-    };
-    format!("{flag} ({variable})")
+    format!("{flag} ({})", variable(flag))
 }
 
 impl Checks {

@@ -13,67 +13,32 @@ use crate::energy::tariff::{Tariff, check_currency, tariff_zone};
 #[command(next_help_heading = "Energy and efficiency")]
 pub struct EnergyArgs {
     /// Efficiency above this is rated excellent, in percent
-    #[arg(
-        long,
-        env = "WATTGATE_EFFICIENCY_EXCELLENT",
-        default_value = "90",
-        value_name = "PERCENT"
-    )]
+    #[arg(long, default_value = "90", value_name = "PERCENT")]
     pub efficiency_excellent: String,
     /// Efficiency of at least this is rated good, in percent
-    #[arg(
-        long,
-        env = "WATTGATE_EFFICIENCY_GOOD",
-        default_value = "85",
-        value_name = "PERCENT"
-    )]
+    #[arg(long, default_value = "85", value_name = "PERCENT")]
     pub efficiency_good: String,
     /// Efficiency of at least this is rated a warning, in percent; anything lower is critical
-    #[arg(
-        long,
-        env = "WATTGATE_EFFICIENCY_WARNING",
-        default_value = "80",
-        value_name = "PERCENT"
-    )]
+    #[arg(long, default_value = "80", value_name = "PERCENT")]
     pub efficiency_warning: String,
     /// Efficiency is not rated below this AC energy, in kWh
-    #[arg(
-        long,
-        env = "WATTGATE_EFFICIENCY_MIN_ENERGY",
-        default_value = "1",
-        value_name = "KWH"
-    )]
+    #[arg(long, default_value = "1", value_name = "KWH")]
     pub efficiency_min_energy: String,
     /// Efficiency is not rated below this coverage, from 0 to 1
-    #[arg(
-        long,
-        env = "WATTGATE_EFFICIENCY_MIN_COVERAGE",
-        default_value = "0.8",
-        value_name = "SHARE"
-    )]
+    #[arg(long, default_value = "0.8", value_name = "SHARE")]
     pub efficiency_min_coverage: String,
     /// A reading that implies more power than this is suspect, in kW
-    #[arg(
-        long,
-        env = "WATTGATE_SUSPECT_POWER",
-        default_value = "1000",
-        value_name = "KW"
-    )]
+    #[arg(long, default_value = "1000", value_name = "KW")]
     pub suspect_power: String,
     /// The price of a kWh, such as 0.30, or prices by time of day, such as
     /// 06:00=0.34,22:00=0.22; prices may be negative. Answers then include the cost of lost energy
-    #[arg(long, env = "WATTGATE_TARIFF", value_name = "PRICES")]
+    #[arg(long, value_name = "PRICES")]
     pub tariff: Option<String>,
     /// The time zone of the tariff's times
-    #[arg(
-        long,
-        env = "WATTGATE_TARIFF_ZONE",
-        default_value = "UTC",
-        value_name = "ZONE"
-    )]
+    #[arg(long, default_value = "UTC", value_name = "ZONE")]
     pub tariff_zone: String,
     /// The currency of the tariff's prices, such as EUR; it appears in answers with costs
-    #[arg(long, env = "WATTGATE_TARIFF_CURRENCY", value_name = "CODE")]
+    #[arg(long, value_name = "CODE")]
     pub tariff_currency: Option<String>,
 }
 
