@@ -25,18 +25,18 @@ struct Cli {
 enum Tool {
     /// Replay real charging sessions and compare the gateway's energy with the data's
     Replay(replay::Options),
-    /// Generate load: unique readings, on a schedule or as fast as it goes
+    /// Generate load: unique readings, on a schedule or as fast as possible
     Run(generator::Options),
-    /// Run a gateway under load, break things at random moments, and compare the database with
-    /// what was acknowledged
+    /// Run a gateway under load, break things at random moments, and compare the database with the
+    /// acknowledged readings
     Campaign(campaign::Options),
-    /// Listen to the live stream many times over, to measure what that costs
+    /// Open many live streams, to measure what they cost
     Listen(listen::Options),
     /// Serve a responder that stores nothing, to measure the generator's own limit
     Noop(noop::Options),
-    /// Measure the limits that results are held against
+    /// Measure the limits that results are compared with
     Limits(limits::Options),
-    /// Measure a gateway against its targets, beside the limits, and write the results
+    /// Measure a gateway against its targets, along with the limits, and write the results
     Targets(targets::Options),
 }
 

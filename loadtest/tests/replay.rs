@@ -177,7 +177,7 @@ fn a_gateway_that_is_wrong_by_a_little_is_found_out() {
 }
 
 #[test]
-fn a_gateway_that_stays_away_is_given_up_when_told_so() {
+fn a_replay_gives_up_on_a_missing_gateway_when_told_to() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);

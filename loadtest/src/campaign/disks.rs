@@ -130,7 +130,7 @@ async fn until_nothing_is_taken(load: &Load) -> Result<(), CampaignError> {
     let (mut last, mut since) = (load.taken(), Instant::now());
     while since.elapsed() < FULL_AFTER {
         if began.elapsed() > NOTICED_WITHIN {
-            return Err(CampaignError::Stuck("a full disk refuses nothing"));
+            return Err(CampaignError::Stuck("a full disk causes no refusal"));
         }
         tokio::time::sleep(EVERY).await;
         if load.taken() != last {

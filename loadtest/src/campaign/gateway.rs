@@ -305,7 +305,7 @@ impl Gateway {
         match ended {
             Ok(status) if status.as_ref().is_ok_and(|s| s.success()) => Ok(()),
             other => Err(CampaignError::Io(io::Error::other(format!(
-                "the gateway did not stop in order: {other:?}"
+                "the gateway did not stop cleanly: {other:?}"
             )))),
         }
     }
@@ -367,10 +367,10 @@ async fn launch(setup: Setup, listen: &str) -> Result<Gateway, CampaignError> {
     };
     let (first, second) = tokio::time::timeout(START_WITHIN, said)
         .await
-        .map_err(|_| failed("it says nothing"))??;
+        .map_err(|_| failed("it printed nothing"))??;
     let address = first
         .strip_prefix("listening on http://")
-        .ok_or_else(|| failed(&format!("it says '{first}'")))?
+        .ok_or_else(|| failed(&format!("it printed '{first}'")))?
         .to_owned();
     Ok(Gateway {
         setup,

@@ -34,26 +34,27 @@ use crate::verdict::Verdict;
 /// How long the gateway may take to store everything after the last fault.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);
 
-/// Run a gateway under load, break things at random moments, compare at the end
+/// Run a gateway under load, break things at random moments, and compare at the end
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// What is broken
+    /// What to break
     #[arg(value_enum)]
     fault: Fault,
     /// The gateway's binary
     #[arg(long, value_name = "PATH")]
     gateway: PathBuf,
-    /// For `upgrade`: the binary of the gateways that are replaced
+    /// For `upgrade`: the binary of the earlier build, which is replaced
     #[arg(long, value_name = "PATH", required_if_eq("fault", "upgrade"))]
     previous: Option<PathBuf>,
-    /// For `kill`, `database` and `restore`: a server with PostgreSQL's defaults in place of the embedded
-    /// one, by the programs in this directory
+    /// For `kill`, `database` and `restore`: use a server with PostgreSQL's defaults instead of the
+    /// embedded one, with the programs in this directory
     #[arg(long, value_name = "BIN")]
     server_defaults: Option<PathBuf>,
-    /// How often it is broken; for `overload`: seconds
+    /// How often to break it; for `overload`, the duration in seconds
     #[arg(long, default_value_t = 10, value_name = "N")]
     rounds: u32,
-    /// Decides the load and the moments; printed, so that a run can be repeated [default: random]
+    /// Determines the load and the moments; it is printed, so that a run can be repeated [default:
+    /// random]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Connections that send
@@ -72,15 +73,15 @@ pub(crate) enum Fault {
     Restore,
     /// Connections to PostgreSQL cut or stalled, around COMMIT too
     Network,
-    /// The log's disk filled while the database is away; root alone can mount one
+    /// The log's disk filled while the database is unavailable; only root can mount one
     Disk,
-    /// PostgreSQL's disk filled; root alone can mount one
+    /// PostgreSQL's disk filled; only root can mount one
     DatabaseDisk,
-    /// Two gateways on one database restarted in turns, now and then with two SIGTERMs in a row
+    /// Two gateways on one database restarted in turn, sometimes with two SIGTERMs in a row
     Rolling,
-    /// Gateways of an earlier build replaced in turns, the database migrated under load
+    /// Gateways of an earlier build replaced in turn, and the database migrated under load
     Upgrade,
-    /// More than three times the load that a slow database takes
+    /// More than three times the load that a slow database can store
     Overload,
 }
 
@@ -137,7 +138,7 @@ async fn campaign(options: &Options, seed: u64) -> Result<(Comparison, String), 
     if comparison.verdict() == Verdict::Right {
         dir.remove();
     } else {
-        say(&format!("kept for a look: {}", dir.path().display()));
+        say(&format!("kept for inspection: {}", dir.path().display()));
     }
     Ok((comparison, happened))
 }

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_tell_what_was_sent() {
+    fn a_position_determines_the_next_reading() {
         let mut bodies = bodies(Stream::Meter, 7, Format::Ndjson, 7);
         drop(readings(&mut bodies, 10));
         let position = bodies.position();

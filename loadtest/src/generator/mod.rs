@@ -41,7 +41,7 @@ use streams::{Link, Sequence};
 pub(crate) enum RunError {
     #[error("{devices} devices are too few for {connections} connections, which share none")]
     Devices { devices: u32, connections: u32 },
-    #[error("--rate must be over 0")]
+    #[error("--rate must be above 0")]
     Rate,
     #[error("no request was answered: {0}")]
     Silent(String),

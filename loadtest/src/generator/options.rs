@@ -12,73 +12,74 @@ use crate::target::Target;
 /// The default time of a run's first reading before now, which leaves room for as many steps.
 pub(super) const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
 
-/// Generate load: unique readings, on a schedule or as fast as it goes.
+/// Generate load: unique readings, on a schedule or as fast as possible.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// The gateway
     #[arg(long, default_value = "http://127.0.0.1:3000")]
     pub(super) url: Target,
-    /// Which readings
+    /// Which readings to send
     #[arg(long, value_enum, default_value = "meter")]
     pub(super) stream: Streams,
-    /// How many devices, of each stream
+    /// How many devices of each kind send
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
     pub(super) devices: u32,
-    /// Which device sends next, once a round each
+    /// The order in which the devices send, each once a round
     #[arg(long, value_enum, default_value = "sequence")]
     pub(super) order: Order,
-    /// Readings in a request
+    /// Readings per request
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     pub(super) readings_per_request: u32,
-    /// How a body holds its readings; `single` means one reading a request
+    /// The format of a body; `single` means one reading per request
     #[arg(long, value_enum, default_value = "ndjson")]
     pub(super) format: Format,
-    /// Compress each body with gzip; costs the generator far more than sending it plain
+    /// Compress each body with gzip, which costs the generator far more time than sending it plain
     #[arg(long)]
     pub(super) gzip: bool,
     /// Keep-alive connections
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub(super) connections: u32,
-    /// Requests in flight on a connection: pipelined, or as many streams of HTTP/2
+    /// Requests in flight per connection: pipelined, or on as many HTTP/2 streams
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     pub(super) pipeline: u32,
-    /// Speak HTTP/2 (with prior knowledge), each of the requests in flight on a stream of its own
+    /// Use HTTP/2 (with prior knowledge), with a stream for each request in flight
     #[arg(long)]
     pub(super) http2: bool,
     /// Threads that share the connections
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) threads: u32,
-    /// How long to send, as `60s`, `5m` or `1h`
+    /// How long to send, such as `60s`, `5m` or `1h`
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub(super) duration: Duration,
-    /// End after so many rounds of each connection's devices, even if time is left
+    /// End after this many rounds of each connection's devices, even if time is left
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) rounds: Option<u64>,
-    /// Readings a second, on a schedule that waits for no answer; without it, as fast as it goes
+    /// Readings per second, on a schedule that waits for no response [default: as fast as possible]
     #[arg(long)]
     pub(super) rate: Option<f64>,
-    /// When the gateway answers: buffered, durable or committed
+    /// When the gateway responds: buffered, durable or committed
     #[arg(long)]
     pub(super) ack: Option<String>,
-    /// Makes the run's values, and times that no run with another seed shares; without it, random
+    /// Determines the values of the run, and times that no run with another seed uses [default:
+    /// random]
     #[arg(long)]
     pub(super) seed: Option<u64>,
-    /// The time of the first reading (RFC 3339, or `now`); without it, 24 hours ago
+    /// The time of the first reading (RFC 3339, or `now`) [default: 24 hours ago]
     #[arg(long)]
     pub(super) start: Option<Start>,
-    /// Between two readings of a device (a round), in milliseconds of the readings' time
+    /// The time between two readings of a device (a round), in milliseconds
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(1..=3_600_000))]
     pub(super) interval_ms: i64,
     /// Sent as `Authorization: Bearer`
     #[arg(long, env = "WATTGATE_KEY", hide_env_values = true)]
     pub(super) key: Option<String>,
-    /// Compare with what this database holds, after all acknowledged readings should be there
+    /// Compare the acknowledged readings with those in this database, once they should all be stored
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub(super) database_url: Option<String>,
     /// How long to wait for the acknowledged readings to be stored
     #[arg(long, default_value = "120s", value_parser = duration)]
     pub(super) stored_within: Duration,
-    /// Write the result as JSON too
+    /// Also write the result as JSON, to this file
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
     /// Set by another part of this program to end the load.
@@ -132,7 +133,7 @@ impl Streams {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time such as 500ms, 60s, 5m or 1h");
+    let wrong = || format!("`{text}` must be a time, such as 500ms, 60s, 5m or 1h");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits.parse().map_err(|_| wrong())?;
     let unit = match &text[digits.len()..] {

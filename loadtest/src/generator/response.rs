@@ -21,9 +21,9 @@ pub(crate) struct Answer {
 /// Why this client cannot parse the bytes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AnswerError {
-    #[error("the answer is no HTTP/1.1")]
+    #[error("the response is not HTTP/1.1")]
     NoHttp,
-    #[error("the answer has no Content-Length")]
+    #[error("the response has no Content-Length")]
     NoLength,
 }
 
@@ -104,7 +104,7 @@ mod tests {
         connection: close\r\ncontent-length: 0\r\n\r\n";
 
     #[test]
-    fn an_answer_tells_its_status_and_how_many_readings_it_took() {
+    fn a_response_gives_its_status_and_the_accepted_readings() {
         let answer = parse(TAKEN).unwrap().unwrap();
         assert_eq!((answer.status, answer.accepted), (202, 498));
         assert_eq!(answer.bytes, TAKEN.len() - 1);

@@ -155,7 +155,9 @@ impl Stats {
             ));
         }
         if self.exhausted {
-            text.push_str("the readings' time reached the present: begin earlier with --start\n");
+            text.push_str(
+                "the times of the readings reached the present: begin earlier with --start\n",
+            );
         }
         text
     }

@@ -54,7 +54,7 @@ pub(crate) enum CallError {
     Stopped,
     #[error("given up after {seconds} s without success: {last}")]
     GivenUp { seconds: u64, last: String },
-    #[error("the request cannot be made: {0}")]
+    #[error("the request is invalid: {0}")]
     Request(#[from] hyper::http::Error),
     #[error("the gateway refuses: {0}")]
     Refused(String),
@@ -206,7 +206,7 @@ impl Client {
     async fn attempt(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         match tokio::time::timeout(ANSWER_TIMEOUT, self.exchange(request)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::Broken("no answer in time".to_owned())),
+            Err(_) => Err(Failure::Broken("no response in time".to_owned())),
         }
     }
 

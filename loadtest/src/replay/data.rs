@@ -65,13 +65,13 @@ pub(crate) enum DataError {
     Csv(#[from] csv::Error),
     #[error("the file of sessions has no column `{0}`")]
     Column(&'static str),
-    #[error("line {line}: `{value}` is no {what}")]
+    #[error("line {line}: `{value}` is not a {what}")]
     Value {
         line: u64,
         what: &'static str,
         value: String,
     },
-    #[error("no session there can be replayed{}", .day.map(|d| format!(" on {d}")).unwrap_or_default())]
+    #[error("no session in it can be replayed{}", .day.map(|d| format!(" on {d}")).unwrap_or_default())]
     Empty { day: Option<Date> },
 }
 
@@ -175,7 +175,7 @@ pub(crate) fn select(mut stays: Vec<Stay>) -> Recording {
     for stay in stays {
         let reason = refusal(&stay).or_else(|| {
             if known.contains(&stay.session_id) {
-                return Some("its session id is in the file twice".to_owned());
+                return Some("its session id occurs twice in the file".to_owned());
             }
             busy_until
                 .get(&stay.station_id)

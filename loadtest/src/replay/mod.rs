@@ -43,20 +43,20 @@ pub(crate) const DAY_OF_JPL: &[u8] = include_bytes!("../../data/jpl_2019-05-03.c
 /// Replay real charging sessions and compare the gateway's energy with the data's.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Sessions as CSV with the columns of ACN-Data, plain or gzip; `-` reads stdin
+    /// Sessions as CSV with the columns of ACN-Data, plain or gzip; `-` means stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The gateway
     #[arg(long, default_value = "http://127.0.0.1:3000")]
     url: Target,
-    /// Simulated seconds a second, or `max` for as fast as it goes
+    /// Simulated seconds per second, or `max` for as fast as possible
     #[arg(long, default_value = "600", conflicts_with = "as_now")]
     speed: Speed,
     /// Move the sessions so that their busiest moment is now: send the last 24 hours at once, then
-    /// go on in real time, day after day, until Ctrl-C
+    /// continue in real time, day after day, until Ctrl-C
     #[arg(long)]
     as_now: bool,
-    /// Only sessions of this local arrival day
+    /// Replay only sessions that arrived on this local day
     #[arg(long, value_name = "YYYY-MM-DD")]
     day: Option<jiff::civil::Date>,
     /// A fixed charger efficiency instead of the derived curve, 0 to 1
@@ -68,22 +68,22 @@ pub(crate) struct Options {
     /// Send the readings of all sessions in a random order, the same for a seed
     #[arg(long, value_name = "SEED", requires = "sessions_late", conflicts_with_all = ["as_now", "speed"])]
     shuffle: Option<u64>,
-    /// The most readings in a request
+    /// The most readings per request
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     batch: u32,
     /// Sent as `Authorization: Bearer`
     #[arg(long, env = "WATTGATE_KEY", hide_env_values = true)]
     key: Option<String>,
-    /// A file that holds the key
+    /// A file that contains the key
     #[arg(long, conflicts_with = "key")]
     key_file: Option<PathBuf>,
-    /// Give up when a request has not succeeded for so many seconds; without it, never
+    /// Give up when a request has not succeeded for this many seconds [default: never]
     #[arg(long, value_name = "SECONDS")]
     give_up_after: Option<u64>,
-    /// How many seconds to ask again while a session's energy differs
+    /// How many seconds to keep requesting a session's energy while it differs
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     settle: u64,
-    /// Write the table as JSON too
+    /// Also write the table as JSON, to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -91,7 +91,7 @@ pub(crate) struct Options {
 fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
-        _ => Err("must be over 0 and at most 1".to_owned()),
+        _ => Err("must be above 0 and at most 1".to_owned()),
     }
 }
 
@@ -107,7 +107,7 @@ pub(crate) enum ReplayError {
         path: String,
         source: std::io::Error,
     },
-    #[error("the key holds characters that no header can")]
+    #[error("the key contains characters that a header cannot")]
     Key,
     #[error("the runtime: {0}")]
     Io(#[from] std::io::Error),
@@ -205,7 +205,7 @@ async fn resume(live: &mut plan::Live, now_us: i64, client: &mut Client) -> Resu
         .rev()
         .any(|session| live.resume(session, now_us))
     {
-        say("going on with the sessions of an earlier live replay");
+        say("continuing with the sessions of an earlier live replay");
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ impl std::str::FromStr for Speed {
         }
         match text.parse::<f64>() {
             Ok(times) if times > 0.0 && times.is_finite() => Ok(Speed::Times(times)),
-            _ => Err("must be a number over 0, or `max`".to_owned()),
+            _ => Err("must be a number above 0, or `max`".to_owned()),
         }
     }
 }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_behind_is_due_and_what_lies_ahead_is_waited_for() {
+    fn past_events_are_due_and_future_events_are_waited_for() {
         let pace = Pace::new(Speed::Times(60.0), 1_000_000_000);
         assert_eq!(pace.wait_for(1_000_000_000), None);
         assert_eq!(pace.wait_for(1_000_100_000), Some(TICK));

@@ -113,7 +113,7 @@ impl Gateway {
                 .next()
                 .ok_or_else(|| broken("it ended before it listened"))??;
             let rest = line.strip_prefix(prefix).map(str::to_owned);
-            rest.ok_or_else(|| broken(&format!("it said `{line}`")))
+            rest.ok_or_else(|| broken(&format!("it printed `{line}`")))
         };
         let authority = line("listening on http://")?;
         let database_url = match database {
@@ -263,7 +263,7 @@ impl Gateway {
         let until = Instant::now() + PATIENCE;
         while !is_so(self) {
             if Instant::now() > until {
-                return Err(broken("it was waited for in vain"));
+                return Err(broken("it did not appear in time"));
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -33,31 +33,32 @@ use crate::verdict::Verdict;
 use cases::{Case, Run};
 use server::{Cluster, Server};
 
-/// Measure a gateway against its targets, beside the limits, and write the results.
+/// Measure a gateway against its targets, along with the limits, and write the results.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The gateway's program
     #[arg(long)]
     gateway: PathBuf,
-    /// Only these, with commas
+    /// Measure only these targets, separated by commas
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Case>,
-    /// How long each load is sent
+    /// How long to send each load
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: u64,
-    /// How long T6 holds the database up
+    /// How long T6 stops the database
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
     outage_seconds: u64,
-    /// Readings that T7 asks about, and that T13 rolls up
+    /// Readings that T7 queries, and that T13 rolls up
     #[arg(long, default_value_t = 100_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     history_rows: u64,
-    /// Devices that they are of: half meters, half vehicles
+    /// Devices of these readings: half meters, half vehicles
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     history_devices: u32,
-    /// Where T7's history on the embedded server is kept for another run; without it, it is made anew in the scratch
+    /// Where to keep T7's history on the embedded server for another run [default: the scratch
+    /// directory, which is emptied]
     #[arg(long)]
     history: Option<PathBuf>,
-    /// Readings of history under each load of T9, with commas
+    /// Readings of history under each load of T9, separated by commas
     #[arg(
         long,
         value_delimiter = ',',
@@ -67,22 +68,24 @@ pub(crate) struct Options {
     /// Where gateways keep their data while they are measured; emptied before and after
     #[arg(long, default_value = "/var/tmp/wattgate-targets")]
     scratch: PathBuf,
-    /// Measure also on a server with PostgreSQL's defaults, made with the programs in this directory
+    /// Also measure on a server with PostgreSQL's defaults, created with the programs in this
+    /// directory
     #[arg(long, value_name = "BIN")]
     server_defaults: Option<PathBuf>,
-    /// Measure also on this server, in a database `wattgate_targets` that is made anew for each gateway
+    /// Also measure on this server, in a database `wattgate_targets` that is created anew for each
+    /// gateway
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// Do not measure on the embedded server
     #[arg(long)]
     not_embedded: bool,
-    /// An option of the gateway, as `--gateway-option=--shards=4`; may be given again
+    /// An option of the gateway, such as `--gateway-option=--shards=4`; may be repeated
     #[arg(long = "gateway-option")]
     gateway_options: Vec<String>,
-    /// Where results are written, as DATE-MACHINE.json and .md
+    /// Where to write the results, as DATE-MACHINE.json and .md
     #[arg(long, default_value = "loadtest/results")]
     results: PathBuf,
-    /// What the machine is called in the results' names
+    /// The name of the machine in the names of the results
     #[arg(long, default_value = "machine")]
     machine: String,
 }

@@ -64,7 +64,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_line_runs_from_the_first_look_to_the_last_and_tells_the_peak() {
+    fn the_plot_spans_all_samples_and_states_the_peak() {
         let began = Instant::now();
         let look = |second: u64, mib| Resident {
             at: began + Duration::from_secs(second),

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_that_the_oracle_refuses_is_told_as_wrong() {
+    fn a_result_that_the_oracle_refuses_is_reported_as_wrong() {
         let mut row = row(800.0, Some(("L1", 1000.0)), Target::RatioAtLeast(0.8));
         row.is_right = false;
         let text = markdown("h", &[row]);
