@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::reading::{PerStream, Stream, StreamCounts};
@@ -245,132 +243,47 @@ pub fn rolled_up(device_hours: usize, took: Duration) {
     histogram!("wattgate_summaries_duration_seconds").record(took.as_secs_f64());
 }
 
-fn describe_rollups() {
-    describe_gauge!(
-        "wattgate_summaries_lag_seconds",
-        Unit::Seconds,
-        "Rollup lag, reported by the gateway that runs the rollup."
-    );
-    describe_gauge!(
-        "wattgate_summaries_backlog",
-        "Hours of history that are not rolled up yet."
-    );
-    describe_gauge!(
-        "wattgate_summaries_waiting_marks",
-        "Marks of hours that late readings have made dirty, one for each batch, device and hour."
-    );
-    describe_counter!(
-        "wattgate_summaries_made_total",
-        "Device-hours rolled up, counting repeats."
-    );
-    describe_histogram!(
-        "wattgate_summaries_duration_seconds",
-        Unit::Seconds,
-        "Duration of a rollup transaction."
-    );
+/// Describes metrics, one a line.
+macro_rules! describe {
+    (@ counter $name:literal $text:literal) => { ::metrics::describe_counter!($name, $text) };
+    (@ gauge $name:literal $text:literal) => { ::metrics::describe_gauge!($name, $text) };
+    (@ histogram $name:literal $text:literal) => { ::metrics::describe_histogram!($name, $text) };
+    ($($kind:ident $name:literal $text:literal)*) => { $(describe!(@ $kind $name $text);)* };
 }
 
-#[expect(clippy::too_many_lines, reason = "one call per metric")]
 fn describe() {
-    describe_rollups();
-    describe_counter!(
-        "wattgate_readings_accepted_total",
-        "Readings that became durable in the log, and those that waited in it at the start."
-    );
-    describe_counter!(
-        "wattgate_readings_rejected_total",
-        "Rejected readings, by the rule that they broke."
-    );
-    describe_counter!(
-        "wattgate_readings_stored_total",
-        "Readings stored in history."
-    );
-    describe_counter!(
-        "wattgate_readings_duplicate_total",
-        "Readings that were already stored with equal values."
-    );
-    describe_counter!(
-        "wattgate_readings_quarantined_total",
-        "Readings in quarantine: refused by the database, or contradicting a stored one."
-    );
-    describe_gauge!(
-        "wattgate_wal_readings",
-        "Readings that wait in the write-ahead log."
-    );
-    describe_gauge!(
-        "wattgate_wal_bytes",
-        Unit::Bytes,
-        "Size of the write-ahead log on disk."
-    );
-    describe_gauge!(
-        "wattgate_wal_limit_bytes",
-        Unit::Bytes,
-        "Size limit of the write-ahead log."
-    );
-    describe_gauge!(
-        "wattgate_wal_oldest_seconds",
-        Unit::Seconds,
-        "How long the oldest reading in the write-ahead log has waited."
-    );
-    describe_gauge!(
-        "wattgate_wal_gap_readings",
-        "Readings that a restored database lacks and the log no longer holds."
-    );
-    describe_histogram!(
-        "wattgate_wal_sync_duration_seconds",
-        Unit::Seconds,
-        "Duration of an fdatasync of the write-ahead log."
-    );
-    describe_histogram!(
-        "wattgate_wal_sync_readings",
-        "Readings made durable by one fdatasync."
-    );
-    describe_histogram!("wattgate_batch_rows", "Readings per transaction.");
-    describe_histogram!(
-        "wattgate_batch_duration_seconds",
-        Unit::Seconds,
-        "Duration of each step of storing a batch."
-    );
-    describe_counter!(
-        "wattgate_batch_retries_total",
-        "Retried batches and lost sessions, by SQLSTATE."
-    );
-    describe_histogram!(
-        "wattgate_store_lag_seconds",
-        Unit::Seconds,
-        "From acceptance to commit, for the oldest reading of a batch."
-    );
-    describe_gauge!(
-        "wattgate_database_up",
-        "1 if every writer reaches the database, otherwise 0."
-    );
-    describe_gauge!(
-        "wattgate_pool_connections",
-        "Database sessions for queries, by state."
-    );
-    describe_counter!("wattgate_http_requests_total", "Requests answered.");
-    describe_histogram!(
-        "wattgate_http_request_duration_seconds",
-        Unit::Seconds,
-        "Duration from the headers of a request to its response."
-    );
-    describe_gauge!("wattgate_http_connections", "Open connections.");
-    describe_counter!(
-        "wattgate_http_connections_evicted_total",
-        "Idle connections closed because --max-connections were open and another client waited."
-    );
-    describe_counter!(
-        "wattgate_http_shed_total",
-        "Requests refused because of overload."
-    );
-    describe_gauge!("wattgate_stream_listeners", "Open live streams.");
-    describe_counter!(
-        "wattgate_stream_events_total",
-        "Changes published to the live stream while it had listeners."
-    );
-    describe_counter!(
-        "wattgate_stream_resets_total",
-        "Live streams that missed changes, by reason."
-    );
-    describe_gauge!("wattgate_build_info", "The running version.");
+    describe! {
+        gauge "wattgate_summaries_lag_seconds" "Rollup lag, reported by the gateway that runs the rollup."
+        gauge "wattgate_summaries_backlog" "Hours of history that are not rolled up yet."
+        gauge "wattgate_summaries_waiting_marks" "Marks of hours that late readings have made dirty, one for each batch, device and hour."
+        counter "wattgate_summaries_made_total" "Device-hours rolled up, counting repeats."
+        histogram "wattgate_summaries_duration_seconds" "Duration of a rollup transaction."
+        counter "wattgate_readings_accepted_total" "Readings that became durable in the log, and those that waited in it at the start."
+        counter "wattgate_readings_rejected_total" "Rejected readings, by the rule that they broke."
+        counter "wattgate_readings_stored_total" "Readings stored in history."
+        counter "wattgate_readings_duplicate_total" "Readings that were already stored with equal values."
+        counter "wattgate_readings_quarantined_total" "Readings in quarantine: refused by the database, or contradicting a stored one."
+        gauge "wattgate_wal_readings" "Readings that wait in the write-ahead log."
+        gauge "wattgate_wal_bytes" "Size of the write-ahead log on disk."
+        gauge "wattgate_wal_limit_bytes" "Size limit of the write-ahead log."
+        gauge "wattgate_wal_oldest_seconds" "How long the oldest reading in the write-ahead log has waited."
+        gauge "wattgate_wal_gap_readings" "Readings that a restored database lacks and the log no longer holds."
+        histogram "wattgate_wal_sync_duration_seconds" "Duration of an fdatasync of the write-ahead log."
+        histogram "wattgate_wal_sync_readings" "Readings made durable by one fdatasync."
+        histogram "wattgate_batch_rows" "Readings per transaction."
+        histogram "wattgate_batch_duration_seconds" "Duration of each step of storing a batch."
+        counter "wattgate_batch_retries_total" "Retried batches and lost sessions, by SQLSTATE."
+        histogram "wattgate_store_lag_seconds" "From acceptance to commit, for the oldest reading of a batch."
+        gauge "wattgate_database_up" "1 if every writer reaches the database, otherwise 0."
+        gauge "wattgate_pool_connections" "Database sessions for queries, by state."
+        counter "wattgate_http_requests_total" "Requests answered."
+        histogram "wattgate_http_request_duration_seconds" "Duration from the headers of a request to its response."
+        gauge "wattgate_http_connections" "Open connections."
+        counter "wattgate_http_connections_evicted_total" "Idle connections closed because --max-connections were open and another client waited."
+        counter "wattgate_http_shed_total" "Requests refused because of overload."
+        gauge "wattgate_stream_listeners" "Open live streams."
+        counter "wattgate_stream_events_total" "Changes published to the live stream while it had listeners."
+        counter "wattgate_stream_resets_total" "Live streams that missed changes, by reason."
+        gauge "wattgate_build_info" "The running version."
+    }
 }

@@ -11,7 +11,7 @@ use crate::http::request::decompress::BROKEN_ENCODING;
 use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply::{JSON, Reply, with_body};
-use crate::ingest::decode::Code;
+use crate::ingest::decode::{BodyError, Code};
 use crate::metrics;
 
 /// The text of the interface's description.
@@ -31,9 +31,8 @@ const SHED_REASONS: [&str; 8] = [
 
 /// Sets every counter of refusals to 0, so that its first increase is seen.
 pub(crate) fn count_from_zero() {
-    let of_bodies = [BROKEN_ENCODING, "empty", "byte_order_mark", "not_utf8"];
-    let of_readings = Code::ALL.iter().map(|code| code.as_str());
-    let codes: Vec<&'static str> = of_bodies.into_iter().chain(of_readings).collect();
+    let of_bodies = BodyError::CODES.into_iter().chain([BROKEN_ENCODING]);
+    let codes: Vec<&'static str> = of_bodies.chain(Code::ALL.map(Code::as_str)).collect();
     metrics::refusals_from_zero(&SHED_REASONS, &codes);
     metrics::http_evicted(0);
 }
