@@ -72,9 +72,6 @@ pub struct Receiver {
 
 impl Receiver {
     /// Takes a URL.
-    ///
-    /// # Errors
-    /// [`UrlError`]
     pub fn new(url: &str, ports: DefaultPorts) -> Result<Self, UrlError> {
         let uri: Uri = url.parse().map_err(|_| UrlError::Url)?;
         // An IPv6 address has brackets in a URL, but not for the system.
@@ -112,9 +109,6 @@ impl Receiver {
     ///
     /// Blocks: at most `within`
     /// Cancel: the receiver may have accepted it
-    ///
-    /// # Errors
-    /// [`PostError`]
     pub async fn post_json(
         &self,
         headers: &[(HeaderName, String)],

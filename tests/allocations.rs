@@ -117,7 +117,7 @@ fn counted(mut work: impl FnMut()) -> AllocationInfo {
 }
 
 #[test]
-fn a_reading_of_a_batch_asks_for_no_memory_of_its_own() {
+fn a_reading_of_a_batch_allocates_no_memory_of_its_own() {
     let bodies: Vec<String> = (0..REQUESTS).map(|n| body(n, READINGS)).collect();
     let (mut decoder, mut frame, mut out) = (Decoder::new(), Vec::new(), BytesMut::new());
     let info = counted(|| all_the_way(&mut decoder, &bodies, &mut frame, &mut out));
@@ -132,7 +132,7 @@ fn a_reading_of_a_batch_asks_for_no_memory_of_its_own() {
 }
 
 #[test]
-fn a_request_of_one_reading_asks_a_few_times() {
+fn a_request_of_one_reading_allocates_a_few_times() {
     let body = body(0, 1);
     let mut decoder = Decoder::new();
     let info = counted(|| drop(take(&mut decoder, &body)));

@@ -69,7 +69,7 @@ fn create_with(data: &Path, name: &str, more: &[&str]) -> String {
 }
 
 #[test]
-fn a_key_opens_and_closes_within_seconds() {
+fn a_new_or_revoked_key_takes_effect_within_seconds() {
     let data = tempfile::tempdir().unwrap();
     // trace: no log line of any part may hold a secret.
     let gateway = start(data.path(), &["--auth", "keys", "--log-level", "trace"]);
@@ -238,7 +238,7 @@ fn the_log_names_the_client_behind_a_proxy_that_is_trusted() {
 }
 
 #[test]
-fn off_a_loopback_address_nobody_gets_in_without_a_key() {
+fn other_addresses_than_loopback_require_a_key() {
     let data = tempfile::tempdir().unwrap();
     let mut gateway = start(data.path(), &["--listen", "0.0.0.0:0"]);
     let port = gateway.address.rsplit(':').next().unwrap().to_owned();

@@ -271,7 +271,7 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn parts_of_a_module_keep_apart_too() {
+fn parts_of_a_module_stay_apart_too() {
     let mut wrong = BTreeSet::new();
     for file in product_files() {
         let module = module_of(&file);

@@ -148,7 +148,7 @@ fn beside(slow: usize, idle: usize, requests: usize) -> [(Duration, Duration); 2
 }
 
 #[test]
-fn slow_clients_keep_no_other_from_being_served() {
+fn slow_clients_do_not_keep_others_from_being_served() {
     beside(60, 200, 300);
 }
 

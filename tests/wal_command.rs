@@ -313,7 +313,7 @@ fn a_log_that_a_crash_has_cut_is_no_damage() {
 }
 
 #[test]
-fn where_there_is_no_log_it_says_so() {
+fn a_missing_log_is_reported() {
     let data = tempfile::tempdir().unwrap();
     for words in [
         &["inspect"][..],

@@ -34,9 +34,6 @@ pub struct Webhook {
 
 impl Webhook {
     /// Takes a URL, and the secret that signs the deliveries.
-    ///
-    /// # Errors
-    /// [`UrlError`]
     pub fn new(url: &str, secret: Option<&[u8]>) -> Result<Self, UrlError> {
         Ok(Webhook {
             receiver: Receiver::new(url, WEB)?,

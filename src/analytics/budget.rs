@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_share_one_bound_and_release_what_they_held() {
+    fn queries_share_one_bound_and_release_what_they_held() {
         let budget = Budget::default();
         let first = Lease::new(&budget);
         let counted = (0..).take_while(|_| first.one_more().is_ok()).count();

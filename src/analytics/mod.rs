@@ -187,9 +187,6 @@ impl Analyst {
     ///
     /// Blocks: for some statements, and for the arithmetic of at most 2 million readings
     /// Cancel: safe; the transaction is rolled back
-    ///
-    /// # Errors
-    /// [`AskError`]
     pub async fn performance(
         &self,
         client: &mut Client,
@@ -228,9 +225,6 @@ impl Analyst {
     ///
     /// Blocks: for some statements per chunk of devices; a fleet of 10,000 over a day takes seconds
     /// Cancel: safe; the transaction is rolled back
-    ///
-    /// # Errors
-    /// [`AskError`]
     pub async fn compute_report(
         &self,
         client: &mut Client,

@@ -59,9 +59,6 @@ pub struct Stamp {
 
 impl Stamp {
     /// The state of a file; `None` means that there is no file.
-    ///
-    /// # Errors
-    /// The system's own errors.
     pub fn of(path: &Path) -> io::Result<Option<Stamp>> {
         match fs::metadata(path) {
             Ok(found) => Ok(Some(Stamp {

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_the_form_of_a_key_has_no_id() {
+    fn a_text_without_the_form_of_a_key_has_no_id() {
         let good = Secret::generate().unwrap();
         let good = good.reveal();
         assert!(KeyId::of(good.as_bytes()).is_some());

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_opens_until_it_is_revoked_or_has_expired() {
+    fn a_key_works_until_it_is_revoked_or_expires() {
         let dir = tempfile::tempdir().unwrap();
         let now = Timestamp::now();
         let ring = Keyring::open(dir.path()).unwrap();

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_of_one_key_until_that_is_revoked() {
+    fn a_name_belongs_to_one_key_until_it_is_revoked() {
         let dir = tempfile::tempdir().unwrap();
         let create = KeysCommand::Create(args(dir.path(), "fleet"));
         let revoke = |key: &str| {

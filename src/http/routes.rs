@@ -8,8 +8,8 @@ use std::future::ready;
 use std::sync::LazyLock;
 
 use super::api::{
-    alerts, events, export, fleet, history, live, meters, operations, performance, session_list,
-    sessions,
+    alerts, events, export, fleet, history, live, meters, operations, performance, ranking,
+    session_list, sessions,
 };
 use super::request::auth::Scope;
 use super::request::query::Parameters::{Ignored, Once, Repeated};
@@ -61,7 +61,7 @@ pub(crate) static ROUTES: &[Route] = &[
         .needs(CHANGE, Scope::Content),
     put("/v1/meters/{meterId}", |c| Box::pin(meters::put(c)))
         .needs(CHANGE, Scope::Device),
-    get("/v1/analytics/performance", |c| Box::pin(fleet::ranking(c)))
+    get("/v1/analytics/performance", |c| Box::pin(ranking::ranking(c)))
         .needs(READ, Scope::Fleet)
         .query(Once(&["from", "to", "tz", "sort", "status", "limit", "after"])),
     get("/v1/analytics/fleet", |c| Box::pin(fleet::fleet(c)))

@@ -189,9 +189,6 @@ impl Pipeline {
     ///
     /// Blocks: as [`AckMode`] says, and for a commit at most as long as the limits allow
     /// Cancel: the readings are still stored
-    ///
-    /// # Errors
-    /// [`NotSafe`]
     pub async fn safe(&self, admitted: Admitted, ack: AckMode) -> Result<Option<u64>, NotSafe> {
         let safe = self.gate.acknowledge(admitted);
         if ack != AckMode::Committed {

@@ -35,9 +35,6 @@ pub struct Collector {
 impl Collector {
     /// Takes the base URL of a collector, as `OTEL_EXPORTER_OTLP_ENDPOINT` has it, and how often it is
     /// sent metrics.
-    ///
-    /// # Errors
-    /// [`UrlError`]
     pub fn new(url: &str, every: Duration) -> Result<Self, UrlError> {
         let url = format!("{}{PATH}", url.trim_end_matches('/'));
         Ok(Collector {

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_gauges_and_histograms_become_their_likes() {
+    fn counters_gauges_and_histograms_keep_their_kinds() {
         let scrape = "# HELP a_total Words.\n# TYPE a_total counter\na_total{stream=\"meter\"} 3\n\n\
                       # TYPE g gauge\ng 1.5\n\n# TYPE h histogram\nh_bucket{r=\"x\",le=\"0.1\"} 2\n\
                       h_bucket{r=\"x\",le=\"1\"} 5\nh_bucket{r=\"x\",le=\"+Inf\"} 6\nh_sum{r=\"x\"} 4.5\n\

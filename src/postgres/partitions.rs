@@ -102,9 +102,6 @@ pub fn history_table(stream: Stream) -> &'static str {
 }
 
 /// Reads which partitions both history tables have.
-///
-/// # Errors
-/// PostgreSQL's own errors.
 pub async fn load_both(
     client: &(impl GenericClient + Sync),
 ) -> Result<PerStream<Partitions>, Error> {
@@ -113,9 +110,6 @@ pub async fn load_both(
 }
 
 /// Reads which partitions a history table has.
-///
-/// # Errors
-/// PostgreSQL's own errors.
 pub async fn load(
     client: &(impl GenericClient + Sync),
     stream: Stream,
@@ -179,9 +173,6 @@ async fn create(client: &Client, stream: Stream, range: Range) -> Result<(), Err
 /// The partitions of a stream with their names, quoted where PostgreSQL needs it; without a default partition.
 ///
 /// Order:  ascending by range
-///
-/// # Errors
-/// PostgreSQL's own errors.
 pub async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String)>, Error> {
     let rows = client
         .query(
@@ -207,9 +198,6 @@ pub async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String
 ///
 /// The partition is read by its name and without a condition, so that PostgreSQL has no other plan than to begin
 /// with any row and stop after the last that is needed.
-///
-/// # Errors
-/// PostgreSQL's own errors.
 pub async fn keys(
     client: &Client,
     stream: Stream,

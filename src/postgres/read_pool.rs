@@ -148,9 +148,6 @@ impl ReadPool {
     }
 
     /// Checks that a session can be opened, without a query.
-    ///
-    /// # Errors
-    /// [`ReadError`]
     pub async fn check(&self) -> Result<(), ReadError> {
         self.get().await.map(drop)
     }
@@ -158,9 +155,6 @@ impl ReadPool {
     /// Takes a session, for work that bounds its own time.
     ///
     /// Blocks: at most 5 s
-    ///
-    /// # Errors
-    /// [`ReadError`]
     pub async fn get(&self) -> Result<Client, ReadError> {
         self.session(SESSION_WITHIN).await
     }

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_version_1_certificate_will_do_unless_it_is_verified() {
+    async fn a_version_1_certificate_is_accepted_unless_verified() {
         let key = KeyPair::generate().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root.pem");

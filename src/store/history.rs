@@ -28,9 +28,6 @@ pub struct Wanted<'a> {
 /// Reads a page; `None` for an unknown device.
 ///
 /// Order:  oldest first
-///
-/// # Errors
-/// [`ReadError`]
 pub async fn page(
     client: &Client,
     wanted: Wanted<'_>,

@@ -31,9 +31,6 @@ impl LiveStatus {
 }
 
 /// Finds one device's status; `None` for an unknown device.
-///
-/// # Errors
-/// [`ReadError`]
 pub async fn find(
     client: &Client,
     stream: Stream,
@@ -53,9 +50,6 @@ pub async fn find(
 /// Lists the devices after an id; an empty `after` begins with the first.
 ///
 /// Order:  by the bytes of their ids
-///
-/// # Errors
-/// [`ReadError`]
 pub async fn list(
     client: &Client,
     stream: Stream,

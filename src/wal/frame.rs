@@ -62,8 +62,12 @@
 use uuid::Uuid;
 
 use super::bytes::{u16_at, u32_at, u64_at};
-use super::header::{SEGMENT_HEADER_BYTES, SHARDS_MAX};
+use super::header::SHARDS_MAX;
 use crate::reading::{PerStream, StreamCounts, Timestamp};
+
+mod position;
+
+pub use position::Position;
 
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
 const FRAME_FIXED: usize = 32;
@@ -78,54 +82,6 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// The largest piece of a request that must stand in one frame. Smaller pieces waste less at the
 /// end of a segment, larger ones cost fewer frames for a giant request.
 pub const CHUNK_BYTES_MAX: usize = 128 << 10;
-
-/// A place in one run of the log: a segment and an offset in it, always the start of a frame.
-///
-/// Order:  the order in which frames were written; kept as one number, so that the database
-///         compares it with a plain `bigint`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Position(u64);
-
-impl Position {
-    /// The start of a run.
-    pub const START: Position = Position(SEGMENT_HEADER_BYTES as u64);
-
-    /// Makes a position from a segment's number in its run and an offset in that segment.
-    pub const fn new(segment: u32, offset: u32) -> Self {
-        Position(((segment as u64) << 32) | offset as u64)
-    }
-
-    /// The first frame of a segment.
-    pub const fn start_of(segment: u32) -> Self {
-        Position::new(segment, SEGMENT_HEADER_BYTES)
-    }
-
-    /// The segment's number in its run.
-    pub const fn segment(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// Bytes from the segment's start.
-    pub const fn offset(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// As PostgreSQL's `bigint` holds it; segments stay below 2^31.
-    pub const fn to_i64(self) -> i64 {
-        self.0 as i64
-    }
-
-    /// From PostgreSQL's `bigint`.
-    pub const fn from_i64(value: i64) -> Self {
-        Position(value as u64)
-    }
-
-    /// The position some bytes further in the same segment.
-    #[must_use]
-    pub const fn plus(self, bytes: u32) -> Self {
-        Position(self.0 + bytes as u64)
-    }
-}
 
 /// What a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

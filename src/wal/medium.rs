@@ -24,9 +24,6 @@ const UNSAFE: [(u32, &str); 10] = [
 /// Names the kind of file system of a directory, if a log is not safe on it.
 ///
 /// Shape:  `None` if no risk is known, and always on systems other than Linux
-///
-/// # Errors
-/// The system's own errors.
 pub fn unsafe_kind(directory: &Path) -> std::io::Result<Option<&'static str>> {
     #[cfg(target_os = "linux")]
     {

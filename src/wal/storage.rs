@@ -30,21 +30,12 @@ pub trait Storage: Send + Sync + 'static {
     fn create(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
 
     /// Opens an existing file for reading and writing.
-    ///
-    /// # Errors
-    /// The system's own errors.
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
 
     /// Renames a file, in place of any that has the new name; durable after [`Storage::sync`].
-    ///
-    /// # Errors
-    /// The system's own errors.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file; durable after [`Storage::sync`].
-    ///
-    /// # Errors
-    /// The system's own errors.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes creations, renames and removals durable.
@@ -58,9 +49,6 @@ pub trait Storage: Send + Sync + 'static {
     /// The free bytes that an unprivileged process may use.
     ///
     /// Units:  bytes
-    ///
-    /// # Errors
-    /// The system's own errors.
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
@@ -73,9 +61,6 @@ pub trait SegmentFile: Send + Sync + 'static {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Reads up to `bytes.len()` bytes at an offset; fewer only at the end of the file.
-    ///
-    /// # Errors
-    /// The system's own errors.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Makes all writes to this file durable.
@@ -87,15 +72,9 @@ pub trait SegmentFile: Send + Sync + 'static {
     fn sync_data(&self) -> io::Result<()>;
 
     /// Cuts the file to a length; durable no sooner than after [`SegmentFile::sync_data`].
-    ///
-    /// # Errors
-    /// The system's own errors.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
 
     /// The file's length in bytes.
-    ///
-    /// # Errors
-    /// The system's own errors.
     fn size_bytes(&self) -> io::Result<u64>;
 }
 
@@ -250,17 +229,11 @@ impl DirectoryView {
     }
 
     /// Lists the names of all files, in no order.
-    ///
-    /// # Errors
-    /// The system's own errors.
     pub fn list(&self) -> io::Result<Vec<String>> {
         list(&self.path)
     }
 
     /// Opens a file for reading.
-    ///
-    /// # Errors
-    /// The system's own errors.
     pub fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
         Ok(Arc::new(RealFile(File::open(self.path.join(name))?)))
     }

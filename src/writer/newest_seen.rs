@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_and_forgets_rather_than_grows() {
+    fn the_memory_of_devices_is_bounded_and_forgets_some() {
         let mut seen = NewestSeen::new(1_000);
         for id in 0..5_000 {
             seen.note(&[row(id, 1)]);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_again_but_rarely_beyond_what_failed() {
+    fn batches_grow_again_but_rarely_beyond_what_failed() {
         let mut pace = Pace::new(1_000);
         pace.tries(1_000);
         pace.failed(&timeout());

@@ -40,9 +40,6 @@ impl<R: HistoryRow> Quarantined<R> {
 }
 
 /// Writes rows to the quarantine, in the open transaction.
-///
-/// # Errors
-/// PostgreSQL's own errors.
 pub async fn quarantine<R: HistoryRow>(
     client: &Client,
     claim: &Claim,

@@ -47,9 +47,6 @@ impl From<&Lacking> for Gap {
 }
 
 /// The gaps that are counted in the checkpoints of some runs.
-///
-/// # Errors
-/// PostgreSQL's own errors.
 pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> {
     let found = checkpoints(client, runs).await?;
     let gaps = found.into_iter().map(|((run, shard), stored)| Gap {
@@ -61,9 +58,6 @@ pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> 
 }
 
 /// Finds what a database lacks of retired runs. Shards without a loss are left out.
-///
-/// # Errors
-/// PostgreSQL's own errors.
 pub async fn lacking(client: &Client, retired: &[RetiredRun]) -> Result<Vec<Lacking>, Error> {
     let ids: Vec<Uuid> = retired.iter().map(|run| run.id).collect();
     let stored = checkpoints(client, &ids).await?;

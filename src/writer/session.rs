@@ -287,9 +287,6 @@ impl WriterSession {
     /// seconds it is ended, if it is still the recorded one.
     ///
     /// Blocks: until the row is free
-    ///
-    /// # Errors
-    /// PostgreSQL's own errors.
     pub async fn claim(&self, run_id: Uuid, shard: u16) -> Result<Claim, SessionError> {
         let shard = i32::from(shard);
         let client = self.client();

@@ -117,9 +117,6 @@ pub async fn store(
 }
 
 /// Those rows that history holds with the same values.
-///
-/// # Errors
-/// [`SessionError`]
 pub(super) async fn in_history<R: HistoryRow>(
     session: &WriterSession,
     rows: Vec<R>,

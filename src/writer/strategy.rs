@@ -149,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn any_answers_of_the_database_lead_to_sensible_strategies(
+        fn any_errors_of_the_database_lead_to_sensible_strategies(
             first in proptest::sample::select(&STRATEGIES[..]),
             answers in proptest::collection::vec(proptest::sample::select(&VERDICTS[..]), 0..40),
         ) {

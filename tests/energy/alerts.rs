@@ -365,7 +365,7 @@ fn a_device_silent_for_30_days_counts_as_retired() {
 }
 
 #[test]
-fn an_alert_does_not_wait_for_what_is_slow_to_be_looked_at() {
+fn an_alert_does_not_wait_for_slow_checks() {
     let gateway = Gateway::fresh(&["--alert-interval", "200ms"]);
     // Another session holds the table that the search for anomalies needs.
     let mut holder = std::process::Command::new("sh")

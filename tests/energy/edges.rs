@@ -76,7 +76,7 @@ fn a_share_of_a_register_does_not_depend_on_the_window() {
 }
 
 #[test]
-fn rule_3_sees_a_guest_who_comes_as_the_window_ends() {
+fn rule_3_sees_a_guest_that_arrives_as_the_window_ends() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     let drawn = [
         ("10:00", 0.0),
@@ -100,7 +100,7 @@ fn rule_3_sees_a_guest_who_comes_as_the_window_ends() {
 }
 
 #[test]
-fn by_rule_3_silence_of_both_takes_no_energy_and_w_no_match() {
+fn by_rule_3_silence_of_both_takes_no_energy_and_no_match() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     let drawn = [
         ("10:00", 100.0),

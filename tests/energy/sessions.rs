@@ -225,7 +225,7 @@ fn a_reading_on_an_edge_belongs_to_what_ends_there() {
 }
 
 #[test]
-fn of_overlapping_sessions_posted_at_once_one_is_accepted() {
+fn one_of_overlapping_concurrent_sessions_is_accepted() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     for round in 0..5u32 {
         let statuses: Vec<u16> = std::thread::scope(|scope| {

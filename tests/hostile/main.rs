@@ -133,7 +133,7 @@ fn answers_do_not_depend_on_settings_of_role_or_database() {
 }
 
 #[test]
-fn a_pooler_in_session_mode_serves_readings_and_questions() {
+fn a_pooler_in_session_mode_serves_readings_and_queries() {
     let Some(pooler) = Pooler::find() else {
         println!("SKIPPED: pgbouncer is not installed");
         return;
@@ -155,7 +155,7 @@ fn a_pooler_in_session_mode_serves_readings_and_questions() {
 }
 
 #[test]
-fn readiness_and_check_report_that_only_questions_fail() {
+fn readiness_and_check_report_that_only_queries_fail() {
     let server = Server::start();
     server.make("half");
     let between = dir_of_its_own();

@@ -139,7 +139,7 @@ async fn a_session_commits_durably_whatever_the_server_is_set_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_question_keeps_its_snapshot_for_half_a_minute_at_most() {
+async fn a_query_keeps_its_snapshot_for_half_a_minute_at_most() {
     let database = Database::new().await;
     let pool = database.target.pool(1).unwrap();
     let client = pool.get().await.unwrap();
@@ -223,7 +223,7 @@ async fn a_shard_whose_checkpoint_is_locked_fails_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shard_that_waits_for_a_row_keeps_no_other_waiting() {
+async fn a_shard_that_waits_for_a_row_delays_no_other() {
     let database = Database::new().await;
     let gateway = database.gateway(2);
     let ids = ids("M", 40);

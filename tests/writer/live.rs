@@ -110,7 +110,7 @@ async fn what_was_set_aside_does_not_come_back_as_live_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_status_rides_on_batches_and_not_on_each() {
+async fn live_status_is_written_with_some_batches_and_not_each() {
     let database = Database::new().await;
     let mut gateway = Gateway::fresh(1);
     gateway.write(&database, NEVER);

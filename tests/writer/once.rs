@@ -114,7 +114,7 @@ async fn repeats_are_counted_and_stored_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_contradicting_readings_the_first_acknowledged_stays() {
+async fn the_first_acknowledged_of_contradicting_readings_stays() {
     let database = Database::new().await;
     let gateway = database.gateway(1);
     // In one batch, the first neither the smallest nor the last.

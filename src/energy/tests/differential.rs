@@ -361,7 +361,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_question_asks_for_is_enough(
+    fn the_readings_that_a_question_names_are_enough(
         world in prop_oneof![tiny_world(), busy_world(), world(3, 20)],
     ) {
         let (expected, _) = reference(&world);

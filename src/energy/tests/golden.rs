@@ -412,7 +412,7 @@ fn a_named_reading_claims_15_minutes_at_most() {
 }
 
 #[test]
-fn an_open_session_ends_now_and_time_after_now_is_nobodys() {
+fn an_open_session_ends_now_and_claims_nothing_later() {
     let mut case = every_5_minutes(0.9);
     case.sessions = vec![session(1, 0, 60)];
     case.sessions[0].ended = None;

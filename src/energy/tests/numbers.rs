@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn entry_by_the_quick_way_equals_entry_by_the_text(units in 0..1_000_000_000_000_000i64) {
+    fn quick_conversion_of_kwh_equals_that_of_the_text(units in 0..1_000_000_000_000_000i64) {
         // Seven decimals and 15 digits: the double tells them all apart.
         let text = format!("{}.{:07}", units / 10_000_000, units % 10_000_000);
         let kwh: f64 = text.parse().unwrap();

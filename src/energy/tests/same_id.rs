@@ -54,7 +54,7 @@ fn the_night_is_no_gap_and_guests_take_their_part() {
 }
 
 #[test]
-fn what_both_are_silent_in_takes_no_energy_away() {
+fn silence_of_both_devices_takes_no_energy_away() {
     // Both at 0, 10, 50 and 60: 1, 4 and 1 kWh AC, 90% of each DC.
     let mut case = at_home();
     case.meter = vec![
@@ -142,7 +142,7 @@ fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
 }
 
 #[test]
-fn a_guest_who_comes_as_the_window_ends_is_seen() {
+fn a_guest_that_arrives_as_the_window_ends_is_seen() {
     let mut case = at_home();
     case.meter = vec![
         iv(0, 0.0),

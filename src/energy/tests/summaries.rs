@@ -152,7 +152,7 @@ fn answers_stay_exact_with_rollups_and_late_readings() {
 /// A transaction that has seen the old watermark stores a reading without a mark after the watermark moved. The
 /// roller waits for it, so that the rollup holds the reading.
 #[test]
-fn who_has_seen_an_older_seal_is_waited_for() {
+fn transactions_with_an_older_watermark_are_waited_for() {
     let store = Store::start();
     let minute = |n: i64| Timestamp::from_micros(BASE + n * MINUTE);
     let reading = |n: i64| EnergyReading {
@@ -253,7 +253,7 @@ async fn answering(store: &Store, meter: i32) -> usize {
 /// the mark must not make a sum of the hour, because its later readings leave no mark. A gateway that
 /// is ahead and hands over to one that is right is the same to the database.
 #[test]
-fn a_mended_clock_leaves_no_sum_of_an_open_hour() {
+fn a_corrected_clock_leaves_no_rollup_of_an_open_hour() {
     let store = Store::start();
     store.runtime.block_on(async {
         let meter = meter_with(&store, 1..5).await;

@@ -12,6 +12,7 @@ pub(crate) mod live;
 pub(crate) mod meters;
 pub(crate) mod operations;
 pub(crate) mod performance;
+pub(crate) mod ranking;
 mod reading_view;
 pub(crate) mod session_list;
 pub(crate) mod sessions;

@@ -95,7 +95,7 @@ async fn readiness_reports_every_part() {
 }
 
 #[tokio::test]
-async fn without_the_database_questions_are_answered_with_503() {
+async fn without_the_database_queries_get_503() {
     let edge = Edge::start();
     for path in [
         "/v1/live/meters",

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_speaks_the_platforms_language() {
+    fn the_hint_names_the_platforms_package_manager() {
         assert!(hint_for("ID=ubuntu\nID_LIKE=debian\n").contains("apt-get"));
         assert!(hint_for("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n").contains("dnf"));
         assert!(hint_for("").contains("PG_BIN"));

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_tells_why_is_found() {
+    fn the_log_line_with_the_reason_is_found() {
         let text =
             "LOG:  starting\nFATAL:  could not map memory\nLOG:  database system is shut down\n";
         assert_eq!(telling_line(text).unwrap(), "FATAL:  could not map memory");

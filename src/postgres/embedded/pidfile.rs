@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_server_that_a_gateway_started_here_is_ours_to_stop() {
+    fn only_a_server_that_a_gateway_started_here_is_stopped() {
         let ours = format!("/usr/bin/postgres -D {CLUSTER} -c unix_socket_directories=\"/x\"");
         assert_eq!(judged(&ours, Some(CLUSTER)), Holder::Gateways);
         assert_eq!(judged(&ours, None), Holder::Gateways);

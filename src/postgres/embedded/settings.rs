@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_acknowledged_is_never_traded_for_speed() {
+    fn the_embedded_server_never_trades_durability_for_speed() {
         for machine in [LARGE, SMALL] {
             let text = text(machine);
             for line in [

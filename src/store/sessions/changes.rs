@@ -26,6 +26,9 @@ enum Name {
 ///
 /// Blocks: until COMMIT
 /// Cancel: stored or not; the same request again returns which
+///
+/// # Errors
+/// [`Refused`]
 pub async fn post(client: &mut Client, wanted: &Wanted<'_>) -> Result<Posted, Refused> {
     let vehicle_id = registered(client, Registry::Vehicles, wanted.vehicle.as_str()).await?;
     let meter_id = registered(client, Registry::Meters, wanted.meter.as_str()).await?;
@@ -108,6 +111,9 @@ fn is_same(there: &Session, wanted: &Session) -> bool {
 ///
 /// Blocks: until COMMIT
 /// Cancel: ended or not; the same request again returns which
+///
+/// # Errors
+/// [`Refused`]
 pub async fn end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Result<Ended, Refused> {
     for _ in 1..TRIES {
         match try_end(client, id, at).await {
@@ -151,6 +157,9 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
 /// Declares whether several vehicles may be at a meter at once.
 ///
 /// Blocks: until COMMIT
+///
+/// # Errors
+/// [`Refused`]
 pub async fn share(
     client: &mut Client,
     meter: ExternalId<'_>,

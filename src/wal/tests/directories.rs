@@ -44,7 +44,7 @@ fn serials(log: &Log) -> Vec<u64> {
 }
 
 #[test]
-fn what_lies_in_the_log_is_for_its_own_user_alone() {
+fn only_its_owner_can_read_the_log() {
     let data = tempfile::tempdir().unwrap();
     let path = data.path().join("between").join("wal");
     let log = open(&path, 1);

@@ -81,7 +81,7 @@ fn a_segment_is_on_disk_before_its_room_is_promised() {
 }
 
 #[test]
-fn beside_a_database_it_takes_only_what_the_disk_can_store_too() {
+fn beside_a_database_the_log_leaves_room_to_store_readings() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     let database = 3 * SEGMENT_BYTES;
@@ -110,7 +110,7 @@ fn beside_a_database_it_takes_only_what_the_disk_can_store_too() {
 }
 
 #[test]
-fn a_full_disk_keeps_no_log_from_opening() {
+fn a_log_opens_on_a_full_disk() {
     let disk = Disk::new(1);
     disk.set_capacity(Some(2 * SEGMENT_BYTES + BESIDE_BYTES));
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
@@ -173,7 +173,7 @@ fn every_mode_of_acknowledgement_reserves_its_room_before() {
 }
 
 #[test]
-fn a_segment_goes_only_behind_checkpoints_and_retention() {
+fn a_segment_is_retired_only_behind_checkpoints_and_retention() {
     let disk = Disk::new(1);
     let retained = 2 * SEGMENT_BYTES;
     let options = LogOptions {
@@ -351,7 +351,7 @@ fn starting_and_stopping_again_and_again_does_not_fill_the_log() {
 }
 
 #[test]
-fn a_reader_whose_segment_goes_under_it_says_that_it_is_gone() {
+fn a_reader_of_a_retired_segment_reports_that_it_is_gone() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     let source = log.source();

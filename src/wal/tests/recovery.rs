@@ -275,7 +275,7 @@ fn the_position_of_a_lost_reading_is_never_reused() {
 }
 
 #[test]
-fn another_number_of_shards_needs_nobodys_help() {
+fn a_changed_number_of_shards_needs_no_operator() {
     let disk = Disk::new(1);
     let mut serial = 0;
     for shards in [3, 1, 64, 2] {

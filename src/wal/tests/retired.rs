@@ -21,7 +21,7 @@ fn let_a_run_go(disk: &Disk, serials: &[u64]) -> Run {
 }
 
 #[test]
-fn a_run_that_has_gone_is_remembered_over_power_cuts() {
+fn a_retired_run_is_remembered_across_power_cuts() {
     let disk = Disk::new(1);
     let first = let_a_run_go(&disk, &[1, 2, 3]);
     disk.die(Death::PowerCut);
@@ -41,7 +41,7 @@ fn a_run_that_has_gone_is_remembered_over_power_cuts() {
 }
 
 #[test]
-fn a_run_is_remembered_whenever_the_end_comes_while_it_goes() {
+fn a_run_is_remembered_wherever_its_retirement_is_cut_off() {
     for calls in 0..40 {
         let disk = Disk::new(u64::from(calls));
         let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
@@ -133,7 +133,7 @@ fn opened_full(disk: &Disk) -> Stepped {
 }
 
 #[test]
-fn a_full_disk_keeps_no_run_from_being_remembered() {
+fn a_retired_run_is_remembered_on_a_full_disk() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     log.keep_house();

@@ -53,7 +53,7 @@ fn a_byte_order_mark_is_refused() {
 }
 
 #[test]
-fn a_body_that_is_no_json_is_refused_whole_and_says_where() {
+fn a_body_that_is_not_json_is_refused_with_the_place() {
     let good = meter("", "");
     for bad in [
         "[{}",

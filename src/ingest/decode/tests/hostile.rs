@@ -11,7 +11,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[test]
-fn nesting_is_taken_up_to_the_limit_and_refused_beyond() {
+fn nesting_is_accepted_up_to_the_limit() {
     let (_, outcome) = decode(Stream::Meter, Format::Json, nested(DEPTH_MAX)).unwrap();
     assert_eq!(outcome.errors[0].code, Code::NotAnObject);
     assert_eq!(

@@ -51,7 +51,7 @@ fn refused(stream: Stream, reading: &str, field: Option<&str>, code: Code, messa
 }
 
 #[test]
-fn the_documented_readings_are_taken_as_they_are() {
+fn the_documented_readings_are_accepted() {
     let taken = everywhere(Stream::Meter, &meter("energyKind", r#""register""#)).unwrap();
     let mut expected = Owned {
         device: "M1".into(),
@@ -127,7 +127,7 @@ fn every_required_field_is_required() {
 }
 
 #[test]
-fn numbers_are_taken_up_to_their_bounds_and_no_further() {
+fn numbers_are_accepted_up_to_their_bounds() {
     type Case<'a> = (Stream, &'a str, [&'a str; 3], [&'a str; 3], &'a str);
     let cases: [Case<'_>; 5] = [
         (
@@ -422,7 +422,7 @@ fn new_ids_are_not_dots_that_urls_lose() {
 }
 
 #[test]
-fn what_is_no_object_is_one_bad_reading() {
+fn a_value_that_is_not_an_object_is_one_bad_reading() {
     for text in ["1", "\"x\"", "null", "true", "-1e309", "\"\\ud800\""] {
         refused(
             Stream::Meter,

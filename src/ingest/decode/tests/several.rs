@@ -44,7 +44,7 @@ fn a_reading_with_a_fault_names_a_foreign_device_too() {
 }
 
 #[test]
-fn of_one_reading_at_most_16_errors_are_listed() {
+fn at_most_16_errors_are_listed_per_reading() {
     for (unknown, impossible) in [(12, "1"), (13, "1"), (5000, "1"), (13, "1e309")] {
         let fields: Vec<String> = (0..unknown)
             .map(|n| format!("\"x{n}\":{impossible}"))

@@ -85,7 +85,7 @@ fn a_leap_second_is_the_second_before_it() {
 }
 
 #[test]
-fn what_rfc_3339_has_not_is_refused() {
+fn times_outside_rfc_3339_are_refused() {
     for text in [
         "",
         "2024-02-09T15:30:00",
