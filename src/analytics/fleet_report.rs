@@ -174,7 +174,7 @@ impl Sums {
             if !question.prices.is_empty() {
                 let prices = question.prices.iter().map(|(_, price)| *price);
                 let costs = Costs::of(priced, prices);
-                // The currency stands once beside all.
+                // The currency stands once, next to all items.
                 printed = printed.with_costs(&costs, None);
                 self.costs.add(&costs);
             }

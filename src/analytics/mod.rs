@@ -20,7 +20,7 @@
 //! - **No statement searches history without constant bounds of time.** With hundreds of partitions, planning
 //!   alone would take longer than the answer.
 //! - **An answer reaches beyond its window** (`reach`): a shared meter's amount is divided by all DC of its time, and
-//!   an attribution period goes on to the meter's next reading. Nearly always both lie within 90 minutes, and one
+//!   an attribution period continues to the meter's next reading. Nearly always both lie within 90 minutes, and one
 //!   exchange fetches everything.
 //! - **The fleet's answer is the sum of its vehicles' answers**: the same arithmetic over readings that are
 //!   fetched in chunks, in one snapshot. A report that is requested again after 25 s is renewed in
@@ -83,7 +83,7 @@ pub enum AskError {
     /// Other queries occupy the memory for readings; try again later.
     #[error("too many queries are running; try again shortly")]
     Busy,
-    /// The fleet's answer is still being computed; ask again, or for a shorter window.
+    /// The fleet's answer is still being computed; try again, or request a shorter window.
     #[error(
         "the fleet's answer takes longer than a request may take; retry, or request a shorter \
          window"

@@ -1,4 +1,4 @@
-//! Wires the context of requests, and the parts beside the server.
+//! Wires the context of requests, and the parts that run alongside the server.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -26,11 +26,11 @@ use crate::wal::{Log, LogSource};
 /// Sessions of the read path.
 const READ_POOL: usize = 8;
 
-/// The context of requests, and the parts beside the server.
+/// The context of requests, and the parts that run alongside the server.
 pub(super) struct Gateway {
     pub(super) context: Arc<Context>,
     pub(super) health: Arc<Health>,
-    /// The tasks beside the server.
+    /// The tasks that run alongside the server.
     pub(super) parts: Parts,
 }
 

@@ -24,7 +24,7 @@ const COUNTED: [&str; 11] = [
 
 /// Erases a vehicle from the database, in one transaction.
 ///
-/// No gateway may be running, because it would go on with the cached id, and store the readings that wait in
+/// No gateway may be running, because it would continue with the cached id, and store the readings that wait in
 /// its log. Stored readings stay in the log's retained segments until a gateway starts with `--wal-retain 0B`.
 ///
 /// Shape:  the answer, as text

@@ -1,4 +1,4 @@
-//! The configurations of the commands beside the gateway. Each has only the flags that it uses.
+//! The configurations of the commands other than the gateway itself. Each has only the flags that it uses.
 
 use super::args::{MigrateArgs, QuarantineCommand, ReachArgs, WalCommand};
 use super::checks::Checks;

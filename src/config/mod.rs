@@ -9,7 +9,7 @@
 //! | `checks` | the check of one value, and the collection of what is wrong |
 //! | `parts` | turns flags into the settings of a part |
 //! | `alerts`, `energy` | the flags of one part, and their checks |
-//! | `commands` | the configurations of the commands beside the gateway |
+//! | `commands` | the configurations of the commands other than the gateway itself |
 //! | `units` | sizes and times as texts |
 
 mod alerts;

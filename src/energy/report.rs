@@ -324,12 +324,12 @@ impl From<&Slice> for PrintedSlice {
     }
 }
 
-/// What all meters measured beside what all vehicles drew.
+/// What all meters measured, and what all vehicles drew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedFleet {
     /// kWh of all meters.
     pub meter_energy_ac: Decimal,
-    /// kWh of it that is no vehicle's.
+    /// kWh of it that belong to no vehicle.
     pub unattributed_energy_ac: Decimal,
     /// The vehicles'.
     pub vehicles: PrintedSlice,

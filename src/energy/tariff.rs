@@ -48,7 +48,7 @@ pub fn tariff_zone(name: &str) -> Result<TimeZone, TariffError> {
 /// Checks a currency's code, such as `EUR`.
 ///
 /// # Errors
-/// [`TariffError::Currency`]: it has not the shape of a code of ISO 4217.
+/// [`TariffError::Currency`]: it does not have the form of a code of ISO 4217.
 pub fn check_currency(code: &str) -> Result<(), TariffError> {
     if code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()) {
         Ok(())

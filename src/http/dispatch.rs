@@ -102,7 +102,7 @@ fn client(context: &Context, peer: &Peer, parts: &Parts) -> Option<IpAddr> {
         .then(|| client_ip::client(trusted, peer.address, &parts.headers))
 }
 
-/// What is known of a request beside its answer, for the metrics and the log.
+/// What is known of a request in addition to its answer, for the metrics and the log.
 struct Notes {
     id: RequestId,
     /// The route's pattern.

@@ -31,7 +31,7 @@
 //!   (`server::backpressure`).
 //! - **A listener has no queue.** All listeners read one ring of the latest events, each at its own cursor. A
 //!   listener that falls behind the ring gets a `reset` event and is ended (`api::events`).
-//! - **A long answer checks its key again** (`response::revocable`). A stream or an export goes on for
+//! - **A long answer checks its key again** (`response::revocable`). A stream or an export continues for
 //!   minutes after its request, and a revoked key must lose access within seconds.
 //! - **A proxy may lie.** The client's address is read from `X-Forwarded-For`, from right to left, stopping
 //!   at the first hop that is not a trusted proxy (`request::client_ip`). It decides nothing: it is only logged.
@@ -67,7 +67,7 @@ pub use self::server::Server;
 /// A panic of the live stream's poll stops the server as `shutdown` does.
 ///
 /// Blocks: until `shutdown`, and then at most `drain_timeout`
-/// Cancel: accepted connections go on until the runtime ends
+/// Cancel: accepted connections continue until the runtime ends
 pub async fn serve(
     server: Server,
     context: Arc<Context>,

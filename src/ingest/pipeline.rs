@@ -222,7 +222,7 @@ impl Pipeline {
     }
 }
 
-/// What decoding needs beside the body.
+/// What decoding needs in addition to the body.
 struct Job {
     stream: Stream,
     format: Format,

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use crate::reading::Timestamp;
 
-/// Differences that are no jump: a clock that is slewed, or one that was read late.
+/// Differences that are not jumps: a clock that is slewed, or one that was read late.
 const DRIFT_MICROS: u64 = 60_000_000;
 /// How long both clocks count. Why: a wrong clock is corrected within hours, and readings of a device with a
 /// wrong clock are not accepted for longer.
 const IN_DOUBT: Duration = Duration::from_secs(6 * 3600);
 
-/// For how long a thread uses the times that it read. Why 10 ms: long beside a request, and short beside the
+/// For how long a thread uses the times that it read. Why 10 ms: long compared with a request, and short compared with the
 /// minutes that a reading may be ahead.
 const REUSED: Duration = Duration::from_millis(10);
 

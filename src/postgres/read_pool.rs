@@ -21,13 +21,13 @@ const WORK_WITHIN: Duration = Duration::from_secs(35);
 /// Why a query to the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Every session of the pool is in use; ask again later.
+    /// Every session of the pool is in use; try again later.
     #[error("all connections to the database are busy")]
     AllBusy,
     /// The statements took longer than a query may take.
     #[error("the database did not answer in time")]
     TooSlow,
-    /// No session can be opened, or it was lost; ask again later.
+    /// No session can be opened, or it was lost; try again later.
     #[error("{0}")]
     Unreachable(String),
     /// The server ended the statement because of a conflict, or because it took too long.

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Error};
 
 /// The most texts in one statement.
 const TEXTS_PER_STATEMENT: usize = 10_000;
-/// What a cached text costs beside its bytes: its box, its slot, its id.
+/// What a cached text costs in addition to its bytes: its box, its slot, its id.
 const ENTRY_BYTES: usize = 40;
 
 /// A table of texts and their ids.

@@ -65,7 +65,7 @@ impl Export {
     /// Order:  devices in the order of their registration, each by time
     ///
     /// # Errors
-    /// [`ReadError`]; the export may go on where it was.
+    /// [`ReadError`]; the export may continue where it was.
     pub async fn next(&mut self, client: &Client) -> Result<Option<Piece>, ReadError> {
         let sql = match self.stream {
             Stream::Meter => sql!("export_meter"),

@@ -112,7 +112,7 @@ impl Salt {
     }
 }
 
-/// The bytes that a frame needs beside its records.
+/// The bytes that a frame needs in addition to its records.
 pub const fn frame_overhead_bytes(shards: u16) -> usize {
     FRAME_FIXED + TABLE_ENTRY * shards as usize + (FRAME_ALIGN - 1)
 }
@@ -122,7 +122,7 @@ pub const fn end_frame_bytes(shards: u16) -> usize {
     (FRAME_FIXED + TABLE_ENTRY * shards as usize).next_multiple_of(FRAME_ALIGN)
 }
 
-/// The fields of a frame beside the readings of its shards.
+/// The fields of a frame other than the readings of its shards.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameHead {
     /// What it is for.
@@ -264,7 +264,7 @@ impl ShardSection<'_> {
 /// Why there is no frame at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// The frame may go on behind the bytes given: at least this many are needed.
+    /// The frame may continue behind the bytes given: at least this many are needed.
     Short(usize),
     /// No intact frame begins here.
     Invalid,
@@ -276,7 +276,7 @@ impl<'a> Frame<'a> {
     /// Shape:  `bytes` starts at `at` and may hold more than the frame
     ///
     /// # Errors
-    /// [`FrameError::Short`]: read more and come again; [`FrameError::Invalid`]: torn, damaged,
+    /// [`FrameError::Short`]: read more and call again; [`FrameError::Invalid`]: torn, damaged,
     /// or nothing was ever written here.
     pub fn decode(
         bytes: &'a [u8],

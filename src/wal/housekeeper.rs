@@ -51,7 +51,7 @@ pub(super) struct Housekeeper {
     pub(super) budget: Arc<ByteBudget>,
     pub(super) limits: LogLimits,
     pub(super) shards: u16,
-    /// The bytes that a database on the same file system needs beside those for storing the log; 0 without one.
+    /// The bytes that a database on the same file system needs in addition to those for storing the log; 0 without one.
     pub(super) leave_free_bytes: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
 }

@@ -89,7 +89,7 @@ pub struct Fault {
 /// Blocks: until every frame is read
 ///
 /// # Errors
-/// The system's own errors; damage is no error, it is in the result.
+/// The system's own errors; damage is not an error, and is part of the result.
 pub fn inspect(directory: &DirectoryView) -> io::Result<Inspection> {
     let mut inspection = Inspection::default();
     let mut runs: BTreeMap<(u64, Uuid), Vec<(u32, String)>> = BTreeMap::new();

@@ -198,7 +198,7 @@ impl Log {
     }
 
     /// Leaves room for a database on the same file system. From now on no segment is made unless this much
-    /// stays free, beside what storing the log takes: PostgreSQL cannot recover on a full disk.
+    /// stays free, in addition to what storing the log takes: PostgreSQL cannot recover on a full disk.
     ///
     /// Units:  bytes
     pub fn leave_free(&self, bytes: u64) {

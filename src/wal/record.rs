@@ -20,7 +20,7 @@ const KNOWN: u8 = VEHICLE | REGISTER | AT_METER | IN_SESSION;
 /// The longest record: a vehicle's reading with two ids of 256 bytes.
 pub const RECORD_BYTES_MAX: usize = 2 + 4 * 8 + ID_BYTES_MAX + 1 + ID_BYTES_MAX;
 
-/// Why bytes are no record: the log is damaged, or was written by a newer version.
+/// Why bytes are not a record: the log is damaged, or was written by a newer version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a record of the log cannot be read")]
 pub struct RecordError;

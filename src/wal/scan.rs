@@ -12,7 +12,7 @@ use super::storage::SegmentFile;
 pub(super) enum Met<'a> {
     /// An intact frame.
     Frame(Frame<'a>),
-    /// Bytes that are no frame, with an intact frame behind them.
+    /// Bytes that are not a frame, with an intact frame behind them.
     Hole(Range<u64>),
 }
 

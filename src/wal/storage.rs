@@ -220,7 +220,7 @@ impl DirectoryView {
     /// Views a directory that exists.
     ///
     /// # Errors
-    /// It is missing, or is no directory.
+    /// It is missing, or is not a directory.
     pub fn new(path: &Path) -> io::Result<Self> {
         fs::read_dir(path)?;
         Ok(DirectoryView {

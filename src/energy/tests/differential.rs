@@ -196,7 +196,7 @@ fn energies(max: usize) -> impl Strategy<Value = Vec<(i64, Energy)>> {
                 },
             };
             if kind == 2 {
-                // The register itself goes on behind most zeros.
+                // The register itself continues behind most zeros.
                 register = before;
             }
             readings.push((at, energy));

@@ -281,7 +281,7 @@ fn a_meter_that_dies_halfway_lowers_coverage_not_the_ratio() {
         (Some("90".into()), "0.5".into(), 1)
     );
     assert_eq!(answer.status(), "insufficient_data");
-    // A meter that goes on and reports 0 is known: 10.8 of 6 is 180%.
+    // A meter that continues and reports 0 is known: 10.8 of 6 is 180%.
     case.meter.extend((7..=12).map(|n| iv(5 * n, 0.0)));
     let answer = case.ask(-60, 120);
     assert_eq!(
@@ -307,7 +307,7 @@ fn a_meter_a_minute_ahead_does_not_bend_the_ratio() {
         (Some("90".into()), "good".into())
     );
     assert_eq!(answer.coverage(), "1");
-    // If the session goes on beyond W, the reading at 61 makes the one at 60 known.
+    // If the session continues beyond W, the reading at 61 makes the one at 60 known.
     case.sessions = vec![session(1, 0, 90)];
     assert_eq!(case.ask(-60, 60).matched(), "10.8");
 }

@@ -135,7 +135,7 @@ fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
     // A guest that arrives as the window ends interrupts that reading: the DC since 120 is not matched.
     case.others = vec![(vec![], vec![session(2, 150, 180)])];
     assert_eq!(case.ask(0, 150).matched(), "10.8");
-    // Nor does it go on behind now.
+    // Nor does it continue behind now.
     case.others.clear();
     case.now = super::case::ts(170);
     assert_eq!(case.ask(0, 150).matched(), "10.8");

@@ -30,7 +30,7 @@ fn energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
                 let kind = EnergyKind::Interval;
                 readings.push((at, Energy { kwh, kind }));
             } else {
-                // It goes on, restarts, is corrected a little or more, or says 0 for once.
+                // It continues, restarts, is corrected a little or more, or says 0 for once.
                 register = match event {
                     1 => kwh,
                     2 => f64::max(register - 0.01, 0.0),

@@ -102,10 +102,10 @@ impl Ingested {
         (reply, self.taken.admitted)
     }
 
-    /// The answer, once the readings are as safe as the request requires.
+    /// The answer, once the readings are as safe as the request demands.
     ///
     /// Blocks: as [`AckMode`] describes
-    /// Cancel: the readings are stored all the same
+    /// Cancel: the readings are stored nevertheless
     pub(crate) async fn when_safe(self, context: &Context) -> Result<Reply, Problem> {
         let safe = context.pipeline.safe(self.taken.admitted, self.ack).await;
         let quarantined = safe.map_err(|error| match error {

@@ -1,6 +1,6 @@
 //! Ends long answers when their key is revoked or expires.
 //!
-//! A request's key is checked when the request arrives. A stream of live changes and an export go on
+//! A request's key is checked when the request arrives. A stream of live changes and an export continue
 //! long after that, and a revoked key must lose access within seconds.
 
 use std::io;

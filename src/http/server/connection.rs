@@ -70,7 +70,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long open connections still accept requests once the gateway stops. A client that connected or
 /// sent before it could know gets an answer. Why 250 ms: longer than a round trip across a continent,
-/// and short beside the time that the writers take to stop.
+/// and short compared with the time that the writers take to stop.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Serves one connection to its end.

@@ -78,7 +78,7 @@ impl Server {
     /// A panic while answering ends its connection only.
     ///
     /// Blocks: until `shutdown`, and then at most `drain_timeout`
-    /// Cancel: accepted connections go on until the runtime ends
+    /// Cancel: accepted connections continue until the runtime ends
     pub(crate) async fn serve<A: Service>(
         self,
         service: Arc<A>,

@@ -1,7 +1,7 @@
 //! Whether each connection is in use, and closing the longest idle one when there are too many.
 //!
 //! Proxies and devices keep connections open between requests, so an idle connection is kept for
-//! `--idle-timeout`. It occupies a place among `--max-connections` all the same. When all places are
+//! `--idle-timeout`. It occupies a place among `--max-connections` nevertheless. When all places are
 //! occupied and another client waits, the connection that has been idle for longest is closed.
 
 use std::collections::HashMap;

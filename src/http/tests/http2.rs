@@ -222,7 +222,7 @@ async fn a_connection_has_few_places_for_unread_answers() {
         (with(StatusCode::OK), with(StatusCode::SERVICE_UNAVAILABLE)),
         (8, 4)
     );
-    // Readings are accepted all the same, and cancelled answers free their places.
+    // Readings are accepted nevertheless, and cancelled answers free their places.
     let mut ready = sender.clone().ready().await.unwrap();
     let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
     upload

@@ -370,7 +370,7 @@ async fn a_new_certificate_is_used_and_a_broken_one_is_not() {
     assert!(encrypted.tls.refresh(Refresh::IfChanged).unwrap());
     assert_eq!(encrypted.send(&new, None, ask).await.unwrap(), 200);
     assert!(encrypted.send(&old, None, ask).await.is_err());
-    // The open connection goes on.
+    // The open connection continues.
     assert_eq!(status(&mut open, ask).await.unwrap(), 200);
 
     for file in ["cert.pem", "key.pem"] {

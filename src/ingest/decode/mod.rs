@@ -100,7 +100,7 @@ pub struct Expected<'a> {
 ///
 /// One per worker: it is `Send`, and not shared.
 ///
-/// Shape:  keeps under 2 MiB between calls; uses at most 4 MiB beside the body during one, and a
+/// Shape:  keeps under 2 MiB between calls; uses at most 4 MiB in addition to the body during one, and a
 ///         small multiple of one reading if a single reading is larger than [`TEXT_BYTES_MAX`]
 pub struct Decoder {
     parser: Parser,
@@ -123,7 +123,7 @@ impl Decoder {
     /// Parses and validates a body, and passes each valid reading to `take`, in its order.
     ///
     /// If a reading breaks several rules, each has an error, and the first counts: its fields in the order of
-    /// the body, then the absent fields, then the conflict of two. `null` is no valid value of any field, not
+    /// the body, then the absent fields, then the conflict of two. `null` is not a valid value of any field, not
     /// even of an optional one (`wrong_type`). A number is the nearest double of
     /// its text, and `-0` is 0. Keys and texts are compared after their escapes are undone.
     ///

@@ -164,7 +164,7 @@ async fn sync_all(cluster: &Path) -> Result<(), EmbeddedError> {
     }
 }
 
-/// How long the programs of an interrupted start may go on writing. They are killed with it, but their own
+/// How long the programs of an interrupted start may continue writing. They are killed with it, but their own
 /// children end a moment later.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 

@@ -48,7 +48,7 @@ impl ServerLog {
     /// Rotates the log if it is too large.
     ///
     /// The server keeps the file open, so the log is copied and truncated, not renamed. The server appends
-    /// and goes on at the new end. Lines that it writes between the two steps are lost.
+    /// and continues at the new end. Lines that it writes between the two steps are lost.
     pub(super) fn rotate(&self) -> io::Result<()> {
         self.rotate_at(LOG_BYTES_MAX)
     }

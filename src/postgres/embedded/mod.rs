@@ -75,7 +75,7 @@ pub struct EmbeddedConfig {
     /// Where the cluster is created if root runs the gateway and the server's user cannot enter the data
     /// directory. It must be durable, never a temporary directory.
     pub elsewhere: PathBuf,
-    /// How long [`start`] waits until the server accepts connections. After that, a recovery goes on while
+    /// How long [`start`] waits until the server accepts connections. After that, a recovery continues while
     /// the gateway runs.
     pub ready_within: Duration,
 }
@@ -309,7 +309,7 @@ impl Embedded {
     ///
     /// Blocks: until the server has written a checkpoint and ended. At the deadline an immediate shutdown
     ///         follows, which takes at most 7 s more
-    /// Cancel: safe; the server is stopped all the same
+    /// Cancel: safe; the server is stopped nevertheless
     pub async fn stop(self, deadline: Duration) -> Stopped {
         // A task that has ended has stopped the server.
         if self.stop.send(Instant::now() + deadline).is_err() {

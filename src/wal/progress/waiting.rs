@@ -116,7 +116,7 @@ mod tests {
         }
     }
 
-    /// A shard that has been idle has a checkpoint far behind: its first reading is young all the same.
+    /// A shard that has been idle has a checkpoint far behind: its first reading is young nevertheless.
     #[test]
     fn the_age_of_what_waits_is_not_that_of_other_shards_readings() {
         let progress = Progress::new(1, 2);

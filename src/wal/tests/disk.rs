@@ -103,7 +103,7 @@ impl Disk {
     }
 
     /// Makes a creation, rename or removal fail, after this many that succeed. Half of those that fail
-    /// have taken effect all the same.
+    /// have taken effect nevertheless.
     pub(super) fn fail_change_after(&self, changes: Option<u32>) {
         self.lock().failing_change = changes;
     }

@@ -413,7 +413,7 @@ fn with_a_stored_run(disk: &Disk) -> Stepped {
     log
 }
 
-/// A rename or an unlink that fails while segments go, whether or not it has happened all the same:
+/// A rename or an unlink that fails while segments go, whether or not it has happened nevertheless:
 /// the log keeps the segment and takes the step again.
 #[test]
 fn a_failed_rename_or_unlink_is_tried_again() {

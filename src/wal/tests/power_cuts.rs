@@ -48,7 +48,7 @@ struct ModelShard {
 
 type ModelRun = Vec<ModelShard>;
 
-/// How many readings of each shard of the current run a reader has seen while a sync was going on.
+/// How many readings of each shard of the current run a reader has seen while a sync was continuing.
 type Seen = Arc<Mutex<Vec<usize>>>;
 
 struct World {

@@ -143,7 +143,7 @@ fn a_retired_run_is_remembered_on_a_full_disk() {
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.source().retired_into(DATABASE).len(), 1);
-    // Without room for the file itself, segments go all the same.
+    // Without room for the file itself, segments go nevertheless.
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert!(log.append(&[1, 2]));

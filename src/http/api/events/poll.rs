@@ -24,7 +24,7 @@ const REST_TIMES: u32 = 19;
 const PASS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long the poll goes on after the last listener has left: a listener that reconnects within it
+/// How long the poll continues after the last listener has left: a listener that reconnects within it
 /// resumes where it was.
 const LINGER: Duration = Duration::from_secs(30);
 

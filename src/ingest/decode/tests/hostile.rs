@@ -1,4 +1,4 @@
-//! Bodies made to break the decoder: it answers, within its limits, and goes on.
+//! Bodies made to break the decoder: it answers, within its limits, and continues.
 
 use super::*;
 
