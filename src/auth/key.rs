@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
 
 use super::certificate::Fingerprint;
-use super::hex::{hex, unhex};
+use super::hex::{hex, sha256, unhex};
 use crate::reading::{ID_CHARS_MAX, Timestamp};
 
 /// The prefix of every key, by which scanners for secrets find one in a repository.
@@ -19,8 +19,8 @@ const SECRET_BYTES: usize = 32;
 const TEXT_LEN: usize = MARK.len() + 2 * ID_BYTES + 1 + 2 * SECRET_BYTES;
 
 /// The id of a key: not secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KeyId([u8; ID_BYTES]);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KeyId(#[serde(with = "super::hex")] [u8; ID_BYTES]);
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,16 +91,13 @@ impl fmt::Debug for Secret {
 }
 
 /// The SHA-256 of a key's text.
-#[derive(Clone, Copy)]
-pub struct Hash([u8; 32]);
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub struct Hash(#[serde(with = "super::hex")] [u8; 32]);
 
 impl Hash {
     /// Hashes a text.
     pub fn of(text: &[u8]) -> Self {
-        let digest = ring::digest::digest(&ring::digest::SHA256, text);
-        let mut hash = [0; 32];
-        hash.copy_from_slice(digest.as_ref());
-        Hash(hash)
+        Hash(sha256(text))
     }
 
     /// Whether two hashes are equal, in constant time.
@@ -222,36 +219,6 @@ pub fn check_text(what: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-impl Serialize for KeyId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for KeyId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = unhex(text.as_bytes());
-        bytes.map(KeyId).ok_or_else(|| expected("the id of a key"))
-    }
-}
-
-impl Serialize for Hash {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Hash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = unhex(text.as_bytes());
-        bytes
-            .map(Hash)
-            .ok_or_else(|| expected("64 hexadecimal digits"))
-    }
-}
-
 impl Serialize for Rights {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -262,10 +229,6 @@ impl<'de> Deserialize<'de> for Rights {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Rights::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
-}
-
-fn expected<E: serde::de::Error>(what: &str) -> E {
-    E::custom(format!("expected {what}"))
 }
 
 /// Times as RFC 3339, for operators who read the file.
