@@ -1,6 +1,9 @@
--- Marks hours that may be rolled up as dirty: meters ($1) and hours ($2).
-insert into meter_hour_marks (meter_id, hour)
+-- Marks hours that may be rolled up as dirty: meters ($1), hours ($2), the earliest reading of each ($3), in a
+-- pass ($4).
+insert into meter_hour_marks (meter_id, hour, earliest, pass)
 select
     m.device,
-    m.hour
-from unnest($1::integer[], $2::timestamptz[]) as m (device, hour)
+    m.hour,
+    m.earliest,
+    $4
+from unnest($1::integer[], $2::timestamptz[], $3::timestamptz[]) as m (device, hour, earliest)

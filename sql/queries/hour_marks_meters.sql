@@ -1,20 +1,27 @@
--- The dirty hours of the first $1 marks of meters behind an hour ($2) and a meter ($3) in it, of a day from the
--- earliest on.
+-- The first $1 marks of meters behind an hour ($2) and a meter ($3) in it, of a day from the earliest on.
 -- The marks are read in the order of their key before anything is counted: a statement that counts first
 -- reads all of them if the table was empty when statistics were taken.
 -- Index: the primary key (hour, meter_id, id) of meter_hour_marks, its first $1 entries.
-select distinct
+select
     m.hour,
-    m.meter_id
+    m.meter_id,
+    m.pass,
+    m.earliest
 from (
     select
         f.hour,
         f.meter_id,
+        f.id,
+        f.pass,
+        f.earliest,
         min(f.hour) over () as first_hour
     from (
         select
             hour,
-            meter_id
+            meter_id,
+            id,
+            pass,
+            earliest
         from meter_hour_marks
         where (hour, meter_id) > ($2, $3)
         order by hour, meter_id, id
@@ -22,4 +29,4 @@ from (
     ) as f
 ) as m
 where m.hour < m.first_hour + interval '1 day'
-order by m.hour, m.meter_id
+order by m.hour, m.meter_id, m.id

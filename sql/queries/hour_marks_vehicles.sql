@@ -1,20 +1,27 @@
--- The dirty hours of the first $1 marks of vehicles behind an hour ($2) and a vehicle ($3) in it, of a day from the
--- earliest on.
+-- The first $1 marks of vehicles behind an hour ($2) and a vehicle ($3) in it, of a day from the earliest on.
 -- The marks are read in the order of their key before anything is counted: a statement that counts first
 -- reads all of them if the table was empty when statistics were taken.
 -- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks, its first $1 entries.
-select distinct
+select
     m.hour,
-    m.vehicle_id
+    m.vehicle_id,
+    m.pass,
+    m.earliest
 from (
     select
         f.hour,
         f.vehicle_id,
+        f.id,
+        f.pass,
+        f.earliest,
         min(f.hour) over () as first_hour
     from (
         select
             hour,
-            vehicle_id
+            vehicle_id,
+            id,
+            pass,
+            earliest
         from vehicle_hour_marks
         where (hour, vehicle_id) > ($2, $3)
         order by hour, vehicle_id, id
@@ -22,4 +29,4 @@ from (
     ) as f
 ) as m
 where m.hour < m.first_hour + interval '1 day'
-order by m.hour, m.vehicle_id
+order by m.hour, m.vehicle_id, m.id

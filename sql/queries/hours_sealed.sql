@@ -1,4 +1,9 @@
--- The watermark: a reading up to it, itself included, makes its hour dirty.
--- Index: none needed, one row.
-select sealed_to
-from hours_progress
+-- The watermark: a reading up to it, itself included, makes its hour dirty; and the pass over the dirty hours.
+-- Unless the session has it ($1), it tries to share a lock ($2), which keeps the rollup of older gateways away.
+-- Index: none needed, one row each.
+select
+    p.sealed_to,
+    d.pass,
+    case when $1::boolean then true else pg_try_advisory_lock_shared($2) end as is_shared
+from hours_progress as p
+cross join hours_pass as d

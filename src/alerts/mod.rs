@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::analytics::{Analyst, AskError};
-use crate::postgres::leader::{Role, Work};
+use crate::postgres::leader::{Role, Success, Work};
 use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
 use crate::reading::Timestamp;
 use silence::Silences;
@@ -41,6 +41,7 @@ const ROLE: Role = Role {
     session: "wattgate alerts",
     purpose: Use::Alerts,
     lock_key: i64::from_be_bytes(*b"wattalrt"),
+    shared_key: None,
     table: "alerts",
 };
 /// How often the queue of deliveries is checked.
@@ -186,15 +187,15 @@ impl Work for Search {
 
     /// Three tasks, each in a session of its own: neither a report on the fleet that takes a minute nor a
     /// slow receiver delays the alert of a hot battery. When one fails, all begin again.
-    async fn work(&self, client: &mut Client) -> Result<(), AlertError> {
-        tokio::try_join!(self.watch(client), self.report(), self.deliver())?;
+    async fn work(&self, client: &mut Client, success: &Success<'_>) -> Result<(), AlertError> {
+        tokio::try_join!(self.watch(client, success), self.report(), self.deliver())?;
         Ok(())
     }
 }
 
 impl Search {
     /// Searches the newest readings and silences for causes, at intervals.
-    async fn watch(&self, client: &mut Client) -> Result<(), AlertError> {
+    async fn watch(&self, client: &mut Client, success: &Success<'_>) -> Result<(), AlertError> {
         let settings = &self.settings;
         let mut silences = Silences::default();
         loop {
@@ -202,6 +203,7 @@ impl Search {
             let mut found = evaluate::newest(client, settings, now).await?;
             silences.search(client, settings, now, &mut found).await?;
             store::apply(client, settings, found, now).await?;
+            success.note();
             tokio::time::sleep(settings.every).await;
         }
     }

@@ -20,7 +20,7 @@ use super::reading::is_silence;
 use crate::reading::{HOUR_MICROS, Timestamp};
 
 /// Fewer readings are no larger than their summary.
-const READINGS_MIN: usize = 3;
+const READINGS_MIN: u64 = 3;
 
 /// The shortest time over which a power is implied, as [`DeviceEnergy`] has it.
 const POWER_MICROS_MIN: i128 = 1_000_000;
@@ -59,57 +59,162 @@ pub fn hour_interval(start: Timestamp) -> Option<Interval> {
 /// Rolls up the readings of one device in one hour; `None` if they must be read.
 ///
 /// Order:  ascending by time, no two of one time
-pub fn summarize(measured: &[Measured]) -> Option<Summary> {
-    let (first, last) = (measured.first()?, measured.last()?);
-    let interval = Interval::new(first.reading.at, last.reading.at)?;
-    if measured.len() < READINGS_MIN || measured.iter().any(|m| m.is_named) {
-        return None;
+#[cfg(test)]
+pub(crate) fn summarize(measured: &[Measured]) -> Option<Summary> {
+    let (first, later) = measured.split_first()?;
+    let all = Growing::begin(*first)?.extended(later)?;
+    Some(all.finish()?.summary)
+}
+
+/// A rollup with what it takes to extend it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Whole {
+    /// The rollup.
+    pub summary: Summary,
+    /// The temperatures of its first and its last reading, in °C; 0 for a meter.
+    pub ends_temp: [f64; 2],
+}
+
+/// The rollup of the first readings of an hour. Later ones extend it, so that an hour never needs all of its
+/// readings in memory, and readings that arrive late and in order are read once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growing {
+    first: EnergyReading,
+    last: EnergyReading,
+    ends_temp: [f64; 2],
+    /// How many readings.
+    count: u64,
+    /// Of all after the first.
+    mwh: i64,
+    resets: u64,
+    suspect: u64,
+    power_watts: i64,
+    /// Of those strictly between the first and the last.
+    temperature_sum: i128,
+}
+
+impl Growing {
+    /// Begins with the first reading of the hour; `None` if the hour must be read.
+    pub fn begin(first: Measured) -> Option<Self> {
+        if first.is_named || first.reading.is_zero_register() {
+            return None;
+        }
+        Some(Growing {
+            first: first.reading,
+            last: first.reading,
+            ends_temp: [first.battery_temp; 2],
+            count: 1,
+            mwh: 0,
+            resets: 0,
+            suspect: 0,
+            power_watts: 0,
+            temperature_sum: 0,
+        })
     }
-    let kind = first.reading.energy.kind;
-    if measured.iter().any(|m| m.reading.energy.kind != kind) {
-        return None;
+
+    /// Continues a rollup that holds every reading up to its last.
+    pub fn resume(whole: &Whole) -> Self {
+        let Summary {
+            first,
+            last,
+            rolled_up,
+            power_watts,
+        } = whole.summary;
+        Growing {
+            first,
+            last,
+            ends_temp: whole.ends_temp,
+            count: rolled_up.between + 2,
+            mwh: rolled_up.mwh,
+            resets: rolled_up.resets,
+            suspect: rolled_up.suspect,
+            power_watts,
+            temperature_sum: rolled_up.temperature_sum,
+        }
     }
-    let is_silent = |pair: &[Measured]| match pair {
-        [a, b] => Interval::new(a.reading.at, b.reading.at).is_none_or(is_silence),
-        _ => true,
-    };
-    if measured.windows(2).any(is_silent) || measured.iter().any(|m| m.reading.is_zero_register()) {
-        return None;
+
+    /// The time of the last reading.
+    pub fn last_at(&self) -> Timestamp {
+        self.last.at
     }
-    // No power exceeds this bound, so that a suspect reading is a correction.
-    let device = DeviceEnergy::new(measured.iter().map(|m| m.reading), u64::MAX);
-    let (mut mwh, mut power_watts): (i64, i64) = (0, 0);
-    for amount in device.amounts().iter().filter(|a| a.at > interval.start()) {
-        let since = match amount.extent {
-            Extent::Moment { since } => since?,
-            Extent::Spread { start } => start,
+
+    /// Adds the next readings; `None` if the hour must be read.
+    ///
+    /// Order:  ascending by time, after the last reading
+    pub fn extended(mut self, later: &[Measured]) -> Option<Self> {
+        let Some(newest) = later.last() else {
+            return Some(self);
         };
-        let micros = Interval::new(since, amount.at)?
-            .micros()
-            .max(POWER_MICROS_MIN);
-        // 1 mWh in 1 µs is 3,600,000 W. An energy is never below 0.
-        let watts = (i128::from(amount.mwh) * 3_600_000 + micros - 1) / micros;
-        power_watts = power_watts.max(i64::try_from(watts).ok()?);
-        mwh = mwh.checked_add(amount.mwh)?;
+        let kind = self.first.energy.kind;
+        let refused = |m: &Measured| {
+            m.is_named || m.reading.energy.kind != kind || m.reading.is_zero_register()
+        };
+        if later.iter().any(refused) {
+            return None;
+        }
+        let later_readings = later.iter().map(|m| m.reading);
+        let mut before = self.last.at;
+        for reading in later_readings.clone() {
+            if Interval::new(before, reading.at).is_none_or(is_silence) {
+                return None;
+            }
+            before = reading.at;
+        }
+        // No power exceeds this bound, so that a suspect reading is a correction.
+        let device = DeviceEnergy::new(std::iter::once(self.last).chain(later_readings), u64::MAX);
+        let interval = Interval::new(self.last.at, newest.reading.at)?;
+        for amount in device.amounts().iter().filter(|a| a.at > interval.start()) {
+            let since = match amount.extent {
+                Extent::Moment { since } => since?,
+                Extent::Spread { start } => start,
+            };
+            let micros = Interval::new(since, amount.at)?
+                .micros()
+                .max(POWER_MICROS_MIN);
+            // 1 mWh in 1 µs is 3,600,000 W. An energy is never below 0.
+            let watts = (i128::from(amount.mwh) * 3_600_000 + micros - 1) / micros;
+            self.power_watts = self.power_watts.max(i64::try_from(watts).ok()?);
+            self.mwh = self.mwh.checked_add(amount.mwh)?;
+        }
+        let oddities = device.oddities_in(interval);
+        self.resets += oddities.resets;
+        self.suspect += oddities.suspect;
+        // What was the last reading is one between now.
+        if self.count > 1 {
+            self.temperature_sum += temperature_units(self.ends_temp[1]);
+        }
+        let between = later.split_last().map_or(&[][..], |(_, between)| between);
+        let temperatures = between.iter().map(|m| temperature_units(m.battery_temp));
+        self.temperature_sum += temperatures.sum::<i128>();
+        self.count += later.len() as u64;
+        self.last = newest.reading;
+        self.ends_temp[1] = newest.battery_temp;
+        Some(self)
     }
-    let oddities = device.oddities_in(interval);
-    let inner = measured.get(1..measured.len() - 1)?;
-    Some(Summary {
-        first: first.reading,
-        last: last.reading,
-        rolled_up: RolledUp {
-            interval,
-            between: inner.len() as u64,
-            mwh,
-            resets: oddities.resets,
-            suspect: oddities.suspect,
-            temperature_sum: inner
-                .iter()
-                .map(|m| temperature_units(m.battery_temp))
-                .sum(),
-        },
-        power_watts,
-    })
+
+    /// The rollup of the hour; `None` if it has too few readings.
+    pub fn finish(self) -> Option<Whole> {
+        let between = self.count.checked_sub(2)?;
+        if self.count < READINGS_MIN {
+            return None;
+        }
+        Some(Whole {
+            summary: Summary {
+                first: self.first,
+                last: self.last,
+                rolled_up: RolledUp {
+                    interval: Interval::new(self.first.at, self.last.at)?,
+                    between,
+                    mwh: self.mwh,
+                    resets: self.resets,
+                    suspect: self.suspect,
+                    temperature_sum: self.temperature_sum,
+                },
+                power_watts: self.power_watts,
+            },
+            ends_temp: self.ends_temp,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Work that one gateway of a database does at a time: the gateway whose session holds a lock.
 
 use std::fmt::Display;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_postgres::types::ToSql;
@@ -12,6 +13,11 @@ use crate::outage::Outage;
 /// How long a gateway waits before it tries again: for the lock, and after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// The lock of the rollup of gateways that know no passes over dirty hours (before schema version 6). Such a rollup
+/// removes every mark that it sees. Who needs marks to stand for a whole pass shares the lock, and is alone with
+/// gateways that know passes.
+pub const ROLLUP_WITHOUT_PASSES: i64 = i64::from_be_bytes(*b"wg-hours");
+
 /// Work for one gateway of a database at a time.
 pub struct Role {
     /// What the work is, as the log names it.
@@ -22,6 +28,8 @@ pub struct Role {
     pub purpose: Use,
     /// The key of the advisory lock; each role has its own.
     pub lock_key: i64,
+    /// The key of a lock that the leader shares with others, if the work needs one.
+    pub shared_key: Option<i64>,
     /// A table that the work needs. The gateway does not try the lock before the migrations have made it.
     pub table: &'static str,
 }
@@ -34,7 +42,32 @@ pub trait Work: Sync {
     /// Works in the session that holds the lock, until it fails. It is cancelled when that session ends.
     ///
     /// Cancel: must be safe
-    fn work(&self, client: &mut Client) -> impl Future<Output = Result<(), Self::Error>> + Send;
+    fn work(
+        &self,
+        client: &mut Client,
+        success: &Success<'_>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// Ends an outage of the work.
+pub struct Success<'a> {
+    work: &'static str,
+    outage: &'a Mutex<Outage>,
+}
+
+impl Success<'_> {
+    /// Records that a part of the work has succeeded.
+    ///
+    /// Blocks: for a moment
+    pub fn note(&self) {
+        if lock(self.outage).ends() {
+            tracing::info!("{} works again", self.work);
+        }
+    }
+}
+
+fn lock(outage: &Mutex<Outage>) -> MutexGuard<'_, Outage> {
+    outage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Role {
@@ -50,11 +83,15 @@ impl Role {
     }
 
     async fn lead_every(&self, retry_after: Duration, target: &Target, work: &impl Work) {
-        let mut outage = Outage::default();
+        let outage = Mutex::new(Outage::default());
+        let success = Success {
+            work: self.work,
+            outage: &outage,
+        };
         loop {
-            if let Err(error) = self.lead_once(retry_after, target, work).await {
+            if let Err(error) = self.lead_once(retry_after, target, work, &success).await {
                 let error = error.to_string();
-                if outage.changes(&error) {
+                if lock(&outage).changes(&error) {
                     tracing::warn!(error, "{} has failed; trying again", self.work);
                 }
             }
@@ -67,24 +104,29 @@ impl Role {
         retry_after: Duration,
         target: &Target,
         work: &W,
+        success: &Success<'_>,
     ) -> Result<(), W::Error> {
         let mut session = target.connect(self.session, self.purpose).await?;
         let ended = session.ended();
         let client = session.client_mut();
-        let ready = "select to_regclass($1) is not null and pg_try_advisory_lock($2)";
-        let parameters: [&(dyn ToSql + Sync); 2] = [&self.table, &self.lock_key];
+        // A lock that is held while the other is taken is taken again: a session may hold one many times.
+        let ready = "select to_regclass($1) is not null and pg_try_advisory_lock($2)
+            and ($3::bigint is null or pg_try_advisory_lock_shared($3))";
+        let parameters: [&(dyn ToSql + Sync); 3] = [&self.table, &self.lock_key, &self.shared_key];
         while !client
             .query_one(ready, &parameters)
             .await?
             .get::<_, bool>(0)
         {
+            // Another gateway does the work, so nothing fails here.
+            success.note();
             tokio::time::sleep(retry_after).await;
         }
         tracing::debug!("this gateway runs {}", self.work);
         // Without its session the lock is free, so another gateway may already lead.
         tokio::select! {
             biased;
-            result = work.work(client) => result,
+            result = work.work(client, success) => result,
             // This statement fails at once, with the error of the lost connection.
             () = ended => client.batch_execute("").await.map_err(W::Error::from),
         }
@@ -93,7 +135,7 @@ impl Role {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use super::*;
     use crate::postgres::embedded::{self, EmbeddedConfig};
@@ -106,6 +148,7 @@ mod tests {
         session: "wattgate test leader",
         purpose: Use::Alerts,
         lock_key: 1,
+        shared_key: None,
         table: "work",
     };
 
@@ -145,7 +188,7 @@ mod tests {
     impl Work for Gateway {
         type Error = Error;
 
-        async fn work(&self, client: &mut Client) -> Result<(), Error> {
+        async fn work(&self, client: &mut Client, _: &Success<'_>) -> Result<(), Error> {
             let row = client.query_one("select pg_backend_pid()", &[]).await?;
             let _working = Arc::clone(&self.1.working);
             self.1.begun.lock().unwrap().push((self.0, row.get(0)));

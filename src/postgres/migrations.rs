@@ -17,7 +17,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "schema",
@@ -42,6 +42,11 @@ const MIGRATIONS: [Migration; 5] = [
         version: 5,
         name: "sessions_started",
         sql: include_str!("../../sql/migrations/0005_sessions_started.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "dirty_passes",
+        sql: include_str!("../../sql/migrations/0006_dirty_passes.sql"),
     },
 ];
 
@@ -219,14 +224,27 @@ async fn settle(
         )
         .await?;
     let partition = width_of(row.get(1));
-    let retention: Option<i64> = row.get(2);
     Ok(DatabaseSettings {
         database_id: row.get(0),
         partition,
-        retention: retention
-            .and_then(|s| u64::try_from(s).ok())
-            .map(Duration::from_secs),
+        retention: span(row.get(2)),
     })
+}
+
+/// Reads how long history is kept; `None` means for ever.
+///
+/// # Errors
+/// As PostgreSQL returns them.
+pub async fn stored_retention(client: &Client) -> Result<Option<Duration>, Error> {
+    let sql = "select retention_seconds from gateway_database";
+    let row = client.query_opt(sql, &[]).await?;
+    Ok(span(row.and_then(|row| row.get(0))))
+}
+
+/// A stored number of seconds.
+fn span(seconds: Option<i64>) -> Option<Duration> {
+    let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.map(Duration::from_secs)
 }
 
 /// Reads the stored name of a width.

@@ -3,9 +3,12 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `mod` | when hours are rolled up, and in which order |
+//! | `arrivals` | whether readings arrive |
 //! | `watermark` | the transactions that must end before the watermark holds |
 //! | `sparse` | finds the few device-hours with readings in partitions that hold few |
 //! | `build` | rolls up some devices' hours in one transaction |
+//! | `readings` | reads the readings of device-hours page by page, and adds them up |
+//! | `dirty` | rolls up dirty hours again, pass by pass |
 //!
 //! One gateway of a database rolls up at a time ([`postgres::leader`](crate::postgres::leader)). First come
 //! the hours that have passed since the last step. Then come the hours that late readings have made
@@ -18,19 +21,31 @@
 //!   gives its transaction an id. The batch then reads the watermark, and makes each older hour dirty that
 //!   it stores a reading of. The roller moves the watermark, commits, and waits until every transaction with
 //!   an older id has finished. All later transactions see the new watermark. One REPEATABLE READ transaction
-//!   then reads dirty marks and readings, replaces the rows, and deletes only the marks that it read. Marks
+//!   then reads dirty marks and readings, replaces the rows, and deletes marks that it read. Marks
 //!   are only ever added: `on conflict do nothing` would lose a mark made while an older one is processed.
+//! - **A mark of a pass stands until a later pass.** A session leaves a mark of (device, hour) once in a pass, and
+//!   again only for readings before the mark's earliest. The roller begins a pass by giving it the next number, and
+//!   waits like for a watermark. So each transaction that stores a reading later has a mark of this pass, and the
+//!   roller deletes marks of earlier passes only. In any snapshot, a reading that the row lacks is not before
+//!   the earliest of the hour's marks. So a row whose last reading lies before all of them is extended, and
+//!   otherwise all readings of the hour are read again.
+//! - **Rollups of gateways that know no passes are kept away.** They delete every mark that they see. A session that
+//!   lets marks stand shares the lock that such a rollup needs alone, and so does the roller.
 //! - **A rollup row is valid only within the built hours.** None of them lies beyond the watermark, where
 //!   readings leave no mark. If a clock was ahead, the watermark is moved back, and all rows beyond it are
 //!   removed. A dirty hour outside the built hours loses its mark together with its row.
 //! - **Rollups are removed before their partition is dropped**, so that no answer outlives its readings.
 //! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass.
-//! - **The roller yields.** While readings arrive, it rests for as long as it works. While readings have waited
+//! - **The roller yields.** While readings arrive, it rests after an hour that has just passed for as long as it
+//!   worked, and for older and for dirty hours nine times as long: a tenth of a core. While readings have waited
 //!   in the log for over a second, it does nothing.
 //! - **Nothing finer than an hour is rolled up.** Rows of five minutes would add more than a fifth to the cost
 //!   of every reading, and only save the work of one ranking per minute.
 
+mod arrivals;
 mod build;
+mod dirty;
+mod readings;
 mod sparse;
 mod watermark;
 
@@ -40,8 +55,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, GenericClient};
 
+use self::arrivals::Arrivals;
 use crate::metrics;
-use crate::postgres::leader::{Role, Work};
+use crate::postgres::leader::{ROLLUP_WITHOUT_PASSES, Role, Success, Work};
+use crate::postgres::migrations::stored_retention;
 use crate::postgres::partitions::{Partitions, Range};
 use crate::postgres::{Target, Use, explain, partitions};
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
@@ -51,8 +68,9 @@ const ROLE: Role = Role {
     work: "the hourly rollup",
     session: "wattgate summaries",
     purpose: Use::Rollup,
-    lock_key: i64::from_be_bytes(*b"wg-hours"),
-    table: "hours_progress",
+    lock_key: i64::from_be_bytes(*b"wg-rolls"),
+    shared_key: Some(ROLLUP_WITHOUT_PASSES),
+    table: "hours_pass",
 };
 /// How long after its end an hour passes below the watermark. Why: nearly every reading has arrived by
 /// then; each later one makes its hour dirty, which is then rolled up again.
@@ -66,6 +84,11 @@ const EVERY: Duration = Duration::from_secs(2);
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// Readings that wait for this long mean that the writers do not keep up, so the roller yields.
 const WAITS_LONG: Duration = Duration::from_secs(1);
+/// How long the roller rests while readings arrive, as a multiple of its work: for hours that have just passed, so
+/// that it keeps up with them.
+const RESTS_FOR_NEW: u32 = 1;
+/// The same for older and for dirty hours: a tenth of a core.
+const RESTS_FOR_OLD: u32 = 9;
 /// How long the roller yields before it checks again.
 const YIELD_FOR: Duration = Duration::from_millis(200);
 /// Hours that the retention drops this soon are no longer rolled up.
@@ -100,13 +123,15 @@ impl Progress {
 
 /// The state of the rollup between two steps.
 pub struct Roller {
-    waits: Waits,
+    arrivals: Arrivals,
     retention: Option<Duration>,
     /// Every transaction older than the watermark has finished.
     is_settled: bool,
     full: sparse::Full,
-    dirty_pass: build::DirtyPass,
+    dirty_pass: dirty::DirtyPass,
     pace: build::Pace,
+    /// How long it rests while readings arrive, as a multiple of its work.
+    rests: u32,
     counted: Option<(Instant, u64)>,
 }
 
@@ -128,14 +153,14 @@ struct Rollup(Waits);
 impl Work for Rollup {
     type Error = RollupError;
 
-    async fn work(&self, client: &mut Client) -> Result<(), RollupError> {
-        let retention = "select retention_seconds from gateway_database";
-        let retention = client.query_opt(retention, &[]).await?;
-        let retention: Option<i64> = retention.and_then(|row| row.get(0));
-        let retention = retention.and_then(|seconds| u64::try_from(seconds).ok());
-        let mut roller = Roller::new(Arc::clone(&self.0), retention.map(Duration::from_secs));
+    async fn work(&self, client: &mut Client, success: &Success<'_>) -> Result<(), RollupError> {
+        let mut roller = Roller::new(Arc::clone(&self.0), None);
         loop {
-            if !roller.step(client, Timestamp::now()).await? {
+            // It may be changed at any time.
+            roller.retention = stored_retention(client).await?;
+            let is_busy = roller.step(client, Timestamp::now()).await?;
+            success.note();
+            if !is_busy {
                 tokio::time::sleep(EVERY).await;
             }
         }
@@ -146,12 +171,13 @@ impl Roller {
     /// Makes a roller that first waits for the older transactions.
     pub fn new(waits: Waits, retention: Option<Duration>) -> Self {
         Roller {
-            waits,
+            arrivals: Arrivals::new(waits),
             retention,
             is_settled: false,
             full: sparse::Full::default(),
-            dirty_pass: build::DirtyPass::default(),
+            dirty_pass: dirty::DirtyPass::default(),
             pace: build::Pace::default(),
+            rests: RESTS_FOR_NEW,
             counted: None,
         }
     }
@@ -172,7 +198,7 @@ impl Roller {
             progress = load(&*client).await?;
         }
         let is_due = progress.watermark.is_none_or(|current| current < watermark);
-        if is_due && (self.waits)() < WAITS_LONG {
+        if is_due && self.arrivals.wait() < WAITS_LONG {
             client.execute(sql!("hours_seal"), &[&watermark]).await?;
             self.is_settled = false;
             progress = load(&*client).await?;
@@ -197,19 +223,16 @@ impl Roller {
             waiting_hours(&ranges, floor, from..to, watermark),
         )
         .await?;
+        self.rests = RESTS_FOR_NEW;
         if to < watermark {
             self.hour(client, to, &PerStream::default()).await?;
             let next = to.plus_micros(HOUR_MICROS);
             client.execute(sql!("hours_built"), &[&from, &next]).await?;
             return Ok(true);
         }
-        if self.dirty_pass.is_due(!(self.waits)().is_zero()) {
-            for stream in Stream::ALL {
-                if self.dirty(client, stream, floor).await? {
-                    return Ok(true);
-                }
-            }
-            self.dirty_pass.end();
+        self.rests = RESTS_FOR_OLD;
+        if self.dirty(client, floor).await? {
+            return Ok(true);
         }
         let Some(hour) = hour_before(&ranges, floor, from) else {
             return Ok(false);
@@ -268,15 +291,15 @@ impl Roller {
         Ok(())
     }
 
-    /// Yields the database to the writers: for as long as the roller has worked while readings wait, and
-    /// until the writers keep up.
-    async fn yield_after(&self, worked: Duration) {
-        let waits = (self.waits)();
-        if !waits.is_zero() {
-            tokio::time::sleep(worked).await;
+    /// Yields the database to the writers: rests while readings arrive, and until the writers keep up.
+    async fn yield_after(&mut self, worked: Duration) {
+        let mut waits = self.arrivals.wait();
+        if self.arrivals.were_recent() {
+            tokio::time::sleep(worked * self.rests).await;
         }
-        while (self.waits)() >= WAITS_LONG {
+        while waits >= WAITS_LONG {
             tokio::time::sleep(YIELD_FOR).await;
+            waits = self.arrivals.wait();
         }
     }
 }

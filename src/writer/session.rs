@@ -225,6 +225,7 @@ impl WriterSession {
     pub(super) fn bound(&mut self, shares: &Shares) {
         self.ids = IdCache::new(shares.ids_bytes);
         self.newest_seen = PerStream::from_fn(|_| NewestSeen::new(shares.seen_devices));
+        self.dirty_hours.bound(shares.standing_marks);
     }
 
     /// Waits until the connection has ended.

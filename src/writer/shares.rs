@@ -9,6 +9,8 @@ use super::live::DEVICES_PER_STATEMENT;
 const IDS_BYTES: usize = 64 << 20;
 /// Devices of each stream whose newest time the writers remember together; some 30 bytes each.
 const SEEN_DEVICES: usize = 400_000;
+/// Marks of dirty hours of each stream that the writers remember together; some 50 bytes each.
+const STANDING_MARKS: usize = 400_000;
 /// Devices whose live status the writers gather together between two upserts; some 120 bytes each.
 const LIVE_DEVICES: usize = 400_000;
 /// How many devices make an upsert due, whatever the interval. Until then, a device that reports again and again
@@ -27,6 +29,8 @@ pub(super) struct Shares {
     pub(super) ids_bytes: usize,
     /// Devices of each stream of which it remembers the newest time.
     pub(super) seen_devices: usize,
+    /// Marks of dirty hours of each stream that it remembers.
+    pub(super) standing_marks: usize,
     /// Devices of which it gathers live status.
     pub(super) live_devices: usize,
     /// Rows of its largest batch.
@@ -41,6 +45,7 @@ impl Shares {
         Shares {
             ids_bytes: IDS_BYTES / writers,
             seen_devices: SEEN_DEVICES / writers,
+            standing_marks: STANDING_MARKS / writers,
             live_devices: (LIVE_DEVICES / writers).min(LIVE_DEVICES_EACH),
             batch_rows: (batches / writers).clamp(1, batch_rows_max.max(1)),
         }
@@ -58,6 +63,7 @@ mod tests {
             let all = usize::from(writers);
             assert!(share.ids_bytes * all <= IDS_BYTES);
             assert!(share.seen_devices * all <= SEEN_DEVICES);
+            assert!(share.standing_marks * all <= STANDING_MARKS);
             assert!(share.live_devices * all <= LIVE_DEVICES);
             assert!(share.batch_rows * all <= 100_000 * BATCHES);
         }

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use super::batch::{Arranged, arrange};
+use super::dirty_hours::{Marked, Watermark};
 use super::insert::{bisect, copy, insert, probe, split};
 use super::live::Newest;
 use super::quarantine::{Quarantined, quarantine};
@@ -18,7 +19,7 @@ use crate::failpoint::Point;
 use crate::metrics;
 use crate::metrics::BatchStep;
 use crate::postgres::partitions;
-use crate::reading::{StreamCounts, Timestamp};
+use crate::reading::{PerStream, StreamCounts, Timestamp};
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
@@ -83,8 +84,9 @@ pub async fn store(
         let within = session.answer_within * 2;
         let attempt = transaction(session, claim, work, newest, *strategy);
         let error = match session.answered_in(within, attempt).await {
-            Ok(committed) => {
+            Ok((committed, watermark, marked)) => {
                 claim.stored = committed.stored;
+                session.dirty_hours.committed(watermark, marked);
                 session.newest_seen.meter.note(&work.meters.rows);
                 session.newest_seen.vehicle.note(&work.vehicles.rows);
                 if work.live == LiveWrite::Now {
@@ -159,7 +161,7 @@ async fn transaction(
     work: &Work,
     newest: &mut Newest,
     strategy: Strategy,
-) -> Result<Committed, SessionError> {
+) -> Result<(Committed, Watermark, PerStream<Marked>), SessionError> {
     let client = session.client();
     client.batch_execute(BEGIN).await?;
     let live_position = if work.live == LiveWrite::Now {
@@ -186,8 +188,10 @@ async fn transaction(
     move_checkpoint(session, claim, claim.stored.position, first).await?;
     let dirty = &session.dirty_hours;
     let watermark = dirty.watermark(client).await?;
-    dirty.add(client, watermark, &work.meters.rows).await?;
-    dirty.add(client, watermark, &work.vehicles.rows).await?;
+    let marked = PerStream {
+        meter: dirty.add(client, watermark, &work.meters.rows).await?,
+        vehicle: dirty.add(client, watermark, &work.vehicles.rows).await?,
+    };
     let step = Instant::now();
     let meters = store_rows(session, claim, &work.meters, strategy).await?;
     let vehicles = store_rows(session, claim, &work.vehicles, strategy).await?;
@@ -213,10 +217,11 @@ async fn transaction(
     failpoint::reach(Point::CommitAnswered);
     metrics::batch_step(BatchStep::Commit, step.elapsed());
     let quarantined = [meters.quarantined, vehicles.quarantined].concat();
-    Ok(Committed {
+    let committed = Committed {
         stored,
         quarantined,
-    })
+    };
+    Ok((committed, watermark, marked))
 }
 
 /// The outcome of the rows of one stream if history holds none of them.

@@ -24,6 +24,10 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
             format!("readings_{kind}s"),
             vec![DEVICES, FROMS, TOS, FROM, TO],
         );
+        all.insert(
+            format!("hour_readings_{kind}s"),
+            vec![DEVICES, FROMS, TOS, FROM, TO, "1000"],
+        );
         all.insert(format!("export_{kind}"), vec![DEVICE, FROM, TO, "5000"]);
         all.insert(format!("history_{kind}"), vec![DEVICE, FROM, TO, "100"]);
         all.insert(format!("probe_{kind}"), vec![DEVICES, FROMS, FROM, TO]);

@@ -1,5 +1,7 @@
 //! Rolled-up hours give the same results as their readings, whatever comes late.
 
+use std::fs;
+
 use serde_json::Value;
 
 use crate::support::{Gateway, NO_ALERTS, data_dir, meter, vehicle};
@@ -98,4 +100,19 @@ fn late_readings_correct_rolled_up_hours() {
     assert_eq!(answers(&gateway, &ids), in_session);
     assert_eq!(raw(&gateway, &ids), in_session);
     gateway.terminate();
+}
+
+#[test]
+fn an_outage_of_the_rollup_ends_in_the_log() {
+    let gateway = Gateway::fresh(&NO_ALERTS);
+    fn has_logged(words: &str) -> impl Fn(&Gateway) -> bool {
+        move |g| fs::read_to_string(&g.events).unwrap().contains(words)
+    }
+    gateway.wait("the first watermark", |g| {
+        g.sql("select sealed_to is not null from hours_progress;") == "t"
+    });
+    gateway.sql("alter table hours_progress rename to elsewhere;");
+    gateway.wait("a failure", has_logged("rollup has failed; trying again"));
+    gateway.sql("alter table elsewhere rename to hours_progress;");
+    gateway.wait("its end", has_logged("rollup works again"));
 }

@@ -5,6 +5,7 @@
 mod binary;
 mod claims;
 mod database;
+mod dirty;
 mod live;
 mod once;
 mod outages;

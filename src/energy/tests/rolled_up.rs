@@ -10,7 +10,7 @@ use crate::energy::attribution::{
     MeterKey, NamedPlace, Session, SessionKey, Vehicle, VehicleKey, VehicleReading,
 };
 use crate::energy::device::EnergyReading;
-use crate::energy::hour::{Measured, RolledUp, hour_interval, summarize};
+use crate::energy::hour::{Growing, Measured, RolledUp, hour_interval, summarize};
 use crate::energy::interval::Interval;
 use crate::energy::question::{Meter, Question};
 use crate::reading::{Energy, EnergyKind, Timestamp};
@@ -243,4 +243,44 @@ fn rolled_up_hours_give_the_answer_of_their_readings() {
     ran.unwrap();
     let (asked, with_hours) = taken.get();
     assert!(with_hours * 8 > asked, "{with_hours} of {asked} had any");
+}
+
+#[test]
+fn an_hour_that_is_extended_equals_the_hour_as_a_whole() {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 2_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let extended = std::cell::Cell::new(0);
+    let ran = runner.run(&(dense_world(), 1..9usize), |(world, part)| {
+        for (readings, _) in &world.vehicles {
+            let measured = |r: &VehicleReading| Measured {
+                reading: EnergyReading::from(r),
+                battery_temp: r.battery_temp,
+                is_named: r.place.is_some(),
+            };
+            for hour in readings.chunk_by(|a, b| a.at.hour() == b.at.hour()) {
+                let hour: Vec<Measured> = hour.iter().map(measured).collect();
+                let mut growing = Growing::begin(hour[0]);
+                for some in hour[1..].chunks(part) {
+                    // As it is stored and read again.
+                    let stored = growing.and_then(Growing::finish);
+                    if let Some(stored) = &stored {
+                        growing = Some(Growing::resume(stored));
+                        extended.set(extended.get() + 1);
+                    }
+                    growing = growing.and_then(|growing| growing.extended(some));
+                }
+                let found = growing.and_then(Growing::finish).map(|whole| whole.summary);
+                prop_assert_eq!(found, summarize(&hour));
+                let ends = [hour[0].battery_temp, hour[hour.len() - 1].battery_temp];
+                let whole = growing.and_then(Growing::finish);
+                prop_assert!(whole.is_none_or(|whole| whole.ends_temp == ends));
+            }
+        }
+        Ok(())
+    });
+    ran.unwrap();
+    assert!(extended.get() > 1_000);
 }

@@ -106,3 +106,34 @@ fn beside_a_default_partition_gaps_cost_nothing() {
         assert_eq!(count(&store, rolled_up).await, 9);
     });
 }
+
+/// An hour of one device with more readings than a statement reads, or memory should hold. A late reading behind all
+/// of them, and one among them.
+#[test]
+fn an_hour_with_very_many_readings_is_rolled_up_in_pages() {
+    const MANY: i64 = 450_000;
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 0..0).await;
+        let client = store.pool.get().await.unwrap();
+        let many = "insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
+            select $1, $2::timestamptz + n * interval '7 milliseconds', 0.25, 230
+            from generate_series(1, $3::bigint) as n";
+        let written = client.execute(many, &[&meter, &minute(0), &MANY]).await;
+        assert_eq!(written.unwrap(), MANY as u64);
+        sum_up(&store, minute(90)).await;
+        let readings = "select sum(readings)::bigint from meter_hours";
+        let energy = "select sum(energy_mwh)::bigint from meter_hours";
+        let is_whole = async |late: i64| {
+            assert_eq!(count(&store, readings).await, MANY + late);
+            // The energy of the first reading is counted from what lies before the hour.
+            assert_eq!(count(&store, energy).await, (MANY + late - 1) * 250_000);
+        };
+        is_whole(0).await;
+        for (late, at) in [(1, 59), (2, 31)] {
+            write_marked(&store, meter, at).await;
+            sum_up(&store, minute(90)).await;
+            is_whole(late).await;
+        }
+    });
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
+use tokio_postgres::types::ToSql;
 
 use super::database::{BASE, KEYS, Store, answers_are_exact, placed, worlds};
 use super::reference::{MINUTE, World};
@@ -72,7 +73,10 @@ async fn write_late(store: &Store, late: &World, base: i32) {
             Stream::Vehicle => sql!("hour_mark_vehicles"),
         };
         let keys = vec![key; hours.len()];
-        client.execute(sql, &[&keys, &hours]).await.unwrap();
+        // As if each lay anywhere in its hour.
+        let earliest: Vec<Option<Timestamp>> = vec![None; hours.len()];
+        let marks: [&(dyn ToSql + Sync); 4] = [&keys, &hours, &earliest, &0i64];
+        client.execute(sql, &marks).await.unwrap();
     };
     for (key, readings) in (base..).zip(&late.meters) {
         store.write_meter(key, readings).await;
@@ -176,7 +180,8 @@ fn transactions_with_an_older_watermark_are_waited_for() {
         let work = early.transaction().await.unwrap();
         let begin = "select pg_current_xact_id()::text";
         work.query_one(begin, &[]).await.unwrap();
-        let seen: Timestamp = work.query_one(sealed_to, &[]).await.unwrap().get(0);
+        let seen = work.query_one(sealed_to, &[&true, &0i64]).await.unwrap();
+        let seen: Timestamp = seen.get(0);
         assert_eq!(seen, minute(0));
         let summing = tokio::spawn(async move {
             roller.step(&mut client, minute(75)).await.unwrap();
@@ -184,7 +189,7 @@ fn transactions_with_an_older_watermark_are_waited_for() {
         let other = store.pool.get().await.unwrap();
         let has_moved = async {
             while other
-                .query_one(sealed_to, &[])
+                .query_one(sealed_to, &[&true, &0i64])
                 .await
                 .unwrap()
                 .get::<_, Timestamp>(0)
@@ -236,8 +241,9 @@ pub(super) async fn write_marked(store: &Store, meter: i32, n: i64) {
     store.write_meter(meter, &[reading(n)]).await;
     let client = store.pool.get().await.unwrap();
     let mark = sql!("hour_mark_meters");
-    let hours = vec![minute(n).hour()];
-    client.execute(mark, &[&vec![meter], &hours]).await.unwrap();
+    let (hours, earliest) = (vec![minute(n).hour()], vec![minute(n)]);
+    let marks: [&(dyn ToSql + Sync); 4] = [&vec![meter], &hours, &earliest, &0i64];
+    client.execute(mark, &marks).await.unwrap();
 }
 
 /// How many sums a question over a day gets of a meter.

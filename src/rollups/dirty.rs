@@ -1,0 +1,303 @@
+//! Rolls up dirty hours again, pass by pass.
+//!
+//! A pass gets a number, and the roller waits until every transaction has finished that may know an older one. Then
+//! the pass takes the marks of earlier passes, in the order of their key. A mark of the pass itself stays: writers
+//! leave no second one for readings behind it. Its hour is rolled up as far as the mark's earliest reading, so that
+//! the next pass reads what is new, and no reading twice.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, Error, Row, Transaction};
+
+use super::build::{by_hour, remove, roll_up, snapshot};
+use super::readings::Span;
+use super::{DeviceHour, Roller, load, watermark};
+use crate::energy::device::EnergyReading;
+use crate::energy::exact::temperature_sum;
+use crate::energy::hour::{Growing, RolledUp, Summary, Whole};
+use crate::energy::interval::Interval;
+use crate::metrics;
+use crate::reading::{Energy, EnergyKind, HOUR_MICROS, PerStream, Stream, Timestamp};
+
+/// The most marks that one transaction reads.
+const MARKS_MAX: i64 = 4_000;
+/// How often a pass begins while readings arrive. Why: late readings come in bursts, and a pass may read the hours
+/// of each as a whole. Until then the hours are read from history.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// How far the dirty hours are rolled up again.
+pub(super) struct DirtyPass {
+    state: State,
+    ended: Option<Instant>,
+}
+
+enum State {
+    /// None is under way.
+    Between,
+    /// The pass of this number is under way, behind these device-hours.
+    Pass(i64, PerStream<DeviceHour>),
+}
+
+impl Default for DirtyPass {
+    fn default() -> Self {
+        DirtyPass {
+            state: State::Between,
+            ended: None,
+        }
+    }
+}
+
+/// A dirty device-hour, by all of its marks.
+struct Dirty {
+    hour: DeviceHour,
+    /// The earliest reading that its rollup may lack; `None` means any.
+    earliest: Option<Timestamp>,
+    /// The earliest reading of the marks that the pass does not take.
+    staying: Option<Timestamp>,
+    /// Whether the pass takes one of its marks.
+    is_taken: bool,
+}
+
+impl Dirty {
+    fn span(&self, base: Option<Growing>) -> Span {
+        let end = self.hour.1.plus_micros(HOUR_MICROS);
+        Span {
+            hour: self.hour,
+            // Up to its last reading, it lacks none.
+            base: base.filter(|base| self.earliest.is_some_and(|at| at > base.last_at())),
+            to: self.staying.map_or(end, |at| end.min(at.plus_micros(-1))),
+        }
+    }
+}
+
+impl Roller {
+    /// Does the next part of a pass over the dirty hours, or begins one if it is due. Returns `false` if there is
+    /// nothing to do.
+    ///
+    /// A pass takes each device-hour once, in the order of the marks' key, so that it ends although new marks
+    /// are made meanwhile.
+    pub(super) async fn dirty(
+        &mut self,
+        client: &mut Client,
+        floor: Timestamp,
+    ) -> Result<bool, Error> {
+        let (pass, after) = match self.dirty_pass.state {
+            State::Pass(pass, after) => (pass, after),
+            State::Between => {
+                if !are_dirty(client).await? {
+                    return Ok(false);
+                }
+                let ended = self.dirty_pass.ended;
+                let is_early = ended.is_some_and(|ended| ended.elapsed() < EVERY);
+                if is_early && self.arrivals.go_on().await {
+                    return Ok(false);
+                }
+                let pass = client
+                    .query_one(sql!("hours_pass"), &[])
+                    .await?
+                    .try_get(0)?;
+                watermark::wait_for_older(client).await?;
+                // No reading is older.
+                let first = (i32::MIN, Timestamp::Y2000.hour());
+                (pass, PerStream::from_fn(|_| first))
+            }
+        };
+        for stream in Stream::ALL {
+            if let Some(last) = self
+                .dirty_some(client, stream, pass, after[stream], floor)
+                .await?
+            {
+                let mut after = after;
+                after[stream] = last;
+                self.dirty_pass.state = State::Pass(pass, after);
+                return Ok(true);
+            }
+        }
+        self.dirty_pass = DirtyPass {
+            state: State::Between,
+            ended: Some(Instant::now()),
+        };
+        Ok(true)
+    }
+
+    /// Rolls up the next dirty hours of a pass again, and removes the marks that it takes. Returns the last of
+    /// them; `None` at the end.
+    ///
+    /// A dirty hour can lie outside the hours that may have rollups: its mark survives when the watermark is moved
+    /// back, and a late reading can fall below `floor`. Such an hour loses its rollup and is read from history.
+    /// A rollup beyond the watermark would miss every later reading, because those leave no mark.
+    async fn dirty_some(
+        &mut self,
+        client: &mut Client,
+        stream: Stream,
+        pass: i64,
+        after: DeviceHour,
+        floor: Timestamp,
+    ) -> Result<Option<DeviceHour>, Error> {
+        let began = Instant::now();
+        let work = snapshot(client).await?;
+        let marks = marks(&work, stream, pass, after, self.pace.devices).await?;
+        let Some(last) = marks.last().map(|dirty| dirty.hour) else {
+            return Ok(None);
+        };
+        let taken: Vec<Dirty> = marks.into_iter().filter(|dirty| dirty.is_taken).collect();
+        let built = load(&work).await?.built();
+        let may_have = |dirty: &Dirty| (floor..built.end).contains(&dirty.hour.1);
+        let hours = |dirty: &[Dirty]| dirty.iter().map(|dirty| dirty.hour).collect::<Vec<_>>();
+        let all = hours(&taken);
+        let (kept, rest): (Vec<Dirty>, Vec<Dirty>) = taken.into_iter().partition(may_have);
+        let bases = bases(&work, stream, &kept).await?;
+        let spans = kept.iter().zip(bases).map(|(dirty, base)| dirty.span(base));
+        let readings = roll_up(&work, stream, spans.collect()).await?;
+        remove(&work, stream, &hours(&rest)).await?;
+        let unmark = match stream {
+            Stream::Meter => sql!("hour_unmark_meters"),
+            Stream::Vehicle => sql!("hour_unmark_vehicles"),
+        };
+        by_hour(&work, unmark, &all, &[&pass]).await?;
+        work.commit().await?;
+        self.pace.learn(all.len(), readings);
+        metrics::rolled_up(all.len(), began.elapsed());
+        self.yield_after(began.elapsed()).await;
+        Ok(Some(last))
+    }
+}
+
+/// Whether any hour is dirty.
+async fn are_dirty(client: &Client) -> Result<bool, Error> {
+    let row = client.query_one(sql!("hours_first_marks"), &[]).await?;
+    let first: [Option<Timestamp>; 2] = [row.try_get(0)?, row.try_get(1)?];
+    Ok(first.iter().any(Option::is_some))
+}
+
+/// Reads the next dirty device-hours, each with all of its marks.
+///
+/// Order:  as the marks' key: by hour
+async fn marks(
+    work: &Transaction<'_>,
+    stream: Stream,
+    pass: i64,
+    (device, hour): DeviceHour,
+    devices_max: usize,
+) -> Result<Vec<Dirty>, Error> {
+    let sql = match stream {
+        Stream::Meter => sql!("hour_marks_meters"),
+        Stream::Vehicle => sql!("hour_marks_vehicles"),
+    };
+    let rows = work.query(sql, &[&MARKS_MAX, &hour, &device]).await?;
+    let mut found: Vec<Dirty> = Vec::new();
+    for row in &rows {
+        let hour: DeviceHour = (row.try_get(1)?, row.try_get(0)?);
+        let (made_in, earliest): (i64, Option<Timestamp>) = (row.try_get(2)?, row.try_get(3)?);
+        let is_new = found.last().is_none_or(|last| last.hour != hour);
+        if is_new {
+            found.push(Dirty {
+                hour,
+                earliest,
+                staying: None,
+                is_taken: false,
+            });
+        }
+        let Some(dirty) = found.last_mut() else {
+            continue;
+        };
+        // `None` comes first.
+        dirty.earliest = dirty.earliest.min(earliest);
+        if made_in < pass {
+            dirty.is_taken = true;
+        } else {
+            let at = earliest.unwrap_or(hour.1);
+            dirty.staying = Some(dirty.staying.map_or(at, |before| before.min(at)));
+        }
+    }
+    // The last may have more marks than were read. If it is the only one, all its readings are read.
+    if rows.len() as i64 == MARKS_MAX {
+        match &mut found[..] {
+            [only] => only.earliest = None,
+            _ => drop(found.pop()),
+        }
+    }
+    found.truncate(devices_max.max(1));
+    Ok(found)
+}
+
+/// The rollups of some dirty hours, as far as they can be extended.
+///
+/// Order:  as the hours
+async fn bases(
+    work: &Transaction<'_>,
+    stream: Stream,
+    dirty: &[Dirty],
+) -> Result<Vec<Option<Growing>>, Error> {
+    let sql = match stream {
+        Stream::Meter => sql!("hour_rows_meters"),
+        Stream::Vehicle => sql!("hour_rows_vehicles"),
+    };
+    let statement = work.prepare(sql).await?;
+    let mut bases = Vec::with_capacity(dirty.len());
+    for hour in dirty.chunk_by(|a, b| a.hour.1 == b.hour.1) {
+        let Some(start) = hour.first().map(|dirty| dirty.hour.1) else {
+            continue;
+        };
+        let extended = hour.iter().filter(|dirty| dirty.earliest.is_some());
+        let devices: Vec<i32> = extended.map(|dirty| dirty.hour.0).collect();
+        let rows = match devices.is_empty() {
+            true => Vec::new(),
+            false => work.query(&statement, &[&devices, &start]).await?,
+        };
+        let mut found = HashMap::new();
+        for row in &rows {
+            let device: i32 = row.try_get(0)?;
+            found.extend(base(row, stream)?.map(|base| (device, base)));
+        }
+        bases.extend(hour.iter().map(|dirty| found.remove(&dirty.hour.0)));
+    }
+    Ok(bases)
+}
+
+/// A stored rollup; `None` if it is none.
+fn base(row: &Row, stream: Stream) -> Result<Option<Growing>, Error> {
+    let kind = match row.try_get(5)? {
+        true => EnergyKind::Register,
+        false => EnergyKind::Interval,
+    };
+    let end = |at: usize, kwh: usize| {
+        Ok::<_, Error>(EnergyReading {
+            at: row.try_get(at)?,
+            energy: Energy {
+                kwh: row.try_get(kwh)?,
+                kind,
+            },
+        })
+    };
+    let (first, last) = (end(1, 3)?, end(2, 4)?);
+    let counts: [i32; 3] = [row.try_get(6)?, row.try_get(8)?, row.try_get(9)?];
+    let [readings, resets, suspect] = counts.map(|n| u64::try_from(n).unwrap_or(0));
+    let (ends_temp, temperature_sum) = match stream {
+        Stream::Meter => ([0.0; 2], 0),
+        Stream::Vehicle => (
+            [row.try_get(11)?, row.try_get(12)?],
+            temperature_sum(row.try_get(13)?, row.try_get(14)?),
+        ),
+    };
+    let Some(interval) = Interval::new(first.at, last.at) else {
+        return Ok(None);
+    };
+    Ok(Some(Growing::resume(&Whole {
+        summary: Summary {
+            first,
+            last,
+            rolled_up: RolledUp {
+                interval,
+                between: readings.saturating_sub(2),
+                mwh: row.try_get(7)?,
+                resets,
+                suspect,
+                temperature_sum,
+            },
+            power_watts: row.try_get(10)?,
+        },
+        ends_temp,
+    })))
+}

@@ -1,0 +1,182 @@
+//! Reads the readings of device-hours page by page, and rolls them up as they come.
+//!
+//! An hour with millions of readings needs no more memory than any other.
+
+use futures_util::{TryStreamExt, pin_mut};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Error, Row, Transaction};
+
+use super::DeviceHour;
+use crate::energy::device::EnergyReading;
+use crate::energy::hour::{Growing, Measured};
+use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
+
+/// Readings of one statement. It bounds how long a statement takes.
+const PAGE: usize = 200_000;
+/// Readings of one device-hour that are added at once. It bounds the memory.
+const ADDED_AT_ONCE: usize = 4_096;
+
+/// The readings that one rollup adds.
+#[derive(Debug)]
+pub(super) struct Span {
+    /// The device-hour.
+    pub(super) hour: DeviceHour,
+    /// The rollup of all readings up to its last; `None` if all are read.
+    pub(super) base: Option<Growing>,
+    /// The last moment of the readings.
+    pub(super) to: Timestamp,
+}
+
+impl Span {
+    /// All readings of an hour.
+    pub(super) fn whole((device, hour): DeviceHour) -> Self {
+        Span {
+            hour: (device, hour),
+            base: None,
+            to: hour.plus_micros(HOUR_MICROS),
+        }
+    }
+
+    /// The moment after which the readings lie.
+    fn after(&self) -> Timestamp {
+        self.base
+            .as_ref()
+            .map_or(self.hour.1, |base| base.last_at())
+    }
+}
+
+/// Rolls up the readings of some spans. Returns their rollups (`None` where the readings must be read) and the
+/// number of readings.
+///
+/// Order:  as the spans
+pub(super) async fn roll_up(
+    work: &Transaction<'_>,
+    stream: Stream,
+    spans: Vec<Span>,
+) -> Result<(Vec<Option<Growing>>, usize), Error> {
+    let text = match stream {
+        Stream::Meter => sql!("hour_readings_meters"),
+        Stream::Vehicle => sql!("hour_readings_vehicles"),
+    };
+    let statement = work.prepare(text).await?;
+    let devices: Vec<i32> = spans.iter().map(|span| span.hour.0).collect();
+    let mut after: Vec<Timestamp> = spans.iter().map(Span::after).collect();
+    let to: Vec<Timestamp> = spans.iter().map(|span| span.to).collect();
+    let (low, high) = (after.iter().min().copied(), to.iter().max().copied());
+    let mut rollups: Vec<State> = spans.into_iter().map(|span| State::of(span.base)).collect();
+    let (mut first, mut count) = (0, 0);
+    loop {
+        let (some, page) = (first.., PAGE as i64);
+        let parameters: [&(dyn ToSql + Sync); 6] = [
+            &devices.get(some.clone()),
+            &after.get(some.clone()),
+            &to.get(some),
+            &low,
+            &high,
+            &page,
+        ];
+        let rows = work.query_raw(&statement, parameters).await?;
+        pin_mut!(rows);
+        let (mut read, mut last) = (0, None);
+        while let Some(row) = rows.try_next().await? {
+            // Ordinality counts from 1.
+            let wish: i32 = row.try_get(0)?;
+            let place = first + wish as usize - 1;
+            let measured = measured(&row, stream)?;
+            if let Some(state) = rollups.get_mut(place) {
+                state.push(measured);
+            }
+            if let Some((before, _)) = last.replace((place, measured.reading.at))
+                && before != place
+                && let Some(state) = rollups.get_mut(before)
+            {
+                state.add();
+            }
+            read += 1;
+        }
+        count += read;
+        match last {
+            // The next page continues behind the last reading.
+            Some((place, at)) if read >= PAGE => {
+                first = place;
+                if let Some(after) = after.get_mut(place) {
+                    *after = at;
+                }
+            }
+            _ => break,
+        }
+    }
+    let finished = rollups.into_iter().map(State::finish);
+    Ok((finished.collect(), count))
+}
+
+/// A rollup that is being made.
+struct State {
+    rolled_up: Option<Growing>,
+    /// It has readings that must be read.
+    has_failed: bool,
+    /// Readings that are not added yet.
+    next: Vec<Measured>,
+}
+
+impl State {
+    fn of(base: Option<Growing>) -> Self {
+        State {
+            rolled_up: base,
+            has_failed: false,
+            next: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, measured: Measured) {
+        if self.has_failed {
+            return;
+        }
+        self.next.push(measured);
+        if self.next.len() >= ADDED_AT_ONCE {
+            self.add();
+        }
+    }
+
+    /// Adds what was pushed. Readings that are out of order are found by the arithmetic, and have no rollup.
+    fn add(&mut self) {
+        let next = std::mem::take(&mut self.next);
+        let Some((first, later)) = next.split_first() else {
+            return;
+        };
+        self.rolled_up = match self.rolled_up {
+            Some(rolled_up) => rolled_up.extended(&next),
+            None => Growing::begin(*first).and_then(|begun| begun.extended(later)),
+        };
+        self.has_failed = self.rolled_up.is_none();
+    }
+
+    fn finish(mut self) -> Option<Growing> {
+        self.add();
+        self.rolled_up
+    }
+}
+
+fn measured(row: &Row, stream: Stream) -> Result<Measured, Error> {
+    let (interval, register): (Option<f64>, Option<f64>) = (row.try_get(2)?, row.try_get(3)?);
+    let kind = match register {
+        Some(_) => EnergyKind::Register,
+        None => EnergyKind::Interval,
+    };
+    let kwh = register.or(interval).unwrap_or_default();
+    let (battery_temp, is_named) = match stream {
+        Stream::Meter => (0.0, false),
+        Stream::Vehicle => {
+            let named: [Option<i32>; 2] = [row.try_get(5)?, row.try_get(6)?];
+            (row.try_get(4)?, named.iter().any(Option::is_some))
+        }
+    };
+    Ok(Measured {
+        reading: EnergyReading {
+            at: row.try_get(1)?,
+            energy: Energy { kwh, kind },
+        },
+        battery_temp,
+        is_named,
+    })
+}

@@ -1,0 +1,336 @@
+//! Late readings beside the rollup: whatever comes in which order, and whoever is killed, a rollup without a mark holds
+//! each reading of its hour.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use tokio_postgres::Client;
+use wattgate::reading::Timestamp;
+use wattgate::rollups::Roller;
+
+use crate::support::*;
+
+/// With their hours they are more than a roller's first transaction takes, so that a pass takes several.
+const METERS: usize = 60;
+const HOURS: i64 = 3;
+/// Hours of readings every ten minutes that are there at first.
+const MINUTES: Range<i64> = 0..HOURS * 60;
+/// When the roller works: the watermark lies behind all hours.
+const NOW: i64 = NOON + 20 * 3600;
+
+/// Rows that are valid and wrong: compared with what history holds in the same snapshot. The readings are all of
+/// intervals, so a rollup is a count, two ends and a sum.
+const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p, lateral (
+        select count(*) as readings, min(h.ts) as first_at, max(h.ts) as last_at,
+            sum(round(h.kwh_consumed_ac * 1e6)) - (array_agg(round(h.kwh_consumed_ac * 1e6) order by h.ts))[1]
+                as energy
+        from meter_telemetry_history as h
+        where h.meter_id = r.meter_id and h.ts > r.hour and h.ts <= r.hour + interval '1 hour'
+    ) as h
+    where r.hour >= p.built_from and r.hour < least(p.built_to, p.sealed_to)
+        and not exists (select from meter_hour_marks as m where m.meter_id = r.meter_id and m.hour = r.hour)
+        and (h.readings, h.first_at, h.last_at, h.energy) is distinct from
+            (r.readings::bigint, r.first_at, r.last_at, r.energy_mwh::double precision)";
+
+/// One event.
+#[derive(Debug, Clone)]
+enum Event {
+    /// A gateway stores readings of a meter: `count` of them from a minute on, at a second of the minute.
+    Late {
+        gateway: usize,
+        meter: usize,
+        minute: i64,
+        second: i64,
+        count: i64,
+        waits: bool,
+    },
+    /// A gateway stores a reading of each meter in each hour.
+    Burst { gateway: usize, second: i64 },
+    /// The roller does some steps.
+    Steps(usize),
+    /// The roller is killed after some of the times that its step waits.
+    Killed(u32),
+    /// The writers of a gateway lose their sessions.
+    Lost,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let late = (
+        0..2usize,
+        // A few, the last of a pass.
+        METERS - 2..METERS,
+        MINUTES,
+        0..60i64,
+        1..40i64,
+        proptest::bool::ANY,
+    );
+    let late = late.prop_map(
+        |(gateway, meter, minute, second, count, waits)| Event::Late {
+            gateway,
+            meter,
+            minute,
+            second,
+            count,
+            waits,
+        },
+    );
+    let burst =
+        (0..2usize, 1..60i64).prop_map(|(gateway, second)| Event::Burst { gateway, second });
+    proptest::prop_oneof![
+        8 => late,
+        2 => burst,
+        6 => (1..3usize).prop_map(Event::Steps),
+        3 => (0..40u32).prop_map(Event::Killed),
+        1 => proptest::strategy::Just(Event::Lost),
+    ]
+}
+
+/// A roller with its session.
+struct Rolling {
+    roller: Roller,
+    client: Client,
+}
+
+impl Rolling {
+    async fn new(database: &Database) -> Self {
+        Rolling {
+            roller: Roller::new(Arc::new(|| Duration::ZERO), None),
+            client: database.session().await,
+        }
+    }
+
+    async fn step(&mut self) -> bool {
+        let now = Timestamp::from_micros(NOW * 1_000_000);
+        self.roller.step(&mut self.client, now).await.unwrap()
+    }
+
+    /// Ends it in the middle of a step, after the step has waited a number of times.
+    async fn kill(mut self, database: &Database, waits: u32) {
+        {
+            let step = self.step();
+            tokio::pin!(step);
+            let mut polled = 0;
+            std::future::poll_fn(|context| {
+                polled += 1;
+                let is_done = step.as_mut().poll(context).is_ready();
+                match is_done || polled > waits {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
+                }
+            })
+            .await;
+        }
+        let token = self.client.cancel_token();
+        drop(self);
+        // What it has sent is done or rolled back before another roller leads, as the lock of a session demands.
+        token.cancel_query(tokio_postgres::NoTls).await.ok();
+        until("the end of the roller's session", || async {
+            database
+                .count(
+                    "select count(*) from pg_stat_activity where datname = current_database()
+                     and backend_type = 'client backend' and application_name = '' and pid <> pg_backend_pid()",
+                )
+                .await
+                == 0
+        })
+        .await;
+    }
+}
+
+/// Two gateways and a roller on one database.
+struct World {
+    database: Database,
+    gateways: [Gateway; 2],
+    rolling: Rolling,
+    names: Vec<String>,
+}
+
+impl World {
+    /// Readings every ten minutes, rolled up.
+    async fn new() -> Self {
+        let database = Database::new().await;
+        let gateways = [database.gateway(2), database.gateway(1)];
+        let names = ids("M", METERS);
+        for name in &names {
+            let readings: Vec<_> = MINUTES
+                .step_by(10)
+                .map(|minute| meter(name, minute * 60, 0.25))
+                .collect();
+            gateways[0].store(&readings).await;
+        }
+        let mut rolling = Rolling::new(&database).await;
+        while rolling.step().await {}
+        assert!(database.count("select count(*) from meter_hours").await >= METERS as i64);
+        World {
+            database,
+            gateways,
+            rolling,
+            names,
+        }
+    }
+
+    async fn happens(mut self, event: &Event) -> Self {
+        match event {
+            Event::Late {
+                gateway,
+                meter: at,
+                minute,
+                second,
+                count,
+                waits,
+            } => {
+                let readings: Vec<_> = (0..*count)
+                    .map(|n| meter(&self.names[*at], (minute + n) * 60 + second, 0.125))
+                    .collect();
+                self.gateways[*gateway].send(&readings).await;
+                if *waits {
+                    self.gateways[*gateway].drained().await;
+                }
+            }
+            Event::Burst { gateway, second } => {
+                let hours = (0..HOURS).map(|hour| hour * 3_600 + 1_800 + second);
+                let readings: Vec<_> = hours.flat_map(|at| each(&self.names, at, 0.5)).collect();
+                self.gateways[*gateway].store(&readings).await;
+            }
+            Event::Steps(steps) => {
+                for _ in 0..*steps {
+                    self.rolling.step().await;
+                }
+            }
+            Event::Killed(waits) => {
+                self.rolling.kill(&self.database, *waits).await;
+                self.rolling = Rolling::new(&self.database).await;
+            }
+            Event::Lost => {
+                self.database.end_sessions().await;
+            }
+        }
+        self
+    }
+
+    async fn is_right(&self, when: &str) {
+        let wrong = self.database.count(WRONG).await;
+        assert_eq!(wrong, 0, "rollups that are valid and wrong, {when}");
+    }
+}
+
+async fn all_happen(case: usize, events: &[Event]) {
+    let mut world = World::new().await;
+    for (n, event) in events.iter().enumerate() {
+        world = world.happens(event).await;
+        let when = format!("case {case}, after event {n} of {events:?}");
+        world.is_right(&when).await;
+    }
+    for gateway in &world.gateways {
+        gateway.drained().await;
+    }
+    world.is_right("stored").await;
+    while world.rolling.step().await {}
+    world.is_right("rolled up again").await;
+    let database = &world.database;
+    assert_eq!(
+        database
+            .count("select count(*) from meter_hour_marks")
+            .await,
+        0
+    );
+    // Readings every ten minutes are rolled up: each hour has its row.
+    let rows = database.count("select count(*) from meter_hours").await;
+    assert!(rows >= METERS as i64 * HOURS, "{rows} rows");
+    for gateway in world.gateways {
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_readings_beside_passes_and_kills_leave_no_wrong_rollup() {
+    const CASES: usize = 8;
+    let mut runner = TestRunner::default();
+    let events = proptest::collection::vec(event(), 20..40);
+    for case in 0..CASES {
+        let events = events.new_tree(&mut runner).unwrap().current();
+        all_happen(case, &events).await;
+    }
+}
+
+/// All hours lie below the watermark.
+async fn with_watermark() -> Database {
+    let database = Database::new().await;
+    database
+        .run(&format!(
+            "update hours_progress set sealed_to = to_timestamp({NOW})"
+        ))
+        .await;
+    database
+}
+
+/// The marks: how many, and how many of them stand for one batch alone.
+async fn marks(database: &Database) -> [i64; 2] {
+    let all = "select count(*) from meter_hour_marks";
+    [
+        database.count(all).await,
+        database.count(&format!("{all} where pass = 0")).await,
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_late_readings_leaves_one_mark_in_a_pass() {
+    let database = with_watermark().await;
+    let gateway = database.gateway(1);
+    for second in [60, 61, 120] {
+        gateway.store(&[meter("M1", second, 1.0)]).await;
+    }
+    assert_eq!(marks(&database).await, [1, 0]);
+    // The rollup would miss a reading before the mark's earliest, in whose place it lacks none.
+    gateway.store(&[meter("M1", 59, 1.0)]).await;
+    assert_eq!(marks(&database).await, [2, 0]);
+    for second in [59, 60, 180] {
+        gateway.store(&[meter("M1", second, 1.0)]).await;
+    }
+    assert_eq!(marks(&database).await, [2, 0]);
+    // Another device, and another hour.
+    gateway
+        .store(&[meter("M2", 60, 1.0), meter("M1", 3_600, 1.0)])
+        .await;
+    assert_eq!(marks(&database).await, [4, 0]);
+    // A pass takes the marks before it.
+    database.run("update hours_pass set pass = pass + 1").await;
+    gateway.store(&[meter("M1", 200, 1.0)]).await;
+    assert_eq!(marks(&database).await, [5, 0]);
+    // A session that is lost remembers nothing.
+    database.end_sessions().await;
+    gateway.store(&[meter("M1", 201, 1.0)]).await;
+    assert_eq!(marks(&database).await, [6, 0]);
+    gateway.stop().await;
+}
+
+/// The rollup of an older gateway removes each mark that it sees, so none may stand for a later batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
+    let database = with_watermark().await;
+    let older = database.session().await;
+    let key = wattgate::postgres::leader::ROLLUP_WITHOUT_PASSES;
+    let lock = format!("select pg_advisory_lock({key})");
+    older.batch_execute(&lock).await.unwrap();
+    let gateway = database.gateway(1);
+    for (second, n) in [(60, 1), (61, 2)] {
+        gateway.store(&[meter("M1", second, 1.0)]).await;
+        assert_eq!(marks(&database).await, [n, n]);
+    }
+    let unlock = format!("select pg_advisory_unlock({key})");
+    older.batch_execute(&unlock).await.unwrap();
+    for second in [62, 63] {
+        gateway.store(&[meter("M1", second, 1.0)]).await;
+        assert_eq!(marks(&database).await, [3, 2]);
+    }
+    // While the gateway runs, an older one rolls nothing up.
+    let taken = format!("select pg_try_advisory_lock({key})::int");
+    assert_eq!(
+        older.query_one(&taken, &[]).await.unwrap().get::<_, i32>(0),
+        0
+    );
+    gateway.stop().await;
+}
