@@ -10,6 +10,7 @@ use super::gateway::Gateway;
 use crate::config::Config;
 use crate::http::Health;
 use crate::http::api::health::{DatabaseState, MigrationState};
+use crate::ingest::age::AgeLimit;
 use crate::outage::Outage;
 use crate::postgres::migrations::{DatabaseSettings, HistoryOptions, MigrationError, migrate};
 use crate::postgres::{Target, Use};
@@ -56,6 +57,7 @@ impl Supervisor {
             binding: Arc::clone(binding),
             health: Arc::clone(&health),
             states,
+            age: Arc::clone(gateway.context.pipeline.age()),
         };
         let reporting = report(log.source(), config.data.wal_dir(), health, watched);
         let (stop, stopped) = oneshot::channel();
@@ -84,6 +86,7 @@ struct Start {
     binding: Arc<Binding>,
     health: Arc<Health>,
     states: watch::Sender<Vec<watch::Receiver<ShardState>>>,
+    age: Arc<AgeLimit>,
 }
 
 impl Start {
@@ -96,8 +99,20 @@ impl Start {
         };
         let (source, target) = (&self.source, &self.target);
         let mut writers = Writers::start(source, target, &self.binding, self.options, settings);
+        let mut retention = writers.retention();
+        self.age.keep(settings.retention);
         self.states.send_replace(writers.states());
+        let follow = async {
+            loop {
+                self.age.keep(*retention.borrow_and_update());
+                if retention.changed().await.is_err() {
+                    // The maintenance has ended, which another branch reports.
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
         tokio::select! {
+            () = follow => {}
             _ = &mut stopped => {}
             (part, how) = writers.ended() => {
                 tracing::error!(part, how, "a part of the writers ended unexpectedly");

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`decode`] | JSON becomes validated readings |
 //! | `plausible_time` | the earliest and the latest time that it may be now |
+//! | `age` | how old a reading may be |
 //! | [`admission`] | memory, room in the log, and a place in the channel: the only place that sheds load |
 //! | [`pipeline`] | one body: decoded, admitted, acknowledged |
 //!
@@ -11,6 +12,7 @@
 //! and this module knows nothing of HTTP or PostgreSQL.
 
 pub mod admission;
+pub mod age;
 pub mod decode;
 pub mod pipeline;
 pub(crate) mod plausible_time;

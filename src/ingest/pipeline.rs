@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::admission::{AckMode, Admitted, Gate, Memory, Shed};
+use super::age::AgeLimit;
 use super::decode::{BodyError, Bounds, Code, Decoder, Expected, Format, Outcome};
 use super::plausible_time;
 use crate::metrics;
@@ -87,7 +88,7 @@ pub enum NotSafe {
 /// The limits of the pipeline.
 #[derive(Debug, Clone, Copy)]
 pub struct PipelineLimits {
-    /// Older readings are refused; `None` accepts all since 2000.
+    /// Older readings are refused; `None` accepts all since 2000, as far as the database keeps them.
     pub age_max: Option<Duration>,
     /// How long to wait for a commit.
     pub commit_within: Duration,
@@ -100,6 +101,7 @@ pub struct Pipeline {
     gate: Gate,
     cores: Arc<Semaphore>,
     limits: PipelineLimits,
+    age: Arc<AgeLimit>,
 }
 
 thread_local! {
@@ -114,7 +116,13 @@ impl Pipeline {
             gate,
             cores: Arc::new(Semaphore::new(limits.cores.max(1))),
             limits,
+            age: Arc::new(AgeLimit::new(limits.age_max)),
         }
+    }
+
+    /// How old a reading may be.
+    pub const fn age(&self) -> &Arc<AgeLimit> {
+        &self.age
     }
 
     /// The gate that reserves memory for bodies.
@@ -151,7 +159,7 @@ impl Pipeline {
         let job = Job {
             stream,
             format,
-            bounds: Bounds::between(earliest, latest, self.limits.age_max),
+            bounds: Bounds::between(earliest, latest, self.age.get()),
             shards: self.gate.shards(),
         };
         let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::session::SessionError;
-use crate::postgres::migrations::DatabaseSettings;
-use crate::postgres::{Target, Use, partitions};
+use crate::postgres::migrations::{DatabaseSettings, stored_retention};
+use crate::postgres::{PartitionWidth, Target, Use, partitions};
 use crate::reading::{Stream, Timestamp};
 use crate::wal::LogSource;
 
@@ -25,11 +26,16 @@ const EXPIRE_DEVICES: i64 = 1_000;
 /// Maintains the database until it is cancelled.
 ///
 /// Cancel: safe at any point
-pub(super) async fn maintain(target: Target, source: LogSource, settings: DatabaseSettings) {
+pub(super) async fn maintain(
+    target: Target,
+    source: LogSource,
+    settings: DatabaseSettings,
+    kept: watch::Sender<Option<Duration>>,
+) {
     let mut forgotten = Vec::new();
     loop {
         forgotten.extend(source.take_forgotten());
-        let work = once(&target, &mut forgotten, settings);
+        let work = once(&target, &mut forgotten, settings.partition, &kept);
         let pause = match tokio::time::timeout(WITHIN, work).await {
             Ok(Ok(Left::Nothing)) => EVERY,
             Ok(Ok(Left::Partitions)) => AGAIN,
@@ -56,7 +62,8 @@ enum Left {
 async fn once(
     target: &Target,
     forgotten: &mut Vec<Uuid>,
-    settings: DatabaseSettings,
+    width: PartitionWidth,
+    kept: &watch::Sender<Option<Duration>>,
 ) -> Result<Left, SessionError> {
     let session = target
         .connect("wattgate maintenance", Use::Maintenance)
@@ -64,8 +71,8 @@ async fn once(
     let client = session.client();
     let now = Timestamp::now();
     for stream in Stream::ALL {
-        let ahead = partitions::instants_ahead(now, settings.partition);
-        partitions::ensure(client, stream, settings.partition, &ahead).await?;
+        let ahead = partitions::instants_ahead(now, width);
+        partitions::ensure(client, stream, width, &ahead).await?;
     }
     if !forgotten.is_empty() {
         // Index: the primary key of wal_checkpoints.
@@ -74,7 +81,10 @@ async fn once(
         forgotten.clear();
     }
     let mut left = Left::Nothing;
-    if let Some(retention) = settings.retention
+    // Another gateway, or an operator, may have changed it.
+    let retention = stored_retention(client).await?;
+    kept.send_replace(retention);
+    if let Some(retention) = retention
         && let Some(newest) = newest_reading(client).await?
     {
         // A clock that is years ahead must not delete history, so the devices' times count as well.

@@ -160,6 +160,7 @@ pub struct Writers {
     /// One task; in a set, so that it ends when the writers are dropped.
     maintenance: JoinSet<()>,
     states: Vec<watch::Receiver<ShardState>>,
+    retention: watch::Receiver<Option<Duration>>,
     /// A writer has ended before the log did.
     is_incomplete: bool,
 }
@@ -197,12 +198,14 @@ impl Writers {
             tasks.spawn(failpoint::part("a writer", writer.run()));
         }
         let mut maintenance = JoinSet::new();
-        let work = maintenance::maintain(target.clone(), source.clone(), settings);
+        let (kept, retention) = watch::channel(settings.retention);
+        let work = maintenance::maintain(target.clone(), source.clone(), settings, kept);
         maintenance.spawn(failpoint::part("database maintenance", work));
         Writers {
             tasks,
             maintenance,
             states,
+            retention,
             is_incomplete: false,
         }
     }
@@ -228,6 +231,11 @@ impl Writers {
     /// Follows whether each writer reaches the database.
     pub fn states(&self) -> Vec<watch::Receiver<ShardState>> {
         self.states.clone()
+    }
+
+    /// Follows how long the database keeps history; `None` means for ever.
+    pub fn retention(&self) -> watch::Receiver<Option<Duration>> {
+        self.retention.clone()
     }
 
     /// Waits until everything in the log is stored. The log must have been ended.

@@ -7,6 +7,8 @@ use wattgate::postgres::migrations::{HistoryOptions, migrate};
 use wattgate::postgres::partitions::{Dropped, drop_before};
 use wattgate::reading::{Stream, Timestamp};
 
+use crate::binary;
+use crate::binary::data_dir;
 use crate::support::*;
 
 const NAMES: &str =
@@ -229,6 +231,41 @@ async fn a_retention_stays_stored_until_an_operator_removes_it() {
         .run("update gateway_database set retention_seconds = null")
         .await;
     assert_eq!(without_flag().await.unwrap().retention, None);
+}
+
+/// Another gateway, or an operator, changes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_that_is_changed_is_followed() {
+    let database = Database::new().await;
+    assert_eq!(database.settings.retention, None);
+    database
+        .run("update gateway_database set retention_seconds = 86400")
+        .await;
+    let gateway = database.gateway(1);
+    let mut kept = gateway.writers.as_ref().unwrap().retention();
+    let day = Some(Duration::from_secs(DAY as u64));
+    let followed = kept.wait_for(|kept| *kept == day);
+    tokio::time::timeout(2 * LIMIT, followed)
+        .await
+        .unwrap()
+        .unwrap();
+    gateway.stop().await;
+}
+
+/// A partition for a reading beyond the retention would be dropped at once.
+#[test]
+fn a_retention_that_is_stored_bounds_the_age_of_readings() {
+    let data = data_dir();
+    binary::Gateway::ready(data.path(), &["--retention", "30d"]).terminate();
+    let gateway = binary::Gateway::ready(data.path(), &[]);
+    let at = gateway.sql(
+        "select to_char(now() at time zone 'utc' - interval '40 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+    );
+    let body =
+        format!(r#"[{{"meterId":"M1","kwhConsumedAc":1,"voltage":230,"timestamp":"{at}"}}]"#);
+    let (status, answer) = gateway.call("POST", "/v1/ingestion/meter", &body);
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer.contains("too_old"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
