@@ -73,6 +73,10 @@ pub struct State {
     pub database_up: bool,
     /// Sessions of the read pool that are in use, and that are idle.
     pub pool: [usize; 2],
+    /// The timeline of the server in use; `None` means that no server has shown it.
+    pub timeline: Option<u32>,
+    /// Servers that are refused because a newer one was seen.
+    pub refused_servers: usize,
 }
 
 /// Publishes a state. All its values are of one moment.
@@ -99,6 +103,10 @@ pub fn publish(state: &State) {
     for (name, sessions) in ["busy", "idle"].into_iter().zip(state.pool) {
         gauge!("wattgate_pool_connections", "state" => name).set(sessions as f64);
     }
+    if let Some(timeline) = state.timeline {
+        gauge!("wattgate_database_timeline").set(f64::from(timeline));
+    }
+    gauge!("wattgate_database_servers_refused").set(state.refused_servers as f64);
     metrics_process::Collector::default().collect();
 }
 
@@ -275,6 +283,8 @@ fn describe() {
         counter "wattgate_batch_retries_total" "Retried batches and lost sessions, by SQLSTATE."
         histogram "wattgate_store_lag_seconds" "From acceptance to commit, for the oldest reading of a batch."
         gauge "wattgate_database_up" "1 if every writer reaches the database, otherwise 0."
+        gauge "wattgate_database_timeline" "Timeline of the PostgreSQL server in use; a promotion raises it."
+        gauge "wattgate_database_servers_refused" "Servers that accept writes and are refused, because a newer primary was seen."
         gauge "wattgate_pool_connections" "Database sessions for queries, by state."
         counter "wattgate_http_requests_total" "Requests answered."
         histogram "wattgate_http_request_duration_seconds" "Duration from the headers of a request to its response."

@@ -18,7 +18,7 @@ use crate::ingest::admission::Gate;
 use crate::ingest::pipeline::Pipeline;
 use crate::metrics;
 use crate::metrics::{State, StreamSums};
-use crate::postgres::ReadPool;
+use crate::postgres::{ReadPool, Target};
 use crate::reading::{PerStream, Stream};
 use crate::rollups;
 use crate::wal::{Log, LogSource};
@@ -61,6 +61,8 @@ impl Gateway {
         parts.start("summaries", roll_up(database, log));
         let questions = questions::watch(reads.clone(), Arc::clone(&health));
         parts.start("questions", questions);
+        let target = database.target.clone();
+        parts.start("servers", async move { target.watch_servers().await });
         let analyst =
             Analyst::new(config.pipeline.cores, config.energy).with_tariff(config.tariff.clone());
         if let Some(settings) = config.alerts.clone() {
@@ -73,7 +75,7 @@ impl Gateway {
         let metrics = scrape(
             log.source(),
             log.limit_bytes(),
-            reads.clone(),
+            (reads.clone(), database.target.clone()),
             Arc::clone(&health),
             recorder,
         );
@@ -122,7 +124,7 @@ fn roll_up(database: &Database, log: &Log) -> impl Future<Output = ()> + Send + 
 fn scrape(
     source: LogSource,
     wal_limit_bytes: u64,
-    reads: ReadPool,
+    (reads, target): (ReadPool, Target),
     health: Arc<Health>,
     recorder: PrometheusHandle,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
@@ -131,6 +133,7 @@ fn scrape(
         let _one = one_at_a_time.lock();
         let snapshot = source.progress().snapshot();
         let pool = reads.counts();
+        let servers = target.servers();
         let sums = |s: Stream| StreamSums {
             accepted: snapshot.accepted[s],
             stored: snapshot.tally.stored[s],
@@ -146,6 +149,8 @@ fn scrape(
             waiting: snapshot.waiting,
             database_up: health.is_database_up(),
             pool: [pool.in_use, pool.idle],
+            timeline: servers.timeline,
+            refused_servers: servers.refused.len(),
         });
         recorder.render()
     })

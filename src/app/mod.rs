@@ -8,6 +8,8 @@ mod run;
 mod signals;
 mod supervise;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
@@ -17,9 +19,10 @@ use crate::config::{ConfigErrors, DataConfig, LogFormat, Logging, MigrateConfig}
 use crate::postgres::embedded;
 use crate::postgres::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
 use crate::postgres::migrations::{MigrationError, migrate};
-use crate::postgres::{Target, TargetError, Use, explain};
+use crate::postgres::{Keeping, Target, TargetError, Use, explain};
 use crate::wal::OpenError;
 use crate::wal::storage::DirectoryError;
+use crate::writer::binding::Binding;
 pub use run::serve;
 
 /// How long a stop waits for the embedded server's own shutdown.
@@ -196,6 +199,45 @@ impl Database {
         Database::open(config, Duration::from_secs(30)).await
     }
 
+    /// The same for a command that must not use an old primary.
+    pub(crate) async fn reach_guarded(config: &DataConfig) -> Result<Self, AppError> {
+        let mut database = Database::reach(config).await?;
+        match database.guard_command(config) {
+            Ok(()) => Ok(database),
+            Err(error) => {
+                database.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn guard_command(&mut self, config: &DataConfig) -> Result<(), AppError> {
+        if config.server.is_none() {
+            return Ok(());
+        }
+        let wal_dir = config.wal_dir();
+        let binding = Binding::load(&wal_dir)
+            .map_err(|e| AppError::Start(format!("{}: {e}", wal_dir.display())))?;
+        self.guard(&wal_dir, Arc::new(binding), Keeping::Reads)
+    }
+
+    /// Guards a database on servers of the operator's against an old primary. An embedded server has no other
+    /// one beside it.
+    pub(crate) fn guard(
+        &mut self,
+        wal_dir: &Path,
+        binding: Arc<Binding>,
+        keeping: Keeping,
+    ) -> Result<(), AppError> {
+        if self.embedded.is_none() {
+            let bound = Arc::new(move || binding.bound());
+            let guarded = self.target.guarded(wal_dir, keeping, bound);
+            self.target =
+                guarded.map_err(|e| AppError::Start(format!("{}: {e}", wal_dir.display())))?;
+        }
+        Ok(())
+    }
+
     pub(crate) async fn close(self) {
         if let Some(server) = self.embedded {
             server.stop(EMBEDDED_STOP).await;
@@ -208,8 +250,9 @@ impl Database {
 /// # Errors
 /// [`AppError`]: nothing half-done is left.
 pub async fn migrate_only(config: &MigrateConfig) -> Result<(), AppError> {
-    let database = Database::open(&config.data, Duration::from_secs(30)).await?;
+    let mut database = Database::open(&config.data, Duration::from_secs(30)).await?;
     let result = async {
+        database.guard_command(&config.data)?;
         let session = database
             .target
             .connect("wattgate migrate", Use::Migration)

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::failpoint;
 use crate::http::{self, Server};
 use crate::metrics;
+use crate::postgres::Keeping;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::progress::Progress;
 use crate::wal::storage::{Directory, is_full};
@@ -64,6 +65,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
             return Err(error.into());
         }
     };
+    let database = guarded(database, &wal_dir, &binding).await?;
     let mut gateway = Gateway::new(&config, &credentials, &database, &log, recorder)?;
     let scheme = if credentials.tls.is_some() {
         "https"
@@ -169,6 +171,21 @@ fn open_binding(wal_dir: &Path) -> Result<Arc<Binding>, AppError> {
         result => result.map_err(failed)?,
     }
     Ok(Arc::new(binding))
+}
+
+/// Guards the database against an old primary.
+async fn guarded(
+    mut database: Database,
+    wal_dir: &Path,
+    binding: &Arc<Binding>,
+) -> Result<Database, AppError> {
+    match database.guard(wal_dir, Arc::clone(binding), Keeping::Writes) {
+        Ok(()) => Ok(database),
+        Err(error) => {
+            database.close().await;
+            Err(error)
+        }
+    }
 }
 
 /// Closes the log, lets the writers catch up, and stops the rest.

@@ -59,7 +59,8 @@ impl Supervisor {
             states,
             age: Arc::clone(gateway.context.pipeline.age()),
         };
-        let reporting = report(log.source(), config.data.wal_dir(), health, watched);
+        let wal_dir = config.data.wal_dir();
+        let reporting = report((log.source(), target.clone()), wal_dir, health, watched);
         let (stop, stopped) = oneshot::channel();
         let (hand, writers) = oneshot::channel();
         gateway.parts.start("writers", start.run(stopped, hand));
@@ -169,7 +170,7 @@ impl Start {
 
 /// Renews the health report until it is cancelled.
 async fn report(
-    source: LogSource,
+    (source, target): (LogSource, Target),
     wal_dir: PathBuf,
     health: Arc<Health>,
     states: watch::Receiver<Vec<watch::Receiver<ShardState>>>,
@@ -179,6 +180,7 @@ async fn report(
         every.tick().await;
         let waits = source.progress().oldest_waits();
         health.set_oldest((!waits.is_zero()).then_some(waits));
+        health.set_servers(target.servers());
         health.set_gap(not_accepted(&wal_dir, &source.gaps()));
         let states = states.borrow().clone();
         if states.is_empty() {

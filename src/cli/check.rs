@@ -55,7 +55,7 @@ pub async fn check(config: &Config) -> Result<String, AppError> {
     if let Err(error) = Credentials::open(config) {
         findings.faults.push(error.to_string());
     }
-    match Database::reach(&config.data).await {
+    match Database::reach_guarded(&config.data).await {
         Err(AppError::NoDatabase { .. }) => findings.no_database_yet(config),
         Ok(database) => {
             findings.database(config, &database.target).await;

@@ -48,7 +48,7 @@ pub async fn erase(config: &DataConfig, vehicle: &str) -> Result<String, AppErro
         // A database on a server, and no gateway on this machine.
         Err(_) => None,
     };
-    let database = Database::reach(config).await?;
+    let database = Database::reach_guarded(config).await?;
     let result = erase_from(&database.target, vehicle).await;
     database.close().await;
     result

@@ -55,7 +55,7 @@ pub(crate) async fn gaps(
 /// # Errors
 /// [`AppError`]: nothing was accepted.
 pub(crate) async fn accept_all(config: &DataConfig, wal_dir: &Path) -> Result<String, AppError> {
-    let database = Database::reach(config).await?;
+    let database = Database::reach_guarded(config).await?;
     let found = find(&database, wal_dir).await;
     database.close().await;
     let found = found?;

@@ -23,7 +23,7 @@ pub async fn quarantine(
     config: &DataConfig,
     command: &QuarantineCommand,
 ) -> Result<String, AppError> {
-    let database = Database::reach(config).await?;
+    let database = Database::reach_guarded(config).await?;
     let result = match command {
         QuarantineCommand::List {
             limit, which, json, ..

@@ -331,6 +331,7 @@ fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, Ap
 async fn adopt(config: &DataConfig, path: &Path) -> Result<String, AppError> {
     let failed = |e: tokio_postgres::Error| AppError::Database(explain(&e));
     let database = Database::reach(config).await?;
+    let target = database.target.clone();
     let found = async {
         let session = database
             .target
@@ -346,6 +347,10 @@ async fn adopt(config: &DataConfig, path: &Path) -> Result<String, AppError> {
     let found = found?;
     let binding = Binding::load(path).map_err(refused(path))?;
     let file = binding::FILE_NAME;
+    // An embedded server has no other one beside it.
+    if config.server.is_some() {
+        target.adopt_server(path).map_err(refused(path))?;
+    }
     match binding.bound() {
         Some(bound) if bound == found => {
             Ok(format!("the log is already bound to the database {found}"))

@@ -5,10 +5,15 @@ use std::error::Error as _;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
+use super::refused::refusal;
+
 /// Returns PostgreSQL's own message, or else the error of the connection.
 pub fn explain(error: &Error) -> String {
     if let Some(db) = error.as_db_error() {
         return format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    }
+    if let Some(why) = refusal(error) {
+        return why.to_string();
     }
     let mut text = error.to_string();
     let mut source = error.source();

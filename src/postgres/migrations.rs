@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
-use super::{PartitionWidth, explain};
+use super::{PartitionWidth, explain, sequences};
 
 /// The key of the advisory lock: "wattgate" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattgate");
@@ -167,6 +167,7 @@ async fn migrate_locked(
         let Migration { version, name, .. } = migration;
         tracing::info!(version, name, "applied a migration of the database");
     }
+    sequences::repair(client).await?;
     settle(client, history).await
 }
 

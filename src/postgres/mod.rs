@@ -7,6 +7,7 @@
 //!   operator made it: with open ends, as a default, or partitioned further.
 //! - **Retention drops whole partitions** with a short lock timeout, and tries again, because a waiting DROP
 //!   stops every COPY behind it.
+//! - **Sessions live on the newest server alone** (`servers`): an old primary that comes back is refused.
 //! - **A clock may jump.** Waits use a monotonic clock. Retention uses the newest reading as a second source:
 //!   it counts from the clock or from that reading, whichever is older.
 
@@ -15,12 +16,19 @@ pub mod embedded;
 mod explain;
 mod instant;
 pub mod leader;
+mod lineage;
+mod lineage_file;
 pub mod migrations;
 mod parameters;
 pub mod partitions;
 mod read_pool;
+mod refused;
 pub mod registry;
+mod route;
+pub mod sequences;
+mod servers;
 mod sessions;
+mod settings;
 mod target;
 mod tls;
 mod url;
@@ -28,7 +36,10 @@ mod verifier;
 mod width;
 
 pub use explain::{advice, explain};
+pub use lineage::Server;
 pub use read_pool::{PoolCounts, ReadError, ReadPool};
-pub use sessions::{Session, Use};
+pub use servers::{Bound, Keeping, ServersReport};
+pub use sessions::Session;
+pub use settings::Use;
 pub use target::{Target, TargetError};
 pub use width::PartitionWidth;

@@ -17,7 +17,8 @@ use super::url::{ENCODE, Parameters, parameters};
 
 /// A connection string, read.
 pub(super) struct Connection {
-    pub(super) config: Config,
+    /// The same for each host, in their order. Each has one host.
+    pub(super) hosts: Vec<Config>,
     pub(super) tls: TlsOptions,
     /// The operator's name for this client, beside the name of each session.
     pub(super) application: Option<String>,
@@ -76,10 +77,10 @@ pub(super) fn connection(text: &str) -> Result<Connection, Vec<String>> {
     };
     let mut config = defaults();
     reader.names(&mut config);
-    reader.servers(&mut config);
+    let servers = reader.servers();
     reader.waits(&mut config);
     reader.choices(&mut config);
-    let tls = reader.tls(&mut config);
+    let tls = reader.tls(&mut config, &servers);
     let application = reader.take("application_name");
     // libpq uses it only for a client without a name; the gateway always has one.
     reader.take("fallback_application_name");
@@ -87,12 +88,35 @@ pub(super) fn connection(text: &str) -> Result<Connection, Vec<String>> {
     reader.rest();
     if reader.faults.is_empty() {
         Ok(Connection {
-            config,
+            hosts: servers.iter().map(|one| one.of(&config)).collect(),
             tls,
             application,
         })
     } else {
         Err(reader.faults)
+    }
+}
+
+/// Where one server is.
+struct ServerPlace {
+    host: String,
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+impl ServerPlace {
+    fn of(&self, common: &Config) -> Config {
+        let mut config = common.clone();
+        config.host(&self.host).port(self.port);
+        if let Some(address) = self.address {
+            config.hostaddr(address);
+        }
+        config
+    }
+
+    /// Whether it is the directory of a socket, as the driver decides.
+    fn is_socket(&self) -> bool {
+        self.host.starts_with('/')
     }
 }
 
@@ -167,7 +191,8 @@ impl Reader {
         }
     }
 
-    fn servers(&mut self, config: &mut Config) {
+    /// Takes the servers; none if something is wrong with them.
+    fn servers(&mut self) -> Vec<ServerPlace> {
         let hosts = self.take("host");
         let addresses = self.take("hostaddr");
         let ports = self.take("port");
@@ -176,15 +201,11 @@ impl Reader {
             parts.map(|part| part.trim().to_owned()).collect()
         };
         let (mut hosts, addresses, ports) = (list(&hosts), list(&addresses), list(&ports));
-        let mut parsed = Vec::new();
-        for address in &addresses {
-            match address.parse::<IpAddr>() {
-                Ok(address) => parsed.push(address),
-                Err(_) => {
-                    return self.fault("hostaddr", "must be IP addresses, separated by commas");
-                }
-            }
-        }
+        let parsed: Result<Vec<IpAddr>, _> = addresses.iter().map(|one| one.parse()).collect();
+        let Ok(parsed) = parsed else {
+            self.fault("hostaddr", "must be IP addresses, separated by commas");
+            return Vec::new();
+        };
         if hosts.is_empty() {
             // The server's certificate is then compared with the address, as in libpq.
             hosts = addresses;
@@ -194,7 +215,8 @@ impl Reader {
         if hosts.is_empty() {
             let rule = "must be named, as in postgres://user@host:5432/database, or with \
                         ?host=/run/postgresql for a socket of this machine";
-            return self.fault("host", rule);
+            self.fault("host", rule);
+            return Vec::new();
         }
         if hosts
             .iter()
@@ -208,21 +230,20 @@ impl Reader {
         if ports.len() > 1 && ports.len() != hosts.len() {
             self.fault("port", "must be one port, or one for each host");
         }
-        for port in &ports {
-            let port = if port.is_empty() { "5432" } else { port };
-            match port.parse::<u16>() {
-                Ok(port) if port > 0 => {
-                    config.port(port);
-                }
-                _ => return self.fault("port", "must be 1 to 65535"),
-            }
-        }
-        for host in hosts {
-            config.host(host);
-        }
-        for address in parsed {
-            config.hostaddr(address);
-        }
+        let number = |text: &String| {
+            let text = if text.is_empty() { "5432" } else { text };
+            text.parse::<u16>().ok().filter(|port| *port > 0)
+        };
+        let Some(ports) = ports.iter().map(number).collect::<Option<Vec<u16>>>() else {
+            self.fault("port", "must be 1 to 65535");
+            return Vec::new();
+        };
+        let place = |(at, host)| ServerPlace {
+            host,
+            address: parsed.get(at).copied(),
+            port: *ports.get(at).or(ports.first()).unwrap_or(&5432),
+        };
+        hosts.into_iter().enumerate().map(place).collect()
     }
 
     fn waits(&mut self, config: &mut Config) {

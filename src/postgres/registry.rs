@@ -8,6 +8,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tokio_postgres::{Client, Error};
 
+use super::sequences;
+
 /// The most texts in one statement.
 const TEXTS_PER_STATEMENT: usize = 10_000;
 /// What a cached text costs in addition to its bytes: its box, its slot, its id.
@@ -174,7 +176,13 @@ pub async fn resolve(
         }
         missing.sort_unstable();
         client.execute(&insert, &[&missing]).await?;
-        let still = look_up(client, &select, missing, &mut ids).await?;
+        let mut still = look_up(client, &select, missing, &mut ids).await?;
+        if !still.is_empty() {
+            // The ids that the sequence gave may exist already.
+            sequences::repair(client).await?;
+            client.execute(&insert, &[&still]).await?;
+            still = look_up(client, &select, still, &mut ids).await?;
+        }
         if !still.is_empty() {
             return Err(ResolveError::Hidden(table));
         }

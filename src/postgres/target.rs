@@ -1,15 +1,20 @@
 //! A database, and how sessions to it are opened.
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::ReadPool;
+use super::lineage::Server;
 use super::parameters::{Connection, connection, defaults};
-use super::sessions::{Opener, Session, Use};
+use super::route::Route;
+use super::servers::{self, Bound, Keeping, Servers, ServersReport};
+use super::sessions::{Opener, Session};
+use super::settings::Use;
 use super::tls::{TlsOptions, connector};
 
 /// Everything that is wrong with a connection string and the files that it names.
@@ -20,8 +25,7 @@ pub struct TargetError(pub Vec<String>);
 /// A database that sessions can be opened to.
 #[derive(Clone)]
 pub struct Target {
-    config: Config,
-    tls: MakeRustlsConnect,
+    route: Arc<Route>,
     /// The operator's name for this gateway, from the connection string.
     application: Option<String>,
 }
@@ -40,13 +44,13 @@ impl Target {
     /// values, messages repeat only the paths of files.
     pub fn from_url(url: &str) -> Result<Self, TargetError> {
         let Connection {
-            config,
+            hosts,
             tls,
             application,
         } = connection(url).map_err(TargetError)?;
+        let tls = connector(&tls).map_err(TargetError)?;
         Ok(Target {
-            config,
-            tls: connector(&tls).map_err(TargetError)?,
+            route: Arc::new(Route::new(hosts, tls, Servers::default())),
             application,
         })
     }
@@ -68,11 +72,54 @@ impl Target {
             .user(user)
             .dbname(database)
             .ssl_mode(SslMode::Disable);
+        let tls = connector(&TlsOptions::OFF).map_err(TargetError)?;
         Ok(Target {
-            config,
-            tls: connector(&TlsOptions::OFF).map_err(TargetError)?,
+            route: Arc::new(Route::new(vec![config], tls, Servers::default())),
             application: None,
         })
+    }
+
+    /// The same database, guarded by the lineage of servers that is kept in the log's directory.
+    ///
+    /// Without it, the lineage begins with the first session and ends with the process.
+    ///
+    /// # Errors
+    /// As the system returns them; `InvalidData` if the file of the lineage is damaged.
+    pub fn guarded(&self, wal_dir: &Path, keeping: Keeping, bound: Bound) -> io::Result<Self> {
+        let servers = Servers::load(wal_dir, keeping, bound)?;
+        Ok(Target {
+            route: Arc::new(self.route.with_servers(servers)),
+            application: self.application.clone(),
+        })
+    }
+
+    /// Records in the log's directory that the server which the sessions have reached is the one in use, as an
+    /// operator requests.
+    ///
+    /// # Errors
+    /// As the system returns them.
+    pub fn adopt_server(&self, wal_dir: &Path) -> io::Result<Option<Server>> {
+        let server = self.route.servers().current();
+        if let Some(server) = server {
+            servers::adopt(wal_dir, server)?;
+        }
+        Ok(server)
+    }
+
+    /// The servers, for health and metrics.
+    pub fn servers(&self) -> ServersReport {
+        self.route.servers().report()
+    }
+
+    /// Looks at every host at intervals, so that a promotion is seen while all sessions still reach the old
+    /// primary. With one host there is nothing to look at.
+    ///
+    /// Blocks: for ever
+    /// Cancel: safe
+    pub async fn watch_servers(&self) {
+        self.route
+            .watch(&self.session_name("wattgate servers"))
+            .await;
     }
 
     /// The name of a session on the server: its purpose, and the operator's name.
@@ -92,9 +139,7 @@ impl Target {
         name: &str,
         purpose: Use,
     ) -> Result<Session, tokio_postgres::Error> {
-        let mut config = self.config.clone();
-        config.application_name(self.session_name(name));
-        Session::open(&config, self.tls.clone(), purpose).await
+        Session::open(&self.route, &self.session_name(name), purpose).await
     }
 
     /// Makes the pool of the read path: bounded, apart from the writers' sessions.
@@ -102,12 +147,11 @@ impl Target {
     /// # Errors
     /// The errors of the pool's builder.
     pub fn pool(&self, size: usize) -> Result<ReadPool, deadpool_postgres::BuildError> {
-        let mut config = self.config.clone();
-        config.application_name(self.session_name("wattgate reads"));
         let manager = deadpool_postgres::Manager::from_connect(
-            config,
+            Config::new(),
             Opener {
-                tls: self.tls.clone(),
+                route: Arc::clone(&self.route),
+                name: self.session_name("wattgate reads"),
             },
             deadpool_postgres::ManagerConfig {
                 recycling_method: deadpool_postgres::RecyclingMethod::Fast,

@@ -219,8 +219,9 @@ mod tests {
         for version in ["TLSv1.2", "TLSv1.3"] {
             let versions =
                 format!("ssl_min_protocol_version={version} ssl_max_protocol_version={version}");
-            for mode in ["prefer", "require"] {
-                let words = format!("sslmode={mode} {versions}");
+            // Unset, it means `prefer`.
+            for mode in ["", "sslmode=prefer", "sslmode=require"] {
+                let words = format!("{mode} {versions}");
                 let (good, error) = is_let_in(version_1(&key), &key, &words).await;
                 assert!(good, "{words}: {error}");
             }

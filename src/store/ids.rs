@@ -2,8 +2,10 @@
 
 use deadpool_postgres::Client;
 use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 
 use crate::postgres::registry::Registry;
+use crate::postgres::sequences;
 
 const fn find_sql(registry: Registry) -> &'static str {
     match registry {
@@ -44,12 +46,20 @@ pub(super) async fn registered(
 ) -> Result<i32, Error> {
     let register = client.prepare_cached(register_sql(registry)).await?;
     // Ids are never removed: what hindered the insert is found by the second look at the latest.
+    let mut is_repaired = false;
     loop {
         if let Some(found) = known(client, registry, id).await? {
             return Ok(found);
         }
-        if let Some(row) = client.query_opt(&register, &[&id]).await? {
-            return row.try_get(0);
+        match client.query_opt(&register, &[&id]).await {
+            Ok(Some(row)) => return row.try_get(0),
+            Ok(None) => {}
+            // The id that the sequence gave exists already.
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && !is_repaired => {
+                sequences::repair(client).await?;
+                is_repaired = true;
+            }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -75,7 +75,7 @@ impl<'a> Drain<'a> {
             run: run.sequence,
             shard,
         };
-        resources.progress().stored(of_run, claim.stored);
+        session.acknowledge(|| resources.progress().stored(of_run, claim.stored))?;
         if resources.progress().is_done(of_run) {
             return Ok(None);
         }
@@ -288,7 +288,9 @@ impl<'a> Drain<'a> {
             true => self.memory.note_clean(strategy_before),
             false => self.memory.note_repeats(),
         }
-        self.progress().committed(self.shard, stored, quarantined);
+        let progress = Arc::clone(self.progress());
+        self.session
+            .acknowledge(|| progress.committed(self.shard, stored, quarantined))?;
         reach(Point::CursorMoved);
         metrics::batch_rows(rows);
         if let Some(received) = received {

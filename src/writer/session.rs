@@ -18,6 +18,7 @@ use crate::postgres::migrations::width_of;
 use crate::postgres::partitions;
 use crate::postgres::partitions::Partitions;
 use crate::postgres::registry::{IdCache, ResolveError};
+use crate::postgres::sequences;
 use crate::postgres::{Session, Target, Use, explain};
 use crate::reading::{PerStream, StreamCounts};
 use crate::wal::frame::Position;
@@ -60,6 +61,9 @@ pub enum SessionError {
     /// A registry hides what it holds.
     #[error(transparent)]
     Registry(ResolveError),
+    /// The database has moved to a newer server: what this one has answered does not count.
+    #[error("the database has moved to another server")]
+    Superseded,
     /// The connection has ended while it was idle.
     #[error("the connection to the database was closed")]
     Ended,
@@ -96,6 +100,7 @@ impl SessionError {
             SessionError::Database(error) => error.code().map_or("connection", SqlState::code),
             SessionError::Ended => "connection",
             SessionError::Fenced => "fenced",
+            SessionError::Superseded => "superseded",
             SessionError::Timeout(_) => "timeout",
             SessionError::WrongDatabase { .. } => "wrong_database",
             SessionError::NotMigrated => "not_migrated",
@@ -233,6 +238,30 @@ impl WriterSession {
     /// Cancel: safe
     pub async fn ended(&self) {
         self.session.ended().await;
+    }
+
+    /// Repairs what a promotion may leave behind: a logical subscriber has no sequences. Returns the number of
+    /// the move.
+    ///
+    /// # Errors
+    /// [`SessionError`]
+    pub(super) async fn settle(&self, settled: Option<u64>) -> Result<u64, SessionError> {
+        let moves = self.session.moves();
+        // The migrations have settled the first server.
+        if settled.is_some_and(|settled| settled != moves) {
+            self.answered(sequences::repair(self.client())).await?;
+        }
+        Ok(moves)
+    }
+
+    /// Acts on what the server has committed. No acknowledgement may follow a commit on an old primary once
+    /// its successor was seen.
+    ///
+    /// # Errors
+    /// [`SessionError::Superseded`]: it has not acted.
+    pub(super) fn acknowledge<T>(&self, act: impl FnOnce() -> T) -> Result<T, SessionError> {
+        let acted = self.session.while_current(act);
+        acted.ok_or(SessionError::Superseded)
     }
 
     /// The statements of one kind of row.

@@ -38,10 +38,11 @@ impl ShardWriter {
     /// Works until the log has ended and everything in it is stored.
     pub(super) async fn run(self) {
         let mut pace = Pace::new(self.resources.shares.batch_rows);
+        let mut settled = None;
         loop {
             let began = Instant::now();
             // A panic costs the session and not the writer, because its shard would otherwise stop forever.
-            let session = AssertUnwindSafe(self.session(&mut pace)).catch_unwind();
+            let session = AssertUnwindSafe(self.session(&mut pace, &mut settled)).catch_unwind();
             let error = match session.await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error,
@@ -69,7 +70,11 @@ impl ShardWriter {
     }
 
     /// Connects, and drains every shard in order. Returns when the log has ended.
-    async fn session(&self, pace: &mut Pace) -> Result<(), SessionError> {
+    async fn session(
+        &self,
+        pace: &mut Pace,
+        settled: &mut Option<u64>,
+    ) -> Result<(), SessionError> {
         let Resources {
             source,
             options,
@@ -84,6 +89,7 @@ impl ShardWriter {
         spawn_blocking(move || binding.check(id))
             .await
             .map_err(|_| SessionError::Panicked)??;
+        *settled = Some(session.settle(*settled).await?);
         if !self.state.send_replace(ShardState::Up).is_up() {
             tracing::info!(
                 writer = self.number,

@@ -1,5 +1,6 @@
 //! A database that was restored to an older state.
 
+use wattgate::postgres::migrations::{HistoryOptions, migrate};
 use wattgate::reading::Reading;
 use wattgate::wal::{LIMIT_BYTES_MIN, LogOptions, SyncMode};
 
@@ -196,4 +197,35 @@ async fn a_newly_bound_log_misses_nothing_from_before() {
         0
     );
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_behind_its_table_gives_new_devices_new_ids() {
+    let database = Database::new().await;
+    let gateway = database.gateway(1);
+    let old = ids("OLD", 5);
+    gateway.store(&each(&old, 0, 1.0)).await;
+    let back = "select setval(pg_get_serial_sequence('meters', 'id'), 1, false)";
+    let last = "select last_value from meters_id_seq";
+    // While the gateway runs.
+    database.run(back).await;
+    let new = ids("NEW", 3);
+    gateway.store(&each(&new, 0, 1.0)).await;
+    assert_eq!(database.rows().await, 8);
+    assert_eq!(
+        database
+            .count("select count(distinct id) from meters")
+            .await,
+        8
+    );
+    gateway.stop().await;
+    // By the migrations; they move no sequence back.
+    database.run(back).await;
+    let history = HistoryOptions::default();
+    migrate(&database.sql, history).await.unwrap();
+    let newest = database.count("select max(id) from meters").await;
+    assert_eq!(database.count(last).await, newest);
+    database.run("select setval('meters_id_seq', 1000)").await;
+    migrate(&database.sql, history).await.unwrap();
+    assert_eq!(database.count(last).await, 1000);
 }

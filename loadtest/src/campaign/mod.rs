@@ -2,12 +2,13 @@
 //! acknowledged reading: none is lost, doubled or invented.
 //!
 //! [`faults`] breaks one gateway or its database, [`disks`] fills disks, [`fleet`] replaces gateways
-//! one by one, and [`overload`] sends too much. [`gateway`] runs the processes, [`load`] sends and keeps the
+//! one by one, [`failover`] promotes standbys, and [`overload`] sends too much. [`gateway`] runs the processes, [`load`] sends and keeps the
 //! ledger, [`mod@network`] is a proxy that cuts connections, [`small_disk`] a file system that can
 //! be filled, [`check`] compares the database with the ledger.
 
 mod check;
 mod disks;
+mod failover;
 mod faults;
 mod fleet;
 mod gateway;
@@ -47,11 +48,17 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH", required_if_eq("fault", "upgrade"))]
     previous: Option<PathBuf>,
     /// For `kill`, `database` and `restore`: use a server with PostgreSQL's defaults instead of the
-    /// embedded one, with the programs in this directory
+    /// embedded one, with the programs in this directory. For `failover`: the programs of both servers
+    /// [default: the newest in /usr/lib/postgresql]
     #[arg(long, value_name = "BIN")]
     server_defaults: Option<PathBuf>,
     /// How often to break it; for `overload`, the duration in seconds
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(
+        long,
+        visible_alias = "promotions",
+        default_value_t = 10,
+        value_name = "N"
+    )]
     rounds: u32,
     /// Determines the load and the moments; it is printed, so that a run can be repeated [default:
     /// random]
@@ -81,6 +88,8 @@ pub(crate) enum Fault {
     Rolling,
     /// Gateways of an earlier build replaced in turn, and the database migrated under load
     Upgrade,
+    /// A standby promoted in turn, while the old primary crashes, serves on, or comes back
+    Failover,
     /// More than three times the load that a slow database can store
     Overload,
 }
@@ -133,6 +142,7 @@ async fn campaign(options: &Options, seed: u64) -> Result<(Comparison, String), 
         Fault::DatabaseDisk => disks::of_the_database(options, &dir, &mut random, seed).await?,
         Fault::Rolling => fleet::rolling(options, &dir, &mut random, seed).await?,
         Fault::Upgrade => fleet::upgrade(options, &dir, &mut random, seed).await?,
+        Fault::Failover => failover::failover(options, &dir, &mut random, seed).await?,
         Fault::Overload => overload::overload(options, &dir, seed).await?,
     };
     if comparison.verdict() == Verdict::Right {

@@ -56,6 +56,51 @@ impl Plain {
         Ok(server)
     }
 
+    /// Makes a standby of a running server, and starts it.
+    pub(super) async fn standby(
+        bin: &Path,
+        dir: &DataDir,
+        primary: &Plain,
+    ) -> Result<Self, CampaignError> {
+        let home = dir.path().join("postgres");
+        std::fs::create_dir_all(&home)?;
+        if is_root()? {
+            std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY))?;
+        }
+        let cluster = home.join("cluster");
+        if cluster.exists() {
+            std::fs::remove_dir_all(&cluster)?;
+        }
+        let copied = command(&bin.join("pg_basebackup"))?
+            .args(["-X", "stream", "-c", "fast", "-R", "-U", NAME, "-h"])
+            .arg(&primary.database().socket_dir)
+            .arg("-D")
+            .arg(&cluster)
+            .status()
+            .await?;
+        if !copied.success() {
+            return Err(CampaignError::Start(format!("pg_basebackup: {copied}")));
+        }
+        let child = launch(bin, &cluster)?;
+        let server = Plain {
+            bin: bin.to_owned(),
+            cluster,
+            child,
+        };
+        server.is_reached().await?;
+        Ok(server)
+    }
+
+    /// Ends it as a crash does: an immediate shutdown.
+    pub(super) async fn crash(&mut self) -> Result<(), CampaignError> {
+        if let Some(pid) = self.child.id() {
+            let pid = pid.to_string();
+            Command::new("kill").args(["-QUIT", &pid]).status().await?;
+        }
+        self.child.wait().await?;
+        Ok(())
+    }
+
     /// How to reach the server.
     pub(super) fn database(&self) -> Database {
         Database {

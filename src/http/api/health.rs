@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::postgres::ServersReport;
 use crate::wal::progress::Progress;
 
 /// How long a reading may wait in the log before the gateway is not ready. Why 120 s: a batch is
@@ -46,6 +47,7 @@ struct Parts {
     migrations: MigrationState,
     oldest: Option<Duration>,
     gap_readings: u64,
+    servers: ServersReport,
     stopping: bool,
 }
 
@@ -80,6 +82,11 @@ impl Health {
     /// acknowledged them.
     pub fn set_gap(&self, readings: u64) {
         self.change(|parts| parts.gap_readings = readings);
+    }
+
+    /// Reports the servers of the database.
+    pub fn set_servers(&self, servers: ServersReport) {
+        self.change(|parts| parts.servers = servers);
     }
 
     /// The last value of [`Health::set_gap`].
@@ -133,6 +140,7 @@ impl Health {
             gap: Gap {
                 readings: parts.gap_readings,
             },
+            servers: Servers::from(parts.servers),
         }
     }
 
@@ -155,6 +163,7 @@ pub struct Report {
     migrations: Part,
     lag: Lag,
     gap: Gap,
+    servers: Servers,
 }
 
 impl Report {
@@ -220,6 +229,28 @@ fn lag_reason(waited: Duration) -> Option<String> {
 #[derive(Debug, Serialize)]
 struct Gap {
     readings: u64,
+}
+
+/// The servers of the database. An old primary that is refused does no harm to readings, so that it does not
+/// make the gateway unready.
+#[derive(Debug, Serialize)]
+struct Servers {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<ServersReport> for Servers {
+    fn from(report: ServersReport) -> Self {
+        let refused = !report.refused.is_empty();
+        Servers {
+            status: if refused { "refused" } else { "ok" },
+            timeline: report.timeline,
+            reason: refused.then(|| report.refused.join("; ")),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,36 @@ fn config(text: &str) -> Config {
     connection(text)
         .map_err(|faults| faults.join("; "))
         .unwrap()
-        .config
+        .hosts
+        .remove(0)
+}
+
+#[test]
+fn each_host_has_a_configuration_of_its_own() {
+    let hosts = connection("host=a,/run/b,c hostaddr=::1,::2,::3 port=1,,3").ok();
+    let hosts = hosts.unwrap().hosts;
+    let found: Vec<_> = hosts
+        .iter()
+        .map(|host| {
+            (
+                host.get_hosts().len(),
+                host.get_ports(),
+                host.get_hostaddrs()[0],
+            )
+        })
+        .collect();
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    assert_eq!(
+        found,
+        [
+            (1, &[1][..], address("::1")),
+            (1, &[5432][..], address("::2")),
+            (1, &[3][..], address("::3")),
+        ]
+    );
+    assert_eq!(hosts[1].get_hosts(), [Host::Unix("/run/b".into())]);
+    let one_port = connection("host=a,b port=9").ok().unwrap().hosts;
+    assert!(one_port.iter().all(|host| host.get_ports() == [9]));
 }
 
 #[test]

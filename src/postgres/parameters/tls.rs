@@ -1,19 +1,17 @@
 //! The parameters of TLS.
 
 use tokio_postgres::Config;
-use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
 
-use super::Reader;
+use super::{Reader, ServerPlace};
 use crate::postgres::tls::{ClientFiles, TlsOptions, Verify};
 
 impl Reader {
-    pub(super) fn tls(&mut self, config: &mut Config) -> TlsOptions {
+    pub(super) fn tls(&mut self, config: &mut Config, servers: &[ServerPlace]) -> TlsOptions {
         let root = self.take("sslrootcert");
         let (ssl, verify) = self.ssl_mode(root.as_deref());
-        let is_socket = |host: &Host| matches!(host, Host::Unix(_));
         // libpq ignores sslmode on a unix socket, where PostgreSQL has no TLS.
-        let sockets_only =
-            !config.get_hosts().is_empty() && config.get_hosts().iter().all(is_socket);
+        let sockets_only = !servers.is_empty() && servers.iter().all(ServerPlace::is_socket);
         let ssl = if sockets_only { SslMode::Disable } else { ssl };
         config.ssl_mode(ssl);
         if ssl == SslMode::Disable && config.get_channel_binding() == ChannelBinding::Require {

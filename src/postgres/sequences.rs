@@ -1,0 +1,59 @@
+//! Repairs the sequences of ids that lie behind the ids in their tables.
+//!
+//! Logical replication copies rows and no sequences, so that a promoted subscriber would give new devices ids
+//! that exist. So does a table that was filled by hand.
+
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
+
+/// The tables whose ids come from a sequence.
+const TABLES: [&str; 7] = [
+    "meters",
+    "vehicles",
+    "session_names",
+    "alerts",
+    "alert_deliveries",
+    "meter_hour_marks",
+    "vehicle_hour_marks",
+];
+
+/// One repair at a time. Otherwise one that has read an older id could set a sequence back.
+const LOCK_KEY: i64 = i64::from_be_bytes(*b"wg-ids\0\0");
+
+/// Moves every sequence that lies behind its table to the greatest id there.
+///
+/// Blocks: while another session repairs
+/// Cancel: safe
+///
+/// # Errors
+/// As PostgreSQL returns them; no sequence is ever moved back.
+pub async fn repair(client: &Client) -> Result<(), Error> {
+    let tables = TABLES.map(|table| {
+        format!(
+            "select '{table}', pg_catalog.setval(s.sequence, s.newest)
+             from (
+                 select (select max(id) from {table}) as newest,
+                     pg_catalog.pg_get_serial_sequence('{table}', 'id')::regclass as sequence
+             ) as s
+             where s.newest > coalesce(pg_catalog.pg_sequence_last_value(s.sequence), 0)"
+        )
+    });
+    // One message is one transaction. Its second statement reads what the last repair has left.
+    let sql = format!(
+        "select pg_catalog.pg_advisory_xact_lock({LOCK_KEY}); {}",
+        tables.join(" union all ")
+    );
+    for message in client.simple_query(&sql).await? {
+        if let SimpleQueryMessage::Row(row) = message
+            && row.len() == 2
+            && let (Some(table), Some(newest)) = (row.get(0), row.get(1))
+        {
+            tracing::warn!(
+                table,
+                newest,
+                "the sequence of ids lay behind the ids in the table, as in a promoted logical \
+                 subscriber; it was moved"
+            );
+        }
+    }
+    Ok(())
+}
