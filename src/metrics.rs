@@ -77,6 +77,8 @@ pub struct State {
     pub timeline: Option<u32>,
     /// Servers that are refused because a newer one was seen.
     pub refused_servers: usize,
+    /// The most sessions that the read pool opens.
+    pub pool_limit: usize,
 }
 
 /// Publishes a state. All its values are of one moment.
@@ -107,6 +109,7 @@ pub fn publish(state: &State) {
         gauge!("wattgate_database_timeline").set(f64::from(timeline));
     }
     gauge!("wattgate_database_servers_refused").set(state.refused_servers as f64);
+    gauge!("wattgate_pool_connections_limit").set(state.pool_limit as f64);
     metrics_process::Collector::default().collect();
 }
 
@@ -157,26 +160,40 @@ pub fn store_lag(lag: Duration) {
 ///
 /// Each thread keeps its handles, so that a request needs no look-up in the registry. They belong to the
 /// recorder that was installed when the thread first used them.
-pub fn http_request(route: &'static str, method: &'static str, status: u16, took: Duration) {
+pub fn http_request(
+    route: &'static str,
+    method: &'static str,
+    status: u16,
+    ack: Option<&'static str>,
+    took: Duration,
+) {
     REQUESTS.with_borrow_mut(|known| {
-        let (count, duration) = known.entry((route, method, status)).or_insert_with(|| {
-            let count = counter!(
-                "wattgate_http_requests_total",
-                "route" => route,
-                "method" => method,
-                "status" => status.to_string()
-            );
-            let name = "wattgate_http_request_duration_seconds";
-            (count, histogram!(name, "route" => route))
-        });
+        let (count, duration) = known
+            .entry((route, method, status, ack))
+            .or_insert_with(|| {
+                let count = counter!(
+                    "wattgate_http_requests_total",
+                    "route" => route,
+                    "method" => method,
+                    "status" => status.to_string()
+                );
+                let name = "wattgate_http_request_duration_seconds";
+                let duration = match ack {
+                    Some(ack) => histogram!(name, "route" => route, "ack" => ack),
+                    None => histogram!(name, "route" => route),
+                };
+                (count, duration)
+            });
         count.increment(1);
         duration.record(took.as_secs_f64());
     });
 }
 
-/// Handles by route, method and status: as many as there are routes, times a few.
-type Requests =
-    hashbrown::HashMap<(&'static str, &'static str, u16), (metrics::Counter, metrics::Histogram)>;
+/// What the handles of a request depend on: its route, method, status, and how safe its readings were to be.
+type Answered = (&'static str, &'static str, u16, Option<&'static str>);
+
+/// Handles by what was answered: as many as there are routes, times a few.
+type Requests = hashbrown::HashMap<Answered, (metrics::Counter, metrics::Histogram)>;
 
 thread_local! {
     static REQUESTS: std::cell::RefCell<Requests> = std::cell::RefCell::default();
@@ -286,6 +303,7 @@ fn describe() {
         gauge "wattgate_database_timeline" "Timeline of the PostgreSQL server in use; a promotion raises it."
         gauge "wattgate_database_servers_refused" "Servers that accept writes and are refused, because a newer primary was seen."
         gauge "wattgate_pool_connections" "Database sessions for queries, by state."
+        gauge "wattgate_pool_connections_limit" "The most database sessions for queries."
         counter "wattgate_http_requests_total" "Requests answered."
         histogram "wattgate_http_request_duration_seconds" "Duration from the headers of a request to its response."
         gauge "wattgate_http_connections" "Open connections."

@@ -151,6 +151,7 @@ fn scrape(
             pool: [pool.in_use, pool.idle],
             timeline: servers.timeline,
             refused_servers: servers.refused.len(),
+            pool_limit: pool.limit,
         });
         recorder.render()
     })

@@ -61,6 +61,7 @@ impl Service for Dispatcher {
         let mut notes = Notes {
             id: RequestId::of(fields.request_id),
             label: NO_ROUTE,
+            ack: None,
             key: None,
             may_defer: deferred.is_some_and(DeferredResponses::has_room),
             admitted: None,
@@ -83,6 +84,7 @@ impl Service for Dispatcher {
             label: notes.label,
             method: method_label(&parts.method),
             status: reply.status().as_u16(),
+            ack: notes.ack,
             key: notes.key,
             client: client(context, peer, &parts),
             began,
@@ -107,6 +109,8 @@ struct Notes {
     id: RequestId,
     /// The route's pattern.
     label: &'static str,
+    /// How safe the request wants its readings, once they are admitted.
+    ack: Option<&'static str>,
     key: Option<KeyId>,
     /// Whether the answer may be made before the readings are durable, and deferred until then.
     may_defer: bool,
@@ -159,6 +163,7 @@ async fn handle(
     let mut reply = match route.handler {
         Handler::Ingest(stream) => {
             let ingested = ingestion::ingest(call, stream).await?;
+            notes.ack = Some(ingested.ack());
             if notes.may_defer && ingested.waits_for_the_log_alone() {
                 let (reply, admitted) = ingested.deferred();
                 notes.admitted = Some(admitted);

@@ -86,6 +86,8 @@ pub struct PoolCounts {
     pub in_use: usize,
     /// Sessions that wait for a query.
     pub idle: usize,
+    /// The most sessions that the pool opens.
+    pub limit: usize,
 }
 
 /// The pool of sessions for queries.
@@ -104,6 +106,7 @@ impl ReadPool {
         PoolCounts {
             in_use: status.size.saturating_sub(status.available),
             idle: status.available,
+            limit: status.max_size,
         }
     }
 

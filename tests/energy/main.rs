@@ -10,6 +10,7 @@ mod gateway;
 mod live_interval;
 mod parquet;
 mod plans;
+mod promises;
 mod real_day;
 mod rollups;
 mod session_list;

@@ -91,6 +91,11 @@ fn problem_of(pipeline: &Pipeline, refused: Refused<Problem>) -> Problem {
 }
 
 impl Ingested {
+    /// The name of how safe the request wants its readings.
+    pub(crate) fn ack(&self) -> &'static str {
+        self.ack.name()
+    }
+
     /// Whether the answer waits for the log's sync, and for nothing else.
     pub(crate) fn waits_for_the_log_alone(&self) -> bool {
         self.ack == AckMode::Durable

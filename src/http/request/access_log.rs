@@ -18,6 +18,8 @@ pub(crate) struct AccessRecord {
     pub(crate) label: &'static str,
     pub(crate) method: &'static str,
     pub(crate) status: u16,
+    /// How safe the readings of the request are with this answer, if it brought some.
+    pub(crate) ack: Option<&'static str>,
     pub(crate) key: Option<KeyId>,
     pub(crate) client: Option<IpAddr>,
     pub(crate) began: Instant,
@@ -32,7 +34,7 @@ impl AccessRecord {
     /// Counts and logs a request whose answer may leave since this moment.
     pub(crate) fn write_at(self, moment: Instant) {
         let took = moment.saturating_duration_since(self.began);
-        metrics::http_request(self.label, self.method, self.status, took);
+        metrics::http_request(self.label, self.method, self.status, self.ack, took);
         tracing::debug!(
             request = %self.id,
             route = self.label,
@@ -52,6 +54,7 @@ impl AccessRecord {
             label: NO_ROUTE,
             method: "POST",
             status: 202,
+            ack: None,
             key: None,
             client: None,
             began: Instant::now(),
