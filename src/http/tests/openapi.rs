@@ -46,6 +46,39 @@ fn the_description_states_which_routes_need_a_key() {
     }
 }
 
+/// What a reference stands for. A description beside the reference counts.
+fn resolved<'d>(document: &'d Value, mut value: &'d Value) -> (&'d Value, bool) {
+    let mut is_described = value.get("description").is_some();
+    while let Some(target) = value.get("$ref").and_then(Value::as_str) {
+        value = document.pointer(target.strip_prefix('#').unwrap()).unwrap();
+        is_described |= value.get("description").is_some();
+    }
+    (value, is_described)
+}
+
+#[test]
+fn every_field_says_what_it_means() {
+    let document = document();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let mut waiting: Vec<(String, &Value)> = Vec::new();
+    waiting.extend(schemas.iter().map(|(name, schema)| (name.clone(), schema)));
+    let mut fields = 0;
+    while let Some((name, schema)) = waiting.pop() {
+        let parts = schema.get("allOf").and_then(Value::as_array);
+        waiting.extend(parts.into_iter().flatten().map(|part| (name.clone(), part)));
+        let properties = schema.get("properties").and_then(Value::as_object);
+        for (field, value) in properties.into_iter().flatten() {
+            let name = format!("{name}.{field}");
+            let (inner, is_described) = resolved(&document, value);
+            assert!(is_described, "{name}");
+            fields += 1;
+            waiting.extend(inner.get("items").map(|items| (name.clone(), items)));
+            waiting.push((name, inner));
+        }
+    }
+    assert!(fields > 150, "{fields}");
+}
+
 #[test]
 fn every_reference_leads_somewhere() {
     let document = document();
