@@ -4,6 +4,8 @@ import { h, svg, text } from './dom.js';
 import { dateTime, fixed, isNumber, none, plain, withUnit } from './format.js';
 
 const uPlot = window.uPlot;
+/** Less is a click. */
+const ZOOM_PIXELS_MIN = 8;
 const HEIGHT = 200;
 
 const colour = (name) =>
@@ -35,6 +37,8 @@ export const gapOf = (interval) => Math.max(GAP_SECONDS, GAP_INTERVALS * (interv
  */
 export class Chart {
   #plot = null;
+  /** The part of the window that was chosen with the pointer. */
+  #zoom = null;
   #data;
   #spec;
   #sized;
@@ -52,7 +56,14 @@ export class Chart {
     this.legend.append(this.at);
     this.canvas = h('div', { class: 'chart', role: 'img', 'aria-label': spec.label, hidden: true });
     this.empty = h('p', { class: 'muted empty chart-empty' }, 'Loading');
-    this.el = h('figure', {}, this.legend, this.canvas, this.empty);
+    this.whole = h('button', {
+      type: 'button', class: 'quiet whole', hidden: true,
+      onclick: () => {
+        this.#zoom = null;
+        this.#rescale();
+      },
+    }, 'Whole period');
+    this.el = h('figure', {}, this.legend, this.whole, this.canvas, this.empty);
     this.#sized = new ResizeObserver(() => this.#size());
     this.#sized.observe(this.canvas);
     document.addEventListener('themechange', this.#redraw);
@@ -68,6 +79,9 @@ export class Chart {
   /** Shows data, over a window in seconds. */
   show(data, window) {
     this.#data = data;
+    // What was zoomed into stays in sight while readings arrive, until another period is chosen.
+    const [from, to] = this.window ?? [];
+    if (Math.abs((to - from) - (window[1] - window[0])) > 1) this.#zoom = null;
     this.window = window;
     const some = data[0].length > 0;
     this.empty.hidden = some;
@@ -109,6 +123,11 @@ export class Chart {
     text(this.at, pointed && seconds !== undefined ? dateTime(seconds * 1000) : '');
   }
 
+  #rescale() {
+    this.#plot?.setData(this.#data);
+    this.whole.hidden = this.#zoom === null;
+  }
+
   #size() {
     const width = Math.floor(this.canvas.clientWidth);
     if (this.#plot && width > 0 && width !== this.#plot.width) {
@@ -128,7 +147,7 @@ export class Chart {
     const ink = colour('--muted');
     const line = colour('--line');
     const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: '11px system-ui, sans-serif' };
-    const scales = { x: { time: true, range: () => this.window } };
+    const scales = { x: { time: true, range: () => this.#zoom ?? this.window } };
     const axes = [{ ...axis, grid: { show: false }, space: 64, size: 26, values: timeAxis() }];
     this.#spec.series.forEach((s, n) => {
       if (scales[s.scale]) return;
@@ -149,10 +168,17 @@ export class Chart {
     return {
       width, height: HEIGHT, scales, axes, series,
       legend: { show: false },
-      cursor: { y: false, points: { show: !this.#spec.series.some((s) => s.bars) }, drag: { x: false, y: false } },
+      cursor: { y: false, points: { show: !this.#spec.series.some((s) => s.bars) }, drag: { x: true, y: false, setScale: false } },
       // Half of a time at the right end, which would be cut off.
       padding: [10, 20, 0, 0],
       hooks: {
+        setSelect: [(u) => {
+          const { left, width } = u.select;
+          if (width < ZOOM_PIXELS_MIN) return;
+          this.#zoom = [u.posToVal(left, 'x'), u.posToVal(left + width, 'x')];
+          u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+          this.#rescale();
+        }],
         setCursor: [(u) => {
           const at = u.cursor.idx;
           const pointed = at !== null && at !== undefined && u.cursor.left >= 0;

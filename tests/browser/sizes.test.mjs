@@ -143,6 +143,18 @@ describe('devices that report every 15 minutes', () => {
     await page.getByRole('img', { name: /^Power\. Power from 6\.00 kW to 6\.00 kW, last 6\.00 kW/ }).waitFor();
     await page.getByRole('definition').getByText('6.00 kW', { exact: true }).waitFor();
     await until(async () => await drawn(page, 'Voltage') > 300, 'the line is drawn');
+    // A part that is dragged over fills the chart; a button goes back to the whole.
+    const chart = page.getByRole('img', { name: /^Voltage/ });
+    const whole = page.getByRole('button', { name: 'Whole period' });
+    assert.equal(await whole.isVisible(), false);
+    const { x, y, width, height } = await chart.locator('.u-over').boundingBox();
+    await page.mouse.move(x + width * 0.8, y + height / 2);
+    await page.mouse.down();
+    await page.mouse.move(x + width * 0.9, y + height / 2, { steps: 5 });
+    await page.mouse.up();
+    await whole.waitFor();
+    await whole.click();
+    await whole.waitFor({ state: 'hidden' });
     await close(page);
   });
 
