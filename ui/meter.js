@@ -6,7 +6,6 @@ import { Chart, fromZero, gapOf, intervalOf, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
 import { count, exact, fixed, kwh, none } from './format.js';
 import { Sessions } from './sessions.js';
-import { freshFor } from './store.js';
 import { HISTORY_PAGES, WINDOWS, age, box } from './vehicle.js';
 
 /**
@@ -34,8 +33,6 @@ export class Meter {
   #settled = false;
   #readings = [];
   #last = null;
-  /** How old its last reading may be, in milliseconds. */
-  #fresh = 0;
 
   constructor(context, id) {
     const { stream } = context;
@@ -73,7 +70,7 @@ export class Meter {
         h('div', {}, this.sessions.el)));
     stream.addEventListener('changes', this.#changes);
     stream.addEventListener('reset', this.#missed);
-    this.#timer = setInterval(() => this.#last && age(this.state, this.heard, this.#last, this.#fresh), 1000);
+    this.#timer = setInterval(() => this.#last && age(this.state, this.heard, this.#last), 1000);
     this.#load();
   }
 
@@ -164,11 +161,10 @@ export class Meter {
   #live(status) {
     this.el.classList.remove('unknown');
     this.#last = Date.parse(status.timestamp);
-    this.#fresh = freshFor(status);
     text(this.figures.voltage, `${fixed(status.voltage, 1)} V`);
     text(this.figures.energy, kwh(status.kwhConsumedAc));
     text(this.figures.kind, status.energyKind === 'register' ? 'register (running total)' : 'interval');
     this.heard.title = exact(this.#last);
-    age(this.state, this.heard, this.#last, this.#fresh);
+    age(this.state, this.heard, this.#last);
   }
 }

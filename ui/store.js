@@ -2,10 +2,8 @@
 
 import { now, pages } from './api.js';
 
-/** As the gateway has it: a reading is stale that is older than three intervals of its device, and than this. */
-const STALE_MS = 180000;
-/** A device that takes more than this charges, in kW; a charge has 1.4 at the least. */
-export const CHARGING_KW = 0.5;
+/** As the gateway has it: a reading older than this is stale. */
+export const STALE_MS = 180000;
 const PAGE = 1000;
 /** 100,000 devices: beyond, a browser is the wrong place to hold them. */
 const PAGES_MAX = 100;
@@ -76,30 +74,12 @@ export class Store extends EventTarget {
   }
 }
 
-/** How old a reading of a device may be, in milliseconds. */
-export const freshFor = (device) => Math.max(STALE_MS, 3000 * (device.intervalSeconds ?? 0));
-
-export const isStale = (device) => now() - device.at > freshFor(device);
-
-/** The power of a device now, in kW; null where it is not known, or not any more. */
-export const powerOf = (device) => (device && !isStale(device) ? device.powerKw ?? null : null);
-
-/** The power of all devices, in kW. */
-export function powerOfAll(devices) {
-  let sum = 0;
-  let known = 0;
-  for (const device of devices.values()) {
-    const power = powerOf(device);
-    if (power === null) continue;
-    sum += power;
-    known += 1;
-  }
-  return known > 0 ? sum : null;
-}
+export const isStale = (device) => now() - device.at > STALE_MS;
 
 /** How many devices of a kind report, and how many have fallen silent. */
 export function tally(devices) {
+  const border = now() - STALE_MS;
   let live = 0;
-  for (const device of devices.values()) if (!isStale(device)) live += 1;
+  for (const device of devices.values()) if (device.at >= border) live += 1;
   return { live, stale: devices.size - live };
 }

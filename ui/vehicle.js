@@ -7,7 +7,7 @@ import { choice, h, name, panel, set, text } from './dom.js';
 import { REASONS, bars, costOf, status, windowOf, zone } from './energy.js';
 import { celsius, count, exact, isNumber, kwh, none, percent, span } from './format.js';
 import { Sessions } from './sessions.js';
-import { freshFor } from './store.js';
+import { STALE_MS } from './store.js';
 
 export const WINDOWS = [['1', '1 h'], ['6', '6 h'], ['24', '24 h'], ['168', '7 days']];
 /** 20,000 readings: a week at two a minute. */
@@ -25,8 +25,6 @@ export class Vehicle {
   #settled = false;
   #columns = [[], [], []];
   #last = null;
-  /** How old its last reading may be, in milliseconds. */
-  #fresh = 0;
 
   constructor(context, id) {
     const { stream } = context;
@@ -240,7 +238,6 @@ export class Vehicle {
   #live(reading) {
     this.el.classList.remove('unknown');
     this.#last = Date.parse(reading.timestamp);
-    this.#fresh = freshFor(reading);
     text(this.figures.soc, percent(reading.soc));
     text(this.figures.temp, celsius(reading.batteryTemp));
     this.heard.title = exact(this.#last);
@@ -249,14 +246,14 @@ export class Vehicle {
 
   #age() {
     if (this.#last === null) return;
-    age(this.state, this.heard, this.#last, this.#fresh);
+    age(this.state, this.heard, this.#last);
   }
 }
 
 /** Shows how long ago a device was heard. */
-export function age(state, heard, last, fresh) {
+export function age(state, heard, last) {
   const old = now() - last;
-  const silent = old > fresh;
+  const silent = old > STALE_MS;
   text(state, silent ? 'Silent' : 'Live');
   state.className = silent ? 'pill warning' : 'pill good';
   text(heard, `last seen ${old < 1500 ? 'now' : `${span(old / 1000)} ago`}`);

@@ -1,7 +1,6 @@
 -- Meters that sent nothing for more than $2 seconds at $1, but did in the last week, with the longest
 -- silence of the week before their newest reading (null after a single one), in seconds; without
--- those that have an alert, those within three of their usual intervals, and those whose silence is judged
--- already (meters $3, since $4).
+-- those that have an alert, and those whose silence is judged already (meters $3, since $4).
 -- Reads meter_live_status whole; index: the primary key (meter_id, ts) of the partitions of the
 -- last two weeks.
 select
@@ -9,18 +8,14 @@ select
     s.ts as since,
     s.ts,
     g.longest,
-    false as is_done,
-    s.interval_seconds
+    false as is_done
 from (
     select
         l.meter_id,
-        l.ts,
-        l.interval_seconds
+        l.ts
     from meter_live_status as l
     where
-        l.ts < $1::timestamptz - make_interval(
-            secs => greatest($2::double precision, 3 * l.interval_seconds)
-        )
+        l.ts < $1::timestamptz - make_interval(secs => $2::double precision)
         and l.ts > $1::timestamptz - interval '7 days'
         and not exists (
             select

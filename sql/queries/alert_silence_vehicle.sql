@@ -3,7 +3,7 @@
 -- session's end. Since when (if it came later, since the session's start), their newest
 -- reading, the longest silence of the week before it, or of the session if it has two readings
 -- (null if there is none), in seconds; and whether they had finished charging in the session.
--- Without those that have an alert, those within three of their usual intervals, and those whose silence is judged already (vehicles $3, since
+-- Without those that have an alert, and those whose silence is judged already (vehicles $3, since
 -- $4).
 -- Reads vehicle_live_status whole; index: charging_sessions_vehicle, and the primary key
 -- (vehicle_id, ts) of the partitions of the last two weeks.
@@ -13,14 +13,12 @@ select
     s.ts,
     coalesce(g.longest_in_session, g.longest) as longest,
     coalesce(s.session_since < s.ts, false)
-    and (s.soc >= 100 or coalesce(g.took_nothing, false)) as is_done,
-    s.interval_seconds
+    and (s.soc >= 100 or coalesce(g.took_nothing, false)) as is_done
 from (
     select
         l.vehicle_id,
         l.ts,
         l.soc,
-        l.interval_seconds,
         greatest(l.ts, c.started_at) as since,
         c.started_at as session_since
     from vehicle_live_status as l
@@ -38,9 +36,7 @@ from (
         where n.ended_at is null or n.ended_at > $1::timestamptz
     ) as c on true
     where
-        greatest(l.ts, c.started_at) < $1::timestamptz - make_interval(
-            secs => greatest($2::double precision, 3 * l.interval_seconds)
-        )
+        greatest(l.ts, c.started_at) < $1::timestamptz - make_interval(secs => $2::double precision)
         and l.ts > $1::timestamptz - interval '7 days'
         and (
             n.started_at is null

@@ -6,10 +6,7 @@ select
     s.ts,
     s.kwh_consumed_ac,
     s.kwh_register,
-    s.voltage,
-    s.interval_seconds,
-    s.register_kw,
-    s.active_at
+    s.voltage
 from meters as m
 inner join meter_live_status as s on m.id = s.meter_id
 where m.external_id = $1

@@ -8,10 +8,7 @@ select
     s.kwh_delivered_dc,
     s.kwh_register,
     s.soc,
-    s.battery_temp,
-    s.interval_seconds,
-    s.register_kw,
-    s.active_at
+    s.battery_temp
 from vehicles as v
 inner join vehicle_live_status as s on v.id = s.vehicle_id
 where v.external_id > $1

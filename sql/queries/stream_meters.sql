@@ -7,9 +7,6 @@ select
     s.kwh_consumed_ac,
     s.kwh_register,
     s.voltage,
-    s.interval_seconds,
-    s.register_kw,
-    s.active_at,
     s.meter_id
 from meter_live_status as s
 inner join meters as m on s.meter_id = m.id

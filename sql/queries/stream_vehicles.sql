@@ -8,9 +8,6 @@ select
     s.kwh_register,
     s.soc,
     s.battery_temp,
-    s.interval_seconds,
-    s.register_kw,
-    s.active_at,
     s.vehicle_id
 from vehicle_live_status as s
 inner join vehicles as v on s.vehicle_id = v.id

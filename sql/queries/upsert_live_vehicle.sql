@@ -2,9 +2,6 @@
 -- the rows in one order. Only a newer reading replaces one.
 -- The arrays are unnested side by side as rows are needed: as a function in FROM, each would first be
 -- copied into a store of its own, which took a fifth of the statement's time.
--- The usual interval follows the last one, at most by a factor of two: a lost reading moves it little, and it
--- has forgotten a pause of hours after ten readings. (least and greatest ignore null.) A device charges above
--- 0.5 kW: the least of a charge is 1.4 kW.
 insert into vehicle_live_status (
     vehicle_id, ts, received_at, kwh_delivered_dc, kwh_register, soc, battery_temp
 )
@@ -22,26 +19,5 @@ on conflict (vehicle_id) do update set
     kwh_delivered_dc = excluded.kwh_delivered_dc,
     kwh_register = excluded.kwh_register,
     soc = excluded.soc,
-    battery_temp = excluded.battery_temp,
-    interval_seconds = least(
-        greatest(date_part('epoch', excluded.ts - vehicle_live_status.ts), vehicle_live_status.interval_seconds / 2),
-        vehicle_live_status.interval_seconds * 2
-    ),
-    register_kw = case
-        when excluded.kwh_register >= vehicle_live_status.kwh_register
-            then
-                (excluded.kwh_register - vehicle_live_status.kwh_register) * 3600
-                / date_part('epoch', excluded.ts - vehicle_live_status.ts)
-    end,
-    active_at = case
-        when
-            excluded.kwh_register - vehicle_live_status.kwh_register
-            > date_part('epoch', excluded.ts - vehicle_live_status.ts) * (0.5 / 3600)
-            or excluded.kwh_delivered_dc * (3600 / 0.5) > least(
-                greatest(date_part('epoch', excluded.ts - vehicle_live_status.ts), vehicle_live_status.interval_seconds / 2),
-                vehicle_live_status.interval_seconds * 2
-            )
-            then excluded.ts
-        else vehicle_live_status.active_at
-    end
+    battery_temp = excluded.battery_temp
 where excluded.ts > vehicle_live_status.ts

@@ -4,7 +4,7 @@
 //! after the end of its newest session, or after charging, unless it also reports elsewhere.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio_postgres::Client;
@@ -15,8 +15,6 @@ use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
 /// A device may be silent for this many times its longest recent silence.
 const USUAL_TIMES: f64 = 1.5;
-/// No device is silent within this many of its usual intervals, as `stale` of live status has it.
-const INTERVALS_MIN: f64 = 3.0;
 /// The most devices whose past one statement reads: a week of readings each.
 const DEVICES_MAX: i64 = 200;
 /// Reading the past may take a twentieth of the time, for both streams.
@@ -113,9 +111,12 @@ impl Silences {
             let (device, since, at): (i32, Timestamp, Timestamp) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let (longest, is_done): (Option<f64>, bool) = (row.try_get(3)?, row.try_get(4)?);
-            let interval: Option<f64> = row.try_get(5)?;
-            let usual = interval.unwrap_or_default() * INTERVALS_MIN;
-            let verdict = judge(since, longest.filter(|_| !is_done), least.max(usual), now);
+            let verdict = judge(
+                since,
+                longest.filter(|_| !is_done),
+                settings.silence_min,
+                now,
+            );
             let hour = now.plus_micros(HOUR_MICROS);
             let again_at = match verdict {
                 Verdict::NotBefore(at) => at.min(hour),
@@ -145,11 +146,11 @@ impl Silences {
 /// Judges a silence by the longest recent one.
 ///
 /// Units:  seconds
-fn judge(since: Timestamp, longest: Option<f64>, least: f64, now: Timestamp) -> Verdict {
+fn judge(since: Timestamp, longest: Option<f64>, least: Duration, now: Timestamp) -> Verdict {
     let Some(longest) = longest else {
         return Verdict::Unknown;
     };
-    let bound = (USUAL_TIMES * longest).max(least);
+    let bound = (USUAL_TIMES * longest).max(least.as_secs_f64());
     let seconds = (now.as_micros() - since.as_micros()) as f64 / 1e6;
     if seconds > bound {
         return Verdict::Silent { seconds, bound };
@@ -165,7 +166,7 @@ mod tests {
     fn a_silence_is_unusual_beyond_the_longest_recent_one() {
         let since = Timestamp::from_micros(1_707_490_800_000_000);
         let after = |seconds: i64| since.plus_micros(seconds * 1_000_000);
-        let judged = |longest, at| judge(since, longest, 1800.0, at);
+        let judged = |longest, at| judge(since, longest, Duration::from_secs(1800), at);
         // For one reading per minute, the minimum counts.
         assert_eq!(
             judged(Some(60.0), after(1800)),

@@ -17,7 +17,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "schema",
@@ -47,11 +47,6 @@ const MIGRATIONS: [Migration; 7] = [
         version: 6,
         name: "dirty_passes",
         sql: include_str!("../../sql/migrations/0006_dirty_passes.sql"),
-    },
-    Migration {
-        version: 7,
-        name: "live_interval",
-        sql: include_str!("../../sql/migrations/0007_live_interval.sql"),
     },
 ];
 

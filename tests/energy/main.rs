@@ -7,7 +7,6 @@ mod edges;
 mod fleet;
 #[path = "../gateway/mod.rs"]
 mod gateway;
-mod live_interval;
 mod parquet;
 mod plans;
 mod promises;

@@ -13,6 +13,9 @@ use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Stream, Timestamp};
 use crate::store::live::{self, LiveStatus};
 
+/// A reading older than this is stale: devices report once a minute, and two reports may be lost.
+const STALE_MICROS: i64 = 180 * 1_000_000;
+
 /// A device's newest reading, as it was ingested.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -21,18 +24,6 @@ struct Status<'a> {
     reading: ReadingView<'a>,
     received_at: String,
     stale: bool,
-    /// What is learned from one reading to the next; absent until it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    interval_seconds: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    power_kw: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    active_at: Option<String>,
-}
-
-/// Units:  thousandths, as they are printed
-fn rounded(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
 }
 
 impl<'a> Status<'a> {
@@ -41,15 +32,11 @@ impl<'a> Status<'a> {
             device,
             received_at,
             reading,
-            ..
         } = status;
         Status {
             reading: ReadingView { device, reading },
             received_at: received_at.to_string(),
-            stale: status.is_stale(now),
-            interval_seconds: status.interval_seconds.map(rounded),
-            power_kw: status.power_kw().map(rounded),
-            active_at: status.active_at.map(|at| at.to_string()),
+            stale: is_stale(reading.at, now),
         }
     }
 }
@@ -99,11 +86,24 @@ pub(crate) fn status_json(status: &LiveStatus, now: Timestamp) -> String {
     serde_json::to_string(&Status::new(status, now)).unwrap_or_default()
 }
 
+fn is_stale(at: Timestamp, now: Timestamp) -> bool {
+    now.as_micros().saturating_sub(at.as_micros()) > STALE_MICROS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::reading::{Energy, EnergyKind};
     use crate::store::reading::{StoredDetails, StoredReading};
+
+    #[test]
+    fn a_reading_is_stale_after_three_minutes() {
+        let now = Timestamp::now();
+        assert!(!is_stale(now, now));
+        assert!(!is_stale(now.plus_micros(60_000_000), now));
+        assert!(!is_stale(now.plus_micros(-180_000_000), now));
+        assert!(is_stale(now.plus_micros(-180_000_001), now));
+    }
 
     #[test]
     fn a_status_has_the_fields_that_the_device_sent() {
@@ -123,15 +123,11 @@ mod tests {
                     session: None,
                 },
             },
-            interval_seconds: Some(60.000_04),
-            register_kw: None,
-            active_at: None,
         };
         let expected = serde_json::json!({
             "vehicleId": "V", "soc": 80.5, "kwhDeliveredDc": 41.3, "batteryTemp": 31.5,
             "energyKind": "interval", "timestamp": "2000-01-01T00:00:00Z",
-            "receivedAt": "2000-01-01T00:00:00.000001Z", "stale": true,
-            "intervalSeconds": 60.0, "powerKw": 2_478.0 - 0.002
+            "receivedAt": "2000-01-01T00:00:00.000001Z", "stale": true
         });
         let json = status_json(&status, Timestamp::now());
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
