@@ -1,5 +1,8 @@
 -- A mark of a dirty hour stands for a pass of the rollup, so that a burst of late readings leaves it once.
 
+-- Both at once, before any work: the gateways wait while one is held.
+lock table meter_hour_marks, vehicle_hour_marks in access exclusive mode;
+
 -- The pass of the rollup over dirty hours. A pass takes the marks of earlier passes. One row.
 create table hours_pass (
     only_row boolean primary key default true check (only_row),

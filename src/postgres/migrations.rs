@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
@@ -10,6 +12,14 @@ use super::{PartitionWidth, explain, sequences};
 
 /// The key of the advisory lock: "wattgate" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattgate");
+
+/// How long a migration waits for a lock at a time. Why so short: while it waits for a reader that holds a table, every
+/// gateway that uses the table waits behind it.
+const LOCK_WAIT: &str = "set local lock_timeout = '500ms'";
+/// How long a migration leaves the tables to the gateways before it tries again.
+const LOCK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a migration tries in total.
+const LOCKS_WITHIN: Duration = Duration::from_secs(55 * 60);
 
 struct Migration {
     version: i32,
@@ -103,7 +113,7 @@ pub struct HistoryOptions {
 
 /// Applies the missing migrations, stores the options, and returns the settings of the database.
 ///
-/// Blocks: while another gateway migrates
+/// Blocks: while another gateway migrates, and up to an hour while another session holds a table
 /// Cancel: safe; a migration is one transaction
 ///
 /// # Errors
@@ -163,7 +173,7 @@ async fn migrate_locked(
         return Err(MigrationError::SchemaTooNew { found, known });
     }
     for migration in MIGRATIONS.iter().filter(|m| m.version > found) {
-        apply(client, migration).await?;
+        apply_once_free(client, migration).await?;
         let Migration { version, name, .. } = migration;
         tracing::info!(version, name, "applied a migration of the database");
     }
@@ -171,9 +181,35 @@ async fn migrate_locked(
     settle(client, history).await
 }
 
+/// Applies a migration as soon as no other session holds its tables.
+async fn apply_once_free(client: &Client, migration: &Migration) -> Result<(), Error> {
+    let began = Instant::now();
+    let mut is_logged = false;
+    loop {
+        match apply(client, migration).await {
+            Err(error)
+                if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+                    && began.elapsed() < LOCKS_WITHIN =>
+            {
+                if !std::mem::replace(&mut is_logged, true) {
+                    let Migration { version, name, .. } = migration;
+                    tracing::warn!(
+                        version,
+                        name,
+                        "a migration waits for other sessions that use its tables; trying again"
+                    );
+                }
+                tokio::time::sleep(LOCK_AGAIN).await;
+            }
+            result => return result,
+        }
+    }
+}
+
 async fn apply(client: &Client, migration: &Migration) -> Result<(), Error> {
     client.batch_execute("begin").await?;
     let result = async {
+        client.batch_execute(LOCK_WAIT).await?;
         for statement in statements(migration.sql) {
             client.batch_execute(statement).await?;
         }

@@ -33,7 +33,7 @@ pub enum ReadError {
     /// The server ended the statement because of a conflict, or because it took too long.
     #[error("{0}")]
     Ended(String),
-    /// The tables do not exist yet.
+    /// A table, or a column of one, does not exist yet.
     #[error("the database is not migrated yet")]
     NotMigrated,
     /// The server refuses the statement: a defect, or an altered schema.
@@ -51,7 +51,9 @@ impl From<Error> for ReadError {
                 | &SqlState::T_R_SERIALIZATION_FAILURE
                 | &SqlState::T_R_DEADLOCK_DETECTED,
             ) => ReadError::Ended(text),
-            Some(&SqlState::UNDEFINED_TABLE) => ReadError::NotMigrated,
+            Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => {
+                ReadError::NotMigrated
+            }
             Some(code) if is_unreachable(code) => ReadError::Unreachable(text),
             None if error.is_closed() || is_io(&error) => ReadError::Unreachable(text),
             _ => ReadError::Refused(text),

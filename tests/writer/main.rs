@@ -7,6 +7,7 @@ mod claims;
 mod database;
 mod dirty;
 mod live;
+mod migrations;
 mod once;
 mod outages;
 mod partitions;
