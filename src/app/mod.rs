@@ -19,7 +19,7 @@ use crate::config::{ConfigErrors, DataConfig, LogFormat, Logging, MigrateConfig}
 use crate::postgres::embedded;
 use crate::postgres::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
 use crate::postgres::migrations::{MigrationError, migrate};
-use crate::postgres::{Keeping, Target, TargetError, Use, explain};
+use crate::postgres::{Bound, Keeping, Target, TargetError, Use, explain};
 use crate::wal::OpenError;
 use crate::wal::storage::DirectoryError;
 use crate::writer::binding::Binding;
@@ -218,7 +218,8 @@ impl Database {
         let wal_dir = config.wal_dir();
         let binding = Binding::load(&wal_dir)
             .map_err(|e| AppError::Start(format!("{}: {e}", wal_dir.display())))?;
-        self.guard(&wal_dir, Arc::new(binding), Keeping::Reads)
+        let bound = Arc::new(move || binding.bound());
+        self.guard(&wal_dir, bound, Keeping::Reads)
     }
 
     /// Guards a database on servers of the operator's against an old primary. An embedded server has no other
@@ -226,11 +227,10 @@ impl Database {
     pub(crate) fn guard(
         &mut self,
         wal_dir: &Path,
-        binding: Arc<Binding>,
+        bound: Bound,
         keeping: Keeping,
     ) -> Result<(), AppError> {
         if self.embedded.is_none() {
-            let bound = Arc::new(move || binding.bound());
             let guarded = self.target.guarded(wal_dir, keeping, bound);
             self.target =
                 guarded.map_err(|e| AppError::Start(format!("{}: {e}", wal_dir.display())))?;
@@ -252,7 +252,11 @@ impl Database {
 pub async fn migrate_only(config: &MigrateConfig) -> Result<(), AppError> {
     let mut database = Database::open(&config.data, Duration::from_secs(30)).await?;
     let result = async {
-        database.guard_command(&config.data)?;
+        if config.data.server.is_some() {
+            // An operator prepares another database in this way, which `wal adopt` then binds.
+            let any = Arc::new(|| None);
+            database.guard(&config.data.wal_dir(), any, Keeping::Reads)?;
+        }
         let session = database
             .target
             .connect("wattgate migrate", Use::Migration)

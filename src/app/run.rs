@@ -179,7 +179,9 @@ async fn guarded(
     wal_dir: &Path,
     binding: &Arc<Binding>,
 ) -> Result<Database, AppError> {
-    match database.guard(wal_dir, Arc::clone(binding), Keeping::Writes) {
+    let binding = Arc::clone(binding);
+    let bound = Arc::new(move || binding.bound());
+    match database.guard(wal_dir, bound, Keeping::Writes) {
         Ok(()) => Ok(database),
         Err(error) => {
             database.close().await;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::gap;
 use crate::app::{AppError, Database};
 use crate::config::{DataConfig, WalCommand};
-use crate::postgres::{Use, explain};
+use crate::postgres::{Use, copy_servers, explain};
 use crate::reading::{PerStream, StreamCounts};
 use crate::wal::frame::Position;
 use crate::wal::inspect::{InspectedRun, InspectedSegment, Inspection, inspect};
@@ -292,7 +292,7 @@ fn places(n: usize) -> String {
     }
 }
 
-/// Copies the sound frames and the binding into a new directory.
+/// Copies the sound frames, the binding and the record of servers into a new directory.
 fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, AppError> {
     // Locked until the end, because a gateway that writes meanwhile would make the copy incomplete.
     let _held = view.hold()?;
@@ -318,6 +318,7 @@ fn repaired(view: &DirectoryView, path: &Path, into: &Path) -> Result<String, Ap
         let copy = Binding::load(into).map_err(refused(into))?;
         copy.adopt(id).map_err(refused(into))?;
     }
+    copy_servers(path, into).map_err(refused(path))?;
     Ok(format!(
         "copied {segments} segments with {readings} readings to {}; {lost} readings lost, damage \
          in {}\nto use the copy: move {} away, and put the copy in its place",
@@ -348,18 +349,22 @@ async fn adopt(config: &DataConfig, path: &Path) -> Result<String, AppError> {
     let binding = Binding::load(path).map_err(refused(path))?;
     let file = binding::FILE_NAME;
     // An embedded server has no other one beside it.
-    if config.server.is_some() {
-        target.adopt_server(path).map_err(refused(path))?;
-    }
-    match binding.bound() {
-        Some(bound) if bound == found => {
-            Ok(format!("the log is already bound to the database {found}"))
+    let server = match &config.server {
+        Some(_) => {
+            let adopted = target.adopt_server(path).map_err(refused(path))?;
+            format!("\n{adopted}")
         }
+        None => String::new(),
+    };
+    match binding.bound() {
+        Some(bound) if bound == found => Ok(format!(
+            "the log is already bound to the database {found}{server}"
+        )),
         before => {
             binding.adopt(found).map_err(refused(&path.join(file)))?;
             let before = before.map_or("no database".to_owned(), |id| id.to_string());
             Ok(format!(
-                "the log is now bound to the database {found}; before: {before}"
+                "the log is now bound to the database {found}; before: {before}{server}"
             ))
         }
     }

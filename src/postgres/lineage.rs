@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use uuid::Uuid;
+
 /// The most clusters that are remembered as left. A cluster is left once a major upgrade or a restore.
 const LEFT_MAX: usize = 64;
 
@@ -46,6 +48,33 @@ pub(super) enum Refusal {
         host: String,
         /// Its system identifier.
         system: i64,
+    },
+    /// A server was seen that shows its timeline, and this one does not.
+    #[error(
+        "the server {host} does not show its timeline ({why}), so that it cannot be told from an old \
+         primary: grant execute on pg_control_system() and pg_walfile_name(pg_lsn) to the gateway's \
+         user; or, to use it without that guard, run 'wattgate wal adopt'"
+    )]
+    Hidden {
+        /// The server.
+        host: String,
+        /// The error of the server.
+        why: String,
+    },
+    /// The log is bound to another database.
+    #[error(
+        "the server {host} holds {}, but the log is bound to database {bound}: nothing is written; \
+         correct DATABASE_URL; or, to store into this database, run 'wattgate migrate' and \
+         'wattgate wal adopt'",
+        .found.map_or("no database of the gateway".to_owned(), |id| format!("database {id}"))
+    )]
+    OtherDatabase {
+        /// The server.
+        host: String,
+        /// The id of its database.
+        found: Option<Uuid>,
+        /// The id that the log is bound to.
+        bound: Uuid,
     },
     /// The connection string names no host.
     #[error("the connection string names no host; write postgres://user@host:5432/database")]

@@ -45,6 +45,11 @@ impl LineageFile {
         }
     }
 
+    /// Whether there is a file. An operator clears it; a file that is missing says nothing.
+    pub(super) fn exists(&self) -> bool {
+        self.directory.join(FILE_NAME).exists()
+    }
+
     /// Replaces the lineage.
     ///
     /// Blocks: until it is durable

@@ -38,7 +38,7 @@ mod width;
 pub use explain::{advice, explain};
 pub use lineage::Server;
 pub use read_pool::{PoolCounts, ReadError, ReadPool};
-pub use servers::{Bound, Keeping, ServersReport};
+pub use servers::{Bound, Keeping, ServersReport, copy_servers};
 pub use sessions::Session;
 pub use settings::Use;
 pub use target::{Target, TargetError};

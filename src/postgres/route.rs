@@ -3,6 +3,8 @@
 //! The driver knows several hosts too, but takes the first that can be written to. An old primary can be, and
 //! would hide the new one behind it in the list.
 
+use std::io;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +33,15 @@ select c.system_identifier, pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal
 from pg_catalog.pg_control_system() as c
 where not pg_catalog.pg_is_in_recovery()";
 
+/// The errors of a server that may not, or cannot, show its identity.
+const HIDES: [SqlState; 3] = [
+    SqlState::INSUFFICIENT_PRIVILEGE,
+    SqlState::UNDEFINED_FUNCTION,
+    SqlState::FEATURE_NOT_SUPPORTED,
+];
+
+/// How long each further host may take once another cluster was found that holds the database.
+const OTHERS_WITHIN: Duration = Duration::from_secs(2);
 /// How often the other hosts are looked at.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long a host may take to answer that.
@@ -87,7 +98,8 @@ impl Route {
         &self.tls
     }
 
-    /// Opens a session on the first host that is not refused.
+    /// Opens a session on the first host that is not refused. Another cluster is followed only if no other host
+    /// serves.
     ///
     /// # Errors
     /// Why a server was refused, or else why the last one could not be reached.
@@ -98,30 +110,47 @@ impl Route {
             _ => self.first.load(Ordering::Relaxed),
         };
         let mut failure = None;
-        let mut foreign = None;
+        let mut other: Option<(usize, OtherCluster)> = None;
         for n in 0..self.hosts.len() {
             let at = first.wrapping_add(n) % self.hosts.len();
             let failing = Failing { route: self, at };
             for config in addresses(&self.hosts[at]).await {
-                match self.try_address(config, name, purpose).await {
-                    Ok((opened, Holds::TheDatabase)) => {
+                let trying = self.try_address(config, name, purpose);
+                let tried = match &other {
+                    None => trying.await,
+                    // A host that does not answer must not keep the one that holds the database from being used.
+                    Some(_) => match timeout(OTHERS_WITHIN, trying).await {
+                        Ok(tried) => tried,
+                        Err(_) => continue,
+                    },
+                };
+                match tried {
+                    Ok(Tried::Admitted(opened)) => {
                         drop(failing);
                         self.first.store(at, Ordering::Relaxed);
                         return Ok(opened);
                     }
-                    Ok((opened, Holds::AnotherDatabase)) => {
-                        foreign.get_or_insert(opened);
+                    Ok(Tried::OtherCluster(found)) => {
+                        other.get_or_insert((at, found));
                     }
-                    Err(_) if failure.as_ref().is_some_and(is_refusal) => {}
+                    // The reason to return: a server that is only busy is in use all the same.
+                    Err(error) if may_serve(&error) => failure = Some(error),
+                    Err(_)
+                        if failure
+                            .as_ref()
+                            .is_some_and(|it| is_refusal(it) || may_serve(it)) => {}
                     Err(error) => failure = Some(error),
                 }
             }
         }
-        match (foreign, failure) {
-            // The caller reports that it is another database.
-            (Some(opened), _) => Ok(opened),
-            (None, Some(error)) => Err(error),
-            (None, None) => Err(refused(Refusal::NoHost).await),
+        match (other, failure) {
+            (Some((at, other)), failure) if !failure.as_ref().is_some_and(may_serve) => {
+                let opened = self.follow(other).await?;
+                self.first.store(at, Ordering::Relaxed);
+                Ok(opened)
+            }
+            (_, Some(error)) => Err(error),
+            (_, None) => Err(refused(Refusal::NoHost).await),
         }
     }
 
@@ -130,7 +159,7 @@ impl Route {
         mut config: Config,
         name: &str,
         purpose: Use,
-    ) -> Result<(Opened, Holds), Error> {
+    ) -> Result<Tried, Error> {
         config.application_name(name);
         let host = host_name(&config);
         let opened = self.connect(&config).await?;
@@ -144,25 +173,55 @@ impl Route {
         set?;
         let found = match found? {
             Identity::Shown(found) => found,
-            Identity::Standby => return Ok((opened, Holds::TheDatabase)),
+            Identity::Standby => return Ok(Tried::Admitted(opened)),
             Identity::Hidden(why) => {
-                self.servers.admit_hidden(&host, &opened.place, &why);
-                return Ok((opened, Holds::TheDatabase));
+                let place = Some(opened.place.clone());
+                return match self.admit_hidden(&host, why, place).await {
+                    Admission::Refused(why) => Err(refused(why).await),
+                    Admission::Granted | Admission::OtherCluster => Ok(Tried::Admitted(opened)),
+                };
             }
         };
         if self.servers.admit_current(&host, found, &opened.place) {
-            return Ok((opened, Holds::TheDatabase));
+            return Ok(Tried::Admitted(opened));
         }
-        let mut admission = self.admit(&host, found, &opened.place, false).await;
-        if let Admission::OtherCluster = admission {
-            if !self.servers.is_bound_to(database_id(&opened.client).await?) {
-                return Ok((opened, Holds::AnotherDatabase));
-            }
-            admission = self.admit(&host, found, &opened.place, true).await;
-        }
-        match admission {
+        match self.admit(&host, found, &opened.place, false).await {
+            Admission::Granted => Ok(Tried::Admitted(opened)),
             Admission::Refused(why) => Err(refused(why).await),
-            Admission::Granted | Admission::OtherCluster => Ok((opened, Holds::TheDatabase)),
+            Admission::OtherCluster => {
+                let id = database_id(&opened.client).await?;
+                if let Some(bound) = self.servers.bound_to_other(id) {
+                    let why = Refusal::OtherDatabase {
+                        host,
+                        found: id,
+                        bound,
+                    };
+                    return Err(refused(why).await);
+                }
+                let other = OtherCluster {
+                    opened,
+                    host,
+                    found,
+                };
+                // The first server is no other one.
+                if self.servers.current().is_none() {
+                    return self.follow(other).await.map(Tried::Admitted);
+                }
+                Ok(Tried::OtherCluster(other))
+            }
+        }
+    }
+
+    /// Moves to another cluster, which holds the database.
+    async fn follow(&self, other: OtherCluster) -> Result<Opened, Error> {
+        let OtherCluster {
+            opened,
+            host,
+            found,
+        } = other;
+        match self.admit(&host, found, &opened.place, true).await {
+            Admission::Refused(why) => Err(refused(why).await),
+            Admission::Granted | Admission::OtherCluster => Ok(opened),
         }
     }
 
@@ -202,16 +261,35 @@ impl Route {
             .unwrap_or(Admission::Refused(Refusal::NoHost))
     }
 
+    async fn admit_hidden(&self, host: &str, why: String, place: Option<Place>) -> Admission {
+        let (servers, host) = (Arc::clone(&self.servers), host.to_owned());
+        let admitting =
+            tokio::task::spawn_blocking(move || servers.admit_hidden(&host, &why, place.as_ref()));
+        admitting
+            .await
+            .unwrap_or(Admission::Refused(Refusal::NoHost))
+    }
+
     /// Looks at every host at intervals, so that a promotion is seen while all sessions still reach the old
-    /// primary. With one host there is nothing to look at.
+    /// primary. With one host there is nothing to look at. Writes a move again that could not be recorded.
     ///
     /// Blocks: for ever
     /// Cancel: safe
     pub(super) async fn watch(&self, name: &str) {
-        if self.hosts.len() > 1 {
-            join_all(self.hosts.iter().map(|host| self.watch_host(host, name))).await;
-        }
-        std::future::pending().await
+        let hosts = if self.hosts.len() > 1 {
+            &self.hosts[..]
+        } else {
+            &[]
+        };
+        let watching = join_all(hosts.iter().map(|host| self.watch_host(host, name)));
+        let keeping = async {
+            loop {
+                let servers = Arc::clone(&self.servers);
+                drop(tokio::task::spawn_blocking(move || servers.keep()).await);
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+        };
+        join(watching, keeping).await;
     }
 
     async fn watch_host(&self, host: &Config, name: &str) {
@@ -246,6 +324,7 @@ impl Route {
                 });
                 drop(admitting.await);
             }
+            Identity::Hidden(why) => drop(self.admit_hidden(host, why, None).await),
             _ => self.servers.forget_refusal(host),
         }
     }
@@ -263,12 +342,34 @@ impl Drop for Failing<'_> {
     }
 }
 
-/// What a host holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holds {
-    TheDatabase,
-    /// Another database than the one that the log is bound to.
-    AnotherDatabase,
+/// A server that may be used, or perhaps may.
+enum Tried {
+    Admitted(Opened),
+    OtherCluster(OtherCluster),
+}
+
+/// A server of another cluster that holds the database.
+struct OtherCluster {
+    opened: Opened,
+    host: String,
+    found: Server,
+}
+
+/// Whether a server may be in use although it gave no session: it has too many, starts, stops, or ended this one.
+/// A server is away if it cannot be reached, is refused, or does not have the database or the user.
+fn may_serve(error: &Error) -> bool {
+    if let Some(code) = error.code() {
+        return !["08", "28", "3D"].contains(&&code.code()[..2]);
+    }
+    let source = std::error::Error::source(error);
+    let ended = source.and_then(|source| source.downcast_ref::<io::Error>());
+    let was_cut = ended.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe
+        )
+    });
+    error.is_closed() || was_cut
 }
 
 /// A configuration for each address of a host: one of them may be an old primary.
@@ -316,10 +417,8 @@ async fn identity(client: &Client) -> Result<Identity, Error> {
     let answer = match client.simple_query(IDENTITY).await {
         Ok(answer) => answer,
         Err(error) => {
-            let hides = error.as_db_error().filter(|db| {
-                // Connections, resources, an operator's intervention: the server does not serve.
-                !["08", "53", "57"].contains(&&db.code().code()[..2])
-            });
+            // Any other error says nothing about the server.
+            let hides = error.as_db_error().filter(|db| HIDES.contains(db.code()));
             return match hides {
                 Some(db) => Ok(Identity::Hidden(db.message().to_owned())),
                 None => Err(error),

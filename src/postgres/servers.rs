@@ -7,13 +7,16 @@
 //!
 //! # Rules
 //!
-//! - **A move is durable before a session uses the new server**, so that a restart does not forget it.
+//! - **A move ends old sessions, then is made durable, then admits sessions on the new server**, so that a restart
+//!   does not forget it. A move that could not be written is written later.
 //! - **A session belongs to the move under which it was admitted.** The task of its connection looks for a newer
 //!   move before it reads from its socket, so that no answer of an old server arrives after the move.
 //! - **A commit is acknowledged under the lock of moves** ([`Place::while_current`]). So nothing is acknowledged on
 //!   an old server once a newer one was seen.
-//! - **A server that hides its timeline is used**, with a warning: some hosting services allow neither function.
-//! - **Another cluster is followed only if it holds the log's database**, and the old one is then left for ever.
+//! - **A server that hides its timeline is used**, with a warning, until another one has shown its own: some hosting
+//!   services allow neither function.
+//! - **Another cluster is followed only if it holds the log's database**, if no other host serves, and the old one
+//!   is then left for ever.
 //!
 //! Two standbys that are promoted from one primary may both choose one timeline, if they share no archive of
 //! timelines. The guard cannot tell them apart.
@@ -23,12 +26,17 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::lineage::{Lineage, Refusal, Server, Verdict};
 use super::lineage_file::LineageFile;
+
+/// How long a refusal is reported after its last repetition. Writers try again within 5 s, and each host is looked at
+/// once a second.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
 
 /// Returns the database that the log is bound to.
 pub type Bound = Arc<dyn Fn() -> Option<Uuid> + Send + Sync>;
@@ -55,18 +63,38 @@ pub(super) struct Servers {
     state: RwLock<State>,
     /// The number of moves so far.
     moves: watch::Sender<u64>,
-    /// Held while a move is decided and made durable.
-    moving: Mutex<()>,
+    /// Held while a move is decided and made durable. It guards the lineage that was last read from the file or
+    /// written to it: a file that differs was changed by an operator.
+    moving: Mutex<Lineage>,
     kept: Option<Kept>,
 }
+
+/// What a move calls. It must not wait.
+pub(super) type OnMove = Box<dyn Fn() + Send + Sync>;
 
 #[derive(Default)]
 struct State {
     lineage: Lineage,
     moves: u64,
-    /// The servers that are refused now, and why.
-    refused: BTreeMap<String, Refusal>,
-    has_warned_of_hiding: bool,
+    /// A move has begun and is not durable yet: nothing is admitted.
+    is_moving: bool,
+    /// The servers that are refused now, why, and when that was last found.
+    refused: BTreeMap<String, (Refusal, Instant)>,
+    /// A server was used that hides its timeline.
+    uses_hidden: bool,
+    /// Called at each move, once old sessions count no more.
+    on_move: Option<OnMove>,
+}
+
+impl State {
+    fn refuse(&mut self, host: &str, why: Refusal) -> Refusal {
+        let now = (why.clone(), Instant::now());
+        let before = self.refused.insert(host.to_owned(), now);
+        if before.is_none_or(|(before, _)| before != why) {
+            tracing::warn!(host, "{why}");
+        }
+        why
+    }
 }
 
 /// The servers of a database, for health and metrics.
@@ -103,6 +131,7 @@ impl Servers {
             return Err(error);
         }
         Ok(Servers {
+            moving: Mutex::new(lineage.clone()),
             state: RwLock::new(State {
                 lineage,
                 ..State::default()
@@ -118,9 +147,11 @@ impl Servers {
 
     pub(super) fn report(&self) -> ServersReport {
         let state = self.read();
+        let refused = state.refused.values();
+        let refused = refused.filter(|(_, found)| found.elapsed() < REFUSED_FOR);
         ServersReport {
             timeline: state.lineage.current.map(|server| server.timeline),
-            refused: state.refused.values().map(Refusal::to_string).collect(),
+            refused: refused.map(|(why, _)| why.to_string()).collect(),
         }
     }
 
@@ -129,17 +160,47 @@ impl Servers {
         self.read().lineage.current
     }
 
-    /// Whether a database is the one that the log is bound to, or could be.
-    pub(super) fn is_bound_to(&self, found: Option<Uuid>) -> bool {
-        let bound = self.kept.as_ref().and_then(|kept| (kept.bound)());
-        bound.is_none_or(|bound| found == Some(bound))
+    /// Sets what each move calls; the last call counts.
+    pub(super) fn on_move(&self, act: OnMove) {
+        self.write().on_move = Some(act);
     }
 
-    /// Records that a server hides its timeline: it is used without a guard.
-    pub(super) fn admit_hidden(&self, host: &str, place: &Place, why: &str) {
+    /// The database that the log is bound to, if it is another one than this.
+    pub(super) fn bound_to_other(&self, found: Option<Uuid>) -> Option<Uuid> {
+        let bound = self.kept.as_ref().and_then(|kept| (kept.bound)());
+        bound.filter(|bound| found != Some(*bound))
+    }
+
+    /// Whether a server is in use that hides its timeline.
+    pub(super) fn uses_hidden(&self) -> bool {
+        let state = self.read();
+        state.uses_hidden && state.lineage.current.is_none()
+    }
+
+    /// Admits a session of a server that hides its timeline, without a guard; refuses it if a server has shown its
+    /// own.
+    ///
+    /// Blocks: while a move is made durable
+    pub(super) fn admit_hidden(&self, host: &str, why: &str, place: Option<&Place>) -> Admission {
+        let mut on_file = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.current().is_some() {
+            self.reconcile(&mut on_file);
+        }
         let mut state = self.write();
+        if state.lineage.current.is_some() {
+            let (host, why) = (host.to_owned(), why.to_owned());
+            let hidden = Refusal::Hidden {
+                host: host.clone(),
+                why,
+            };
+            return Admission::Refused(state.refuse(&host, hidden));
+        }
+        let Some(place) = place else {
+            return Admission::Granted;
+        };
         place.enter(state.moves);
-        if !std::mem::replace(&mut state.has_warned_of_hiding, true) {
+        state.refused.remove(host);
+        if !std::mem::replace(&mut state.uses_hidden, true) {
             tracing::warn!(
                 host,
                 error = why,
@@ -147,12 +208,13 @@ impl Servers {
                  execute on pg_control_system() and pg_walfile_name(pg_lsn)"
             );
         }
+        Admission::Granted
     }
 
     /// Admits a session of the server in use, which is what nearly all sessions are.
     pub(super) fn admit_current(&self, host: &str, found: Server, place: &Place) -> bool {
         let state = self.read();
-        let is_current = state.lineage.current == Some(found);
+        let is_current = state.lineage.current == Some(found) && !state.is_moving;
         if is_current {
             place.enter(state.moves);
         }
@@ -168,20 +230,25 @@ impl Servers {
     ///
     /// Blocks: until a move is durable
     pub(super) fn admit(&self, host: &str, found: Server, entry: Entry<'_>) -> Admission {
-        let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut on_file = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
         let mut verdict = self.read().lineage.judge(host, found);
-        if matches!(verdict, Verdict::Refused(_) | Verdict::OtherCluster) && self.reload() {
+        if matches!(verdict, Verdict::Refused(_) | Verdict::OtherCluster)
+            && self.reconcile(&mut on_file)
+        {
             verdict = self.read().lineage.judge(host, found);
         }
         // A log that is bound to a database takes no first server without it.
-        if verdict == Verdict::Newer && self.current().is_none() && !self.is_bound_to(None) {
+        if verdict == Verdict::Newer
+            && self.current().is_none()
+            && self.bound_to_other(None).is_some()
+        {
             verdict = Verdict::OtherCluster;
         }
         if verdict == Verdict::OtherCluster && entry.follows {
             verdict = Verdict::Newer;
         }
         match verdict {
-            Verdict::Newer => self.move_to(host, found, entry.place),
+            Verdict::Newer => self.move_to(host, found, entry.place, &mut on_file),
             Verdict::Current => {
                 let mut state = self.write();
                 state.refused.remove(host);
@@ -196,11 +263,7 @@ impl Servers {
                 return Admission::OtherCluster;
             }
             Verdict::Refused(why) => {
-                let before = self.write().refused.insert(host.to_owned(), why.clone());
-                if before.as_ref() != Some(&why) {
-                    tracing::warn!(host, "{why}");
-                }
-                return Admission::Refused(why);
+                return Admission::Refused(self.write().refuse(host, why));
             }
         }
         Admission::Granted
@@ -213,33 +276,68 @@ impl Servers {
         }
     }
 
-    /// Takes a lineage that an operator has changed meanwhile; `true` means that there was one.
-    fn reload(&self) -> bool {
-        let Some(Ok(lineage)) = self.kept.as_ref().map(|kept| kept.file.read()) else {
-            return false;
-        };
-        let is_new = lineage.current.is_some() && lineage != self.read().lineage;
-        if is_new {
-            self.replace(lineage, None);
+    /// Writes the lineage again if its last write has failed.
+    ///
+    /// Blocks: until it is durable
+    pub(super) fn keep(&self) {
+        let mut on_file = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_recording().is_some() && *on_file != self.read().lineage {
+            self.reconcile(&mut on_file);
         }
-        is_new
     }
 
-    fn move_to(&self, host: &str, server: Server, place: Option<&Place>) {
+    fn is_recording(&self) -> Option<&LineageFile> {
+        let kept = self.kept.as_ref();
+        let kept = kept.filter(|kept| kept.keeping == Keeping::Writes);
+        kept.map(|kept| &kept.file)
+    }
+
+    /// Takes a lineage that an operator has changed meanwhile; `true` means that there was one. Otherwise it writes
+    /// the lineage again if its last write has failed.
+    fn reconcile(&self, on_file: &mut Lineage) -> bool {
+        let Some(kept) = &self.kept else {
+            return false;
+        };
+        let Ok(found) = kept.file.read() else {
+            return false;
+        };
+        let own = self.read().lineage.clone();
+        if found == own {
+            *on_file = found;
+            return false;
+        }
+        if found != *on_file && kept.file.exists() {
+            *on_file = found.clone();
+            self.begin_move(None);
+            self.end_move(found, None);
+            return true;
+        }
+        if let Some(file) = self.is_recording()
+            && file.write(&own).is_ok()
+        {
+            *on_file = own;
+            file.reserve().ok();
+            tracing::info!("the server in use is recorded now");
+        }
+        false
+    }
+
+    fn move_to(&self, host: &str, server: Server, place: Option<&Place>, on_file: &mut Lineage) {
         let before = self.read().lineage.clone();
         let lineage = before.moved_to(server);
-        if let Some(kept) = self.kept.as_ref()
-            && kept.keeping == Keeping::Writes
-            && let Err(error) = kept.file.write(&lineage)
-        {
-            // Without it readings would wait for ever on a full disk, which only storing them empties.
-            tracing::error!(
-                %error,
-                "cannot record the server in use: after a restart, an old primary would not be recognised"
-            );
+        self.begin_move(Some(host));
+        if let Some(file) = self.is_recording() {
+            match file.write(&lineage) {
+                Ok(()) => *on_file = lineage.clone(),
+                // Without it readings would wait for ever on a full disk, which only storing them empties.
+                Err(error) => tracing::error!(
+                    %error,
+                    "cannot record the server in use: until that succeeds, a restart would not recognise \
+                     an old primary"
+                ),
+            }
         }
-        self.replace(lineage, place);
-        self.write().refused.remove(host);
+        self.end_move(lineage, place);
         let Server { system, timeline } = server;
         if before.current.is_some() {
             tracing::warn!(
@@ -250,22 +348,32 @@ impl Servers {
             );
         }
         // After the move: room for the next one.
-        if let Some(kept) = &self.kept
-            && kept.keeping == Keeping::Writes
-        {
-            kept.file.reserve().ok();
+        if let Some(file) = self.is_recording() {
+            file.reserve().ok();
         }
     }
 
-    /// Ends the sessions of earlier moves.
-    fn replace(&self, lineage: Lineage, place: Option<&Place>) {
+    /// Ends the sessions of earlier moves. Nothing is admitted until [`Servers::end_move`].
+    fn begin_move(&self, host: Option<&str>) {
+        let mut state = self.write();
+        state.moves += 1;
+        state.is_moving = true;
+        if let Some(host) = host {
+            state.refused.remove(host);
+        }
+        if let Some(act) = &state.on_move {
+            act();
+        }
+        self.moves.send_replace(state.moves);
+    }
+
+    fn end_move(&self, lineage: Lineage, place: Option<&Place>) {
         let mut state = self.write();
         state.lineage = lineage;
-        state.moves += 1;
+        state.is_moving = false;
         if let Some(place) = place {
             place.enter(state.moves);
         }
-        self.moves.send_replace(state.moves);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -296,6 +404,30 @@ pub(super) fn adopt(directory: &Path, server: Server) -> io::Result<()> {
     // A damaged file is replaced: the operator has just said which server is right.
     let before = file.read().unwrap_or_default();
     file.write(&before.moved_to(server))
+}
+
+/// Copies the record of servers from one log's directory into another.
+///
+/// Blocks: until it is durable
+///
+/// # Errors
+/// As the system returns them; `InvalidData` if the file is damaged.
+pub fn copy_servers(from: &Path, into: &Path) -> io::Result<()> {
+    let lineage = LineageFile::new(from).read()?;
+    match lineage.current {
+        Some(_) => LineageFile::new(into).write(&lineage),
+        None => Ok(()),
+    }
+}
+
+/// Forgets the servers of a log's directory, because the one that an operator requests hides its timeline.
+///
+/// Blocks: until it is durable
+///
+/// # Errors
+/// As the system returns them.
+pub(super) fn adopt_hidden(directory: &Path) -> io::Result<()> {
+    LineageFile::new(directory).write(&Lineage::default())
 }
 
 /// The move under which a session was admitted.
@@ -346,95 +478,4 @@ impl Place {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(system: i64, timeline: u32) -> Server {
-        Server { system, timeline }
-    }
-
-    fn open(directory: &Path, keeping: Keeping, bound: Option<Uuid>) -> Arc<Servers> {
-        Arc::new(Servers::load(directory, keeping, Arc::new(move || bound)).unwrap())
-    }
-
-    fn enter(servers: &Arc<Servers>, found: Server) -> (Admission, Place) {
-        let place = Place::new(servers);
-        let entry = Entry {
-            place: Some(&place),
-            follows: false,
-        };
-        (servers.admit("h", found, entry), place)
-    }
-
-    #[tokio::test]
-    async fn a_move_ends_older_sessions_and_survives_a_restart() {
-        let directory = tempfile::tempdir().unwrap();
-        let servers = open(directory.path(), Keeping::Writes, None);
-        let (admission, old) = enter(&servers, server(7, 1));
-        assert!(matches!(admission, Admission::Granted));
-        let lost = old.lost();
-        assert_eq!(old.while_current(|| 1), Some(1));
-        let (_, new) = enter(&servers, server(7, 2));
-        lost.await;
-        assert_eq!(old.while_current(|| 1), None);
-        assert_eq!(new.while_current(|| 1), Some(1));
-        let again = open(directory.path(), Keeping::Reads, None);
-        for servers in [servers, again] {
-            let (admission, _) = enter(&servers, server(7, 1));
-            assert!(matches!(admission, Admission::Refused(_)));
-            assert_eq!(servers.report().timeline, Some(2));
-            assert_eq!(servers.report().refused.len(), 1);
-            servers.forget_refusal("h");
-            assert_eq!(servers.report().refused.len(), 0);
-        }
-    }
-
-    #[test]
-    fn an_operator_returns_to_a_refused_server() {
-        let directory = tempfile::tempdir().unwrap();
-        let servers = open(directory.path(), Keeping::Writes, None);
-        let (_, session) = enter(&servers, server(7, 5));
-        adopt(directory.path(), server(7, 2)).unwrap();
-        let (admission, _) = enter(&servers, server(7, 2));
-        assert!(matches!(admission, Admission::Granted));
-        assert_eq!(session.while_current(|| 1), None);
-    }
-
-    #[test]
-    fn only_a_gateway_records_moves() {
-        let directory = tempfile::tempdir().unwrap();
-        let command = open(directory.path(), Keeping::Reads, None);
-        enter(&command, server(7, 5));
-        assert_eq!(command.current(), Some(server(7, 5)));
-        let gateway = open(directory.path(), Keeping::Writes, None);
-        assert_eq!(gateway.current(), None);
-    }
-
-    #[test]
-    fn another_cluster_needs_the_database_of_the_log() {
-        let directory = tempfile::tempdir().unwrap();
-        let (own, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let servers = open(directory.path(), Keeping::Writes, Some(own));
-        let (admission, _) = enter(&servers, server(7, 5));
-        assert!(matches!(admission, Admission::OtherCluster));
-        let entry = Entry {
-            place: None,
-            follows: true,
-        };
-        servers.admit("h", server(7, 5), entry);
-        let (admission, _) = enter(&servers, server(8, 1));
-        assert!(matches!(admission, Admission::OtherCluster));
-        assert!(servers.is_bound_to(Some(own)));
-        assert!(!servers.is_bound_to(Some(other)) && !servers.is_bound_to(None));
-        let entry = Entry {
-            place: None,
-            follows: true,
-        };
-        assert!(matches!(
-            servers.admit("h", server(8, 1), entry),
-            Admission::Granted
-        ));
-        let (admission, _) = enter(&servers, server(7, 6));
-        assert!(matches!(admission, Admission::Refused(_)));
-    }
-}
+mod tests;

@@ -94,16 +94,35 @@ impl Target {
     }
 
     /// Records in the log's directory that the server which the sessions have reached is the one in use, as an
-    /// operator requests.
+    /// operator requests. Returns a sentence about it.
     ///
     /// # Errors
     /// As the system returns them.
-    pub fn adopt_server(&self, wal_dir: &Path) -> io::Result<Option<Server>> {
-        let server = self.route.servers().current();
-        if let Some(server) = server {
+    pub fn adopt_server(&self, wal_dir: &Path) -> io::Result<String> {
+        let servers = self.route.servers();
+        if let Some(server) = servers.current() {
             servers::adopt(wal_dir, server)?;
+            let Server { system, timeline } = server;
+            return Ok(format!(
+                "the server in use is now that of cluster {system} on timeline {timeline}; make sure that \
+                 no other server of it accepts writes"
+            ));
         }
-        Ok(server)
+        if servers.uses_hidden() {
+            servers::adopt_hidden(wal_dir)?;
+            return Ok(
+                "the server does not show its timeline: the record of servers is cleared, and an old \
+                 primary will not be recognised"
+                    .to_owned(),
+            );
+        }
+        Ok("the server is a standby: the record of servers is as before".to_owned())
+    }
+
+    /// Sets what each move of the database to another server calls, under the lock of moves; the last call
+    /// counts. It must not wait.
+    pub fn on_move(&self, act: impl Fn() + Send + Sync + 'static) {
+        self.route.servers().on_move(Box::new(act));
     }
 
     /// The servers, for health and metrics.

@@ -32,6 +32,8 @@ struct ShardProgress {
     waits_since: Option<Instant>,
     /// `None` until a writer has read the checkpoint of an older run.
     stored: Option<Stored>,
+    /// Whether `stored` is of a server that the database has left: the next claim replaces it.
+    is_of_old_server: bool,
     /// Where the run ends; `None` while it is appended to.
     end: Option<Position>,
 }
@@ -72,6 +74,7 @@ impl Progress {
                     appended: StreamCounts::ZERO,
                     waits_since: None,
                     stored: Some(Stored::NOTHING),
+                    is_of_old_server: false,
                     end: None,
                 };
                 (RunShard { run, shard }, state)
@@ -113,6 +116,7 @@ impl Progress {
                 appended,
                 waits_since: None,
                 stored: None,
+                is_of_old_server: false,
                 end: Some(end),
             },
         );
@@ -180,6 +184,7 @@ impl Progress {
             return;
         };
         let before = entry.stored.replace(now);
+        entry.is_of_old_server = false;
         // The first look at an older run: what waits in it was accepted before this start.
         let known = before.unwrap_or(now);
         // What is lost for good does not wait again.
@@ -209,14 +214,27 @@ impl Progress {
                 Some(origins) => state.quarantined.note(key.shard, origins),
                 None => state.quarantined.forget_before(key.shard, now.position),
             }
+            // Under the lock, so that all places of a request can be compared at one moment.
+            if let Some(sender) = self.stored.get(usize::from(key.shard)) {
+                sender.send_replace(now.position);
+            }
         }
         drop(guard);
-        if key.run == self.run
-            && let Some(sender) = self.stored.get(usize::from(key.shard))
-        {
-            sender.send_replace(now.position);
-        }
         self.finished.send_modify(|n| *n += 1);
+    }
+
+    /// Reports that the database has moved to another server, which may hold less.
+    ///
+    /// Until a writer has claimed a shard there, nothing of the shard counts as stored for a client that waits,
+    /// and no segment retires. The sums stay; the claim corrects them.
+    pub fn moved_server(&self) {
+        let mut state = self.lock();
+        for entry in state.shards.values_mut() {
+            entry.is_of_old_server = true;
+        }
+        for sender in &self.stored {
+            sender.send_replace(Position::START);
+        }
     }
 
     /// Whether a shard of a run is stored to its end, live status too.
@@ -245,12 +263,12 @@ impl Progress {
 
     /// The place before which every shard of a run is stored, live status too.
     ///
-    /// `None` means that a checkpoint is not known yet.
+    /// `None` means that a checkpoint is not known yet on the server in use.
     pub fn passed(&self, run: u64) -> Option<Position> {
         let state = self.lock();
         let mut least = None;
         for (_, entry) in state.shards.iter().filter(|(key, _)| key.run == run) {
-            let stored = entry.stored?;
+            let stored = entry.stored.filter(|_| !entry.is_of_old_server)?;
             let here = stored.position.min(stored.live_position);
             least = Some(least.map_or(here, |l: Position| l.min(here)));
         }

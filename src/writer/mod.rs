@@ -174,11 +174,14 @@ impl Writers {
         options: WriterOptions,
         settings: DatabaseSettings,
     ) -> Self {
+        let progress = Arc::clone(source.progress());
+        target.on_move(move || progress.moved_server());
         let writers = source.progress().shards();
         let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
         let shares = Shares::new(writers, options.batch_rows_max);
         let mut tasks = JoinSet::new();
         let mut states = Vec::new();
+        let settled = Arc::default();
         for number in 0..writers {
             let (state, watched) = watch::channel(ShardState::Starting);
             states.push(watched);
@@ -193,6 +196,7 @@ impl Writers {
                     shares,
                     reads: Arc::clone(&reads),
                 },
+                settled: Arc::clone(&settled),
                 state,
             };
             tasks.spawn(failpoint::part("a writer", writer.run()));

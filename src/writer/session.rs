@@ -152,6 +152,9 @@ pub struct Claim {
     pub stored: Stored,
 }
 
+/// The move after which sequences were last repaired; `None` before the first session. All writers share it.
+pub(super) type Settled = tokio::sync::Mutex<Option<u64>>;
+
 /// A session with everything that lives and dies with it.
 pub struct WriterSession {
     session: Session,
@@ -240,18 +243,21 @@ impl WriterSession {
         self.session.ended().await;
     }
 
-    /// Repairs what a promotion may leave behind: a logical subscriber has no sequences. Returns the number of
-    /// the move.
+    /// Repairs what a promotion may leave behind, once for each move: a logical subscriber has no sequences.
+    ///
+    /// Blocks: while another writer repairs
     ///
     /// # Errors
     /// [`SessionError`]
-    pub(super) async fn settle(&self, settled: Option<u64>) -> Result<u64, SessionError> {
+    pub(super) async fn settle(&self, settled: &Settled) -> Result<(), SessionError> {
+        let mut settled = settled.lock().await;
         let moves = self.session.moves();
         // The migrations have settled the first server.
-        if settled.is_some_and(|settled| settled != moves) {
+        if settled.is_some_and(|settled| settled < moves) {
             self.answered(sequences::repair(self.client())).await?;
         }
-        Ok(moves)
+        *settled = (*settled).max(Some(moves));
+        Ok(())
     }
 
     /// Acts on what the server has committed. No acknowledgement may follow a commit on an old primary once

@@ -17,7 +17,7 @@ use super::backoff::{backoff, random_fraction};
 use super::binding::Binding;
 use super::drain::{Drain, Resources};
 use super::pace::Pace;
-use super::session::{SessionError, WriterSession};
+use super::session::{SessionError, Settled, WriterSession};
 use super::{ShardState, restored};
 use crate::metrics;
 use crate::postgres::Target;
@@ -31,6 +31,7 @@ pub(super) struct ShardWriter {
     pub(super) target: Target,
     pub(super) binding: Arc<Binding>,
     pub(super) resources: Resources,
+    pub(super) settled: Arc<Settled>,
     pub(super) state: watch::Sender<ShardState>,
 }
 
@@ -38,11 +39,10 @@ impl ShardWriter {
     /// Works until the log has ended and everything in it is stored.
     pub(super) async fn run(self) {
         let mut pace = Pace::new(self.resources.shares.batch_rows);
-        let mut settled = None;
         loop {
             let began = Instant::now();
             // A panic costs the session and not the writer, because its shard would otherwise stop forever.
-            let session = AssertUnwindSafe(self.session(&mut pace, &mut settled)).catch_unwind();
+            let session = AssertUnwindSafe(self.session(&mut pace)).catch_unwind();
             let error = match session.await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error,
@@ -70,11 +70,7 @@ impl ShardWriter {
     }
 
     /// Connects, and drains every shard in order. Returns when the log has ended.
-    async fn session(
-        &self,
-        pace: &mut Pace,
-        settled: &mut Option<u64>,
-    ) -> Result<(), SessionError> {
+    async fn session(&self, pace: &mut Pace) -> Result<(), SessionError> {
         let Resources {
             source,
             options,
@@ -89,7 +85,7 @@ impl ShardWriter {
         spawn_blocking(move || binding.check(id))
             .await
             .map_err(|_| SessionError::Panicked)??;
-        *settled = Some(session.settle(*settled).await?);
+        session.settle(&self.settled).await?;
         if !self.state.send_replace(ShardState::Up).is_up() {
             tracing::info!(
                 writer = self.number,

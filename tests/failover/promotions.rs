@@ -136,7 +136,16 @@ fn an_old_primary_that_comes_back_gets_nothing() {
     assert!(adopted.status.success(), "{adopted:?}");
     store(&gateway, 12..13);
     holds(&old, &(0..13).collect());
-    assert_eq!(timeline(&gateway), Some(1));
+    gateway.wait("the adopted server", |it| timeline(it) == Some(1));
+}
+
+/// Sets a flag when it is dropped.
+struct Sets<'a>(&'a AtomicBool);
+
+impl Drop for Sets<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -148,6 +157,8 @@ fn a_promotion_ends_sessions_on_a_primary_that_still_serves() {
     store(&gateway, 0..1);
     let (committed, done) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
     std::thread::scope(|scope| {
+        // A panic here must not leave the clients running.
+        let _end = Sets(&done);
         for first in [100, 200_000, 400_000] {
             let (gateway, committed, done) = (&gateway, &committed, &done);
             scope.spawn(move || {
@@ -172,7 +183,6 @@ fn a_promotion_ends_sessions_on_a_primary_that_still_serves() {
         let (on_old, so_far) = (old.readings(), acknowledged());
         within(DEADLINE, "readings", || acknowledged() > so_far + 20);
         assert_eq!(old.readings(), on_old, "the old primary was written to");
-        done.store(true, Ordering::Relaxed);
     });
     holds(&new, &committed.into_inner().unwrap());
     is_left(&old);
@@ -196,7 +206,7 @@ fn a_batch_in_the_middle_is_stored_on_the_new_primary_alone() {
     // The writer waits inside its transaction.
     let mut holder = old.psql(
         "begin; lock table hours_progress in access exclusive mode;
-         select pg_advisory_lock(1); select pg_sleep(100); commit",
+         select pg_advisory_lock(1); select pg_sleep(1000); commit",
     );
     let waiting = "select count(*) from pg_stat_activity
         where application_name like 'wattgate writer%' and wait_event_type = 'Lock'";
@@ -233,7 +243,7 @@ fn a_commit_that_waits_for_a_promoted_standby_is_not_waited_for() {
     // The old primary waits for its standby for ever.
     store(&gateway, 5..10);
     holds(&new, &(0..10).collect());
-    assert_eq!(timeline(&gateway), Some(2));
+    gateway.wait("the promotion", |it| timeline(it) == Some(2));
 }
 
 #[test]
@@ -263,6 +273,40 @@ fn a_server_that_hides_its_timeline_is_used_with_a_warning() {
     assert_eq!(server.sessions("wattgate servers"), 0);
 }
 
+/// The database of a server, as statements.
+fn dump(server: &Server) -> String {
+    let dump = program("pg_dump")
+        .args(["-U", NAME, "-d", NAME, "-h", server.socket()])
+        .stdout(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    assert!(dump.status.success());
+    String::from_utf8(dump.stdout).unwrap()
+}
+
+#[test]
+fn another_cluster_is_not_followed_while_the_old_one_serves() {
+    let (servers, data) = (Servers::new(), data_dir());
+    let old = servers.primary("old");
+    let new = servers.primary("new");
+    let gateway = ready(data.path(), &url(&[&old]));
+    store(&gateway, 0..3);
+    gateway.kill();
+    let dump = dump(&old);
+    new.sql(&format!("begin; {dump}; commit"));
+    // Each connect begins at another host.
+    let hosts = format!("{} load_balance_hosts=random", url(&[&old, &new]));
+    let gateway = ready(data.path(), &hosts);
+    let before = new.readings();
+    for round in 3..11 {
+        old.end_sessions();
+        store(&gateway, round..round + 1);
+    }
+    holds(&old, &(0..11).collect());
+    assert_eq!(new.readings(), before);
+    is_left(&new);
+}
+
 #[test]
 fn a_database_in_a_new_cluster_is_followed_and_not_left_again() {
     let (servers, data) = (Servers::new(), data_dir());
@@ -273,20 +317,29 @@ fn a_database_in_a_new_cluster_is_followed_and_not_left_again() {
     store(&gateway, 0..3);
     // An empty server in the list is not used.
     is_left(&new);
-    let dump = program("pg_dump")
-        .args(["-U", NAME, "-d", NAME, "-h", old.socket()])
-        .stdout(std::process::Stdio::piped())
-        .output()
-        .unwrap();
-    assert!(dump.status.success());
+    let dump = dump(&old);
     store(&gateway, 3..6);
+    // The log is bound to the database of `old`: a gateway that starts without it uses no empty one.
+    gateway.kill();
     old.crash();
-    new.sql(&String::from_utf8(dump.stdout).unwrap());
-    // As in a promoted logical subscriber.
-    new.sql(
-        "select setval(pg_get_serial_sequence(name, 'id'), 1, false)
-         from unnest(array['meters', 'vehicles', 'session_names', 'alerts']) as name",
+    let gateway = start(data.path(), &hosts);
+    gateway.wait("the refusal", |it| {
+        let report = health(it);
+        let reason = report["database"]["reason"].as_str().unwrap_or_default();
+        reason.contains("no database of the gateway")
+    });
+    assert_eq!(
+        new.number("select count(*) from pg_tables where schemaname = 'public'"),
+        0
     );
+    is_left(&new);
+    // At once, because the gateway connects meanwhile. The sequences are as in a promoted logical subscriber.
+    new.sql(&format!(
+        "begin; {dump};
+         select setval(pg_get_serial_sequence('public.' || name, 'id'), 1, false)
+         from unnest(array['meters', 'vehicles', 'session_names', 'alerts']) as name;
+         commit"
+    ));
     store(&gateway, 6..9);
     holds(&new, &(0..9).collect());
     old.start();

@@ -9,7 +9,8 @@ impl Progress {
     /// Waits until the readings at some places of the current run are stored.
     ///
     /// Each shard is waited for up to its own last frame with readings of the request. Behind that frame a shard may have
-    /// nothing to store, and then its checkpoint does not move.
+    /// nothing to store, and then its checkpoint does not move. All places must be stored at one moment: the database
+    /// may move to another server while a later shard is waited for.
     ///
     /// Cancel: safe
     pub async fn wait_stored(&self, places: &[Stretch]) {
@@ -17,13 +18,27 @@ impl Progress {
         // The writers look at the waiters when they are woken: one that began to linger before
         // this client came must look again.
         self.synced.send_modify(|_| {});
-        for place in places {
-            if let Some(sender) = self.stored.get(usize::from(place.shard)) {
-                let mut stored = sender.subscribe();
-                // An error would mean that the sender was dropped; it lives in self.
-                drop(stored.wait_for(|stored| *stored > place.at).await);
+        loop {
+            for place in places {
+                if let Some(sender) = self.stored.get(usize::from(place.shard)) {
+                    let mut stored = sender.subscribe();
+                    // An error would mean that the sender was dropped; it lives in self.
+                    drop(stored.wait_for(|stored| *stored > place.at).await);
+                }
+            }
+            if places.len() <= 1 || self.are_stored(places) {
+                return;
             }
         }
+    }
+
+    /// Whether the readings at all of some places are stored now.
+    fn are_stored(&self, places: &[Stretch]) -> bool {
+        let _unchanged = self.lock();
+        places.iter().all(|place| {
+            let sender = self.stored.get(usize::from(place.shard));
+            sender.is_none_or(|stored| *stored.borrow() > place.at)
+        })
     }
 
     /// How many of the readings at some places are in quarantine, once all of them are stored.
@@ -152,5 +167,40 @@ mod tests {
         progress.committed(shard_of_run(0), stored(200, 1), Vec::new());
         assert!(poll(&mut waits).is_ready());
         assert_eq!(progress.quarantined_at(&places), Some(1));
+    }
+
+    /// A commit on the old server does not count together with one on the new server.
+    #[tokio::test]
+    async fn a_request_is_stored_when_one_server_has_all_of_it() {
+        let progress = Progress::new(1, 2);
+        let place = |shard| Stretch {
+            shard,
+            at: at(100),
+            first: 0,
+            readings: 1,
+        };
+        let places = [place(0), place(1)];
+        let mut waits = std::pin::pin!(progress.wait_stored(&places));
+        assert!(poll(&mut waits).is_pending());
+        let commit = |shard| progress.committed(shard_of_run(shard), stored(200, 1), Vec::new());
+        commit(0);
+        assert!(poll(&mut waits).is_pending());
+        assert_eq!(progress.passed(1), Some(Position::START));
+        progress.moved_server();
+        assert_eq!(progress.passed(1), None);
+        commit(1);
+        assert!(poll(&mut waits).is_pending());
+        // The new server lacks what was committed on the old one.
+        progress.stored(shard_of_run(0), stored(0, 0));
+        assert!(poll(&mut waits).is_pending());
+        assert_eq!(progress.passed(1), Some(at(0)));
+        commit(0);
+        assert!(poll(&mut waits).is_ready());
+        // One place does not keep what the old server held, either.
+        progress.moved_server();
+        let mut waits = std::pin::pin!(progress.wait_stored(&places[..1]));
+        assert!(poll(&mut waits).is_pending());
+        progress.stored(shard_of_run(0), stored(200, 1));
+        assert!(poll(&mut waits).is_ready());
     }
 }
