@@ -8,6 +8,7 @@ mod run;
 mod signals;
 mod supervise;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,6 +217,10 @@ impl Database {
             return Ok(());
         }
         let wal_dir = config.wal_dir();
+        // Nothing is recorded there. `wattgate check` reports the directory, and goes on.
+        if std::fs::metadata(&wal_dir).is_err_and(|e| e.kind() == ErrorKind::NotADirectory) {
+            return Ok(());
+        }
         let binding = Binding::load(&wal_dir)
             .map_err(|e| AppError::Start(format!("{}: {e}", wal_dir.display())))?;
         let bound = Arc::new(move || binding.bound());
