@@ -8,7 +8,6 @@ use crate::analytics::{Analyst, AskError, Priority, ReportKey, Timeframe};
 use crate::energy::format::Decimal;
 use crate::energy::interval::Interval;
 use crate::energy::report::{EfficiencyStatus, efficiency_status};
-use crate::energy::window;
 use crate::postgres::ReadPool;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
@@ -88,21 +87,13 @@ pub(super) fn devices(rows: &[Row]) -> Result<Vec<i32>, AlertError> {
         .collect::<Result<_, _>>()?)
 }
 
-/// Finds causes in the last 24 hours of every vehicle and meter.
+/// Finds causes in a window of every vehicle and meter.
 pub(super) async fn efficiency(
     settings: &Settings,
     reads: &ReadPool,
     analyst: &Analyst,
-    now: Timestamp,
+    timeframe: Timeframe,
 ) -> Result<Findings, AlertError> {
-    let Ok(window) = window::window(None, None, now) else {
-        return Ok(Findings::default());
-    };
-    let timeframe = Timeframe {
-        window,
-        parts: Vec::new(),
-        now,
-    };
     // Without the deadline of a request, because a large fleet takes longer, and would never be judged.
     let kept = analyst
         .fleet_report_unhurried(reads, ReportKey::default(), timeframe, Priority::Yields)

@@ -14,11 +14,13 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `evaluate` | the search for causes |
+//! | `rolled_up` | the wait for the rollups, before a whole fleet is searched |
 //! | `silence` | the search for silent devices |
 //! | `store` | the table and the queue of deliveries |
 //! | `webhook` | the deliveries to the receiver |
 
 mod evaluate;
+mod rolled_up;
 mod silence;
 mod store;
 mod webhook;
@@ -28,10 +30,13 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::analytics::{Analyst, AskError};
+use crate::analytics::{Analyst, AskError, Timeframe};
+use crate::energy::window;
 use crate::postgres::leader::{Role, Success, Work};
 use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
 use crate::reading::Timestamp;
+use evaluate::Findings;
+use rolled_up::Waiting;
 use silence::Silences;
 pub use webhook::Webhook;
 
@@ -170,6 +175,7 @@ pub async fn run(settings: Settings, target: Target, reads: ReadPool, analyst: A
         target: target.clone(),
         reads,
         analyst,
+        waiting: Waiting::default(),
     };
     ROLE.lead(&target, &search).await;
 }
@@ -180,6 +186,7 @@ struct Search {
     target: Target,
     reads: ReadPool,
     analyst: Analyst,
+    waiting: Waiting,
 }
 
 impl Work for Search {
@@ -208,8 +215,8 @@ impl Search {
         }
     }
 
-    /// Searches the whole fleet's efficiency for causes, at intervals. A report that takes too long is
-    /// skipped.
+    /// Searches the whole fleet's efficiency for causes, at intervals, once the last hours are rolled up. A report
+    /// that takes too long is skipped.
     async fn report(&self) -> Result<(), AlertError> {
         let (settings, reads, analyst) = (&self.settings, &self.reads, &self.analyst);
         let name = "wattgate alerts of efficiency";
@@ -218,7 +225,7 @@ impl Search {
         loop {
             let began = Instant::now();
             let now = Timestamp::now();
-            match evaluate::efficiency(settings, reads, analyst, now).await {
+            match self.efficiency(client, now).await {
                 Ok(found) => store::apply(client, settings, found, now).await?,
                 Err(AlertError::Ask(error)) => {
                     tracing::warn!(%error, "cannot evaluate the fleet's efficiency");
@@ -230,6 +237,24 @@ impl Search {
             let rest = began.elapsed() * REPORT_SHARE;
             tokio::time::sleep(settings.every.max(rest)).await;
         }
+    }
+
+    async fn efficiency(&self, client: &Client, now: Timestamp) -> Result<Findings, AlertError> {
+        let Ok(window) = window::window(None, None, now) else {
+            return Ok(Findings::default());
+        };
+        if !self.waiting.is_over(client, window, now).await? {
+            tracing::debug!(
+                "the fleet's efficiency is evaluated once the last hours are rolled up"
+            );
+            return Ok(Findings::default());
+        }
+        let timeframe = Timeframe {
+            window,
+            parts: Vec::new(),
+            now,
+        };
+        evaluate::efficiency(&self.settings, &self.reads, &self.analyst, timeframe).await
     }
 
     /// Sends waiting deliveries to the webhook's receiver, if there is one.

@@ -13,10 +13,13 @@ use tokio_postgres::{Client, Error, GenericClient, Row};
 pub use self::range::Range;
 use self::range::{Bound, calendar_range, parse_bound, partition_name};
 use super::PartitionWidth;
-use crate::reading::{PerStream, Stream, Timestamp};
+use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// The key of the advisory lock: "wattpart" as a number.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wattpart");
+
+/// Hours that the retention drops this soon are no longer rolled up.
+const LEAVING_WITHIN_MICROS: i64 = 24 * HOUR_MICROS;
 
 /// The query for the partitions of both streams.
 pub const BOTH: &str = sql!("partitions");
@@ -276,6 +279,14 @@ pub fn instants_ahead(now: Timestamp, width: PartitionWidth) -> Vec<Timestamp> {
 /// The oldest instant that history still holds under a retention.
 pub fn oldest_kept(now: Timestamp, retention: Duration) -> Timestamp {
     now.plus_micros(-i64::try_from(retention.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The oldest hour that is rolled up: what the retention drops soon is not.
+pub fn oldest_rolled_up(now: Timestamp, retention: Option<Duration>) -> Timestamp {
+    match retention {
+        Some(retention) => oldest_kept(now, retention).plus_micros(LEAVING_WITHIN_MICROS),
+        None => Range::ALL.from,
+    }
 }
 
 #[cfg(test)]

@@ -91,8 +91,6 @@ const RESTS_FOR_NEW: u32 = 1;
 const RESTS_FOR_OLD: u32 = 9;
 /// How long the roller yields before it checks again.
 const YIELD_FOR: Duration = Duration::from_millis(200);
-/// Hours that the retention drops this soon are no longer rolled up.
-const LEAVING_WITHIN_MICROS: i64 = 24 * HOUR_MICROS;
 
 /// How long the oldest reading waits in the log.
 pub type Waits = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -212,7 +210,7 @@ impl Roller {
         else {
             return Ok(false);
         };
-        let floor = self.floor(now);
+        let floor = partitions::oldest_rolled_up(now, self.retention);
         let partitions = partitions::load_both(client).await?;
         let partitions = partitions.map(Partitions::into_ranges);
         let ranges = bounded(&partitions);
@@ -256,16 +254,6 @@ impl Roller {
         let built: [&(dyn ToSql + Sync); 2] = [&built_from, &to];
         client.execute(sql!("hours_built"), &built).await?;
         Ok(true)
-    }
-
-    /// The oldest hour that is rolled up.
-    fn floor(&self, now: Timestamp) -> Timestamp {
-        match self.retention {
-            Some(retention) => {
-                partitions::oldest_kept(now, retention).plus_micros(LEAVING_WITHIN_MICROS)
-            }
-            None => Timestamp::from_micros(i64::MIN),
-        }
     }
 
     async fn publish(

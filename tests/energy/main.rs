@@ -7,6 +7,7 @@ mod edges;
 mod fleet;
 #[path = "../gateway/mod.rs"]
 mod gateway;
+mod judged_late;
 mod parquet;
 mod plans;
 mod promises;
