@@ -102,7 +102,7 @@ pub struct ServeArgs {
     #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     pub memory_limit: String,
     /// The most rows in a micro-batch
-    #[arg(long, default_value = "100000", value_name = "N")]
+    #[arg(long, default_value = "400000", value_name = "N")]
     pub batch_rows: String,
     /// How long a small batch waits for more readings; up to eight times as long under load
     #[arg(long, default_value = "25ms", value_name = "TIME")]

@@ -85,6 +85,7 @@ impl Checks {
         let (linger, live) = (&args.linger, &args.live_interval);
         WriterOptions {
             batch_rows_max: rows as usize,
+            moderate_rows: WriterOptions::MODERATE_ROWS,
             linger: self.duration("--linger", linger, WriterOptions::LINGER_MAX),
             live_interval: self.duration("--live-interval", live, WriterOptions::LIVE_INTERVAL_MAX),
             live_at_once_devices: WriterOptions::LIVE_AT_ONCE_DEVICES,

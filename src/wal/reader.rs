@@ -116,6 +116,12 @@ impl Reader {
         self.cursor
     }
 
+    /// Moves back to the place of an earlier frame.
+    pub fn rewind(&mut self, to: Position) {
+        self.give_back();
+        self.cursor = to;
+    }
+
     /// Reads the next frame and moves behind it.
     ///
     /// Blocks: for the disk, if the page cache does not hold the segment; call it off the

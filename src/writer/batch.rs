@@ -32,6 +32,27 @@ pub struct Batch {
     pub run_ended: bool,
 }
 
+/// The memory of a batch's rows, for the next batch. Why: large pieces that are requested and released for each
+/// batch stay resident in several threads' heaps. It holds no more rows of both streams together than its batch
+/// did: otherwise it would keep the most meters and the most vehicles of all batches.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    meters: Vec<MeterRow>,
+    vehicles: Vec<VehicleRow>,
+}
+
+impl Spare {
+    /// Takes the memory of rows that are stored.
+    pub(super) fn of(mut meters: Vec<MeterRow>, mut vehicles: Vec<VehicleRow>) -> Self {
+        let taken = (meters.len(), vehicles.len());
+        meters.clear();
+        vehicles.clear();
+        meters.shrink_to(taken.0);
+        vehicles.shrink_to(taken.1);
+        Spare { meters, vehicles }
+    }
+}
+
 /// Texts whose ids are not cached, in order of first sight.
 #[derive(Debug, Default)]
 struct Unknown {
@@ -56,14 +77,14 @@ impl Unknown {
 }
 
 impl Batch {
-    /// Makes an empty batch that begins at a place.
-    pub fn new(from: Position) -> Self {
+    /// Makes an empty batch that begins at a place, in the memory of an earlier one.
+    pub(super) fn new(from: Position, spare: Spare) -> Self {
         Batch {
             from,
             to: from,
             readings: StreamCounts::ZERO,
-            meters: Vec::new(),
-            vehicles: Vec::new(),
+            meters: spare.meters,
+            vehicles: spare.vehicles,
             oldest_received: None,
             unknown: Default::default(),
             run_ended: false,
@@ -236,12 +257,9 @@ pub fn arrange<R: HistoryRow>(mut rows: Vec<R>, partitions: &Partitions) -> Arra
     if !rows.is_sorted_by_key(HistoryRow::origin) {
         rows.sort_by_key(HistoryRow::origin);
     }
-    let keyed = rows.iter().zip(0..).map(|(row, place)| {
-        let (id, at) = row.key();
-        (order::group(partitions.find(at), id), place)
-    });
     let at = |place: u32| rows[place as usize].key().1;
-    let sorted = order::sort(keyed.collect(), at);
+    let partition = |place: u32| partitions.find(at(place));
+    let sorted = order::sort(rows.iter().map(|row| row.key().0), partition, at);
     order::place(&mut rows, sorted);
     let (mut duplicates, mut conflicts) = (0, Vec::new());
     rows.dedup_by(|row, first| {
@@ -292,6 +310,26 @@ mod tests {
         assert_eq!(arranged.rows, [row(1, 5, 1.0, 0)]);
         assert_eq!(arranged.duplicates, 1);
         assert_eq!(arranged.conflicts, [row(1, 5, 2.0, 1)]);
+    }
+
+    #[test]
+    fn spare_memory_is_that_of_one_batch_whatever_came_before() {
+        let meter = row(1, 0, 1.0, 0);
+        let vehicle = VehicleRow {
+            id: 1,
+            at: meter.at,
+            energy: meter.energy,
+            soc: 50.0,
+            battery_temp: 25.0,
+            named_meter: 0,
+            named_session: 0,
+            origin: meter.origin,
+        };
+        let Spare { meters, vehicles } = Spare::of(vec![meter; 1_000], Vec::new());
+        assert_eq!((meters.capacity(), vehicles.capacity()), (1_000, 0));
+        // A batch of vehicles follows one of meters.
+        let Spare { meters, vehicles } = Spare::of(meters, vec![vehicle; 900]);
+        assert_eq!((meters.capacity(), vehicles.capacity()), (0, 900));
     }
 
     proptest! {

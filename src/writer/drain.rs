@@ -8,13 +8,14 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::backoff::linger;
-use super::batch::{Batch, arrange};
+use super::batch::{Arranged, Batch, Spare, arrange};
 use super::live::Newest;
 use super::pace::Pace;
+use super::rows::{MeterRow, VehicleRow};
 use super::session::{Claim, SessionError, WriterSession};
 use super::shares::Shares;
-use super::store::{Committed, LiveWrite, Work, ensure_partitions, in_history, store};
-use super::strategy::Strategy;
+use super::store::{Committed, LiveWrite, Outcome, Work, ensure_partitions, in_history, store};
+use super::strategy::{Strategy, StrategyMemory};
 use super::{WriterOptions, restored};
 use crate::failpoint::{Point, reach};
 use crate::metrics;
@@ -26,9 +27,6 @@ use crate::wal::catalog::Run;
 use crate::wal::frame::Position;
 use crate::wal::progress::{Progress, RunShard};
 use crate::wal::reader::{Next, Reader};
-
-/// How many clean batches in a row end the search for repeats.
-const CLEAN_BATCHES: u32 = 20;
 
 /// What a shard writer works with in every session.
 pub(super) struct Resources {
@@ -56,6 +54,8 @@ pub(super) struct Drain<'a> {
     newest: Newest,
     memory: StrategyMemory,
     live_at: Instant,
+    /// The memory of the last batch, while the writer is behind.
+    spare: Spare,
 }
 
 impl<'a> Drain<'a> {
@@ -90,6 +90,7 @@ impl<'a> Drain<'a> {
             newest: Newest::default(),
             memory: StrategyMemory::default(),
             live_at: Instant::now(),
+            spare: Spare::default(),
         }))
     }
 
@@ -108,20 +109,38 @@ impl<'a> Drain<'a> {
     pub(super) async fn run(mut self, pace: &mut Pace) -> Result<(), SessionError> {
         self.catch_live_up(pace).await?;
         while !self.progress().is_done(self.shard) {
+            if !self.has_work() {
+                self.spare = Spare::default();
+            }
             // An idle writer watches its session too, because a restored database has to be given what it lost.
             tokio::select! {
                 () = self.wait_for_work() => {}
                 () = self.session.ended() => return Err(SessionError::Ended),
             }
             let from = self.claim.stored.position;
-            let batch = self.gather(from, None, pace.rows_max()).await?;
+            let batch = self.gather(from, None, self.rows_max(pace)).await?;
             pace.tries(batch.rows());
+            let began = Instant::now();
             self.store(batch).await?;
             if self.claim.stored.position > from {
-                pace.stored();
+                pace.stored(began.elapsed());
             }
         }
         Ok(())
+    }
+
+    /// Rows of the next batch. It is moderate while rows are looked up, because memory then holds each of them
+    /// several times, and while a client waits for the commit.
+    fn rows_max(&self, pace: &Pace) -> usize {
+        let is_urgent = self.progress().is_urgent(self.shard.shard);
+        match self.memory.strategy {
+            Strategy::Copy if !is_urgent => pace.rows_max(),
+            _ => self.moderate_max(pace),
+        }
+    }
+
+    fn moderate_max(&self, pace: &Pace) -> usize {
+        pace.rows_max().min(self.resources.shares.moderate_rows)
     }
 
     /// Gathers what history holds and live status does not, for live status alone.
@@ -133,14 +152,23 @@ impl<'a> Drain<'a> {
         let mut behind = self.claim.stored.live_position < until;
         while behind {
             let from = self.cursor();
-            let batch = self.gather(from, Some(until), pace.rows_max()).await?;
+            let rows_max = self.moderate_max(pace);
+            let batch = self.gather(from, Some(until), rows_max).await?;
             pace.tries(batch.rows());
             behind = batch.to < until && batch.rows() > 0;
             let meters = in_history(self.session, batch.meters).await?;
             let vehicles = in_history(self.session, batch.vehicles).await?;
-            self.newest.fold(&meters, &vehicles);
+            let seen = &self.session.newest_seen;
+            self.newest.fold(&meters, &seen.meter);
+            self.newest.fold(&vehicles, &seen.vehicle);
         }
         Ok(())
+    }
+
+    /// Whether the log holds more of the shard than has been read.
+    fn has_work(&self) -> bool {
+        self.shard.run != self.progress().current_run()
+            || *self.progress().watch_synced().borrow() > self.cursor()
     }
 
     /// Waits until there is something to store, or live status is due.
@@ -178,10 +206,10 @@ impl<'a> Drain<'a> {
         }
     }
 
-    /// Whether the writer must not wait: a quarter of the largest batch waits, a client waits for the
-    /// commit, or nothing more is appended.
+    /// Whether the writer must not wait: a quarter of a batch waits, a client waits for the commit, or nothing
+    /// more is appended.
     fn is_hurried(&self) -> bool {
-        let enough = (self.resources.shares.batch_rows / 4).max(1) as u64;
+        let enough = (self.resources.shares.moderate_rows / 4).max(1) as u64;
         self.shard.run != self.progress().current_run()
             || self.has_ended()
             || self.progress().is_urgent(self.shard.shard)
@@ -202,9 +230,9 @@ impl<'a> Drain<'a> {
     ) -> Result<Batch, SessionError> {
         let mut reader = self.reader.take().ok_or(SessionError::Panicked)?;
         let ids = mem::replace(&mut self.session.ids, IdCache::new(0));
+        let mut batch = Batch::new(from, mem::take(&mut self.spare));
         let permit = self.resources.reads.acquire().await;
         let (result, reader, ids) = spawn_blocking(move || {
-            let mut batch = Batch::new(from);
             let result = batch
                 .fill(&mut reader, &ids, rows_max, until)
                 .map(|()| batch);
@@ -236,7 +264,7 @@ impl<'a> Drain<'a> {
     async fn store(&mut self, batch: Batch) -> Result<(), SessionError> {
         let before = self.claim.stored;
         let (rows, received) = (batch.rows(), batch.oldest_received);
-        let (run_ended, to) = (batch.run_ended, batch.to);
+        let (run_ended, from, to) = (batch.run_ended, batch.from, batch.to);
         // Must come before sorting: the row order that all gateways share depends on the partitions.
         ensure_partitions(self.session, &batch.meters).await?;
         ensure_partitions(self.session, &batch.vehicles).await?;
@@ -248,12 +276,7 @@ impl<'a> Drain<'a> {
         })
         .await
         .map_err(|_| SessionError::Panicked)?;
-        // Counted one by one only if needed: in a fleet, the same devices report round after round.
-        let mut devices = self.newest.devices() + meters.devices() + vehicles.devices();
-        if devices >= self.resources.shares.live_devices {
-            devices = self.newest.devices_with(&meters.rows, &vehicles.rows);
-        }
-        let live = match run_ended || self.is_live_due(rows, devices) {
+        let live = match run_ended || self.is_live_due(&meters, &vehicles, rows) {
             true => LiveWrite::Now,
             false => LiveWrite::Later,
         };
@@ -266,19 +289,26 @@ impl<'a> Drain<'a> {
             meters,
             vehicles,
             live,
+            looked_up_max: self.resources.shares.moderate_rows,
         };
         let strategy_before = self.memory.strategy;
-        let Committed {
-            stored,
-            quarantined,
-        } = store(
+        let outcome = store(
             self.session,
             &mut self.claim,
             &work,
             &mut self.newest,
             &mut self.memory.strategy,
-        )
-        .await?;
+        );
+        let Committed {
+            stored,
+            quarantined,
+        } = match outcome.await? {
+            Outcome::Committed(committed) => committed,
+            Outcome::TooLarge => return self.take_less(from),
+        };
+        if rows >= work.looked_up_max {
+            self.spare = Spare::of(work.meters.rows, work.vehicles.rows);
+        }
         if live == LiveWrite::Now {
             self.live_at = Instant::now();
         }
@@ -300,11 +330,30 @@ impl<'a> Drain<'a> {
         Ok(())
     }
 
-    /// Whether live status is written with a batch of this many rows, when this many devices are gathered.
+    /// Goes back to the start of a batch that was too large. Its parts are moderate until enough of them were clean,
+    /// however many batches were before.
+    fn take_less(&mut self, from: Position) -> Result<(), SessionError> {
+        self.memory.note_repeats();
+        let reader = self.reader.as_mut().ok_or(SessionError::Panicked)?;
+        reader.rewind(from);
+        Ok(())
+    }
+
+    /// Whether live status is written with a batch of this many rows.
     ///
     /// While few devices report, it is written with every batch, so that a client whose reading is committed
     /// finds it there.
-    fn is_live_due(&self, rows: usize, devices: usize) -> bool {
+    fn is_live_due(
+        &self,
+        meters: &Arranged<MeterRow>,
+        vehicles: &Arranged<VehicleRow>,
+        rows: usize,
+    ) -> bool {
+        // Counted one by one only if needed: in a fleet, the same devices report round after round.
+        let mut devices = self.newest.devices() + meters.devices() + vehicles.devices();
+        if devices >= self.resources.shares.live_devices {
+            devices = self.newest.devices_with(&meters.rows, &vehicles.rows);
+        }
         let options = &self.resources.options;
         let stored = self.claim.stored;
         let waits = stored.live_position < stored.position || rows > 0;
@@ -349,71 +398,4 @@ async fn skip_retired(
         );
     }
     session.answered(session.skip_gap(claim, first, lost)).await
-}
-
-/// The strategy of the next batch, and how long nothing has repeated.
-#[derive(Debug)]
-struct StrategyMemory {
-    strategy: Strategy,
-    clean_batches: u32,
-}
-
-impl Default for StrategyMemory {
-    fn default() -> Self {
-        StrategyMemory {
-            strategy: Strategy::Copy,
-            clean_batches: 0,
-        }
-    }
-}
-
-impl StrategyMemory {
-    /// Records a batch without repeats. A batch during which the strategy changed did meet some.
-    fn note_clean(&mut self, before: Strategy) {
-        if self.strategy != before {
-            return self.note_repeats();
-        }
-        self.clean_batches += 1;
-        self.settle();
-    }
-
-    fn note_repeats(&mut self) {
-        self.clean_batches = 0;
-        self.settle();
-    }
-
-    /// Stays careful until enough batches in a row were clean.
-    fn settle(&mut self) {
-        self.strategy = match self.strategy {
-            Strategy::Copy => Strategy::Copy,
-            _ if self.clean_batches >= CLEAN_BATCHES => Strategy::Copy,
-            _ => Strategy::Careful,
-        };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repeats_are_looked_up_until_twenty_batches_are_clean() {
-        let mut memory = StrategyMemory {
-            strategy: Strategy::Probe,
-            clean_batches: 0,
-        };
-        memory.note_repeats();
-        for _ in 0..CLEAN_BATCHES - 1 {
-            assert_eq!(memory.strategy, Strategy::Careful);
-            memory.note_clean(Strategy::Careful);
-        }
-        assert_eq!(memory.strategy, Strategy::Careful);
-        memory.note_clean(Strategy::Careful);
-        assert_eq!(memory.strategy, Strategy::Copy);
-        // A batch that was refused, and stored otherwise.
-        memory.strategy = Strategy::Probe;
-        memory.note_clean(Strategy::Copy);
-        assert_eq!(memory.strategy, Strategy::Careful);
-        assert_eq!(memory.clean_batches, 0);
-    }
 }

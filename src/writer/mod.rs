@@ -49,6 +49,12 @@
 //!   neighbouring rows are neighbours in the index.
 //! - **Repeats come in bursts.** COPY is right while there are none. After the first 23505 a writer looks up
 //!   the rows that may be repeats and copies the rest, until twenty batches were clean.
+//! - **A writer that is behind takes larger batches** (`pace`), because rows then share index pages. They grow only
+//!   while each is full and stored within 2 s, and are moderate while a client waits for the commit. A large batch that
+//!   COPY does not store is read again in moderate parts: rows that are looked up are in memory several times.
+//! - **Live status is told only of what it may not hold.** A session knows the newest reading of a device that it has
+//!   stored itself. Older ones are not sent. Of readings that another gateway stored, or that were refused, it
+//!   assumes nothing.
 //! - **A batch that misses its deadline comes back smaller** (`pace`): with half of the rows that were tried, down to
 //!   one frame. The deadline is the server's or the gateway's. While a reading waits for more than two minutes
 //!   the gateway is not ready.
@@ -111,6 +117,9 @@ pub struct WriterOptions {
     /// The most rows in a batch. One further log frame may exceed it. Lower when there are many
     /// writers, so that their batches together stay within a bound.
     pub batch_rows_max: usize,
+    /// Rows of a batch at first, and of one in which rows are looked up. Larger ones follow only while batches are
+    /// full and the server stores them quickly, so that a slow one does not miss its deadline with many rows first.
+    pub moderate_rows: usize,
     /// How long a small batch waits for more.
     pub linger: Duration,
     /// How stale live status may be under load.
@@ -128,6 +137,8 @@ impl WriterOptions {
     /// The default of `live_at_once_devices`: 256 rows take about 1 ms, and a batch that is not full
     /// has lingered for 25.
     pub const LIVE_AT_ONCE_DEVICES: usize = 256;
+    /// The default of `moderate_rows`: where rows are looked up, memory holds each of them several times.
+    pub const MODERATE_ROWS: usize = 100_000;
     /// How many rows a batch may be configured to hold.
     pub const BATCH_ROWS: RangeInclusive<u64> = 100..=1_000_000;
     /// The longest `linger`.
@@ -178,7 +189,7 @@ impl Writers {
         target.on_move(move || progress.moved_server());
         let writers = source.progress().shards();
         let reads = Arc::new(Semaphore::new(READS_AT_ONCE));
-        let shares = Shares::new(writers, options.batch_rows_max);
+        let shares = Shares::new(writers, &options);
         let mut tasks = JoinSet::new();
         let mut states = Vec::new();
         let settled = Arc::default();

@@ -2,7 +2,8 @@
 //!
 //! Rows arrive in the log's order, in which each device's times mostly ascend already. So a stable radix sort
 //! of small keys groups them by device, and only a device whose times do not ascend is sorted by comparing.
-//! The rows themselves, of 64 bytes and more, are moved once.
+//! A key holds no partition, because a batch mostly lies in one. The rows themselves, of 64 bytes and more, are
+//! moved once.
 
 use crate::reading::Timestamp;
 
@@ -10,23 +11,66 @@ use crate::reading::Timestamp;
 /// four million devices.
 const DIGIT_BITS: u32 = 11;
 const DIGITS: usize = 1 << DIGIT_BITS;
+/// Bits of a row's place, below its device.
+const PLACE_BITS: u32 = u32::BITS;
 
-/// A row's partition and device, in the order in which they are sorted, and its place in the batch.
-pub(super) type Keyed = (u64, u32);
+/// A row's device, and below it the row's place in the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Keyed(u64);
 
-/// The group of a device's rows in one partition; rows of no partition come last.
-pub(super) fn group(partition: Option<usize>, device: i32) -> u64 {
-    let partition = partition.map_or(u32::MAX, |place| place as u32);
-    // With its sign turned, a negative number comes before the others.
-    (u64::from(partition) << 32) | u64::from(device as u32 ^ (1 << 31))
+impl Keyed {
+    fn new(device: i32, place: u32) -> Self {
+        // With its sign turned, a negative number comes before the others.
+        let device = device.cast_unsigned() ^ (1 << 31);
+        Keyed((u64::from(device) << PLACE_BITS) | u64::from(place))
+    }
+
+    fn device(self) -> u32 {
+        (self.0 >> PLACE_BITS) as u32
+    }
+
+    fn place(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn digit(self, shift: u32) -> usize {
+        (self.0 >> shift) as usize % DIGITS
+    }
 }
 
-/// Sorts by group, then time; what has both in common keeps its order.
-pub(super) fn sort(keyed: Vec<Keyed>, at: impl Fn(u32) -> Timestamp) -> Vec<Keyed> {
-    let mut keyed = by_group(keyed);
-    for group in keyed.chunk_by_mut(|a, b| a.0 == b.0) {
-        if !group.is_sorted_by_key(|(_, place)| at(*place)) {
-            group.sort_by_key(|(_, place)| at(*place));
+/// Sorts rows by partition, device and time; what has all three in common keeps its order. Rows of no
+/// partition come last.
+///
+/// Shape:  one key a row; the devices are in the order of the rows
+pub(super) fn sort(
+    devices: impl Iterator<Item = i32>,
+    partition: impl Fn(u32) -> Option<usize>,
+    at: impl Fn(u32) -> Timestamp,
+) -> Vec<Keyed> {
+    let keyed = devices.zip(0..).map(|(id, place)| Keyed::new(id, place));
+    let keyed: Vec<Keyed> = keyed.collect();
+    let first = keyed.first().and_then(|key| partition(key.place()));
+    // Behind all partitions.
+    let (mut in_one, mut none) = (true, 0);
+    for found in keyed.iter().map(|key| partition(key.place())) {
+        in_one &= found == first;
+        none = none.max(found.map_or(0, |index| index + 1));
+    }
+    let partition = |key: Keyed| partition(key.place()).unwrap_or(none);
+    let mut keyed = by_device(keyed);
+    if !in_one {
+        let mut sorted = vec![Keyed(0); keyed.len()];
+        distribute(&keyed, &mut sorted, none + 1, partition);
+        keyed = sorted;
+    }
+    let at = |key: &Keyed| at(key.place());
+    let same = |a: &Keyed, b: &Keyed| {
+        a.device() == b.device() && (in_one || partition(*a) == partition(*b))
+    };
+    for group in keyed.chunk_by_mut(same) {
+        if !group.is_sorted_by_key(at) {
+            // Of one device, the order of keys is that of places.
+            group.sort_unstable_by_key(|key| (at(key), *key));
         }
     }
     keyed
@@ -39,7 +83,8 @@ pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
         let first = rows[start];
         let mut to = start;
         loop {
-            let from = std::mem::replace(&mut sorted[to].1, to as u32) as usize;
+            let from = std::mem::replace(&mut sorted[to], Keyed(to as u64));
+            let from = from.place() as usize;
             if from == start {
                 rows[to] = first;
                 break;
@@ -51,33 +96,38 @@ pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
 }
 
 /// A radix sort from the lowest digit, which leaves out digits that are the same everywhere.
-fn by_group(mut keyed: Vec<Keyed>) -> Vec<Keyed> {
-    let first = keyed.first().map_or(0, |(group, _)| *group);
-    let varying = keyed
-        .iter()
-        .fold(0, |bits, (group, _)| bits | (group ^ first));
-    let mut sorted = vec![(0, 0); keyed.len()];
-    for shift in (0..u64::BITS).step_by(DIGIT_BITS as usize) {
-        let digit = |group: u64| (group >> shift) as usize % DIGITS;
-        if digit(varying) == 0 {
+fn by_device(mut keyed: Vec<Keyed>) -> Vec<Keyed> {
+    let first = keyed.first().map_or(0, |key| key.0);
+    let varying = keyed.iter().fold(0, |bits, key| bits | (key.0 ^ first));
+    let mut sorted = vec![Keyed(0); keyed.len()];
+    for shift in (PLACE_BITS..u64::BITS).step_by(DIGIT_BITS as usize) {
+        if Keyed(varying).digit(shift) == 0 {
             continue;
         }
-        let mut places = [0_usize; DIGITS];
-        keyed
-            .iter()
-            .for_each(|(group, _)| places[digit(*group)] += 1);
-        let mut before = 0;
-        for place in &mut places {
-            before += std::mem::replace(place, before);
-        }
-        for row in &keyed {
-            let place = &mut places[digit(row.0)];
-            sorted[*place] = *row;
-            *place += 1;
-        }
+        distribute(&keyed, &mut sorted, DIGITS, |key| key.digit(shift));
         std::mem::swap(&mut keyed, &mut sorted);
     }
     keyed
+}
+
+/// Sorts by a number that is less than `numbers`, in one pass; equal ones keep their order.
+fn distribute(
+    keyed: &[Keyed],
+    sorted: &mut [Keyed],
+    numbers: usize,
+    number: impl Fn(Keyed) -> usize,
+) {
+    let mut places = vec![0_usize; numbers];
+    keyed.iter().for_each(|key| places[number(*key)] += 1);
+    let mut before = 0;
+    for place in &mut places {
+        before += std::mem::replace(place, before);
+    }
+    for key in keyed {
+        let place = &mut places[number(*key)];
+        sorted[*place] = *key;
+        *place += 1;
+    }
 }
 
 #[cfg(test)]
@@ -93,12 +143,12 @@ mod tests {
                 0..200,
             )
         ) {
-            let keyed = rows.iter().zip(0..).map(|((partition, id, _), n)| (group(*partition, *id), n));
+            let partition = |n: u32| rows[n as usize].0;
             let at = |n: u32| Timestamp::from_micros(rows[n as usize].2);
-            let sorted = sort(keyed.collect(), at);
+            let sorted = sort(rows.iter().map(|row| row.1), partition, at);
             let mut placed: Vec<u32> = (0..rows.len() as u32).collect();
             place(&mut placed, sorted.clone());
-            let sorted: Vec<u32> = sorted.into_iter().map(|(_, n)| n).collect();
+            let sorted: Vec<u32> = sorted.into_iter().map(Keyed::place).collect();
             prop_assert_eq!(&placed, &sorted);
             let mut expected: Vec<u32> = (0..rows.len() as u32).collect();
             expected.sort_by_key(|n| {

@@ -1,13 +1,19 @@
 //! How many readings a batch holds: fewer after a batch that missed its deadline, more again while batches
-//! succeed.
+//! succeed, and many while they are stored quickly.
+
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
 use super::session::SessionError;
+use super::shares::Shares;
 
 /// How many batches succeed before the size is doubled beyond the last one that failed. Each new failure costs
 /// a deadline.
 const CALM_BATCHES: u32 = 20;
+/// How long a batch may take if the next is to be larger, beyond a moderate one. Why: the next takes twice as long,
+/// and another gateway that stores the same readings must not wait for its keys until the lock timeout of 10 s.
+const QUICK: Duration = Duration::from_secs(2);
 
 /// The batch size of a writer, from one session to the next.
 #[derive(Debug)]
@@ -18,6 +24,8 @@ pub(super) struct Pace {
     ceiling: usize,
     /// What the ceiling grows to: the configured size.
     largest: usize,
+    /// Rows of the first batch of a session, and of batches on a slow server.
+    moderate: usize,
     /// Rows of the batch that is being stored.
     tried: usize,
     /// Batches that succeeded since the ceiling was moved.
@@ -27,12 +35,14 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(largest: usize) -> Self {
+    pub(super) fn new(shares: &Shares) -> Self {
+        let (largest, moderate) = (shares.batch_rows, shares.moderate_rows);
         Pace {
-            rows_max: largest,
+            rows_max: moderate,
             ceiling: largest,
             largest,
-            tried: largest,
+            moderate,
+            tried: moderate,
             calm: 0,
             failures: 0,
         }
@@ -48,15 +58,28 @@ impl Pace {
         self.tried = rows;
     }
 
-    /// Records that a batch was stored.
-    pub(super) fn stored(&mut self) {
+    /// Records that a batch was stored, and in what time.
+    ///
+    /// Beyond a moderate size only a full batch counts: how long a few rows took says nothing about many, and a
+    /// writer whose batches are not full is not behind.
+    pub(super) fn stored(&mut self, took: Duration) {
         self.failures = 0;
         self.calm += 1;
         if self.calm >= CALM_BATCHES {
             self.calm = 0;
             self.ceiling = (self.ceiling * 2).min(self.largest);
         }
-        self.rows_max = (self.rows_max * 2).min(self.ceiling);
+        let larger = (self.rows_max * 2).min(self.ceiling);
+        self.rows_max = if self.rows_max < self.moderate {
+            larger.min(self.moderate)
+        } else if self.tried < self.rows_max {
+            (self.rows_max / 2).max(self.moderate)
+        } else if took <= QUICK {
+            larger
+        } else {
+            let in_time = self.tried as f64 * (QUICK.as_secs_f64() / took.as_secs_f64());
+            (in_time as usize).clamp(self.moderate, self.rows_max)
+        };
     }
 
     /// Records how a session ended: after a missed deadline the next batch is smaller, down to one frame.
@@ -64,6 +87,8 @@ impl Pace {
     /// It is half of what was tried, not of what was allowed: a batch that was small anyway would come again
     /// unchanged.
     pub(super) fn failed(&mut self, error: &SessionError) {
+        // The next session may find another server, or a slower one.
+        self.rows_max = self.rows_max.min(self.moderate);
         if !takes_too_long(error) {
             return;
         }
@@ -91,9 +116,25 @@ fn takes_too_long(error: &SessionError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    const MODERATE_ROWS: usize = 100_000;
+
+    fn pace(largest: usize) -> Pace {
+        Pace::new(&Shares {
+            ids_bytes: 0,
+            seen_devices: 0,
+            live_devices: 0,
+            standing_marks: 0,
+            batch_rows: largest,
+            moderate_rows: MODERATE_ROWS.min(largest),
+        })
+    }
+
+    fn full(pace: &mut Pace, took: Duration) {
+        pace.tries(pace.rows_max());
+        pace.stored(took);
+    }
 
     fn timeout() -> SessionError {
         SessionError::Timeout(Duration::from_secs(1))
@@ -101,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_took_too_long_is_never_tried_unchanged() {
-        let mut pace = Pace::new(100_000);
+        let mut pace = pace(100_000);
         // It was far smaller than it might have been.
         pace.tries(700);
         pace.failed(&timeout());
@@ -117,12 +158,12 @@ mod tests {
 
     #[test]
     fn batches_grow_again_but_rarely_beyond_what_failed() {
-        let mut pace = Pace::new(1_000);
+        let mut pace = pace(1_000);
         pace.tries(1_000);
         pace.failed(&timeout());
         let mut tries_beyond = 0;
         for _ in 0..CALM_BATCHES * 3 {
-            pace.stored();
+            pace.stored(Duration::ZERO);
             if pace.rows_max() > 500 {
                 tries_beyond += 1;
                 pace.tries(pace.rows_max());
@@ -131,8 +172,56 @@ mod tests {
         }
         assert!((1..=3).contains(&tries_beyond), "{tries_beyond}");
         for _ in 0..CALM_BATCHES * 3 {
-            pace.stored();
+            pace.stored(Duration::ZERO);
         }
         assert_eq!(pace.rows_max(), 1_000);
+    }
+
+    #[test]
+    fn only_a_server_that_stores_quickly_is_given_large_batches() {
+        let mut pace = pace(350_000);
+        assert_eq!(pace.rows_max(), MODERATE_ROWS);
+        full(&mut pace, QUICK);
+        assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
+        full(&mut pace, QUICK);
+        assert_eq!(pace.rows_max(), 350_000);
+        // A server that became slow: as many rows as it would have stored in time.
+        full(&mut pace, QUICK * 7 / 4);
+        assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
+        for _ in 0..CALM_BATCHES {
+            full(&mut pace, QUICK * 10);
+            assert_eq!(pace.rows_max(), MODERATE_ROWS);
+        }
+        full(&mut pace, QUICK);
+        assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
+        // Whatever ended the session.
+        pace.failed(&SessionError::Ended);
+        assert_eq!(pace.rows_max(), MODERATE_ROWS);
+        // Below that, time is no reason to stay small: a batch of one row may take as long.
+        pace.tries(10);
+        pace.failed(&timeout());
+        for _ in 0..CALM_BATCHES * 20 {
+            pace.stored(QUICK * 10);
+        }
+        assert_eq!(pace.rows_max(), MODERATE_ROWS);
+    }
+
+    #[test]
+    fn small_batches_are_no_reason_for_large_ones() {
+        let mut pace = pace(400_000);
+        for _ in 0..CALM_BATCHES * 3 {
+            pace.tries(10);
+            pace.stored(Duration::from_millis(1));
+            assert_eq!(pace.rows_max(), MODERATE_ROWS);
+        }
+        full(&mut pace, QUICK);
+        full(&mut pace, QUICK);
+        assert_eq!(pace.rows_max(), 400_000);
+        // The writer has caught up: what is left of the evidence does not last.
+        for expected in [200_000, MODERATE_ROWS, MODERATE_ROWS] {
+            pace.tries(10);
+            pace.stored(Duration::from_millis(1));
+            assert_eq!(pace.rows_max(), expected);
+        }
     }
 }

@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::batch::arrange;
 use super::insert::{bisect, probe, split};
-use super::live::Newest;
-use super::rows::{HistoryRow, MeterRow, Origin, RowEnergy, VehicleRow};
+use super::live::{LiveRow, Newest};
+use super::rows::{MeterRow, Origin, RowEnergy, VehicleRow};
 use super::session::{SessionError, WriterSession};
 use super::store::{BEGIN, ensure_partitions};
 use crate::postgres::registry;
@@ -65,14 +65,12 @@ pub async fn retry(session: &mut WriterSession, filter: &Filter) -> Result<Retri
 type Key = (Uuid, i32, i64, i32);
 
 /// A kind of row that can be read back from the quarantine.
-trait FromQuarantine: HistoryRow {
+trait FromQuarantine: LiveRow {
     /// Makes the row of a quarantined reading; `id` is its device's, `named` those of the meter
     /// and the session that it names.
     fn from_quarantine(row: &Row, id: i32, named: [i32; 2], origin: Origin) -> Self;
     /// The registry of its devices.
     const REGISTRY: Registry;
-    /// Adds rows to the newest readings.
-    fn fold(rows: &[Self], newest: &mut Newest);
 }
 
 async fn all<R: FromQuarantine>(
@@ -194,8 +192,10 @@ async fn chunk<R: FromQuarantine>(
         .map(|(key, _)| *key)
         .collect();
     let mut newest = Newest::default();
-    R::fold(&stored, &mut newest);
-    newest.upsert(client, session.live_statements()).await?;
+    newest.fold(&stored, &session.newest_seen[R::STREAM]);
+    newest
+        .upsert_with(&Newest::default(), client, session.live_statements())
+        .await?;
     by_keys(session, sql!("quarantine_release"), &settled).await?;
     client.batch_execute("commit").await?;
     Ok(Retried {
@@ -239,10 +239,6 @@ impl FromQuarantine for MeterRow {
             origin,
         }
     }
-
-    fn fold(rows: &[Self], newest: &mut Newest) {
-        newest.fold(rows, &[]);
-    }
 }
 
 impl FromQuarantine for VehicleRow {
@@ -259,9 +255,5 @@ impl FromQuarantine for VehicleRow {
             named_session: named[1],
             origin,
         }
-    }
-
-    fn fold(rows: &[Self], newest: &mut Newest) {
-        newest.fold(&[], rows);
     }
 }

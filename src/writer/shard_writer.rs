@@ -38,7 +38,7 @@ pub(super) struct ShardWriter {
 impl ShardWriter {
     /// Works until the log has ended and everything in it is stored.
     pub(super) async fn run(self) {
-        let mut pace = Pace::new(self.resources.shares.batch_rows);
+        let mut pace = Pace::new(&self.resources.shares);
         loop {
             let began = Instant::now();
             // A panic costs the session and not the writer, because its shard would otherwise stop forever.

@@ -3,6 +3,7 @@
 //! Each device belongs to one shard, so a share holds what the shard needs. What is not divided is
 //! small: a writer's connection, and 64 KiB of a COPY.
 
+use super::WriterOptions;
 use super::live::DEVICES_PER_STATEMENT;
 
 /// Cached ids of all writers: some 1,200,000 devices with ids of 16 bytes.
@@ -16,8 +17,10 @@ const LIVE_DEVICES: usize = 400_000;
 /// How many devices make an upsert due, whatever the interval. Until then, a device that reports again and again
 /// is written once.
 const LIVE_DEVICES_EACH: usize = DEVICES_PER_STATEMENT;
-/// At most this many of the largest batches are in memory at once: a row takes 90 bytes, and
-/// twice that while it is sorted.
+/// Rows of all batches that are in memory at once, unless the configured batch is larger than half of it: a row
+/// takes 64 or 80 bytes, and 16 more while it is sorted.
+const BATCH_ROWS: usize = 800_000;
+/// The same, in batches as they are configured: small ones are chosen for the sake of memory.
 const BATCHES: usize = 8;
 /// Parts of the log that are read at once: 2 MiB each.
 pub(super) const READS_AT_ONCE: usize = 8;
@@ -35,40 +38,65 @@ pub(super) struct Shares {
     pub(super) live_devices: usize,
     /// Rows of its largest batch.
     pub(super) batch_rows: usize,
+    /// Rows of a batch at first, and of one in which rows are looked up.
+    pub(super) moderate_rows: usize,
 }
 
 impl Shares {
     /// Divides among this many writers; with few of them, the largest batch is as configured.
-    pub(super) fn new(writers: u16, batch_rows_max: usize) -> Self {
+    pub(super) fn new(writers: u16, options: &WriterOptions) -> Self {
         let writers = usize::from(writers).max(1);
-        let batches = batch_rows_max.saturating_mul(BATCHES);
+        let batch_rows_max = options.batch_rows_max.max(1);
+        let rows = batch_rows_max.saturating_mul(2).max(BATCH_ROWS);
+        let rows = rows.min(batch_rows_max.saturating_mul(BATCHES));
+        let batch_rows = (rows / writers).clamp(1, batch_rows_max);
         Shares {
             ids_bytes: IDS_BYTES / writers,
             seen_devices: SEEN_DEVICES / writers,
             standing_marks: STANDING_MARKS / writers,
             live_devices: (LIVE_DEVICES / writers).min(LIVE_DEVICES_EACH),
-            batch_rows: (batches / writers).clamp(1, batch_rows_max.max(1)),
+            batch_rows,
+            moderate_rows: options.moderate_rows.clamp(1, batch_rows),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn shares(writers: u16, batch_rows_max: usize) -> Shares {
+        let options = WriterOptions {
+            batch_rows_max,
+            moderate_rows: WriterOptions::MODERATE_ROWS,
+            linger: Duration::ZERO,
+            live_interval: Duration::ZERO,
+            live_at_once_devices: WriterOptions::LIVE_AT_ONCE_DEVICES,
+            answer_within: WriterOptions::ANSWER_WITHIN,
+        };
+        Shares::new(writers, &options)
+    }
 
     #[test]
     fn what_all_writers_hold_does_not_grow_with_them() {
         for writers in 1..=64 {
-            let share = Shares::new(writers, 100_000);
+            let share = shares(writers, 400_000);
             let all = usize::from(writers);
             assert!(share.ids_bytes * all <= IDS_BYTES);
             assert!(share.seen_devices * all <= SEEN_DEVICES);
             assert!(share.standing_marks * all <= STANDING_MARKS);
             assert!(share.live_devices * all <= LIVE_DEVICES);
-            assert!(share.batch_rows * all <= 100_000 * BATCHES);
+            assert!(share.batch_rows * all <= BATCH_ROWS);
         }
         // Few writers take batches as large as they are configured.
-        assert_eq!(Shares::new(8, 100_000).batch_rows, 100_000);
-        assert_eq!(Shares::new(64, 1).batch_rows, 1);
+        assert_eq!(shares(2, 400_000).batch_rows, 400_000);
+        assert_eq!(shares(2, 1_000_000).batch_rows, 1_000_000);
+        assert_eq!(shares(8, 100_000).batch_rows, 100_000);
+        assert_eq!(shares(64, 1).batch_rows, 1);
+        assert_eq!(shares(64, 10_000).batch_rows, 1_250);
+        assert_eq!(shares(64, 400_000).moderate_rows, 12_500);
+        assert_eq!(shares(2, 400_000).moderate_rows, 100_000);
     }
 }

@@ -10,6 +10,7 @@ use super::batch::{Arranged, arrange};
 use super::dirty_hours::{Marked, Watermark};
 use super::insert::{bisect, copy, insert, probe, split};
 use super::live::Newest;
+use super::newest_seen::NewestSeen;
 use super::quarantine::{Quarantined, quarantine};
 use super::rows::{HistoryRow, MeterRow, VehicleRow};
 use super::session::{Claim, SessionError, WriterSession};
@@ -42,6 +43,20 @@ pub struct Work {
     pub vehicles: Arranged<VehicleRow>,
     /// When live status is written.
     pub live: LiveWrite,
+    /// The most rows of a batch in which rows are looked up; one frame of the log may exceed it.
+    pub looked_up_max: usize,
+}
+
+impl Work {
+    /// Readings that the batch has in memory several times if they are looked up, or set aside.
+    fn rows(&self) -> usize {
+        self.meters.rows.len() + self.vehicles.rows.len() + self.conflicts()
+    }
+
+    /// Readings that are set aside in any case.
+    fn conflicts(&self) -> usize {
+        self.meters.conflicts.len() + self.vehicles.conflicts.len()
+    }
 }
 
 /// When live status is written.
@@ -55,6 +70,16 @@ pub enum LiveWrite {
 
 /// The outcome of a batch.
 #[derive(Debug)]
+pub enum Outcome {
+    /// It is stored.
+    Committed(Committed),
+    /// It holds rows that must be looked up or set aside, and more rows than that may be done for at once: nothing
+    /// is stored. The strategy says how its rows are to be stored in smaller batches.
+    TooLarge,
+}
+
+/// A batch that is stored.
+#[derive(Debug)]
 pub struct Committed {
     /// The checkpoint.
     pub stored: Stored,
@@ -62,10 +87,33 @@ pub struct Committed {
     pub quarantined: Vec<(Position, u32)>,
 }
 
+/// What a committed transaction has done.
+struct Attempt {
+    committed: Committed,
+    watermark: Watermark,
+    marked: PerStream<Marked>,
+    new: NewRows,
+}
+
+/// The rows of a batch that are new in history; `None` means all of them.
+struct NewRows {
+    meters: Option<Vec<MeterRow>>,
+    vehicles: Option<Vec<VehicleRow>>,
+}
+
+impl NewRows {
+    fn fold_into(&self, newest: &mut Newest, work: &Work, seen: &PerStream<NewestSeen>) {
+        let meters = self.meters.as_deref().unwrap_or(&work.meters.rows);
+        let vehicles = self.vehicles.as_deref().unwrap_or(&work.vehicles.rows);
+        newest.fold(meters, &seen.meter);
+        newest.fold(vehicles, &seen.vehicle);
+    }
+}
+
 /// Stores a batch, with one strategy after another until one succeeds.
 ///
 /// Shape:  the checkpoint that was committed, and which readings went into quarantine; the claim is
-///         moved to the checkpoint
+///         moved to the checkpoint. Of a large batch that COPY does not store, nothing is
 /// Blocks: until COMMIT is answered
 /// Cancel: the transaction is rolled back with the session
 ///
@@ -77,22 +125,33 @@ pub async fn store(
     work: &Work,
     newest: &mut Newest,
     strategy: &mut Strategy,
-) -> Result<Committed, SessionError> {
+) -> Result<Outcome, SessionError> {
+    if *strategy == Strategy::Copy && work.conflicts() > work.looked_up_max {
+        *strategy = Strategy::Careful;
+        return Ok(Outcome::TooLarge);
+    }
     let mut reload = Reload::NotYet;
     for _ in 0..TRIES_MAX {
         // Twice the time of one answer, because a batch is several statements.
         let within = session.answer_within * 2;
         let attempt = transaction(session, claim, work, newest, *strategy);
         let error = match session.answered_in(within, attempt).await {
-            Ok((committed, watermark, marked)) => {
+            Ok(attempt) => {
+                let Attempt { committed, new, .. } = attempt;
                 claim.stored = committed.stored;
-                session.dirty_hours.committed(watermark, marked);
-                session.newest_seen.meter.note(&work.meters.rows);
-                session.newest_seen.vehicle.note(&work.vehicles.rows);
-                if work.live == LiveWrite::Now {
-                    newest.clear();
+                session
+                    .dirty_hours
+                    .committed(attempt.watermark, attempt.marked);
+                let (meters, vehicles) = (&work.meters.rows, &work.vehicles.rows);
+                // Only now: what was rolled back must not become live status with a later batch.
+                match work.live {
+                    LiveWrite::Now => newest.clear(),
+                    LiveWrite::Later => new.fold_into(newest, work, &session.newest_seen),
                 }
-                return Ok(committed);
+                let seen = &mut session.newest_seen;
+                seen.meter.note(meters, new.meters.as_deref());
+                seen.vehicle.note(vehicles, new.vehicles.as_deref());
+                return Ok(Outcome::Committed(committed));
             }
             Err(SessionError::Database(error)) => error,
             Err(other) => return Err(other),
@@ -108,10 +167,13 @@ pub async fn store(
             session.partitions = Default::default();
         }
         metrics::batch_retried(error.code().map_or("connection", |c| c.code()));
-        *strategy = next;
         session
             .answered(session.client().batch_execute("rollback"))
             .await?;
+        let was = std::mem::replace(strategy, next);
+        if was == Strategy::Copy && next != was && work.rows() > work.looked_up_max {
+            return Ok(Outcome::TooLarge);
+        }
         ensure_partitions(session, &work.meters.rows).await?;
         ensure_partitions(session, &work.vehicles.rows).await?;
     }
@@ -159,9 +221,9 @@ async fn transaction(
     session: &WriterSession,
     claim: &Claim,
     work: &Work,
-    newest: &mut Newest,
+    newest: &Newest,
     strategy: Strategy,
-) -> Result<(Committed, Watermark, PerStream<Marked>), SessionError> {
+) -> Result<Attempt, SessionError> {
     let client = session.client();
     client.batch_execute(BEGIN).await?;
     let live_position = if work.live == LiveWrite::Now {
@@ -202,13 +264,17 @@ async fn transaction(
     if stored != first {
         move_checkpoint(session, claim, work.to, stored).await?;
     }
-    newest.fold(
-        meters.kept.as_deref().unwrap_or(&work.meters.rows),
-        vehicles.kept.as_deref().unwrap_or(&work.vehicles.rows),
-    );
+    let new = NewRows {
+        meters: meters.kept,
+        vehicles: vehicles.kept,
+    };
     if work.live == LiveWrite::Now {
         let step = Instant::now();
-        newest.upsert(client, session.live_statements()).await?;
+        let mut of_batch = Newest::default();
+        new.fold_into(&mut of_batch, work, &session.newest_seen);
+        newest
+            .upsert_with(&of_batch, client, session.live_statements())
+            .await?;
         metrics::batch_step(BatchStep::Live, step.elapsed());
     }
     let step = Instant::now();
@@ -221,7 +287,12 @@ async fn transaction(
         stored,
         quarantined,
     };
-    Ok((committed, watermark, marked))
+    Ok(Attempt {
+        committed,
+        watermark,
+        marked,
+        new,
+    })
 }
 
 /// The outcome of the rows of one stream if history holds none of them.

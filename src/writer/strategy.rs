@@ -4,6 +4,9 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
+/// How many clean batches in a row end the search for repeats.
+const CLEAN_BATCHES: u32 = 20;
+
 /// How a batch is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
@@ -96,6 +99,47 @@ pub fn next_strategy(strategy: Strategy, verdict: Verdict, reload: Reload) -> Op
             (strategy != Strategy::Bisect).then_some(Strategy::Bisect)
         }
         Verdict::Environment => None,
+    }
+}
+
+/// The strategy of the next batch, and how long nothing has repeated.
+#[derive(Debug)]
+pub(super) struct StrategyMemory {
+    pub(super) strategy: Strategy,
+    clean_batches: u32,
+}
+
+impl Default for StrategyMemory {
+    fn default() -> Self {
+        StrategyMemory {
+            strategy: Strategy::Copy,
+            clean_batches: 0,
+        }
+    }
+}
+
+impl StrategyMemory {
+    /// Records a batch without repeats. A batch during which the strategy changed did meet some.
+    pub(super) fn note_clean(&mut self, before: Strategy) {
+        if self.strategy != before {
+            return self.note_repeats();
+        }
+        self.clean_batches += 1;
+        self.settle();
+    }
+
+    pub(super) fn note_repeats(&mut self) {
+        self.clean_batches = 0;
+        self.settle();
+    }
+
+    /// Stays careful until enough batches in a row were clean.
+    fn settle(&mut self) {
+        self.strategy = match self.strategy {
+            Strategy::Copy => Strategy::Copy,
+            _ if self.clean_batches >= CLEAN_BATCHES => Strategy::Copy,
+            _ => Strategy::Careful,
+        };
     }
 }
 
@@ -196,5 +240,25 @@ mod tests {
             assert_eq!(of(code, None), Verdict::Environment, "{code}");
         }
         assert_eq!(verdict(None, None), Verdict::Environment);
+    }
+    #[test]
+    fn repeats_are_looked_up_until_twenty_batches_are_clean() {
+        let mut memory = StrategyMemory {
+            strategy: Strategy::Probe,
+            clean_batches: 0,
+        };
+        memory.note_repeats();
+        for _ in 0..CLEAN_BATCHES - 1 {
+            assert_eq!(memory.strategy, Strategy::Careful);
+            memory.note_clean(Strategy::Careful);
+        }
+        assert_eq!(memory.strategy, Strategy::Careful);
+        memory.note_clean(Strategy::Careful);
+        assert_eq!(memory.strategy, Strategy::Copy);
+        // A batch that was refused, and stored otherwise.
+        memory.strategy = Strategy::Probe;
+        memory.note_clean(Strategy::Copy);
+        assert_eq!(memory.strategy, Strategy::Careful);
+        assert_eq!(memory.clean_batches, 0);
     }
 }

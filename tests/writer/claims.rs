@@ -41,6 +41,7 @@ fn work(session: &WriterSession, id: i32, to: Position) -> Work {
             conflicts: Vec::new(),
         },
         live: LiveWrite::Later,
+        looked_up_max: usize::MAX,
     }
 }
 

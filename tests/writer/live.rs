@@ -141,6 +141,93 @@ async fn a_committed_reading_is_live_at_once() {
     gateway.stop().await;
 }
 
+/// Counts the rows that are offered to live status, replaced or not.
+const OFFERED: &str = "
+    create sequence offered;
+    create function offer() returns trigger language plpgsql as $$
+    begin
+        perform nextval('offered');
+        return new;
+    end $$;
+    create trigger offer before insert on meter_live_status for each row execute function offer()";
+
+async fn offered(database: &Database) -> i64 {
+    let all = "select case when is_called then last_value else 0 end from offered";
+    database.count(all).await
+}
+
+async fn is_live(database: &Database, meters: &str) {
+    until(meters, || async { database.text(METERS).await == meters }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_reading_costs_no_upsert() {
+    let database = Database::new().await;
+    database.run(OFFERED).await;
+    let gateway = database.gateway(1);
+    gateway
+        .store(&[meter("M1", 10, 1.0), meter("M2", 0, 1.0)])
+        .await;
+    is_live(&database, "M1 30:10 1; M2 30:00 1").await;
+    assert_eq!(offered(&database).await, 2);
+    for second in 1..6 {
+        gateway
+            .store(&[meter("M1", second, 2.0), meter("M2", second, 2.0)])
+            .await;
+        is_live(&database, &format!("M1 30:10 1; M2 30:0{second} 2")).await;
+    }
+    assert_eq!(offered(&database).await, 7);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_gateways_keep_the_newest_reading_of_both() {
+    let database = Database::new().await;
+    database.run(OFFERED).await;
+    let (one, other) = (database.gateway(1), database.gateway(1));
+    one.store(&[meter("M1", 10, 1.0)]).await;
+    is_live(&database, "M1 30:10 1").await;
+    other.store(&[meter("M1", 30, 3.0)]).await;
+    is_live(&database, "M1 30:30 3").await;
+    // Newer than what this gateway knows of, and older than what there is.
+    one.store(&[meter("M1", 20, 2.0), meter("M2", 0, 1.0)])
+        .await;
+    is_live(&database, "M1 30:30 3; M2 30:00 1").await;
+    // Newer than both.
+    one.store(&[meter("M1", 40, 4.0)]).await;
+    is_live(&database, "M1 30:40 4; M2 30:00 1").await;
+    // A repeat of what the other has stored says nothing about live status.
+    other.store(&[meter("M3", 50, 5.0)]).await;
+    is_live(&database, "M1 30:40 4; M2 30:00 1; M3 30:50 5").await;
+    let (before, readings) = (
+        offered(&database).await,
+        [meter("M3", 50, 5.0), meter("M2", 1, 2.0)],
+    );
+    one.store(&readings).await;
+    is_live(&database, "M1 30:40 4; M2 30:01 2; M3 30:50 5").await;
+    one.store(&[meter("M3", 49, 4.0), meter("M2", 2, 3.0)])
+        .await;
+    is_live(&database, "M1 30:40 4; M2 30:02 3; M3 30:50 5").await;
+    assert_eq!(offered(&database).await, before + 3);
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_reading_than_a_refused_one_is_live() {
+    let database = Database::new().await;
+    let rule = "alter table meter_telemetry_history
+        add constraint plausible check (kwh_consumed_ac < 100)";
+    database.run(rule).await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 10, 1.0)]).await;
+    gateway.store(&[meter("M1", 30, 500.0)]).await;
+    assert_eq!(database.sums().await, [1, 0, 1]);
+    gateway.store(&[meter("M1", 20, 2.0)]).await;
+    is_live(&database, "M1 30:20 2").await;
+    gateway.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn live_tables_are_made_for_updates_in_place() {
     // Room in each page and no second index: an update then stays in its page (HOT), and the table

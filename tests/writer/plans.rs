@@ -132,7 +132,7 @@ async fn fleet(devices: u32) -> Database {
             end $$;
             set session_replication_role = replica;
             set plan_cache_mode = force_custom_plan;
-            set statement_timeout = '20s'",
+            set statement_timeout = '60s'",
         )
         .await;
     let (fleet, half) = (devices * 20, devices * 10);

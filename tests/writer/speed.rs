@@ -56,6 +56,7 @@ impl Bench {
                 conflicts: Vec::new(),
             },
             live: LiveWrite::Later,
+            looked_up_max: usize::MAX,
         };
         let begun = Instant::now();
         let Bench {

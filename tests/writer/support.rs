@@ -83,6 +83,7 @@ pub(crate) fn each<Id: AsRef<str>>(ids: &[Id], second: i64, kwh: f64) -> Vec<Rea
 /// The writers' options, unless a test has its own.
 pub(crate) const OPTIONS: WriterOptions = WriterOptions {
     batch_rows_max: 50_000,
+    moderate_rows: 50_000,
     linger: Duration::from_millis(1),
     live_interval: Duration::from_millis(10),
     live_at_once_devices: 0,
