@@ -15,11 +15,23 @@ const STEP: u32 = 4096;
 
 /// The readings that all queries together may hold.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    free: Arc<Semaphore>,
+    most: usize,
+}
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget(Arc::new(Semaphore::new(READINGS_MAX)))
+        Budget::new(READINGS_MAX)
+    }
+}
+
+impl Budget {
+    pub(super) fn new(most: usize) -> Self {
+        Budget {
+            free: Arc::new(Semaphore::new(most)),
+            most,
+        }
     }
 }
 
@@ -60,10 +72,10 @@ impl Lease {
             .as_ref()
             .map_or(0, OwnedSemaphorePermit::num_permits);
         if held.used == most {
-            if held.used + STEP as usize > READINGS_MAX {
+            if held.used + STEP as usize > self.budget.most {
                 return Err(AskError::TooManyReadings);
             }
-            match Arc::clone(&self.budget.0).try_acquire_many_owned(STEP) {
+            match Arc::clone(&self.budget.free).try_acquire_many_owned(STEP) {
                 Ok(more) => match &mut held.permit {
                     Some(permit) => permit.merge(more),
                     None => held.permit = Some(more),

@@ -10,6 +10,7 @@ use crate::energy::answer::Slice;
 use crate::energy::interval::Interval;
 use crate::energy::power::{Power, quarters};
 use crate::energy::tariff::{Costs, Priced};
+use crate::postgres::{ReadError, ReadPool};
 use crate::reading::{ExternalId, Timestamp};
 
 /// The energy of a session.
@@ -23,40 +24,69 @@ pub struct Charge {
     pub costs: Option<Costs>,
 }
 
+/// Why a session in a list has no energy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uncharged {
+    /// The vehicle is not known any more.
+    Unknown,
+    /// The session has more readings than a question may hold.
+    TooManyReadings,
+    /// Its energy takes longer than a session of a list may take.
+    TooSlow,
+}
+
+/// How long the energy of a list of sessions may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// After this no further session is begun.
+    pub list: Duration,
+    /// A session that takes longer goes without its energy.
+    pub session: Duration,
+}
+
 impl Analyst {
     /// Computes the energy of sessions, each the vehicle and its time, until a bound of time has passed.
     ///
-    /// Shape:  at least one if there is one; fewer than the sessions if the time was over; `None` for an unknown
-    ///         vehicle, and for a session of more readings than a question may hold
+    /// Shape:  at least one if there is one; fewer than the sessions if the time was over
     /// Order:  that of the sessions
-    /// Blocks: for some statements a session
+    /// Blocks: for some statements a session, each session on a connection of the pool that it returns
     ///
     /// # Errors
     /// [`AskError`] of the first session. That of a later one ends the list.
     pub async fn charges(
         &self,
-        client: &mut Client,
+        reads: &ReadPool,
         sessions: &[(ExternalId<'_>, Interval)],
         now: Timestamp,
-        within: Duration,
-    ) -> Result<Vec<Option<Charge>>, AskError> {
-        let until = Instant::now() + within;
+        patience: Patience,
+    ) -> Result<Vec<Result<Charge, Uncharged>>, AskError> {
+        let until = Instant::now() + patience.list;
         let mut charges = Vec::with_capacity(sessions.len());
         for &(vehicle, window) in sessions {
             if !charges.is_empty() && Instant::now() >= until {
                 break;
             }
-            match self.charge(client, vehicle, window, now).await {
-                Ok(charge) => charges.push(charge),
-                Err(AskError::TooManyReadings) => charges.push(None),
+            let asked = reads.ask_within(patience.session, async |client| {
+                self.charge(client, vehicle, window, now).await
+            });
+            charges.push(match asked.await {
+                Ok(charge) => charge.ok_or(Uncharged::Unknown),
+                Err(AskError::TooManyReadings) => Err(Uncharged::TooManyReadings),
+                Err(AskError::Read(ReadError::TooSlow)) => Err(Uncharged::TooSlow),
                 Err(error) if charges.is_empty() => return Err(error),
                 Err(_) => break,
-            }
+            });
         }
         Ok(charges)
     }
 
-    async fn charge(
+    /// Computes the energy of a session; `None` for an unknown vehicle.
+    ///
+    /// Blocks: for some statements
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub async fn charge(
         &self,
         client: &mut Client,
         vehicle: ExternalId<'_>,

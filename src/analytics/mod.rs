@@ -57,7 +57,7 @@ use crate::energy::{Performance, Slice};
 use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Timestamp};
 use budget::{Budget, Lease};
-pub use charges::Charge;
+pub use charges::{Charge, Patience, Uncharged};
 use fetch::fetch;
 use fleet_cache::Reports;
 pub use fleet_cache::{KeptReport, ReportKey};
@@ -170,6 +170,13 @@ impl Analyst {
     #[must_use]
     pub fn with_tariff(mut self, tariff: Option<Tariff>) -> Self {
         self.tariff = tariff;
+        self
+    }
+
+    /// An analyst whose queries may hold no reading.
+    #[cfg(test)]
+    pub(crate) fn without_memory(mut self) -> Self {
+        self.budget = Budget::new(0);
         self
     }
 

@@ -1,6 +1,7 @@
 //! Promises of the energy arithmetic.
 
 mod case;
+mod charges;
 mod database;
 mod differential;
 mod golden;

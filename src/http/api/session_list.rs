@@ -1,22 +1,42 @@
 //! `GET /v1/sessions`: sessions by their ids or the newest first, with their energy if it is requested.
 
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
 use hyper::StatusCode;
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::energy_view::ChargeView;
 use super::performance::{instant, zone_of};
-use super::sessions::{ENERGY_WITHIN, View, ViewWithEnergy, charged};
-use crate::analytics::{AskError, Charge};
+use super::sessions::{View, ViewWithEnergy, charged};
+use crate::analytics::{Charge, Patience, Uncharged};
 use crate::http::request::auth::not_your_device;
 use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::request::query::Query;
 use crate::http::response::json;
-use crate::http::response::problem::Problem;
+use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply::Reply;
 use crate::reading::{ExternalId, Timestamp};
 use crate::store::session_list::{self, Filter, Order};
 use crate::store::sessions::Session;
+
+/// The most sessions of a page with energy.
+const LIMIT_WITH_ENERGY: usize = 200;
+/// The most pages with energy at a time. Each holds one of the 8 connections for queries, and other queries need theirs.
+pub(crate) const PAGES_MAX: usize = 2;
+/// How long a page with energy waits for one of these places.
+const PLACE_WITHIN: Duration = Duration::from_secs(2);
+const BUSY_RETRY_SECONDS: u64 = 3;
+const PATIENCE: Patience = Patience {
+    list: Duration::from_secs(3),
+    session: Duration::from_secs(5),
+};
+
+pub(crate) static PAGES: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(PAGES_MAX)));
 
 /// Later than any session starts.
 const NEVER: Timestamp = Timestamp::from_micros(253_402_300_800_000_000);
@@ -31,7 +51,29 @@ struct Page<'a> {
 struct Found {
     sessions: Vec<Session>,
     more: bool,
-    charges: Vec<Option<Charge>>,
+    charges: Vec<Result<Charge, Uncharged>>,
+}
+
+/// A place among the pages with energy.
+///
+/// # Errors
+/// 503 if they are taken for long.
+async fn place() -> Result<OwnedSemaphorePermit, Problem> {
+    let place = timeout(PLACE_WITHIN, Arc::clone(&PAGES).acquire_owned()).await;
+    place.ok().and_then(Result::ok).ok_or_else(|| {
+        let detail = format!(
+            "{PAGES_MAX} pages with energy=true are being computed; retry later, or omit energy"
+        );
+        Problem::new(Kind::Overloaded, detail).retry_after(BUSY_RETRY_SECONDS)
+    })
+}
+
+const fn reason(why: Uncharged) -> &'static str {
+    match why {
+        Uncharged::Unknown => "unknown_vehicle",
+        Uncharged::TooManyReadings => "too_many_readings",
+        Uncharged::TooSlow => "too_slow",
+    }
 }
 
 /// Sessions, a page at a time.
@@ -51,36 +93,40 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         // Any other list would show sessions of other devices.
         return Err(not_your_device());
     }
-    let analyst = &call.context.analyst;
-    let now = Timestamp::now();
-    let reads = &call.context.reads;
-    let found = reads.ask(async |client| {
-        let page = session_list::list(client, &filter).await?;
-        let mut found = Found {
-            more: page.more,
-            sessions: page.items,
-            charges: Vec::new(),
-        };
-        if with_energy {
-            let of_page: Result<Vec<_>, Problem> =
-                found.sessions.iter().map(|s| charged(s, now)).collect();
-            let wanted = of_page.map_err(|_| AskError::Failed)?;
-            let charges = analyst.charges(client, &wanted, now, ENERGY_WITHIN);
-            found.charges = charges.await?;
-            // What has no energy yet begins the next page.
-            found.more |= found.charges.len() < found.sessions.len();
-            found.sessions.truncate(found.charges.len());
-        }
-        Ok::<Found, AskError>(found)
-    });
-    let found = found.await?;
-    let energy = |n: usize| {
-        let charge = found.charges.get(n).and_then(Option::as_ref);
-        charge.map(|charge| ChargeView::new(charge, analyst.tariff()))
+    if with_energy && filter.limit > LIMIT_WITH_ENERGY {
+        let detail = format!("limit must be 1 to {LIMIT_WITH_ENERGY} with energy=true");
+        return Err(query::bad(detail));
+    }
+    let (reads, analyst) = (&call.context.reads, &call.context.analyst);
+    let place = match with_energy {
+        true => Some(place().await?),
+        false => None,
     };
-    let view = |(n, session)| ViewWithEnergy {
-        session: View::from(session),
-        energy: energy(n),
+    let page = reads.ask(async |client| session_list::list(client, &filter).await);
+    let page = page.await?;
+    let mut found = Found {
+        more: page.more,
+        sessions: page.items,
+        charges: Vec::new(),
+    };
+    if with_energy {
+        let now = Timestamp::now();
+        let of_page = found.sessions.iter().map(|s| charged(s, now));
+        let wanted = of_page.collect::<Result<Vec<_>, Problem>>()?;
+        found.charges = analyst.charges(reads, &wanted, now, PATIENCE).await?;
+        // What was not reached begins the next page.
+        found.more |= found.charges.len() < found.sessions.len();
+        found.sessions.truncate(found.charges.len());
+    }
+    drop(place);
+    let view = |(n, session)| {
+        let charge = found.charges.get(n).map(Result::as_ref);
+        let energy = charge.and_then(Result::ok);
+        ViewWithEnergy {
+            session: View::from(session),
+            energy: energy.map(|charge| ChargeView::new(charge, analyst.tariff())),
+            energy_reason: charge.and_then(Result::err).copied().map(reason),
+        }
     };
     let last = found.sessions.last().filter(|_| found.more);
     let page = Page {

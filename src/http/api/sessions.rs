@@ -3,8 +3,6 @@
 //! `store::sessions` checks the rules in transactions of the database, so that two gateways cannot each
 //! admit one of two overlapping sessions.
 
-use std::time::Duration;
-
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -23,9 +21,6 @@ use crate::ingest::decode::timestamp;
 use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Timestamp};
 use crate::store::sessions::{self, Ended, Posted, Refused, Session, Wanted};
-
-/// How long the energy of the sessions of one answer may take; then the page ends.
-pub(super) const ENERGY_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -60,6 +55,9 @@ pub(super) struct ViewWithEnergy<'a> {
     pub(super) session: View<'a>,
     #[serde(flatten)]
     pub(super) energy: Option<ChargeView<'a>>,
+    /// Why there is no energy although it was requested.
+    #[serde(rename = "energyReason", skip_serializing_if = "Option::is_none")]
+    pub(super) energy_reason: Option<&'static str>,
 }
 
 impl<'a> From<&'a Session> for View<'a> {
@@ -178,18 +176,18 @@ pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
     let context = call.context;
     let session = find(&call, query::path_id(call.id)?).await?;
     let now = Timestamp::now();
-    let charged = [charged(&session, now)?];
+    let (vehicle, window) = charged(&session, now)?;
     let analyst = &context.analyst;
-    let charges = context
+    let charge = context
         .reads
-        .ask(async |client| analyst.charges(client, &charged, now, ENERGY_WITHIN).await);
-    let Some(charge) = charges.await?.pop().flatten() else {
-        return Err(unknown());
+        .ask(async |client| analyst.charge(client, vehicle, window, now).await);
+    let charge = charge.await?.ok_or_else(unknown)?;
+    let view = ViewWithEnergy {
+        session: View::from(&session),
+        energy: Some(ChargeView::new(&charge, analyst.tariff())),
+        energy_reason: None,
     };
-    let energy = ChargeView::new(&charge, analyst.tariff());
-    let session = View::from(&session);
-    let energy = Some(energy);
-    json::reply(StatusCode::OK, &ViewWithEnergy { session, energy })
+    json::reply(StatusCode::OK, &view)
 }
 
 /// Removes a session.

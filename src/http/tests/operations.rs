@@ -154,6 +154,26 @@ async fn parquet_exports_are_bounded() {
 }
 
 #[tokio::test]
+async fn pages_of_sessions_with_energy_are_bounded() {
+    use crate::http::api::session_list::{PAGES, PAGES_MAX};
+    let edge = Edge::start();
+    let detail = async |query: &str| {
+        let path = format!("/v1/sessions{query}");
+        let problem = edge.get(&path).await.assert_problem(503);
+        problem["detail"].as_str().unwrap().to_owned()
+    };
+    let no_database = detail("").await;
+    assert_eq!(detail("?energy=true&limit=200").await, no_database);
+    let all = PAGES.acquire_many(PAGES_MAX as u32).await.unwrap();
+    assert!(detail("?energy=true").await.contains("energy=true"));
+    assert_eq!(detail("?energy=false").await, no_database);
+    drop(all);
+    assert_eq!(detail("?energy=true").await, no_database);
+    let too_many = edge.get("/v1/sessions?energy=true&limit=201").await;
+    too_many.assert_problem(400);
+}
+
+#[tokio::test]
 async fn a_panic_costs_its_connection_only() {
     let options = Options {
         metrics: || panic!("the test panics"),
