@@ -21,20 +21,21 @@ const QUARTERS_MAX: i64 = 7 * 96;
 pub struct Power {
     /// The AC energy divided by the time.
     pub average: Decimal,
-    /// The highest average of a quarter of an hour; `None` for a charge of more than a week.
+    /// The highest average of a quarter of an hour; `None` for a charge of less than that, or of more
+    /// than a week.
     pub peak: Option<Decimal>,
 }
 
 /// Divides a window into quarters of an hour from its start. The last one ends with the window and so may be
-/// up to twice as long; a shorter window is one part.
+/// up to twice as long.
 ///
-/// Shape:  empty for a window of more than a week
+/// Shape:  empty for a window of less than a quarter or of more than a week
 pub fn quarters(window: Interval) -> Vec<Interval> {
     let Ok(micros) = i64::try_from(window.micros()) else {
         return Vec::new();
     };
-    let count = (micros / QUARTER_MICROS).max(1);
-    if count > QUARTERS_MAX {
+    let count = micros / QUARTER_MICROS;
+    if !(1..=QUARTERS_MAX).contains(&count) {
         return Vec::new();
     }
     let part = |n: i64| {
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn quarters_make_up_the_window_and_none_is_shorter() {
-        assert_eq!(quarters(minutes(0, 10)), [minutes(0, 10)]);
+        assert!(quarters(minutes(0, 14)).is_empty());
         assert_eq!(quarters(minutes(5, 20)), [minutes(5, 20)]);
         let parts = [minutes(5, 20), minutes(20, 35), minutes(35, 64)];
         assert_eq!(quarters(minutes(5, 64)), parts);
