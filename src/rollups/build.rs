@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, IsolationLevel, Transaction};
 
-use super::readings::{self, Span};
+use super::readings::{self, READINGS_PER_TRANSACTION, Span};
 use super::sparse::Stretch;
 use super::{DeviceHour, Roller};
 use crate::energy::exact::temperature_parts;
@@ -16,10 +16,8 @@ use crate::energy::hour::{Growing, Whole};
 use crate::metrics;
 use crate::reading::{EnergyKind, HOUR_MICROS, PerStream, Stream, Timestamp};
 
-/// About how many readings one transaction holds: some 50 ms, and a few MB.
-const READINGS_PER_TRANSACTION: usize = 40_000;
 /// The most devices of one transaction.
-const DEVICES_MAX: usize = 2_000;
+pub(super) const DEVICES_MAX: usize = 2_000;
 /// Devices of the first transaction, before the roller knows how much they send.
 const DEVICES_FIRST: usize = 100;
 /// The longest span of the hours of one transaction, so that it plans few partitions.
@@ -108,23 +106,27 @@ impl Roller {
         Ok(())
     }
 
-    /// Rolls up some device-hours in one transaction, and yields.
+    /// Rolls up some device-hours, in one transaction if they have as few readings as the pace expects, and yields.
     ///
     /// Order:  sorted by hour
     async fn roll_up_some(
         &mut self,
         client: &mut Client,
         stream: Stream,
-        hours: &[DeviceHour],
+        mut hours: &[DeviceHour],
     ) -> Result<(), Error> {
-        let began = Instant::now();
-        let work = snapshot(client).await?;
-        let spans = hours.iter().map(|hour| Span::whole(*hour)).collect();
-        let readings = roll_up(&work, stream, spans).await?;
-        work.commit().await?;
-        self.pace.learn(hours.len(), readings);
-        metrics::rolled_up(hours.len(), began.elapsed());
-        self.yield_after(began.elapsed()).await;
+        while !hours.is_empty() {
+            let began = Instant::now();
+            let work = snapshot(client).await?;
+            let spans = hours.iter().map(|hour| Span::whole(*hour)).collect();
+            let Done { spans, readings } = roll_up(&work, stream, spans).await?;
+            work.commit().await?;
+            self.readings += readings as u64;
+            self.pace.learn(spans, readings);
+            metrics::rolled_up(spans, began.elapsed());
+            self.yield_after(began.elapsed()).await;
+            hours = hours.get(spans..).unwrap_or_default();
+        }
         Ok(())
     }
 }
@@ -155,23 +157,34 @@ pub(super) async fn remove(
     by_hour(work, remove, hours, &[]).await
 }
 
-/// Replaces the rollups of some hours. Returns how many readings were read.
+/// What a transaction has rolled up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Done {
+    /// The first so many spans; at least one, if there are any.
+    pub(super) spans: usize,
+    /// The readings that it has read.
+    pub(super) readings: usize,
+}
+
+/// Replaces the rollups of the first hours, as many as one transaction takes.
 ///
 /// Order:  sorted by hour
 pub(super) async fn roll_up(
     work: &Transaction<'_>,
     stream: Stream,
     spans: Vec<Span>,
-) -> Result<usize, Error> {
+) -> Result<Done, Error> {
     let add = match stream {
         Stream::Meter => sql!("hour_add_meters"),
         Stream::Vehicle => sql!("hour_add_vehicles"),
     };
     if spans.is_empty() {
-        return Ok(0);
+        return Ok(Done::default());
     }
-    let hours: Vec<DeviceHour> = spans.iter().map(|span| span.hour).collect();
-    let (rollups, count) = readings::roll_up(work, stream, spans).await?;
+    let mut hours: Vec<DeviceHour> = spans.iter().map(|span| span.hour).collect();
+    let (rollups, readings) = readings::roll_up(work, stream, spans).await?;
+    hours.truncate(rollups.len());
+    let spans = hours.len();
     remove(work, stream, &hours).await?;
     let mut columns = Columns::default();
     for (hour, rollup) in hours.into_iter().zip(rollups) {
@@ -183,7 +196,7 @@ pub(super) async fn roll_up(
     if !columns.devices.is_empty() {
         work.execute(add, &columns.parameters(stream)).await?;
     }
-    Ok(count)
+    Ok(Done { spans, readings })
 }
 
 /// Runs a statement on the devices of each hour: devices ($1), hour ($2), then the further parameters.

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, Error, Row, Transaction};
 
-use super::build::{by_hour, remove, roll_up, snapshot};
+use super::build::{DEVICES_MAX, Done, by_hour, remove, roll_up, snapshot};
 use super::readings::Span;
-use super::{DeviceHour, Roller, load, watermark};
+use super::watermark::Older;
+use super::{DeviceHour, Roller, load};
 use crate::energy::device::EnergyReading;
 use crate::energy::exact::temperature_sum;
 use crate::energy::hour::{Growing, RolledUp, Summary, Whole};
@@ -25,18 +26,51 @@ const MARKS_MAX: i64 = 4_000;
 /// How often a pass begins while readings arrive. Why: late readings come in bursts, and a pass may read the hours
 /// of each as a whole. Until then the hours are read from history.
 const EVERY: Duration = Duration::from_secs(30);
+/// How long after a pass the next one may begin at the earliest. While one pass follows the other, it doubles up to
+/// [`EVERY`]: another gateway may store a burst, of which this gateway's log knows nothing.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Before each mark: the least instant of PostgreSQL.
+const FIRST: DeviceHour = (
+    i32::MIN,
+    Timestamp::from_micros(946_684_800_000_000 - 211_813_488_000_000_000),
+);
 
 /// How far the dirty hours are rolled up again.
 pub(super) struct DirtyPass {
     state: State,
+    /// When the last pass ended.
     ended: Option<Instant>,
+    /// How long after it the next one may begin.
+    pause: Duration,
 }
 
 enum State {
     /// None is under way.
     Between,
-    /// The pass of this number is under way, behind these device-hours.
-    Pass(i64, PerStream<DeviceHour>),
+    /// The pass of this number has begun, and older transactions may still leave marks of earlier ones.
+    Begun(i64, Older),
+    /// It is under way.
+    Pass(Pass),
+}
+
+/// A pass behind these device-hours, up to the last ones when it began. Why not beyond: marks of the pass itself may
+/// be added there for as long as it lasts.
+#[derive(Clone, Copy)]
+struct Pass {
+    number: i64,
+    after: PerStream<DeviceHour>,
+    last: PerStream<Option<DeviceHour>>,
+}
+
+/// What a step has done for dirty hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// There is nothing to do now.
+    Nothing,
+    /// A pass waits for older transactions.
+    Waits,
+    /// Some hours are rolled up again, or a pass has ended.
+    Done,
 }
 
 impl Default for DirtyPass {
@@ -44,7 +78,35 @@ impl Default for DirtyPass {
         DirtyPass {
             state: State::Between,
             ended: None,
+            pause: Duration::ZERO,
         }
+    }
+}
+
+impl DirtyPass {
+    /// Whether passes follow each other, so that readings arrive somewhere.
+    pub(super) fn is_repeated(&self) -> bool {
+        let since = self.ended.map(|ended| ended.elapsed());
+        let goes_on = !matches!(self.state, State::Between);
+        self.pause > PAUSE && (goes_on || since.is_some_and(|since| self.follows(since)))
+    }
+
+    /// Whether a pass that begins so long after the last one follows it.
+    fn follows(&self, since: Duration) -> bool {
+        since < 2 * self.pause + PAUSE
+    }
+
+    fn ends(&mut self) {
+        self.state = State::Between;
+        self.ended = Some(Instant::now());
+    }
+
+    /// A pass begins so long after the end of the last one.
+    fn begins(&mut self, since: Option<Duration>) {
+        self.pause = match since {
+            Some(since) if self.follows(since) => (2 * self.pause).clamp(PAUSE, EVERY),
+            _ => PAUSE,
+        };
     }
 }
 
@@ -72,8 +134,7 @@ impl Dirty {
 }
 
 impl Roller {
-    /// Does the next part of a pass over the dirty hours, or begins one if it is due. Returns `false` if there is
-    /// nothing to do.
+    /// Does the next part of a pass over the dirty hours, or begins one if it is due.
     ///
     /// A pass takes each device-hour once, in the order of the marks' key, so that it ends although new marks
     /// are made meanwhile.
@@ -81,44 +142,57 @@ impl Roller {
         &mut self,
         client: &mut Client,
         floor: Timestamp,
-    ) -> Result<bool, Error> {
-        let (pass, after) = match self.dirty_pass.state {
-            State::Pass(pass, after) => (pass, after),
+    ) -> Result<Step, Error> {
+        let (number, older) = match self.dirty_pass.state {
+            State::Pass(pass) => return self.go_on(client, pass, floor).await,
+            State::Begun(number, older) => (number, older),
             State::Between => {
                 if !are_dirty(client).await? {
-                    return Ok(false);
+                    return Ok(Step::Nothing);
                 }
-                let ended = self.dirty_pass.ended;
-                let is_early = ended.is_some_and(|ended| ended.elapsed() < EVERY);
+                let since = self.dirty_pass.ended.map(|ended| ended.elapsed());
+                if self.has_pauses && since.is_some_and(|since| since < self.dirty_pass.pause) {
+                    return Ok(Step::Nothing);
+                }
+                let is_early = since.is_some_and(|since| since < EVERY);
                 if is_early && self.arrivals.go_on().await {
-                    return Ok(false);
+                    return Ok(Step::Nothing);
                 }
-                let pass = client
-                    .query_one(sql!("hours_pass"), &[])
-                    .await?
-                    .try_get(0)?;
-                watermark::wait_for_older(client).await?;
-                // No reading is older.
-                let first = (i32::MIN, Timestamp::Y2000.hour());
-                (pass, PerStream::from_fn(|_| first))
+                let row = client.query_one(sql!("hours_pass"), &[]).await?;
+                if self.has_pauses {
+                    self.dirty_pass.begins(since);
+                }
+                (row.try_get(0)?, Older::now(client).await?)
             }
         };
+        if !older.have_finished(client).await? {
+            self.dirty_pass.state = State::Begun(number, older);
+            return Ok(Step::Waits);
+        }
+        let pass = Pass {
+            number,
+            after: PerStream::from_fn(|_| FIRST),
+            last: last_marks(client).await?,
+        };
+        self.dirty_pass.state = State::Pass(pass);
+        self.go_on(client, pass, floor).await
+    }
+
+    async fn go_on(
+        &mut self,
+        client: &mut Client,
+        mut pass: Pass,
+        floor: Timestamp,
+    ) -> Result<Step, Error> {
         for stream in Stream::ALL {
-            if let Some(last) = self
-                .dirty_some(client, stream, pass, after[stream], floor)
-                .await?
-            {
-                let mut after = after;
-                after[stream] = last;
-                self.dirty_pass.state = State::Pass(pass, after);
-                return Ok(true);
+            if let Some(last) = self.dirty_some(client, stream, pass, floor).await? {
+                pass.after[stream] = last;
+                self.dirty_pass.state = State::Pass(pass);
+                return Ok(Step::Done);
             }
         }
-        self.dirty_pass = DirtyPass {
-            state: State::Between,
-            ended: Some(Instant::now()),
-        };
-        Ok(true)
+        self.dirty_pass.ends();
+        Ok(Step::Done)
     }
 
     /// Rolls up the next dirty hours of a pass again, and removes the marks that it takes. Returns the last of
@@ -131,37 +205,67 @@ impl Roller {
         &mut self,
         client: &mut Client,
         stream: Stream,
-        pass: i64,
-        after: DeviceHour,
+        pass: Pass,
         floor: Timestamp,
     ) -> Result<Option<DeviceHour>, Error> {
+        let Some(end) = pass.last[stream] else {
+            return Ok(None);
+        };
         let began = Instant::now();
         let work = snapshot(client).await?;
-        let marks = marks(&work, stream, pass, after, self.pace.devices).await?;
-        let Some(last) = marks.last().map(|dirty| dirty.hour) else {
+        let mut marks = marks(&work, stream, pass.number, pass.after[stream]).await?;
+        marks.retain(|dirty| key(dirty.hour) <= key(end));
+        let Some(mut last) = marks.last().map(|dirty| dirty.hour) else {
             return Ok(None);
         };
         let taken: Vec<Dirty> = marks.into_iter().filter(|dirty| dirty.is_taken).collect();
         let built = load(&work).await?.built();
         let may_have = |dirty: &Dirty| (floor..built.end).contains(&dirty.hour.1);
-        let hours = |dirty: &[Dirty]| dirty.iter().map(|dirty| dirty.hour).collect::<Vec<_>>();
-        let all = hours(&taken);
+        let mut all: Vec<DeviceHour> = taken.iter().map(|dirty| dirty.hour).collect();
         let (kept, rest): (Vec<Dirty>, Vec<Dirty>) = taken.into_iter().partition(may_have);
         let bases = bases(&work, stream, &kept).await?;
         let spans = kept.iter().zip(bases).map(|(dirty, base)| dirty.span(base));
-        let readings = roll_up(&work, stream, spans.collect()).await?;
-        remove(&work, stream, &hours(&rest)).await?;
+        let Done { spans, readings } = roll_up(&work, stream, spans.collect()).await?;
+        // The next transaction takes the others.
+        if spans < kept.len()
+            && let Some(done) = kept[..spans].last()
+        {
+            last = done.hour;
+            all.retain(|hour| key(*hour) <= key(last));
+        }
+        let rest = rest.iter().map(|dirty| dirty.hour);
+        let rest: Vec<DeviceHour> = rest.filter(|hour| key(*hour) <= key(last)).collect();
+        remove(&work, stream, &rest).await?;
         let unmark = match stream {
             Stream::Meter => sql!("hour_unmark_meters"),
             Stream::Vehicle => sql!("hour_unmark_vehicles"),
         };
-        by_hour(&work, unmark, &all, &[&pass]).await?;
+        by_hour(&work, unmark, &all, &[&pass.number]).await?;
         work.commit().await?;
-        self.pace.learn(all.len(), readings);
+        self.readings += readings as u64;
         metrics::rolled_up(all.len(), began.elapsed());
         self.yield_after(began.elapsed()).await;
         Ok(Some(last))
     }
+}
+
+/// The order of the marks' key.
+const fn key((device, hour): DeviceHour) -> (Timestamp, i32) {
+    (hour, device)
+}
+
+/// The last dirty device-hours.
+async fn last_marks(client: &Client) -> Result<PerStream<Option<DeviceHour>>, Error> {
+    let row = client.query_one(sql!("hours_last_marks"), &[]).await?;
+    let last = |at: usize| {
+        let (hour, device): (Option<Timestamp>, Option<i32>) =
+            (row.try_get(at)?, row.try_get(at + 1)?);
+        Ok::<_, Error>(device.zip(hour))
+    };
+    Ok(PerStream {
+        meter: last(0)?,
+        vehicle: last(2)?,
+    })
 }
 
 /// Whether any hour is dirty.
@@ -179,7 +283,6 @@ async fn marks(
     stream: Stream,
     pass: i64,
     (device, hour): DeviceHour,
-    devices_max: usize,
 ) -> Result<Vec<Dirty>, Error> {
     let sql = match stream {
         Stream::Meter => sql!("hour_marks_meters"),
@@ -218,7 +321,7 @@ async fn marks(
             _ => drop(found.pop()),
         }
     }
-    found.truncate(devices_max.max(1));
+    found.truncate(DEVICES_MAX);
     Ok(found)
 }
 
@@ -300,4 +403,25 @@ fn base(row: &Row, stream: Stream) -> Result<Option<Growing>, Error> {
         },
         ends_temp,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_between_passes_grows_while_they_follow_each_other() {
+        let mut pass = DirtyPass::default();
+        pass.begins(None);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            pauses.push(pass.pause.as_secs());
+            let next = pass.pause + Duration::from_secs(1);
+            pass.begins(Some(next));
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 30, 30]);
+        assert!(!pass.follows(Duration::from_secs(62)));
+        pass.begins(Some(Duration::from_secs(62)));
+        assert_eq!(pass.pause, PAUSE);
+    }
 }

@@ -35,7 +35,9 @@
 //!   readings leave no mark. If a clock was ahead, the watermark is moved back, and all rows beyond it are
 //!   removed. A dirty hour outside the built hours loses its mark together with its row.
 //! - **Rollups are removed before their partition is dropped**, so that no answer outlives its readings.
-//! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass.
+//! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass. Passes that
+//!   follow each other keep a pause that grows to half a minute, because another gateway may store the burst.
+//! - **A wait for older transactions holds up nothing else.** A step looks once, and goes on with other hours.
 //! - **The roller yields.** While readings arrive, it rests after an hour that has just passed for as long as it
 //!   worked, and for older and for dirty hours nine times as long: a tenth of a core. While readings have waited
 //!   in the log for over a second, it does nothing.
@@ -56,6 +58,8 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, GenericClient};
 
 use self::arrivals::Arrivals;
+use self::dirty::Step;
+use self::watermark::Older;
 use crate::metrics;
 use crate::postgres::leader::{ROLLUP_WITHOUT_PASSES, Role, Success, Work};
 use crate::postgres::migrations::stored_retention;
@@ -80,6 +84,8 @@ const WATERMARK_BEHIND_MICROS: i64 = 10 * 60 * 1_000_000;
 const WATERMARK_AHEAD_MICROS: i64 = HOUR_MICROS;
 /// How often the roller checks for work.
 const EVERY: Duration = Duration::from_secs(2);
+/// How often the roller looks whether older transactions have finished, if it has nothing else to do.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How often dirty hours are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// Readings that wait for this long mean that the writers do not keep up, so the roller yields.
@@ -123,14 +129,20 @@ impl Progress {
 pub struct Roller {
     arrivals: Arrivals,
     retention: Option<Duration>,
-    /// Every transaction older than the watermark has finished.
-    is_settled: bool,
+    /// Every transaction older than this watermark has finished.
+    settled: Option<Timestamp>,
+    /// Those older than a newer watermark may still run.
+    settling: Option<(Older, Timestamp)>,
     full: sparse::Full,
     dirty_pass: dirty::DirtyPass,
     pace: build::Pace,
     /// How long it rests while readings arrive, as a multiple of its work.
     rests: u32,
     counted: Option<(Instant, u64)>,
+    /// Whether it rests between two passes over dirty hours.
+    has_pauses: bool,
+    /// How many readings it has read.
+    readings: u64,
 }
 
 /// Why a step failed; the next tries again.
@@ -171,13 +183,28 @@ impl Roller {
         Roller {
             arrivals: Arrivals::new(waits),
             retention,
-            is_settled: false,
+            settled: None,
+            settling: None,
             full: sparse::Full::default(),
             dirty_pass: dirty::DirtyPass::default(),
             pace: build::Pace::default(),
             rests: RESTS_FOR_NEW,
             counted: None,
+            has_pauses: true,
+            readings: 0,
         }
+    }
+
+    /// Lets passes over dirty hours follow each other without a pause: where no writer needs the database.
+    #[must_use]
+    pub fn without_pauses(mut self) -> Self {
+        self.has_pauses = false;
+        self
+    }
+
+    /// How many readings it has read so far.
+    pub const fn readings(&self) -> u64 {
+        self.readings
     }
 
     /// Does the next step; `false` means that there is nothing to do.
@@ -192,19 +219,18 @@ impl Roller {
         let mut progress = load(&*client).await?;
         let ahead = watermark.plus_micros(WATERMARK_AHEAD_MICROS);
         if progress.watermark.is_some_and(|current| current > ahead) {
+            self.settling = None;
+            self.settled = self.settled.min(Some(watermark));
             move_back(client, watermark).await?;
             progress = load(&*client).await?;
         }
         let is_due = progress.watermark.is_none_or(|current| current < watermark);
-        if is_due && self.arrivals.wait() < WAITS_LONG {
+        // A wait that begins anew with each watermark might not end.
+        if is_due && self.settling.is_none() && self.arrivals.wait() < WAITS_LONG {
             client.execute(sql!("hours_seal"), &[&watermark]).await?;
-            self.is_settled = false;
             progress = load(&*client).await?;
         }
-        if !self.is_settled {
-            watermark::wait_for_older(client).await?;
-            self.is_settled = true;
-        }
+        self.settle(client, progress.watermark).await?;
         let (Some(watermark), Some(from), Some(to)) =
             (progress.watermark, progress.built_from, progress.built_to)
         else {
@@ -221,39 +247,81 @@ impl Roller {
             waiting_hours(&ranges, floor, from..to, watermark),
         )
         .await?;
+        let Some(settled) = self.settled else {
+            tokio::time::sleep(CHECK_EVERY).await;
+            return Ok(true);
+        };
         self.rests = RESTS_FOR_NEW;
-        if to < watermark {
+        if to < watermark.min(settled) {
             self.hour(client, to, &PerStream::default()).await?;
             let next = to.plus_micros(HOUR_MICROS);
             client.execute(sql!("hours_built"), &[&from, &next]).await?;
             return Ok(true);
         }
         self.rests = RESTS_FOR_OLD;
-        if self.dirty(client, floor).await? {
+        let step = self.dirty(client, floor).await?;
+        if step == Step::Done {
             return Ok(true);
         }
         let Some(hour) = hour_before(&ranges, floor, from) else {
-            return Ok(false);
+            let waits = step == Step::Waits || self.settling.is_some();
+            if waits {
+                tokio::time::sleep(CHECK_EVERY).await;
+            }
+            return Ok(waits);
         };
-        let stretch = self.full.stretch(client, &partitions, floor, from);
-        let stretch = stretch.await?;
-        let built_from = if stretch.hours.is_empty() {
-            // Beyond a gap the search may not have looked.
-            let is_next = hour == from.plus_micros(-HOUR_MICROS);
-            let found = if is_next {
-                stretch.found
-            } else {
-                PerStream::default()
-            };
-            self.hour(client, hour, &found).await?;
-            hour
-        } else {
-            self.stretch(client, &stretch).await?;
-            stretch.hours.start
-        };
+        let built_from = self
+            .build_older(client, &partitions, floor..from, hour)
+            .await?;
         let built: [&(dyn ToSql + Sync); 2] = [&built_from, &to];
         client.execute(sql!("hours_built"), &built).await?;
         Ok(true)
+    }
+
+    /// Rolls up some hours before the rolled-up ones: many at once, or an hour. Returns where they begin.
+    async fn build_older(
+        &mut self,
+        client: &mut Client,
+        partitions: &Parts,
+        older: std::ops::Range<Timestamp>,
+        hour: Timestamp,
+    ) -> Result<Timestamp, Error> {
+        let from = older.end;
+        let stretch = self.full.stretch(client, partitions, older.start, from);
+        let stretch = stretch.await?;
+        if !stretch.hours.is_empty() {
+            self.stretch(client, &stretch).await?;
+            return Ok(stretch.hours.start);
+        }
+        // Beyond a gap the search may not have looked.
+        let is_next = hour == from.plus_micros(-HOUR_MICROS);
+        let found = if is_next {
+            stretch.found
+        } else {
+            PerStream::default()
+        };
+        self.hour(client, hour, &found).await?;
+        Ok(hour)
+    }
+
+    /// Looks whether the transactions older than the watermark have finished.
+    async fn settle(&mut self, client: &Client, watermark: Option<Timestamp>) -> Result<(), Error> {
+        let Some(watermark) = watermark else {
+            return Ok(());
+        };
+        if self.settled >= Some(watermark) {
+            return Ok(());
+        }
+        let (older, to) = match self.settling {
+            Some(settling) => settling,
+            None => (Older::now(client).await?, watermark),
+        };
+        if older.have_finished(client).await? {
+            (self.settled, self.settling) = (Some(to), None);
+        } else {
+            self.settling = Some((older, to));
+        }
+        Ok(())
     }
 
     async fn publish(
@@ -282,7 +350,7 @@ impl Roller {
     /// Yields the database to the writers: rests while readings arrive, and until the writers keep up.
     async fn yield_after(&mut self, worked: Duration) {
         let mut waits = self.arrivals.wait();
-        if self.arrivals.were_recent() {
+        if self.arrivals.were_recent() || self.dirty_pass.is_repeated() {
             tokio::time::sleep(worked * self.rests).await;
         }
         while waits >= WAITS_LONG {

@@ -11,8 +11,9 @@ use crate::energy::device::EnergyReading;
 use crate::energy::hour::{Growing, Measured};
 use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
 
-/// Readings of one statement. It bounds how long a statement takes.
-const PAGE: usize = 200_000;
+/// How many readings one transaction reads, and one statement: some 50 ms, and a few MB. The device-hour with which it is
+/// exceeded is read to its end.
+pub(super) const READINGS_PER_TRANSACTION: usize = 40_000;
 /// Readings of one device-hour that are added at once. It bounds the memory.
 const ADDED_AT_ONCE: usize = 4_096;
 
@@ -45,8 +46,8 @@ impl Span {
     }
 }
 
-/// Rolls up the readings of some spans. Returns their rollups (`None` where the readings must be read) and the
-/// number of readings.
+/// Rolls up the readings of the first spans, as many as one transaction takes. Returns their rollups (`None` where
+/// the readings must be read) and the number of readings.
 ///
 /// Order:  as the spans
 pub(super) async fn roll_up(
@@ -64,9 +65,9 @@ pub(super) async fn roll_up(
     let to: Vec<Timestamp> = spans.iter().map(|span| span.to).collect();
     let (low, high) = (after.iter().min().copied(), to.iter().max().copied());
     let mut rollups: Vec<State> = spans.into_iter().map(|span| State::of(span.base)).collect();
-    let (mut first, mut count) = (0, 0);
+    let (mut first, mut end, mut count) = (0, rollups.len(), 0);
     loop {
-        let (some, page) = (first.., PAGE as i64);
+        let (some, page) = (first..end, READINGS_PER_TRANSACTION as i64);
         let parameters: [&(dyn ToSql + Sync); 6] = [
             &devices.get(some.clone()),
             &after.get(some.clone()),
@@ -97,8 +98,8 @@ pub(super) async fn roll_up(
         count += read;
         match last {
             // The next page continues behind the last reading.
-            Some((place, at)) if read >= PAGE => {
-                first = place;
+            Some((place, at)) if read >= READINGS_PER_TRANSACTION => {
+                (first, end) = (place, place + 1);
                 if let Some(after) = after.get_mut(place) {
                     *after = at;
                 }
@@ -106,7 +107,7 @@ pub(super) async fn roll_up(
             _ => break,
         }
     }
-    let finished = rollups.into_iter().map(State::finish);
+    let finished = rollups.into_iter().take(end).map(State::finish);
     Ok((finished.collect(), count))
 }
 

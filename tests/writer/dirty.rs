@@ -97,7 +97,7 @@ struct Rolling {
 impl Rolling {
     async fn new(database: &Database) -> Self {
         Rolling {
-            roller: Roller::new(Arc::new(|| Duration::ZERO), None),
+            roller: Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses(),
             client: database.session().await,
         }
     }
@@ -332,5 +332,124 @@ async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
         older.query_one(&taken, &[]).await.unwrap().get::<_, i32>(0),
         0
     );
+    gateway.stop().await;
+}
+
+/// The first full hour.
+const HOUR: i64 = 1_800;
+/// Meters with a reading each second of an hour, and a mark of it.
+const DENSE: &str = "with m as (
+        insert into meters (external_id) select 'dense-' || n from generate_series(1, 30) as n returning id
+    ), h as (
+        insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
+        select id, to_timestamp(HOUR + s), 0.25, 230 from m, generate_series(1, 3600) as s
+    )
+    insert into meter_hour_marks (hour, meter_id) select to_timestamp(HOUR), id from m";
+
+/// How many hours are dirty.
+const DIRTY: &str = "select count(distinct (hour, meter_id)) from meter_hour_marks";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_over_dirty_hours_reads_few_readings() {
+    let database = Database::new().await;
+    let gateway = database.gateway(1);
+    // It makes the partition of the hours.
+    gateway.store(&[meter("M1", 1, 1.0)]).await;
+    gateway.stop().await;
+    let mut rolling = Rolling::new(&database).await;
+    while rolling.step().await {}
+    let dense = DENSE.replace("HOUR", &(NOON + HOUR).to_string());
+    database.run(&dense).await;
+    let mut left = 30;
+    while left > 0 {
+        assert!(rolling.step().await);
+        let now = database.count(DIRTY).await;
+        // Twelve hours have more than 40,000 readings.
+        assert!(left - now <= 12, "{} hours at once", left - now);
+        left = now;
+    }
+    assert_eq!(database.count(WRONG).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_readings_in_order_are_added_without_reading_the_hour_again() {
+    const EARLY: u64 = 1_000;
+    let database = Database::new().await;
+    let gateway = database.gateway(1);
+    let readings = |seconds: Range<i64>| -> Vec<_> {
+        let all = seconds.map(|second| meter("M1", HOUR + second, 0.25));
+        all.collect()
+    };
+    // The later half of the hour is empty.
+    gateway.store(&readings(1..EARLY as i64 + 1)).await;
+    let mut rolling = Rolling::new(&database).await;
+    while rolling.step().await {}
+    let before = rolling.roller.readings();
+    assert_eq!(before, EARLY);
+    gateway.store(&readings(3_000..3_010)).await;
+    while rolling.step().await {}
+    assert_eq!(rolling.roller.readings() - before, 10);
+    // One before the last is among them.
+    gateway.store(&readings(2_000..2_001)).await;
+    while rolling.step().await {}
+    assert_eq!(rolling.roller.readings() - before, 10 + EARLY + 11);
+    assert_eq!(database.count(DIRTY).await, 0);
+    assert_eq!(database.count(WRONG).await, 0);
+    gateway.stop().await;
+}
+
+/// The roller's own log is idle: another gateway stores the late readings.
+#[tokio::test(flavor = "multi_thread")]
+async fn passes_over_a_burst_at_another_gateway_keep_a_pause() {
+    const BATCHES: i64 = 40;
+    let database = Database::new().await;
+    let gateway = database.gateway(1);
+    gateway.store(&[meter("M1", 1, 1.0)]).await;
+    let mut rolling = Rolling {
+        roller: Roller::new(Arc::new(|| Duration::ZERO), None),
+        client: database.session().await,
+    };
+    while rolling.step().await {}
+    let pass = || database.count("select pass from hours_pass");
+    let (first, began) = (pass().await, std::time::Instant::now());
+    for second in 2..BATCHES + 2 {
+        gateway.store(&[meter("M1", second, 1.0)]).await;
+        while rolling.step().await {}
+    }
+    let passes = pass().await - first;
+    let pauses = i64::try_from(began.elapsed().as_secs()).unwrap() / 2;
+    assert!(passes <= 1 + pauses, "{passes} passes in {pauses} pauses");
+    let comes = async {
+        while database.count(DIRTY).await > 0 {
+            if !rolling.step().await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    };
+    tokio::time::timeout(2 * LIMIT, comes).await.unwrap();
+    gateway.stop().await;
+}
+
+/// A statement elsewhere that takes long: neither new nor dirty hours wait for more than they need.
+#[tokio::test(flavor = "multi_thread")]
+async fn older_hours_are_rolled_up_while_a_pass_waits() {
+    let database = Database::new().await;
+    let gateway = database.gateway(1);
+    let mut rolling = Rolling::new(&database).await;
+    while rolling.step().await {}
+    let long = database.session().await;
+    long.batch_execute("begin; select pg_current_xact_id()")
+        .await
+        .unwrap();
+    gateway.store(&[meter("M1", 1, 1.0)]).await;
+    let built = "select extract(epoch from built_from)::bigint from hours_progress";
+    let before = database.count(built).await;
+    while database.count(built).await >= before {
+        assert!(rolling.step().await);
+    }
+    assert_eq!(database.count(DIRTY).await, 1, "the pass does not wait");
+    long.batch_execute("commit").await.unwrap();
+    while rolling.step().await {}
+    assert_eq!(database.count(DIRTY).await, 0);
     gateway.stop().await;
 }

@@ -60,7 +60,7 @@ fn dirty_hours_wait_for_a_pass_while_readings_arrive() {
         let waits = Arc::new(AtomicBool::new(true));
         let waiting = Arc::clone(&waits);
         let millisecond = move || Duration::from_millis(u64::from(waiting.load(Ordering::Relaxed)));
-        let mut roller = Roller::new(Arc::new(millisecond), None);
+        let mut roller = Roller::new(Arc::new(millisecond), None).without_pauses();
         // The first pass begins at once.
         for (late, left) in [(6, 0), (7, 1), (8, 2)] {
             write_marked(&store, meter, late).await;
@@ -77,7 +77,7 @@ fn dirty_hours_wait_for_a_pass_while_readings_arrive() {
 
 /// Rolls up everything, and counts the steps.
 async fn steps(client: &mut Client) -> usize {
-    let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None);
+    let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
     let mut steps = 0;
     while roller.step(client, minute(90)).await.unwrap() {
         steps += 1;

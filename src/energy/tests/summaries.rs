@@ -27,7 +27,7 @@ const LATE: usize = 9;
 /// Sums up until nothing is left; `now` is behind all worlds.
 pub(super) async fn sum_up(store: &Store, now: Timestamp) {
     let mut client = store.pool.get().await.unwrap();
-    let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None);
+    let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
     while roller.step(&mut client, now).await.unwrap() {}
 }
 
@@ -174,7 +174,7 @@ fn transactions_with_an_older_watermark_are_waited_for() {
         let readings: Vec<EnergyReading> = (1..5).map(reading).collect();
         store.write_meter(meter, &readings).await;
         let mut client = store.pool.get().await.unwrap();
-        let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None);
+        let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
         roller.step(&mut client, minute(15)).await.unwrap();
 
         let work = early.transaction().await.unwrap();
@@ -312,7 +312,7 @@ fn a_late_reading_below_the_floor_removes_the_old_sum() {
         write_marked(&store, meter, 6).await;
         let mut client = store.pool.get().await.unwrap();
         let day = Duration::from_secs(24 * 3600);
-        let mut roller = Roller::new(Arc::new(|| Duration::ZERO), Some(day));
+        let mut roller = Roller::new(Arc::new(|| Duration::ZERO), Some(day)).without_pauses();
         let now = minute(36 * 60);
         while roller.step(&mut client, now).await.unwrap() {}
         let marks = "select count(*) from meter_hour_marks";

@@ -116,6 +116,7 @@ pub(super) const CASES: &[Case] = &[
     case("hours_progress", "", "1"),
     case("hours_pass", "", "1"),
     case("hours_first_marks", "", "2"),
+    case("hours_last_marks", "", "2"),
     case("hours_seal", "started()", "1"),
     case("hours_unseal", "started()", "1"),
     case("hours_built", "started(), ended()", "1"),
