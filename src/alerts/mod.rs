@@ -32,7 +32,7 @@ use tokio_postgres::Client;
 
 use crate::analytics::{Analyst, AskError, Timeframe};
 use crate::energy::window;
-use crate::postgres::leader::{Role, Success, Work};
+use crate::postgres::leader::{Parts, Role, Success, Work};
 use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
 use crate::reading::Timestamp;
 use evaluate::Findings;
@@ -180,6 +180,9 @@ pub async fn run(settings: Settings, target: Target, reads: ReadPool, analyst: A
     ROLE.lead(&target, &search).await;
 }
 
+/// The tasks of the search: those that watch, report and deliver.
+type Tasks<'a> = Parts<'a, 3>;
+
 /// The search for alerts, by the gateway that holds the lock.
 struct Search {
     settings: Settings,
@@ -195,14 +198,19 @@ impl Work for Search {
     /// Three tasks, each in a session of its own: neither a report on the fleet that takes a minute nor a
     /// slow receiver delays the alert of a hot battery. When one fails, all begin again.
     async fn work(&self, client: &mut Client, success: &Success<'_>) -> Result<(), AlertError> {
-        tokio::try_join!(self.watch(client, success), self.report(), self.deliver())?;
+        let parts = Parts::new(success);
+        tokio::try_join!(
+            self.watch(client, &parts),
+            self.report(&parts),
+            self.deliver(&parts)
+        )?;
         Ok(())
     }
 }
 
 impl Search {
     /// Searches the newest readings and silences for causes, at intervals.
-    async fn watch(&self, client: &mut Client, success: &Success<'_>) -> Result<(), AlertError> {
+    async fn watch(&self, client: &mut Client, parts: &Tasks<'_>) -> Result<(), AlertError> {
         let settings = &self.settings;
         let mut silences = Silences::default();
         loop {
@@ -210,14 +218,14 @@ impl Search {
             let mut found = evaluate::newest(client, settings, now).await?;
             silences.search(client, settings, now, &mut found).await?;
             store::apply(client, settings, found, now).await?;
-            success.note();
+            parts.note(0);
             tokio::time::sleep(settings.every).await;
         }
     }
 
     /// Searches the whole fleet's efficiency for causes, at intervals, once the last hours are rolled up. A report
     /// that takes too long is skipped.
-    async fn report(&self) -> Result<(), AlertError> {
+    async fn report(&self, parts: &Tasks<'_>) -> Result<(), AlertError> {
         let (settings, reads, analyst) = (&self.settings, &self.reads, &self.analyst);
         let name = "wattgate alerts of efficiency";
         let mut session = self.target.connect(name, Use::Alerts).await?;
@@ -234,6 +242,7 @@ impl Search {
             }
             let found = evaluate::anomalies(client, reads, analyst, now).await?;
             store::apply(client, settings, found, now).await?;
+            parts.note(1);
             let rest = began.elapsed() * REPORT_SHARE;
             tokio::time::sleep(settings.every.max(rest)).await;
         }
@@ -258,8 +267,9 @@ impl Search {
     }
 
     /// Sends waiting deliveries to the webhook's receiver, if there is one.
-    async fn deliver(&self) -> Result<(), AlertError> {
+    async fn deliver(&self, parts: &Tasks<'_>) -> Result<(), AlertError> {
         let Some(webhook) = &self.settings.webhook else {
+            parts.note(2);
             return Ok(());
         };
         let name = "wattgate alerts webhook";
@@ -267,6 +277,7 @@ impl Search {
         let client = session.client_mut();
         loop {
             webhook::deliver(client, webhook, Timestamp::now()).await?;
+            parts.note(2);
             tokio::time::sleep(DELIVER_EVERY.min(self.settings.every)).await;
         }
     }

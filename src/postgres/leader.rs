@@ -1,6 +1,7 @@
 //! Work that one gateway of a database does at a time: the gateway whose session holds a lock.
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,36 @@ impl Success<'_> {
     }
 }
 
+/// Work in parts that run at the same time. An outage ends once each part has succeeded: one may succeed again and again
+/// while another fails.
+pub struct Parts<'a, const N: usize> {
+    success: &'a Success<'a>,
+    have_succeeded: [AtomicBool; N],
+}
+
+impl<'a, const N: usize> Parts<'a, N> {
+    /// No part has succeeded yet.
+    pub fn new(success: &'a Success<'a>) -> Self {
+        Parts {
+            success,
+            have_succeeded: [const { AtomicBool::new(false) }; N],
+        }
+    }
+
+    /// Records that a part has succeeded.
+    ///
+    /// Blocks: for a moment
+    pub fn note(&self, part: usize) {
+        if let Some(part) = self.have_succeeded.get(part) {
+            part.store(true, Ordering::Relaxed);
+        }
+        let mut all = self.have_succeeded.iter();
+        if all.all(|part| part.load(Ordering::Relaxed)) {
+            self.success.note();
+        }
+    }
+}
+
 fn lock(outage: &Mutex<Outage>) -> MutexGuard<'_, Outage> {
     outage.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -118,8 +149,7 @@ impl Role {
             .await?
             .get::<_, bool>(0)
         {
-            // Another gateway does the work, so nothing fails here.
-            success.note();
+            // It is no success that another gateway may fail now.
             tokio::time::sleep(retry_after).await;
         }
         tracing::debug!("this gateway runs {}", self.work);
@@ -196,6 +226,58 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_outage_ends_once_each_part_has_succeeded() {
+        let outage = Mutex::new(Outage::default());
+        let success = Success {
+            work: ROLE.work,
+            outage: &outage,
+        };
+        for _ in 0..2 {
+            assert!(lock(&outage).changes("one part fails"));
+            let parts = Parts::<2>::new(&success);
+            parts.note(0);
+            parts.note(0);
+            assert!(!lock(&outage).changes("one part fails"));
+            parts.note(1);
+        }
+        assert!(!lock(&outage).ends());
+    }
+
+    /// A gateway that waits for the lock has not succeeded.
+    async fn waiting_is_no_success(target: &Target, client: &Client) {
+        let outage = Mutex::new(Outage::default());
+        assert!(lock(&outage).changes("it failed"));
+        let success = Success {
+            work: ROLE.work,
+            outage: &outage,
+        };
+        let waiting = Role {
+            session: "wattgate test waiting",
+            ..ROLE
+        };
+        let work = Gateway(2, Arc::default());
+        let tried = async {
+            let sql = "select count(*) from pg_stat_activity
+                where application_name = $1 and state = 'idle' and query like '%pg_try_advisory_lock%'";
+            while client
+                .query_one(sql, &[&waiting.session])
+                .await
+                .unwrap()
+                .get::<_, i64>(0)
+                == 0
+            {
+                tokio::time::sleep(SOON).await;
+            }
+            tokio::time::sleep(5 * SOON).await;
+        };
+        tokio::select! {
+            result = waiting.lead_once(SOON, target, &work, &success) => panic!("{result:?}"),
+            tried = tokio::time::timeout(WITHIN, tried) => tried.unwrap(),
+        }
+        assert!(!lock(&outage).changes("it failed"));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn another_gateway_leads_once_the_leaders_session_is_lost() {
         use std::os::unix::fs::PermissionsExt;
@@ -256,6 +338,8 @@ mod tests {
         gateways[last].abort();
         let (other, _) = begun.nth(2).await;
         assert_eq!(other, 1 - last);
+
+        waiting_is_no_success(&target, client).await;
 
         gateways.iter().for_each(tokio::task::JoinHandle::abort);
         drop(session);

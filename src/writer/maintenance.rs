@@ -69,6 +69,16 @@ async fn once(
         .connect("wattgate maintenance", Use::Maintenance)
         .await?;
     let client = session.client();
+    // Another gateway, or an operator, may have changed it. First, so that the edge learns it whatever fails below.
+    let retention = stored_retention(client).await?;
+    let before = kept.send_replace(retention);
+    if before != retention {
+        let [from, to] = [before, retention].map(|kept| match kept {
+            Some(kept) => format!("{} s", kept.as_secs()),
+            None => "for ever".to_owned(),
+        });
+        tracing::warn!(from, to, "the stored retention has changed");
+    }
     let now = Timestamp::now();
     for stream in Stream::ALL {
         let ahead = partitions::instants_ahead(now, width);
@@ -81,9 +91,6 @@ async fn once(
         forgotten.clear();
     }
     let mut left = Left::Nothing;
-    // Another gateway, or an operator, may have changed it.
-    let retention = stored_retention(client).await?;
-    kept.send_replace(retention);
     if let Some(retention) = retention
         && let Some(newest) = newest_reading(client).await?
     {

@@ -66,27 +66,26 @@ fn has_late_sessions(world: &World) -> bool {
 
 /// Stores late readings with their marks, as the writers do in one transaction.
 async fn write_late(store: &Store, late: &World, base: i32) {
-    let mark = |stream: Stream, key: i32, hours: Vec<Timestamp>| async move {
+    let mark = |stream: Stream, key: i32, earliest: Vec<Timestamp>| async move {
         let client = store.pool.get().await.unwrap();
         let sql = match stream {
             Stream::Meter => sql!("hour_mark_meters"),
             Stream::Vehicle => sql!("hour_mark_vehicles"),
         };
-        let keys = vec![key; hours.len()];
-        // As if each lay anywhere in its hour.
-        let earliest: Vec<Option<Timestamp>> = vec![None; hours.len()];
+        let keys = vec![key; earliest.len()];
+        let hours: Vec<Timestamp> = earliest.iter().map(|at| at.hour()).collect();
         let marks: [&(dyn ToSql + Sync); 4] = [&keys, &hours, &earliest, &0i64];
         client.execute(sql, &marks).await.unwrap();
     };
     for (key, readings) in (base..).zip(&late.meters) {
         store.write_meter(key, readings).await;
-        let hours = readings.iter().map(|r| r.at.hour()).collect();
-        mark(Stream::Meter, key, hours).await;
+        let earliest = readings.iter().map(|r| r.at).collect();
+        mark(Stream::Meter, key, earliest).await;
     }
     for (key, (readings, _)) in (base..).zip(&late.vehicles) {
         store.write_vehicle(key, base, readings).await;
-        let hours = readings.iter().map(|r| r.at.hour()).collect();
-        mark(Stream::Vehicle, key, hours).await;
+        let earliest = readings.iter().map(|r| r.at).collect();
+        mark(Stream::Vehicle, key, earliest).await;
     }
     if let Some((key, (_, sessions))) = (base..).zip(&late.vehicles).last() {
         store.write_sessions(key, base, sessions).await;
