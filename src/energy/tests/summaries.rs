@@ -182,9 +182,10 @@ fn transactions_with_an_older_watermark_are_waited_for() {
         let seen = work.query_one(sealed_to, &[&true, &0i64]).await.unwrap();
         let seen: Timestamp = seen.get(0);
         assert_eq!(seen, minute(0));
-        let summing = tokio::spawn(async move {
-            roller.step(&mut client, minute(75)).await.unwrap();
-        });
+        let summing =
+            tokio::spawn(
+                async move { while roller.step(&mut client, minute(75)).await.unwrap() {} },
+            );
         let other = store.pool.get().await.unwrap();
         let has_moved = async {
             while other
