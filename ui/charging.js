@@ -126,9 +126,10 @@ export class ChargingSessions {
   }
 }
 
-/** A field of CSV, in quotes if it needs them. */
+/** A field of CSV, in quotes if it needs them. A text that a spreadsheet would run as a formula begins with an apostrophe. */
 function field(value) {
-  const text = value === null || value === undefined ? '' : String(value);
+  const isFormula = typeof value === 'string' && /^[=+\-@\t\r]/.test(value);
+  const text = value === null || value === undefined ? '' : (isFormula ? `'${value}` : String(value));
   return /[",\r\n]/.test(text) || text !== text.trim() ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -51,9 +51,7 @@ impl From<Error> for ReadError {
                 | &SqlState::T_R_SERIALIZATION_FAILURE
                 | &SqlState::T_R_DEADLOCK_DETECTED,
             ) => ReadError::Ended(text),
-            Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => {
-                ReadError::NotMigrated
-            }
+            Some(&SqlState::UNDEFINED_TABLE) => ReadError::NotMigrated,
             Some(code) if is_unreachable(code) => ReadError::Unreachable(text),
             None if error.is_closed() || is_io(&error) => ReadError::Unreachable(text),
             _ => ReadError::Refused(text),
