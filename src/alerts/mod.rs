@@ -69,7 +69,7 @@ pub enum Kind {
     ImplausibleReading,
 }
 
-/// How soon somebody should look.
+/// How urgent the alert is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// Now: a person or a battery may come to harm.
@@ -109,7 +109,7 @@ impl Kind {
         }
     }
 
-    /// How soon somebody should look.
+    /// How urgent the alert is.
     pub const fn severity(self) -> Severity {
         match self {
             Kind::BatteryTemperature => Severity::Critical,

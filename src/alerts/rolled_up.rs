@@ -119,7 +119,7 @@ mod tests {
         // The first month began within the window: no hour before it is ever rolled up.
         assert!(rolled_up(Some((110, 123)), &[(110, 720), (720, 1440)]));
         assert!(!rolled_up(Some((112, 123)), &[(110, 720), (720, 1440)]));
-        // Or it begins after all hours that must be rolled up, or there is none.
+        // A partition that begins after all those hours, or ended before the window, or no partition at all.
         assert!(rolled_up(None, &[(122, 720)]));
         assert!(rolled_up(None, &[(0, 100)]) && rolled_up(None, &[]));
         // Hours of a partition without a beginning are never rolled up.

@@ -31,7 +31,7 @@ impl AgeLimit {
         self.kept.store(seconds, Ordering::Relaxed);
     }
 
-    /// The smaller of both; `None` means that there is none.
+    /// The smaller of the two bounds. `None` means that neither is set.
     pub fn get(&self) -> Option<Duration> {
         let kept = self.kept.load(Ordering::Relaxed);
         let kept = (kept != FOR_EVER).then(|| Duration::from_secs(kept));

@@ -15,8 +15,8 @@ use crate::outage::Outage;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The lock of the rollup of gateways that know no passes over dirty hours (before schema version 6). Such a rollup
-/// removes every mark that it sees. Who needs marks to stand for a whole pass shares the lock, and is alone with
-/// gateways that know passes.
+/// removes every mark that it sees. A writer that needs its marks to stand for a whole pass holds the lock in share
+/// mode, which keeps such a rollup out.
 pub const ROLLUP_WITHOUT_PASSES: i64 = i64::from_be_bytes(*b"wg-hours");
 
 /// Work for one gateway of a database at a time.

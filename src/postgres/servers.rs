@@ -16,7 +16,7 @@
 //! - **A server that hides its timeline is used**, with a warning, until another one has shown its own: some hosting
 //!   services allow neither function.
 //! - **Another cluster is followed only if it holds the log's database**, if no other host serves, and the old one
-//!   is then left for ever.
+//!   is then left forever.
 //!
 //! Two standbys that are promoted from one primary may both choose one timeline, if they share no archive of
 //! timelines. The guard cannot tell them apart.

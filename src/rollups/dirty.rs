@@ -359,7 +359,7 @@ async fn bases(
     Ok(bases)
 }
 
-/// A stored rollup; `None` if it is none.
+/// Decodes a stored rollup. `None` means that its times are not an interval.
 fn base(row: &Row, stream: Stream) -> Result<Option<Growing>, Error> {
     let kind = match row.try_get(5)? {
         true => EnergyKind::Register,

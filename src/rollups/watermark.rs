@@ -22,7 +22,7 @@ impl Older {
         Ok(Older { below })
     }
 
-    /// Whether all of them have finished. One that stays open for hours keeps the others waiting.
+    /// Whether all of them have finished. A transaction that stays open delays the rollup until it ends.
     pub(super) async fn have_finished(self, client: &Client) -> Result<bool, Error> {
         let oldest = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
         let running: i64 = client.query_one(oldest, &[]).await?.try_get(0)?;

@@ -52,9 +52,9 @@
 //! - **A writer that is behind takes larger batches** (`pace`), because rows then share index pages. They grow only
 //!   while each is full and stored within 2 s, and are moderate while a client waits for the commit. A large batch that
 //!   COPY does not store is read again in moderate parts: rows that are looked up are in memory several times.
-//! - **Live status is told only of what it may not hold.** A session knows the newest reading of a device that it has
-//!   stored itself. Older ones are not sent. Of readings that another gateway stored, or that were refused, it
-//!   assumes nothing.
+//! - **Live status gets only readings that it may lack.** A session remembers the newest reading that it stored of each
+//!   device, and sends no older one. It assumes nothing of readings that another gateway stored, or that were
+//!   refused.
 //! - **A batch that misses its deadline comes back smaller** (`pace`): with half of the rows that were tried, down to
 //!   one frame. The deadline is the server's or the gateway's. While a reading waits for more than two minutes
 //!   the gateway is not ready.
