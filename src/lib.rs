@@ -44,6 +44,8 @@ pub mod alerts;
 
 pub mod otlp;
 
+pub mod demo;
+
 // The edge.
 pub mod auth;
 

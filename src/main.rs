@@ -6,6 +6,10 @@ use wattgate::app::{self, AppError};
 use wattgate::cli;
 use wattgate::config::{Cli, Command, Config, Logging};
 
+/// What the demo is, before it starts.
+const DEMO: &str = "demo with 86 real charging sessions of one day (ACN-Data), as if they were happening now. Open \
+    the address below in a browser. Ctrl-C ends the demo and removes its data.";
+
 fn main() -> ExitCode {
     let cli = Cli::read();
     let command = cli.command;
@@ -30,6 +34,10 @@ fn run(command: Command) -> Result<(), AppError> {
         Command::Serve(args) => {
             let config = Config::check_to_serve(&args)?;
             work(&config.logging.clone(), app::serve(config))
+        }
+        Command::Demo(args) => {
+            print_note(&DEMO);
+            work(&args.logging(), app::demo(|dir| args.check(dir)))
         }
         Command::Migrate(args) => {
             let config = args.check()?;

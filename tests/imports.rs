@@ -66,6 +66,11 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
     ),
     ("http_client", &[], "posts what it is given"),
     (
+        "demo",
+        &["outage", "http_client"],
+        "a client like any other: what it shows is what a fleet sees",
+    ),
+    (
         "alerts",
         &["reading", "postgres", "energy", "analytics", "http_client"],
         "finds causes and posts them; pages about alerts are http's",
@@ -131,6 +136,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
             "rollups",
             "alerts",
             "auth",
+            "demo",
             "http",
             "otlp",
             "config",

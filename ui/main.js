@@ -105,6 +105,7 @@ async function health() {
     const report = await response.json();
     const ready = report.status === 'ready';
     heard = now();
+    document.getElementById('demo').hidden = !report.demo;
     text(pill, ready ? 'Ready' : report.status === 'stopping' ? 'Stopping' : 'Not ready');
     pill.className = ready ? 'pill good' : 'pill critical';
     pill.title = ready ? 'Readings are accepted and reach the database.' : '';

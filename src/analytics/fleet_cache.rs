@@ -1,9 +1,9 @@
-//! Reports on the fleet: one is computed at a time, and kept for a minute for all requests. One that is
-//! requested again is renewed before that minute is over.
+//! Reports on the fleet: one is computed at a time, and kept for all requests: for a minute, or less if it is quick to
+//! compute. One that is requested again is renewed before that time is over.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -14,11 +14,11 @@ use crate::energy::interval::Interval;
 use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 
-/// The age up to which a report is served: people look at a ranking, and no machine is controlled by it.
-const AGE_MICROS_MAX: i64 = 60_000_000;
-/// The age from which a requested report is renewed in the background, while the kept one is served: a
-/// dashboard that stays open never waits.
-const RENEW_MICROS: i64 = 25_000_000;
+/// The age up to which a report is served, by the time that its computation took: at most a fiftieth of the time is
+/// spent on computing one, and a small fleet sees its readings at once. A minute is the most: people look at a
+/// ranking, and no machine is controlled by it.
+const AGE_PER_COMPUTATION: i64 = 50;
+const AGE_MICROS: std::ops::RangeInclusive<i64> = 1_000_000..=60_000_000;
 /// How many reports are kept, for later pages.
 const KEPT_MAX: usize = 4;
 /// The size of all kept reports, in bytes of printed answers; the newest is kept whatever its size.
@@ -52,6 +52,7 @@ pub struct KeptReport {
     pub window: Interval,
     /// When it was begun.
     pub as_of: Timestamp,
+    age_micros_max: i64,
     /// The report.
     pub report: FleetReport,
 }
@@ -64,7 +65,7 @@ impl KeptReport {
                 Some(at) => self.as_of == at && self.window == timeframe.window,
                 None => {
                     let same = key.from == self.key.from && key.to == self.key.to;
-                    same && (0..AGE_MICROS_MAX).contains(&self.age_micros(timeframe.now))
+                    same && (0..self.age_micros_max).contains(&self.age_micros(timeframe.now))
                 }
             }
     }
@@ -73,10 +74,22 @@ impl KeptReport {
         now.as_micros() - self.as_of.as_micros()
     }
 
+    /// Whether to renew it in the background, while it is still served: a dashboard that stays open never waits.
+    fn is_old(&self, now: Timestamp) -> bool {
+        self.age_micros(now) >= self.age_micros_max / 12 * 5
+    }
+
     fn bytes(&self) -> usize {
         let each = self.report.vehicles.iter();
         each.map(Ranked::bytes).sum()
     }
+}
+
+/// The age up to which a report is served whose computation took this long.
+fn age_micros_max(took: Duration) -> i64 {
+    let took = i64::try_from(took.as_micros()).unwrap_or(i64::MAX);
+    let age = took.saturating_mul(AGE_PER_COMPUTATION);
+    age.clamp(*AGE_MICROS.start(), *AGE_MICROS.end())
 }
 
 /// The kept reports, and the permits to compute one and to wait for it.
@@ -119,7 +132,7 @@ impl Reports {
 }
 
 impl Analyst {
-    /// Returns a report on the fleet: one that is kept and at most a minute old, or a new one.
+    /// Returns a report on the fleet: one that is kept and not too old, or a new one.
     ///
     /// Blocks: until it is computed, at most 30 s; after that the computation continues, for the next
     ///         request
@@ -134,7 +147,7 @@ impl Analyst {
         timeframe: Timeframe,
     ) -> Result<Arc<KeptReport>, AskError> {
         if let Some(kept) = self.reports.find(&key, &timeframe) {
-            if key.as_of.is_none() && kept.age_micros(timeframe.now) >= RENEW_MICROS {
+            if key.as_of.is_none() && kept.is_old(timeframe.now) {
                 self.renew(reads, key, timeframe);
             }
             return Ok(kept);
@@ -202,6 +215,7 @@ impl Analyst {
         priority: Priority,
     ) -> Result<Arc<KeptReport>, AskError> {
         let (window, as_of) = (timeframe.window, timeframe.now);
+        let began = Instant::now();
         let report = reads.ask_within(COMPUTE_TIMEOUT, async |client| {
             self.compute_report(client, timeframe, priority).await
         });
@@ -214,7 +228,22 @@ impl Analyst {
             key,
             window,
             as_of,
+            age_micros_max: age_micros_max(began.elapsed()),
             report,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_kept_as_long_as_it_was_expensive() {
+        let age_s = |took_ms| age_micros_max(Duration::from_millis(took_ms)) / 1_000_000;
+        assert_eq!(age_s(0), 1);
+        assert_eq!(age_s(100), 5);
+        assert_eq!(age_s(5_000), 60);
+        assert_eq!(age_micros_max(Duration::MAX), 60_000_000);
     }
 }

@@ -12,7 +12,7 @@
 //! | `hours`, `hour_rows` | rolled-up hours in place of their readings |
 //! | `fleet` | every vehicle over one window |
 //! | `fleet_report` | what the answers of a fleet add up to |
-//! | `fleet_cache` | one report on the fleet at a time, shared, and kept for a minute |
+//! | `fleet_cache` | one report on the fleet at a time, shared, and kept for at most a minute |
 //! | `budget` | how many readings all queries may hold in memory |
 //!
 //! # Rules

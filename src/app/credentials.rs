@@ -27,6 +27,14 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
+    /// The scheme of the gateway's URL.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
     /// Reads the configured keys and certificates, and warns about an open or unencrypted address.
     pub(crate) fn open(config: &Config) -> Result<Self, AppError> {
         let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);

@@ -1,6 +1,7 @@
 //! The one place that wires, starts and stops everything.
 
 pub(crate) mod credentials;
+mod demo;
 mod gateway;
 mod parts;
 pub(crate) mod questions;
@@ -24,6 +25,7 @@ use crate::postgres::{Bound, Keeping, Target, TargetError, Use, explain};
 use crate::wal::OpenError;
 use crate::wal::storage::DirectoryError;
 use crate::writer::binding::Binding;
+pub use demo::run as demo;
 pub use run::serve;
 
 /// How long a stop waits for the embedded server's own shutdown.

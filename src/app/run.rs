@@ -12,7 +12,7 @@ use super::credentials::Credentials;
 use super::gateway::Gateway;
 use super::parts::{Parts, ended_by_itself};
 use super::supervise::{Supervisor, WritersSlot};
-use super::{AppError, Database, signals};
+use super::{AppError, Database, demo, signals};
 use crate::config::Config;
 use crate::failpoint;
 use crate::http::{self, Server};
@@ -67,12 +67,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     };
     let database = guarded(database, &wal_dir, &binding).await?;
     let mut gateway = Gateway::new(&config, &credentials, &database, &log, recorder)?;
-    let scheme = if credentials.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    announce(address, scheme, &database);
+    announce(address, credentials.scheme(), &database);
     if config.log.sync == SyncMode::Never {
         tracing::warn!("--wal-sync never: a power cut loses acknowledged readings");
     }
@@ -80,6 +75,10 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     gateway
         .parts
         .start("keys and certificates", credentials.renew(hangup));
+    if config.demo {
+        gateway.health.set_demo();
+        gateway.parts.start("demo", demo::play(address));
+    }
     let (stop, stopping) = watch::channel(false);
     let serving = http::serve(server, Arc::clone(&gateway.context), until(stopping));
     let mut serving = tokio::spawn(failpoint::part("server", serving));

@@ -33,6 +33,12 @@ pub(super) fn hangup() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
+/// Sends SIGTERM to this process, which ends in order.
+pub(super) fn stop_this_process() -> std::io::Result<()> {
+    use rustix::process::{Signal, getpid, kill_process};
+    Ok(kill_process(getpid(), Signal::TERM)?)
+}
+
 /// Raises the soft limit of open files to the hard one, because each connection needs a file.
 pub(super) fn raise_open_files() {
     use rustix::process::{Resource, getrlimit, setrlimit};

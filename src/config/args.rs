@@ -86,6 +86,9 @@ pub(super) fn search_path() -> Option<std::ffi::OsString> {
 pub enum Command {
     /// Run the gateway (the default)
     Serve(Box<ServeArgs>),
+    /// Show the gateway with a real day of charging: 86 sessions at a workplace, as if they were
+    /// happening now. It uses a temporary PostgreSQL, and removes everything at the end
+    Demo(DemoArgs),
     /// Apply the database migrations, then exit
     Migrate(MigrateArgs),
     /// Report everything that would keep a gateway from working: configuration, data directory,
@@ -126,6 +129,20 @@ pub struct ReachArgs {
     /// What is logged.
     #[command(flatten)]
     pub logging: LoggingArgs,
+}
+
+/// The flags of `wattgate demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// The loopback address and port to listen on; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
+    pub listen: String,
+    /// The directory of PostgreSQL's programs [default: found automatically]
+    #[arg(long, value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+    /// The log level: error, warn, info, debug or trace; or a filter by module
+    #[arg(long, default_value = "warn", value_name = "LEVEL")]
+    pub log_level: String,
 }
 
 /// The flags of `wattgate migrate`.

@@ -9,13 +9,14 @@
 //! | `checks` | the check of one value, and the collection of what is wrong |
 //! | `parts` | turns flags into the settings of a part |
 //! | `alerts`, `energy` | the flags of one part, and their checks |
-//! | `commands` | the configurations of the commands other than the gateway itself |
+//! | `commands`, `demo` | the configurations of the commands other than the gateway itself |
 //! | `units` | sizes and times as texts |
 
 mod alerts;
 mod args;
 mod checks;
 mod commands;
+mod demo;
 mod energy;
 mod flags;
 mod parts;
@@ -41,7 +42,7 @@ use crate::wal::LogOptions;
 use crate::writer::WriterOptions;
 pub use alerts::AlertArgs;
 pub use args::{
-    Cli, Command, CreateKeyArgs, EraseArgs, KeysCommand, MigrateArgs, QuarantineArgs,
+    Cli, Command, CreateKeyArgs, DemoArgs, EraseArgs, KeysCommand, MigrateArgs, QuarantineArgs,
     QuarantineCommand, ReachArgs, StreamArg, WalCommand,
 };
 use checks::Checks;
@@ -129,6 +130,8 @@ pub struct Config {
     pub tariff: Option<Tariff>,
     /// When an alert opens, and where it is sent; `None` turns alerts off.
     pub alerts: Option<crate::alerts::Settings>,
+    /// Whether the gateway sends itself the readings of the demo.
+    pub demo: bool,
     /// Where metrics are sent; `None` means that they are only scraped.
     pub collector: Option<Collector>,
     /// What is logged.
@@ -193,6 +196,7 @@ impl Config {
             energy: args.energy.check(checks),
             tariff: args.energy.tariff(checks),
             alerts: checks.alerts(&args.alerts),
+            demo: false,
             collector: checks.collector(args),
             logging: checks.logging(&args.logging),
             shutdown_timeout: checks.timeout("--shutdown-timeout", &args.shutdown_timeout),

@@ -1,19 +1,16 @@
 //! Replay of real charging sessions: sends the readings of a site's stations and vehicles in order of time. At
 //! the end it compares the gateway's energy with the data's, session by session.
 //!
-//! In the order of the data: [`data`] reads the recorded stays, and [`plan`] places them in time. [`timeline`]
-//! makes one sequence of events, with values for each minute from [`curve`]. [`send`] sends them in batches
-//! through [`client`], and [`report`] compares.
+//! In the order of the data: [`load`] reads the recorded stays, and the crate `wattgate-sessions` makes one sequence
+//! of events from them. [`send`] sends these in batches through [`client`], and [`report`] compares.
 
 mod client;
-mod curve;
-mod data;
+mod load;
 mod pace;
-mod plan;
 mod progress;
 mod report;
 mod send;
-mod timeline;
+mod shuffle;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,16 +26,13 @@ use client::{CallError, Client};
 use pace::{Pace, Speed};
 use progress::Progress;
 use send::Sender;
-use timeline::{Booking, Event, Timeline};
+use wattgate_sessions::timeline::{Booking, Event, Timeline};
+use wattgate_sessions::{data, plan};
 
 /// The note on values that are derived because the data lacks them; printed with all results.
 pub(crate) const DERIVED: &str = "measured: arrival, departure, station and AC energy of each \
     session; derived by this program, not measured: the power curve, DC energy (charger \
     efficiency), state of charge, battery temperature, voltage, and the vehicle ids";
-
-/// One real day, for the tests of the whole replay.
-#[cfg(test)]
-pub(crate) const DAY_OF_JPL: &[u8] = include_bytes!("../../data/jpl_2019-05-03.csv");
 
 /// Replay real charging sessions and compare the gateway's energy with the data's.
 #[derive(Debug, clap::Args)]
@@ -99,7 +93,7 @@ fn share(text: &str) -> Result<f64, String> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplayError {
     #[error(transparent)]
-    Data(#[from] data::DataError),
+    Load(#[from] load::LoadError),
     #[error(transparent)]
     Call(#[from] CallError),
     #[error("{path}: {source}")]
@@ -135,7 +129,7 @@ pub(crate) fn run(options: Options) -> Result<Verdict, ReplayError> {
 }
 
 async fn replay(options: Options) -> Result<Verdict, ReplayError> {
-    let recording = data::load(&options.files, options.day)?;
+    let recording = load::load(&options.files, options.day)?;
     for (session, reason) in &recording.left_out {
         say(&format!("left out: {session}: {reason}"));
     }
@@ -150,7 +144,7 @@ async fn replay(options: Options) -> Result<Verdict, ReplayError> {
     let (bookings, pace, mut progress) = schedule(&options, recording.stays, &client).await?;
     let timeline = Timeline::new(bookings, options.efficiency);
     let (timeline, pace): (Events, Pace) = match options.shuffle {
-        Some(seed) => (Box::new(timeline::shuffled(timeline, seed)), pace.at_once()),
+        Some(seed) => (Box::new(shuffle::shuffled(timeline, seed)), pace.at_once()),
         None => (Box::new(timeline), pace),
     };
     let mut sender = Sender::new(&client, options.batch as usize, options.sessions_late);

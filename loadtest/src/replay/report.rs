@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::DERIVED;
 use super::client::{CallError, Client, Repeats};
-use super::send::{Entry, Sender, Tally, escape, get, rfc3339};
+use super::send::{Entry, Sender, Tally, escape, get};
 use crate::verdict::Verdict;
+use wattgate_sessions::body::rfc3339;
 
 /// How far the gateway's energy may be from the data's, kWh.
 const TOLERANCE_KWH: f64 = 0.001;

@@ -1,6 +1,5 @@
 //! Sending: sessions one by one, readings in batches of each stream.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +8,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::client::{CallError, Client, Repeats};
-use super::curve::Sample;
-use super::timeline::{Booking, Event};
 use crate::output::say;
 use crate::stop::Stop;
+use wattgate_sessions::body::{self, rfc3339};
+use wattgate_sessions::curve::Sample;
+use wattgate_sessions::timeline::{Booking, Event};
 
 /// What needs no escape in a path's segment or a query's value (RFC 3986, unreserved).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -27,13 +27,6 @@ const WARNINGS_MAX: u64 = 20;
 /// Percent-encodes an id for a path or a query.
 pub(crate) fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
-}
-
-/// An instant as RFC 3339 in UTC.
-pub(crate) fn rfc3339(at_us: i64) -> String {
-    jiff::Timestamp::from_microsecond(at_us)
-        .unwrap_or_default()
-        .to_string()
 }
 
 /// The counts so far.
@@ -229,12 +222,7 @@ impl Sender {
         booking: &Booking,
         ended_us: Option<i64>,
     ) -> Result<(), CallError> {
-        let mut session = json!({
-            "sessionId": booking.session_id,
-            "vehicleId": booking.vehicle_id,
-            "meterId": booking.stay.station_id,
-            "startedAt": rfc3339(booking.start_us()),
-        });
+        let mut session = body::session(booking);
         if let Some(ended_us) = ended_us {
             session["endedAt"] = json!(rfc3339(ended_us));
         }
@@ -294,32 +282,12 @@ impl Sender {
 
 impl Batch {
     fn push_meter(&mut self, booking: &Booking, sample: &Sample) {
-        self.push(format_args!(
-            r#"{{"meterId":{},"kwhConsumedAc":{},"voltage":{}.{},"timestamp":"{}"}}"#,
-            json!(booking.stay.station_id),
-            kwh(sample.ac_micro_kwh),
-            sample.volt_deci / 10,
-            sample.volt_deci % 10,
-            rfc3339(sample.at_us + booking.shift_us),
-        ));
+        body::push_meter(&mut self.lines, booking, sample);
+        self.readings += 1;
     }
 
     fn push_vehicle(&mut self, booking: &Booking, sample: &Sample) {
-        self.push(format_args!(
-            r#"{{"vehicleId":{},"soc":{}.{:02},"kwhDeliveredDc":{},"batteryTemp":{}.{},"timestamp":"{}"}}"#,
-            json!(booking.vehicle_id),
-            sample.soc_centi / 100,
-            sample.soc_centi % 100,
-            kwh(sample.dc_micro_kwh),
-            sample.temp_deci / 10,
-            sample.temp_deci % 10,
-            rfc3339(sample.at_us + booking.shift_us),
-        ));
-    }
-
-    fn push(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing to a vector cannot fail.
-        drop(writeln!(self.lines, "{line}"));
+        body::push_vehicle(&mut self.lines, booking, sample);
         self.readings += 1;
     }
 
@@ -347,11 +315,6 @@ impl Batch {
         self.readings = 0;
         Ok((accepted, rejected, json["errors"][0].to_string()))
     }
-}
-
-/// Millionths of a kWh as a decimal number.
-fn kwh(micro: i64) -> String {
-    format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000)
 }
 
 async fn post(

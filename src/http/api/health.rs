@@ -48,6 +48,7 @@ struct Parts {
     oldest: Option<Duration>,
     gap_readings: u64,
     servers: ServersReport,
+    demo: bool,
     stopping: bool,
 }
 
@@ -87,6 +88,11 @@ impl Health {
     /// Reports the servers of the database.
     pub fn set_servers(&self, servers: ServersReport) {
         self.change(|parts| parts.servers = servers);
+    }
+
+    /// Reports that the readings are those of the demo.
+    pub fn set_demo(&self) {
+        self.change(|parts| parts.demo = true);
     }
 
     /// The last value of [`Health::set_gap`].
@@ -141,6 +147,7 @@ impl Health {
                 readings: parts.gap_readings,
             },
             servers: Servers::from(parts.servers),
+            demo: parts.demo.then_some(true),
         }
     }
 
@@ -164,6 +171,8 @@ pub struct Report {
     lag: Lag,
     gap: Gap,
     servers: Servers,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    demo: Option<bool>,
 }
 
 impl Report {

@@ -12,10 +12,10 @@
 //! - **State of charge** from the DC energy and a battery of 24 to 90 kWh, **temperature** from the
 //!   power with a lag of half an hour, **voltage** from the power and a slow swing around 208 V.
 
-use super::data::Stay;
+use crate::data::Stay;
 
 /// A meter and a vehicle report once a minute.
-pub(crate) const STEP_US: i64 = 60_000_000;
+pub const STEP_US: i64 = 60_000_000;
 
 /// Where an onboard charger's efficiency starts, near no power.
 const EFFICIENCY_LOW: f64 = 0.85;
@@ -34,19 +34,19 @@ const TAPER_END: f64 = 0.1;
 
 /// What meter and vehicle report at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Microseconds since 1970 UTC, in the data's own time.
-    pub(crate) at_us: i64,
+    pub at_us: i64,
     /// AC energy since the sample before, millionths of a kWh.
-    pub(crate) ac_micro_kwh: i64,
+    pub ac_micro_kwh: i64,
     /// DC energy since the sample before, millionths of a kWh; at most the AC energy.
-    pub(crate) dc_micro_kwh: i64,
+    pub dc_micro_kwh: i64,
     /// State of charge, hundredths of a percent.
-    pub(crate) soc_centi: i64,
+    pub soc_centi: i64,
     /// Battery temperature, tenths of a °C.
-    pub(crate) temp_deci: i64,
+    pub temp_deci: i64,
     /// Voltage at the meter, tenths of a V.
-    pub(crate) volt_deci: i64,
+    pub volt_deci: i64,
 }
 
 /// Spreads a stay's energy over its minutes.
@@ -55,7 +55,7 @@ pub(crate) struct Sample {
 ///         shorter than a minute): all in (start, end]
 /// Units:  the AC of all samples adds up to the stay's energy exactly, to the millionth of a kWh
 /// Order:  by time
-pub(crate) fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
+pub fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
     let traits = Traits::of(&stay.session_id);
     let power = Power::of(stay, traits.power_kw);
     let total_micro = stay.energy_micro_kwh();
@@ -244,7 +244,7 @@ fn hash(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::data::{parse, select};
+    use crate::data::{parse, select};
 
     fn stay(seconds: i64, energy_kwh: f64) -> Stay {
         Stay {
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_minutes_of_every_real_session_add_up_to_its_energy() {
-        let day = select(parse(crate::replay::DAY_OF_JPL).unwrap());
+        let day = select(parse(crate::DAY_OF_JPL).unwrap());
         for stay in &day.stays {
             let samples = trace(stay, None);
             check(stay, &samples);

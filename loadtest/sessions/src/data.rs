@@ -1,10 +1,8 @@
 //! The sessions of a CSV file, as they were recorded.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::io::Read;
 
-use flate2::read::MultiGzDecoder;
 use jiff::civil::Date;
 
 /// The longest id that the gateway accepts, in characters.
@@ -19,104 +17,68 @@ const MEAN_KW_MAX: f64 = 50.0;
 
 /// One stay at a charging station, as it was measured.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Stay {
-    pub(crate) session_id: String,
-    pub(crate) station_id: String,
+pub struct Stay {
+    /// The session's id in the data.
+    pub session_id: String,
+    /// The charging station's id in the data.
+    pub station_id: String,
     /// Microseconds since 1970 UTC.
-    pub(crate) start_us: i64,
+    pub start_us: i64,
     /// Microseconds since 1970 UTC, after the start.
-    pub(crate) end_us: i64,
+    pub end_us: i64,
     /// The local day of the arrival, by the offset in the file.
-    pub(crate) day: Date,
+    pub day: Date,
     /// AC energy measured by the station's meter, kWh, as written.
-    pub(crate) energy_kwh: f64,
+    pub energy_kwh: f64,
 }
 
 impl Stay {
     /// The energy in millionths of a kWh, rounded half away from zero. The readings add up to it.
-    pub(crate) fn energy_micro_kwh(&self) -> i64 {
+    pub fn energy_micro_kwh(&self) -> i64 {
         (self.energy_kwh * 1e6).round() as i64
     }
 
     /// How long the stay is, in seconds.
-    pub(crate) fn seconds(&self) -> f64 {
+    pub fn seconds(&self) -> f64 {
         (self.end_us - self.start_us) as f64 / 1e6
     }
 }
 
 /// The sessions of a file, and the left-out ones with the reasons.
 #[derive(Debug, Default)]
-pub(crate) struct Recording {
+pub struct Recording {
     /// By start; no two overlap at one station, no id twice.
-    pub(crate) stays: Vec<Stay>,
+    pub stays: Vec<Stay>,
     /// Session id and reason.
-    pub(crate) left_out: Vec<(String, String)>,
+    pub left_out: Vec<(String, String)>,
 }
 
 /// Why a file of sessions could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum DataError {
-    #[error("{path}: {source}")]
-    Open {
-        path: String,
-        source: std::io::Error,
-    },
+pub enum DataError {
+    /// It is not CSV.
     #[error("the file of sessions: {0}")]
     Csv(#[from] csv::Error),
+    /// A column is missing.
     #[error("the file of sessions has no column `{0}`")]
     Column(&'static str),
+    /// A value cannot be read.
     #[error("line {line}: `{value}` is not a {what}")]
     Value {
+        /// The line of the file, from 1.
         line: u64,
+        /// What it should be.
         what: &'static str,
+        /// What it is.
         value: String,
     },
-    #[error("no session in it can be replayed{}", .day.map(|d| format!(" on {d}")).unwrap_or_default())]
-    Empty { day: Option<Date> },
-}
-
-/// Reads files of sessions, plain or gzip, or stdin for the path `-`. A given day selects the sessions of that
-/// local arrival day.
-///
-/// # Errors
-/// [`DataError`]: a file cannot be opened, has another form, or none holds a session to replay.
-pub(crate) fn load(paths: &[PathBuf], day: Option<Date>) -> Result<Recording, DataError> {
-    let mut stays = Vec::new();
-    for path in paths {
-        let wrong = |source| DataError::Open {
-            path: path.display().to_string(),
-            source,
-        };
-        let input: Box<dyn Read> = if path.as_os_str() == "-" {
-            Box::new(std::io::stdin().lock())
-        } else {
-            Box::new(std::fs::File::open(path).map_err(wrong)?)
-        };
-        stays.append(&mut parse(unpacked(input).map_err(wrong)?)?);
-    }
-    if let Some(day) = day {
-        stays.retain(|stay| stay.day == day);
-    }
-    let recording = select(stays);
-    if recording.stays.is_empty() {
-        return Err(DataError::Empty { day });
-    }
-    Ok(recording)
-}
-
-/// Reads a file, and decompresses gzip, which its first bytes identify.
-fn unpacked(input: Box<dyn Read>) -> std::io::Result<Box<dyn Read>> {
-    const GZIP: [u8; 2] = [0x1f, 0x8b];
-    let mut input = BufReader::new(input);
-    let packed = input.fill_buf()?.starts_with(&GZIP);
-    Ok(match packed {
-        true => Box::new(MultiGzDecoder::new(input)),
-        false => Box::new(input),
-    })
 }
 
 /// Reads every row, in the order of the file.
-pub(crate) fn parse(input: impl Read) -> Result<Vec<Stay>, DataError> {
+///
+/// # Errors
+/// [`DataError`]: the file has another form.
+pub fn parse(input: impl Read) -> Result<Vec<Stay>, DataError> {
     let mut reader = csv::Reader::from_reader(input);
     let headers = reader.headers()?.clone();
     let column = |name: &'static str| {
@@ -167,7 +129,7 @@ pub(crate) fn parse(input: impl Read) -> Result<Vec<Stay>, DataError> {
 
 /// Sorts the stays by start, and leaves out those that overlap at a meter or are not plausible, with a
 /// reason.
-pub(crate) fn select(mut stays: Vec<Stay>) -> Recording {
+pub fn select(mut stays: Vec<Stay>) -> Recording {
     stays.sort_by(|a, b| (a.start_us, &a.session_id).cmp(&(b.start_us, &b.session_id)));
     let mut recording = Recording::default();
     let mut busy_until: HashMap<String, (i64, String)> = HashMap::new();
@@ -222,12 +184,11 @@ fn refusal(stay: &Stay) -> Option<String> {
 mod tests {
     use super::*;
 
-    pub(crate) const DAY: &[u8] = include_bytes!("../../data/jpl_2019-05-03.csv");
     const HEAD: &str = "arrival,departure,delivered_energy (kWh),station_id,session_id\n";
 
     #[test]
     fn the_day_holds_86_sessions_at_52_stations() {
-        let recording = select(parse(DAY).unwrap());
+        let recording = select(parse(crate::DAY_OF_JPL).unwrap());
         assert_eq!(recording.stays.len(), 86);
         assert!(recording.left_out.is_empty());
         let mut stations: HashMap<&str, u32> = HashMap::new();

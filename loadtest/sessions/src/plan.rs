@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::data::Stay;
-use super::timeline::Booking;
+use crate::data::Stay;
+use crate::timeline::Booking;
 
 /// A day, in microseconds. A live replay repeats after one or more days.
 const DAY_US: i64 = 86_400_000_000;
@@ -14,7 +14,7 @@ const HISTORY_US: i64 = DAY_US;
 /// The stays in the data's own time, under the data's own ids: the vehicle's id is the session's.
 ///
 /// Order:  that of the stays, which come by start
-pub(crate) fn as_recorded(stays: Vec<Stay>) -> impl Iterator<Item = Arc<Booking>> {
+pub fn as_recorded(stays: Vec<Stay>) -> impl Iterator<Item = Arc<Booking>> {
     stays.into_iter().enumerate().map(|(number, stay)| {
         Arc::new(Booking {
             number,
@@ -31,7 +31,7 @@ pub(crate) fn as_recorded(stays: Vec<Stay>) -> impl Iterator<Item = Arc<Booking>
 /// Every round has sessions of its own: `ID@SECONDS`, the data's id and the moved start in seconds
 /// since 1970. The vehicles keep the data's session id in each round: a vehicle that comes daily.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub struct Live {
     stays: Vec<Arc<Stay>>,
     /// Between a stay and its repetition: whole days, at least the recording's length, so that no
     /// two rounds overlap at a station.
@@ -44,7 +44,7 @@ pub(crate) struct Live {
 
 impl Live {
     /// Plans the stays so that their busiest moment is now.
-    pub(crate) fn new(stays: Vec<Stay>, now_us: i64) -> Self {
+    pub fn new(stays: Vec<Stay>, now_us: i64) -> Self {
         let stays: Vec<Arc<Stay>> = stays.into_iter().map(Arc::new).collect();
         let first_us = stays.iter().map(|stay| stay.start_us).min().unwrap_or(0);
         let last_us = stays.iter().map(|stay| stay.end_us).max().unwrap_or(0);
@@ -61,7 +61,7 @@ impl Live {
 
     /// A vehicle whose session an earlier live replay must have registered last, if there was one:
     /// one that charges at the busiest moment.
-    pub(crate) fn witness(&self) -> Option<&str> {
+    pub fn witness(&self) -> Option<&str> {
         let busiest_us = busiest_us(&self.stays);
         self.stays
             .iter()
@@ -73,7 +73,7 @@ impl Live {
     /// sent before are repeats.
     ///
     /// Shape:  the id of any session that the earlier replay registered; true if it is one
-    pub(crate) fn resume(&mut self, session_id: &str, now_us: i64) -> bool {
+    pub fn resume(&mut self, session_id: &str, now_us: i64) -> bool {
         let Some((id, seconds)) = session_id.rsplit_once('@') else {
             return false;
         };
@@ -94,7 +94,7 @@ impl Live {
     /// The bookings from a day ago on, without end.
     ///
     /// Order:  by start
-    pub(crate) fn bookings(self) -> impl Iterator<Item = Arc<Booking>> {
+    pub fn bookings(self) -> impl Iterator<Item = Arc<Booking>> {
         let Live {
             stays,
             period_us,
@@ -143,15 +143,12 @@ fn busiest_us(stays: &[Arc<Stay>]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::data::{parse, select};
+    use crate::data::{parse, select};
 
     const NOW_US: i64 = 1_795_494_123_456_789;
 
     fn live() -> Live {
-        Live::new(
-            select(parse(crate::replay::DAY_OF_JPL).unwrap()).stays,
-            NOW_US,
-        )
+        Live::new(select(parse(crate::DAY_OF_JPL).unwrap()).stays, NOW_US)
     }
 
     #[test]
@@ -187,7 +184,7 @@ mod tests {
         let session = first.iter().find(|b| b.vehicle_id == witness).unwrap();
         for later_us in [60_000_000, DAY_US / 2, DAY_US - 1, 3 * DAY_US] {
             let now_us = NOW_US + later_us;
-            let stays = select(parse(crate::replay::DAY_OF_JPL).unwrap()).stays;
+            let stays = select(parse(crate::DAY_OF_JPL).unwrap()).stays;
             let mut second = Live::new(stays, now_us);
             assert!(second.resume(&session.session_id, now_us));
             let second: Vec<_> = second.bookings().take(300).collect();

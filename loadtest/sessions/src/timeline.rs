@@ -5,35 +5,39 @@ use std::collections::BinaryHeap;
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use super::curve::{self, Sample};
-use super::data::Stay;
-use crate::campaign::random::Random;
+use crate::curve::{self, Sample};
+use crate::data::Stay;
 
 /// One stay placed in the time of the replay.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Booking {
+pub struct Booking {
     /// Its place among all bookings of this replay, from 0.
-    pub(crate) number: usize,
-    pub(crate) stay: Arc<Stay>,
-    pub(crate) session_id: String,
-    pub(crate) vehicle_id: String,
+    pub number: usize,
+    /// What was recorded.
+    pub stay: Arc<Stay>,
+    /// The id of the session that is registered.
+    pub session_id: String,
+    /// The id of its vehicle.
+    pub vehicle_id: String,
     /// How far the stay is moved from the data's own time.
-    pub(crate) shift_us: i64,
+    pub shift_us: i64,
 }
 
 impl Booking {
-    pub(crate) fn start_us(&self) -> i64 {
+    /// When the vehicle plugs in, microseconds since 1970 UTC, in the time of the replay.
+    pub fn start_us(&self) -> i64 {
         self.stay.start_us + self.shift_us
     }
 
-    pub(crate) fn end_us(&self) -> i64 {
+    /// When the vehicle leaves, microseconds since 1970 UTC, in the time of the replay.
+    pub fn end_us(&self) -> i64 {
         self.stay.end_us + self.shift_us
     }
 }
 
 /// Something that happens at a moment.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Event {
+pub enum Event {
     /// A vehicle plugs in.
     Start(Arc<Booking>),
     /// The meter and the vehicle report. The time in the sample is the data's.
@@ -44,7 +48,7 @@ pub(crate) enum Event {
 
 impl Event {
     /// When it happens, microseconds since 1970 UTC, in the time of the replay.
-    pub(crate) fn at_us(&self) -> i64 {
+    pub fn at_us(&self) -> i64 {
         match self {
             Event::Start(booking) => booking.start_us(),
             Event::Reading(booking, sample) => sample.at_us + booking.shift_us,
@@ -64,7 +68,7 @@ struct Running {
 ///
 /// Order:  by time; at the same moment readings, then ends, then starts, so that a session that
 ///         touches the next at one station has ended before that begins
-pub(crate) struct Timeline<I: Iterator<Item = Arc<Booking>>> {
+pub struct Timeline<I: Iterator<Item = Arc<Booking>>> {
     bookings: Peekable<I>,
     efficiency: Option<f64>,
     /// When the next event of each running stay is due: (time, readings before ends, booking).
@@ -74,7 +78,7 @@ pub(crate) struct Timeline<I: Iterator<Item = Arc<Booking>>> {
 
 impl<I: Iterator<Item = Arc<Booking>>> Timeline<I> {
     /// Makes the sequence of bookings that come by start.
-    pub(crate) fn new(bookings: I, efficiency: Option<f64>) -> Self {
+    pub fn new(bookings: I, efficiency: Option<f64>) -> Self {
         Timeline {
             bookings: bookings.peekable(),
             efficiency,
@@ -129,59 +133,15 @@ impl<I: Iterator<Item = Arc<Booking>>> Iterator for Timeline<I> {
     }
 }
 
-/// The same events, with the readings in a random order between all starts and all ends, like late readings of
-/// devices that were offline.
-///
-/// Shape:  holds every event, some 60 bytes each: a timeline with an end
-pub(crate) fn shuffled(
-    events: impl Iterator<Item = Event>,
-    seed: u64,
-) -> impl Iterator<Item = Event> + Send {
-    let (mut starts, mut readings, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-    for event in events {
-        match event {
-            Event::Start(_) => starts.push(event),
-            Event::Reading(..) => readings.push(event),
-            Event::End(_) => ends.push(event),
-        }
-    }
-    let mut random = Random::new(seed);
-    for last in (1..readings.len()).rev() {
-        readings.swap(last, random.below(last as u64 + 1) as usize);
-    }
-    starts.into_iter().chain(readings).chain(ends)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::data::{parse, select};
-    use crate::replay::plan;
+    use crate::data::{parse, select};
+    use crate::plan;
 
     fn events() -> Vec<Event> {
-        let day = select(parse(crate::replay::DAY_OF_JPL).unwrap()).stays;
+        let day = select(parse(crate::DAY_OF_JPL).unwrap()).stays;
         Timeline::new(plan::as_recorded(day), None).collect()
-    }
-
-    #[test]
-    fn a_shuffle_reorders_the_same_events_by_seed() {
-        let key = |e: &Event| (e.at_us(), format!("{e:?}"));
-        let in_order: Vec<_> = events().iter().map(key).collect();
-        let shuffle = |seed| -> Vec<_> {
-            shuffled(events().into_iter(), seed)
-                .map(|e| key(&e))
-                .collect()
-        };
-        let mut some = shuffle(7);
-        assert_eq!(some, shuffle(7));
-        assert_ne!(some, shuffle(8));
-        let inner = &some[86..some.len() - 86];
-        let later = inner.windows(2).filter(|w| w[0].0 < w[1].0).count();
-        assert!((inner.len() * 2 / 5..inner.len() * 3 / 5).contains(&later));
-        let mut sorted = in_order;
-        sorted.sort_unstable();
-        some.sort_unstable();
-        assert_eq!(some, sorted);
     }
 
     #[test]

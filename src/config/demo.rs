@@ -1,0 +1,60 @@
+//! The configuration of `wattgate demo`.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::{Args, FromArgMatches};
+
+use super::args::DemoArgs;
+use super::flags::ServeArgs;
+use super::{Config, ConfigErrors, Logging};
+
+/// The price of the demo's energy, so that losses have a cost.
+const PRICE: [&str; 4] = ["--tariff", "0.30", "--tariff-currency", "USD"];
+
+impl DemoArgs {
+    /// What is logged.
+    pub fn logging(&self) -> Logging {
+        Logging {
+            format: None,
+            level: self.log_level.clone(),
+        }
+    }
+
+    /// The configuration of a gateway that keeps everything in this directory: the defaults, whatever the environment
+    /// says, because a database that `DATABASE_URL` names must not be touched.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`]: everything that is wrong.
+    pub fn check(&self, dir: &Path) -> Result<Config, ConfigErrors> {
+        let mut flags: Vec<OsString> = vec!["demo".into(), "--data-dir".into(), dir.into()];
+        // In the memory of a machine it is as good as on a disk.
+        flags.push("--wal-allow-volatile".into());
+        flags.extend(PRICE.map(OsString::from));
+        flags.extend([
+            OsStr::new("--listen").into(),
+            OsString::from(&self.listen),
+            OsStr::new("--log-level").into(),
+            OsString::from(&self.log_level),
+        ]);
+        if let Some(programs) = &self.pg_bin {
+            flags.extend(["--pg-bin".into(), programs.into()]);
+        }
+        let args = ServeArgs::augment_args(clap::Command::new("demo"))
+            .try_get_matches_from(flags)
+            .and_then(|matches| ServeArgs::from_arg_matches(&matches))
+            .map_err(|error| ConfigErrors(vec![error.to_string()]))?;
+        let config = Config::check_to_serve(&args)?;
+        if !config.listen.ip().is_loopback() {
+            return Err(ConfigErrors(vec![format!(
+                "--listen (WATTGATE_LISTEN) {}: the demo needs no keys, so it listens only on a \
+                 loopback address, such as 127.0.0.1:3000",
+                self.listen
+            )]));
+        }
+        Ok(Config {
+            demo: true,
+            ..config
+        })
+    }
+}
