@@ -16,10 +16,12 @@
 //! | `evaluate` | the search for causes |
 //! | `rolled_up` | the wait for the rollups, before a whole fleet is searched |
 //! | `silence` | the search for silent devices |
+//! | `message` | a delivery as the alert object, or as a message for a chat |
 //! | `store` | the table and the queue of deliveries |
 //! | `webhook` | the deliveries to the receiver |
 
 mod evaluate;
+mod message;
 mod rolled_up;
 mod silence;
 mod store;
@@ -36,6 +38,7 @@ use crate::postgres::leader::{Parts, Role, Success, Work};
 use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
 use crate::reading::Timestamp;
 use evaluate::Findings;
+pub use message::{Format, Message};
 use rolled_up::Waiting;
 use silence::Silences;
 pub use webhook::Webhook;

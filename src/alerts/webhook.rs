@@ -10,7 +10,7 @@ use hyper::header::HeaderName;
 use ring::hmac;
 use tokio_postgres::Client;
 
-use super::AlertError;
+use super::{AlertError, Message};
 use crate::http_client::{PostError, Receiver, UrlError, WEB};
 use crate::reading::Timestamp;
 
@@ -29,20 +29,23 @@ const AT_ONCE: usize = 50;
 #[derive(Clone)]
 pub struct Webhook {
     receiver: Receiver,
+    message: Message,
     secret: Option<Arc<hmac::Key>>,
 }
 
 impl Webhook {
-    /// Takes a URL, and the secret that signs the deliveries.
-    pub fn new(url: &str, secret: Option<&[u8]>) -> Result<Self, UrlError> {
+    /// Takes a URL, how deliveries are written, and the secret that signs them.
+    pub fn new(url: &str, message: Message, secret: Option<&[u8]>) -> Result<Self, UrlError> {
         Ok(Webhook {
             receiver: Receiver::new(url, WEB)?,
+            message,
             secret: secret.map(|secret| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret))),
         })
     }
 
     /// Sends one delivery. A status of 2xx accepts it.
     async fn post(&self, id: i64, body: String, now: Timestamp) -> Result<(), PostError> {
+        let body = self.message.body(body);
         let mut headers = vec![(DELIVERY, id.to_string())];
         if let Some(key) = &self.secret {
             let seconds = now.as_micros() / 1_000_000;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::checks::{Checks, given};
-use crate::alerts::{Settings, Webhook};
+use crate::alerts::{Format, Message, Settings, Webhook};
 
 /// The flags of alerts.
 #[derive(Debug, Clone, Args)]
@@ -27,12 +27,34 @@ pub struct AlertArgs {
     /// A URL that receives a POST request when an alert opens or closes
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub alert_webhook: Option<String>,
+    /// What the webhook's receiver understands: wattgate (the alert object), slack, or teams
+    #[arg(long, default_value = "wattgate", value_name = "FORMAT")]
+    pub alert_webhook_format: String,
+    /// The URL of this dashboard, for links in the webhook's bodies [default: no links]
+    #[arg(long, value_name = "URL")]
+    pub dashboard_url: Option<String>,
     /// A file with the secret that signs the webhook's bodies (HMAC-SHA256)
     #[arg(long, value_name = "FILE")]
     pub alert_webhook_secret_file: Option<PathBuf>,
 }
 
 impl Checks {
+    /// The URL of a page, without a slash at its end.
+    fn page(&mut self, url: &str) -> Option<String> {
+        let parsed: Option<hyper::Uri> = url.parse().ok();
+        let is_page = parsed.is_some_and(|uri| {
+            let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+            scheme && uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none()
+        });
+        // What would end a link in a message early.
+        if is_page && !url.contains(['|', '<', '>', '#']) {
+            return Some(url.trim_end_matches('/').to_owned());
+        }
+        let why = "must be a URL that begins with http:// or https://, without a query";
+        self.wrong_value("--dashboard-url", url, why);
+        None
+    }
+
     /// Checks the flags of alerts; `None` means that they are turned off.
     pub(super) fn alerts(&mut self, args: &AlertArgs) -> Option<Settings> {
         let every = self.duration(
@@ -53,8 +75,19 @@ impl Checks {
             }
             None
         });
+        let format = self.choice(
+            "--alert-webhook-format",
+            &args.alert_webhook_format,
+            &[
+                ("wattgate", Format::Wattgate),
+                ("slack", Format::Slack),
+                ("teams", Format::Teams),
+            ],
+        );
+        let dashboard = given(args.dashboard_url.as_deref()).and_then(|url| self.page(url));
+        let message = Message { format, dashboard };
         let webhook = given(args.alert_webhook.as_deref()).and_then(|url| {
-            Webhook::new(url, secret.as_deref())
+            Webhook::new(url, message, secret.as_deref())
                 // The URL may hold a secret, so it is not repeated.
                 .map_err(|why| self.wrong("--alert-webhook", why))
                 .ok()

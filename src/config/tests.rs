@@ -86,6 +86,18 @@ fn a_tariff_is_checked_part_by_part_also_without_prices() {
 #[test]
 fn a_bound_is_given_in_the_unit_of_its_flag() {
     let error = |args: &[&str]| check(args).err().unwrap().to_string();
+    for page in [
+        "fleet.example.org",
+        "http://h/?x=1",
+        "http://h/|x",
+        "ftp://h",
+    ] {
+        let page = error(&["--dashboard-url", page]);
+        assert!(
+            page.contains("--dashboard-url (WATTGATE_DASHBOARD_URL)"),
+            "{page}"
+        );
+    }
     let memory = error(&["--memory-limit", "20MiB"]);
     assert!(
         memory.contains("at least 64MiB") && !memory.contains("67108864"),

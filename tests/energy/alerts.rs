@@ -159,6 +159,23 @@ fn an_alert_reaches_a_receiver_that_was_down() {
         "0"
     );
     gateway.terminate();
+    // In a chat it is a message, signed as well.
+    let mut flags = flags.to_vec();
+    flags.extend(["--alert-webhook-format", "slack"]);
+    flags.extend(["--dashboard-url", "http://fleet.example.org/"]);
+    let gateway = Gateway::ready(data.path(), &flags);
+    hot(&gateway, 71);
+    let delivered = verified(deliveries.recv_timeout(DEADLINE).unwrap());
+    let text = delivered["text"].as_str().unwrap();
+    assert!(
+        text.starts_with("*Critical: hot battery, vehicle V1*\nValue: 71.0 °C"),
+        "{text}"
+    );
+    assert!(
+        text.contains("<http://fleet.example.org/#/vehicles/V1|"),
+        "{text}"
+    );
+    gateway.terminate();
 }
 
 #[test]
