@@ -159,10 +159,28 @@ fn an_alert_reaches_a_receiver_that_was_down() {
         "0"
     );
     gateway.terminate();
-    // In a chat it is a message, signed as well.
-    let mut flags = flags.to_vec();
-    flags.extend(["--alert-webhook-format", "slack"]);
-    flags.extend(["--dashboard-url", "http://fleet.example.org/"]);
+}
+
+#[test]
+fn a_chat_receives_a_signed_message() {
+    let data = data_dir();
+    let secret = data.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let deliveries = receiver(listener);
+    let flags = [
+        "--alert-interval",
+        "200ms",
+        "--alert-webhook",
+        &url,
+        "--alert-webhook-secret-file",
+        secret.to_str().unwrap(),
+        "--alert-webhook-format",
+        "slack",
+        "--dashboard-url",
+        "http://fleet.example.org/",
+    ];
     let gateway = Gateway::ready(data.path(), &flags);
     hot(&gateway, 71);
     let delivered = verified(deliveries.recv_timeout(DEADLINE).unwrap());
