@@ -12,7 +12,7 @@ macro_rules! sql {
     };
 }
 
-// For every part: a reading, the metrics, outages, and failpoints.
+// Used by every part: readings, metrics, outages and failpoints.
 pub mod failpoint;
 pub mod metrics;
 pub mod outage;
@@ -30,7 +30,7 @@ pub mod postgres;
 
 pub mod writer;
 
-// Questions about stored readings.
+// Queries about stored readings.
 pub mod store;
 
 pub mod analytics;

@@ -81,7 +81,7 @@ pub struct State {
     pub pool_limit: usize,
 }
 
-/// Publishes a state. All its values are of one moment.
+/// Publishes a state. All its values come from one moment.
 pub fn publish(state: &State) {
     for stream in Stream::ALL {
         let sums = state.sums[stream];
@@ -189,17 +189,17 @@ pub fn http_request(
     });
 }
 
-/// What the handles of a request depend on: its route, method, status, and how safe its readings were to be.
+/// What the handles of a request depend on: its route, method, status, and requested acknowledgement.
 type Answered = (&'static str, &'static str, u16, Option<&'static str>);
 
-/// Handles by what was answered: as many as there are routes, times a few.
+/// The handles, by what they depend on: a few for each route.
 type Requests = hashbrown::HashMap<Answered, (metrics::Counter, metrics::Histogram)>;
 
 thread_local! {
     static REQUESTS: std::cell::RefCell<Requests> = std::cell::RefCell::default();
 }
 
-/// Counts a request that was refused because of too much load.
+/// Counts a request that was refused because of overload.
 pub fn http_shed(reason: &'static str) {
     http_sheds(reason, 1);
 }

@@ -158,10 +158,10 @@ impl Timestamp {
         Timestamp(before.saturating_sub(before.rem_euclid(HOUR_MICROS)))
     }
 
-    /// Whether the instant, and a day before it, can be written as RFC 3339 in UTC. A text with an offset can
-    /// name an instant before the year 0000 or after 9999.
+    /// Whether the instant, and a day before it, can be written as RFC 3339 in UTC: a text with an offset can name an
+    /// instant before the year 0000 or after 9999.
     ///
-    /// Why not up to the last second of 9999: the calendar ends where every offset is still in that year.
+    /// Why not up to the last second of 9999: the last accepted instant is still in that year at every offset.
     pub const fn is_writable(self) -> bool {
         -62_135_596_800_000_000 <= self.0 && self.0 <= 253_402_207_199_999_999
     }
@@ -355,8 +355,8 @@ impl Reading<'_> {
     }
 }
 
-/// The shard of a device: a stable hash of its stream and id. So one writer stores all readings of a device,
-/// in the order in which they were accepted.
+/// The shard of a device: a stable hash of its stream and id. So one writer stores all readings of a device, in the
+/// order in which they were accepted.
 ///
 /// Why FNV-1a: the log's layout depends on the value, which must never change with a library's version. The
 /// ids are short, and it only has to spread them.

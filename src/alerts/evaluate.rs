@@ -43,7 +43,7 @@ pub(super) struct Finding {
 pub(super) struct Findings {
     /// Causes that were found.
     pub(super) found: Vec<Finding>,
-    /// Devices whose cause of a kind is over.
+    /// Devices for which a kind of cause is over.
     pub(super) over: Vec<(Kind, Stream, Vec<i32>)>,
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn efficiency(
     analyst: &Analyst,
     timeframe: Timeframe,
 ) -> Result<Findings, AlertError> {
-    // Without the deadline of a request, because a large fleet takes longer, and would never be judged.
+    // Without the deadline of a request: a large fleet takes longer, and would otherwise never be judged.
     let kept = analyst
         .fleet_report_unhurried(reads, ReportKey::default(), timeframe, Priority::Yields)
         .await?;
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn a_session_is_unusual_only_against_its_own_past() {
         assert_eq!(unusual_below(90.0, 0.5, 4), None);
-        // An even past: 3 percent below.
+        // The past hardly varies: the limit is 3 percent below.
         assert_eq!(unusual_below(90.0, 0.1, 5), Some(87.0));
         // 3.5 × 1.4826 × 2 = 10.38.
         let bound = unusual_below(90.0, 2.0, 20).unwrap();

@@ -198,8 +198,8 @@ struct Search {
 impl Work for Search {
     type Error = AlertError;
 
-    /// Three tasks, each in a session of its own: neither a report on the fleet that takes a minute nor a
-    /// slow receiver delays the alert of a hot battery. When one fails, all begin again.
+    /// Three tasks, each in a session of its own: neither a report on the fleet that takes a minute nor a slow receiver
+    /// delays the alert of a hot battery. If one fails, all three start again.
     async fn work(&self, client: &mut Client, success: &Success<'_>) -> Result<(), AlertError> {
         let parts = Parts::new(success);
         tokio::try_join!(

@@ -1,6 +1,6 @@
-//! Waits until the last hours are rolled up, before the fleet's efficiency is searched.
+//! Waits until the last hours are rolled up, before the fleet's efficiency is evaluated.
 //!
-//! While they are not, a report on the fleet reads every reading of a day, in one snapshot. A large fleet takes
+//! Without rollups, a report on the fleet reads every reading of a day in one snapshot. For a large fleet that takes
 //! many seconds. Meanwhile no page of live status can be pruned, and each upsert costs twice as much.
 
 use std::sync::{Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! The search for silent devices.
 //!
-//! A device is silent if it has sent nothing for longer than usual. A vehicle that has left need not send:
-//! after the end of its newest session, or after charging, unless it also reports elsewhere.
+//! A device is silent if it has sent nothing for longer than usual. A vehicle that has left need not send. It has left
+//! if its newest session has ended, or if it has finished charging, unless it also reports elsewhere.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -17,13 +17,12 @@ use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 const USUAL_TIMES: f64 = 1.5;
 /// The most devices whose past one statement reads: a week of readings each.
 const DEVICES_MAX: i64 = 200;
-/// Reading the past may take a twentieth of the time, for both streams.
+/// Reading the past may take a twentieth of the time, both streams together.
 const SEARCH_SHARE: u32 = 40;
 /// The most silences that are remembered of each stream. Further ones are read again each time.
 const KNOWN_MAX: usize = 200_000;
 
-/// The known silences, so that their past is not read again each minute, and devices that rarely send do not
-/// delay the others.
+/// The known silences. Their past is not read again each minute, and devices that rarely send do not delay the others.
 #[derive(Debug, Default)]
 pub(super) struct Silences {
     meters: HashMap<i32, Known>,
@@ -43,7 +42,7 @@ struct Known {
 enum Verdict {
     /// It is unusual: its length, and the length from which it is unusual.
     Silent { seconds: f64, bound: f64 },
-    /// It will be unusual at this time.
+    /// It will become unusual at this time.
     NotBefore(Timestamp),
     /// The past is too short, or the device need not send.
     Unknown,
@@ -167,7 +166,7 @@ mod tests {
         let since = Timestamp::from_micros(1_707_490_800_000_000);
         let after = |seconds: i64| since.plus_micros(seconds * 1_000_000);
         let judged = |longest, at| judge(since, longest, Duration::from_secs(1800), at);
-        // For one reading per minute, the minimum counts.
+        // With one reading per minute, the minimum applies.
         assert_eq!(
             judged(Some(60.0), after(1800)),
             Verdict::NotBefore(after(1800))
@@ -177,7 +176,7 @@ mod tests {
             bound: 1800.0,
         };
         assert_eq!(judged(Some(60.0), after(1801)), silent);
-        // For one reading per hour, an hour and a half counts.
+        // With one reading per hour, an hour and a half applies.
         let later = Verdict::NotBefore(after(5400));
         assert_eq!(judged(Some(3600.0), after(1801)), later);
         // From one reading, no usual interval is known.

@@ -64,7 +64,8 @@ impl Lease {
             .used
     }
 
-    /// Counts one more reading. Never waits, because two queries that each hold half would wait forever.
+    /// Counts one more reading. It never waits, because two queries that each hold half would wait for each other
+    /// forever.
     pub(super) fn one_more(&self) -> Result<(), AskError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let most = held

@@ -30,12 +30,12 @@ enum Zeros {
 /// A moment from which a neighbour of a device is looked for.
 type Edge = (i32, Timestamp);
 
-/// What is fetched before it is known which hours may be used rolled up.
+/// What is fetched first, before it is known which hours can be used as rollups.
 pub(super) struct Sought<T> {
-    /// Where hours may be.
+    /// Intervals in which hours may be rolled up.
     sums: Intervals,
     hours: Vec<RolledUpHour<T>>,
-    /// Readings outside of those, and neighbours.
+    /// Readings outside of these intervals, and neighbours.
     raw: Vec<(i32, T)>,
 }
 
@@ -49,8 +49,8 @@ fn spans_of(device: i32, intervals: &Intervals) -> impl Iterator<Item = DeviceSp
 
 impl History<'_> {
     /// The readings of many devices in each of their intervals, with the neighbours on both sides that
-    /// [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) needs. Of neighbouring registers of 0, of
-    /// which there may be many, only the nearest is fetched. Hours are rolled up where they may be.
+    /// [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) needs. There may be many neighbouring registers
+    /// of 0, of which only the nearest is fetched. Hours are used as rollups if possible.
     ///
     /// Order:  a device's intervals ascending, apart; its readings ascending by time
     pub(super) async fn around_many<T: FromHistory>(
@@ -61,7 +61,7 @@ impl History<'_> {
         self.settle(sought, wanted).await
     }
 
-    /// Fetches everything but the readings of hours that may be rolled up.
+    /// Fetches everything except the readings of hours that may be rolled up.
     pub(super) async fn seek<T: FromHistory>(
         &self,
         wanted: &BTreeMap<i32, Vec<Interval>>,
@@ -136,7 +136,7 @@ impl History<'_> {
         Ok(found.into_iter().map(of_device).collect())
     }
 
-    /// The same of one device.
+    /// The same for one device.
     pub(super) async fn around<T: FromHistory>(
         &self,
         device: i32,
@@ -147,8 +147,7 @@ impl History<'_> {
         Ok(readings.remove(&device).unwrap_or_default())
     }
 
-    /// The nearest readings beyond some edges and, if one is a register of 0, the nearest that
-    /// is not.
+    /// The nearest reading beyond each edge. If it is a register of 0, also the nearest that is not.
     async fn neighbours_many<T: FromHistory>(
         &self,
         edges: &[Edge],
@@ -173,8 +172,8 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// One reading beyond each edge, if there is one, with the place of its edge. The search begins nearby, and
-    /// then covers a few partitions at a time for the edges that have none so far.
+    /// One reading beyond each edge, if there is one, with the index of the edge. The search begins nearby. For edges
+    /// without a result it then covers a few partitions at a time.
     ///
     /// After an edge there is often no reading, because the window ends now. There the search nearby is left out.
     async fn search_many<T: FromHistory>(
@@ -187,7 +186,7 @@ impl History<'_> {
             Side::Before => T::BEFORE_MANY,
             Side::After => T::AFTER_MANY,
         };
-        // Up to where each edge has been looked for, once the first statement has been executed.
+        // How far the search of each edge has come after the first statement.
         let looked = |edge: usize| match side {
             Side::Before => edges[edge].1.plus_micros(-NEARBY_MICROS),
             Side::After => edges[edge].1,
@@ -240,7 +239,7 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// Executes a statement over spans. Returns each reading with the place of its span.
+    /// Executes a statement over spans. Returns each reading with the index of its span.
     async fn query_spans<T: FromHistory>(
         &self,
         text: &'static str,

@@ -27,7 +27,7 @@ pub struct Charge {
 /// Why a session in a list has no energy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uncharged {
-    /// The vehicle is not known any more.
+    /// The vehicle is no longer known.
     Unknown,
     /// The session has more readings than a question may hold.
     TooManyReadings,
@@ -38,14 +38,14 @@ pub enum Uncharged {
 /// How long the energy of a list of sessions may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// After this no further session is begun.
+    /// After this time no further session is begun.
     pub list: Duration,
     /// A session that takes longer goes without its energy.
     pub session: Duration,
 }
 
 impl Analyst {
-    /// Computes the energy of sessions, each the vehicle and its time, until a bound of time has passed.
+    /// Computes the energy of sessions, each given by its vehicle and time, until a time limit has passed.
     ///
     /// Shape:  at least one if there is one; fewer than the sessions if the time was over
     /// Order:  that of the sessions

@@ -26,8 +26,7 @@ pub(super) struct Member {
     pub(super) has_session: bool,
 }
 
-/// The vehicles that name each meter, or a session there, in a window: with the first and last such
-/// reading.
+/// The vehicles whose readings name each meter, or a session there, in a window, with the first and last such reading.
 pub(super) type Named = HashMap<i32, Vec<(VehicleKey, Timestamp, Timestamp)>>;
 
 /// Loads which vehicles name which meter in a window, and soon after it.
@@ -48,7 +47,7 @@ pub(super) async fn named(history: &mut History<'_>, window: Interval) -> Result
     Ok(named)
 }
 
-/// A vehicle of a chunk, with where it was.
+/// A vehicle of a chunk, and where it was.
 #[derive(Debug)]
 struct PlacedVehicle {
     member: Member,
@@ -66,9 +65,9 @@ pub(super) struct Chunk {
     placed: Vec<PlacedVehicle>,
     vehicles: HashMap<i32, FetchedVehicle>,
     meters: HashMap<i32, Readings<EnergyReading>>,
-    /// The vehicles with the ids of meters that are shared, and of those where rule 3 may apply.
+    /// The vehicles with the ids of shared meters, and of meters to which rule 3 may apply.
     owners: Owners,
-    /// The meters whose readings are here over the whole window.
+    /// The meters whose readings over the whole window are loaded.
     pub(super) whole_meters: Vec<i32>,
 }
 
@@ -150,7 +149,7 @@ pub(super) async fn fetch(
 }
 
 impl PlacedVehicle {
-    /// Adds others to those that may be at its meters.
+    /// Adds other vehicles that may be at its meters.
     fn add(&mut self, others: &mut Others) {
         for (meter, _, there) in &mut self.meters {
             there.extend(
@@ -162,7 +161,7 @@ impl PlacedVehicle {
     }
 }
 
-/// The others that may be at a meter when a vehicle is, by (vehicle, meter).
+/// The other vehicles that may be at a meter at the same time, by (vehicle, meter).
 async fn others(
     history: &History<'_>,
     named: &Named,
@@ -196,7 +195,7 @@ async fn others(
 }
 
 impl Chunk {
-    /// How far each vehicle's answer reaches, at each of its meters in turn.
+    /// How far each vehicle's answer reaches, for each of its meters in order.
     fn places(&self) -> Vec<Place<'_>> {
         let mut places = Vec::new();
         for placed in &self.placed {
@@ -317,8 +316,8 @@ impl Chunk {
         }))
     }
 
-    /// The answers of all vehicles that are known, with the energy in some parts of the window; or
-    /// the rolled-up hours whose individual readings an answer needs.
+    /// The answers of all known vehicles, with the energy in some parts of the window; or the rolled-up hours whose
+    /// individual readings an answer needs.
     pub(super) fn answers<'a>(
         &'a self,
         parts: &'a [Interval],

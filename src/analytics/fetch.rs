@@ -20,15 +20,14 @@ use crate::energy::interval::{Interval, Intervals};
 use crate::energy::plan;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
-/// Of how many meters the readings are fetched at once.
+/// How many meters' readings are fetched at once.
 const METERS_AT_ONCE: usize = 8;
 
 /// Fetches what [`Question`](crate::energy::Question) needs; `None` for an unknown vehicle.
 ///
-/// A meter's readings are fetched while the vehicle was there, not over the whole window. Energy between such
-/// intervals is never credited, and the neighbours of each interval are fetched with it.
-/// Other vehicles are fetched only if they are at a meter when this one is (by rule 3, when it could be),
-/// because no others share an amount with it.
+/// A meter's readings are fetched only for the time that the vehicle was there, with the neighbours of each such
+/// interval. Energy between the intervals is never credited. Other vehicles are fetched only if they are at a meter at
+/// the same time as this one (by rule 3: when this one could be there). Only they can share an amount with it.
 pub(super) async fn fetch(
     history: &mut History<'_>,
     id: ExternalId<'_>,
@@ -94,7 +93,7 @@ async fn complete(
 ) -> Result<Fetched, AskError> {
     let key = fetched.vehicle.key;
     let behind = window.end().plus_micros(BEHIND_MICROS);
-    // How far back is looked if a meter's first reading ever is divided.
+    // How far back to search if a meter's first reading ever is divided.
     let mut first_low: Option<Timestamp> = None;
     loop {
         let places = fetched.places(window, now, first_low);
@@ -120,7 +119,7 @@ async fn complete(
         if low < window.start() || high > behind {
             fetched.vehicle = vehicles::vehicle(history, key, span).await?;
         }
-        // One that is at many meters is fetched once.
+        // A vehicle that is at many meters is fetched once.
         let others = fetched.meters.iter().flat_map(|meter| &meter.others);
         let others = others.map(|other| (other.0, span)).collect();
         fetched.others = vehicles::vehicles(history, &others).await?;
@@ -139,8 +138,8 @@ async fn complete(
     }
 }
 
-/// Looks for a vehicle; in the same exchange come the partitions, because each exchange is a wait on
-/// a busy machine.
+/// Looks for a vehicle. The same round trip loads the partitions, because on a busy machine each round trip means a
+/// wait.
 async fn known(history: &History<'_>, id: ExternalId<'_>) -> Result<Option<Row>, AskError> {
     let vehicle = async {
         let statement = history.work.prepare_cached(sql!("performance_vehicle"));

@@ -21,15 +21,16 @@ use super::vehicles::meter_ids;
 use super::{AskError, Priority};
 use crate::energy::device::EnergyReading;
 
-/// Readings that a chunk is to have, about: some tens of MB, and statements of about a second.
+/// The approximate number of readings of a chunk: some tens of MB, and statements of about a second.
 const CHUNK_READINGS: usize = 300_000;
 /// Devices of the first chunk, before it is known how much they send.
 const CHUNK_DEVICES_FIRST: usize = 64;
-/// Devices of a chunk, at most.
+/// The most devices of a chunk.
 const CHUNK_DEVICES_MAX: usize = 2_000;
 /// The same for a report that yields: statements of some milliseconds.
 const CHUNK_DEVICES_GENTLE: usize = 250;
-/// How long a report yields. Why: it holds a snapshot meanwhile, and may take a minute and a half in all.
+/// For how long a report yields. After that it works at full speed, because it holds a snapshot and must end within
+/// a minute and a half.
 const GENTLE_FOR: Duration = Duration::from_secs(20);
 
 /// Computes the report on a fleet.
@@ -69,7 +70,7 @@ pub(super) async fn report(
 /// How many devices the next chunk has.
 struct ChunkPace {
     devices: usize,
-    /// Until when the walk rests after each chunk, and since when it works at this one.
+    /// Until when the report rests after each chunk, and when it began this one.
     gentle_until: Option<Instant>,
     works_since: Instant,
 }
@@ -126,7 +127,7 @@ struct Walk<'w, 'h> {
 }
 
 impl Walk<'_, '_> {
-    /// Adds some vehicles to the sums. `false` means that they were too many at once.
+    /// Adds some vehicles to the sums. `false` means that they were too many for one chunk.
     async fn add(
         &mut self,
         members: &[Member],

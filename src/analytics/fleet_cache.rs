@@ -1,5 +1,5 @@
-//! Reports on the fleet: one is computed at a time, and kept for all requests: for a minute, or less if it is quick to
-//! compute. One that is requested again is renewed before that time is over.
+//! Reports on the fleet: one is computed at a time, and kept for all requests, for a minute or less if it is quick to
+//! compute. A report that is requested again is renewed before that time is over.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,17 +14,17 @@ use crate::energy::interval::Interval;
 use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 
-/// The age up to which a report is served, by the time that its computation took: at most a fiftieth of the time is
-/// spent on computing one, and a small fleet sees its readings at once. A minute is the most: people look at a
-/// ranking, and no machine is controlled by it.
+/// The age up to which a report is served, as a multiple of the time that its computation took. So computing reports
+/// takes at most a fiftieth of the time, and a small fleet sees new readings at once. At most a minute, which is short
+/// enough for people who look at a ranking.
 const AGE_PER_COMPUTATION: i64 = 50;
 const AGE_MICROS: std::ops::RangeInclusive<i64> = 1_000_000..=60_000_000;
 /// How many reports are kept, for later pages.
 const KEPT_MAX: usize = 4;
 /// The size of all kept reports, in bytes of printed answers; the newest is kept whatever its size.
 const KEPT_BYTES_MAX: usize = 128 << 20;
-/// How long one may be computed. Meanwhile it holds a snapshot, which keeps the live tables from being
-/// vacuumed: longer than any other statement of the read path may.
+/// How long a computation may take: longer than any other query. Meanwhile it holds a snapshot, which keeps the live
+/// tables from being vacuumed.
 const COMPUTE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a request waits for one.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ impl KeptReport {
         now.as_micros() - self.as_of.as_micros()
     }
 
-    /// Whether to renew it in the background, while it is still served: a dashboard that stays open never waits.
+    /// Whether to renew it in the background while it is still served, so that a dashboard that stays open never waits.
     fn is_old(&self, now: Timestamp) -> bool {
         self.age_micros(now) >= self.age_micros_max / 12 * 5
     }
@@ -132,7 +132,7 @@ impl Reports {
 }
 
 impl Analyst {
-    /// Returns a report on the fleet: one that is kept and not too old, or a new one.
+    /// Returns a report on the fleet: a kept one that is not too old, or a new one.
     ///
     /// Blocks: until it is computed, at most 30 s; after that the computation continues, for the next
     ///         request
@@ -200,7 +200,7 @@ impl Analyst {
     ) -> Result<Arc<KeptReport>, AskError> {
         let permit = self.reports.computing.acquire().await;
         let _permit = permit.map_err(|_| AskError::Failed)?;
-        // Another caller's may have been kept while this one waited.
+        // Another caller's report may have been kept while this one waited.
         if let Some(kept) = self.reports.find(&key, &timeframe) {
             return Ok(kept);
         }

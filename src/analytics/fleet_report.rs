@@ -18,7 +18,7 @@ use crate::energy::tariff::Costs;
 pub(super) struct ReportQuestion {
     /// The window, and parts that make it up, or none.
     pub(super) timeframe: Timeframe,
-    /// What a kWh costs when; in parts that make up the window, or none.
+    /// What a kWh costs at which time, in parts that make up the window; or none.
     pub(super) prices: Vec<(Interval, i64)>,
     /// What a ratio means.
     pub(super) bounds: StatusBounds,
@@ -35,7 +35,7 @@ impl ReportQuestion {
     }
 }
 
-/// What a ranking orders and filters a vehicle by.
+/// The values by which a ranking orders and filters vehicles.
 #[derive(Debug, Clone)]
 pub struct Rank {
     /// Its external id.
@@ -55,13 +55,13 @@ pub struct Ranked {
     pub key: i32,
     /// How many of its own readings are suspect.
     pub suspect: u64,
-    /// Its place.
+    /// The values that decide its place in a ranking.
     pub rank: Rank,
     /// The whole answer.
     pub printed: Printed,
 }
 
-/// What the numbers and texts of a printed answer take outside of its struct, about.
+/// About how much memory the numbers and texts of a printed answer take outside of its struct.
 const PRINTED_BYTES: usize = 64;
 
 /// The energy of all meters and vehicles in a part of the window.
@@ -109,7 +109,7 @@ pub(super) struct Sums {
     pub(super) meters_done: HashSet<i32>,
     /// Vehicles whose answers need readings in place of rolled-up hours.
     pub(super) again: Vec<Member>,
-    /// Which hours.
+    /// The hours.
     pub(super) splits: Vec<SplitHours>,
 }
 
@@ -174,7 +174,7 @@ impl Sums {
             if !question.prices.is_empty() {
                 let prices = question.prices.iter().map(|(_, price)| *price);
                 let costs = Costs::of(priced, prices);
-                // The currency stands once, next to all items.
+                // The currency appears once, next to all items.
                 printed = printed.with_costs(&costs, None);
                 self.costs.add(&costs);
             }

@@ -20,7 +20,7 @@ use crate::postgres::partitions;
 use crate::postgres::partitions::{Partitions, Range};
 use crate::reading::{Energy, EnergyKind, PerStream, Stream, Timestamp};
 
-/// How far around a window a neighbour is looked for first: nearly every device has one there.
+/// How far around a window the search for a neighbour begins: nearly every device has one there.
 pub(super) const NEARBY_MICROS: i64 = 3 * DAY_MICROS;
 
 /// How many partitions one statement may search.
@@ -36,7 +36,7 @@ pub(super) enum Side {
 /// A reading of either stream, as its row gives it.
 pub(super) trait FromHistory: Copy + Send {
     const STREAM: Stream;
-    /// Of many devices; the place of its span follows each reading.
+    /// Readings of many devices. The index of its span follows each reading.
     const IN_INTERVALS: &'static str;
     const BEFORE_MANY: &'static str;
     const AFTER_MANY: &'static str;
@@ -150,7 +150,7 @@ pub(super) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Err
         .await
 }
 
-/// One query's view of history: a snapshot, and what it may hold of it.
+/// One query's view of history: a snapshot, and the budget for what it may read.
 pub(super) struct History<'a> {
     pub(super) work: &'a Transaction<'a>,
     pub(super) lease: Lease,
@@ -176,13 +176,13 @@ impl<'a> History<'a> {
         self
     }
 
-    /// Counts in another lease from here on. Returns the previous one, to be held as long as what was read
-    /// under it.
+    /// Counts readings in another lease from here on. Returns the previous lease, which must be held as long as the
+    /// readings that were read under it.
     pub(super) fn renew(&mut self, lease: Lease) -> Lease {
         std::mem::replace(&mut self.lease, lease)
     }
 
-    /// The partitions of a stream; those of both come in one exchange, the first time.
+    /// The partitions of a stream. The first call loads those of both streams in one round trip.
     pub(super) async fn ranges(&self, stream: Stream) -> Result<&[Range], AskError> {
         let loading = || async move {
             let statement = self.work.prepare_cached(partitions::BOTH).await?;
@@ -194,8 +194,7 @@ impl<'a> History<'a> {
     }
 }
 
-/// The spans (from, to] that hold what lies at or before an edge, or behind it: nearest first, a
-/// few partitions each.
+/// The spans (from, to] that cover what is at or before an edge, or after it: nearest first, a few partitions each.
 pub(super) fn spans_beyond(
     ranges: &[Range],
     edge: Timestamp,

@@ -88,7 +88,7 @@ pub(super) type RolledUpHour<T> = (i32, Timestamp, HourRow<T>);
 /// The readings and rollups of each device, and which hours are rolled up.
 pub(super) type Usable<T> = (HashMap<i32, Readings<T>>, HashMap<i32, Intervals>);
 
-/// A row of the summaries.
+/// A row of the rollups.
 pub(super) struct HourRow<T> {
     pub(super) first: T,
     pub(super) last: T,

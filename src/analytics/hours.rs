@@ -94,8 +94,7 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// Selects the hours that lie in the intervals and may be used. Returns them, and which they are for each
-    /// device.
+    /// Selects the hours that are in the intervals and may be used. Returns them, and a list of them for each device.
     pub(super) fn usable<T: FromHistory>(
         &self,
         found: Vec<RolledUpHour<T>>,

@@ -20,8 +20,8 @@
 //! - **No statement searches history without constant bounds of time.** With hundreds of partitions, planning
 //!   alone would take longer than the answer.
 //! - **An answer reaches beyond its window** (`reach`): a shared meter's amount is divided by all DC of its time, and
-//!   an attribution period continues to the meter's next reading. Nearly always both lie within 90 minutes, and one
-//!   exchange fetches everything.
+//!   an attribution period continues to the meter's next reading. Nearly always both are within 90 minutes, and one
+//!   round trip fetches everything.
 //! - **The fleet's answer is the sum of its vehicles' answers**: the same arithmetic over readings that are
 //!   fetched in chunks, in one snapshot. A report that is requested again after 25 s is renewed in
 //!   the background.
@@ -85,7 +85,7 @@ pub enum AskError {
     Busy,
     /// The fleet's answer is still being computed; try again, or request a shorter window.
     #[error(
-        "the fleet's answer takes longer than a request may take; retry, or request a shorter \
+        "the report on the fleet takes longer than a request may wait; retry, or request a shorter \
          window"
     )]
     TooSlow,
@@ -135,7 +135,7 @@ pub struct Analyst {
     reports: Reports,
 }
 
-/// The bounds beyond which something is odd.
+/// The bounds by which ratios are rated and readings are suspect.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Judgement {
     /// What a ratio means.
@@ -185,7 +185,7 @@ impl Analyst {
         self.tariff.as_ref()
     }
 
-    /// The bounds beyond which something is odd.
+    /// The bounds by which ratios are rated and readings are suspect.
     pub const fn judgement(&self) -> Judgement {
         self.judgement
     }

@@ -14,15 +14,15 @@ use crate::energy::question::Plan;
 use crate::energy::window::DAY_MICROS;
 use crate::reading::{EnergyKind, Stream, Timestamp};
 
-/// How far behind a window vehicles' readings are fetched at first: enough for periods that reach to
-/// a meter's next reading if it reports hourly.
+/// How far after a window vehicles' readings are fetched at first: enough for periods that reach to the next reading of
+/// a meter that reports hourly.
 pub(super) const BEHIND_MICROS: i64 = 6 * CLAIM_MICROS_MAX;
 
 /// Intervals at one meter that are closer than this are fetched as one.
 const JOIN_MICROS: i64 = DAY_MICROS;
 
-/// How far back from a window the start of an attribution period is looked for at first, if a
-/// meter's first reading ever is divided among several vehicles.
+/// How far back from a window the search for the start of an attribution period begins, if a meter's first reading ever
+/// is divided among several vehicles.
 const CHAIN_MICROS: i64 = DAY_MICROS;
 
 /// A meter where a vehicle is in the window, or may be by rule 3.
@@ -68,17 +68,17 @@ pub(super) fn wanted(
 /// How far an answer reaches at one meter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reach {
-    /// From when on the vehicles' readings and sessions matter.
+    /// The time from which the vehicles' readings and sessions matter.
     pub(super) low: Timestamp,
-    /// Up to which reading of the meter they matter.
+    /// The reading of the meter up to which they matter.
     pub(super) high: Timestamp,
     /// The meter's first reading ever is divided: `low` is only where the search begins.
     pub(super) is_first: bool,
 }
 
 impl Wanted {
-    /// When the presence of others matters, in the first search. By rule 3, a vehicle that arrives after the window
-    /// and before the meter's next reading matters too; nearly always that reading is near.
+    /// When the presence of other vehicles matters, in the first search. By rule 3, a vehicle that arrives after the
+    /// window and before the meter's next reading matters too; nearly always that reading is near.
     pub(super) fn looked(&self, window: Interval, now: Timestamp) -> Intervals {
         if !self.by_same_id {
             return self.intervals.clone();
@@ -88,7 +88,7 @@ impl Wanted {
         Interval::new(window.start(), end).into_iter().collect()
     }
 
-    /// How far the answer reaches, given the meter's readings and the others that are there.
+    /// How far the answer reaches, given the meter's readings and the other vehicles that are there.
     pub(super) fn reach(
         &self,
         readings: &[EnergyReading],
@@ -126,12 +126,12 @@ impl Wanted {
         reach
     }
 
-    /// Whether amounts may be divided, given the others that are there.
+    /// Whether amounts may be divided, given the other vehicles that are there.
     pub(super) fn is_shared(&self, others: &HashSet<VehicleKey>) -> bool {
         self.shares && !others.is_empty()
     }
 
-    /// When else the presence of others matters: rule 3 ends for the queried vehicle where another
+    /// When the presence of other vehicles matters besides that: for the queried vehicle, rule 3 ends where another
     /// vehicle arrives.
     fn unseen(&self, reach: Reach, window: Interval, now: Timestamp) -> Option<Interval> {
         let seen = self.looked(window, now);
@@ -269,8 +269,8 @@ async fn found_by(
     rows.iter().map(row).collect()
 }
 
-/// The next bound for the search of an attribution period's start, which has found `start` down to `low`. `None`
-/// means that the start lies within, or that no reading is older.
+/// The next lower bound in the search for the start of an attribution period, after a search down to `low` has found
+/// `start`. `None` means that this is the true start, or that no reading is older.
 pub(super) async fn further_back(
     history: &History<'_>,
     window: Interval,

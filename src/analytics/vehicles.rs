@@ -19,12 +19,12 @@ use crate::energy::interval::{Interval, Intervals};
 use crate::energy::question::{Meter, Question};
 use crate::reading::{Stream, Timestamp};
 
-/// All that one answer is computed from.
+/// Everything that one answer is computed from.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) vehicle: FetchedVehicle,
     pub(super) meters: Vec<FetchedMeter>,
-    /// The vehicles that may be at some of the meters too, each once.
+    /// The other vehicles that may be at some of the meters, each once.
     pub(super) others: HashMap<i32, FetchedVehicle>,
     /// The external ids of the meters.
     pub(super) meter_ids: HashMap<i32, String>,
@@ -32,7 +32,7 @@ pub(super) struct Fetched {
     pub(super) lease: Option<Lease>,
 }
 
-/// A meter with the others that may be there.
+/// A meter, with the other vehicles that may be there.
 #[derive(Debug)]
 pub(super) struct FetchedMeter {
     pub(super) key: MeterKey,

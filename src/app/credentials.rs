@@ -17,7 +17,7 @@ use crate::reading::Timestamp;
 /// certificate renewed within thirty, however busy the disk is.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// The keys that open `/v1`, and what connections are encrypted with.
+/// The keys for `/v1`, and the certificates that encrypt connections.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     /// `None` means that every client may call.
@@ -87,7 +87,7 @@ impl Credentials {
     }
 }
 
-/// Logs the outcome of a renewal, and a failure that repeats once.
+/// Logs the outcome of a renewal. A failure that repeats is logged once.
 fn log_renewal<E: Display>(outage: &mut Outage, what: &str, renewed: Option<Result<bool, E>>) {
     match renewed {
         None => {}

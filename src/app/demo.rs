@@ -14,7 +14,7 @@ use crate::demo;
 /// Blocks: like [`serve`]
 ///
 /// # Errors
-/// [`AppError`]: it could not start, or the log has failed. Its directory is removed all the same.
+/// [`AppError`]: it could not start, or the log has failed. Its directory is removed nevertheless.
 pub async fn run(
     configure: impl FnOnce(&Path) -> Result<Config, ConfigErrors>,
 ) -> Result<(), AppError> {
@@ -36,7 +36,7 @@ pub async fn run(
     ended
 }
 
-/// Removes a database that does not lie inside the directory, because its user could not enter it.
+/// Removes a database that is outside the directory, because its user could not enter the directory.
 fn remove_database(dir: &Path) {
     let Ok(home) = fs::read_link(dir.join("postgres")) else {
         return;
@@ -49,7 +49,7 @@ fn remove_database(dir: &Path) {
     }
 }
 
-/// Plays the recorded day. When the terminal is closed the demo ends, as after Ctrl-C: nobody looks at it any more.
+/// Plays the recorded day. Closing the terminal ends the demo like Ctrl-C, because nobody is watching any more.
 pub(super) async fn play(gateway: SocketAddr) {
     let Ok(mut hangup) = signals::hangup() else {
         return demo::play(gateway).await;

@@ -112,7 +112,7 @@ async fn keep_up(recorder: PrometheusHandle) {
     }
 }
 
-/// Rolls up hours, as long as readings do not wait for long.
+/// Rolls up hours while readings do not wait for long.
 fn roll_up(database: &Database, log: &Log) -> impl Future<Output = ()> + Send + use<> {
     let source = log.source();
     let waits: rollups::Waits = Arc::new(move || source.progress().oldest_waits());

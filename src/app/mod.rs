@@ -40,7 +40,7 @@ pub enum AppError {
     /// The arguments of a command are wrong.
     #[error("{0}")]
     Arguments(String),
-    /// A command that only reads finds no database.
+    /// A command that only reads has found no database.
     #[error(
         "there is no embedded PostgreSQL in {path}: name the data directory of a gateway with \
          --data-dir (WATTGATE_DATA_DIR), or its database with --database-url (DATABASE_URL)"
@@ -219,7 +219,7 @@ impl Database {
             return Ok(());
         }
         let wal_dir = config.wal_dir();
-        // Nothing is recorded there. `wattgate check` reports the directory, and goes on.
+        // Nothing is recorded there. `wattgate check` reports the directory, and continues.
         if std::fs::metadata(&wal_dir).is_err_and(|e| e.kind() == ErrorKind::NotADirectory) {
             return Ok(());
         }
@@ -229,8 +229,8 @@ impl Database {
         self.guard(&wal_dir, bound, Keeping::Reads)
     }
 
-    /// Guards a database on servers of the operator's against an old primary. An embedded server has no other
-    /// one beside it.
+    /// Guards a database on the operator's own servers against an old primary. An embedded server is always the only
+    /// one.
     pub(crate) fn guard(
         &mut self,
         wal_dir: &Path,
@@ -260,7 +260,7 @@ pub async fn migrate_only(config: &MigrateConfig) -> Result<(), AppError> {
     let mut database = Database::open(&config.data, Duration::from_secs(30)).await?;
     let result = async {
         if config.data.server.is_some() {
-            // An operator prepares another database in this way, which `wal adopt` then binds.
+            // An operator prepares another database in this way. `wal adopt` then binds the log to it.
             let any = Arc::new(|| None);
             database.guard(&config.data.wal_dir(), any, Keeping::Reads)?;
         }

@@ -20,13 +20,13 @@ const WITHIN: Duration = Duration::from_secs(10);
 ///
 /// Blocks: at most [`WITHIN`], and 5 s for a session
 pub(crate) async fn ask(reads: &ReadPool) -> Result<(), String> {
-    // This also finds a pool whose sessions search another schema than the writers.
+    // This also detects that the pool's sessions search another schema than the writers.
     let sql = sql!("database_id");
     let answer = reads.ask_within(WITHIN, async |client| {
         client.query_opt(sql, &[]).await.map_err(ReadError::from)
     });
     match answer.await {
-        // Every session is in use, so sessions can be opened.
+        // Every session is in use, which shows that sessions can be opened.
         Ok(_) | Err(ReadError::AllBusy) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

@@ -24,8 +24,8 @@ use crate::wal::storage::{Directory, is_full};
 use crate::wal::{Log, SyncMode};
 use crate::writer::binding::Binding;
 
-/// How long the gateway waits for the embedded server before it listens without it. After a crash the
-/// server recovers while readings are accepted already.
+/// How long the gateway waits for the embedded server before it listens without it. After a crash the server may still
+/// be recovering while readings are already accepted.
 const EMBEDDED_READY: Duration = Duration::from_secs(1);
 /// How long a stop waits for the writers after the log has failed. Short, because the rest may be unreadable.
 const FAILED_STOP: Duration = Duration::from_secs(5);
@@ -240,7 +240,7 @@ fn announce(address: std::net::SocketAddr, scheme: &str, database: &Database) {
     if let Some(server) = &database.embedded {
         println!("database: {}", server.psql_command());
     }
-    // A closed stdout needs no announcement.
+    // If stdout is closed, there is no one to tell.
     std::io::stdout().flush().ok();
     tracing::info!(%address, "listening");
 }

@@ -23,8 +23,8 @@ use crate::writer::{ShardState, WriterOptions, Writers};
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// How long the database may take to open a session.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// How long the migrations may take, the wait for another gateway's included. Only a database that
-/// has stopped answering takes longer.
+/// How long the migrations may take, including the wait for another gateway's. Only a database that no longer answers
+/// takes longer.
 const MIGRATE_WITHIN: Duration = Duration::from_secs(3600);
 /// How long the supervisor waits before it tries an unreachable database again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -72,7 +72,7 @@ impl Supervisor {
     ///
     /// Blocks: for a moment
     pub(super) async fn stop(self) -> WritersSlot {
-        // If the writers have ended by themselves, the task has ended before.
+        // If the writers ended by themselves, the task has already ended.
         self.stop.send(()).ok();
         self.writers.await.ok()
     }
@@ -91,8 +91,8 @@ struct Start {
 }
 
 impl Start {
-    /// Migrates the database as soon as it is reached, then starts the writers and watches them. At the
-    /// end the writers are handed over while they run, because they still store what they can.
+    /// Migrates the database as soon as it is reached, then starts the writers and watches them. On a stop the running
+    /// writers are handed over, because they still store what they can.
     async fn run(self, mut stopped: oneshot::Receiver<()>, hand: oneshot::Sender<Writers>) {
         let settings = tokio::select! {
             _ = &mut stopped => return,
@@ -107,7 +107,7 @@ impl Start {
             loop {
                 self.age.keep(*retention.borrow_and_update());
                 if retention.changed().await.is_err() {
-                    // The maintenance has ended, which another branch reports.
+                    // The maintenance has ended. Another branch reports that.
                     std::future::pending::<()>().await;
                 }
             }

@@ -1,17 +1,17 @@
 //! A rate of readings, kept by one integer.
 //!
-//! Bodies hold one reading or ten thousand. A limiter that admits a request only if all its readings fit
-//! would never admit a body larger than the burst. So a request is admitted unless the bucket is in debt,
-//! and charged in full. A large body leaves a debt, which must be paid before the next is admitted. In any
-//! time, the admitted readings are at most the rate times that time, one second's worth, and one body.
+//! Bodies hold one reading or ten thousand. A limiter that admits a request only if all its readings fit would never
+//! admit a body larger than the burst. So a request is admitted unless the bucket is in debt, and charged in full. A
+//! large body leaves a debt, which must be paid before the next is admitted. Over any period, the admitted readings are
+//! at most the rate times the period, plus one second's worth, plus one body.
 //!
 //! Source: the virtual scheduling of the generic cell rate algorithm (ITU-T I.371, annex A)
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The burst after silence. Why a second: devices report in step with the minute. A second's worth evens
-/// that out, and no key uses another's share for long.
+/// The burst after silence. Why a second: many devices report at the full minute. A second's worth evens that out, and
+/// no key can use another's share for long.
 const BURST_NANOS: u64 = 1_000_000_000;
 /// The highest rate, in readings a second: more than one gateway accepts.
 pub const RATE_MAX: u32 = 10_000_000;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_saves_a_second_and_no_more() {
+    fn an_idle_key_saves_up_one_second_of_its_rate() {
         let bucket = Bucket::new(100);
         let later = bucket.origin + Duration::from_secs(3600);
         let taken = (0..1000)

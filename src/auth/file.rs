@@ -197,8 +197,8 @@ fn private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 fn replace(dir: &Path, next: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = private(OpenOptions::new().create(true).truncate(true), next)?;
     file.write_all(text)?;
-    // If root creates a key for a gateway of another user, that user must be able to read it. Other users
-    // own both already, or cannot change owners.
+    // If root creates a key for another user's gateway, that user must be able to read the file. Users other than root
+    // already own both, or cannot change owners.
     let owner = fs::metadata(dir)?;
     if file.metadata()?.uid() != owner.uid() {
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())).ok();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back_and_only_the_owner_may() {
+    fn the_file_is_read_back_and_only_its_owner_can() {
         let dir = tempfile::tempdir().unwrap();
         let file = KeyFile::of(&dir.path().join("data"));
         assert!(file.read().unwrap().is_empty());

@@ -9,7 +9,7 @@ use super::certificate::Fingerprint;
 use super::hex::{hex, sha256, unhex};
 use crate::reading::{ID_CHARS_MAX, Timestamp};
 
-/// The prefix of every key, by which scanners for secrets find one in a repository.
+/// The prefix of every key. Scanners for secrets can find a key in a repository by it.
 const MARK: &str = "wg_";
 /// The public part, which lists and logs show.
 pub const ID_BYTES: usize = 4;
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_256_random_bits_behind_a_mark_and_its_id() {
+    fn a_key_is_a_prefix_an_id_and_256_random_bits() {
         let (one, other) = (Secret::generate().unwrap(), Secret::generate().unwrap());
         assert_eq!(one.reveal().len(), TEXT_LEN);
         assert!(one.reveal().starts_with(&format!("wg_{}_", one.id())));

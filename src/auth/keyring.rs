@@ -145,7 +145,7 @@ impl Keyring {
     }
 }
 
-/// Makes the table of records. A key with an unchanged rate keeps its debt.
+/// Makes the table of records. A key whose rate has not changed keeps its debt.
 fn table(records: Vec<Record>, before: &Table) -> Table {
     let mut next = Table::default();
     for record in records {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_other_keys_does_not_refill_a_rate() {
+    fn changing_other_keys_does_not_refill_a_rate() {
         let dir = tempfile::tempdir().unwrap();
         let file = KeyFile::of(dir.path());
         let key = add(&file, Some(10), None);

@@ -179,7 +179,7 @@ impl Findings {
         }
     }
 
-    /// Checks the connection for queries: a pooler may refuse only that one.
+    /// Checks the connection for queries, because a pooler may refuse only that one.
     async fn questions(&mut self, target: &Target) {
         let answer = match target.pool(1) {
             Ok(pool) => questions::ask(&pool).await,

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn values_that_make_no_sense_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let wrong: [fn(&mut CreateKeyArgs); 7] = [
             |a| a.name = String::new(),

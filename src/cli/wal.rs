@@ -348,7 +348,7 @@ async fn adopt(config: &DataConfig, path: &Path) -> Result<String, AppError> {
     let found = found?;
     let binding = Binding::load(path).map_err(refused(path))?;
     let file = binding::FILE_NAME;
-    // An embedded server has no other one beside it.
+    // An embedded server is always the only one.
     let server = match &config.server {
         Some(_) => {
             let adopted = target.adopt_server(path).map_err(refused(path))?;

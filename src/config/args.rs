@@ -199,8 +199,8 @@ pub enum WalCommand {
         #[command(flatten)]
         data_dir: DataDirArgs,
     },
-    /// Bind the log to the configured database, which then receives the waiting readings. Readings
-    /// already stored in the other database stay there. The gateway may be running
+    /// Bind the log to the configured database, and accept the server that it reaches. The waiting readings then go
+    /// there; readings already stored in another database stay where they are. The gateway may be running
     Adopt(ReachArgs),
     /// Accept the loss of readings that a restored database lacks and the log no longer holds, so
     /// that the gateway becomes ready again. The gateway may be running

@@ -21,14 +21,14 @@ impl DemoArgs {
         }
     }
 
-    /// The configuration of a gateway that keeps everything in this directory: the defaults, whatever the environment
-    /// says, because a database that `DATABASE_URL` names must not be touched.
+    /// The configuration of a gateway that keeps everything in this directory. It ignores the environment and uses the
+    /// defaults, because the demo must not touch a database that `DATABASE_URL` names.
     ///
     /// # Errors
     /// [`ConfigErrors`]: everything that is wrong.
     pub fn check(&self, dir: &Path) -> Result<Config, ConfigErrors> {
         let mut flags: Vec<OsString> = vec!["demo".into(), "--data-dir".into(), dir.into()];
-        // In the memory of a machine it is as good as on a disk.
+        // For a demo, a log in memory is as good as one on disk.
         flags.push("--wal-allow-volatile".into());
         flags.extend(PRICE.map(OsString::from));
         flags.extend([

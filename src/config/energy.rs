@@ -74,7 +74,7 @@ impl EnergyArgs {
             ..StatusBounds::default()
         };
         let watts = within("--suspect-power", &self.suspect_power, 1e9, 1e3, " kW");
-        // With the substitute of a wrong bound, the order means nothing.
+        // If a bound was wrong and replaced, comparing it with the others means nothing.
         if !bounds.rise() && checks.errors.len() == before {
             let rule = "must not be above --efficiency-good, which must not be above \
                         --efficiency-excellent";

@@ -82,19 +82,19 @@ pub struct ServeArgs {
     /// network
     #[arg(long, value_parser = clap::builder::FalseyValueParser::new())]
     pub wal_allow_volatile: bool,
-    /// For tests: end the process at this place, as a kill would
+    /// For tests: end the process at this point, as a kill would
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "POINT")]
     pub end_at: Option<crate::failpoint::Point>,
-    /// For tests: at which of the times that it is reached
+    /// For tests: end it the n-th time that the point is reached
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, default_value_t = 1, value_name = "N")]
     pub end_at_time: u32,
-    /// For tests: let this part of the gateway panic
+    /// For tests: make this part of the gateway panic
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "PART", requires = "panic_when")]
     pub panic_in: Option<String>,
-    /// For tests: as soon as this file is there
+    /// For tests: panic as soon as this file exists
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "FILE")]
     pub panic_when: Option<std::path::PathBuf>,

@@ -1,4 +1,4 @@
-//! Turns flags into the settings of each part, and checks them alone and against each other.
+//! Turns flags into the settings of each part, and checks them one by one and against each other.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

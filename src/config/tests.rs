@@ -70,7 +70,7 @@ fn everything_wrong_is_reported_at_once() {
 }
 
 #[test]
-fn a_tariff_is_checked_part_by_part_also_without_prices() {
+fn each_part_of_a_tariff_is_checked_even_without_prices() {
     let errors = |args: &[&str]| check(args).err().map_or(0, |errors| errors.0.len());
     assert_eq!(
         errors(&["--tariff-zone", "Middle/Earth", "--tariff-currency", "€"]),
@@ -147,7 +147,7 @@ fn each_command_has_only_the_flags_that_it_uses() {
 }
 
 #[test]
-fn off_loopback_keys_are_needed_unless_auth_is_off_by_name() {
+fn beyond_loopback_keys_are_required_unless_auth_is_off() {
     let auth = |args: &[&str]| check(args).ok().unwrap().auth;
     assert_eq!(auth(&["--listen", "0.0.0.0:3000"]), AuthMode::Keys);
     assert_eq!(auth(&["--listen", "[::]:3000"]), AuthMode::Keys);
@@ -158,7 +158,7 @@ fn off_loopback_keys_are_needed_unless_auth_is_off_by_name() {
 }
 
 #[test]
-fn a_loopback_address_without_keys_is_for_this_machine() {
+fn without_keys_a_loopback_address_accepts_local_hosts_only() {
     let alone = |args: &[&str]| check(args).ok().unwrap().http.local_hosts_only;
     assert!(alone(&[]) && alone(&["--listen", "[::1]:3000"]));
     assert!(!alone(&["--auth", "keys"]));

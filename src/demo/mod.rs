@@ -1,7 +1,7 @@
 //! The demo: a real day of charging at a workplace, sent to the gateway itself as if it were happening now.
 //!
-//! It talks HTTP like any client, so that what it shows is what a fleet would see. The last 24 hours are sent at once;
-//! from then on each meter and vehicle reports once a minute, and the day begins again after 24 hours.
+//! It speaks HTTP like any client, so the dashboard shows what it would show for a fleet. The demo sends the last 24
+//! hours at once. From then on each meter and vehicle reports once a minute, and the day begins again after 24 hours.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -71,8 +71,8 @@ struct Player {
     gateway: SocketAddr,
     meters: Readings,
     vehicles: Readings,
-    /// The sessions that have begun, by number, while the last 24 hours are sent. They are registered with their end,
-    /// or after all readings: a session that seems to go on without readings would be an alert.
+    /// The sessions that have begun, by number, while the last 24 hours are sent. They are registered together with
+    /// their end, or after all readings: an open session without readings would open an alert.
     past: Option<BTreeMap<usize, Arc<Booking>>>,
     outage: Outage,
 }
@@ -108,7 +108,7 @@ impl Player {
         }
     }
 
-    /// The last 24 hours are sent: registers the sessions that go on.
+    /// Called once the last 24 hours are sent. Registers the sessions that are still open.
     async fn arrive(&mut self) {
         for booking in self.past.take().into_iter().flat_map(BTreeMap::into_values) {
             self.register(body::session(&booking)).await;

@@ -18,7 +18,7 @@ use crate::reading::Timestamp;
 pub enum Method {
     /// Not at all.
     None,
-    /// By one rule only.
+    /// By only one rule.
     Only(Rule),
     /// By several.
     Mixed,
@@ -45,8 +45,8 @@ pub struct Performance {
     pub method: Method,
     /// At which meters in W, ascending by key.
     pub meters: Vec<MeterKey>,
-    /// How many different sessions put the vehicle at a meter in W, or are named by a reading
-    /// that does. A session all of whose time rule 1 took by naming the meter is not counted.
+    /// The number of different sessions that put the vehicle at a meter in W, or are named by a reading that does. A
+    /// session does not count if readings that name the meter (rule 1) take all of its time.
     pub sessions: u64,
     /// How much of the time has readings.
     pub coverage: Coverage,
@@ -60,7 +60,7 @@ pub struct Performance {
 /// The energy of a part of the window, in exact values.
 #[derive(Debug, Clone)]
 pub struct Slice {
-    /// Which part.
+    /// The part.
     pub window: Interval,
     /// AC attributed to the vehicle in it.
     pub consumed_ac: Exact,
@@ -102,7 +102,7 @@ pub fn performance(question: &Question<'_>) -> Result<Performance, SplitHours> {
 
 /// Answers a question, and computes the energy in each of some parts of the window.
 ///
-/// Attribution is the whole window's: parts that make up the window add up to the answer, exactly.
+/// Attribution uses the whole window, so parts that make up the window add up exactly to the answer.
 ///
 /// Order:  as the parts are given
 ///
@@ -121,9 +121,9 @@ pub fn performance_and_parts(
     Ok((whole, slices.collect()))
 }
 
-/// The start of the earliest attribution period that holds a meter's first reading, if that reading is
-/// divided among several vehicles: the vehicles of the question must be given from there on. `None` means
-/// that no such reading is in the window.
+/// The start of the earliest attribution period that holds a meter's first reading, if that reading is divided among
+/// several vehicles. The caller must supply the vehicles of the question from there on. `None` means that no such
+/// reading is in the window.
 pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
     let settled = Settled::new(question, &[]);
     let starts = settled.places.iter().filter_map(|place| {
@@ -136,9 +136,9 @@ pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
 /// Rolled-up hours whose readings an answer needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SplitHours {
-    /// Of vehicles: that of the question, and others.
+    /// Hours of vehicles: that of the question, and others.
     pub vehicles: Vec<(VehicleKey, Interval)>,
-    /// Of meters.
+    /// Hours of meters.
     pub meters: Vec<(MeterKey, Interval)>,
 }
 

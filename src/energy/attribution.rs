@@ -29,8 +29,8 @@ pub enum NamedPlace {
     Meter(MeterKey),
     /// In this session, which is known: at its meter.
     Session(SessionKey, MeterKey),
-    /// In a session not known yet. It claims nothing; and the vehicle does not go by the
-    /// convention of the same id, so that rule 3 does not apply if it is read in the window.
+    /// In a session that is not known yet. It claims nothing. It also shows that the vehicle does not follow the
+    /// convention of the same id: if the reading is in the window, rule 3 does not apply.
     Unknown,
 }
 
@@ -74,10 +74,10 @@ pub struct Session {
 pub struct Vehicle<'a> {
     /// Which.
     pub key: VehicleKey,
-    /// Its readings, ascending by time, no two of one time.
+    /// Its readings, ascending by time, no two at the same time.
     pub readings: &'a [VehicleReading],
-    /// Rollups of readings that are not given, each between two neighbours that are. None of the
-    /// rolled-up readings names a place.
+    /// Rollups of readings that are not given, each between two given neighbours. None of the rolled-up readings names
+    /// a place.
     pub rolled_up: &'a [RolledUp],
     /// Its sessions, in any order.
     pub sessions: &'a [Session],

@@ -108,8 +108,8 @@ enum Begins {
     Anywhere,
 }
 
-/// A device's gaps in one interval: silences over 15 minutes between its start, the readings in it and
-/// its end; the whole of it, however short, without any reading.
+/// A device's gaps in one interval: silences over 15 minutes between its start, the readings in it, and its end.
+/// Without any reading, the whole interval is a gap, however short.
 fn gaps_of(device: &DeviceEnergy, interval: Interval, begins: Begins) -> Vec<Interval> {
     let first = match begins {
         Begins::WithReading => interval.start().plus_micros(-1),

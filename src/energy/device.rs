@@ -6,25 +6,25 @@ pub use super::reading::EnergyReading;
 use super::reading::{CLAIM_MICROS_MAX, RolledUp};
 use crate::reading::{EnergyKind, Timestamp};
 
-/// How far a register may fall short of the reading before its zeros and still be its
-/// continuation; also the largest fall that is not suspect. 0.01 kWh.
+/// How far a register may be below the reading before its zeros and still continue from it. Also the largest fall that
+/// is not suspect. 0.01 kWh.
 const FALL_MWH_MAX: i64 = 10_000;
 
-/// The shortest time over which a power is implied, against two clocks' jitter.
+/// The shortest time over which a power is implied, because the clocks of two readings jitter.
 const POWER_MICROS_MIN: i128 = 1_000_000;
 
 /// The implied power above which a reading is suspect, unless configured: 1 MW.
 pub const SUSPECT_WATTS_DEFAULT: u64 = 1_000_000;
 
-/// How an amount lies in time.
+/// How an amount is spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// Of an interval reading: whole at its moment. `since` is the device's previous reading.
+    /// From an interval reading: all of it at that moment. `since` is the device's previous reading.
     Moment {
-        /// When the device read before; `None` for its first reading.
+        /// The time of the device's previous reading. `None` means that this is its first.
         since: Option<Timestamp>,
     },
-    /// Of two register neighbours: spread evenly over (start, the amount's `at`].
+    /// Between two register neighbours: spread evenly over (start, the amount's `at`].
     Spread {
         /// The earlier neighbour.
         start: Timestamp,
@@ -38,7 +38,7 @@ pub struct Amount {
     pub at: Timestamp,
     /// How much.
     pub mwh: i64,
-    /// Where it lies.
+    /// How it is spread over time.
     pub extent: Extent,
 }
 
@@ -83,7 +83,7 @@ pub struct Oddities {
 }
 
 impl Oddities {
-    /// Adds those of another device or interval of time.
+    /// Adds the counts of another device or interval of time.
     pub fn add(&mut self, other: Oddities) {
         self.resets += other.resets;
         self.suspect += other.suspect;
@@ -151,8 +151,8 @@ impl DeviceEnergy {
         device
     }
 
-    /// Decides what zeros after `before` are, now that the reading `after` them is known,
-    /// and gives the neighbour from which `after` is counted.
+    /// Decides what the zeros after `before` are, now that the reading `after` them is known. Returns the neighbour
+    /// from which `after` is counted.
     fn settle(
         &mut self,
         before: Option<Point>,
@@ -357,7 +357,7 @@ struct Point {
 #[derive(Debug, Clone, Copy)]
 struct Neighbour {
     point: Point,
-    /// Placeholders lie between: what follows is the continuation and never a reset.
+    /// Placeholders are in between: the next reading is a continuation and never a reset.
     bridges: bool,
 }
 

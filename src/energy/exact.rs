@@ -1,4 +1,4 @@
-//! Energy as exact numbers: integers of mWh, and fractions where time or DC divides them.
+//! Energy as exact numbers: integers of mWh, and fractions if time or DC divides them.
 //!
 //! No sum here passes through a float, so that the same readings in any order give the same
 //! answer to the last digit, and the sums of a series equal the whole.
@@ -23,8 +23,8 @@ pub const TEMPERATURE_DECIMALS: u32 = 24;
 ///
 /// Shape:  finite, of either sign, at most 1e12 in size; what is not finite counts 0
 pub fn mwh_of_kwh(kwh: f64) -> i64 {
-    // A number with at most 6 decimals and 15 digits in all is its own shortest text: nearly
-    // every reading, without making that text.
+    // A number with at most 6 decimals and 15 digits in all equals its shortest text. So nearly every reading is
+    // converted without making that text.
     let scaled = (kwh * 1e6).round();
     if scaled.abs() < 1e15 && scaled / 1e6 == kwh {
         return scaled as i64;
@@ -110,8 +110,8 @@ pub struct Exact {
 /// Denominators below this are added in machine words: two numerators never overflow.
 const SMALL_MAX: i128 = 1 << 64;
 
-/// Binary digits behind the point of a [`Near`]. Why 64: a term's numerator, shifted by them, stays
-/// within 128 bits, and a million terms are off by 2^-44 mWh together.
+/// Binary digits after the point of a [`Near`]. Why 64: a term's numerator, shifted by them, stays within 128 bits, and
+/// a million terms are off by 2^-44 mWh together.
 const NEAR_BITS: u32 = 64;
 
 /// Bounds of an exact amount, in units of 2^-64 mWh.
@@ -187,8 +187,8 @@ impl Exact {
         if denominator == BigInt::ZERO {
             return;
         }
-        // The shares of one amount have one denominator where possible: they add up to whole amounts again,
-        // instead of a sum of thousands of fractions.
+        // The shares of one amount have one denominator if possible. They then add up to whole amounts again, instead
+        // of a sum of thousands of fractions.
         if &weights_down % &weight_down == BigInt::ZERO {
             self.add_large(numerator * (weights_down / weight_down), denominator);
         } else {

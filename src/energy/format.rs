@@ -22,8 +22,8 @@ pub const COVERAGE_DECIMALS: u8 = 4;
 
 /// A printed number: an integer of 10^-decimals.
 ///
-/// Its text has exactly its digits, whatever their count, and no zeros at the end: 12.4, 0, 89.52.
-/// A report of a fleet keeps some ten for each vehicle: 16 bytes each, without an allocation.
+/// Its text has all of its digits, however many, and no trailing zeros: 12.4, 0, 89.52. A report of a fleet keeps some
+/// ten for each vehicle: 16 bytes each, without an allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal(Units);
 
@@ -155,8 +155,8 @@ impl Decimal {
     }
 }
 
-/// 100 × `part` / `all`, if every value within the bounds of both prints the same. With a divisor above 0, a
-/// quotient is largest and smallest at the bounds.
+/// 100 × `part` / `all`, if every value within the bounds of both prints the same. If the divisor is above 0, the
+/// quotient is smallest and largest at the bounds.
 fn near_ratio(part: &Near, all: &Near) -> Option<Decimal> {
     if all.low <= BigInt::ZERO {
         return None;

@@ -6,11 +6,10 @@
 //! setting: the sum of what each reading adds to the one before it, and the largest implied power, which can
 //! be compared with any bound.
 //!
-//! The arithmetic uses the two readings as they are, and the rest as one amount between them. The answer is
-//! the same as long as no edge (of the window, a part of it, an attribution period, or of the moments at
-//! which a meter is known) lies strictly between the two.
-//! [`performance_and_parts`](super::answer::performance_and_parts) returns the hours
-//! whose readings it needs. So a summary is never needed for an answer, and never changes one.
+//! The arithmetic uses the two readings as they are, and the rest as one amount between them. The answer is the same as
+//! long as no edge (of the window, a part of it, an attribution period, or of the moments at which a meter is known)
+//! lies strictly between the two. [`performance_and_parts`](super::answer::performance_and_parts) returns the hours
+//! whose readings it needs. So a rollup is never needed for an answer, and never changes one.
 
 use super::device::{DeviceEnergy, EnergyReading, Extent};
 use super::exact::temperature_units;
@@ -19,7 +18,7 @@ pub use super::reading::RolledUp;
 use super::reading::is_silence;
 use crate::reading::{HOUR_MICROS, Timestamp};
 
-/// Fewer readings are no larger than their summary.
+/// With fewer readings, the rollup would be no smaller than the readings.
 const READINGS_MIN: u64 = 3;
 
 /// The shortest time over which a power is implied, as [`DeviceEnergy`] has it.
@@ -40,23 +39,23 @@ pub struct Summary {
     pub power_watts: i64,
 }
 
-/// A reading as a summary needs it.
+/// A reading as a rollup needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// When, and how much.
+    /// When it measured, and how much.
     pub reading: EnergyReading,
     /// °C; 0 for a meter.
     pub battery_temp: f64,
-    /// It names a meter or a session.
+    /// Whether it names a meter or a session.
     pub is_named: bool,
 }
 
-/// The hour that starts there.
+/// The hour that starts at this moment.
 pub fn hour_interval(start: Timestamp) -> Option<Interval> {
     Interval::new(start, start.plus_micros(HOUR_MICROS))
 }
 
-/// Rolls up the readings of one device in one hour; `None` if they must be read.
+/// Rolls up the readings of one device in one hour. `None` means that they must be read one by one.
 ///
 /// Order:  ascending by time, no two of one time
 #[cfg(test)]
@@ -94,7 +93,7 @@ pub struct Growing {
 }
 
 impl Growing {
-    /// Begins with the first reading of the hour; `None` if the hour must be read.
+    /// Begins with the first reading of the hour. `None` means that the hour must be read.
     pub fn begin(first: Measured) -> Option<Self> {
         if first.is_named || first.reading.is_zero_register() {
             return None;
@@ -138,7 +137,7 @@ impl Growing {
         self.last.at
     }
 
-    /// Adds the next readings; `None` if the hour must be read.
+    /// Adds the next readings. `None` means that the hour must be read.
     ///
     /// Order:  ascending by time, after the last reading
     pub fn extended(mut self, later: &[Measured]) -> Option<Self> {
@@ -160,7 +159,7 @@ impl Growing {
             }
             before = reading.at;
         }
-        // No power exceeds this bound, so that a suspect reading is a correction.
+        // No power exceeds this bound, so a suspect reading must be a correction.
         let device = DeviceEnergy::new(std::iter::once(self.last).chain(later_readings), u64::MAX);
         let interval = Interval::new(self.last.at, newest.reading.at)?;
         for amount in device.amounts().iter().filter(|a| a.at > interval.start()) {
@@ -179,7 +178,7 @@ impl Growing {
         let oddities = device.oddities_in(interval);
         self.resets += oddities.resets;
         self.suspect += oddities.suspect;
-        // What was the last reading is one between now.
+        // The reading that was the last is now one in between.
         if self.count > 1 {
             self.temperature_sum += temperature_units(self.ends_temp[1]);
         }

@@ -15,12 +15,12 @@ use crate::reading::Timestamp;
 pub struct Meter<'a> {
     /// Which.
     pub key: MeterKey,
-    /// The vehicle whose id equals the meter's, if any: only that vehicle can claim the meter by rule 3. It
+    /// The vehicle whose id equals the meter's, if there is one: only that vehicle can claim the meter by rule 3. It
     /// matters only if it is the vehicle of the question, or one of the others.
     pub owner: Option<VehicleKey>,
     /// Its readings, ascending by time, no two of one time.
     pub readings: &'a [EnergyReading],
-    /// What stands for readings that are not given, between two neighbours that are.
+    /// Rollups of readings that are not given, each between two given neighbours.
     pub rolled_up: &'a [RolledUp],
     /// The other vehicles that a session or a named reading puts at this meter. The vehicle of the question may be
     /// among them, and is ignored.
@@ -48,8 +48,8 @@ pub struct Meter<'a> {
 ///    vehicle that arrives before the meter's next reading matters too, and so does the meter's own vehicle
 ///    if it is one of them.
 ///
-/// More does no harm, but nothing may be missing between what is given. A property test asks with exactly
-/// this and with everything.
+/// More does no harm, but nothing may be missing in between. A property test asks once with exactly this and once with
+/// everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// W, (from, to].
@@ -87,7 +87,7 @@ pub struct Plan {
     pub asks_same_id: bool,
 }
 
-/// Says what to fetch, from the vehicle's own readings and sessions.
+/// Finds out what to fetch, from the vehicle's own readings and sessions.
 pub fn plan(vehicle: &Vehicle<'_>, window: Interval, now: Timestamp) -> Plan {
     let pieces = named_and_sessions(vehicle, now);
     let cut = periods(&pieces)

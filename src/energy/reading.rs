@@ -25,7 +25,7 @@ impl EnergyReading {
     }
 }
 
-/// A rollup of the readings between two readings of a device, and of the second. It cannot be split.
+/// A rollup of the readings between two readings of a device, including the second. It cannot be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RolledUp {
     /// From the first reading to the last.

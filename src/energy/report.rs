@@ -25,9 +25,9 @@ pub struct StatusBounds {
     pub inconsistent_above: i64,
     /// A ratio above this is excellent.
     pub excellent_above: i64,
-    /// A ratio from this up is good.
+    /// A ratio of at least this is good.
     pub good_from: i64,
-    /// A ratio from this up is a warning; below it is critical.
+    /// A ratio of at least this is a warning. Anything lower is critical.
     pub warning_from: i64,
 }
 
@@ -155,7 +155,7 @@ pub struct PrintedAttribution {
     pub method: &'static str,
     /// External ids, sorted bytewise.
     pub meters: Vec<String>,
-    /// How many different ones.
+    /// How many different sessions.
     pub sessions: u64,
 }
 
@@ -205,7 +205,7 @@ pub struct Printed {
     pub series: Option<Vec<PrintedSlice>>,
     /// What AC minus matched DC has cost, if a tariff is known.
     pub lost_cost: Option<Decimal>,
-    /// Of the cost, if it is known and stands nowhere else in the answer.
+    /// The currency of the cost, if it is known and appears nowhere else in the answer.
     pub currency: Option<String>,
     /// AC minus matched DC, in kWh, for ordering.
     lost: Decimal,

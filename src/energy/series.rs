@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hour_is_one_part_also_where_clocks_change() {
+    fn every_hour_is_one_part_even_when_clocks_change() {
         for zone in ["Europe/Berlin", "America/New_York", "Asia/Kathmandu", "UTC"] {
             for (from, to) in [
                 ("2024-03-09T18:15:00Z", "2024-03-11T18:15:00Z"),

@@ -75,7 +75,7 @@ fn add_spread(sum: &mut Exact, amount: &Amount, guest: &Guest, others: &[Guest],
     let mut alone: i128 = 0;
     for own in guest.periods.within(cut) {
         for part in parts(own, others) {
-            // A part holds no edge of a period: a guest at its end is there for all of it.
+            // A part holds no edge of a period, so a guest that is there at its end is there for all of it.
             let present: Vec<&Guest> = others
                 .iter()
                 .filter(|o| o.periods.contains(part.end()))
@@ -147,8 +147,8 @@ fn start_of_period(guest: &Guest, at: Timestamp) -> Option<Timestamp> {
         .map(|interval| interval.start())
 }
 
-/// The moments within `periods` at which a meter's energy is known: its next reading is an
-/// interval in the same period, or they lie between two register neighbours.
+/// The moments within `periods` at which a meter's energy is known: the meter's next reading is an interval in the same
+/// period, or the moments are between two register neighbours.
 pub fn known(meter: &DeviceEnergy, periods: &Intervals) -> Intervals {
     let mut known = Vec::new();
     for amount in meter.amounts() {

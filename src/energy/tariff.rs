@@ -13,7 +13,7 @@ use crate::reading::Timestamp;
 #[derive(Debug, Clone)]
 pub struct Tariff {
     zone: TimeZone,
-    /// From when on which price holds, ascending; before the first, the last.
+    /// The prices with the times from which they apply, ascending. Before the first time, the last price applies.
     ///
     /// Units:  millionths of the currency per kWh, of either sign
     steps: Vec<(Time, i64)>,
@@ -101,8 +101,8 @@ impl Tariff {
         self.currency.as_deref()
     }
 
-    /// Splits a window where the price changes. The price of a moment is that of the time on the clock, also
-    /// when clocks skip an hour or show one twice.
+    /// Splits a window where the price changes. The time on the clock decides the price of a moment, even when clocks
+    /// skip an hour or show one twice.
     ///
     /// Shape:  parts that make up the window, each with its price
     pub fn split(&self, window: Interval) -> Vec<(Interval, i64)> {
@@ -233,7 +233,7 @@ impl Priced {
         self.intervals.clone()
     }
 
-    /// What is known of each part, bucket by bucket, with the prices if there is a tariff.
+    /// The energy of each part, bucket by bucket, with the prices if there is a tariff.
     pub fn by_bucket<'p, T>(
         &'p self,
         parts: &'p [T],

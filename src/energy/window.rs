@@ -9,8 +9,8 @@ pub const DAY_MICROS: i64 = 86_400_000_000;
 /// An hour.
 const HOUR_MICROS: i64 = DAY_MICROS / 24;
 
-/// The longest window: 400 days, a year and the month that it is compared with. In most time zones
-/// 400 calendar days may hold an hour more, and in one (Antarctica/Troll) two.
+/// The longest window: 400 days, enough for a year and the month that it is compared with. In most time zones 400
+/// calendar days may hold an hour more, and in one (Antarctica/Troll) two.
 pub const WINDOW_MICROS_MAX: i64 = 400 * DAY_MICROS + 2 * HOUR_MICROS;
 
 /// Why a window is refused (HTTP 400).

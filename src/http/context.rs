@@ -22,7 +22,7 @@ pub struct Settings {
     /// The most connections at once. More wait in the system's queue until one ends, or has been
     /// idle for a second.
     pub connections_max: usize,
-    /// From the connection, or a head's first byte, to the end of a request's head.
+    /// From the opening of the connection, or the first byte of a head, to the end of the head.
     pub header_timeout: Duration,
     /// How long a connection is kept between two requests.
     pub idle_timeout: Duration,

@@ -76,7 +76,7 @@ impl Service for Dispatcher {
         headers.insert(X_REQUEST_ID, notes.id.header());
         cors::decorate(&context.settings.cors_origins, &parts, headers);
         if parts.version == Version::HTTP_2 {
-            // The stream ends instead, and the header is not allowed (RFC 9113 §8.2.2).
+            // Over HTTP/2 the stream ends instead, and the header is not allowed (RFC 9113 §8.2.2).
             headers.remove(CONNECTION);
         }
         let record = AccessRecord {

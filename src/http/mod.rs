@@ -13,10 +13,10 @@
 //!
 //! # Rules
 //!
-//! - **Pipelined requests share a sync.** hyper reads a connection's next request when the one before is
-//!   answered. Sixteen requests sent at once would therefore cost sixteen syncs in a row. So an answer is
-//!   made as soon as its readings are on their way. `server::deferred` buffers its bytes, and all bytes
-//!   behind them, until the log has synced. Over HTTP/2 each stream waits for itself.
+//! - **Pipelined requests share a sync.** hyper reads the next request of a connection when the one before is answered.
+//!   Sixteen requests sent at once would therefore cost sixteen syncs in a row. So the gateway makes an answer as soon
+//!   as its readings are on their way. `server::deferred` buffers its bytes, and all bytes after them, until the log
+//!   has synced. Over HTTP/2 each stream waits for itself.
 //! - **Admission never waits.** Memory is reserved piece by piece as bytes arrive. Reserving the largest
 //!   body first would let a few slow clients occupy all memory, and waiting for more would deadlock.
 //! - **The slow client pays.** Heads, bodies and answers have deadlines of their own. A connection that

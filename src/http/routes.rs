@@ -1,7 +1,7 @@
 //! The table of routes: one row for each method of each path.
 //!
-//! A row names its handler, the rights of which a key needs one, how a key's prefix limits it, and the
-//! parameters of its query. A row without a decision on rights does not compile: it stays an
+//! A row names its handler, the rights (a key needs one of them), how a key's prefix limits it, and the parameters of
+//! its query. A row without a decision on rights does not compile: it stays an
 //! [`Unguarded`](super::request::router::Unguarded).
 
 use std::future::ready;
@@ -97,7 +97,7 @@ const fn page(pattern: &'static str, handler: BoxedHandler) -> Route {
     route.query(Ignored).any_accept()
 }
 
-/// An answer that is there already.
+/// An answer that exists before the request.
 fn at_once<'a>(answer: Result<Reply, Problem>) -> ReplyFuture<'a> {
     Box::pin(ready(answer))
 }

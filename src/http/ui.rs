@@ -15,9 +15,8 @@ use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::{Reply, with_body};
 
-/// What a page may do: load scripts and styles from this gateway, call this gateway, and nothing else.
-/// An id that holds markup could not execute even if a script wrote it into the page as markup, and
-/// the last directive forbids that.
+/// What a page may do: load scripts and styles from this gateway, call this gateway, and nothing else. Markup in an id
+/// could not execute, even if a script wrote it into the page; the last directive forbids that too.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \

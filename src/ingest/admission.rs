@@ -19,11 +19,11 @@ use crate::wal::append::{
 
 use crate::wal::progress::Progress;
 
-/// A received byte is held twice for a moment: as received, and as a record.
+/// For a moment each received byte is held twice: as received, and as a record.
 const HELD_TIMES: u64 = 2;
 
-/// The part of the memory that one sender may hold while its bodies arrive: a half. So a fleet that sends slowly,
-/// or too much, leaves room for the others.
+/// The part of the memory that one sender may hold while its bodies arrive: one half. So a fleet that sends slowly, or
+/// too much, leaves room for the others.
 const SHARE_OF_ONE: u64 = 2;
 
 /// The memory that the operator may give to readings in transit.
@@ -31,8 +31,8 @@ const SHARE_OF_ONE: u64 = 2;
 /// Units:  bytes
 pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 40;
 
-/// The least memory in which the largest body fits, within one sender's share, while it is decompressed: then the
-/// compressed and the decompressed bytes are held together.
+/// The least memory in which one sender's share fits the largest body while it is decompressed. At that time the
+/// compressed and the decompressed bytes are both held.
 ///
 /// Units:  bytes
 pub const fn memory_least(body_bytes_max: usize) -> u64 {
@@ -301,8 +301,8 @@ impl Gate {
         Ok(self.progress.quarantined_at(&places))
     }
 
-    /// Whole seconds after which a refused client should retry, from 1 to 60: the time in which the writers
-    /// free about a sixteenth of the missing room.
+    /// Whole seconds after which a refused client should retry, from 1 to 60: the time in which the writers free about
+    /// a sixteenth of the missing room.
     pub fn retry_after_seconds(&self, shed: Shed) -> u64 {
         match shed {
             Shed::Memory | Shed::Queue | Shed::Closed => 1,

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 /// The age of the oldest readings that are accepted.
 ///
-/// Why both: the retention is stored in the database, and another gateway or an operator may change it. A reading
-/// beyond it would make a partition that is dropped at once.
+/// Why both: the retention is stored in the database, and another gateway or an operator may change it. A reading older
+/// than the retention would create a partition that is dropped at once.
 #[derive(Debug)]
 pub struct AgeLimit {
     configured: Option<Duration>,
-    /// Seconds; [`FOR_EVER`] while the database keeps all, or has not been read.
+    /// Seconds. [`FOR_EVER`] while the database keeps everything, or has not been read yet.
     kept: AtomicU64,
 }
 
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_smaller_of_both_ages_holds() {
+    fn the_smaller_of_both_ages_applies() {
         let [short, long] = [10, 20].map(Duration::from_secs);
         let limit = AgeLimit::new(None);
         assert_eq!(limit.get(), None);

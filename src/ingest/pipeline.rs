@@ -88,7 +88,7 @@ pub enum NotSafe {
 /// The limits of the pipeline.
 #[derive(Debug, Clone, Copy)]
 pub struct PipelineLimits {
-    /// Older readings are refused; `None` accepts all since 2000, as far as the database keeps them.
+    /// Older readings are refused. `None` means that all readings since 2000 are accepted, if the database keeps them.
     pub age_max: Option<Duration>,
     /// How long to wait for a commit.
     pub commit_within: Duration,
@@ -165,7 +165,7 @@ impl Pipeline {
         let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {
             job.run(sender.prefix(), &bytes)
         } else {
-            // Boxed, because few bodies are so large, and the room would be in every request.
+            // Boxed, because few bodies are so large, and otherwise every request would have the room for it.
             Box::pin(self.decode_elsewhere(sender.clone(), job, bytes)).await?
         };
         let outcome = match decoded {

@@ -50,7 +50,7 @@ fn now() -> (Timestamp, Timestamp) {
 struct Clock {
     /// A moment, by the system's clock and by the one that cannot jump.
     anchor: (Timestamp, Instant),
-    /// Since when they differ.
+    /// When they began to differ.
     in_doubt: Option<Instant>,
 }
 
@@ -108,7 +108,7 @@ mod tests {
         let mut span = |system, passed| clock.span(at(system), began + passed * HOUR);
         assert_eq!(span(-4, 1), (at(-4), at(1)));
         assert_eq!(span(2, 2), (at(2), at(2)));
-        // A second jump has its own hours.
+        // A second jump gets its own hours of doubt.
         assert_eq!(span(-4, 7), (at(-4), at(7)));
         assert_eq!(span(1, 12), (at(1), at(12)));
     }

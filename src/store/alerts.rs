@@ -33,7 +33,7 @@ pub struct StoredAlert {
     pub details: String,
 }
 
-/// Which alerts come first, and behind which one the page begins.
+/// The order of the alerts, and after which one the page begins.
 #[derive(Debug, Clone, Copy)]
 pub enum Order<'a> {
     /// The newest first: those with a lower number than this.
@@ -41,7 +41,7 @@ pub enum Order<'a> {
         /// The number.
         before: i64,
     },
-    /// Some kinds first, and among equals the newest.
+    /// Some kinds first, and the newest first among those.
     KindsFirst {
         /// The kinds that come first.
         kinds: &'a [&'a str],

@@ -39,7 +39,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Looks once: returns what has changed since the look before, and nothing at the first.
+    /// Looks once: returns what has changed since the previous look. The first look returns nothing.
     ///
     /// # Errors
     /// [`ReadError`]; begin again with an empty state, because this one may be half updated.
@@ -118,7 +118,7 @@ async fn times(client: &Client, stream: Stream) -> Result<Vec<(i32, i64)>, Error
 
 /// Adds the status of the devices that have changed, in the order of their ids.
 ///
-/// They may have changed again since: the state keeps what was read.
+/// The devices may have changed again meanwhile, so the state keeps the times that were read here.
 async fn statuses(
     client: &Client,
     stream: Stream,

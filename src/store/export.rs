@@ -1,7 +1,7 @@
 //! The readings of all devices in a window, device by device.
 //!
-//! Some thousand readings a query: memory is constant whatever the window, and a slow client
-//! holds neither a snapshot nor a session. What is stored while an export runs may be in it or not.
+//! Each query reads a few thousand readings: memory is constant whatever the window, and a slow client holds neither a
+//! snapshot nor a session. Readings that are stored while an export runs may or may not be in it.
 
 use deadpool_postgres::Client;
 use tokio_postgres::{Error, Row};
@@ -14,21 +14,21 @@ use crate::reading::{Stream, Timestamp};
 pub const READINGS_MAX: usize = 5_000;
 /// Devices that are looked up at once.
 const DEVICES_MAX: i64 = 1_000;
-/// Devices without a reading that one piece passes over.
+/// The most devices without a reading that one piece skips.
 const IDLE_DEVICES_MAX: usize = 1_000;
 
-/// Where an export stands.
+/// The progress of an export.
 #[derive(Debug)]
 pub struct Export {
     stream: Stream,
     from: Timestamp,
     to: Timestamp,
-    /// Devices that are looked up and not done; the next is the last.
+    /// Devices that are looked up but not done. The last element is next.
     devices: Vec<(i32, String)>,
     /// The device that was looked up last.
     after: i32,
     exhausted: bool,
-    /// Up to where the next device's readings are sent.
+    /// The time up to which the next device's readings are sent.
     sent_up_to: Timestamp,
 }
 
@@ -60,7 +60,7 @@ impl Export {
         self.stream
     }
 
-    /// Reads the next piece; `None` at the end.
+    /// Reads the next piece. `None` means the end.
     ///
     /// Order:  devices in the order of their registration, each by time
     ///

@@ -19,9 +19,9 @@ pub struct Wanted<'a> {
     pub device: ExternalId<'a>,
     /// Readings after this instant.
     pub after: Timestamp,
-    /// Readings up to this instant, itself included.
+    /// Readings up to this instant, inclusive.
     pub to: Timestamp,
-    /// How many at most.
+    /// The most readings.
     pub limit: usize,
 }
 

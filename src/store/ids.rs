@@ -45,7 +45,7 @@ pub(super) async fn registered(
     id: &str,
 ) -> Result<i32, Error> {
     let register = client.prepare_cached(register_sql(registry)).await?;
-    // Ids are never removed: what hindered the insert is found by the second look at the latest.
+    // Ids are never removed. If another session's row prevented the insert, the second lookup finds it.
     let mut is_repaired = false;
     loop {
         if let Some(found) = known(client, registry, id).await? {
@@ -54,7 +54,7 @@ pub(super) async fn registered(
         match client.query_opt(&register, &[&id]).await {
             Ok(Some(row)) => return row.try_get(0),
             Ok(None) => {}
-            // The id that the sequence gave exists already.
+            // The id from the sequence is already taken.
             Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && !is_repaired => {
                 sequences::repair(client).await?;
                 is_repaired = true;

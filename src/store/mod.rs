@@ -42,7 +42,7 @@ impl<T> Page<T> {
         Page { items, more }
     }
 
-    /// The last row if more follow: the next page begins behind it.
+    /// The last row, if more follow: the next page begins after it.
     pub fn last_before_more(&self) -> Option<&T> {
         self.items.last().filter(|_| self.more)
     }

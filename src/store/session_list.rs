@@ -34,11 +34,11 @@ pub enum Order<'a> {
         /// Only those after this id.
         after: Option<ExternalId<'a>>,
     },
-    /// The latest start first, and among equals the last id.
+    /// The latest start first; of equal starts, the last id first.
     Newest {
         /// Only those that are open, or ended after this.
         from: Option<Timestamp>,
-        /// Only those that started before this, or then with a lower id. An empty id excludes the moment.
+        /// Only those that started before this time, or at this time with a lower id. An empty id excludes this time.
         before: (Timestamp, &'a str),
     },
 }

@@ -92,7 +92,7 @@ pub enum Refused {
     Unknown,
     /// The end is not after the start.
     EndNotAfterStart,
-    /// The id stands for another session.
+    /// The id belongs to another session.
     OtherContent,
     /// The session ended at another time.
     EndedOtherwise(Timestamp),
@@ -102,9 +102,9 @@ pub enum Refused {
     OverlapsMeter(Other),
     /// Sessions at the meter overlap.
     MeterInUse,
-    /// As the database gives it.
+    /// An error of the database.
     Database(Error),
-    /// The query could not be put to the database.
+    /// The query did not reach the database.
     Read(ReadError),
 }
 

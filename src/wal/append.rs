@@ -10,16 +10,16 @@ use super::frame::{CHUNK_BYTES_MAX, Position, frame_overhead_bytes};
 use super::record::{RECORD_BYTES_MAX, encode};
 use crate::reading::{PerStream, Reading, shard_of};
 
-/// The first allocation of a chunk. Why 64: the record of one reading with an id of usual length, which is
-/// all that most requests bring; it would grow there in four steps.
+/// The first allocation of a chunk. Why 64: it fits the record of one reading with an id of usual length, which is all
+/// that most requests bring. Otherwise the chunk would grow to that size in four steps.
 const FIRST_BYTES: usize = 64;
 
-/// A piece of a request: records of one shard that stand together in one frame.
+/// A piece of a request: records of one shard that belong in one frame.
 #[derive(Debug)]
 pub struct Chunk {
     /// The shard.
     pub shard: u16,
-    /// How many records of each stream.
+    /// The number of records of each stream.
     pub readings: PerStream<u32>,
     /// The records, at most [`CHUNK_BYTES_MAX`] bytes.
     pub bytes: Vec<u8>,
@@ -120,22 +120,22 @@ pub struct Append {
     pub reservation: Reservation,
     /// The room in memory.
     pub memory: Reservation,
-    /// Whether the reply names the places of the readings, which only a wait for the commit needs.
+    /// Whether the reply gives the positions of the readings, which only a wait for the commit needs.
     pub wants_places: bool,
     /// Answered once the whole request is durable.
     pub reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
 }
 
-/// Where readings of one request stand: one after the other, in one shard's section of one frame.
+/// Consecutive readings of one request in the log: in one shard's section of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
     /// The shard.
     pub shard: u16,
-    /// Where the frame begins: a checkpoint behind this place has the readings.
+    /// Where the frame begins. A checkpoint past this position covers the readings.
     pub at: Position,
-    /// The index of the first in the section.
+    /// The index of the first reading in the section.
     pub first: u32,
-    /// How many they are.
+    /// The number of readings.
     pub readings: u32,
 }
 
@@ -144,7 +144,7 @@ pub struct Stretch {
 pub enum Message {
     /// A request's readings.
     Append(Append),
-    /// The end: earlier messages are written, then the run is ended.
+    /// The end: the appender writes all earlier messages, then ends the run.
     Close,
 }
 

@@ -29,8 +29,8 @@ use crate::reading::{PerStream, StreamCounts, Timestamp};
 /// only what fits, so a spare exists; the wait covers the moment in which it is being made.
 const SPARE_WAIT: Duration = Duration::from_secs(30);
 
-/// What a segment can take for certain, whatever sizes the requests have: its size less its
-/// header, its end frame, and the rest that is too small for the next chunk.
+/// What a segment is certain to hold, whatever the sizes of the requests: its size less its header, its end frame, and
+/// a rest that may be too small for the next chunk.
 pub(super) fn segment_room_bytes(segment_bytes: u64, shards: u16) -> u64 {
     let lost = SEGMENT_HEADER_BYTES as usize
         + end_frame_bytes(shards)
@@ -59,7 +59,7 @@ struct Current {
 struct Pending {
     chunks: VecDeque<Chunk>,
     wants_places: bool,
-    /// Of the chunks that are written already.
+    /// The places of the chunks that are written already.
     places: Vec<Stretch>,
     reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
     _reservation: Reservation,
@@ -166,7 +166,7 @@ impl Appender {
         self.end_run()
     }
 
-    /// Writes what waits on the channel, and returns: a step of a test that has no threads.
+    /// Writes what waits on the channel, and returns. Tests without threads use it as a step.
     #[cfg(test)]
     pub(super) fn write_what_waits(&mut self) -> io::Result<()> {
         while let Ok(message) = self.receiver.try_recv() {
@@ -385,7 +385,7 @@ impl Appender {
         if self.sync == SyncMode::Always {
             current.file.sync_data()?;
         }
-        // The segment reserved less room than it held: the difference is no longer free.
+        // The segment reserved less room than it had. The difference is no longer free.
         let room = segment_room_bytes(self.catalog.segment_bytes, self.run.shards);
         let written = u64::from(current.offset - SEGMENT_HEADER_BYTES);
         self.budget.change(written as i64 - room as i64);

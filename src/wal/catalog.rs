@@ -17,7 +17,7 @@ pub fn segment_name(sequence: u64, run_id: Uuid, number: u32) -> String {
     format!("{sequence:010}-{}-{number:010}.wal", run_id.simple())
 }
 
-/// Parses a segment's name; `None` for files of other kinds.
+/// Parses a segment's name. `None` means that the file is of another kind.
 pub fn parse_segment_name(name: &str) -> Option<(u64, Uuid, u32)> {
     let mut parts = name.strip_suffix(".wal")?.split('-');
     let sequence = parts.next()?.parse().ok()?;
@@ -31,7 +31,7 @@ pub fn spare_name(number: u64) -> String {
     format!("spare-{number:010}")
 }
 
-/// Parses a spare's name; `None` for files of other kinds.
+/// Parses a spare's name. `None` means that the file is of another kind.
 pub fn parse_spare_name(name: &str) -> Option<u64> {
     name.strip_prefix("spare-")?.parse().ok()
 }
@@ -50,7 +50,7 @@ pub struct Segment {
 /// One run: what was written between one opening of the log and the next.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Its place in the order of this log's runs.
+    /// Its position among this log's runs.
     pub sequence: u64,
     /// Its id, random; the key of its checkpoints.
     pub id: Uuid,
@@ -137,7 +137,7 @@ impl Catalog {
         Some((segment.name.clone(), later))
     }
 
-    /// Where a run ends; `None` until it has ended, or where it is unknown.
+    /// Where a run ends. `None` means that it has not ended, or that its end is unknown.
     pub fn run_end(&self, sequence: u64) -> Option<Position> {
         self.lock()
             .runs
@@ -146,7 +146,7 @@ impl Catalog {
             .end
     }
 
-    /// What all segments and spares take on disk.
+    /// The disk space of all segments and spares.
     pub fn total_bytes(&self) -> u64 {
         let files = self.lock();
         let used: u64 = files
@@ -180,9 +180,9 @@ impl Catalog {
 
     /// Turns a spare into the next segment of a run.
     ///
-    /// The new name is durable once the caller has synced the directory, which it must do before anything in
-    /// the segment is acknowledged. Admission reserves room in spares, so that one exists; otherwise the call
-    /// waits until `deadline` has passed.
+    /// The caller must sync the directory before it acknowledges anything in the segment: only then is the new name
+    /// durable. Admission reserves room in spares, so that one exists; otherwise the call waits until `deadline` has
+    /// passed.
     ///
     /// # Errors
     /// The system's own errors; `TimedOut` if no spare was added.
@@ -242,8 +242,8 @@ impl Catalog {
         run.segments.front().cloned()
     }
 
-    /// Removes a run's oldest segment, whose name has left the disk durably: an earlier removal would leave a
-    /// hole in the numbers for the next start.
+    /// Removes a run's oldest segment. Its name must have left the disk durably: otherwise the next start would find a
+    /// hole in the numbers.
     ///
     /// A run that has ended and has no segment left is removed too; the flag is then true.
     pub fn take_oldest(&self, sequence: u64) -> Option<(Segment, bool)> {

@@ -14,12 +14,11 @@
 //! All numbers are little-endian; [`super::record`] describes what a section holds. A position is the
 //! segment's number and the offset of a frame in it; the database keeps it as one `bigint`.
 //!
-//! A frame is one write, one checksum and one fdatasync: a group of requests. Its sections hold
-//! the records of one shard each, so that a reader decodes only its own. The checksum (CRC32C of
-//! everything in the frame but itself) is salted with the run's id and covers the frame's place,
-//! so that leftovers of a recycled file, or a frame in the wrong place, are never read as data.
-//! The counts before a frame are cumulative over the run. So the backlog behind a checkpoint is known
-//! without reading it, and the next frame shows how many readings damage has cost.
+//! A frame is one write, one checksum and one fdatasync: a group of requests. Its sections hold the records of one
+//! shard each, so that a reader decodes only its own. The checksum (CRC32C of everything in the frame but itself) is
+//! salted with the run's id and covers the frame's place, so that leftovers of a recycled file, or a frame in the wrong
+//! place, are never read as data. The counts before a frame are cumulative over the run. So the backlog after a
+//! checkpoint is known without reading it, and after damage the next intact frame shows how many readings are lost.
 //!
 //! # Files
 //!
@@ -43,21 +42,20 @@
 //!
 //! 1. Each opening begins a new run; an older one is never appended to, so that no place is used
 //!    twice. No file is made before the first append.
-//! 2. A run ends at the end frame of its last segment. Without an end frame, it ends behind
-//!    the last intact frame: the intact frames are copied, with an end frame, to a new file, synced, and renamed
-//!    over the old one. What a process sees in the page cache after a failed sync proves nothing.
-//!    If the disk has no room for a copy, the same bytes are written again where they stand.
-//! 3. A group that is not intact, with nothing intact behind it, was never acknowledged: it is dropped.
-//!    So is a last segment without any intact frame.
-//! 4. An intact frame *behind* a broken place proves damage, as a frame is written only when the
-//!    one before was synced. So do a missing segment, a damaged header with two intact frames
-//!    behind it, and a segment of another run under this run's number. The log is refused and not
-//!    changed; continue with `wattgate wal verify` and `repair`.
+//! 2. A run ends at the end frame of its last segment. Without an end frame, it ends after the last intact frame: the
+//!    intact frames are copied, with an end frame, to a new file, synced, and renamed over the old one. What a process
+//!    sees in the page cache after a failed sync proves nothing. If the disk has no room for a copy, the same bytes are
+//!    written again where they stand.
+//! 3. A group that is not intact, with nothing intact after it, was never acknowledged: it is dropped. So is a last
+//!    segment without any intact frame.
+//! 4. An intact frame *after* a broken one proves damage, because a frame is written only when the one before was
+//!    synced. So do a missing segment, a damaged header with two intact frames after it, and a segment of another run
+//!    under this run's number. The log is refused and not changed; continue with `wattgate wal verify` and `repair`.
 //! 5. Another version of the format is refused. So that opening takes no longer for a larger log,
 //!    only the last segment of each run is read; readers verify every frame they pass.
-//! 6. A segment is retired when every shard's checkpoint has passed it and it lies behind what is retained,
-//!    or the disk has no room for another. The oldest is retired first, and the directory is synced after
-//!    each, so that a power cut leaves no gap.
+//! 6. A segment is retired when every shard's checkpoint has passed it and it is no longer retained. If the disk has no
+//!    room for another segment, retained ones are retired too. The oldest is retired first, and the directory is synced
+//!    after each, so that a power cut leaves no gap.
 
 use uuid::Uuid;
 
@@ -185,7 +183,7 @@ pub fn encode_empty(head: &FrameHead, before: &[StreamCounts]) -> Vec<u8> {
     out
 }
 
-/// Encodes a frame of a given length without readings: it stands where one was damaged.
+/// Encodes a frame of a given length without readings, to replace a damaged one.
 ///
 /// Shape:  `bytes` is a multiple of [`FRAME_ALIGN`], at least [`end_frame_bytes`] and at most
 ///         [`FRAME_BYTES_MAX`]
@@ -198,7 +196,7 @@ pub fn encode_filler(head: &FrameHead, bytes: usize, before: &[StreamCounts]) ->
     out
 }
 
-/// The checksum of a whole frame, its own four bytes left out.
+/// The checksum of a whole frame, except its own four bytes.
 fn checksum(salt: Salt, frame: &[u8]) -> u32 {
     let head = crc32c::crc32c_append(salt.0, &frame[..CRC_AT]);
     crc32c::crc32c_append(head, &frame[CRC_AT + 4..])
@@ -230,8 +228,8 @@ pub(super) struct Found {
 impl Found {
     /// The frame in the bytes in which [`Frame::decode`] has found it.
     ///
-    /// The checksum is not computed again, because it was right for these bytes, and only a caller that has not
-    /// written to them since may ask.
+    /// The checksum is not computed again: it was right for these bytes, and the caller must not have changed them
+    /// since.
     pub(super) fn in_bytes(self, bytes: &[u8]) -> Frame<'_> {
         Frame {
             kind: self.kind,
@@ -250,12 +248,12 @@ pub struct ShardSection<'a> {
     pub records: &'a [u8],
     /// How many records of each stream.
     pub readings: PerStream<u32>,
-    /// How many readings of this run and shard stand before this frame.
+    /// How many readings of this run and shard are in earlier frames.
     pub before: StreamCounts,
 }
 
 impl ShardSection<'_> {
-    /// How many readings of this run and shard stand up to the end of this frame.
+    /// How many readings of this run and shard there are up to the end of this frame.
     pub fn after(&self) -> StreamCounts {
         self.before + self.readings.map(u64::from)
     }
@@ -264,7 +262,7 @@ impl ShardSection<'_> {
 /// Why there is no frame at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// The frame may continue behind the bytes given: at least this many are needed.
+    /// The frame may continue after the given bytes: at least this many are needed.
     Short(usize),
     /// No intact frame begins here.
     Invalid,
@@ -321,7 +319,7 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
-    /// What was found, without the bytes in which it was.
+    /// What was found, without the bytes.
     pub(super) fn found(&self) -> Found {
         Found {
             kind: self.kind,
@@ -346,7 +344,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The whole frame as it stands in its file.
+    /// The whole frame, as in its file.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -361,7 +359,7 @@ impl<'a> Frame<'a> {
         self.bytes.len() as u32
     }
 
-    /// The place right behind this frame.
+    /// The position right after this frame.
     pub fn end(&self) -> Position {
         self.position.plus(self.len_bytes())
     }

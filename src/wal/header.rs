@@ -33,7 +33,7 @@ pub struct SegmentHeader {
 /// Why a segment's header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// It is torn, damaged, or no header.
+    /// It is torn or damaged, or is not a header.
     #[error("its header is damaged")]
     Damaged,
     /// It was written by another version of the format.

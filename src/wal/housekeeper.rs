@@ -1,10 +1,9 @@
 //! The thread that prepares spare segments and retires old ones.
 //!
-//! A spare segment is written full of zeros and synced: then an append changes no length and no
-//! map of blocks, and its fdatasync costs half as much. A segment is retired only when every shard's
-//! checkpoint has passed it, live status too (invariant 4). It must also lie behind what is retained for a
-//! database that fails over or is restored. On a full disk retained segments are retired too: keeping
-//! them would refuse readings.
+//! A spare segment is written full of zeros and synced: then an append changes no length and no map of blocks, and its
+//! fdatasync costs half as much. A segment is retired only when every shard's checkpoint has passed it, for live status
+//! too (invariant 4). The log also retains segments for a database that fails over or is restored. On a full disk
+//! retained segments are retired too: keeping them would refuse readings.
 
 use std::io;
 use std::sync::Arc;
@@ -29,16 +28,16 @@ const RETRY_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
 
-/// What storing a byte of the log can take on the database's disk: its history, the index, and both
+/// The bytes that storing one byte of the log can take on the database's disk: the row and its index entry, and both
 /// once more in PostgreSQL's own log.
 const STORED_TIMES: u64 = 3;
 
 /// How much a log may hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogLimits {
-    /// On disk, all in.
+    /// On disk, in all.
     pub(super) limit_bytes: u64,
-    /// Kept behind the checkpoints.
+    /// Retained after every checkpoint has passed.
     pub(super) retain_bytes: u64,
     /// Spare segments to have ready.
     pub(super) spares: usize,
@@ -87,7 +86,7 @@ impl Housekeeper {
     /// Retires the segments that are not needed, and makes the spares that are.
     pub(super) fn work(&self) -> io::Result<()> {
         match self.retired.prepare() {
-            // The next look tries again: segments, which need more room, matter more.
+            // The next look tries again. Segments need more room, and matter more.
             Err(error) if is_full(&error) => {}
             result => result?,
         }
@@ -97,7 +96,7 @@ impl Housekeeper {
                 break;
             }
             match self.make_spare() {
-                // Readings are refused, and they are worth more than what is stored already.
+                // The gateway refuses readings, and they are worth more than what is stored already.
                 Err(error) if is_full(&error) && self.catalog.spares() == 0 => {
                     if !self.give_up_retained()? {
                         return Err(error);
@@ -196,7 +195,7 @@ impl Housekeeper {
                 kept -= segment.file_bytes;
                 self.retire_oldest(run)?;
             }
-            // An older run is retired as a whole before a later one is touched.
+            // All of an older run is retired before a later one is touched.
             if passed < run.segments.len() {
                 return Ok(());
             }
@@ -256,15 +255,15 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Follows the disk: the name of a run's oldest segment has left it durably.
+    /// Updates the catalog once the name of a run's oldest segment has left the disk durably.
     fn forget_oldest(&self, run: &Run) {
         if let Some((_, true)) = self.catalog.take_oldest(run.sequence) {
             self.progress.forget(run.sequence, run.id);
         }
     }
 
-    /// Makes a step durable before the next: a directory with an earlier segment and without a later one
-    /// would look as if it had lost data.
+    /// Makes a step durable before the next. A directory with an earlier segment but without a later one would look as
+    /// if it had lost data.
     fn sync_directory(&self) -> io::Result<()> {
         self.catalog.storage.sync().inspect_err(|error| {
             self.progress

@@ -1,8 +1,8 @@
 //! Inspects a log without opening it: what it holds, and which parts are intact.
 //!
-//! Nothing is written and nothing is locked, so that a log can be inspected while a gateway appends to
-//! it. Every frame is read and its checksum verified. Behind a frame that is not intact, the next intact
-//! one shows how much is damaged, and its counts show how many readings are lost.
+//! Nothing is written and nothing is locked, so that a log can be inspected while a gateway appends to it. Every frame
+//! is read and its checksum verified. After a damaged frame, the next intact one shows how much is damaged, and its
+//! counts show how many readings are lost.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,13 +42,13 @@ pub struct InspectedRun {
     pub segments: Vec<InspectedSegment>,
     /// Where the intact frames end.
     pub end: Position,
-    /// Whether an end frame stands there; else it is appended to, or was not closed.
+    /// Whether an end frame is there. If not, the run is still appended to, or was not closed.
     pub ended: bool,
     /// The readings that the log holds of each shard.
     pub readings: Vec<StreamCounts>,
     /// All readings that were appended, those of retired segments included, by shard.
     pub appended: Vec<StreamCounts>,
-    /// Readings that stood where the damage is.
+    /// Readings lost to the damage.
     pub lost: u64,
 }
 
@@ -117,7 +117,7 @@ pub fn inspect(directory: &DirectoryView) -> io::Result<Inspection> {
             };
             let mut segment = reader.read(&*file, number, &name, place)?;
             if !segment.faults.is_empty() && directory.open_if_there(&name)?.is_none() {
-                // The segment was retired, and its file is being written again, while it was read.
+                // While it was read, the segment was retired and its file recycled.
                 continue;
             }
             reader.look_for_a_missing_one(&mut segment);
@@ -131,7 +131,7 @@ pub fn inspect(directory: &DirectoryView) -> io::Result<Inspection> {
     Ok(inspection)
 }
 
-/// Where a segment stands in its run.
+/// The position of a segment in its run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Last,
@@ -188,14 +188,14 @@ impl RunReader {
                 Met::Hole(hole) => faults.push(Fault {
                     offset: hole.start,
                     bytes: hole.end - hole.start,
-                    what: "there is no intact frame here, but intact data follow".to_owned(),
+                    what: "no frame is intact here, but intact data follows".to_owned(),
                 }),
                 Met::Frame(frame) => self.count(&frame, &mut segment, &mut faults),
             }
             Ok(())
         })?;
         segment.used_bytes = end.offset;
-        // A header is written with its first frame: alone, that frame was never acknowledged.
+        // A header is written together with its first frame. If nothing follows that frame, it was never acknowledged.
         if !header && (place == Place::Earlier || segment.frames > 1) && segment.faults.is_empty() {
             faults.push(fault(0, "its header is damaged"));
         }

@@ -1,5 +1,5 @@
-//! Checks the log's file system. In-memory and network file systems are refused unless a flag allows them,
-//! because a sync on them may return before the data are on a disk.
+//! Checks the log's file system. In-memory and network file systems are refused unless a flag allows them, because a
+//! sync on them may return before the data is on a disk.
 
 use std::path::Path;
 
@@ -42,8 +42,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_in_memory_is_known_by_its_name() {
-        // On a kernel without tmpfs at its usual place the kind must be that of /proc/mounts.
+    fn a_file_system_in_memory_is_recognised() {
+        // If the kernel has no tmpfs in its usual place, the kind must be that of /proc/mounts.
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let is_tmpfs = mounts
             .lines()

@@ -25,10 +25,10 @@
 //!
 //! # Rules
 //!
-//! - **A position is never used twice.** Unsynced bytes may reach the database and then vanish in a power
-//!   cut. New readings in their place would lie below the checkpoint and be skipped forever. So each
-//!   opening starts a new *run*: a random id, a new segment, and the number of shards in its header.
-//!   Older runs are never appended to, and are drained in order. A checkpoint belongs to (run, shard).
+//! - **A position is never used twice.** Unsynced bytes may reach the database and then vanish in a power cut. New
+//!   readings at the same position would be before the checkpoint, and skipped forever. So each opening starts a new
+//!   *run*: a random id, a new segment, and the number of shards in its header. Older runs are never appended to, and
+//!   are drained in order. A checkpoint belongs to (run, shard).
 //! - **A reader never passes the synced position.** Only bytes that this process has synced prove
 //!   anything: at opening, the intact tail of the last run is copied to a new file and synced.
 //! - **Sectors persist in any order.** Within one unsynced write, a later part may survive an earlier one.
@@ -44,8 +44,8 @@
 //!   unstored bytes, and PostgreSQL's own log, would still fit.
 //! - **Memory follows the disk.** A segment leaves the catalog only when its name has left the directory durably;
 //!   a failed rename or unlink is repeated until it succeeds.
-//! - **One process holds the directory**, by a lock that lives as long as the process. A copied directory
-//!   is not a second log: both copies claim the same checkpoints and fence each other off.
+//! - **One process holds the directory**, by a lock that lives as long as the process. A copied directory is not a
+//!   second log: both copies claim the same checkpoints and end each other's claims.
 //! - **There is no timer for group commit.** While the disk syncs, the next group gathers. A lone reading
 //!   does not wait.
 //!
@@ -110,7 +110,7 @@ pub struct LogOptions {
     pub shards: u16,
     /// Segments and spares on disk; at least [`LIMIT_BYTES_MIN`]. The other files take 128 KiB.
     pub limit_bytes: u64,
-    /// Kept behind the checkpoints; the log keeps at most a quarter of the limit.
+    /// Retained after every checkpoint has passed; at most a quarter of the limit.
     pub retain_bytes: u64,
     /// Whether writes are synced.
     pub sync: SyncMode,
@@ -210,7 +210,7 @@ impl Log {
     ///
     /// Blocks: until the appender has ended
     pub fn close(self) -> ClosedLog {
-        // The appender has ended before only if it has failed: then there is nothing to end.
+        // The appender has already ended only if it has failed. Then there is nothing to end.
         drop(self.sender.send(Message::Close));
         drop(self.sender);
         if self.appender.join().is_err() {
@@ -288,7 +288,7 @@ impl LogSource {
         retired
     }
 
-    /// What the database lacks and the log no longer holds, of retired runs too.
+    /// What the database lacks and the log no longer holds, including retired runs.
     pub fn gaps(&self) -> Vec<Gap> {
         let runs = self.catalog.runs();
         self.progress

@@ -32,7 +32,7 @@ struct ShardProgress {
     waits_since: Option<Instant>,
     /// `None` until a writer has read the checkpoint of an older run.
     stored: Option<Stored>,
-    /// Whether `stored` is of a server that the database has left: the next claim replaces it.
+    /// Whether `stored` comes from a server that the database has left. The next claim replaces it.
     is_of_old_server: bool,
     /// Where the run ends; `None` while it is appended to.
     end: Option<Position>,
@@ -163,8 +163,8 @@ impl Progress {
 
     /// Reports a shard's checkpoint as it was read on connecting.
     ///
-    /// A checkpoint ahead of the known one settles a commit whose answer was lost. One that is behind, after a
-    /// failover or a restore, makes its readings wait, and count, again.
+    /// A checkpoint ahead of the known one settles a commit whose answer was lost. After a failover or a restore the
+    /// checkpoint may be behind the known one: the readings in between then wait, and count, again.
     pub fn stored(&self, key: RunShard, now: Stored) {
         self.moved(key, now, None);
     }
@@ -201,8 +201,8 @@ impl Progress {
                     .saturating_sub(known.tally.quarantined),
             };
             state.tally = state.tally.plus(&grown);
-            // Readings that wait again count as accepted again, and so do those of a gap that a newer backup
-            // contains. After a commit this adds nothing.
+            // Readings that wait again count as accepted again. So do readings of a gap that a newer backup contains.
+            // After a commit this adds nothing.
             state.accepted += (grown.readings() + was).saturating_sub(is);
         }
         // The first look at an older run drains nothing: `was` and `is` are the same then.

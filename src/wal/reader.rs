@@ -1,7 +1,6 @@
 //! Reads one shard of one run, frame by frame, from a cursor.
 //!
-//! A reader never passes the synced position: what is not durable may still vanish, and its place may be
-//! used again.
+//! A reader never passes the synced position: what is not durable may still vanish, and its position may be used again.
 
 use std::io;
 use std::sync::Arc;
@@ -43,7 +42,7 @@ pub enum ReadError {
     },
 }
 
-/// What stands at a cursor.
+/// What a cursor points at.
 #[derive(Debug)]
 pub enum Next<'a> {
     /// A frame; the shard's section of it may be empty.
@@ -59,7 +58,7 @@ pub enum Next<'a> {
 pub struct Item<'a> {
     /// The frame's place.
     pub position: Position,
-    /// The place behind it.
+    /// The position after it.
     pub end: Position,
     /// When its readings were received.
     pub received_at: Timestamp,
@@ -122,7 +121,7 @@ impl Reader {
         self.cursor = to;
     }
 
-    /// Reads the next frame and moves behind it.
+    /// Reads the next frame and moves past it.
     ///
     /// Blocks: for the disk, if the page cache does not hold the segment; call it off the
     ///         async workers
@@ -194,8 +193,7 @@ impl Reader {
             if attempt == 1 {
                 break;
             }
-            // What was read before the last sync may hold zeros behind it: read again from here, up to the
-            // synced position.
+            // What was read before the last sync may end in zeros. Read again from here, up to the synced position.
             let same = limit.segment() == self.cursor.segment();
             let most = if same {
                 (u64::from(limit.offset()) - offset) as usize

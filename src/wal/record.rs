@@ -189,7 +189,7 @@ mod tests {
             let mut rest = &bytes[..];
             prop_assert_eq!(decode(&mut rest).unwrap(), reading);
             prop_assert!(rest.is_empty());
-            // Cut anywhere, it is refused and nothing panics.
+            // Wherever it is cut off, it is refused and nothing panics.
             for len in 0..bytes.len() {
                 prop_assert!(decode(&mut &bytes[..len]).is_err());
             }

@@ -1,9 +1,9 @@
 //! Opening a log: finds its runs, the true end of the last one, and damage.
 //!
-//! Older runs are never appended to. The last segment of a run that did not end by itself is read frame by
-//! frame, and its intact frames are sealed (`sealing`). A torn frame is what a crash leaves behind: it was
-//! never acknowledged. An intact frame *behind* a torn one proves damage, because the log writes a frame only
-//! after the one before it was synced. Such a log is refused.
+//! Older runs are never appended to. The last segment of a run that did not end by itself is read frame by frame, and
+//! its intact frames are sealed (`sealing`). A torn frame is what a crash leaves behind: it was never acknowledged. An
+//! intact frame *after* a torn one proves damage, because the log writes a frame only after the one before it was
+//! synced. Such a log is refused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,7 +22,7 @@ pub enum RecoveryError {
     /// An error of the system.
     #[error("cannot read the write-ahead log: {0}")]
     Io(#[from] io::Error),
-    /// A broken place with intact data behind it, or a missing segment.
+    /// A damaged place with intact data after it, or a missing segment.
     #[error(
         "the write-ahead log is damaged in {segment} at byte {offset}: {what}. Nothing was \
          changed. `wattgate wal verify` lists the damage, and `wattgate wal repair` copies the intact \
@@ -124,8 +124,8 @@ fn recover_run(
 ) -> Result<(Option<Run>, bool), RecoveryError> {
     let mut found = read_headers(storage, sequence, files)?;
     let mut torn: Vec<String> = found.torn.take().into_iter().collect();
-    // The run ends in the last segment with an intact frame. A segment is begun only after the one before it
-    // was ended durably, so that at most one holds none.
+    // The run ends in the last segment with an intact frame. A segment is begun only after the one before it was ended
+    // durably. So at most one segment has no intact frame.
     let run = loop {
         let (Some(last), Some(header)) = (found.segments.back(), found.headers.last()) else {
             break None;
@@ -133,7 +133,7 @@ fn recover_run(
         let file = storage.open(&last.name)?;
         let tail = read_tail(&*file, header, last.number)?;
         if let Some(offset) = tail.damaged_at {
-            let what = "a frame is damaged, but intact data follow";
+            let what = "a frame is damaged, but intact data follows";
             return Err(damaged(&last.name, offset, what));
         }
         if !tail.ended && tail.frames == 0 {
@@ -249,7 +249,7 @@ fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(),
     // The first frame is written together with the header, so only a second one proves that the
     // header was durable once.
     if frames > 1 {
-        let what = "its header is damaged, but intact data follow";
+        let what = "its header is damaged, but intact data follows";
         return Err(damaged(name, 0, what));
     }
     Ok(())
@@ -258,15 +258,15 @@ fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(),
 /// The intact frames of a run's last segment.
 #[derive(Debug)]
 struct Tail {
-    /// The place behind the last data frame; where the end frame stands, if there is one.
+    /// The position after the last data frame. If there is an end frame, it is here.
     offset: u64,
-    /// Whether an end frame stands there.
+    /// Whether there is an end frame.
     ended: bool,
     /// How many data frames there are.
     frames: u64,
     /// The readings of each shard, over the run up to here.
     appended: Vec<StreamCounts>,
-    /// The first place without an intact frame of this run that has one behind it.
+    /// The first position without an intact frame of this run, if an intact one follows.
     damaged_at: Option<u64>,
 }
 

@@ -33,7 +33,7 @@ use crate::reading::{PerStream, StreamCounts};
 
 /// The file in the log's directory.
 pub const FILE_NAME: &str = "gone";
-/// Bounds what is remembered: some 600 runs of four shards, 61 of 64 shards.
+/// The size of a slot: some 600 runs of four shards, or 61 runs of 64 shards.
 pub const SLOT_BYTES: usize = 64 << 10;
 const MAGIC: [u8; 8] = *b"WATTGONE";
 /// The version that this code writes. Another is refused, never misread.
@@ -209,7 +209,7 @@ struct State {
     remembered: Remembered,
     /// Runs that the file still holds and that the next write removes.
     leaving: Vec<Uuid>,
-    /// Runs that left the file for newer ones: their checkpoints may be deleted too.
+    /// Runs that the file no longer has room for. Their checkpoints may be deleted too.
     forgotten: Vec<Uuid>,
 }
 
@@ -239,7 +239,7 @@ impl RetiredRuns {
             let file = storage.open(FILE_NAME)?;
             state.remembered = Remembered::read(&*file)?;
             let whole = file.size_bytes()? >= 2 * SLOT_BYTES as u64;
-            // A crash leaves half a file of one that was being made: it is made again.
+            // After a crash while the file was being made, half of it may be there: it is made again.
             state.file = whole.then_some(file);
             let runs = &mut state.remembered.runs;
             runs.retain(|retired| present.iter().all(|run| run.id != retired.id));
@@ -288,7 +288,7 @@ impl RetiredRuns {
     pub(super) fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        // It is there already if its segment was not retired after an earlier attempt.
+        // The run is there already if an earlier attempt did not retire its segment.
         state.remembered.runs.retain(|retired| retired.id != run.id);
         state.remembered.runs.push_back(RetiredRun::of(run, end));
         while state.remembered.bytes() > SLOT_BYTES {
@@ -318,7 +318,7 @@ impl RetiredRuns {
         file.write_all_at(&next.encode(), slot)?;
         file.sync_data()?;
         state.remembered.generation = next.generation;
-        // Before this write the next start would have needed the checkpoints of these runs.
+        // Until this write the next start would have needed the checkpoints of these runs.
         state.forgotten.append(&mut state.leaving);
         Ok(())
     }

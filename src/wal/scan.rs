@@ -12,16 +12,16 @@ use super::storage::SegmentFile;
 pub(super) enum Met<'a> {
     /// An intact frame.
     Frame(Frame<'a>),
-    /// Bytes that are not a frame, with an intact frame behind them.
+    /// Bytes that are not a frame, followed by an intact frame.
     Hole(Range<u64>),
 }
 
 /// Where the intact frames of a segment end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct End {
-    /// The place behind the last intact data frame, or of the end frame.
+    /// The position after the last intact data frame, or that of the end frame.
     pub(super) offset: u64,
-    /// Whether an end frame stands there.
+    /// Whether there is an end frame.
     pub(super) has_end_frame: bool,
 }
 

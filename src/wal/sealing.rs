@@ -20,7 +20,7 @@ pub(super) struct Unended<'a> {
     pub(super) name: &'a str,
     pub(super) file: &'a dyn SegmentFile,
     pub(super) salt: Salt,
-    /// The place behind its last intact frame.
+    /// The position after its last intact frame.
     pub(super) end: Position,
     /// The readings of each shard, over the run up to there.
     pub(super) appended: &'a [StreamCounts],
@@ -36,7 +36,7 @@ impl Unended<'_> {
     pub(super) fn seal(&self, spares: &mut VecDeque<String>) -> io::Result<u64> {
         loop {
             match self.in_a_copy() {
-                // What is in the log must get out for there to be room again.
+                // Only storing what the log holds makes room again.
                 Err(error) if is_full(&error) => match spares.pop_back() {
                     Some(spare) => self.storage.remove(&spare)?,
                     None => {
@@ -60,8 +60,8 @@ impl Unended<'_> {
 
     /// Writes the same bytes once more where they stand.
     ///
-    /// A page that is written again is written by the next sync, whatever became of it before. Every
-    /// byte is what a reader sees there already, so that a crash meanwhile loses nothing.
+    /// The next sync writes such a page to the disk, whatever became of it before. Readers already see the same bytes
+    /// there, so a crash meanwhile loses nothing.
     fn in_place(&self) -> io::Result<u64> {
         self.write_to(self.file)?;
         self.file.size_bytes()

@@ -1,7 +1,7 @@
 //! The file layer under the log: real files, or a simulation that loses unsynced writes.
 //!
-//! Everything that the log does to a disk goes through [`Storage`] and [`SegmentFile`], so that a
-//! test can stand in for the disk and forget or tear whatever was not synced.
+//! The log reaches a disk only through [`Storage`] and [`SegmentFile`]. A test can therefore replace the disk, and lose
+//! or tear whatever was not synced.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const LOCK_NAME: &str = "lock";
-/// For the gateway's own user alone: readings reveal where vehicles charge, as the database does.
+/// Only the gateway's own user may enter: readings reveal where vehicles charge.
 const DIRECTORY_MODE: u32 = 0o700;
-/// Of each file too: a copy of the directory may be open to others.
+/// The same for each file, because a copy of the directory may be open to others.
 const FILE_MODE: u32 = 0o600;
 
 /// A directory that holds the files of one log.
@@ -78,7 +78,7 @@ pub trait SegmentFile: Send + Sync + 'static {
     fn size_bytes(&self) -> io::Result<u64>;
 }
 
-/// Whether an error means a full disk: it passes when there is room again.
+/// Whether an error means a full disk. Such an error passes when there is room again.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -137,7 +137,7 @@ impl Directory {
             Err(TryLockError::Error(source)) => return Err(io_error(source)),
         }
         let handle = File::open(path).map_err(io_error)?;
-        // The directory's own name must outlive a power cut as well.
+        // The directory's own name must survive a power cut as well.
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent)
                 .and_then(|p| p.sync_all())

@@ -34,8 +34,8 @@ use crate::reading::{
 };
 use disk::Disk;
 
-/// Small segments, so that a test rotates often; a quarter of each is lost to what a segment
-/// cannot guarantee.
+/// Small segments, so that a test rotates often. A quarter of each is lost, because a segment cannot promise all of its
+/// size.
 const SEGMENT_BYTES: u64 = 512 << 10;
 
 fn options(shards: u16) -> LogOptions {
@@ -69,7 +69,7 @@ impl Random {
     }
 }
 
-/// The reading of a serial number: everything in it follows from the number, which is its time.
+/// The reading of a serial number. The number is its time, and determines everything else in it.
 struct Made {
     serial: u64,
     device: String,
@@ -127,7 +127,7 @@ impl Made {
 
 type Reply = oneshot::Receiver<Result<Vec<Stretch>, AppendError>>;
 
-/// An open log without threads: the test is both of them.
+/// An open log without threads: the test does the work of both.
 struct Stepped {
     parts: Parts,
     shards: u16,
@@ -155,7 +155,7 @@ impl Stepped {
         }
     }
 
-    /// Passes a request to the log as the gate does; `None` without room.
+    /// Passes a request to the log as the gate does. `None` means that there is no room.
     fn submit(&self, serials: &[u64], buffered: bool) -> Option<Reply> {
         let mut records = RequestRecords::new(self.shards);
         for serial in serials {
@@ -260,9 +260,9 @@ struct ReadFrame {
     serials: Vec<u64>,
 }
 
-/// Reads a shard as far as it goes; every reading must be the one that its number stands for.
+/// Reads a shard to its end. Every reading must be the one of its number.
 ///
-/// Shape:  the frames, and whether the run ends behind them
+/// Shape: the frames, and whether the run ends after them
 fn read_shard(
     source: &LogSource,
     run: &Run,

@@ -13,7 +13,7 @@ use crate::reading::{ExternalId, Timestamp};
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// What became of each session.
+/// The result for each session.
 fn outcomes(charges: &[Result<Charge, Uncharged>]) -> Vec<Option<Uncharged>> {
     charges
         .iter()
@@ -35,7 +35,7 @@ async fn readings(client: &Client, at: Timestamp) {
 }
 
 #[test]
-fn a_list_ends_in_time_and_says_what_a_session_lacks() {
+fn a_list_ends_in_time_and_explains_missing_energy() {
     let store = Store::start();
     let analyst = Analyst::new(2, Judgement::default());
     let at = |minutes: i64| Timestamp::from_micros(BASE + minutes * MINUTE);
@@ -53,7 +53,8 @@ fn a_list_ends_in_time_and_says_what_a_session_lacks() {
         let all = charges(LONG, LONG).await.unwrap();
         let unknown = Some(Uncharged::Unknown);
         assert_eq!(outcomes(&all), [None, None, None, unknown]);
-        // A list without time has its first session, so that a walk goes on.
+        // Even a list whose time is over has its first session, so that a client's walk through the pages makes
+        // progress.
         let one = charges(Duration::ZERO, LONG).await.unwrap();
         assert_eq!(outcomes(&one), [None]);
 
@@ -84,7 +85,7 @@ fn a_session_of_too_many_readings_says_so() {
     store.runtime.block_on(async {
         let mut client = store.pool.get().await.unwrap();
         readings(&client, at(10)).await;
-        // By itself, a session has a problem that tells what to do.
+        // Requested by itself, the session gives a problem that says what to do.
         let alone = analyst.charge(&mut client, id, window, at(60)).await;
         assert!(matches!(alone, Err(AskError::TooManyReadings)), "{alone:?}");
         let sessions = [(id, window), (id, window)];

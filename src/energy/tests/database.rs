@@ -1,5 +1,4 @@
-//! What the queries fetch is enough: answers out of a real PostgreSQL equal the arithmetic given
-//! everything.
+//! The queries fetch enough: answers from a real PostgreSQL equal those of the arithmetic over all readings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +30,11 @@ use crate::reading::{Energy, EnergyKind, ExternalId, Stream, Timestamp};
 /// middle of a world.
 pub(super) const BASE: i64 = 1_706_745_600_000_000 - 120 * MINUTE;
 
-/// How far the first part of a world may be moved back: nothing, just beyond what is looked at
-/// first, and many partitions.
+/// How far the first part of a world may be moved back: not at all, just beyond what is searched first, and by many
+/// partitions.
 const MOVES: [i64; 3] = [0, 3 * DAY_MICROS + 5 * MINUTE, 100 * DAY_MICROS];
 
-/// Rows that one world takes of each kind of key.
+/// The number of keys of each kind that one world uses.
 pub(super) const KEYS: i32 = 16;
 
 /// The key of a session that is named and never registered.
@@ -70,7 +69,7 @@ impl Store {
             let pool = target.pool(4).unwrap();
             let client = pool.get().await.unwrap();
             migrate(&client, HistoryOptions::default()).await.unwrap();
-            // Some days apart, so that what lies far back is behind many partitions.
+            // Some days apart, so that many partitions separate the parts that are far back.
             let apart = (-22..=0).map(|n| ts(BASE + n * 5 * DAY_MICROS));
             let here = (-1..=2).map(|n| ts(BASE + n * DAY_MICROS));
             let moved = MOVES
@@ -117,7 +116,7 @@ impl Store {
             self.write_vehicle(key, base, readings).await;
             self.write_sessions(key, base, sessions).await;
         }
-        // Old sessions of another vehicle that readings nevertheless name.
+        // Old sessions of another vehicle, which readings name nevertheless.
         for s in 0..3 {
             let start = BASE - 300 * DAY_MICROS + i64::from(s) * MINUTE;
             self.session(
@@ -220,8 +219,8 @@ fn columns(energies: &[Energy]) -> (Vec<Option<f64>>, Vec<Option<f64>>) {
     (of(EnergyKind::Interval), of(EnergyKind::Register))
 }
 
-/// Moves a world to where partitions are: what lies before minute `cut` further back than the
-/// rest. Sessions get keys that differ, as a registry's do.
+/// Moves a world into the time of the partitions, and what is before minute `cut` further back than the rest. Sessions
+/// get keys that differ, as a registry's do.
 pub(super) fn placed(mut world: World, cut: i64, back: i64) -> World {
     let place = |t: i64| BASE + t - if t < cut * MINUTE { back } else { 0 };
     let moved = |t: Timestamp| ts(place(t.as_micros()));
@@ -248,7 +247,7 @@ pub(super) fn placed(mut world: World, cut: i64, back: i64) -> World {
     world
 }
 
-/// All of an answer, in a form that can be compared.
+/// A whole answer, in a form that can be compared.
 pub(super) type Whole = (
     [Frac; 3],
     (i128, u64, u64, u64),
@@ -297,7 +296,7 @@ fn check(store: &Store, analyst: &Analyst, world: &World, base: i32) -> Result<(
     answers_are_exact(store, analyst, world, base)
 }
 
-/// Every vehicle's answer is that of the arithmetic given everything.
+/// Every vehicle's answer equals that of the arithmetic over all readings.
 pub(super) fn answers_are_exact(
     store: &Store,
     analyst: &Analyst,

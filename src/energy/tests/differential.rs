@@ -1,7 +1,6 @@
 //! The arithmetic against the slow reference: identical to the last digit.
 //!
-//! 256 cases of each property; `PROPTEST_CASES=10000` asks for more, and `PROPTEST_RNG_SEED=1` for
-//! the same ones again.
+//! 256 cases of each property. `PROPTEST_CASES=10000` runs more, and `PROPTEST_RNG_SEED=1` repeats the same ones.
 
 use std::collections::BTreeSet;
 
@@ -69,7 +68,7 @@ fn only_what_is_asked_for(world: &World, v: usize) -> World {
             true => around(meter, world.from, world.to, |r| *r),
             false => Vec::new(),
         };
-        // A meter's first reading reaches back to where the periods start: here, to the beginning.
+        // A meter's first reading reaches back to the start of the periods: here, to the beginning.
         if meter.first().is_some_and(|r| window.contains(r.at)) {
             low = world.from.min(-60 * QUARTER);
         }
@@ -121,7 +120,7 @@ pub(super) fn frac(exact: &Exact) -> Frac {
 
 /// The real answer in the reference's form.
 pub(super) fn compared(a: &Performance, e: &Expected) -> Expected {
-    // The method is compared by the rules of which it is made.
+    // The method is compared by the rules that it consists of.
     let rules = match (a.method, e.rules.len()) {
         (Method::None, 0) => BTreeSet::new(),
         (Method::Only(rule), 1) => BTreeSet::from([rule]),
@@ -196,7 +195,7 @@ fn energies(max: usize) -> impl Strategy<Value = Vec<(i64, Energy)>> {
                 },
             };
             if kind == 2 {
-                // The register itself continues behind most zeros.
+                // After most zeros the register continues.
                 register = before;
             }
             readings.push((at, energy));
@@ -253,7 +252,7 @@ fn vehicle(max: usize) -> impl Strategy<Value = VehicleWorld> {
     })
 }
 
-/// Which vehicles have the ids of two meters; one that is not there has none.
+/// Which vehicles have the ids of the two meters. A vehicle that does not exist has none.
 pub(super) fn owners() -> impl Strategy<Value = Vec<Option<usize>>> {
     let owner = || prop::option::of(0..3usize);
     (owner(), owner()).prop_map(|(first, second)| vec![first, second.filter(|_| first != second)])
@@ -303,7 +302,7 @@ pub(super) fn busy_world() -> impl Strategy<Value = World> {
     })
 }
 
-/// Every vehicle's answer is the reference's, and so is the unattributed rest.
+/// Every vehicle's answer equals the reference's, and so does the unattributed rest.
 fn equals_the_reference(world: &World) -> Result<(), TestCaseError> {
     let (expected, unattributed) = reference(world);
     let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
@@ -317,7 +316,7 @@ fn equals_the_reference(world: &World) -> Result<(), TestCaseError> {
         rest.subtract(&answer.consumed_ac);
     }
     prop_assert_eq!(frac(&rest), unattributed);
-    // If the registry keeps its rule, no energy is two vehicles'.
+    // If the registry keeps its rule, no energy is credited to two vehicles.
     if world
         .vehicles
         .iter()
@@ -361,7 +360,7 @@ proptest! {
     }
 
     #[test]
-    fn the_readings_that_a_question_names_are_enough(
+    fn the_readings_that_a_question_requires_are_enough(
         world in prop_oneof![tiny_world(), busy_world(), world(3, 20)],
     ) {
         let (expected, _) = reference(&world);
@@ -371,8 +370,8 @@ proptest! {
         }
     }
 
-    /// Two windows that touch add up to the whole, exactly, wherever the cut falls; rule 3 is
-    /// left out, since it is asked of a window.
+    /// Two windows that touch add up exactly to the whole, wherever the cut falls. Rule 3 is left out, because it
+    /// depends on the window.
     #[test]
     fn windows_that_touch_add_up_to_the_whole(
         mut world in prop_oneof![tiny_world(), busy_world()],

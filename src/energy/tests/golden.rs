@@ -79,14 +79,14 @@ fn a_correction_by_0_02_counts_0_and_is_suspect() {
         (answer.ac(), answer.resets(), answer.suspect()),
         ("4.02".into(), 0, 1)
     );
-    // By 0.01 it is not even suspect.
+    // A fall of 0.01 is not even suspect.
     case.meter[2] = reg(20, 101.99);
     let answer = case.ask(-60, 120);
     assert_eq!(
         (answer.ac(), answer.resets(), answer.suspect()),
         ("4.01".into(), 0, 0)
     );
-    // A tenth exactly is a correction, a little more a reset.
+    // A fall of exactly a tenth is a correction, and a little more is a reset.
     case.meter[2] = reg(20, 91.8);
     assert_eq!(
         (case.ask(-60, 20).ac(), case.ask(-60, 20).resets()),
@@ -266,8 +266,8 @@ fn a_session_that_starts_inside_a_meters_interval_gets_it_whole() {
 
 #[test]
 fn a_meter_that_dies_halfway_lowers_coverage_not_the_ratio() {
-    // 1 kWh AC every 5 minutes until 30: 6. DC 0.9 until 60: 10.8, of it 5.4 known: 90%.
-    // Silent over (30, 60]: coverage 0.5, one gap, and no verdict.
+    // 1 kWh AC every 5 minutes until 30: 6. DC 0.9 until 60: 10.8, of it 5.4 known: 90%. Silent over (30, 60]: coverage
+    // 0.5, one gap, and no rating.
     let mut case = every_5_minutes(0.9);
     case.sessions = vec![session(1, 0, 60)];
     case.meter = (1..=6).map(|n| iv(5 * n, 1.0)).collect();
@@ -291,7 +291,7 @@ fn a_meter_that_dies_halfway_lowers_coverage_not_the_ratio() {
 }
 
 #[test]
-fn a_meter_a_minute_ahead_does_not_bend_the_ratio() {
+fn a_meter_a_minute_ahead_does_not_change_the_ratio() {
     // The meter at 6, 11 … 56 and 61, the vehicle at 5, 10 … 60, the session (0, 60]: 11 kWh AC,
     // and DC 0.9 × 11, since the reading after the one at 60 is out of the session.
     let mut case = every_5_minutes(0.9);
@@ -324,7 +324,7 @@ fn a_reading_late_by_a_day_repairs_the_answer() {
         (case.ask(0, 30).ac(), case.ask(0, 60).ac()),
         ("5".into(), "6".into())
     );
-    // And the last reading so far is repaired by a later one: nothing lies after it before.
+    // A later reading also corrects what was the last reading: nothing came after it until then.
     assert_eq!(case.ask(0, 90).ac(), "6");
 }
 

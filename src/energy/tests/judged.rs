@@ -1,4 +1,4 @@
-//! The value of each reading of a device, for the reference: by a search through all of them.
+//! The value of each reading of a device, for the reference, found by a search through all of them.
 
 use crate::energy::device::EnergyReading;
 use crate::reading::EnergyKind;

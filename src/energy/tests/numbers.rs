@@ -1,4 +1,4 @@
-//! Rounding on entry and on the way out, exact sums, windows.
+//! Rounding on entry and on output, exact sums, windows.
 
 use num_bigint::BigInt;
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ fn kwh_are_rounded_half_away_from_zero() {
         (1e9, 1_000_000_000_000_000),
         (0.000_000_5, 1),
         (0.000_000_499_999, 0),
-        // The doubles nearest to these two lie below and above the half.
+        // The doubles nearest to these two are just below and just above the half.
         (1.000_000_5, 1_000_001),
         (2.675_000_5, 2_675_001),
         (123_456.789_012_5, 123_456_789_013),
@@ -125,8 +125,7 @@ fn a_window_has_its_defaults_and_its_bounds() {
     assert_eq!(ends(Some(now), None), Err(WindowError::Empty));
 }
 
-/// What vehicles get of a shared meter of register readings: the DC that divides it is itself a sum of
-/// fractions.
+/// The shares of a shared meter with register readings. The DC that divides them is itself a sum of fractions.
 fn shares(meter_amounts: i128, vehicles: i128) -> Exact {
     let mut sum = Exact::default();
     for amount in 0..meter_amounts {
@@ -186,7 +185,7 @@ fn shares_of_an_amount_add_up_exactly() {
 
 #[test]
 fn values_near_a_rounding_edge_print_from_the_exact_value() {
-    // Half a mWh is away from 0, and what is less by 10^-24 of one is not.
+    // Half a mWh is rounded away from 0, and 10^-24 mWh less is not.
     let mut half = Exact::default();
     half.add_part(1, 1, 2);
     half.add_part(1, 1, 3);

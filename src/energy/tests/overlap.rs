@@ -49,7 +49,7 @@ fn overlapping_sessions_made_from_real_ones() {
     assert_eq!(first.ac(), "17.348067");
     assert_eq!(second.ac(), "1.021933");
     assert_eq!(case.meter_energy(from, to), "18.37");
-    // All lies between register neighbours: 13.8564 of 17.348067, and 2.6766 of 1.021933.
+    // Everything is between register neighbours: 13.8564 of 17.348067, and 2.6766 of 1.021933.
     assert_eq!(first.ratio(), Some("79.87".into()));
     assert_eq!(second.ratio(), Some("261.92".into()));
     // With a register where the second begins, the first has its 15.396 by then, and of 2.974 its

@@ -1,10 +1,10 @@
 //! A slow second implementation, written from the definitions alone.
 //!
-//! The time line is cut at every instant at which anything could change. What lies between two
-//! neighbouring marks is a moment: nothing changes within it, so that each question is asked of one
-//! moment at a time, by looking through all readings and sessions. Moments go back before the first
-//! reading and on to the last, whatever the window is: an attribution period is not cut at it. It
-//! shares no code with the real one but the types of its input.
+//! The time line is cut at every instant at which anything could change. The time between two neighbouring marks is a
+//! moment: nothing changes within it. So each question is about one moment, and is answered by a search through all
+//! readings and sessions. Moments cover all time from before the first reading to the last, whatever the window,
+//! because the window does not cut an attribution period. It shares no code with the real one but the types of its
+//! input.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +56,7 @@ pub(super) struct World {
     pub(super) vehicles: Vec<(Vec<VehicleReading>, Vec<Session>)>,
     /// Readings by meter; the meter's key is its place here.
     pub(super) meters: Vec<Vec<EnergyReading>>,
-    /// By meter: the vehicle of the same id.
+    /// By meter: the vehicle with the same id.
     pub(super) owners: Vec<Option<usize>>,
     pub(super) from: i64,
     pub(super) to: i64,
@@ -109,7 +109,7 @@ fn marks(world: &World) -> Vec<i64> {
         marks.insert(session.started.as_micros());
         marks.extend(session.ended.map(|t| t.as_micros()));
     }
-    // One moment before all that is known, for what has always been.
+    // One moment before everything that is known, for what has always been the case.
     marks.extend(marks.first().map(|first| first - 1));
     marks.into_iter().collect()
 }
@@ -230,7 +230,7 @@ impl<'a> Chart<'a> {
         self.stays[v][i].iter().any(|stay| stay.meter == meter)
     }
 
-    /// What of a device's energy lies in a moment.
+    /// The part of a device's energy in a moment.
     fn energy(&self, device: &[Judged], i: usize) -> Frac {
         let parts = device.iter().map(|j| self.part(j, i));
         let parts = parts
@@ -239,7 +239,7 @@ impl<'a> Chart<'a> {
         parts.fold(Frac::int(0), |sum, part| sum.plus(&part))
     }
 
-    /// How much of a reading's energy lies in a moment, 0 to 1.
+    /// The share of a reading's energy in a moment, 0 to 1.
     fn part(&self, j: &Judged, i: usize) -> Frac {
         match j.spread_from {
             Some(from) if from <= self.start(i) && self.end(i) <= j.at => Frac::new(
@@ -320,9 +320,8 @@ impl<'a> Chart<'a> {
         readings.iter().any(between) || next.is_some_and(same_period)
     }
 
-    /// What is left of a vehicle's attribution periods at a meter, cut at the window, once silences
-    /// of both are taken out, as runs of moments; and whether each begins with the reading that
-    /// ended such a silence.
+    /// A vehicle's attribution periods at a meter, clipped to the window and without the silences of both devices, as
+    /// runs of moments; and whether each run begins with the reading that ended such a silence.
     fn heard(&self, v: usize, meter: usize) -> Vec<(Vec<usize>, bool)> {
         let here = |i: &usize| self.is_at(v, meter, *i);
         let mut silent = BTreeSet::new();
@@ -442,7 +441,7 @@ impl<'a> Chart<'a> {
     }
 }
 
-/// Moments, ascending, as runs without a moment missing.
+/// Ascending moments as runs in which no moment is missing.
 fn runs(moments: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
     let mut runs: Vec<Vec<usize>> = Vec::new();
     for i in moments {
@@ -454,7 +453,7 @@ fn runs(moments: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
     runs
 }
 
-/// The answers for all vehicles, and the unattributed rest of all that the meters measured.
+/// The answers for all vehicles, and the unattributed rest of what all meters measured.
 pub(super) fn reference(world: &World) -> (Vec<Expected>, Frac) {
     let chart = Chart::new(world);
     let answers: Vec<Expected> = (0..world.vehicles.len()).map(|v| chart.answer(v)).collect();

@@ -1,4 +1,4 @@
-//! The report on a fleet out of a real PostgreSQL is the sum of its vehicles' own answers.
+//! The report on a fleet, from a real PostgreSQL, is the sum of its vehicles' own answers.
 
 use deadpool_postgres::Client;
 use proptest::strategy::{Strategy, ValueTree};

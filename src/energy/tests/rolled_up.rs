@@ -19,8 +19,8 @@ fn ts(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-/// Readings a few minutes apart for some hours, with a silence, a reset, a correction, a zero, a
-/// surge or another kind now and then.
+/// Readings a few minutes apart for some hours, now and then with a silence, a reset, a correction, a zero, a surge or
+/// another energy kind.
 fn dense_energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
     let step = prop_oneof![40 => 1..6i64, 2 => 14..16i64, 1 => 16..70i64];
     let event = prop_oneof![60 => Just(0), 1 => 1..6i32];
@@ -151,7 +151,7 @@ fn others_at<'a>(vehicles: &[Vehicle<'a>], meter: MeterKey) -> Vec<Vehicle<'a>> 
     vehicles.iter().filter(is_there).copied().collect()
 }
 
-/// Answers as the queries do, with as many rolled-up hours as possible. Returns their number in the end.
+/// Answers as the queries do, with as many rolled-up hours as possible. Also returns how many were used.
 fn ask_rolled_up(world: &World, v: usize) -> (Performance, usize) {
     let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
     let mut splits = SplitHours::default();
@@ -264,7 +264,7 @@ fn an_hour_that_is_extended_equals_the_hour_as_a_whole() {
                 let hour: Vec<Measured> = hour.iter().map(measured).collect();
                 let mut growing = Growing::begin(hour[0]);
                 for some in hour[1..].chunks(part) {
-                    // As it is stored and read again.
+                    // As it would be stored and read again.
                     let stored = growing.and_then(Growing::finish);
                     if let Some(stored) = &stored {
                         growing = Some(Growing::resume(stored));

@@ -2,7 +2,7 @@
 
 use super::case::{Case, interval, iv, reg, session};
 
-/// A vehicle at the meter of its id.
+/// A vehicle at the meter with its own id.
 fn at_home() -> Case {
     Case {
         same_id: true,
@@ -11,8 +11,8 @@ fn at_home() -> Case {
 }
 
 #[test]
-fn the_night_is_no_gap_and_guests_take_their_part() {
-    // Both speak over [600, 660] of a day, the meter a minute ahead; the night is no gap.
+fn a_night_is_not_a_gap_and_guests_get_their_share() {
+    // Both report over [600, 660] of a day, the meter a minute ahead. The night is not a gap.
     let mut case = Case {
         same_id: true,
         ..Case::default()
@@ -43,7 +43,7 @@ fn the_night_is_no_gap_and_guests_take_their_part() {
         (answer.ac(), answer.matched()),
         ("13".into(), "11.7".into())
     );
-    // Another vehicle's session there takes its part; a session of its own ends the convention.
+    // Another vehicle's session there takes its part. A session of the vehicle itself ends the convention.
     case.others = vec![(vec![], vec![session(2, 600, 630)])];
     assert_eq!(case.ask(0, 1_440).ac(), "7");
     case.sessions = vec![session(1, 1_400, 1_410)];
@@ -70,9 +70,9 @@ fn silence_of_both_devices_takes_no_energy_away() {
     assert_eq!((answer.ac(), answer.matched()), ("6".into(), "5.4".into()));
     assert_eq!(answer.ratio(), Some("90".into()));
     assert_eq!(answer.status(), "good");
-    // (10, 50] is taken out: (0, 10] and (50, 60] are left, and covered.
+    // (10, 50] is taken out: (0, 10] and (50, 60] remain, and are covered.
     assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
-    // Within the silence: 30 of its 40 minutes, and nothing is left to cover.
+    // A window within the silence: 30 of its 40 minutes, and nothing is left to cover.
     let answer = case.ask(15, 45);
     assert_eq!(
         (answer.ac(), answer.method()),
@@ -82,7 +82,7 @@ fn silence_of_both_devices_takes_no_energy_away() {
 }
 
 #[test]
-fn two_that_read_at_the_same_full_hours_have_a_ratio() {
+fn devices_that_report_at_the_same_hours_have_a_ratio() {
     let mut case = at_home();
     for hour in 0..=3 {
         case.meter.push(reg(60 * hour, 100.0 + 2.0 * hour as f64));
@@ -91,13 +91,13 @@ fn two_that_read_at_the_same_full_hours_have_a_ratio() {
     let answer = case.ask(0, 180);
     assert_eq!((answer.ac(), answer.matched()), ("6".into(), "5.4".into()));
     assert_eq!(answer.ratio(), Some("90".into()));
-    // All of it is silence of both; a moment between two silences is no time, and no gap.
+    // Both are silent all the time. A moment between two silences has no length, and is not a gap.
     assert_eq!((answer.coverage(), answer.gaps()), ("0".into(), 0));
     assert_eq!(answer.status(), "insufficient_data");
 }
 
 #[test]
-fn a_lone_reading_is_no_gap() {
+fn a_lone_reading_is_not_a_gap() {
     // Both every 5 minutes until 60; at 300 the vehicle alone, once.
     let mut case = at_home();
     for n in 0..=12 {
@@ -107,7 +107,7 @@ fn a_lone_reading_is_no_gap() {
     case.vehicle.push(interval(300, 0.9));
     let answer = case.ask(0, 1_440);
     assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
-    // The meter and the vehicle a minute apart, once: that minute is told about.
+    // The meter and the vehicle report once, a minute apart: only that minute is known.
     case.meter.push(iv(301, 1.0));
     let answer = case.ask(0, 1_440);
     assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
@@ -128,14 +128,14 @@ fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
         (answer.ac(), answer.ratio()),
         ("12".into(), Some("90".into()))
     );
-    // The window ends within an hour: the reading behind it makes the DC before it known.
+    // The window ends within an hour: the reading after it makes the DC before it known.
     let answer = case.ask(0, 150);
     assert_eq!((answer.ac(), answer.dc()), ("12".into(), "13.5".into()));
     assert_eq!(answer.matched(), "13.5");
     // A guest that arrives as the window ends interrupts that reading: the DC since 120 is not matched.
     case.others = vec![(vec![], vec![session(2, 150, 180)])];
     assert_eq!(case.ask(0, 150).matched(), "10.8");
-    // Nor does it continue behind now.
+    // Nor does it continue after now.
     case.others.clear();
     case.now = super::case::ts(170);
     assert_eq!(case.ask(0, 150).matched(), "10.8");

@@ -1,4 +1,4 @@
-//! The rollup's work is in proportion to the readings that are there.
+//! The rollup's work is in proportion to the readings that exist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,9 +40,9 @@ fn partitions_with_few_readings_take_one_pass() {
             })
             .collect();
         store.write_meter(meter, &many).await;
-        // What is newer, the hours of the day and the one that ends where it starts, and what is older.
+        // The newer hours, the hours of the day and the one that ends where it starts, and the older hours.
         assert_eq!(steps(&mut client).await, 1 + 25 + 1);
-        // The first of them ends the hour before, alone.
+        // The first of them belongs to the hour before, and is its only reading.
         assert_eq!(count(&store, rolled_up).await, 9 + 100_000);
     });
 }
@@ -107,8 +107,8 @@ fn beside_a_default_partition_gaps_cost_nothing() {
     });
 }
 
-/// An hour of one device with more readings than a statement reads, or memory should hold. A late reading behind all
-/// of them, and one among them.
+/// An hour of one device with more readings than a statement reads, or memory should hold. A late reading after all of
+/// them, and one among them.
 #[test]
 fn an_hour_with_very_many_readings_is_rolled_up_in_pages() {
     const MANY: i64 = 450_000;
@@ -126,7 +126,7 @@ fn an_hour_with_very_many_readings_is_rolled_up_in_pages() {
         let energy = "select sum(energy_mwh)::bigint from meter_hours";
         let is_whole = async |late: i64| {
             assert_eq!(count(&store, readings).await, MANY + late);
-            // The energy of the first reading is counted from what lies before the hour.
+            // The energy of the first reading is counted from the reading before the hour.
             assert_eq!(count(&store, energy).await, (MANY + late - 1) * 250_000);
         };
         is_whole(0).await;

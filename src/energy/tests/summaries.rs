@@ -1,5 +1,5 @@
-//! Answers out of a real PostgreSQL with rolled-up hours, late readings and sessions, and hours that are rolled
-//! up again: always those of the arithmetic over all readings.
+//! Answers from a real PostgreSQL with rolled-up hours, late readings and sessions, and hours that are rolled up again.
+//! They always equal those of the arithmetic over all readings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const WORLDS: usize = 60;
 /// One reading in this many comes late.
 const LATE: usize = 9;
 
-/// Sums up until nothing is left; `now` is behind all worlds.
+/// Rolls up until nothing is left. `now` is after all worlds.
 pub(super) async fn sum_up(store: &Store, now: Timestamp) {
     let mut client = store.pool.get().await.unwrap();
     let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
@@ -36,7 +36,7 @@ pub(super) async fn count(store: &Store, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// Of a world, what comes late, or the rest.
+/// The late part of a world, or the rest.
 fn part(world: &World, late: bool) -> World {
     let mut part = world.clone();
     let mut n: usize = 0;
@@ -152,8 +152,8 @@ fn answers_stay_exact_with_rollups_and_late_readings() {
     });
 }
 
-/// A transaction that has seen the old watermark stores a reading without a mark after the watermark moved. The
-/// roller waits for it, so that the rollup holds the reading.
+/// A transaction that has seen the old watermark stores a reading without a mark after the watermark moved. The roller
+/// waits for that transaction, so the rollup holds the reading.
 #[test]
 fn transactions_with_an_older_watermark_are_waited_for() {
     let store = Store::start();
@@ -246,7 +246,7 @@ pub(super) async fn write_marked(store: &Store, meter: i32, n: i64) {
     client.execute(mark, &marks).await.unwrap();
 }
 
-/// How many sums a question over a day gets of a meter.
+/// The number of rollups that a query over a day gets for a meter.
 async fn answering(store: &Store, meter: i32) -> usize {
     let client = store.pool.get().await.unwrap();
     let hours = sql!("hours_meters");
@@ -255,9 +255,9 @@ async fn answering(store: &Store, meter: i32) -> usize {
     rows.unwrap().len()
 }
 
-/// A clock three hours ahead moves the watermark over the open hour, a reading makes it dirty, the clock is corrected:
-/// the mark must not make a sum of the hour, because its later readings leave no mark. A gateway that
-/// is ahead and hands over to one that is right is the same to the database.
+/// A clock that is three hours ahead moves the watermark past the open hour, a reading makes that hour dirty, and then
+/// the clock is corrected. The mark must not cause a rollup of the hour, because its later readings leave no mark. For
+/// the database it is the same if a gateway whose clock is ahead hands over to one whose clock is right.
 #[test]
 fn a_corrected_clock_leaves_no_rollup_of_an_open_hour() {
     let store = Store::start();
@@ -272,7 +272,7 @@ fn a_corrected_clock_leaves_no_rollup_of_an_open_hour() {
         assert_eq!(count(&store, open).await, 0);
         let marks = "select count(*) from meter_hour_marks";
         assert_eq!(count(&store, marks).await, 0);
-        // By the watermark of now, this one leaves no mark.
+        // With the present watermark, this reading leaves no mark.
         store.write_meter(meter, &[reading(7)]).await;
         assert_eq!(answering(&store, meter).await, 0);
         sum_up(&store, minute(75)).await;
@@ -283,7 +283,7 @@ fn a_corrected_clock_leaves_no_rollup_of_an_open_hour() {
 }
 
 #[test]
-fn a_sum_outside_the_hours_that_are_built_answers_nothing() {
+fn a_rollup_outside_the_built_hours_is_not_used() {
     let store = Store::start();
     store.runtime.block_on(async {
         let meter = meter_with(&store, 1..5).await;
@@ -304,7 +304,7 @@ fn a_sum_outside_the_hours_that_are_built_answers_nothing() {
 /// An hour that the retention is about to remove is not rolled up again; its old rollup, without
 /// the reading that came late, must not answer in its place.
 #[test]
-fn a_late_reading_below_the_floor_removes_the_old_sum() {
+fn a_late_reading_below_the_floor_removes_the_old_rollup() {
     let store = Store::start();
     store.runtime.block_on(async {
         let meter = meter_with(&store, 1..5).await;

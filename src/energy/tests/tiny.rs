@@ -1,5 +1,5 @@
-//! Tiny fleets: two or three vehicles, two meters, a few readings each, and times that are multiples
-//! of five minutes, so that edges of everything fall together again and again.
+//! Tiny fleets: two or three vehicles, two meters, a few readings each, and times that are multiples of five minutes,
+//! so that edges of all kinds often coincide.
 
 use proptest::prelude::*;
 
@@ -8,14 +8,14 @@ use crate::energy::attribution::{MeterKey, NamedPlace, Session, SessionKey, Vehi
 use crate::energy::device::EnergyReading;
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
-/// What all times are multiples of.
+/// All times are multiples of this.
 const TICK: i64 = 5 * MINUTE;
 
 fn tick(n: i64) -> Timestamp {
     Timestamp::from_micros(n * TICK)
 }
 
-/// A device's readings: how many ticks after the one before, and what it says.
+/// A device's readings: how many ticks each is after the previous one, and its value.
 fn energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
     let step = prop_oneof![5 => Just(1), 3 => Just(2), 2 => Just(3), 2 => Just(4), 2 => 5..13i64];
     let kwh = prop::sample::select(vec![0.0, 0.9, 1.0, 2.0, 3.0]);
@@ -30,7 +30,7 @@ fn energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
                 let kind = EnergyKind::Interval;
                 readings.push((at, Energy { kwh, kind }));
             } else {
-                // It continues, restarts, is corrected a little or more, or says 0 for once.
+                // The register continues, restarts, is corrected by a little or by more, or reports 0 once.
                 register = match event {
                     1 => kwh,
                     2 => f64::max(register - 0.01, 0.0),
@@ -101,7 +101,7 @@ fn vehicle() -> impl Strategy<Value = Stays> {
     })
 }
 
-/// Two or three vehicles and two meters for an hour or three, and a window that cuts anywhere.
+/// Two or three vehicles and two meters for one to three hours, and a window with arbitrary ends.
 pub(super) fn tiny_world() -> impl Strategy<Value = World> {
     let owner = || prop_oneof![Just(None), (0..3usize).prop_map(Some)];
     let edge = || prop_oneof![6 => Just(0), 1 => -2..3i64, 1 => Just(MINUTE)];

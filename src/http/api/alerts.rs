@@ -40,7 +40,7 @@ struct Page<'a> {
     next: Option<String>,
 }
 
-/// The kinds that come first where the gravest do.
+/// The kinds that come first if the list is ordered by severity.
 static CRITICAL: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let critical = Kind::ALL.into_iter();
     let critical = critical.filter(|kind| kind.severity() == Severity::Critical);
@@ -63,7 +63,7 @@ impl By {
         }
     }
 
-    /// The cursor behind an alert: its number, with its severity where that orders the list.
+    /// The cursor after an alert: its number, and its severity if the list is ordered by that.
     fn cursor(self, last: &StoredAlert) -> String {
         match self {
             By::Newest => last.id.to_string(),

@@ -48,7 +48,7 @@ struct Attribution<'a> {
     sessions: u64,
 }
 
-/// The answer for a vehicle, in the order of the interface's example.
+/// The answer for a vehicle, in the order of the example in the OpenAPI document.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AnswerView<'a> {
@@ -132,7 +132,7 @@ impl<'a> From<&'a PrintedSlice> for SliceView<'a> {
     }
 }
 
-/// The energy of all meters beside that of all vehicles, over a part of a window.
+/// The energy of all meters and of all vehicles, over a part of a window.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FleetSliceView<'a> {
@@ -210,7 +210,7 @@ pub(crate) struct ChargeView<'a> {
 }
 
 impl<'a> ChargeView<'a> {
-    /// Prints the energy of a session; the tariff is the one that its costs are of.
+    /// Prints the energy of a session. The tariff is the one by which its costs were computed.
     pub(crate) fn new(charge: &'a Charge, tariff: Option<&'a Tariff>) -> Self {
         let costs = charge.costs.as_ref();
         ChargeView {

@@ -137,7 +137,7 @@ pub(crate) async fn export(call: Call<'_>, stream: Stream) -> Result<Reply, Prob
             Writing::Parquet(Box::new(file), permit)
         }
     };
-    // A database that cannot be reached is answered with 503, and not with a body that ends.
+    // If the database cannot be reached, the response is 503 and not a body that ends early.
     reads.check().await?;
     let sending = Sending {
         reads: reads.clone(),

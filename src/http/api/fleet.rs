@@ -36,7 +36,7 @@ struct Fleet {
     energy: Energy,
     #[serde(serialize_with = "by_status")]
     vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
-    /// A hundredth of the vehicles' AC energy: the gain of each percent of efficiency.
+    /// A hundredth of the vehicles' AC energy: what one more percent of efficiency saves.
     #[serde(serialize_with = "number")]
     one_percent_energy_ac: Decimal,
     #[serde(flatten)]
@@ -85,7 +85,7 @@ impl Money {
     }
 }
 
-/// The sums, without the window's ends, whose names differ here.
+/// The sums, without the ends of the window, which have other names here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Energy {
@@ -116,7 +116,7 @@ impl From<PrintedFleet> for Energy {
     }
 }
 
-/// Reports the energy of all meters, and of it the energy of all vehicles.
+/// Reports the energy of all meters, and how much of it the vehicles drew.
 pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
     let (context, query) = (call.context, &call.query);
     let now = Timestamp::now();
@@ -130,7 +130,7 @@ pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
         )
     });
     let asked = asked_of(query, name)?;
-    // The report has the whole window's costs: only a series needs parts.
+    // The report has the costs of the whole window, so only a series needs parts.
     let tariff = context.analyst.tariff();
     let parts = series.map_or_else(Vec::new, |buckets| {
         Priced::new(tariff, &buckets).intervals()
@@ -203,7 +203,7 @@ pub(super) async fn fleet_report(
     parts: Vec<Interval>,
     now: Timestamp,
 ) -> Result<Arc<KeptReport>, Problem> {
-    // A report computed again for a later page is of the moment of the first.
+    // A report that is computed again for a later page uses the moment of the first page.
     let now = key.as_of.unwrap_or(now);
     let timeframe = Timeframe { window, parts, now };
     let report = context.analyst.fleet_report(&context.reads, key, timeframe);

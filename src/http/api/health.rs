@@ -11,9 +11,8 @@ use serde::Serialize;
 use crate::postgres::ServersReport;
 use crate::wal::progress::Progress;
 
-/// How long a reading may wait in the log before the gateway is not ready. Why 120 s: a batch is
-/// abandoned after two minutes. A reading that waits longer is behind a writer that does not move, or
-/// behind more readings than the writers can store.
+/// How long a reading may wait in the log before the gateway is not ready. Why 120 s: a batch is abandoned after two
+/// minutes. If a reading waits longer, its writer is stuck, or more readings arrive than the writers can store.
 const WAITS_MAX: Duration = Duration::from_secs(120);
 
 /// The state of the database for the writers, or for queries.
@@ -224,7 +223,7 @@ struct Lag {
     oldest_seconds: f64,
 }
 
-/// Why readings that have waited for this long make the gateway unready. `None` means that they do not.
+/// Why a wait of this length makes the gateway unready. `None` means that it does not.
 fn lag_reason(waited: Duration) -> Option<String> {
     let (waited, most) = (waited.as_secs(), WAITS_MAX.as_secs());
     (waited > most).then(|| {
@@ -240,8 +239,8 @@ struct Gap {
     readings: u64,
 }
 
-/// The servers of the database. An old primary that is refused does no harm to readings, so that it does not
-/// make the gateway unready.
+/// The servers of the database. An old primary that is refused does no harm to readings, so it does not make the
+/// gateway unready.
 #[derive(Debug, Serialize)]
 struct Servers {
     status: &'static str,

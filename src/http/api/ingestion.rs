@@ -41,8 +41,7 @@ impl Sender for Caller {
 
 /// Decodes a request's readings and admits them to the log.
 ///
-/// Blocks: until the body is there
-/// Cancel: before admission nothing is stored; after it the readings are stored
+/// Blocks: until the body is there Cancel: before admission nothing is stored; after it the readings are stored
 pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingested, Problem> {
     let (context, caller) = (call.context, call.caller);
     let ack = ack_mode(&call.query)?;

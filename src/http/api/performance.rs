@@ -32,7 +32,7 @@ pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     let window = window_of(query, now)?;
     let series = series_of(query, window)?;
     let tariff = context.analyst.tariff();
-    // Without a series the whole window is split where prices change.
+    // Without a series, the window is split where prices change.
     let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
     let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
     let parts = priced.intervals();

@@ -1,7 +1,7 @@
 //! `GET /v1/analytics/performance`: all vehicles over one window, ranked.
 //!
-//! The pages of a ranking have their window and the moment of their report in `next`. So they are of one
-//! report while it is cached. Later pages are of a report computed again for the same window and moment.
+//! The pages of a ranking have their window and the moment of their report in `next`. So they come from one report
+//! while it is cached. After that, the report is computed again for the same window and moment.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -39,7 +39,7 @@ const SORTS: [(&str, Sort); 3] = [
     ("lost", Sort::Lost),
 ];
 
-/// The position of a vehicle: without a ratio last, then by number, then by id.
+/// The position of a vehicle: vehicles without a ratio last, the others by number, equal ones by id.
 type Key<'a> = (bool, Reverse<i128>, &'a str);
 
 impl Sort {

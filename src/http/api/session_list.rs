@@ -114,7 +114,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         let of_page = found.sessions.iter().map(|s| charged(s, now));
         let wanted = of_page.collect::<Result<Vec<_>, Problem>>()?;
         found.charges = analyst.charges(reads, &wanted, now, PATIENCE).await?;
-        // What was not reached begins the next page.
+        // The next page begins with the first session that was not reached.
         found.more |= found.charges.len() < found.sessions.len();
         found.sessions.truncate(found.charges.len());
     }
@@ -157,7 +157,7 @@ fn order<'q>(query: &'q Query<'_>) -> Result<Order<'q>, Problem> {
     }
 }
 
-/// The cursor behind a session: its id, after its start where that orders the list.
+/// The cursor after a session: its id, preceded by its start if the list is ordered by that.
 fn cursor(order: Order<'_>, last: &Session) -> String {
     match order {
         Order::Id { .. } => last.session.clone(),

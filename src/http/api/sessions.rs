@@ -78,7 +78,7 @@ fn redacted(refused: Refused, prefix: Option<&str>) -> Problem {
         Refused::OverlapsVehicle(other) | Refused::OverlapsMeter(other)
             if !owns_session(prefix, &other.vehicle, &other.meter) =>
         {
-            conflict("the session overlaps one of other devices").code("overlap")
+            conflict("the session overlaps a session of other devices").code("overlap")
         }
         _ => refused.into(),
     }
@@ -203,7 +203,7 @@ pub(crate) async fn delete(call: Call<'_>) -> Result<Reply, Problem> {
     }
 }
 
-/// The vehicle of a session, and the time that its energy is of: up to `now` for an open one.
+/// The vehicle of a session, and the time over which its energy counts: up to `now` for an open one.
 pub(super) fn charged(
     session: &Session,
     now: Timestamp,

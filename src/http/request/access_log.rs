@@ -18,7 +18,7 @@ pub(crate) struct AccessRecord {
     pub(crate) label: &'static str,
     pub(crate) method: &'static str,
     pub(crate) status: u16,
-    /// How safe the readings of the request are with this answer, if it brought some.
+    /// How safe the readings of the request are when this answer leaves, if it brought any.
     pub(crate) ack: Option<&'static str>,
     pub(crate) key: Option<KeyId>,
     pub(crate) client: Option<IpAddr>,

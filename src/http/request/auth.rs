@@ -77,8 +77,7 @@ impl Caller {
             (Field::Once(value), _) => {
                 let text = bearer(value.as_bytes());
                 let key = text.and_then(|text| keys.find(text, now));
-                // The response does not say which of the three it is, because only a thief could
-                // use that.
+                // The response does not say which of the three it is, because that would help only a thief.
                 Caller::Key(key.ok_or_else(|| {
                     let detail = "the key is unknown, was revoked or has expired";
                     unauthorized(detail, INVALID_TOKEN)

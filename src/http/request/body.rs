@@ -17,9 +17,8 @@ use super::poll;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Share, Shed};
 
-/// The most that is read of a refused body, so that a client that writes all before it reads still
-/// gets the answer. Why 32 MiB: four times the default limit of a body. The connection of a larger
-/// body is closed.
+/// The most that is read of a refused body. A client that writes everything before it reads then still gets the answer.
+/// Why 32 MiB: four times the default limit of a body. The connection of a larger body is closed.
 const DISCARD_BYTES_MAX: usize = 32 << 20;
 /// The longest time for reading a refused body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,7 +39,7 @@ pub(crate) struct Upload {
 /// The limits of one body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits<'c> {
-    /// In bytes, also of a decompressed body.
+    /// In bytes, before and after decompression.
     pub(crate) bytes_max: usize,
     /// The sender's share of the memory.
     pub(crate) share: Option<&'c Arc<Share>>,
@@ -132,7 +131,7 @@ impl Upload {
             if self.ended {
                 return Ok(None);
             }
-            // A small body arrives with its head: then no timer is made, nor room for one.
+            // A small body arrives with its head, and then needs no timer.
             let now = poll_fn(|cx| Poll::Ready(self.poll_frame(cx))).await;
             let frame = match now {
                 Poll::Ready(frame) => frame,

@@ -1,9 +1,8 @@
 //! The address of a client, for the log: that of its connection, or the one that trusted proxies
 //! report.
 //!
-//! Any client can send `X-Forwarded-For`. Each proxy appends the address that called it, so nearer
-//! proxies wrote what is further right. The header is read from the right for as long as its writer
-//! is trusted, and no further.
+//! Any client can send `X-Forwarded-For`. Each proxy appends the address that called it, so the entries of nearer
+//! proxies are further right. The header is read from the right for as long as its writer is trusted, and no further.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -154,7 +153,7 @@ mod tests {
         assert!(all.contains("203.0.113.9".parse().unwrap()));
         assert!(!all.contains("2001:db8::1".parse().unwrap()));
         assert!(network("::/0").unwrap().contains("::1".parse().unwrap()));
-        // Bits behind the prefix do not matter.
+        // Bits after the prefix do not matter.
         assert_eq!(network("10.1.2.3/8"), network("10.0.0.0/8"));
         for wrong in [
             "",

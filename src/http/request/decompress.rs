@@ -61,7 +61,7 @@ pub(crate) async fn decompress(
         let most = bytes_max.min(INLINE_BYTES_MAX);
         let memory = gate.memory(limits.share);
         match decompress_now(encoding, compressed.clone(), most, memory) {
-            // It may be within the limit nevertheless.
+            // The output may still be within the limit.
             Err(Failure::TooLarge) if most < bytes_max => {}
             done => return settle(gate, done, bytes_max),
         }

@@ -5,8 +5,8 @@ use hyper::header::{GetAll, HeaderName, HeaderValue};
 
 /// The fields of a request's head.
 ///
-/// Looking up a field by its name hashes the name, and a request is checked by seven fields that are
-/// mostly absent. So they are found while the fields are read in their order.
+/// Looking up a field by its name hashes the name, and a request is checked for seven fields that are mostly absent. So
+/// they are found while the fields are read in their order.
 #[derive(Debug)]
 pub(crate) struct Fields<'h> {
     headers: &'h HeaderMap,

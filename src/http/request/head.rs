@@ -8,9 +8,8 @@ use crate::http::response::problem::{Kind, Problem};
 
 /// Checks the number of Hosts and the Transfer-Encoding of a request.
 ///
-/// If a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding counts, and
-/// hides Content-Length. Of several transfer codings hyper undoes the last, chunked, and presents
-/// the output of the others as the body.
+/// If a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding wins, and Content-Length is hidden. Of
+/// several transfer codings hyper undoes the last, chunked, and presents the output of the others as the body.
 ///
 /// Source: RFC 9112 §3.2 and §6.1
 pub(crate) fn check(parts: &Parts, fields: &Fields<'_>) -> Result<(), Problem> {

@@ -1,8 +1,8 @@
 //! The Host of a request: whether it is one, and whether the gateway accepts it.
 //!
-//! After a web page was loaded, its name may resolve to the operator's machine (DNS rebinding). To the
-//! browser both are one origin then, and the page may read and write. But the page cannot send a
-//! Host other than its own name, so a gateway without keys accepts only addresses and `localhost`.
+//! After a web page was loaded, its name may resolve to the operator's machine (DNS rebinding). The browser then takes
+//! both for one origin, and the page may read and write. But the page cannot send a Host other than its own name, so a
+//! gateway without keys accepts only addresses and `localhost`.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::http::response::problem::{Kind, Problem};
 
 /// The Host that the first request of a connection had, if it was accepted.
 ///
-/// The others have the same, as a rule, and need no check: a Host is accepted for its text alone.
+/// Later requests usually have the same Host. They then need no check, because only its text decides.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptedHost(OnceLock<Box<[u8]>>);
 

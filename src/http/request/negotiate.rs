@@ -20,8 +20,8 @@ pub(crate) enum Encoding {
 /// The format of a body of readings. Parameters of its type have no effect: JSON is UTF-8 whatever
 /// the `charset`, and the decoder refuses a body in another encoding.
 ///
-/// A body without a type is refused. A web page can make a browser send such a body to any address
-/// without a preflight, also to a loopback address.
+/// A body without a type is refused. A web page can make a browser send such a body to any address without a preflight,
+/// even to a loopback address.
 ///
 /// Source: RFC 8259 §8.1 and §11
 pub(crate) fn readings_format(fields: &Fields<'_>) -> Result<Format, Problem> {

@@ -12,7 +12,7 @@ thread_local! {
     static WAKES: Cell<Wakes> = const { Cell::new(Wakes::Passed) };
 }
 
-/// What becomes of wakes that this thread sends to a connection that it polls.
+/// What happens to wakes that this thread sends to a connection that it is polling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wakes {
     Passed,
@@ -34,7 +34,7 @@ impl Drop for Begun {
     }
 }
 
-/// When the current poll of the connection began, or now outside of one.
+/// When the current poll of the connection began. Outside a poll, the time now.
 ///
 /// Units:  at most as late as the poll has taken: a body is decoded for a millisecond at most
 pub(crate) fn moment() -> Instant {
@@ -45,7 +45,7 @@ pub(crate) fn moment() -> Instant {
 ///
 /// Shape:  the outcome, and whether a wake was withheld; if it matters, the caller wakes instead
 pub(crate) fn withhold_wakes<T>(work: impl FnOnce() -> T) -> (T, bool) {
-    /// Passes wakes again, also after a panic.
+    /// Passes wakes again, even after a panic.
     struct PassAgain;
     impl Drop for PassAgain {
         fn drop(&mut self) {

@@ -13,7 +13,7 @@ const LIMIT_MAX: usize = 1000;
 /// What a route reads of a query.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Parameters {
-    /// Nothing: whatever the query is, it changes nothing.
+    /// Nothing: the query has no effect.
     Ignored,
     /// These names, each at most once.
     Once(&'static [&'static str]),

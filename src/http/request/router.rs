@@ -21,7 +21,7 @@ pub(crate) type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, Prob
 /// The handler of a route.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Handler {
-    /// Ingestion of a stream's readings: apart, because its future is not boxed.
+    /// Ingestion of a stream's readings. A variant of its own, because its future is not boxed.
     Ingest(Stream),
     /// Anything else.
     Boxed(BoxedHandler),
@@ -35,14 +35,14 @@ const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 pub(crate) enum Accept {
     /// It answers JSON: a client that does not accept it gets 406.
     Json,
-    /// It answers something else, or JSON to programs that may send any `Accept`.
+    /// It answers something other than JSON, or JSON to programs that may send any `Accept`.
     Any,
 }
 
 /// What OPTIONS answers, except to a browser's preflight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OptionsReply {
-    /// Nothing but what the path allows.
+    /// Only what the path allows.
     Allow,
     /// The same as GET.
     AsGet,
@@ -211,8 +211,8 @@ impl Routes {
 
     /// Finds the routes of a path, and the decoded id in it, if the pattern has one.
     ///
-    /// Literal segments are compared as they came, because an encoded slash is part of an id, never a
-    /// separator, and each route has one spelling.
+    /// Literal segments are compared without decoding: an encoded slash is part of an id and never a separator, and
+    /// each route has one spelling.
     pub(crate) fn find<'p>(
         &self,
         path: &'p str,
@@ -242,7 +242,7 @@ fn allow(routes: &[Route]) -> String {
     names.join(", ")
 }
 
-/// The segment of the path that stands where the pattern has its `{name}`.
+/// The segment of the path in the position of the pattern's `{name}`.
 fn captured<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     let (before, rest) = pattern.split_once('{')?;
     let (_, after) = rest.split_once('}')?;

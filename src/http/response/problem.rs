@@ -274,7 +274,7 @@ fn spread(seconds: u64) -> u64 {
     static REFUSALS: AtomicU64 = AtomicU64::new(0);
     let refusals = REFUSALS.fetch_add(1, Ordering::Relaxed);
     let seconds = seconds.clamp(1, RETRY_AFTER_SECONDS_MAX);
-    // An odd stride visits all residues, and sets neighbours far apart.
+    // An odd stride visits all residues, and spreads neighbours far apart.
     (seconds + refusals.wrapping_mul(7) % (seconds / 2 + 2)).min(RETRY_AFTER_SECONDS_MAX)
 }
 

@@ -9,9 +9,9 @@ use hyper::body::Body as HttpBody;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
-/// The body of an answer: nearly always bytes that exist when its head is sent, without an allocation;
-/// else a stream of unknown length. An error in a stream closes the connection, so that the client
-/// sees a truncated answer.
+/// The body of an answer. Nearly always the bytes exist when the head is sent, and need no further allocation.
+/// Otherwise it is a stream of unknown length. An error in a stream closes the connection, so that the client sees a
+/// truncated answer.
 pub(crate) type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, io::Error>>;
 
 /// An answer.
@@ -28,8 +28,8 @@ pub(crate) fn with_body(status: StatusCode, kind: HeaderValue, body: impl Into<B
 
 /// Makes an answer whose body comes in pieces.
 ///
-/// hyper polls a piece only when the one before is on its way. So a slow client occupies no more than
-/// the buffer of its connection.
+/// hyper polls for a piece only when it has sent the one before. So a slow client occupies no more than the buffer of
+/// its connection.
 pub(crate) fn streamed<B>(status: StatusCode, kind: HeaderValue, body: B) -> Reply
 where
     B: HttpBody<Data = Bytes, Error = io::Error> + Send + 'static,

@@ -76,8 +76,7 @@ impl Activity {
     }
 }
 
-/// A request without an answer. Dropping it counts the request as answered, also one that its client
-/// has reset.
+/// A request without an answer. Dropping it counts the request as answered, even if the client has reset it.
 pub(super) struct InFlight(Arc<Activity>);
 
 impl Drop for InFlight {
@@ -152,7 +151,7 @@ mod tests {
         let asking = Asking::begin(&activity.asking);
         let waiting = activity.place(within);
         let mut waiting = pin!(waiting);
-        // Much longer than its time, and it still waits.
+        // It still waits, much longer than its time limit.
         assert!(timeout(10 * within, waiting.as_mut()).await.is_err());
         drop(asking);
         drop(all);

@@ -1,10 +1,10 @@
 //! Backpressure for HTTP/2: answers on their way to a client that may not read them.
 //!
-//! An HTTP/1.1 connection has one answer at a time, and is closed when its socket accepts none of it. An
-//! HTTP/2 connection has as many answers as streams. A client that opens no window leaves each of
-//! them whole in the gateway's memory, while the socket stays free. So a connection has a few places
-//! for unread answers, queries wait for one, and an answer keeps its place until it is read. It
-//! leaves in pieces, because what hyper has been given counts as read.
+//! An HTTP/1.1 connection has one answer at a time, and is closed when its socket accepts none of it. An HTTP/2
+//! connection has as many answers as streams. If a client opens no window, all of its answers stay in the gateway's
+//! memory while the socket stays free. So a connection has a few places for unread answers. A query waits for a place,
+//! and its answer keeps it until it is read. Answers leave in pieces, because everything that hyper was given counts as
+//! read.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -68,9 +68,9 @@ const RESETS_MAX: usize = 32;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long open connections still accept requests once the gateway stops. A client that connected or
-/// sent before it could know gets an answer. Why 250 ms: longer than a round trip across a continent,
-/// and short compared with the time that the writers take to stop.
+/// How long open connections still accept requests once the gateway stops. A client that connected or sent before it
+/// could know of the stop gets an answer. Why 250 ms: longer than a round trip across a continent, and short compared
+/// with the time that the writers take to stop.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Serves one connection to its end.
@@ -135,7 +135,7 @@ impl<A: Service> Served<A> {
         &self.service.context().settings
     }
 
-    /// Bounds how long a connection may do nothing; `early` was read before.
+    /// Bounds how long a connection may do nothing. `early` are the bytes read so far.
     fn guard<S>(&self, stream: S, early: Bytes, protocol: Protocol) -> StallGuard<S> {
         let settings = self.settings();
         let limits = Limits {
@@ -328,8 +328,8 @@ where
                 stopped = true;
                 serving.as_mut().graceful_shutdown();
             }
-            // hyper bounds heads and silence for HTTP/1.1 only. A connection with an unread answer is not
-            // idle. One without any request so far has the time for a head.
+            // hyper bounds heads and silence only for HTTP/1.1. A connection with an unread answer is not idle. A
+            // connection without any request yet has the time limit of a head.
             _ = every.tick() => match activity.at_rest() {
                 Some(done) if done == seen && leaving => return Ok(()),
                 Some(done) if done == seen

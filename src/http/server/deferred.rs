@@ -1,14 +1,12 @@
 //! Deferred responses: answers that wait for the log while the next request is already read.
 //!
-//! hyper reads the next request of an HTTP/1.1 connection when the one before is answered. Were an
-//! answer made only once its readings are durable, sixteen requests sent at once would cost sixteen
-//! syncs in a row. So hyper gets the answer as soon as the readings are on
-//! their way to the log. Its bytes, and all bytes that follow, stay here until the log has synced.
-//! Sixteen requests then share one sync.
+//! hyper reads the next request of an HTTP/1.1 connection when the one before is answered. If each answer waited for
+//! its sync, sixteen requests sent at once would cost sixteen syncs in a row. So hyper gets the answer as soon as the
+//! readings are on their way to the log. The bytes of the answer, and all bytes after it, stay here until the log has
+//! synced. Sixteen requests then share one sync.
 //!
-//! Nothing leaves before its readings are durable, and answers keep the order of their requests. If
-//! the log fails, the bytes that wait are discarded: the first request without a sync gets 503
-//! instead, and the connection ends.
+//! Nothing leaves before its readings are durable, and answers keep the order of their requests. If the log fails, the
+//! waiting bytes are discarded: the first request without a sync gets 503 instead, and the connection ends.
 
 use std::collections::VecDeque;
 use std::io;
@@ -112,8 +110,8 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
         self.barriers.extend(pushed.drain(..).map(barrier));
     }
 
-    /// Sends the bytes before the first barrier. Ready: all of them have left. Bytes behind a barrier
-    /// may still wait for the log, which wakes the task.
+    /// Sends the bytes before the first barrier. Ready means that all of them have left. Bytes after a barrier may
+    /// still wait for the log, which wakes the task.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(first) = self.barriers.front_mut() {
             let Poll::Ready(synced) = first.deferred.admitted.poll_durable(cx) else {
@@ -159,7 +157,7 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
         self.failed = true;
     }
 
-    /// Buffers bytes that must wait. `None` means that none must: the caller writes them.
+    /// Buffers bytes that must wait. `None` means that none have to wait: the caller writes them.
     fn buffer(
         &mut self,
         cx: &mut Context<'_>,
@@ -176,7 +174,7 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
                 Poll::Pending => return Some(Poll::Pending),
             }
             if self.bytes.len() >= BUFFER_BYTES_MAX {
-                // The sync of the first barrier wakes.
+                // The sync of the first barrier wakes the task.
                 return Some(Poll::Pending);
             }
         }
@@ -213,7 +211,7 @@ impl<S: AsyncWrite + Unpin> Write for DeferringIo<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.raise_barriers();
-        // Bytes behind a barrier do not count as unsent: hyper would read no further request.
+        // Bytes after a barrier do not count as unsent, because hyper would then read no further request.
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.inner).poll_flush(cx)
     }

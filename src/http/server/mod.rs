@@ -72,8 +72,8 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown` completes. Then accepts no more connections, lets open ones finish the
-    /// request that they are at, and returns when they have, or after `drain_timeout`.
+    /// Serves until `shutdown` completes. Then accepts no more connections, lets open ones finish their current
+    /// request, and returns when they have, or after `drain_timeout`.
     ///
     /// A panic while answering ends its connection only.
     ///
@@ -99,7 +99,7 @@ impl Server {
                 drop(place);
             });
         };
-        // Only a client that was accepted shows that a place is needed: none is freed before.
+        // Only an accepted client shows that a place is needed, so no place is freed before.
         let mut waiting = None;
         loop {
             tokio::select! {
@@ -174,7 +174,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Counts an open connection until dropped, also by a panic.
+/// Counts an open connection until dropped, even by a panic.
 struct Counted;
 
 impl Counted {

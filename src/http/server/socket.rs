@@ -1,10 +1,9 @@
 //! The socket of a connection: a truncated answer never looks complete.
 //!
-//! An answer in pieces to an HTTP/1.0 client ends where its connection does, so that a truncated one
-//! looks complete. nginx before 1.29.7 speaks HTTP/1.0 to its upstreams. While such an answer is on
-//! its way, closing the socket resets the connection. The cause does not matter: an error in the
-//! answer, a deadline, the end of the process. An orderly end is restored last, when everything has
-//! been written.
+//! To an HTTP/1.0 client, an answer in pieces ends when its connection ends, so a truncated answer looks complete.
+//! nginx before 1.29.7 speaks HTTP/1.0 to its upstreams. While such an answer is on its way, closing the socket resets
+//! the connection. The cause does not matter: an error in the answer, a deadline, the end of the process. The orderly
+//! close is restored only when everything has been written.
 //!
 //! HTTP/1.1 and HTTP/2 do not need this: chunks and streams have an end of their own.
 

@@ -1,4 +1,4 @@
-//! Closes a connection whose client reads none of its answer, or does not send its next request.
+//! Closes a connection whose client does not read its answer, or does not send its next request.
 //!
 //! A client that never reads would occupy its connection forever: hyper does not bound how long it
 //! writes. hyper bounds how long it reads a head, but includes the time between two requests, which
@@ -36,10 +36,10 @@ pub(crate) struct Limits {
 /// A connection with bounds on how long it may do nothing.
 pub(crate) struct StallGuard<S> {
     inner: TokioIo<S>,
-    /// What was read before HTTP took over; read first.
+    /// What was read before HTTP took over. It is read first.
     early: Bytes,
     limits: Limits,
-    /// Made when a write is first stuck, and reused.
+    /// Made when a write first gets stuck, and reused.
     timer: Option<WhenWoken<Sleep>>,
     stuck: bool,
     usage: Arc<Usage>,

@@ -44,9 +44,9 @@ pub(crate) struct Usage {
     begun: AtomicU32,
     /// Requests whose answers hyper has not read to their end.
     in_flight: AtomicU32,
-    /// Since when no request is in flight, as [`now_micros`]; 0 while one is.
+    /// Since when no request is in flight, as [`now_micros`]; 0 while one is in flight.
     idle_since: AtomicU64,
-    /// Whether an answer is on its way that only the connection's end ends.
+    /// Whether an answer is on its way that ends only with its connection.
     unfinished: AtomicBool,
     /// Whether the connection must end to free its place.
     evicted: AtomicBool,
@@ -86,13 +86,13 @@ impl Usage {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
-    /// For how long no request has been in flight. `None` means that one is.
+    /// For how long no request has been in flight. `None` means that one is in flight.
     pub(crate) fn idle_for(&self) -> Option<Duration> {
         let since = self.idle_since.load(Ordering::Acquire);
         (since != 0).then(|| Duration::from_micros(now_micros().saturating_sub(since)))
     }
 
-    /// Whether an answer is on its way that only the connection's end ends.
+    /// Whether an answer is on its way that ends only with its connection.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished.load(Ordering::Acquire)
     }
@@ -122,7 +122,7 @@ impl Drop for InUse {
 pub(crate) struct Tracked {
     body: Body,
     in_use: InUse,
-    /// Whether only the connection's end ends it.
+    /// Whether it ends only with its connection.
     is_open_ended: bool,
 }
 
@@ -144,7 +144,7 @@ impl HttpBody for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.is_open_ended {
-            // Before its head leaves: hyper polls a body before it sends anything.
+            // Set before the head leaves, because hyper polls a body before it sends anything.
             self.in_use.0.unfinished.store(true, Ordering::Release);
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
@@ -230,12 +230,12 @@ impl Places {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Evicts the connection that has been idle for longest, if for at least `least`.
+    /// Evicts the connection that has been idle for longest, if that is at least `least`.
     fn evict(&self, least: Duration) {
         let open = self.open();
         let all = open.values();
         let idle = all.filter(|usage| !usage.evicted.load(Ordering::Relaxed));
-        // By when they became idle: the clock moves between two readings of it.
+        // Compares when they became idle, because the clock moves between two readings of it.
         let since = idle.map(|usage| (usage.idle_since.load(Ordering::Acquire), usage));
         let longest = since
             .filter(|(since, _)| *since != 0)
@@ -275,7 +275,7 @@ mod tests {
         let places = Places::new(3);
         let [first, second, busy] = [(); 3].map(|()| places.try_take().unwrap());
         let _in_flight = busy.usage.begin();
-        // In use later than the second, by the clock too.
+        // In use later than the second, and so by the clock.
         let since = |place: &Place| place.usage.idle_since.load(Ordering::Acquire);
         while since(&first) <= since(&second) {
             drop(first.usage.begin());

@@ -1,8 +1,8 @@
 //! Polling only what was woken.
 //!
-//! A connection waits for its socket, for the log, for timers and for the order to end. All of them wake
-//! one task. Without a waker of its own that remembers the wake, a future beside the requests would be
-//! polled once for each of them.
+//! A connection waits for its socket, for the log, for timers and for the order to end. All of them wake one task.
+//! Without a waker of its own that remembers the wake, each of these futures would be polled whenever any of them wakes
+//! the task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::http::request::poll;
 /// A future that is polled only after it was woken.
 pub(super) struct WhenWoken<F> {
     future: Pin<Box<F>>,
-    /// `None` means that it must be polled, woken or not.
+    /// `None` means that it must be polled, whether or not it was woken.
     flag: Option<Flagged>,
 }
 
@@ -54,14 +54,14 @@ impl<F: Future> WhenWoken<F> {
         &self.future
     }
 
-    /// The future, to change; it is polled next time whether or not it is woken.
+    /// The future, to be changed. The next poll polls it whether or not it was woken.
     pub(super) fn change(&mut self) -> Pin<&mut F> {
         self.flag = None;
         self.future.as_mut()
     }
 
-    /// Polls the future if it was woken since the last time, or for the first time. As of any future,
-    /// not again after it was ready.
+    /// Polls the future if it was woken since the last time, or if this is the first time. As with any future, do not
+    /// poll it again after it was ready.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         let task = cx.waker();
         let known = self
@@ -70,7 +70,7 @@ impl<F: Future> WhenWoken<F> {
         drop(known);
         let flagged = match &self.flag {
             Some(flagged) => {
-                // Nearly always not: a read, without a write to a shared cache line.
+                // Nearly always it was not woken. This reads, and does not write to a shared cache line.
                 let woken = flagged.flag.woken.load(Ordering::Acquire)
                     && flagged.flag.woken.swap(false, Ordering::AcqRel);
                 if !woken {
@@ -164,7 +164,7 @@ mod tests {
             assert!(future.poll(&mut cx).is_pending());
         }
         assert_eq!(polls.load(Ordering::Relaxed), 1);
-        // Another task takes over: it is the one to wake.
+        // Another task takes over, and must be the one to be woken.
         let other = Arc::new(Counter::default());
         let waker = Waker::from(Arc::clone(&other));
         let mut cx = Context::from_waker(&waker);
@@ -189,7 +189,7 @@ mod tests {
         let ((), withheld) = poll::withhold_wakes(|| waker.wake_by_ref());
         assert!(withheld);
         assert_eq!(counter.0.load(Ordering::Relaxed), 1);
-        // A wake by another thread, as that of the log, is never withheld.
+        // A wake by another thread, such as the log's, is never withheld.
         let elsewhere =
             || std::thread::scope(|threads| threads.spawn(|| waker.wake_by_ref()).join());
         let (joined, withheld) = poll::withhold_wakes(elsewhere);

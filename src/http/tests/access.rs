@@ -299,7 +299,7 @@ async fn a_key_whose_bodies_arrive_slowly_leaves_room_for_others() {
     });
     let (slow, other) = (keyed.key("ingest", plain), keyed.key("ingest", plain));
     let mut open = Vec::new();
-    // Six bodies of which only 60 KiB arrive: more than half of the memory.
+    // Six bodies, of which only 60 KiB each arrive: more than half of the memory.
     for _ in 0..6 {
         let head = format!("{JSON}Authorization: Bearer {slow}\r\n");
         let request = post(PATH, &head, &" ".repeat(64 << 10));

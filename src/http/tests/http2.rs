@@ -165,7 +165,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A connection that writes any frames.
+/// A connection that can write arbitrary frames.
 async fn raw(edge: &Edge) -> TcpStream {
     let mut stream = TcpStream::connect(edge.addr).await.unwrap();
     let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -177,7 +177,7 @@ async fn raw(edge: &Edge) -> TcpStream {
 /// The code of the GOAWAY that ends a connection, which must end.
 async fn goaway(mut stream: TcpStream) -> Option<u32> {
     let mut all = Vec::new();
-    // A truncated answer is parsed as far as it came.
+    // A truncated answer is parsed up to its end.
     let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
     drop(read.expect("the connection stays open"));
     let mut rest = all.as_slice();
@@ -267,7 +267,7 @@ async fn a_flood_of_resets_ends_its_connection_and_no_other() {
 async fn an_endless_head_ends_its_connection() {
     let edge = Edge::start();
     let mut flood = raw(&edge).await;
-    // A field that is not indexed, again and again, over as many frames as it takes.
+    // A field that is not indexed, repeated over as many frames as needed.
     let field = [&[0x00, 0x01, b'a', 0x7f, 0x81, 0x01][..], &[b'b'; 256]].concat();
     let mut frames = frame(1, 0, 1, &GET);
     for _ in 0..4000 {
@@ -303,7 +303,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let edge = Edge::start_with(options);
     let (kept, _connection) = connect(&edge).await;
     assert_eq!(ingest(&kept, METER).await.0, 202);
-    // Silent from its beginning, three times.
+    // Three connections that are silent from the beginning.
     for _ in 0..3 {
         let (_silent, ending) = connect(&edge).await;
         ends(ending).await.unwrap();
@@ -356,7 +356,7 @@ async fn stopping_answers_what_is_in_flight() {
     upload
         .send_data(Bytes::copy_from_slice(first.as_bytes()), false)
         .unwrap();
-    // The request has arrived: without this the stop might come first.
+    // Waits until the request has arrived. Otherwise the stop might come first.
     assert_eq!(ingest(&sender, METER).await.0, 202);
     let stopped = edge.stop();
     upload

@@ -60,7 +60,7 @@ const WELL_FORMED: &[(&str, &[u8])] = &[
     ("white_space_of_all_kinds", b"\t\n\r 1 \r\n\t"),
 ];
 
-/// Texts that are JSON by the grammar, and whose value depends on the parser.
+/// Texts that the grammar of JSON allows, but whose value depends on the parser.
 const OPEN: &[(&str, &[u8])] = &[
     ("number_double_huge_neg_exp", b"123.456e-789"),
     (

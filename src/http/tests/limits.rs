@@ -19,7 +19,7 @@ fn chunked(bytes: usize) -> Vec<u8> {
 #[tokio::test]
 async fn a_client_that_sends_too_much_can_read_the_413() {
     let edge = Edge::start();
-    // The client writes the whole body before it reads: more than the sockets' buffers.
+    // The client writes the whole body before it reads: more than the buffers of the sockets hold.
     let mut client = edge.connect().await;
     client
         .write(post(PATH, JSON, &" ".repeat(12 << 20)).as_bytes())

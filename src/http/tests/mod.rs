@@ -35,7 +35,7 @@ use crate::postgres::ReadPool;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
 
-/// The deadline of everything here: longer means that it hangs.
+/// The deadline of everything here. Anything that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The path of meters' readings.
@@ -192,7 +192,7 @@ pub(super) fn post(path: &str, headers: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// A connection that writes any bytes and reads answers, without the checks of an HTTP library.
+/// A connection that writes arbitrary bytes and reads answers, without the checks of an HTTP library.
 pub(super) struct Client {
     pub(super) stream: TcpStream,
     read: Vec<u8>,

@@ -46,7 +46,7 @@ fn the_description_states_which_routes_need_a_key() {
     }
 }
 
-/// What a reference stands for. A description beside the reference counts.
+/// The schema that a reference points at. A description beside the reference counts.
 fn resolved<'d>(document: &'d Value, mut value: &'d Value) -> (&'d Value, bool) {
     let mut is_described = value.get("description").is_some();
     while let Some(target) = value.get("$ref").and_then(Value::as_str) {

@@ -111,7 +111,7 @@ async fn without_the_database_queries_get_503() {
     }
     let body = r#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
     edge.post("/v1/sessions", body).await.assert_problem(503);
-    // Errors of the request come first nevertheless.
+    // Errors in the request are still reported first.
     edge.get("/v1/live/meters?limit=0")
         .await
         .assert_problem(400);

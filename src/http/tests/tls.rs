@@ -298,7 +298,7 @@ async fn a_certificate_of_a_key_has_the_rights_of_the_key() {
         .unwrap()
         .refresh()
         .unwrap();
-    // Also on the open connection, and also for sending.
+    // Even on the open connection, and even for sending.
     assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 401);
     assert_eq!(
         encrypted

@@ -64,7 +64,7 @@ async fn rest(mut client: TcpStream) -> (String, io::Result<usize>) {
 }
 
 fn failing() -> impl Stream<Item = Piece> {
-    // The pieces before have left by then.
+    // The earlier pieces have left by then.
     let later = stream::once(async {
         tokio::task::yield_now().await;
         Err(io::Error::other("the database is away"))

@@ -39,7 +39,7 @@ pub enum Code {
     InvalidValue,
     /// Not an RFC 3339 time with an offset.
     InvalidTimestamp,
-    /// Ahead of the gateway's clock by more than it allows.
+    /// Further ahead of the gateway's clock than it allows.
     InFuture,
     /// Before 2000, or older than the gateway accepts.
     TooOld,
@@ -130,8 +130,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Counts a reading that was not accepted by the first rule that it broke, and lists its errors while there
-    /// is room: `all` finds them, and is not called without room.
+    /// Counts a rejected reading by the first rule that it broke, and lists its errors while there is room. `all` finds
+    /// the errors, and is not called if there is no room.
     pub(super) fn reject(&mut self, first: Fault, all: impl FnOnce(Fault) -> Faults) {
         let index = self.accepted + self.rejected;
         self.rejected += 1;
@@ -259,7 +259,7 @@ pub enum BodyError {
         super::DEPTH_MAX
     )]
     TooDeep {
-        /// The bracket that is one too many, from 0.
+        /// The position of the first bracket beyond the limit, from 0.
         offset: usize,
     },
 }

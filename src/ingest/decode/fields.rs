@@ -1,14 +1,14 @@
 //! The rules of a reading's fields: a valid [`Draft`] becomes a [`Reading`].
 //!
-//! All parsers share one set of rules. The tape of the quick one and the raw text of the others feed the
-//! same draft, field by field, in the body's order.
+//! All parsers share one set of rules. The tape of the quick parser and the raw text of the others feed the same draft,
+//! field by field, in the order of the body.
 
 use super::answer::{Code, FAULTS_MAX, Fault, Faults, Message};
 use super::names::{Field, METER_REQUIRED_SEEN, VEHICLE_REQUIRED_SEEN, bit, lookup, required};
 use super::{Bounds, timestamp};
 use crate::reading::{Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp};
 
-/// The fields of the stream that has most of them.
+/// The number of fields of the stream that has the most.
 pub(super) const FIELDS_MAX: usize = 8;
 /// The most fields of an object that are read. Among this many, more than [`FAULTS_MAX`] are unknown or given
 /// twice, and no further fault is listed.
@@ -19,7 +19,7 @@ pub(super) const FIELDS_READ_MAX: usize = FIELDS_MAX + FAULTS_MAX + 1;
 pub(super) enum Value<'a> {
     Text(&'a str),
     Number(f64),
-    /// A number that no double is near to, as 1e309.
+    /// A number that is beyond every double, such as 1e309.
     Beyond,
     /// A text that is not Unicode, such as `"\ud800"`.
     Surrogate,
@@ -96,7 +96,7 @@ pub(super) struct Draft<'a> {
     at: Timestamp,
     kwh: f64,
     kind: EnergyKind,
-    // What only one stream has: voltage, or state of charge; zero until seen.
+    // The fields that only one stream has: voltage, or state of charge. Zero until seen.
     first: f64,
     battery_temp: f64,
     place: Option<Place<'a>>,

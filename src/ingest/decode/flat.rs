@@ -1,8 +1,8 @@
-//! The shortest way: one valid reading in a text of its own, without escapes.
+//! The shortest path: a text that holds one valid reading, without escapes.
 //!
-//! Most devices send one reading per request. Its text is read once, from its start to its end, straight
-//! into a [`Draft`]. What is not a valid reading, or is spelled in a way that few encoders choose, is left to
-//! the other parsers: this one never explains.
+//! Most devices send one reading per request. Its text is read once, from its start to its end, straight into a
+//! [`Draft`]. Whatever is not a valid reading, or is spelled in a way that few encoders choose, is left to the other
+//! parsers. This one never explains an error.
 
 use super::Bounds;
 use super::fields::{Draft, Value};
@@ -11,8 +11,8 @@ use crate::reading::{Reading, Stream};
 /// The longest text that is tried. Why 1 KiB: a reading has at most 8 fields, and two long ids fit.
 pub(super) const TEXT_BYTES_MAX: usize = 1024;
 
-/// The most digits of a number: with them, its digits and the power of ten below are exact doubles, so that
-/// their quotient is the nearest double.
+/// The most digits of a number. With so few, its digits and the power of ten below them are exact doubles, and their
+/// quotient is the nearest double.
 ///
 /// Source: Clinger, "How to Read Floating Point Numbers Accurately" (1990)
 const DIGITS_MAX: usize = 15;
@@ -20,8 +20,8 @@ const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
 ];
 
-/// Whether every byte of a text stands for itself, in a string too: no escape, and no control character, by
-/// which a text has several lines. Looks at all of them, so that it is compiled to vectors.
+/// Whether every byte of a text stands for itself, even in a string: no escapes, and no control characters such as line
+/// ends. It always looks at all bytes, so that the compiler can vectorise it.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(true, |plain, &byte| {
         plain & (byte >= b' ') & (byte != b'\\')
@@ -119,8 +119,8 @@ impl<'a> Rest<'a> {
         Some(if negative { -number } else { number })
     }
 
-    /// Adds the digits that come next to a number; returns how many they are. Beyond [`DIGITS_MAX`] the
-    /// number is meaningless.
+    /// Adds the next digits to a number, and returns how many there were. Beyond [`DIGITS_MAX`] the number is
+    /// meaningless.
     #[inline]
     fn digits(&mut self, number: &mut u64) -> usize {
         let from = self.at;
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_plain_valid_reading_is_left_to_the_others() {
+    fn only_plain_valid_readings_are_read() {
         for number in [
             "",
             "-",

@@ -53,8 +53,8 @@ impl Decoder {
 
     /// Decodes a large array piece by piece. Returns `None` if it cannot be split or a piece is refused.
     ///
-    /// The array is parsed twice, first to check that all of it is JSON: a body is refused as a whole, so no
-    /// reading may be accepted before its end was parsed.
+    /// The array is parsed twice, first to check that all of it is JSON. A body is refused as a whole, so no reading
+    /// may be accepted before the end of the body was parsed.
     fn in_pieces(
         &mut self,
         text: &[u8],
@@ -70,9 +70,8 @@ impl Decoder {
 
     /// Passes each element of an array's text to `each`, a piece at a time.
     ///
-    /// A piece ends at a comma that seems to separate two objects. The comma may stand in a string, or deeper.
-    /// But then the piece, closed by a bracket of its own, is an array with an open string or bracket, and is
-    /// refused.
+    /// A piece ends at a comma that seems to separate two objects. The comma may be inside a string, or nested deeper.
+    /// Then the piece, even when closed with a bracket, has an open string or bracket, and is refused.
     fn each_piece(&mut self, elements: &[u8], mut each: impl FnMut(&[Node<'_>])) -> Option<()> {
         let mut rest = elements;
         loop {

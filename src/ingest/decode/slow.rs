@@ -1,9 +1,8 @@
 //! The slow parser: distinguishes a body that is not JSON from one with an impossible value.
 //!
-//! simd-json refuses a whole text for a number beyond every double or a lone surrogate escape, both of which
-//! are JSON by its grammar. Here the grammar alone is checked, and each value by itself, so that such a value
-//! costs only its reading. This parser allocates: an array of 500 with one such value takes three times as
-//! long.
+//! simd-json refuses a whole text for a number beyond every double or a lone surrogate escape, both of which are JSON
+//! by its grammar. Here the grammar alone is checked, and each value by itself, so that such a value costs only its own
+//! reading. This parser allocates: an array of 500 with one such value takes three times as long.
 
 use std::fmt;
 
@@ -55,7 +54,7 @@ fn too_deep_at(bytes: &[u8]) -> Option<usize> {
 
 fn malformed(error: serde_json::Error) -> BodyError {
     let (line, column) = (error.line(), error.column());
-    // The message ends with the place, which the error holds separately.
+    // The message ends with the position, which the error holds separately.
     let mut message = error.to_string();
     if let Some(end) = message.rfind(" at line ") {
         message.truncate(end);

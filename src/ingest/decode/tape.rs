@@ -80,7 +80,7 @@ impl<'t, 'a> Iterator for Elements<'t, 'a> {
     }
 }
 
-/// How many nodes after this one belong to it.
+/// The number of nodes after this one that belong to it.
 #[inline]
 fn inner_nodes(node: &Node<'_>) -> usize {
     match node {

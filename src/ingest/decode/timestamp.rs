@@ -1,7 +1,7 @@
 //! RFC 3339 times to microseconds since 1970 UTC.
 //!
-//! The whole grammar of RFC 3339 §5.6 is read by hand, because every reading has one and its form is
-//! nearly always the same. A test compares it with jiff over random and broken times.
+//! The whole grammar of RFC 3339 §5.6 is parsed by hand, because every reading has a time and its form is nearly always
+//! the same. A test compares it with jiff over random and broken times.
 
 use crate::reading::Timestamp;
 

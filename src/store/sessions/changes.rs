@@ -98,8 +98,8 @@ async fn try_post(
     Ok(Posted::New(wanted.clone()))
 }
 
-/// Whether a posted session is the one that is there. One without an end is the start sent
-/// again, whether or not the session has ended since.
+/// Whether a posted session equals the stored one. A posted session without an end is a repeated start, whether or not
+/// the stored one has ended since.
 fn is_same(there: &Session, wanted: &Session) -> bool {
     there.vehicle_id == wanted.vehicle_id
         && there.meter_id == wanted.meter_id
@@ -147,7 +147,7 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
     refuse_overlaps(&work, &ended, meter_use).await?;
     let update = work.prepare_cached(sql!("session_end")).await?;
     if work.execute(&update, &[&ended.session, &at]).await? == 0 {
-        // A removal takes no lock: it came between.
+        // A deletion takes no lock, and happened in between.
         return Err(Refused::Unknown);
     }
     work.commit().await?;
@@ -182,8 +182,8 @@ pub async fn share(
     Ok(())
 }
 
-/// Begins a change, with a snapshot per statement. A statement behind a lock must see what others committed
-/// while the lock was waited for. One snapshot for the whole transaction would let sessions overlap.
+/// Begins a change, with a snapshot per statement. After waiting for a lock, a statement must see what others committed
+/// during the wait. One snapshot for the whole transaction would let sessions overlap.
 async fn transaction(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client
         .build_transaction()

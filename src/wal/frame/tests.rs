@@ -62,7 +62,7 @@ fn every_flipped_bit_is_found() {
 }
 
 #[test]
-fn a_frame_of_another_run_or_place_is_no_frame() {
+fn a_frame_of_another_run_or_position_is_refused() {
     let at = Position::new(1, 8192);
     let bytes = frame(at);
     let other = Salt::of(Uuid::from_u128(9));
@@ -77,7 +77,7 @@ fn a_frame_of_another_run_or_place_is_no_frame() {
 }
 
 #[test]
-fn a_cut_frame_asks_for_more() {
+fn a_truncated_frame_needs_more_bytes() {
     let at = Position::START;
     let bytes = frame(at);
     for len in 0..bytes.len() {

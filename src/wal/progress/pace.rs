@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::wal::frame::Position;
 
-/// When places of the current run were written, roughly: the age of the backlog.
+/// Roughly when each position of the current run was written. Gives the age of the backlog.
 #[derive(Debug, Default)]
 pub(super) struct WrittenAt(VecDeque<(Position, Instant)>);
 
 impl WrittenAt {
-    /// At most one place is kept in this time: the resolution of the age.
+    /// At most one position is kept per this time, which is the resolution of the age.
     const SPACING: Duration = Duration::from_millis(200);
-    /// Beyond this number every second place is dropped: the age of a long outage is coarser.
+    /// Beyond this number every second position is dropped, so the age is coarser in a long outage.
     const PLACES_MAX: usize = 20_000;
 
     pub(super) fn add(&mut self, end: Position, now: Instant) {
@@ -33,13 +33,13 @@ impl WrittenAt {
         }
     }
 
-    /// When the first reading behind a place was written.
+    /// When the first reading after a position was written.
     pub(super) fn since(&self, passed: Position) -> Option<Instant> {
         let behind = self.0.partition_point(|(end, _)| *end <= passed);
         self.0.get(behind.saturating_sub(1)).map(|(_, at)| *at)
     }
 
-    /// Drops what is not needed for a place and those behind it.
+    /// Drops what no later position needs.
     pub(super) fn trim(&mut self, passed: Position) {
         while self.0.len() > 1 && self.0[1].0 <= passed {
             self.0.pop_front();

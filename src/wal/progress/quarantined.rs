@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use crate::wal::append::Stretch;
 use crate::wal::frame::Position;
 
-/// Stretches that all shards keep together. Why 16,384: about 1 MiB. Contradicting
-/// readings are usually consecutive in a request, so each frame needs only one stretch.
+/// The most stretches that all shards keep together. Why 16,384: about 1 MiB. Contradicting readings are usually
+/// consecutive in a request, so each frame needs only one stretch.
 const STRETCHES_MAX: usize = 16_384;
 
 /// The readings that went into quarantine lately, by shard of the current run.
@@ -19,7 +19,7 @@ pub(super) struct Lately(Vec<OfShard>);
 
 #[derive(Debug, Clone, Default)]
 struct OfShard {
-    /// Readings one after the other: where their frame begins, the index of the first, their number.
+    /// Consecutive readings: where their frame begins, the index of the first, their number.
     stretches: BTreeMap<(Position, u32), u32>,
     /// Nothing is known of frames that begin before this place.
     known_from: Position,
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_any_more_is_never_taken_for_zero() {
+    fn an_unknown_number_in_quarantine_is_never_zero() {
         let mut lately = Lately::new(2);
         lately.note(1, origins(100, [1]));
         lately.forget_before(1, Position::new(0, 101));

@@ -50,8 +50,8 @@ impl Progress {
         }
     }
 
-    /// How long the oldest reading in the log has waited, to a fraction of a second; what was
-    /// found at the start counts from then.
+    /// How long the oldest reading in the log has waited, to a fraction of a second; readings found at the start count
+    /// from the start.
     pub fn oldest_waits(&self) -> Duration {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -66,8 +66,8 @@ impl Progress {
             }
             let here = entry.stored.map_or(Position::START, |s| s.position);
             passed = Some(passed.map_or(here, |p| p.min(here)));
-            // The checkpoint of a shard that had nothing to store lies far behind: its backlog counts from its
-            // own first reading.
+            // If a shard had nothing to store, its checkpoint is far behind. Its backlog counts from its own first
+            // reading.
             let of_shard = state.written_at.since(here).max(entry.waits_since);
             since = since.min(of_shard).or(since).or(of_shard);
         }

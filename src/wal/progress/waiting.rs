@@ -8,15 +8,15 @@ use crate::wal::append::Stretch;
 impl Progress {
     /// Waits until the readings at some places of the current run are stored.
     ///
-    /// Each shard is waited for up to its own last frame with readings of the request. Behind that frame a shard may have
-    /// nothing to store, and then its checkpoint does not move. All places must be stored at one moment: the database
-    /// may move to another server while a later shard is waited for.
+    /// Each shard is waited for up to its own last frame with readings of the request. After that frame a shard may
+    /// have nothing to store, and then its checkpoint does not move. All of them must be stored at one moment, because
+    /// the database may move to another server during the wait for a later shard.
     ///
     /// Cancel: safe
     pub async fn wait_stored(&self, places: &[Stretch]) {
         let _waiting = Waiting::new(self, places);
-        // The writers look at the waiters when they are woken: one that began to linger before
-        // this client came must look again.
+        // A writer checks for waiting clients when it wakes. One that began to linger before this client came must
+        // check again.
         self.synced.send_modify(|_| {});
         loop {
             for place in places {
@@ -104,7 +104,7 @@ mod tests {
         waits.as_mut().poll(&mut cx).map(drop)
     }
 
-    /// A place behind the first segment's header.
+    /// A position after the first segment's header.
     fn at(offset: u32) -> Position {
         Position::START.plus(offset)
     }
@@ -117,7 +117,7 @@ mod tests {
         RunShard { run: 1, shard }
     }
 
-    /// A checkpoint behind some readings of the first stream.
+    /// A checkpoint past some readings of the first stream.
     fn stored(offset: u32, readings: u64) -> Stored {
         let tally = Tally {
             stored: meters(readings),
@@ -131,9 +131,9 @@ mod tests {
         }
     }
 
-    /// A shard that has been idle has a checkpoint far behind: its first reading is young nevertheless.
+    /// The checkpoint of an idle shard is far behind, but its first reading is young nevertheless.
     #[test]
-    fn the_age_of_what_waits_is_not_that_of_other_shards_readings() {
+    fn the_age_of_a_shards_backlog_is_its_own() {
         let progress = Progress::new(1, 2);
         let long = Duration::from_millis(500);
         progress.appended(&[meters(1), meters(0)], at(100));
@@ -163,7 +163,7 @@ mod tests {
         assert!(poll(&mut waits).is_pending());
         progress.committed(shard_of_run(1), stored(300, 1), vec![(at(200), 0)]);
         assert!(poll(&mut waits).is_pending());
-        // Behind its own frame the first shard has nothing to store, and moves no further.
+        // After its own frame the first shard has nothing to store, and moves no further.
         progress.committed(shard_of_run(0), stored(200, 1), Vec::new());
         assert!(poll(&mut waits).is_ready());
         assert_eq!(progress.quarantined_at(&places), Some(1));
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(progress.passed(1), Some(at(0)));
         commit(0);
         assert!(poll(&mut waits).is_ready());
-        // One place does not keep what the old server held, either.
+        // A single position does not count what the old server held, either.
         progress.moved_server();
         let mut waits = std::pin::pin!(progress.wait_stored(&places[..1]));
         assert!(poll(&mut waits).is_pending());

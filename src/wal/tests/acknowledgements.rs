@@ -71,7 +71,7 @@ fn a_failed_sync_is_final_and_loses_nothing_acknowledged() {
     let reason = runtime.block_on(failed.wait_for(Option::is_some)).unwrap();
     let reason = reason.clone().unwrap();
     assert!(reason.contains("does not sync"), "{reason}");
-    // The disk syncs again; the log does not believe it.
+    // The disk syncs again, but the log no longer trusts it.
     for serial in 5..10 {
         let mut records = RequestRecords::new(2);
         records.push(&Made::new(serial).reading());
@@ -97,7 +97,7 @@ fn a_failed_sync_is_final_and_loses_nothing_acknowledged() {
 
 #[test]
 fn a_tail_left_by_a_failed_sync_is_copied_first() {
-    // Hazard 7: the group is visible, the disk never got it, and a later sync does not write it.
+    // The group is visible, but the disk never got it, and a later sync does not write it.
     let group: Vec<u64> = (2..=60).collect();
     for seed in 0..5 {
         let disk = Disk::new(seed);

@@ -106,7 +106,7 @@ fn requests_before_a_close_are_written_and_later_refused() {
 }
 
 #[test]
-fn one_process_alone_has_a_log() {
+fn only_one_process_opens_a_log() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path(), 1);
     let second = Directory::open(dir.path());

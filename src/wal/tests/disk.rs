@@ -1,10 +1,9 @@
 //! A disk in memory that forgets what was not synced.
 //!
-//! It keeps two states of each file and of the directory: what processes see, and what is durable.
-//! At a power cut, each unsynced sector is lost, kept or torn, independently of the others. Each name
-//! that was created, renamed or removed since the last sync is lost or kept in the same way. After a
-//! failed sync, the data stay visible but not durable, as on Linux. A process can be killed, and the
-//! power cut, before or in the middle of any call.
+//! It keeps two states of each file and of the directory: what processes see, and what is durable. At a power cut, each
+//! unsynced sector is lost, kept or torn, independently of the others. Each name that was created, renamed or removed
+//! since the last sync is lost or kept in the same way. After a failed sync, the data stays visible but not durable, as
+//! on Linux. The process can be killed, and the power cut, before or during any call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -175,7 +174,7 @@ impl Disk {
     }
 }
 
-/// Counts down to a fault; whether it comes now.
+/// Counts down to a fault. Returns whether it happens now.
 fn is_due(fault: &mut Option<u32>) -> bool {
     let left = fault.take();
     *fault = left.and_then(|left| left.checked_sub(1));
@@ -201,7 +200,7 @@ impl State {
         sizes.sum::<usize>() as u64
     }
 
-    /// Every call begins here: whether the end comes in the middle of it.
+    /// Every call begins here. Returns whether the process dies in the middle of it.
     fn begin(&mut self, life: u64) -> io::Result<Option<Death>> {
         if life != self.life {
             return Err(dead());
@@ -220,7 +219,7 @@ impl State {
         }
     }
 
-    /// Begins a call that has no half: if the process dies in it, it has not happened.
+    /// Begins a call that is atomic: if the process dies in it, it has not happened.
     fn survive(&mut self, life: u64) -> io::Result<()> {
         match self.begin(life)? {
             Some(how) => {
@@ -286,8 +285,8 @@ impl Content {
             .extend(at / SECTOR..(at + bytes.len()).div_ceil(SECTOR));
     }
 
-    /// Makes durable what is dirty, and no more: what an earlier sync has failed to write counts
-    /// as clean, and is not written by a later one.
+    /// Makes durable only what is dirty. What an earlier sync failed to write counts as clean, and no later sync writes
+    /// it.
     fn sync(&mut self) {
         self.durable.resize(self.seen.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
@@ -470,7 +469,7 @@ impl SegmentFile for Open {
         let fails = is_due(&mut state.failing_sync);
         let content = state.contents.get_mut(&self.id).ok_or_else(dead)?;
         if fails {
-            // The pages count as clean now: they are seen until the power goes, and never written.
+            // The pages count as clean now: processes see them until the power is cut, but nothing writes them.
             content.dirty.clear();
             return Err(io::Error::other("the disk does not sync"));
         }

@@ -1,10 +1,10 @@
-//! Bounds: the size limit, a full disk, what is kept and what goes.
+//! Bounds: the size limit, a full disk, and which segments are kept or retired.
 
 use super::disk::Death;
 use super::*;
 use crate::wal::retired_runs::SLOT_BYTES;
 
-/// What lies beside the segments.
+/// The other files beside the segments.
 const BESIDE_BYTES: u64 = 2 * SLOT_BYTES as u64;
 
 /// Appends one reading at a time until there is no room; returns the last serial.
@@ -13,7 +13,7 @@ fn fill(log: &mut Stepped, mut serial: u64) -> u64 {
         serial += 1;
         assert!(serial < 10_000_000, "it is never full");
         if serial.is_multiple_of(16) {
-            // What the housekeeper does beside it: it cannot on a full disk.
+            // What the housekeeper does meanwhile. It cannot on a full disk.
             drop(log.parts.housekeeper.work());
         }
     }
@@ -90,15 +90,15 @@ fn beside_a_database_the_log_leaves_room_to_store_readings() {
     let capacity = database + 10 * SEGMENT_BYTES;
     disk.set_capacity(Some(capacity));
     let serial = fill(&mut log, 0);
-    // What is taken, three times what is taken, and what the database needs by itself: all of it fits.
+    // The log, three times the log, and what the database needs by itself: all of it fits.
     let taken = disk.used_bytes();
     assert!(taken >= 2 * SEGMENT_BYTES && 4 * taken + database <= capacity);
     assert!(log.parts.housekeeper.work().is_err());
-    // Stored, it needs no room any more: what it took on disk is given back.
+    // Once stored, it needs no room any more: the disk space is given back.
     log.store_everything();
     drop(log.parts.housekeeper.work());
     assert!(log.append(&[serial + 1]));
-    // Others fill the disk: no segment is made ready again, those that go make room.
+    // Other programs fill the disk: no segment is recycled, and retired ones make room.
     let serial = fill(&mut log, serial + 1);
     disk.set_capacity(Some(disk.used_bytes() + database));
     log.store_everything();
@@ -118,11 +118,10 @@ fn a_log_opens_on_a_full_disk() {
     assert!(log.append(&[1, 2, 3]));
     disk.die(Death::Kill);
     disk.set_capacity(Some(disk.used_bytes()));
-    // There is no room even to copy the tail: a spare segment is given up for it.
+    // There is not even room to copy the tail: a spare segment is removed for it.
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.serials(), [1, 2, 3]);
-    // Killed again with no spare left: what is there is ended where it stands, durably, and can be
-    // read and stored.
+    // Killed again with no spare left: the run is ended in place, durably, and can be read and stored.
     let serial = fill(&mut log, 3);
     disk.set_capacity(Some(disk.used_bytes()));
     disk.die(Death::Kill);
@@ -141,7 +140,7 @@ fn a_log_opens_on_a_full_disk() {
 }
 
 #[test]
-fn what_is_only_retained_makes_room_on_a_full_disk() {
+fn retained_segments_make_room_on_a_full_disk() {
     let disk = Disk::new(1);
     disk.set_capacity(Some(3 * SEGMENT_BYTES + BESIDE_BYTES));
     let options = LogOptions {
@@ -173,7 +172,7 @@ fn every_mode_of_acknowledgement_reserves_its_room_before() {
 }
 
 #[test]
-fn a_segment_is_retired_only_behind_checkpoints_and_retention() {
+fn only_stored_and_unretained_segments_are_retired() {
     let disk = Disk::new(1);
     let retained = 2 * SEGMENT_BYTES;
     let options = LogOptions {
@@ -191,11 +190,11 @@ fn a_segment_is_retired_only_behind_checkpoints_and_retention() {
         .map(|s| read_shard(&source, &run, s, Position::START).unwrap().0)
         .collect();
     let last = |shard: usize| frames[shard].last().unwrap();
-    // One shard stored, the other not: all stay.
+    // One shard is stored, the other is not: all segments stay.
     log.store(run.sequence, 0, last(0).end, last(0).after);
     log.keep_house();
     assert_eq!(segments(&log), all);
-    // Stored in history, but live status is behind: all stay.
+    // Stored in history, but live status is behind: all segments stay.
     let of_run = RunShard {
         run: run.sequence,
         shard: 1,
@@ -211,17 +210,17 @@ fn a_segment_is_retired_only_behind_checkpoints_and_retention() {
     log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), all);
-    // Up to the third segment: two are passed, and both are retained.
+    // Stored up to the third segment: two are passed, and both are retained.
     stored.live_position = Position::start_of(2);
     log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), all);
-    // Up to the fourth: one goes.
+    // Stored up to the fourth: one is retired.
     stored.live_position = Position::start_of(3);
     log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), all - 1);
-    // All of it: two segments behind the checkpoints stay, and the one that is written.
+    // Everything is stored: two passed segments are retained, and the one being written stays.
     stored.live_position = last(1).end;
     log.parts.progress.stored(of_run, stored);
     log.keep_house();
@@ -257,7 +256,7 @@ fn a_quarter_of_the_limit_is_retained_at_most() {
     for limit in [1, 64 << 20, 1 << 30, 10 << 30] {
         let disk = tempfile::tempdir().unwrap();
         let storage = crate::wal::storage::Directory::open(disk.path()).unwrap();
-        // Sizes only: zero-filling gigabytes is not worth it.
+        // Only the sizes: zero-filling gigabytes is not worth it.
         let options = LogOptions {
             limit_bytes: limit,
             ..options
@@ -283,7 +282,7 @@ fn a_recycled_segment_never_shows_its_old_frames() {
         // The bytes on disk do not grow: two spares and what is written.
         assert!(disk.used_bytes() <= 4 * SEGMENT_BYTES);
     }
-    // A segment that was begun in a recycled file, and torn there, leaves old frames behind it.
+    // If a segment that was begun in a recycled file is torn, old frames follow the tear.
     disk.die(Death::Kill);
     let name = last_segment(&disk);
     let mut bytes = disk.bytes(&name);
@@ -336,7 +335,7 @@ fn a_power_cut_in_a_recycled_segment_leaves_a_good_log() {
 }
 
 #[test]
-fn starting_and_stopping_again_and_again_does_not_fill_the_log() {
+fn repeated_restarts_do_not_fill_the_log() {
     let disk = Disk::new(1);
     for n in 1..=50 {
         let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
@@ -363,7 +362,7 @@ fn a_reader_of_a_retired_segment_reports_that_it_is_gone() {
     log.store_everything();
     log.keep_house();
     fill(&mut log, serial);
-    // What it has buffered it may still read; then comes the end of what was.
+    // The reader may still read what it has buffered. Then it reports that the segment is gone.
     let error = loop {
         match reader.next_frame() {
             Ok(Next::Frame(_)) => {}
@@ -375,7 +374,7 @@ fn a_reader_of_a_retired_segment_reports_that_it_is_gone() {
 }
 
 #[test]
-fn another_limit_between_starts_changes_nothing() {
+fn a_changed_size_limit_loses_nothing() {
     let disk = Disk::new(1);
     let mut serial = 0;
     let smallest = SEGMENT_BYTES / 2;
@@ -390,7 +389,7 @@ fn another_limit_between_starts_changes_nothing() {
             serial += 1;
             serial = fill(&mut log, serial);
         } else {
-            // What is there takes more than the new limit: it goes out first.
+            // The log takes more than the new limit, so old segments are retired first.
             assert!(disk.used_bytes() + segment_bytes > options.limit_bytes);
         }
         assert_eq!(log.serials().last(), Some(&serial));
@@ -402,7 +401,7 @@ fn another_limit_between_starts_changes_nothing() {
     }
 }
 
-/// A log that was opened anew, with an older run of some segments, all of it stored.
+/// A log that was opened again. Its older run has some segments, and all of it is stored.
 fn with_a_stored_run(disk: &Disk) -> Stepped {
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     log.append_until(&mut 0, 3);
@@ -413,8 +412,8 @@ fn with_a_stored_run(disk: &Disk) -> Stepped {
     log
 }
 
-/// A rename or an unlink that fails while segments go, whether or not it has happened nevertheless:
-/// the log keeps the segment and takes the step again.
+/// A rename or an unlink fails while segments are retired. Whether or not it took effect, the log keeps the segment and
+/// repeats the step.
 #[test]
 fn a_failed_rename_or_unlink_is_tried_again() {
     for changes in 0..6 {
@@ -432,7 +431,7 @@ fn a_failed_rename_or_unlink_is_tried_again() {
     }
 }
 
-/// The log opens whenever the end comes between two changes of which the first has failed.
+/// The log opens again if the process dies between two changes of which the first has failed.
 #[test]
 fn a_failed_rename_or_unlink_leaves_no_hole_in_the_log() {
     let mut failed = 0;

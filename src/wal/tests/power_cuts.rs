@@ -1,9 +1,9 @@
 //! Random operations on the log against a model of what it must keep, with kills, power cuts,
 //! failing syncs and a disk that fills up, at any call to the disk.
 //!
-//! Everything runs on one thread and follows from the seed, so that a failure can be seen again:
-//! `WATTGATE_SEED=n WATTGATE_POWER_CUTS=1 cargo test --lib wal::tests::power_cuts`. With
-//! `WATTGATE_POWER_CUTS=1000` alone it takes a new seed each time, and prints it.
+//! Everything runs on one thread and follows from the seed, so that a failure can be repeated: `WATTGATE_SEED=n
+//! WATTGATE_POWER_CUTS=1 cargo test --lib wal::tests::power_cuts`. With `WATTGATE_POWER_CUTS=1000` alone it takes a new
+//! seed each time, and prints it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,17 +14,17 @@ use super::disk::Death;
 use super::*;
 use crate::wal::storage::is_full;
 
-/// Little more than the largest piece that must stand in one segment, and so many segments that
-/// together they guarantee more than one holds: a run needs several.
+/// A segment is little larger than the largest piece that must be in one segment. There are enough segments that a run
+/// needs several.
 const SEGMENT_BYTES: u64 = 192 << 10;
 const SEGMENTS: u64 = 16;
 /// Power cuts of one disk before the next disk.
 const CUTS_OF_A_DISK: u64 = 20;
 
-/// One reading that was handed to the log.
+/// One reading that was passed to the log.
 struct Entry {
     serial: u64,
-    /// It was acknowledged as durable, or a reader has seen it: it must never go.
+    /// It was acknowledged as durable, or a reader has seen it: it must never be lost.
     must_keep: bool,
 }
 
@@ -119,7 +119,7 @@ impl World {
         self.disk.set_capacity(room);
     }
 
-    /// Hands in some requests, and writes them as one group.
+    /// Sends some requests, and writes them as one group.
     fn append(&mut self) {
         let Some(mut log) = self.log.take() else {
             return;
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// Reads shards as writers do, stores up to some place, and lets segments go.
+    /// Reads shards as writers do, stores up to some position, and retires segments.
     fn read_and_store(&mut self) {
         let Some(log) = &self.log else { return };
         let source = log.source();
@@ -225,8 +225,8 @@ impl World {
         let last = source.runs().pop();
         self.rotated += u64::from(last.is_some_and(|run| run.segments.len() > 1));
         let before = log.parts.catalog.total_bytes();
-        // Here a failed rename or unlink ends nothing: the step is taken again. A failed one of the
-        // appender ends the process, as a failed sync does.
+        // Here a failed rename or unlink does no harm: the step is repeated. If the appender's rename fails, the
+        // process ends, as after a failed sync.
         let changes = Random(self.next_serial).below(12) as u32;
         self.disk
             .fail_change_after((changes < 3).then_some(changes));
@@ -372,7 +372,7 @@ impl World {
     }
 }
 
-/// Compares one shard of an ended run, and fixes what is in it from now on.
+/// Compares one shard of an ended run, whose content must not change from now on.
 ///
 /// Shape:  how many of its readings wait to be stored
 fn compare_shard(model: &mut ModelShard, frames: &[ReadFrame], appended: usize) -> u64 {

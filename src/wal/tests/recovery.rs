@@ -59,7 +59,7 @@ fn a_log_that_was_closed_is_read_back_whole() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_and_nothing_acknowledged_with_it() {
+fn a_torn_tail_is_cut_without_acknowledged_readings() {
     let disk = disk_with_groups(&GROUPS, 2);
     let name = last_segment(&disk);
     let whole = disk.bytes(&name);
@@ -67,8 +67,7 @@ fn a_torn_tail_is_cut_and_nothing_acknowledged_with_it() {
     let [.., last, end] = starts[..] else {
         panic!("{starts:?}")
     };
-    // The last group was not synced yet: any of its sectors may be missing, or any of its bytes
-    // be another.
+    // The last group was not synced yet: any of its sectors may be missing, and any of its bytes may be wrong.
     let sectors = (last / SECTOR..=end / SECTOR).map(|s| s * SECTOR);
     let holes = sectors.map(|s| s.max(last)..(s + SECTOR).min(end));
     let bytes = (last..end).map(|at| at..at + 1);
@@ -79,7 +78,7 @@ fn a_torn_tail_is_cut_and_nothing_acknowledged_with_it() {
         disk.put(&name, &segment);
         let log = reopened(&disk).unwrap_or_else(|e| panic!("{torn:?}: {e}"));
         assert_eq!(log.serials(), [1, 2, 3, 4, 5, 6], "{torn:?}");
-        // Cut for good: the next opening finds the same, and an end.
+        // The cut is final: the next opening finds the same, and an end frame.
         let again = reopened(&disk).unwrap();
         assert_eq!(again.serials(), [1, 2, 3, 4, 5, 6], "{torn:?}");
     }
@@ -110,7 +109,7 @@ fn damage_before_intact_data_is_refused_with_its_place() {
         }
         assert_eq!(disk.bytes(&name), segment, "a refused log was changed");
     }
-    // A header is written with its first frame: with a second one behind it, it was intact once.
+    // A header is written with its first frame. If a second frame follows, the header was intact once.
     let mut segment = whole;
     segment[20] ^= 1;
     disk.put(&name, &segment);
@@ -118,7 +117,7 @@ fn damage_before_intact_data_is_refused_with_its_place() {
 }
 
 #[test]
-fn a_first_write_that_was_torn_leaves_no_run_behind() {
+fn a_torn_first_write_leaves_no_run() {
     let disk = disk_with_groups(&[&[1, 2, 3]], 2);
     let name = last_segment(&disk);
     let mut segment = disk.bytes(&name);
@@ -154,7 +153,7 @@ fn a_torn_second_segment_costs_the_first_nothing() {
     let (disk, serials) = second_segment_begun();
     let name = last_segment(&disk);
     let whole = disk.bytes(&name);
-    // The header alone, the frame alone, or nothing of the write has reached the disk.
+    // Only the header, only the frame, or nothing of the write has reached the disk.
     let header = SEGMENT_HEADER_BYTES as usize;
     for lost in [header..header + SECTOR, 0..SECTOR, 0..whole.len()] {
         let mut segment = whole.clone();
@@ -193,7 +192,7 @@ fn a_missing_segment_and_one_of_another_log_are_refused() {
     disk.put(&other, &first_bytes);
     damage_of(reopened(&disk));
     disk.take(&other);
-    // The first segments of a run go when they are stored: that is no damage.
+    // The first segments of a run are retired when they are stored: that is not damage.
     disk.take(&first);
     assert!(!reopened(&disk).unwrap().serials().is_empty());
 }
@@ -251,7 +250,7 @@ fn old_segments(disk: &Disk) -> Vec<(String, usize)> {
 
 #[test]
 fn the_position_of_a_lost_reading_is_never_reused() {
-    // Hazard 1: an unsynced reading was seen at a place, the power failed, the tail was cut.
+    // A reader has seen an unsynced reading at a position. Then the power failed, and the tail was cut.
     let disk = disk_with_groups(&GROUPS[..2], 1);
     let name = last_segment(&disk);
     let mut segment = disk.bytes(&name);
@@ -266,7 +265,7 @@ fn the_position_of_a_lost_reading_is_never_reused() {
         panic!("two runs")
     };
     assert!(old.end.unwrap() < Position::new(0, seen_by_the_database as u32));
-    // The checkpoint of the old run is past its end: it is done, and covers nothing of the new.
+    // The checkpoint of the old run is past its end: the run is finished. It covers nothing of the new run.
     let past = Position::new(0, seen_by_the_database as u32);
     log.store(old.sequence, 0, past, StreamCounts::ZERO);
     assert!(log.parts.progress.is_run_done(old.sequence));

@@ -6,7 +6,7 @@ use crate::wal::retired_runs::{FILE_NAME, SLOT_BYTES};
 
 const DATABASE: uuid::Uuid = uuid::Uuid::from_u128(7);
 
-/// Writes a run of one group, stores it, and lets it go at the next opening.
+/// Writes a run of one group and stores it; the next opening retires it.
 fn let_a_run_go(disk: &Disk, serials: &[u64]) -> Run {
     let mut log = Stepped::open(disk.mount(), options(2)).unwrap();
     assert!(log.append(serials));
@@ -36,7 +36,7 @@ fn a_retired_run_is_remembered_across_power_cuts() {
         assert_eq!(retired.appended, run.appended);
     }
     assert_eq!(retired[0].appended.iter().map(|n| n.sum()).sum::<u64>(), 3);
-    // Bound to another database, it misses nothing there.
+    // In another database that the log is bound to, nothing is missing.
     assert_eq!(log.source().retired_into(uuid::Uuid::from_u128(8)), []);
 }
 
@@ -121,7 +121,7 @@ fn the_oldest_retired_runs_are_forgotten_for_newer_ones() {
     assert_eq!(disk.bytes(FILE_NAME).len(), 2 * SLOT_BYTES);
 }
 
-/// Fills the disk of a closed log, opens it, stores everything, and lets its run go.
+/// Fills the disk of a closed log, opens it, stores everything, and retires its run.
 fn opened_full(disk: &Disk) -> Stepped {
     disk.die(Death::Kill);
     disk.set_capacity(Some(disk.used_bytes()));
@@ -143,7 +143,7 @@ fn a_retired_run_is_remembered_on_a_full_disk() {
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.source().retired_into(DATABASE).len(), 1);
-    // Without room for the file itself, segments go nevertheless.
+    // Segments are retired even if there is no room for the file itself.
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert!(log.append(&[1, 2]));

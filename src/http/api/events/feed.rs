@@ -34,7 +34,7 @@ pub(super) enum Sight {
     Blocked,
 }
 
-/// How far the feed is, for listeners that wait for more.
+/// The state of the feed, for listeners that wait for more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
     epoch: u64,
@@ -258,8 +258,8 @@ impl Listener {
             if let Some(next) = self.look() {
                 return next;
             }
-            // A change between the look and the wait wakes the wait: the head is marked as seen before
-            // the ring is read.
+            // A change between the look and the wait ends the wait, because the head is marked as seen before the ring
+            // is read.
             tokio::select! {
                 changed = self.head.changed() => if changed.is_err() { return Next::End },
                 _ = self.stopped.changed() => return Next::End,

@@ -7,7 +7,7 @@ use crate::http::request::query::Query;
 use crate::http::response::problem::Problem;
 use crate::reading::{ExternalId, Stream};
 
-/// The most devices that one listener names; for more, it listens to all.
+/// The most devices that one listener may name. A client that needs more listens to all.
 const IDS_MAX: usize = 100;
 
 /// The kind of an event.

@@ -301,12 +301,12 @@ mod tests {
         let oldest = ring.chunks[0].first;
         assert!(oldest > FIRST && !read(&ring, oldest, &Filter::default()).1);
         assert!(read(&ring, oldest - 1, &Filter::default()).1);
-        // A number that no event had is lost too.
+        // A number that no event ever had also counts as lost.
         assert!(read(&ring, 5002, &Filter::default()).1);
     }
 
     #[test]
-    fn only_numbers_that_were_written_are_read() {
+    fn a_number_is_read_only_as_it_was_written() {
         assert_eq!(
             parse_number(&number_text(u64::MAX, 42)),
             Some((u64::MAX, 42))

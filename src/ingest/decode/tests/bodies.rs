@@ -1,4 +1,4 @@
-//! Whole bodies: arrays, lines, what is refused whole, what is cut into pieces.
+//! Whole bodies: arrays, lines, bodies that are refused as a whole, and bodies that are split into pieces.
 
 use super::*;
 
@@ -167,7 +167,7 @@ fn lines_never_complete_each_other() {
     let (head, tail) = good.split_at(good.find("\"voltage").unwrap());
     let head = head.trim_end_matches(',');
     for (body, accepted) in [
-        // One object over two lines, beside a line of two: as many elements as lines.
+        // One object over two lines, and two objects on one line: as many elements as lines.
         (format!("{head}\n{tail}\n{good},{good}"), 0),
         (format!("{good},{good}\n{head}\n{tail}"), 0),
         (format!("{head}\n{tail},{good}"), 0),
@@ -211,7 +211,7 @@ fn large_bodies_are_cut_and_lose_nothing() {
 
 #[test]
 fn a_cut_inside_a_string_or_nested_value_is_not_used() {
-    // Every comma near the end of the first piece lies, first in ids, then in nested arrays.
+    // Every comma near the end of the first piece is misleading: first those in ids, then those in nested arrays.
     for lie in [r#""},{},{""#, r#"[[{},{},{}],{},{}]"#] {
         let liar = meter("meterId", lie);
         let body = format!("[{},{liar}]", vec![liar.as_str(); 3000].join(","));

@@ -44,7 +44,7 @@ fn any_value() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A good reading, most of the time; else with fields in another order, replaced, added.
+/// Usually a good reading. Otherwise its fields are reordered, replaced or extended.
 fn any_reading(stream: Stream) -> impl Strategy<Value = Written> {
     let good: &[(&str, &str)] = match stream {
         Stream::Meter => &[
@@ -159,7 +159,7 @@ proptest! {
             Ok(_) | Err(BodyError::Empty) => prop_assert!(json || body.trim_ascii().is_empty()),
             Err(error) => prop_assert!(!json, "{error}: {}", body.escape_ascii()),
         }
-        // As lines: each is what it is alone.
+        // As lines: each gives the same result as alone.
         let lines = decode(stream, Format::Ndjson, &body);
         let alone: u64 = body.split(|b| *b == b'\n')
             .filter_map(|line| decode(stream, Format::Ndjson, line).ok())

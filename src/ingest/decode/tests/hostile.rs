@@ -1,9 +1,9 @@
-//! Bodies made to break the decoder: it answers, within its limits, and continues.
+//! Bodies made to break the decoder. It answers within its limits, and continues.
 
 use super::*;
 
 const LARGEST: usize = 8 * 1024 * 1024;
-/// Eight texts of the quick parser: every way through, in a time that a debug build can bear.
+/// Eight texts of the quick parser: enough to take every path, and quick enough for a debug build.
 const LARGE: usize = 8 * TEXT_BYTES_MAX;
 
 fn nested(depth: usize) -> String {
@@ -37,8 +37,8 @@ fn nesting_is_accepted_up_to_the_limit() {
 }
 
 #[test]
-fn a_broken_key_behind_many_others_is_no_fault_of_the_json() {
-    // Found by fuzzing: the fields behind the last that decides were read as text.
+fn a_broken_key_after_many_others_is_still_valid_json() {
+    // Found by fuzzing: the fields after the last one that matters were read as text.
     let many: String = (0..30).map(|n| format!("\"k{n}\":1,")).collect();
     let body = format!("[{{{many}\"\\ud800\":1}},{}]", meter("", ""));
     let (taken, outcome) = decode(Stream::Meter, Format::Json, body).unwrap();
@@ -75,7 +75,7 @@ fn large_bodies_of_one_byte_give_their_memory_back() {
         let array = format!("[{units}1]");
         for body in [units, array] {
             for format in [Format::Json, Format::Ndjson] {
-                // Guaranteed is only that it answers, and what it keeps.
+                // The only guarantees are that it answers, and how much memory it keeps.
                 drop(decode_with(
                     &mut decoder,
                     Stream::Meter,
@@ -107,7 +107,7 @@ fn the_largest_body_of_brackets_is_too_deep() {
 }
 
 #[test]
-fn every_beginning_of_a_body_and_every_changed_byte_is_answered() {
+fn truncated_and_changed_bodies_are_always_answered() {
     let body = format!(
         "[{},{}]",
         vehicle("meterId", r#""\u00e9\n🔋""#),

@@ -53,7 +53,7 @@ pub(super) fn bounds() -> Bounds {
     Bounds::at(NOW, None)
 }
 
-/// What a fresh decoder makes of a body.
+/// The result of a fresh decoder for a body.
 pub(super) fn decode(
     stream: Stream,
     format: Format,
@@ -109,7 +109,7 @@ pub(super) fn meter(field: &str, value: &str) -> String {
     )
 }
 
-/// The same of a vehicle.
+/// The same for a vehicle.
 pub(super) fn vehicle(field: &str, value: &str) -> String {
     object(
         &[

@@ -7,7 +7,7 @@ use super::*;
 /// A reading as its fields were written: keys and JSON texts.
 pub(super) type Written = Vec<(String, String)>;
 
-/// The codes and fields of a reading's errors, in their order.
+/// The codes and fields of a reading's errors, in order.
 pub(super) type Errors = Vec<(Code, Option<String>)>;
 
 /// The fields that a reading must have, and those that it may have.
@@ -31,7 +31,7 @@ fn fields(vehicle: bool) -> (&'static [&'static str], &'static [&'static str]) {
     (required, optional)
 }
 
-/// What should come of a reading: its parts, or every error of it.
+/// The expected result for a reading: its parts, or all of its errors.
 pub(super) fn check(stream: Stream, written: &Written) -> Result<Owned, Errors> {
     let vehicle = stream == Stream::Vehicle;
     let (required, optional) = fields(vehicle);
@@ -135,8 +135,8 @@ fn fault(name: &str, raw: &str) -> Option<Code> {
     }
 }
 
-/// What jiff makes of a time, cut to the microsecond. `None` if RFC 3339 does not allow the form, because
-/// jiff accepts more of ISO 8601 than the RFC does.
+/// A time as jiff reads it, cut to the microsecond. `None` if RFC 3339 does not allow the form, because jiff accepts
+/// more of ISO 8601 than the RFC does.
 ///
 /// The offset is applied by hand: jiff's instants end a day before the year 9999 does.
 pub(super) fn by_jiff(text: &str) -> Option<i64> {

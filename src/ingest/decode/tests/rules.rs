@@ -1,9 +1,9 @@
-//! Each rule of the fields, through each way a reading can take.
+//! Each rule of the fields, on every path that a reading can take.
 
 use super::*;
 
-/// What becomes of a reading alone, in an array, in an array that the slow parser reads, and as a
-/// line: always the same.
+/// The result for a reading alone, in an array, in an array that the slow parser reads, and as a line. It must always
+/// be the same.
 fn everywhere(stream: Stream, reading: &str) -> Result<Owned, ReadingError> {
     let good = match stream {
         Stream::Meter => meter("", ""),
@@ -403,7 +403,7 @@ fn the_largest_age_moves_the_oldest_time_but_never_before_2000() {
 }
 
 #[test]
-fn new_ids_are_not_dots_that_urls_lose() {
+fn new_ids_are_not_dots_which_urls_lose() {
     for (stream, name) in [
         (Stream::Meter, "meterId"),
         (Stream::Vehicle, "vehicleId"),

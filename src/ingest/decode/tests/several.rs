@@ -22,7 +22,7 @@ fn every_faulty_field_of_a_reading_is_named() {
             (Some("timestamp"), Code::Missing),
         ];
         assert_eq!(named, expected, "{text}");
-        // One reading, counted once, by what is reported first.
+        // One reading, counted once, by its first error.
         assert_eq!(outcome.rejected, 1);
         assert_eq!(outcome.rejected_by_code[Code::WrongType.index()], 1);
     }
