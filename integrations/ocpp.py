@@ -1,4 +1,4 @@
-"""From OCPP messages to Wattgate: what a charging station management system would do with them.
+"""From OCPP messages to Wattgate, as a charging station management system would send them.
 
     python3 integrations/ocpp.py <integrations/ocpp-messages.ndjson
 
@@ -16,25 +16,25 @@ ENERGY = {
     "Energy.Active.Import.Register": "register",
     "Energy.Active.Import.Interval": "interval",
 }
-# A meter that reports no voltage gets the nominal one: Wattgate wants one, and computes nothing from it.
+# A meter that reports no voltage gets the nominal one. Wattgate requires a voltage, but computes nothing from it.
 NOMINAL_VOLTS = 230.0
 
 
 def value_of(sample):
-    """A sample's number in kWh, V or %: a text in 1.6, a number with a multiplier in 2.0.1."""
+    """A sample's number in kWh, V or %. It is a text in 1.6, and a number with a multiplier in 2.0.1."""
     unit = sample.get("unitOfMeasure", {})
     number = float(sample["value"]) * 10 ** unit.get("multiplier", 0)
     energy = sample.get("measurand", "Energy.Active.Import.Register").startswith("Energy.")
     named = sample.get("unit") or unit.get("unit") or ("Wh" if energy else "")
-    # What is sent is the decimal number that the meter shows: 12345 Wh are 12.345 kWh.
+    # Sends the decimal number that the meter shows: 12345 Wh are 12.345 kWh.
     return round(number / 1000, 6) if named == "Wh" else number
 
 
 def meter_readings(meter, values):
-    """The readings of one connector's meter, each with the voltage of its moment."""
+    """The readings of one connector's meter, each with the voltage at that moment."""
     for value in values:
         samples = value["sampledValue"]
-        # Phases to neutral; not those between phases.
+        # Voltages between a phase and neutral, not between phases.
         volts = [value_of(s) for s in samples if s.get("measurand") == "Voltage" and len(s.get("phase", "")) != 5]
         energies = [s for s in samples if s.get("measurand", "Energy.Active.Import.Register") in ENERGY]
         # The sum of the phases, not one of them.
@@ -83,7 +83,7 @@ def main():
             meters[session] = meter
         if begins:
             gateway.start_session(session, vehicle, meter, begins)
-        # What is queried at the end must be stored by then; a device's readings are stored in order.
+        # The result at the end needs all readings. A device's readings are stored in order.
         ack = "committed" if ends else "durable"
         for reading, why in gateway.send("meter", list(meter_readings(meter, values)), ack):
             print(f"refused: {why}: {reading}", file=sys.stderr)

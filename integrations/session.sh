@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A charging session and its readings, with curl alone.
+# A charging session and its readings, with nothing but curl.
 #
 #   WATTGATE_URL=http://127.0.0.1:3000 WATTGATE_KEY=… integrations/session.sh
 #
-# Sourced, it defines the functions `request` and `post`, and sends nothing.
-# The key needs the rights to ingest and to read; without WATTGATE_KEY no key is sent.
+# If it is sourced, it only defines the functions `request` and `post`, and sends nothing.
+# The key needs the rights `ingest` and `read`. Without WATTGATE_KEY no key is sent.
 set -euo pipefail
 url=${WATTGATE_URL:-http://127.0.0.1:3000}
 key=()
@@ -15,10 +15,10 @@ work=$(mktemp -d)
 : >"$work/head"
 trap 'rm -rf "$work"' EXIT
 
-# Sends a request, and sends it again after 408, 425, 429, any 5xx, and without a whole answer (no connection, no
-# name, no TLS, a reset, a body that was cut): that is always safe. It waits for the time in Retry-After, else
-# half a second and then twice as long each time, and a little more by chance. (curl's own --retry leaves out
-# 507 and 520 to 529, and an answer that was cut.)
+# Sends a request, and repeats it after 408, 425, 429, any 5xx, or an incomplete answer (a failure of the connection,
+# the name lookup or TLS, a reset, a truncated body). That is always safe. It waits for the time in Retry-After.
+# Without that header it waits half a second, then twice as long each time, plus some jitter. (curl's own --retry
+# leaves out 507, 520 to 529, and truncated answers.)
 request() {
   local path=$1 wait_ms=500 pause_ms status why after began=$SECONDS
   shift

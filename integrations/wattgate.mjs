@@ -1,4 +1,4 @@
-// A client of Wattgate in plain JavaScript: retries, batches, a session. Node 18 or newer, or a browser.
+// A client for Wattgate in plain JavaScript: retries, batches, a session. Node 18 or newer, or a browser.
 //
 //   WATTGATE_URL=http://127.0.0.1:3000 WATTGATE_KEY=… node integrations/wattgate.mjs
 //
@@ -8,18 +8,18 @@ const BATCH = 500;
 const WAIT_MS_MIN = 500;
 const WAIT_MS_MAX = 60_000;
 
-/** Whether the same request may be answered differently later: proxies have 5xx of their own (520 to 529). */
+/** Whether the same request may get another answer later. Proxies have 5xx of their own (520 to 529). */
 const isTemporary = (status) => status >= 500 || [408, 425, 429].includes(status);
 
-/** Milliseconds to wait by a Retry-After header, a number or a date; NaN where it names no time to come. */
+/** The milliseconds to wait by a Retry-After header (a number or a date). NaN means that it names no future time. */
 function retryAfter(value) {
   const text = value?.trim() ?? '';
   const pause = /^\d+$/.test(text) ? Number(text) * 1000 : Date.parse(text) - Date.now();
-  // 0 would be a loop without a pause.
+  // 0 would mean a loop without a pause.
   return pause > 0 ? pause : NaN;
 }
 
-/** Sends readings until they are taken, or until trying longer makes no sense. */
+/** Sends readings until they are accepted, or until another try makes no sense. */
 export class Wattgate {
   constructor(url, key, giveUpAfterMs = 300_000) {
     this.url = url;
@@ -27,7 +27,7 @@ export class Wattgate {
     this.giveUpAfterMs = giveUpAfterMs;
   }
 
-  /** Sends a request, and again after a temporary error or without a whole answer: that is always safe. */
+  /** Sends a request, and repeats it after a temporary error or an incomplete answer. That is always safe. */
   async request(path, body, type = 'application/json') {
     const headers = {};
     if (body !== undefined) headers['Content-Type'] = type;
@@ -48,10 +48,10 @@ export class Wattgate {
         why = answer.status;
       } catch (error) {
         if (error instanceof Refused) throw error;
-        // No connection, no name, no TLS, a reset, or an answer that was cut.
+        // A failure of the connection, the name lookup or TLS, a reset, or a truncated answer.
         why = error.cause?.code ?? error.message;
       }
-      // Many that were refused together do not come back together.
+      // Jitter, so that clients that were refused together do not retry together.
       pause *= 1 + Math.random() / 4;
       if (Date.now() - began + pause > this.giveUpAfterMs) throw new Refused(`${path}: given up, the last answer was ${why}`);
       console.error(`${path}: ${why}, again in ${(pause / 1000).toFixed(1)} s`);
@@ -59,15 +59,15 @@ export class Wattgate {
     }
   }
 
-  /** Sends readings of meters or vehicles; returns those that were refused, with why. */
+  /** Sends readings of meters or vehicles. Returns the refused ones, each with its error. */
   async send(stream, readings, ack = 'durable') {
     const refused = [];
     for (let start = 0; start < readings.length; start += BATCH) {
       const batch = readings.slice(start, start + BATCH);
       const body = batch.map((reading) => `${JSON.stringify(reading)}\n`).join('');
       const answer = await this.request(`/v1/ingestion/${stream}?ack=${ack}`, body, 'application/x-ndjson');
-      // Taken in part: what is wrong stays wrong, so it is returned and not sent again. A reading with
-      // several faults has an error for each.
+      // Partly accepted. Wrong readings stay wrong, so they are returned and not sent again. A reading with several
+      // faults has an error for each.
       const why = new Map();
       for (const error of answer.errors) why.set(error.index, [...why.get(error.index) ?? [], error.message]);
       for (const [index, messages] of why) refused.push([batch[index], messages.join('; ')]);

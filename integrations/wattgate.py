@@ -1,4 +1,4 @@
-"""A client of Wattgate in Python's standard library: retries, batches, a session.
+"""A client for Wattgate with nothing but Python's standard library: retries, batches, a session.
 
     WATTGATE_URL=http://127.0.0.1:3000 WATTGATE_KEY=… python3 integrations/wattgate.py
 
@@ -23,12 +23,12 @@ WAIT_SECONDS_MAX = 60
 
 
 def is_temporary(status):
-    """Whether the same request may be answered differently later: proxies have 5xx of their own (520 to 529)."""
+    """Whether the same request may get another answer later. Proxies have 5xx of their own (520 to 529)."""
     return status >= 500 or status in (408, 425, 429)
 
 
 def retry_after(value):
-    """Seconds to wait by a Retry-After header, a number or a date; None where it names no time to come."""
+    """The seconds to wait by a Retry-After header (a number or a date). None means that it names no future time."""
     try:
         if value.strip().isdecimal():
             seconds = float(value)
@@ -36,12 +36,12 @@ def retry_after(value):
             seconds = (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds()
     except (AttributeError, TypeError, ValueError):
         return None
-    # 0 would be a loop without a pause.
+    # 0 would mean a loop without a pause.
     return seconds if seconds > 0 else None
 
 
 class Wattgate:
-    """Sends readings until they are taken, or until trying longer makes no sense."""
+    """Sends readings until they are accepted, or until another try makes no sense."""
 
     def __init__(self, url, key=None, give_up_after_seconds=300):
         self.url = url
@@ -49,7 +49,7 @@ class Wattgate:
         self.give_up_after_seconds = give_up_after_seconds
 
     def request(self, path, body=None, content_type="application/json"):
-        """Sends a request, and again after a temporary error or without a whole answer: that is always safe."""
+        """Sends a request, and repeats it after a temporary error or an incomplete answer. That is always safe."""
         headers = {"Content-Type": content_type} if body is not None else {}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -71,10 +71,10 @@ class Wattgate:
                 pause = retry_after(error.headers.get("Retry-After")) or wait
                 why = f"{error.code}"
             except (OSError, http.client.HTTPException, json.JSONDecodeError, UnicodeDecodeError) as error:
-                # No connection, no name, no TLS, a reset, or an answer that was cut.
+                # A failure of the connection, the name lookup or TLS, a reset, or a truncated answer.
                 pause, why = wait, str(error) or type(error).__name__
             wait = min(2 * wait, WAIT_SECONDS_MAX)
-            # Many that were refused together do not come back together.
+            # Jitter, so that clients that were refused together do not retry together.
             pause *= 1 + random.random() / 4
             if time.monotonic() - began + pause > self.give_up_after_seconds:
                 raise RuntimeError(f"{path}: given up, the last answer was {why}")
@@ -82,14 +82,14 @@ class Wattgate:
             time.sleep(pause)
 
     def send(self, stream, readings, ack="durable"):
-        """Sends readings of meters or vehicles; returns those that were refused, with why."""
+        """Sends readings of meters or vehicles. Returns the refused ones, each with its error."""
         refused = []
         for start in range(0, len(readings), BATCH):
             batch = readings[start : start + BATCH]
             body = "".join(json.dumps(reading) + "\n" for reading in batch).encode()
             answer = self.request(f"/v1/ingestion/{stream}?ack={ack}", body, "application/x-ndjson")
-            # Taken in part: what is wrong stays wrong, so it is returned and not sent again. A reading
-            # with several faults has an error for each.
+            # Partly accepted. Wrong readings stay wrong, so they are returned and not sent again. A
+            # reading with several faults has an error for each.
             why = {}
             for error in answer["errors"]:
                 why.setdefault(error["index"], []).append(error["message"])
@@ -107,7 +107,7 @@ class Wattgate:
 
 
 def connect():
-    """The gateway of the environment."""
+    """The gateway that the environment variables name."""
     return Wattgate(os.environ.get("WATTGATE_URL", "http://127.0.0.1:3000"), os.environ.get("WATTGATE_KEY"))
 
 

@@ -1,7 +1,7 @@
 //! A guard against slow regressions: how often the gateway allocates memory for a reading.
 //!
-//! Times differ from machine to machine; these counts do not. They are the same in every build, so
-//! that a copy or a string a reading that slips in fails here, and no benchmark has to notice it.
+//! Times differ from machine to machine; these counts do not. A copy or a string per reading that slips in fails here,
+//! and no benchmark has to notice it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -55,7 +55,7 @@ fn take(decoder: &mut Decoder, body: &str) -> RequestRecords {
     records
 }
 
-/// The row that a writer makes of a reading; its device has the number in its text.
+/// The row that a writer makes from a reading. The device id is the number in its text.
 fn row(reading: &Reading<'_>, index: u32) -> MeterRow {
     let Details::Meter { voltage } = reading.details else {
         panic!("only meters were sent")
@@ -76,7 +76,7 @@ fn row(reading: &Reading<'_>, index: u32) -> MeterRow {
     }
 }
 
-/// From bodies to what COPY is sent: decoded, framed, read again, sorted and encoded.
+/// From bodies to the bytes of COPY: decoded, framed, read again, sorted and encoded.
 fn all_the_way(decoder: &mut Decoder, bodies: &[String], frame: &mut Vec<u8>, out: &mut BytesMut) {
     let mut sections = vec![Section::default(); usize::from(SHARDS)];
     for body in bodies {
@@ -110,7 +110,7 @@ fn all_the_way(decoder: &mut Decoder, bodies: &[String], frame: &mut Vec<u8>, ou
     }
 }
 
-/// Once to fill the buffers that are kept, once to count.
+/// Once to fill the reused buffers, and once to count.
 fn counted(mut work: impl FnMut()) -> AllocationInfo {
     work();
     measure(work)
@@ -126,7 +126,7 @@ fn a_reading_of_a_batch_allocates_no_memory_of_its_own() {
         info.count_total as f64 / readings,
         info.bytes_total as f64 / readings,
     );
-    // A buffer grows by doubling now and then; a string or a box a reading would be 1.
+    // Buffers double now and then. A string or a box per reading would be 1.
     assert!(count <= 0.06, "{count} allocations a reading");
     assert!(bytes <= 600.0, "{bytes} bytes a reading");
 }
@@ -165,7 +165,7 @@ fn memory_grows_with_readings_not_with_their_square() {
         rolled_up: &[],
         sessions: &[],
     };
-    // Another was there each time: it is not to be copied for each meter either.
+    // There is another vehicle at each meter. It must not be copied for each meter either.
     let others = [vehicle(1)];
     let meter = |n: i32| Meter {
         key: MeterKey(n),

@@ -1,4 +1,4 @@
-//! Commands of operators: `wattgate check`, `wattgate erase`, a stop; metrics at a collector.
+//! Commands of operators (`wattgate check`, `wattgate erase`), a stop, and metrics sent to a collector.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ use wattgate::reading::Timestamp;
 
 use crate::gateway::{Gateway, NO_DATABASE, command, data_dir, ended};
 
-/// Runs a command; whether it succeeded, and all its output.
+/// Runs a command. Returns whether it succeeded, and all its output.
 fn run(data: &Path, flags: &[&str]) -> (bool, String) {
     let output = command(data).args(flags).output().unwrap();
     let printed = [output.stdout, output.stderr].concat();
@@ -31,10 +31,10 @@ fn url(data: &Path, user: &str, database: &str) -> String {
 }
 
 #[test]
-fn check_reports_what_keeps_it_from_the_database() {
+fn check_reports_why_the_database_is_unreachable() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &[]);
-    // A running gateway is no fault: operators run `check` first when it is in trouble.
+    // A running gateway is not a fault: operators run `check` when it is in trouble.
     let (good, printed) = run(data.path(), &["check"]);
     assert!(good, "{printed}");
     assert!(printed.contains("a gateway is using it"), "{printed}");
@@ -108,7 +108,7 @@ fn check_reports_everything_that_is_wrong_at_once() {
 }
 
 #[test]
-fn check_knows_a_log_that_belongs_to_another_database() {
+fn check_reports_a_log_of_another_database() {
     let (data, other) = (data_dir(), data_dir());
     for dir in [&data, &other] {
         let gateway = Gateway::ready(dir.path(), &[]);
@@ -145,7 +145,7 @@ const ONE_HOUR_EACH: &str = "insert into vehicle_hours (vehicle_id, hour, first_
     select id, '2024-02-09', '2024-02-09', '2024-02-09', \
     0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, false from vehicles";
 
-/// How many rows of vehicles each table holds.
+/// How many rows about vehicles each table holds.
 const WHAT_IS_LEFT: &str = "select (select count(*) from vehicle_readings), (select count(*) from vehicle_status), \
     (select count(*) from vehicles), (select count(*) from charging_sessions), \
     (select count(*) from vehicle_hours where hour = '2024-02-09'), \
@@ -171,7 +171,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
             at(20)
         );
         post("/v1/sessions", &session);
-        // Two readings, one of them sent again with another value: that goes to quarantine.
+        // Two readings, one of them sent again with another value, which goes to quarantine.
         for (minute, soc) in [(1, 50), (2, 51), (2, 52)] {
             let reading = format!(
                 r#"{{"vehicleId":"{vehicle}","soc":{soc},"kwhDeliveredDc":0.1,"batteryTemp":90,"timestamp":"{}"}}"#,
@@ -225,7 +225,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
     gateway.terminate();
 }
 
-/// Takes one request, and answers 200; its path and its body.
+/// Accepts one request, and answers 200. Returns the path and the body.
 fn take(listener: &TcpListener) -> (String, serde_json::Value) {
     let (mut socket, _) = listener.accept().unwrap();
     let mut reader = BufReader::new(socket.try_clone().unwrap());

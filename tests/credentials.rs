@@ -17,7 +17,7 @@ const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 const READING: &str =
     r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
 
-/// A gateway whose database is away.
+/// A gateway whose database is unavailable.
 fn start(data: &Path, args: &[&str]) -> Gateway {
     let mut command = command(data);
     command
@@ -71,7 +71,7 @@ fn create_with(data: &Path, name: &str, more: &[&str]) -> String {
 #[test]
 fn a_new_or_revoked_key_takes_effect_within_seconds() {
     let data = tempfile::tempdir().unwrap();
-    // trace: no log line of any part may hold a secret.
+    // At the level trace: no log line of any part may hold a secret.
     let gateway = start(data.path(), &["--auth", "keys", "--log-level", "trace"]);
     assert_eq!(ingest(&gateway, None), 401);
     let first = create(data.path(), "first");
@@ -113,7 +113,7 @@ fn a_new_or_revoked_key_takes_effect_within_seconds() {
     gateway.terminate();
 }
 
-/// A stream that a key with the right to read has opened, until the gateway ends it.
+/// A stream that was opened with a key with the right to read, until the gateway ends it.
 fn listen(gateway: &Gateway, key: &str) -> TcpStream {
     let key = format!("authorization: Bearer {key}\r\n");
     let mut stream = gateway.open("GET", "/v1/live/stream", &key, "");
@@ -159,7 +159,7 @@ fn keys_are_never_stored_in_postgres() {
     });
     let mut stream = listen(&gateway, &all);
 
-    // A conflicting session of another fleet is not named.
+    // The error does not name a conflicting session of another fleet.
     let session = |id: &str, meter: &str| {
         format!(
             r#"{{"sessionId":"{id}","vehicleId":"B-1","meterId":"{meter}","startedAt":"2024-01-01T00:00:00Z"}}"#
@@ -238,7 +238,7 @@ fn the_log_names_the_client_behind_a_proxy_that_is_trusted() {
 }
 
 #[test]
-fn other_addresses_than_loopback_require_a_key() {
+fn addresses_other_than_loopback_require_a_key() {
     let data = tempfile::tempdir().unwrap();
     let mut gateway = start(data.path(), &["--listen", "0.0.0.0:0"]);
     let port = gateway.address.rsplit(':').next().unwrap().to_owned();

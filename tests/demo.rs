@@ -1,4 +1,4 @@
-//! `wattgate demo`, as somebody who tries it out runs it.
+//! `wattgate demo`, as a new user would run it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -34,7 +34,7 @@ fn is_empty(place: &Path) -> bool {
 fn a_demo_shows_a_day_that_goes_on_and_leaves_nothing() {
     let root = data_dir();
     let (mut command, place) = demo(root.path(), 0o755);
-    // A database that is configured is not used, nor is a data directory.
+    // Neither a configured database nor a configured data directory is used.
     command
         .env("DATABASE_URL", NO_DATABASE)
         .env("WATTGATE_DATA_DIR", root.path().join("data"));
@@ -64,7 +64,7 @@ fn a_demo_shows_a_day_that_goes_on_and_leaves_nothing() {
 #[test]
 fn a_demo_ends_with_its_terminal_and_removes_a_database_elsewhere() {
     let root = data_dir();
-    // If root runs the tests, the user of the database cannot enter it: the database is elsewhere.
+    // If root runs the tests, the user of the database cannot enter the directory, so the database is elsewhere.
     let (command, place) = demo(root.path(), 0o700);
     let mut gateway = Gateway::spawn(command, root.path());
     let psql = gateway.psql.clone().unwrap();

@@ -34,7 +34,7 @@ fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
     gateway.kill();
 
     let gateway = start(data.path());
-    // A reading that was acknowledged before the kill is sent again, and one contradicts.
+    // A reading that was acknowledged before the kill is sent again, and another one contradicts it.
     let again = format!("[{},{}]", reading(29, 1.0), reading(28, 2.0));
     let (status, body) = gateway.call("POST", &format!("{METER}?ack=committed"), &again);
     assert_eq!(status, 201, "{body}");
@@ -120,7 +120,7 @@ fn bad_readings_are_named_and_good_ones_stored() {
         .map(|e| (e["index"].as_u64().unwrap(), e["field"].as_str().unwrap()))
         .collect();
     let mut expected: Vec<(u64, &str)> = bad.map(|(n, .., field)| (n as u64, field)).to_vec();
-    // A field of another name is unknown, and the right one is missing.
+    // A misnamed field is unknown, and the right one is missing.
     expected.push((499, "voltage"));
     assert_eq!(named, expected);
     assert_eq!(
@@ -178,7 +178,7 @@ fn readings_accepted_without_a_database_are_stored_once() {
         let (status, answer) = gateway.call("POST", METER, &reading(minute, 1.0));
         assert_eq!(status, 202, "{answer}");
     }
-    // One comes twice while the database is away, as from a device that lost its answer.
+    // One reading comes twice while the database is unavailable, as from a device whose answer was lost.
     assert_eq!(gateway.call("POST", METER, &reading(7, 1.0)).0, 202);
     let stored = "wattgate_readings_stored_total{stream=\"meter\"}";
     assert_eq!(gateway.metric(stored), 1.0);
@@ -202,7 +202,7 @@ fn readings_accepted_without_a_database_are_stored_once() {
     runtime.block_on(server.stop(DEADLINE));
 }
 
-/// The sums of one scrape: accepted, stored, repeats, quarantined, waiting; both streams together.
+/// The sums of one scrape, both streams together: accepted, stored, repeats, quarantined, waiting.
 fn sums(metrics: &str) -> [f64; 5] {
     [
         "wattgate_readings_accepted_total{",
@@ -219,7 +219,7 @@ fn sums(metrics: &str) -> [f64; 5] {
     })
 }
 
-/// Scrapes, and expects that accepted readings are accounted for at any moment (invariant 10).
+/// Scrapes, and checks that accepted readings are accounted for at any moment (invariant 10).
 fn accounted(gateway: &Gateway) -> [f64; 5] {
     let (_, metrics) = gateway.call("GET", "/metrics", "");
     let sums = sums(&metrics);
@@ -232,7 +232,7 @@ fn accounted(gateway: &Gateway) -> [f64; 5] {
     sums
 }
 
-/// Puts history and checkpoints back to what some tables hold, as the restore of a backup does.
+/// Sets history and checkpoints back to the content of some tables, as restoring a backup does.
 fn restore(gateway: &Gateway, from: &str) {
     gateway.sql(&format!(
         "begin;
@@ -257,7 +257,7 @@ fn segments(data: &Path) -> Vec<PathBuf> {
     segments
 }
 
-/// Some thousand readings of meters, from the `first` on.
+/// A few thousand readings of meters, from the `first` on.
 fn many(first: u32) -> (u32, String) {
     // Long ids fill segments quickly.
     let long = "\u{1F50B}".repeat(60);
@@ -311,10 +311,10 @@ fn the_sums_stay_exact_across_an_old_backup() {
         gap(g) > 0.0 && there(g) + gap(g) == f64::from(sent) && drained(g)
     });
     let again = there(&gateway) - 5000.0;
-    // What came back has been accepted twice.
+    // Readings that came back have been accepted twice.
     let [accepted, stored, ..] = accounted(&gateway);
     assert_eq!([accepted, stored], [f64::from(sent) + again; 2]);
-    // A newer backup, that has what was lost.
+    // A newer backup, which has what was lost.
     restore(&gateway, "newer");
     gateway.wait("no gap", |g| gap(g) == 0.0);
     sent = send(sent);

@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 
 use crate::gateway::{DEADLINE, Gateway, data_dir, within};
 
-/// How much is sent.
+/// The size of the load.
 #[derive(Clone, Copy, PartialEq)]
 enum Load {
     Small,
-    /// Several segments of the log, soon.
+    /// Enough for several segments of the log.
     Large,
 }
 
-/// Every boundary, at its first time and at a later one.
+/// Every boundary, the first time and a later time that it is reached.
 const PLACES: [(&str, &str, Load); 19] = [
     ("segment-begun", "1", Load::Small),
     ("segment-begun", "2", Load::Large),
@@ -48,7 +48,7 @@ const PLACES: [(&str, &str, Load); 19] = [
     ("segment-gone", "2", Load::Large),
 ];
 
-/// Requests within which each place is reached.
+/// The number of requests within which each point is reached.
 const REQUESTS_MAX: u32 = 400;
 
 /// Starts a gateway on the database of another, with two shards.
@@ -72,7 +72,7 @@ fn body(device: &str, readings: u32) -> String {
     lines
 }
 
-/// Sends a request; its status, or `None` if the gateway has ended.
+/// Sends a request. Returns the status; `None` means that the gateway has ended.
 fn send(gateway: &Gateway, ack: &str, body: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(&gateway.address).ok()?;
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -88,7 +88,7 @@ fn send(gateway: &Gateway, ack: &str, body: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// What was sent of each device: how many readings, and whether they were acknowledged.
+/// What each device has sent: how many readings, and whether they were acknowledged.
 type Debts = BTreeMap<String, (u32, bool)>;
 
 /// Sends until the gateway has ended itself.
@@ -157,8 +157,8 @@ const PARTS: [&str; 10] = [
     "wal-keep",
 ];
 
-/// A part that panics is logged with its name, and the gateway exits with an error within seconds: it
-/// does not go on without the part. What was acknowledged is stored.
+/// A part that panics is logged with its name, and the gateway exits with an error within seconds: it does not continue
+/// without the part. Acknowledged readings are stored.
 #[test]
 fn a_part_that_panics_ends_the_gateway_in_order() {
     let (host, data) = (Gateway::fresh(&[]), data_dir());
@@ -178,7 +178,7 @@ fn a_part_that_panics_ends_the_gateway_in_order() {
         }
         fs::write(&file, "").unwrap();
         if part == "wal-append" {
-            // The thread wakes only when there is something to write; this is never acknowledged.
+            // The thread wakes only when there is something to write. This request is never acknowledged.
             let status = send(&gateway, "durable", &body("never", 1));
             assert!(status.is_none_or(|s| s >= 500), "{status:?}");
         }

@@ -1,7 +1,7 @@
 //! The shape of the code: which module may know which, and how long a file may be.
 //!
-//! Imports go one way. The edge that is absent is part of the design, so each one that is there
-//! stands in a table here with its reason; a new one is a decision and not an accident.
+//! Imports go one way. An absent edge is part of the design. So each edge that exists is in a table here, with its
+//! reason, and a new one is a decision and not an accident.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ use std::path::Path;
 
 use code::*;
 
-/// The modules from the bottom up, what each may import of the others, and why it needs no more.
+/// The modules from the bottom up, what each may import from the others, and why it needs no more.
 const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
     ("reading", &[], "everything speaks of readings"),
     (
@@ -246,12 +246,12 @@ fn no_files_import_each_other_in_a_circle() {
         let module = module_of(file);
         let found = imports_of(file).into_iter();
         let found = found.filter_map(|path| file_of(&path, &modules));
-        // The file of a module and the files below it are one: it holds what they share.
+        // The file of a module and the files below it count as one, because it holds what they share.
         let found = found.filter(|other| !is_within(other, &module) && !is_within(&module, other));
         let found = found.collect();
         imports.insert(module, found);
     }
-    // Files that import nothing are taken away until none is left, or a circle.
+    // Files that import nothing are removed until no file is left, or only a circle.
     loop {
         let left: BTreeSet<String> = imports.keys().cloned().collect();
         for found in imports.values_mut() {
@@ -313,7 +313,7 @@ fn modules_name_only_the_crates_that_they_may() {
 }
 
 #[test]
-fn metrics_stand_in_one_file_and_lints_are_expected() {
+fn metrics_are_in_one_file_and_lints_are_expected() {
     let mut wrong = BTreeSet::new();
     for file in product_files() {
         let code = code_of(&file);

@@ -1,4 +1,4 @@
-//! What operators get agrees with the gateway: names of metrics, alerts and their runbook.
+//! The files for operators agree with the gateway: names of metrics, alerts and their runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -63,7 +63,7 @@ fn quoted_names(code: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every word that begins as the gateway's metrics do.
+/// Every word that begins like the gateway's metrics.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("wattgate_"))

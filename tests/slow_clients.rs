@@ -2,7 +2,7 @@
 //!
 //!     cargo test --release --test slow_clients -- --ignored --nocapture
 //!
-//! opens thousands and prints figures; the suite opens few and checks that the normal client is served.
+//! opens thousands and prints figures. The suite opens a few, and checks that the normal client is served.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -28,7 +28,7 @@ fn resident_kib(gateway: &Gateway) -> u64 {
     digits.and_then(|d| d.parse().ok()).unwrap_or_default()
 }
 
-/// Sends readings on one connection, and gives the 50th and 99th percentile of the answers' times.
+/// Sends readings on one connection. Returns the 50th and 99th percentile of the response times.
 fn normal(gateway: &Gateway, requests: usize) -> (Duration, Duration) {
     let mut stream = gateway.connect();
     stream
@@ -75,10 +75,10 @@ fn open(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<Tcp
             .write_all(HALVES[n % HALVES.len()].as_bytes())
             .unwrap();
         if n % HALVES.len() == 0 {
-            // Requests much, and reads none of it.
+            // Requests a lot, and reads none of it.
             stream.set_nonblocking(true).unwrap();
             let request = "GET /openapi.yaml HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(200);
-            // As much as fits: it would block.
+            // As much as fits; more would block.
             stream.write_all(request.as_bytes()).ok();
             stream.set_nonblocking(false).unwrap();
         }

@@ -93,7 +93,7 @@ fn read(source: &LogSource) -> (BTreeSet<i64>, Vec<Option<Position>>) {
     (serials, runs.into_iter().map(|r| r.end).collect())
 }
 
-/// A log that was closed, with so many groups of 1000 readings.
+/// A closed log with this many groups of 1000 readings.
 fn closed_log(groups: i64) -> tempfile::TempDir {
     let data = tempfile::tempdir().unwrap();
     let log = open_log(data.path());
@@ -192,7 +192,7 @@ fn inspect_reads_a_log_in_use_and_changes_nothing() {
     let before = contents(data.path());
     assert!(wal(data.path(), &["verify"]).status.success());
     assert_eq!(contents(data.path()), before);
-    // It is in use: a copy of it would be of no moment.
+    // The log is in use, so a copy would not be consistent.
     let into = data.path().join("copy");
     let output = wal(data.path(), &["repair", "--into", into.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -212,7 +212,7 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
     let output = wal(data.path(), &["verify"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("90000 readings intact, no damage"));
-    // A frame in the first segment, the header of the second.
+    // Damages a frame in the first segment, and the header of the second.
     flip(&whole[0], 6 << 20);
     flip(&whole[1], 3);
     let damaged = contents(data.path());
@@ -242,13 +242,13 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
     );
     assert_eq!(contents(data.path()), damaged, "the log itself was changed");
     assert!(wal(copy.path(), &["verify"]).status.success());
-    // The copy is a log: all but what was lost is read, and every place is the same.
+    // The copy is a log: everything that was not lost is read, and every position is the same.
     let log = open_log(copy.path());
     let (serials, copied_ends) = read(&log.source());
     assert_eq!(serials.len() as u64, 90_000 - lost);
     assert_eq!(copied_ends[0], ends[0], "the checkpoints would not fit");
     log.close().stop();
-    // Never over something that is there.
+    // Never over existing files.
     let output = wal(data.path(), &["repair", "--into", into.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("must be empty"));
@@ -296,7 +296,7 @@ fn a_log_of_another_version_is_reported_and_not_repaired() {
 }
 
 #[test]
-fn a_log_that_a_crash_has_cut_is_no_damage() {
+fn a_log_cut_by_a_crash_is_not_damaged() {
     let data = closed_log(3);
     let segment = segments(data.path()).remove(0);
     let bytes = fs::read(&segment).unwrap();
@@ -331,7 +331,7 @@ fn a_missing_log_is_reported() {
 
 #[test]
 fn a_log_in_memory_is_refused_unless_it_is_allowed() {
-    // Without a tmpfs at its usual place there is nothing to refuse.
+    // If there is no tmpfs in the usual place, there is nothing to refuse.
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if !mounts
         .lines()
@@ -413,7 +413,7 @@ fn a_logs_first_binding_has_its_room_before_there_is_a_database() {
     gateway.terminate();
 }
 
-/// A gateway that keeps nothing of what is stored.
+/// A gateway that retains no stored readings.
 fn forgetful(data: &Path) -> Gateway {
     Gateway::start(data, &["--wal-retain", "0"])
 }
@@ -429,7 +429,7 @@ fn commit(gateway: &Gateway, minutes: std::ops::Range<u32>) {
     }
 }
 
-/// Stores three readings in a run of the log that is retired, and restores a cluster from before them.
+/// Stores three readings in a run of the log that is then retired, and restores a cluster from before them.
 fn lose_three_readings(data: &Path) {
     let (wal_dir, cluster) = (data.join("wal"), data.join("postgres/cluster"));
     let gateway = forgetful(data);

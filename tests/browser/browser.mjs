@@ -24,14 +24,14 @@ before(async () => {
 
 after(() => browser?.close());
 
-/** A context of its own, as a browser that was just installed. */
+/** A context of its own, like a newly installed browser. */
 export async function fresh(options = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, ...options });
   context.setDefaultTimeout(PATIENCE_MS);
   return context;
 }
 
-/** A tab whose errors are kept. */
+/** A tab that records its errors. */
 export async function tab(context) {
   const page = await context.newPage();
   page.errors = [];
@@ -40,7 +40,7 @@ export async function tab(context) {
   return page;
 }
 
-/** A page whose errors are kept: a test fails if there are any, unless it expects them. */
+/** A page that records its errors. A test fails if there are any, unless it expects them. */
 export async function open(gateway, path, options = {}) {
   const page = await tab(await fresh(options));
   await page.goto(gateway.url + path);
@@ -53,7 +53,7 @@ export async function close(page, allowed = []) {
   await page.context().close();
 }
 
-/** What the accessibility checker finds serious; it must be in the page already. */
+/** What the accessibility checker finds serious. The checker must already be in the page. */
 export async function grave(page, view) {
   const { violations } = await page.evaluate(() => axe.run());
   return violations.filter((v) => ['serious', 'critical'].includes(v.impact))

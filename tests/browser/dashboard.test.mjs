@@ -1,4 +1,4 @@
-// What the dashboard promises, in a real Chromium before the real gateway.
+// What the dashboard promises, in a real Chromium with the real gateway.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -28,7 +28,7 @@ describe('a gateway without keys', () => {
 
   after(() => gateway.remove());
 
-  test('the fleet shows at a glance what runs and what is silent', async () => {
+  test('the fleet page shows at a glance what reports and what is silent', async () => {
     const page = await open(gateway, '/');
     await live(page);
     const tile = (label) => page.getByRole('region', { name: label, exact: true });
@@ -52,7 +52,7 @@ describe('a gateway without keys', () => {
     await close(page);
   });
 
-  test('a reading is seen within two seconds, without a touch', async () => {
+  test('a reading appears within two seconds, without a reload', async () => {
     const page = await open(gateway, '/#/vehicles');
     await live(page);
     await page.getByRole('link', { name: 'V1' }).waitFor();
@@ -88,7 +88,7 @@ describe('a gateway without keys', () => {
     await close(page);
   });
 
-  test('an id that holds markup is text, wherever it shows', async () => {
+  test('an id that contains markup is shown as text everywhere', async () => {
     const page = await open(gateway, '/#/vehicles');
     const link = page.getByRole('link', { name: HOSTILE, exact: true });
     await link.click();
@@ -107,7 +107,7 @@ describe('a gateway without keys', () => {
     await row.getByRole('link', { name: 'Hot' }).waitFor();
     await row.getByText('71.5 °C').waitFor();
     await page.getByRole('link', { name: /Alerts \d+ open/ }).waitFor();
-    // The fleet's page lists the gravest first, and the vehicle's own page shows it above its figures.
+    // The fleet page lists the most severe first, and the vehicle's page shows it above its figures.
     const other = await open(gateway, '/');
     const first = other.getByRole('region', { name: 'Needs attention' }).getByRole('listitem').first();
     await first.getByText('71.5 °C, limit 55.0 °C').waitFor();
@@ -147,7 +147,7 @@ describe('a gateway without keys', () => {
     await close(page, ['404']);
   });
 
-  test('the keyboard is enough', async () => {
+  test('the dashboard works with the keyboard alone', async () => {
     const page = await open(gateway, '/');
     await page.keyboard.press('Tab');
     assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to content');
@@ -198,7 +198,7 @@ describe('a gateway without keys', () => {
     await close(page);
   });
 
-  test('the stream is cut and comes back, and what was missed is seen', async () => {
+  test('after a broken stream reconnects, missed changes appear', async () => {
     const page = await open(gateway, '/#/vehicles');
     await live(page);
     await page.getByRole('link', { name: 'V1' }).waitFor();
@@ -232,7 +232,7 @@ describe('a gateway with a tariff', () => {
   after(() => gateway.remove());
 
   for (const [scheme, viewport] of [['light', DESKTOP], ['dark', DESKTOP], ['light', PHONE], ['dark', PHONE]]) {
-    test(`what a percent is worth is the first and largest figure: ${scheme}, ${viewport.width} wide`, async () => {
+    test(`what one more percent saves is the first and largest figure: ${scheme}, ${viewport.width} wide`, async () => {
       const page = await open(gateway, '/', { viewport, colorScheme: scheme, bypassCSP: true });
       await page.addScriptTag({ content: AXE });
       await page.getByText('24 h', { exact: true }).click();
@@ -265,7 +265,7 @@ describe('a gateway whose database is away', () => {
   before(() => gateway.start({ ready: false }));
   after(() => gateway.remove());
 
-  test('the page states that readings are accepted all the same', async () => {
+  test('the page states that readings are still accepted', async () => {
     await gateway.call('POST', '/v1/ingestion/vehicle', vehicle('V1', 50));
     const page = await open(gateway, '/#/vehicles/V1', { bypassCSP: true });
     await page.getByRole('alert').getByText(/The database is unavailable.*Readings are still accepted: 1 waiting in the log/).waitFor();
@@ -294,7 +294,7 @@ describe('a gateway with keys', () => {
     await dialog.getByRole('button').click();
     await live(page);
     await page.getByRole('region', { name: 'Vehicles', exact: true }).getByText('1 live').waitFor();
-    // The same tab does not request it again; another does.
+    // The same tab does not ask for it again, but another tab does.
     await page.reload();
     await live(page);
     assert.equal(await dialog.isVisible(), false);
@@ -319,7 +319,7 @@ describe('a fleet of 10,000', () => {
 
   after(() => gateway.remove());
 
-  test('the fleet at a glance comes at once, and everything soon', async (t) => {
+  test('the fleet page appears at once, and everything else soon', async (t) => {
     const page = await open(gateway, '/');
     const vehicles = page.getByRole('region', { name: 'Vehicles', exact: true });
     await vehicles.getByText('10,000 live').waitFor();

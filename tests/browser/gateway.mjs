@@ -7,19 +7,19 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
 const BINARY = process.env.WATTGATE;
-/** Nothing here takes longer unless it hangs. */
+/** Nothing here takes longer, unless it is stuck. */
 export const PATIENCE_MS = 60000;
 
 export class Gateway {
   constructor(options = []) {
     this.options = options;
     this.data = mkdtempSync(join(tmpdir(), 'wattgate-browser-'));
-    // The server's user must be able to enter it, also when root runs the tests.
+    // The server's user must be able to enter it, even if root runs the tests.
     chmodSync(this.data, 0o755);
     this.listen = '127.0.0.1:0';
   }
 
-  /** Starts it, and waits until it is ready, unless its database is not to be there. */
+  /** Starts it, and waits until it is ready, unless its database is meant to be missing. */
   async start({ ready = true } = {}) {
     this.child = spawn(BINARY, ['--listen', this.listen, '--data-dir', this.data, '--wal-limit', '64MiB', ...this.options],
       { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, DATABASE_URL: undefined } });
@@ -29,7 +29,7 @@ export class Gateway {
       const [, psql] = /^database: (.+)/.exec(line) ?? [];
       if (url) {
         this.url = url;
-        // Started again, it is where it was.
+        // After a restart it uses the same address.
         this.listen = new URL(url).host;
       }
       // The second line follows at once, if the database is embedded.
@@ -41,7 +41,7 @@ export class Gateway {
     return this;
   }
 
-  /** Ends it without a farewell. */
+  /** Kills it. */
   async kill() {
     this.child.kill('SIGKILL');
     await this.ended;

@@ -1,4 +1,4 @@
-// Ordinary situations at the size that broke the dashboard: many alerts, many tabs, many sessions, seldom readings.
+// Ordinary situations at sizes that once broke the dashboard: many alerts, tabs and sessions, and rare readings.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -23,7 +23,7 @@ describe('1,100 alerts', () => {
 
   after(() => gateway.remove());
 
-  test('a critical alert is the first, behind however many newer ones', async () => {
+  test('a critical alert comes first, however many newer ones there are', async () => {
     const page = await open(gateway, '/#/alerts');
     const first = page.getByRole('row').nth(1);
     await first.getByText('Hot battery').waitFor();
@@ -50,14 +50,14 @@ describe('eight tabs', () => {
 
   after(() => gateway.remove());
 
-  /** Puts a tab in front, or behind another: Chromium itself tells no tab of a test that it is hidden. */
+  /** Shows or hides a tab: Chromium itself does not report to a tab of a test that it is hidden. */
   const show = (page, visible) => page.evaluate((state) => {
     Object.defineProperty(document, 'visibilityState', { configurable: true, get: () => state });
     Object.defineProperty(document, 'hidden', { configurable: true, get: () => state === 'hidden' });
     document.dispatchEvent(new Event('visibilitychange'));
   }, visible ? 'visible' : 'hidden');
 
-  test('the last tab is as live as the first, and one that comes back shows what it missed', async () => {
+  test('the last tab is as live as the first, and a returning tab shows what it missed', async () => {
     const context = await fresh();
     // Every banner that was ever shown.
     await context.addInitScript(() => {
@@ -94,7 +94,7 @@ describe('eight tabs', () => {
     await context.close();
   });
 
-  test('a request that waits is no gateway that cannot be reached', async () => {
+  test('a slow request does not count as an unreachable gateway', async () => {
     const page = await tab(await fresh());
     let asked = 0;
     // Never answered, as one that waits for a connection.
@@ -119,14 +119,14 @@ describe('devices that report every 15 minutes', () => {
     await gateway.start();
     const quarters = Array.from({ length: 90 }, (_, n) => 15 * (90 - n));
     await gateway.store('meter', quarters.map((ago) => meter('Seldom', 230, ago, 1.5)));
-    // Two readings that have nothing beside them, among some that are close.
+    // Two readings without neighbours, among some that are close together.
     const ago = [...Array.from({ length: 12 }, (_, n) => 1300 - n), 900, 500];
     await gateway.store('meter', ago.map((minutes) => meter('Gaps', 230, minutes, 0.1)));
   });
 
   after(() => gateway.remove());
 
-  /** How many pixels of a chart are of its line's colour, right of its middle. */
+  /** How many pixels in the right half of a chart have the colour of its line. */
   const drawn = (page, label) => page.getByRole('img', { name: new RegExp(`^${label}`) }).locator('canvas').evaluate((canvas) => {
     const half = Math.floor(canvas.width / 2);
     const { data } = canvas.getContext('2d').getImageData(half, 0, half, canvas.height);
@@ -138,12 +138,12 @@ describe('devices that report every 15 minutes', () => {
     return found;
   });
 
-  test('their power is of their own interval, and their line has no gaps', async () => {
+  test('their power counts over their own interval, and their line has no gaps', async () => {
     const page = await open(gateway, '/#/meters/Seldom');
     await page.getByRole('img', { name: /^Power\. Power from 6\.00 kW to 6\.00 kW, last 6\.00 kW/ }).waitFor();
     await page.getByRole('definition').getByText('6.00 kW', { exact: true }).waitFor();
     await until(async () => await drawn(page, 'Voltage') > 300, 'the line is drawn');
-    // A part that is dragged over fills the chart; a button goes back to the whole.
+    // A dragged part fills the chart, and a button goes back to the whole.
     const chart = page.getByRole('img', { name: /^Voltage/ });
     const whole = page.getByRole('button', { name: 'Whole period' });
     assert.equal(await whole.isVisible(), false);
@@ -158,7 +158,7 @@ describe('devices that report every 15 minutes', () => {
     await close(page);
   });
 
-  test('a reading with nothing beside it has a marker', async () => {
+  test('a reading without neighbours has a marker', async () => {
     const page = await open(gateway, '/#/meters/Gaps');
     await page.getByRole('img', { name: /^Voltage/ }).waitFor();
     await until(async () => {
@@ -190,7 +190,7 @@ describe('5,100 sessions', () => {
       inner join vehicles as v on v.external_id = 'V' || n
       inner join meters as m on m.external_id = 'Busy'
       cross join lateral (select now() - interval '23 hours' - n * interval '90 seconds' as at) as t`);
-    // By the bytes of the ids it is the last of all.
+    // In the order of the bytes of the ids, it is the last of all.
     await gateway.call('POST', '/v1/sessions', {
       sessionId: 'zzz', vehicleId: '=Newest', meterId: 'Busy',
       startedAt: at(0), endedAt: at(60),
@@ -245,7 +245,7 @@ describe('5,100 sessions', () => {
     for await (const chunk of await download.createReadStream()) chunks.push(chunk);
     const lines = Buffer.concat(chunks).toString().trimEnd().split('\r\n');
     assert.match(lines[0], /^sessionId,vehicleId,meterId,startedAt,endedAt,totalEnergyConsumedAc,/);
-    // No spreadsheet runs an id as a formula.
+    // No spreadsheet may run an id as a formula.
     assert.match(lines[1], /^zzz,'=Newest,Busy,.*,6,5\.4,5\.4,90,good,6,6,1\.8,0\.18,EUR$/);
     // An hour of sessions 90 seconds apart.
     assert.ok(lines.length > 35 && lines.length <= 42, `${lines.length} lines`);

@@ -21,7 +21,7 @@ use support::*;
 use tokio_postgres::NoTls;
 use wattgate::postgres::embedded::{EmbeddedError, Stopped, start};
 
-/// Not a test of its own: what `Owner` runs. Its data directory comes on standard input.
+/// Not a test: `Owner` runs this in a process. Its data directory comes on standard input.
 #[test]
 #[ignore = "run by other tests, in a process of its own"]
 fn owner_process() {
@@ -189,7 +189,7 @@ async fn a_closed_directory_leads_to_a_durable_place_elsewhere() {
         cluster.display()
     );
     stop(embedded).await;
-    // Found again by its name, by the link, and when the directory has been opened since.
+    // It is found again by its name, by the link, and after the directory has been opened to others.
     let link = closed.path().join("data/postgres");
     fs::remove_file(&link).unwrap();
     for mode in [0o700, 0o755] {
@@ -199,7 +199,7 @@ async fn a_closed_directory_leads_to_a_durable_place_elsewhere() {
         assert!(link.is_symlink());
         stop(embedded).await;
     }
-    // A data directory that moves takes the link along.
+    // A data directory that is moved takes the link along.
     let moved = closed.path().join("moved");
     fs::rename(closed.path().join("data"), &moved).unwrap();
     config.data_dir = moved;
@@ -226,7 +226,7 @@ async fn another_user_of_the_machine_never_gets_in() {
     };
     let printed = try_it();
     assert!(printed.contains("Permission denied"), "{printed}");
-    // With the permissions opened by mistake, the server itself refuses.
+    // Even if the permissions are opened by mistake, the server itself refuses.
     let socket_dir = &embedded.connection().socket_dir;
     fs::set_permissions(socket_dir, Permissions::from_mode(0o777)).unwrap();
     let socket = socket_dir.join(format!(".s.PGSQL.{}", embedded.connection().port));

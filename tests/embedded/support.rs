@@ -1,4 +1,4 @@
-//! What the tests share: servers, queries, and a gateway that can be killed.
+//! Shared by the tests: servers, queries, and a gateway that can be killed.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -29,7 +29,7 @@ pub(crate) async fn stop(embedded: Embedded) -> Stopped {
     embedded.stop(LIMIT).await
 }
 
-/// The one text that a query gives, in a session of its own.
+/// The single text that a query returns, in a session of its own.
 pub(crate) async fn query(connection: &Connection, sql: &str) -> String {
     let (client, driver) = connection.config().connect(NoTls).await.unwrap();
     tokio::spawn(driver);
@@ -45,14 +45,14 @@ pub(crate) fn server_pid(cluster: &Path) -> Option<u32> {
     text.lines().next()?.trim().parse().ok()
 }
 
-/// The processes that watch over a gateway's server, of one gateway.
+/// The watcher processes of one gateway's server.
 pub(crate) fn watchers_of(gateway: u32) -> Vec<u32> {
     let list = Command::new("ps")
         .args(["-eo", "ppid=,pid=,args="])
         .output()
         .unwrap();
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
-    // Each holds the gateway's pipe and is named for what it does.
+    // Each holds the gateway's pipe, and its name says what it does.
     let watchers = list.lines().filter(|line| line.contains("wattgate-watch"));
     watchers
         .filter_map(|line| {
@@ -64,7 +64,7 @@ pub(crate) fn watchers_of(gateway: u32) -> Vec<u32> {
 }
 
 pub(crate) fn alive(pid: u32) -> bool {
-    // A zombie has ended, though it is not reaped yet.
+    // A zombie has ended, although it is not reaped yet.
     let output = Command::new("ps")
         .args(["-o", "stat=", "-p", &pid.to_string()])
         .output()
@@ -101,7 +101,7 @@ pub(crate) fn is_root() -> bool {
     )
 }
 
-/// Whether a test that needs root and the user `nobody` can run; prints why not.
+/// Whether a test that needs root and the user `nobody` can run. Prints why not.
 pub(crate) fn can_be_nobody() -> bool {
     let can = is_root()
         && Command::new("runuser")
@@ -114,7 +114,7 @@ pub(crate) fn can_be_nobody() -> bool {
     can
 }
 
-/// A gateway in a process of its own, that can be killed.
+/// A gateway in a process of its own, which can be killed.
 pub(crate) struct Owner {
     pub(crate) process: Child,
     pub(crate) printed: String,

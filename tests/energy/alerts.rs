@@ -1,4 +1,4 @@
-//! From a cause to its webhook: alerts open once, close, and reach a receiver that was down.
+//! From a cause to the webhook: alerts open once, close, and reach a receiver that was down.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -70,7 +70,7 @@ fn verified((signature, body): Delivery) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// A device that is overdue by a second is silent, and the gateway looks for causes all the time.
+/// A device that is overdue by a second is silent, and the gateway looks for causes continuously.
 const SOON_SILENT: [&str; 4] = ["--alert-interval", "200ms", "--alert-silence", "1s"];
 
 /// Instants some minutes before the present of this call.
@@ -93,7 +93,7 @@ fn an_alert_reaches_a_receiver_that_was_down() {
     let data = data_dir();
     let secret = data.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
-    // A port without a listener so far.
+    // A port that has no listener yet.
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -118,7 +118,7 @@ fn an_alert_reaches_a_receiver_that_was_down() {
     assert_eq!(opened[0]["vehicleId"], "V1");
     assert_eq!(opened[0]["value"], 70.0);
     assert_eq!(opened[0]["bound"], 55.0);
-    // It is brought up to date, and no second one opens.
+    // The alert is updated, and no second one opens.
     hot(&gateway, 75);
     gateway.wait("the update", |g| {
         alerts(g, "state=open")[0]["value"] == 75.0
@@ -130,7 +130,7 @@ fn an_alert_reaches_a_receiver_that_was_down() {
         [of("vehicleId=V1"), of("vehicleId=V2"), of("meterId=V1")],
         [1, 0, 0]
     );
-    // No device has such an id: the filter is refused.
+    // No device can have such an id, so the filter is refused.
     for device in ["vehicleId=V%C2%9B", "meterId=%00", "vehicleId="] {
         let (status, body) = gateway.call("GET", &format!("/v1/alerts?{device}"), "");
         assert_eq!(status, 400, "{device}: {body}");
@@ -210,15 +210,15 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
         kinds.sort_unstable();
         kinds
     };
-    // V1 loses half of its energy until a while ago, and is silent since. It reported every
-    // minute before, so that two minutes of silence are unusual.
+    // V1 lost half of its energy until a while ago, and has been silent since. It reported every minute before, so two
+    // minutes of silence are unusual.
     let meters: Vec<String> = (5..65)
         .map(|n| meter("V1", &ago(n), 0.1, "interval"))
         .collect();
     let vehicles: Vec<String> = (5..65).map(|n| vehicle("V1", &ago(n), 0.05, "")).collect();
     gateway.send("meter", &meters);
     gateway.send("vehicle", &vehicles);
-    // V2 sends an hour's energy of a power plant within a minute.
+    // V2 sends, within a minute, the energy that a power plant makes in an hour.
     gateway.send(
         "vehicle",
         &[
@@ -226,7 +226,7 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
             vehicle("V2", &ago(1), 9e6, ""),
         ],
     );
-    // So does a meter without a vehicle; MX sends what its vehicle is not to blame for.
+    // So does a meter without a vehicle. The implausible readings of MX are not the fault of its vehicle.
     let implausible =
         |id: &str| [(3, 1.0), (2, 9e6)].map(|(n, kwh)| meter(id, &ago(n), kwh, "interval"));
     gateway.session("at MX", "VX", "MX", &ago(10), &ago(1));
@@ -252,9 +252,8 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
 fn a_session_far_below_the_median_of_its_past_opens_an_alert() {
     let gateway = Gateway::fresh(&["--alert-interval", "200ms"]);
     let ago = past();
-    // The sessions are alike but for one, which moves a mean and a standard deviation (83.7 and
-    // 16.5: 80 would be usual) and neither a median nor a median of distances from it. The seventh
-    // is unlike them.
+    // All sessions are alike except one. It moves the mean and the standard deviation (83.7 and 16.5: 80 would be
+    // usual), but neither the median nor the median deviation. The seventh session differs from the others.
     for (n, kwh) in [0.091, 0.09, 0.05, 0.089, 0.09, 0.092, 0.08]
         .into_iter()
         .enumerate()
@@ -277,7 +276,7 @@ fn a_session_far_below_the_median_of_its_past_opens_an_alert() {
     let anomaly = anomalies(&gateway)[0].clone();
     assert_eq!(anomaly["value"], 80.0);
     assert_eq!(anomaly["details"]["median"], 90.0);
-    // Of 0, 0, 1, 1, 2 and 40.
+    // The median of 0, 0, 1, 1, 2 and 40.
     assert_eq!(anomaly["details"]["medianAbsoluteDeviation"], 1.0);
     assert_eq!(anomaly["details"]["sessions"], 6);
     // 90 - 3.5 × 1.4826 × 1.
@@ -313,15 +312,15 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
         );
         assert_eq!(gateway.call("POST", "/v1/sessions", &body).0, 201);
     };
-    // LEFT drove off. ALWAYS too, and it went on to report while driving until it fell silent.
+    // LEFT drove off. So did ALWAYS, which continued to report while driving, until it fell silent.
     for (id, end) in [("LEFT", 5), ("ALWAYS", 40)] {
         gateway.session(id, id, &format!("at {id}"), &ago(65), &ago(end));
     }
-    // These are still at their meters. DONE and STILL draw nothing any more, FULL can draw nothing.
+    // These are still at their meters. DONE and STILL no longer draw energy, and FULL cannot.
     for id in ["DIED", "DONE", "STILL", "FULL"] {
         open(id, &ago(65));
     }
-    // NEW has not reported for an hour, and has just arrived: nothing can be concluded yet.
+    // NEW has just arrived, and has not reported for an hour: nothing can be concluded yet.
     open("NEW", &ago(0));
     let mut readings = Vec::new();
     for n in 5..65 {
@@ -339,13 +338,13 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
         .map(|n| meter("at LEFT", &ago(n), 0.11, "interval"))
         .collect();
     gateway.send("meter", &meters);
-    // One evaluation opens all that there are.
+    // One evaluation opens all of them.
     let expected = ["ALWAYS", "DIED", "at LEFT"];
     gateway.wait("the alert of the meter", |g| {
         silent(g).contains(&"at LEFT".to_owned())
     });
     assert_eq!(silent(&gateway), expected);
-    // The end of DIED's session comes late: it had left.
+    // The end of DIED's session is registered late: it had left.
     let end = format!(r#"{{"endedAt":"{}"}}"#, ago(4));
     assert_eq!(gateway.call("POST", "/v1/sessions/DIED/end", &end).0, 200);
     gateway.wait("the end of DIED's alert", |g| {
@@ -355,10 +354,10 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
 }
 
 #[test]
-fn a_device_is_silent_however_many_others_report_seldom() {
+fn a_silent_device_is_found_among_many_that_rarely_report() {
     let gateway = Gateway::fresh(&SOON_SILENT);
     let ago = past();
-    // More than one statement examines, each reporting by the hour and since MINUTE did.
+    // More devices than one statement examines. Each reports hourly, and has reported since MINUTE did.
     let mut readings: Vec<String> = (0..450)
         .flat_map(|n| [62, 2].map(|m| (n, m)))
         .map(|(n, m)| meter(&format!("HOUR-{n}"), &ago(m), 0.1, "interval"))
@@ -380,7 +379,7 @@ fn a_device_silent_for_30_days_counts_as_retired() {
     let mut vehicles: Vec<String> = minutes()
         .map(|(days, at)| vehicle(&format!("V{days}"), &at, 0.1, ""))
         .collect();
-    // One device reports now: no clock is ahead.
+    // One device reports now, which shows that no clock is ahead.
     meters.push(meter("NOW", &ago(0), 0.1, "interval"));
     vehicles.push(vehicle("NOW", &ago(0), 0.1, ""));
     gateway.send("meter", &meters);
@@ -468,7 +467,7 @@ fn a_critical_alert_comes_before_a_thousand_newer_ones() {
         .map(|alert| alert["alertId"].as_str().unwrap().parse().unwrap())
         .collect();
     assert_eq!(ids.len(), 1_100);
-    // The warnings, from the newest down to the oldest, each once.
+    // The warnings from the newest to the oldest, each once.
     assert!(ids[1..].windows(2).all(|pair| pair[0] > pair[1]));
     for wrong in [
         "&order=severity",

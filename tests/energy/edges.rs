@@ -1,4 +1,4 @@
-//! What lies beyond a window and decides the result in it: the single result and the ranking agree.
+//! What is outside a window but affects its result. The single result and the ranking agree.
 
 use serde_json::{Value, json};
 
@@ -100,7 +100,7 @@ fn rule_3_sees_a_guest_that_arrives_as_the_window_ends() {
 }
 
 #[test]
-fn by_rule_3_silence_of_both_takes_no_energy_and_no_match() {
+fn by_rule_3_silence_of_both_loses_no_energy_and_no_match() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     let drawn = [
         ("10:00", 100.0),
@@ -129,7 +129,7 @@ fn by_rule_3_silence_of_both_takes_no_energy_and_no_match() {
     vehicles(&gateway, "H", "", &[("10:30", 0.9), ("11:00", 0.9)]);
     let answer = performance(&gateway, "H", "10:00", "12:00");
     assert_eq!(answer["matchedEnergyDeliveredDc"], json!(1.8));
-    // A guest who is there before that reading ends the period.
+    // A guest that arrives before that reading ends the period.
     gateway.session("S", "W", "H", &at("13:00"), &at("13:30"));
     let answer = performance(&gateway, "H", "10:00", "12:01");
     assert_eq!(answer["matchedEnergyDeliveredDc"], json!(0));

@@ -38,7 +38,7 @@ fn field(field: &Field) -> Value {
     }
 }
 
-/// A file's rows as NDJSON has them, and its row groups.
+/// The rows of a file in the form of NDJSON, and its row groups.
 fn read(file: Vec<u8>) -> (Vec<Value>, usize) {
     let reader = SerializedFileReader::new(bytes::Bytes::from(file)).unwrap();
     let groups = reader.num_row_groups();
@@ -77,14 +77,14 @@ fn parquet_holds_what_ndjson_holds_in_bounded_groups() {
     );
     let (rows, groups) = same_as_ndjson(&gateway, "vehicle");
     assert_eq!((rows.len(), groups), (4, 1));
-    // Devices come as they were registered: those of one batch by the bytes of their ids.
+    // Devices are in the order of their registration: those of one batch by the bytes of their ids.
     assert_eq!(rows[0]["sessionId"], "later");
     assert_eq!(rows[0]["timestamp"], at(2));
     assert_eq!(rows[3]["vehicleId"], "ä, \"b\"");
     assert_eq!(rows[3]["meterId"], "M0");
     assert_eq!(rows[3]["kwhDeliveredDc"], 0.300_000_000_000_000_04);
 
-    // Two groups and a half, of two meters.
+    // Two and a half groups, of two meters.
     gateway.send("meter", &[meter("M1", &at(1), 1.0, "register")]);
     gateway.sql(
         "insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
@@ -96,7 +96,7 @@ fn parquet_holds_what_ndjson_holds_in_bounded_groups() {
     let (rows, groups) = same_as_ndjson(&gateway, "meter");
     assert_eq!((rows.len(), groups), (125_001, 3));
 
-    // A window without readings is a file without rows.
+    // A window without readings gives a file without rows.
     let path = "/v1/export/meter?from=2020-01-01&to=2020-01-02&format=parquet";
     assert_eq!(read(body(&gateway, path)), (Vec::new(), 0));
     let (status, answer) = gateway.call("GET", "/v1/export/meter?format=xlsx", "");

@@ -45,8 +45,8 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
     all
 }
 
-/// Queries that write history and do not read it, or only name its tables; and erasing a vehicle,
-/// which has no window of time: it looks into every partition, while no gateway runs.
+/// Queries that write history and do not read it, or only name its tables. Also erasing a vehicle, which has no window
+/// of time: it searches every partition, while no gateway runs.
 const NOT_READ: [&str; 6] = [
     "copy_meter",
     "copy_vehicle",

@@ -1,7 +1,7 @@
 //! A real day of charging: 86 sessions at 52 stations, 27 of which several vehicles used.
 //!
-//! Measured are the arrivals, departures and energies (`loadtest/data/NOTICE.md`); the minutes are
-//! made here, each a part of its session's energy, and what the batteries receive is 90% of it.
+//! The arrivals, departures and energies were measured (`loadtest/data/NOTICE.md`). The values of each minute are made
+//! here: a part of the session's energy, of which the battery receives 90%.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ fn stays() -> Vec<Stay> {
     lines.map(stay).collect()
 }
 
-/// What meter and vehicle send: a reading a minute and one at the very end.
+/// What the meter and the vehicle send: a reading per minute, and one exactly at the end.
 fn readings(stay: &Stay) -> Vec<(String, String)> {
     let seconds = stay.end.as_second() - stay.start.as_second();
     let steps = (seconds + 59) / 60;
@@ -56,7 +56,7 @@ fn readings(stay: &Stay) -> Vec<(String, String)> {
     (1..=steps).map(reading).collect()
 }
 
-/// A stride that leaves no order of time, and meets every place once.
+/// A stride that destroys the order of time, and visits every position once.
 fn out_of_order<T>(items: Vec<T>) -> Vec<T> {
     let count = items.len();
     let stride = (count * 5 / 8..).find(|s| gcd(*s, count) == 1).unwrap();
@@ -110,7 +110,7 @@ fn a_real_day_credits_each_session_in_any_order() {
     }
     assert!((credited(&in_order) - data_kwh).abs() < 1e-6);
 
-    // By whole station-days each session would be credited with its neighbours' energy too.
+    // If each session were credited with its station's whole day, it would get its neighbours' energy too.
     let mut station_days: BTreeMap<&str, f64> = BTreeMap::new();
     for stay in &stays {
         *station_days.entry(&stay.station).or_default() += stay.micro_kwh as f64 / 1e6;
@@ -118,7 +118,7 @@ fn a_real_day_credits_each_session_in_any_order() {
     let naive: f64 = stays.iter().map(|s| station_days[&*s.station]).sum();
     assert!(naive > 1.9 * data_kwh, "{naive} {data_kwh}");
 
-    // The same in no order, the sessions last: the same answers, the fleet's too.
+    // The same in random order, with the sessions last: the same answers, including the fleet's.
     let late = Gateway::fresh(&NO_ALERTS);
     send(&late, &out_of_order(all));
     register(&late, &stays);

@@ -1,4 +1,4 @@
-//! Rolled-up hours give the same results as their readings, whatever comes late.
+//! Rolled-up hours give the same results as their readings, whatever arrives late.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{Gateway, NO_ALERTS, data_dir, meter, vehicle};
 const FROM: &str = "2024-02-09T00:30:00Z";
 const TO: &str = "2024-02-09T11:45:00Z";
 
-/// A reading a minute of a meter and a vehicle for twelve hours, without every seventh.
+/// A reading per minute from a meter and a vehicle for twelve hours, except every seventh.
 fn day(gateway: &Gateway, id: &str, only: impl Fn(u32) -> bool) {
     let minutes = || (0..720).filter(|n| only(*n));
     let at = |n: u32| format!("2024-02-09T{:02}:{:02}:{:02}Z", n / 60, n % 60, n % 59);
@@ -24,7 +24,7 @@ fn day(gateway: &Gateway, id: &str, only: impl Fn(u32) -> bool) {
     gateway.send("vehicle", &vehicles);
 }
 
-/// All sums taken away, in one statement with the question: what the readings alone answer.
+/// Removes all rollups in the same transaction as the query: the result of the readings alone.
 fn raw(gateway: &Gateway, ids: &[&str]) -> Vec<Value> {
     gateway.sql(
         "create table kept_meter_hours as select * from meter_hours;
@@ -80,7 +80,7 @@ fn late_readings_correct_rolled_up_hours() {
     assert_eq!(answers(&gateway, &ids), mended);
     assert_eq!(raw(&gateway, &ids), mended);
 
-    // A session that is registered late moves the edges into the hours.
+    // A session that is registered late puts edges inside hours.
     gateway.session(
         "S",
         "CAR-1",
@@ -103,7 +103,7 @@ fn late_readings_correct_rolled_up_hours() {
 }
 
 #[test]
-fn an_outage_of_the_rollup_ends_in_the_log() {
+fn the_log_reports_the_end_of_a_rollup_outage() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     fn has_logged(words: &str) -> impl Fn(&Gateway) -> bool {
         move |g| fs::read_to_string(&g.events).unwrap().contains(words)

@@ -25,7 +25,7 @@ fn ids(sessions: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-/// Many sessions at one meter, each of a vehicle of its own; two start at the same moment each time.
+/// Many sessions at one meter, each with a vehicle of its own. Two at a time start at the same moment.
 fn many(gateway: &Gateway, count: u32) {
     gateway.sql(&format!(
         "insert into meters (external_id) values ('Busy') on conflict do nothing;
@@ -61,10 +61,10 @@ fn the_newest_sessions_come_first_however_many_there_are() {
         "order=-startedAt&limit=7&from=2024-01-02T18:15:00Z",
     );
     assert_eq!(ids(&newest), expected[..newest.len()]);
-    // Minute 2,535 is that of 5,070 and 5,071; its sessions are over 50 s later, so all from it on are there.
+    // Sessions 5,070 and 5,071 start at minute 2,535 and end 50 s later, so the list ends with them.
     assert_eq!(newest.len(), 31);
 
-    // Windows: what reaches into them. Minute 10 has the sessions 20 and 21, until 50 s after.
+    // A window contains the sessions that reach into it. Sessions 20 and 21 start at minute 10 and last 50 s.
     let window = |from: &str, to: &str| {
         let query = format!("order=-startedAt&from=2024-01-01T{from}Z&to=2024-01-01T{to}Z");
         ids(&walk(&gateway, &query)).join(" ")
@@ -130,7 +130,7 @@ fn a_session_in_the_list_has_its_energy_power_and_cost() {
     assert_eq!(empty["peakPowerKw"], Value::Null, "it is too short");
     assert_eq!(empty["efficiencyStatus"], "insufficient_data");
     assert_eq!(empty["efficiencyReason"], "too_little_energy");
-    // Without the parameter the list is as short as it was.
+    // Without the parameter, the items have no energy.
     let plain = walk(&gateway, "order=-startedAt");
     assert_eq!(plain[0].get("averagePowerKw"), None);
 
@@ -149,7 +149,7 @@ fn a_session_in_the_list_has_its_energy_power_and_cost() {
 }
 
 #[test]
-fn an_answer_without_a_status_says_why() {
+fn an_answer_without_a_rating_says_why() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     let at = |minute: u32| format!("2024-02-09T{:02}:{:02}:00Z", minute / 60, minute % 60);
     let reason = |id: &str| {

@@ -27,7 +27,7 @@ fn a_vehicle_is_found_by_each_attribution_rule() {
 }
 
 fn by_session(gateway: &Gateway) {
-    // The register's neighbours lie months before and after the requested hour.
+    // The register's neighbours are months before and after the requested hour.
     let register = |at: &str, kwh| meter("M1", at, kwh, "register");
     gateway.send(
         "meter",
@@ -70,7 +70,7 @@ fn by_session(gateway: &Gateway) {
 }
 
 fn by_named_meter(gateway: &Gateway) {
-    // Another names the meter that it is at; its neighbour lies beyond many days without any.
+    // Another vehicle names its meter. Its neighbouring reading is many days away.
     let interval = |n: u32, kwh| meter("M2", &at(n), kwh, "interval");
     gateway.send(
         "meter",
@@ -91,7 +91,7 @@ fn by_named_meter(gateway: &Gateway) {
 }
 
 fn by_same_id(gateway: &Gateway) {
-    // A third has the id of its meter.
+    // A third vehicle has the id of its meter.
     let same: Vec<String> = (1..=12)
         .map(|n| meter("V3", &at(n * 5), 0.5, "interval"))
         .collect();
@@ -140,7 +140,7 @@ fn an_idle_vehicle_has_zeros_and_an_unknown_one_is_404() {
 fn a_window_of_days_follows_the_local_calendar() {
     let flags = ["--alert-interval", "0s", "--tariff", "0.5"];
     let gateway = Gateway::fresh(&flags);
-    // On the edges and beside them: a reading at midnight is of the day that ends.
+    // Readings on and beside the edges: a reading at midnight belongs to the day that ends.
     let hour = |at: &str| vehicle("V1", at, 1.0, "");
     gateway.send(
         "vehicle",
@@ -161,7 +161,7 @@ fn a_window_of_days_follows_the_local_calendar() {
     assert_eq!(day["series"][22]["totalEnergyDeliveredDc"], json!(1));
     assert_eq!(day["series"][22]["lostCost"], json!(0));
     assert_eq!(day["lostCost"], json!(0));
-    // In UTC by default; and a day beside an instant.
+    // In UTC by default. A day can be combined with an instant.
     let utc = gateway.get(path);
     assert_eq!(utc["timeWindowStart"], "2024-03-31T00:00:00Z");
     let mixed =
@@ -199,7 +199,7 @@ fn late_readings_and_sessions_correct_the_answer() {
         (meters, vehicles)
     };
     let (meters, vehicles) = fill("M1", "V1");
-    // The session starts and ends inside of the meter's intervals.
+    // The session starts and ends inside intervals of the meter.
     let (start, end) = ("2024-02-09T10:02:30Z", "2024-02-09T11:58:00Z");
     gateway.session("s1", "V1", "M1", start, end);
     gateway.send("meter", &meters);
@@ -208,7 +208,7 @@ fn late_readings_and_sessions_correct_the_answer() {
     // 115.5 minutes at 0.25 kWh in 5: 5.775 kWh.
     assert_eq!(expected["totalEnergyConsumedAc"], json!(5.775));
 
-    // The same of another pair: backward, the edges last, and the session registered at the end.
+    // The same for another pair: backward, the edges last, and the session registered at the end.
     let (mut meters, mut vehicles) = fill("M2", "V2");
     let (first, last) = (meters.remove(0), meters.pop().unwrap());
     meters.reverse();

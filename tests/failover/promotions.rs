@@ -29,7 +29,7 @@ fn reading(number: u64) -> String {
     format!(r#"[{{"meterId":"M{number}","kwhConsumedAc":1,"voltage":230,"timestamp":"{at}"}}]"#)
 }
 
-/// Sends a reading; `true` means that it was answered as committed.
+/// Sends a reading. `true` means that the answer was 201.
 fn sent(gateway: &Gateway, number: u64) -> bool {
     let (status, answer) = gateway.call(
         "POST",
@@ -67,7 +67,7 @@ fn holds(server: &Server, numbers: &BTreeSet<u64>) {
     });
 }
 
-/// Waits until no session stores or asks there. One that is being refused is there for a moment.
+/// Waits until no session stores or queries there. A session that is being refused is there for a moment.
 fn is_left(server: &Server) {
     within(DEADLINE, "the end of all sessions", || {
         server.sessions(WRITERS) + server.sessions("wattgate reads") == 0
@@ -111,11 +111,11 @@ fn an_old_primary_that_comes_back_gets_nothing() {
     holds(&new, &(0..12).collect());
     is_left(&old);
     assert_eq!(old.readings(), before);
-    // Questions do not reach it either.
+    // Queries do not reach it either.
     assert_eq!(gateway.get("/v1/live/meters/M11")["meterId"], "M11");
     is_left(&old);
 
-    // Only the old one is left. An operator must say that it is the right one.
+    // Only the old one is left. An operator must confirm that it is the right one.
     new.crash();
     gateway.wait("the refusal", |it| {
         let report = health(it);
@@ -176,7 +176,7 @@ fn a_promotion_ends_sessions_on_a_primary_that_still_serves() {
         within(DEADLINE, "readings", || acknowledged() > 20);
         new.promote();
         gateway.wait("the promotion", |it| timeline(it) == Some(2));
-        // A COMMIT that was on its way may still arrive; its answer counts no more.
+        // A COMMIT that was on its way may still arrive, but its answer no longer counts.
         within(DEADLINE, "the end of the old sessions", || {
             old.sessions(WRITERS) == 0
         });
@@ -240,7 +240,7 @@ fn a_commit_that_waits_for_a_promoted_standby_is_not_waited_for() {
     store(&gateway, 0..5);
     holds(&new, &(0..5).collect());
     new.promote();
-    // The old primary waits for its standby for ever.
+    // The old primary waits for its standby forever.
     store(&gateway, 5..10);
     holds(&new, &(0..10).collect());
     gateway.wait("the promotion", |it| timeline(it) == Some(2));
@@ -251,7 +251,7 @@ fn a_server_that_hides_its_timeline_is_used_with_a_warning() {
     let (servers, data) = (Servers::new(), data_dir());
     let server = servers.primary("only");
     server.sql("create role fleet login; create database fleet owner fleet");
-    // The right is one of the database.
+    // The right belongs to the database.
     let mut psql = program("psql");
     let revoked = psql
         .args(["-XAtq", "-U", NAME, "-d", "fleet", "-h", server.socket()])
@@ -269,11 +269,11 @@ fn a_server_that_hides_its_timeline_is_used_with_a_warning() {
     let events = std::fs::read_to_string(&gateway.events).unwrap();
     let warnings = events.matches("does not show its timeline").count();
     assert_eq!(warnings, 1, "{events}");
-    // One host is not looked at.
+    // A single host is not checked.
     assert_eq!(server.sessions("wattgate servers"), 0);
 }
 
-/// The database of a server, as statements.
+/// The database of a server, as SQL statements.
 fn dump(server: &Server) -> String {
     let dump = program("pg_dump")
         .args(["-U", NAME, "-d", NAME, "-h", server.socket()])

@@ -17,7 +17,7 @@ pub(crate) const NAME: &str = "postgres";
 /// The user of the servers if root runs the tests: PostgreSQL refuses root.
 const NOBODY: u32 = 65_534;
 
-/// The servers of one test. One test has servers at a time.
+/// The servers of one test. Only one test at a time has servers.
 pub(crate) struct Servers {
     _one_at_a_time: MutexGuard<'static, ()>,
     home: TempDir,
@@ -102,7 +102,7 @@ impl Server {
             .arg("-D")
             .arg(self.cluster())
             .args(["-k", self.socket(), "-c", "listen_addresses="])
-            // The tests end processes, never the machine.
+            // The tests end processes, but never the machine.
             .args(["-c", "fsync=off", "-c", "shared_buffers=32MB"])
             .args(["-c", "max_connections=80", "-c", "wal_keep_size=256MB"])
             .stderr(fs::File::create(self.home.join("log")).unwrap());
@@ -112,7 +112,7 @@ impl Server {
         });
     }
 
-    /// Ends it as a crash does, and waits until it has ended.
+    /// Ends it like a crash, and waits until it has ended.
     pub(crate) fn crash(&mut self) {
         if let Some(mut child) = self.child.take() {
             signal(child.id(), "QUIT");
@@ -125,7 +125,7 @@ impl Server {
         assert_eq!(self.sql("select pg_promote(true, 60)"), "t");
     }
 
-    /// psql's output, unadorned.
+    /// The plain output of psql.
     pub(crate) fn sql(&self, text: &str) -> String {
         let output = self.psql(text).wait_with_output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
@@ -154,7 +154,7 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A psql that cannot connect ends before it reads; its status shows that.
+        // If psql cannot connect, it ends before it reads; its exit status shows that.
         let written = psql.stdin.take().unwrap().write_all(text.as_bytes());
         written.ok();
         psql
@@ -167,7 +167,7 @@ impl Server {
         ))
     }
 
-    /// Ends the gateway's sessions, as a network does.
+    /// Ends the gateway's sessions, as a broken network does.
     pub(crate) fn end_sessions(&self) {
         self.sql(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity

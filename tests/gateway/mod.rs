@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// No wait takes longer, unless something hangs.
+/// No wait takes longer, unless something is stuck.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// No server listens there: readings wait in the log.
 pub(crate) const NO_DATABASE: &str = "postgres://nobody@127.0.0.1:1/none";
 
-/// A directory that the server's user can enter, also when root runs the tests.
+/// A directory that the server's user can enter, even if root runs the tests.
 pub(crate) fn data_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -31,7 +31,7 @@ pub(crate) struct Gateway {
     pub(crate) child: Child,
     pub(crate) scheme: String,
     pub(crate) address: String,
-    /// The command that reaches its embedded database, where it has one.
+    /// The command that reaches its embedded database, if it has one.
     pub(crate) psql: Option<String>,
     /// The file that it logs to.
     pub(crate) events: PathBuf,
@@ -42,7 +42,7 @@ pub(crate) struct Gateway {
 /// The gateway's command on a data directory, with the embedded database and a free port.
 pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
-    // By the environment: each command takes the flags that it uses alone.
+    // Set in the environment, because each command accepts only the flags that it uses.
     command
         .env_remove("DATABASE_URL")
         .env("WATTGATE_LISTEN", "127.0.0.1:0")
@@ -54,21 +54,21 @@ pub(crate) fn command(data: &Path) -> Command {
 }
 
 impl Gateway {
-    /// Starts one on a data directory, with more flags.
+    /// Starts a gateway on a data directory, with more flags.
     pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
         let mut command = command(data);
         command.args(flags);
         Gateway::spawn(command, data)
     }
 
-    /// Starts one on a data directory, and waits until it is ready.
+    /// Starts a gateway on a data directory, and waits until it is ready.
     pub(crate) fn ready(data: &Path, flags: &[&str]) -> Self {
         let gateway = Gateway::start(data, flags);
         gateway.wait("readiness", Gateway::is_ready);
         gateway
     }
 
-    /// Starts one on a new data directory, and waits until it is ready.
+    /// Starts a gateway on a new data directory, and waits until it is ready.
     pub(crate) fn fresh(flags: &[&str]) -> Self {
         let data = data_dir();
         let mut gateway = Gateway::ready(data.path(), flags);
@@ -80,12 +80,12 @@ impl Gateway {
         self.call("GET", "/health/ready", "").0 == 200
     }
 
-    /// Runs SQL in the embedded database; psql's output, unadorned.
+    /// Runs SQL in the embedded database. Returns the plain output of psql.
     pub(crate) fn sql(&self, text: &str) -> String {
         self.sql_in("wattgate", text)
     }
 
-    /// The same in another database of its server.
+    /// The same in another database of the same server.
     pub(crate) fn sql_in(&self, database: &str, text: &str) -> String {
         let psql = self.psql.as_deref().unwrap();
         let shell = format!("{psql} -d {database} -XAtq -v ON_ERROR_STOP=1 -f -");
@@ -153,7 +153,7 @@ impl Gateway {
     /// Sends one request, with more header lines, on a connection of its own.
     pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = self.connect();
-        // HTTP/1.0: a response of any length comes without chunks.
+        // HTTP/1.0, so that a response of any length comes without chunks.
         write!(
             stream,
             "{method} {path} HTTP/1.0\r\nhost: localhost\r\n{headers}\
@@ -164,7 +164,7 @@ impl Gateway {
         stream
     }
 
-    /// One request; the status and the whole answer, its head included.
+    /// Sends one request. Returns the status and the whole answer, including its head.
     pub(crate) fn exchange(
         &self,
         method: &str,
@@ -178,21 +178,21 @@ impl Gateway {
         (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
-    /// One request; the status and the answer's body.
+    /// Sends one request. Returns the status and the body.
     pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let (status, answer) = self.exchange(method, path, "", body);
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();
         (status, body.to_owned())
     }
 
-    /// One request that is answered with 200; the JSON of the answer.
+    /// Sends one request, which must be answered with 200. Returns the JSON.
     pub(crate) fn get(&self, path: &str) -> Value {
         let (status, body) = self.call("GET", path, "");
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap()
     }
 
-    /// Sends readings, all of them valid; they are in PostgreSQL when this returns.
+    /// Sends readings, all of them valid. They are in PostgreSQL when this returns.
     pub(crate) fn store(&self, stream: &str, readings: &str) {
         let path = format!("/v1/ingestion/{stream}?ack=committed");
         let (status, answer) = self.call("POST", &path, readings);
@@ -200,7 +200,7 @@ impl Gateway {
         assert!(answer.contains("\"rejected\":0"), "{answer}");
     }
 
-    /// The value of the first metric whose line begins so; 0 if no line does.
+    /// The value of the first metric whose line begins with this text; 0 if no line does.
     pub(crate) fn metric(&self, line_start: &str) -> f64 {
         let (_, text) = self.call("GET", "/metrics", "");
         let line = text.lines().find(|l| l.starts_with(line_start));
@@ -220,7 +220,7 @@ impl Gateway {
         self.child.wait().unwrap();
     }
 
-    /// Sends SIGTERM, and expects an exit in order; how long that took.
+    /// Sends SIGTERM, and expects a clean exit. Returns how long that took.
     pub(crate) fn terminate(mut self) -> Duration {
         let began = Instant::now();
         self.signal("TERM");
@@ -244,7 +244,7 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-/// Runs a command that must end by itself; its exit code and its log. It is killed at the deadline.
+/// Runs a command that must end by itself, and kills it at the deadline. Returns the exit code and the log.
 pub(crate) fn ended(mut command: Command, data: &Path) -> (Option<i32>, String) {
     let events = data.join("events");
     let mut child = command

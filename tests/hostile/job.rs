@@ -1,5 +1,5 @@
-//! The main job: readings of both streams, repeats, sessions, late readings, answers, an export, a
-//! kill. What it answers depends on nothing but what was sent.
+//! The main job: readings of both streams, repeats, sessions, late readings, answers, an export, a kill. The answers
+//! depend only on what was sent.
 
 use std::sync::OnceLock;
 
@@ -17,10 +17,10 @@ fn day() -> &'static str {
     })
 }
 
-/// Sessions that are posted at once, of which one may be.
+/// Sessions that are posted at once. Only one of them may be accepted.
 const AT_ONCE: usize = 8;
 
-/// Does the job through a socket in the database of a role; all answers, without times of now.
+/// Does the job through a socket in the database of a role. Returns all answers, without the times of the run.
 pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
     let data = data_dir();
     let start = || {
@@ -31,7 +31,7 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
         gateway
     };
     let gateway = start();
-    // What is here: the schema that the tables are in is the operator's choice.
+    // Finds the tables in either schema, because the operator chooses which one they are in.
     let sql = |text: &str| server.sql(role, &format!("set search_path = fleet, public; {text}"));
     gateway.wait("the first watermark", |_| {
         sql("select sealed_to is not null from hours_progress") == "t"
@@ -57,7 +57,7 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
         "startedAt": format!("{}T02:17:00Z", day()), "endedAt": format!("{}T08:41:30Z", day())});
     let (status, answer) = gateway.call("POST", "/v1/sessions", &body.to_string());
     assert_eq!(status, 201, "{role}: {answer}");
-    // Acknowledged by the log alone, and killed: they are stored by the next.
+    // Acknowledged only by the log, then killed: the next gateway stores them.
     let last: Vec<String> = (720..780).map(|n| meter(n, 0.5)).collect();
     let last = format!("[{}]", last.join(","));
     let (status, answer) = gateway.call("POST", "/v1/ingestion/meter", &last);
@@ -82,7 +82,7 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
     answers
 }
 
-/// Posts sessions of one vehicle that all overlap, at once; how many were taken. None stays.
+/// Posts overlapping sessions of one vehicle at once. Returns how many were accepted, and deletes them.
 fn at_once(gateway: &Gateway) -> usize {
     let mut sum = 0;
     for vehicle in 0..4 {
@@ -163,7 +163,7 @@ fn without_now(value: &mut Value) {
     }
 }
 
-/// A reading a minute of a meter and a vehicle for twelve hours.
+/// A reading per minute from a meter and a vehicle for twelve hours.
 fn send(gateway: &Gateway, only: impl Fn(u32) -> bool) {
     let kwh = |n: u32| f64::from(100 + n % 37) / 1000.0;
     let minutes: Vec<u32> = (0..720).filter(|n| only(*n)).collect();

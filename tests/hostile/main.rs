@@ -1,5 +1,5 @@
-//! The main job on a server with PostgreSQL's defaults, and under settings that operators make for
-//! other programs: the results stay the same.
+//! The main job on a server with PostgreSQL's defaults, and under settings that operators make for other programs. The
+//! results stay the same.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use crate::gateway::{DEADLINE, Gateway, command, data_dir, ended, within};
 use crate::server::{Server, as_nobody, dir_of_its_own};
 
-/// Settings, a group a run: what is set for the role, and what for the database.
+/// Groups of settings, one per run: for the role, and for the database.
 const HOSTILE: [(&str, &[&str]); 3] = [
     (
         "role",
@@ -160,7 +160,7 @@ fn readiness_and_check_report_that_only_queries_fail() {
     server.make("half");
     let between = dir_of_its_own();
     refuse(server.socket_dir(), between.path(), b"wattgate reads");
-    // Unencrypted, a client sends its user name and application name first.
+    // Without encryption, a client first sends its user name and application name.
     let url = format!("{} sslmode=disable", Server::url(between.path(), "half"));
     let data = data_dir();
     let mut run = command(data.path());
@@ -233,7 +233,7 @@ impl Pooler {
     fn start(self, server: &Path) -> Running {
         let shown = server.display();
         let settings = server.join("pgbouncer.ini");
-        // As it is installed, but for where it listens and which users it admits.
+        // As it is installed, except for where it listens and which users it admits.
         fs::write(
             &settings,
             format!(

@@ -34,7 +34,7 @@ impl Server {
             .unwrap();
         assert!(made.success());
         let mut server = Command::new(bin.join("postgres"));
-        // Only where it listens is its own; nothing else is set.
+        // Only its address is set, and nothing else.
         as_nobody(&mut server)
             .args(["-c", "listen_addresses=", "-k"])
             .arg(dir.path())
@@ -53,7 +53,7 @@ impl Server {
         self.dir.path()
     }
 
-    /// The settings that libpq takes, through a directory of sockets.
+    /// A connection string of libpq for a directory of sockets.
     pub(crate) fn url(socket_dir: &Path, role: &str) -> String {
         format!("host={} user={role} dbname={role}", socket_dir.display())
     }
@@ -64,7 +64,7 @@ impl Server {
         self.sql("postgres", &format!("create database {name} owner {name}"));
     }
 
-    /// Sets something for a role or a database; `false` where this version does not know it.
+    /// Sets something for a role or a database. `false` means that this version does not know the setting.
     pub(crate) fn set(&self, of: &str, setting: &str) -> bool {
         let name = setting.split(' ').next().unwrap();
         let known = format!("select count(*) from pg_settings where lower(name) = '{name}'");
@@ -75,7 +75,7 @@ impl Server {
         is_known
     }
 
-    /// The first value that statements give, as the server's superuser.
+    /// Runs statements as the server's superuser, and returns the first value.
     pub(crate) fn sql(&self, database: &str, text: &str) -> String {
         self.try_sql(database, text)
             .unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -106,7 +106,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An immediate stop: what it holds goes with its directory.
+        // An immediate stop, because its directory is deleted anyway.
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-QUIT", &pid]).status().ok();
         self.child.wait().ok();
@@ -123,7 +123,7 @@ pub(crate) fn dir_of_its_own() -> TempDir {
     dir
 }
 
-/// Runs a command as another user where root runs the tests.
+/// Runs a command as another user if root runs the tests.
 pub(crate) fn as_nobody(command: &mut Command) -> &mut Command {
     if is_root() {
         command.uid(NOBODY).gid(NOBODY);
@@ -136,7 +136,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0)
 }
 
-/// The directory of the server's programs: `PG_BIN`, or the newest of Debian's, or any in PATH.
+/// The directory of the server's programs: `PG_BIN`, or Debian's newest, or any in PATH.
 #[expect(
     clippy::disallowed_methods,
     reason = "an environment variable names another server, for the tests as for the gateway"

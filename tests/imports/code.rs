@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The product's own files: neither the binary's `main`, nor the list of modules, nor tests, which
-/// may stand anything beside anything.
+/// The product's own files, without the binary's `main`, the list of modules, and tests, which may import anything.
 pub(crate) fn product_files() -> Vec<PathBuf> {
     let is_test = |path: &Path| {
         path.components().any(|part| {
@@ -39,7 +38,7 @@ pub(crate) fn rust_files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The module that a file of `src` is, as `http::api::live`.
+/// The module of a file of `src`, such as `http::api::live`.
 pub(crate) fn module_of(file: &Path) -> String {
     let parts: Vec<&str> = file
         .iter()

@@ -33,7 +33,7 @@ fn a_change_reaches_its_listeners_once_within_seconds() {
     shown["stale"] = event.data["stale"].clone();
     assert_eq!(event.data, shown);
 
-    // An older reading changes nothing live; the next event is the other meter's.
+    // An older reading does not change live status. The next event is about the other meter.
     gateway.store("meter", &json!([meter("M1", 0, 1.0)]).to_string());
     gateway.store("meter", &json!([meter("M2", 2, 3.0)]).to_string());
     assert_eq!(all.next().unwrap().data["meterId"], "M2");
@@ -41,7 +41,7 @@ fn a_change_reaches_its_listeners_once_within_seconds() {
 }
 
 #[test]
-fn a_listener_that_comes_back_goes_on_where_it_was() {
+fn a_returning_listener_resumes_where_it_was() {
     let gateway = Gateway::fresh(&[]);
     gateway.store("meter", &json!([meter("M1", 0, 1.0)]).to_string());
     let mut listener = Listener::open(&gateway, "", None);

@@ -37,7 +37,7 @@ impl Listener {
         let mut event = Event::default();
         loop {
             let line = self.lines.next()?.unwrap();
-            // Heads and the lengths of chunks stand between: they have no such names.
+            // Heads and chunk lengths come in between, but they have no such names.
             if let Some(name) = line.strip_prefix("event: ") {
                 event.name = name.to_owned();
             } else if let Some(id) = line.strip_prefix("id: ") {

@@ -14,7 +14,7 @@ use wattgate::writer::strategy::Strategy;
 use crate::proxy::{Fault, Proxy};
 use crate::support::*;
 
-/// A batch of one reading, as a writer that has gathered it holds it.
+/// A batch of one reading, as a writer holds it after gathering it.
 fn work(session: &WriterSession, id: i32, to: Position) -> Work {
     let reading = meter("M1", 0, 1.0);
     let row = MeterRow {
@@ -59,7 +59,7 @@ async fn a_session_that_was_superseded_can_store_nothing() {
     assert_eq!(old_claim.stored, Stored::NOTHING);
     assert_eq!(new_claim.stored, Stored::NOTHING);
     let to = Position::START.plus(64);
-    // Both stand at the same place: only the epoch differs.
+    // Both are at the same position: only the epoch differs.
     let batch = work(&old, 1, to);
     let (mut newest, mut strategy) = (Newest::default(), Strategy::Copy);
     let refused = store(&mut old, &mut old_claim, &batch, &mut newest, &mut strategy).await;
@@ -72,7 +72,7 @@ async fn a_session_that_was_superseded_can_store_nothing() {
         .await
         .unwrap();
     assert_eq!(database.sums().await, [1, 0, 0]);
-    // The newest session itself moves a checkpoint only from where it stands.
+    // Even the newest session moves a checkpoint only from its current position.
     let (mut newest, mut strategy) = (Newest::default(), Strategy::Careful);
     let refused = store(&mut new, &mut before, &batch, &mut newest, &mut strategy).await;
     assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
@@ -88,7 +88,7 @@ async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
     let mut one = Gateway::open(original.path(), 2);
     one.send(&at(0)).await;
     one.send(&at(1)).await;
-    // Copied while it is written, as by a backup.
+    // Copied while the gateway writes it, as a backup does.
     for entry in std::fs::read_dir(original.path()).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
@@ -96,7 +96,7 @@ async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
     one.send(&at(2)).await;
     let mut other = Gateway::open(copy.path(), 2);
     other.send(&at(3)).await;
-    // Each takes over the common run's checkpoints from the other until it is stored.
+    // Each takes over the checkpoints of the common run from the other, until the run is stored.
     one.write(&database, OPTIONS);
     other.write(&database, OPTIONS);
     one.send(&at(4)).await;
@@ -151,7 +151,7 @@ async fn a_query_keeps_its_snapshot_for_half_a_minute_at_most() {
     }
 }
 
-/// A gateway of one reading, whose COMMIT a proxy holds.
+/// A gateway with one reading, whose COMMIT a proxy holds back.
 async fn held_commit() -> (Database, Proxy, Gateway) {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());
@@ -265,7 +265,7 @@ async fn ids_are_learned_anew_with_every_session() {
     gateway
         .store(&[meter("M1", 0, 1.0), meter("M2", 0, 2.0)])
         .await;
-    // A replica takes over that has assigned the ids in the opposite order.
+    // A replica takes over, in which the ids were assigned in the opposite order.
     proxy.set(Fault::Refuse);
     gateway.reports("").await;
     database
@@ -283,7 +283,7 @@ async fn ids_are_learned_anew_with_every_session() {
     let right = "select string_agg(meter_id || '=' || kwh_consumed_ac, ' ' order by meter_id)
         from meter_readings";
     assert_eq!(database.text(right).await, "M1=1 M2=2");
-    // They were registered: that they came again has used up no ids.
+    // They were registered already, so their repetition has used up no ids.
     gateway.store(&[meter("M3", 0, 1.0)]).await;
     let next = "select id::bigint from meters where external_id = 'M3'";
     assert_eq!(database.count(next).await, 3);
@@ -312,7 +312,7 @@ async fn two_gateways_that_get_the_same_readings_store_them_once() {
     let (one, other) = (database.gateway(2), database.gateway(3));
     let ids = ids("D", 200);
     for round in 0..15 {
-        // Two partitions in a batch; a gateway sends it forwards, the other backwards.
+        // A batch with two partitions. One gateway sends it forwards, the other backwards.
         let mut readings = Vec::new();
         for id in &ids {
             readings.push(meter(id, round, 1.0));

@@ -1,4 +1,4 @@
-//! One PostgreSQL server of all tests, and a database of each.
+//! One PostgreSQL server for all tests, and a database for each.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,8 +13,8 @@ use wattgate::postgres::migrations::{DatabaseSettings, HistoryOptions, migrate};
 
 use crate::support::{Gateway, LIMIT, OPTIONS};
 
-/// The one server of this program. It lives on a thread of its own, because each test has a
-/// runtime that ends with it; its cluster stays in the build's directory for the next time.
+/// The only server of this program. It runs on a thread of its own, because each test's runtime ends with the test. Its
+/// cluster stays in the build directory for the next run.
 async fn server() -> &'static Connection {
     static SERVER: OnceCell<Connection> = OnceCell::const_new();
     let start = || async {
@@ -108,7 +108,7 @@ impl Database {
         self.connection.socket_dir.join(".s.PGSQL.5432")
     }
 
-    /// The settings that libpq takes, for a command line.
+    /// A connection string of libpq, for a command line.
     pub(crate) fn url(&self) -> String {
         let Connection {
             socket_dir,
@@ -126,7 +126,7 @@ impl Database {
         self.sql.batch_execute(sql).await.unwrap();
     }
 
-    /// The one number that a query gives.
+    /// The single number that a query returns.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         let sql = format!("select ({sql})::bigint");
         self.sql
@@ -155,7 +155,7 @@ impl Database {
         .await
     }
 
-    /// Stored, duplicates, quarantined: the checkpoints' counts, both kinds.
+    /// Stored, duplicates, quarantined: the counts in the checkpoints, both kinds together.
     pub(crate) async fn sums(&self) -> [i64; 3] {
         let sum =
             |what: &str| format!("select sum(meter_{what} + vehicle_{what}) from wal_checkpoints");
@@ -166,8 +166,7 @@ impl Database {
         ]
     }
 
-    /// Records a value of each row that is inserted into a table from now on, in the table `inserted`
-    /// (place, value).
+    /// From now on, records a value of each row that is inserted into a table, in the table `inserted` (place, value).
     pub(crate) async fn watch_inserts(&self, table: &str, value: &str) {
         self.run(&format!(
             "create table inserted (place serial, value text);

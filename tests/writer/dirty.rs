@@ -1,4 +1,4 @@
-//! Late readings beside the rollup: whatever comes in which order, and whoever is killed, a rollup without a mark holds
+//! Late readings beside the rollup. Whatever the order, and whichever process is killed, a rollup without a mark holds
 //! each reading of its hour.
 
 use std::ops::Range;
@@ -13,16 +13,16 @@ use wattgate::rollups::Roller;
 
 use crate::support::*;
 
-/// With their hours they are more than a roller's first transaction takes, so that a pass takes several.
+/// The hours of these devices are more than a roller's first transaction takes, so that a pass takes several.
 const METERS: usize = 60;
 const HOURS: i64 = 3;
 /// Hours of readings every ten minutes that are there at first.
 const MINUTES: Range<i64> = 0..HOURS * 60;
-/// When the roller works: the watermark lies behind all hours.
+/// The time at which the roller works. The watermark is past all hours.
 const NOW: i64 = NOON + 20 * 3600;
 
-/// Rows that are valid and wrong: compared with what history holds in the same snapshot. The readings are all of
-/// intervals, so a rollup is a count, two ends and a sum.
+/// Rollup rows that are valid but wrong, compared with history in the same snapshot. All readings are intervals, so a
+/// rollup is a count, two ends and a sum.
 const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p, lateral (
         select count(*) as readings, min(h.ts) as first_at, max(h.ts) as last_at,
             sum(round(h.kwh_consumed_ac * 1e6)) - (array_agg(round(h.kwh_consumed_ac * 1e6) order by h.ts))[1]
@@ -107,7 +107,7 @@ impl Rolling {
         self.roller.step(&mut self.client, now).await.unwrap()
     }
 
-    /// Ends it in the middle of a step, after the step has waited a number of times.
+    /// Ends it in the middle of a step, after the step has waited this many times.
     async fn kill(mut self, database: &Database, waits: u32) {
         {
             let step = self.step();
@@ -125,7 +125,8 @@ impl Rolling {
         }
         let token = self.client.cancel_token();
         drop(self);
-        // What it has sent is done or rolled back before another roller leads, as the lock of a session demands.
+        // Its statements are finished or rolled back before another roller leads, because the lock belongs to the
+        // session.
         token.cancel_query(tokio_postgres::NoTls).await.ok();
         until("the end of the roller's session", || async {
             database
@@ -284,7 +285,7 @@ async fn a_burst_of_late_readings_leaves_one_mark_in_a_pass() {
         gateway.store(&[meter("M1", second, 1.0)]).await;
     }
     assert_eq!(marks(&database).await, [1, 0]);
-    // The rollup would miss a reading before the mark's earliest, in whose place it lacks none.
+    // A reading before the mark's earliest needs another mark: the rollup counts on having every earlier reading.
     gateway.store(&[meter("M1", 59, 1.0)]).await;
     assert_eq!(marks(&database).await, [2, 0]);
     for second in [59, 60, 180] {
@@ -300,7 +301,7 @@ async fn a_burst_of_late_readings_leaves_one_mark_in_a_pass() {
     database.run("update hours_pass set pass = pass + 1").await;
     gateway.store(&[meter("M1", 200, 1.0)]).await;
     assert_eq!(marks(&database).await, [5, 0]);
-    // A session that is lost remembers nothing.
+    // After a session is lost, its marks are no longer remembered.
     database.end_sessions().await;
     gateway.store(&[meter("M1", 201, 1.0)]).await;
     assert_eq!(marks(&database).await, [6, 0]);
@@ -326,7 +327,7 @@ async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
         gateway.store(&[meter("M1", second, 1.0)]).await;
         assert_eq!(marks(&database).await, [3, 2]);
     }
-    // While the gateway runs, an older one rolls nothing up.
+    // While the gateway runs, an older one rolls up nothing.
     let taken = format!("select pg_try_advisory_lock({key})::int");
     assert_eq!(
         older.query_one(&taken, &[]).await.unwrap().get::<_, i32>(0),
@@ -337,7 +338,7 @@ async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
 
 /// The first full hour.
 const HOUR: i64 = 1_800;
-/// Meters with a reading each second of an hour, and a mark of it.
+/// Meters with a reading in each second of an hour, and a mark on that hour.
 const DENSE: &str = "with m as (
         insert into meters (external_id) select 'dense-' || n from generate_series(1, 30) as n returning id
     ), h as (
@@ -353,7 +354,7 @@ const DIRTY: &str = "select count(distinct (hour, meter_id)) from meter_hour_mar
 async fn a_transaction_over_dirty_hours_reads_few_readings() {
     let database = Database::new().await;
     let gateway = database.gateway(1);
-    // It makes the partition of the hours.
+    // This reading creates the partition of the hours.
     gateway.store(&[meter("M1", 1, 1.0)]).await;
     gateway.stop().await;
     let mut rolling = Rolling::new(&database).await;
@@ -430,7 +431,7 @@ async fn passes_over_a_burst_at_another_gateway_keep_a_pause() {
     gateway.stop().await;
 }
 
-/// A statement elsewhere that takes long: neither new nor dirty hours wait for more than they need.
+/// Another session's statement takes long. New and dirty hours wait no more than they need to.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_hours_are_rolled_up_while_a_pass_waits() {
     let database = Database::new().await;

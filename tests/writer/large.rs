@@ -36,7 +36,7 @@ async fn send_seconds(gateway: &Gateway, seconds: std::ops::Range<i64>) {
     }
 }
 
-/// A gateway that has stored more clean batches than end a search for repeats.
+/// A gateway that has stored enough clean batches to end a search for repeats.
 async fn after_clean_batches(database: &Database) -> Gateway {
     let mut gateway = Gateway::fresh(1);
     gateway.write(database, OPTIONS_OF_LARGE);
@@ -70,7 +70,7 @@ async fn a_writer_that_is_behind_takes_larger_batches() {
     // The first is rounded up to whole frames.
     let first = "select size from sizes order by n limit 1";
     assert_eq!(database.count(first).await, 1_200);
-    // On a slow machine not all of them double; twice more would be 8,100.
+    // On a slow machine not all of them double. Two more doublings would give 8,100.
     let largest = database.count("select max(size) from sizes").await;
     assert!((2_000..=4_200).contains(&largest), "{largest}");
     gateway.stop().await;
@@ -107,13 +107,13 @@ async fn a_large_batch_that_is_refused_comes_back_in_parts() {
     earlier.stop().await;
     let mut gateway = Gateway::fresh(1);
     send_seconds(&gateway, 0..80).await;
-    // The first device in the order of storing: were the batch halved until the reading is found, its largest
-    // piece would come last.
+    // The first device in the order of storing. If the batch were halved until the reading is found, the largest piece
+    // would come last.
     gateway.send(&[meter("M0", 200, 500.0)]).await;
     send_seconds(&gateway, 80..100).await;
     gateway.write(&database, OPTIONS_OF_LARGE);
     gateway.drained().await;
-    // The repeat is that of M7, which another gateway has stored.
+    // The repeat is M7's reading, which another gateway has stored.
     assert_eq!(database.sums().await, [30_000, 1, 1]);
     assert_eq!(database.rows().await, 30_000);
     let largest = "select max(size) from sizes";
@@ -127,7 +127,7 @@ async fn a_large_batch_that_is_refused_comes_back_in_parts() {
     assert_eq!(database.count(&live).await, DEVICES as i64);
 }
 
-/// Counts rows that were tried. A sequence keeps what a transaction that was rolled back has counted.
+/// Counts the rows that were tried. A sequence keeps its count when the transaction is rolled back.
 const TRIED: &str = "
     create sequence tried;
     create function try() returns trigger language plpgsql as $$
@@ -178,8 +178,7 @@ async fn contradictions_are_set_aside_in_moderate_parts() {
     gateway.stop().await;
 }
 
-/// Refuses live status once, with a large batch, and counts readings that it is given although history does not
-/// hold them.
+/// Refuses live status once, with a large batch, and counts readings in live status that history does not hold.
 const LIVE_REFUSES: &str = "
     create sequence refusals;
     create function refuse() returns trigger language plpgsql as $$

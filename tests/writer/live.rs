@@ -1,4 +1,4 @@
-//! Live status: never back in time, never wrong forever.
+//! Live status never goes back in time, and is never wrong forever.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const NEVER: WriterOptions = WriterOptions {
     ..OPTIONS
 };
 
-/// Sends readings among those of so many devices that live status is not part of every batch.
+/// Sends the readings together with those of many devices, so that not every batch writes live status.
 async fn send_among_many(gateway: &Gateway, readings: &[Reading<'_>]) {
     let ids = ids("C", 300);
     let mut all = each(&ids, 0, 1.0);
@@ -80,7 +80,7 @@ async fn live_status_that_was_not_written_yet_survives_a_lost_session() {
     gateway.drained().await;
     assert_eq!(database.text(METERS).await, "");
     database.end_sessions().await;
-    // What comes after the loss is not newer.
+    // The readings after the loss are not newer.
     gateway.store(&[meter("M1", 5, 2.0)]).await;
     gateway.stop().await;
     assert_eq!(database.text(METERS).await, "M1 30:10 1");
@@ -119,7 +119,7 @@ async fn live_status_is_written_with_some_batches_and_not_each() {
         gateway.store(&[meter("M1", second, 1.0)]).await;
     }
     assert_eq!(database.text(METERS).await, "");
-    // Stopping writes it.
+    // A stop writes it.
     gateway.stop().await;
     assert_eq!(database.text(METERS).await, "M1 30:04 1");
 }
@@ -189,7 +189,7 @@ async fn two_gateways_keep_the_newest_reading_of_both() {
     is_live(&database, "M1 30:10 1").await;
     other.store(&[meter("M1", 30, 3.0)]).await;
     is_live(&database, "M1 30:30 3").await;
-    // Newer than what this gateway knows of, and older than what there is.
+    // Newer than what this gateway knows, but older than what is stored.
     one.store(&[meter("M1", 20, 2.0), meter("M2", 0, 1.0)])
         .await;
     is_live(&database, "M1 30:30 3; M2 30:00 1").await;
@@ -230,8 +230,8 @@ async fn an_older_reading_than_a_refused_one_is_live() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_tables_are_made_for_updates_in_place() {
-    // Room in each page and no second index: an update then stays in its page (HOT), and the table
-    // does not grow while readings come.
+    // Room in each page and no second index. An update then stays in its page (HOT), and the table does not grow while
+    // readings arrive.
     let database = Database::new().await;
     for table in ["meter_live_status", "vehicle_live_status"] {
         let options = format!(

@@ -18,7 +18,7 @@ const WAITING: &str = "select count(*) from pg_locks as l, pg_database as d
 async fn a_migration_that_waits_for_a_table_holds_nobody_up() {
     let database = Database::new().await;
     database.run(OLDER).await;
-    // A backup reads each table for as long as it takes.
+    // A backup holds each table for as long as it reads.
     let backup = database.session().await;
     let read = "begin; lock table meter_hour_marks in access share mode";
     backup.batch_execute(read).await.unwrap();

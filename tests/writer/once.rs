@@ -1,4 +1,4 @@
-//! A batch is stored at once, and once.
+//! A batch is stored in one transaction, and once.
 
 use std::time::Duration;
 
@@ -27,14 +27,14 @@ async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
         ..OPTIONS
     };
     gateway.write_through(&proxy, &database, at_once);
-    // Everything is sent but the COMMIT: no session sees any of it.
+    // Everything except the COMMIT is sent: no session sees any of it.
     proxy.commits(1).await;
     let live = "(select count(*) from meter_status) + (select count(*) from vehicle_status)";
     let moved = "select count(*) from wal_checkpoints where meter_readings > 0";
     assert_eq!(database.rows().await, 0);
     assert_eq!(database.count(live).await, 0);
     assert_eq!(database.count(moved).await, 0);
-    // The server ends the session there: no session ever sees it.
+    // Then the server ends the session: no session ever sees it.
     assert_eq!(database.end_sessions().await, 1);
     until("the end of the session", || async {
         database.end_sessions().await == 0
@@ -44,7 +44,7 @@ async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
     proxy.set(Fault::None);
     gateway.drained().await;
     assert_eq!(database.sums().await, [3, 0, 0]);
-    // The transaction's number on every row that it wrote is the same.
+    // All rows have the number of the same transaction.
     let transactions = "select count(distinct xmin::text) from (
         select xmin from meter_telemetry_history union all
         select xmin from vehicle_telemetry_history union all
@@ -80,7 +80,7 @@ async fn a_commit_whose_answer_was_lost_is_not_repeated() {
         .await;
     }
     gateway.drained().await;
-    // Had the cursor not gone to the checkpoint, its batches would be here as repeats.
+    // If the cursor had not moved to the checkpoint, its batches would show up here as repeats.
     assert_eq!(database.sums().await, [10, 0, 0]);
     assert_eq!(database.rows().await, 10);
     gateway.stop().await;
@@ -152,11 +152,11 @@ async fn another_number_of_shards_changes_nothing() {
     let ids = ids("M", 50);
     let mut second = 0;
     for shards in [3, 1, 5] {
-        // Sent while no writer runs, so that the next start drains it in another split.
+        // Sent while no writer runs, so that the next start drains it with another number of shards.
         let gateway = Gateway::open(dir.path(), shards);
         let readings = each(&ids, second, 1.0);
         gateway.send(&readings).await;
-        // A contradiction of what an older run holds: order is kept across the splits.
+        // It contradicts a reading of an older run: the order is kept across different numbers of shards.
         let others = each(&ids, 0, 1.0);
         gateway.send(&others).await;
         let late = each(&ids, -60, f64::from(shards));
@@ -176,7 +176,7 @@ async fn another_number_of_shards_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_appears_after_it_was_looked_for_stops_no_writer() {
     let database = Database::new().await;
-    // As another gateway would, at the worst moment: the row is there just before it is copied.
+    // As another gateway would do at the worst moment: the row appears just before the copy.
     let other = "create table came (first boolean);
         create function comes() returns trigger language plpgsql as $$
         begin
@@ -208,8 +208,8 @@ async fn a_run_with_other_shards_is_stored_before_the_next() {
     gateway.send(&of(1.0)).await;
     let run = gateway.source.runs()[0].id;
     gateway.kill().await;
-    // An operator holds the older run's checkpoint; the other writer has no part in that run. The operator's process
-    // has the number of the session that the row names, which began at another time: it is left alone.
+    // An operator holds the older run's checkpoint; the other writer has no part in that run. The operator's session
+    // has the process number that the row names, but it began at another time, so it is left alone.
     let operator = database.session().await;
     let insert = format!(
         "insert into wal_checkpoints (run_id, shard, position, live_position, epoch, backend_pid,
@@ -259,8 +259,8 @@ async fn a_copied_log_stores_nothing_twice() {
     let counted = "select sum(meter_readings) from wal_checkpoints";
     assert_eq!(database.count(counted).await, 1002);
 
-    // Even where one of the two has let a run go and removed its checkpoints, as a gateway may that
-    // remembers no more of it, the other stores it again as what it is: repeats.
+    // One of the two may have retired a run and removed its checkpoints, because it no longer remembers the run. The
+    // other then stores the run again, as repeats.
     database.run("delete from wal_checkpoints").await;
     let gateway = Gateway::start(original.path(), 2, &database);
     gateway.stop().await;
@@ -268,8 +268,8 @@ async fn a_copied_log_stores_nothing_twice() {
     assert_eq!(database.sums().await, [0, 1001, 0]);
 }
 
-/// A request of several frames. Behind its own readings a shard has nothing to store, so that its
-/// checkpoint does not come to the end of the request.
+/// A request of several frames. After its own readings a shard has nothing to store, so its checkpoint does not reach
+/// the end of the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_answered_where_a_shard_has_no_later_rows() {
     let database = Database::new().await;

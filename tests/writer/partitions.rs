@@ -1,4 +1,4 @@
-//! Partitions are made when they are needed, and go when they are too old.
+//! Partitions are created when they are needed, and dropped when they are too old.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ async fn partitions_are_a_day_wide_where_that_is_asked_for() {
     for name in ["history_2024_02_09", "history_2024_02_10"] {
         assert!(names.contains(name), "{names}");
     }
-    // Months from now on: what is there stays, and the rest of the month is made around it.
+    // Monthly partitions from now on: existing ones stay, and new ones cover the rest of the month.
     gateway.stop().await;
     database
         .run("update gateway_database set partition_width = 'month'")
@@ -151,7 +151,7 @@ async fn retention_never_queues_behind_a_reader() {
         }
     );
     assert!(begun.elapsed() < Duration::from_secs(2));
-    // Nothing waits in the queue behind it: readings are stored while the reader goes on.
+    // Nothing queues behind it: readings are stored while the reader continues.
     gateway.store(&[meter("M1", 1, 1.0)]).await;
     reader.batch_execute("rollback").await.unwrap();
     let outcome = drop_before(&janitor, Stream::Meter, before).await.unwrap();
@@ -168,7 +168,7 @@ async fn retention_never_queues_behind_a_reader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_go_in_partition_by_partition() {
-    // One order for all gateways, so that they wait for each other and never in a circle.
+    // One order for all gateways, so that they never wait for each other in a circle.
     let database = Database::new().await;
     database
         .watch_inserts("meter_telemetry_history", "tg_relid")
@@ -194,7 +194,7 @@ async fn rows_go_in_partition_by_partition() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_counts_from_the_newest_reading() {
-    // These readings are of 2024: a clock that is right today is years ahead of them.
+    // These readings are from 2024: a clock that is right today is years ahead of them.
     let database = Database::with(HistoryOptions {
         retention: Some(Duration::from_secs(30 * DAY as u64)),
         ..HistoryOptions::default()
@@ -271,7 +271,7 @@ fn a_retention_that_is_stored_bounds_the_age_of_readings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_were_made_by_hand_are_used_as_they_are() {
     let database = Database::new().await;
-    // Without a beginning and without an end, and one that is cut further by device.
+    // Partitions without a beginning or an end, and one that is partitioned further by device.
     database
         .run(
             "create table old_meters partition of meter_telemetry_history
@@ -307,7 +307,7 @@ async fn partitions_that_were_made_by_hand_are_used_as_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_is_missing_by_hand_costs_no_reading() {
     let database = Database::new().await;
-    // Cut further by hand, and nothing made yet that takes a row.
+    // Partitioned further by hand, and no part exists yet that accepts a row.
     database
         .run(
             "create table these_meters partition of meter_telemetry_history

@@ -1,9 +1,9 @@
-//! Each statement of `sql/queries` touches about what is requested, whatever PostgreSQL knows of
-//! its tables: on few rows and on many, with no statistics, with those of before the newest data
-//! came, and with fresh ones.
+//! Each statement of `sql/queries` touches only about as much as is requested, whatever PostgreSQL knows about its
+//! tables: on few rows and on many, without statistics, with statistics from before the newest data, and with fresh
+//! ones.
 //!
-//! Statistics are always stale where data are new. A statement with two plans for that, one of
-//! which reads a table for each key, stops a writer.
+//! For new data, statistics are always stale. If a statement then has two plans, one of which reads a table for each
+//! key, it stops a writer.
 
 mod cases;
 
@@ -44,7 +44,7 @@ impl Work {
         work
     }
 
-    /// Adds the rows of a step and of those below it, those that a filter has taken out included.
+    /// Adds the rows of a step and of the steps below it, including those that a filter removed.
     fn add(&mut self, step: &Value) {
         let loops = number(step, "Actual Loops");
         for rows in [
@@ -60,7 +60,7 @@ impl Work {
     }
 }
 
-/// Rows a loop are a fraction since PostgreSQL 18.
+/// Since PostgreSQL 18, the number of rows per loop is a fraction.
 fn number(step: &Value, field: &str) -> i64 {
     step[field].as_f64().map_or(0, |n| n.ceil() as i64)
 }
@@ -88,7 +88,7 @@ async fn work_of(database: &Database, case: &Case) -> Result<(Work, Value), Stri
     Ok((Work::of(&explained), explained))
 }
 
-/// Examines all statements; those that touch too much.
+/// Examines all statements, and returns those that touch too much.
 async fn excessive(database: &Database, when: &str) -> Vec<String> {
     let mut found = Vec::new();
     for case in CASES {
@@ -117,12 +117,12 @@ async fn excessive(database: &Database, when: &str) -> Vec<String> {
     found
 }
 
-/// A fleet of so many devices; all but what is new is in the statistics.
+/// A fleet of this many devices. The statistics cover everything but the newest data.
 async fn fleet(devices: u32) -> Database {
     let database = Database::new().await;
     let world = include_str!("plans/world.sql").replace("@devices@", &devices.to_string());
     database.run(&world).await;
-    // Statistics are collected when the test does so; and the keys of its rows are right.
+    // Only the test collects statistics, and the keys of its rows are right.
     database
         .run(
             "do $$ declare t regclass; begin

@@ -1,4 +1,4 @@
-//! A proxy before the server's socket that does what networks do.
+//! A proxy in front of the server's socket that fails as networks do.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::support::until;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// A COMMIT does not get through yet.
+    /// A COMMIT is held back.
     HoldCommit,
-    /// A COMMIT gets through, its answer does not: the connection is cut.
+    /// A COMMIT gets through, but its answer does not: the connection is cut.
     LoseCommitAnswer,
     /// The client of a held COMMIT is cut off; the server's side stays open.
     CutClient,
-    /// Connections are accepted, and nothing gets through.
+    /// Connections are accepted, but nothing gets through.
     Swallow,
     /// Connections are cut.
     Refuse,
@@ -66,7 +66,7 @@ impl Proxy {
         self.control.fault.send_replace(fault);
     }
 
-    /// Waits until so many COMMITs were held or lost.
+    /// Waits until this many COMMITs were held or lost.
     pub(crate) async fn commits(&self, count: u32) {
         until("a COMMIT on its way", || async {
             *self.control.commits.borrow() >= count

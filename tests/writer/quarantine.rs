@@ -7,7 +7,7 @@ use wattgate::reading::{Details, ExternalId, Place};
 use crate::binary::data_dir;
 use crate::support::*;
 
-/// Runs the command; its output.
+/// Runs the command, and returns its output.
 async fn quarantine(database: &Database, words: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
     command.arg("quarantine").args(words).args([
@@ -160,7 +160,7 @@ fn a_running_gateways_database_is_found() {
     assert!(refused.contains(r#""kwhConsumedAc": 2"#), "{printed}");
     assert!(stored.contains(r#""kwhConsumedAc": 1"#), "{printed}");
     gateway.terminate();
-    // And where it does not run, the server is started for the answer.
+    // If no gateway runs, the command starts the server for its answer.
     let listed = wattgate(&["quarantine", "list", "--json"])
         .output()
         .unwrap();

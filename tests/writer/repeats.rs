@@ -12,7 +12,7 @@ use crate::support::*;
 const DEVICES: i64 = 1_000;
 const MINUTES: std::ops::Range<i64> = 200..220;
 
-/// What some devices of one stream read in some minutes.
+/// The readings of some devices of one stream in some minutes.
 async fn send_minutes(gateway: &Gateway, stream: char, minutes: std::ops::Range<i64>) {
     let ids: Vec<String> = (0..DEVICES).map(|n| format!("{stream}{n}")).collect();
     for minute in minutes {
@@ -41,7 +41,7 @@ async fn send_minutes(gateway: &Gateway, stream: char, minutes: std::ops::Range<
     }
 }
 
-/// 200,000 readings of each stream that statistics know, 20,000 new ones, and those once more.
+/// 200,000 readings of each stream that the statistics know, 20,000 new ones, and then the new ones again.
 async fn stored_again_in_time(partition: PartitionWidth) {
     let database = Database::with(HistoryOptions {
         partition: Some(partition),
@@ -63,7 +63,7 @@ async fn stored_again_in_time(partition: PartitionWidth) {
         send_minutes(&gateway, stream, MINUTES).await;
         gateway.drained().await;
         let again = began.elapsed();
-        // A second more: on a machine with other work either may wait that long.
+        // A second more, because on a busy machine either may wait that long.
         assert!(
             again < first * 2 + Duration::from_secs(1),
             "{stream}: {first:?}, and again in {again:?}"
@@ -111,7 +111,7 @@ async fn a_batch_that_takes_too_long_comes_back_smaller() {
     gateway.write(&database, OPTIONS);
     gateway.drained().await;
     assert_eq!(database.sums().await, [3_000, 0, 0]);
-    // 3,000, 1,500, 750, 375 and 187 rows; and now and then again, as larger ones are tried.
+    // 3,000, 1,500, 750, 375 and 187 rows, and some of these sizes again when larger batches are tried.
     let failed = retries("57014") - before;
     assert!((4.0..12.0).contains(&failed), "{failed}");
     gateway.stop().await;

@@ -20,7 +20,7 @@ async fn what_a_restored_database_has_lost_is_written_again_once() {
         gateway.store(&at(second)).await;
     }
     assert_eq!(database.sums().await, [150, 0, 0]);
-    // The restored database knows nothing of the last readings, nor that it was written to since.
+    // The restored database knows nothing of the last readings, nor that they were written.
     database.end_sessions().await;
     database
         .run(
@@ -88,7 +88,7 @@ async fn a_database_older_than_the_log_is_a_counted_gap() {
     gateway.stop().await;
 }
 
-/// A gateway that keeps nothing of what is stored.
+/// A gateway that retains no stored readings.
 fn forgetful(dir: &std::path::Path, database: &Database) -> Gateway {
     let options = LogOptions {
         shards: 2,
@@ -114,7 +114,7 @@ async fn losses_of_retired_runs_are_counted() {
         .await;
     gateway.store(&at(1)).await;
     gateway.stop().await;
-    // A whole run that the backup knows nothing of.
+    // A whole run that the backup does not know.
     let gateway = forgetful(dir.path(), &database);
     gateway.store(&at(2)).await;
     gateway.stop().await;
@@ -137,7 +137,7 @@ async fn losses_of_retired_runs_are_counted() {
     };
     database.end_sessions().await;
     database.run(&restore("backup")).await;
-    // Everything of the present run comes back; of each retired run 30 are lost.
+    // All readings of the present run come back. Of each retired run, 30 are lost.
     until("the gaps", || async {
         gateway.progress().snapshot().gap == 60
     })
@@ -219,7 +219,7 @@ async fn a_sequence_behind_its_table_gives_new_devices_new_ids() {
         8
     );
     gateway.stop().await;
-    // By the migrations; they move no sequence back.
+    // The migrations move it. They never move a sequence back.
     database.run(back).await;
     let history = HistoryOptions::default();
     migrate(&database.sql, history).await.unwrap();

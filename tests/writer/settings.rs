@@ -1,5 +1,5 @@
-//! What a session sets, whatever the database is set to; how many exchanges it takes to be ready;
-//! what a batch sees of others.
+//! What a session sets, whatever the database's settings; how many round trips it needs to be ready; and what a batch
+//! sees of other sessions.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -14,7 +14,7 @@ use wattgate::writer::session::WriterSession;
 
 use crate::support::{Database, LIMIT, NOON, dir, meter, until};
 
-/// A setting, an operator's value, and the value that a session has all the same.
+/// A setting, an operator's value, and the value that a session has nevertheless.
 const SET: &[(&str, &str, &str)] = &[
     (
         "default_transaction_isolation",
@@ -48,7 +48,7 @@ const SET: &[(&str, &str, &str)] = &[
     ("row_security", "off", "on"),
     ("session_replication_role", "replica", "origin"),
     ("client_min_messages", "debug1", "warning"),
-    // Quoted, as another setting here wants all names to be when the path is set.
+    // Quoted, because another setting here requires all names to be quoted when the path is set.
     ("search_path", "nowhere", "\"public\""),
 ];
 
@@ -101,13 +101,13 @@ async fn a_writer_is_ready_after_few_exchanges() {
     let target = database.through(between.path());
     let session = WriterSession::open(&target, "wattgate writer 0", LIMIT).await;
     drop(session.unwrap());
-    // It connects, queries whether the server accepts writes, sets, and prepares: four. A busy machine may
-    // split what is sent at once. One statement at a time takes 27.
+    // It connects, asks whether the server accepts writes, sets, and prepares: four round trips. A busy machine may
+    // split what is sent at once. One statement at a time would take 27.
     let exchanges = exchanges.load(Ordering::Relaxed);
     assert!((4..=8).contains(&exchanges), "{exchanges}");
 }
 
-/// Carries one connection to a server's socket; how often the client goes on after an answer.
+/// Carries one connection to a server's socket, and counts how often the client continues after an answer.
 fn count(server: &Path, between: &Path) -> Arc<AtomicU32> {
     let listener = UnixListener::bind(between.join(".s.PGSQL.5432")).unwrap();
     let server = server.to_owned();
@@ -117,7 +117,7 @@ fn count(server: &Path, between: &Path) -> Arc<AtomicU32> {
         let (mut client, _) = listener.accept().unwrap();
         let mut server = UnixStream::connect(server).unwrap();
         let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        // What the client still sends of one exchange comes before the server's whole answer.
+        // The rest of the client's round trip arrives before the server's whole answer.
         let answered = Arc::new(AtomicU32::new(1));
         let ready = Arc::clone(&answered);
         std::thread::spawn(move || {

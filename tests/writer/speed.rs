@@ -1,5 +1,5 @@
-//! What repeats cost. Not run by default: it measures, and wants a quiet machine and an optimised
-//! build: `cargo test --release --test writer -- --ignored --nocapture`.
+//! The cost of repeats. Not run by default, because it measures, and needs a quiet machine and an optimised build:
+//! `cargo test --release --test writer -- --ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl Bench {
         }
     }
 
-    /// Stores a batch, as a shard writer does; how long that took.
+    /// Stores a batch, as a shard writer does. Returns how long that took.
     async fn store(&mut self, rows: Vec<MeterRow>) -> Duration {
         ensure_partitions(&mut self.session, &rows).await.unwrap();
         let known = self.session.partitions.meter.clone();
@@ -95,7 +95,7 @@ fn minute(minute: i64) -> Vec<MeterRow> {
     rows.collect()
 }
 
-/// A minute of which one reading in a hundred is one that was stored some minutes before.
+/// A minute in which one reading in a hundred repeats one that was stored some minutes before.
 fn with_repeats(at: i64) -> Vec<MeterRow> {
     let (mut rows, old) = (minute(at), minute(at - 10));
     for n in (0..rows.len()).step_by(100) {
@@ -115,7 +115,7 @@ async fn repeats_cost_little() {
         next += 1;
     }
     let mut took = [Duration::ZERO; 3];
-    // Alternating, so that the machine's other work meets all of them; each round begins with COPY.
+    // Alternating, so that the machine's other work affects all of them equally. Each round begins with COPY.
     for _ in 0..4 {
         bench.strategy = Strategy::Copy;
         for _ in 0..BATCHES {

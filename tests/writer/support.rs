@@ -1,4 +1,4 @@
-//! What the tests share: readings, waits, and a gateway without its HTTP edge.
+//! Shared by the tests: readings, waits, and a gateway without its HTTP edge.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl 
     assert!(comes(condition).await, "not within {LIMIT:?}: {what}");
 }
 
-/// Whether a condition comes to hold within the limit.
+/// Whether a condition becomes true within the limit.
 async fn comes<F: Future<Output = bool>>(condition: impl Fn() -> F) -> bool {
     let begun = Instant::now();
     while !condition().await {
@@ -103,7 +103,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Opens a new log alone: the database is away.
+    /// Opens only a new log: the database is unavailable.
     pub(crate) fn fresh(shards: u16) -> Self {
         let own_dir = dir();
         let mut gateway = Gateway::open(own_dir.path(), shards);
@@ -111,7 +111,7 @@ impl Gateway {
         gateway
     }
 
-    /// Opens the log in a directory alone: the database is away.
+    /// Opens only the log in a directory: the database is unavailable.
     pub(crate) fn open(dir: &Path, shards: u16) -> Self {
         let options = LogOptions {
             shards,
@@ -190,8 +190,8 @@ impl Gateway {
         self.drained().await;
     }
 
-    /// Sends one request, and waits until it is answered; how many readings are in quarantine, where
-    /// that is known.
+    /// Sends one request, and waits until it is answered. Returns how many readings are in quarantine, if that is
+    /// known.
     pub(crate) async fn send_as(&self, readings: &[Reading<'_>], ack: AckMode) -> Option<u64> {
         let mut records = RequestRecords::new(self.gate.shards());
         for reading in readings {
@@ -222,7 +222,7 @@ impl Gateway {
         assert_eq!(sums.accepted, tally, "invariant 10: {sums:?}");
     }
 
-    /// Stops as SIGTERM does: what is in the log is stored.
+    /// Stops as after SIGTERM: what is in the log is stored.
     pub(crate) async fn stop(mut self) {
         let log = self.log.take().unwrap();
         let closed = tokio::task::spawn_blocking(move || log.close())
@@ -235,10 +235,10 @@ impl Gateway {
             .unwrap();
     }
 
-    /// Stops like a kill, as the database sees it: its sessions end where they are.
+    /// Stops like a kill, from the point of view of the database: its sessions end where they are.
     pub(crate) async fn kill(mut self) {
-        // Not only dropped: a task that is aborted keeps the log until the runtime comes to it, and
-        // what it reads on another thread for longer. A process that was killed keeps nothing.
+        // It is not enough to drop the tasks. An aborted task holds the log until the runtime reaches it, and its read
+        // on another thread holds the log even longer. A killed process holds nothing.
         if let Some(writers) = self.writers.take() {
             writers.finish(Duration::ZERO).await;
         }

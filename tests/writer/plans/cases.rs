@@ -1,8 +1,8 @@
-//! Each statement of `sql/queries`: its parameters, and how much that may touch.
+//! Each statement of `sql/queries`, with its parameters and how much it may touch.
 
 /// One set of parameters of a statement.
 pub(super) struct Case {
-    /// The file, without its ending.
+    /// The name of the file, without its extension.
     pub(super) name: &'static str,
     /// The parameters, in SQL.
     pub(super) arguments: &'static str,
@@ -12,7 +12,7 @@ pub(super) struct Case {
     pub(super) whole: &'static [&'static str],
 }
 
-/// What cannot be explained: COPY has no plan.
+/// Statements without a plan: COPY.
 pub(super) const WITHOUT_PLAN: [&str; 2] = ["copy_meter", "copy_vehicle"];
 
 const fn case(name: &'static str, arguments: &'static str, requested: &'static str) -> Case {
@@ -38,7 +38,7 @@ const fn whole(
     }
 }
 
-/// All of them. A window is always of what is new.
+/// All of them. A window always covers new data.
 #[rustfmt::skip]
 pub(super) const CASES: &[Case] = &[
     // Writers.
