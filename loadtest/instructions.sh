@@ -21,7 +21,7 @@ finish() {
 }
 trap finish EXIT
 
-# Prints the instructions of a gateway that takes RATE readings/s, EACH in a request, for SECONDS.
+# Prints the instructions of a gateway that receives RATE readings/s, EACH per request, for SECONDS.
 count() {
   local gateway=$1 seconds=$2 rate=$3 each=$4 format=$5
   rm -rf "$work/data"

@@ -54,7 +54,7 @@ for _ in $(seq "$seconds"); do
   look
 done
 kill -CONT "${stopped[@]}"
-echo "$(date -u +%T) it goes on; the log takes $(du -sm "$data/wal" | cut -f1) MiB"
+echo "$(date -u +%T) the database continues; the log takes $(du -sm "$data/wal" | cut -f1) MiB"
 echo "resident memory meanwhile: $((lowest / 1024)) to $((highest / 1024)) MiB"
 while kill -0 $load 2>/dev/null; do
   sleep 1

@@ -192,9 +192,9 @@ for _ in $(seq "$rounds"); do
   for load in "${loads[@]}"; do
     for program in Telegraf Wattgate bare; do
       case $load in
-      one) turn '1 a request, 256 connections' 256 1 1 ;;
-      batch) turn '500 a request, 8 connections' 8 500 1 ;;
-      pipelined) turn '1 a request, 16 pipelined, 64 connections' 64 1 16 ;;
+      one) turn '1 per request, 256 connections' 256 1 1 ;;
+      batch) turn '500 per request, 8 connections' 8 500 1 ;;
+      pipelined) turn '1 per request, 16 pipelined, 64 connections' 64 1 16 ;;
       *) echo "no such load: $load" >&2; exit 2 ;;
       esac
     done

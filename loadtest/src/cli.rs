@@ -1,4 +1,4 @@
-//! The command line: one subcommand a tool.
+//! The command line: one subcommand per tool.
 
 use std::process::ExitCode;
 

@@ -15,19 +15,19 @@ use crate::target::Target;
 /// How long a listener waits before it reconnects, as the dashboard does.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Listen to the live stream many times over, and count what comes.
+/// Open the live stream many times, and count what arrives.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The gateway
     #[arg(long, default_value = "http://127.0.0.1:3000")]
     url: Target,
-    /// How many listen; a gateway takes at most 1,024
+    /// The number of listeners; a gateway accepts at most 1,024
     #[arg(long, default_value_t = 1000)]
     listeners: usize,
-    /// What they ask for, as `kind=alert` or `id=M1`; `{}` becomes the listener's number
+    /// The query of each listener, such as `kind=alert` or `id=M1`; `{}` stands for the listener's number
     #[arg(long, default_value = "")]
     query: String,
-    /// For how many seconds; without it, until Ctrl-C
+    /// How many seconds to listen [default: until Ctrl-C]
     #[arg(long)]
     seconds: Option<u64>,
     /// Sent as `Authorization: Bearer`

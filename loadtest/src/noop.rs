@@ -19,7 +19,7 @@ use crate::output::report;
 /// Serve a responder that stores nothing, to measure the generator's own limit.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Where to listen; port 0 picks one
+    /// The address to listen on; port 0 picks a free one
     #[arg(long, default_value = "127.0.0.1:3999")]
     listen: SocketAddr,
     /// Speak HTTP/2 (with prior knowledge)
@@ -72,7 +72,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         *refused.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(refused);
     };
-    // No reading holds an object within, so braces count readings in every form of the body.
+    // No reading contains an object, so counting braces counts the readings in every form of the body.
     let readings = body.to_bytes().iter().filter(|byte| **byte == b'{').count();
     let text = format!(
         r#"{{"success":true,"accepted":{readings},"rejected":0,"ack":"durable","errors":[]}}"#

@@ -18,7 +18,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(20);
 /// How often the run's readings are counted, each time over the whole index.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
-/// Probes of one connection: enough to meet every shard of the gateway.
+/// Probes of one connection: enough to reach every shard of the gateway.
 const PROBES_MAX: usize = 64;
 
 /// The queries of each stream, in the order of [`Stream::index`].
@@ -36,7 +36,7 @@ const COUNT: [&str; 2] = [
 #[error("the database: {0}")]
 pub(crate) struct OracleError(#[from] tokio_postgres::Error);
 
-/// Where to compare, and what a run's times are.
+/// Where to compare, and the times of a run.
 #[derive(Debug)]
 pub(crate) struct Oracle<'a> {
     pub(crate) url: &'a str,
@@ -56,7 +56,7 @@ pub(crate) struct Stored {
 }
 
 impl Oracle<'_> {
-    /// Waits until every acknowledged reading is stored, or the time is over, and counts.
+    /// Waits until every acknowledged reading is stored, or the time is up, and counts.
     ///
     /// Calls `stored` before it counts, which takes the server much time.
     ///
@@ -70,7 +70,7 @@ impl Oracle<'_> {
         stored: impl FnOnce(),
     ) -> Result<Stored, OracleError> {
         let (client, connection) = tokio_postgres::connect(self.url, NoTls).await?;
-        // Its error shows in the query that was on it.
+        // An error of the connection shows in the query that was using it.
         tokio::spawn(async move { drop(connection.await) });
         let began = stats.first_send.unwrap_or_else(Instant::now);
         let deadline = Instant::now() + self.within;
@@ -85,7 +85,7 @@ impl Oracle<'_> {
         }
         stored();
         loop {
-            // A count that is complete was complete when it began.
+            // If the count is complete, it was complete when it began.
             let seconds = began.elapsed().as_secs_f64();
             result.stored = self.count(&client, &stats.sent).await?;
             if result.stored >= result.acked {
@@ -163,17 +163,17 @@ impl Stored {
         self.acked.saturating_sub(self.stored)
     }
 
-    /// More than was acknowledged or may have been accepted: stored twice, or another run's.
+    /// More than was acknowledged or may have been accepted: readings stored twice, or readings of another run.
     fn surplus(&self) -> u64 {
         self.stored.saturating_sub(self.acked + self.unknown)
     }
 
-    /// Readings a second, from the first request to the moment when all was stored.
+    /// Readings per second, from the first request until everything was stored.
     pub(crate) fn committed_per_second(&self) -> Option<f64> {
         self.seconds.map(|seconds| self.stored as f64 / seconds)
     }
 
-    /// Right if every acknowledged reading is stored, and nothing beyond what was sent.
+    /// Correct if every acknowledged reading is stored, and nothing beyond what was sent.
     pub(crate) fn verdict(&self) -> Verdict {
         if self.missing() == 0 && self.surplus() == 0 {
             Verdict::Right

@@ -9,12 +9,12 @@ const SYSTEM: usize = 12;
 const ENDED_CHILDREN_USER: usize = 13;
 const ENDED_CHILDREN_SYSTEM: usize = 14;
 
-/// The processor time of a process so far, in seconds. 0 if it does not run.
+/// The processor time of a process so far, in seconds; 0 if the process is not running.
 pub(crate) fn of(pid: i32) -> f64 {
     seconds(&stat(pid), &[USER, SYSTEM])
 }
 
-/// The same with that of its children, running and ended: a PostgreSQL server by its first process.
+/// The same including its children, running and ended. For a PostgreSQL server, pass its first process.
 pub(crate) fn of_family(pid: i32) -> f64 {
     let children = children_of(pid).unwrap_or_default();
     let children: f64 = children.into_iter().map(of).sum();

@@ -21,13 +21,13 @@ impl Stop {
                     std::process::exit(EXIT_INTERRUPTED);
                 }
             }
-            // There are no more signals: keep the channel open, so that waiters go on waiting.
+            // There are no more signals: keep the channel open, so that waiters continue to wait.
             std::future::pending::<()>().await;
         });
         Stop(receiver)
     }
 
-    /// One that never stops.
+    /// A request to stop that never comes.
     pub(crate) fn never() -> Self {
         let (_sender, receiver) = watch::channel(false);
         Stop(receiver)
@@ -48,7 +48,7 @@ impl Stop {
         }
     }
 
-    /// Waits for a while, or less if it is time to stop.
+    /// Waits for a while, or less if the stop is requested.
     ///
     /// Cancel: safe
     pub(crate) async fn sleep(&self, time: std::time::Duration) {

@@ -3,7 +3,7 @@
 /// The verdict of a tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Everything is right.
+    /// Everything is correct.
     Right,
     /// Something is wrong; the report names it.
     Wrong,

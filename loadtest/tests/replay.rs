@@ -17,7 +17,7 @@ use serde_json::Value;
 
 const DAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/jpl_2019-05-03.csv");
 
-/// What the day's sessions would be credited with by whole station-days.
+/// The energy if each session of the day were credited with its station's whole day.
 const NAIVE_KWH: f64 = 2_234.905;
 
 fn replay(address: SocketAddr, more: &[&str]) -> Output {
@@ -38,7 +38,7 @@ fn assert_exit(output: &Output, code: i32) {
     );
 }
 
-/// A file of the test's own, gone with it.
+/// A file of the test's own, removed with it.
 struct TempFile(std::path::PathBuf);
 
 impl TempFile {
@@ -144,7 +144,7 @@ fn random_order_and_late_sessions_give_the_same_answers() {
 }
 
 #[test]
-fn several_files_are_one_recording_packed_or_not() {
+fn several_files_are_one_recording_compressed_or_not() {
     let day = std::fs::read_to_string(DAY).unwrap();
     let lines: Vec<&str> = day.lines().collect();
     let (head, tail) = lines[1..].split_at(40);
@@ -166,7 +166,7 @@ fn several_files_are_one_recording_packed_or_not() {
 }
 
 #[test]
-fn a_gateway_that_is_wrong_by_a_little_is_found_out() {
+fn a_gateway_that_is_slightly_wrong_is_found_out() {
     let (address, _state) = fake::start(Faults {
         corrupt_kwh: 0.000_02,
         ..Faults::default()
@@ -177,7 +177,7 @@ fn a_gateway_that_is_wrong_by_a_little_is_found_out() {
 }
 
 #[test]
-fn a_replay_gives_up_on_a_missing_gateway_when_told_to() {
+fn a_replay_gives_up_on_a_missing_gateway_on_request() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -209,7 +209,7 @@ fn live(address: SocketAddr, caught_up: impl Fn() -> bool) -> Output {
 }
 
 #[test]
-fn a_second_live_replay_goes_on_with_the_first() {
+fn a_second_live_replay_continues_the_first() {
     let (address, state) = fake::start(Faults::default());
     let now_us = jiff::Timestamp::now().as_microsecond();
     let caught_up = || {

@@ -1,12 +1,11 @@
 //! What the data does not hold: a plausible minute-by-minute trace of a charging stay.
 //!
-//! Measured is only the AC energy of the whole stay. Everything else here is derived, the same at
-//! each run, from the stay and a hash of its session id:
+//! Only the AC energy of the whole stay was measured. Everything else here is derived, the same at each run, from the
+//! stay and a hash of its session id:
 //!
-//! - **Power**: constant, then falling in a straight line over the last 15% of the energy, then
-//!   zero until the vehicle leaves. The constant power is 3.3 or 6.6 kW (what cars of the time took
-//!   at a 208 V, 32 A station); where the stay is too short for that, the stay's mean power
-//!   throughout.
+//! - **Power**: constant, then falling in a straight line over the last 15% of the energy, then zero until the vehicle
+//!   leaves. The constant power is 3.3 or 6.6 kW (what cars of the time took at a 208 V, 32 A station); if the stay is
+//!   too short for that, the stay's mean power throughout.
 //! - **DC**: AC times an efficiency that rises with power, 0.85 near zero to 0.95 at full power, less
 //!   up to 0.04 that differs by vehicle, never below 0.85; or one fixed efficiency.
 //! - **State of charge** from the DC energy and a battery of 24 to 90 kWh, **temperature** from the
@@ -19,20 +18,20 @@ pub const STEP_US: i64 = 60_000_000;
 
 /// Where an onboard charger's efficiency starts, near no power.
 const EFFICIENCY_LOW: f64 = 0.85;
-/// What it comes near to at full power.
+/// The efficiency that it approaches at full power.
 const EFFICIENCY_HIGH: f64 = 0.95;
-/// How much worse than the curve the worst vehicle is.
+/// How far the worst vehicle is below the curve.
 const EFFICIENCY_SPREAD: f64 = 0.04;
-/// What a station of 208 V and 32 A gives, kW.
+/// The power of a station with 208 V and 32 A, kW.
 const STATION_KW: f64 = 6.6;
-/// The power up to which battery temperature and voltage follow it, kW: beyond lie odd rows only.
+/// The power up to which battery temperature and voltage follow it, kW. Only odd rows are beyond it.
 const FELT_KW_MAX: f64 = 11.0;
 /// The share of the energy that is drawn with falling power.
 const TAPER_SHARE: f64 = 0.15;
 /// The power at the end of the taper, as a share of the constant power.
 const TAPER_END: f64 = 0.1;
 
-/// What meter and vehicle report at one moment.
+/// What the meter and the vehicle report at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
     /// Microseconds since 1970 UTC, in the data's own time.
@@ -124,7 +123,7 @@ impl Power {
         }
     }
 
-    /// The share of the energy that has been drawn so many hours after the start, 0 to 1.
+    /// The share of the energy that has been drawn this many hours after the start, 0 to 1.
     fn share_drawn(self, hours: f64) -> f64 {
         if hours >= self.flat_h + self.taper_h {
             return 1.0;
@@ -153,7 +152,7 @@ struct Traits {
 impl Traits {
     fn of(session_id: &str) -> Self {
         let hash = hash(session_id);
-        // Each trait from bits of its own.
+        // Each trait uses bits of its own.
         let unit = |shift: u32| ((hash >> shift) & 0x3ff) as f64 / 1024.0;
         let batteries = [24.0, 30.0, 40.0, 60.0, 75.0, 90.0];
         Traits {
@@ -295,7 +294,7 @@ mod tests {
                 check(&stay, &trace(&stay, None));
             }
         }
-        // A figure with more digits than are sent.
+        // A value with more digits than are sent.
         let long = stay(25_166, 46.676_831_666_666_665);
         check(&long, &trace(&long, None));
     }

@@ -11,8 +11,8 @@ const ID_CHARS_MAX: usize = 64;
 /// How much longer an id is in a live replay: `@` and the start in seconds since 1970.
 const ID_SUFFIX_CHARS: usize = 11;
 
-/// The highest plausible mean power of a charging stay, in kW: above any AC charger. A row above it is a fault
-/// of the recording.
+/// The highest plausible mean power of a charging stay, in kW: above any AC charger. A row above it is an error in the
+/// recording.
 const MEAN_KW_MAX: f64 = 50.0;
 
 /// One stay at a charging station, as it was measured.
@@ -158,7 +158,7 @@ pub fn select(mut stays: Vec<Stay>) -> Recording {
     recording
 }
 
-/// Why a stay alone cannot be replayed, if it cannot.
+/// Why a stay by itself cannot be replayed. `None` means that it can.
 fn refusal(stay: &Stay) -> Option<String> {
     let id_fits = |id: &str, max: usize| (1..=max).contains(&id.chars().count());
     if !id_fits(&stay.session_id, ID_CHARS_MAX - ID_SUFFIX_CHARS) {

@@ -28,8 +28,8 @@ pub fn as_recorded(stays: Vec<Stay>) -> impl Iterator<Item = Arc<Booking>> {
 
 /// A live replay's plan: the stays again and again, a whole number of days apart.
 ///
-/// Every round has sessions of its own: `ID@SECONDS`, the data's id and the moved start in seconds
-/// since 1970. The vehicles keep the data's session id in each round: a vehicle that comes daily.
+/// Every round has sessions of its own: `ID@SECONDS`, the data's id and the moved start in seconds since 1970. A
+/// vehicle keeps the session id of the data in each round, as if it came daily.
 #[derive(Debug)]
 pub struct Live {
     stays: Vec<Arc<Stay>>,
@@ -38,7 +38,7 @@ pub struct Live {
     period_us: i64,
     /// How far the round that holds the busiest moment is moved.
     shift_us: i64,
-    /// Earlier rounds are left out before this time: they are older than the shown window.
+    /// Earlier rounds are left out before this time, because they are older than the window that the dashboard shows.
     from_us: i64,
 }
 
@@ -53,7 +53,7 @@ impl Live {
         Live {
             stays,
             period_us: days * DAY_US,
-            // Whole seconds, so that a session's id tells the shift exactly.
+            // Whole seconds, so that a session's id gives the exact shift.
             shift_us: shift_us - shift_us.rem_euclid(1_000_000),
             from_us: now_us - HISTORY_US,
         }
@@ -123,7 +123,7 @@ impl Live {
     }
 }
 
-/// The moment at which the most stays are under way: the middle of the longest such time.
+/// The moment with the most stays under way: the middle of the longest such period.
 fn busiest_us(stays: &[Arc<Stay>]) -> i64 {
     let mut edges: Vec<(i64, i32)> = Vec::with_capacity(stays.len() * 2);
     for stay in stays {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_live_replay_goes_on_with_the_sessions_of_the_first() {
+    fn a_second_live_replay_continues_the_sessions_of_the_first() {
         let first: Vec<_> = live().bookings().take(300).collect();
         let witness = live().witness().unwrap().to_owned();
         let session = first.iter().find(|b| b.vehicle_id == witness).unwrap();

@@ -66,8 +66,8 @@ struct Running {
 /// The sequence of all events, made on demand, so that memory holds only the stays under way. The bookings may
 /// be endless.
 ///
-/// Order:  by time; at the same moment readings, then ends, then starts, so that a session that
-///         touches the next at one station has ended before that begins
+/// Order:  by time; at the same moment readings, then ends, then starts, so that a session ends
+///         before the next one at the same station begins, even if they touch
 pub struct Timeline<I: Iterator<Item = Arc<Booking>>> {
     bookings: Peekable<I>,
     efficiency: Option<f64>,

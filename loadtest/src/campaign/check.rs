@@ -27,13 +27,13 @@ pub(crate) struct Comparison {
     /// The difference between the checkpoints' sums and the rows. A batch that was stored twice shows here,
     /// because its rows cannot exist twice.
     doubled: u64,
-    /// In quarantine, although nothing contradicts and nothing is refused.
+    /// In quarantine, although no reading contradicts another and the database refuses none.
     quarantined: u64,
     /// Further expectations that were not met.
     missed: Vec<&'static str>,
 }
 
-/// Waits until every debt is paid, or the time is over, and compares.
+/// Waits until every debt is paid, or the time is up, and compares.
 ///
 /// # Errors
 /// [`CampaignError`]: the database could not be reached in that time.
@@ -59,7 +59,7 @@ pub(crate) async fn compare(
 
 async fn look(client: &Client, ledgers: &[Ledger]) -> Result<Comparison, tokio_postgres::Error> {
     let mut result = Comparison::default();
-    // One statement reads the sums and the rows, so that both are of one moment.
+    // One statement reads the sums and the rows, so that both come from one moment.
     let sums = client
         .query_one(include_str!("../../sql/campaign_sums.sql"), &[])
         .await?;
@@ -126,7 +126,7 @@ impl Comparison {
         }
     }
 
-    /// Right if every debt is paid once, and nothing else is stored.
+    /// Correct if every debt is paid once, and nothing else is stored.
     pub(crate) fn verdict(&self) -> Verdict {
         let wrong = self.lost + self.doubled + self.invented + self.quarantined;
         if wrong + self.answers.wrong == 0 && self.missed.is_empty() && self.due > 0 {
@@ -151,7 +151,7 @@ impl Comparison {
             .map(|it| format!("MISSED: {it}\n"))
             .collect();
         format!(
-            "{} requests: {taken} taken, {shed} shed, {uncommitted} not committed in time, \
+            "{} requests: {taken} accepted, {shed} shed, {uncommitted} not committed in time, \
              {refused} found no gateway, {cut} cut off, {wrong} answered wrongly\n\
              {} readings sent, {} of them due, {} stored\n\
              {} lost, {} doubled, {} invented, {} in quarantine: {:?}\n{missed}",

@@ -59,8 +59,8 @@ pub(super) async fn of_the_log(
             kills += 1;
         }
         tokio::time::sleep(random.millis(0, 1000)).await;
-        // The test frees the disk, or the database stores readings. In the first round it is the database,
-        // whose id the log must store on the full disk.
+        // Either the test frees the disk, or the database stores readings. In the first round it is the database, and
+        // the log must store the database's id on the full disk.
         if round > 0 && random.below(2) == 0 {
             disk.free()?;
             load.goes_on(SOME).await?;

@@ -1,4 +1,4 @@
-//! A primary and its standby, promoted in turns under load. The old primary crashes, serves on, or comes back.
+//! A primary and its standby, promoted in turn under load. The old primary crashes, keeps running, or comes back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,19 +15,19 @@ use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
 /// Requests that show that the gateway stores on the server in use.
 const SOME: u64 = 40;
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const EVERY: Duration = Duration::from_millis(20);
-/// How long one may take.
+/// How long a condition may take.
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// The fate of the old primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Old {
-    /// It serves on while its standby is promoted.
+    /// It keeps running while its standby is promoted.
     Serves,
-    /// It has crashed before, and comes back after the promotion.
+    /// It crashes before the promotion, and comes back after it.
     Returns,
-    /// It has crashed before, and stays away.
+    /// It crashes before the promotion, and stays away.
     StaysAway,
 }
 
@@ -106,7 +106,7 @@ pub(super) async fn failover(
     Ok((
         comparison,
         format!(
-            "{} promotions, {synchronous} synchronous; the old primary served on {serves} times, came \
+            "{} promotions, {synchronous} synchronous; the old primary kept running {serves} times, came \
              back {returns} times, stayed away {stays_away} times, and got {rows_on_losers} rows after \
              its successor was seen",
             options.rounds
@@ -183,7 +183,7 @@ impl Pair {
         }
         let loser = self.servers[loser].database();
         if is_synchronous {
-            // A COMMIT that waits for its standby would show no rows, and end never.
+            // A COMMIT that waits for its standby would show no rows, and never end.
             set(&loser, "synchronous_standby_names", "").await?;
         }
         // A COMMIT that was on its way may still arrive.
@@ -220,8 +220,8 @@ impl Pair {
     }
 }
 
-/// Each fate of the old primary, with and without synchronous replication, in a random order. The first three are
-/// not all the ones that show little: one is asynchronous, and the old primary serves there.
+/// Each fate of the old primary, with and without synchronous replication, in a random order. One of the first three is
+/// asynchronous with a running old primary, because the other combinations show less.
 fn all_cases(random: &mut Random) -> Vec<(Old, bool)> {
     let mut cases = Vec::new();
     for old in [Old::Serves, Old::Returns, Old::StaysAway] {
@@ -252,7 +252,7 @@ fn both(one: &Database, other: &Database) -> Database {
 
 async fn set(database: &Database, name: &str, value: &str) -> Result<(), CampaignError> {
     let client = database.connect().await?;
-    // ALTER SYSTEM runs in no transaction block, so each statement is sent by itself.
+    // ALTER SYSTEM cannot run in a transaction block, so each statement is sent by itself.
     let sql = format!("alter system set {name} = '{value}'");
     client.batch_execute(&sql).await?;
     client.batch_execute("select pg_reload_conf()").await?;

@@ -59,7 +59,7 @@ pub(super) async fn database(
             stops += u32::from(dir.stop_database_at_once()?);
             start(&mut server).await?;
         } else {
-            // A backend that ends by itself in this moment does not count.
+            // A backend that ends by itself at this moment does not count.
             ended += gateway.database().end_a_writer(random).await.unwrap_or(0);
         }
     }

@@ -87,7 +87,7 @@ pub(super) async fn rolling(
     let mut comparison = fleet.end(load.stop().await).await?;
     let answers = comparison.answers();
     comparison.expect(answers.cut == 0, "no request cut off");
-    Ok((comparison, format!("{} restarts in turns", options.rounds)))
+    Ok((comparison, format!("{} restarts in turn", options.rounds)))
 }
 
 /// Replaces gateways of an earlier build by those of this one.

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, NoTls};
 use super::CampaignError;
 use super::random::Random;
 
-/// How long a start may take; the recovery of PostgreSQL goes on beside it.
+/// How long a start may take. PostgreSQL may still be recovering after that.
 const START_WITHIN: Duration = Duration::from_secs(60);
 /// How often the writers are looked up.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -33,7 +33,7 @@ impl DataDir {
 
     fn make(path: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        // The server's user must be able to enter it, also when root runs the campaign.
+        // The server's user must be able to enter it, even if root runs the campaign.
         fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         Ok(DataDir(path))
     }
@@ -74,13 +74,13 @@ impl DataDir {
         copy(&self.cluster(), &self.0.join("postgres/copy"))
     }
 
-    /// Puts the copy in place of the stopped cluster.
+    /// Replaces the stopped cluster with the copy.
     pub(crate) fn restore(&self) -> io::Result<()> {
         copy(&self.0.join("postgres/copy"), &self.cluster())
     }
 }
 
-/// Replaces a directory by a copy, with owners and rights.
+/// Replaces a directory with a copy, including owners and rights.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if to.exists() {
         fs::remove_dir_all(to)?;
@@ -130,7 +130,7 @@ impl Database {
 
     pub(crate) async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await?;
-        // Its error shows in the query that was on it.
+        // An error of the connection shows in the query that was using it.
         tokio::spawn(async move { drop(connection.await) });
         Ok(client)
     }
@@ -239,7 +239,7 @@ impl Setup {
 pub(crate) struct Gateway {
     setup: Setup,
     child: Child,
-    /// Kept open, because a closed stdout is not what is tested.
+    /// Kept open, because this does not test a closed stdout.
     _stdout: Lines<BufReader<ChildStdout>>,
     address: String,
     database: Option<Database>,
@@ -341,7 +341,7 @@ async fn launch(setup: Setup, listen: &str) -> Result<Gateway, CampaignError> {
     let mut command = Command::new(&setup.binary);
     command
         .args(["--listen", listen, "--wal-limit", setup.wal_limit])
-        // While the database is stopped, clients that wait for a commit give up soon and go on.
+        // While the database is stopped, clients that wait for a commit soon give up and continue.
         .args(["--commit-timeout", "1s", "--data-dir"])
         .arg(&setup.dir)
         .args(setup.flags)

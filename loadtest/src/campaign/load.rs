@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// What is known of a sent reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Debt {
-    /// It may be stored: there was no answer, an error, or an acknowledgement that a kill may break.
+    /// It may be stored: there was no answer, or an error, or an acknowledgement that does not survive a kill.
     Open,
     /// It must be stored.
     Due,
@@ -55,9 +55,9 @@ pub(crate) struct Ledger {
 pub(crate) struct Answers {
     /// Acknowledged.
     pub(crate) taken: u64,
-    /// 503 or 429 with Retry-After, without a requested commit.
+    /// 503 or 429 with Retry-After, to a request without `ack=committed`.
     pub(crate) shed: u64,
-    /// The same, with a requested commit: the database may be stopped.
+    /// The same for a request with `ack=committed`: the database may be stopped.
     pub(crate) uncommitted: u64,
     /// No gateway listened.
     pub(crate) refused: u64,

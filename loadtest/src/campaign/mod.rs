@@ -35,7 +35,7 @@ use crate::verdict::Verdict;
 /// How long the gateway may take to store everything after the last fault.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);
 
-/// Run a gateway under load, break things at random moments, and compare at the end
+/// Run a gateway under load, break things at random moments, and compare the database with the acknowledged readings
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// What to break
@@ -60,11 +60,11 @@ pub(crate) struct Options {
         value_name = "N"
     )]
     rounds: u32,
-    /// Determines the load and the moments; it is printed, so that a run can be repeated [default:
+    /// Determines the load and the moments of the faults; it is printed, so that a run can be repeated [default:
     /// random]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Connections that send
+    /// The number of connections that send
     #[arg(long, default_value_t = 8, value_name = "N")]
     connections: u32,
 }
@@ -76,7 +76,7 @@ pub(crate) enum Fault {
     Kill,
     /// Ended backends, and immediate stops of PostgreSQL
     Database,
-    /// PostgreSQL put back to an older copy
+    /// PostgreSQL restored from an older copy
     Restore,
     /// Connections to PostgreSQL cut or stalled, around COMMIT too
     Network,
@@ -88,7 +88,7 @@ pub(crate) enum Fault {
     Rolling,
     /// Gateways of an earlier build replaced in turn, and the database migrated under load
     Upgrade,
-    /// A standby promoted in turn, while the old primary crashes, serves on, or comes back
+    /// A standby promoted again and again, while the old primary crashes, keeps running, or comes back
     Failover,
     /// More than three times the load that a slow database can store
     Overload,
@@ -156,7 +156,7 @@ async fn campaign(options: &Options, seed: u64) -> Result<(Comparison, String), 
 /// The comparison of a campaign, and its faults as text.
 type Outcome = Result<(Comparison, String), CampaignError>;
 
-/// The load beside the faults.
+/// The load during the faults.
 struct Load {
     stop: watch::Sender<bool>,
     taken: watch::Sender<u64>,

@@ -13,9 +13,9 @@ use super::gateway::Database;
 use super::random::{Random, mix};
 
 const SOCKET: &str = ".s.PGSQL.5432";
-/// Of so many COMMITs, one is cut before it arrives, one after, and one is stalled.
+/// Of this many COMMITs, one is cut before it arrives, one after that, and one is stalled.
 const ONE_COMMIT_IN: u64 = 8;
-/// One other message in so many is the last of its connection.
+/// One in this many other messages is the last of its connection.
 const ONE_MESSAGE_IN: u64 = 400;
 
 /// The faults of connections.
@@ -116,7 +116,7 @@ async fn carry(
                             return Ok(());
                         }
                         2 => {
-                            // Long enough that the answer is often overtaken by the next cut.
+                            // Long enough that the next cut often comes before the answer.
                             tokio::time::sleep(random.millis(10, 500)).await;
                             count(&done.stalled);
                         }

@@ -9,7 +9,7 @@ use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
 /// How often the gateway's memory is read.
 const EVERY: Duration = Duration::from_secs(1);
-/// What the process may grow by while the load stays the same.
+/// How much the process may grow while the load stays the same.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
 /// Sends without a pause to a gateway whose database stores slowly, and watches its memory.
@@ -36,8 +36,8 @@ pub(super) async fn overload(options: &Options, dir: &DataDir, seed: u64) -> Out
     let mut comparison = check::compare(&database, ledgers, DRAIN_WITHIN).await?;
     let answers = comparison.answers();
     let enough = answers.shed >= 2 * answers.taken;
-    comparison.expect(enough, "three times the load that was taken");
-    // It grows while buffers and caches are first used.
+    comparison.expect(enough, "three times the load that was accepted");
+    // The memory grows while buffers and caches are used for the first time.
     let (first, second) = resident.split_at(resident.len() / 2);
     let most = |of: &[u64]| of.iter().max().copied().unwrap_or(0);
     let flat = most(second) <= most(first) + GROWTH_BYTES_MAX;

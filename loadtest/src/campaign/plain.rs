@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use super::CampaignError;
 use super::gateway::{DataDir, Database};
 
-/// The user of the server if root runs the campaign: PostgreSQL refuses root.
+/// The user of the server if root runs the campaign, because PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
 /// The server's superuser, and the database that `initdb` makes.
 const NAME: &str = "postgres";
@@ -91,7 +91,7 @@ impl Plain {
         Ok(server)
     }
 
-    /// Ends it as a crash does: an immediate shutdown.
+    /// Ends it like a crash: an immediate shutdown.
     pub(super) async fn crash(&mut self) -> Result<(), CampaignError> {
         if let Some(pid) = self.child.id() {
             let pid = pid.to_string();
@@ -110,7 +110,7 @@ impl Plain {
         }
     }
 
-    /// Stops it in order: a fast shutdown.
+    /// Stops it cleanly: a fast shutdown.
     pub(super) async fn stop(&mut self) -> Result<(), CampaignError> {
         if let Some(pid) = self.child.id() {
             let pid = pid.to_string();

@@ -16,7 +16,7 @@ impl Random {
         mix(self.0)
     }
 
-    /// A number from 0 to below the bound.
+    /// A number from 0 up to, but not including, the bound.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }

@@ -1,5 +1,5 @@
-//! Bodies of unique readings at little cost. A reading is rendered once, in digits of fixed width, and each
-//! copy of it gets its device and values.
+//! Bodies of unique readings at little cost. A reading is rendered once, in digits of fixed width. Each copy of it then
+//! gets its own device and values.
 
 use jiff::fmt::temporal::DateTimePrinter;
 
@@ -51,7 +51,7 @@ pub(crate) const DEVICES_MAX: u32 = 1_000_000;
 /// How a body holds its readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
-    /// A reading a line
+    /// One reading per line
     Ndjson,
     /// A JSON array
     Array,
@@ -68,7 +68,7 @@ impl Format {
     }
 }
 
-/// The times of readings: the first is at `start_us`, and each device's next an interval later.
+/// The times of readings: the first is at `start_us`, and each device's next one is an interval later.
 ///
 /// The seed moves the start by less than an interval, in microseconds. So two runs with different seeds never
 /// send the same device and time, even if they overlap.
@@ -102,7 +102,7 @@ pub(crate) struct Bodies {
     clock: Clock,
     format: Format,
     seed: u64,
-    /// A reading with the time of the step that was rendered last. All have its width.
+    /// A reading with the time of the step that was rendered last. All readings have the same width.
     line: Vec<u8>,
     line_step: Option<u64>,
     layout: Layout,
@@ -117,7 +117,7 @@ struct Layout {
     device: usize,
     /// Five digits after `0.0`: kWh.
     energy: usize,
-    /// Two digits: of the voltage or the state of charge.
+    /// Two digits of the voltage or the state of charge.
     value: usize,
     stamp: usize,
 }
@@ -151,7 +151,7 @@ impl Bodies {
         }
     }
 
-    /// The length of every body of so many readings, in bytes.
+    /// The length of every body of this many readings, in bytes.
     pub(crate) fn length(&self, readings: u32) -> usize {
         let lines = readings as usize * self.line.len();
         // The last comma of an array becomes its closing bracket.
@@ -168,7 +168,7 @@ impl Bodies {
         self.clock.at_us(self.devices.at(self.position).1)
     }
 
-    /// Appends a body of the next so many readings.
+    /// Appends a body of this many next readings.
     ///
     /// Shape:  exactly [`Bodies::length`] bytes
     /// Order:  by time, then as the devices' order says

@@ -21,7 +21,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest sleep, so that a stop takes effect.
 const NAP: Duration = Duration::from_millis(100);
 
-/// Between two attempts to connect.
+/// The pause between two attempts to connect.
 pub(super) const RECONNECT: Duration = Duration::from_millis(100);
 
 /// How far ahead of the clock readings may be: a minute less than the gateway allows.
@@ -32,7 +32,7 @@ const AHEAD_US_MAX: i64 = 9 * 60 * 1_000_000;
 pub(crate) enum Schedule {
     /// As soon as there is room in the pipeline: a closed loop.
     Asap,
-    /// At fixed moments, whenever the answers come: an open loop.
+    /// At fixed moments, no matter when the answers come: an open loop.
     At {
         /// When this connection's first request is due.
         first: Instant,
@@ -69,7 +69,7 @@ pub(crate) struct Conn {
     /// One or two streams, used alternately.
     pub(crate) sources: Vec<Source>,
     pub(crate) readings: u32,
-    /// Ends once each source has sent so many readings, or a little more.
+    /// Ends once each source has sent this many readings, or a few more.
     pub(crate) positions: Option<u64>,
     pub(crate) pipeline: usize,
     pub(crate) schedule: Schedule,
@@ -94,7 +94,7 @@ pub(crate) struct Progress {
 }
 
 impl Conn {
-    /// Sends until the time is over, then waits for the answers that are due.
+    /// Sends until the time is up, then waits for the answers that are due.
     pub(crate) async fn run(mut self) -> Stats {
         while !self.is_over() {
             let outcome = match TcpStream::connect(&self.authority).await {
@@ -140,7 +140,7 @@ impl Conn {
         }
     }
 
-    /// Uses one connection for as long as it holds.
+    /// Uses one connection for as long as it lasts.
     async fn drive(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
         socket.set_nodelay(true)?;
         loop {
@@ -191,7 +191,7 @@ impl Conn {
         match self.schedule {
             Schedule::Asap => None,
             Schedule::At { first, every } => {
-                // In 128 bits: a product of u32 would end a long run.
+                // In 128 bits, because a product of u32 would overflow in a long run.
                 let after = every.as_nanos() * u128::from(self.progress.requests);
                 Some(first + Duration::from_nanos(u64::try_from(after).unwrap_or(u64::MAX)))
             }
@@ -246,7 +246,7 @@ impl Conn {
         }
     }
 
-    /// Reads once, and counts every whole answer. `false` means that the server closes the connection.
+    /// Reads once, and counts every complete answer. `false` means that the server closes the connection.
     async fn read(&mut self, socket: &mut TcpStream, over: bool) -> std::io::Result<bool> {
         let room = !over && self.progress.in_flight.len() < self.pipeline;
         // With room in an open loop, the next request may be due before an answer comes.

@@ -108,7 +108,7 @@ pub(crate) fn measure(options: Options) -> Result<Outcome, RunError> {
     measure_until(options, || {})
 }
 
-/// The same. Calls `stored` once all that was acknowledged is stored, before it counts.
+/// The same. Calls `stored` once every acknowledged reading is stored, before it counts.
 ///
 /// # Errors
 /// As [`measure`].
@@ -164,7 +164,7 @@ pub(crate) fn measure_until(
     })
 }
 
-/// Sends from threads of its own until the time is over and every answer has come.
+/// Sends from threads of its own until the time is up and every answer has come.
 fn send(
     options: &Options,
     clock: Clock,
@@ -299,8 +299,8 @@ fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Drives some connections on this thread until all are done. With `streams`, each so many of them are the
-/// streams of one HTTP/2 connection.
+/// Drives some connections on this thread until all are done. With `streams`, each group of this many is one HTTP/2
+/// connection with as many streams.
 fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

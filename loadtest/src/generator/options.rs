@@ -9,7 +9,7 @@ use super::body::{DEVICES_MAX, Format, Stream};
 use super::order::Order;
 use crate::target::Target;
 
-/// The default time of a run's first reading before now, which leaves room for as many steps.
+/// How long before now a run's first reading is by default, which leaves time for many steps.
 pub(super) const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
 
 /// Generate load: unique readings, on a schedule or as fast as possible.
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// How many devices of each kind send
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
     pub(super) devices: u32,
-    /// The order in which the devices send, each once a round
+    /// The order in which the devices send, each once per round
     #[arg(long, value_enum, default_value = "sequence")]
     pub(super) order: Order,
     /// Readings per request
@@ -118,7 +118,7 @@ impl std::str::FromStr for Start {
 pub(super) enum Streams {
     Meter,
     Vehicle,
-    /// Requests of both, in turns
+    /// Requests of both, alternately
     Mixed,
 }
 
@@ -159,7 +159,7 @@ impl Options {
             options: Options,
         }
         let mut options = <Alone as clap::Parser>::try_parse_from(arguments)?.options;
-        // The environment is meant for the user's own run.
+        // The environment is meant for runs that the user starts.
         if !arguments.contains(&"--database-url") {
             options.database_url = None;
         }

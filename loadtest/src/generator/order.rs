@@ -3,16 +3,16 @@
 /// How the devices of a round follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub(crate) enum Order {
-    /// By number, the same in each round: neighbours come together
+    /// By number, the same in each round: neighbours send together
     #[default]
     Sequence,
-    /// At random, in another order each round: a fleet
+    /// At random, in a different order each round, like a fleet
     Random,
 }
 
 /// A range of devices that one connection owns, so that each device's times increase.
 ///
-/// Each device sends once a round.
+/// Each device sends once per round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Devices {
     first: u32,
@@ -33,7 +33,7 @@ impl Devices {
         }
     }
 
-    /// How many positions there are in so many rounds.
+    /// The number of positions in this many rounds.
     pub(crate) fn positions(self, rounds: u64) -> u64 {
         rounds.saturating_mul(u64::from(self.count))
     }
@@ -61,7 +61,7 @@ fn permuted(index: u32, count: u32, key: u64) -> u32 {
     let (low, high) = (key as u32, (key >> 32) as u32);
     let mut at = index;
     loop {
-        // Each line can be undone in this many bits: an odd factor, a shift by half of them, a sum.
+        // Each step is invertible in this many bits: an odd factor, a shift by half of them, a sum.
         at = at.wrapping_add(low).wrapping_mul(0x9e37_79b1) & mask;
         at ^= at >> bits.div_ceil(2);
         at = at.wrapping_add(high).wrapping_mul(low | 1) & mask;
@@ -74,7 +74,7 @@ fn permuted(index: u32, count: u32, key: u64) -> u32 {
     }
 }
 
-/// SplitMix64: one multiplication chain a reading, spread over all bits.
+/// SplitMix64: one chain of multiplications per reading, spread over all bits.
 pub(crate) const fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_random_round_is_spread_like_chance() {
-        // Of 1,000 of 100,000 devices, chance puts 368 buckets of 1,000 at none, and two neighbours rarely.
+        // If 1,000 of 100,000 devices are chosen by chance, 368 of 1,000 buckets are empty, and neighbours are rare.
         for seed in 0..20 {
             let devices = Devices::new(0, 100_000, Order::Random, seed);
             let mut hits = [0_u32; 1_000];

@@ -22,7 +22,7 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Starts the clock: the first connection is due at `begin`, each next one `between` later.
+    /// Starts the clock: the first connection is due at `begin`, and each of the others `between` later.
     pub(super) fn start(connections: Vec<Arc<Notify>>, begin: Instant, between: Duration) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
@@ -51,7 +51,7 @@ fn pace(connections: &[Arc<Notify>], begin: Instant, between: Duration, stop: &A
     while !stop.load(Ordering::Relaxed) {
         let passed = begin.elapsed().as_nanos();
         let due = passed / between;
-        // More than a round behind, every connection is woken once.
+        // If the clock is more than a round behind, every connection is woken once.
         next = next.max(due.saturating_sub(count));
         while next <= due {
             connections[(next % count) as usize].notify_one();

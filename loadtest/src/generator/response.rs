@@ -114,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_not_whole_is_waited_for() {
+    fn an_incomplete_answer_is_waited_for() {
         for length in 0..TAKEN.len() - 1 {
             assert_eq!(parse(&TAKEN[..length]), Ok(None));
         }
     }
 
     #[test]
-    fn what_cannot_be_followed_is_an_error() {
+    fn a_malformed_response_is_an_error() {
         assert_eq!(parse(b"SSH-2.0-x\r\n\r\n"), Err(AnswerError::NoHttp));
         let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
         assert_eq!(parse(chunked), Err(AnswerError::NoLength));

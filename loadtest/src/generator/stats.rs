@@ -35,17 +35,17 @@ pub(crate) struct Sent {
     pub(crate) devices: Devices,
     /// How many positions of the devices' sequence were sent, acknowledged or not.
     pub(crate) positions: u64,
-    /// The first position and the length of the last request that was accepted whole.
+    /// The first position and the length of the last request that was accepted completely.
     pub(crate) last_acked: Option<(u64, u32)>,
     pub(crate) acked: u64,
-    /// Readings that may be stored or not: answered with 5xx, or not at all.
+    /// Readings that may or may not be stored: answered with 5xx, or not at all.
     pub(crate) unknown: u64,
 }
 
 /// The counters of one connection, or of all together.
 #[derive(Debug)]
 pub(crate) struct Stats {
-    /// Microseconds, from the scheduled moment, or else from the sending.
+    /// Microseconds, from the scheduled moment if there is one, otherwise from the sending.
     pub(crate) latency_us: Histogram<u64>,
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) requests: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Stats {
     pub(crate) breaks: u64,
     /// The last error of a connection.
     pub(crate) error: Option<String>,
-    /// The readings' time reached the present before the run was over.
+    /// The times of the readings reached the present before the run was over.
     pub(crate) exhausted: bool,
     pub(crate) sent: Vec<Sent>,
     pub(crate) first_send: Option<Instant>,
@@ -104,7 +104,7 @@ impl Stats {
         self.sent.iter().map(|sent| sent.acked).sum()
     }
 
-    /// Readings that may be stored or not.
+    /// Readings that may or may not be stored.
     pub(crate) fn unknown(&self) -> u64 {
         self.sent.iter().map(|sent| sent.unknown).sum()
     }
@@ -117,7 +117,7 @@ impl Stats {
         }
     }
 
-    /// Acknowledged readings a second.
+    /// Acknowledged readings per second.
     pub(crate) fn acked_rate(&self) -> f64 {
         if self.acked() == 0 {
             return 0.0;

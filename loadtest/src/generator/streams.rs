@@ -1,6 +1,7 @@
 //! HTTP/2: a connection of several streams, each of which sends one request after the other.
 //!
-//! hyper's client costs more than HTTP written by hand: compare only with a responder that it drove, too.
+//! hyper's client costs more than HTTP written by hand. Compare only with a responder that was driven by the same
+//! client.
 
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Sends until the time is over.
+    /// Sends until the time is up.
     pub(super) async fn run(mut self) -> Stats {
         while !self.conn.is_over() {
             self.conn.fill();

@@ -11,7 +11,7 @@ use crate::processor;
 /// A load of single readings for a bare responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bare {
-    /// 256 connections, a request at a time.
+    /// 256 connections, one request at a time.
     L2,
     /// 64 connections, 16 requests pipelined.
     L3,
@@ -19,12 +19,12 @@ pub(crate) enum Bare {
     L3Http2,
 }
 
-/// What a bare responder did.
+/// The result of a bare responder.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answered {
-    /// Answers a second.
+    /// Answers per second.
     pub(crate) rate: f64,
-    /// The responder's processor time an answer, in microseconds.
+    /// The responder's processor time per answer, in microseconds.
     pub(crate) processor_us: f64,
 }
 

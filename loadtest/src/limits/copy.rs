@@ -1,7 +1,7 @@
-//! L1 and L4: how many rows a second PostgreSQL alone accepts.
+//! L1 and L4: how many rows per second PostgreSQL alone accepts.
 //!
-//! Two connections at once, each with devices of its own, COPY batches sorted by device and time in binary form
-//! into the layout of `limit_tables.sql`, a transaction a batch. The shipped tables may differ; the limits stay the
+//! Two connections at once, each with devices of its own, COPY batches sorted by device and time in binary form into
+//! the layout of `limit_tables.sql`, one transaction per batch. The shipped tables may differ; the limits stay the
 //! same. L1 has several readings of each device in a batch. L4 has the shape of a fleet: each device sends once a
 //! round, in random order.
 
@@ -13,20 +13,20 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::generator::order::{Devices, Order};
 
-/// Rows of a batch, as the definition of L1 has it.
+/// Rows of a batch, by the definition of L1.
 const L1_BATCH_ROWS: u32 = 40_000;
 
-/// Connections at once: both cores of the machine that the limit was first measured on.
+/// Connections at once: one for each core of the machine on which the limit was first measured.
 const CONNECTIONS: u32 = 2;
 
-/// Devices of L1 in all, as the load of T1.
+/// Devices of L1 in all, as in the load of T1.
 const L1_DEVICES: u32 = 20_000;
 
 /// Rows of a batch of L4: about what arrives while a batch is stored.
 const FLEET_BATCH_ROWS: u32 = 10_000;
 const LARGE_FLEET_BATCH_ROWS: u32 = 20_000;
 
-/// From so many devices on, a fleet is large.
+/// A fleet is large from this many devices on.
 const LARGE_FLEET: u32 = 500_000;
 
 /// Between two readings of a device.
@@ -53,12 +53,12 @@ const DROP: &str = include_str!("../../sql/limit_drop.sql");
 pub(crate) enum Shape {
     /// The next readings of every device of the connection.
     L1,
-    /// The next devices in the random order of the connection, a reading each.
+    /// The next devices in the random order of the connection, one reading each.
     Fleet { devices: u32, batch_rows: u32 },
 }
 
 impl Shape {
-    /// L4 for so many devices.
+    /// L4 for this many devices.
     pub(crate) const fn fleet(devices: u32) -> Self {
         Shape::Fleet {
             devices,
@@ -70,7 +70,7 @@ impl Shape {
         }
     }
 
-    /// As in reports.
+    /// The name in reports.
     pub(crate) fn name(self) -> String {
         match self {
             Shape::L1 => "L1".to_owned(),
@@ -127,7 +127,7 @@ impl Copied {
     }
 }
 
-/// Copies so many rows, in whole batches, and removes them.
+/// Copies this many rows, in whole batches, and removes them.
 ///
 /// Blocks: until they are committed
 ///
@@ -214,7 +214,7 @@ fn encode(out: &mut BytesMut, meter: i32, at_us: i64) {
     out.put_i64(at_us - EPOCH_US);
     out.put_i32(8);
     out.put_f64(0.01);
-    // The register is null: a reading has one of the two.
+    // The register is null, because a reading has only one of the two.
     out.put_i32(-1);
     out.put_i32(8);
     out.put_f64(230.5);

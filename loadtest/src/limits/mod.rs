@@ -1,4 +1,4 @@
-//! The limits that results are held against, measured on the same machine in the same minutes.
+//! The limits that results are compared with, measured on the same machine in the same minutes.
 //!
 //! L1 is the rate of PostgreSQL alone ([`copy`]), and L4 the same in the shape of a fleet. L2 and L3 are the rates
 //! of a bare hyper server that stores nothing ([`bare`]), for single readings without and with pipelining. L3 is
@@ -19,19 +19,19 @@ use copy::Shape;
 /// Measure the limits: COPY alone, and a bare responder.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The database in which L1 and L4 are measured, in a schema `wattgate_limits` that goes afterwards
+    /// The database in which L1 and L4 are measured, in a schema `wattgate_limits` that is removed afterwards
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     /// Rows of L1, and of each L4
     #[arg(long, default_value_t = 4_000_000)]
     rows: u64,
-    /// Devices of each L4, with commas
+    /// Devices of each L4, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "100000,1000000")]
     fleet_devices: Vec<u32>,
-    /// How long each of L2 and L3 is driven
+    /// How long to measure each of L2 and L3
     #[arg(long, default_value = "10s")]
     duration: String,
-    /// Write the result as JSON too
+    /// Also write the result as JSON, to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! One keep-alive connection to the gateway that does not give up: like a device, it repeats requests that
-//! are refused for now or not answered.
+//! One keep-alive connection to the gateway that does not give up: like a device, it repeats requests that are
+//! temporarily refused or not answered.
 
 use std::time::{Duration, Instant};
 
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    /// A client of the same gateway, on a connection of its own, with another stop.
+    /// A client of the same gateway, on a connection of its own, with another request to stop.
     pub(crate) fn fork(&self, stop: Stop) -> Self {
         Client::new(
             self.target.clone(),
@@ -129,7 +129,7 @@ impl Client {
         self.stop.clone()
     }
 
-    /// Sends a request until it is answered for good: with anything but 408, 429 and 5xx.
+    /// Sends a request until it gets a final answer: anything but 408, 429 and 5xx.
     ///
     /// Blocks: until the answer; forever while the gateway is down, unless there is a time to give up
     /// Cancel: safe; the connection is dropped with the answer that was due on it
@@ -213,7 +213,7 @@ impl Client {
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let broken = |error: hyper::Error| Failure::Broken(error.to_string());
         let mut connection = match self.connection.take() {
-            // The gateway closes idle connections, so a closed one is no failure.
+            // The gateway closes idle connections, so a closed one is not a failure.
             Some(connection) if !connection.is_closed() => connection,
             _ => self.connect().await?,
         };
@@ -242,7 +242,7 @@ impl Client {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
             .await
             .map_err(|error| Failure::Broken(error.to_string()))?;
-        // An error of the connection shows in the request that was on it.
+        // An error of the connection shows in the request that was using it.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }

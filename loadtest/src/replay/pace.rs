@@ -8,12 +8,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// The longest wait, so that the progress keeps moving.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Simulated seconds a second.
+/// Simulated seconds per second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Speed {
     /// As fast as the gateway accepts it.
     Max,
-    /// So many times as fast as the clock.
+    /// This many times as fast as the clock.
     Times(f64),
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A clock that stands at a moment now and runs with a speed.
+    /// A clock that shows a given moment now, and runs at a given speed.
     pub(crate) fn new(speed: Speed, from_us: i64) -> Self {
         Pace {
             speed,
@@ -57,7 +57,7 @@ impl Pace {
         }
     }
 
-    /// The real clock, which stands at `now_us`.
+    /// The real clock, which shows `now_us`.
     pub(crate) fn real_time(now_us: i64) -> Self {
         Pace::new(Speed::Times(1.0), now_us)
     }

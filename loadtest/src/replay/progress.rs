@@ -29,7 +29,7 @@ impl Progress {
         Progress::new(from_us, ProgressBar::new(seconds), "{bar:30} {msg}")
     }
 
-    /// Progress of a replay that goes on until it is stopped.
+    /// Progress of a replay that continues until it is stopped.
     pub(crate) fn endless() -> Self {
         Progress::new(0, ProgressBar::new_spinner(), "{spinner} {msg}")
     }

@@ -143,8 +143,8 @@ impl Row {
 struct Totals {
     data_kwh: f64,
     gateway_kwh: f64,
-    /// What the sessions would be credited with if each got all that its station gave on the day of
-    /// its arrival.
+    /// What the sessions would be credited with if each got everything that its station delivered on the day of its
+    /// arrival.
     whole_days_kwh: f64,
     stations: usize,
     shared: usize,
@@ -154,7 +154,7 @@ struct Totals {
 }
 
 impl Totals {
-    /// How many percent a sum is more than the data's.
+    /// By how many percent a sum exceeds the data's.
     fn off_percent(&self, kwh: f64) -> f64 {
         if self.data_kwh > 0.0 {
             100.0 * (kwh - self.data_kwh) / self.data_kwh
@@ -165,7 +165,7 @@ impl Totals {
 }
 
 impl Report {
-    /// Right if every session's energy agrees and no reading or session was refused.
+    /// Correct if every session's energy agrees and no reading or session was refused.
     pub(crate) fn verdict(&self) -> Verdict {
         let agrees = self.rows.iter().all(Row::is_right) && !self.rows.is_empty();
         if agrees && self.tally.rejected == 0 && self.tally.conflicts == 0 {
@@ -294,7 +294,7 @@ impl Report {
             "\n{} sessions at {} stations, {} of them shared by several vehicles{}\n\
              AC of the data {:.6} kWh, of the gateway {:.6} kWh ({:+.4}%), largest difference of a \
              session {:.6} kWh\n\
-             were each session credited with its station's whole day: {:.6} kWh ({:+.1}%)\n\
+             if each session were credited with its station's whole day: {:.6} kWh ({:+.1}%)\n\
              {} readings sent, {} accepted, {} refused; {} sessions refused; requests repeated after \
              a refusal {}, after a broken connection {}",
             self.rows.len(),

@@ -21,7 +21,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Warnings of one replay that are printed in full; the rest is counted.
+/// How many warnings of a replay are printed in full. The rest are counted.
 const WARNINGS_MAX: u64 = 20;
 
 /// Percent-encodes an id for a path or a query.
@@ -56,7 +56,7 @@ pub(crate) struct Entry {
     pub(crate) ended: bool,
 }
 
-/// A stream's readings that wait to be sent, one a line.
+/// A stream's readings that wait to be sent, one per line.
 #[derive(Debug, Default)]
 struct Batch {
     lines: Vec<u8>,
@@ -76,7 +76,7 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Makes a sender with a connection for each stream; sessions go with the vehicles'.
+    /// Makes a sender with a connection for each stream. Sessions use the vehicles' connection.
     pub(crate) fn new(client: &Client, batch_max: usize, sessions_late: bool) -> Self {
         Sender {
             meters: client.fork(client.stop()),
@@ -90,7 +90,7 @@ impl Sender {
         }
     }
 
-    /// The same sender, with its waiting readings, and another stop.
+    /// The same sender, with its waiting readings, and another request to stop.
     pub(crate) fn with_stop(mut self, stop: Stop) -> Self {
         self.meters = self.meters.fork_counted(stop.clone());
         self.vehicles = self.vehicles.fork_counted(stop);
@@ -141,7 +141,7 @@ impl Sender {
                 self.tally.ac_micro_kwh += sample.ac_micro_kwh;
                 if let Some(entry) = self.entries.get_mut(booking.number) {
                     entry.ac_micro_kwh += sample.ac_micro_kwh;
-                    // By time and not by the order of sending, which may be any.
+                    // By time and not by the order of sending, which may be arbitrary.
                     let newest = entry.last.filter(|last| last.at_us > sample.at_us);
                     entry.last = Some(newest.unwrap_or(*sample));
                 }

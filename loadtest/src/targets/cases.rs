@@ -37,10 +37,10 @@ pub(crate) enum Case {
     T13,
 }
 
-/// The most rows of L1, for which the disk must have room; T1 may store more.
+/// The most rows of L1, because the disk must have room for them; T1 may store more.
 const L1_ROWS_MAX: u64 = 200_000_000;
 
-/// How long before now the readings of a load begin, so that their times stay behind the clock.
+/// How long before now the readings of a load begin, so that their times stay in the past.
 const BEGINS_BEFORE_NOW: Duration = Duration::from_secs(60);
 
 /// The targets of T4: milliseconds, and percent within a second.
@@ -64,7 +64,7 @@ impl Case {
         Case::T13,
     ];
 
-    /// Whether it is measured only if it is named: it fills a database of some GB.
+    /// Whether it is measured only if it is named, because it fills a database of several GB.
     pub(super) const fn is_long(self) -> bool {
         matches!(self, Case::T7 | Case::T9 | Case::T13)
     }
@@ -318,7 +318,7 @@ impl<'a> Run<'a> {
         let acked = loaded.acked();
         let copied = self.copied(Shape::L1, acked)?;
         let what = format!(
-            "500 readings a request, {acked} in all; L1 over {}",
+            "500 readings per request, {acked} in all; L1 over {}",
             copied.rows
         );
         self.push(Row {
@@ -340,7 +340,7 @@ impl<'a> Run<'a> {
         let gateway = self.fresh()?;
         let loaded = self.load(&gateway, self.options.seconds, bare.load())?;
         gateway.stop()?;
-        let what = format!("1 reading a request, {}", bare.load()[2..].join(" "));
+        let what = format!("1 reading per request, {}", bare.load()[2..].join(" "));
         let row = Row {
             unit: "committed/s",
             limit: Some((bare.name().to_owned(), answered.rate)),
@@ -349,7 +349,7 @@ impl<'a> Run<'a> {
             ..self.row(name, what.clone(), loaded.committed())
         };
         match bare {
-            // Its target is a peer's rate: `loadtest/peers/telegraf.sh`.
+            // Its target is a peer's rate: see `loadtest/peers/telegraf.sh`.
             Bare::L2 => {
                 self.push(row);
                 self.push(Row {
@@ -384,7 +384,7 @@ impl<'a> Run<'a> {
         let lag = gateway.lag().since(lag);
         let hits: f64 = query_one(&gateway.database_url, INDEX_HITS, &[])?.get(0);
         gateway.stop()?;
-        let what = format!("open loop, {RATE:.0} readings/s at 500 a request");
+        let what = format!("open loop, {RATE:.0} readings/s at 500 per request");
         self.push_open_loop("T4", &what, &loaded, lag, OPEN_LOOP);
         self.push(Row {
             unit: "%",

@@ -1,4 +1,4 @@
-//! Questions to the database of a gateway that is measured.
+//! Queries to the database of a gateway that is measured.
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls};
@@ -62,7 +62,7 @@ fn on<T>(
         .build()?;
     runtime.block_on(async {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-        // Its error shows in the query that was on it.
+        // An error of the connection shows in the query that was using it.
         tokio::spawn(async move { drop(connection.await) });
         Ok(ask(&client).await?)
     })

@@ -22,7 +22,7 @@ use crate::processor;
 /// How long a gateway may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long an answer may take: a little longer than the gateway lets a question wait.
+/// How long an answer may take: a little longer than the gateway lets a query wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// How often its memory is read.
@@ -51,7 +51,7 @@ pub(super) struct Lag {
 }
 
 impl Lag {
-    /// The batches since then.
+    /// The batches since an earlier count.
     pub(super) fn since(self, then: Lag) -> Self {
         Lag {
             batches: self.batches - then.batches,
@@ -295,7 +295,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.watched.store(true, Ordering::Relaxed);
         if let Ok(None) = self.child.try_wait() {
-            // A measurement has failed: its server must go on to end with it.
+            // A measurement has failed. Its server must continue, so that it can end with the gateway.
             drop(self.signal_database(Signal::CONT));
             self.interrupt();
             drop(self.child.wait());

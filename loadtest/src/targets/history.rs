@@ -1,7 +1,7 @@
-//! The history of T7: as many meters as vehicles, each pair with one id, and a reading a minute.
+//! The history of T7: as many meters as vehicles, each pair with the same id, and one reading per minute.
 //!
-//! It is copied straight into the tables, minute by minute for all devices, as a gateway that keeps up
-//! stores it. So a device's readings lie far apart on disk.
+//! It is copied straight into the tables, minute by minute for all devices, in the order in
+//! which a gateway that keeps up stores it. So a device's readings are far apart on disk.
 
 use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
@@ -13,9 +13,9 @@ use super::TargetsError;
 const CHUNK_BYTES: usize = 64 << 10;
 /// From PostgreSQL's epoch, the year 2000, back to Unix's.
 const EPOCH_US: i64 = 946_684_800_000_000;
-/// Between two readings of a device.
+/// The time between two readings of a device.
 pub(super) const MINUTE_US: i64 = 60_000_000;
-/// Minutes of a transaction.
+/// How many minutes one transaction copies.
 const MINUTES_PER_COMMIT: i64 = 10;
 
 const DEVICES: &str = include_str!("../../sql/history_devices.sql");
@@ -54,7 +54,7 @@ impl Shape {
     }
 }
 
-/// Registers the devices and copies their readings, a stream a connection. The partitions must exist.
+/// Registers the devices and copies their readings, one connection per stream. The partitions must exist.
 ///
 /// Blocks: until all is committed, and the tables are analyzed
 ///
@@ -138,7 +138,7 @@ fn millionths(at_us: i64, key: i32) -> f64 {
     mixed.rem_euclid(10_000) as f64
 }
 
-/// At 7 kW, about.
+/// About 7 kW.
 fn meter_row(out: &mut BytesMut, at_us: i64, key: i32) {
     out.put_i16(5);
     time(out, at_us);
@@ -148,7 +148,7 @@ fn meter_row(out: &mut BytesMut, at_us: i64, key: i32) {
     integer(out, key);
 }
 
-/// What arrives of it.
+/// The part of it that arrives.
 fn vehicle_row(out: &mut BytesMut, at_us: i64, key: i32) {
     out.put_i16(8);
     time(out, at_us);

@@ -35,7 +35,7 @@ impl Loaded {
         self.outcome.stats.unknown() + self.outcome.stats.rejected
     }
 
-    /// Readings a second until all were stored. 0 if they never were.
+    /// Readings per second until all were stored; 0 if they never were.
     pub(super) fn committed(&self) -> f64 {
         let stored = self.outcome.stored.as_ref();
         stored.and_then(Stored::committed_per_second).unwrap_or(0.0)
@@ -57,7 +57,7 @@ impl Loaded {
         self.spent
     }
 
-    /// The gateway's processor time a reading, in microseconds.
+    /// The gateway's processor time per reading, in microseconds.
     pub(super) fn gateway_us(&self) -> f64 {
         self.spent.gateway * 1e6 / self.acked().max(1) as f64
     }

@@ -162,7 +162,7 @@ fn servers(options: &Options) -> Result<Vec<Server>, TargetsError> {
         servers.push(Server::Embedded);
     }
     if let Some(bin) = &options.server_defaults {
-        // Beside the scratch, which each gateway finds empty.
+        // Beside the scratch directory, which is empty for each gateway.
         let dir = options.scratch.with_extension("server");
         servers.push(Server::Defaults(Cluster::start(bin, &dir)?));
     }

@@ -25,9 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) enum Server {
     /// Each gateway has its own, with the gateway's settings.
     Embedded,
-    /// One that runs already.
+    /// A server that runs already.
     Given(String),
-    /// One that this program started, with PostgreSQL's defaults.
+    /// A server that this program started, with PostgreSQL's defaults.
     Defaults(Cluster),
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Reset {
 }
 
 impl Server {
-    /// As in reports.
+    /// The name in reports.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Server::Embedded => "embedded",
@@ -70,7 +70,7 @@ impl Server {
             &format!("drop database if exists {DATABASE} with (force)"),
         )?;
         execute(&url, &format!("create database {DATABASE}"))?;
-        // What earlier gateways left to write is not the next one's.
+        // The next gateway must not pay for what earlier ones left to write.
         execute(&url, "checkpoint")?;
         Ok(Some(Reset {
             postmaster: postmaster(&url)?,
@@ -82,7 +82,7 @@ impl Server {
 /// A connection string with another database.
 fn with_database(url: &str, name: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
-        // The last of a key counts.
+        // If a key is repeated, the last one counts.
         return format!("{url} dbname={name}");
     };
     let (rest, parameters) = match rest.split_once('?') {

@@ -1,4 +1,5 @@
-//! T11: a fleet. Each device sends once a round, in random order, so that a batch holds devices from everywhere.
+//! T11: a fleet. Each device sends once per round, in random order, so that a batch holds devices from all over the
+//! fleet.
 
 use super::TargetsError;
 use super::cases::{RATE, Run};
@@ -13,8 +14,8 @@ const SMALL: u32 = 20_000;
 /// Devices of the fleets.
 const FLEETS: [u32; 2] = [100_000, 1_000_000];
 
-/// A round takes about so many devices a millisecond while the gateway takes what it can, so that readings are
-/// dated about now.
+/// At full speed the gateway accepts about this many devices per millisecond. It sets the length of a round, so that
+/// readings are dated about now.
 const DEVICES_PER_MS: u32 = 400;
 
 impl Run<'_> {
@@ -56,8 +57,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets a fleet send as fast as it goes. Its devices are known to the gateway before, from a round that is not
-    /// counted.
+    /// Lets a fleet send as fast as possible. The gateway already knows its devices, from a round that is not counted.
     fn fleet(&mut self, devices: u32) -> Result<(Gateway, Loaded), TargetsError> {
         let gateway = self.fresh()?;
         let interval = (devices / DEVICES_PER_MS).to_string();
@@ -101,5 +101,5 @@ impl Run<'_> {
 }
 
 fn what(devices: u32) -> String {
-    format!("{devices} devices once a round in random order, 500 a request")
+    format!("{devices} devices once per round in random order, 500 per request")
 }

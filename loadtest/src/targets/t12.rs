@@ -1,4 +1,4 @@
-//! T12: what late readings cost the server, those of hours that are rolled up already.
+//! T12: what late readings cost the server, if their hours are already rolled up.
 
 use super::TargetsError;
 use super::cases::{RATE, Run};
@@ -7,10 +7,10 @@ use super::loaded::Loaded;
 use super::t7::{instant, wait_rolled_up};
 use super::table::{Row, Target};
 
-/// How late they are: a day, and a little more, so that they lie in one hour or two.
+/// How late they are: a little more than a day, so that they are in one or two hours.
 const LATE_US: i64 = 24 * 3600 * 1_000_000;
 
-/// Both kinds are sent so often, in turns.
+/// How often both kinds are sent, alternately.
 const TURNS: usize = 2;
 
 /// Devices of the load.

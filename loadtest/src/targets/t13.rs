@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const SESSIONS: &str = include_str!("../../sql/rollup_sessions.sql");
 
-/// What was seen of the rollup.
+/// The progress of the rollup.
 struct Watched {
     /// Until it had caught up. `None` means that it did not within an hour.
     took: Option<Duration>,
@@ -95,7 +95,7 @@ impl Run<'_> {
 fn watch(gateway: &Gateway, start_us: i64, seconds: u64) -> Result<Watched, TargetsError> {
     let began = Instant::now();
     let mut took = None;
-    // A session that ended keeps the last time that it was seen with.
+    // A session that has ended keeps the last time that was read.
     let mut sessions: HashMap<i32, (f64, f64)> = HashMap::new();
     while began.elapsed() < HOUR {
         for pid in query_pids(&gateway.database_url, SESSIONS)? {

@@ -16,7 +16,7 @@ use super::plot;
 use super::table::{Row, Target};
 use crate::generator;
 
-/// With fewer waiting readings the gateway has caught up: a second of arrivals.
+/// With fewer waiting readings than a second of arrivals, the gateway has caught up.
 const CAUGHT_UP_READINGS: f64 = RATE;
 
 impl Run<'_> {
@@ -45,7 +45,7 @@ impl Run<'_> {
         } = caught;
         let not_taken = loaded.not_taken();
         let what = format!(
-            "{} s without the database under {RATE:.0} readings/s, {not_taken} not taken: stored while catching up for {:.1} s",
+            "{} s without the database under {RATE:.0} readings/s, {not_taken} not accepted: stored while catching up for {:.1} s",
             outage.as_secs(),
             took.as_secs_f64()
         );
@@ -78,7 +78,7 @@ struct Caught {
 /// Stops the database for a while, continues it, and waits until the gateway has caught up.
 fn catch_up(gateway: &Gateway, outage: Duration, within: Duration) -> Result<Caught, TargetsError> {
     let sleep = |time| std::thread::sleep(time);
-    // What is measured are these times themselves: a second of calm, then the outage.
+    // The measurement consists of these periods: a second of calm, then the outage.
     sleep(Duration::from_secs(1));
     gateway.signal_database(Signal::STOP)?;
     let stopped = Instant::now();

@@ -1,8 +1,8 @@
-//! T7 and T8: questions to a long history while readings arrive.
+//! T7 and T8: queries over a long history while readings arrive.
 //!
-//! The window is a day that ends an hour and some minutes before now, so that neither end is at a full hour.
-//! Arriving readings belong to other devices and lie outside the window. Each question has a schedule of its
-//! own, and its time counts from the moment it was due.
+//! The window is a day that ends an hour and some minutes before now, so that neither end is at a full hour. Arriving
+//! readings belong to other devices and lie outside the window. Each query has a schedule of its own, and its time
+//! counts from the moment it was due.
 
 #![expect(
     clippy::disallowed_methods,
@@ -24,7 +24,7 @@ use super::table::{Row, Target};
 use crate::generator;
 use crate::output::say;
 
-/// The history ends so long before now.
+/// How long before now the history ends.
 const BEFORE_NOW_US: i64 = 83 * MINUTE_US;
 const DAY_US: i64 = 24 * 60 * MINUTE_US;
 /// How long before now arriving readings begin: after the window.
@@ -41,7 +41,7 @@ const LATENCY_US_MAX: u64 = 600_000_000;
 /// The file with the shape of a filled directory.
 const SHAPE_FILE: &str = "history.json";
 
-/// A question and its interval.
+/// A query and its interval.
 struct Question {
     what: &'static str,
     every: Duration,
@@ -66,7 +66,7 @@ const QUESTIONS: [Question; 3] = [
     },
 ];
 
-/// The answers to a question.
+/// The answers to a query.
 struct Answers {
     latency_us: Histogram<u64>,
     failed: u64,
@@ -255,8 +255,8 @@ fn window_of(shape: Shape) -> String {
     format!("from={from}&to={}", instant(shape.end_us))
 }
 
-/// Asks on a fixed schedule. A late answer delays the next question, whose time still counts from its due
-/// moment.
+/// Queries on a fixed schedule. A late answer delays the next query, whose time still counts from the moment it was
+/// due.
 fn ask(
     gateway: &Gateway,
     question: &Question,
@@ -284,13 +284,13 @@ fn ask(
     Ok(answers)
 }
 
-/// Whether all hours since then are rolled up, and none waits to be again.
+/// Whether all hours since then are rolled up, and none is dirty.
 pub(super) fn is_rolled_up(gateway: &Gateway, start_us: i64) -> bool {
     let row = query_one(&gateway.database_url, SUMMED, &[&start_us]);
     row.is_ok_and(|row| row.get(0))
 }
 
-/// Waits for that. Looks seldom, because each look takes the server some milliseconds that are measured.
+/// Waits for that. It rarely looks, because each look takes the server some milliseconds, which are measured.
 pub(super) fn wait_rolled_up(gateway: &Gateway, start_us: i64) -> Result<(), TargetsError> {
     let until = Instant::now() + PATIENCE;
     while !is_rolled_up(gateway, start_us) {

@@ -9,11 +9,11 @@ use crate::output::say;
 /// Devices of the history: as many meters as the load has, and as many vehicles.
 const DEVICES: u32 = 40_000;
 
-/// The history ends so long before now: an hour before the load's first reading.
+/// How long before now the history ends: an hour before the load's first reading.
 const BEFORE_NOW_US: i64 = 25 * 60 * MINUTE_US;
 
 impl Run<'_> {
-    /// Sends T1's load onto each history. The last is compared with the first.
+    /// Sends T1's load onto each history. The last result is compared with the first.
     pub(super) fn t9(&mut self) -> Result<(), TargetsError> {
         let seconds = self.options().seconds;
         let mut first = None;
@@ -47,7 +47,7 @@ impl Run<'_> {
                 unit: "committed/s",
                 target: match limit {
                     Some(_) => Target::RatioAtLeast(0.8),
-                    // The measure of those that follow.
+                    // The later ones are compared with this one.
                     None => Target::Shown,
                 },
                 limit,

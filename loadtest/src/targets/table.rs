@@ -1,4 +1,4 @@
-//! The results: a row a target, as a table and as JSON.
+//! The results: one row per target, as a table and as JSON.
 
 use serde_json::{Value, json};
 
@@ -24,15 +24,15 @@ pub(super) struct Row {
 /// A target.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Target {
-    /// At least so much, as a ratio to the limit.
+    /// At least this much, as a ratio to the limit.
     RatioAtLeast(f64),
-    /// At most so much, as a ratio to the limit.
+    /// At most this much, as a ratio to the limit.
     RatioAtMost(f64),
-    /// At least so much.
+    /// At least this much.
     AtLeast(f64),
-    /// At most so much.
+    /// At most this much.
     AtMost(f64),
-    /// None: the figure explains others.
+    /// No target: the figure explains others.
     Shown,
 }
 
@@ -89,7 +89,7 @@ impl Row {
     }
 }
 
-/// A number with three digits that count, or all before the point.
+/// A number with three significant digits, or all digits before the point.
 fn number(value: f64) -> String {
     if value.abs() >= 100.0 {
         format!("{value:.0}")

@@ -15,14 +15,14 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-/// What goes wrong, by the number of a request that changes something, from 1.
+/// What goes wrong, by the number of a request that changes something, counted from 1.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
-    /// Every so many are refused with 503 and Retry-After.
+    /// One in this many is refused with 503 and Retry-After.
     pub(crate) refuse_every: u64,
-    /// Every so many are taken, and the connection dropped without an answer.
+    /// One in this many is accepted, but the connection is dropped without an answer.
     pub(crate) drop_every: u64,
-    /// Energy that each meter reading gains on its way.
+    /// Energy that is added to each meter reading.
     pub(crate) corrupt_kwh: f64,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Session {
     pub(crate) ended: Option<i64>,
 }
 
-/// All that the fake knows.
+/// Everything that the fake knows.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) sessions: BTreeMap<String, Session>,
@@ -80,7 +80,7 @@ async fn serve(listener: std::net::TcpListener, state: Arc<Mutex<State>>) {
             let service = service_fn(|request| handle(request, Arc::clone(&state)));
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), service);
-            // An error is a fault that was asked for.
+            // An error is a requested fault.
             drop(connection.await);
         });
     }
@@ -205,7 +205,7 @@ impl State {
             accepted += 1;
             self.first_reading.get_or_insert(key.1);
             let kwh = reading[energy].as_f64().unwrap() + self.faults.corrupt_kwh;
-            // The first stays.
+            // The first one stays.
             match store.entry(key) {
                 Entry::Occupied(_) => self.repeats += 1,
                 Entry::Vacant(place) => drop(place.insert(kwh)),
