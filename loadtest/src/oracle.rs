@@ -33,7 +33,7 @@ const COUNT: [&str; 2] = [
 
 /// Why the comparison failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the database: {0}")]
+#[error("the database: {}", crate::output::cause(.0))]
 pub(crate) struct OracleError(#[from] tokio_postgres::Error);
 
 /// Where to compare, and the times of a run.

@@ -18,3 +18,11 @@ pub(crate) fn report(text: &str) -> io::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()
 }
+
+/// What the server says, if it has said anything. `tokio_postgres` itself only says "db error".
+pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} ({})", said.message(), said.code().code()),
+        None => error.to_string(),
+    }
+}

@@ -99,7 +99,7 @@ pub(crate) enum Fault {
 pub(crate) enum CampaignError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("the database: {0}")]
+    #[error("the database: {}", crate::output::cause(.0))]
     Database(#[from] tokio_postgres::Error),
     #[error("the gateway did not start: {0}")]
     Start(String),

@@ -39,7 +39,7 @@ pub(crate) struct Options {
 /// Why a limit could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LimitError {
-    #[error("the database: {0}")]
+    #[error("the database: {}", crate::output::cause(.0))]
     Database(#[from] tokio_postgres::Error),
     #[error(transparent)]
     Load(#[from] generator::RunError),

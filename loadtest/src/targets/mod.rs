@@ -103,7 +103,7 @@ pub(crate) enum TargetsError {
     Load(#[from] generator::RunError),
     #[error("{0}")]
     Options(#[from] clap::Error),
-    #[error("the database: {0}")]
+    #[error("the database: {}", crate::output::cause(.0))]
     Database(#[from] tokio_postgres::Error),
     #[error(transparent)]
     Io(#[from] std::io::Error),
