@@ -122,7 +122,11 @@ impl Server {
 
     /// Makes a standby a primary, and waits until it is one.
     pub(crate) fn promote(&self) {
-        assert_eq!(self.sql("select pg_promote(true, 60)"), "t");
+        // Without waiting: what is replayed at the end may cancel a statement that waits.
+        assert_eq!(self.sql("select pg_promote(false)"), "t");
+        within(DEADLINE, "the promotion", || {
+            self.try_sql("select pg_is_in_recovery()").as_deref() == Some("f")
+        });
     }
 
     /// The plain output of psql.

@@ -162,10 +162,13 @@ impl Pair {
             self.servers[loser].crash().await?;
         }
         let new = self.other();
-        let promoted = new.connect().await?;
-        promoted
-            .query_one("select pg_promote(true, 60)", &[])
-            .await?;
+        // Without waiting: what is replayed at the end may cancel a statement that waits.
+        new.run("select pg_promote(false)").await?;
+        let leads = "select case when pg_is_in_recovery() then 0::bigint else 1 end";
+        until("the standby is not promoted", || async {
+            number(&new, leads).await.is_ok_and(|n| n == 1)
+        })
+        .await?;
         // A standby that was copied from a synchronous primary would wait for one of its own.
         set(&new, "synchronous_standby_names", "").await?;
         self.primary = 1 - self.primary;
