@@ -5,11 +5,12 @@
 mod gateway;
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use wattgate::postgres::embedded::{self, EmbeddedConfig};
 
-use crate::gateway::{DEADLINE, Gateway, command, data_dir};
+use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, command, data_dir};
 
 fn start(data: &Path) -> Gateway {
     Gateway::start(data, &[])
@@ -343,4 +344,37 @@ fn a_refused_statement_is_logged_with_its_reason() {
         "{event}"
     );
     gateway.terminate();
+}
+
+#[test]
+fn a_service_manager_learns_that_the_gateway_is_ready_alive_and_stopping() {
+    let data = data_dir();
+    let socket = UnixDatagram::bind(data.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    // Reads messages until one has this line; the lines before it.
+    let until = |line: &str| -> Vec<String> {
+        let (mut seen, mut message) = (Vec::new(), [0; 4096]);
+        loop {
+            let length = socket.recv(&mut message).unwrap();
+            let text = String::from_utf8(message[..length].to_vec()).unwrap();
+            seen.extend(text.lines().map(str::to_owned));
+            if seen.iter().any(|seen| seen.starts_with(line)) {
+                return seen;
+            }
+        }
+    };
+    let mut command = command(data.path());
+    command
+        .env("DATABASE_URL", NO_DATABASE)
+        .env("NOTIFY_SOCKET", data.path().join("notify"))
+        .env("WATCHDOG_USEC", "200000");
+    let gateway = Gateway::spawn(command, data.path());
+    // Readings are accepted, whether or not there is a database. The state says that there is none.
+    until("READY=1");
+    let (status, body) = gateway.call("POST", METER, &reading(1, 1.0));
+    assert_eq!(status, 202, "{body}");
+    until("STATUS=unready; database down");
+    until("WATCHDOG=1");
+    gateway.signal("TERM");
+    until("STOPPING=1");
 }

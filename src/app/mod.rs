@@ -3,6 +3,7 @@
 pub(crate) mod credentials;
 mod demo;
 mod gateway;
+mod notify;
 mod parts;
 pub(crate) mod questions;
 mod run;

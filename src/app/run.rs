@@ -1,6 +1,7 @@
 //! The gateway from its start to its end.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::credentials::Credentials;
 use super::gateway::Gateway;
 use super::parts::{Parts, ended_by_itself};
 use super::supervise::{Supervisor, WritersSlot};
-use super::{AppError, Database, demo, signals};
+use super::{AppError, Database, demo, notify, signals};
 use crate::config::Config;
 use crate::failpoint;
 use crate::http::{self, Server};
@@ -75,10 +76,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     gateway
         .parts
         .start("keys and certificates", credentials.renew(hangup));
-    if config.demo {
-        gateway.health.set_demo();
-        gateway.parts.start("demo", demo::play(address));
-    }
+    start_optional(&config, address, &log, &mut gateway);
     let (stop, stopping) = watch::channel(false);
     let serving = http::serve(server, Arc::clone(&gateway.context), until(stopping));
     let mut serving = tokio::spawn(failpoint::part("server", serving));
@@ -88,6 +86,7 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     };
     tracing::info!("stopping: no more readings are accepted");
     gateway.health.set_stopping();
+    notify::stopping();
     stop.send_replace(true);
     // A server that has ended was handled above.
     if !serving.is_finished()
@@ -104,6 +103,19 @@ pub async fn serve(config: Config) -> Result<(), AppError> {
     database.close().await;
     tracing::info!("stopped");
     failure.map_or(Ok(()), Err)
+}
+
+/// Starts the parts that few gateways have.
+fn start_optional(config: &Config, address: SocketAddr, log: &Log, gateway: &mut Gateway) {
+    if config.service_manager {
+        let health = Arc::clone(&gateway.health);
+        let informed = notify::keep_informed(health, log.source());
+        gateway.parts.start("service manager", informed);
+    }
+    if config.demo {
+        gateway.health.set_demo();
+        gateway.parts.start("demo", demo::play(address));
+    }
 }
 
 /// Waits until the log has failed or a part of the gateway has ended by itself.
@@ -235,7 +247,7 @@ fn warn_of_what_is_left(progress: &Progress) {
     clippy::print_stdout,
     reason = "scripts read the address from the first line of stdout"
 )]
-fn announce(address: std::net::SocketAddr, scheme: &str, database: &Database) {
+fn announce(address: SocketAddr, scheme: &str, database: &Database) {
     println!("listening on {scheme}://{address}");
     if let Some(server) = &database.embedded {
         println!("database: {}", server.psql_command());

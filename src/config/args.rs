@@ -81,6 +81,15 @@ pub(super) fn search_path() -> Option<std::ffi::OsString> {
     std::env::var_os("PATH")
 }
 
+/// Whether a service manager waits for messages, as `sd_notify(3)` sends them.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this module reads the environment, for all others"
+)]
+pub(super) fn has_service_manager() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// The commands of the program.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {

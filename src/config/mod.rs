@@ -136,6 +136,8 @@ pub struct Config {
     pub collector: Option<Collector>,
     /// What is logged.
     pub logging: Logging,
+    /// Whether a service manager waits for messages about the gateway's state.
+    pub service_manager: bool,
     /// How long a stop waits for the writers. The rest stays in the log.
     pub shutdown_timeout: Duration,
 }
@@ -199,6 +201,7 @@ impl Config {
             demo: false,
             collector: checks.collector(args),
             logging: checks.logging(&args.logging),
+            service_manager: args::has_service_manager(),
             shutdown_timeout: checks.timeout("--shutdown-timeout", &args.shutdown_timeout),
         }
     }

@@ -179,6 +179,27 @@ impl Report {
     pub fn is_ready(&self) -> bool {
         self.status == "ready"
     }
+
+    /// The state and what keeps the gateway from being ready, without line breaks.
+    pub fn in_a_line(&self) -> String {
+        let part = |name: &str, part: &Part| {
+            let reason = part.reason.as_ref()?;
+            Some(format!("{name} {}: {reason}", part.status))
+        };
+        let parts = [
+            part("log", &self.wal),
+            part("database", &self.database),
+            part("queries", &self.questions),
+            part("schema", &self.migrations),
+            self.lag.reason.clone(),
+        ];
+        let reasons: Vec<String> = parts.into_iter().flatten().collect();
+        let line = match reasons.is_empty() {
+            true => self.status.to_owned(),
+            false => format!("{}; {}", self.status, reasons.join("; ")),
+        };
+        line.replace(['\n', '\r'], " ")
+    }
 }
 
 #[derive(Debug, Serialize)]
