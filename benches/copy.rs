@@ -17,7 +17,7 @@ use wattgate::writer::rows::{HistoryRow, Origin, RowEnergy, VehicleRow};
 const ROWS: usize = 50_000;
 const DEVICES: usize = 20_000;
 
-/// Rows as they stand in the log: by time of arrival, devices in no order.
+/// Rows as they are in the log: by time of arrival, devices in no order.
 fn rows() -> Vec<VehicleRow> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move || {

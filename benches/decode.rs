@@ -11,7 +11,7 @@ use wattgate::reading::{Stream, Timestamp};
 
 const SIZES: [usize; 3] = [1, 500, 5000];
 
-/// What a plain service would parse a reading into.
+/// The struct that a plain service would parse a reading into.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Typed<'a> {
@@ -58,7 +58,7 @@ fn decode(criterion: &mut Criterion) {
                 Format::Ndjson,
                 readings.join("\n") + "\n{\"soc\":1e309}",
             ),
-            // One value that only the slow parser takes apart.
+            // One value that only the slow parser can handle.
             (
                 "array_one_impossible",
                 Format::Json,

@@ -1,9 +1,9 @@
 //! The processor's part of the log: readings become records by shard, records a frame, and back.
 //!
-//! `cargo bench --bench log`. Each stands beside its limit, measured in the same run: the memory's
-//! bandwidth (copying as many bytes), and the checksum alone, which reads each byte once. The
-//! disk's part is one fdatasync a frame, which no work here can shorten. What a writer pays is in `log`: a
-//! real log of many frames, read from its first to its last, beside the same files read by the system alone.
+//! `cargo bench --bench log`. Each is shown with its limit, measured in the same run: the memory's bandwidth (copying
+//! as many bytes), and the checksum alone, which reads each byte once. The disk's part is one fdatasync a frame, which
+//! no work here can shorten. What a writer pays is in `log`: a real log of many frames, read from its first to its
+//! last, beside the same files read by the system alone.
 
 #![expect(clippy::unwrap_used, reason = "what is benched is known to succeed")]
 
@@ -49,7 +49,7 @@ fn readings(ids: &[String]) -> Vec<Reading<'_>> {
         .collect()
 }
 
-/// The bound of everything here: as many bytes copied once.
+/// The limit for everything here: copying as many bytes once.
 fn copy_of(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>, bytes: &[u8]) {
     let mut out = Vec::with_capacity(bytes.len());
     group.bench_function("limit_copy_the_bytes", |bencher| {

@@ -1,4 +1,4 @@
-//! COPY's binary format: rows of any values are read back as they were by a reader of PostgreSQL's format.
+//! COPY's binary format: rows with any values are read back unchanged by a reader of PostgreSQL's format.
 #![no_main]
 
 use bytes::BytesMut;
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
         let number = |at: usize| i64::from_le_bytes(std::array::from_fn(|n| input[at + n]));
         let id = |at: usize| i32::from_le_bytes(std::array::from_fn(|n| input[at + n]));
         let float = |at: usize| f64::from_bits(number(at) as u64);
-        // Years 1970 to about 10000: no accepted reading lies outside them.
+        // Years 1970 to about 10000: no accepted reading is outside them.
         let at = Timestamp::from_micros(number(0).rem_euclid(253_402_300_800_000_000));
         let origin = Origin {
             position: Position::START,

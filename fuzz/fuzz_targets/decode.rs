@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
         }
         (got, expected) => panic!("{got:?}, the reference has {expected:?}"),
     }
-    // As lines: each is what it is alone.
+    // As lines: each gives the same result as alone.
     if [&b"\xef\xbb\xbf"[..], b"\xfe\xff", b"\xff\xfe"]
         .iter()
         .any(|prefix| data.starts_with(prefix))

@@ -1,4 +1,4 @@
-//! The log's frames: any bytes are read or refused, and what is read is written again as it was.
+//! The log's frames: any bytes are read or refused, and what is read can be written again unchanged.
 //!
 //! The checksum would stop nearly every input at once: it is made right first.
 #![no_main]
@@ -10,7 +10,7 @@ use wattgate::wal::frame::{Frame, FrameHead, Position, Salt, Section, encode_fra
 use wattgate::wal::header::{SHARDS_MAX, SegmentHeader};
 use wattgate::wal::record;
 
-/// Where the checksum stands in a frame, by the table in `wal::frame`.
+/// Where the checksum is in a frame, by the table in `wal::frame`.
 const CRC_AT: usize = 20;
 
 fuzz_target!(|data: &[u8]| {
@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
     again(&frame, salt, &sections, &before);
 });
 
-/// Each record that can be read is written as it was.
+/// Each record that can be read is written back unchanged.
 fn records(mut rest: &[u8]) {
     while !rest.is_empty() {
         let Ok(reading) = record::decode(&mut rest) else {
@@ -57,7 +57,7 @@ fn records(mut rest: &[u8]) {
         let mut written = Vec::new();
         record::encode(&reading, &mut written);
         let again = record::decode(&mut &written[..]).expect("what was written is read");
-        // As bits, for NaN is not equal to itself.
+        // As bits, because NaN is not equal to itself.
         let mut twice = Vec::new();
         record::encode(&again, &mut twice);
         assert_eq!(written, twice);

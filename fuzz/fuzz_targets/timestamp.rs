@@ -1,4 +1,4 @@
-//! Times: what is read is what jiff reads, where RFC 3339 has such a form.
+//! Times: the gateway reads them as jiff does, if RFC 3339 has the form.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -50,12 +50,12 @@ pub fn bounds() -> Bounds {
     Bounds::at(Timestamp::from_micros(1_707_492_600_000_000), None)
 }
 
-/// What jiff makes of a time by the rules of RFC 3339.
+/// A time as jiff reads it, by the rules of RFC 3339.
 pub fn time(text: &str) -> Option<i64> {
     reference::by_jiff(text)
 }
 
-/// What should come of each reading, or `None` where the body is refused whole.
+/// The expected result for each reading. `None` means that the body is refused as a whole.
 pub fn body(stream: Stream, body: &[u8]) -> Option<Vec<Result<Owned, Vec<Code>>>> {
     let text = std::str::from_utf8(body).ok()?;
     if text.starts_with('\u{feff}') || depth(text) > DEPTH_MAX {
@@ -92,7 +92,7 @@ impl<'de> Visitor<'de> for Fields {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-            // A key with half a character in it is no field's name.
+            // A key with half a character in it is not the name of a field.
             let key = serde_json::from_str(key.get()).unwrap_or_else(|_| "\u{fffd}".to_owned());
             fields.push((key, value.get().to_owned()));
         }

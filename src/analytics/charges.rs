@@ -40,7 +40,7 @@ pub enum Uncharged {
 pub struct Patience {
     /// After this time no further session is begun.
     pub list: Duration,
-    /// A session that takes longer goes without its energy.
+    /// A session that takes longer is listed without its energy.
     pub session: Duration,
 }
 

@@ -11,7 +11,7 @@ use super::frame::{Position, Salt};
 use super::storage::{SegmentFile, Storage};
 use crate::reading::StreamCounts;
 
-/// The name of a segment's file: the run's place and id, and the segment's number. So a segment with a torn
+/// The name of a segment's file: the run's number and id, and the segment's number. So a segment with a torn
 /// header is still identified.
 pub fn segment_name(sequence: u64, run_id: Uuid, number: u32) -> String {
     format!("{sequence:010}-{}-{number:010}.wal", run_id.simple())
@@ -58,7 +58,7 @@ pub struct Run {
     pub shards: u16,
     /// Its segments, oldest first; empty before the first append.
     pub segments: VecDeque<Segment>,
-    /// Where it ends (the place of its last end frame); `None` until the run has ended.
+    /// Where it ends (the position of its last end frame); `None` until the run has ended.
     pub end: Option<Position>,
     /// How many readings each shard holds, those of retired segments included.
     pub appended: Vec<StreamCounts>,
@@ -70,7 +70,7 @@ impl Run {
         Salt::of(self.id)
     }
 
-    /// The oldest place that can still be read.
+    /// The oldest position that can still be read.
     pub fn first_position(&self) -> Position {
         self.segments
             .front()

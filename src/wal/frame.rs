@@ -16,9 +16,9 @@
 //!
 //! A frame is one write, one checksum and one fdatasync: a group of requests. Its sections hold the records of one
 //! shard each, so that a reader decodes only its own. The checksum (CRC32C of everything in the frame but itself) is
-//! salted with the run's id and covers the frame's place, so that leftovers of a recycled file, or a frame in the wrong
-//! place, are never read as data. The counts before a frame are cumulative over the run. So the backlog after a
-//! checkpoint is known without reading it, and after damage the next intact frame shows how many readings are lost.
+//! salted with the run's id and covers the frame's position, so that leftovers of a recycled file, or a frame in the
+//! wrong position, are never read as data. The counts before a frame are cumulative over the run. So the backlog after
+//! a checkpoint is known without reading it, and after damage the next intact frame shows how many readings are lost.
 //!
 //! # Files
 //!
@@ -40,7 +40,7 @@
 //!
 //! # Recovery
 //!
-//! 1. Each opening begins a new run; an older one is never appended to, so that no place is used
+//! 1. Each opening begins a new run; an older one is never appended to, so that no position is used
 //!    twice. No file is made before the first append.
 //! 2. A run ends at the end frame of its last segment. Without an end frame, it ends after the last intact frame: the
 //!    intact frames are copied, with an end frame, to a new file, synced, and renamed over the old one. What a process
@@ -127,13 +127,13 @@ pub struct FrameHead {
     pub kind: FrameKind,
     /// The salt of its run.
     pub salt: Salt,
-    /// Its place.
+    /// Its position.
     pub at: Position,
     /// When it is appended: the moment at which its readings were received.
     pub appended_at: Timestamp,
 }
 
-/// Encodes one frame for its place in the log.
+/// Encodes one frame for its position in the log.
 ///
 /// Shape:  appended to `out`; `sections` and `before` have one entry per shard; the result's length
 ///         is a multiple of [`FRAME_ALIGN`] and at most [`FRAME_BYTES_MAX`]
@@ -209,7 +209,7 @@ pub struct Frame<'a> {
     pub kind: FrameKind,
     /// When it was appended: the moment at which its readings were received.
     pub appended_at: Timestamp,
-    /// Its place.
+    /// Its position.
     pub position: Position,
     bytes: &'a [u8],
     shards: u16,
@@ -259,7 +259,7 @@ impl ShardSection<'_> {
     }
 }
 
-/// Why there is no frame at a place.
+/// Why there is no frame at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
     /// The frame may continue after the given bytes: at least this many are needed.
@@ -269,7 +269,7 @@ pub enum FrameError {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the frame that begins at a place.
+    /// Reads the frame that begins at a position.
     ///
     /// Shape:  `bytes` starts at `at` and may hold more than the frame
     ///

@@ -20,7 +20,7 @@ pub const SHARDS_MAX: u16 = 64;
 pub struct SegmentHeader {
     /// The run that wrote the segment.
     pub run_id: Uuid,
-    /// The run's place in the order of this log's runs.
+    /// The run's number in the order of this log's runs.
     pub run_sequence: u64,
     /// The segment's number in its run, from 0.
     pub segment: u32,

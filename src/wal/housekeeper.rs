@@ -237,7 +237,7 @@ impl Housekeeper {
             && self.expect_room().is_ok();
         if wanted {
             // Its old frames stay in it: their checksums are salted with their own run and
-            // place, so that they are never read as data.
+            // position, so that they are never read as data.
             let spare = self.catalog.new_spare_name();
             let is_spare = left(self.catalog.storage.rename(&segment.name, &spare))?;
             reach(Point::SegmentGone);

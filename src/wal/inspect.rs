@@ -32,7 +32,7 @@ pub struct Inspection {
 /// One run.
 #[derive(Debug)]
 pub struct InspectedRun {
-    /// Its place in the order of runs.
+    /// Its number in the order of runs.
     pub sequence: u64,
     /// The key of its checkpoints.
     pub id: Uuid,

@@ -66,7 +66,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins with nothing, for the run with this place in the order and this many shards.
+    /// Begins with nothing, for the run with this number in the order and this many shards.
     pub fn new(run: u64, shards: u16) -> Self {
         let by_key = (0..shards)
             .map(|shard| {
@@ -214,7 +214,7 @@ impl Progress {
                 Some(origins) => state.quarantined.note(key.shard, origins),
                 None => state.quarantined.forget_before(key.shard, now.position),
             }
-            // Under the lock, so that all places of a request can be compared at one moment.
+            // Under the lock, so that all positions of a request can be compared at one moment.
             if let Some(sender) = self.stored.get(usize::from(key.shard)) {
                 sender.send_replace(now.position);
             }
@@ -237,7 +237,7 @@ impl Progress {
         }
     }
 
-    /// Whether a shard of a run is stored to its end, live status too.
+    /// Whether a shard of a run is stored to its end, including live status.
     pub fn is_done(&self, key: RunShard) -> bool {
         let state = self.lock();
         state
@@ -261,7 +261,7 @@ impl Progress {
         keys.into_iter().all(|key| self.is_done(key))
     }
 
-    /// The place before which every shard of a run is stored, live status too.
+    /// The position before which every shard of a run is stored, including live status.
     ///
     /// `None` means that a checkpoint is not known yet on the server in use.
     pub fn passed(&self, run: u64) -> Option<Position> {
@@ -290,7 +290,7 @@ impl Progress {
 
     /// What the database lacks and the log no longer holds.
     ///
-    /// Shape:  `runs` are those of the log, by place in the order and id
+    /// Shape:  `runs` are those of the log, by number in the order and id
     pub fn gaps(&self, runs: impl Iterator<Item = (u64, Uuid)>) -> Vec<Gap> {
         let state = self.lock();
         let mut gaps = state.retired_gaps.clone();
@@ -313,12 +313,12 @@ impl Progress {
         self.lock().drain.per_second
     }
 
-    /// Watches the place up to which the current run may be read.
+    /// Watches the position up to which the current run may be read.
     pub fn watch_synced(&self) -> watch::Receiver<Position> {
         self.synced.subscribe()
     }
 
-    /// The place up to which the current run may be read.
+    /// The position up to which the current run may be read.
     pub fn synced(&self) -> Position {
         *self.synced.borrow()
     }

@@ -15,7 +15,7 @@ use crate::reading::Timestamp;
 /// How much is read at a time: at least one frame of any size fits.
 const READ_BYTES: usize = 2 * FRAME_BYTES_MAX;
 
-/// Why the log cannot be read at a place where data must be.
+/// Why the log cannot be read at a position where data must be.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// An error of the system.
@@ -35,7 +35,7 @@ pub enum ReadError {
     /// The segment was retired: the database was restored to a checkpoint before what is retained.
     #[error("segment {number} of run {run} is no longer in the write-ahead log")]
     Retired {
-        /// The run's place in the order of runs.
+        /// The run's number in the order of runs.
         run: u64,
         /// The segment's number.
         number: u32,
@@ -56,7 +56,7 @@ pub enum Next<'a> {
 /// One frame as one shard sees it.
 #[derive(Debug)]
 pub struct Item<'a> {
-    /// The frame's place.
+    /// The frame's position.
     pub position: Position,
     /// The position after it.
     pub end: Position,
@@ -88,7 +88,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Begins at a place: a checkpoint, or the oldest place that a run still has.
+    /// Begins at a position: a checkpoint, or the oldest position that a run still has.
     pub(super) fn new(
         catalog: Arc<Catalog>,
         progress: Arc<Progress>,
@@ -110,12 +110,12 @@ impl Reader {
         }
     }
 
-    /// The place of the next frame.
+    /// The position of the next frame.
     pub fn cursor(&self) -> Position {
         self.cursor
     }
 
-    /// Moves back to the place of an earlier frame.
+    /// Moves back to the position of an earlier frame.
     pub fn rewind(&mut self, to: Position) {
         self.give_back();
         self.cursor = to;

@@ -53,7 +53,7 @@ pub struct Recovered {
     pub runs: VecDeque<Run>,
     /// Spare segments of the given size.
     pub spares: VecDeque<String>,
-    /// The place in order of the next run.
+    /// The number of the next run in the order of runs.
     pub next_sequence: u64,
 }
 

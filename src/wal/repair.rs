@@ -1,6 +1,6 @@
 //! Copies the intact frames of a damaged log to another directory.
 //!
-//! The copy keeps runs, segments and places, so that the checkpoints in the database stay valid: nothing is
+//! The copy keeps runs, segments and positions, so that the checkpoints in the database stay valid: nothing is
 //! stored twice. Empty frames of the same length replace a damaged frame, and an empty segment replaces a
 //! missing one. Readers pass over them.
 
@@ -137,7 +137,7 @@ impl RunCopy {
         Ok(file)
     }
 
-    /// Copies a segment's intact frames to their places, and fills the holes between them.
+    /// Copies a segment's intact frames to their positions, and fills the holes between them.
     fn copy(&mut self, from: &dyn SegmentFile, number: u32, into: &dyn Storage) -> io::Result<()> {
         let copy = self.begin(number, into)?;
         let salt = Salt::of(self.id);

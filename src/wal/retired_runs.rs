@@ -48,7 +48,7 @@ const ENTRY_SHARD: usize = 16;
 pub struct RetiredRun {
     /// Its id, the key of its checkpoints.
     pub id: Uuid,
-    /// Its place in the order of this log's runs.
+    /// Its number in the order of this log's runs.
     pub sequence: u64,
     /// Where it ended.
     pub end: Position,

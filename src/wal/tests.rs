@@ -216,7 +216,7 @@ impl Stepped {
         all
     }
 
-    /// Reports as stored what a shard of a run holds up to a place.
+    /// Reports everything that a shard of a run holds up to a position as stored.
     fn store(&self, run: u64, shard: u16, position: Position, stored: StreamCounts) {
         let now = Stored {
             position,

@@ -187,7 +187,7 @@ fn a_window_of_days_follows_the_local_calendar() {
 #[test]
 fn late_readings_and_sessions_correct_the_answer() {
     let gateway = Gateway::fresh(&NO_ALERTS);
-    // In order, and known beforehand.
+    // In order of time, and with the session known beforehand.
     let fill = |meter_id: &str, vehicle_id: &str| {
         let kwh = |n: u32| 50.0 + f64::from(n) / 4.0;
         let meters: Vec<String> = (0..=24)

@@ -333,7 +333,8 @@ fn a_database_in_a_new_cluster_is_followed_and_not_left_again() {
         0
     );
     is_left(&new);
-    // At once, because the gateway connects meanwhile. The sequences are as in a promoted logical subscriber.
+    // In one transaction, because the gateway connects meanwhile. The sequences are as in a promoted logical
+    // subscriber.
     new.sql(&format!(
         "begin; {dump};
          select setval(pg_get_serial_sequence('public.' || name, 'id'), 1, false)

@@ -185,7 +185,7 @@ fn readiness_and_check_report_that_only_queries_fail() {
     gateway.terminate();
 }
 
-/// Forwards connections to a server's socket, but not those whose first bytes hold some words.
+/// Forwards connections to a server's socket, except those whose first bytes contain certain words.
 fn refuse(server: &Path, between: &Path, words: &'static [u8]) {
     let listener = UnixListener::bind(between.join(".s.PGSQL.5432")).unwrap();
     let server = server.join(".s.PGSQL.5432");

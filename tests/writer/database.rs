@@ -181,7 +181,7 @@ impl Database {
         .await;
     }
 
-    /// How many sessions of writers wait for an event, or for one of a kind of events.
+    /// How many sessions of writers wait for an event, or for any event of a type.
     pub(crate) async fn waiting(&self, event: &str) -> i64 {
         self.count(&format!(
             "select count(*) from pg_stat_activity where datname = current_database()
@@ -191,7 +191,7 @@ impl Database {
         .await
     }
 
-    /// Another session to it.
+    /// Another session to this database.
     pub(crate) async fn session(&self) -> Client {
         connect(&self.connection).await
     }

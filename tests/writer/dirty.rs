@@ -38,7 +38,7 @@ const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p,
 /// One event.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A gateway stores readings of a meter: `count` of them from a minute on, at a second of the minute.
+    /// A gateway stores `count` readings of a meter, one per minute from a minute on, each at the same second.
     Late {
         gateway: usize,
         meter: usize,
@@ -51,7 +51,7 @@ enum Event {
     Burst { gateway: usize, second: i64 },
     /// The roller does some steps.
     Steps(usize),
-    /// The roller is killed after some of the times that its step waits.
+    /// The roller is killed after its step has waited a few times.
     Killed(u32),
     /// The writers of a gateway lose their sessions.
     Lost,
@@ -268,7 +268,7 @@ async fn with_watermark() -> Database {
     database
 }
 
-/// The marks: how many, and how many of them stand for one batch alone.
+/// The number of marks, and how many of them count only for one batch.
 async fn marks(database: &Database) -> [i64; 2] {
     let all = "select count(*) from meter_hour_marks";
     [
@@ -308,7 +308,7 @@ async fn a_burst_of_late_readings_leaves_one_mark_in_a_pass() {
     gateway.stop().await;
 }
 
-/// The rollup of an older gateway removes each mark that it sees, so none may stand for a later batch.
+/// The rollup of an older gateway removes each mark that it sees, so no mark may count for a later batch.
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
     let database = with_watermark().await;

@@ -46,7 +46,7 @@ async fn after_clean_batches(database: &Database) -> Gateway {
     gateway
 }
 
-/// Keeps the writers waiting until the session commits.
+/// Makes the writers wait until the session commits.
 async fn busy(database: &Database) -> Client {
     let session = database.session().await;
     let lock = "begin; lock table meter_telemetry_history in share mode";
@@ -67,7 +67,7 @@ async fn a_writer_that_is_behind_takes_larger_batches() {
     gateway.write(&database, options);
     gateway.drained().await;
     assert_eq!(database.sums().await, [18_000, 0, 0]);
-    // The first is rounded up to whole frames.
+    // The first batch is rounded up to whole frames.
     let first = "select size from sizes order by n limit 1";
     assert_eq!(database.count(first).await, 1_200);
     // On a slow machine not all of them double. Two more doublings would give 8,100.

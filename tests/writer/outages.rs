@@ -39,7 +39,7 @@ async fn an_empty_database_is_refused() {
     let right = Database::new().await;
     let gateway = right.gateway(1);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
-    // Everything is dropped under the gateway, as by a restore that begins from nothing.
+    // Drops everything while the gateway runs, like a restore that begins from nothing.
     right
         .run("drop schema public cascade; create schema public")
         .await;

@@ -22,7 +22,7 @@ const READINGS_MANY: u64 = 4000;
 pub(crate) const START: i64 = 1_706_745_600;
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
-/// Between two attempts to connect.
+/// The pause between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// What is known of a sent reading.

@@ -1,5 +1,5 @@
-//! A proxy before PostgreSQL's socket that cuts and stalls connections at random moments. It mostly does so
-//! around COMMIT, whose outcome is then unknown.
+//! A proxy in front of PostgreSQL's socket that cuts and stalls connections at random moments. It mostly does so around
+//! COMMIT, whose outcome is then unknown.
 
 use std::io;
 use std::path::Path;

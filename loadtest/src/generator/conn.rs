@@ -162,7 +162,7 @@ impl Conn {
             if !self.read(socket, over).await? {
                 return Ok(());
             }
-            // A connection whose answers come at once would block all others of the thread.
+            // A connection whose answers always come at once would block all others on the thread.
             tokio::task::yield_now().await;
         }
     }

@@ -99,7 +99,7 @@ impl Stats {
         Ok(())
     }
 
-    /// Readings that were accepted, by the answers.
+    /// Readings that were accepted, according to the answers.
     pub(crate) fn acked(&self) -> u64 {
         self.sent.iter().map(|sent| sent.acked).sum()
     }

@@ -198,7 +198,7 @@ impl Sender {
                 let ended = entry.ended.then(|| entry.booking.end_us());
                 self.register(&entry.booking, ended).await?;
             } else if entry.ended {
-                // Sent before, unless Ctrl-C came first. Sending again is safe.
+                // Already sent, unless Ctrl-C came first. Sending again is safe.
                 self.end(&entry.booking).await?;
             }
         }
@@ -291,7 +291,8 @@ impl Batch {
         self.readings += 1;
     }
 
-    /// Sends the batch and empties it, once it is answered: accepted, rejected, the first error.
+    /// Sends the batch, and empties it once it is answered. Returns how many were accepted and rejected, and the first
+    /// error.
     async fn send(
         &mut self,
         client: &mut Client,

@@ -170,7 +170,7 @@ impl Gateway {
         self.ask("POST", "/v1/ingestion/meter", &body).0 == 202
     }
 
-    /// Sends a reading of either stream at a time.
+    /// Sends one reading of each stream, with the given time.
     pub(super) fn take_both_at(&self, at: &str) {
         for (path, fields) in [
             (

@@ -14,8 +14,8 @@ fn every_5_minutes(kwh: f64) -> Case {
 
 #[test]
 fn a_register_reset_in_a_session_loses_only_what_it_forgot() {
-    // (-10, 10]: 2 kWh over 20 minutes, half of it in the session: 1. (10, 20]: 102 to 0 is a
-    // reset, its energy is cur = 0. (20, 30]: 1. (30, 60]: 3. Together 5.
+    // (-10, 10]: 2 kWh over 20 minutes, half of it in the session: 1. (10, 20]: 102 to 0 is a reset, its energy is cur
+    // = 0. (20, 30]: 1. (30, 60]: 3. Together 5.
     let mut case = every_5_minutes(0.4);
     case.sessions = vec![session(1, 0, 60)];
     case.meter = vec![

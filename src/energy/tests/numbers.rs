@@ -160,7 +160,7 @@ fn a_sum_that_is_divided_by_long_fractions_is_printed_at_once() {
 fn shares_of_an_amount_add_up_exactly() {
     let weight = |vehicle: i128| {
         let mut weight = Exact::default();
-        // One takes nothing: it is full.
+        // One of them takes nothing, because it is full.
         let part = if vehicle == 0 {
             0
         } else {

@@ -36,12 +36,11 @@ use crate::http::response::reply::{EVENT_STREAM, Reply};
 use feed::{Listener, Next, Reset};
 use filter::Filter;
 
-/// The longest silence; then a comment is sent. Why 5 s: the second write after a client has
-/// disappeared finds it, and until then it occupies a listener's place. Proxies close connections
-/// that are silent for 30 s.
+/// The longest silence, after which a comment is sent. Why 5 s: the second write after a client has disappeared finds
+/// it, and until then it occupies a listener's place. Proxies close connections that are silent for 30 s.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// The longest stream; then it ends, and its client reconnects and resumes. So a stream needs a valid
-/// key again, and balancers can move clients.
+/// How long a stream may last. Then it ends, and its client reconnects and resumes. So a stream needs a valid key
+/// again, and balancers can move clients.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

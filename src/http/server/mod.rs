@@ -210,7 +210,7 @@ mod tests {
         while let Ok(more) = accepted.try_write(&piece) {
             written += more;
         }
-        // The client's own buffer comes on top.
+        // The client's own buffer is additional.
         let of_client = socket2::SockRef::from(&client).recv_buffer_size().unwrap();
         let most = UNSENT_BYTES_MAX as usize + of_client + 2 * piece.len();
         assert!(written <= most, "{written} of {most}");

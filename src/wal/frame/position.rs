@@ -1,8 +1,8 @@
-//! A place in the log, as one number.
+//! A position in the log, as one number.
 
 use crate::wal::header::SEGMENT_HEADER_BYTES;
 
-/// A place in one run of the log: a segment and an offset in it, always the start of a frame.
+/// A position in one run of the log: a segment and an offset in it, always the start of a frame.
 ///
 /// Order:  the order in which frames were written; kept as one number, so that the database
 ///         compares it with a plain `bigint`

@@ -36,9 +36,9 @@ impl Tally {
 /// A shard's checkpoint as the database holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Everything before this place is in history.
+    /// Everything before this position is in history.
     pub position: Position,
-    /// Everything before this place is in live status.
+    /// Everything before this position is in live status.
     pub live_position: Position,
     /// What became of the readings before `position`, cumulative over the run.
     pub tally: Tally,
@@ -68,7 +68,7 @@ impl Stored {
 /// A shard of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunShard {
-    /// The run's place in the order of runs.
+    /// The run's number in the order of runs.
     pub run: u64,
     /// The shard.
     pub shard: u16,

@@ -21,7 +21,7 @@ pub(super) struct Lately(Vec<OfShard>);
 struct OfShard {
     /// Consecutive readings: where their frame begins, the index of the first, their number.
     stretches: BTreeMap<(Position, u32), u32>,
-    /// Nothing is known of frames that begin before this place.
+    /// Nothing is known of frames that begin before this position.
     known_from: Position,
 }
 
@@ -51,7 +51,7 @@ impl Lately {
         of_shard.add(last, most);
     }
 
-    /// Forgets what became of the readings of a shard before a place.
+    /// Forgets what became of the readings of a shard before a position.
     pub(super) fn forget_before(&mut self, shard: u16, place: Position) {
         if let Some(of_shard) = self.0.get_mut(usize::from(shard)) {
             of_shard.known_from = of_shard.known_from.max(place);
@@ -59,7 +59,7 @@ impl Lately {
         }
     }
 
-    /// How many readings at these places are in quarantine. `None` if that is unknown for any place.
+    /// How many readings at these positions are in quarantine. `None` if that is unknown for any position.
     pub(super) fn count(&self, places: &[Stretch]) -> Option<u64> {
         places.iter().try_fold(0, |sum, place| {
             let of_shard = self.0.get(usize::from(place.shard))?;

@@ -6,7 +6,7 @@ use super::Progress;
 use crate::wal::append::Stretch;
 
 impl Progress {
-    /// Waits until the readings at some places of the current run are stored.
+    /// Waits until the readings at some positions of the current run are stored.
     ///
     /// Each shard is waited for up to its own last frame with readings of the request. After that frame a shard may
     /// have nothing to store, and then its checkpoint does not move. All of them must be stored at one moment, because
@@ -32,7 +32,7 @@ impl Progress {
         }
     }
 
-    /// Whether the readings at all of some places are stored now.
+    /// Whether the readings at all of these positions are stored now.
     fn are_stored(&self, places: &[Stretch]) -> bool {
         let _unchanged = self.lock();
         places.iter().all(|place| {
@@ -41,7 +41,7 @@ impl Progress {
         })
     }
 
-    /// How many of the readings at some places are in quarantine, once all of them are stored.
+    /// How many of the readings at some positions are in quarantine, once all of them are stored.
     /// `None` means that it is no longer known: the answer of their commit was lost, or too many others
     /// were put into quarantine since.
     pub fn quarantined_at(&self, places: &[Stretch]) -> Option<u64> {
@@ -56,7 +56,7 @@ impl Progress {
     }
 }
 
-/// Counts a waiting client, once per place, for as long as it waits.
+/// Counts a waiting client, once per position, for as long as it waits.
 struct Waiting<'a> {
     progress: &'a Progress,
     places: &'a [Stretch],
