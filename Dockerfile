@@ -24,7 +24,7 @@ RUN apt-get update \
     && useradd --system --uid 10001 --gid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin wattgate \
     && install -d -o wattgate -g wattgate -m 0700 /var/lib/wattgate
 COPY --from=build /wattgate /usr/local/bin/wattgate
-COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/wattgate/
+COPY LICENSE-MIT LICENSE-APACHE loadtest/data/NOTICE.md /usr/share/doc/wattgate/
 
 # The user wattgate, by number, so that checks for an unprivileged user need not read the image.
 USER 10001:10001

@@ -7,8 +7,8 @@ use wattgate::cli;
 use wattgate::config::{Cli, Command, Config, Logging};
 
 /// What the demo is, before it starts.
-const DEMO: &str = "demo with 86 real charging sessions of one day (ACN-Data), as if they were happening now. Open \
-    the address below in a browser. Ctrl-C ends the demo and removes its data.";
+const DEMO: &str = "demo with 86 real charging sessions of one day (ACN-Data, CC BY 4.0), as if they were \
+    happening now. Open the address below in a browser. Ctrl-C ends the demo and removes its data.";
 
 fn main() -> ExitCode {
     let cli = Cli::read();

@@ -7,10 +7,10 @@ mod gateway;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use gateway::{Gateway, NO_DATABASE, data_dir, ended};
+use gateway::{DEADLINE, Gateway, NO_DATABASE, data_dir, ended, signal, within};
 
 /// The demo, with its temporary directory below `root/tmp`.
 fn demo(root: &Path, mode: u32) -> (Command, PathBuf) {
@@ -22,7 +22,8 @@ fn demo(root: &Path, mode: u32) -> (Command, PathBuf) {
         .arg("demo")
         .env("TMPDIR", &place)
         .env_remove("DATABASE_URL")
-        .env("WATTGATE_LISTEN", "127.0.0.1:0");
+        // What is set for a gateway does not count.
+        .env("WATTGATE_LISTEN", "192.0.2.1:1");
     (command, place)
 }
 
@@ -39,6 +40,7 @@ fn a_demo_shows_a_day_that_goes_on_and_leaves_nothing() {
         .env("DATABASE_URL", NO_DATABASE)
         .env("WATTGATE_DATA_DIR", root.path().join("data"));
     let began = Instant::now();
+    command.args(["--listen", "127.0.0.1:0"]);
     let mut gateway = Gateway::spawn(command, root.path());
     gateway.wait("readiness", Gateway::is_ready);
     assert_eq!(gateway.get("/health")["demo"], true);
@@ -57,7 +59,7 @@ fn a_demo_shows_a_day_that_goes_on_and_leaves_nothing() {
     assert!(!is_empty(&place));
     assert!(!root.path().join("data").exists());
     gateway.signal("INT");
-    assert!(gateway.child.wait().unwrap().success());
+    assert!(ends(&mut gateway.child));
     assert!(is_empty(&place));
 }
 
@@ -65,24 +67,51 @@ fn a_demo_shows_a_day_that_goes_on_and_leaves_nothing() {
 fn a_demo_ends_with_its_terminal_and_removes_a_database_elsewhere() {
     let root = data_dir();
     // If root runs the tests, the user of the database cannot enter the directory, so the database is elsewhere.
-    let (command, place) = demo(root.path(), 0o700);
+    let (mut command, place) = demo(root.path(), 0o700);
+    command.args(["--listen", "127.0.0.1:0"]);
     let mut gateway = Gateway::spawn(command, root.path());
-    let psql = gateway.psql.clone().unwrap();
-    let socket = psql.split(" -h ").nth(1).unwrap().split(' ').next();
-    let home = Path::new(socket.unwrap()).parent().unwrap().to_owned();
+    let dir = fs::read_dir(&place)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let home = dir.join("postgres").canonicalize().unwrap();
     assert!(home.join("cluster").exists(), "{}", home.display());
     gateway.wait("readiness", Gateway::is_ready);
     gateway.signal("HUP");
-    assert!(gateway.child.wait().unwrap().success());
+    assert!(ends(&mut gateway.child));
     assert!(is_empty(&place));
     assert!(!home.exists(), "{}", home.display());
+}
+
+#[test]
+fn a_demo_whose_terminal_closes_while_it_starts_ends() {
+    let root = data_dir();
+    let (mut command, place) = demo(root.path(), 0o755);
+    command.args(["--listen", "127.0.0.1:0"]);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    within(DEADLINE, "the demo's directory", || !is_empty(&place));
+    signal(child.id(), "HUP");
+    assert!(ends(&mut child));
+    assert!(is_empty(&place));
+}
+
+/// Waits for an exit in order.
+fn ends(child: &mut Child) -> bool {
+    let mut status = None;
+    within(DEADLINE, "the end of the demo", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap().success()
 }
 
 #[test]
 fn a_demo_listens_on_loopback_only() {
     let root = data_dir();
     let (mut command, place) = demo(root.path(), 0o755);
-    command.env("WATTGATE_LISTEN", "0.0.0.0:0");
+    command.args(["--listen", "0.0.0.0:0"]);
     let (code, events) = ended(command, root.path());
     assert_eq!(code, Some(2), "{events}");
     assert!(events.contains("loopback"), "{events}");

@@ -67,7 +67,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
     ("http_client", &[], "posts what it is given"),
     (
         "demo",
-        &["outage", "http_client"],
+        &["http_client"],
         "a client like any other: what it shows is what a fleet sees",
     ),
     (

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub enum Format {
     /// The alert object.
     Wattgate,
-    /// A message of Slack's incoming webhooks, which Mattermost and Rocket.Chat accept too.
+    /// A message of Slack's incoming webhooks.
     Slack,
     /// An Adaptive Card, as a webhook of Teams' Workflows accepts it.
     Teams,
@@ -74,14 +74,13 @@ fn with_link(stored: String, link: Option<&str>) -> String {
 }
 
 fn slack(delivery: &Delivery, link: Option<&str>) -> Value {
-    // Slack reads these three characters as markup, and no others are escaped.
-    let escaped = |text: &str| {
-        let text = text.replace('&', "&amp;");
-        text.replace('<', "&lt;").replace('>', "&gt;")
-    };
-    let mut lines = vec![format!("*{}*", escaped(&delivery.title()))];
+    let (word, id) = delivery.alert.device();
+    // In a code span neither a mention, nor a link, nor any other markup counts. Slack escapes these three characters.
+    let id = id.replace('`', "'").replace('&', "&amp;");
+    let id = id.replace('<', "&lt;").replace('>', "&gt;");
+    let mut lines = vec![format!("{}, {word} `{id}`", delivery.problem())];
     let facts = delivery.facts().into_iter();
-    lines.extend(facts.map(|(name, value)| format!("{name}: {}", escaped(&value))));
+    lines.extend(facts.map(|(name, value)| format!("{name}: {value}")));
     if let Some(link) = link {
         lines.push(format!("<{link}|{OPEN}>"));
     }
@@ -89,9 +88,10 @@ fn slack(delivery: &Delivery, link: Option<&str>) -> Value {
 }
 
 fn teams(delivery: &Delivery, link: Option<&str>) -> Value {
+    let (word, id) = delivery.alert.device();
     let facts = delivery.facts().into_iter();
     let facts: Vec<Value> = facts
-        .map(|(name, value)| json!({ "title": name, "value": without_markdown(&value) }))
+        .map(|(name, value)| json!({ "title": name, "value": value }))
         .collect();
     let color = match (delivery.is_closed(), delivery.alert.severity.as_str()) {
         (true, _) => "good",
@@ -103,12 +103,15 @@ fn teams(delivery: &Delivery, link: Option<&str>) -> Value {
         "type": "AdaptiveCard",
         "version": "1.4",
         "body": [
+            // The text of a run is shown as it is; that of other elements may hold Markdown.
             {
-                "type": "TextBlock",
-                "text": without_markdown(&delivery.title()),
-                "weight": "bolder",
-                "color": color,
-                "wrap": true,
+                "type": "RichTextBlock",
+                "inlines": [{
+                    "type": "TextRun",
+                    "text": format!("{}, {word} {id}", delivery.problem()),
+                    "weight": "bolder",
+                    "color": color,
+                }],
             },
             { "type": "FactSet", "facts": facts },
         ],
@@ -128,28 +131,13 @@ fn teams(delivery: &Delivery, link: Option<&str>) -> Value {
 /// The words of the link.
 const OPEN: &str = "Open the dashboard";
 
-/// Escapes what a card would show as markup, so that an id cannot become a link.
-fn without_markdown(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        if matches!(
-            character,
-            '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '#' | '~'
-        ) {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-    }
-    escaped
-}
-
 impl Delivery {
     fn is_closed(&self) -> bool {
         self.event == "closed"
     }
 
-    /// Such as `Critical: hot battery, vehicle VEH-001`.
-    fn title(&self) -> String {
+    /// Such as `Critical: hot battery`.
+    fn problem(&self) -> String {
         let severity = match (self.is_closed(), self.alert.severity.as_str()) {
             (true, _) => "Resolved",
             (false, "critical") => "Critical",
@@ -163,22 +151,30 @@ impl Delivery {
             "implausible_reading" => "implausible readings",
             other => other,
         };
-        let (word, id) = self.alert.device();
-        format!("{severity}: {problem}, {word} {id}")
+        format!("{severity}: {problem}")
     }
 
     /// The value, its limit and the times, each with its name.
     fn facts(&self) -> Vec<(&'static str, String)> {
         let alert = &self.alert;
-        let text = |value: Option<f64>| value.map(|value| alert.with_unit(value));
+        let text = |value: f64| alert.with_unit(value);
         let facts = [
-            ("Value", text(alert.value)),
-            ("Limit", text(alert.bound)),
-            ("Opened", Some(alert.opened_at.clone())),
-            ("Closed", alert.closed_at.clone()),
+            ("Value", alert.value.map(text)),
+            // Any implausible reading is an alert.
+            ("Limit", alert.bound.filter(|limit| *limit != 0.0).map(text)),
+            ("Opened", Some(to_the_second(&alert.opened_at))),
+            ("Closed", alert.closed_at.as_deref().map(to_the_second)),
         ];
         let present = |(name, value): (_, Option<String>)| Some((name, value?));
         facts.into_iter().filter_map(present).collect()
+    }
+}
+
+/// An instant without its fraction of a second.
+fn to_the_second(instant: &str) -> String {
+    match instant.split_once('.') {
+        Some((second, _)) => format!("{second}Z"),
+        None => instant.to_owned(),
     }
 }
 
@@ -204,6 +200,7 @@ impl Alert {
             "efficiency_low" | "efficiency_anomaly" => format!("{value:.1}%"),
             "battery_temperature" => format!("{value:.1} °C"),
             "silent" => span(value),
+            "implausible_reading" if value == 1.0 => "1 reading".to_owned(),
             "implausible_reading" => format!("{value:.0} readings"),
             _ => value.to_string(),
         }
@@ -227,7 +224,7 @@ mod tests {
     use super::*;
 
     const OPENED: &str = r#"{"event":"opened","alert":{"alertId":"17","kind":"silent","severity":"warning",
-        "state":"open","meterId":"<M_1>","openedAt":"2024-02-09T15:31:00Z","closedAt":null,
+        "state":"open","meterId":"<M`_@all>","openedAt":"2024-02-09T15:31:00.482913Z","closedAt":null,
         "value":10320,"bound":1800,"details":{"unit":"s"}}}"#;
 
     fn body(format: Format, dashboard: Option<&str>, stored: &str) -> Value {
@@ -241,9 +238,9 @@ mod tests {
         let sent = body(Format::Slack, Some("https://fleet.example.org"), OPENED);
         assert_eq!(
             sent["text"],
-            "*Warning: silent device, meter &lt;M_1&gt;*\nValue: 2 h 52 min\nLimit: 30 min\n\
+            "Warning: silent device, meter `&lt;M'_@all&gt;`\nValue: 2 h 52 min\nLimit: 30 min\n\
              Opened: 2024-02-09T15:31:00Z\n\
-             <https://fleet.example.org/#/meters/%3CM%5F1%3E|Open the dashboard>"
+             <https://fleet.example.org/#/meters/%3CM%60%5F%40all%3E|Open the dashboard>"
         );
     }
 
@@ -255,15 +252,13 @@ mod tests {
         let sent = body(Format::Teams, Some("https://fleet.example.org"), &closed);
         assert_eq!(sent["type"], "message");
         let card = &sent["attachments"][0]["content"];
-        assert_eq!(
-            card["body"][0]["text"],
-            r"Resolved: silent device, meter <M\_1>"
-        );
-        assert_eq!(card["body"][0]["color"], "good");
+        let title = &card["body"][0]["inlines"][0];
+        assert_eq!(title["text"], "Resolved: silent device, meter <M`_@all>");
+        assert_eq!(title["color"], "good");
         assert_eq!(card["body"][1]["facts"][3]["value"], "2024-02-09T16:00:00Z");
         assert_eq!(
             card["actions"][0]["url"],
-            "https://fleet.example.org/#/meters/%3CM%5F1%3E"
+            "https://fleet.example.org/#/meters/%3CM%60%5F%40all%3E"
         );
         assert!(
             body(Format::Teams, None, &closed)["attachments"][0]["content"]["actions"].is_null()
@@ -275,7 +270,7 @@ mod tests {
         let stored: Value = serde_json::from_str(OPENED).unwrap();
         assert_eq!(body(Format::Wattgate, None, OPENED), stored);
         let mut with_link = body(Format::Wattgate, Some("http://h"), OPENED);
-        assert_eq!(with_link["link"], "http://h/#/meters/%3CM%5F1%3E");
+        assert_eq!(with_link["link"], "http://h/#/meters/%3CM%60%5F%40all%3E");
         with_link.as_object_mut().unwrap().remove("link");
         assert_eq!(with_link, stored);
     }
@@ -297,6 +292,7 @@ mod tests {
         };
         assert_eq!(of("efficiency_low", 71.26), "71.3%");
         assert_eq!(of("battery_temperature", 57.0), "57.0 °C");
+        assert_eq!(of("implausible_reading", 1.0), "1 reading");
         assert_eq!(of("implausible_reading", 3.0), "3 readings");
         assert_eq!(of("silent", 200_000.0), "2 d 7 h");
         assert_eq!(of("of_the_future", 1.5), "1.5");

@@ -14,13 +14,15 @@ use crate::energy::interval::Interval;
 use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 
-/// The age up to which a report is served, as a multiple of the time that its computation took. So computing reports
-/// takes at most a fiftieth of the time, and a small fleet sees new readings at once. At most a minute, which is short
-/// enough for people who look at a ranking.
-const AGE_PER_COMPUTATION: i64 = 50;
+/// The age up to which a report is served, as a multiple of the time that its computation took. So computing one report
+/// again and again takes less than a hundredth of the time, and a small fleet sees new readings within seconds. At most
+/// a minute, which is short enough for people who look at a ranking.
+const AGE_PER_COMPUTATION: i64 = 600;
 const AGE_MICROS: std::ops::RangeInclusive<i64> = 1_000_000..=60_000_000;
-/// How many reports are kept, for later pages.
+/// How many reports are kept that are older than a minute.
 const KEPT_MAX: usize = 4;
+/// How many reports are kept in all, for later pages of a ranking.
+const KEPT_YOUNG_MAX: usize = 64;
 /// The size of all kept reports, in bytes of printed answers; the newest is kept whatever its size.
 const KEPT_BYTES_MAX: usize = 128 << 20;
 /// How long a computation may take: longer than any other query. Meanwhile it holds a snapshot, which keeps the live
@@ -74,7 +76,8 @@ impl KeptReport {
         now.as_micros() - self.as_of.as_micros()
     }
 
-    /// Whether to renew it in the background while it is still served, so that a dashboard that stays open never waits.
+    /// Whether to renew it in the background while it is still served, so that a dashboard that stays open does not
+    /// wait for a long computation.
     fn is_old(&self, now: Timestamp) -> bool {
         self.age_micros(now) >= self.age_micros_max / 12 * 5
     }
@@ -124,7 +127,13 @@ impl Reports {
         let too_large = |kept: &VecDeque<Arc<KeptReport>>| {
             kept.iter().map(|k| k.bytes()).sum::<usize>() > KEPT_BYTES_MAX
         };
-        while kept.len() > 1 && (kept.len() > KEPT_MAX || too_large(&kept)) {
+        let now = one.as_of;
+        let too_many = |kept: &VecDeque<Arc<KeptReport>>| {
+            let is_old = |k: &Arc<KeptReport>| k.age_micros(now) >= *AGE_MICROS.end();
+            kept.len() > KEPT_YOUNG_MAX
+                || (kept.len() > KEPT_MAX && kept.front().is_some_and(is_old))
+        };
+        while kept.len() > 1 && (too_many(&kept) || too_large(&kept)) {
             kept.pop_front();
         }
         one
@@ -215,11 +224,12 @@ impl Analyst {
         priority: Priority,
     ) -> Result<Arc<KeptReport>, AskError> {
         let (window, as_of) = (timeframe.window, timeframe.now);
-        let began = Instant::now();
-        let report = reads.ask_within(COMPUTE_TIMEOUT, async |client| {
-            self.compute_report(client, timeframe, priority).await
+        let computed = reads.ask_within(COMPUTE_TIMEOUT, async |client| {
+            let began = Instant::now();
+            let report = self.compute_report(client, timeframe, priority).await?;
+            Ok::<_, AskError>((report, began.elapsed()))
         });
-        let report = report.await.map_err(|error| match error {
+        let (report, took) = computed.await.map_err(|error| match error {
             AskError::Read(ReadError::TooSlow) => AskError::TooSlow,
             AskError::Read(ReadError::AllBusy) => AskError::Busy,
             other => other,
@@ -228,7 +238,7 @@ impl Analyst {
             key,
             window,
             as_of,
-            age_micros_max: age_micros_max(began.elapsed()),
+            age_micros_max: age_micros_max(took),
             report,
         }))
     }
@@ -242,7 +252,8 @@ mod tests {
     fn a_report_is_kept_as_long_as_it_was_expensive() {
         let age_s = |took_ms| age_micros_max(Duration::from_millis(took_ms)) / 1_000_000;
         assert_eq!(age_s(0), 1);
-        assert_eq!(age_s(100), 5);
+        assert_eq!(age_s(10), 6);
+        assert_eq!(age_s(100), 60);
         assert_eq!(age_s(5_000), 60);
         assert_eq!(age_micros_max(Duration::MAX), 60_000_000);
     }

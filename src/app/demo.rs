@@ -1,15 +1,16 @@
 //! `wattgate demo`: a gateway with a database of its own in a temporary directory, which is removed at the end.
 
 use std::fs::{self, Permissions};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use tempfile::TempDir;
+
 use super::{AppError, serve, signals};
 use crate::config::{Config, ConfigErrors};
-use crate::demo;
 
-/// Runs the demo until it is stopped, then removes everything that it created.
+/// Runs the demo until it is stopped, then removes everything that it created. When the terminal is closed the demo
+/// ends, as after Ctrl-C: nobody looks at it any more.
 ///
 /// Blocks: like [`serve`]
 ///
@@ -18,48 +19,49 @@ use crate::demo;
 pub async fn run(
     configure: impl FnOnce(&Path) -> Result<Config, ConfigErrors>,
 ) -> Result<(), AppError> {
-    // The user of the embedded database must be able to pass through.
-    let dir = tempfile::Builder::new()
-        .prefix("wattgate-demo.")
-        .permissions(Permissions::from_mode(0o711))
-        .tempdir()
-        .map_err(|e| AppError::Start(format!("cannot create a temporary directory: {e}")))?;
-    let ended = match configure(dir.path()) {
-        Ok(config) => serve(config).await,
-        Err(wrong) => Err(wrong.into()),
-    };
-    remove_database(dir.path());
-    let path = dir.path().to_owned();
-    if let Err(error) = dir.close() {
-        tracing::warn!("cannot remove {}: {error}", path.display());
-    }
-    ended
-}
-
-/// Removes a database that is outside the directory, because its user could not enter the directory.
-fn remove_database(dir: &Path) {
-    let Ok(home) = fs::read_link(dir.join("postgres")) else {
-        return;
-    };
-    let removed = fs::remove_dir_all(&home);
-    // The directory above it holds nothing else.
-    let removed = removed.and_then(|()| home.parent().map_or(Ok(()), fs::remove_dir));
-    if let Err(error) = removed {
-        tracing::warn!("cannot remove {}: {error}", home.display());
-    }
-}
-
-/// Plays the recorded day. Closing the terminal ends the demo like Ctrl-C, because nobody is watching any more.
-pub(super) async fn play(gateway: SocketAddr) {
-    let Ok(mut hangup) = signals::hangup() else {
-        return demo::play(gateway).await;
-    };
+    let mut hangup = signals::hangup().map_err(|e| AppError::Start(e.to_string()))?;
+    let place = Place::new()?;
+    let mut serving = std::pin::pin!(serve(configure(place.0.path())?));
     tokio::select! {
-        () = demo::play(gateway) => return,
+        // First, so that it handles SIGTERM before one is sent.
+        biased;
+        ended = &mut serving => return ended,
         _ = hangup.recv() => {}
     }
-    if let Err(error) = signals::stop_this_process() {
-        tracing::error!(%error, "cannot stop");
+    signals::stop_this_process().map_err(|e| AppError::Start(e.to_string()))?;
+    serving.await
+}
+
+/// The demo's directory, removed when this is dropped.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Result<Self, AppError> {
+        // The user of the embedded database must be able to pass through.
+        let dir = tempfile::Builder::new()
+            .prefix("wattgate-demo.")
+            .permissions(Permissions::from_mode(0o711))
+            .tempdir();
+        let failed = |e| AppError::Start(format!("cannot create a temporary directory: {e}"));
+        Ok(Place(dir.map_err(failed)?))
     }
-    std::future::pending().await
+}
+
+impl Drop for Place {
+    /// Removes a database that is outside the directory, because its user could not enter the directory. The directory
+    /// itself goes after it.
+    fn drop(&mut self) {
+        let Ok(home) = fs::read_link(self.0.path().join("postgres")) else {
+            return;
+        };
+        if let Err(error) = fs::remove_dir_all(&home) {
+            tracing::warn!("cannot remove {}: {error}", home.display());
+        }
+        // These are left if they hold anything else.
+        for above in home.ancestors().skip(1).take(2) {
+            if fs::remove_dir(above).is_err() {
+                break;
+            }
+        }
+    }
 }

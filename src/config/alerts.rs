@@ -41,16 +41,21 @@ pub struct AlertArgs {
 impl Checks {
     /// The URL of a page, without a slash at its end.
     fn page(&mut self, url: &str) -> Option<String> {
+        // The address of a view in a browser has a fragment.
+        let url = url.split('#').next().unwrap_or_default();
         let parsed: Option<hyper::Uri> = url.parse().ok();
         let is_page = parsed.is_some_and(|uri| {
             let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-            scheme && uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none()
+            let host = uri.host().is_some_and(|host| !host.is_empty());
+            let user = uri.authority().is_some_and(|at| at.as_str().contains('@'));
+            scheme && host && !user && uri.query().is_none()
         });
-        // What would end a link in a message early.
-        if is_page && !url.contains(['|', '<', '>', '#']) {
+        // These would end a link in a message early.
+        if is_page && !url.contains(['|', '<', '>']) {
             return Some(url.trim_end_matches('/').to_owned());
         }
-        let why = "must be a URL that begins with http:// or https://, without a query";
+        let why = "must be a URL that begins with http:// or https://, without a user, a password \
+                   or a query";
         self.wrong_value("--dashboard-url", url, why);
         None
     }

@@ -56,7 +56,11 @@ fn prepare(command: clap::Command, flags: &[&str]) -> clap::Command {
                 None => arg,
             },
         )
-        .mut_subcommands(|command| prepare(command, flags))
+        .mut_subcommands(|command| match command.get_name() {
+            // It is a gateway beside the configured one, so the variables are not for it.
+            "demo" => command,
+            _ => prepare(command, flags),
+        })
 }
 
 #[expect(
@@ -144,7 +148,7 @@ pub struct ReachArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
     /// The loopback address and port to listen on; port 0 picks a free one
-    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:3100", value_name = "ADDRESS")]
     pub listen: String,
     /// The directory of PostgreSQL's programs [default: found automatically]
     #[arg(long, value_name = "DIR")]

@@ -28,8 +28,9 @@ impl DemoArgs {
     /// [`ConfigErrors`]: everything that is wrong.
     pub fn check(&self, dir: &Path) -> Result<Config, ConfigErrors> {
         let mut flags: Vec<OsString> = vec!["demo".into(), "--data-dir".into(), dir.into()];
-        // For a demo, a log in memory is as good as one on disk.
+        // For a demo, a log in memory is as good as one on disk. A small one needs little free space.
         flags.push("--wal-allow-volatile".into());
+        flags.extend(["--wal-limit".into(), "64MiB".into()]);
         flags.extend(PRICE.map(OsString::from));
         flags.extend([
             OsStr::new("--listen").into(),
@@ -47,8 +48,8 @@ impl DemoArgs {
         let config = Config::check_to_serve(&args)?;
         if !config.listen.ip().is_loopback() {
             return Err(ConfigErrors(vec![format!(
-                "--listen (WATTGATE_LISTEN) {}: the demo needs no keys, so it listens only on a \
-                 loopback address, such as 127.0.0.1:3000",
+                "--listen {}: the demo needs no keys, so it listens only on a \
+                 loopback address, such as 127.0.0.1:3100",
                 self.listen
             )]));
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,7 +17,6 @@ use wattgate_sessions::timeline::{Booking, Event, Timeline};
 use wattgate_sessions::{DAY_OF_JPL, body};
 
 use crate::http_client::{PostError, Receiver, WEB};
-use crate::outage::Outage;
 
 /// The most readings of each stream in a request.
 const BATCH: usize = 500;
@@ -25,6 +24,8 @@ const BATCH: usize = 500;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a request may take.
 const WITHIN: Duration = Duration::from_secs(10);
+/// How long requests may fail before that is logged: a start takes a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The pause after a request that failed.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -38,7 +39,7 @@ pub async fn play(gateway: SocketAddr) {
         Ok(stays) => select(stays).stays,
         Err(error) => return tracing::error!(%error, "the demo's day cannot be read"),
     };
-    // The data names no vehicles.
+    // A vehicle has the id of its session; these are shorter than the data's.
     for (n, stay) in stays.iter_mut().enumerate() {
         stay.session_id = format!("EV-{:02}", n + 1);
     }
@@ -47,7 +48,7 @@ pub async fn play(gateway: SocketAddr) {
         meters: Readings::default(),
         vehicles: Readings::default(),
         past: Some(BTreeMap::new()),
-        outage: Outage::default(),
+        failing: None,
     };
     let live = Live::new(stays, Timestamp::now().as_microsecond());
     for event in Timeline::new(live.bookings(), None) {
@@ -74,7 +75,8 @@ struct Player {
     /// The sessions that have begun, by number, while the last 24 hours are sent. They are registered together with
     /// their end, or after all readings: an open session without readings would open an alert.
     past: Option<BTreeMap<usize, Arc<Booking>>>,
-    outage: Outage,
+    /// Since when requests have failed, and whether that was logged.
+    failing: Option<(Instant, bool)>,
 }
 
 impl Player {
@@ -136,7 +138,7 @@ impl Player {
         loop {
             match self.try_post(path, body).await {
                 Ok(()) => {
-                    self.outage.ends();
+                    self.failing = None;
                     return;
                 }
                 Err(PostError::Refused(status)) if is_final(status) => {
@@ -144,8 +146,14 @@ impl Player {
                     return;
                 }
                 Err(error) => {
-                    if self.outage.begins() {
-                        tracing::info!(path, %error, "the demo tries again");
+                    let (since, logged) = self.failing.get_or_insert((Instant::now(), false));
+                    if since.elapsed() > PATIENCE && !*logged {
+                        *logged = true;
+                        tracing::warn!(
+                            path, %error,
+                            "the demo's requests fail; if the disk is full, set TMPDIR to a \
+                             directory with 1 GiB of free space"
+                        );
                     }
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -179,14 +179,14 @@ fn a_chat_receives_a_signed_message() {
         "--alert-webhook-format",
         "slack",
         "--dashboard-url",
-        "http://fleet.example.org/",
+        "http://fleet.example.org/#/",
     ];
     let gateway = Gateway::ready(data.path(), &flags);
     hot(&gateway, 71);
     let delivered = verified(deliveries.recv_timeout(DEADLINE).unwrap());
     let text = delivered["text"].as_str().unwrap();
     assert!(
-        text.starts_with("*Critical: hot battery, vehicle V1*\nValue: 71.0 °C"),
+        text.starts_with("Critical: hot battery, vehicle `V1`\nValue: 71.0 °C"),
         "{text}"
     );
     assert!(
