@@ -170,7 +170,7 @@ fn keys_are_never_stored_in_postgres() {
     let (status, hidden) = post(&fleet, &session("S-8", "A-2"));
     assert_eq!(status, 409);
     assert!(
-        hidden.contains("one of other devices") && !hidden.contains("S-7"),
+        hidden.contains("a session of other devices") && !hidden.contains("S-7"),
         "{hidden}"
     );
     let (status, named) = post(&all, &session("S-8", "A-2"));
