@@ -2,6 +2,7 @@
 
 import { h, svg, text } from './dom.js';
 import { dateTime, fixed, isNumber, none, plain, withUnit } from './format.js';
+import { SILENT_INTERVALS } from './store.js';
 
 const uPlot = window.uPlot;
 /** Less is a click. */
@@ -13,22 +14,9 @@ const colour = (name) =>
 
 /** A line is cut where no reading came for this long, in seconds; longer where a device reports seldom. */
 const GAP_SECONDS = 900;
-/** So many of a device's own intervals without a reading are a gap. */
-const GAP_INTERVALS = 2.5;
-/** The usual interval of a device is learned from so many of its latest readings. */
-const LEARNED_FROM = 200;
 
-/** The usual time between the readings of a device: the median of the latest; null where it is not known. */
-export function intervalOf(seconds) {
-  const from = Math.max(1, seconds.length - LEARNED_FROM);
-  const between = [];
-  for (let at = from; at < seconds.length; at += 1) between.push(seconds[at] - seconds[at - 1]);
-  between.sort((a, b) => a - b);
-  return between.length > 0 ? between[between.length >> 1] : null;
-}
-
-/** How long a device must be silent for a gap in its line, in seconds. */
-export const gapOf = (interval) => Math.max(GAP_SECONDS, GAP_INTERVALS * (interval ?? 0));
+/** How long a device must be silent for a gap in its line, in seconds, by its usual interval. */
+export const gapOf = (interval) => Math.max(GAP_SECONDS, SILENT_INTERVALS * (interval ?? 0));
 
 /**
  * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds,
@@ -233,7 +221,8 @@ export const fromZero = (u, least, most) => [0, Math.max((most ?? 1) * 1.08, 0.0
 export const hundred = () => [0, 100];
 
 /** Inserts nulls where readings are far apart, so that the line is cut there. */
-export function withGaps(data, gap = gapOf(intervalOf(data[0]))) {
+export function withGaps(data, interval) {
+  const gap = gapOf(interval);
   const cut = data.map(() => []);
   data[0].forEach((seconds, at) => {
     const before = data[0][at - 1];

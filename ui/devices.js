@@ -2,8 +2,8 @@
 
 import { explain, now } from './api.js';
 import { choice, h, set, text } from './dom.js';
-import { age, celsius, count, exact, fixed, kwh, percent } from './format.js';
-import { STALE_MS } from './store.js';
+import { age, celsius, count, exact, fixed, kilowatts, kwh, percent } from './format.js';
+import { freshFor, isStale, powerOf } from './store.js';
 
 const ROW = 40;
 /** Rows beyond the edges, so that scrolling shows no blanks. */
@@ -28,9 +28,9 @@ const KINDS = {
     one: 'meter',
     columns: [
       { key: 'id', label: 'Meter' },
+      { key: 'powerKw', label: 'Power', number: true, show: (d) => kilowatts(powerOf(d)) },
       { key: 'voltage', label: 'Voltage', number: true, show: (d) => `${fixed(d.voltage, 1)} V` },
-      { key: 'kwhConsumedAc', label: 'Last AC', number: true, show: (d) => kwh(d.kwhConsumedAc) },
-      { key: 'energyKind', label: 'Kind', wide: true, show: (d) => d.energyKind },
+      { key: 'kwhConsumedAc', label: 'Last AC', number: true, wide: true, show: (d) => kwh(d.kwhConsumedAc) },
       { key: 'at', label: 'Last seen', number: true },
     ],
   },
@@ -123,11 +123,9 @@ export class Devices {
   #arrange(toTop) {
     this.#dirty = false;
     const all = this.#store.devices[this.#kind];
-    const border = now() - STALE_MS;
     const shown = [];
     for (const device of all.values()) {
-      if (this.#state === 'live' && device.at < border) continue;
-      if (this.#state === 'stale' && device.at >= border) continue;
+      if (this.#state !== 'all' && isStale(device) !== (this.#state === 'stale')) continue;
       if (this.#filter && !device.id.toLowerCase().includes(this.#filter)) continue;
       shown.push(device);
     }
@@ -191,10 +189,11 @@ export class Devices {
   #fill(row, at) {
     const device = this.#shown[at];
     const old = now() - device.at;
+    const silent = old > freshFor(device);
     row.el.hidden = false;
     row.el.style.transform = `translateY(${at * ROW}px)`;
     row.el.setAttribute('aria-rowindex', String(at + 2));
-    row.el.classList.toggle('stale', old > STALE_MS);
+    row.el.classList.toggle('stale', silent);
     const href = `#/${this.#kind}s/${encodeURIComponent(device.id)}`;
     if (row.link.getAttribute('href') !== href) {
       row.link.setAttribute('href', href);
@@ -207,7 +206,7 @@ export class Devices {
       if (cell.bar) cell.bar.style.width = `${column.bar(device)}%`;
     });
     const heard = row.cells.at(-1);
-    text(heard.silent, old > STALE_MS ? 'silent ' : '');
+    text(heard.silent, silent ? 'silent ' : '');
     text(heard.words, old < 1500 ? 'now' : age(old / 1000));
     heard.el.title = exact(device.at);
   }

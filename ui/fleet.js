@@ -155,7 +155,7 @@ export class Fleet {
       const { live, stale } = tally(devices[kind]);
       if (devices[kind].size === 0 && !complete[kind]) continue;
       text(this.counts[kind], count(live));
-      text(this.stale[kind], stale === 0 ? 'none silent' : `${count(stale)} silent for over 3 min`);
+      text(this.stale[kind], stale === 0 ? 'none silent' : `${count(stale)} silent`);
       // A meter is always to be heard of; a vehicle that has left is not, and one that should be has an alert.
       this.stale[kind].className = stale > 0 && kind === 'meter' ? 'attention' : '';
       const all = live + stale;

@@ -30,6 +30,13 @@ export function kwh(value) {
   return `${fixed(value, Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 1 || value === 0 ? 2 : 3)} kWh`;
 }
 
+/** Power: kW, MW where there is much. */
+export function kilowatts(value) {
+  if (!isNumber(value)) return none;
+  if (Math.abs(value) >= 10000) return `${fixed(value / 1000, 1)} MW`;
+  return `${fixed(value, Math.abs(value) >= 100 ? 0 : 1)} kW`;
+}
+
 /** A rate per second with as many digits as tell something. */
 export function rate(value) {
   if (!isNumber(value)) return none;

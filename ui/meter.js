@@ -2,10 +2,11 @@
 
 import { DeviceAlerts } from './alerts.js';
 import { explain, get, now, pages } from './api.js';
-import { Chart, fromZero, gapOf, intervalOf, withGaps } from './charts.js';
+import { Chart, fromZero, gapOf, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
-import { count, exact, fixed, kwh, none } from './format.js';
+import { count, exact, fixed, isNumber, kwh, none } from './format.js';
 import { Sessions } from './sessions.js';
+import { freshFor } from './store.js';
 import { HISTORY_PAGES, WINDOWS, age, box } from './vehicle.js';
 
 /**
@@ -19,7 +20,8 @@ export function power(before, reading, interval) {
     const seconds = known ? since : interval;
     return seconds ? (reading.kwh * 3600) / seconds : null;
   }
-  if (!known || before.kind !== 'register' || reading.kwh < before.kwh) return null;
+  // A register of 0 is a placeholder, or one that starts.
+  if (!known || before.kind !== 'register' || before.kwh <= 0 || reading.kwh < before.kwh) return null;
   return ((reading.kwh - before.kwh) * 3600) / since;
 }
 
@@ -33,6 +35,10 @@ export class Meter {
   #settled = false;
   #readings = [];
   #last = null;
+  /** How old its last reading may be, in milliseconds. */
+  #fresh = 0;
+  /** The usual time between its readings, in seconds; null where it is not known. */
+  #interval = null;
 
   constructor(context, id) {
     const { stream } = context;
@@ -70,7 +76,7 @@ export class Meter {
         h('div', {}, this.sessions.el)));
     stream.addEventListener('changes', this.#changes);
     stream.addEventListener('reset', this.#missed);
-    this.#timer = setInterval(() => this.#last && age(this.state, this.heard, this.#last), 1000);
+    this.#timer = setInterval(() => this.#last && age(this.state, this.heard, this.#last, this.#fresh), 1000);
     this.#load();
   }
 
@@ -136,13 +142,11 @@ export class Meter {
     const window = [from / 1000, to / 1000];
     const readings = this.#readings;
     const at = readings.map((reading) => reading.at);
-    const interval = intervalOf(at);
+    const interval = this.#interval;
     const kw = readings.map((reading, n) => power(readings[n - 1], reading, interval));
-    const [times, powers, volts] = withGaps([at, kw, readings.map((reading) => reading.volts)]);
+    const [times, powers, volts] = withGaps([at, kw, readings.map((reading) => reading.volts)], interval);
     this.draw.show([times, powers], window);
     this.voltage.show([times, volts], window);
-    const latest = kw.at(-1);
-    text(this.figures.power, typeof latest === 'number' ? `${fixed(latest, 2)} kW` : none);
   }
 
   /** Something was missed, or could not be loaded: it is loaded anew. */
@@ -161,10 +165,13 @@ export class Meter {
   #live(status) {
     this.el.classList.remove('unknown');
     this.#last = Date.parse(status.timestamp);
+    this.#fresh = freshFor(status);
+    this.#interval = status.intervalSeconds;
+    text(this.figures.power, isNumber(status.powerKw) ? `${fixed(status.powerKw, 2)} kW` : none);
     text(this.figures.voltage, `${fixed(status.voltage, 1)} V`);
     text(this.figures.energy, kwh(status.kwhConsumedAc));
     text(this.figures.kind, status.energyKind === 'register' ? 'register (running total)' : 'interval');
     this.heard.title = exact(this.#last);
-    age(this.state, this.heard, this.#last);
+    age(this.state, this.heard, this.#last, this.#fresh);
   }
 }

@@ -2,8 +2,9 @@
 
 import { now, pages } from './api.js';
 
-/** As the gateway has it: a reading older than this is stale. */
-export const STALE_MS = 180000;
+/** As the gateway has it: a reading is stale that is older than so many intervals of its device, and than this. */
+export const SILENT_INTERVALS = 3;
+const SILENT_SECONDS_MIN = 180;
 const PAGE = 1000;
 /** 100,000 devices: beyond, a browser is the wrong place to hold them. */
 const PAGES_MAX = 100;
@@ -74,12 +75,18 @@ export class Store extends EventTarget {
   }
 }
 
-export const isStale = (device) => now() - device.at > STALE_MS;
+/** How old the latest reading of a device may be, in milliseconds. */
+export const freshFor = ({ intervalSeconds }) =>
+  1000 * Math.max(SILENT_SECONDS_MIN, SILENT_INTERVALS * (intervalSeconds ?? 0));
+
+export const isStale = (device) => now() - device.at > freshFor(device);
+
+/** The power of a device now, in kW; null where it is not known, or not any more. */
+export const powerOf = (device) => (device && !isStale(device) ? device.powerKw : null);
 
 /** How many devices of a kind report, and how many have fallen silent. */
 export function tally(devices) {
-  const border = now() - STALE_MS;
   let live = 0;
-  for (const device of devices.values()) if (device.at >= border) live += 1;
+  for (const device of devices.values()) if (!isStale(device)) live += 1;
   return { live, stale: devices.size - live };
 }

@@ -7,7 +7,7 @@ import { choice, h, name, panel, set, text } from './dom.js';
 import { REASONS, bars, costOf, status, windowOf, zone } from './energy.js';
 import { celsius, count, exact, isNumber, kwh, none, percent, span } from './format.js';
 import { Sessions } from './sessions.js';
-import { STALE_MS } from './store.js';
+import { freshFor } from './store.js';
 
 export const WINDOWS = [['1', '1 h'], ['6', '6 h'], ['24', '24 h'], ['168', '7 days']];
 /** 20,000 readings: a week at two a minute. */
@@ -25,6 +25,10 @@ export class Vehicle {
   #settled = false;
   #columns = [[], [], []];
   #last = null;
+  /** How old its last reading may be, in milliseconds. */
+  #fresh = 0;
+  /** The usual time between its readings, in seconds; null where it is not known. */
+  #interval = null;
 
   constructor(context, id) {
     const { stream } = context;
@@ -150,7 +154,7 @@ export class Vehicle {
 
   #drawCharge() {
     const [from, to] = this.#window();
-    this.charge.show(withGaps(this.#columns), [from / 1000, to / 1000]);
+    this.charge.show(withGaps(this.#columns, this.#interval), [from / 1000, to / 1000]);
   }
 
   async #loadEnergy() {
@@ -238,6 +242,8 @@ export class Vehicle {
   #live(reading) {
     this.el.classList.remove('unknown');
     this.#last = Date.parse(reading.timestamp);
+    this.#fresh = freshFor(reading);
+    this.#interval = reading.intervalSeconds;
     text(this.figures.soc, percent(reading.soc));
     text(this.figures.temp, celsius(reading.batteryTemp));
     this.heard.title = exact(this.#last);
@@ -246,14 +252,14 @@ export class Vehicle {
 
   #age() {
     if (this.#last === null) return;
-    age(this.state, this.heard, this.#last);
+    age(this.state, this.heard, this.#last, this.#fresh);
   }
 }
 
 /** Shows how long ago a device was heard. */
-export function age(state, heard, last) {
+export function age(state, heard, last, fresh) {
   const old = now() - last;
-  const silent = old > STALE_MS;
+  const silent = old > fresh;
   text(state, silent ? 'Silent' : 'Live');
   state.className = silent ? 'pill warning' : 'pill good';
   text(heard, `last seen ${old < 1500 ? 'now' : `${span(old / 1000)} ago`}`);

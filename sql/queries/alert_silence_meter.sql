@@ -1,6 +1,7 @@
 -- Meters that sent nothing for more than $2 seconds at $1, but did in the last week, with the longest
 -- silence of the week before their newest reading (null after a single one), in seconds; without
--- those that have an alert, and those whose silence is judged already (meters $3, since $4).
+-- those that have an alert, and those whose silence is judged already (meters $3, since $4). With the times of up
+-- to $6 of their newest readings, in any order.
 -- Reads meter_live_status whole; index: the primary key (meter_id, ts) of the partitions of the
 -- last two weeks.
 select
@@ -8,7 +9,8 @@ select
     s.ts as since,
     s.ts,
     g.longest,
-    false as is_done
+    false as is_done,
+    u.times
 from (
     select
         l.meter_id,
@@ -45,3 +47,17 @@ cross join lateral (
             and h.ts > $1::timestamptz - interval '14 days'
     ) as w
 ) as g
+cross join lateral (
+    select array_agg(e.ts) as times
+    from (
+        select h.ts
+        from meter_telemetry_history as h
+        where
+            h.meter_id = s.meter_id
+            and h.ts <= s.ts
+            and h.ts <= $1::timestamptz
+            and h.ts > $1::timestamptz - interval '14 days'
+        order by h.ts desc
+        limit $6
+    ) as e
+) as u

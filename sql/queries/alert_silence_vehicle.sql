@@ -4,7 +4,7 @@
 -- reading, the longest silence of the week before it, or of the session if it has two readings
 -- (null if there is none), in seconds; and whether they had finished charging in the session.
 -- Without those that have an alert, and those whose silence is judged already (vehicles $3, since
--- $4).
+-- $4). With the times of up to $6 of their newest readings, in any order.
 -- Reads vehicle_live_status whole; index: charging_sessions_vehicle, and the primary key
 -- (vehicle_id, ts) of the partitions of the last two weeks.
 select
@@ -13,7 +13,8 @@ select
     s.ts,
     coalesce(g.longest_in_session, g.longest) as longest,
     coalesce(s.session_since < s.ts, false)
-    and (s.soc >= 100 or coalesce(g.took_nothing, false)) as is_done
+    and (s.soc >= 100 or coalesce(g.took_nothing, false)) as is_done,
+    u.times
 from (
     select
         l.vehicle_id,
@@ -80,3 +81,17 @@ cross join lateral (
             and h.ts > $1::timestamptz - interval '14 days'
     ) as w
 ) as g
+cross join lateral (
+    select array_agg(e.ts) as times
+    from (
+        select h.ts
+        from vehicle_telemetry_history as h
+        where
+            h.vehicle_id = s.vehicle_id
+            and h.ts <= s.ts
+            and h.ts <= $1::timestamptz
+            and h.ts > $1::timestamptz - interval '14 days'
+        order by h.ts desc
+        limit $6
+    ) as e
+) as u

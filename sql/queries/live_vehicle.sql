@@ -1,8 +1,12 @@
 -- The newest reading of one vehicle.
 -- Served by the unique index on vehicles.external_id and the primary key of vehicle_live_status.
+-- With up to $4 earlier readings of each, after $2 and before $3, in any order: the primary key
+-- (vehicle_id, ts) of the partitions between, backward.
 select
     v.external_id,
     s.received_at,
+    b.times,
+    b.registers,
     s.ts,
     s.kwh_delivered_dc,
     s.kwh_register,
@@ -10,4 +14,22 @@ select
     s.battery_temp
 from vehicles as v
 inner join vehicle_live_status as s on v.id = s.vehicle_id
+cross join lateral (
+    select
+        array_agg(e.ts) as times,
+        array_agg(e.kwh_register) as registers
+    from (
+        select
+            h.ts,
+            h.kwh_register
+        from vehicle_telemetry_history as h
+        where
+            h.vehicle_id = s.vehicle_id
+            and h.ts < s.ts
+            and h.ts > $2
+            and h.ts < $3
+        order by h.ts desc
+        limit $4
+    ) as e
+) as b
 where v.external_id = $1

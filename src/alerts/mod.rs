@@ -143,6 +143,8 @@ pub struct Settings {
     pub temperature_above: f64,
     /// The shortest silence that opens an alert.
     pub silence_min: Duration,
+    /// Whether an operator has set it. Then the usual interval of a device does not lengthen it.
+    pub silence_is_fixed: bool,
     /// The receiver of alerts. `None` means that they are only stored.
     pub webhook: Option<Webhook>,
 }
@@ -154,6 +156,8 @@ impl Settings {
     pub const EFFICIENCY_PERCENT: RangeInclusive<f64> = 0.0..=100.0;
     /// The bounds that a battery's temperature may have, in °C.
     pub const TEMPERATURE_CELSIUS: RangeInclusive<f64> = -60.0..=150.0;
+    /// The default of `silence_min`.
+    pub const SILENCE_MIN: &'static str = "30m";
     /// The longest `silence_min`. Why: the search reads a week of a device's past.
     pub const SILENCE_MAX: Duration = Duration::from_secs(7 * 86_400);
 }

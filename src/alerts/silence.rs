@@ -1,22 +1,27 @@
 //! The search for silent devices.
 //!
-//! A device is silent if it has sent nothing for longer than usual. A vehicle that has left need not send. It has left
-//! if its newest session has ended, or if it has finished charging, unless it also reports elsewhere.
+//! A device is silent if it has sent nothing for longer than usual: longer than its longest recent silence, and than
+//! three of its usual intervals if no operator has set a time. A vehicle that has left need not send. It has left if
+//! its newest session has ended, or if it has finished charging, unless it also reports elsewhere.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use tokio_postgres::Client;
 
 use super::evaluate::{Finding, Findings, devices};
 use super::{AlertError, Kind, Settings};
+use crate::energy::latest::{INTERVALS_LEARNED_FROM, silent_after, usual_interval};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
 /// A device may be silent for this many times its longest recent silence.
 const USUAL_TIMES: f64 = 1.5;
 /// The most devices whose past one statement reads: a week of readings each.
 const DEVICES_MAX: i64 = 200;
+/// The newest readings whose times tell the usual interval.
+const TIMES_MAX: i64 = INTERVALS_LEARNED_FROM as i64 + 1;
 /// Reading the past may take a twentieth of the time, both streams together.
 const SEARCH_SHARE: u32 = 40;
 /// The most silences that are remembered of each stream. Further ones are read again each time.
@@ -103,19 +108,22 @@ impl Silences {
             known.iter().map(|(&key, known)| (key, known.since)).unzip();
         let least = settings.silence_min.as_secs_f64();
         let rows = client
-            .query(query, &[&now, &least, &keys, &since, &DEVICES_MAX])
+            .query(
+                query,
+                &[&now, &least, &keys, &since, &DEVICES_MAX, &TIMES_MAX],
+            )
             .await?;
         let mut silent = Vec::new();
         for row in &rows {
             let (device, since, at): (i32, Timestamp, Timestamp) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let (longest, is_done): (Option<f64>, bool) = (row.try_get(3)?, row.try_get(4)?);
-            let verdict = judge(
-                since,
-                longest.filter(|_| !is_done),
-                settings.silence_min,
-                now,
-            );
+            let times: Option<Vec<Timestamp>> = row.try_get(5)?;
+            let least = match settings.silence_is_fixed {
+                true => least,
+                false => least.max(silent_after(interval_of(times.unwrap_or_default()))),
+            };
+            let verdict = judge(since, longest.filter(|_| !is_done), least, now);
             let hour = now.plus_micros(HOUR_MICROS);
             let again_at = match verdict {
                 Verdict::NotBefore(at) => at.min(hour),
@@ -142,14 +150,20 @@ impl Silences {
     }
 }
 
+/// The usual interval of a device, from the times of its newest readings in any order.
+fn interval_of(mut times: Vec<Timestamp>) -> Option<f64> {
+    times.sort_unstable_by_key(|at| Reverse(*at));
+    usual_interval(times.into_iter())
+}
+
 /// Judges a silence by the longest recent one.
 ///
 /// Units:  seconds
-fn judge(since: Timestamp, longest: Option<f64>, least: Duration, now: Timestamp) -> Verdict {
+fn judge(since: Timestamp, longest: Option<f64>, least: f64, now: Timestamp) -> Verdict {
     let Some(longest) = longest else {
         return Verdict::Unknown;
     };
-    let bound = (USUAL_TIMES * longest).max(least.as_secs_f64());
+    let bound = (USUAL_TIMES * longest).max(least);
     let seconds = (now.as_micros() - since.as_micros()) as f64 / 1e6;
     if seconds > bound {
         return Verdict::Silent { seconds, bound };
@@ -165,7 +179,7 @@ mod tests {
     fn a_silence_is_unusual_beyond_the_longest_recent_one() {
         let since = Timestamp::from_micros(1_707_490_800_000_000);
         let after = |seconds: i64| since.plus_micros(seconds * 1_000_000);
-        let judged = |longest, at| judge(since, longest, Duration::from_secs(1800), at);
+        let judged = |longest, at| judge(since, longest, 1800.0, at);
         // With one reading per minute, the minimum applies.
         assert_eq!(
             judged(Some(60.0), after(1800)),

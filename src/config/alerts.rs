@@ -21,9 +21,9 @@ pub struct AlertArgs {
     #[arg(long, default_value = "55", value_name = "CELSIUS")]
     pub alert_temperature: String,
     /// Open an alert when a device has been silent for this long, and for 1.5 times its longest
-    /// silence of the last week
-    #[arg(long, default_value = "30m", value_name = "TIME")]
-    pub alert_silence: String,
+    /// silence of the last week [default: 30m, and three of the device's usual intervals]
+    #[arg(long, value_name = "TIME")]
+    pub alert_silence: Option<String>,
     /// A URL that receives a POST request when an alert opens or closes
     #[arg(long, value_name = "URL", hide_env_values = true)]
     pub alert_webhook: Option<String>,
@@ -97,9 +97,10 @@ impl Checks {
                 .map_err(|why| self.wrong("--alert-webhook", why))
                 .ok()
         });
+        let silence = given(args.alert_silence.as_deref());
         let silence_min = self.duration(
             "--alert-silence",
-            &args.alert_silence,
+            silence.unwrap_or(Settings::SILENCE_MIN),
             Settings::SILENCE_MAX,
         );
         (!every.is_zero()).then(|| Settings {
@@ -107,6 +108,7 @@ impl Checks {
             efficiency_below: (efficiency * 100.0).round() as i64,
             temperature_above: temperature,
             silence_min,
+            silence_is_fixed: silence.is_some(),
             webhook,
         })
     }

@@ -14,6 +14,7 @@
 //! | [`answer`] | the answer for one vehicle, from all of the above |
 //! | [`hour`] | an hour of a device, rolled up without changing a digit |
 //! | [`power`] | the power of a charge |
+//! | [`latest`] | the power of a device now, and for how long it may be silent |
 //! | [`series`], [`tariff`] | the parts of a window: buckets and prices |
 //! | [`exact`] | integers of mWh, and exact fractions |
 //! | [`mod@format`], [`report`] | numbers as they are printed, each rounded once |
@@ -45,6 +46,7 @@ pub mod exact;
 pub mod format;
 pub mod hour;
 pub mod interval;
+pub mod latest;
 pub mod power;
 pub mod question;
 pub mod reading;

@@ -75,7 +75,9 @@ pub async fn serve(
 ) {
     operations::count_from_zero();
     let live = Arc::clone(&context.live);
-    let mut polling = tokio::spawn(poll::run(Arc::clone(&live), context.reads.clone()));
+    let suspect_watts = context.analyst.judgement().suspect_watts.0;
+    let polling = poll::run(Arc::clone(&live), context.reads.clone(), suspect_watts);
+    let mut polling = tokio::spawn(polling);
     let stop = async {
         tokio::select! {
             () = shutdown => {}

@@ -11,7 +11,7 @@ use hashbrown::{HashMap, HashSet};
 use tokio_postgres::{Error, Row};
 
 use super::alerts::{Filter, Order, StoredAlert};
-use super::live::LiveStatus;
+use super::live::{self, LiveStatus};
 use crate::postgres::ReadError;
 use crate::reading::{PerStream, Stream, Timestamp};
 
@@ -43,7 +43,11 @@ impl Seen {
     ///
     /// # Errors
     /// [`ReadError`]; begin again with an empty state, because this one may be half updated.
-    pub async fn look(&mut self, client: &Client) -> Result<Vec<Change>, ReadError> {
+    pub async fn look(
+        &mut self,
+        client: &Client,
+        now: Timestamp,
+    ) -> Result<Vec<Change>, ReadError> {
         let mut changes = Vec::new();
         for stream in Stream::ALL {
             let seen = &mut self.times[stream];
@@ -57,7 +61,7 @@ impl Seen {
                         .map(|(id, _)| id)
                         .collect();
                     if !changed.is_empty() {
-                        statuses(client, stream, &changed, seen, &mut changes).await?;
+                        statuses(client, (stream, now), &changed, seen, &mut changes).await?;
                     }
                 }
             }
@@ -121,21 +125,14 @@ async fn times(client: &Client, stream: Stream) -> Result<Vec<(i32, i64)>, Error
 /// The devices may have changed again meanwhile, so the state keeps the times that were read here.
 async fn statuses(
     client: &Client,
-    stream: Stream,
+    (stream, now): (Stream, Timestamp),
     changed: &[i32],
     seen: &mut HashMap<i32, i64>,
     changes: &mut Vec<Change>,
 ) -> Result<(), Error> {
-    let sql = match stream {
-        Stream::Meter => sql!("stream_meters"),
-        Stream::Vehicle => sql!("stream_vehicles"),
-    };
-    let statement = client.prepare_cached(sql).await?;
-    let rows = client.query(&statement, &[&changed]).await?;
-    let mut found = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let status = LiveStatus::decode(stream, row)?;
-        seen.insert(row.try_get(row.len() - 1)?, status.reading.at.as_micros());
+    let mut found = Vec::with_capacity(changed.len());
+    for (id, status) in live::of_ids(client, stream, changed, now).await? {
+        seen.insert(id, status.reading.at.as_micros());
         found.push(status);
     }
     found.sort_unstable_by(|a, b| a.device.cmp(&b.device));

@@ -33,7 +33,7 @@ describe('a gateway without keys', () => {
     await live(page);
     const tile = (label) => page.getByRole('region', { name: label, exact: true });
     await tile('Vehicles').getByText('2 live').waitFor();
-    await tile('Vehicles').getByText('1 silent for over 3 min').waitFor();
+    await tile('Vehicles').getByText('1 silent', { exact: true }).waitFor();
     await tile('Readings accepted').getByText('/s stored').waitFor();
     await page.getByRole('region', { name: 'Charging now' }).getByRole('link', { name: 'V1' }).waitFor();
     // 120 of 0.12 kWh in, 120 of 0.1 out.

@@ -142,6 +142,8 @@ describe('devices that report every 15 minutes', () => {
     const page = await open(gateway, '/#/meters/Seldom');
     await page.getByRole('img', { name: /^Power\. Power from 6\.00 kW to 6\.00 kW, last 6\.00 kW/ }).waitFor();
     await page.getByRole('definition').getByText('6.00 kW', { exact: true }).waitFor();
+    // 15 minutes ago is no silence.
+    await page.locator('.list-head').getByText('Live', { exact: true }).waitFor();
     await until(async () => await drawn(page, 'Voltage') > 300, 'the line is drawn');
     // A dragged part fills the chart, and a button goes back to the whole.
     const chart = page.getByRole('img', { name: /^Voltage/ });
@@ -155,6 +157,21 @@ describe('devices that report every 15 minutes', () => {
     await whole.waitFor();
     await whole.click();
     await whole.waitFor({ state: 'hidden' });
+    await close(page);
+  });
+
+  test('the list and the fleet count them as live, with their power', async () => {
+    const page = await open(gateway, '/#/meters');
+    const row = (id) => page.getByRole('row').filter({ hasText: id });
+    await row('Seldom').getByText('6.0 kW', { exact: true }).waitFor();
+    assert.equal(await row('Seldom').getByText('silent').count(), 0);
+    await row('Gaps').getByText('silent').waitFor();
+    // What it was before it fell silent is not its power now.
+    await row('Gaps').getByText('–', { exact: true }).waitFor();
+    await page.getByText('Live', { exact: true }).last().click();
+    await page.getByText('1 of 2', { exact: true }).waitFor();
+    await page.goto(`${gateway.url}/#/`);
+    await page.getByRole('region', { name: 'Meters', exact: true }).getByText('1 silent', { exact: true }).waitFor();
     await close(page);
   });
 

@@ -8,6 +8,7 @@ mod fleet;
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod judged_late;
+mod live;
 mod parquet;
 mod plans;
 mod promises;

@@ -31,8 +31,15 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
         all.insert(format!("export_{kind}"), vec![DEVICE, FROM, TO, "5000"]);
         all.insert(format!("history_{kind}"), vec![DEVICE, FROM, TO, "100"]);
         all.insert(format!("probe_{kind}"), vec![DEVICES, FROMS, FROM, TO]);
-        let silence = vec![TO, "60", DEVICES, FROMS, "200"];
+        let silence = vec![TO, "60", DEVICES, FROMS, "200", "7"];
         all.insert(format!("alert_silence_{kind}"), silence);
+        let named = match kind {
+            "meter" => "'M17'",
+            _ => "'V17'",
+        };
+        all.insert(format!("live_{kind}"), vec![named, FROM, TO, "6"]);
+        all.insert(format!("live_{kind}s"), vec![named, "10", FROM, TO, "6"]);
+        all.insert(format!("stream_{kind}s"), vec![DEVICES, FROM, TO, "6"]);
     }
     all.insert("fleet_named".to_owned(), vec![FROM, TO]);
     for (kind, device) in [("meter", "'M17'"), ("vehicle", "'V17'")] {

@@ -1,9 +1,12 @@
 //! `GET /v1/live/…`: the newest reading of each device.
 
+use std::iter;
+
 use hyper::StatusCode;
 use serde::Serialize;
 
 use super::reading_view::ReadingView;
+use crate::energy::latest::{Before, power, silent_after, usual_interval};
 use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::response::json;
@@ -13,9 +16,6 @@ use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Stream, Timestamp};
 use crate::store::live::{self, LiveStatus};
 
-/// A reading older than this is stale: devices report once a minute, and two reports may be lost.
-const STALE_MICROS: i64 = 180 * 1_000_000;
-
 /// A device's newest reading, as it was ingested.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,20 +23,31 @@ struct Status<'a> {
     #[serde(flatten)]
     reading: ReadingView<'a>,
     received_at: String,
+    power_kw: Option<f64>,
+    interval_seconds: Option<f64>,
     stale: bool,
 }
 
 impl<'a> Status<'a> {
-    fn new(status: &'a LiveStatus, now: Timestamp) -> Self {
+    fn new(status: &'a LiveStatus, now: Timestamp, suspect_watts: u64) -> Self {
         let LiveStatus {
             device,
             received_at,
             reading,
+            earlier,
         } = status;
+        let before = earlier.first().map(|before| Before {
+            at: before.at,
+            register: before.register,
+        });
+        let times = earlier.iter().map(|earlier| earlier.at);
+        let interval = usual_interval(iter::once(reading.at).chain(times));
         Status {
             reading: ReadingView { device, reading },
             received_at: received_at.to_string(),
-            stale: is_stale(reading.at, now),
+            power_kw: power(reading.at, reading.energy, before, suspect_watts).map(thousandths),
+            interval_seconds: interval.map(thousandths),
+            stale: is_stale(reading.at, interval, now),
         }
     }
 }
@@ -51,11 +62,16 @@ struct Page<'a> {
 pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let id = query::path_id(call.id)?;
     let reads = &call.context.reads;
+    let now = Timestamp::now();
     let found: Result<_, ReadError> = reads
-        .ask(async |client| live::find(client, stream, id).await)
+        .ask(async |client| live::find(client, stream, id, now).await)
         .await;
     match found? {
-        Some(status) => json::reply(StatusCode::OK, &Status::new(&status, Timestamp::now())),
+        Some(status) => {
+            let suspect_watts = call.context.analyst.judgement().suspect_watts.0;
+            let status = Status::new(&status, now, suspect_watts);
+            json::reply(StatusCode::OK, &status)
+        }
         None => Err(Problem::new(
             Kind::NotFound,
             format!("no reading of this {stream} is stored"),
@@ -68,11 +84,15 @@ pub(crate) async fn list(call: Call<'_>, stream: Stream) -> Result<Reply, Proble
     let limit = call.query.limit()?;
     let after = call.query.id("after")?.map_or("", ExternalId::as_str);
     let reads = &call.context.reads;
-    let page = reads
-        .ask(async |client| live::list(client, stream, after, limit).await)
-        .await?;
     let now = Timestamp::now();
-    let items = page.items.iter().map(|status| Status::new(status, now));
+    let page = reads
+        .ask(async |client| live::list(client, stream, after, limit, now).await)
+        .await?;
+    let suspect_watts = call.context.analyst.judgement().suspect_watts.0;
+    let items = page
+        .items
+        .iter()
+        .map(|status| Status::new(status, now, suspect_watts));
     let page = Page {
         items: items.collect(),
         next: page.last_before_more().map(|last| last.device.as_str()),
@@ -81,28 +101,38 @@ pub(crate) async fn list(call: Call<'_>, stream: Stream) -> Result<Reply, Proble
 }
 
 /// A status as one line of JSON.
-pub(crate) fn status_json(status: &LiveStatus, now: Timestamp) -> String {
+pub(crate) fn status_json(status: &LiveStatus, now: Timestamp, suspect_watts: u64) -> String {
     // Texts and finite numbers always have a JSON form, and control characters are escaped in it.
-    serde_json::to_string(&Status::new(status, now)).unwrap_or_default()
+    serde_json::to_string(&Status::new(status, now, suspect_watts)).unwrap_or_default()
 }
 
-fn is_stale(at: Timestamp, now: Timestamp) -> bool {
-    now.as_micros().saturating_sub(at.as_micros()) > STALE_MICROS
+/// Whether a reading is older than its device's usual interval explains.
+fn is_stale(at: Timestamp, interval_seconds: Option<f64>, now: Timestamp) -> bool {
+    let age = now.as_micros().saturating_sub(at.as_micros());
+    age > (silent_after(interval_seconds) * 1e6) as i64
+}
+
+/// Watts and milliseconds: further digits say nothing.
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::reading::{Energy, EnergyKind};
+    use crate::store::live::EarlierReading;
     use crate::store::reading::{StoredDetails, StoredReading};
 
     #[test]
-    fn a_reading_is_stale_after_three_minutes() {
+    fn a_reading_is_stale_after_three_intervals_and_three_minutes() {
         let now = Timestamp::now();
-        assert!(!is_stale(now, now));
-        assert!(!is_stale(now.plus_micros(60_000_000), now));
-        assert!(!is_stale(now.plus_micros(-180_000_000), now));
-        assert!(is_stale(now.plus_micros(-180_000_001), now));
+        let after = |micros: i64, interval| is_stale(now.plus_micros(-micros), interval, now);
+        for often in [None, Some(1.0), Some(60.0)] {
+            assert!(!after(0, often) && !after(-60_000_000, often));
+            assert!(!after(180_000_000, often) && after(180_000_001, often));
+        }
+        assert!(!after(2_700_000_000, Some(900.0)) && after(2_700_000_001, Some(900.0)));
     }
 
     #[test]
@@ -123,13 +153,17 @@ mod tests {
                     session: None,
                 },
             },
+            earlier: vec![EarlierReading {
+                at: Timestamp::Y2000.plus_micros(-41_300_000_400),
+                register: None,
+            }],
         };
         let expected = serde_json::json!({
             "vehicleId": "V", "soc": 80.5, "kwhDeliveredDc": 41.3, "batteryTemp": 31.5,
             "energyKind": "interval", "timestamp": "2000-01-01T00:00:00Z",
-            "receivedAt": "2000-01-01T00:00:00.000001Z", "stale": true
+            "receivedAt": "2000-01-01T00:00:00.000001Z", "powerKw": 3.6, "intervalSeconds": 41_300.0, "stale": true
         });
-        let json = status_json(&status, Timestamp::now());
+        let json = status_json(&status, Timestamp::now(), 1_000_000);
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value, expected);
     }

@@ -32,17 +32,17 @@ const LINGER: Duration = Duration::from_secs(30);
 ///
 /// Blocks: forever
 /// Cancel: safe
-pub(crate) async fn run(feed: Arc<Feed>, reads: ReadPool) {
+pub(crate) async fn run(feed: Arc<Feed>, reads: ReadPool, suspect_watts: u64) {
     loop {
         feed.wanted().await;
-        watch(&feed, &reads).await;
+        watch(&feed, &reads, suspect_watts).await;
         feed.set_sight(Sight::Unknown);
         feed.restart();
     }
 }
 
 /// Publishes changes until the feed has had no listener for [`LINGER`].
-async fn watch(feed: &Feed, reads: &ReadPool) {
+async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
     let mut seen = Seen::default();
     let mut wanted_until = Instant::now() + LINGER;
     let mut outage = Outage::default();
@@ -53,7 +53,7 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
         } else if began > wanted_until {
             return;
         }
-        match pass(reads, &mut seen).await {
+        match pass(reads, &mut seen, suspect_watts).await {
             Ok(events) => {
                 if outage.ends() {
                     tracing::info!("the live stream reaches the database again");
@@ -79,20 +79,25 @@ async fn watch(feed: &Feed, reads: &ReadPool) {
 }
 
 /// One pass: the changes since the one before.
-async fn pass(reads: &ReadPool, seen: &mut Seen) -> Result<Vec<Event>, ReadError> {
-    let changes = reads
-        .ask_within(PASS_TIMEOUT, async |client| seen.look(client).await)
-        .await?;
+async fn pass(
+    reads: &ReadPool,
+    seen: &mut Seen,
+    suspect_watts: u64,
+) -> Result<Vec<Event>, ReadError> {
     let now = Timestamp::now();
-    Ok(changes.iter().map(|change| event(change, now)).collect())
+    let changes = reads
+        .ask_within(PASS_TIMEOUT, async |client| seen.look(client, now).await)
+        .await?;
+    let event = |change| event(change, now, suspect_watts);
+    Ok(changes.iter().map(event).collect())
 }
 
-fn event(change: &Change, now: Timestamp) -> Event {
+fn event(change: &Change, now: Timestamp, suspect_watts: u64) -> Event {
     match change {
         Change::Status(stream, status) => Event {
             kind: Kind::Status(*stream),
             id: status.device.clone(),
-            data: live::status_json(status, now),
+            data: live::status_json(status, now, suspect_watts),
         },
         Change::Alert(alert) => Event {
             kind: Kind::Alert,

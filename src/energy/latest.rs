@@ -1,0 +1,201 @@
+//! What the latest readings of a device tell: its power now, how often it reports, and for how long it may be silent.
+//!
+//! This is for the eye. Nothing is summed here, so floats do.
+
+use crate::reading::{Energy, EnergyKind, Timestamp};
+
+/// Two readings that are closer tell no power: their clocks jitter by as much.
+const APART_MICROS_MIN: i64 = 1_000_000;
+/// Two readings that are further apart tell nothing of now.
+const APART_MICROS_MAX: i64 = 86_400 * 1_000_000;
+
+/// The bounds of the usual interval, in seconds: from one to a day.
+const INTERVAL_SECONDS: (f64, f64) = (1.0, 86_400.0);
+/// The usual interval is learned from the times between this many pairs of readings.
+pub const INTERVALS_LEARNED_FROM: usize = 6;
+
+/// A device is silent after so many of its usual intervals: two readings in a row may be lost.
+pub const SILENT_INTERVALS: f64 = 3.0;
+/// A device is silent after this time at the earliest, in seconds. It is that of one reading a minute.
+pub const SILENT_SECONDS_MIN: f64 = 180.0;
+
+/// The reading before a device's latest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Before {
+    /// When it was taken.
+    pub at: Timestamp,
+    /// The state of its register, in kWh; `None` if it carries the energy of an interval.
+    pub register: Option<f64>,
+}
+
+/// The mean power between a device's latest reading and the one before it, in kW.
+///
+/// Shape:  `None` where the two do not tell it: the first reading, a distance under 1 s or over a day, a register
+///         that fell or follows an amount, a register of 0, more power than is plausible
+pub fn power(
+    at: Timestamp,
+    energy: Energy,
+    before: Option<Before>,
+    suspect_watts: u64,
+) -> Option<f64> {
+    let before = before?;
+    let apart = at.as_micros().saturating_sub(before.at.as_micros());
+    if !(APART_MICROS_MIN..=APART_MICROS_MAX).contains(&apart) {
+        return None;
+    }
+    let kwh = match energy.kind {
+        EnergyKind::Interval => energy.kwh,
+        EnergyKind::Register => {
+            let register = before.register?;
+            // Some devices send 0 until they have read their register: a placeholder, or a register that starts.
+            if register <= 0.0 || energy.kwh < register {
+                return None;
+            }
+            energy.kwh - register
+        }
+    };
+    let kilowatts = kwh * 3_600e6 / apart as f64;
+    (kilowatts * 1_000.0 <= suspect_watts as f64).then_some(kilowatts)
+}
+
+/// The usual time between the readings of a device: the median of the last [`INTERVALS_LEARNED_FROM`] times. Of an
+/// even number it is the longer of the two in the middle.
+///
+/// Why the median: neither a lost reading, nor a pause of hours, nor readings at once change it, and it follows a new
+/// interval after three readings.
+///
+/// Shape:  `None` for fewer than two readings
+/// Units:  seconds, from 1 to a day
+/// Order:  `times` the newest first
+pub fn usual_interval(times: impl Iterator<Item = Timestamp>) -> Option<f64> {
+    let times: Vec<i64> = times.map(Timestamp::as_micros).collect();
+    let apart = times.windows(2).map(|pair| match pair {
+        [later, earlier] => later.saturating_sub(*earlier),
+        _ => 0,
+    });
+    let mut apart: Vec<i64> = apart.take(INTERVALS_LEARNED_FROM).collect();
+    apart.sort_unstable();
+    let seconds = *apart.get(apart.len() / 2)? as f64 / 1e6;
+    let (least, most) = INTERVAL_SECONDS;
+    Some(seconds.clamp(least, most))
+}
+
+/// For how long a device may send nothing before it is silent, by its usual interval.
+///
+/// Units:  seconds
+pub fn silent_after(interval_seconds: Option<f64>) -> f64 {
+    let usual = interval_seconds.map_or(0.0, |interval| interval * SILENT_INTERVALS);
+    usual.max(SILENT_SECONDS_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::device::SUSPECT_WATTS_DEFAULT;
+
+    /// The power of a reading some microseconds after the one before.
+    fn after(micros: i64, kind: EnergyKind, before: Option<f64>, kwh: f64) -> Option<f64> {
+        let before = Before {
+            at: Timestamp::Y2000,
+            register: before,
+        };
+        let at = Timestamp::Y2000.plus_micros(micros);
+        power(
+            at,
+            Energy { kwh, kind },
+            Some(before),
+            SUSPECT_WATTS_DEFAULT,
+        )
+    }
+
+    const MINUTE: i64 = 60_000_000;
+
+    #[test]
+    fn power_is_energy_over_the_time_between_two_readings() {
+        let kw = |found: Option<f64>| (found.unwrap() * 1e6).round() / 1e6;
+        let (interval, register) = (EnergyKind::Interval, EnergyKind::Register);
+        assert_eq!(kw(after(MINUTE, interval, None, 0.12)), 7.2);
+        assert_eq!(kw(after(15 * MINUTE, interval, Some(9.0), 1.5)), 6.0);
+        assert_eq!(kw(after(MINUTE, register, Some(500.0), 500.12)), 7.2);
+        assert_eq!(kw(after(MINUTE, register, Some(500.0), 500.0)), 0.0);
+        assert_eq!(kw(after(1_000_000, interval, None, 0.002)), 7.2);
+        assert_eq!(kw(after(86_400_000_000, interval, None, 24.0)), 1.0);
+    }
+
+    #[test]
+    fn power_is_unknown_where_two_readings_do_not_tell_it() {
+        let (interval, register) = (EnergyKind::Interval, EnergyKind::Register);
+        let first = Energy {
+            kwh: 1.0,
+            kind: interval,
+        };
+        assert_eq!(power(Timestamp::Y2000, first, None, u64::MAX), None);
+        for (micros, kind, before, kwh, why) in [
+            (999_999, interval, None, 0.002, "too close"),
+            (0, interval, None, 0.002, "the same time"),
+            (-MINUTE, interval, None, 0.1, "later"),
+            (86_400_000_001, interval, None, 24.0, "too far apart"),
+            (MINUTE, register, Some(500.0), 499.99, "it fell"),
+            (MINUTE, register, Some(500.0), 0.0, "a placeholder"),
+            (MINUTE, register, Some(0.0), 500.0, "after a placeholder"),
+            (MINUTE, register, Some(0.0), 0.0, "two placeholders"),
+            (MINUTE, register, None, 500.0, "after an amount"),
+            (
+                MINUTE,
+                interval,
+                None,
+                54_321.0,
+                "a total that was sent as an amount",
+            ),
+            (
+                MINUTE,
+                register,
+                Some(5.0),
+                54_321.0,
+                "a register that jumped",
+            ),
+        ] {
+            assert_eq!(after(micros, kind, before, kwh), None, "{why}");
+        }
+    }
+
+    /// The usual interval of a device whose newest readings are so many seconds apart, the newest first.
+    fn usual(apart: &[f64]) -> Option<f64> {
+        let mut at = Timestamp::Y2000;
+        let mut times = vec![at];
+        for seconds in apart {
+            at = at.plus_micros((seconds * -1e6) as i64);
+            times.push(at);
+        }
+        usual_interval(times.into_iter())
+    }
+
+    #[test]
+    fn the_usual_interval_is_the_median_of_the_last_ones_within_bounds() {
+        assert_eq!(usual_interval(std::iter::empty()), None);
+        assert_eq!(usual(&[]), None);
+        assert_eq!(usual(&[60.0]), Some(60.0));
+        assert_eq!(usual(&[0.001]), Some(1.0));
+        assert_eq!(usual(&[1e7]), Some(86_400.0));
+        // Lost readings, a pause of hours, readings at once.
+        assert_eq!(usual(&[120.0, 60.0, 180.0, 60.0, 60.0, 60.0]), Some(60.0));
+        assert_eq!(usual(&[40_000.0, 60.0, 60.0]), Some(60.0));
+        assert_eq!(usual(&[0.5, 0.5, 60.0, 60.0, 60.0]), Some(60.0));
+        // One more beside each regular one.
+        assert_eq!(usual(&[2.0, 898.0, 2.0, 898.0, 2.0, 898.0]), Some(898.0));
+        // From a minute to 15, and back.
+        assert_eq!(usual(&[900.0, 900.0, 900.0, 60.0, 60.0, 60.0]), Some(900.0));
+        assert_eq!(usual(&[60.0, 60.0, 60.0, 60.0, 900.0, 900.0]), Some(60.0));
+        // What is older counts no more.
+        let long_ago = [[60.0; 6], [900.0; 6]].concat();
+        assert_eq!(usual(&long_ago), Some(60.0));
+    }
+
+    #[test]
+    fn a_device_is_silent_after_three_intervals_and_three_minutes() {
+        assert_eq!(silent_after(None), 180.0);
+        assert_eq!(silent_after(Some(1.0)), 180.0);
+        assert_eq!(silent_after(Some(60.0)), 180.0);
+        assert_eq!(silent_after(Some(900.0)), 2_700.0);
+    }
+}
