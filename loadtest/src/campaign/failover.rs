@@ -18,7 +18,7 @@ const SOME: u64 = 40;
 /// How often a condition is checked.
 const EVERY: Duration = Duration::from_millis(20);
 /// How long a condition may take.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_secs(180);
 
 /// The fate of the old primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
