@@ -197,25 +197,14 @@ pub async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String
     Ok(named)
 }
 
-/// The device and time of each reading of one partition; more than `most` if the partition holds more.
-///
-/// The partition is read by its name and without a condition, so that PostgreSQL has no other plan than to begin
-/// with any row and stop after the last that is needed.
-pub async fn keys(
-    client: &Client,
-    stream: Stream,
-    name: &str,
-    most: usize,
-) -> Result<Vec<(i32, Timestamp)>, Error> {
-    let device = match stream {
-        Stream::Meter => "meter_id",
-        Stream::Vehicle => "vehicle_id",
+/// How many bytes the rows of a partition take; 0 if it was dropped meanwhile.
+pub async fn size(client: &Client, stream: Stream, range: Range) -> Result<i64, Error> {
+    let named = named(client, stream).await?;
+    let Some((_, name)) = named.iter().find(|(other, _)| *other == range) else {
+        return Ok(0);
     };
-    let sql = format!("select {device}, ts from {name} limit {}", most + 1);
-    let rows = client.query(&sql, &[]).await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-        .collect()
+    let sql = "select coalesce(pg_relation_size(to_regclass($1)), 0)";
+    client.query_one(sql, &[name]).await?.try_get(0)
 }
 
 /// How many partitions were dropped.

@@ -1,133 +1,60 @@
-//! Rolls up some devices' hours in one transaction.
+//! Rolls up some device-hours in one transaction.
 //!
 //! Marks of dirty hours, readings and rollups belong to one snapshot. A mark made meanwhile is neither seen
 //! nor removed. Its hour is read from history until the next step.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, IsolationLevel, Transaction};
 
-use super::readings::{self, READINGS_PER_TRANSACTION, Span};
-use super::sparse::Stretch;
-use super::{DeviceHour, Roller};
+use super::readings::{self, Part, Place, Span};
+use super::slice::{self, Slice};
+use super::{DeviceHour, Parts, Roller};
 use crate::energy::exact::temperature_parts;
 use crate::energy::hour::{Growing, Whole};
 use crate::metrics;
-use crate::reading::{EnergyKind, HOUR_MICROS, PerStream, Stream, Timestamp};
+use crate::reading::{EnergyKind, Stream, Timestamp};
 
-/// The most devices of one transaction.
+/// The most dirty device-hours of one transaction.
 pub(super) const DEVICES_MAX: usize = 2_000;
-/// Devices of the first transaction, before the roller knows how much they send.
-const DEVICES_FIRST: usize = 100;
-/// The longest span of the hours of one transaction, so that it plans few partitions.
-const SPAN_MICROS_MAX: i64 = 24 * HOUR_MICROS;
-
-/// How many devices the next transaction rolls up.
-pub(super) struct Pace {
-    pub(super) devices: usize,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Pace {
-            devices: DEVICES_FIRST,
-        }
-    }
-}
-
-impl Pace {
-    /// Adapts to what the last transaction held. It grows slowly, because hours differ.
-    pub(super) fn learn(&mut self, devices: usize, readings: usize) {
-        let each = (readings / devices.max(1)).max(1);
-        let most = (self.devices * 2).min(DEVICES_MAX);
-        self.devices = (READINGS_PER_TRANSACTION / each).clamp(1, most);
-    }
-}
+/// How many times as many readings of a slice one transaction reads while none arrive: some 200 ms.
+const TIMES_WHILE_IDLE: usize = 5;
 
 impl Roller {
-    /// Rolls up some hours of the device-hours that hold all of their readings.
-    pub(super) async fn stretch(
+    /// Rolls up the next part of a slice in one transaction, and yields. Returns whether the slice is done.
+    pub(super) async fn part(
         &mut self,
         client: &mut Client,
-        stretch: &Stretch,
-    ) -> Result<(), Error> {
-        for stream in Stream::ALL {
-            let found = stretch.found[stream].iter().flatten().copied();
-            let found: Vec<DeviceHour> = found
-                .filter(|(_, hour)| stretch.hours.contains(hour))
-                .collect();
-            let mut left: &[DeviceHour] = &found;
-            while let Some((_, first)) = left.first() {
-                // A longer span would plan many partitions.
-                let last = first.plus_micros(SPAN_MICROS_MAX);
-                let within = left.partition_point(|(_, hour)| *hour < last);
-                let (now, later) = left.split_at(within.min(self.pace.devices));
-                self.roll_up_some(client, stream, now).await?;
-                left = later;
-            }
-        }
-        Ok(())
-    }
-
-    /// Rolls up an hour of all devices of both streams, or of those found to have readings in it.
-    pub(super) async fn hour(
-        &mut self,
-        client: &mut Client,
-        hour: Timestamp,
-        found: &PerStream<Option<Vec<DeviceHour>>>,
-    ) -> Result<(), Error> {
-        for stream in Stream::ALL {
-            if let Some(found) = &found[stream] {
-                let found = found.iter().copied().filter(|(_, other)| *other == hour);
-                let found: Vec<DeviceHour> = found.collect();
-                for some in found.chunks(DEVICES_MAX) {
-                    self.roll_up_some(client, stream, some).await?;
-                }
-                continue;
-            }
-            let next = match stream {
-                Stream::Meter => sql!("hour_devices_meters"),
-                Stream::Vehicle => sql!("hour_devices_vehicles"),
-            };
-            let next = client.prepare(next).await?;
-            let mut after = i32::MIN;
-            loop {
-                let limit = self.pace.devices as i64;
-                let rows = client.query(&next, &[&after, &limit]).await?;
-                let devices: Vec<DeviceHour> = rows.iter().map(|row| (row.get(0), hour)).collect();
-                let Some(&(last, _)) = devices.last() else {
-                    break;
-                };
-                after = last;
-                self.roll_up_some(client, stream, &devices).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Rolls up some device-hours, in one transaction if they have as few readings as the pace expects, and yields.
-    ///
-    /// Order:  sorted by hour
-    async fn roll_up_some(
-        &mut self,
-        client: &mut Client,
-        stream: Stream,
-        mut hours: &[DeviceHour],
-    ) -> Result<(), Error> {
-        while !hours.is_empty() {
-            let began = Instant::now();
-            let work = snapshot(client).await?;
-            let spans = hours.iter().map(|hour| Span::whole(*hour)).collect();
-            let Done { spans, readings } = roll_up(&work, stream, spans).await?;
-            work.commit().await?;
-            self.readings += readings as u64;
-            self.pace.learn(spans, readings);
-            metrics::rolled_up(spans, began.elapsed());
-            self.yield_after(began.elapsed()).await;
-            hours = hours.get(spans..).unwrap_or_default();
-        }
-        Ok(())
+        partitions: &Parts,
+        slice: &mut Slice,
+    ) -> Result<bool, Error> {
+        let mut streams = Stream::ALL.into_iter();
+        let next = streams.find_map(|stream| Some((stream, slice.next[stream]?)));
+        let Some((stream, place)) = next else {
+            return Ok(true);
+        };
+        let began = Instant::now();
+        let hours = &slice.hours;
+        let around = slice::around(&partitions[stream], hours);
+        let most = match self.yields() {
+            true => self.per_transaction,
+            false => self.per_transaction * TIMES_WHILE_IDLE,
+        };
+        let work = snapshot(client).await?;
+        let part = readings::roll_up_next(&work, stream, hours, &around, place, most).await?;
+        remove_existing(&work, stream, hours, place, &part).await?;
+        let device_hours = part.rollups.len();
+        add(&work, stream, part.rollups).await?;
+        work.commit().await?;
+        slice.next[stream] = part.next;
+        self.readings += part.readings as u64;
+        metrics::rolled_up(device_hours, began.elapsed());
+        self.yield_after(began.elapsed()).await;
+        Ok(Stream::ALL
+            .iter()
+            .all(|stream| slice.next[*stream].is_none()))
     }
 }
 
@@ -174,10 +101,6 @@ pub(super) async fn roll_up(
     stream: Stream,
     spans: Vec<Span>,
 ) -> Result<Done, Error> {
-    let add = match stream {
-        Stream::Meter => sql!("hour_add_meters"),
-        Stream::Vehicle => sql!("hour_add_vehicles"),
-    };
     if spans.is_empty() {
         return Ok(Done::default());
     }
@@ -186,8 +109,50 @@ pub(super) async fn roll_up(
     hours.truncate(rollups.len());
     let spans = hours.len();
     remove(work, stream, &hours).await?;
+    add(work, stream, hours.into_iter().zip(rollups)).await?;
+    Ok(Done { spans, readings })
+}
+
+/// Removes the rollups of the part of a slice that a roller has made before it was stopped.
+async fn remove_existing(
+    work: &Transaction<'_>,
+    stream: Stream,
+    hours: &Range<Timestamp>,
+    place: Place,
+    part: &Part,
+) -> Result<(), Error> {
+    let existing = match stream {
+        Stream::Meter => sql!("hour_existing_meters"),
+        Stream::Vehicle => sql!("hour_existing_vehicles"),
+    };
+    let parameters: [&(dyn ToSql + Sync); 3] = [&part.devices, &hours.start, &hours.end];
+    let rows = work.query(existing, &parameters).await?;
+    let mut existing = Vec::new();
+    for row in &rows {
+        existing.push((row.try_get(0)?, row.try_get(1)?));
+    }
+    let is_before =
+        |(device, hour): DeviceHour, place: Place| (device, hour) < (place.device, place.from);
+    // The parts before and after have their own.
+    existing.retain(|hour| {
+        !is_before(*hour, place) && part.next.is_none_or(|next| is_before(*hour, next))
+    });
+    existing.sort_unstable_by_key(|(device, hour)| (*hour, *device));
+    remove(work, stream, &existing).await
+}
+
+/// Stores rollups.
+async fn add(
+    work: &Transaction<'_>,
+    stream: Stream,
+    rollups: impl IntoIterator<Item = (DeviceHour, Option<Growing>)>,
+) -> Result<(), Error> {
+    let add = match stream {
+        Stream::Meter => sql!("hour_add_meters"),
+        Stream::Vehicle => sql!("hour_add_vehicles"),
+    };
     let mut columns = Columns::default();
-    for (hour, rollup) in hours.into_iter().zip(rollups) {
+    for (hour, rollup) in rollups {
         let stored = rollup.and_then(Growing::finish);
         if let Some(stored) = stored.as_ref().and_then(Stored::of) {
             columns.push(hour, &stored);
@@ -196,7 +161,7 @@ pub(super) async fn roll_up(
     if !columns.devices.is_empty() {
         work.execute(add, &columns.parameters(stream)).await?;
     }
-    Ok(Done { spans, readings })
+    Ok(())
 }
 
 /// Runs a statement on the devices of each hour: devices ($1), hour ($2), then the further parameters.

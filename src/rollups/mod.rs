@@ -5,14 +5,14 @@
 //! | `mod` | when hours are rolled up, and in which order |
 //! | `arrivals` | whether readings arrive |
 //! | `watermark` | the transactions that must end before the watermark holds |
-//! | `sparse` | finds the few device-hours with readings in partitions that hold few |
-//! | `build` | rolls up some devices' hours in one transaction |
+//! | `slice` | which hours are rolled up in one go |
+//! | `build` | rolls up some device-hours in one transaction |
 //! | `readings` | reads the readings of device-hours page by page, and adds them up |
 //! | `dirty` | rolls up dirty hours again, pass by pass |
 //!
 //! One gateway of a database rolls up at a time ([`postgres::leader`](crate::postgres::leader)). First come
 //! the hours that have passed since the last step. Then come the hours that late readings have made
-//! dirty, and last the older hours, backward: a partition with few readings in one pass, others hour by hour.
+//! dirty, and last the older hours, backward. New and older hours are rolled up slice by slice, each device by device.
 //! An hour without a rollup is read from history, so a late rollup costs time and never makes an answer wrong.
 //!
 //! # Rules
@@ -37,6 +37,7 @@
 //! - **Rollups are removed before their partition is dropped**, so that no answer outlives its readings.
 //! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass. Passes that
 //!   follow each other keep a pause that grows to half a minute, because another gateway may store the burst.
+//! - **Work is in proportion to the readings that are there**, not to the hours or devices that could have some.
 //! - **A wait for older transactions holds up nothing else.** A step looks once, and goes on with other hours.
 //! - **The roller yields.** While readings arrive, it rests after an hour that has just passed for as long as it
 //!   worked, and for older and for dirty hours nine times as long: a tenth of a core. While readings have waited
@@ -48,7 +49,7 @@ mod arrivals;
 mod build;
 mod dirty;
 mod readings;
-mod sparse;
+mod slice;
 mod watermark;
 
 use std::sync::Arc;
@@ -59,6 +60,8 @@ use tokio_postgres::{Client, Error, GenericClient};
 
 use self::arrivals::Arrivals;
 use self::dirty::Step;
+use self::readings::READINGS_PER_TRANSACTION;
+use self::slice::Slice;
 use self::watermark::Older;
 use crate::metrics;
 use crate::postgres::leader::{ROLLUP_WITHOUT_PASSES, Role, Success, Work};
@@ -95,6 +98,8 @@ const WAITS_LONG: Duration = Duration::from_secs(1);
 const RESTS_FOR_NEW: u32 = 1;
 /// The same for older and for dirty hours: a tenth of a core.
 const RESTS_FOR_OLD: u32 = 9;
+/// How long a step works on older hours at least, so that what comes before each step costs little.
+const STEP_FOR: Duration = Duration::from_millis(500);
 /// How long the roller yields before it checks again.
 const YIELD_FOR: Duration = Duration::from_millis(200);
 
@@ -133,14 +138,16 @@ pub struct Roller {
     settled: Option<Timestamp>,
     /// Those older than a newer watermark may still run.
     settling: Option<(Older, Timestamp)>,
-    full: sparse::Full,
+    /// The older hours that are being rolled up.
+    older: Option<Slice>,
     dirty_pass: dirty::DirtyPass,
-    pace: build::Pace,
     /// How long it rests while readings arrive, as a multiple of its work.
     rests: u32,
     counted: Option<(Instant, u64)>,
     /// Whether it rests between two passes over dirty hours.
     has_pauses: bool,
+    /// How many readings of a slice one transaction reads while others arrive.
+    per_transaction: usize,
     /// How many readings it has read.
     readings: u64,
 }
@@ -185,12 +192,12 @@ impl Roller {
             retention,
             settled: None,
             settling: None,
-            full: sparse::Full::default(),
+            older: None,
             dirty_pass: dirty::DirtyPass::default(),
-            pace: build::Pace::default(),
             rests: RESTS_FOR_NEW,
             counted: None,
             has_pauses: true,
+            per_transaction: READINGS_PER_TRANSACTION,
             readings: 0,
         }
     }
@@ -202,6 +209,13 @@ impl Roller {
         self
     }
 
+    /// Sets how many readings of a slice one transaction reads: fewer make it slower.
+    #[must_use]
+    pub fn with_readings_per_transaction(mut self, readings: usize) -> Self {
+        self.per_transaction = readings;
+        self
+    }
+
     /// How many readings it has read so far.
     pub const fn readings(&self) -> u64 {
         self.readings
@@ -209,7 +223,7 @@ impl Roller {
 
     /// Does the next step; `false` means that there is nothing to do.
     ///
-    /// Blocks: at most for one hour of all devices
+    /// Blocks: at most for one slice of new hours
     /// Cancel: safe; the step is repeated
     ///
     /// # Errors
@@ -252,10 +266,13 @@ impl Roller {
             return Ok(true);
         };
         self.rests = RESTS_FOR_NEW;
-        if to < watermark.min(settled) {
-            self.hour(client, to, &PerStream::default()).await?;
-            let next = to.plus_micros(HOUR_MICROS);
-            client.execute(sql!("hours_built"), &[&from, &next]).await?;
+        let newest = watermark.min(settled);
+        if to < newest {
+            let most = slice::hours_max(client, &partitions, to, watermark).await?;
+            let mut new = Slice::new(slice::newer(&ranges, to, newest, most));
+            while !self.part(client, &partitions, &mut new).await? {}
+            let built: [&(dyn ToSql + Sync); 2] = [&from, &new.hours.end];
+            client.execute(sql!("hours_built"), &built).await?;
             return Ok(true);
         }
         self.rests = RESTS_FOR_OLD;
@@ -270,38 +287,37 @@ impl Roller {
             }
             return Ok(waits);
         };
-        let built_from = self
-            .build_older(client, &partitions, floor..from, hour)
-            .await?;
-        let built: [&(dyn ToSql + Sync); 2] = [&built_from, &to];
-        client.execute(sql!("hours_built"), &built).await?;
+        let older = self.older.take();
+        let older = older.filter(|older| older.ends_with(hour) && older.is_kept(floor));
+        let older = match older {
+            Some(older) => older,
+            None => {
+                let most = slice::hours_max(client, &partitions, hour, watermark).await?;
+                Slice::new(slice::older(&ranges, floor, hour, most))
+            }
+        };
+        self.some_parts(client, &partitions, older, to).await?;
         Ok(true)
     }
 
-    /// Rolls up some hours before the rolled-up ones: many at once, or an hour. Returns where they begin.
-    async fn build_older(
+    /// Rolls up the next parts of a slice of older hours.
+    async fn some_parts(
         &mut self,
         client: &mut Client,
         partitions: &Parts,
-        older: std::ops::Range<Timestamp>,
-        hour: Timestamp,
-    ) -> Result<Timestamp, Error> {
-        let from = older.end;
-        let stretch = self.full.stretch(client, partitions, older.start, from);
-        let stretch = stretch.await?;
-        if !stretch.hours.is_empty() {
-            self.stretch(client, &stretch).await?;
-            return Ok(stretch.hours.start);
+        mut older: Slice,
+        to: Timestamp,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        while !self.part(client, partitions, &mut older).await? {
+            if began.elapsed() >= STEP_FOR {
+                self.older = Some(older);
+                return Ok(());
+            }
         }
-        // Beyond a gap the search may not have looked.
-        let is_next = hour == from.plus_micros(-HOUR_MICROS);
-        let found = if is_next {
-            stretch.found
-        } else {
-            PerStream::default()
-        };
-        self.hour(client, hour, &found).await?;
-        Ok(hour)
+        let built: [&(dyn ToSql + Sync); 2] = [&older.hours.start, &to];
+        client.execute(sql!("hours_built"), &built).await?;
+        Ok(())
     }
 
     /// Looks whether the transactions older than the watermark have finished.
@@ -347,10 +363,15 @@ impl Roller {
         Ok(())
     }
 
+    /// Whether readings arrive, at this gateway or at another.
+    fn yields(&self) -> bool {
+        self.arrivals.were_recent() || self.dirty_pass.is_repeated()
+    }
+
     /// Yields the database to the writers: rests while readings arrive, and until the writers keep up.
     async fn yield_after(&mut self, worked: Duration) {
         let mut waits = self.arrivals.wait();
-        if self.arrivals.were_recent() || self.dirty_pass.is_repeated() {
+        if self.yields() {
             tokio::time::sleep(worked * self.rests).await;
         }
         while waits >= WAITS_LONG {

@@ -2,6 +2,8 @@
 //!
 //! An hour with millions of readings needs no more memory than any other.
 
+use std::ops::Range;
+
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, Row, Transaction};
@@ -11,8 +13,8 @@ use crate::energy::device::EnergyReading;
 use crate::energy::hour::{Growing, Measured};
 use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
 
-/// How many readings one transaction reads, and one statement: some 50 ms, and a few MB. The device-hour with which it is
-/// exceeded is read to its end.
+/// How many readings one transaction reads, and one statement: some 50 ms. The device-hour with which it is exceeded is
+/// read to its end.
 pub(super) const READINGS_PER_TRANSACTION: usize = 40_000;
 /// Readings of one device-hour that are added at once. It bounds the memory.
 const ADDED_AT_ONCE: usize = 4_096;
@@ -44,6 +46,128 @@ impl Span {
             .as_ref()
             .map_or(self.hour.1, |base| base.last_at())
     }
+}
+
+/// Where a slice goes on: with the first device from this one on, and of this one with the hours from this one on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) device: i32,
+    pub(super) from: Timestamp,
+}
+
+impl Place {
+    /// Where some hours begin.
+    pub(super) fn first(hours: &Range<Timestamp>) -> Self {
+        Place {
+            device: i32::MIN,
+            from: hours.start,
+        }
+    }
+
+    /// Behind an hour of a device. `None` means the end.
+    fn behind((device, hour): DeviceHour, hours: &Range<Timestamp>) -> Option<Self> {
+        let from = hour.plus_micros(HOUR_MICROS);
+        if from < hours.end {
+            return Some(Place { device, from });
+        }
+        Self::after(device, hours)
+    }
+
+    /// After a device. `None` means the end.
+    fn after(device: i32, hours: &Range<Timestamp>) -> Option<Self> {
+        device.checked_add(1).map(|device| Place {
+            device,
+            from: hours.start,
+        })
+    }
+}
+
+/// A part of a slice.
+#[derive(Default)]
+pub(super) struct Part {
+    /// The devices that were looked at.
+    pub(super) devices: Vec<i32>,
+    /// Each device-hour that has readings; `None` where they must be read.
+    pub(super) rollups: Vec<(DeviceHour, Option<Growing>)>,
+    /// How many readings were read.
+    pub(super) readings: usize,
+    /// Where the next part begins. `None` means that this was the last.
+    pub(super) next: Option<Place>,
+}
+
+/// Rolls up the next readings of some hours, about `most`, device by device.
+///
+/// Shape:  `around` holds the hours, and all partitions in which they lie
+/// Order:  by device and hour
+pub(super) async fn roll_up_next(
+    work: &Transaction<'_>,
+    stream: Stream,
+    hours: &Range<Timestamp>,
+    around: &Range<Timestamp>,
+    place: Place,
+    most: usize,
+) -> Result<Part, Error> {
+    let text = match stream {
+        Stream::Meter => sql!("hour_slice_meters"),
+        Stream::Vehicle => sql!("hour_slice_vehicles"),
+    };
+    let statement = work.prepare(text).await?;
+    let limit = most as i64;
+    let parameters: [&(dyn ToSql + Sync); 7] = [
+        &place.device,
+        &place.from,
+        &hours.start,
+        &hours.end,
+        &around.start,
+        &around.end,
+        &limit,
+    ];
+    let rows = work.query_raw(&statement, parameters).await?;
+    pin_mut!(rows);
+    let mut part = Part::default();
+    let mut open: Option<(DeviceHour, State)> = None;
+    let (mut read, mut has_readings) = (0, false);
+    while let Some(row) = rows.try_next().await? {
+        read += 1;
+        let (device, at): (i32, Option<Timestamp>) = (row.try_get(0)?, row.try_get(1)?);
+        if part.devices.last() != Some(&device) {
+            part.devices.push(device);
+        }
+        has_readings = at.is_some();
+        let Some(at) = at else {
+            continue;
+        };
+        part.readings += 1;
+        let hour = (device, at.hour());
+        if open.as_ref().is_none_or(|(other, _)| *other != hour) {
+            let closed = open.replace((hour, State::of(None)));
+            part.rollups
+                .extend(closed.map(|(hour, state)| (hour, state.finish())));
+        }
+        if let Some((_, state)) = &mut open {
+            state.push(measured(&row, stream)?);
+        }
+    }
+    let last = part.devices.last().copied().filter(|_| read >= most);
+    part.next = last.and_then(|device| Place::after(device, hours));
+    let Some((hour, state)) = open else {
+        return Ok(part);
+    };
+    let mut rollup = state.finish();
+    if read >= most && has_readings {
+        part.next = Place::behind(hour, hours);
+        if let Some(begun) = rollup {
+            let rest = Span {
+                base: Some(begun),
+                ..Span::whole(hour)
+            };
+            let (rest, readings) = roll_up(work, stream, vec![rest]).await?;
+            rollup = rest.into_iter().next().flatten();
+            part.readings += readings;
+        }
+    }
+    part.rollups.push((hour, rollup));
+    Ok(part)
 }
 
 /// Rolls up the readings of the first spans, as many as one transaction takes. Returns their rollups (`None` where

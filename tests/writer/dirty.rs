@@ -18,6 +18,8 @@ const METERS: usize = 60;
 const HOURS: i64 = 3;
 /// Hours of readings every ten minutes that are there at first.
 const MINUTES: Range<i64> = 0..HOURS * 60;
+/// So few readings of a slice at once that it takes several transactions.
+const READINGS: usize = 25;
 /// The time at which the roller works. The watermark is past all hours.
 const NOW: i64 = NOON + 20 * 3600;
 
@@ -55,6 +57,8 @@ enum Event {
     Killed(u32),
     /// The writers of a gateway lose their sessions.
     Lost,
+    /// All hours are older ones again, which are to be rolled up.
+    Again,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -85,6 +89,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (1..3usize).prop_map(Event::Steps),
         3 => (0..40u32).prop_map(Event::Killed),
         1 => proptest::strategy::Just(Event::Lost),
+        1 => proptest::strategy::Just(Event::Again),
     ]
 }
 
@@ -97,7 +102,9 @@ struct Rolling {
 impl Rolling {
     async fn new(database: &Database) -> Self {
         Rolling {
-            roller: Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses(),
+            roller: Roller::new(Arc::new(|| Duration::ZERO), None)
+                .without_pauses()
+                .with_readings_per_transaction(READINGS),
             client: database.session().await,
         }
     }
@@ -207,6 +214,11 @@ impl World {
             }
             Event::Lost => {
                 self.database.end_sessions().await;
+            }
+            Event::Again => {
+                let again =
+                    "update hours_progress set built_from = sealed_to, built_to = sealed_to";
+                self.database.run(again).await;
             }
         }
         self

@@ -1,0 +1,192 @@
+//! Slices: the hours that are rolled up in one go, of the devices that have readings in their partitions.
+//!
+//! Each stream is read device by device, in the order of the partitions' key. So a slice costs what its readings cost,
+//! and two looks at the index for each device in the partitions, however many hours and registered devices there are.
+//! A device whose clock was wrong makes months long past, each of them one slice of a single device.
+
+use std::ops::Range as Span;
+
+use tokio_postgres::{Client, Error};
+
+use super::readings::Place;
+use crate::postgres::partitions;
+use crate::postgres::partitions::Range;
+use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
+
+/// How much history of a stream a slice reads, if its partition is filled evenly: some four million readings. The pages of
+/// one hour lie side by side, and those of one device apart, so they should stay in memory for as long as a slice takes. A
+/// roller that begins anew repeats at most one slice.
+const BYTES_MAX: i64 = 256 << 20;
+/// The most hours of a slice: a year.
+const HOURS_MAX: i64 = 366 * 24;
+
+/// Hours that are being rolled up.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) hours: Span<Timestamp>,
+    /// Where each stream goes on; `None` means that it is done.
+    pub(super) next: PerStream<Option<Place>>,
+}
+
+impl Slice {
+    pub(super) fn new(hours: Span<Timestamp>) -> Self {
+        Slice {
+            next: PerStream::from_fn(|_| Some(Place::first(&hours))),
+            hours,
+        }
+    }
+
+    /// Whether its last hour is the one from an instant on.
+    pub(super) fn ends_with(&self, hour: Timestamp) -> bool {
+        self.hours.end == hour.plus_micros(HOUR_MICROS)
+    }
+
+    /// Whether it may go on though the floor may have passed its first hours since it was chosen. A day after that, the
+    /// retention drops them.
+    pub(super) fn is_kept(&self, floor: Timestamp) -> bool {
+        self.hours.start >= floor.hour().plus_micros(-12 * HOUR_MICROS)
+    }
+}
+
+/// The hours that end with the one from `last`. They cross no edge of a partition.
+pub(super) fn older(
+    ranges: &[Range],
+    floor: Timestamp,
+    last: Timestamp,
+    hours_max: i64,
+) -> Span<Timestamp> {
+    let end = last.plus_micros(HOUR_MICROS);
+    let edge = edges(ranges).filter(|edge| *edge < end).max();
+    let least = end.plus_micros(-hours_max * HOUR_MICROS);
+    edge.unwrap_or(last).max(least).max(floor.hour())..end
+}
+
+/// The hours from `from` on, at most to `to`. They cross no edge of a partition.
+pub(super) fn newer(
+    ranges: &[Range],
+    from: Timestamp,
+    to: Timestamp,
+    hours_max: i64,
+) -> Span<Timestamp> {
+    let edge = edges(ranges).filter(|edge| *edge > from).min();
+    let most = from.plus_micros(hours_max * HOUR_MICROS);
+    from..to.min(most).min(edge.unwrap_or(to))
+}
+
+/// Where partitions begin and end. An hour with such an edge within it counts to what lies before.
+fn edges(ranges: &[Range]) -> impl Iterator<Item = Timestamp> {
+    let ends = ranges.iter().flat_map(|range| [range.from, range.to]);
+    ends.map(|end| end.hour().plus_micros(HOUR_MICROS))
+}
+
+/// How many hours around one a slice may have.
+pub(super) async fn hours_max(
+    client: &Client,
+    partitions: &PerStream<Vec<Range>>,
+    hour: Timestamp,
+    watermark: Timestamp,
+) -> Result<i64, Error> {
+    let mut most = HOURS_MAX;
+    let hours = hour..hour.plus_micros(HOUR_MICROS);
+    for stream in Stream::ALL {
+        for range in within(&partitions[stream], &hours) {
+            let filled = range.to.min(watermark).as_micros() - range.from.as_micros();
+            let bytes = partitions::size(client, stream, *range).await?;
+            let each = bytes / (filled / HOUR_MICROS).max(1);
+            most = most.min(BYTES_MAX / each.max(1));
+        }
+    }
+    Ok(most.max(1))
+}
+
+/// The partitions with readings of some hours; without the one whose first instant ends them, because one reading has no
+/// rollup.
+fn within<'a>(ranges: &'a [Range], hours: &Span<Timestamp>) -> impl Iterator<Item = &'a Range> {
+    let (from, to) = (hours.start, hours.end);
+    let bounded = ranges.iter().filter(|range| !range.is_open_below());
+    bounded.filter(move |range| range.from < to && range.to > from)
+}
+
+/// The time of some hours and of all partitions in which they lie.
+pub(super) fn around(ranges: &[Range], hours: &Span<Timestamp>) -> Span<Timestamp> {
+    let both = within(ranges, hours);
+    both.fold(hours.clone(), |around, range| {
+        around.start.min(range.from)..around.end.max(range.to)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_micros(hour * HOUR_MICROS)
+    }
+
+    fn range(from: i64, to: i64) -> Range {
+        Range {
+            from: at(from),
+            to: at(to),
+        }
+    }
+
+    #[test]
+    fn a_slice_ends_at_the_edges_of_partitions() {
+        let low = Timestamp::from_micros(i64::MIN);
+        // Months of one stream, days of the other.
+        let ranges = [range(0, 720), range(240, 264), range(720, 1440)];
+        let older = |floor, last, most| older(&ranges, floor, at(last), most);
+        assert_eq!(older(low, 800, HOURS_MAX), at(720)..at(801));
+        assert_eq!(older(low, 719, HOURS_MAX), at(264)..at(720));
+        assert_eq!(older(low, 263, HOURS_MAX), at(240)..at(264));
+        assert_eq!(older(low, 239, HOURS_MAX), at(0)..at(240));
+        // The hour that ends where the first partition begins.
+        assert_eq!(older(low, -1, 1), at(-1)..at(0));
+        assert_eq!(older(low, 700, 10), at(691)..at(701));
+        assert_eq!(older(at(500), 700, HOURS_MAX), at(499)..at(701));
+        assert_eq!(older(at(701), 700, HOURS_MAX), at(700)..at(701));
+        // Before all partitions.
+        assert_eq!(older(low, -1, HOURS_MAX), at(-1)..at(0));
+        let newer = |from, to, most| newer(&ranges, at(from), at(to), most);
+        assert_eq!(newer(0, 1000, HOURS_MAX), at(0)..at(240));
+        assert_eq!(newer(264, 1000, HOURS_MAX), at(264)..at(720));
+        assert_eq!(newer(720, 1000, 2), at(720)..at(722));
+        assert_eq!(newer(1440, 1441, HOURS_MAX), at(1440)..at(1441));
+    }
+
+    #[test]
+    fn a_slice_that_takes_half_a_day_is_chosen_again_at_the_floor() {
+        let ranges = [range(0, 720)];
+        let slice = Slice::new(older(&ranges, at(99), at(719), HOURS_MAX));
+        assert_eq!(slice.hours, at(98)..at(720));
+        assert!(slice.is_kept(at(99)) && slice.is_kept(at(111)));
+        assert!(!slice.is_kept(at(112)));
+    }
+
+    #[test]
+    fn an_hour_with_an_edge_within_it_is_read_from_both_partitions() {
+        let half = HOUR_MICROS / 2;
+        let odd = Range {
+            from: at(10).plus_micros(half),
+            to: at(20),
+        };
+        let ranges = [
+            Range {
+                from: at(0),
+                to: odd.from,
+            },
+            odd,
+        ];
+        let low = Timestamp::from_micros(i64::MIN);
+        let upper = older(&ranges, low, at(19), HOURS_MAX);
+        assert_eq!(upper, at(11)..at(20));
+        assert_eq!(around(&ranges, &upper), odd.from..at(20));
+        let lower = older(&ranges, low, at(10), HOURS_MAX);
+        assert_eq!(lower, at(0)..at(11));
+        assert_eq!(around(&ranges, &lower), at(0)..at(20));
+        // Only the end of the last hour lies in the next partition.
+        let ranges = [range(0, 10), range(10, 20)];
+        assert_eq!(around(&ranges, &(at(0)..at(10))), at(0)..at(10));
+        assert_eq!(around(&ranges, &(at(30)..at(31))), at(30)..at(31));
+    }
+}
