@@ -1,19 +1,19 @@
-// What wants somebody to look: the page of all, and what other pages show of it.
+// Alerts: the page that lists all of them, and the parts that other pages show.
 
 import { explain, get, now, pages } from './api.js';
 import { choice, h, name, panel, set } from './dom.js';
 import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
 
-/** Values change while an alert is open; that it opens or closes is heard at once. */
+/** How often to reload. Values change while an alert is open; the stream reports at once that one opens or closes. */
 const REFRESH_MS = 30000;
-/** As many as an answer holds; the gravest come first, and a button loads the next. */
+/** The most items of a response. The most severe alerts come first, and a button loads the next page. */
 const SHOWN = 1000;
-/** A row of these is read; more rows only make a page that nobody reads. */
+/** How many alerts other pages show. Nobody reads longer lists there. */
 const ON_FLEET = 5;
 
 const number = (value) => (isNumber(value) ? count(Math.round(value)) : none);
 
-/** What each kind is called, how its numbers are read, and its gravity; the gravest first. */
+/** The name of each kind, the format of its values, and its severity. The most severe kind comes first. */
 const KINDS = {
   battery_temperature: ['Hot battery', celsius, 'critical'],
   implausible_reading: ['Implausible readings', number, 'warning'],
@@ -27,12 +27,12 @@ const SIGNS = { critical: '◆', warning: '▲' };
 const known = (alert) => KINDS[alert.kind] ?? [alert.kind, number, 'warning'];
 const rank = (alert) => (ORDER.includes(alert.kind) ? ORDER.indexOf(alert.kind) : ORDER.length);
 
-/** The gravest first, and of each kind the newest. The gateway has chosen which alerts these are. */
+/** The most severe kinds first, and within a kind the newest first. The gateway has chosen which alerts these are. */
 function inOrder(alerts) {
   return alerts.toSorted((a, b) => rank(a) - rank(b) || Date.parse(b.openedAt) - Date.parse(a.openedAt));
 }
 
-/** Open alerts are asked for by their severity; what has closed is read by its time. */
+/** Open alerts are requested by severity, closed ones by time. */
 const orderOf = (state) => (state === 'open' ? '&order=-severity' : '');
 
 function sign(alert) {
@@ -47,7 +47,7 @@ function device(alert) {
   return h('a', { href: `#/${kind}s/${encodeURIComponent(id)}` }, name(id));
 }
 
-/** Asks again every half minute, and when the stream tells of an alert. */
+/** Reloads every half minute, and whenever the stream reports an alert. */
 class Watch {
   #timer;
   #stream;
@@ -76,7 +76,7 @@ export class Alerts {
   #asked = 0;
   #items = null;
   #next = null;
-  /** How many pages are shown; a refresh loads as many. */
+  /** The number of pages shown. A refresh loads as many. */
   #pages = 1;
 
   constructor({ stream }) {
@@ -172,7 +172,7 @@ function row(alert) {
     h('td', { class: 'n wide' }, shown(alert.bound)));
 }
 
-/** Alerts that another page shows beside its own; where they cannot be had, the page of alerts says what is wrong. */
+/** Alerts on another page. If they cannot be loaded, the page of alerts says what is wrong. */
 class Aside {
   #asked = 0;
   #watch;
@@ -193,7 +193,7 @@ class Aside {
 
 const against = (alert) => `${known(alert)[1](alert.value)}, limit ${known(alert)[1](alert.bound)}`;
 
-/** The gravest open alerts, on the fleet's page; nothing where none is open. */
+/** The most severe open alerts, on the fleet page. Empty if none is open. */
 export class OpenAlerts {
   constructor({ stream }) {
     const number = h('a', { href: '#/alerts' });

@@ -1,10 +1,10 @@
-// Asking the gateway. Where it wants a key, the person is asked for one, once.
+// Requests to the gateway. If it requires a key, the user is asked for one, once.
 
 const KEY = 'wattgate-key';
-/** A gateway that hangs must not look like one that is well; no answer takes this long. */
+/** The time limit of a request. A gateway that hangs must not look healthy, and no response takes this long. */
 const PATIENCE_MS = 60000;
 
-/** An answer that is no success. */
+/** A response that is not a success. */
 export class ApiError extends Error {
   constructor(status, detail) {
     super(detail);
@@ -18,7 +18,7 @@ export const now = () => Date.now() + ahead;
 
 let asking = null;
 
-/** Asks for a key; all who wait for one wait for the same. */
+/** Asks for a key. All requests that wait for a key wait for the same one. */
 function askKey(refused) {
   asking ??= new Promise((resolve) => {
     const dialog = document.getElementById('sign-in');
@@ -30,7 +30,7 @@ function askKey(refused) {
     const close = () => {
       const key = input.value.trim();
       input.value = '';
-      // The dialog comes again until there is a key: nothing can be shown without.
+      // The dialog comes back until there is a key, because nothing can be shown without one.
       if (!key) {
         dialog.showModal();
         return;
@@ -46,7 +46,7 @@ function askKey(refused) {
   return asking;
 }
 
-/** Sends a request with the key, if there is one; asks for one where it is refused. */
+/** Sends a request with the key, if there is one. If the gateway refuses it, asks for a key. */
 export async function request(path, options = {}) {
   for (;;) {
     await asking;
@@ -56,7 +56,7 @@ export async function request(path, options = {}) {
     const signal = options.signal ?? AbortSignal.timeout(PATIENCE_MS);
     const response = await fetch(path, { ...options, headers, signal, cache: 'no-store' });
     const date = Date.parse(response.headers.get('date') ?? '');
-    // The header has whole seconds: less than two tell nothing.
+    // The header has whole seconds, so a difference of less than two means nothing.
     if (Number.isFinite(date)) {
       const difference = date + 500 - Date.now();
       ahead = Math.abs(difference) > 2000 ? difference : 0;
@@ -70,7 +70,7 @@ export async function request(path, options = {}) {
   }
 }
 
-/** Asks for JSON. */
+/** Requests JSON. */
 export async function get(path, options) {
   const response = await request(path, options);
   if (response.ok) return response.json();
@@ -82,7 +82,7 @@ export async function failure(response) {
   try {
     detail = (await response.json()).detail ?? detail;
   } catch {
-    // A proxy's page, perhaps: the status says enough.
+    // It may be a proxy's page. The status says enough.
   }
   return new ApiError(response.status, detail);
 }
@@ -99,7 +99,7 @@ export async function* pages(path, limit, most, options) {
   }
 }
 
-/** Gives a file to the person: the browser saves it. */
+/** Offers a file for download: the browser saves it. */
 export function save(name, text, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = document.createElement('a');
@@ -109,7 +109,7 @@ export function save(name, text, type) {
   URL.revokeObjectURL(url);
 }
 
-/** What to tell a person of an error. */
+/** An error as a sentence for the user. */
 export function explain(error) {
   if (error instanceof ApiError) {
     if (error.status === 403) return `Not allowed: ${error.message}.`;

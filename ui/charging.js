@@ -7,9 +7,9 @@ import { energyOf, timed } from './sessions.js';
 
 const REFRESH_MS = 30000;
 const PAGE = 50;
-/** An answer with energy ends after three seconds, however many sessions it was asked for. */
+/** The page size. A response with energy ends after three seconds, however many sessions were requested. */
 const CSV_PAGE = 200;
-/** 20,000 sessions at the least: a file of this size is asked for by a program. */
+/** At least 20,000 sessions. Larger files are a task for a program. */
 const CSV_PAGES_MAX = 500;
 const WINDOWS = [['1', '24 h'], ['7', '7 days'], ['30', '30 days'], ['', 'All']];
 const STATES = [['', 'All'], ['true', 'Open'], ['false', 'Ended']];
@@ -43,7 +43,7 @@ export class ChargingSessions {
           this.#anew();
         })),
       h('section', { class: 'panel', 'aria-label': 'Charging sessions' }, this.body, this.moreButton));
-    // Only the first page is kept up: who has read on wants to find the place again.
+    // Only the first page is refreshed, so that users who have loaded more do not lose their place.
     this.#timer = setInterval(() => document.hidden || (this.#items ?? []).length > PAGE || this.#load(false), REFRESH_MS);
     this.#load(false);
   }

@@ -1,14 +1,14 @@
-// The interface's reference, drawn from the gateway's own OpenAPI document.
+// The API reference, drawn from the gateway's own OpenAPI document.
 
 import { h, set } from './dom.js';
 
 const METHODS = ['get', 'post', 'put', 'delete'];
-/** A schema that names itself would be drawn for ever; none is this deep. */
+/** The depth limit: a schema that refers to itself would be drawn forever. No schema is this deep. */
 const DEPTH_MAX = 6;
 
 let document_ = null;
 
-/** What a reference stands for, with the name that it goes by. */
+/** The schema that a reference points at, and its name. */
 function resolve(value) {
   let name = null;
   while (value?.$ref) {
@@ -53,7 +53,7 @@ function bounds(given) {
   return words.join(', ');
 }
 
-/** All fields of an object, those of its parts included. */
+/** All fields of an object, including those of its parts. */
 function fieldsOf(given) {
   const { value: schema } = resolve(given);
   const parts = schema.allOf ?? (schema.oneOf ? [schema.oneOf[0]] : []);
@@ -153,7 +153,7 @@ function draw() {
     groups.map(({ tag, operations }) => [
       h('h2', { class: 'tag' }, tag.name, h('span', { class: 'muted' }, ` ${tag.description}`)),
       operations.map(([path, method, op]) => operation(path, method, op))]));
-  // What the address names was not there when the page came.
+  // The target of the address did not exist when the page loaded.
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 

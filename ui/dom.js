@@ -1,6 +1,6 @@
 // Making elements. Texts only ever become text nodes: an id that holds markup shows as it is.
 
-/** Makes an element. `on…` are listeners, `class` and `data-…` as in HTML; false leaves one out. */
+/** Makes an element. `on…` are listeners; `class` and `data-…` are as in HTML; `false` leaves an attribute out. */
 export function h(tag, props, ...children) {
   return fill(document.createElement(tag), props, children);
 }
@@ -27,24 +27,24 @@ function append(element, children) {
   }
 }
 
-/** Replaces what an element holds. */
+/** Replaces the content of an element. */
 export function set(element, ...children) {
   element.replaceChildren();
   append(element, children);
 }
 
-/** Sets a text, and touches nothing where it is the same. */
+/** Sets a text, and touches nothing if it is the same. */
 export function text(element, value) {
   const wanted = String(value);
   if (element.textContent !== wanted) element.textContent = wanted;
 }
 
-/** An id: isolated, so that right-to-left text in it turns nothing around. */
+/** An id, isolated so that right-to-left text in it does not reorder its surroundings. */
 export function name(id) {
   return h('bdi', { class: 'id', title: id }, id);
 }
 
-/** A panel with a heading; `side` stands at the heading's other end. */
+/** A panel with a heading. `side` is at the other end of the heading. */
 export function panel(title, side, ...children) {
   const id = `panel-${(panel.count = (panel.count ?? 0) + 1)}`;
   return h('section', { class: 'panel', 'aria-labelledby': id },
@@ -52,7 +52,7 @@ export function panel(title, side, ...children) {
     children);
 }
 
-/** A row of choices of which one counts. */
+/** A row of choices, of which one is selected. */
 export function choice(label, options, current, onchange) {
   const group = `choice-${(choice.count = (choice.count ?? 0) + 1)}`;
   return h('fieldset', { class: 'choice' }, h('legend', { class: 'sr' }, label),

@@ -1,4 +1,5 @@
-// Energy of the fleet: in, out, lost, and by whom. The analytics' own numbers; nothing is summed here.
+// The energy of the fleet: consumed, delivered and lost, and by which vehicles. All numbers come from the gateway;
+// nothing is summed here.
 
 import { explain, get, now } from './api.js';
 import { Chart, fromZero } from './charts.js';
@@ -13,15 +14,15 @@ const CURRENCIES = ['EUR', 'USD', 'GBP', 'CHF', 'SEK', 'NOK', 'DKK', 'PLN', 'INR
 const WINDOWS = [['1h', '1 h'], ['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
 const HOURS = { '1h': 1, '24h': 24, '7d': 168 };
 
-/** The start of a window, as the gateway takes it. */
+/** The start of a window, in the form that the gateway accepts. */
 function start(window) {
   if (window === 'today') {
     const midnight = new Date(now());
     midnight.setHours(0, 0, 0, 0);
-    // At midnight itself the day has no length yet.
+    // Exactly at midnight the day has no length yet.
     return new Date(Math.min(midnight.getTime(), now() - 1000));
   }
-  // Five minutes for all: who asks for the same window shares the gateway's work.
+  // Rounded to five minutes, so that all tabs request the same window and share the gateway's work.
   const to = Math.floor(now() / 300000) * 300000;
   return new Date(to - HOURS[window] * 3600000);
 }
@@ -31,12 +32,12 @@ function storedPrice() {
     const stored = JSON.parse(localStorage.getItem('wattgate-price') ?? 'null');
     if (isNumber(stored?.price) && CURRENCIES.includes(stored.currency)) return stored;
   } catch {
-    // What is there is not ours.
+    // The stored value is not ours.
   }
   return { price: null, currency: 'EUR' };
 }
 
-/** What energy costs: by the gateway's tariff, else by the price that was given on the fleet's page. */
+/** The price of energy: the gateway's tariff, or else the price that was entered on the fleet page. */
 export function costOf(energy, byTariff, tariffCurrency, { price, currency } = storedPrice()) {
   if (isNumber(byTariff)) return money(byTariff, tariffCurrency ?? currency);
   return price === null ? '' : money(energy * price, currency);
@@ -45,7 +46,7 @@ export function costOf(energy, byTariff, tariffCurrency, { price, currency } = s
 /** Days begin at this place's midnight. */
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
-/** A series as a chart takes it: the middles of its parts, AC, DC; nothing where all is 0. */
+/** A series in the form of a chart: the middles of its parts, AC, DC. Empty if everything is 0. */
 export function bars(answer, ac) {
   const parts = answer.series ?? [];
   const some = parts.some((part) => part[ac] > 0 || part.totalEnergyDeliveredDc > 0);
@@ -56,7 +57,7 @@ export function bars(answer, ac) {
   ];
 }
 
-/** The window of an answer, in seconds. */
+/** The window of a response, in seconds. */
 export const windowOf = (answer) =>
   [answer.timeWindowStart, answer.timeWindowEnd].map((at) => Date.parse(at) / 1000);
 
@@ -102,12 +103,12 @@ export class Energy {
     this.summary = panel('Energy', windows, this.note, h('dl', { class: 'figures led' },
       h('div', { class: 'lead' }, h('dt', {}, 'One more percent saves'), h('dd', {}, this.worth), this.worthEnergy),
       figure('From the grid (AC)', this.in, 'ac', this.matchedAc),
-      figure('Unassigned (AC)', this.unassigned, 'rest', h('dd', { class: 'small' }, 'no vehicle known')),
+      figure('Unattributed (AC)', this.unassigned, 'rest', h('dd', { class: 'small' }, 'no vehicle known')),
       figure('Into batteries (DC)', this.out, 'dc', this.matchedDc),
       figure('Efficiency', this.ratio, null, this.of),
       figure('Losses', this.lost, 'lost', this.cost)),
     this.flow,
-    h('ul', { class: 'legend' }, [['dc', 'into batteries'], ['lost', 'losses'], ['rest', 'unassigned']].map(([key, words]) =>
+    h('ul', { class: 'legend' }, [['dc', 'into batteries'], ['lost', 'losses'], ['rest', 'unattributed']].map(([key, words]) =>
       h('li', {}, h('i', { class: `key ${key}` }), words))),
     this.apart, this.chart.el);
     this.spread = panel('Vehicles by efficiency', null, this.statuses);
@@ -132,7 +133,7 @@ export class Energy {
         get(`/v1/analytics/fleet?from=${from}&bucket=${this.#window === '7d' ? 'day' : 'hour'}&tz=${encodeURIComponent(zone)}`),
         get(`/v1/analytics/performance?from=${from}&sort=lost&limit=${WORST}`),
       ]);
-      // A later question's answer counts.
+      // Only the response to the latest request counts.
       if (asked !== this.#asked) return;
       this.#worst = worst;
       this.#say(null);
@@ -143,7 +144,7 @@ export class Energy {
     }
   }
 
-  /** What was shown stays; what never was is said to be unknown. */
+  /** What was shown before stays. What was never loaded is marked as not available. */
   #fail(error) {
     this.#say(explain(error));
     this.chart.fail(UNKNOWN);
@@ -169,17 +170,17 @@ export class Energy {
     const lost = Math.max(0, ac - dc);
     set(this.lost, kwh(lost));
     set(this.unassigned, kwh(Math.max(0, fleet.unattributedEnergyAc)));
-    // The ratio is of these two, and not of the totals beside them.
+    // The ratio comes from these two sums, and not from the totals beside them.
     set(this.matchedAc, `${kwh(ac)} matched`);
     set(this.matchedDc, `${kwh(dc)} matched`);
     set(this.of, fleet.efficiencyRatio === null ? '' : `${kwh(dc)} of ${kwh(ac)}`);
     set(this.cost, this.#cost(lost, fleet.lostCost, fleet.currency));
-    // What a fleet gains with each percent of efficiency: in money where it is known what energy costs.
+    // What one more percent of efficiency saves: in money, if the price of energy is known.
     const one = kwh(fleet.onePercentEnergyAc);
     const worth = this.#cost(fleet.onePercentEnergyAc, fleet.onePercentCost, fleet.currency);
     set(this.worth, worth || one);
     set(this.worthEnergy, worth && one);
-    // Who runs the gateway has said what a kilowatt-hour costs: then nobody has to guess here.
+    // If the operator has set a tariff, users cannot enter a price here.
     for (const part of this.price) part.hidden = isNumber(fleet.lostCost);
     this.currency.hidden = isNumber(fleet.lostCost) && fleet.currency !== undefined;
     const parts = [dc, lost, fleet.unattributedEnergyAc];
@@ -244,7 +245,7 @@ export class Energy {
       try {
         localStorage.setItem('wattgate-price', JSON.stringify(this.#price));
       } catch {
-        // Then it counts until the page is left.
+        // The value then applies until the page is left.
       }
       if (this.#fleet) this.#showFleet(this.#fleet);
       if (this.#worst) this.#showWorst();
@@ -266,14 +267,14 @@ function figure(label, value, mark, below) {
   return h('div', {}, h('dt', {}, mark && h('i', { class: `key ${mark}` }), label), h('dd', {}, value), below);
 }
 
-/** Why a vehicle has no status of efficiency. */
+/** Why a vehicle has no efficiency status. */
 export const REASONS = {
   no_meter: 'no meter is known for this time',
   too_little_energy: 'too little energy to judge',
   low_coverage: 'too many gaps in the readings',
 };
 
-/** A status of efficiency with its sign. */
+/** An efficiency status with its symbol. */
 export function status(key) {
   const [, label, sign] = STATUSES.find(([known]) => known === key) ?? [key, key, '○'];
   return h('span', { class: 'status' },

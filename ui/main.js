@@ -13,9 +13,9 @@ import { LiveStream } from './stream.js';
 import { Vehicle } from './vehicle.js';
 
 const HEALTH_MS = 5000;
-/** What waits longer is no batch under way any more. */
+/** Readings that wait longer are no longer part of a running batch. */
 const LAG_SECONDS = 15;
-/** So many unanswered requests in a row are no delay any more. */
+/** After this many unanswered requests in a row, it is no longer a delay. */
 const UNANSWERED_MAX = 3;
 
 const stream = new LiveStream();
@@ -28,7 +28,7 @@ function view(hash) {
   const [, kind = '', ...rest] = hash.replace(/^#/, '').split('/');
   let id = '';
   try {
-    // An id may hold anything; who wrote the link may have left a slash as it is.
+    // An id may contain anything, and a hand-written link may have an unencoded slash.
     id = decodeURIComponent(rest.join('/'));
   } catch {
     id = rest.join('/');
@@ -52,14 +52,14 @@ function route(moved) {
   }
   if (moved) {
     window.scrollTo(0, 0);
-    // Who hears the page is told where it is now.
+    // Tells users of screen readers which view is shown.
     main.querySelector('h1')?.focus({ preventScroll: true });
   }
 }
 
 let heard = null;
 
-/** Says across the page what makes all that it shows doubtful; nothing where nothing does. */
+/** Shows a banner if the data on the page may be wrong, and hides it otherwise. */
 function warn(what, gravity) {
   const banner = document.getElementById('banner');
   text(banner, what ?? '');
@@ -67,7 +67,7 @@ function warn(what, gravity) {
   banner.className = `banner ${gravity ?? ''}`;
 }
 
-/** What does not work, in words for whoever is called at night. */
+/** What does not work, in words for the person on call. */
 function trouble(report) {
   const { wal = {}, database = {}, questions = {}, migrations = {}, lag = {}, gap = {} } = report;
   const why = (part) => (part.reason ? ` (${part.reason})` : '');
@@ -85,19 +85,19 @@ function trouble(report) {
   return 'The gateway is starting and has not reached its database yet. Readings are already accepted.';
 }
 
-/** What is stored late, where the database is slow or hangs; nothing where it keeps up. */
+/** What is stored late because the database is slow or hangs. Empty if it keeps up. */
 function lagging({ readings, oldestSeconds }) {
   if (oldestSeconds < LAG_SECONDS) return null;
   return `The database is falling behind: ${count(readings)} readings wait in the log, the oldest for ${span(oldestSeconds)}. The data shown is equally old.`;
 }
 
-/** Requests for the health that in a row were not answered in time. */
+/** The number of successive health requests that were not answered in time. */
 let unanswered = 0;
 
-/** Of when the data is that stays on the page. */
+/** How old the data on the page is. */
 const since = () => (heard ? `The data shown is from ${time(heard)}.` : 'Check that it is running and that the network is up.');
 
-/** How the gateway is, in a word; why not, in more. */
+/** The state of the gateway in a word, and the reason in more if it is not ready. */
 async function health() {
   const pill = document.getElementById('health');
   try {
@@ -112,7 +112,7 @@ async function health() {
     warn(ready ? lagging(report.lag) : trouble(report), report.wal?.status === 'ok' ? 'warning' : 'critical');
     unanswered = 0;
   } catch (error) {
-    // A request that waits, here or in the gateway, is no failed one.
+    // A request that waits, here or in the gateway, has not failed.
     if (error.name === 'TimeoutError' || error.name === 'AbortError') {
       unanswered += 1;
       if (unanswered < UNANSWERED_MAX || document.hidden) return;
@@ -130,7 +130,7 @@ async function health() {
 
 let counted = 0;
 
-/** How many alerts are open, beside the word in the navigation. */
+/** The number of open alerts, in the navigation. */
 async function countAlerts() {
   const asked = (counted += 1);
   try {
@@ -140,7 +140,7 @@ async function countAlerts() {
     badge.hidden = items.length === 0;
     set(badge, `${items.length}${next === null ? '' : '+'}`, h('span', { class: 'sr' }, ' open'));
   } catch {
-    // The view of alerts says what is wrong.
+    // The alerts view says what is wrong.
   }
 }
 
@@ -157,7 +157,7 @@ function showStream() {
   pill.title = meaning;
 }
 
-/** The theme's button goes through: the system's, light, dark. */
+/** The themes of the button, in order: the system's, light, dark. */
 function themes() {
   const root = document.documentElement;
   const button = document.getElementById('theme');
@@ -186,7 +186,7 @@ function themes() {
 }
 
 document.getElementById('skip').addEventListener('click', (event) => {
-  // The hash is the view's: it must not become the target's.
+  // The hash belongs to the view, and must not become the link's target.
   event.preventDefault();
   main.focus();
 });

@@ -1,10 +1,10 @@
-// The charging sessions of one device: a line of time with their bars, and a list.
+// The charging sessions of one device: a timeline with bars, and a list.
 
 import { explain, get, now, pages } from './api.js';
 import { h, name, panel, set } from './dom.js';
 import { count, dateTime, day, exact, fixed, percent, span, time } from './format.js';
 
-/** The bars of a line of time: the newest 5,000 of the window, beyond which they are a single bar. */
+/** The bars of a timeline: the newest 5,000 of the window. Beyond that, the bars would merge anyway. */
 const PAGES_MAX = 5;
 const LISTED = 10;
 const REFRESH_MS = 30000;
@@ -40,7 +40,7 @@ export class Sessions {
     clearInterval(this.#timer);
   }
 
-  /** Shows those that reach into a window, in milliseconds. */
+  /** Shows the sessions that reach into a window, in milliseconds. */
   show(from, to) {
     [this.#from, this.#to] = [from, to];
     this.#load();
@@ -67,7 +67,7 @@ export class Sessions {
     this.#more = next !== null;
     this.#sessions = found.map(timed);
     this.#draw();
-    // The table is there before its energy, which takes longer.
+    // The table appears before the energy, which takes longer.
     const charged = await get(`${path}&energy=true&limit=${LISTED}`).catch(() => null);
     if (charged === null || asked !== this.#asked) return;
     this.#energy = new Map(charged.items.map((item) => [item.sessionId, item]));

@@ -2,28 +2,28 @@
 
 import { failure, request } from './api.js';
 
-/** Longer without a sign than the gateway's comments are apart: the connection is gone. */
+/** The longest silence. The gateway sends comments more often, so after this the connection is lost. */
 const SILENCE_MS = 20000;
-/** A key that may not listen will hardly be given the right within seconds. */
+/** The pause after a refusal: a key that lacks the right will hardly get it within seconds. */
 const REFUSED_MS = 60000;
 const WAIT_MS = [1000, 2000, 4000, 8000, 15000];
 
 /**
- * Dispatches `changes` (detail: statuses by kind), `alert` (one has opened or closed), `reset` (something was missed: load anew) and
- * `state` (`live`, `waiting`, `paused` while nobody looks, or `refused` to this key).
+ * Dispatches `changes` (detail: statuses by kind), `alert` (one has opened or closed), `reset` (something was missed:
+ * load again) and `state` (`live`, `waiting`, `paused` while nobody looks, or `refused` to this key).
  */
 export class LiveStream extends EventTarget {
   #last = null;
   #anew = true;
   #failures = 0;
   #abort = null;
-  /** What is waited for while nobody looks. */
+  /** The promise that is awaited while the tab is hidden. */
   #away = null;
   state = 'waiting';
 
   /**
-   * Lets go of the connection while nobody looks: a browser opens six to a gateway over plain HTTP, and tabs in
-   * the background would hold them all. The tab that is looked at again starts from a fresh snapshot.
+   * Closes the connection while the tab is hidden: over plain HTTP a browser opens six connections to a gateway, and
+   * background tabs would hold all of them. When the tab is shown again, it starts from a fresh snapshot.
    */
   #watch() {
     const looked = () => {
@@ -58,10 +58,10 @@ export class LiveStream extends EventTarget {
       await this.#away?.promise;
       try {
         await this.#once();
-        // It was ended in order: come again at once, but not in a circle.
+        // The stream ended cleanly: reconnect at once, but not in a loop.
         await wait(500);
       } catch (error) {
-        // It was let go, which is no failure.
+        // It was closed on purpose, which is not a failure.
         if (this.#away) continue;
         if (error.status === 403) {
           this.#change('refused');
@@ -76,7 +76,7 @@ export class LiveStream extends EventTarget {
     }
   }
 
-  /** Ends the connection; it comes back as after any other end. */
+  /** Ends the connection. It comes back as after any other end. */
   cut() {
     this.#abort?.abort();
   }
@@ -90,7 +90,7 @@ export class LiveStream extends EventTarget {
   async #once() {
     this.#abort = new AbortController();
     const headers = { Accept: 'text/event-stream' };
-    // Without a place to go on from, what was before is not known.
+    // Without an id to resume from, earlier changes are unknown.
     this.#anew = this.#last === null;
     if (this.#last) headers['Last-Event-ID'] = this.#last;
     const response = await request('/v1/live/stream', { headers, signal: this.#abort.signal });

@@ -1,4 +1,4 @@
-// Before the first paint: the theme that was chosen, if one was. The system's counts otherwise.
+// Runs before the first paint. Sets the chosen theme, if there is one; otherwise the system's theme applies.
 (function () {
   'use strict';
   try {
@@ -7,6 +7,6 @@
       document.documentElement.dataset.theme = chosen;
     }
   } catch {
-    // Storage is off: the system's theme it is.
+    // Storage is turned off: use the system's theme.
   }
 })();

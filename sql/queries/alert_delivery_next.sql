@@ -1,6 +1,6 @@
--- The next delivery that is due at $1: also one that is put off for longer from now than it ever was,
--- because the clock was set back since. The longest is 1, 2, 4 s after 1, 2, 3 attempts, 300 at the
--- most; and a second for what has passed between two looks at the clock.
+-- The next delivery that is due at $1. A delivery is also due if its time is further ahead than its longest wait,
+-- because the clock was set back since. That wait is 1, 2, 4 s after 1, 2, 3 attempts, at most 300 s, plus a second for
+-- the time between two readings of the clock.
 -- Index: alert_deliveries_due (due_at), read in its order; whole, if none is due.
 select
     id,

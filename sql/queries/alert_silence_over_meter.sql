@@ -1,6 +1,6 @@
--- Meters with an open alert of silence that have sent a reading since, or have sent none for 30 days
--- before $1: they count as retired. Before the newest reading of all if that is earlier, so that
--- a clock that is ahead retires none.
+-- Meters with an open alert of silence that have sent a reading since, or have sent none for 30 days before $1: they
+-- count as retired. The 30 days end at the newest reading of all if that is earlier, so that a clock that is ahead
+-- retires no device.
 -- Index: alerts_open, the primary key of meter_live_status.
 select a.device_id
 from alerts as a

@@ -1,7 +1,7 @@
--- Vehicles with an open alert of silence that have sent a reading since, or whose newest session
--- has ended by $1 without a reading more than a quarter of an hour later: they have left; or that have
--- sent none for 30 days before $1: they count as retired. Before the newest reading of all if
--- that is earlier, so that a clock that is ahead retires none.
+-- Vehicles with an open alert of silence that have sent a reading since, or whose newest session has ended by $1
+-- without a reading more than a quarter of an hour later: they have left; or that have sent none for 30 days before $1:
+-- they count as retired. The 30 days end at the newest reading of all if that is earlier, so that a clock that is ahead
+-- retires no device.
 -- Index: alerts_open, the primary key of vehicle_live_status, charging_sessions_vehicle.
 select a.device_id
 from alerts as a

@@ -1,4 +1,4 @@
--- Vehicles whose newest reading, at most an hour old at $2, is of a battery hotter than $1.
+-- Vehicles whose newest reading, at most an hour old at $2, shows a battery hotter than $1.
 -- Reads vehicle_live_status whole: one row per vehicle.
 select
     s.vehicle_id,

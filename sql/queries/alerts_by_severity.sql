@@ -1,5 +1,5 @@
--- A page of alerts, those of some kinds ($7) first and among equals the newest, after one whose kind is among
--- them ($8) and its id ($1); null filters nothing.
+-- A page of alerts: those of some kinds ($7) first, and the newest first within each group. It begins after the alert
+-- with the id $1; $8 says whether its kind is among them. Null filters nothing.
 -- Index: alerts_open if only open ones are asked for, which is sorted whole; otherwise reads alerts whole.
 select
     a.id,

@@ -1,6 +1,6 @@
--- Index: the primary key of wal_checkpoints. Raises the epoch, so that an older session of this
--- shard can move nothing any more; a missing row means the run's start. A session that has
--- changed its role may not see its own start: then no other can take it for a lost one.
+-- Index: the primary key of wal_checkpoints. Raises the epoch, so that an older session of this shard can move nothing
+-- any more; a missing row means the run's start. A session that has changed its role may not see its own start. It then
+-- records none, so no other session can mistake it for a lost one.
 insert into wal_checkpoints as c (
     run_id, shard, position, live_position, epoch, backend_pid, backend_start
 )

@@ -1,4 +1,4 @@
--- The next readings of one meter in ($2, $3], in the order of time.
+-- The next readings of one meter in ($2, $3], in order of time.
 -- Index: the primary key (meter_id, ts) of the partitions between $2 and $3.
 select
     ts,

@@ -1,6 +1,6 @@
--- The first $1 marks of vehicles behind an hour ($2) and a vehicle ($3) in it, of a day from the earliest on.
--- The marks are read in the order of their key before anything is counted: a statement that counts first
--- reads all of them if the table was empty when statistics were taken.
+-- The first $1 marks of vehicles after an hour ($2) and a vehicle ($3) in it, within a day of the earliest. The marks
+-- are read in the order of their key before anything is counted: a statement that counts first reads all of them if the
+-- table was empty when statistics were taken.
 -- Index: the primary key (hour, vehicle_id, id) of vehicle_hour_marks, its first $1 entries.
 select
     m.hour,

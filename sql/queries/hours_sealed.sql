@@ -1,4 +1,4 @@
--- The watermark: a reading up to it, itself included, makes its hour dirty; and the pass over the dirty hours.
+-- The watermark, and the pass over the dirty hours. A reading up to and including the watermark makes its hour dirty.
 -- Unless the session has it ($1), it tries to share a lock ($2), which keeps the rollup of older gateways away.
 -- Index: none needed, one row each.
 select

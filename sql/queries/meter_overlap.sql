@@ -1,4 +1,4 @@
--- Whether any two sessions at a meter overlap: one begins before all those before it have ended.
+-- Whether any two sessions at a meter overlap: a session begins before all earlier ones have ended.
 -- Served by charging_sessions_meter (meter_id, started_at), in its order.
 select 1
 from (

@@ -1,6 +1,6 @@
--- The last reading of many vehicles in intervals; with $6, the last that is no register of 0.
--- One row per span: device ($1), after ($2), up to ($3); $4 and $5 are the earliest and the latest of
--- them, so that only the partitions between are planned.
+-- The last reading of many vehicles in intervals; with $6, the last that is not a register of 0. One row per span:
+-- device ($1), after ($2), up to ($3); $4 and $5 are the earliest and the latest of them, so that only the partitions
+-- between are planned.
 -- Index: the primary key (vehicle_id, ts), backward, of the partitions that each span lies in.
 select
     h.ts,

@@ -1,8 +1,8 @@
--- What history holds under some keys: devices ($1) and times ($2); $3 and $4 are the earliest and the
--- latest of them, so that only the partitions between are planned.
--- Grouping by the key changes no row: it makes each key be looked up by itself. In a plain join
--- PostgreSQL chooses by what it expects between $3 and $4; if the newest readings lie beyond its
--- statistics it expects one, and compares every key with every row of the partition.
+-- What history holds under some keys: devices ($1) and times ($2); $3 and $4 are the earliest and the latest of them,
+-- so that only the partitions between are planned. Grouping by the key changes no row, but makes PostgreSQL look up
+-- each key by itself. For a plain join PostgreSQL chooses a plan by the number of rows that it expects between $3 and
+-- $4. If the newest readings are beyond its statistics it expects one row, and compares every key with every row of the
+-- partition.
 -- Index: the primary key (vehicle_id, ts) of the partitions between $3 and $4.
 select
     h.vehicle_id, h.ts, h.kwh_delivered_dc, h.kwh_register, h.soc, h.battery_temp,

@@ -1,5 +1,5 @@
--- Index: the primary keys of the registries and of quarantined_readings; a batch that is tried
--- again writes the same rows. What a vehicle named is kept by its text, as the device is.
+-- Index: the primary keys of the registries and of quarantined_readings; a batch that is tried again writes the same
+-- rows. The meter or session that a vehicle named is kept as text, like the device.
 insert into quarantined_readings (
     run_id, shard, position, reading_index, stream, device_id, ts, reading, sqlstate, reason, received_at
 )

@@ -1,5 +1,4 @@
--- Reads the whole quarantine, newest first: for an operator's eyes, and rare. Column 6 says how many
--- there are in all.
+-- Reads the whole quarantine, newest first. Only operators request it, and rarely. Column 6 is the total number.
 select
     jsonb_build_object(
         'stream', stream, 'deviceId', device_id, 'timestamp', ts, 'sqlstate', sqlstate,

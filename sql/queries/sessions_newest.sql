@@ -1,5 +1,5 @@
--- Charging sessions that started before a time ($1), or then with a name before another ($2), the latest start
--- first; null filters nothing. With $6, those that are open or ended after it.
+-- Charging sessions that started before a time ($1), or at that time with a name before $2, the latest start first;
+-- null filters nothing. With $6, those that are open or ended after it.
 -- Index: charging_sessions_started (started_at), backward, or charging_sessions_vehicle and
 -- charging_sessions_meter if a device is named.
 select

@@ -1,4 +1,4 @@
--- Those of some alerts that have closed.
+-- Finds which of some alerts have closed.
 -- Index: the primary keys of alerts, vehicles and meters.
 select
     a.id,

@@ -54,7 +54,7 @@ fn element(input: &[u8], tag: u8) -> Option<(&[u8], &[u8], &[u8])> {
     }
     let (length, content) = match first {
         0..=0x7f => (usize::from(first), rest),
-        // The length stands in the next one to four bytes.
+        // The length is in the next one to four bytes.
         0x81..=0x84 => {
             let (bytes, content) = rest.split_at_checked(usize::from(first & 0x7f))?;
             let length = bytes.iter().fold(0, |sum, b| sum << 8 | usize::from(*b));

@@ -14,14 +14,14 @@ use crate::outage::Outage;
 /// How long a gateway waits before it tries again: for the lock, and after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// The lock of the rollup of gateways that know no passes over dirty hours (before schema version 6). Such a rollup
-/// removes every mark that it sees. A writer that needs its marks to stand for a whole pass holds the lock in share
-/// mode, which keeps such a rollup out.
+/// The rollup lock of gateways that know no passes over dirty hours (before schema version 6). Their rollup removes
+/// every mark that it sees. A writer whose marks must last for a whole pass holds the lock in share mode, which keeps
+/// such a rollup out.
 pub const ROLLUP_WITHOUT_PASSES: i64 = i64::from_be_bytes(*b"wg-hours");
 
 /// Work for one gateway of a database at a time.
 pub struct Role {
-    /// What the work is, as the log names it.
+    /// The name of the work in the log.
     pub work: &'static str,
     /// The name of the session on the server.
     pub session: &'static str,
@@ -29,7 +29,7 @@ pub struct Role {
     pub purpose: Use,
     /// The key of the advisory lock; each role has its own.
     pub lock_key: i64,
-    /// The key of a lock that the leader shares with others, if the work needs one.
+    /// The key of a lock that the leader shares with other sessions, if the work needs one.
     pub shared_key: Option<i64>,
     /// A table that the work needs. The gateway does not try the lock before the migrations have made it.
     pub table: &'static str,
@@ -140,7 +140,7 @@ impl Role {
         let mut session = target.connect(self.session, self.purpose).await?;
         let ended = session.ended();
         let client = session.client_mut();
-        // A lock that is held while the other is taken is taken again: a session may hold one many times.
+        // A lock that is already held is taken again, because a session may hold a lock many times.
         let ready = "select to_regclass($1) is not null and pg_try_advisory_lock($2)
             and ($3::bigint is null or pg_try_advisory_lock_shared($3))";
         let parameters: [&(dyn ToSql + Sync); 3] = [&self.table, &self.lock_key, &self.shared_key];
@@ -149,7 +149,7 @@ impl Role {
             .await?
             .get::<_, bool>(0)
         {
-            // It is no success that another gateway may fail now.
+            // Passing the work to another gateway is not a success.
             tokio::time::sleep(retry_after).await;
         }
         tracing::debug!("this gateway runs {}", self.work);
@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    /// One gateway's work: it records that it has begun, and then uses its session no more.
+    /// One gateway's work: it records that it has begun, and does not use its session after that.
     struct Gateway(usize, Arc<Begun>);
 
     impl Work for Gateway {

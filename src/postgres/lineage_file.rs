@@ -1,4 +1,4 @@
-//! The file that keeps the lineage of servers over restarts.
+//! The file that keeps the lineage of servers across restarts.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -45,7 +45,7 @@ impl LineageFile {
         }
     }
 
-    /// Whether there is a file. An operator clears it; a file that is missing says nothing.
+    /// Whether there is a file. An operator clears it by its content; a missing file means nothing.
     pub(super) fn exists(&self) -> bool {
         self.directory.join(FILE_NAME).exists()
     }
@@ -69,7 +69,7 @@ impl LineageFile {
     /// Reserves room for the next move.
     ///
     /// # Errors
-    /// As the system returns them, a full disk among them.
+    /// As the system returns them, including a full disk.
     pub(super) fn reserve(&self) -> io::Result<()> {
         let reserved = fs::metadata(self.directory.join(RESERVED));
         if reserved.is_ok_and(|found| found.len() == FILE_BYTES as u64) {

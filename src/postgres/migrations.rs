@@ -75,7 +75,7 @@ pub enum MigrationError {
     /// The server is too old.
     #[error("PostgreSQL {0} is too old: 15 or newer is needed")]
     ServerTooOld(String),
-    /// The encoding of the database cannot hold every id.
+    /// The encoding of the database cannot represent every id.
     #[error("the database's encoding is {0} but must be UTF8: create it with encoding 'UTF8'")]
     Encoding(String),
     /// The schema was made by a newer program.
@@ -102,12 +102,12 @@ pub struct DatabaseSettings {
     pub retention: Option<Duration>,
 }
 
-/// How history is kept. What is set here replaces what the database holds.
+/// How history is kept. Values that are set here replace those in the database.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HistoryOptions {
-    /// The width of new partitions; `None` keeps the stored width, at first months.
+    /// The width of new partitions. `None` keeps the stored width, which is initially a month.
     pub partition: Option<PartitionWidth>,
-    /// How long history is kept; `None` keeps the stored retention, at first forever.
+    /// How long history is kept. `None` keeps the stored retention, which is initially forever.
     pub retention: Option<Duration>,
 }
 
@@ -132,7 +132,7 @@ pub async fn migrate(
     if row.get::<_, i32>(0) < SERVER_VERSION_MIN {
         return Err(MigrationError::ServerTooOld(row.get(1)));
     }
-    // One id that cannot be stored would block its whole shard forever.
+    // A single id that cannot be stored would block its whole shard forever.
     if row.get::<_, &str>(2) != "UTF8" {
         return Err(MigrationError::Encoding(row.get(2)));
     }
@@ -268,7 +268,7 @@ async fn settle(
     })
 }
 
-/// Reads how long history is kept; `None` means for ever.
+/// Reads how long history is kept. `None` means forever.
 ///
 /// # Errors
 /// As PostgreSQL returns them.

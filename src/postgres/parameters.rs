@@ -134,7 +134,7 @@ pub(super) fn defaults() -> Config {
     config
 }
 
-/// Takes parameters one by one; those left at the end are refused or unknown.
+/// Takes parameters one by one. Those that are left at the end are refused or unknown.
 struct Reader {
     values: Parameters,
     faults: Vec<String>,
@@ -191,7 +191,7 @@ impl Reader {
         }
     }
 
-    /// Takes the servers; none if something is wrong with them.
+    /// Takes the servers. Returns none if something is wrong with them.
     fn servers(&mut self) -> Vec<ServerPlace> {
         let hosts = self.take("host");
         let addresses = self.take("hostaddr");

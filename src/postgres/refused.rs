@@ -1,7 +1,7 @@
 //! The refusal of a server, as an error of the driver.
 //!
-//! Callers and the pool know the driver's error alone, and it has no public constructor. The driver returns what
-//! its socket returns, so a socket that only fails makes one.
+//! Callers and the pool know the driver's error alone, and it has no public constructor. The driver returns the error
+//! of its socket, so a socket that always fails makes one.
 
 use std::error::Error as _;
 use std::io;
@@ -52,7 +52,7 @@ pub(super) async fn refused(why: Refusal) -> Error {
     let mut config = Config::new();
     config.user("nobody").ssl_mode(SslMode::Disable);
     loop {
-        // The socket lets no connect succeed.
+        // The socket lets no connection attempt succeed.
         if let Err(error) = config.connect_raw(Failing(why.clone()), NoTls).await {
             return error;
         }

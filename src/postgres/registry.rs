@@ -27,7 +27,7 @@ pub enum Registry {
 }
 
 impl Registry {
-    /// All of them, in the order of [`Registry::index`].
+    /// All registries, in the order of [`Registry::index`].
     pub const ALL: [Registry; 3] = [Registry::Meters, Registry::Vehicles, Registry::Sessions];
 
     /// The index in an array of three.
@@ -49,10 +49,10 @@ impl Registry {
     }
 }
 
-/// Chooses which entries a full cache forgets: each time another eighth, whatever their use.
+/// Chooses which entries a full cache forgets: each time another eighth, however much they are used.
 ///
-/// Why not the least recently used: a fleet that reports in a fixed order and does not fit would never find
-/// an entry. Why not all: a fleet that nearly fits would not, either.
+/// Why not the least recently used: a fleet that reports in a fixed order and does not fit would never find an entry.
+/// Why not all of them: a fleet that nearly fits would not find them either.
 #[derive(Debug, Default)]
 pub struct Thinner {
     rounds: u64,
@@ -145,7 +145,7 @@ pub enum ResolveError {
     /// PostgreSQL's own errors.
     #[error(transparent)]
     Database(#[from] Error),
-    /// A committed id cannot be read back: a rule or policy of the operator hides it.
+    /// A committed id cannot be read back, because a rule or policy of the operator hides it.
     #[error("a registered id cannot be read back from {0}")]
     Hidden(&'static str),
 }
@@ -178,7 +178,7 @@ pub async fn resolve(
         client.execute(&insert, &[&missing]).await?;
         let mut still = look_up(client, &select, missing, &mut ids).await?;
         if !still.is_empty() {
-            // The ids that the sequence gave may exist already.
+            // The ids from the sequence may already be taken.
             sequences::repair(client).await?;
             client.execute(&insert, &[&still]).await?;
             still = look_up(client, &select, still, &mut ids).await?;

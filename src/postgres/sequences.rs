@@ -1,14 +1,14 @@
-//! Repairs the sequences of ids that lie behind the ids in their tables.
+//! Repairs sequences of ids that are behind the ids in their tables.
 //!
-//! Logical replication copies rows and no sequences, so that a promoted subscriber would give new devices ids
-//! that exist. So does a table that was filled by hand.
+//! Logical replication copies rows but not sequences, so a promoted subscriber would give new devices ids that are
+//! already taken. The same happens to a table that was filled by hand.
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::explain;
 
-/// The tables whose ids come from a sequence and are unique by themselves. Each has an index that gives the greatest.
+/// The tables whose ids come from a sequence and are unique by themselves. In each, an index finds the greatest id.
 const TABLES: [&str; 5] = [
     "meters",
     "vehicles",
@@ -20,7 +20,7 @@ const TABLES: [&str; 5] = [
 /// One repair at a time. Otherwise one that has read an older id could set a sequence back.
 const LOCK_KEY: i64 = i64::from_be_bytes(*b"wg-ids\0\0");
 
-/// Moves every sequence that lies behind its table to the greatest id there.
+/// Moves every sequence that is behind its table to the greatest id there.
 ///
 /// Blocks: while another session repairs
 /// Cancel: safe
@@ -38,13 +38,13 @@ pub async fn repair(client: &Client) -> Result<(), Error> {
              where s.newest > coalesce(pg_catalog.pg_sequence_last_value(s.sequence), 0)"
         )
     });
-    // One message is one transaction. Its second statement reads what the last repair has left.
+    // One message is one transaction. Its second statement sees the result of the previous repair.
     let sql = format!(
         "select pg_catalog.pg_advisory_xact_lock({LOCK_KEY}); {}",
         tables.join(" union all ")
     );
     let answer = match client.simple_query(&sql).await {
-        // If ids do repeat, the statement that needs a new one fails.
+        // If an id does repeat, the statement that needs a new one fails.
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             tracing::warn!(
                 error = explain(&error),
@@ -63,8 +63,8 @@ pub async fn repair(client: &Client) -> Result<(), Error> {
             tracing::warn!(
                 table,
                 newest,
-                "the sequence of ids lay behind the ids in the table, as in a promoted logical \
-                 subscriber; it was moved"
+                "the sequence of ids was behind the ids in the table, as in a promoted logical subscriber; it was \
+                 moved forward"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! The guard against two primaries: sessions live on the newest server alone.
+//! The guard against two primaries: sessions live only on the newest server.
 //!
 //! A promotion does not end the old primary by itself. If it still runs, or comes back, it accepts sessions and
 //! readings that the new primary never gets. So each connect reads the server's timeline and system
@@ -9,13 +9,13 @@
 //!
 //! - **A move ends old sessions, then is made durable, then admits sessions on the new server**, so that a restart
 //!   does not forget it. A move that could not be written is written later.
-//! - **A session belongs to the move under which it was admitted.** The task of its connection looks for a newer
-//!   move before it reads from its socket, so that no answer of an old server arrives after the move.
+//! - **A session belongs to the move under which it was admitted.** The task of its connection looks for a newer move
+//!   before it reads from its socket, so no answer of an old server arrives after the move.
 //! - **A commit is acknowledged under the lock of moves** ([`Place::while_current`]). So nothing is acknowledged on
 //!   an old server once a newer one was seen.
 //! - **A server that hides its timeline is used**, with a warning, until another one has shown its own: some hosting
 //!   services allow neither function.
-//! - **Another cluster is followed only if it holds the log's database**, if no other host serves, and the old one
+//! - **Another cluster is followed only if it holds the log's database** and no other host is running. The old cluster
 //!   is then left forever.
 //!
 //! Two standbys that are promoted from one primary may both choose one timeline, if they share no archive of
@@ -50,7 +50,7 @@ pub enum Keeping {
     Reads,
 }
 
-/// Where the lineage is kept over restarts.
+/// Where the lineage is kept across restarts.
 struct Kept {
     file: LineageFile,
     keeping: Keeping,
@@ -80,9 +80,9 @@ struct State {
     is_moving: bool,
     /// The servers that are refused now, why, and when that was last found.
     refused: BTreeMap<String, (Refusal, Instant)>,
-    /// A server was used that hides its timeline.
+    /// Whether a server that hides its timeline was used.
     uses_hidden: bool,
-    /// Called at each move, once old sessions count no more.
+    /// Called at each move, once old sessions no longer count.
     on_move: Option<OnMove>,
 }
 
@@ -110,7 +110,7 @@ pub struct ServersReport {
 pub(super) enum Admission {
     /// The session may be used.
     Granted,
-    /// It is of another cluster. Whether it holds the database must be looked up.
+    /// It belongs to another cluster. Whether it holds the database must be looked up.
     OtherCluster,
     /// It must be closed.
     Refused(Refusal),
@@ -165,7 +165,7 @@ impl Servers {
         self.write().on_move = Some(act);
     }
 
-    /// The database that the log is bound to, if it is another one than this.
+    /// The database that the log is bound to, if it is not this one.
     pub(super) fn bound_to_other(&self, found: Option<Uuid>) -> Option<Uuid> {
         let bound = self.kept.as_ref().and_then(|kept| (kept.bound)());
         bound.filter(|bound| found != Some(*bound))
@@ -204,14 +204,14 @@ impl Servers {
             tracing::warn!(
                 host,
                 error = why,
-                "the server does not show its timeline: it cannot be told from an old primary; grant \
+                "the server does not show its timeline, so it cannot be distinguished from an old primary; grant \
                  execute on pg_control_system() and pg_walfile_name(pg_lsn)"
             );
         }
         Admission::Granted
     }
 
-    /// Admits a session of the server in use, which is what nearly all sessions are.
+    /// Admits a session of the server in use. Nearly all sessions are.
     pub(super) fn admit_current(&self, host: &str, found: Server, place: &Place) -> bool {
         let state = self.read();
         let is_current = state.lineage.current == Some(found) && !state.is_moving;
@@ -237,7 +237,7 @@ impl Servers {
         {
             verdict = self.read().lineage.judge(host, found);
         }
-        // A log that is bound to a database takes no first server without it.
+        // A log that is bound to a database does not accept a first server without that database.
         if verdict == Verdict::Newer
             && self.current().is_none()
             && self.bound_to_other(None).is_some()
@@ -292,8 +292,8 @@ impl Servers {
         kept.map(|kept| &kept.file)
     }
 
-    /// Takes a lineage that an operator has changed meanwhile; `true` means that there was one. Otherwise it writes
-    /// the lineage again if its last write has failed.
+    /// Takes over a lineage that an operator has changed meanwhile. `true` means that there was one. Otherwise it
+    /// writes the lineage again if its last write has failed.
     fn reconcile(&self, on_file: &mut Lineage) -> bool {
         let Some(kept) = &self.kept else {
             return false;
@@ -329,7 +329,7 @@ impl Servers {
         if let Some(file) = self.is_recording() {
             match file.write(&lineage) {
                 Ok(()) => *on_file = lineage.clone(),
-                // Without it readings would wait for ever on a full disk, which only storing them empties.
+                // Otherwise readings would wait forever on a full disk, which empties only when they are stored.
                 Err(error) => tracing::error!(
                     %error,
                     "cannot record the server in use: until that succeeds, a restart would not recognise \
@@ -385,11 +385,11 @@ impl Servers {
     }
 }
 
-/// How a server is entered.
+/// How a session on a server is admitted.
 pub(super) struct Entry<'a> {
     /// The session. `None` means that the server was only looked at.
     pub(super) place: Option<&'a Place>,
-    /// Whether another cluster is followed: it holds the database.
+    /// Whether another cluster may be followed, because it holds the database.
     pub(super) follows: bool,
 }
 

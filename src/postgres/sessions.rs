@@ -63,8 +63,8 @@ impl Session {
         self.place.number()
     }
 
-    /// Acts on what the server has answered, unless the database has moved to a newer server: then it returns
-    /// `None`. No move happens while it acts.
+    /// Acts on the server's answer and returns the result. If the database has moved to a newer server, it does nothing
+    /// and returns `None`. No move happens while it acts.
     ///
     /// Blocks: while a move is taken over; `act` must not wait
     pub fn while_current<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
@@ -99,7 +99,7 @@ pub(super) struct Opener {
 }
 
 impl deadpool_postgres::Connect for Opener {
-    /// The way to the database replaces the pool's configuration, which knows one host alone.
+    /// The route to the database replaces the pool's configuration, which knows only one host.
     fn connect(&self, _: &Config) -> Opening<'_> {
         Box::pin(async move {
             let opened = self.route.open(&self.name, Use::Question).await?;

@@ -1,9 +1,8 @@
 //! The settings of sessions that the gateway depends on.
 //!
-//! A session inherits settings from the server, the database and the role. An operator sets these for
-//! other programs too, and some of them break the gateway's guarantees. So each session sets its own, in
-//! one exchange after it has connected. Startup parameters (`options`) would save that exchange, but a
-//! pooler such as PgBouncer refuses them.
+//! A session inherits settings from the server, the database and the role. An operator sets these for other programs
+//! too, and some of them break the gateway's guarantees. So each session sets its own, in one round trip after it has
+//! connected. Startup parameters (`options`) would save that round trip, but a pooler such as PgBouncer refuses them.
 //!
 //! These are set. Inherited values would break:
 //!
@@ -92,7 +91,7 @@ impl Use {
     /// The settings in which this use differs from all others.
     const fn own(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            // A rollup that is lost in a crash is made again: its marks are back too.
+            // A rollup that is lost in a crash is made again, because its marks are back too.
             Use::Rollup => &[("synchronous_commit", "off")],
             _ => &[],
         }
@@ -143,8 +142,8 @@ const PINNED: &[(&str, &str)] = &[
     ("tcp_user_timeout", "15000"),
 ];
 
-/// Planner settings that every session sets to PostgreSQL's own defaults. So it does with all settings
-/// whose names begin with `enable_` or `geqo` or end with `_cost`, those of future versions included.
+/// Planner settings that every session sets to PostgreSQL's own defaults. This includes all settings whose names begin
+/// with `enable_` or `geqo` or end with `_cost`, even those of future versions.
 const PLANNER: &[&str] = &[
     "constraint_exclusion",
     "cursor_tuple_fraction",

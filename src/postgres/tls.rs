@@ -20,7 +20,7 @@ use super::verifier::{Check, Verifier};
 /// How much of the server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verify {
-    /// That the server holds the certificate's key, and nothing of the certificate itself.
+    /// Only that the server holds the certificate's key; nothing in the certificate itself is verified.
     Nothing,
     /// That an authority has signed it.
     Chain,
@@ -113,7 +113,7 @@ pub(super) fn connector(options: &TlsOptions) -> Result<MakeRustlsConnect, Vec<S
     };
     config.enable_sni = options.sni;
     if options.direct {
-        // A server that is addressed in TLS at once recognises the protocol only by this name.
+        // If a connection begins with TLS, the server recognises the protocol only by this name.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
     if faults.is_empty() {

@@ -14,7 +14,7 @@ use super::der::PublicKey;
 /// How a server's certificate is verified.
 #[derive(Debug)]
 pub(super) enum Check {
-    /// That the server holds the certificate's key, and nothing of the certificate itself.
+    /// Only that the server holds the certificate's key; nothing in the certificate itself is verified.
     Nothing,
     /// That an authority has signed it.
     Chain(Arc<RootCertStore>),
@@ -29,7 +29,7 @@ pub(super) struct Verifier {
     pub(super) provider: Arc<CryptoProvider>,
 }
 
-/// A certificate of version 1 has no extensions: it can name no host.
+/// A certificate of version 1 has no extensions, so it cannot name a host.
 const VERSION_1: &str = "the server's certificate cannot be verified: it has X.509 version 1, or \
                          is malformed; create one of version 3 with a subjectAltName, or use \
                          sslmode=require, which verifies nothing";
@@ -80,7 +80,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let known = &self.provider.signature_verification_algorithms;
         match (&self.check, PublicKey::of_certificate(cert)) {
-            // The certificate may be of a kind that cannot be verified: only its key counts.
+            // The certificate may be of a kind that cannot be verified: only its key matters.
             (Check::Nothing, Some(key)) => {
                 let same = |(scheme, _): &&(SignatureScheme, _)| *scheme == dss.scheme;
                 let algorithms = known.mapping.iter().find(same).map(|(_, found)| *found);

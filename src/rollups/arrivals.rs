@@ -4,16 +4,16 @@ use std::time::{Duration, Instant};
 
 use super::Waits;
 
-/// How long after a reading was seen to wait, readings count as arriving.
+/// For how long readings count as arriving after one was seen waiting.
 const RECENT: Duration = Duration::from_secs(1);
 /// How often, and at what intervals, the roller looks whether readings arrive.
 const LOOKS: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Whether readings arrive. Why not by one look: between two batches none waits.
+/// Whether readings arrive. Why one look is not enough: between two batches, no reading waits.
 pub(super) struct Arrivals {
     waits: Waits,
-    /// When a reading was last seen to wait.
+    /// When a reading was last seen waiting.
     last: Option<Instant>,
 }
 
@@ -31,12 +31,12 @@ impl Arrivals {
         waits
     }
 
-    /// Whether a reading was seen to wait a moment ago.
+    /// Whether a reading was seen waiting a moment ago.
     pub(super) fn were_recent(&self) -> bool {
         self.last.is_some_and(|last| last.elapsed() < RECENT)
     }
 
-    /// Looks a few times; whether a reading waits at one of them.
+    /// Looks a few times. Returns whether a reading was waiting at any of them.
     pub(super) async fn go_on(&mut self) -> bool {
         for _ in 0..LOOKS {
             if !self.wait().is_zero() {

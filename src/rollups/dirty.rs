@@ -1,9 +1,9 @@
 //! Rolls up dirty hours again, pass by pass.
 //!
-//! A pass gets a number, and the roller waits until every transaction has finished that may know an older one. Then
-//! the pass takes the marks of earlier passes, in the order of their key. A mark of the pass itself stays: writers
-//! leave no second one for readings behind it. Its hour is rolled up as far as the mark's earliest reading, so that
-//! the next pass reads what is new, and no reading twice.
+//! A pass gets a number, and the roller waits until every transaction that may know only an older number has finished.
+//! Then the pass takes the marks of earlier passes, in the order of their key. A mark of the pass itself stays, because
+//! writers leave no second mark for later readings. Its hour is rolled up to the mark's earliest reading, so the next
+//! pass reads only what is new, and no reading twice.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -26,8 +26,8 @@ const MARKS_MAX: i64 = 4_000;
 /// How often a pass begins while readings arrive. Why: late readings come in bursts, and a pass may read the hours
 /// of each as a whole. Until then the hours are read from history.
 const EVERY: Duration = Duration::from_secs(30);
-/// How long after a pass the next one may begin at the earliest. While one pass follows the other, it doubles up to
-/// [`EVERY`]: another gateway may store a burst, of which this gateway's log knows nothing.
+/// How long after a pass the next one may begin at the earliest. While passes follow each other, the pause doubles up
+/// to [`EVERY`], because another gateway may store a burst that this gateway's log does not show.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Before each mark: the least instant of PostgreSQL.
 const FIRST: DeviceHour = (
@@ -45,16 +45,16 @@ pub(super) struct DirtyPass {
 }
 
 enum State {
-    /// None is under way.
+    /// No pass is under way.
     Between,
     /// The pass of this number has begun, and older transactions may still leave marks of earlier ones.
     Begun(i64, Older),
-    /// It is under way.
+    /// The pass is under way.
     Pass(Pass),
 }
 
-/// A pass behind these device-hours, up to the last ones when it began. Why not beyond: marks of the pass itself may
-/// be added there for as long as it lasts.
+/// A pass that has come past these device-hours, and ends at those that were last when it began. Why not beyond: as
+/// long as it lasts, marks of the pass itself may be added there.
 #[derive(Clone, Copy)]
 struct Pass {
     number: i64,
@@ -84,14 +84,14 @@ impl Default for DirtyPass {
 }
 
 impl DirtyPass {
-    /// Whether passes follow each other, so that readings arrive somewhere.
+    /// Whether passes follow each other, which shows that readings arrive somewhere.
     pub(super) fn is_repeated(&self) -> bool {
         let since = self.ended.map(|ended| ended.elapsed());
         let goes_on = !matches!(self.state, State::Between);
         self.pause > PAUSE && (goes_on || since.is_some_and(|since| self.follows(since)))
     }
 
-    /// Whether a pass that begins so long after the last one follows it.
+    /// Whether a pass that begins this long after the last one counts as following it.
     fn follows(&self, since: Duration) -> bool {
         since < 2 * self.pause + PAUSE
     }
@@ -101,7 +101,7 @@ impl DirtyPass {
         self.ended = Some(Instant::now());
     }
 
-    /// A pass begins so long after the end of the last one.
+    /// Records that a pass begins this long after the end of the last one.
     fn begins(&mut self, since: Option<Duration>) {
         self.pause = match since {
             Some(since) if self.follows(since) => (2 * self.pause).clamp(PAUSE, EVERY),
@@ -126,7 +126,7 @@ impl Dirty {
         let end = self.hour.1.plus_micros(HOUR_MICROS);
         Span {
             hour: self.hour,
-            // Up to its last reading, it lacks none.
+            // Up to its last reading, the rollup lacks none.
             base: base.filter(|base| self.earliest.is_some_and(|at| at > base.last_at())),
             to: self.staying.map_or(end, |at| end.min(at.plus_micros(-1))),
         }
@@ -136,8 +136,8 @@ impl Dirty {
 impl Roller {
     /// Does the next part of a pass over the dirty hours, or begins one if it is due.
     ///
-    /// A pass takes each device-hour once, in the order of the marks' key, so that it ends although new marks
-    /// are made meanwhile.
+    /// A pass takes each device-hour once, in the order of the marks' key, so it ends even if new marks are made
+    /// meanwhile.
     pub(super) async fn dirty(
         &mut self,
         client: &mut Client,
@@ -325,7 +325,7 @@ async fn marks(
     Ok(found)
 }
 
-/// The rollups of some dirty hours, as far as they can be extended.
+/// The rollups of those dirty hours that can be extended.
 ///
 /// Order:  as the hours
 async fn bases(

@@ -9,14 +9,14 @@ use tokio_postgres::{Client, Error};
 /// rollups see their readings. All later transactions make their hours dirty.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Older {
-    /// All older ids are theirs.
+    /// Every id below this one belongs to such a transaction, or to a finished one.
     below: i64,
 }
 
 impl Older {
     /// The transactions that have an id now.
     pub(super) async fn now(client: &Client) -> Result<Self, Error> {
-        // An id of its own, not the newest id of a snapshot: that may lie below running transactions.
+        // An id of its own, because the newest id of a snapshot may be below those of running transactions.
         let own = "select pg_current_xact_id()::text::bigint";
         let below = client.query_one(own, &[]).await?.try_get(0)?;
         Ok(Older { below })

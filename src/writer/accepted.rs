@@ -1,7 +1,7 @@
 //! Gaps that an operator has accepted as lost.
 //!
-//! They stay counted in the checkpoints, for the accounting. An accepted gap no longer keeps a gateway from
-//! being ready. The file holds a line for each shard: the run's id, the shard, the readings.
+//! The checkpoints still count them, for the accounting. An accepted gap no longer keeps a gateway from being ready.
+//! The file holds a line for each shard: the run's id, the shard, the readings.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(not_accepted(directory.path(), &gaps), 22);
         accept(directory.path(), &gaps[..2]).unwrap();
         assert_eq!(not_accepted(directory.path(), &gaps), 7);
-        // A gap that has grown since is no longer accepted as a whole.
+        // A gap that has grown since then is no longer fully accepted.
         assert_eq!(not_accepted(directory.path(), &[gap(1, 0, 12)]), 2);
         fs::write(directory.path().join(FILE_NAME), "rubbish\n").unwrap();
         assert_eq!(not_accepted(directory.path(), &gaps), 22);

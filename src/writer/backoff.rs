@@ -12,7 +12,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause.
 pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
-/// How long a batch waits for more readings, when this many wait already.
+/// How long a batch waits for more readings, if this many wait already.
 pub(super) fn linger(little: Duration, waiting: u64) -> Duration {
     if waiting < MANY_READINGS {
         return little;
@@ -20,8 +20,8 @@ pub(super) fn linger(little: Duration, waiting: u64) -> Duration {
     little.saturating_mul(LINGER_OF_MANY)
 }
 
-/// The pause before the next try: doubled with each failure, spread by a fraction of 0 to 1 so
-/// that many writers do not come at once.
+/// The pause before the next try: doubled with each failure, and spread by a fraction of 0 to 1, so that many writers
+/// do not try at once.
 pub(super) fn backoff(failures: u32, fraction: f64) -> Duration {
     let most = BACKOFF_FIRST
         .saturating_mul(1 << failures.min(16))

@@ -12,14 +12,14 @@ use crate::wal::frame::Position;
 use crate::wal::reader::{Item, Next, ReadError, Reader};
 use crate::wal::record;
 
-/// Rows of one shard, between two places of the log.
+/// Rows of one shard, between two positions in the log.
 #[derive(Debug)]
 pub struct Batch {
     /// Where it begins.
     pub from: Position,
     /// Where it ends: the checkpoint after it.
     pub to: Position,
-    /// How many readings it holds, those that are dropped as repeats included.
+    /// How many readings it holds, including those that are dropped as repeats.
     pub readings: StreamCounts,
     /// Meter rows.
     pub meters: Vec<MeterRow>,
@@ -32,9 +32,10 @@ pub struct Batch {
     pub run_ended: bool,
 }
 
-/// The memory of a batch's rows, for the next batch. Why: large pieces that are requested and released for each
-/// batch stay resident in several threads' heaps. It holds no more rows of both streams together than its batch
-/// did: otherwise it would keep the most meters and the most vehicles of all batches.
+/// The memory of a batch's rows, for the next batch. Why: large pieces that are requested and released for each batch
+/// stay resident in several threads' heaps. It holds no more rows, of both streams together, than its batch did.
+/// Otherwise it would keep the memory of the largest number of meters and of the largest number of vehicles among all
+/// batches.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     meters: Vec<MeterRow>,
@@ -115,7 +116,7 @@ impl Batch {
                 }
             }
         }
-        // An end frame between two segments moves the cursor without giving an item.
+        // An end frame between two segments moves the cursor without returning an item.
         self.to = self.to.max(reader.cursor());
         Ok(())
     }
@@ -227,19 +228,19 @@ impl Batch {
     }
 }
 
-/// Rows that are ready to be stored, and what was left out of them.
+/// Rows that are ready to be stored, and those that were left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arranged<R> {
     /// Sorted by (partition, device, time), one per key.
     pub rows: Vec<R>,
-    /// How many were left out because an equal one stands before them.
+    /// How many were left out because they repeat an earlier one.
     pub duplicates: u64,
-    /// Those that contradict one before them.
+    /// Those that contradict an earlier one.
     pub conflicts: Vec<R>,
 }
 
 impl<R: HistoryRow> Arranged<R> {
-    /// How many devices the rows are of, at most: one that has rows in two partitions counts twice.
+    /// The most devices that the rows can belong to: a device with rows in two partitions counts twice.
     pub fn devices(&self) -> usize {
         self.rows.chunk_by(|a, b| a.key().0 == b.key().0).count()
     }

@@ -1,7 +1,7 @@
 //! Which database a log stores into.
 //!
-//! A log is bound to the first database that it stores into, by the id which that database made
-//! for itself: a wrong `DATABASE_URL` must not drain the log elsewhere.
+//! A log is bound to the first database that it stores into, by the random id of that database. A wrong `DATABASE_URL`
+//! must not drain the log elsewhere.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

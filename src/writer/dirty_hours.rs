@@ -5,8 +5,8 @@
 //! begins a pass, and then waits until every transaction with an older id has finished. So each transaction has
 //! either seen the new values, or finished before the rollup begins. Only this order is correct.
 //!
-//! A mark of a pass stands until a later pass. Until then, the session leaves no second mark for readings that lie
-//! behind the mark's earliest. It remembers a mark once the transaction has committed.
+//! A mark of a pass is valid until a later pass. Until then, the session leaves no second mark for readings after the
+//! mark's earliest. It remembers a mark once the transaction has committed.
 
 use std::collections::HashMap;
 
@@ -17,23 +17,23 @@ use super::rows::HistoryRow;
 use crate::postgres::leader::ROLLUP_WITHOUT_PASSES;
 use crate::reading::{PerStream, Timestamp};
 
-/// The pass of a mark that stands for its own batch alone.
+/// The pass of a mark that counts only for its own batch.
 const THIS_BATCH: i64 = 0;
 
 /// A device's hour.
 type DeviceHour = (i32, Timestamp);
 
-/// The marks of dirty hours: the statements that leave them, and those that stand.
+/// The statements that leave marks of dirty hours, and the marks that are still valid.
 pub(super) struct DirtyHours {
     watermark: Statement,
     add: PerStream<Statement>,
-    /// Whether the session shares the lock that keeps rollups away which know no passes.
+    /// Whether the session shares the lock that keeps out rollups that know no passes.
     is_shared: bool,
-    /// The pass of the marks that stand.
+    /// The pass of the valid marks.
     pass: i64,
-    /// The earliest reading of each mark of this session that stands.
+    /// The earliest reading of each valid mark of this session.
     standing: PerStream<HashMap<DeviceHour, Timestamp>>,
-    /// How many marks of each stream it remembers; each further one is left again by each batch.
+    /// How many marks of each stream it remembers. Each batch leaves any further mark again.
     standing_max: usize,
 }
 
@@ -71,7 +71,7 @@ impl DirtyHours {
         })
     }
 
-    /// Sets how many marks of each stream the session may remember; before, none.
+    /// Sets how many marks of each stream the session may remember; none by default.
     pub(super) fn bound(&mut self, standing_max: usize) {
         self.standing_max = standing_max;
     }
@@ -90,8 +90,8 @@ impl DirtyHours {
         })
     }
 
-    /// Makes the hours of some rows dirty that lie up to the watermark, whether each row is new or a
-    /// repeat. A row exactly at the watermark belongs to the hour that ends there.
+    /// Marks the hours of rows up to the watermark as dirty, whether each row is new or a repeat. A row exactly at the
+    /// watermark belongs to the hour that ends there.
     ///
     /// Order:  rows of one device ascending by time, but for two partitions
     pub(super) async fn add<R: HistoryRow>(
@@ -123,7 +123,7 @@ impl DirtyHours {
         if hours.is_empty() {
             return Ok(Marked::default());
         }
-        // One order for all gateways, though no mark waits for another.
+        // One order for all gateways, although no mark waits for another.
         hours.sort_unstable();
         let devices: Vec<i32> = hours.iter().map(|((device, _), _)| *device).collect();
         let starts: Vec<Timestamp> = hours.iter().map(|((_, hour), _)| *hour).collect();
@@ -136,7 +136,7 @@ impl DirtyHours {
 
     /// Remembers the marks of a transaction that has committed.
     pub(super) fn committed(&mut self, watermark: Watermark, marked: PerStream<Marked>) {
-        // A mark that was left without the lock may be gone.
+        // A mark that was left without the lock may have been removed.
         if !watermark.is_shared {
             return;
         }

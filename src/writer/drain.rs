@@ -145,8 +145,8 @@ impl<'a> Drain<'a> {
 
     /// Gathers what history holds and live status does not, for live status alone.
     ///
-    /// History decides: of what the log holds, some repeated or contradicted readings of another gateway,
-    /// and some was refused.
+    /// History decides, because some readings in the log repeated or contradicted another gateway's, and some were
+    /// refused.
     async fn catch_live_up(&mut self, pace: &mut Pace) -> Result<(), SessionError> {
         let until = self.claim.stored.position;
         let mut behind = self.claim.stored.live_position < until;
@@ -192,7 +192,7 @@ impl<'a> Drain<'a> {
             () = more => {}
             () = tokio::time::sleep_until(live_due), if live_waits => return,
         }
-        // While there is little to store, a short wait makes one transaction of many.
+        // While there is little to store, a short wait combines many transactions into one.
         let mut lingered = Duration::ZERO;
         loop {
             let most = linger(options.linger, self.progress().waiting(self.shard));
@@ -265,7 +265,7 @@ impl<'a> Drain<'a> {
         let before = self.claim.stored;
         let (rows, received) = (batch.rows(), batch.oldest_received);
         let (run_ended, from, to) = (batch.run_ended, batch.from, batch.to);
-        // Must come before sorting: the row order that all gateways share depends on the partitions.
+        // Must come before sorting, because the row order that all gateways share depends on the partitions.
         ensure_partitions(self.session, &batch.meters).await?;
         ensure_partitions(self.session, &batch.vehicles).await?;
         let partitions = self.session.partitions.clone();
@@ -331,7 +331,7 @@ impl<'a> Drain<'a> {
     }
 
     /// Goes back to the start of a batch that was too large. Its parts are moderate until enough of them were clean,
-    /// however many batches were before.
+    /// however many earlier batches were.
     fn take_less(&mut self, from: Position) -> Result<(), SessionError> {
         self.memory.note_repeats();
         let reader = self.reader.as_mut().ok_or(SessionError::Panicked)?;
@@ -349,7 +349,7 @@ impl<'a> Drain<'a> {
         vehicles: &Arranged<VehicleRow>,
         rows: usize,
     ) -> bool {
-        // Counted one by one only if needed: in a fleet, the same devices report round after round.
+        // Counted one by one only if needed, because in a fleet the same devices report round after round.
         let mut devices = self.newest.devices() + meters.devices() + vehicles.devices();
         if devices >= self.resources.shares.live_devices {
             devices = self.newest.devices_with(&meters.rows, &vehicles.rows);
@@ -363,7 +363,7 @@ impl<'a> Drain<'a> {
     }
 }
 
-/// Moves a checkpoint that lies before the oldest segment, and counts what the database lacks.
+/// Moves a checkpoint that is before the oldest segment, and counts what the database lacks.
 async fn skip_retired(
     resources: &Resources,
     session: &WriterSession,

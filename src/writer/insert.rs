@@ -1,4 +1,4 @@
-//! Puts rows into history, from COPY down to the search for the row that the database refuses.
+//! Stores rows in history, from COPY down to the search for the row that the database refuses.
 //!
 //! Every function works in the open transaction, and leaves it usable only if it succeeds.
 
@@ -196,7 +196,7 @@ async fn try_each<R: HistoryRow>(
             .map(|row| R::columns(std::slice::from_ref(row)))
             .collect();
         let params: Vec<_> = columns.iter().map(as_params).collect();
-        // Both requests of a pair are sent at the first poll, one behind the other.
+        // Both requests of a pair are sent at the first poll, one after the other.
         let tries = params.iter().map(|params| {
             let back = client.batch_execute("rollback to savepoint part");
             join(back, client.execute(&statements.insert, params))
@@ -267,7 +267,7 @@ mod tests {
     }
 
     proptest! {
-        // For a batch that is tried again, and for readings from the quarantine.
+        // Used for a batch that is tried again, and for readings from the quarantine.
         #[test]
         fn every_row_is_new_a_repeat_or_a_contradiction(
             history in proptest::collection::hash_map((0..6i32, 0..6i64), 0..3u8, 0..30),
@@ -282,7 +282,7 @@ mod tests {
             let (mut duplicates, mut set_aside) = (0, Vec::new());
             let new = split(&rows, &there, &mut duplicates, &mut set_aside);
             prop_assert_eq!(new.len() + duplicates as usize + set_aside.len(), rows.len());
-            // In their order, and without a key that history holds: COPY would refuse the batch.
+            // In their order, and without keys that history holds, because COPY would refuse the batch.
             let expected: Vec<MeterRow> =
                 rows.iter().filter(|row| !there.contains_key(&row.key())).copied().collect();
             prop_assert_eq!(new, expected);

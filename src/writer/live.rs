@@ -8,8 +8,8 @@ use super::newest_seen::NewestSeen;
 use super::rows::{Columns, HistoryRow, MeterRow, VehicleRow, as_params};
 use crate::reading::PerStream;
 
-/// The most devices of one upsert. Why: an upsert holds its columns and its message, some 150 bytes a device,
-/// and more than these devices wait only if the batch that made them due has brought them.
+/// The most devices of one upsert. Why: an upsert holds its columns and its message, some 150 bytes a device, and more
+/// devices wait only if the batch that made the upsert due has brought them.
 pub(super) const DEVICES_PER_STATEMENT: usize = 100_000;
 
 /// The newest reading of each device of a stream.
@@ -33,7 +33,7 @@ pub trait LiveRow: HistoryRow {
 }
 
 impl Newest {
-    /// Adds rows, but for those that live status has passed already.
+    /// Adds rows, except those that live status has already passed.
     ///
     /// Order:  the rows of a device next to each other, unless they lie in several partitions; no two with the
     ///         same time
@@ -65,7 +65,7 @@ impl Newest {
         self.devices() + self.added(meters) + self.added(vehicles)
     }
 
-    /// How many devices of these rows it does not hold; of equal neighbours, one counts.
+    /// How many devices of these rows it does not hold. Neighbouring rows of one device count once.
     fn added<R: LiveRow>(&self, rows: &[R]) -> usize {
         let held = R::held(self);
         let devices = rows.chunk_by(|a, b| a.key().0 == b.key().0);
@@ -75,7 +75,7 @@ impl Newest {
             .count()
     }
 
-    /// Forgets everything, after an upsert was committed or the session lost.
+    /// Forgets everything, after an upsert was committed or the session was lost.
     pub fn clear(&mut self) {
         self.meters.clear();
         self.vehicles.clear();

@@ -12,11 +12,11 @@ use crate::postgres::{PartitionWidth, Target, Use, partitions};
 use crate::reading::{Stream, Timestamp};
 use crate::wal::LogSource;
 
-/// How often it looks. Partitions are created far ahead, so that a missed look does no harm.
+/// How often it runs. Partitions are created far ahead, so that a missed run does no harm.
 const EVERY: Duration = Duration::from_secs(600);
 /// How soon it tries again after a failure, or if a partition was in use.
 const AGAIN: Duration = Duration::from_secs(30);
-/// How long one look may take, connecting included.
+/// How long one run may take, including connecting.
 const WITHIN: Duration = Duration::from_secs(300);
 
 /// Devices whose rollups of old hours are removed in one statement: a few hours each, because it happens
@@ -69,7 +69,8 @@ async fn once(
         .connect("wattgate maintenance", Use::Maintenance)
         .await?;
     let client = session.client();
-    // Another gateway, or an operator, may have changed it. First, so that the edge learns it whatever fails below.
+    // Another gateway, or an operator, may have changed it. This comes first, so that the edge learns it whatever fails
+    // below.
     let retention = stored_retention(client).await?;
     let before = kept.send_replace(retention);
     if before != retention {

@@ -37,9 +37,9 @@
 //! - **Live status is coalesced.** A kill between history and its upsert would leave a silent device wrong
 //!   forever. The checkpoint therefore holds a second position for live status, and a restart replays
 //!   from the lower one.
-//! - **Quarantine is an allow-list of SQLSTATEs**: only what can be a reading's own fault. A missing
-//!   partition looks like a broken rule (23514) and is not. Every unknown error is the environment's, and
-//!   the writer waits.
+//! - **Quarantine is an allow-list of SQLSTATEs**: only errors that can be a reading's own fault. A missing partition
+//!   has the SQLSTATE of a broken rule (23514), but is not one. Every unknown error is the environment's, and the
+//!   writer waits.
 //! - **A log is bound to a database.** The database creates a random id, and the log keeps the first id it
 //!   stores into. A wrong `DATABASE_URL` must not drain the log elsewhere: any other id stops the writers,
 //!   while readings are still accepted.
@@ -53,21 +53,21 @@
 //!   while each is full and stored within 2 s, and are moderate while a client waits for the commit. A large batch that
 //!   COPY does not store is read again in moderate parts: rows that are looked up are in memory several times.
 //! - **Live status gets only readings that it may lack.** A session remembers the newest reading that it stored of each
-//!   device, and sends no older one. It assumes nothing of readings that another gateway stored, or that were
+//!   device, and sends no older one. It assumes nothing about readings that another gateway stored, or that were
 //!   refused.
 //! - **A batch that misses its deadline comes back smaller** (`pace`): with half of the rows that were tried, down to
 //!   one frame. The deadline is the server's or the gateway's. While a reading waits for more than two minutes
 //!   the gateway is not ready.
-//! - **No statement has two plans.** Statistics are stale exactly where new data are: PostgreSQL expects one row
-//!   beyond them, and a join of keys with history turned quadratic. So keys are looked up one by one, in a
-//!   lateral subquery that is grouped by the primary key and cannot be pulled up. Every file of `sql/queries`
-//!   runs in `tests/writer/plans.rs` on few rows and on many, with statistics absent, stale and fresh.
+//! - **No statement has two plans.** Statistics are stale exactly where new data is: PostgreSQL expects one row there,
+//!   and a join of keys with history became quadratic. So keys are looked up one by one, in a lateral subquery that is
+//!   grouped by the primary key and cannot be pulled up. Every file of `sql/queries` runs in `tests/writer/plans.rs` on
+//!   few rows and on many, with statistics that are absent, stale and fresh.
 //! - **What a writer holds does not grow with the shards** (`shares`): caches, batches and buffers are fixed
 //!   totals, divided. A full cache forgets an eighth, never all.
 //! - **A checkpoint moves only if a shard has something to store.** A client that waits for a commit waits for
 //!   its own readings in each shard, not for the end of its request.
-//! - **Committed means settled**: in history, as new or as the repeat of an equal reading, or in quarantine. The
-//!   answer counts what went into quarantine, and is `null` if a lost session leaves that unknown.
+//! - **Committed means settled**: in history, as new or as the repeat of an equal reading, or in quarantine. The answer
+//!   has the number of readings in quarantine, or `null` if a lost session leaves that unknown.
 //! - **An idle writer watches its session.** A restored database has lost readings whether or not new ones
 //!   arrive.
 //! - **COPY's `finish` is not a commit.** An acknowledgement of `committed` waits for COMMIT's own answer, and
@@ -248,7 +248,7 @@ impl Writers {
         self.states.clone()
     }
 
-    /// Follows how long the database keeps history; `None` means for ever.
+    /// Follows how long the database keeps history. `None` means forever.
     pub fn retention(&self) -> watch::Receiver<Option<Duration>> {
         self.retention.clone()
     }

@@ -1,11 +1,11 @@
 //! The newest reading of each device that a session has stored: a newer one cannot be a repeat of it, and an older
 //! one cannot change live status.
 //!
-//! Of repeats this is only a hint about which rows to look up before they are stored. Another gateway may have
-//! stored newer readings of a device. Then the primary key refuses the batch, and every row is looked up.
+//! For repeats this is only a hint about which rows to look up before they are stored. Another gateway may have stored
+//! newer readings of a device. Then the primary key refuses the batch, and every row is looked up.
 //!
-//! Of live status it is exact, however many gateways there are: what this session has written there, or is about
-//! to, is replaced by newer readings only.
+//! For live status it is exact, however many gateways there are: only newer readings replace what this session has
+//! written there, or is about to write.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -23,7 +23,7 @@ const DEVICES_MAX: usize = 200_000;
 struct Seen(i64);
 
 impl Seen {
-    /// Timestamps have years of four digits, so that a bit is free.
+    /// Timestamps have years of four digits, so one bit is free.
     fn new(at: Timestamp, is_live: bool) -> Self {
         Seen((at.as_micros() << 1) | i64::from(is_live))
     }
@@ -61,8 +61,8 @@ impl NewestSeen {
         }
     }
 
-    /// Records rows that history holds. `new` are those of them that were not there before, of which live status
-    /// is told; `None` means all. A full memory drops some of its devices, as the cache of ids does.
+    /// Records rows that history holds. `new` are those that were not there before, which live status gets; `None`
+    /// means all of them. A full memory drops some of its devices, as the cache of ids does.
     ///
     /// Order:  sorted by device, with the newest row of each device last; `new` in the same order
     pub fn note<R: HistoryRow>(&mut self, rows: &[R], new: Option<&[R]>) {
@@ -139,7 +139,8 @@ mod tests {
         let rows = [row(1, -20), row(1, -10), row(2, 5), row(2, 6), row(3, 7)];
         seen.note(&rows, Some(&[row(1, -10), row(2, 5), row(3, 7)]));
         assert!(is_live(&seen, 1, -10) && is_live(&seen, 1, -20) && !is_live(&seen, 1, -9));
-        // Its newest was a repeat, or refused: another gateway may have yet to write it, or nobody does.
+        // Its newest reading was a repeat, or was refused: another gateway may not have written it yet, or no gateway
+        // ever will.
         assert!(!is_live(&seen, 2, 6) && !is_live(&seen, 2, 5));
         assert!(is_live(&seen, 3, 7) && !is_live(&seen, 4, 0));
         seen.note(&[row(2, 8)], None);
@@ -157,7 +158,7 @@ mod tests {
         }
         let rows: Vec<MeterRow> = (0..5_000).map(|id| row(id, 2)).collect();
         let suspects = seen.suspects(&rows).len();
-        // Only the devices that it still remembers are not suspects, and it remembers most of its 1,000.
+        // Only devices that it still remembers are not suspects, and it remembers most of its 1,000.
         assert!((4_000..4_300).contains(&suspects), "{suspects}");
     }
 }

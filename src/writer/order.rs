@@ -20,7 +20,7 @@ pub(super) struct Keyed(u64);
 
 impl Keyed {
     fn new(device: i32, place: u32) -> Self {
-        // With its sign turned, a negative number comes before the others.
+        // With its sign bit flipped, a negative number sorts before the others.
         let device = device.cast_unsigned() ^ (1 << 31);
         Keyed((u64::from(device) << PLACE_BITS) | u64::from(place))
     }
@@ -38,8 +38,8 @@ impl Keyed {
     }
 }
 
-/// Sorts rows by partition, device and time; what has all three in common keeps its order. Rows of no
-/// partition come last.
+/// Sorts rows by partition, device and time. Rows that share all three keep their order. Rows of no partition come
+/// last.
 ///
 /// Shape:  one key a row; the devices are in the order of the rows
 pub(super) fn sort(
@@ -50,7 +50,7 @@ pub(super) fn sort(
     let keyed = devices.zip(0..).map(|(id, place)| Keyed::new(id, place));
     let keyed: Vec<Keyed> = keyed.collect();
     let first = keyed.first().and_then(|key| partition(key.place()));
-    // Behind all partitions.
+    // After all partitions.
     let (mut in_one, mut none) = (true, 0);
     for found in keyed.iter().map(|key| partition(key.place())) {
         in_one &= found == first;
@@ -69,7 +69,7 @@ pub(super) fn sort(
     };
     for group in keyed.chunk_by_mut(same) {
         if !group.is_sorted_by_key(at) {
-            // Of one device, the order of keys is that of places.
+            // For one device, the order of keys is the order of places.
             group.sort_unstable_by_key(|key| (at(key), *key));
         }
     }
@@ -95,7 +95,7 @@ pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
     }
 }
 
-/// A radix sort from the lowest digit, which leaves out digits that are the same everywhere.
+/// A radix sort from the lowest digit. It skips digits that are the same in all keys.
 fn by_device(mut keyed: Vec<Keyed>) -> Vec<Keyed> {
     let first = keyed.first().map_or(0, |key| key.0);
     let varying = keyed.iter().fold(0, |bits, key| bits | (key.0 ^ first));

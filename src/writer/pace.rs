@@ -30,7 +30,7 @@ pub(super) struct Pace {
     tried: usize,
     /// Batches that succeeded since the ceiling was moved.
     calm: u32,
-    /// Sessions in a row that stored nothing and did not last.
+    /// The number of successive sessions that stored nothing and did not last.
     pub(super) failures: u32,
 }
 
@@ -84,7 +84,7 @@ impl Pace {
 
     /// Records how a session ended: after a missed deadline the next batch is smaller, down to one frame.
     ///
-    /// It is half of what was tried, not of what was allowed: a batch that was small anyway would come again
+    /// It is half of what was tried, not of what was allowed. Otherwise a batch that was small anyway would come back
     /// unchanged.
     pub(super) fn failed(&mut self, error: &SessionError) {
         // The next session may find another server, or a slower one.
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_batch_that_took_too_long_is_never_tried_unchanged() {
         let mut pace = pace(100_000);
-        // It was far smaller than it might have been.
+        // The batch was far smaller than allowed.
         pace.tries(700);
         pace.failed(&timeout());
         assert_eq!(pace.rows_max(), 350);
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
         full(&mut pace, QUICK);
         assert_eq!(pace.rows_max(), 350_000);
-        // A server that became slow: as many rows as it would have stored in time.
+        // A server that became slow gets as many rows as it would have stored in time.
         full(&mut pace, QUICK * 7 / 4);
         assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
         for _ in 0..CALM_BATCHES {
@@ -197,7 +197,7 @@ mod tests {
         // Whatever ended the session.
         pace.failed(&SessionError::Ended);
         assert_eq!(pace.rows_max(), MODERATE_ROWS);
-        // Below that, time is no reason to stay small: a batch of one row may take as long.
+        // Below that size, time is no reason to stay small: a batch of one row may take as long.
         pace.tries(10);
         pace.failed(&timeout());
         for _ in 0..CALM_BATCHES * 20 {
@@ -217,7 +217,7 @@ mod tests {
         full(&mut pace, QUICK);
         full(&mut pace, QUICK);
         assert_eq!(pace.rows_max(), 400_000);
-        // The writer has caught up: what is left of the evidence does not last.
+        // The writer has caught up, so the remaining evidence does not last.
         for expected in [200_000, MODERATE_ROWS, MODERATE_ROWS] {
             pace.tries(10);
             pace.stored(Duration::from_millis(1));

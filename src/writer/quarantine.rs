@@ -6,7 +6,7 @@ use super::rows::{HistoryRow, Origin};
 use super::session::Claim;
 use crate::reading::Timestamp;
 
-/// The SQLSTATE under which contradictions are kept: that of a key that is there already.
+/// The SQLSTATE under which contradictions are kept: that of a key that exists already.
 pub const REPEAT_STATE: &str = "23505";
 
 /// A row that is set aside, and why.
@@ -33,7 +33,7 @@ impl<R: HistoryRow> Quarantined<R> {
         Quarantined::refused(row, REPEAT_STATE.to_owned(), reason.to_owned())
     }
 
-    /// Where the row stands in the log.
+    /// The position of the row in the log.
     pub fn origin(&self) -> Origin {
         self.row.origin()
     }

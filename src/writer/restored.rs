@@ -95,7 +95,7 @@ async fn checkpoints(
         };
         let stored = Stored {
             position: Position::from_i64(row.get(2)),
-            // However a reading was settled, it is not missing.
+            // A reading is not missing, however it was settled.
             tally: Tally {
                 stored: counts(3),
                 ..Tally::default()
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(missing(end, appended, &half), counts(35, 0));
         let all = at(end, appended, none);
         assert_eq!(missing(end, appended, &all), none);
-        // An idle shard's checkpoint need not have been moved to the end.
+        // The checkpoint of an idle shard need not have been moved to the end.
         let idle = at(Position::new(2, 4096), appended, none);
         assert_eq!(missing(end, appended, &idle), none);
     }

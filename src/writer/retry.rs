@@ -1,10 +1,9 @@
 //! Stores readings from the quarantine, after the cause of their refusal was removed.
 //!
-//! A reading that fits into history now is inserted and leaves the quarantine in one transaction. One that
-//! history holds already, with equal values, leaves the quarantine. The rest stays. The sums of the
-//! checkpoints and the metrics do not change: they count a reading once, when it leaves the log, and a running
-//! writer holds them in memory. So after a retry history holds more rows than `stored` counts: those that the
-//! retry moved.
+//! If a reading can be stored now, one transaction inserts it into history and removes it from quarantine. If history
+//! already holds it with equal values, it is only removed. All others stay. The sums of the checkpoints and the metrics
+//! do not change: they count a reading once, when it leaves the log, and a running writer holds them in memory. So
+//! after a retry, history holds more rows than `stored` counts: the additional ones are those that the retry moved.
 
 use tokio_postgres::Row;
 use uuid::Uuid;

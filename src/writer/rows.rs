@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 use crate::reading::{Stream, Timestamp};
 use crate::wal::frame::Position;
 
-/// Where a row's reading stands in the log, and when it was received.
+/// The position of a row's reading in the log, and when it was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     /// The frame.
@@ -22,7 +22,7 @@ pub struct Origin {
 pub struct RowEnergy {
     /// kWh.
     pub kwh: f64,
-    /// Whether it is the state of a register.
+    /// Whether it is a register's total.
     pub register: bool,
 }
 
@@ -103,7 +103,7 @@ pub trait HistoryRow: Copy + Send + Sync + 'static {
     /// The stored values of given keys; bounded by constant times, so that only the partitions
     /// concerned are touched. Served by the primary key.
     const PROBE: &'static str;
-    /// Inserts what is not there and returns its keys. For races only.
+    /// Inserts what is not there yet and returns its keys. Used only for races.
     const INSERT: &'static str;
 
     /// The key in history: device and time.

@@ -61,7 +61,7 @@ pub enum SessionError {
     /// A registry hides what it holds.
     #[error(transparent)]
     Registry(ResolveError),
-    /// The database has moved to a newer server: what this one has answered does not count.
+    /// The database has moved to a newer server: the answers of this one do not count.
     #[error("the database has moved to another server")]
     Superseded,
     /// The connection has ended while it was idle.
@@ -155,14 +155,14 @@ pub struct Claim {
 /// The move after which sequences were last repaired; `None` before the first session. All writers share it.
 pub(super) type Settled = tokio::sync::Mutex<Option<u64>>;
 
-/// A session with everything that lives and dies with it.
+/// A session, and everything that lives and ends with it.
 pub struct WriterSession {
     session: Session,
     /// Ids, valid for this session alone.
     pub ids: IdCache,
     /// Partitions of both streams, as last seen.
     pub partitions: PerStream<Partitions>,
-    /// The newest that this session has stored of each device, for both streams.
+    /// The newest reading of each device that this session has stored, for both streams.
     pub newest_seen: PerStream<NewestSeen>,
     /// The database's own id.
     pub database_id: Uuid,
@@ -199,7 +199,7 @@ impl WriterSession {
 
     async fn prepare(session: Session, answer_within: Duration) -> Result<Self, SessionError> {
         let client = session.client();
-        // Everything is sent at once and answered in one exchange. The identity comes first, so that its error is
+        // Everything is sent at once and answered in one round trip. The identity comes first, so that its error is
         // reported if there are no tables.
         let rows = try_join(
             RowStatements::prepare::<MeterRow>(client, sql!("upsert_live_meter")),
@@ -243,7 +243,7 @@ impl WriterSession {
         self.session.ended().await;
     }
 
-    /// Repairs what a promotion may leave behind, once for each move: a logical subscriber has no sequences.
+    /// Repairs, once for each move, what a promotion may leave behind: a logical subscriber's sequences are behind.
     ///
     /// Blocks: while another writer repairs
     ///
@@ -252,7 +252,7 @@ impl WriterSession {
     pub(super) async fn settle(&self, settled: &Settled) -> Result<(), SessionError> {
         let mut settled = settled.lock().await;
         let moves = self.session.moves();
-        // The migrations have settled the first server.
+        // The migrations have already repaired the first server.
         if settled.is_some_and(|settled| settled < moves) {
             self.answered(sequences::repair(self.client())).await?;
         }
@@ -412,7 +412,7 @@ impl WriterSession {
 /// The database's own id, and the width of its new partitions.
 async fn identity(client: &Client) -> Result<(Uuid, PartitionWidth), SessionError> {
     let sql = "select database_id, partition_width from gateway_database";
-    // Without types to look up, it takes one exchange instead of two.
+    // Without types to look up, it takes one round trip instead of two.
     let rows = match client.query_typed(sql, &[]).await {
         Ok(rows) => rows,
         Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => {

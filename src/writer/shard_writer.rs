@@ -41,7 +41,7 @@ impl ShardWriter {
         let mut pace = Pace::new(&self.resources.shares);
         loop {
             let began = Instant::now();
-            // A panic costs the session and not the writer, because its shard would otherwise stop forever.
+            // A panic ends the session but not the writer, because otherwise its shard would stop forever.
             let session = AssertUnwindSafe(self.session(&mut pace)).catch_unwind();
             let error = match session.await {
                 Ok(Ok(())) => return,
@@ -92,7 +92,7 @@ impl ShardWriter {
                 "a writer has connected to the database"
             );
         }
-        // Listed first: a run that is retired in between is in both.
+        // The retired runs are listed first, so that a run that is retired in between is in both lists.
         let runs = source.runs();
         if self.number == 0 {
             restored::compare(&session, source).await?;

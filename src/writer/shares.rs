@@ -20,7 +20,7 @@ const LIVE_DEVICES_EACH: usize = DEVICES_PER_STATEMENT;
 /// Rows of all batches that are in memory at once, unless the configured batch is larger than half of it: a row
 /// takes 64 or 80 bytes, and 16 more while it is sorted.
 const BATCH_ROWS: usize = 800_000;
-/// The same, in batches as they are configured: small ones are chosen for the sake of memory.
+/// The same, in configured batches: an operator configures small ones to save memory.
 const BATCHES: usize = 8;
 /// Parts of the log that are read at once: 2 MiB each.
 pub(super) const READS_AT_ONCE: usize = 8;

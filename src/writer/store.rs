@@ -33,7 +33,7 @@ const TRIES_MAX: u32 = 8;
 /// gateway's insert would not find its row.
 pub(super) const BEGIN: &str = "begin isolation level read committed";
 
-/// A batch that is arranged to be stored.
+/// A batch that is ready to be stored.
 pub struct Work {
     /// The checkpoint after it.
     pub to: Position,
@@ -48,7 +48,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// Readings that the batch has in memory several times if they are looked up, or set aside.
+    /// Readings that are in memory several times if they are looked up or set aside.
     fn rows(&self) -> usize {
         self.meters.rows.len() + self.vehicles.rows.len() + self.conflicts()
     }
@@ -73,8 +73,8 @@ pub enum LiveWrite {
 pub enum Outcome {
     /// It is stored.
     Committed(Committed),
-    /// It holds rows that must be looked up or set aside, and more rows than that may be done for at once: nothing
-    /// is stored. The strategy says how its rows are to be stored in smaller batches.
+    /// Some of its rows must be looked up or set aside, and it has more rows than that allows at once. Nothing is
+    /// stored. The strategy says how its rows are to be stored in smaller batches.
     TooLarge,
 }
 
@@ -83,7 +83,7 @@ pub enum Outcome {
 pub struct Committed {
     /// The checkpoint.
     pub stored: Stored,
-    /// The readings that went into quarantine: their frame, their index in the shard's section of it.
+    /// The readings that went into quarantine, by their frame and their index in the shard's section.
     pub quarantined: Vec<(Position, u32)>,
 }
 
@@ -112,10 +112,9 @@ impl NewRows {
 
 /// Stores a batch, with one strategy after another until one succeeds.
 ///
-/// Shape:  the checkpoint that was committed, and which readings went into quarantine; the claim is
-///         moved to the checkpoint. Of a large batch that COPY does not store, nothing is
-/// Blocks: until COMMIT is answered
-/// Cancel: the transaction is rolled back with the session
+/// Shape:  the checkpoint that was committed, and which readings went into quarantine; the claim is moved to the
+/// checkpoint. If COPY does not store a large batch, nothing of it is stored Blocks: until COMMIT is answered Cancel:
+/// the transaction is rolled back with the session
 ///
 /// # Errors
 /// [`SessionError`]: after the next connect, the checkpoint shows whether the batch was committed.
@@ -143,7 +142,7 @@ pub async fn store(
                     .dirty_hours
                     .committed(attempt.watermark, attempt.marked);
                 let (meters, vehicles) = (&work.meters.rows, &work.vehicles.rows);
-                // Only now: what was rolled back must not become live status with a later batch.
+                // Only after the commit: what was rolled back must not become live status with a later batch.
                 match work.live {
                     LiveWrite::Now => newest.clear(),
                     LiveWrite::Later => new.fold_into(newest, work, &session.newest_seen),
@@ -180,7 +179,7 @@ pub async fn store(
     Err(SessionError::Restless)
 }
 
-/// Those rows that history holds with the same values.
+/// The rows that history holds with the same values.
 pub(super) async fn in_history<R: HistoryRow>(
     session: &WriterSession,
     rows: Vec<R>,

@@ -28,12 +28,12 @@ pub enum Strategy {
 pub enum Verdict {
     /// A key is there already: find out which, and store the rest.
     Repeat,
-    /// No partition accepts a row, or something other than a constraint reports a broken rule: which of the two
-    /// depends on whether the row's partition exists.
+    /// No partition accepts a row, or something other than a constraint reports a broken rule: whether the row's
+    /// partition exists decides which of the two it is.
     Partition,
     /// The data of a reading are refused: find it and set it aside.
     Data,
-    /// Everything else: the environment. Connect again and try again.
+    /// Everything else is the environment's fault. Connect again and try again.
     Environment,
 }
 
@@ -91,7 +91,7 @@ pub fn next_strategy(strategy: Strategy, verdict: Verdict, reload: Reload) -> Op
             Strategy::Copy => Some(Strategy::Careful),
             Strategy::Careful => Some(Strategy::Probe),
             Strategy::Probe | Strategy::Bisect => Some(Strategy::Insert),
-            // It inserts no key that is there: something else is wrong.
+            // This strategy inserts no key that exists, so something else is wrong.
             Strategy::Insert => None,
         },
         Verdict::Partition if reload == Reload::NotYet => Some(strategy),
@@ -102,7 +102,7 @@ pub fn next_strategy(strategy: Strategy, verdict: Verdict, reload: Reload) -> Op
     }
 }
 
-/// The strategy of the next batch, and how long nothing has repeated.
+/// The strategy of the next batch, and for how long nothing has repeated.
 #[derive(Debug)]
 pub(super) struct StrategyMemory {
     pub(super) strategy: Strategy,
@@ -148,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    // The other one is proptest's.
+    // The other `Strategy` is proptest's.
     use super::Strategy;
 
     const STRATEGIES: [Strategy; 5] = [
@@ -165,7 +165,7 @@ mod tests {
         Verdict::Environment,
     ];
 
-    /// Every code that PostgreSQL can send, the classes that matter more often.
+    /// Every code that PostgreSQL can send; the classes that matter come more often.
     fn codes() -> impl proptest::strategy::Strategy<Value = String> {
         prop_oneof![
             "2[0-9A-Z][0-9A-Z]{3}",
@@ -202,7 +202,7 @@ mod tests {
                 let next = next_strategy(strategy, answer, reload);
                 prop_assert!(answer != Verdict::Environment || next.is_none());
                 let Some(next) = next else { return Ok(()) };
-                // Only refused data lead to where single readings are set aside.
+                // Only refused data leads to setting single readings aside.
                 let refused = matches!(answer, Verdict::Data | Verdict::Partition);
                 prop_assert!(next != Strategy::Bisect || strategy == Strategy::Bisect || refused);
                 // The same strategy again only after the partitions were read again, and once.
@@ -212,7 +212,7 @@ mod tests {
                 if is_same {
                     reload = Reload::Done;
                 }
-                // Repeats alone come to an end, from wherever they begin.
+                // From any strategy, repeats alone come to an end.
                 since_data = if answer == Verdict::Repeat { since_data + 1 } else { 0 };
                 prop_assert!(since_data <= 3);
                 strategy = next;
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(memory.strategy, Strategy::Careful);
         memory.note_clean(Strategy::Careful);
         assert_eq!(memory.strategy, Strategy::Copy);
-        // A batch that was refused, and stored otherwise.
+        // A batch that was refused, and then stored with another strategy.
         memory.strategy = Strategy::Probe;
         memory.note_clean(Strategy::Copy);
         assert_eq!(memory.strategy, Strategy::Careful);

@@ -274,11 +274,11 @@ async fn run(name: &str, command: Command, input: &str) -> Result<(), EmbeddedEr
     let mut child = command.spawn().map_err(|error| {
         failed(
             "not started".to_owned(),
-            format!("{error}; is it readable for the server's user?"),
+            format!("{error}; can the server's user read it?"),
         )
     })?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends early reports why by its status.
+        // If a program ends early, its exit status says why.
         if let Err(error) = stdin.write_all(input.as_bytes()).await {
             tracing::debug!("{name} did not read its input: {error}");
         }

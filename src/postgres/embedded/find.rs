@@ -10,8 +10,8 @@ use super::error::EmbeddedError;
 /// The oldest major version that the schema and the settings work with.
 pub(super) const VERSION_MIN: u32 = 15;
 
-/// Where distributions install each major version: a directory, the prefix of its entries before the
-/// version, and the path below.
+/// Where distributions install each major version: a directory, the prefix before the version in its entries, and the
+/// path below the entry.
 const DEBIAN: (&str, &str, &str) = ("/usr/lib/postgresql", "", "bin");
 const OTHERS: [(&str, &str, &str); 8] = [
     ("/opt/homebrew/opt", "postgresql@", "bin"),

@@ -68,7 +68,7 @@ pub(super) async fn clear(cluster: &Path, socket_dir: &Path) -> Result<(), Embed
             Err(error) if error.kind() == ErrorKind::NotFound => return remove_socket(socket_dir),
             Err(error) => return Err(error).at("read", &file),
         };
-        // A server in single-user mode, as initdb runs it, writes its id with a minus.
+        // A server in single-user mode, which initdb runs, writes its id with a minus sign.
         let id = text
             .lines()
             .next()

@@ -56,7 +56,7 @@ impl Place {
             let home = make_home(&outside)?;
             link(&inside, &home);
             tracing::warn!(
-                "the user {} cannot enter {}: the embedded PostgreSQL lives in {} instead",
+                "the user {} cannot enter {}: the embedded PostgreSQL is in {} instead",
                 user.name,
                 reach.display(),
                 home.display()
@@ -77,7 +77,7 @@ impl Place {
         }
         if !inside.canonicalize().is_ok_and(|path| path == home) {
             link(inside, &home);
-            // An operator who removed the data directory to start empty must know about this rest.
+            // An operator who removed the data directory to start empty must learn about these remains.
             tracing::warn!(
                 "using the embedded PostgreSQL in {}, which was created for this data directory \
                  before; to start empty, stop the gateway and remove that directory too",
@@ -192,7 +192,7 @@ fn lock(home: &Path) -> Result<File, EmbeddedError> {
     }
 }
 
-/// What is done with a directory that exists already.
+/// What to do with a directory that exists already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Existing {
     /// It is given to the server's user: only the gateway writes where it is.

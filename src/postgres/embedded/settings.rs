@@ -49,9 +49,9 @@ impl Machine {
 
     /// A quarter of memory, as PostgreSQL's manual advises, up to 2 GiB.
     ///
-    /// Ingestion reuses the newest part of each index, which fits well below that. The rest of memory is
-    /// better used as the system's cache, which the log shares. A larger pool makes every checkpoint longer,
-    /// that of a stop included.
+    /// Ingestion reuses the newest part of each index, which fits well below that. The rest of memory is better used as
+    /// the system's cache, which the log shares. A larger pool makes every checkpoint longer, including the one of a
+    /// stop.
     fn shared_buffers_bytes(self) -> u64 {
         (self.memory_bytes / 4).clamp(128 * MIB, 2 * GIB)
     }
@@ -67,7 +67,7 @@ fn memory_bytes() -> u64 {
     u64::from(info.mem_unit).saturating_mul(info.totalram)
 }
 
-/// Other systems are assumed to have 4 GiB, as the smallest such machines have.
+/// Other systems are assumed to have 4 GiB, like the smallest such machines.
 #[cfg(not(target_os = "linux"))]
 fn memory_bytes() -> u64 {
     4 * GIB

@@ -100,8 +100,8 @@ impl ServerUser {
         Ok(())
     }
 
-    /// Whether this user can enter a directory. It is tried, because every parent, access lists and mounts
-    /// count.
+    /// Whether this user can enter a directory. It tries to enter, because every parent, access lists and mounts
+    /// matter.
     pub(super) fn can_enter(&self, directory: &Path) -> bool {
         !self.switch
             || self

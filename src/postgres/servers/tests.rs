@@ -132,7 +132,7 @@ fn a_hiding_server_is_refused_once_another_was_seen() {
     assert!(hidden("h") && servers.uses_hidden());
     enter(&servers, server(7, 1));
     assert!(!hidden("h") && !servers.uses_hidden());
-    // A look at it does not clear the refusal.
+    // A check of the server does not clear the refusal.
     let looked = servers.admit_hidden("h", "permission denied", None);
     assert!(matches!(looked, Admission::Refused(_)));
     let refused = servers.report().refused;
