@@ -108,7 +108,7 @@ export class Energy {
       figure('Efficiency', this.ratio, null, this.of),
       figure('Losses', this.lost, 'lost', this.cost)),
     this.flow,
-    h('ul', { class: 'legend' }, [['dc', 'into batteries'], ['lost', 'losses'], ['rest', 'unattributed']].map(([key, words]) =>
+    h('ul', { class: 'legend parts' }, [['dc', 'into batteries'], ['lost', 'losses'], ['rest', 'unattributed']].map(([key, words]) =>
       h('li', {}, h('i', { class: `key ${key}` }), words))),
     this.apart, this.chart.el);
     this.spread = panel('Vehicles by efficiency', null, this.statuses);

@@ -1,12 +1,12 @@
 // The fleet at a glance.
 
 import { OpenAlerts } from './alerts.js';
-import { explain, get, now, request } from './api.js';
+import { explain, now, pages, request } from './api.js';
 import { Spark } from './charts.js';
 import { h, name, panel, set, text } from './dom.js';
 import { Energy } from './energy.js';
-import { bytes, count, none, percent, rate, span } from './format.js';
-import { isStale, tally } from './store.js';
+import { bytes, count, kilowatts, none, percent, rate, span } from './format.js';
+import { CHARGING_KW, isStale, powerOf, powerOfAll, tally } from './store.js';
 
 const SCRAPE_MS = 5000;
 /** Ten minutes of scrapes. */
@@ -15,6 +15,10 @@ const POINTS = 120;
 const POINTS_MIN = 24;
 const SESSIONS_MS = 30000;
 const SESSIONS_SHOWN = 12;
+/** 10,000 open sessions: beyond, the numbers are said to be more. */
+const SESSIONS_PAGES = 10;
+/** A rate of seldom readings is of the last minute: that of five seconds jumps between 0 and 1. */
+const RATE_SCRAPES = 12;
 
 /** Sums the samples of Prometheus' text by metric; labels are of no matter here. */
 export function sums(metrics) {
@@ -30,13 +34,16 @@ export function sums(metrics) {
 }
 
 /** The rates of the last minutes; kept while other views are open. */
-const history = { accepted: [], stored: [], last: null };
+const history = { accepted: [], stored: [], power: [], last: null };
+/** Ten minutes of seconds. */
+const POWER_POINTS = 600;
 
 export class Fleet {
   title = 'Fleet';
   #timers = [];
   #store;
-  #sessions = [];
+  #sessions = null;
+  #more = false;
   #dirty = false;
 
   constructor(context) {
@@ -54,7 +61,9 @@ export class Fleet {
       h('div', { class: 'tiles' }, this.tiles),
       h('div', { class: 'columns' },
         h('div', {}, this.energy.summary, this.energy.ranking),
-        h('div', {}, this.alerts.el, this.energy.spread, panel('Charging now', this.chargingCount, this.charging))));
+        h('div', {}, this.alerts.el, panel('Charging now', this.chargingCount, this.charging), this.energy.spread)),
+      // What the gateway itself does, last: who runs chargers looks for it seldom.
+      h('div', { class: 'tiles plumbing' }, this.plumbing));
     store.load('vehicle').catch(() => {});
     store.load('meter').catch(() => {});
     store.addEventListener('change', this.#changed);
@@ -96,13 +105,24 @@ export class Fleet {
       h('a', { href: `#/${kind}s` }, this.counts[kind], h('span', { class: 'unit' }, ' live')),
       h('div', { class: 'bar', 'aria-hidden': 'true' }, this.shares[kind]),
       this.stale[kind]);
+    this.power = h('strong', {}, none);
+    this.powerOf = h('span', {}, none);
+    this.powerLine = new Spark(['ac']);
+    this.cars = h('strong', {}, none);
+    this.idle = h('span', {}, none);
+    this.carsShare = h('i', { class: 'dc' });
     this.tiles = [
+      tile('Power now', this.power, this.powerLine.el, this.powerOf),
+      tile('Charging', [this.cars, h('span', { class: 'unit' }, ' vehicles')],
+        h('div', { class: 'bar', 'aria-hidden': 'true' }, this.carsShare), this.idle),
+      devices('vehicle', 'Vehicles'), devices('meter', 'Meters'),
+    ];
+    this.plumbing = [
       tile('Readings accepted', [this.accepted, h('span', { class: 'unit' }, ' /s')], this.spark.el,
         h('span', {}, h('i', { class: 'key dc' }), this.stored, ' /s stored')),
       tile('Write lag', this.lag,
         h('div', { class: 'bar', 'aria-hidden': 'true' }, this.fill),
         h('span', {}, this.waits, ' · ', this.fillText)),
-      devices('vehicle', 'Vehicles'), devices('meter', 'Meters'),
     ];
   }
 
@@ -132,8 +152,8 @@ export class Fleet {
     }
     if (!last || at - last.at > 500) history.last = { at, accepted, stored };
     if (history.accepted.length > 0) {
-      text(this.accepted, rate(history.accepted.at(-1)));
-      text(this.stored, rate(history.stored.at(-1)));
+      text(this.accepted, rate(recent(history.accepted)));
+      text(this.stored, rate(recent(history.stored)));
       this.spark.show([history.accepted, history.stored], Math.max(POINTS_MIN, history.accepted.length));
     }
     const waiting = found.get('wattgate_wal_readings') ?? 0;
@@ -162,6 +182,7 @@ export class Fleet {
       this.shares[kind].className = 'dc';
       this.shares[kind].style.width = `${all > 0 ? (100 * live) / all : 0}%`;
     }
+    this.#showPower();
     this.empty.hidden = !(complete.vehicle && complete.meter
       && devices.vehicle.size === 0 && devices.meter.size === 0);
     if (this.#dirty) {
@@ -170,43 +191,91 @@ export class Fleet {
     }
   }
 
+  #showPower() {
+    const { devices, complete } = this.#store;
+    if (!complete.meter) return;
+    const power = powerOfAll(devices.meter);
+    text(this.power, kilowatts(power));
+    const drawing = [...devices.meter.values()].filter((meter) => powerOf(meter) > CHARGING_KW).length;
+    text(this.powerOf, `at ${count(drawing)} of ${count(devices.meter.size)} meters`);
+    history.power.push(power ?? 0);
+    if (history.power.length > POWER_POINTS) history.power.shift();
+    this.powerLine.show([history.power], Math.max(POINTS_MIN, history.power.length));
+  }
+
   async #loadSessions() {
     try {
-      const { items, next } = await get('/v1/sessions?active=true&limit=1000');
-      this.#sessions = items.map((s) => ({ ...s, from: Date.parse(s.startedAt) }))
-        .sort((a, b) => b.from - a.from);
-      text(this.chargingCount, `${count(items.length)}${next === null ? '' : '+'}`);
+      const found = [];
+      let next = null;
+      for await (const page of pages('/v1/sessions?active=true&order=-startedAt', 1000, SESSIONS_PAGES)) {
+        found.push(...page.items);
+        next = page.next;
+      }
+      this.#more = next !== null;
+      this.#sessions = found.map((s) => ({ ...s, from: Date.parse(s.startedAt) }));
       this.#showSessions();
     } catch (error) {
-      if (this.#sessions.length === 0) set(this.charging, h('p', { class: 'muted empty' }, explain(error)));
+      if (this.#sessions === null) set(this.charging, h('p', { class: 'muted empty' }, explain(error)));
     }
   }
 
+  /** The power of an open session: that of its meter, or of its vehicle where no meter reports. */
+  #state(session) {
+    const { meter, vehicle } = this.#store.devices;
+    const sources = [meter.get(session.meterId), vehicle.get(session.vehicleId)];
+    const source = sources.find((device) => powerOf(device) !== null);
+    const power = powerOf(source);
+    return { session, power, charging: power > CHARGING_KW, vehicle: sources[1] };
+  }
+
   #showSessions() {
-    if (this.#sessions.length === 0) {
+    if (this.#sessions === null) return;
+    const open = this.#sessions.map((session) => this.#state(session));
+    const charging = open.filter((s) => s.charging).sort((a, b) => b.power - a.power);
+    const idle = open.filter((s) => !s.charging && s.power !== null).sort((a, b) => a.session.from - b.session.from);
+    const unknown = open.filter((s) => s.power === null);
+    const more = this.#more ? '+' : '';
+    text(this.cars, `${count(charging.length)}${more}`);
+    text(this.idle, [`${count(idle.length)} plugged in idle`, unknown.length > 0 && `${count(unknown.length)} unknown`].filter(Boolean).join(' · '));
+    this.carsShare.style.width = `${open.length > 0 ? (100 * charging.length) / open.length : 0}%`;
+    text(this.chargingCount, `${count(charging.length)}${more} charging · ${count(idle.length)} idle`);
+    if (open.length === 0) {
       set(this.charging, h('p', { class: 'muted empty' }, 'No open sessions.'));
       return;
     }
     // A link that has the focus must not be replaced under it.
     if (this.charging.contains(document.activeElement)) return;
-    const rows = this.#sessions.slice(0, SESSIONS_SHOWN).map((session) => {
-      const device = this.#store.devices.vehicle.get(session.vehicleId);
-      const soc = h('i', { class: 'dc' });
-      soc.style.width = `${device?.soc ?? 0}%`;
-      return h('tr', {},
-        h('th', { scope: 'row' }, h('a', { href: `#/vehicles/${encodeURIComponent(session.vehicleId)}` }, name(session.vehicleId))),
-        h('td', { class: 'wide' }, h('a', { href: `#/meters/${encodeURIComponent(session.meterId)}` }, name(session.meterId))),
-        h('td', { class: 'n' }, span((now() - session.from) / 1000)),
-        h('td', { class: 'n soc' }, percent(device?.soc, 0), h('div', { class: 'bar', 'aria-hidden': 'true' }, soc),
-          device && isStale(device) && h('span', { class: 'attention' }, 'silent')));
-    });
-    set(this.charging, h('div', { class: 'scroll' }, h('table', {},
+    // Both are seen: what takes the most power, and what stands the longest.
+    const half = Math.max(SESSIONS_SHOWN / 2, SESSIONS_SHOWN - idle.length);
+    const shown = [...charging.slice(0, half), ...idle, ...unknown].slice(0, SESSIONS_SHOWN);
+    set(this.charging, h('div', { class: 'scroll' }, h('table', { class: 'charging' },
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Vehicle'), h('th', { scope: 'col', class: 'wide' }, 'Meter'),
-        h('th', { scope: 'col', class: 'n' }, 'Duration'), h('th', { scope: 'col', class: 'n' }, 'Charge'))),
-      h('tbody', {}, rows))),
-    this.#sessions.length > SESSIONS_SHOWN
-      && h('p', { class: 'muted small' }, `The newest ${SESSIONS_SHOWN} of ${count(this.#sessions.length)} sessions.`));
+        h('th', { scope: 'col', class: 'n' }, 'Power'), h('th', { scope: 'col', class: 'n' }, 'Duration'), h('th', { scope: 'col', class: 'n' }, 'Charge'))),
+      h('tbody', {}, shown.map(chargingRow)))),
+    open.length > shown.length
+      && h('p', { class: 'muted small' }, `${count(shown.length)} of ${count(open.length)}${more} open sessions. `, h('a', { href: '#/sessions' }, 'All sessions')));
   }
+}
+
+/** The mean of the last minute. */
+function recent(rates) {
+  const some = rates.slice(-RATE_SCRAPES);
+  return some.reduce((a, b) => a + b, 0) / some.length;
+}
+
+function chargingRow({ session, power, charging, vehicle }) {
+  const soc = h('i', { class: 'dc' });
+  soc.style.width = `${vehicle?.soc ?? 0}%`;
+  const state = charging ? kilowatts(power)
+    : power === null ? h('span', { class: 'muted' }, 'unknown')
+      : h('span', { class: 'attention' }, 'idle');
+  return h('tr', {},
+    h('th', { scope: 'row' }, h('a', { href: `#/vehicles/${encodeURIComponent(session.vehicleId)}` }, name(session.vehicleId))),
+    h('td', { class: 'wide' }, h('a', { href: `#/meters/${encodeURIComponent(session.meterId)}` }, name(session.meterId))),
+    h('td', { class: 'n' }, state),
+    h('td', { class: 'n' }, span((now() - session.from) / 1000)),
+    h('td', { class: 'n soc' }, percent(vehicle?.soc, 0), h('div', { class: 'bar', 'aria-hidden': 'true' }, soc),
+      vehicle && isStale(vehicle) && h('span', { class: 'attention' }, 'silent')));
 }
 
 function tile(label, value, middle, below) {

@@ -81,8 +81,21 @@ export const freshFor = ({ intervalSeconds }) =>
 
 export const isStale = (device) => now() - device.at > freshFor(device);
 
+/** A device that takes more charges, in kW: a charge takes 1.4 at the least, what stands by some watts. */
+export const CHARGING_KW = 0.1;
+
 /** The power of a device now, in kW; null where it is not known, or not any more. */
 export const powerOf = (device) => (device && !isStale(device) ? device.powerKw : null);
+
+/** The power of all devices, in kW; null where that of none is known. */
+export function powerOfAll(devices) {
+  let sum = null;
+  for (const device of devices.values()) {
+    const power = powerOf(device);
+    if (power !== null) sum = (sum ?? 0) + power;
+  }
+  return sum;
+}
 
 /** How many devices of a kind report, and how many have fallen silent. */
 export function tally(devices) {

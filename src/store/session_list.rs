@@ -73,6 +73,13 @@ pub async fn list(client: &Client, filter: &Filter<'_>) -> Result<Page<Session>,
                 [&after, &vehicle_id, &meter_id, &active, &limit];
             client.query(&list, &wanted).await?
         }
+        Order::Newest { from, before } if active == Some(true) => {
+            let list = client.prepare_cached(sql!("sessions_open")).await?;
+            let (at, id) = before;
+            let wanted: [&(dyn ToSql + Sync); 6] =
+                [&at, &id, &vehicle_id, &meter_id, &from, &limit];
+            client.query(&list, &wanted).await?
+        }
         Order::Newest { from, before } => {
             let list = client.prepare_cached(sql!("sessions_newest")).await?;
             let (at, id) = before;

@@ -269,3 +269,50 @@ describe('5,100 sessions', () => {
     await close(page);
   });
 });
+
+describe('open sessions', () => {
+  const gateway = new Gateway(['--alert-interval', '0s']);
+  const HOUR = 60;
+
+  before(async () => {
+    await gateway.start();
+    // As devices report: one reading after another. One vehicle has stood full for three hours.
+    for (const [ago, kwh] of [[3 * HOUR + 1, 0.12], [3 * HOUR, 0.12], [1.5, 0], [0.5, 0]]) {
+      await gateway.store('meter', [meter('Full', 230, ago, kwh)]);
+    }
+    for (const ago of [1.5, 0.5]) {
+      await gateway.store('meter', [meter('Slow', 230, ago, 0.12), meter('Fast', 230, ago, 0.2)]);
+    }
+    for (const [id, hours] of [['Full', 5], ['Slow', 2], ['Fast', 1]]) {
+      await gateway.call('POST', '/v1/sessions', {
+        vehicleId: `Car ${id}`, meterId: id, startedAt: new Date(Date.now() - hours * 3600000).toISOString(),
+      });
+    }
+  });
+
+  after(() => gateway.remove());
+
+  for (const viewport of [{ width: 1280, height: 900 }, PHONE]) {
+    test(`what charges and what is plugged in idle are two figures: ${viewport.width} wide`, async () => {
+      const page = await open(gateway, '/', { viewport });
+      const tile = (label) => page.getByRole('region', { name: label, exact: true });
+      await tile('Power now').getByText('19.2 kW').waitFor();
+      await tile('Power now').getByText('at 2 of 3 meters').waitFor();
+      await tile('Charging').getByText('2 vehicles').waitFor();
+      await tile('Charging').getByText('1 plugged in idle').waitFor();
+      const now = tile('Charging now');
+      await now.getByText('2 charging · 1 idle').waitFor();
+      const rows = now.getByRole('row');
+      await rows.nth(1).getByText('12.0 kW').waitFor();
+      await rows.nth(1).getByRole('link', { name: 'Car Fast' }).waitFor();
+      await rows.nth(2).getByText('7.2 kW').waitFor();
+      await rows.nth(3).getByText('idle', { exact: true }).waitFor();
+      // What happens now is the first, the gateway's own figures the last.
+      const tops = await page.locator('.tile').evaluateAll((all) => all.map((tile) => [tile.getAttribute('aria-label'), tile.getBoundingClientRect().top]));
+      const top = Object.fromEntries(tops);
+      assert.ok(top['Power now'] <= Math.min(...Object.values(top)), JSON.stringify(top));
+      assert.ok(top['Readings accepted'] > top.Meters && top['Write lag'] > top.Meters, JSON.stringify(top));
+      await close(page);
+    });
+  }
+});

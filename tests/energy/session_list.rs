@@ -45,6 +45,38 @@ fn many(gateway: &Gateway, count: u32) {
 }
 
 #[test]
+fn open_sessions_are_listed_newest_first_page_by_page() {
+    let gateway = Gateway::fresh(&NO_ALERTS);
+    many(&gateway, 40);
+    // Open ones, one that ends later, and one that has yet to start.
+    gateway.sql(
+        "update charging_sessions as s set ended_at = null from session_names as n
+        where n.id = s.session_id and n.external_id in ('S00006', 'S00007', 'S00020');
+        update charging_sessions as s set ended_at = now() + interval '1 hour' from session_names as n
+        where n.id = s.session_id and n.external_id = 'S00031';
+        update charging_sessions as s set started_at = now() + interval '1 hour', ended_at = null
+        from session_names as n where n.id = s.session_id and n.external_id = 'S00033'",
+    );
+    let open = |query: &str| {
+        let query = format!("order=-startedAt&active=true{query}");
+        ids(&walk(&gateway, &query)).join(" ")
+    };
+    let all = "S00031 S00020 S00007 S00006";
+    for limit in 1..=5 {
+        assert_eq!(open(&format!("&limit={limit}")), all);
+    }
+    assert_eq!(open("&meterId=Busy"), all);
+    assert_eq!(open("&vehicleId=B7"), "S00007");
+    assert_eq!(open("&vehicleId=B8"), "");
+    assert_eq!(open("&from=2024-01-05T00:00:00Z"), all);
+    assert_eq!(
+        open("&from=2024-01-01T00:00:00Z&to=2024-01-01T00:05:00Z"),
+        "S00007 S00006"
+    );
+    gateway.terminate();
+}
+
+#[test]
 fn the_newest_sessions_come_first_however_many_there_are() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     many(&gateway, 5_100);

@@ -200,6 +200,7 @@ pub(super) const CASES: &[Case] = &[
     case("sessions", "'s5', null, null, null, 100", "400"),
     case("sessions", "'', 5, null, null, 100", "60"),
     case("sessions", "'', null, 5, null, 100", "60"),
+    case("sessions_open", "ended(), '', null, null, null, 100", "400"),
     case("sessions_newest", "ended(), '', null, null, null, null, 100", "400"),
     case("sessions_newest", "ended(), '', 5, null, null, started(), 100", "60"),
     case("sessions_newest", "ended(), '', null, 5, null, null, 100", "60"),
