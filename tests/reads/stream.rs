@@ -26,7 +26,7 @@ fn a_change_reaches_its_listeners_once_within_seconds() {
     gateway.store("meter", &json!([meter("M1", 1, 2.5)]).to_string());
     let event = all.next().unwrap();
     let after = sent.elapsed();
-    assert!(after < Duration::from_secs(2), "{after:?}");
+    assert!(after < Duration::from_secs(10), "{after:?}");
     assert_eq!(event.name, "meter");
     let mut shown = gateway.get("/v1/live/meters/M1");
     assert_eq!(shown["kwhConsumedAc"], 2.5);
