@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Error, Row, Transaction};
 
 use super::build::{DEVICES_MAX, Done, by_hour, remove, roll_up, snapshot};
 use super::readings::Span;
+use super::slice::LEAST;
 use super::watermark::Older;
 use super::{DeviceHour, Roller, load};
 use crate::energy::device::EnergyReading;
@@ -29,11 +30,8 @@ const EVERY: Duration = Duration::from_secs(30);
 /// How long after a pass the next one may begin at the earliest. While passes follow each other, the pause doubles up
 /// to [`EVERY`], because another gateway may store a burst that this gateway's log does not show.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Before each mark: the least instant of PostgreSQL.
-const FIRST: DeviceHour = (
-    i32::MIN,
-    Timestamp::from_micros(946_684_800_000_000 - 211_813_488_000_000_000),
-);
+/// Before each mark.
+const FIRST: DeviceHour = (i32::MIN, LEAST);
 
 /// How far the dirty hours are rolled up again.
 pub(super) struct DirtyPass {

@@ -13,12 +13,17 @@ use crate::postgres::partitions;
 use crate::postgres::partitions::Range;
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
-/// How much history of a stream a slice reads, if its partition is filled evenly: some four million readings. The pages of
-/// one hour lie side by side, and those of one device apart, so they should stay in memory for as long as a slice takes. A
-/// roller that begins anew repeats at most one slice.
-const BYTES_MAX: i64 = 256 << 20;
+/// How much history of a stream a slice reads, if its partition is filled evenly: some million readings. The pages of one
+/// hour lie side by side, and those of one device apart, so they should stay in memory for as long as a slice takes: half
+/// of PostgreSQL's default `shared_buffers`. A roller that begins anew repeats at most one slice.
+const BYTES_MAX: i64 = 64 << 20;
 /// The most hours of a slice: a year.
 const HOURS_MAX: i64 = 366 * 24;
+/// The least instant of PostgreSQL.
+pub(super) const LEAST: Timestamp =
+    Timestamp::from_micros(946_684_800_000_000 - 211_813_488_000_000_000);
+/// All instants that a statement can name.
+const EVER: Span<Timestamp> = LEAST..Timestamp::from_micros(i64::MAX);
 
 /// Hours that are being rolled up.
 #[derive(Debug)]
@@ -79,24 +84,26 @@ fn edges(ranges: &[Range]) -> impl Iterator<Item = Timestamp> {
     ends.map(|end| end.hour().plus_micros(HOUR_MICROS))
 }
 
-/// How many hours around one a slice may have.
+/// How many hours around one a slice may have: one alone, where no partition with a beginning holds it. What a default
+/// partition holds there is of any size.
 pub(super) async fn hours_max(
     client: &Client,
     partitions: &PerStream<Vec<Range>>,
     hour: Timestamp,
     watermark: Timestamp,
 ) -> Result<i64, Error> {
-    let mut most = HOURS_MAX;
+    let mut most = None;
     let hours = hour..hour.plus_micros(HOUR_MICROS);
     for stream in Stream::ALL {
         for range in within(&partitions[stream], &hours) {
             let filled = range.to.min(watermark).as_micros() - range.from.as_micros();
             let bytes = partitions::size(client, stream, *range).await?;
             let each = bytes / (filled / HOUR_MICROS).max(1);
-            most = most.min(BYTES_MAX / each.max(1));
+            let hours = (BYTES_MAX / each.max(1)).min(HOURS_MAX);
+            most = Some(most.unwrap_or(hours).min(hours));
         }
     }
-    Ok(most.max(1))
+    Ok(most.unwrap_or(1).max(1))
 }
 
 /// The partitions with readings of some hours; without the one whose first instant ends them, because one reading has no
@@ -107,9 +114,14 @@ fn within<'a>(ranges: &'a [Range], hours: &Span<Timestamp>) -> impl Iterator<Ite
     bounded.filter(move |range| range.from < to && range.to > from)
 }
 
-/// The time of some hours and of all partitions in which they lie.
+/// The time of some hours and of all partitions in which they lie. If only partitions without a beginning can hold them,
+/// all of time: between two instants, such a partition would be searched entry by entry for the next device.
 pub(super) fn around(ranges: &[Range], hours: &Span<Timestamp>) -> Span<Timestamp> {
-    let both = within(ranges, hours);
+    let mut both = within(ranges, hours).peekable();
+    let mut open = ranges.iter().filter(|range| range.is_open_below());
+    if both.peek().is_none() && open.any(|range| range.to > hours.start) {
+        return EVER;
+    }
     both.fold(hours.clone(), |around, range| {
         around.start.min(range.from)..around.end.max(range.to)
     })
@@ -188,5 +200,9 @@ mod tests {
         let ranges = [range(0, 10), range(10, 20)];
         assert_eq!(around(&ranges, &(at(0)..at(10))), at(0)..at(10));
         assert_eq!(around(&ranges, &(at(30)..at(31))), at(30)..at(31));
+        // A default partition may hold them, or one without a beginning.
+        let default = [Range::everything(), range(0, 10)];
+        assert_eq!(around(&default, &(at(30)..at(31))), EVER);
+        assert_eq!(around(&default, &(at(4)..at(5))), at(0)..at(10));
     }
 }

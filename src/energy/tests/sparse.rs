@@ -146,11 +146,28 @@ fn beside_a_default_partition_gaps_cost_nothing() {
         let mut client = store.pool.get().await.unwrap();
         let default = "create table other_meters partition of meter_telemetry_history default";
         client.batch_execute(default).await.unwrap();
+        // Far from all other partitions, so that no hour of these is rolled up, and each is searched past.
+        let others = "insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
+            select $1, $2::timestamptz - interval '10 years' + n * interval '1 minute', 1, 230
+            from generate_series(1, 50000) as n";
+        client.execute(others, &[&meter, &minute(0)]).await.unwrap();
+        let pages = "select coalesce(sum(idx_blks_read + idx_blks_hit), 0)::bigint
+            from pg_statio_user_indexes where relname = 'other_meters'";
+        let flush = "select pg_stat_force_next_flush()";
+        client.batch_execute(flush).await.unwrap();
+        let before = count(&store, pages).await;
         // One of its hours, and one that ends where it starts.
         let most = 2 * partitions(&store).await;
         assert!(steps(&mut client).await <= most);
         let rolled_up = "select sum(readings)::bigint from meter_hours";
         assert_eq!(count(&store, rolled_up).await, 9);
+        client.batch_execute(flush).await.unwrap();
+        let read = count(&store, pages).await - before;
+        // The index has some 140 pages. Each step reads those of a few searches.
+        assert!(
+            (1..=10 * most as i64).contains(&read),
+            "{read} pages in {most} steps"
+        );
     });
 }
 

@@ -23,6 +23,12 @@ impl Range {
         to: Timestamp::from_micros(i64::MAX),
     };
 
+    /// All of time.
+    #[cfg(test)]
+    pub(crate) fn everything() -> Range {
+        Range::ALL
+    }
+
     /// Whether it has no beginning. Only operators make such partitions.
     pub fn is_open_below(&self) -> bool {
         self.from == Range::ALL.from
