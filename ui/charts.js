@@ -15,6 +15,21 @@ const colour = (name) =>
 /** A line is cut where no reading came for this long, in seconds; longer where a device reports seldom. */
 const GAP_SECONDS = 900;
 
+/** The usual interval of a device is learned from so many of its latest readings. */
+const LEARNED_FROM = 200;
+
+/**
+ * The interval by which the line of a device is drawn, in seconds: the median between the latest of its readings, or
+ * the device's usual interval now if that is longer; null where neither is known.
+ */
+export function intervalOf(seconds, now) {
+  const from = Math.max(1, seconds.length - LEARNED_FROM);
+  const between = [];
+  for (let at = from; at < seconds.length; at += 1) between.push(seconds[at] - seconds[at - 1]);
+  between.sort((a, b) => a - b);
+  return Math.max(between[between.length >> 1] ?? 0, now ?? 0) || null;
+}
+
 /** How long a device must be silent for a gap in its line, in seconds, by its usual interval. */
 export const gapOf = (interval) => Math.max(GAP_SECONDS, SILENT_INTERVALS * (interval ?? 0));
 

@@ -28,7 +28,7 @@ const KINDS = {
     one: 'meter',
     columns: [
       { key: 'id', label: 'Meter' },
-      { key: 'powerKw', label: 'Power', number: true, show: (d) => kilowatts(powerOf(d)) },
+      { key: 'powerKw', label: 'Power', number: true, value: powerOf, show: (d) => kilowatts(powerOf(d)) },
       { key: 'voltage', label: 'Voltage', number: true, show: (d) => `${fixed(d.voltage, 1)} V` },
       { key: 'kwhConsumedAc', label: 'Last AC', number: true, wide: true, show: (d) => kwh(d.kwhConsumedAc) },
       { key: 'at', label: 'Last seen', number: true },
@@ -133,7 +133,18 @@ export class Devices {
     const sign = down ? -1 : 1;
     const byId = (a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0);
     if (key === 'id') shown.sort((a, b) => sign * byId(a, b));
-    else shown.sort((a, b) => (a[key] < b[key] ? -sign : a[key] > b[key] ? sign : byId(a, b)));
+    else {
+      const column = this.#columns.find((one) => one.key === key);
+      const value = column.value ?? ((d) => d[key]);
+      const values = new Map(shown.map((d) => [d, value(d)]));
+      // What is not known comes last, in either direction.
+      const last = (v) => (v === null ? 1 : 0);
+      shown.sort((a, b) => {
+        const [x, y] = [values.get(a), values.get(b)];
+        if (x === null || y === null) return last(x) - last(y) || byId(a, b);
+        return x < y ? -sign : x > y ? sign : byId(a, b);
+      });
+    }
     this.#shown = shown;
     const complete = this.#store.complete[this.#kind];
     text(this.number, all.size === 0 && complete ? 'No device has reported yet.'

@@ -2,7 +2,7 @@
 
 import { DeviceAlerts } from './alerts.js';
 import { explain, get, now, pages } from './api.js';
-import { Chart, fromZero, gapOf, withGaps } from './charts.js';
+import { Chart, fromZero, gapOf, intervalOf, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
 import { count, exact, fixed, isNumber, kwh, none } from './format.js';
 import { Sessions } from './sessions.js';
@@ -142,7 +142,7 @@ export class Meter {
     const window = [from / 1000, to / 1000];
     const readings = this.#readings;
     const at = readings.map((reading) => reading.at);
-    const interval = this.#interval;
+    const interval = intervalOf(at, this.#interval);
     const kw = readings.map((reading, n) => power(readings[n - 1], reading, interval));
     const [times, powers, volts] = withGaps([at, kw, readings.map((reading) => reading.volts)], interval);
     this.draw.show([times, powers], window);

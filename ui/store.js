@@ -13,7 +13,14 @@ const idOf = { meter: 'meterId', vehicle: 'vehicleId' };
 
 /** A device's status with its time as a number. */
 function entry(kind, status) {
-  return { ...status, id: status[idOf[kind]], at: Date.parse(status.timestamp) };
+  return {
+    ...status,
+    // A gateway of an earlier version does not tell them.
+    powerKw: status.powerKw ?? null,
+    intervalSeconds: status.intervalSeconds ?? null,
+    id: status[idOf[kind]],
+    at: Date.parse(status.timestamp),
+  };
 }
 
 /** Dispatches `change` (detail: the kind and the entries) after a load or live changes. */
@@ -64,6 +71,8 @@ export class Store extends EventTarget {
       const old = known.get(fresh.id);
       // A page may be older than what the stream has brought meanwhile.
       if (old && old.at > fresh.at) continue;
+      // The stream does not tell it while very many devices change.
+      if (old) fresh.intervalSeconds ??= old.intervalSeconds;
       // Whoever shows the device holds this very object, and finds the change in it.
       if (old) Object.assign(old, fresh);
       else known.set(fresh.id, fresh);

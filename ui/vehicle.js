@@ -2,7 +2,7 @@
 
 import { DeviceAlerts } from './alerts.js';
 import { explain, get, now, pages } from './api.js';
-import { Chart, fromZero, hundred, withGaps } from './charts.js';
+import { Chart, fromZero, hundred, intervalOf, withGaps } from './charts.js';
 import { choice, h, name, panel, set, text } from './dom.js';
 import { REASONS, bars, costOf, status, windowOf, zone } from './energy.js';
 import { celsius, count, exact, isNumber, kwh, none, percent, span } from './format.js';
@@ -154,7 +154,7 @@ export class Vehicle {
 
   #drawCharge() {
     const [from, to] = this.#window();
-    this.charge.show(withGaps(this.#columns, this.#interval), [from / 1000, to / 1000]);
+    this.charge.show(withGaps(this.#columns, intervalOf(this.#columns[0], this.#interval)), [from / 1000, to / 1000]);
   }
 
   async #loadEnergy() {

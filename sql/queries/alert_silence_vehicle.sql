@@ -91,6 +91,8 @@ cross join lateral (
             and h.ts <= s.ts
             and h.ts <= $1::timestamptz
             and h.ts > $1::timestamptz - interval '14 days'
+            -- In a session, how often the vehicle reported before does not count.
+            and (g.longest_in_session is null or h.ts >= s.session_since)
         order by h.ts desc
         limit $6
     ) as e

@@ -23,7 +23,10 @@ fn silent(gateway: &Gateway) -> Vec<String> {
     let page = gateway.get("/v1/alerts?state=open&kind=silent");
     let ids = page["items"].as_array().unwrap().iter();
     let mut ids: Vec<String> = ids
-        .map(|alert| alert["meterId"].as_str().unwrap().to_owned())
+        .map(|alert| {
+            let id = alert["meterId"].as_str().or(alert["vehicleId"].as_str());
+            id.unwrap().to_owned()
+        })
         .collect();
     ids.sort();
     ids
@@ -135,4 +138,21 @@ fn a_time_that_an_operator_sets_is_not_lengthened_by_the_interval() {
     rarely_and_often(&gateway);
     gateway.wait("both alerts", |g| silent(g) == ["Often", "Rarely"]);
     gateway.terminate();
+}
+
+/// A vehicle that reported every hour before its session, and every minute in it, is silent by what it did in the session.
+#[test]
+fn a_vehicle_in_a_session_is_judged_by_its_readings_there() {
+    let gateway = Gateway::fresh(&OFTEN);
+    let ago = past();
+    let (minute, hour) = (60, 3_600);
+    let parked = (3..10).map(|n| vehicle("V1", &ago(n * hour), 0.1, ""));
+    let charging = [119, 118].map(|n| vehicle("V1", &ago(n * minute), 0.1, ""));
+    let readings: Vec<String> = parked.chain(charging).collect();
+    gateway.send("vehicle", &readings);
+    gateway.send("meter", &[meter("M1", &ago(minute), 0.1, "interval")]);
+    let session = json!({"sessionId": "S1", "vehicleId": "V1", "meterId": "M1", "startedAt": ago(120 * minute)});
+    let (status, body) = gateway.call("POST", "/v1/sessions", &session.to_string());
+    assert_eq!(status, 201, "{body}");
+    gateway.wait("the alert", |gateway| silent(gateway) == ["V1"]);
 }

@@ -78,3 +78,20 @@ fn a_stop_ends_the_streams_at_once() {
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(listener.next(), None);
 }
+
+/// What the stream tells of the readings before the newest.
+#[test]
+fn an_event_tells_power_and_interval() {
+    let gateway = Gateway::fresh(&[]);
+    let now = jiff::Timestamp::now();
+    let reading = |seconds: i64, kwh: f64| {
+        let at = now - jiff::SignedDuration::from_secs(seconds);
+        json!([{"meterId": "M1", "kwhConsumedAc": kwh, "voltage": 230.5, "timestamp": at.to_string()}])
+    };
+    gateway.store("meter", &reading(120, 1.0).to_string());
+    let mut all = Listener::open(&gateway, "", None);
+    gateway.store("meter", &reading(60, 2.5).to_string());
+    let event = all.next().unwrap();
+    assert_eq!(event.data["powerKw"], 150.0, "{}", event.data);
+    assert_eq!(event.data["intervalSeconds"], 60.0);
+}
