@@ -54,6 +54,8 @@ pub(super) async fn failover(
     };
     let dirs = [dir.beside("one")?, dir.beside("other")?];
     let primary = Plain::start(&bin, &dirs[0]).await?;
+    // A standby that was just copied must find the log from there on. It copies the setting too.
+    set(&primary.database(), "wal_keep_size", "4GB").await?;
     let standby = Plain::standby(&bin, &dirs[1], &primary).await?;
     let hosts = both(&primary.database(), &standby.database());
     let mut pair = Pair {

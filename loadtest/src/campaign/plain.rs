@@ -142,8 +142,6 @@ impl Plain {
 /// Only the address is set.
 fn launch(bin: &Path, cluster: &Path) -> io::Result<Child> {
     command(&bin.join("postgres"))?
-        // A standby that was just copied must find the log from there on.
-        .args(["-c", "wal_keep_size=4GB"])
         .args(["-c", "listen_addresses=", "-k"])
         .arg(home(cluster))
         .arg("-D")
