@@ -5,17 +5,17 @@ import { dateTime, fixed, isNumber, none, plain, withUnit } from './format.js';
 import { SILENT_INTERVALS } from './store.js';
 
 const uPlot = window.uPlot;
-/** Less is a click. */
+/** A shorter drag counts as a click. */
 const ZOOM_PIXELS_MIN = 8;
 const HEIGHT = 200;
 
 const colour = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** A line is cut where no reading came for this long, in seconds; longer where a device reports seldom. */
+/** A line is interrupted if there was no reading for this long, in seconds. Longer for devices that rarely report. */
 const GAP_SECONDS = 900;
 
-/** The usual interval of a device is learned from so many of its latest readings. */
+/** The usual interval of a device is learned from this many of its latest readings. */
 const LEARNED_FROM = 200;
 
 /**
@@ -34,9 +34,8 @@ export function intervalOf(seconds, now) {
 export const gapOf = (interval) => Math.max(GAP_SECONDS, SILENT_INTERVALS * (interval ?? 0));
 
 /**
- * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds,
- * then a column a series; nulls are gaps. It is a picture with words: `summary(data)` says for a
- * screen reader what the lines show.
+ * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds, then one column
+ * per series; nulls are gaps. For screen readers, `summary(data)` says in words what the lines show.
  */
 export class Chart {
   #plot = null;
@@ -82,7 +81,7 @@ export class Chart {
   /** Shows data, over a window in seconds. */
   show(data, window) {
     this.#data = data;
-    // What was zoomed into stays in sight while readings arrive, until another period is chosen.
+    // The zoomed part stays visible while readings arrive, until another period is chosen.
     const [from, to] = this.window ?? [];
     if (Math.abs((to - from) - (window[1] - window[0])) > 1) this.#zoom = null;
     this.window = window;
@@ -97,7 +96,7 @@ export class Chart {
     this.#point(data[0].length - 1, false);
   }
 
-  /** Says that there is nothing to show, and why; what was shown stays. */
+  /** Says that there is nothing to show, and why. What was shown before stays. */
   fail(why) {
     if (this.#data[0].length === 0) text(this.empty, why);
   }
@@ -106,7 +105,7 @@ export class Chart {
     const parts = this.#spec.series.map((s, at) => {
       const values = this.#data[at + 1].filter((v) => v !== null);
       if (values.length === 0) return `${s.label}: none`;
-      // Not by spreading: there may be more values than a call has arguments.
+      // Not with spread arguments, because there may be more values than a call can have arguments.
       const least = values.reduce((a, b) => Math.min(a, b));
       const most = values.reduce((a, b) => Math.max(a, b));
       const shown = (v) => withUnit(fixed(v, s.places), s.unit);
@@ -118,7 +117,7 @@ export class Chart {
   #point(at, pointed) {
     this.#spec.series.forEach((s, n) => {
       const value = this.#data[n + 1][at];
-      // Of bars the last is no present state: nothing is said until one is pointed at.
+      // The last bar is not a present state, so the legend is empty until a bar is pointed at.
       if (s.bars && !pointed) text(this.values[n], '');
       else text(this.values[n], isNumber(value) ? withUnit(fixed(value, s.places), s.unit) : none);
     });
@@ -172,7 +171,7 @@ export class Chart {
       width, height: HEIGHT, scales, axes, series,
       legend: { show: false },
       cursor: { y: false, points: { show: !this.#spec.series.some((s) => s.bars) }, drag: { x: true, y: false, setScale: false } },
-      // Half of a time at the right end, which would be cut off.
+      // Room for half of the last time label, which would otherwise be cut off.
       padding: [10, 20, 0, 0],
       hooks: {
         setSelect: [(u) => {
@@ -192,7 +191,7 @@ export class Chart {
   }
 }
 
-/** The points that no line reaches, because nothing is known beside them: each gets a marker. */
+/** Points without a neighbour, which no line reaches. Each gets a marker. */
 function lone(u, series) {
   if (u.series[series].width === 0) return null;
   const values = u.data[series];
@@ -204,11 +203,11 @@ function lone(u, series) {
   return found.length > 0 ? found : null;
 }
 
-/** The width of an axis: that of its longest label, so that none is cut. */
+/** The width of an axis: that of its longest label, so that no label is cut off. */
 const axisSize = (u, labels) =>
   Math.max(40, 14 + 6.6 * (labels ?? []).reduce((most, label) => Math.max(most, label.length), 0));
 
-/** Times on the axis: the clock, and the day where a new one begins. */
+/** Times on the axis: the time of day, and the date where a new day begins. */
 function timeAxis() {
   const date = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' });
   const hour = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
@@ -219,7 +218,7 @@ function timeAxis() {
   });
 }
 
-/** The labels of an axis: the topmost carries the unit. */
+/** The labels of an axis. The topmost has the unit. */
 function labels(ticks, unit) {
   const last = ticks.findLastIndex((t) => t !== null);
   return ticks.map((t, n) => (t === null ? '' : n === last ? withUnit(plain(t), unit) : plain(t)));
@@ -235,7 +234,7 @@ function padded(u, least, most) {
 export const fromZero = (u, least, most) => [0, Math.max((most ?? 1) * 1.08, 0.001)];
 export const hundred = () => [0, 100];
 
-/** Inserts nulls where readings are far apart, so that the line is cut there. */
+/** Inserts nulls where readings are far apart, so that the line is interrupted there. */
 export function withGaps(data, interval) {
   const gap = gapOf(interval);
   const cut = data.map(() => []);
@@ -250,7 +249,7 @@ export function withGaps(data, interval) {
   return cut;
 }
 
-/** A small line without axes; its numbers stand beside it in words. */
+/** A small line without axes. The text beside it gives its values. */
 export class Spark {
   constructor(colours) {
     this.lines = colours.map((name) => svg('polyline', { class: `spark-line ${name}`, fill: 'none' }));

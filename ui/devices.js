@@ -1,4 +1,4 @@
-// All devices of a kind: a table of which only the rows in sight exist.
+// All devices of a kind, in a table in which only the visible rows exist.
 
 import { explain, now } from './api.js';
 import { choice, h, set, text } from './dom.js';
@@ -6,7 +6,7 @@ import { age, celsius, count, exact, fixed, kilowatts, kwh, percent } from './fo
 import { freshFor, isStale, powerOf } from './store.js';
 
 const ROW = 40;
-/** Rows beyond the edges, so that scrolling shows no blanks. */
+/** Rows beyond the visible ones, so that scrolling shows no blanks. */
 const SPARE = 12;
 /** A browser's tallest element is some 30 million pixels: far more than 100,000 rows. */
 const SHOW_EVERY_MS = 1000;
@@ -83,7 +83,7 @@ export class Devices {
     store.addEventListener('change', this.#changed);
     this.#timer = setInterval(() => this.#tick(), SHOW_EVERY_MS);
     window.addEventListener('resize', this.#draw);
-    // What is there already is shown at once; the frame is needed for the height.
+    // What is loaded is shown at once. The frame is needed to know the height.
     requestAnimationFrame(() => this.#arrange(false));
     store.load(kind).catch((error) => set(this.number, explain(error)));
   }
@@ -97,8 +97,8 @@ export class Devices {
 
   #changed = (event) => {
     if (event.detail.kind !== this.#kind) return;
-    // The first page is not waited for; after that, changes are ordered together, and what is
-    // in sight shows them at once.
+    // The first page is shown immediately. After that, changes are sorted in together, but visible rows show them at
+    // once.
     if (this.#shown.length === 0) this.#arrange(false);
     else {
       this.#dirty = true;
@@ -109,13 +109,13 @@ export class Devices {
   #tick() {
     if (document.hidden) return;
     if (this.#dirty || this.#state !== 'all') this.#arrange(false);
-    // Ages grow without any change.
+    // Ages grow even without changes.
     else this.#draw();
   }
 
   #sortBy(column) {
     const same = this.#sort.key === column.key;
-    // Numbers are asked for from the top, ids from the front.
+    // Numbers are sorted from the highest, ids from the first.
     this.#sort = { key: column.key, down: same ? !this.#sort.down : column.number === true };
     this.#arrange(true);
   }
@@ -175,7 +175,7 @@ export class Devices {
       this.#rows.push(row);
       this.space.append(row.el);
     }
-    // A device keeps the row at its place in the circle, so that scrolling moves few texts.
+    // Rows are reused in a circle, and a device keeps its row, so that scrolling changes few texts.
     this.#rows.forEach((row, n) => {
       const size = this.#rows.length;
       const at = first + ((n - (first % size)) + size) % size;

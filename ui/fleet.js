@@ -11,7 +11,7 @@ import { CHARGING_KW, isStale, powerOf, powerOfAll, tally } from './store.js';
 const SCRAPE_MS = 5000;
 /** Ten minutes of scrapes. */
 const POINTS = 120;
-/** A line of few points keeps to the right, where it goes on. */
+/** A line with few points is aligned right, where it continues. */
 const POINTS_MIN = 24;
 const SESSIONS_MS = 30000;
 const SESSIONS_SHOWN = 12;
@@ -20,7 +20,7 @@ const SESSIONS_PAGES = 10;
 /** A rate of seldom readings is of the last minute: that of five seconds jumps between 0 and 1. */
 const RATE_SCRAPES = 12;
 
-/** Sums the samples of Prometheus' text by metric; labels are of no matter here. */
+/** Sums the samples of Prometheus' text by metric. Labels do not matter here. */
 export function sums(metrics) {
   const found = new Map();
   for (const line of metrics.split('\n')) {
@@ -33,7 +33,7 @@ export function sums(metrics) {
   return found;
 }
 
-/** The rates of the last minutes; kept while other views are open. */
+/** The rates of the last minutes, kept while other views are open. */
 const history = { accepted: [], stored: [], power: [], last: null };
 /** Ten minutes of seconds. */
 const POWER_POINTS = 600;
@@ -70,7 +70,7 @@ export class Fleet {
     this.#every(SCRAPE_MS, () => this.#scrape());
     this.#every(SESSIONS_MS, () => this.#loadSessions());
     this.#every(1000, () => this.#showDevices());
-    // The first rate is seen after a second, not after five.
+    // The first rate appears after one second, not after five.
     this.#timers.push(setTimeout(() => this.#scrape(), 1100));
   }
 
@@ -131,7 +131,7 @@ export class Fleet {
       const response = await request('/metrics');
       if (response.ok) this.#showMetrics(sums(await response.text()));
     } catch {
-      // The health pill says that the gateway is away.
+      // The health indicator shows that the gateway cannot be reached.
     }
   }
 
@@ -141,7 +141,7 @@ export class Fleet {
     const stored = (found.get('wattgate_readings_stored_total') ?? 0)
       + (found.get('wattgate_readings_duplicate_total') ?? 0);
     const last = history.last;
-    // Counters that fell belong to a gateway that was started anew.
+    // Counters that fell belong to a gateway that was restarted.
     if (last && at - last.at > 500 && accepted >= last.accepted && stored >= last.stored) {
       const seconds = (at - last.at) / 1000;
       history.accepted.push((accepted - last.accepted) / seconds);
@@ -176,7 +176,7 @@ export class Fleet {
       if (devices[kind].size === 0 && !complete[kind]) continue;
       text(this.counts[kind], count(live));
       text(this.stale[kind], stale === 0 ? 'none silent' : `${count(stale)} silent`);
-      // A meter is always to be heard of; a vehicle that has left is not, and one that should be has an alert.
+      // A meter should always report. A vehicle that has left need not, and one that should report has an alert.
       this.stale[kind].className = stale > 0 && kind === 'meter' ? 'attention' : '';
       const all = live + stale;
       this.shares[kind].className = 'dc';
@@ -283,7 +283,7 @@ function tile(label, value, middle, below) {
     h('h2', {}, label), h('p', { class: 'value' }, value), middle, h('p', { class: 'below' }, below));
 }
 
-/** What to do first, where nothing has come yet. */
+/** What to do first, if no reading has arrived yet. */
 function emptyFleet() {
   const example = [
     `curl ${location.origin}/v1/ingestion/vehicle -H 'content-type: application/json' \\`,

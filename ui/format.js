@@ -1,4 +1,4 @@
-// Numbers and times as people read them. English throughout, as the page is; times are local.
+// Numbers and times for people. In English, like the page; times are local.
 
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const digits = [0, 1, 2, 3].map((n) =>
@@ -15,15 +15,15 @@ export const isNumber = (value) => typeof value === 'number' && Number.isFinite(
 export const count = (value) => (isNumber(value) ? whole.format(value) : none);
 export const fixed = (value, places) => (isNumber(value) ? digits[places].format(value) : none);
 export const percent = (value, places = 1) => (isNumber(value) ? `${fixed(value, places)}%` : none);
-/** A number with its unit: a percent sign follows its number at once, every other unit after a space. */
+/** A number with its unit. A percent sign follows the number directly, and every other unit follows a space. */
 export const withUnit = (text, unit) => (unit === '%' ? `${text}%` : `${text} ${unit}`);
 export const celsius = (value) => (isNumber(value) ? `${fixed(value, 1)} °C` : none);
 
 const short = new Intl.NumberFormat('en', { maximumFractionDigits: 3 });
-/** A number as it is, with separators between its thousands. */
+/** A number without rounding, with thousands separators. */
 export const plain = (value) => short.format(value);
 
-/** Energy: kWh; MWh only where nobody compares it with kWh any more. */
+/** Energy in kWh; in MWh only if nobody compares it with kWh. */
 export function kwh(value) {
   if (!isNumber(value)) return none;
   if (Math.abs(value) >= 1000000) return `${fixed(value / 1000, 1)} MWh`;
@@ -37,7 +37,7 @@ export function kilowatts(value) {
   return `${fixed(value, Math.abs(value) >= 100 ? 0 : 1)} kW`;
 }
 
-/** A rate per second with as many digits as tell something. */
+/** A rate per second with its significant digits. */
 export function rate(value) {
   if (!isNumber(value)) return none;
   return value < 10 ? fixed(value, 1) : count(value);
@@ -68,7 +68,7 @@ export function span(seconds) {
   return `${Math.floor(hours / 24)} days`;
 }
 
-/** A span of time, in seconds, in one unit: where there is little room. */
+/** A span of time, in seconds, in one unit, for places with little room. */
 export function age(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;

@@ -10,8 +10,8 @@ import { freshFor } from './store.js';
 import { HISTORY_PAGES, WINDOWS, age, box } from './vehicle.js';
 
 /**
- * The power that ends at a reading, in kW; null where it is not known: after a gap of a register, and where one
- * fell. An amount after a gap is of one interval of the device. For the eye: the analytics decide what counts.
+ * The average power up to a reading, in kW. Null if it is not known: after a gap in a register, or if a register fell.
+ * An amount after a gap counts as one interval of the device. Only for display: the gateway decides what counts.
  */
 export function power(before, reading, interval) {
   const since = before ? reading.at - before.at : Infinity;
@@ -31,7 +31,7 @@ export class Meter {
   #timer;
   #stream;
   #asked = 0;
-  /** Whether a load has ended, well or not. */
+  /** Whether a load has ended, successfully or not. */
   #settled = false;
   #readings = [];
   #last = null;
@@ -149,7 +149,7 @@ export class Meter {
     this.voltage.show([times, volts], window);
   }
 
-  /** Something was missed, or could not be loaded: it is loaded anew. */
+  /** Something was missed, or could not be loaded: load it again. */
   #missed = () => this.#settled && this.#load();
 
   #changes = (event) => {

@@ -1,4 +1,4 @@
-// What is known of the devices: loaded page by page, kept up by the stream.
+// The known status of all devices: loaded page by page, and updated by the stream.
 
 import { now, pages } from './api.js';
 
@@ -6,7 +6,7 @@ import { now, pages } from './api.js';
 export const SILENT_INTERVALS = 3;
 const SILENT_SECONDS_MIN = 180;
 const PAGE = 1000;
-/** 100,000 devices: beyond, a browser is the wrong place to hold them. */
+/** At most 100,000 devices. A browser is the wrong place for more. */
 const PAGES_MAX = 100;
 
 const idOf = { meter: 'meterId', vehicle: 'vehicleId' };
@@ -69,11 +69,11 @@ export class Store extends EventTarget {
     for (const status of statuses) {
       const fresh = entry(kind, status);
       const old = known.get(fresh.id);
-      // A page may be older than what the stream has brought meanwhile.
+      // A page may be older than what the stream has delivered meanwhile.
       if (old && old.at > fresh.at) continue;
       // The stream does not tell it while very many devices change.
       if (old) fresh.intervalSeconds ??= old.intervalSeconds;
-      // Whoever shows the device holds this very object, and finds the change in it.
+      // Every view of the device holds this same object, and finds the change in it.
       if (old) Object.assign(old, fresh);
       else known.set(fresh.id, fresh);
       taken.push(fresh);

@@ -10,7 +10,7 @@ import { Sessions } from './sessions.js';
 import { freshFor } from './store.js';
 
 export const WINDOWS = [['1', '1 h'], ['6', '6 h'], ['24', '24 h'], ['168', '7 days']];
-/** 20,000 readings: a week at two a minute. */
+/** 20,000 readings: a week at two per minute. */
 export const HISTORY_PAGES = 20;
 const REFRESH_MS = 30000;
 const DAYS = 30;
@@ -21,7 +21,7 @@ export class Vehicle {
   #timers = [];
   #stream;
   #asked = 0;
-  /** Whether a load has ended, well or not. */
+  /** Whether a load has ended, successfully or not. */
   #settled = false;
   #columns = [[], [], []];
   #last = null;
@@ -179,7 +179,7 @@ export class Vehicle {
     set(this.ratioStatus, status(answer.efficiencyStatus), reason && `: ${reason}`);
     set(ac, kwh(answer.totalEnergyConsumedAc));
     set(dc, kwh(answer.totalEnergyDeliveredDc));
-    // What was charged where no meter is known is no loss of a known one.
+    // Energy that was charged at an unknown meter is not a loss of a known one.
     const gone = Math.max(0, answer.totalEnergyConsumedAc - answer.matchedEnergyDeliveredDc);
     set(lost, isNumber(answer.efficiencyRatio) ? kwh(gone) : none);
     set(this.cost, isNumber(answer.efficiencyRatio) ? costOf(gone, answer.lostCost, answer.currency) : '');
@@ -212,16 +212,16 @@ export class Vehicle {
       const answer = await get(`/v1/analytics/performance/${id}?${query}`);
       const some = answer.series.filter((part) => isNumber(part.efficiencyRatio));
       this.days.show([
-        // A day's bar stands in its middle, today's too.
+        // A day's bar is in the middle of the day, even for today.
         some.map((part) => Date.parse(part.start) / 1000 + 43200),
         some.map((part) => part.efficiencyRatio),
       ], [from.getTime() / 1000, from.getTime() / 1000 + DAYS * 86400]);
     } catch {
-      // The rest of the page tells what is wrong.
+      // The rest of the page says what is wrong.
     }
   }
 
-  /** Something was missed, or could not be loaded: it is loaded anew. */
+  /** Something was missed, or could not be loaded: load it again. */
   #missed = () => this.#settled && this.#load();
 
   #changes = (event) => {
@@ -256,7 +256,7 @@ export class Vehicle {
   }
 }
 
-/** Shows how long ago a device was heard. */
+/** Shows how long ago a device was last seen. */
 export function age(state, heard, last, fresh) {
   const old = now() - last;
   const silent = old > fresh;
@@ -269,7 +269,7 @@ export function box(label, value, mark) {
   return h('div', {}, h('dt', {}, mark && h('i', { class: `key ${mark}` }), label), value);
 }
 
-/** Efficiency is read between 50% and 105%; what is lower makes the scale go on. */
+/** Efficiency is shown between 50% and 105%. Lower values extend the scale. */
 function ratioRange(u, least) {
   return [least !== null && least < 50 ? 0 : 50, 105];
 }

@@ -5,9 +5,9 @@
 //! - **A partition is created empty and then attached**, which blocks no COPY. There is no default partition:
 //!   attaching beside one reads all its rows. An existing partition wins over the configured width, however an
 //!   operator made it: with open ends, as a default, or partitioned further.
-//! - **Retention drops whole partitions** with a short lock timeout, and tries again, because a waiting DROP
-//!   stops every COPY behind it.
-//! - **Sessions live on the newest server alone** (`servers`): an old primary that comes back is refused.
+//! - **Retention drops whole partitions** with a short lock timeout, and tries again, because while a DROP waits, every
+//!   COPY queues after it.
+//! - **Sessions live only on the newest server** (`servers`): an old primary that comes back is refused.
 //! - **A clock may jump.** Waits use a monotonic clock. Retention uses the newest reading as a second source:
 //!   it counts from the clock or from that reading, whichever is older.
 

@@ -108,7 +108,7 @@ pub fn history_table(stream: Stream) -> &'static str {
 pub async fn load_both(
     client: &(impl GenericClient + Sync),
 ) -> Result<PerStream<Partitions>, Error> {
-    // With no types to look up, this takes one exchange instead of two.
+    // With no types to look up, this takes one round trip instead of two.
     Partitions::of_both(&client.query_typed(BOTH, &[]).await?)
 }
 
@@ -218,8 +218,8 @@ pub struct Dropped {
 
 /// Drops the partitions that end before an instant, oldest first.
 ///
-/// A drop waits at most 100 ms for its lock, because behind a long read it would stop every COPY. A partition that
-/// is in use is left for the next time.
+/// A drop waits at most 100 ms for its lock, because while it waits for a long read, every COPY waits too. A partition
+/// that is in use is left for the next time.
 ///
 /// # Errors
 /// PostgreSQL's own errors, except lock timeouts.
@@ -270,7 +270,7 @@ pub fn oldest_kept(now: Timestamp, retention: Duration) -> Timestamp {
     now.plus_micros(-i64::try_from(retention.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// The oldest hour that is rolled up: what the retention drops soon is not.
+/// The oldest hour that is rolled up. Hours that the retention drops soon are not.
 pub fn oldest_rolled_up(now: Timestamp, retention: Option<Duration>) -> Timestamp {
     match retention {
         Some(retention) => oldest_kept(now, retention).plus_micros(LEAVING_WITHIN_MICROS),

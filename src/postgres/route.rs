@@ -1,7 +1,7 @@
 //! The way to a database: its hosts one by one, each session admitted by the guard against two primaries.
 //!
-//! The driver knows several hosts too, but takes the first that can be written to. An old primary can be, and
-//! would hide the new one behind it in the list.
+//! The driver knows several hosts too, but takes the first one that accepts writes. An old primary may accept writes,
+//! and would hide a new one later in the list.
 
 use std::io;
 use std::io::ErrorKind;
@@ -40,11 +40,11 @@ const HIDES: [SqlState; 3] = [
     SqlState::FEATURE_NOT_SUPPORTED,
 ];
 
-/// How long each further host may take once another cluster was found that holds the database.
+/// How long each further host may take, once a host of another cluster was found to hold the database.
 const OTHERS_WITHIN: Duration = Duration::from_secs(2);
-/// How often the other hosts are looked at.
+/// How often the other hosts are checked.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How long a host may take to answer that.
+/// How long a host may take to answer the check.
 const WATCH_WITHIN: Duration = Duration::from_secs(5);
 
 /// The way to a database.
@@ -53,7 +53,7 @@ pub(super) struct Route {
     hosts: Vec<Config>,
     tls: MakeRustlsConnect,
     servers: Arc<Servers>,
-    /// Where the next connect begins: at the host that served last, or behind one that does not answer.
+    /// Where the next connect begins: at the host that was used last, or after one that does not answer.
     first: AtomicUsize,
 }
 
@@ -85,7 +85,7 @@ impl Route {
         }
     }
 
-    /// The same way with another guard.
+    /// The same route with another guard.
     pub(super) fn with_servers(&self, servers: Servers) -> Self {
         Route::new(self.hosts.clone(), self.tls.clone(), servers)
     }
@@ -98,8 +98,8 @@ impl Route {
         &self.tls
     }
 
-    /// Opens a session on the first host that is not refused. Another cluster is followed only if no other host
-    /// serves.
+    /// Opens a session on the first host that is not refused. Another cluster is followed only if no other host is
+    /// running.
     ///
     /// # Errors
     /// Why a server was refused, or else why the last one could not be reached.
@@ -133,7 +133,7 @@ impl Route {
                     Ok(Tried::OtherCluster(found)) => {
                         other.get_or_insert((at, found));
                     }
-                    // The reason to return: a server that is only busy is in use all the same.
+                    // The reason to return. A server that is only busy still counts as in use.
                     Err(error) if may_serve(&error) => failure = Some(error),
                     Err(_)
                         if failure
@@ -164,7 +164,7 @@ impl Route {
         let host = host_name(&config);
         let opened = self.connect(&config).await?;
         let settings = settings(purpose);
-        // Both are sent at once and answered in one exchange.
+        // Both are sent at once and answered in one round trip.
         let (set, found) = join(
             opened.client.batch_execute(&settings),
             identity(&opened.client),
@@ -203,7 +203,7 @@ impl Route {
                     host,
                     found,
                 };
-                // The first server is no other one.
+                // The first server is not another one.
                 if self.servers.current().is_none() {
                     return self.follow(other).await.map(Tried::Admitted);
                 }
@@ -270,8 +270,8 @@ impl Route {
             .unwrap_or(Admission::Refused(Refusal::NoHost))
     }
 
-    /// Looks at every host at intervals, so that a promotion is seen while all sessions still reach the old
-    /// primary. With one host there is nothing to look at. Writes a move again that could not be recorded.
+    /// Checks every host at intervals, so that a promotion is seen while all sessions still reach the old primary. With
+    /// one host there is nothing to check. Also retries to record a move that could not be recorded.
     ///
     /// Blocks: for ever
     /// Cancel: safe
@@ -330,7 +330,7 @@ impl Route {
     }
 }
 
-/// A host that is tried. Unless it succeeds, also if the caller gives up, the next connect begins behind it.
+/// A host that is tried. Unless the attempt succeeds, even if the caller gives up, the next connect begins after it.
 struct Failing<'a> {
     route: &'a Route,
     at: usize,
@@ -355,8 +355,8 @@ struct OtherCluster {
     found: Server,
 }
 
-/// Whether a server may be in use although it gave no session: it has too many, starts, stops, or ended this one.
-/// A server is away if it cannot be reached, is refused, or does not have the database or the user.
+/// Whether a server may be in use although it opened no session: it has too many sessions, is starting or stopping, or
+/// ended this session. It is not in use if it cannot be reached, is refused, or lacks the database or the user.
 fn may_serve(error: &Error) -> bool {
     if let Some(code) = error.code() {
         return !["08", "28", "3D"].contains(&&code.code()[..2]);

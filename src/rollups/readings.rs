@@ -13,7 +13,7 @@ use crate::energy::device::EnergyReading;
 use crate::energy::hour::{Growing, Measured};
 use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
 
-/// How many readings one transaction reads, and one statement: some 50 ms. The device-hour with which it is exceeded is
+/// How many readings one transaction reads, and one statement: some 50 ms. The device-hour that exceeds it is still
 /// read to its end.
 pub(super) const READINGS_PER_TRANSACTION: usize = 40_000;
 /// Readings of one device-hour that are added at once. It bounds the memory.
@@ -221,7 +221,7 @@ pub(super) async fn roll_up(
         }
         count += read;
         match last {
-            // The next page continues behind the last reading.
+            // The next page continues after the last reading.
             Some((place, at)) if read >= READINGS_PER_TRANSACTION => {
                 (first, end) = (place, place + 1);
                 if let Some(after) = after.get_mut(place) {
@@ -238,7 +238,7 @@ pub(super) async fn roll_up(
 /// A rollup that is being made.
 struct State {
     rolled_up: Option<Growing>,
-    /// It has readings that must be read.
+    /// Some of its readings must be read one by one.
     has_failed: bool,
     /// Readings that are not added yet.
     next: Vec<Measured>,
