@@ -369,7 +369,7 @@ fn a_service_manager_learns_that_the_gateway_is_ready_alive_and_stopping() {
         .env("NOTIFY_SOCKET", data.path().join("notify"))
         .env("WATCHDOG_USEC", "200000");
     let gateway = Gateway::spawn(command, data.path());
-    // Readings are accepted, whether or not there is a database. The state says that there is none.
+    // The gateway is ready as soon as it accepts readings, even without a database. The status reports that.
     until("READY=1");
     let (status, body) = gateway.call("POST", METER, &reading(1, 1.0));
     assert_eq!(status, 202, "{body}");

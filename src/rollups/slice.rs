@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(around(&ranges, &(at(0)..at(10))), at(0)..at(10));
         assert_eq!(around(&ranges, &(at(30)..at(31))), at(30)..at(31));
         // A default partition may hold them, or one without a beginning.
-        let default = [Range::everything(), range(0, 10)];
+        let default = [Range::ALL, range(0, 10)];
         assert_eq!(around(&default, &(at(30)..at(31))), EVER);
         assert_eq!(around(&default, &(at(4)..at(5))), at(0)..at(10));
     }

@@ -18,16 +18,10 @@ pub struct Range {
 
 impl Range {
     /// All of time: the span of a default partition.
-    pub(super) const ALL: Range = Range {
+    pub(crate) const ALL: Range = Range {
         from: Timestamp::from_micros(i64::MIN),
         to: Timestamp::from_micros(i64::MAX),
     };
-
-    /// All of time.
-    #[cfg(test)]
-    pub(crate) fn everything() -> Range {
-        Range::ALL
-    }
 
     /// Whether it has no beginning. Only operators make such partitions.
     pub fn is_open_below(&self) -> bool {
