@@ -1,7 +1,7 @@
 //! Gaps that an operator has accepted as lost.
 //!
-//! The checkpoints still count them, for the accounting. An accepted gap no longer keeps a gateway from being ready.
-//! The file holds a line for each shard: the run's id, the shard, the readings.
+//! The checkpoints still count them, so that the accounting stays exact. An accepted gap no longer makes a gateway
+//! unready. The file has one line per gap: the run's id, the shard, and the number of readings.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -12,16 +12,16 @@ use uuid::Uuid;
 
 use crate::wal::progress::Gap;
 
-/// The file in the log's directory.
+/// The file's name, in the log's directory.
 pub const FILE_NAME: &str = "gap-accepted";
 
-/// Accepts gaps, in place of those that were accepted before.
+/// Accepts gaps. They replace the gaps that were accepted before.
 ///
 /// Blocks: until they are durable
 ///
 /// # Errors
-/// The system's own errors; earlier acceptances then stay. If only the last fsync fails, a power cut may undo
-/// it: accept again.
+/// I/O errors. The earlier list stays in place, unless only the last fsync failed: then the new list is in place,
+/// but a power cut may undo it. Accept the gaps again.
 pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     let new = directory.join("gap-accepted.new");
     let mut file = File::create(&new)?;
@@ -33,7 +33,7 @@ pub fn accept(directory: &Path, gaps: &[Gap]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// How many readings of some gaps are not accepted. If the file cannot be read, no gap is accepted.
+/// The number of readings in these gaps that are not accepted. If the file cannot be read, none are accepted.
 pub fn not_accepted(directory: &Path, gaps: &[Gap]) -> u64 {
     if gaps.is_empty() {
         return 0;

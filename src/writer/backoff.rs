@@ -1,18 +1,18 @@
-//! How long a writer waits: for more readings, and before it tries again.
+//! How long a writer lingers for more readings, and how long it backs off after a failure.
 
 use std::time::Duration;
 
-/// If this many readings wait, more are worth waiting for: a few thousand arrive per second.
+/// With this many readings waiting, it pays to linger longer: a few thousand arrive per second.
 const MANY_READINGS: u64 = 100;
-/// How many times longer a batch waits while many arrive. Why 8: a transaction of 5,000 rows instead of 600
-/// costs a third less for each, and it is still committed well within a second.
+/// How many times longer a batch lingers while many readings arrive. Why 8: in a transaction of 5,000 rows, each
+/// row costs a third less than in one of 600, and the commit still follows well within a second.
 const LINGER_OF_MANY: u32 = 8;
-/// The first pause after a failure; doubled each time.
+/// The first pause after a failure. Each further failure doubles it.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause.
 pub(super) const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
-/// How long a batch waits for more readings, if this many wait already.
+/// How long a batch lingers while this many readings wait.
 pub(super) fn linger(little: Duration, waiting: u64) -> Duration {
     if waiting < MANY_READINGS {
         return little;
@@ -20,8 +20,8 @@ pub(super) fn linger(little: Duration, waiting: u64) -> Duration {
     little.saturating_mul(LINGER_OF_MANY)
 }
 
-/// The pause before the next try: doubled with each failure, and spread by a fraction of 0 to 1, so that many writers
-/// do not try at once.
+/// The pause before the next try. It doubles with each failure and is scaled by a random fraction of 0 to 1, so
+/// that the writers do not all retry at once.
 pub(super) fn backoff(failures: u32, fraction: f64) -> Duration {
     let most = BACKOFF_FIRST
         .saturating_mul(1 << failures.min(16))
@@ -31,7 +31,7 @@ pub(super) fn backoff(failures: u32, fraction: f64) -> Duration {
 
 /// A fraction of 0 to 1 for [`backoff`].
 pub(super) fn random_fraction() -> f64 {
-    // Without the system's random numbers the pauses are only less spread.
+    // Without the system's random numbers, the pauses of different writers are less spread out.
     getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX))
 }
 

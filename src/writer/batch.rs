@@ -1,4 +1,4 @@
-//! A micro-batch: readings of one shard from the log, as rows, sorted, without exact repeats.
+//! A micro-batch: readings of one shard as sorted rows, without exact repeats.
 
 use std::collections::HashMap;
 use std::mem;
@@ -15,27 +15,26 @@ use crate::wal::record;
 /// Rows of one shard, between two positions in the log.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where it begins.
+    /// The position of its start.
     pub from: Position,
-    /// Where it ends: the checkpoint after it.
+    /// The position of its end, which is the checkpoint after it.
     pub to: Position,
-    /// How many readings it holds, including those that are dropped as repeats.
+    /// How many readings it covers, including dropped repeats.
     pub readings: StreamCounts,
     /// Meter rows.
     pub meters: Vec<MeterRow>,
     /// Vehicle rows.
     pub vehicles: Vec<VehicleRow>,
-    /// The oldest moment at which one of its readings was received.
+    /// The earliest time at which one of its readings was received.
     pub oldest_received: Option<crate::reading::Timestamp>,
     unknown: [Unknown; 3],
     /// Whether the run has ended at `to`.
     pub run_ended: bool,
 }
 
-/// The memory of a batch's rows, for the next batch. Why: large pieces that are requested and released for each batch
-/// stay resident in several threads' heaps. It holds no more rows, of both streams together, than its batch did.
-/// Otherwise it would keep the memory of the largest number of meters and of the largest number of vehicles among all
-/// batches.
+/// The allocations of a batch's rows, reused by the next batch. Why: large allocations that are made and freed for
+/// each batch stay resident in the heaps of several threads. Each allocation is shrunk to the rows that it held.
+/// Otherwise the two would grow to the most meters and the most vehicles of any batch.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
     meters: Vec<MeterRow>,
@@ -43,7 +42,7 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// Takes the memory of rows that are stored.
+    /// Takes over the allocations of rows that are stored.
     pub(super) fn of(mut meters: Vec<MeterRow>, mut vehicles: Vec<VehicleRow>) -> Self {
         let taken = (meters.len(), vehicles.len());
         meters.clear();
@@ -78,7 +77,7 @@ impl Unknown {
 }
 
 impl Batch {
-    /// Makes an empty batch that begins at a place, in the memory of an earlier one.
+    /// Makes an empty batch that begins at `from` and reuses an earlier batch's allocations.
     pub(super) fn new(from: Position, spare: Spare) -> Self {
         Batch {
             from,
@@ -92,13 +91,13 @@ impl Batch {
         }
     }
 
-    /// Reads frames until the batch is full, the log is read to its end, or `until` is reached.
+    /// Adds frames until the batch is full, the log has no more, or `until` is reached.
     ///
-    /// Shape:  whole frames, so that it may hold one frame more than `rows_max`
-    /// Blocks: for the disk if the page cache does not hold the log; not for async workers
+    /// Shape:  whole frames, so it may exceed `rows_max` by one frame
+    /// Blocks: on the disk if the log is not in the page cache; do not call it on an async worker
     ///
     /// # Errors
-    /// [`ReadError`]: drop the batch; begin again at its start.
+    /// [`ReadError`]: drop the batch and read again from its start.
     pub fn fill(
         &mut self,
         reader: &mut Reader,
@@ -201,8 +200,7 @@ impl Batch {
         mem::take(&mut self.unknown[registry.index()]).texts
     }
 
-    /// Replaces the placeholders of one registry by ids, in the order of
-    /// [`Batch::take_unknown`].
+    /// Replaces one registry's placeholders with ids, given in the order of [`Batch::take_unknown`].
     pub fn put_ids(&mut self, registry: Registry, ids: &[i32]) {
         let settle = |id: &mut i32| {
             if *id < 0
@@ -233,9 +231,9 @@ impl Batch {
 pub struct Arranged<R> {
     /// Sorted by (partition, device, time), one per key.
     pub rows: Vec<R>,
-    /// How many were left out because they repeat an earlier one.
+    /// How many were left out because they repeat an earlier row.
     pub duplicates: u64,
-    /// Those that contradict an earlier one.
+    /// Rows that contradict an earlier row.
     pub conflicts: Vec<R>,
 }
 
@@ -246,15 +244,15 @@ impl<R: HistoryRow> Arranged<R> {
     }
 }
 
-/// Sorts rows by (partition, device, time) and leaves out repeats; the first in the log's order
-/// stays.
+/// Sorts rows by (partition, device, time) and leaves out repeats. Of several rows with one key, the first in the
+/// log stays.
 ///
-/// One order for all gateways: two that store the same readings then wait for each other instead
-/// of deadlocking. Neighbouring keys are also the fastest to insert into an index.
+/// All gateways use this order. Two that store the same readings then wait for each other instead of deadlocking.
+/// Neighbouring keys are also the fastest to insert into an index.
 ///
-/// Order:  sorted by (partition, device, time); rows of no known partition last
+/// Order:  sorted by (partition, device, time); rows without a known partition last
 pub fn arrange<R: HistoryRow>(mut rows: Vec<R>, partitions: &Partitions) -> Arranged<R> {
-    // A batch is filled in the log's order; rows from the quarantine are not.
+    // A batch is read in the log's order, but rows from the quarantine are not.
     if !rows.is_sorted_by_key(HistoryRow::origin) {
         rows.sort_by_key(HistoryRow::origin);
     }

@@ -1,7 +1,7 @@
-//! Which database a log stores into.
+//! Which database a log may be stored in.
 //!
-//! A log is bound to the first database that it stores into, by the random id of that database. A wrong `DATABASE_URL`
-//! must not drain the log elsewhere.
+//! A log is bound to the first database that it is stored in, by that database's random id. With a wrong
+//! `DATABASE_URL`, the log must not drain into another database.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::session::SessionError;
 
-/// The file in the log's directory that holds the id.
+/// The name of the file that holds the id, in the log's directory.
 pub const FILE_NAME: &str = "database";
 
-/// The file that is renamed to it; it reserves room for the first binding.
+/// A file of the right size, created in advance. The first binding overwrites it and renames it to [`FILE_NAME`].
 const RESERVED: &str = "database.new";
 
 /// The binding of one log.
@@ -44,14 +44,14 @@ impl Binding {
         *self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Binds the log to another database, as an operator requests. A running gateway notices when its writers try
-    /// again.
+    /// Binds the log to another database at an operator's request. A running gateway picks it up when its writers
+    /// retry.
     ///
     /// Blocks: until the binding is durable
     ///
     /// # Errors
-    /// The system's own errors; the log is then bound as before. If only the last fsync fails, a power cut may
-    /// undo it: adopt again.
+    /// I/O errors. The old binding stays in place, unless only the last fsync failed: then the new one is in
+    /// place, but a power cut may undo it. Adopt the database again.
     pub fn adopt(&self, id: Uuid) -> io::Result<()> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         self.write(id)?;
@@ -59,12 +59,12 @@ impl Binding {
         Ok(())
     }
 
-    /// Checks that a database is the log's own; binds a log that has none.
+    /// Checks that the log belongs to this database. A log without a binding is bound to it.
     ///
-    /// Blocks: until the binding is durable, the first time
+    /// Blocks: the first time, until the binding is durable
     ///
     /// # Errors
-    /// [`SessionError::WrongDatabase`], [`SessionError::Binding`]: nothing may be stored.
+    /// [`SessionError::WrongDatabase`], [`SessionError::Binding`]: store nothing.
     pub fn check(&self, found: Uuid) -> Result<(), SessionError> {
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
         match *bound {
@@ -89,13 +89,13 @@ impl Binding {
         }
     }
 
-    /// Reserves room for a log's first binding, so that a log can be bound on a full disk. Only storing its
-    /// readings makes room again.
+    /// Reserves disk space for a log's first binding. On a full disk the log can then still be bound, and only
+    /// storing its readings frees space.
     ///
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// The system's own errors, including a full disk.
+    /// I/O errors, including a full disk.
     pub fn reserve(&self) -> io::Result<()> {
         if self.bound().is_some() || self.directory.join(RESERVED).exists() {
             return Ok(());
@@ -111,7 +111,7 @@ impl Binding {
         File::open(&self.directory)?.sync_all()
     }
 
-    /// Writes the file that is renamed to the binding, in its reserved room, because every id has the same length.
+    /// Writes the id over the reserved file. It fits, because every id has the same length.
     fn fill(&self, id: Uuid) -> io::Result<()> {
         let mut file = File::options()
             .create(true)
@@ -153,7 +153,7 @@ mod tests {
         let id = Uuid::from_u128(1);
         binding.check(id).unwrap();
         let bound = at(FILE_NAME);
-        // The same file, overwritten: the campaign `disk` does it on a full disk.
+        // The same inode: the reserved file was overwritten. The campaign `disk` relies on this on a full disk.
         assert_eq!((bound.ino(), bound.len()), (reserved.ino(), reserved.len()));
         let again = Binding::load(directory.path()).unwrap();
         assert_eq!(again.bound(), Some(id));
@@ -174,7 +174,7 @@ mod tests {
         let again = Binding::load(directory.path()).unwrap();
         again.check(first).unwrap();
         assert!(again.check(other).is_err());
-        // An operator adopts the other one: a running gateway notices it by itself.
+        // An operator adopts the other database, and a running gateway picks it up.
         Binding::load(directory.path())
             .unwrap()
             .adopt(other)

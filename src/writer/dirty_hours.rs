@@ -1,12 +1,14 @@
-//! Marks hours as dirty when a reading arrives in an hour that may be rolled up already.
+//! Marks an hour as dirty if a reading arrives after the hour may have been rolled up.
 //!
-//! After its first statement has given it an id, a transaction reads the watermark and the pass of the rollup over
-//! dirty hours. It marks each older hour in which it stores readings as dirty. The roller moves the watermark, or
-//! begins a pass, and then waits until every transaction with an older id has finished. So each transaction has
-//! either seen the new values, or finished before the rollup begins. Only this order is correct.
+//! A transaction first executes a statement that assigns its transaction id. Then it reads the watermark and the
+//! number of the current pass, in which the rollup works through dirty hours. It marks every hour before the
+//! watermark in which it stores readings. The rollup, in turn, moves the watermark or begins a pass, and then
+//! waits until every transaction with an older id has finished. So a transaction has either seen the new values,
+//! or finished before the rollup reads its rows. No other order is correct.
 //!
-//! A mark of a pass is valid until a later pass. Until then, the session leaves no second mark for readings after the
-//! mark's earliest. It remembers a mark once the transaction has committed.
+//! A mark that carries a pass stays until a later pass. Until then, the session does not write it again for
+//! readings that are no earlier than the mark's earliest. The session remembers a mark only once its transaction
+//! has committed.
 
 use std::collections::HashMap;
 
@@ -17,30 +19,30 @@ use super::rows::HistoryRow;
 use crate::postgres::leader::ROLLUP_WITHOUT_PASSES;
 use crate::reading::{PerStream, Timestamp};
 
-/// The pass of a mark that counts only for its own batch.
+/// The pass of a mark that covers only the batch that writes it.
 const THIS_BATCH: i64 = 0;
 
 /// A device's hour.
 type DeviceHour = (i32, Timestamp);
 
-/// The statements that leave marks of dirty hours, and the marks that are still valid.
+/// The statements that write dirty marks, and the marks that are still valid.
 pub(super) struct DirtyHours {
     watermark: Statement,
     add: PerStream<Statement>,
-    /// Whether the session shares the lock that keeps out rollups that know no passes.
+    /// Whether the session holds the shared lock that excludes rollups of an older version, which know no passes.
     is_shared: bool,
-    /// The pass of the valid marks.
+    /// The pass in which the remembered marks are valid.
     pass: i64,
     /// The earliest reading of each valid mark of this session.
     standing: PerStream<HashMap<DeviceHour, Timestamp>>,
-    /// How many marks of each stream it remembers. Each batch leaves any further mark again.
+    /// How many marks of each stream it remembers. Marks beyond that are written again by each batch.
     standing_max: usize,
 }
 
 /// What a transaction must know before it stores readings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Watermark {
-    /// A reading up to it makes its hour dirty.
+    /// A reading at or before this time makes its hour dirty. `None` means nothing is rolled up yet.
     to: Option<Timestamp>,
     pass: i64,
     is_shared: bool,
@@ -76,7 +78,7 @@ impl DirtyHours {
         self.standing_max = standing_max;
     }
 
-    /// Reads the watermark. The transaction must have an id already.
+    /// Reads the watermark. The transaction must already have an id.
     pub(super) async fn watermark(&self, client: &Client) -> Result<Watermark, Error> {
         // A session that remembers nothing needs no lock.
         let has_lock = self.is_shared || self.standing_max == 0;
@@ -90,10 +92,10 @@ impl DirtyHours {
         })
     }
 
-    /// Marks the hours of rows up to the watermark as dirty, whether each row is new or a repeat. A row exactly at the
-    /// watermark belongs to the hour that ends there.
+    /// Marks the hours of rows at or before the watermark as dirty, for new rows and repeats alike. A row exactly
+    /// at the watermark belongs to the hour that ends there.
     ///
-    /// Order:  rows of one device ascending by time, but for two partitions
+    /// Order:  each device's rows ascend by time within a partition
     pub(super) async fn add<R: HistoryRow>(
         &self,
         client: &Client,
@@ -123,7 +125,7 @@ impl DirtyHours {
         if hours.is_empty() {
             return Ok(Marked::default());
         }
-        // One order for all gateways, although no mark waits for another.
+        // The same order in all gateways, although no mark waits for another.
         hours.sort_unstable();
         let devices: Vec<i32> = hours.iter().map(|((device, _), _)| *device).collect();
         let starts: Vec<Timestamp> = hours.iter().map(|((_, hour), _)| *hour).collect();
@@ -136,7 +138,7 @@ impl DirtyHours {
 
     /// Remembers the marks of a transaction that has committed.
     pub(super) fn committed(&mut self, watermark: Watermark, marked: PerStream<Marked>) {
-        // A mark that was left without the lock may have been removed.
+        // Without the lock, an older rollup may have removed the mark already.
         if !watermark.is_shared {
             return;
         }

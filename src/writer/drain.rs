@@ -1,4 +1,4 @@
-//! Drains one shard of one run: from its checkpoint to the end of the run, batch by batch.
+//! Drains one shard of one run, batch by batch, from its checkpoint to the end of the run.
 
 use std::mem;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ use crate::wal::frame::Position;
 use crate::wal::progress::{Progress, RunShard};
 use crate::wal::reader::{Next, Reader};
 
-/// What a shard writer works with in every session.
+/// What a shard writer uses in every session.
 pub(super) struct Resources {
     pub(super) source: LogSource,
     pub(super) options: WriterOptions,
     pub(super) shares: Shares,
-    /// Permits to read the log. Bounded, because each reader holds a buffer.
+    /// Permits to read the log, limited because each reader holds a buffer.
     pub(super) reads: Arc<Semaphore>,
 }
 
@@ -43,23 +43,23 @@ impl Resources {
     }
 }
 
-/// A shard of a run, claimed in one session.
+/// One shard of one run, with its checkpoint claimed by this session.
 pub(super) struct Drain<'a> {
     resources: &'a Resources,
     session: &'a mut WriterSession,
     shard: RunShard,
     claim: Claim,
-    /// `None` while a batch is being read, or after such a read has panicked.
+    /// `None` while a batch is being read, and after a read has panicked.
     reader: Option<Reader>,
     newest: Newest,
     memory: StrategyMemory,
     live_at: Instant,
-    /// The memory of the last batch, while the writer is behind.
+    /// The allocations of the last batch, kept while the writer is behind.
     spare: Spare,
 }
 
 impl<'a> Drain<'a> {
-    /// Claims the checkpoint of a shard. Returns `None` if the shard is stored to its end.
+    /// Claims the checkpoint of a shard. Returns `None` if the shard is already stored to its end.
     ///
     /// # Errors
     /// [`SessionError`]: drop the session.
@@ -112,7 +112,8 @@ impl<'a> Drain<'a> {
             if !self.has_work() {
                 self.spare = Spare::default();
             }
-            // An idle writer watches its session too, because a restored database has to be given what it lost.
+            // An idle writer watches its connection too: if it ended, the database may have been restored and lack
+            // readings.
             tokio::select! {
                 () = self.wait_for_work() => {}
                 () = self.session.ended() => return Err(SessionError::Ended),
@@ -129,7 +130,7 @@ impl<'a> Drain<'a> {
         Ok(())
     }
 
-    /// Rows of the next batch. It is moderate while rows are looked up, because memory then holds each of them
+    /// The most rows of the next batch. It is moderate while rows are looked up, because each is then in memory
     /// several times, and while a client waits for the commit.
     fn rows_max(&self, pace: &Pace) -> usize {
         let is_urgent = self.progress().is_urgent(self.shard.shard);
@@ -143,10 +144,11 @@ impl<'a> Drain<'a> {
         pace.rows_max().min(self.resources.shares.moderate_rows)
     }
 
-    /// Gathers what history holds and live status does not, for live status alone.
+    /// Finds the rows between the live position and the checkpoint that history holds, and adds them to live
+    /// status.
     ///
-    /// History decides, because some readings in the log repeated or contradicted another gateway's, and some were
-    /// refused.
+    /// History must be consulted, because some readings in the log were repeats, contradicted a stored reading, or
+    /// were refused.
     async fn catch_live_up(&mut self, pace: &mut Pace) -> Result<(), SessionError> {
         let until = self.claim.stored.position;
         let mut behind = self.claim.stored.live_position < until;
@@ -171,7 +173,7 @@ impl<'a> Drain<'a> {
             || *self.progress().watch_synced().borrow() > self.cursor()
     }
 
-    /// Waits until there is something to store, or live status is due.
+    /// Waits until there is something to store or live status is due.
     async fn wait_for_work(&self) {
         if self.shard.run != self.progress().current_run() {
             return;
@@ -192,7 +194,7 @@ impl<'a> Drain<'a> {
             () = more => {}
             () = tokio::time::sleep_until(live_due), if live_waits => return,
         }
-        // While there is little to store, a short wait combines many transactions into one.
+        // Under light load, a short wait combines many small transactions.
         let mut lingered = Duration::ZERO;
         loop {
             let most = linger(options.linger, self.progress().waiting(self.shard));
@@ -206,8 +208,7 @@ impl<'a> Drain<'a> {
         }
     }
 
-    /// Whether the writer must not wait: a quarter of a batch waits, a client waits for the commit, or nothing
-    /// more is appended.
+    /// Whether to stop lingering: a quarter of a batch waits, a client waits for the commit, or the log has ended.
     fn is_hurried(&self) -> bool {
         let enough = (self.resources.shares.moderate_rows / 4).max(1) as u64;
         self.shard.run != self.progress().current_run()
@@ -216,12 +217,12 @@ impl<'a> Drain<'a> {
             || self.progress().waiting(self.shard) >= enough
     }
 
-    /// Whether nothing more is appended.
+    /// Whether nothing will be appended any more.
     fn has_ended(&self) -> bool {
         self.resources.source.current_has_ended()
     }
 
-    /// Reads a batch off the async workers, and resolves the id of every device.
+    /// Reads a batch on a blocking thread and resolves the id of every device.
     async fn gather(
         &mut self,
         from: Position,
@@ -260,12 +261,13 @@ impl<'a> Drain<'a> {
         Ok(batch)
     }
 
-    /// Stores a batch with its checkpoint, or moves the checkpoint alone if that is worth it.
+    /// Stores a batch with its checkpoint. A batch without rows moves the checkpoint only if that is worth a
+    /// transaction.
     async fn store(&mut self, batch: Batch) -> Result<(), SessionError> {
         let before = self.claim.stored;
         let (rows, received) = (batch.rows(), batch.oldest_received);
         let (run_ended, from, to) = (batch.run_ended, batch.from, batch.to);
-        // Must come before sorting, because the row order that all gateways share depends on the partitions.
+        // Before sorting, because the rows' order depends on their partitions.
         ensure_partitions(self.session, &batch.meters).await?;
         ensure_partitions(self.session, &batch.vehicles).await?;
         let partitions = self.session.partitions.clone();
@@ -330,8 +332,8 @@ impl<'a> Drain<'a> {
         Ok(())
     }
 
-    /// Goes back to the start of a batch that was too large. Its parts are moderate until enough of them were clean,
-    /// however many earlier batches were.
+    /// Goes back to the start of a batch that was too large. Batches stay moderate from here until enough of them
+    /// in a row were clean.
     fn take_less(&mut self, from: Position) -> Result<(), SessionError> {
         self.memory.note_repeats();
         let reader = self.reader.as_mut().ok_or(SessionError::Panicked)?;
@@ -341,15 +343,16 @@ impl<'a> Drain<'a> {
 
     /// Whether live status is written with a batch of this many rows.
     ///
-    /// While few devices report, it is written with every batch, so that a client whose reading is committed
-    /// finds it there.
+    /// With few devices it is written with every batch, so that a client sees its reading there as soon as it is
+    /// committed.
     fn is_live_due(
         &self,
         meters: &Arranged<MeterRow>,
         vehicles: &Arranged<VehicleRow>,
         rows: usize,
     ) -> bool {
-        // Counted one by one only if needed, because in a fleet the same devices report round after round.
+        // An exact count is needed only if this estimate reaches the limit: the same devices report again and
+        // again.
         let mut devices = self.newest.devices() + meters.devices() + vehicles.devices();
         if devices >= self.resources.shares.live_devices {
             devices = self.newest.devices_with(&meters.rows, &vehicles.rows);
@@ -363,17 +366,17 @@ impl<'a> Drain<'a> {
     }
 }
 
-/// Moves a checkpoint that is before the oldest segment, and counts what the database lacks.
+/// Moves a checkpoint that is before the oldest segment, and counts the readings that are lost.
 async fn skip_retired(
     resources: &Resources,
     session: &WriterSession,
     claim: &mut Claim,
     (run, shard): (&Run, u16),
 ) -> Result<(), SessionError> {
-    // The run as it is now: segments may have been retired since the list was made.
+    // Read again, because segments may have been retired since the list was made.
     let runs = resources.source.runs();
     let Some(run) = runs.iter().find(|r| r.sequence == run.sequence) else {
-        // The run has been retired since this session looked at the retired ones.
+        // The run itself was retired after this session compared the retired runs.
         return restored::compare(session, &resources.source).await;
     };
     let first = run.first_position();
@@ -390,7 +393,7 @@ async fn skip_retired(
     .await
     .map_err(|_| SessionError::Panicked)??;
     let lost = before.saturating_sub(claim.stored.settled());
-    // A shard without readings in the retired segments has lost nothing.
+    // A shard without unstored readings in the retired segments has lost nothing.
     if lost.sum() > 0 {
         tracing::error!(
             run = %run.id, shard, readings = lost.sum(),

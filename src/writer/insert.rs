@@ -1,6 +1,6 @@
-//! Stores rows in history, from COPY down to the search for the row that the database refuses.
+//! Stores rows in history, from a plain COPY down to finding the one row that the database refuses.
 //!
-//! Every function works in the open transaction, and leaves it usable only if it succeeds.
+//! Every function runs in the open transaction. If it fails, the transaction is no longer usable.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,19 +20,19 @@ use crate::reading::Timestamp;
 
 /// COPY is sent in pieces of this size.
 const COPY_CHUNK_BYTES: usize = 64 << 10;
-/// Rows in one statement with arrays. Why: if each row reads a cold disk for 30 ms, a statement still meets
-/// its deadline; and its plan is too cheap for PostgreSQL to compile it.
+/// Rows in one statement with arrays. Why: if each row reads from a cold disk for 30 ms, the statement still meets
+/// its deadline. Its estimated cost also stays below the threshold for JIT compilation.
 const ROWS_PER_STATEMENT: usize = 1_000;
-/// How many COPYs of one batch may be refused before the remaining rows are tried one by one. Why: it is enough to
-/// find three refused rows in a million, with 20 halvings each. A batch of refused rows alone then costs one
-/// statement a row instead of two COPYs.
+/// How many COPYs of one batch may be refused before the remaining rows are tried one by one. Why 64: that finds
+/// three refused rows in a million, with 20 halvings each. If every row is refused, each then costs one statement
+/// instead of two COPYs.
 const REFUSED_COPIES_MAX: usize = 64;
-/// Rows that are tried one by one without waiting for each answer; bounds what is in flight.
+/// How many rows are tried without waiting for their answers. It bounds what is in flight.
 const ROWS_IN_FLIGHT: usize = 256;
 
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-/// What history holds under some keys.
+/// Rows that history holds, by key.
 pub(super) type There<R> = HashMap<(i32, Timestamp), R>;
 
 /// Sends rows as one COPY.
@@ -62,7 +62,7 @@ pub(super) async fn copy<R: HistoryRow>(
     Ok(())
 }
 
-/// Reads what history holds under the keys of some rows, partition by partition.
+/// Reads the rows that history holds under the keys of `rows`, partition by partition.
 pub(super) async fn probe<R: HistoryRow>(
     client: &Client,
     statement: &Statement,
@@ -88,7 +88,7 @@ pub(super) async fn probe<R: HistoryRow>(
     Ok(there)
 }
 
-/// Splits rows into new ones, equal repeats, and contradictions.
+/// Splits rows into new rows, equal repeats and contradictions.
 pub(super) fn split<R: HistoryRow>(
     rows: &[R],
     there: &There<R>,
@@ -106,7 +106,7 @@ pub(super) fn split<R: HistoryRow>(
     new
 }
 
-/// Inserts rows whose keys history does not hold, and returns the keys of those that were inserted.
+/// Inserts rows whose keys are not in history yet, and returns the keys that were inserted.
 pub(super) async fn insert<R: HistoryRow>(
     client: &Client,
     statement: &Statement,
@@ -124,14 +124,14 @@ pub(super) async fn insert<R: HistoryRow>(
     Ok(new)
 }
 
-/// Copies rows under savepoints, and halves a part whose data the database refuses, until the refused rows
-/// are found.
+/// Copies rows under savepoints. A part with data that the database refuses is halved until the refused rows are
+/// found.
 ///
-/// The work is bounded: after [`REFUSED_COPIES_MAX`] refusals the remaining rows are tried one by one, which
-/// costs the same whether a row is refused or not.
+/// The work is bounded: after [`REFUSED_COPIES_MAX`] refusals the remaining rows are tried one by one, at the same
+/// cost for refused and accepted rows.
 ///
 /// # Errors
-/// PostgreSQL's own errors, if no data is refused.
+/// PostgreSQL's errors, except for refused data.
 pub(super) async fn bisect<R: HistoryRow>(
     client: &Client,
     statements: &RowStatements,
@@ -140,7 +140,7 @@ pub(super) async fn bisect<R: HistoryRow>(
 ) -> Result<Vec<R>, Error> {
     let mut stored = Vec::with_capacity(rows.len());
     let mut refused_copies = 0;
-    // Front to back, so that rows are inserted in their order.
+    // Front to back, so that rows are inserted in order.
     let mut parts: Vec<&[R]> = vec![rows];
     client.batch_execute("savepoint part").await?;
     while let Some(part) = parts.pop() {
@@ -175,14 +175,12 @@ pub(super) async fn bisect<R: HistoryRow>(
     Ok(stored)
 }
 
-/// Keeps what was copied, and continues under a new savepoint, because the server would
-/// otherwise hold a chain of nested ones in memory.
+/// Keeps what was copied and opens a new savepoint, because nested savepoints would take memory on the server.
 const NEXT_PART: &str = "release savepoint part; savepoint part";
 
 /// Inserts each row alone and rolls it back. Returns the rows that the database accepts.
 ///
-/// Each try begins by going back to the savepoint, so that the tries need not wait for each
-/// other's answers.
+/// Each try begins with a rollback to the savepoint, so the tries can be pipelined.
 async fn try_each<R: HistoryRow>(
     client: &Client,
     statements: &RowStatements,
@@ -196,7 +194,7 @@ async fn try_each<R: HistoryRow>(
             .map(|row| R::columns(std::slice::from_ref(row)))
             .collect();
         let params: Vec<_> = columns.iter().map(as_params).collect();
-        // Both requests of a pair are sent at the first poll, one after the other.
+        // The first poll sends both requests of a pair, in order.
         let tries = params.iter().map(|params| {
             let back = client.batch_execute("rollback to savepoint part");
             join(back, client.execute(&statements.insert, params))
@@ -218,17 +216,17 @@ fn is_datas_fault(error: &Error) -> bool {
     matches!(verdict_of(error), Verdict::Data | Verdict::Partition)
 }
 
-/// Sets a row aside that was refused alone, unless the environment caused the refusal.
+/// Quarantines a row that was refused alone, unless the environment caused the refusal.
 ///
-/// A row without a partition is refused with the state of a broken rule: the row is at fault only if its
-/// partition exists at this moment.
+/// A row without a partition is refused with the SQLSTATE of a broken constraint. It is the row's fault only if
+/// its partition exists at this moment.
 async fn blame<R: HistoryRow>(
     client: &Client,
     row: R,
     error: Error,
 ) -> Result<Quarantined<R>, Error> {
-    // PostgreSQL names the table that has no partition for a row, which may be a partition that was itself
-    // partitioned by hand. A trigger that raises the same state names no table.
+    // For a missing partition, PostgreSQL names the table. It may be a partition that an operator has partitioned
+    // again. A trigger that raises the same SQLSTATE names no table.
     let names_table = error.as_db_error().is_some_and(|db| db.table().is_some());
     let own_fault = match verdict_of(&error) {
         Verdict::Data => true,
@@ -267,7 +265,7 @@ mod tests {
     }
 
     proptest! {
-        // Used for a batch that is tried again, and for readings from the quarantine.
+        // Serves batches that are tried again, and readings from the quarantine.
         #[test]
         fn every_row_is_new_a_repeat_or_a_contradiction(
             history in proptest::collection::hash_map((0..6i32, 0..6i64), 0..3u8, 0..30),
@@ -282,7 +280,7 @@ mod tests {
             let (mut duplicates, mut set_aside) = (0, Vec::new());
             let new = split(&rows, &there, &mut duplicates, &mut set_aside);
             prop_assert_eq!(new.len() + duplicates as usize + set_aside.len(), rows.len());
-            // In their order, and without keys that history holds, because COPY would refuse the batch.
+            // In order, and without keys in history, for which COPY would refuse the batch.
             let expected: Vec<MeterRow> =
                 rows.iter().filter(|row| !there.contains_key(&row.key())).copied().collect();
             prop_assert_eq!(new, expected);

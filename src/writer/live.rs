@@ -8,11 +8,11 @@ use super::newest_seen::NewestSeen;
 use super::rows::{Columns, HistoryRow, MeterRow, VehicleRow, as_params};
 use crate::reading::PerStream;
 
-/// The most devices of one upsert. Why: an upsert holds its columns and its message, some 150 bytes a device, and more
-/// devices wait only if the batch that made the upsert due has brought them.
+/// The most devices that may wait before an upsert is due. Why 100,000: an upsert holds some 150 bytes per device
+/// for its columns and its message. Only the batch that makes it due can add more devices.
 pub(super) const DEVICES_PER_STATEMENT: usize = 100_000;
 
-/// The newest reading of each device of a stream.
+/// The newest reading of each device, for one stream.
 pub type Held<R> = HashMap<i32, R, RandomState>;
 
 /// The newest reading of each device since the last upsert.
@@ -24,19 +24,19 @@ pub struct Newest {
 
 /// A row of history that becomes live status.
 pub trait LiveRow: HistoryRow {
-    /// Those of its stream.
+    /// The readings of this row's stream.
     fn held(newest: &Newest) -> &Held<Self>;
-    /// The same, to be changed.
+    /// The same, mutable.
     fn held_mut(newest: &mut Newest) -> &mut Held<Self>;
     /// The columns of the upsert.
     fn live_columns(rows: &[&Self]) -> Columns;
 }
 
 impl Newest {
-    /// Adds rows, except those that live status has already passed.
+    /// Adds rows, except those that are no newer than live status already is.
     ///
-    /// Order:  the rows of a device next to each other, unless they lie in several partitions; no two with the
-    ///         same time
+    /// Order:  each device's rows next to each other, unless they lie in several partitions; no two with the same
+    ///         time
     pub fn fold<R: LiveRow>(&mut self, rows: &[R], seen: &NewestSeen) {
         let held = R::held_mut(self);
         for of_device in rows.chunk_by(|a, b| a.key().0 == b.key().0) {
@@ -59,13 +59,13 @@ impl Newest {
         self.meters.len() + self.vehicles.len()
     }
 
-    /// How many devices it would hold with these rows too; a device whose rows are not next to each other may
+    /// How many devices it would hold after adding these rows. A device whose rows are not next to each other may
     /// count more than once.
     pub fn devices_with(&self, meters: &[MeterRow], vehicles: &[VehicleRow]) -> usize {
         self.devices() + self.added(meters) + self.added(vehicles)
     }
 
-    /// How many devices of these rows it does not hold. Neighbouring rows of one device count once.
+    /// How many devices of these rows are new to it. Neighbouring rows of one device count once.
     fn added<R: LiveRow>(&self, rows: &[R]) -> usize {
         let held = R::held(self);
         let devices = rows.chunk_by(|a, b| a.key().0 == b.key().0);
@@ -81,7 +81,7 @@ impl Newest {
         self.vehicles.clear();
     }
 
-    /// Writes it and the newest of a batch into the live tables, sorted by device; older readings replace nothing.
+    /// Upserts it, together with a batch's newest readings, sorted by device. Older readings replace nothing.
     ///
     /// # Errors
     /// PostgreSQL's own errors.
@@ -105,7 +105,7 @@ impl Newest {
         .await
     }
 
-    /// The newest reading of each device of both, sorted by device.
+    /// The newer reading of each device from both sets, sorted by device.
     fn newest_with<'a, R: LiveRow>(&'a self, batch: &'a Newest) -> Vec<&'a R> {
         let (held, added) = (R::held(self), R::held(batch));
         let time = |held: &Held<R>, row: &R| held.get(&row.key().0).map(|other| other.key().1);

@@ -1,4 +1,4 @@
-//! Regular work on the database: partitions ahead of time, retention, and checkpoints of forgotten runs.
+//! Regular maintenance of the database: partitions ahead of time, retention, and checkpoints of forgotten runs.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::postgres::{PartitionWidth, Target, Use, partitions};
 use crate::reading::{Stream, Timestamp};
 use crate::wal::LogSource;
 
-/// How often it runs. Partitions are created far ahead, so that a missed run does no harm.
+/// The interval. Partitions are created far ahead, so a missed run does no harm.
 const EVERY: Duration = Duration::from_secs(600);
-/// How soon it tries again after a failure, or if a partition was in use.
+/// The interval after a failure, or while a partition to be dropped is in use.
 const AGAIN: Duration = Duration::from_secs(30);
 /// How long one run may take, including connecting.
 const WITHIN: Duration = Duration::from_secs(300);
 
-/// Devices whose rollups of old hours are removed in one statement: a few hours each, because it happens
+/// How many devices' old rollups one statement removes. Each has only a few expired hours, because this runs
 /// often.
 const EXPIRE_DEVICES: i64 = 1_000;
 
@@ -52,10 +52,10 @@ pub(super) async fn maintain(
     }
 }
 
-/// Whether something could not be done now.
+/// Whether something is left for the next run.
 enum Left {
     Nothing,
-    /// Partitions beyond the retention that are being read or written.
+    /// Partitions past their retention that are still being read or written.
     Partitions,
 }
 
@@ -69,8 +69,8 @@ async fn once(
         .connect("wattgate maintenance", Use::Maintenance)
         .await?;
     let client = session.client();
-    // Another gateway, or an operator, may have changed it. This comes first, so that the edge learns it whatever fails
-    // below.
+    // Another gateway or an operator may have changed the retention. It is published first, so that ingestion
+    // learns it even if a later step fails.
     let retention = stored_retention(client).await?;
     let before = kept.send_replace(retention);
     if before != retention {
@@ -95,7 +95,7 @@ async fn once(
     if let Some(retention) = retention
         && let Some(newest) = newest_reading(client).await?
     {
-        // A clock that is years ahead must not delete history, so the devices' times count as well.
+        // If the clock is years ahead, history must not be deleted, so the newest reading counts as well.
         let oldest = partitions::oldest_kept(now.min(newest), retention);
         for stream in Stream::ALL {
             expire_hours(client, stream, oldest).await?;
@@ -107,14 +107,14 @@ async fn once(
     Ok(left)
 }
 
-/// The newest time of a stored reading; `None` without readings.
+/// The newest time of a stored reading; `None` if there are no readings.
 async fn newest_reading(client: &Client) -> Result<Option<Timestamp>, SessionError> {
     let sql = sql!("newest_reading");
     Ok(client.query_one(sql, &[]).await?.get(0))
 }
 
-/// Removes the rollups of hours before an instant, some devices at a time. This comes before their readings
-/// are removed, so that no answer outlives its readings.
+/// Removes rollups of hours before an instant, some devices per statement. They go before their readings do, so
+/// that no rollup outlives its readings.
 async fn expire_hours(
     client: &Client,
     stream: Stream,

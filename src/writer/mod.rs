@@ -6,15 +6,15 @@
 //! | `drain` | one shard of one run: waits, gathers, stores |
 //! | [`batch`] | turns frames of the log into sorted rows |
 //! | `order` | the order of a batch's rows |
-//! | [`rows`] | rows of history, and COPY's binary format |
+//! | [`rows`] | rows of history in COPY's binary format |
 //! | [`store`] | one batch in one transaction |
 //! | `insert` | COPY, and the slower strategies |
 //! | `pace` | how many readings a batch holds |
 //! | `shares` | what one writer may hold in memory |
-//! | `backoff` | how long a writer waits, for more readings and before the next try |
+//! | `backoff` | how long a writer lingers and backs off |
 //! | [`session`] | a session's statements and its claim |
-//! | [`strategy`] | what an SQLSTATE means, and how a batch is tried again |
-//! | `dirty_hours` | marks hours that must be rolled up again as dirty |
+//! | [`strategy`] | what an SQLSTATE means, and how a batch is retried |
+//! | `dirty_hours` | marks hours to be rolled up again |
 //! | [`newest_seen`] | which rows may be repeats |
 //! | [`live`] | live status, coalesced |
 //! | [`quarantine`] | readings that the database refuses |
@@ -26,52 +26,54 @@
 //!
 //! # Rules
 //!
-//! - **A dead session may still commit.** A transaction whose connection was lost can commit after its
-//!   successor has read the checkpoint. Therefore connecting raises an epoch in the checkpoint's row, and each
-//!   batch first moves the position `where epoch = mine and position = mine`. Moving no row means that
-//!   another session has taken over.
-//! - **Ids belong to a session.** After a failover the same device may have another id, and a stale cache
-//!   would give one device's energy to another. The cache is dropped with the session. Unknown texts are looked
-//!   up first; only the missing ones are inserted, sorted bytewise, in a transaction of their own. So
-//!   repeats use up no ids, and two gateways do not deadlock.
-//! - **Live status is coalesced.** A kill between history and its upsert would leave a silent device wrong
-//!   forever. The checkpoint therefore holds a second position for live status, and a restart replays
-//!   from the lower one.
-//! - **Quarantine is an allow-list of SQLSTATEs**: only errors that can be a reading's own fault. A missing partition
-//!   has the SQLSTATE of a broken rule (23514), but is not one. Every unknown error is the environment's, and the
-//!   writer waits.
-//! - **A log is bound to a database.** The database creates a random id, and the log keeps the first id it
-//!   stores into. A wrong `DATABASE_URL` must not drain the log elsewhere: any other id stops the writers,
+//! - **A dead session may still commit.** A transaction whose connection was lost can commit after its successor
+//!   has read the checkpoint. Therefore every claim raises an epoch in the checkpoint's row, and each batch first
+//!   moves the position `where epoch = mine and position = mine`. If that updates no row, another session has
+//!   taken over.
+//! - **Ids belong to a session.** After a failover the same device may have another id, and a stale cache would
+//!   credit one device's energy to another. The cache is dropped with the session. Unknown texts are looked up
+//!   first. Only missing ones are inserted, sorted bytewise, in a transaction of their own. So repeats use up no
+//!   ids, and two gateways do not deadlock.
+//! - **Live status is coalesced.** If a crash came between history and the live upsert, a device that then stays
+//!   silent would show an old reading forever. The checkpoint therefore has a second position for live status, and
+//!   a restart replays from the lower of the two.
+//! - **Quarantine is an allow-list of SQLSTATEs**: only errors that a reading itself can cause. A missing
+//!   partition has the SQLSTATE of a broken constraint (23514), but is not one. Every unknown error is blamed on
+//!   the environment, and the writer waits.
+//! - **A log is bound to a database.** Each database has a random id, and the log keeps the id of the first one it
+//!   is stored in. With a wrong `DATABASE_URL` the log must not drain elsewhere: any other id stops the writers,
 //!   while readings are still accepted.
-//! - **A checkpoint before the oldest segment is a gap.** It is counted and logged, and readiness fails
-//!   until an operator accepts it. Of a retired run the log remembers its end and its number of readings.
+//! - **A checkpoint before the oldest segment is a gap.** It is counted and logged, and the gateway is not ready
+//!   until an operator accepts it. For each retired run, the log remembers its end and its number of readings.
 //! - **Rows are sorted by (table, partition, device, time).** Two gateways then take locks in one order, and
 //!   neighbouring rows are neighbours in the index.
-//! - **Repeats come in bursts.** COPY is right while there are none. After the first 23505 a writer looks up
-//!   the rows that may be repeats and copies the rest, until twenty batches were clean.
-//! - **A writer that is behind takes larger batches** (`pace`), because rows then share index pages. They grow only
-//!   while each is full and stored within 2 s, and are moderate while a client waits for the commit. A large batch that
-//!   COPY does not store is read again in moderate parts: rows that are looked up are in memory several times.
-//! - **Live status gets only readings that it may lack.** A session remembers the newest reading that it stored of each
-//!   device, and sends no older one. It assumes nothing about readings that another gateway stored, or that were
-//!   refused.
-//! - **A batch that misses its deadline comes back smaller** (`pace`): with half of the rows that were tried, down to
-//!   one frame. The deadline is the server's or the gateway's. While a reading waits for more than two minutes
-//!   the gateway is not ready.
-//! - **No statement has two plans.** Statistics are stale exactly where new data is: PostgreSQL expects one row there,
-//!   and a join of keys with history became quadratic. So keys are looked up one by one, in a lateral subquery that is
-//!   grouped by the primary key and cannot be pulled up. Every file of `sql/queries` runs in `tests/writer/plans.rs` on
-//!   few rows and on many, with statistics that are absent, stale and fresh.
-//! - **What a writer holds does not grow with the shards** (`shares`): caches, batches and buffers are fixed
-//!   totals, divided. A full cache forgets an eighth, never all.
-//! - **A checkpoint moves only if a shard has something to store.** A client that waits for a commit waits for
-//!   its own readings in each shard, not for the end of its request.
-//! - **Committed means settled**: in history, as new or as the repeat of an equal reading, or in quarantine. The answer
-//!   has the number of readings in quarantine, or `null` if a lost session leaves that unknown.
-//! - **An idle writer watches its session.** A restored database has lost readings whether or not new ones
-//!   arrive.
-//! - **COPY's `finish` is not a commit.** An acknowledgement of `committed` waits for COMMIT's own answer, and
-//!   checks it: COMMIT of a failed transaction answers ROLLBACK without an error.
+//! - **Repeats come in bursts.** COPY is the fastest strategy while there are none. After the first 23505 a writer
+//!   looks up the rows that may be repeats and copies the rest, until twenty batches in a row were clean.
+//! - **A writer that is behind takes larger batches** (`pace`), because more rows then share each index page.
+//!   Batches grow only while each is full and stored within 2 s. They are moderate while a client waits for the
+//!   commit. If COPY fails for a large batch, it is read again in moderate parts, because looking up rows holds
+//!   them in memory several times.
+//! - **Live status gets only readings that it may lack.** A session remembers the newest reading that it stored
+//!   for each device, and sends no older one. It assumes nothing about readings that another gateway stored or
+//!   that were refused.
+//! - **A batch that misses its deadline is retried smaller** (`pace`): with half of the rows, down to one frame.
+//!   The deadline is the server's or the gateway's. While a reading has waited for more than two minutes, the
+//!   gateway is not ready.
+//! - **No statement may have a second plan.** Statistics are stale exactly where new data is: PostgreSQL expects
+//!   one row there, and a join of keys with history became quadratic. So keys are looked up one by one, in a
+//!   lateral subquery. Grouping it by the primary key keeps the planner from pulling it up.
+//!   `tests/writer/plans.rs` runs every file of `sql/queries` on few rows and on many, with absent, stale and
+//!   fresh statistics.
+//! - **The writers' memory does not grow with the shards** (`shares`): caches, batches and buffers are fixed
+//!   totals, divided among the writers. A full cache evicts an eighth, never everything.
+//! - **A checkpoint moves only if a shard has something to store.** A client that requests `ack=committed` waits
+//!   for its own readings in each shard, not for the position where its request ends.
+//! - **Committed means settled**: in history, as a new reading or a repeat of an equal one, or in quarantine. The
+//!   response has the number of quarantined readings, or `null` if that is unknown because a session was lost.
+//! - **An idle writer watches its session.** If the database is restored, its lost readings must be found even
+//!   when no new ones arrive.
+//! - **COPY's `finish` is not a commit.** `ack=committed` waits for the response to COMMIT itself, and checks it:
+//!   for a failed transaction COMMIT reports ROLLBACK without an error.
 
 pub mod accepted;
 mod backoff;
@@ -114,32 +116,33 @@ use shares::{READS_AT_ONCE, Shares};
 /// How the writers work.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
-    /// The most rows in a batch. One further log frame may exceed it. Lower when there are many
-    /// writers, so that their batches together stay within a bound.
+    /// The most rows in a batch; the last log frame may exceed it. With many writers it is lowered, so that all
+    /// batches together stay within a bound.
     pub batch_rows_max: usize,
-    /// Rows of a batch at first, and of one in which rows are looked up. Larger ones follow only while batches are
-    /// full and the server stores them quickly, so that a slow one does not miss its deadline with many rows first.
+    /// The most rows of the first batches, and of batches in which rows are looked up. Batches grow beyond it only
+    /// while they are full and the server stores them quickly. A slow server therefore never begins with a large
+    /// batch that misses its deadline.
     pub moderate_rows: usize,
     /// How long a small batch waits for more.
     pub linger: Duration,
-    /// How stale live status may be under load.
+    /// How stale live status may become under load.
     pub live_interval: Duration,
-    /// With at most this many devices, live status is written with every batch, however recent the last write.
+    /// Up to this many devices, live status is written with every batch, however recent the last write.
     pub live_at_once_devices: usize,
-    /// How long the database may take for one answer before the session is given up; twice that
-    /// for a whole batch.
+    /// How long the database may take for one response before the session is dropped. A whole batch may take twice
+    /// that.
     pub answer_within: Duration,
 }
 
 impl WriterOptions {
-    /// The default of `answer_within`: the server's own limit of one statement.
+    /// The default of `answer_within`, equal to the server's own statement timeout.
     pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
-    /// The default of `live_at_once_devices`: 256 rows take about 1 ms, and a batch that is not full
-    /// has lingered for 25.
+    /// The default of `live_at_once_devices`: upserting 256 rows takes about 1 ms, and a batch that is not full
+    /// has already lingered for 25 ms.
     pub const LIVE_AT_ONCE_DEVICES: usize = 256;
-    /// The default of `moderate_rows`: where rows are looked up, memory holds each of them several times.
+    /// The default of `moderate_rows`. It is limited because looking up rows holds each in memory several times.
     pub const MODERATE_ROWS: usize = 100_000;
-    /// How many rows a batch may be configured to hold.
+    /// The valid range of `batch_rows_max`.
     pub const BATCH_ROWS: RangeInclusive<u64> = 100..=1_000_000;
     /// The longest `linger`.
     pub const LINGER_MAX: Duration = Duration::from_secs(10);
@@ -150,16 +153,16 @@ impl WriterOptions {
 /// Whether a writer reaches the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardState {
-    /// It has not tried yet.
+    /// No attempt yet.
     Starting,
-    /// It stores.
+    /// Connected and storing.
     Up,
-    /// It waits before it tries again, for this reason.
+    /// Waiting before the next attempt, for this reason.
     Down(String),
 }
 
 impl ShardState {
-    /// Whether it stores.
+    /// Whether it is connected and storing.
     pub fn is_up(&self) -> bool {
         *self == ShardState::Up
     }
@@ -168,11 +171,11 @@ impl ShardState {
 /// All writers of a gateway.
 pub struct Writers {
     tasks: JoinSet<()>,
-    /// One task; in a set, so that it ends when the writers are dropped.
+    /// One task, in a set so that it is aborted when the writers are dropped.
     maintenance: JoinSet<()>,
     states: Vec<watch::Receiver<ShardState>>,
     retention: watch::Receiver<Option<Duration>>,
-    /// A writer has ended before the log did.
+    /// Whether a writer ended before the log did.
     is_incomplete: bool,
 }
 
@@ -225,8 +228,8 @@ impl Writers {
         }
     }
 
-    /// Waits until a writer, or the maintenance, has ended by itself. Returns which and how.
-    /// Call it only while the log is open: after that writers end.
+    /// Waits until a writer or the maintenance task ends unexpectedly. Returns which one, and how it ended. Call
+    /// it only while the log is open, because writers end after that.
     ///
     /// Cancel: safe
     pub async fn ended(&mut self) -> (&'static str, String) {
@@ -243,20 +246,19 @@ impl Writers {
         }
     }
 
-    /// Follows whether each writer reaches the database.
+    /// The state of each writer's connection.
     pub fn states(&self) -> Vec<watch::Receiver<ShardState>> {
         self.states.clone()
     }
 
-    /// Follows how long the database keeps history. `None` means forever.
+    /// How long the database keeps history. `None` means forever.
     pub fn retention(&self) -> watch::Receiver<Option<Duration>> {
         self.retention.clone()
     }
 
-    /// Waits until everything in the log is stored. The log must have been ended.
+    /// Waits until everything in the log is stored, or until the deadline. The log must have been ended.
     ///
-    /// Shape:  whether all of it is stored
-    /// Blocks: until then, or until the deadline
+    /// Shape:  whether everything is stored
     pub async fn finish(mut self, within: Duration) -> bool {
         let mut is_whole = !self.is_incomplete;
         let all = async {

@@ -1,11 +1,11 @@
-//! The newest reading of each device that a session has stored: a newer one cannot be a repeat of it, and an older
+//! The newest reading of each device that a session has stored. A newer reading cannot be a repeat, and an older
 //! one cannot change live status.
 //!
-//! For repeats this is only a hint about which rows to look up before they are stored. Another gateway may have stored
-//! newer readings of a device. Then the primary key refuses the batch, and every row is looked up.
+//! For repeats this is only a hint about which rows to look up first. If another gateway has stored newer readings
+//! of a device, the primary key refuses the batch, and then every row is looked up.
 //!
-//! For live status it is exact, however many gateways there are: only newer readings replace what this session has
-//! written there, or is about to write.
+//! For live status it is exact with any number of gateways: what this session wrote there, or is about to write,
+//! is replaced only by newer readings.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -14,16 +14,16 @@ use super::rows::HistoryRow;
 use crate::postgres::registry::Thinner;
 use crate::reading::Timestamp;
 
-/// Devices remembered unless another bound is given.
+/// How many devices are remembered by default.
 const DEVICES_MAX: usize = 200_000;
 
-/// The newest time of a device, and whether this session gives that reading to live status, in one number: there
-/// may be many devices.
+/// The newest time of a device, and whether this session passed that reading on to live status. Both share one
+/// number to save memory, because there may be many devices.
 #[derive(Debug, Clone, Copy)]
 struct Seen(i64);
 
 impl Seen {
-    /// Timestamps have years of four digits, so one bit is free.
+    /// Timestamps have four-digit years, so one bit is free.
     fn new(at: Timestamp, is_live: bool) -> Self {
         Seen((at.as_micros() << 1) | i64::from(is_live))
     }
@@ -52,7 +52,7 @@ impl Default for NewestSeen {
 }
 
 impl NewestSeen {
-    /// Makes one that remembers at most this many devices.
+    /// Makes a memory of at most this many devices.
     pub fn new(devices_max: usize) -> Self {
         NewestSeen {
             devices: HashMap::default(),
@@ -61,8 +61,8 @@ impl NewestSeen {
         }
     }
 
-    /// Records rows that history holds. `new` are those that were not there before, which live status gets; `None`
-    /// means all of them. A full memory drops some of its devices, as the cache of ids does.
+    /// Records rows that history holds. `new` are the rows that history did not hold before and that live status
+    /// gets; `None` means all of them. A full memory evicts some devices, as the cache of ids does.
     ///
     /// Order:  sorted by device, with the newest row of each device last; `new` in the same order
     pub fn note<R: HistoryRow>(&mut self, rows: &[R], new: Option<&[R]>) {
@@ -96,7 +96,7 @@ impl NewestSeen {
         seen.is_some_and(|seen| seen.is_live() && at <= seen.at())
     }
 
-    /// The rows that may be stored already, in their order.
+    /// The rows that may already be stored, in order.
     pub fn suspects<R: HistoryRow>(&self, rows: &[R]) -> Vec<R> {
         let known = |device: i32| self.devices.get(&device).map(|seen| seen.at());
         rows.iter()
@@ -135,12 +135,12 @@ mod tests {
     fn only_what_the_session_stored_itself_is_known_to_be_live() {
         let is_live = |seen: &NewestSeen, id, at| seen.is_live(id, Timestamp::from_micros(at));
         let mut seen = NewestSeen::default();
-        // Times before 1970 too.
+        // Times before 1970 work too.
         let rows = [row(1, -20), row(1, -10), row(2, 5), row(2, 6), row(3, 7)];
         seen.note(&rows, Some(&[row(1, -10), row(2, 5), row(3, 7)]));
         assert!(is_live(&seen, 1, -10) && is_live(&seen, 1, -20) && !is_live(&seen, 1, -9));
-        // Its newest reading was a repeat, or was refused: another gateway may not have written it yet, or no gateway
-        // ever will.
+        // Device 2's newest reading was a repeat or was refused. Another gateway may not have written it to live
+        // status yet, or no gateway ever will.
         assert!(!is_live(&seen, 2, 6) && !is_live(&seen, 2, 5));
         assert!(is_live(&seen, 3, 7) && !is_live(&seen, 4, 0));
         seen.note(&[row(2, 8)], None);
@@ -158,7 +158,7 @@ mod tests {
         }
         let rows: Vec<MeterRow> = (0..5_000).map(|id| row(id, 2)).collect();
         let suspects = seen.suspects(&rows).len();
-        // Only devices that it still remembers are not suspects, and it remembers most of its 1,000.
+        // Only remembered devices are not suspects, and most of the 1,000 are remembered.
         assert!((4_000..4_300).contains(&suspects), "{suspects}");
     }
 }

@@ -1,26 +1,26 @@
 //! The order of a batch's rows: by partition and device, then time.
 //!
-//! Rows arrive in the log's order, in which each device's times mostly ascend already. So a stable radix sort
-//! of small keys groups them by device, and only a device whose times do not ascend is sorted by comparing.
-//! A key holds no partition, because a batch mostly lies in one. The rows themselves, of 64 bytes and more, are
-//! moved once.
+//! Rows arrive in the log's order, in which each device's times mostly ascend already. So a stable radix sort of
+//! small keys groups them by device, and only devices whose times do not ascend need a comparison sort. A key
+//! holds no partition, because the rows of a batch mostly lie in a single one. The rows, of 64 bytes and more, are
+//! moved only once.
 
 use crate::reading::Timestamp;
 
-/// Bits of one digit: its counters (8 KiB) stay in the cache of the first level, and two digits hold
-/// four million devices.
+/// Bits of one digit. The counters of one digit (8 KiB) fit the L1 cache, and two digits cover four million
+/// devices.
 const DIGIT_BITS: u32 = 11;
 const DIGITS: usize = 1 << DIGIT_BITS;
-/// Bits of a row's place, below its device.
+/// Bits of a row's index, below its device.
 const PLACE_BITS: u32 = u32::BITS;
 
-/// A row's device, and below it the row's place in the batch.
+/// A row's device, and below it the row's index in the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Keyed(u64);
 
 impl Keyed {
     fn new(device: i32, place: u32) -> Self {
-        // With its sign bit flipped, a negative number sorts before the others.
+        // Flipping the sign bit sorts negative numbers before the others.
         let device = device.cast_unsigned() ^ (1 << 31);
         Keyed((u64::from(device) << PLACE_BITS) | u64::from(place))
     }
@@ -38,10 +38,10 @@ impl Keyed {
     }
 }
 
-/// Sorts rows by partition, device and time. Rows that share all three keep their order. Rows of no partition come
-/// last.
+/// Sorts rows by partition, device and time. Rows that are equal in all three keep their order. Rows without a
+/// partition come last.
 ///
-/// Shape:  one key a row; the devices are in the order of the rows
+/// Shape:  one key per row; `devices` are in the order of the rows
 pub(super) fn sort(
     devices: impl Iterator<Item = i32>,
     partition: impl Fn(u32) -> Option<usize>,
@@ -50,7 +50,7 @@ pub(super) fn sort(
     let keyed = devices.zip(0..).map(|(id, place)| Keyed::new(id, place));
     let keyed: Vec<Keyed> = keyed.collect();
     let first = keyed.first().and_then(|key| partition(key.place()));
-    // After all partitions.
+    // `none` comes after all partitions.
     let (mut in_one, mut none) = (true, 0);
     for found in keyed.iter().map(|key| partition(key.place())) {
         in_one &= found == first;
@@ -69,17 +69,17 @@ pub(super) fn sort(
     };
     for group in keyed.chunk_by_mut(same) {
         if !group.is_sorted_by_key(at) {
-            // For one device, the order of keys is the order of places.
+            // Within one device, keys sort like the rows' indexes.
             group.sort_unstable_by_key(|key| (at(key), *key));
         }
     }
     keyed
 }
 
-/// Moves rows to their sorted places in the same memory, because a batch may hold many.
+/// Moves rows to their sorted places in place, because a batch may hold many.
 pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
     for start in 0..rows.len() {
-        // A cycle of rows, each of which moves to the place of the one before.
+        // Follow a cycle: each row moves to the place of the one before.
         let first = rows[start];
         let mut to = start;
         loop {
@@ -95,7 +95,7 @@ pub(super) fn place<R: Copy>(rows: &mut [R], mut sorted: Vec<Keyed>) {
     }
 }
 
-/// A radix sort from the lowest digit. It skips digits that are the same in all keys.
+/// A radix sort from the lowest digit. Digits that are equal in all keys are skipped.
 fn by_device(mut keyed: Vec<Keyed>) -> Vec<Keyed> {
     let first = keyed.first().map_or(0, |key| key.0);
     let varying = keyed.iter().fold(0, |bits, key| bits | (key.0 ^ first));
@@ -110,7 +110,7 @@ fn by_device(mut keyed: Vec<Keyed>) -> Vec<Keyed> {
     keyed
 }
 
-/// Sorts by a number that is less than `numbers`, in one pass; equal ones keep their order.
+/// Sorts by a number below `numbers`, in one stable pass.
 fn distribute(
     keyed: &[Keyed],
     sorted: &mut [Keyed],

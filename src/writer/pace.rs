@@ -1,5 +1,5 @@
-//! How many readings a batch holds: fewer after a batch that missed its deadline, more again while batches
-//! succeed, and many while they are stored quickly.
+//! How many rows a batch may hold: fewer after a missed deadline, more again while batches succeed, and many while
+//! the server stores them quickly.
 
 use std::time::Duration;
 
@@ -8,29 +8,30 @@ use tokio_postgres::error::SqlState;
 use super::session::SessionError;
 use super::shares::Shares;
 
-/// How many batches succeed before the size is doubled beyond the last one that failed. Each new failure costs
-/// a deadline.
+/// How many batches must succeed before the ceiling doubles beyond the last failure. Each new failure costs a
+/// whole deadline.
 const CALM_BATCHES: u32 = 20;
-/// How long a batch may take if the next is to be larger, beyond a moderate one. Why: the next takes twice as long,
-/// and another gateway that stores the same readings must not wait for its keys until the lock timeout of 10 s.
+/// A batch may grow beyond the moderate size only if the last one took no longer than this. Why 2 s: the next
+/// batch takes twice as long, and another gateway that waits for the same keys must not reach its lock timeout of
+/// 10 s.
 const QUICK: Duration = Duration::from_secs(2);
 
 /// The batch size of a writer, from one session to the next.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Rows of a batch at most.
+    /// The most rows of a batch.
     rows_max: usize,
-    /// What `rows_max` grows to.
+    /// The bound of `rows_max`.
     ceiling: usize,
-    /// What the ceiling grows to: the configured size.
+    /// The bound of `ceiling`: the configured size.
     largest: usize,
-    /// Rows of the first batch of a session, and of batches on a slow server.
+    /// The most rows of a session's first batch, and of batches on a slow server.
     moderate: usize,
     /// Rows of the batch that is being stored.
     tried: usize,
-    /// Batches that succeeded since the ceiling was moved.
+    /// Batches that succeeded since the ceiling last moved.
     calm: u32,
-    /// The number of successive sessions that stored nothing and did not last.
+    /// The number of successive sessions that stored nothing and ended early.
     pub(super) failures: u32,
 }
 
@@ -48,7 +49,7 @@ impl Pace {
         }
     }
 
-    /// Rows of the next batch; a batch may hold one frame of the log more.
+    /// The most rows of the next batch, which may exceed it by one frame of the log.
     pub(super) fn rows_max(&self) -> usize {
         self.rows_max
     }
@@ -58,9 +59,9 @@ impl Pace {
         self.tried = rows;
     }
 
-    /// Records that a batch was stored, and in what time.
+    /// Records that a batch was stored, and how long it took.
     ///
-    /// Beyond a moderate size only a full batch counts: how long a few rows took says nothing about many, and a
+    /// Above the moderate size only full batches count. The time of a few rows says nothing about many, and a
     /// writer whose batches are not full is not behind.
     pub(super) fn stored(&mut self, took: Duration) {
         self.failures = 0;
@@ -82,12 +83,12 @@ impl Pace {
         };
     }
 
-    /// Records how a session ended: after a missed deadline the next batch is smaller, down to one frame.
+    /// Records how a session ended. After a missed deadline the next batch is smaller, down to one frame.
     ///
-    /// It is half of what was tried, not of what was allowed. Otherwise a batch that was small anyway would come back
-    /// unchanged.
+    /// It gets half of the rows that were tried, not of the rows that were allowed. Otherwise a batch below the
+    /// limit would be retried unchanged.
     pub(super) fn failed(&mut self, error: &SessionError) {
-        // The next session may find another server, or a slower one.
+        // The next server may be another one, or a slower one.
         self.rows_max = self.rows_max.min(self.moderate);
         if !takes_too_long(error) {
             return;
@@ -98,8 +99,8 @@ impl Pace {
     }
 }
 
-/// Whether fewer rows may help: after the gateway's deadline, and the server's limits of time, memory and size.
-/// Not after a lock timeout, because another session holds the lock, however few rows wait.
+/// Whether fewer rows may help: after the gateway's own deadline, and after the server's limits of time, memory
+/// and size. After a lock timeout they do not, because another session holds the lock.
 fn takes_too_long(error: &SessionError) -> bool {
     let of_size = [
         SqlState::QUERY_CANCELED,
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
         full(&mut pace, QUICK);
         assert_eq!(pace.rows_max(), 350_000);
-        // A server that became slow gets as many rows as it would have stored in time.
+        // A server that became slow gets only as many rows as it would have stored in time.
         full(&mut pace, QUICK * 7 / 4);
         assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
         for _ in 0..CALM_BATCHES {
@@ -194,10 +195,10 @@ mod tests {
         }
         full(&mut pace, QUICK);
         assert_eq!(pace.rows_max(), 2 * MODERATE_ROWS);
-        // Whatever ended the session.
+        // Any end of a session resets the size to moderate.
         pace.failed(&SessionError::Ended);
         assert_eq!(pace.rows_max(), MODERATE_ROWS);
-        // Below that size, time is no reason to stay small: a batch of one row may take as long.
+        // Below the moderate size, a slow batch does not stop growth: a single row may take as long.
         pace.tries(10);
         pace.failed(&timeout());
         for _ in 0..CALM_BATCHES * 20 {
@@ -217,7 +218,7 @@ mod tests {
         full(&mut pace, QUICK);
         full(&mut pace, QUICK);
         assert_eq!(pace.rows_max(), 400_000);
-        // The writer has caught up, so the remaining evidence does not last.
+        // The writer has caught up, so the size decays to moderate.
         for expected in [200_000, MODERATE_ROWS, MODERATE_ROWS] {
             pace.tries(10);
             pace.stored(Duration::from_millis(1));

@@ -1,4 +1,4 @@
-//! Readings that are set aside: those that the database refuses, and those that contradict a stored one.
+//! Readings that are set aside: those that the database refuses, and those that contradict a stored reading.
 
 use tokio_postgres::{Client, Error};
 
@@ -6,7 +6,7 @@ use super::rows::{HistoryRow, Origin};
 use super::session::Claim;
 use crate::reading::Timestamp;
 
-/// The SQLSTATE under which contradictions are kept: that of a key that exists already.
+/// The SQLSTATE under which contradictions are stored: unique_violation.
 pub const REPEAT_STATE: &str = "23505";
 
 /// A row that is set aside, and why.

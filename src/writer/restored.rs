@@ -1,7 +1,7 @@
 //! Compares retired runs with their checkpoints in the database.
 //!
-//! If a database was restored to an older state, the writers store what the log holds once more.
-//! Readings of a retired run that the database lacks are lost, and must be reported.
+//! After a database was restored to an older state, the writers store again whatever the log still holds. Readings
+//! of a retired run that the database lacks are lost, and must be reported.
 
 use std::collections::HashMap;
 
@@ -15,18 +15,18 @@ use crate::wal::frame::Position;
 use crate::wal::progress::{Gap, Stored, Tally};
 use crate::wal::retired_runs::RetiredRun;
 
-/// What the database lacks of a shard of a retired run.
+/// What the database lacks of one shard of a retired run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacking {
     /// The run.
     pub run: Uuid,
-    /// Where it ended.
+    /// Where the run ended.
     pub end: Position,
     /// The shard.
     pub shard: u16,
-    /// Readings that are not counted yet.
+    /// Missing readings that are not counted as lost yet.
     pub new: StreamCounts,
-    /// Readings that the checkpoint counts already.
+    /// Missing readings that the checkpoint already counts.
     pub counted: StreamCounts,
 }
 
@@ -57,7 +57,7 @@ pub async fn counted(client: &Client, runs: &[Uuid]) -> Result<Vec<Gap>, Error> 
     Ok(gaps.filter(|gap| gap.readings > 0).collect())
 }
 
-/// Finds what a database lacks of retired runs. Shards without a loss are left out.
+/// Finds what a database lacks of retired runs. Shards without losses are left out.
 pub async fn lacking(client: &Client, retired: &[RetiredRun]) -> Result<Vec<Lacking>, Error> {
     let ids: Vec<Uuid> = retired.iter().map(|run| run.id).collect();
     let stored = checkpoints(client, &ids).await?;
@@ -81,7 +81,7 @@ pub async fn lacking(client: &Client, retired: &[RetiredRun]) -> Result<Vec<Lack
     Ok(all)
 }
 
-/// What the database holds of some runs, by run and shard.
+/// What the database holds of these runs, by run and shard.
 async fn checkpoints(
     client: &Client,
     runs: &[Uuid],
@@ -95,7 +95,7 @@ async fn checkpoints(
         };
         let stored = Stored {
             position: Position::from_i64(row.get(2)),
-            // A reading is not missing, however it was settled.
+            // A settled reading is not missing, whatever the outcome was.
             tally: Tally {
                 stored: counts(3),
                 ..Tally::default()
@@ -116,11 +116,11 @@ fn missing(end: Position, appended: StreamCounts, stored: &Stored) -> StreamCoun
     appended.saturating_sub(stored.settled())
 }
 
-/// Counts what the database lacks of retired runs, logs it, and keeps it in the checkpoints until an
-/// operator accepts it.
+/// Counts what the database lacks of retired runs and logs it. The checkpoints keep the count until an operator
+/// accepts it.
 ///
 /// # Errors
-/// [`SessionError`]: what was counted so far stays.
+/// [`SessionError`]: what was counted so far is kept.
 pub(super) async fn compare(
     session: &WriterSession,
     source: &LogSource,
@@ -152,7 +152,7 @@ async fn count(session: &WriterSession, lacking: &Lacking) -> Result<(), Session
     let mut claim = session
         .answered(session.claim(lacking.run, lacking.shard))
         .await?;
-    // From here on only this session moves the checkpoint.
+    // From here on, only this session can move the checkpoint.
     if claim.stored.position >= lacking.end {
         return Ok(());
     }
@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(missing(end, appended, &half), counts(35, 0));
         let all = at(end, appended, none);
         assert_eq!(missing(end, appended, &all), none);
-        // The checkpoint of an idle shard need not have been moved to the end.
+        // The checkpoint of an idle shard may be before the run's end.
         let idle = at(Position::new(2, 4096), appended, none);
         assert_eq!(missing(end, appended, &idle), none);
     }

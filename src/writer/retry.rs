@@ -1,9 +1,9 @@
-//! Stores readings from the quarantine, after the cause of their refusal was removed.
+//! Stores readings from the quarantine once the cause of their refusal is gone.
 //!
-//! If a reading can be stored now, one transaction inserts it into history and removes it from quarantine. If history
-//! already holds it with equal values, it is only removed. All others stay. The sums of the checkpoints and the metrics
-//! do not change: they count a reading once, when it leaves the log, and a running writer holds them in memory. So
-//! after a retry, history holds more rows than `stored` counts: the additional ones are those that the retry moved.
+//! A reading that can be stored now is inserted into history and removed from quarantine in one transaction. If
+//! history already holds an equal reading, it is only removed. All others stay. The counts in checkpoints and
+//! metrics do not change: they count a reading once, when it leaves the log, and a running writer holds them in
+//! memory. So after a retry, history holds more rows than `stored` counts, by the number that the retry moved.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -19,10 +19,10 @@ use crate::postgres::registry::Registry;
 use crate::reading::Stream;
 use crate::wal::frame::Position;
 
-/// Readings of one transaction, at most.
+/// The most readings of one transaction.
 const CHUNK: i64 = 1000;
 
-/// Which readings are tried again. Both fields `None` means all.
+/// Which readings to try again. If both fields are `None`, all are tried.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// Only this stream.
@@ -34,11 +34,11 @@ pub struct Filter {
 /// The outcome of the readings that were tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retried {
-    /// Now in history.
+    /// Now stored in history.
     pub stored: u64,
-    /// Already in history, with equal values.
+    /// Already in history with equal values, and removed from quarantine.
     pub duplicates: u64,
-    /// Refused again, or contradicting another reading: still in quarantine.
+    /// Refused again, or contradicting a stored reading: still in quarantine.
     pub left: u64,
 }
 
@@ -63,10 +63,10 @@ pub async fn retry(session: &mut WriterSession, filter: &Filter) -> Result<Retri
 /// The primary key of a quarantined reading.
 type Key = (Uuid, i32, i64, i32);
 
-/// A kind of row that can be read back from the quarantine.
+/// A kind of row that can be rebuilt from the quarantine.
 trait FromQuarantine: LiveRow {
-    /// Makes the row of a quarantined reading; `id` is its device's, `named` those of the meter
-    /// and the session that it names.
+    /// Rebuilds the row of a quarantined reading. `id` is its device's; `named` are those of the meter and the
+    /// session that it names.
     fn from_quarantine(row: &Row, id: i32, named: [i32; 2], origin: Origin) -> Self;
     /// The registry of its devices.
     const REGISTRY: Registry;
@@ -160,7 +160,7 @@ async fn ids(
     Ok(texts.iter().map(|text| id(text).unwrap_or(0)).collect())
 }
 
-/// Tries some readings, in one transaction.
+/// Tries one chunk of readings, in one transaction.
 async fn chunk<R: FromQuarantine>(
     session: &WriterSession,
     mut rows: Vec<(Key, R)>,
@@ -178,12 +178,12 @@ async fn chunk<R: FromQuarantine>(
     let arranged = arrange(rows.iter().map(|(_, row)| *row).collect(), known).rows;
     let there = probe(client, &statements.probe, &arranged, known).await?;
     let new = split(&arranged, &there, &mut duplicates, &mut refused);
-    // The locks above have given the transaction its id.
+    // The transaction has an id by now, from the row locks above.
     let watermark = session.dirty_hours.watermark(client).await?;
     session.dirty_hours.add(client, watermark, &new).await?;
     let stored = bisect(client, statements, &new, &mut refused).await?;
-    // A reading whose values history holds now needs no quarantine: of two equal readings in quarantine, one
-    // insert settles both.
+    // Whatever history holds with equal values can leave the quarantine. If two readings in quarantine are equal,
+    // one insert settles both.
     let there = probe(client, &statements.probe, &arranged, known).await?;
     let settled: Vec<Key> = rows
         .iter()

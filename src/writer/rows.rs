@@ -11,18 +11,18 @@ use crate::wal::frame::Position;
 pub struct Origin {
     /// The frame.
     pub position: Position,
-    /// The reading's place in the shard's section of the frame.
+    /// The reading's index in the shard's section of the frame.
     pub index: u32,
-    /// When it was received.
+    /// The time at which it was received.
     pub received_at: Timestamp,
 }
 
-/// The energy of a row: one of two columns, the other is null.
+/// The energy of a row. It goes into one of two columns; the other is null.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RowEnergy {
     /// kWh.
     pub kwh: f64,
-    /// Whether it is a register's total.
+    /// Whether it is a register total.
     pub register: bool,
 }
 
@@ -31,13 +31,13 @@ pub struct RowEnergy {
 pub struct MeterRow {
     /// The meter's id.
     pub id: i32,
-    /// When it measured.
+    /// The time of the measurement.
     pub at: Timestamp,
     /// AC energy.
     pub energy: RowEnergy,
     /// V.
     pub voltage: f64,
-    /// Where it comes from.
+    /// Its place in the log.
     pub origin: Origin,
 }
 
@@ -46,7 +46,7 @@ pub struct MeterRow {
 pub struct VehicleRow {
     /// The vehicle's id.
     pub id: i32,
-    /// When it measured.
+    /// The time of the measurement.
     pub at: Timestamp,
     /// DC energy.
     pub energy: RowEnergy,
@@ -58,13 +58,13 @@ pub struct VehicleRow {
     pub named_meter: i32,
     /// The session that it names, or 0.
     pub named_session: i32,
-    /// Where it comes from.
+    /// Its place in the log.
     pub origin: Origin,
 }
 
 #[cfg(test)]
 impl MeterRow {
-    /// A row of a test, received when it was measured, at the start of the log.
+    /// A test's row: received when it was measured, at the start of the log.
     pub(super) fn for_test(id: i32, at: Timestamp, kwh: f64) -> Self {
         MeterRow {
             id,
@@ -83,7 +83,7 @@ impl MeterRow {
     }
 }
 
-/// The values of many rows as the columns of one statement with `unnest`.
+/// The values of many rows as columns, for a statement with `unnest`.
 pub type Columns = Vec<Box<dyn ToSql + Sync + Send>>;
 
 /// Borrows columns as a statement's parameters.
@@ -94,31 +94,32 @@ pub(super) fn as_params(columns: &Columns) -> Vec<&(dyn ToSql + Sync)> {
         .collect()
 }
 
-/// What the writer needs to know of a kind of row.
+/// What the writer needs to know about a kind of row.
 pub trait HistoryRow: Copy + Send + Sync + 'static {
     /// The stream.
     const STREAM: Stream;
     /// `COPY … FROM STDIN BINARY` with the columns in the order of [`HistoryRow::encode`].
     const COPY: &'static str;
-    /// The stored values of given keys; bounded by constant times, so that only the partitions
-    /// concerned are touched. Served by the primary key.
+    /// Reads the stored values of given keys, with constant bounds of time so that only the partitions concerned
+    /// are read. Index: the primary key.
     const PROBE: &'static str;
-    /// Inserts what is not there yet and returns its keys. Used only for races.
+    /// Inserts the rows that are not there yet and returns their keys. Used only after a race with another
+    /// gateway.
     const INSERT: &'static str;
 
     /// The key in history: device and time.
     fn key(&self) -> (i32, Timestamp);
-    /// The place in the log.
+    /// Its place in the log.
     fn origin(&self) -> Origin;
     /// Whether two rows with one key hold the same values.
     fn same_values(&self, other: &Self) -> bool;
     /// Appends the row in COPY's binary format.
     fn encode(&self, out: &mut BytesMut);
-    /// Reads a row of [`HistoryRow::PROBE`]; its origin is that of `like`.
+    /// Decodes a row of [`HistoryRow::PROBE`]. Its origin is copied from `like`.
     fn from_probe(row: &tokio_postgres::Row, like: &Self) -> Self;
     /// The columns of [`HistoryRow::INSERT`].
     fn columns(rows: &[Self]) -> Columns;
-    /// The ids of the meter and the session that it names, 0 for none.
+    /// The ids of the meter and the session that it names; 0 means none.
     fn named(&self) -> [i32; 2];
     /// The values for the quarantine, as JSON.
     fn to_json(&self) -> serde_json::Value;

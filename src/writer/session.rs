@@ -24,18 +24,18 @@ use crate::reading::{PerStream, StreamCounts};
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
-/// What the cache of ids of a command's session may hold; a writer has a share of its own.
+/// The size of the id cache in a command's session. A writer has its own share instead.
 const ID_CACHE_BYTES: usize = 16 << 20;
-/// How long a claim waits for a row that another session holds, before that one is ended.
+/// How long a claim waits for a row that another session holds before it terminates that session.
 const CLAIM_WAIT: &str = "set lock_timeout = '2s'";
-/// How often a claim tries before it reports that another session holds the row.
+/// How many attempts a claim makes before it reports that another session holds the row.
 const CLAIM_TRIES: u32 = 3;
-/// How long the server may take to accept a session.
+/// How long connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// How long a request to cancel a statement may take.
 const CANCEL_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a session ends. After each, drop the session and connect again after a pause.
+/// Why a session ended. Drop it, and connect again after a pause.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// An error of PostgreSQL or of the network.
@@ -58,10 +58,10 @@ pub enum SessionError {
     /// The database has not been migrated yet.
     #[error("the database is not migrated yet")]
     NotMigrated,
-    /// A registry hides what it holds.
+    /// A registry has rows that this session cannot see.
     #[error(transparent)]
     Registry(ResolveError),
-    /// The database has moved to a newer server: the answers of this one do not count.
+    /// The database has moved to a newer server, so this one's responses no longer count.
     #[error("the database has moved to another server")]
     Superseded,
     /// The connection has ended while it was idle.
@@ -79,7 +79,7 @@ pub enum SessionError {
     /// Every strategy failed for a batch.
     #[error("every strategy failed to store the batch, each for a different reason")]
     Restless,
-    /// The writer has panicked: a defect, or tables of other types than its own.
+    /// The writer has panicked: a defect, or tables whose types are not the gateway's own.
     #[error("the writer panicked; see the panic message in the process's output")]
     Panicked,
 }
@@ -94,7 +94,7 @@ impl From<ResolveError> for SessionError {
 }
 
 impl SessionError {
-    /// The label of `batch_retries_total`.
+    /// The `sqlstate` label of `batch_retries_total`.
     pub fn sqlstate(&self) -> &str {
         match self {
             SessionError::Database(error) => error.code().map_or("connection", SqlState::code),
@@ -146,21 +146,22 @@ pub struct Claim {
     pub run_id: Uuid,
     /// The shard.
     pub shard: i32,
-    /// Raised by every claim; an older one can move nothing any more.
+    /// Each claim raises it. A claim with an older epoch cannot move the checkpoint any more.
     pub epoch: i64,
     /// The checkpoint, as this session last committed it.
     pub stored: Stored,
 }
 
-/// The move after which sequences were last repaired; `None` before the first session. All writers share it.
+/// The failover count at which sequences were last repaired; `None` before the first session. All writers share
+/// it.
 pub(super) type Settled = tokio::sync::Mutex<Option<u64>>;
 
-/// A session, and everything that lives and ends with it.
+/// A session, and everything that is valid only in it.
 pub struct WriterSession {
     session: Session,
-    /// Ids, valid for this session alone.
+    /// Cached ids, valid in this session alone.
     pub ids: IdCache,
-    /// Partitions of both streams, as last seen.
+    /// The known partitions of both streams.
     pub partitions: PerStream<Partitions>,
     /// The newest reading of each device that this session has stored, for both streams.
     pub newest_seen: PerStream<NewestSeen>,
@@ -168,8 +169,8 @@ pub struct WriterSession {
     pub database_id: Uuid,
     /// The width of new partitions.
     pub width: PartitionWidth,
-    /// How long the database may take for one answer. The server's own limits do not help if the server,
-    /// or the network to it, has stopped answering.
+    /// How long the database may take for one response. The server's own timeouts do not help if the server or the
+    /// network is unreachable.
     pub answer_within: Duration,
     statements: PerStream<RowStatements>,
     pub(super) checkpoint_move: Statement,
@@ -177,7 +178,7 @@ pub struct WriterSession {
 }
 
 impl WriterSession {
-    /// Connects and prepares.
+    /// Connects and prepares the statements.
     ///
     /// Blocks: at most 10 s for the connection and `answer_within` for the rest
     ///
@@ -199,8 +200,8 @@ impl WriterSession {
 
     async fn prepare(session: Session, answer_within: Duration) -> Result<Self, SessionError> {
         let client = session.client();
-        // Everything is sent at once and answered in one round trip. The identity comes first, so that its error is
-        // reported if there are no tables.
+        // Everything is pipelined in one round trip. The identity comes first, so that a database without tables
+        // is reported as not migrated.
         let rows = try_join(
             RowStatements::prepare::<MeterRow>(client, sql!("upsert_live_meter")),
             RowStatements::prepare::<VehicleRow>(client, sql!("upsert_live_vehicle")),
@@ -229,7 +230,7 @@ impl WriterSession {
         })
     }
 
-    /// Bounds the session's caches by a writer's share. They must still be empty.
+    /// Sets the caches' bounds to a writer's share. They must still be empty.
     pub(super) fn bound(&mut self, shares: &Shares) {
         self.ids = IdCache::new(shares.ids_bytes);
         self.newest_seen = PerStream::from_fn(|_| NewestSeen::new(shares.seen_devices));
@@ -243,16 +244,16 @@ impl WriterSession {
         self.session.ended().await;
     }
 
-    /// Repairs, once for each move, what a promotion may leave behind: a logical subscriber's sequences are behind.
+    /// Repairs sequences once after each failover: on a promoted logical subscriber they lag behind.
     ///
-    /// Blocks: while another writer repairs
+    /// Blocks: while another writer repairs them
     ///
     /// # Errors
     /// [`SessionError`]
     pub(super) async fn settle(&self, settled: &Settled) -> Result<(), SessionError> {
         let mut settled = settled.lock().await;
         let moves = self.session.moves();
-        // The migrations have already repaired the first server.
+        // At the first server, the migrations have already repaired them.
         if settled.is_some_and(|settled| settled < moves) {
             self.answered(sequences::repair(self.client())).await?;
         }
@@ -260,17 +261,17 @@ impl WriterSession {
         Ok(())
     }
 
-    /// Acts on what the server has committed. No acknowledgement may follow a commit on an old primary once
-    /// its successor was seen.
+    /// Runs `act` on what the server has committed. Once a newer primary was seen, a commit on the old one must
+    /// not be acknowledged.
     ///
     /// # Errors
-    /// [`SessionError::Superseded`]: it has not acted.
+    /// [`SessionError::Superseded`]: `act` did not run.
     pub(super) fn acknowledge<T>(&self, act: impl FnOnce() -> T) -> Result<T, SessionError> {
         let acted = self.session.while_current(act);
         acted.ok_or(SessionError::Superseded)
     }
 
-    /// The statements of one kind of row.
+    /// The statements for one kind of row.
     pub(super) fn statements<R: HistoryRow>(&self) -> &RowStatements {
         &self.statements[R::STREAM]
     }
@@ -280,11 +281,11 @@ impl WriterSession {
         PerStream::from_fn(|stream| &self.statements[stream].live)
     }
 
-    /// Waits for an answer of the database, at most as long as one may take.
+    /// Waits for a response of the database, up to `answer_within`.
     ///
     /// # Errors
-    /// [`SessionError::Timeout`], after the statement was cancelled; otherwise the error of the work. Drop the
-    /// session after a timeout.
+    /// [`SessionError::Timeout`] after the statement was cancelled: drop the session. Otherwise the error of
+    /// `work`.
     pub async fn answered<T, E: Into<SessionError>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
@@ -292,7 +293,7 @@ impl WriterSession {
         self.answered_in(self.answer_within, work).await
     }
 
-    /// The same, within another time.
+    /// Like [`WriterSession::answered`], with another time limit.
     ///
     /// # Errors
     /// As [`WriterSession::answered`].
@@ -304,8 +305,8 @@ impl WriterSession {
         match tokio::time::timeout(within, work).await {
             Ok(result) => result.map_err(Into::into),
             Err(_) => {
-                // A server that waits for a lock does not notice a closed socket. If it does not answer here
-                // either, the next session's claim ends the statement.
+                // A server that waits for a lock does not notice a closed socket. If this request gets no response
+                // either, the next session's claim terminates the statement.
                 drop(tokio::time::timeout(CANCEL_WITHIN, self.session.cancel()).await);
                 Err(SessionError::Timeout(within))
             }
@@ -317,10 +318,10 @@ impl WriterSession {
         self.session.client()
     }
 
-    /// Claims the checkpoint of a shard: from now on only this session moves it.
+    /// Claims the checkpoint of a shard. From now on only this session can move it.
     ///
-    /// An earlier session with a lost connection may still be in its transaction and hold the row. After two
-    /// seconds it is ended, if it is still the recorded one.
+    /// An earlier session whose connection was lost may still be in its transaction and hold the row. After two
+    /// seconds it is terminated, if it is still the one recorded in the row.
     ///
     /// Blocks: until the row is free
     pub async fn claim(&self, run_id: Uuid, shard: u16) -> Result<Claim, SessionError> {
@@ -336,7 +337,7 @@ impl WriterSession {
                 Ok(row) => break row,
                 Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                     if tries == CLAIM_TRIES {
-                        // No earlier writer: an operator's session has locked the row.
+                        // No writer is recorded: an operator's session holds the row.
                         return Err(e.into());
                     }
                     let sql = sql!("checkpoint_zombie");
@@ -371,10 +372,10 @@ impl WriterSession {
         })
     }
 
-    /// Moves a claimed checkpoint over readings that the log no longer has.
+    /// Moves a claimed checkpoint past readings that the log no longer holds, and counts them as a gap.
     ///
     /// # Errors
-    /// PostgreSQL's own errors; [`SessionError::Fenced`] if the claim is no longer ours.
+    /// PostgreSQL's errors; [`SessionError::Fenced`] if another session holds the claim.
     pub async fn skip_gap(
         &self,
         claim: &mut Claim,
@@ -409,10 +410,10 @@ impl WriterSession {
     }
 }
 
-/// The database's own id, and the width of its new partitions.
+/// The database's own id, and the width of new partitions.
 async fn identity(client: &Client) -> Result<(Uuid, PartitionWidth), SessionError> {
     let sql = "select database_id, partition_width from gateway_database";
-    // Without types to look up, it takes one round trip instead of two.
+    // `query_typed` looks up no types, which saves a round trip.
     let rows = match client.query_typed(sql, &[]).await {
         Ok(rows) => rows,
         Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => {

@@ -1,8 +1,8 @@
 //! One shard writer: drains its shards of every run, oldest run first.
 //!
-//! A writer has no queue of its own: the log is the buffer, and a slow or absent database is only a
-//! cursor that falls behind. After any failure a writer drops its session with everything learned in it,
-//! connects again, and begins from the checkpoint in the database (invariant 3).
+//! A writer has no queue of its own. The log is the buffer, and a slow or unreachable database only makes the
+//! cursor lag. After any failure a writer drops its session with all cached state, connects again, and starts from
+//! the checkpoint in the database (invariant 3).
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::metrics;
 use crate::postgres::Target;
 use crate::wal::catalog::Run;
 
-/// One shard writer and what it works with.
+/// One shard writer and its resources.
 pub(super) struct ShardWriter {
-    /// Its number; it drains the shards with this remainder when divided by `writers`.
+    /// Its number. It drains the shards `s` with `s % writers == number`.
     pub(super) number: u16,
     pub(super) writers: u16,
     pub(super) target: Target,
@@ -36,12 +36,12 @@ pub(super) struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Works until the log has ended and everything in it is stored.
+    /// Runs until the log has ended and everything in it is stored.
     pub(super) async fn run(self) {
         let mut pace = Pace::new(&self.resources.shares);
         loop {
             let began = Instant::now();
-            // A panic ends the session but not the writer, because otherwise its shard would stop forever.
+            // A panic ends the session but not the writer, whose shards would otherwise stop forever.
             let session = AssertUnwindSafe(self.session(&mut pace)).catch_unwind();
             let error = match session.await {
                 Ok(Ok(())) => return,
@@ -69,7 +69,7 @@ impl ShardWriter {
         }
     }
 
-    /// Connects, and drains every shard in order. Returns when the log has ended.
+    /// Connects and drains every shard in order. Returns once the log has ended.
     async fn session(&self, pace: &mut Pace) -> Result<(), SessionError> {
         let Resources {
             source,
@@ -92,7 +92,7 @@ impl ShardWriter {
                 "a writer has connected to the database"
             );
         }
-        // The retired runs are listed first, so that a run that is retired in between is in both lists.
+        // Retired runs are listed before this list, so that a run that is retired in between is in both.
         let runs = source.runs();
         if self.number == 0 {
             restored::compare(&session, source).await?;
@@ -112,15 +112,15 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Waits until earlier runs with another number of shards are stored, because a device's readings must be
-    /// stored in the order in which they were accepted. With the same number of shards, a device always
-    /// belongs to this writer.
+    /// Waits until earlier runs with another number of shards are stored, because each device's readings must be
+    /// stored in the order in which they were accepted. With the same number of shards, a device always belongs to
+    /// the same writer.
     async fn wait_for_earlier(&self, earlier: &[Run], run: &Run) {
         let progress = self.resources.progress();
         let mut finished = progress.watch_finished();
         for before in earlier.iter().filter(|before| before.shards != run.shards) {
             let is_done = |_: &u64| progress.is_run_done(before.sequence);
-            // The sender lives in the progress that self holds.
+            // The sender cannot be dropped, because `self` holds the progress.
             drop(finished.wait_for(is_done).await);
         }
     }

@@ -1,28 +1,28 @@
-//! What one writer may hold in memory: its share of totals that do not grow with the shards.
+//! One writer's share of memory totals that do not grow with the number of shards.
 //!
-//! Each device belongs to one shard, so a share holds what the shard needs. What is not divided is
-//! small: a writer's connection, and 64 KiB of a COPY.
+//! Each device belongs to one shard, so a share holds what its shards need. What is not divided is small: a
+//! writer's connection, and 64 KiB of a COPY.
 
 use super::WriterOptions;
 use super::live::DEVICES_PER_STATEMENT;
 
-/// Cached ids of all writers: some 1,200,000 devices with ids of 16 bytes.
+/// Bytes of cached ids of all writers: enough for some 1,200,000 devices with ids of 16 bytes.
 const IDS_BYTES: usize = 64 << 20;
-/// Devices of each stream whose newest time the writers remember together; some 30 bytes each.
+/// Devices of each stream whose newest time is remembered, over all writers; some 30 bytes each.
 const SEEN_DEVICES: usize = 400_000;
-/// Marks of dirty hours of each stream that the writers remember together; some 50 bytes each.
+/// Dirty marks of each stream that are remembered, over all writers; some 50 bytes each.
 const STANDING_MARKS: usize = 400_000;
-/// Devices whose live status the writers gather together between two upserts; some 120 bytes each.
+/// Devices with live status waiting for the next upsert, over all writers; some 120 bytes each.
 const LIVE_DEVICES: usize = 400_000;
-/// How many devices make an upsert due, whatever the interval. Until then, a device that reports again and again
+/// With this many devices waiting, a writer's upsert is due at once. Until then, a device that reports repeatedly
 /// is written once.
 const LIVE_DEVICES_EACH: usize = DEVICES_PER_STATEMENT;
-/// Rows of all batches that are in memory at once, unless the configured batch is larger than half of it: a row
-/// takes 64 or 80 bytes, and 16 more while it is sorted.
+/// Rows of all batches in memory, unless the configured batch is larger than half of this. A row takes 64 or 80
+/// bytes, and 16 more while it is sorted.
 const BATCH_ROWS: usize = 800_000;
-/// The same, in configured batches: an operator configures small ones to save memory.
+/// The same bound in batches, for small configured sizes: an operator chooses them to save memory.
 const BATCHES: usize = 8;
-/// Parts of the log that are read at once: 2 MiB each.
+/// Reads of the log at the same time: 2 MiB each.
 pub(super) const READS_AT_ONCE: usize = 8;
 
 /// One writer's share.
@@ -30,20 +30,20 @@ pub(super) const READS_AT_ONCE: usize = 8;
 pub(super) struct Shares {
     /// Bytes of cached ids.
     pub(super) ids_bytes: usize,
-    /// Devices of each stream of which it remembers the newest time.
+    /// Devices of each stream whose newest time it remembers.
     pub(super) seen_devices: usize,
-    /// Marks of dirty hours of each stream that it remembers.
+    /// Dirty marks of each stream that it remembers.
     pub(super) standing_marks: usize,
-    /// Devices of which it gathers live status.
+    /// Devices whose live status may wait for the next upsert.
     pub(super) live_devices: usize,
     /// Rows of its largest batch.
     pub(super) batch_rows: usize,
-    /// Rows of a batch at first, and of one in which rows are looked up.
+    /// The most rows of the first batches, and of batches in which rows are looked up.
     pub(super) moderate_rows: usize,
 }
 
 impl Shares {
-    /// Divides among this many writers; with few of them, the largest batch is as configured.
+    /// Divides the totals among this many writers. With few writers, the largest batch is as configured.
     pub(super) fn new(writers: u16, options: &WriterOptions) -> Self {
         let writers = usize::from(writers).max(1);
         let batch_rows_max = options.batch_rows_max.max(1);
@@ -90,7 +90,7 @@ mod tests {
             assert!(share.live_devices * all <= LIVE_DEVICES);
             assert!(share.batch_rows * all <= BATCH_ROWS);
         }
-        // Few writers take batches as large as they are configured.
+        // With few writers, batches are as large as configured.
         assert_eq!(shares(2, 400_000).batch_rows, 400_000);
         assert_eq!(shares(2, 1_000_000).batch_rows, 1_000_000);
         assert_eq!(shares(8, 100_000).batch_rows, 100_000);

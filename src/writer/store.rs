@@ -1,8 +1,7 @@
-//! Stores one batch in one transaction: checkpoint, history, quarantine and live status, or nothing
-//! at all.
+//! Stores one batch in one transaction: checkpoint, history, quarantine and live status, all or nothing.
 //!
-//! COPY comes first. If PostgreSQL reports that a key is there already (23505), or refuses data, the batch
-//! is tried again with a slower strategy that finds out which rows are at fault.
+//! COPY comes first. If PostgreSQL reports a duplicate key (23505) or refuses data, the batch is tried again with
+//! a slower strategy that finds the rows at fault.
 
 use std::time::Instant;
 
@@ -24,13 +23,13 @@ use crate::reading::{PerStream, StreamCounts, Timestamp};
 use crate::wal::frame::Position;
 use crate::wal::progress::{Stored, Tally};
 
-/// How often one batch is tried in a session before the writer starts over from the checkpoint: a batch
-/// goes through three strategies, and two gateways may send each other back a step.
+/// How often one batch is tried in a session before the writer starts over from the checkpoint. A batch may go
+/// through several strategies, and a race with another gateway may send it back a step.
 const TRIES_MAX: u32 = 8;
 
-/// Begins a batch. Why not the session's isolation: each statement must see what others committed before
-/// it. A snapshot from before a move of the watermark would make no hour dirty, and one from before another
-/// gateway's insert would not find its row.
+/// Begins a batch. Why read committed whatever the session's default is: each statement must see what others
+/// committed before it. With a snapshot from before the watermark moved, no hour would become dirty. With one from
+/// before another gateway's insert, its row would not be found.
 pub(super) const BEGIN: &str = "begin isolation level read committed";
 
 /// A batch that is ready to be stored.
@@ -43,17 +42,17 @@ pub struct Work {
     pub vehicles: Arranged<VehicleRow>,
     /// When live status is written.
     pub live: LiveWrite,
-    /// The most rows of a batch in which rows are looked up; one frame of the log may exceed it.
+    /// The most rows of a batch in which rows are looked up. One frame of the log may exceed it.
     pub looked_up_max: usize,
 }
 
 impl Work {
-    /// Readings that are in memory several times if they are looked up or set aside.
+    /// Rows that would be in memory several times if they are looked up or set aside.
     fn rows(&self) -> usize {
         self.meters.rows.len() + self.vehicles.rows.len() + self.conflicts()
     }
 
-    /// Readings that are set aside in any case.
+    /// Rows that must be set aside in any case.
     fn conflicts(&self) -> usize {
         self.meters.conflicts.len() + self.vehicles.conflicts.len()
     }
@@ -73,8 +72,8 @@ pub enum LiveWrite {
 pub enum Outcome {
     /// It is stored.
     Committed(Committed),
-    /// Some of its rows must be looked up or set aside, and it has more rows than that allows at once. Nothing is
-    /// stored. The strategy says how its rows are to be stored in smaller batches.
+    /// Some rows must be looked up or set aside, and the batch is too large for that. Nothing is stored. The
+    /// strategy has been changed to the one for the smaller batches that follow.
     TooLarge,
 }
 
@@ -83,11 +82,11 @@ pub enum Outcome {
 pub struct Committed {
     /// The checkpoint.
     pub stored: Stored,
-    /// The readings that went into quarantine, by their frame and their index in the shard's section.
+    /// The readings that went into quarantine, by frame and index in the shard's section.
     pub quarantined: Vec<(Position, u32)>,
 }
 
-/// What a committed transaction has done.
+/// What a committed transaction did.
 struct Attempt {
     committed: Committed,
     watermark: Watermark,
@@ -110,11 +109,12 @@ impl NewRows {
     }
 }
 
-/// Stores a batch, with one strategy after another until one succeeds.
+/// Stores a batch, with one strategy after another until one succeeds. Moves the claim to the new checkpoint.
 ///
-/// Shape:  the checkpoint that was committed, and which readings went into quarantine; the claim is moved to the
-/// checkpoint. If COPY does not store a large batch, nothing of it is stored Blocks: until COMMIT is answered Cancel:
-/// the transaction is rolled back with the session
+/// A large batch is tried with COPY alone. If that fails, nothing is stored and the outcome is `TooLarge`.
+///
+/// Blocks: until COMMIT is answered
+/// Cancel: the transaction is rolled back with the session
 ///
 /// # Errors
 /// [`SessionError`]: after the next connect, the checkpoint shows whether the batch was committed.
@@ -131,7 +131,7 @@ pub async fn store(
     }
     let mut reload = Reload::NotYet;
     for _ in 0..TRIES_MAX {
-        // Twice the time of one answer, because a batch is several statements.
+        // Twice the time of one response, because a batch takes several statements.
         let within = session.answer_within * 2;
         let attempt = transaction(session, claim, work, newest, *strategy);
         let error = match session.answered_in(within, attempt).await {
@@ -142,7 +142,8 @@ pub async fn store(
                     .dirty_hours
                     .committed(attempt.watermark, attempt.marked);
                 let (meters, vehicles) = (&work.meters.rows, &work.vehicles.rows);
-                // Only after the commit: what was rolled back must not become live status with a later batch.
+                // Only after the commit, because rows that were rolled back must not reach live status with a
+                // later batch.
                 match work.live {
                     LiveWrite::Now => newest.clear(),
                     LiveWrite::Later => new.fold_into(newest, work, &session.newest_seen),
@@ -179,7 +180,7 @@ pub async fn store(
     Err(SessionError::Restless)
 }
 
-/// The rows that history holds with the same values.
+/// The rows that history holds with equal values.
 pub(super) async fn in_history<R: HistoryRow>(
     session: &WriterSession,
     rows: Vec<R>,
@@ -193,10 +194,10 @@ pub(super) async fn in_history<R: HistoryRow>(
     Ok(rows)
 }
 
-/// Creates the partitions that rows need and the session does not know.
+/// Creates the partitions that the rows need and the session does not know.
 ///
 /// # Errors
-/// [`SessionError`]: what was made stays.
+/// [`SessionError`]: partitions created so far stay.
 pub async fn ensure_partitions<R: HistoryRow>(
     session: &mut WriterSession,
     rows: &[R],
@@ -236,7 +237,7 @@ async fn transaction(
         tally: claim.stored.tally.plus(&tally),
         gap: claim.stored.gap,
     };
-    // The first statement moves the checkpoint, or finds that another session has claimed it.
+    // The first statement moves the checkpoint. It fails if another session has claimed it.
     let hoped = hoped(&work.meters).plus(&hoped(&work.vehicles));
     let first = if strategy == Strategy::Copy {
         after(hoped)
@@ -277,7 +278,7 @@ async fn transaction(
         metrics::batch_step(BatchStep::Live, step.elapsed());
     }
     let step = Instant::now();
-    // Every statement before this one succeeded, so that COMMIT cannot be answered by ROLLBACK.
+    // Every statement before this one succeeded, so COMMIT cannot turn into a ROLLBACK.
     failpoint::during(Point::CommitSent, client.batch_execute("commit")).await?;
     failpoint::reach(Point::CommitAnswered);
     metrics::batch_step(BatchStep::Commit, step.elapsed());
@@ -294,7 +295,7 @@ async fn transaction(
     })
 }
 
-/// The outcome of the rows of one stream if history holds none of them.
+/// The outcome for one stream's rows if history holds none of them yet.
 fn hoped<R: HistoryRow>(work: &Arranged<R>) -> Tally {
     Tally {
         stored: StreamCounts::of(R::STREAM, work.rows.len() as u64),
@@ -344,7 +345,7 @@ struct StoredRows<R> {
     tally: Tally,
     /// The rows that are new in history; `None` means all of them.
     kept: Option<Vec<R>>,
-    /// The places in the log of the rows that went into quarantine.
+    /// The log positions of the rows that went into quarantine.
     quarantined: Vec<(Position, u32)>,
 }
 
@@ -391,11 +392,11 @@ async fn store_rows<R: HistoryRow>(
                 .copied()
                 .collect();
             let known = &session.partitions[R::STREAM];
-            // A later statement sees what the other transaction has committed.
+            // This later statement sees what the other transaction has committed.
             let there = probe(client, &statements.probe, &rest, known).await?;
             let missing = split(&rest, &there, &mut duplicates, &mut set_aside);
             if !missing.is_empty() {
-                // Deleted between the two statements: store the whole batch again.
+                // A row was deleted between the two statements: store the whole batch again.
                 return Err(SessionError::Fenced);
             }
             Some(

@@ -1,5 +1,4 @@
-//! What an error of the database means for a batch: pure decisions on its SQLSTATE, and on the strategy with
-//! which the batch was tried.
+//! What a database error means for a batch: pure decisions from the SQLSTATE and the strategy that was tried.
 
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
@@ -10,44 +9,44 @@ const CLEAN_BATCHES: u32 = 20;
 /// How a batch is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
-    /// COPY everything: right when nothing is repeated.
+    /// COPY everything: right while nothing is repeated.
     Copy,
-    /// Look up those rows that are not newer than all that this session has stored of their
-    /// device, COPY the rest: a few repeats then cost little.
+    /// Look up only rows that are no newer than what this session has stored of their device, and COPY the rest.
+    /// This makes a few repeats cheap.
     Careful,
-    /// Look up which keys are there, COPY the rest.
+    /// Look up every key, and COPY the rows that are new.
     Probe,
-    /// Insert, passing over keys that are there, because another gateway stores the same keys at this moment.
+    /// Insert with `on conflict do nothing`, because another gateway is storing the same keys right now.
     Insert,
-    /// Look up, then halve until the rows are found that the database refuses.
+    /// Look up every key, then halve the new rows until the refused ones are found.
     Bisect,
 }
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// A key is there already: find out which, and store the rest.
+    /// A key exists already: find out which, and store the rest.
     Repeat,
-    /// No partition accepts a row, or something other than a constraint reports a broken rule: whether the row's
-    /// partition exists decides which of the two it is.
+    /// No partition accepts a row, or something other than a constraint reported a check violation. Which of the
+    /// two it is depends on whether the row's partition exists.
     Partition,
-    /// The data of a reading are refused: find it and set it aside.
+    /// A reading's data is refused: find it and set it aside.
     Data,
-    /// Everything else is the environment's fault. Connect again and try again.
+    /// Any other error is the environment's fault: reconnect and try again.
     Environment,
 }
 
-/// Decides on an error as the driver gives it.
+/// Classifies an error of the driver.
 pub fn verdict_of(error: &Error) -> Verdict {
     let constraint = error.as_db_error().and_then(DbError::constraint);
     verdict(error.code(), constraint)
 }
 
-/// Decides by the SQLSTATE and the constraint's name, never by the text of a message.
+/// Decides by the SQLSTATE and the constraint's name, never by a message's text.
 ///
-/// Quarantine is an allow-list: only what can be a reading's own fault is set aside. Every other error belongs
-/// to the environment, and the writer waits. A missing partition has the SQLSTATE of a broken CHECK, but
-/// names no constraint.
+/// Quarantine is an allow-list: a reading is set aside only for errors that it can cause itself. For every other
+/// error the writer waits. A missing partition has the SQLSTATE of a broken CHECK constraint, but names no
+/// constraint.
 pub fn verdict(code: Option<&SqlState>, constraint: Option<&str>) -> Verdict {
     let Some(code) = code else {
         return Verdict::Environment;
@@ -65,14 +64,14 @@ pub fn verdict(code: Option<&SqlState>, constraint: Option<&str>) -> Verdict {
     }
 }
 
-/// States of class 22 for a column of another type than the rows are encoded for: the table was altered, and
-/// no reading is at fault.
+/// SQLSTATEs of class 22 for a column whose type is not the one that rows are encoded for. The table was altered,
+/// and no reading is at fault.
 const FORMAT: [SqlState; 2] = [
     SqlState::INVALID_BINARY_REPRESENTATION,
     SqlState::BAD_COPY_FILE_FORMAT,
 ];
 
-/// Whether the partitions were read again since a batch was tried first.
+/// Whether the partitions were reloaded since the batch was first tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
     /// They were not.
@@ -81,17 +80,16 @@ pub enum Reload {
     Done,
 }
 
-/// Decides how a batch is tried again in the same session, after it was refused.
+/// Decides how a refused batch is tried again in the same session.
 ///
-/// Shape:  `None` means that the session is given up; the same strategy means once more, after the partitions
-///         were read again
+/// Shape:  `None` gives up the session; the same strategy means to try once more after reloading the partitions
 pub fn next_strategy(strategy: Strategy, verdict: Verdict, reload: Reload) -> Option<Strategy> {
     match verdict {
         Verdict::Repeat => match strategy {
             Strategy::Copy => Some(Strategy::Careful),
             Strategy::Careful => Some(Strategy::Probe),
             Strategy::Probe | Strategy::Bisect => Some(Strategy::Insert),
-            // This strategy inserts no key that exists, so something else is wrong.
+            // This strategy skips existing keys, so something else is wrong.
             Strategy::Insert => None,
         },
         Verdict::Partition if reload == Reload::NotYet => Some(strategy),
@@ -102,7 +100,7 @@ pub fn next_strategy(strategy: Strategy, verdict: Verdict, reload: Reload) -> Op
     }
 }
 
-/// The strategy of the next batch, and for how long nothing has repeated.
+/// The strategy of the next batch, and how many clean batches came since the last repeat.
 #[derive(Debug)]
 pub(super) struct StrategyMemory {
     pub(super) strategy: Strategy,
@@ -119,7 +117,7 @@ impl Default for StrategyMemory {
 }
 
 impl StrategyMemory {
-    /// Records a batch without repeats. A batch during which the strategy changed did meet some.
+    /// Records a batch without repeats. If the strategy changed during the batch, it did meet some.
     pub(super) fn note_clean(&mut self, before: Strategy) {
         if self.strategy != before {
             return self.note_repeats();
@@ -165,7 +163,7 @@ mod tests {
         Verdict::Environment,
     ];
 
-    /// Every code that PostgreSQL can send; the classes that matter come more often.
+    /// Every code that PostgreSQL can send. The classes that matter are generated more often.
     fn codes() -> impl proptest::strategy::Strategy<Value = String> {
         prop_oneof![
             "2[0-9A-Z][0-9A-Z]{3}",
@@ -187,7 +185,7 @@ mod tests {
             let found = of(&code, constraint.as_deref());
             prop_assert_eq!(found == Verdict::Data, may_be_data);
             prop_assert_eq!(found == Verdict::Repeat, code == "23505");
-            // Whatever a constraint is called decides nothing.
+            // The name of a constraint decides nothing.
             let renamed = constraint.as_ref().map(|_| "another");
             prop_assert_eq!(of(&code, renamed), found);
         }
@@ -205,14 +203,14 @@ mod tests {
                 // Only refused data leads to setting single readings aside.
                 let refused = matches!(answer, Verdict::Data | Verdict::Partition);
                 prop_assert!(next != Strategy::Bisect || strategy == Strategy::Bisect || refused);
-                // The same strategy again only after the partitions were read again, and once.
+                // The same strategy is allowed only once, after reloading the partitions.
                 let is_same = next == strategy;
                 let may_reload = answer == Verdict::Partition && reload == Reload::NotYet;
                 prop_assert!(!is_same || may_reload);
                 if is_same {
                     reload = Reload::Done;
                 }
-                // From any strategy, repeats alone come to an end.
+                // Starting from any strategy, repeats alone come to an end.
                 since_data = if answer == Verdict::Repeat { since_data + 1 } else { 0 };
                 prop_assert!(since_data <= 3);
                 strategy = next;
@@ -255,7 +253,7 @@ mod tests {
         assert_eq!(memory.strategy, Strategy::Careful);
         memory.note_clean(Strategy::Careful);
         assert_eq!(memory.strategy, Strategy::Copy);
-        // A batch that was refused, and then stored with another strategy.
+        // A batch that was refused and then stored with another strategy.
         memory.strategy = Strategy::Probe;
         memory.note_clean(Strategy::Copy);
         assert_eq!(memory.strategy, Strategy::Careful);
