@@ -1,5 +1,5 @@
-//! What a request passes to the log: its readings as records, grouped by shard, its reservation, and the
-//! channel of its reply.
+//! What a request hands to the log: its readings as records grouped by shard, its reservation, and the channel for
+//! its reply.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,11 +10,11 @@ use super::frame::{CHUNK_BYTES_MAX, Position, frame_overhead_bytes};
 use super::record::{RECORD_BYTES_MAX, encode};
 use crate::reading::{PerStream, Reading, shard_of};
 
-/// The first allocation of a chunk. Why 64: it fits the record of one reading with an id of usual length, which is all
-/// that most requests bring. Otherwise the chunk would grow to that size in four steps.
+/// The first allocation of a chunk. Why 64: it fits one reading with an id of usual length, which is all that most
+/// requests hold. Without it the chunk would reallocate four times to reach that size.
 const FIRST_BYTES: usize = 64;
 
-/// A piece of a request: records of one shard that belong in one frame.
+/// Part of a request: records of one shard that go into one frame.
 #[derive(Debug)]
 pub struct Chunk {
     /// The shard.
@@ -29,8 +29,8 @@ pub struct Chunk {
 #[derive(Debug)]
 pub struct RequestRecords {
     shards: u16,
-    /// The index in `chunks` of the chunk that each shard fills; `u32::MAX` means no chunk yet. Empty until
-    /// there are two chunks: most requests have one.
+    /// The index in `chunks` of the chunk that is being filled, by shard; `u32::MAX` means none yet. Empty until
+    /// there are two chunks, because most requests have one.
     filling: Vec<u32>,
     chunks: Vec<Chunk>,
 }
@@ -47,12 +47,12 @@ impl RequestRecords {
 
     /// Adds one reading.
     ///
-    /// Order:  kept within a shard, and so within a device
+    /// Order:  kept within a shard, and therefore within a device
     pub fn push(&mut self, reading: &Reading<'_>) {
         let shard = shard_of(reading.stream(), reading.device, self.shards);
         let mut index = match self.filling.get(usize::from(shard)) {
             Some(index) => *index as usize,
-            // The first chunk, if it is of this shard.
+            // No table yet. The first chunk, if any, serves only its own shard.
             None => usize::from(self.chunks.first().is_some_and(|c| c.shard != shard)),
         };
         let full = self
@@ -67,7 +67,7 @@ impl RequestRecords {
         chunk.readings[reading.stream()] += 1;
     }
 
-    /// Begins a chunk of a shard; returns its index.
+    /// Begins a new chunk for a shard and returns its index.
     fn begin_chunk(&mut self, shard: u16) -> usize {
         let index = self.chunks.len();
         if let (Some(first), true) = (self.chunks.first(), self.filling.is_empty()) {
@@ -90,13 +90,13 @@ impl RequestRecords {
         self.chunks.is_empty()
     }
 
-    /// The most bytes that the request can take in the log: every chunk in a frame of its own.
+    /// The most bytes that the request can take in the log, if each chunk needs a frame of its own.
     pub fn log_bytes_max(&self) -> u64 {
         let records: usize = self.chunks.iter().map(|c| c.bytes.len()).sum();
         (records + self.chunks.len() * frame_overhead_bytes(self.shards)) as u64
     }
 
-    /// Takes the chunks out.
+    /// Returns the chunks.
     pub fn into_chunks(self) -> Vec<Chunk> {
         self.chunks
     }
@@ -110,23 +110,23 @@ pub enum AppendError {
     Failed,
 }
 
-/// One request on its way into the log. It owns its memory, its reservation and its reply, so that nothing
-/// leaks when the client disconnects.
+/// One request on its way into the log. It owns its memory, its reservation and its reply channel, so that nothing
+/// leaks if the client disconnects.
 #[derive(Debug)]
 pub struct Append {
     /// The readings.
     pub chunks: Vec<Chunk>,
-    /// The room in the log.
+    /// The space reserved in the log.
     pub reservation: Reservation,
-    /// The room in memory.
+    /// The memory reserved for it.
     pub memory: Reservation,
-    /// Whether the reply gives the positions of the readings, which only a wait for the commit needs.
+    /// Whether the reply lists the positions of the readings. Only `ack=committed` needs them.
     pub wants_places: bool,
-    /// Answered once the whole request is durable.
+    /// Sent once the whole request is durable.
     pub reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
 }
 
-/// Consecutive readings of one request in the log: in one shard's section of one frame.
+/// Consecutive readings of one request: those in one shard's section of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
     /// The shard.
@@ -144,13 +144,14 @@ pub struct Stretch {
 pub enum Message {
     /// A request's readings.
     Append(Append),
-    /// The end: the appender writes all earlier messages, then ends the run.
+    /// The end: the appender writes all earlier messages and then ends the run.
     Close,
 }
 
-/// Bytes that requests may reserve: the room in preallocated segments, or the memory for readings in transit.
+/// A budget of bytes that requests reserve from: space in preallocated segments, or memory for readings in
+/// transit.
 ///
-/// Requests reserve room in the log before any acknowledgement, so that a full disk refuses them and never
+/// Space in the log is reserved before anything is acknowledged, so that a full disk refuses requests and never
 /// breaks an acknowledgement. The appender moves the bytes that it used from reserved to written.
 #[derive(Debug, Default)]
 pub struct ByteBudget {
@@ -172,7 +173,7 @@ impl ByteBudget {
         }
     }
 
-    /// Reserves room. `None` means that there is not enough.
+    /// Reserves bytes. `None` means that not enough are free.
     ///
     /// Blocks: never
     pub fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
@@ -192,19 +193,19 @@ impl ByteBudget {
         Some(bytes)
     }
 
-    /// Adds room (a segment became available) or removes it (bytes were written).
+    /// Adds bytes (a segment became available) or removes them (bytes were written).
     pub fn change(&self, bytes: i64) {
         self.free.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// The room now, in bytes.
+    /// The free bytes.
     pub fn free_bytes(&self) -> u64 {
         u64::try_from(self.free.load(Ordering::Acquire)).unwrap_or(0)
     }
 }
 
 impl Reservation {
-    /// Begins with nothing.
+    /// Makes an empty reservation.
     pub fn nothing(of: &Arc<ByteBudget>) -> Self {
         Reservation {
             bytes: 0,
@@ -217,7 +218,8 @@ impl Reservation {
         self.bytes as u64
     }
 
-    /// Reserves this many bytes in all. `None` means that there is not enough, and nothing has changed.
+    /// Changes the reservation to this many bytes in all. `None` means that not enough are free; the reservation
+    /// is then unchanged.
     ///
     /// Blocks: never
     pub fn resize(&mut self, bytes: u64) -> Option<()> {

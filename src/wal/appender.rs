@@ -1,7 +1,7 @@
 //! The one thread that writes the log.
 //!
-//! The appender writes the requests that wait on the channel as one frame, does one fdatasync, and
-//! acknowledges all of them. There is no timer: while the disk syncs, the next group gathers.
+//! The appender writes all requests waiting on the channel as one frame, does one fdatasync, and acknowledges them
+//! together. There is no timer: while the disk syncs, the next group collects.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,12 +25,12 @@ use crate::failpoint::{Point, reach};
 use crate::metrics;
 use crate::reading::{PerStream, StreamCounts, Timestamp};
 
-/// How long a write waits for a spare segment before the log counts as failed. Admission accepts
-/// only what fits, so a spare exists; the wait covers the moment in which it is being made.
+/// How long to wait for a spare segment before the log counts as failed. Admission accepts only what fits into
+/// existing spares, so the wait covers at most the moment in which a spare is added.
 const SPARE_WAIT: Duration = Duration::from_secs(30);
 
-/// What a segment is certain to hold, whatever the sizes of the requests: its size less its header, its end frame, and
-/// a rest that may be too small for the next chunk.
+/// The bytes that a segment is certain to take, whatever the sizes of the chunks. Subtracted are its header, its
+/// end frame, and a remainder that may be too small for the next chunk.
 pub(super) fn segment_room_bytes(segment_bytes: u64, shards: u16) -> u64 {
     let lost = SEGMENT_HEADER_BYTES as usize
         + end_frame_bytes(shards)
@@ -45,7 +45,7 @@ pub enum SyncMode {
     /// Every frame is durable before it is acknowledged.
     #[default]
     Always,
-    /// Nothing is synced: for benchmarks only, a power cut loses what was acknowledged.
+    /// Nothing is synced. For benchmarks only: a power cut loses acknowledged readings.
     Never,
 }
 
@@ -55,11 +55,11 @@ struct Current {
     offset: u32,
 }
 
-/// A request of which some chunks are still to be written.
+/// A request with chunks that are still to be written.
 struct Pending {
     chunks: VecDeque<Chunk>,
     wants_places: bool,
-    /// The places of the chunks that are written already.
+    /// The positions of the chunks that are already written.
     places: Vec<Stretch>,
     reply: Option<oneshot::Sender<Result<Vec<Stretch>, AppendError>>>,
     _reservation: Reservation,
@@ -133,8 +133,7 @@ impl Appender {
         }
     }
 
-    /// Writes until it reads `Close` or every sender is dropped, then ends the run. The first error of the disk
-    /// stops it.
+    /// Writes until it reads `Close` or every sender is dropped, then ends the run. Stops at the first disk error.
     pub(super) fn run(mut self) {
         let result = self.write_all();
         if let Err(error) = result {
@@ -166,7 +165,7 @@ impl Appender {
         self.end_run()
     }
 
-    /// Writes what waits on the channel, and returns. Tests without threads use it as a step.
+    /// Writes everything that waits on the channel and returns. Tests without threads use it as a step.
     #[cfg(test)]
     pub(super) fn write_what_waits(&mut self) -> io::Result<()> {
         while let Ok(message) = self.receiver.try_recv() {
@@ -189,8 +188,7 @@ impl Appender {
             .end_run(self.run.sequence, end, self.appended.clone());
         self.progress.ended(end);
         if let Some(current) = self.current.take() {
-            // A gateway that is started again and again while the database is down must not fill
-            // the log with segments that hold a few readings each.
+            // Restarts during a database outage must not fill the log with nearly empty segments.
             let used = u64::from(current.offset) + end_frame_bytes(self.run.shards) as u64;
             if current.file.truncate(used).is_ok() {
                 self.catalog.resize(self.run.sequence, current.number, used);
@@ -216,7 +214,7 @@ impl Appender {
             if gathered {
                 break finished;
             }
-            // What is left of the segment is too small for the next chunk.
+            // The rest of the segment is too small for the next chunk.
             self.write_end()?;
             self.current = None;
         };
@@ -272,7 +270,7 @@ impl Appender {
         self.publish(end);
         for pending in finished {
             if let Some(reply) = pending.reply {
-                // The client may have disconnected; its readings stay.
+                // The client may have disconnected. Its readings are kept.
                 reply.send(Ok(pending.places)).ok();
             }
         }
@@ -280,9 +278,9 @@ impl Appender {
         Ok(())
     }
 
-    /// Moves waiting chunks into the sections of the next frame, as many as fit.
+    /// Moves as many waiting chunks as fit into the sections of the next frame.
     ///
-    /// Shape:  whether anything fitted, and the requests that are complete with this frame
+    /// Shape:  whether anything fitted, and the requests that this frame completes
     fn gather(&mut self) -> (bool, Vec<Pending>) {
         for section in &mut self.sections {
             section.bytes.clear();
@@ -326,14 +324,14 @@ impl Appender {
                 section.readings += chunk.readings;
                 pending.chunks.pop_front();
             }
-            // A request without readings is complete with any frame.
+            // Any frame completes a request without readings.
             gathered = true;
             finished.extend(self.pending.pop_front());
         }
         (gathered, finished)
     }
 
-    /// Publishes the frame just written to the sums and the readers.
+    /// Publishes the frame just written: adds its readings to the counts and lets readers pass.
     fn publish(&mut self, end: Position) {
         let sections = self.sections.iter();
         let readings: Vec<StreamCounts> = sections
@@ -367,7 +365,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Ends the current segment, durably, before anything is written to the next.
+    /// Ends the current segment durably, before anything is written to the next one.
     fn write_end(&mut self) -> io::Result<()> {
         let Some(current) = &mut self.current else {
             return Ok(());
@@ -385,14 +383,14 @@ impl Appender {
         if self.sync == SyncMode::Always {
             current.file.sync_data()?;
         }
-        // The segment reserved less room than it had. The difference is no longer free.
+        // The segment reserved less than it had. The difference is no longer free.
         let room = segment_room_bytes(self.catalog.segment_bytes, self.run.shards);
         let written = u64::from(current.offset - SEGMENT_HEADER_BYTES);
         self.budget.change(written as i64 - room as i64);
         Ok(())
     }
 
-    /// Answers every request, waiting or still to come, with the failure.
+    /// Replies with the failure to every request, waiting or still to come.
     fn refuse_everything(&mut self) {
         let refuse = |pending: Pending| {
             if let Some(reply) = pending.reply {

@@ -1,6 +1,6 @@
-//! Little-endian numbers at fixed places in bytes that are known to be long enough.
+//! Little-endian numbers at fixed offsets, in slices that are known to be long enough.
 
-/// The `N` bytes from `at` on.
+/// The `N` bytes at offset `at`.
 pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at..at + N]);

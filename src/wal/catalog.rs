@@ -11,8 +11,8 @@ use super::frame::{Position, Salt};
 use super::storage::{SegmentFile, Storage};
 use crate::reading::StreamCounts;
 
-/// The name of a segment's file: the run's number and id, and the segment's number. So a segment with a torn
-/// header is still identified.
+/// The file name of a segment: the run's number and id, and the segment's number. It identifies a segment even if
+/// its header is torn.
 pub fn segment_name(sequence: u64, run_id: Uuid, number: u32) -> String {
     format!("{sequence:010}-{}-{number:010}.wal", run_id.simple())
 }
@@ -47,7 +47,7 @@ pub struct Segment {
     pub file_bytes: u64,
 }
 
-/// One run: what was written between one opening of the log and the next.
+/// One run: everything written during one opening of the log.
 #[derive(Debug, Clone)]
 pub struct Run {
     /// Its position among this log's runs.
@@ -96,7 +96,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Makes a catalog of what recovery found.
+    /// Makes a catalog from what recovery found.
     pub fn new(
         storage: Arc<dyn Storage>,
         segment_bytes: u64,
@@ -121,12 +121,12 @@ impl Catalog {
         }
     }
 
-    /// A copy of what is known of all runs, oldest first.
+    /// A snapshot of all runs, oldest first.
     pub fn runs(&self) -> Vec<Run> {
         self.lock().runs.iter().cloned().collect()
     }
 
-    /// The segment of a run, by number.
+    /// Looks up a segment of a run by number.
     ///
     /// Shape:  its file's name, and whether the run has a later segment; `None` if it was retired
     pub fn segment(&self, sequence: u64, number: u32) -> Option<(String, bool)> {
@@ -163,7 +163,7 @@ impl Catalog {
         self.lock().spares.len()
     }
 
-    /// Adds the spare that has the name of [`Catalog::new_spare_name`] on disk.
+    /// Adds a spare whose file already has the name from [`Catalog::new_spare_name`].
     pub fn add_spare(&self, name: String) {
         let mut files = self.lock();
         files.next_spare += 1;
@@ -172,20 +172,20 @@ impl Catalog {
         self.changed.notify_all();
     }
 
-    /// The name of the next spare: one that no spare has had since the log was opened. It stays the same until
-    /// the spare is added, so that the file of a failed attempt is overwritten.
+    /// A name for the next spare that no spare has had since the log was opened. It stays the same until the spare
+    /// is added, so that a retry overwrites the file of a failed attempt.
     pub fn new_spare_name(&self) -> String {
         spare_name(self.lock().next_spare)
     }
 
-    /// Turns a spare into the next segment of a run.
+    /// Renames a spare to the next segment of a run.
     ///
-    /// The caller must sync the directory before it acknowledges anything in the segment: only then is the new name
-    /// durable. Admission reserves room in spares, so that one exists; otherwise the call waits until `deadline` has
-    /// passed.
+    /// The caller must sync the directory before it acknowledges anything in the segment, because only then is the
+    /// new name durable. Admission reserves space in existing spares, so one is normally there. If not, the call
+    /// waits for one until `deadline` has passed.
     ///
     /// # Errors
-    /// The system's own errors; `TimedOut` if no spare was added.
+    /// I/O errors; `TimedOut` if no spare was added.
     pub fn take_segment(
         &self,
         sequence: u64,
@@ -225,7 +225,7 @@ impl Catalog {
         }
     }
 
-    /// Records that a segment's file was truncated to what it holds.
+    /// Records that a segment's file was truncated to its used length.
     pub fn resize(&self, sequence: u64, number: u32, file_bytes: u64) {
         let mut files = self.lock();
         let run = files.runs.iter_mut().find(|r| r.sequence == sequence);
@@ -242,10 +242,10 @@ impl Catalog {
         run.segments.front().cloned()
     }
 
-    /// Removes a run's oldest segment. Its name must have left the disk durably: otherwise the next start would find a
-    /// hole in the numbers.
+    /// Removes a run's oldest segment. Its removal from the directory must be durable already. Otherwise the next
+    /// start would find a hole in the segment numbers.
     ///
-    /// A run that has ended and has no segment left is removed too; the flag is then true.
+    /// If the run has ended and this was its last segment, the run is removed too and the flag is true.
     pub fn take_oldest(&self, sequence: u64) -> Option<(Segment, bool)> {
         let mut files = self.lock();
         let at = files.runs.iter().position(|r| r.sequence == sequence)?;
@@ -258,7 +258,7 @@ impl Catalog {
         Some((segment, is_retired))
     }
 
-    /// Waits for a change of the catalog, or until a time has passed.
+    /// Waits until the catalog changes, for at most this time.
     pub fn wait_for_change(&self, at_most: Duration) {
         drop(self.changed.wait_timeout(self.lock(), at_most));
     }
@@ -289,7 +289,7 @@ mod tests {
             assert_eq!(parse_segment_name(other), None);
             assert_eq!(parse_spare_name(other), None);
         }
-        // The order of names is the order of the log.
+        // Names sort in the order of the log.
         let mut names = [
             segment_name(10, id, 0),
             segment_name(9, id, 11),

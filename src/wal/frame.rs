@@ -11,51 +11,52 @@
 //! table     section bytes u32 · readings [u32; 2] · 0 u32 · readings before [u64; 2]
 //! ```
 //!
-//! All numbers are little-endian; [`super::record`] describes what a section holds. A position is the
-//! segment's number and the offset of a frame in it; the database keeps it as one `bigint`.
+//! All numbers are little-endian. [`super::record`] describes the records in a section. A position is a segment's
+//! number and the offset of a frame in it. The database stores it as one `bigint`.
 //!
-//! A frame is one write, one checksum and one fdatasync: a group of requests. Its sections hold the records of one
-//! shard each, so that a reader decodes only its own. The checksum (CRC32C of everything in the frame but itself) is
-//! salted with the run's id and covers the frame's position, so that leftovers of a recycled file, or a frame in the
-//! wrong position, are never read as data. The counts before a frame are cumulative over the run. So the backlog after
-//! a checkpoint is known without reading it, and after damage the next intact frame shows how many readings are lost.
+//! A frame is a group of requests, written with one write, one checksum and one fdatasync. Each section holds the
+//! records of one shard, so that a reader decodes only its own. The checksum is a CRC32C of the whole frame except
+//! the checksum itself. It is salted with the run's id and covers the frame's position, so that old frames in a
+//! recycled file, or a frame at the wrong position, are never taken for data. The counts of earlier readings are
+//! cumulative over the run. So the backlog after a checkpoint is known without reading it, and after damage the
+//! next intact frame shows how many readings are lost.
 //!
 //! # Files
 //!
 //! | name | what it is |
 //! | --- | --- |
-//! | `<sequence>-<run id>-<segment>.wal` | a segment; the order of names is the order of the log |
-//! | `spare-<number>` | a segment made ready: written full of zeros and synced, or a recycled one |
-//! | `sealing` | the unfinished copy of a last segment; it holds nothing if it is found at a start |
+//! | `<sequence>-<run id>-<segment>.wal` | a segment; names sort in the order of the log |
+//! | `spare-<number>` | a segment for future use: zero-filled and synced, or recycled |
+//! | `sealing` | an unfinished copy of a run's last segment; ignored and removed at a start |
 //! | `lock` | locked for the life of the process that holds the log |
 //! | `gone` | the retired runs, and what they held ([`super::retired_runs`]) |
 //! | `gap-accepted` | the readings that an operator has accepted as lost |
-//! | `database` | the id of the database that the log stores into |
-//! | `database.new` | room that is reserved for it |
+//! | `database` | the id of the database that the log is bound to |
+//! | `database.new` | reserved space for `database` |
 //!
-//! A segment is preallocated, so that an append changes no length and no map of blocks. It becomes
-//! part of a run when a spare is renamed; its header is written with its first frame, and the
-//! directory is synced before that frame is acknowledged. It is shorter than the others if its
-//! run has ended in it.
+//! A segment is preallocated, so that an append changes neither the file's length nor its block map. Renaming a
+//! spare makes it part of a run. Its header is written with its first frame, and the directory is synced before
+//! that frame is acknowledged. When a run ends, its last segment is truncated.
 //!
 //! # Recovery
 //!
-//! 1. Each opening begins a new run; an older one is never appended to, so that no position is used
-//!    twice. No file is made before the first append.
-//! 2. A run ends at the end frame of its last segment. Without an end frame, it ends after the last intact frame: the
-//!    intact frames are copied, with an end frame, to a new file, synced, and renamed over the old one. What a process
-//!    sees in the page cache after a failed sync proves nothing. If the disk has no room for a copy, the same bytes are
-//!    written again where they stand.
-//! 3. A group that is not intact, with nothing intact after it, was never acknowledged: it is dropped. So is a last
-//!    segment without any intact frame.
-//! 4. An intact frame *after* a broken one proves damage, because a frame is written only when the one before was
-//!    synced. So do a missing segment, a damaged header with two intact frames after it, and a segment of another run
-//!    under this run's number. The log is refused and not changed; continue with `wattgate wal verify` and `repair`.
-//! 5. Another version of the format is refused. So that opening takes no longer for a larger log,
-//!    only the last segment of each run is read; readers verify every frame they pass.
-//! 6. A segment is retired when every shard's checkpoint has passed it and it is no longer retained. If the disk has no
-//!    room for another segment, retained ones are retired too. The oldest is retired first, and the directory is synced
-//!    after each, so that a power cut leaves no gap.
+//! 1. Each opening begins a new run. An older run is never appended to, so that no position is used twice. A run
+//!    has no segment before its first append.
+//! 2. A run ends at the end frame of its last segment. Without one, it ends after the last intact frame. The
+//!    intact frames are then copied to a new file with an end frame, which is synced and renamed over the old one.
+//!    They are copied because, after a failed sync, a process may read data from the page cache that is not on the
+//!    disk. If there is no space for a copy, the same bytes are written again in place.
+//! 3. A broken frame without an intact one after it was never acknowledged, and is dropped. So is a last segment
+//!    without any intact frame.
+//! 4. An intact frame *after* a broken one proves damage, because a frame is written only after the previous one
+//!    was synced. So do a missing segment, a damaged header with two intact frames after it, and a segment of
+//!    another run under this run's number. The log is then refused and left unchanged; continue with
+//!    `wattgate wal verify` and `repair`.
+//! 5. Another version of the format is refused. Opening reads only the last segment of each run, so that it takes
+//!    no longer for a larger log. Readers verify every frame they pass.
+//! 6. A segment is retired when every shard's checkpoint has passed it and it is no longer retained. If the disk
+//!    has no space for another segment, retained ones are retired too. The oldest goes first, and the directory is
+//!    synced after each, so that a power cut leaves no gap.
 
 use uuid::Uuid;
 
@@ -75,27 +76,27 @@ const CRC_AT: usize = 20;
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGN: usize = 8;
 
-/// The largest frame: bounds the memory of a reader and the time of one write.
+/// The largest frame. It bounds a reader's memory and the time of one write.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
-/// The largest piece of a request that must stand in one frame. Smaller pieces waste less at the
-/// end of a segment, larger ones cost fewer frames for a giant request.
+/// The largest part of a request that must fit in one frame. Smaller chunks waste less at the end of a segment;
+/// larger ones need fewer frames for a very large request.
 pub const CHUNK_BYTES_MAX: usize = 128 << 10;
 
 /// What a frame is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameKind {
-    /// It holds readings.
+    /// Holds readings.
     Data,
-    /// It is the last of its segment: the run continues in the next segment, or has ended.
+    /// The last frame of its segment. The run continues in the next segment, or has ended.
     End,
 }
 
 /// One shard's part of a frame that is about to be written.
 #[derive(Debug, Default, Clone)]
 pub struct Section {
-    /// The records, one after another.
+    /// The records, concatenated.
     pub bytes: Vec<u8>,
-    /// How many records of each stream.
+    /// The number of records of each stream.
     pub readings: PerStream<u32>,
 }
 
@@ -120,23 +121,23 @@ pub const fn end_frame_bytes(shards: u16) -> usize {
     (FRAME_FIXED + TABLE_ENTRY * shards as usize).next_multiple_of(FRAME_ALIGN)
 }
 
-/// The fields of a frame other than the readings of its shards.
+/// The fields of a frame, apart from its shards' sections.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameHead {
-    /// What it is for.
+    /// Its kind.
     pub kind: FrameKind,
     /// The salt of its run.
     pub salt: Salt,
-    /// Its position.
+    /// Its position in the log.
     pub at: Position,
-    /// When it is appended: the moment at which its readings were received.
+    /// When it is appended, which is when its readings count as received.
     pub appended_at: Timestamp,
 }
 
-/// Encodes one frame for its position in the log.
+/// Encodes one frame for its position in the log and appends it to `out`.
 ///
-/// Shape:  appended to `out`; `sections` and `before` have one entry per shard; the result's length
-///         is a multiple of [`FRAME_ALIGN`] and at most [`FRAME_BYTES_MAX`]
+/// Shape:  `sections` and `before` have one entry per shard; the frame's length is a multiple of [`FRAME_ALIGN`]
+///         and at most [`FRAME_BYTES_MAX`]
 pub fn encode_frame(
     head: &FrameHead,
     sections: &[Section],
@@ -183,7 +184,7 @@ pub fn encode_empty(head: &FrameHead, before: &[StreamCounts]) -> Vec<u8> {
     out
 }
 
-/// Encodes a frame of a given length without readings, to replace a damaged one.
+/// Encodes a frame of the given length without readings, to replace a damaged one.
 ///
 /// Shape:  `bytes` is a multiple of [`FRAME_ALIGN`], at least [`end_frame_bytes`] and at most
 ///         [`FRAME_BYTES_MAX`]
@@ -196,7 +197,7 @@ pub fn encode_filler(head: &FrameHead, bytes: usize, before: &[StreamCounts]) ->
     out
 }
 
-/// The checksum of a whole frame, except its own four bytes.
+/// The checksum of a frame, without its own four bytes.
 fn checksum(salt: Salt, frame: &[u8]) -> u32 {
     let head = crc32c::crc32c_append(salt.0, &frame[..CRC_AT]);
     crc32c::crc32c_append(head, &frame[CRC_AT + 4..])
@@ -205,9 +206,9 @@ fn checksum(salt: Salt, frame: &[u8]) -> u32 {
 /// One intact frame, borrowed from the bytes that were read.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
-    /// What it is for.
+    /// Its kind.
     pub kind: FrameKind,
-    /// When it was appended: the moment at which its readings were received.
+    /// When it was appended, which is when its readings count as received.
     pub appended_at: Timestamp,
     /// Its position.
     pub position: Position,
@@ -215,7 +216,7 @@ pub struct Frame<'a> {
     shards: u16,
 }
 
-/// An intact frame without its bytes, for a caller that has to borrow them again.
+/// An intact frame without its bytes, for a caller that must borrow them again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub(super) kind: FrameKind,
@@ -226,10 +227,9 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The frame in the bytes in which [`Frame::decode`] has found it.
+    /// The frame that [`Frame::decode`] has found in these bytes.
     ///
-    /// The checksum is not computed again: it was right for these bytes, and the caller must not have changed them
-    /// since.
+    /// The checksum is not verified again, so the bytes must be unchanged.
     pub(super) fn in_bytes(self, bytes: &[u8]) -> Frame<'_> {
         Frame {
             kind: self.kind,
@@ -244,11 +244,11 @@ impl Found {
 /// One shard's part of a frame.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardSection<'a> {
-    /// The records, one after another.
+    /// The records, concatenated.
     pub records: &'a [u8],
-    /// How many records of each stream.
+    /// The number of records of each stream.
     pub readings: PerStream<u32>,
-    /// How many readings of this run and shard are in earlier frames.
+    /// How many readings of this run and shard earlier frames hold.
     pub before: StreamCounts,
 }
 
@@ -259,23 +259,23 @@ impl ShardSection<'_> {
     }
 }
 
-/// Why there is no frame at a position.
+/// Why no frame can be decoded at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// The frame may continue after the given bytes: at least this many are needed.
+    /// The frame may continue past the given bytes. This many are needed at least.
     Short(usize),
     /// No intact frame begins here.
     Invalid,
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the frame that begins at a position.
+    /// Decodes the frame at a position.
     ///
     /// Shape:  `bytes` starts at `at` and may hold more than the frame
     ///
     /// # Errors
-    /// [`FrameError::Short`]: read more and call again; [`FrameError::Invalid`]: torn, damaged,
-    /// or nothing was ever written here.
+    /// [`FrameError::Short`]: read more and call again. [`FrameError::Invalid`]: the frame is torn or damaged, or
+    /// nothing was ever written here.
     pub fn decode(
         bytes: &'a [u8],
         salt: Salt,
@@ -319,7 +319,7 @@ impl<'a> Frame<'a> {
         Ok(frame)
     }
 
-    /// What was found, without the bytes.
+    /// The frame without its bytes.
     pub(super) fn found(&self) -> Found {
         Found {
             kind: self.kind,
@@ -330,7 +330,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Reads a frame of a run whose number of shards is not known: its header was damaged.
+    /// Decodes a frame of a run whose number of shards is unknown because its header is damaged.
     ///
     /// # Errors
     /// As [`Frame::decode`].
@@ -344,12 +344,12 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The whole frame, as in its file.
+    /// The whole frame as it is in the file.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// How many shards the frame has a part for.
+    /// The number of shards that the frame has sections for.
     pub fn shards(&self) -> u16 {
         self.shards
     }
@@ -364,7 +364,7 @@ impl<'a> Frame<'a> {
         self.position.plus(self.len_bytes())
     }
 
-    /// One shard's part.
+    /// One shard's section.
     ///
     /// Shape:  `shard` below the run's number of shards
     pub fn section(&self, shard: u16) -> ShardSection<'a> {

@@ -1,15 +1,15 @@
-//! The header of a segment: which run it belongs to, and where in it.
+//! The header of a segment: its run, and its number in the run.
 
 use uuid::Uuid;
 
 use super::bytes::{array, u16_at, u32_at, u64_at};
 use crate::reading::Timestamp;
 
-/// Bytes of a segment's header: one page, so that the first frame begins on a page of its own.
+/// The size of a segment's header: one page, so that no frame shares the header's page.
 pub const SEGMENT_HEADER_BYTES: u32 = 4096;
 const HEADER_MAGIC: [u8; 8] = *b"WATTWAL1";
 const HEADER_USED: usize = 52;
-/// The version that this code writes. Another is refused, never misread.
+/// The version that this code writes. Other versions are refused, never misread.
 pub const FORMAT_VERSION: u16 = 1;
 
 /// The most shards that a log can have.
@@ -20,7 +20,7 @@ pub const SHARDS_MAX: u16 = 64;
 pub struct SegmentHeader {
     /// The run that wrote the segment.
     pub run_id: Uuid,
-    /// The run's number in the order of this log's runs.
+    /// The run's number among this log's runs.
     pub run_sequence: u64,
     /// The segment's number in its run, from 0.
     pub segment: u32,
@@ -33,7 +33,7 @@ pub struct SegmentHeader {
 /// Why a segment's header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// It is torn or damaged, or is not a header.
+    /// It is torn, damaged, or not a header at all.
     #[error("its header is damaged")]
     Damaged,
     /// It was written by another version of the format.
@@ -42,7 +42,7 @@ pub enum HeaderError {
 }
 
 impl SegmentHeader {
-    /// Writes the header as the first page of a segment.
+    /// Encodes the header as the first page of a segment.
     pub fn encode(&self) -> Vec<u8> {
         let mut page = Vec::with_capacity(SEGMENT_HEADER_BYTES as usize);
         page.extend_from_slice(&HEADER_MAGIC);
@@ -58,10 +58,10 @@ impl SegmentHeader {
         page
     }
 
-    /// Reads a header from a segment's first page.
+    /// Decodes a header from a segment's first page.
     ///
     /// # Errors
-    /// [`HeaderError`]: see its variants; nothing of the segment may then be read as data.
+    /// [`HeaderError`]: do not read anything in the segment as data.
     pub fn decode(page: &[u8]) -> Result<Self, HeaderError> {
         let used = page.get(..HEADER_USED).ok_or(HeaderError::Damaged)?;
         if used[..8] != HEADER_MAGIC {

@@ -1,9 +1,10 @@
 //! The thread that prepares spare segments and retires old ones.
 //!
-//! A spare segment is written full of zeros and synced: then an append changes no length and no map of blocks, and its
-//! fdatasync costs half as much. A segment is retired only when every shard's checkpoint has passed it, for live status
-//! too (invariant 4). The log also retains segments for a database that fails over or is restored. On a full disk
-//! retained segments are retired too: keeping them would refuse readings.
+//! A spare segment is zero-filled and synced in advance. An append then changes neither the file's length nor its
+//! block map, and its fdatasync costs half as much. A segment is retired only when every shard's checkpoint has
+//! passed it, for live status too (invariant 4). Passed segments may be retained for a while, for a database that
+//! fails over or is restored. On a full disk they are retired too, because keeping them would mean refusing
+//! readings.
 
 use std::io;
 use std::sync::Arc;
@@ -21,23 +22,23 @@ use crate::failpoint;
 use crate::failpoint::{Point, reach};
 use crate::outage::Outage;
 
-/// How often the housekeeper looks: commits move checkpoints without a notification.
+/// How often the housekeeper checks the checkpoints, because no notification is sent when they move.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The pause after the disk has refused a spare.
+/// The pause after the disk had no space for a spare.
 const RETRY_AFTER_ERROR: Duration = Duration::from_secs(1);
-/// Zeros are written in pieces of this size.
+/// Zeros are written in chunks of this size.
 const ZEROS: usize = 1 << 20;
 
-/// The bytes that storing one byte of the log can take on the database's disk: the row and its index entry, and both
-/// once more in PostgreSQL's own log.
+/// How many bytes on the database's disk may be needed for one byte of the log: the row and its index entry, and
+/// both again in PostgreSQL's WAL.
 const STORED_TIMES: u64 = 3;
 
 /// How much a log may hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogLimits {
-    /// On disk, in all.
+    /// The most bytes on disk in all.
     pub(super) limit_bytes: u64,
-    /// Retained after every checkpoint has passed.
+    /// How many bytes to retain after every checkpoint has passed them.
     pub(super) retain_bytes: u64,
     /// Spare segments to have ready.
     pub(super) spares: usize,
@@ -50,13 +51,14 @@ pub(super) struct Housekeeper {
     pub(super) budget: Arc<ByteBudget>,
     pub(super) limits: LogLimits,
     pub(super) shards: u16,
-    /// The bytes that a database on the same file system needs in addition to those for storing the log; 0 without one.
+    /// The free bytes that a database on the same file system needs, besides the space to store the log's
+    /// readings; 0 if there is none.
     pub(super) leave_free_bytes: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
 }
 
 impl Housekeeper {
-    /// Works until it is stopped.
+    /// Runs until it is stopped.
     pub(super) fn run(self) {
         let mut outage = Outage::default();
         while !self.stop.load(Ordering::Acquire) && !self.progress.has_failed() {
@@ -83,10 +85,10 @@ impl Housekeeper {
         }
     }
 
-    /// Retires the segments that are not needed, and makes the spares that are.
+    /// Retires segments that are no longer needed, and prepares missing spares.
     pub(super) fn work(&self) -> io::Result<()> {
         match self.retired.prepare() {
-            // The next look tries again. Segments need more room, and matter more.
+            // Retried at the next look. Segments need the space more urgently.
             Err(error) if is_full(&error) => {}
             result => result?,
         }
@@ -96,7 +98,7 @@ impl Housekeeper {
                 break;
             }
             match self.make_spare() {
-                // The gateway refuses readings, and they are worth more than what is stored already.
+                // Without a spare, readings are refused. Accepting them is worth more than retaining stored ones.
                 Err(error) if is_full(&error) && self.catalog.spares() == 0 => {
                     if !self.give_up_retained()? {
                         return Err(error);
@@ -119,13 +121,13 @@ impl Housekeeper {
         Ok(true)
     }
 
-    /// Makes one spare segment, full of zeros, durable.
+    /// Prepares one spare segment, zero-filled and durable.
     pub(super) fn make_spare(&self) -> io::Result<()> {
         self.expect_room()?;
         let name = self.catalog.new_spare_name();
         let result = self.fill(&name);
         if result.is_err() {
-            // Frees what a full disk holds of it; a second failure adds nothing.
+            // Frees the space of the partial file. If the removal fails too, it is ignored.
             drop(self.catalog.storage.remove(&name));
             return result;
         }
@@ -133,8 +135,8 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Makes sure that what the log accepts can be stored: PostgreSQL cannot recover on a full disk, and the
-    /// log cannot shrink without PostgreSQL.
+    /// Makes sure that the readings in the log can still be stored. PostgreSQL cannot recover on a full disk, and
+    /// the log cannot shrink without PostgreSQL.
     fn expect_room(&self) -> io::Result<()> {
         let leave_free = self.leave_free_bytes.load(Ordering::Relaxed);
         if leave_free == 0 {
@@ -177,7 +179,7 @@ impl Housekeeper {
             .change(segment_room_bytes(self.catalog.segment_bytes, self.shards) as i64);
     }
 
-    /// Retires the oldest segments that every checkpoint has passed, beyond what is retained.
+    /// Retires the oldest segments that every checkpoint has passed, except those to retain.
     fn retire(&self) -> io::Result<()> {
         let runs = self.catalog.runs();
         let passed: Vec<usize> = runs.iter().map(|run| self.passed_segments(run)).collect();
@@ -195,7 +197,7 @@ impl Housekeeper {
                 kept -= segment.file_bytes;
                 self.retire_oldest(run)?;
             }
-            // All of an older run is retired before a later one is touched.
+            // A run is retired completely before a later one is touched.
             if passed < run.segments.len() {
                 return Ok(());
             }
@@ -203,7 +205,7 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// How many of a run's segments, oldest first, every checkpoint has passed.
+    /// How many of a run's segments every checkpoint has passed, counted from the oldest.
     fn passed_segments(&self, run: &Run) -> usize {
         let Some(passed) = self.progress.passed(run.sequence) else {
             return 0;
@@ -217,8 +219,8 @@ impl Housekeeper {
             .count()
     }
 
-    /// Recycles or removes the oldest segment of a run. Before the last one is retired, the end of the run
-    /// is remembered, because a restored database is compared with it, and the run leaves no other trace.
+    /// Recycles or removes the oldest segment of a run. Before the last one goes, the run is recorded as retired:
+    /// otherwise no trace would be left to compare a restored database with.
     fn retire_oldest(&self, run: &Run) -> io::Result<()> {
         let Some(segment) = self.catalog.oldest(run.sequence) else {
             return Ok(());
@@ -236,8 +238,8 @@ impl Housekeeper {
             && self.catalog.spares() < self.limits.spares
             && self.expect_room().is_ok();
         if wanted {
-            // Its old frames stay in it: their checksums are salted with their own run and
-            // position, so that they are never read as data.
+            // Its old frames stay in the file. They are never taken for data, because their checksums are salted
+            // with their own run and position.
             let spare = self.catalog.new_spare_name();
             let is_spare = left(self.catalog.storage.rename(&segment.name, &spare))?;
             reach(Point::SegmentGone);
@@ -255,15 +257,15 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Updates the catalog once the name of a run's oldest segment has left the disk durably.
+    /// Updates the catalog after the removal of a run's oldest segment is durable.
     fn forget_oldest(&self, run: &Run) {
         if let Some((_, true)) = self.catalog.take_oldest(run.sequence) {
             self.progress.forget(run.sequence, run.id);
         }
     }
 
-    /// Makes a step durable before the next. A directory with an earlier segment but without a later one would look as
-    /// if it had lost data.
+    /// Makes this step durable before the next one. If an earlier segment were still there and a later one gone,
+    /// it would look like lost data.
     fn sync_directory(&self) -> io::Result<()> {
         self.catalog.storage.sync().inspect_err(|error| {
             self.progress
@@ -272,11 +274,11 @@ impl Housekeeper {
     }
 }
 
-/// Returns whether this call removed a segment's name. `false` means that an earlier call did, although it
-/// was reported as failed.
+/// Whether this call removed a segment's name. `false` means that an earlier call did, although it reported an
+/// error.
 ///
 /// # Errors
-/// The system's own errors: the segment still has its name, and the step is repeated.
+/// I/O errors: the segment still has its name, and the step is repeated.
 fn left(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),

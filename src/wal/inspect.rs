@@ -1,8 +1,8 @@
-//! Inspects a log without opening it: what it holds, and which parts are intact.
+//! Inspects a log without opening it: what it holds, and what is damaged.
 //!
-//! Nothing is written and nothing is locked, so that a log can be inspected while a gateway appends to it. Every frame
-//! is read and its checksum verified. After a damaged frame, the next intact one shows how much is damaged, and its
-//! counts show how many readings are lost.
+//! Nothing is written or locked, so a log can be inspected while a gateway appends to it. Every frame is read and
+//! its checksum verified. The next intact frame after damage shows how far the damage extends and, by its counts,
+//! how many readings are lost.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,9 +23,9 @@ use crate::reading::{StreamCounts, Timestamp};
 pub struct Inspection {
     /// Its runs, oldest first.
     pub runs: Vec<InspectedRun>,
-    /// Segments made ready and not used yet.
+    /// Spare segments.
     pub spares: u64,
-    /// All of the above on disk, in bytes.
+    /// The bytes of all of these on disk.
     pub total_bytes: u64,
 }
 
@@ -40,13 +40,13 @@ pub struct InspectedRun {
     pub shards: u16,
     /// Its segments, oldest first.
     pub segments: Vec<InspectedSegment>,
-    /// Where the intact frames end.
+    /// Where its intact frames end.
     pub end: Position,
-    /// Whether an end frame is there. If not, the run is still appended to, or was not closed.
+    /// Whether it has an end frame. If not, it is still being appended to, or was not closed.
     pub ended: bool,
     /// The readings that the log holds of each shard.
     pub readings: Vec<StreamCounts>,
-    /// All readings that were appended, those of retired segments included, by shard.
+    /// All readings that were appended, by shard, including those of retired segments.
     pub appended: Vec<StreamCounts>,
     /// Readings lost to the damage.
     pub lost: u64,
@@ -61,7 +61,7 @@ pub struct InspectedSegment {
     pub name: String,
     /// The size of the file on disk.
     pub file_bytes: u64,
-    /// Up to the end of its last intact frame.
+    /// The length up to the end of its last intact frame.
     pub used_bytes: u64,
     /// Its intact data frames.
     pub frames: u64,
@@ -69,16 +69,16 @@ pub struct InspectedSegment {
     pub readings: StreamCounts,
     /// When it was begun; `None` if its header is damaged.
     pub created_at: Option<Timestamp>,
-    /// What is wrong with it.
+    /// Its damaged places.
     pub faults: Vec<Fault>,
 }
 
 /// One damaged place.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it begins in the file.
+    /// Its offset in the file.
     pub offset: u64,
-    /// How much is damaged, in bytes; 0 if that is not known.
+    /// Its length in bytes; 0 if unknown.
     pub bytes: u64,
     /// What is wrong there.
     pub what: String,
@@ -89,7 +89,7 @@ pub struct Fault {
 /// Blocks: until every frame is read
 ///
 /// # Errors
-/// The system's own errors; damage is not an error, and is part of the result.
+/// I/O errors. Damage is not an error, but part of the result.
 pub fn inspect(directory: &DirectoryView) -> io::Result<Inspection> {
     let mut inspection = Inspection::default();
     let mut runs: BTreeMap<(u64, Uuid), Vec<(u32, String)>> = BTreeMap::new();
@@ -117,7 +117,7 @@ pub fn inspect(directory: &DirectoryView) -> io::Result<Inspection> {
             };
             let mut segment = reader.read(&*file, number, &name, place)?;
             if !segment.faults.is_empty() && directory.open_if_there(&name)?.is_none() {
-                // While it was read, the segment was retired and its file recycled.
+                // The segment was retired and its file recycled while it was read.
                 continue;
             }
             reader.look_for_a_missing_one(&mut segment);
@@ -138,7 +138,7 @@ enum Place {
     Earlier,
 }
 
-/// Reads the segments of one run in order, and counts what they hold.
+/// Reads the segments of one run in order and counts their readings.
 struct RunReader {
     run: InspectedRun,
     salt: Salt,
@@ -195,7 +195,8 @@ impl RunReader {
             Ok(())
         })?;
         segment.used_bytes = end.offset;
-        // A header is written together with its first frame. If nothing follows that frame, it was never acknowledged.
+        // A header is written together with its first frame. If no frame follows that one, it was never
+        // acknowledged.
         if !header && (place == Place::Earlier || segment.frames > 1) && segment.faults.is_empty() {
             faults.push(fault(0, "its header is damaged"));
         }
@@ -211,7 +212,7 @@ impl RunReader {
         Ok(segment)
     }
 
-    /// Reads the header. Returns whether it is this segment's own.
+    /// Reads the header. Returns whether it is intact and belongs to this segment.
     fn read_header(
         &mut self,
         file: &dyn SegmentFile,
@@ -242,7 +243,7 @@ impl RunReader {
         }
     }
 
-    /// Counts a frame's readings, decodes them, and counts those that are missing before it.
+    /// Decodes and counts a frame's readings, and counts those missing before it.
     fn count(
         &mut self,
         frame: &Frame<'_>,
@@ -278,7 +279,7 @@ impl RunReader {
         self.known = true;
     }
 
-    /// The first segments of a run are retired when they are stored; one in the middle never is.
+    /// A run loses its first segments when they are retired, but never one in the middle.
     fn look_for_a_missing_one(&self, segment: &mut InspectedSegment) {
         let before = self.run.segments.last();
         if before.is_some_and(|before| before.number + 1 != segment.number) {
@@ -309,7 +310,7 @@ fn fault(offset: u64, what: &str) -> Fault {
 }
 
 impl Inspection {
-    /// How many places are damaged.
+    /// The number of damaged places.
     pub fn faults(&self) -> usize {
         let segments = self.runs.iter().flat_map(|run| &run.segments);
         segments.map(|segment| segment.faults.len()).sum()

@@ -1,10 +1,10 @@
-//! Checks the log's file system. In-memory and network file systems are refused unless a flag allows them, because a
-//! sync on them may return before the data is on a disk.
+//! Checks the log's file system. In-memory and network file systems are refused unless a flag allows them, because
+//! a sync there may return before the data is on a disk.
 
 use std::path::Path;
 
-/// The kinds on which a sync guarantees nothing: in memory, or on another machine that may answer before
-/// its disk does. Overlays of containers are not among them, because a disk is below them.
+/// File systems on which a sync guarantees nothing: in memory, or on another machine that may reply before its
+/// disk has written. The overlays of containers are not listed, because they lie on a disk.
 ///
 /// Source: statfs(2), linux/magic.h
 #[cfg(target_os = "linux")]
@@ -21,7 +21,7 @@ const UNSAFE: [(u32, &str); 10] = [
     (0x6b41_4653, "kafs"),
 ];
 
-/// Names the kind of file system of a directory, if a log is not safe on it.
+/// Returns the kind of a directory's file system if a log is not safe on it.
 ///
 /// Shape:  `None` if no risk is known, and always on systems other than Linux
 pub fn unsafe_kind(directory: &Path) -> std::io::Result<Option<&'static str>> {
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_file_system_in_memory_is_recognised() {
-        // If the kernel has no tmpfs in its usual place, the kind must be that of /proc/mounts.
+        // /proc/mounts is the reference, because tmpfs may not be mounted in its usual place.
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
         let is_tmpfs = mounts
             .lines()

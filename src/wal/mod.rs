@@ -7,47 +7,46 @@
 //! | [`header`] | the header of a segment |
 //! | [`record`] | one reading in a frame |
 //! | [`storage`] | the file layer, and the seam for a simulated disk |
-//! | [`medium`] | file systems that are unsafe for a log |
-//! | `bytes` | little-endian numbers at fixed places |
+//! | [`medium`] | file systems that are not safe for a log |
+//! | `bytes` | little-endian numbers at fixed offsets |
 //! | [`catalog`] | which segments exist |
 //! | `scan` | reads a segment frame by frame |
 //! | [`recovery`] | opens a log: the true end of each run, and damage |
-//! | `sealing` | ends a run that did not end by itself |
-//! | `opening` | builds the parts of a log from what recovery found |
+//! | `sealing` | ends a run that was not closed |
+//! | `opening` | builds a log from what recovery found |
 //! | [`inspect`] | reads a log without opening it |
-//! | [`repair`] | copies the sound part of a damaged log |
-//! | [`append`] | the records of a request, and the room that it reserves |
+//! | [`repair`] | copies the intact part of a damaged log |
+//! | [`append`] | a request's records, and the space it reserves |
 //! | `appender` | the one thread that writes |
 //! | `housekeeper` | prepares spare segments, and retires old ones |
-//! | [`retired_runs`] | what the log remembers of retired runs |
-//! | [`reader`] | a cursor over one shard |
+//! | [`retired_runs`] | what the log records of retired runs |
+//! | [`reader`] | a cursor in one shard |
 //! | [`progress`] | how far each shard is appended and stored |
 //!
 //! # Rules
 //!
-//! - **A position is never used twice.** Unsynced bytes may reach the database and then vanish in a power cut. New
-//!   readings at the same position would be before the checkpoint, and skipped forever. So each opening starts a new
-//!   *run*: a random id, a new segment, and the number of shards in its header. Older runs are never appended to, and
-//!   are drained in order. A checkpoint belongs to (run, shard).
-//! - **A reader never passes the synced position.** Only bytes that this process has synced prove
-//!   anything: at opening, the intact tail of the last run is copied to a new file and synced.
-//! - **Sectors persist in any order.** Within one unsynced write, a later part may survive an earlier one.
-//!   So one frame is one write, one checksum and one fdatasync, and no frame is written before the frame
-//!   before it is synced. Only an intact later *frame* proves damage in the middle; such a log is refused,
-//!   never repaired by guess. The run's id and the position salt each checksum, so that leftovers in a
-//!   recycled file never look like data.
-//! - **Room is reserved before any acknowledgement**, in segments that are already filled with zeros. A
-//!   full disk therefore refuses readings at the edge, and cannot break an acknowledgement. Zero-filled
-//!   segments also halve the cost of an fdatasync.
-//! - **The log never fills a disk that it shares with its database.** PostgreSQL cannot recover without
-//!   room, and the log cannot shrink without PostgreSQL. A segment is made only while three times the
-//!   unstored bytes, and PostgreSQL's own log, would still fit.
-//! - **Memory follows the disk.** A segment leaves the catalog only when its name has left the directory durably;
-//!   a failed rename or unlink is repeated until it succeeds.
-//! - **One process holds the directory**, by a lock that lives as long as the process. A copied directory is not a
-//!   second log: both copies claim the same checkpoints and end each other's claims.
-//! - **There is no timer for group commit.** While the disk syncs, the next group gathers. A lone reading
-//!   does not wait.
+//! - **A position is never used twice.** Unsynced bytes may be read, reach the database, and then vanish in a
+//!   power cut. New readings at the same position would be before the checkpoint and be skipped forever. So each
+//!   opening starts a new *run*, with a random id, a new segment, and its own number of shards. Older runs are
+//!   never appended to, and are drained in order. A checkpoint belongs to (run, shard).
+//! - **A reader never passes the synced position.** Only bytes that this process has synced are proof. So when a
+//!   log is opened, the intact tail of the last run is copied to a new file and synced.
+//! - **Sectors persist in any order.** Within one unsynced write, a later part may survive an earlier one. So one
+//!   frame is one write, one checksum and one fdatasync, and no frame is written before the previous one is
+//!   synced. Only an intact later *frame* proves damage in the middle. Such a log is refused, never repaired by
+//!   guesswork. The run's id and the position salt each checksum, so that old frames in a recycled file never look
+//!   like data.
+//! - **Space is reserved before any acknowledgement**, in segments that are already filled with zeros. A full disk
+//!   therefore refuses readings at the edge and cannot break an acknowledgement. Zero-filled segments also halve
+//!   the cost of an fdatasync.
+//! - **The log never fills a disk that it shares with its database.** PostgreSQL cannot recover without space, and
+//!   the log cannot shrink without PostgreSQL. A segment is prepared only if three times the unstored bytes, and
+//!   PostgreSQL's own WAL, would still fit.
+//! - **The catalog follows the disk.** A segment leaves the catalog only when its removal from the directory is
+//!   durable. A failed rename or unlink is repeated until it succeeds.
+//! - **One process owns the directory**, by a lock that lasts as long as the process. A copied directory is not a
+//!   second log: both copies would claim the same checkpoints and fence each other.
+//! - **Group commit has no timer.** While the disk syncs, the next group collects. A lone reading does not wait.
 //!
 //! It knows nothing of HTTP or PostgreSQL.
 
@@ -96,43 +95,42 @@ pub use appender::SyncMode;
 
 /// The smallest limit of a log: eight segments of the smallest size.
 pub const LIMIT_BYTES_MIN: u64 = 64 << 20;
-/// A segment is an eighth of the limit, at most this. Larger ones rotate less often but take
-/// longer to prepare at the first start.
+/// A segment is an eighth of the limit, but at most this. Larger segments rotate less often, but take longer to
+/// prepare at the first start.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// Requests that wait for the appender. Their bytes are bounded by the gate; this bounds the
-/// channel's own memory.
+/// Requests waiting for the appender. Admission bounds their bytes; this bounds the memory of the channel itself.
 const CHANNEL_REQUESTS: usize = 8192;
 
-/// How a log is to be opened.
+/// How to open a log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogOptions {
-    /// Shards of the new run, 1 to [`SHARDS_MAX`]; older runs keep theirs.
+    /// The shards of the new run, 1 to [`SHARDS_MAX`]. Older runs keep theirs.
     pub shards: u16,
-    /// Segments and spares on disk; at least [`LIMIT_BYTES_MIN`]. The other files take 128 KiB.
+    /// The most bytes of segments and spares on disk, at least [`LIMIT_BYTES_MIN`]. Other files add 128 KiB.
     pub limit_bytes: u64,
-    /// Retained after every checkpoint has passed; at most a quarter of the limit.
+    /// How many bytes to retain after every checkpoint has passed them; at most a quarter of the limit.
     pub retain_bytes: u64,
-    /// Whether writes are synced.
+    /// Whether frames are synced.
     pub sync: SyncMode,
 }
 
 impl LogOptions {
-    /// The limits that a log may have.
+    /// The valid range of `limit_bytes`.
     pub const LIMIT_BYTES: RangeInclusive<u64> = LIMIT_BYTES_MIN..=1 << 50;
-    /// How much a log may be configured to retain.
+    /// The valid range of `retain_bytes`.
     pub const RETAIN_BYTES: RangeInclusive<u64> = 0..=1 << 50;
 }
 
-/// Why a log does not open.
+/// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// What is there cannot be used.
+    /// The files on disk cannot be used.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
-    /// No room for the first segment, or another error of the system.
+    /// No space for the first segment, or another I/O error.
     #[error("cannot prepare the write-ahead log: {0}")]
     Io(#[from] io::Error),
-    /// Not 1 to [`SHARDS_MAX`] shards.
+    /// The number of shards is not 1 to [`SHARDS_MAX`].
     #[error("the write-ahead log takes 1 to {SHARDS_MAX} shards, not {0}")]
     Shards(u16),
 }
@@ -152,12 +150,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens a log: recovers what is there, begins a new run, starts its two threads.
+    /// Opens a log: recovers the runs on disk, begins a new one, and starts the two threads.
     ///
-    /// Blocks: until one segment is ready to be written
+    /// Blocks: until one segment is ready
     ///
     /// # Errors
-    /// [`OpenError`]: nothing runs, and nothing on disk was harmed.
+    /// [`OpenError`]: nothing is running, and nothing on disk was harmed.
     pub fn open(storage: Arc<dyn Storage>, options: LogOptions) -> Result<Self, OpenError> {
         let limit_bytes = options.limit_bytes.max(LIMIT_BYTES_MIN);
         let segment_bytes = (limit_bytes / 8).min(SEGMENT_BYTES_MAX) & !4095;
@@ -173,17 +171,17 @@ impl Log {
         &self.progress
     }
 
-    /// Where requests reserve their room.
+    /// The space that requests reserve from.
     pub fn budget(&self) -> &Arc<ByteBudget> {
         &self.budget
     }
 
-    /// Where requests go.
+    /// The channel to the appender.
     pub fn sender(&self) -> Sender<Message> {
         self.sender.clone()
     }
 
-    /// What the writers read.
+    /// The log as the writers see it.
     pub fn source(&self) -> LogSource {
         LogSource {
             catalog: Arc::clone(&self.catalog),
@@ -192,25 +190,25 @@ impl Log {
         }
     }
 
-    /// The most that the log may take on disk.
+    /// The most bytes that the log may take on disk.
     pub fn limit_bytes(&self) -> u64 {
         self.limits.limit_bytes
     }
 
-    /// Leaves room for a database on the same file system. From now on no segment is made unless this much
-    /// stays free, in addition to what storing the log takes: PostgreSQL cannot recover on a full disk.
+    /// Leaves space for a database on the same file system, because PostgreSQL cannot recover on a full disk. From
+    /// now on a segment is prepared only if this many bytes stay free, besides the space to store the log's
+    /// readings.
     ///
     /// Units:  bytes
     pub fn leave_free(&self, bytes: u64) {
         self.leave_free_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Ends the run: waits until the requests sent so far are written. Later ones are refused, and readers
-    /// stay usable.
+    /// Ends the run once the requests sent so far are written. Later requests are refused. Readers keep working.
     ///
     /// Blocks: until the appender has ended
     pub fn close(self) -> ClosedLog {
-        // The appender has already ended only if it has failed. Then there is nothing to end.
+        // Sending fails only if the appender has failed. Then there is nothing to end.
         drop(self.sender.send(Message::Close));
         drop(self.sender);
         if self.appender.join().is_err() {
@@ -224,7 +222,7 @@ impl Log {
     }
 }
 
-/// A log that accepts nothing more and is still read by the writers.
+/// A log that accepts no more requests. The writers can still read it.
 pub struct ClosedLog {
     catalog: Arc<Catalog>,
     stop_housekeeper: Arc<AtomicBool>,
@@ -258,18 +256,18 @@ impl LogSource {
         &self.progress
     }
 
-    /// All runs, oldest first; the last is the current one.
+    /// All runs, oldest first, ending with the current one.
     pub fn runs(&self) -> Vec<Run> {
         self.catalog.runs()
     }
 
-    /// A cursor over one shard of a run, from a position on.
+    /// A cursor over one shard of a run, starting at a position.
     pub fn reader(&self, run: &Run, shard: u16, from: Position) -> Reader {
         let progress = Arc::clone(&self.progress);
         Reader::new(Arc::clone(&self.catalog), progress, run, shard, from)
     }
 
-    /// Whether the current run has ended: nothing more is appended.
+    /// Whether the current run has ended, so that nothing more is appended.
     pub fn current_has_ended(&self) -> bool {
         self.catalog.run_end(self.progress.current_run()).is_some()
     }
@@ -279,23 +277,23 @@ impl LogSource {
         self.catalog.total_bytes()
     }
 
-    /// The runs that were retired after they were stored into a database, oldest first.
+    /// The retired runs that were stored in a database, oldest first.
     pub fn retired_into(&self, database: Uuid) -> Vec<RetiredRun> {
         let mut retired = self.retired.stored_into(database);
-        // A run is remembered before its last segment is retired, and that can fail.
+        // A run is recorded as retired before its last segment is removed, and the removal may have failed.
         let runs = self.catalog.runs();
         retired.retain(|retired| runs.iter().all(|run| run.id != retired.id));
         retired
     }
 
-    /// What the database lacks and the log no longer holds, including retired runs.
+    /// The readings that are neither in the database nor in the log any more, including those of retired runs.
     pub fn gaps(&self) -> Vec<Gap> {
         let runs = self.catalog.runs();
         self.progress
             .gaps(runs.iter().map(|run| (run.sequence, run.id)))
     }
 
-    /// Ids of runs that were forgotten since the last call: their checkpoints may be deleted too.
+    /// Ids of runs forgotten since the last call. Their checkpoints may be deleted.
     pub fn take_forgotten(&self) -> Vec<Uuid> {
         self.retired.take_forgotten()
     }

@@ -1,7 +1,6 @@
-//! Builds the parts of a log from what recovery found.
+//! Builds a log from what recovery found.
 //!
-//! The parts are built and started in two steps, so that a test can drive them one step at a time on one
-//! thread.
+//! Building and starting are separate steps, so that a test can drive the parts step by step on one thread.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use super::storage::{Storage, is_full};
 use super::{CHANNEL_REQUESTS, Log, LogOptions, OpenError};
 use crate::reading::{StreamCounts, Timestamp};
 
-/// The parts of an open log whose threads do not run yet.
+/// The parts of an open log, before its threads are started.
 pub(super) struct Parts {
     pub(super) catalog: Arc<Catalog>,
     pub(super) progress: Arc<Progress>,
@@ -39,10 +38,10 @@ pub(super) struct Parts {
 impl Parts {
     /// Recovers the runs on disk and begins a new one.
     ///
-    /// A log opens on a full disk too: only storing its readings makes room again. Requests are refused until
-    /// the housekeeper has made a segment.
+    /// A log can be opened on a full disk, because only storing its readings frees space. Requests are refused
+    /// until the housekeeper has prepared a segment.
     ///
-    /// Blocks: until one segment is ready to be written
+    /// Blocks: until one segment is ready
     ///
     /// # Errors
     /// [`OpenError`]: what is on disk was not harmed.
@@ -94,7 +93,7 @@ impl Parts {
         if catalog.spares() == 0 && !at_limit {
             match housekeeper.make_spare() {
                 Err(error) if !is_full(&error) => return Err(error.into()),
-                // The housekeeper logs it, and tries again.
+                // If this fails, the housekeeper logs it and tries again.
                 Ok(()) | Err(_) => {}
             }
         }
@@ -120,7 +119,7 @@ impl Parts {
     /// Starts the two threads.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system cannot create a thread.
     pub(super) fn start(self) -> io::Result<Log> {
         let Parts {
             appender,
@@ -153,8 +152,8 @@ impl Parts {
     }
 }
 
-/// Marks the log as failed when the thread that holds this value panics. A gateway without the thread that
-/// writes its log, or that prepares its segments, must stop instead of refusing everything forever.
+/// Marks the log as failed if the thread that owns this value panics. Without its appender or its housekeeper a
+/// gateway must stop, instead of refusing requests forever.
 struct FailOnPanic(Arc<Progress>, &'static str);
 
 impl Drop for FailOnPanic {

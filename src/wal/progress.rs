@@ -1,8 +1,8 @@
 //! How far each shard of each run is appended to the log and stored in the database.
 //!
-//! The appender reports what is durable, and the writers report what is committed. One lock guards the sums
-//! of invariant 10 (accepted = stored + duplicates + quarantined + still in the log), so that a scrape sees
-//! them at one moment. `ack=committed`, the retirement of segments and the backlog all follow from them.
+//! The appender reports what is durable, and the writers report what is committed. One lock guards the sums of
+//! invariant 10 (accepted = stored + duplicates + quarantined + still in the log), so that a scrape sees them at
+//! one moment. `ack=committed`, segment retirement and the backlog are all based on them.
 
 mod checkpoint;
 mod pace;
@@ -28,13 +28,14 @@ pub use snapshot::Snapshot;
 #[derive(Debug)]
 struct ShardProgress {
     appended: StreamCounts,
-    /// When a reading was appended while the shard had nothing to store; the backlog counts from it.
+    /// When a reading was last appended while the shard had nothing to store. The age of its backlog counts from
+    /// there.
     waits_since: Option<Instant>,
-    /// `None` until a writer has read the checkpoint of an older run.
+    /// `None` until a writer has read the checkpoint of a run from before this start.
     stored: Option<Stored>,
-    /// Whether `stored` comes from a server that the database has left. The next claim replaces it.
+    /// Whether `stored` is from a server that is no longer the primary. The next claim replaces it.
     is_of_old_server: bool,
-    /// Where the run ends; `None` while it is appended to.
+    /// Where the run ends; `None` while it is being appended to.
     end: Option<Position>,
 }
 
@@ -45,12 +46,12 @@ struct State {
     tally: Tally,
     drain: DrainRate,
     written_at: WrittenAt,
-    /// Of retired runs.
+    /// Gaps of retired runs.
     retired_gaps: Vec<Gap>,
     quarantined: Lately,
 }
 
-/// Shared by the appender, the writers, the edge and the metrics.
+/// Shared by the appender, the writers, HTTP and the metrics.
 #[derive(Debug)]
 pub struct Progress {
     run: u64,
@@ -58,15 +59,15 @@ pub struct Progress {
     state: Mutex<State>,
     synced: watch::Sender<Position>,
     stored: Vec<watch::Sender<Position>>,
-    /// Clients that wait for the commit of a shard: its writer must not linger.
+    /// How many clients wait for a commit of each shard. While there are any, its writer does not linger.
     waiters: Vec<AtomicU32>,
-    /// Moves whenever a shard of an ended run may have been finished.
+    /// Changes whenever a shard of an ended run may have been finished.
     finished: watch::Sender<u64>,
     failed: watch::Sender<Option<String>>,
 }
 
 impl Progress {
-    /// Begins with nothing, for the run with this number in the order and this many shards.
+    /// Makes an empty progress for the run with this number and this many shards.
     pub fn new(run: u64, shards: u16) -> Self {
         let by_key = (0..shards)
             .map(|shard| {
@@ -98,17 +99,17 @@ impl Progress {
         }
     }
 
-    /// The run that is appended to.
+    /// The number of the run that is being appended to.
     pub fn current_run(&self) -> u64 {
         self.run
     }
 
-    /// The shards of the run that is appended to.
+    /// The number of shards of the run that is being appended to.
     pub fn shards(&self) -> u16 {
         self.stored.len() as u16
     }
 
-    /// Adds a shard of an older run, found at the start.
+    /// Adds a shard of an older run that was found at the start.
     pub fn add_ended(&self, key: RunShard, appended: StreamCounts, end: Position) {
         self.lock().shards.insert(
             key,
@@ -122,7 +123,7 @@ impl Progress {
         );
     }
 
-    /// Reports readings that have become durable, then moves what readers may read.
+    /// Adds readings that have become durable, then moves the position that readers may reach.
     ///
     /// Shape:  one entry per shard of the current run
     pub fn appended(&self, readings: &[StreamCounts], synced: Position) {
@@ -146,7 +147,7 @@ impl Progress {
         self.synced.send_replace(synced);
     }
 
-    /// Ends the current run: nothing more will be appended.
+    /// Marks the current run as ended: nothing more will be appended.
     pub fn ended(&self, end: Position) {
         let mut state = self.lock();
         for (_, entry) in state
@@ -161,18 +162,18 @@ impl Progress {
         self.finished.send_modify(|n| *n += 1);
     }
 
-    /// Reports a shard's checkpoint as it was read on connecting.
+    /// Sets a shard's checkpoint as it was read when a writer connected.
     ///
-    /// A checkpoint ahead of the known one settles a commit whose answer was lost. After a failover or a restore the
-    /// checkpoint may be behind the known one: the readings in between then wait, and count, again.
+    /// A checkpoint ahead of the known one means that a commit succeeded although its response was lost. After a
+    /// failover or a restore it may be behind the known one. The readings in between then wait, and count, again.
     pub fn stored(&self, key: RunShard, now: Stored) {
         self.moved(key, now, None);
     }
 
-    /// Reports a shard's checkpoint after a commit.
+    /// Sets a shard's checkpoint after a commit.
     ///
-    /// Shape:  the readings of the commit that went into quarantine, as their frame and their index in
-    ///         the shard's section of it, in any order
+    /// Shape:  `quarantined` are the readings of this commit that went into quarantine, by frame and index in the
+    ///         shard's section, in any order
     pub fn committed(&self, key: RunShard, now: Stored, quarantined: Vec<(Position, u32)>) {
         self.moved(key, now, Some(quarantined));
     }
@@ -185,9 +186,10 @@ impl Progress {
         };
         let before = entry.stored.replace(now);
         entry.is_of_old_server = false;
-        // The first look at an older run: what waits in it was accepted before this start.
+        // The first checkpoint of an older run: the readings that still wait in it were accepted before this
+        // start.
         let known = before.unwrap_or(now);
-        // What is lost for good does not wait again.
+        // Lost readings do not wait again.
         let (was, is) = (known.settled(), now.settled());
         if before.is_none() {
             state.accepted += entry.appended.saturating_sub(is);
@@ -201,11 +203,11 @@ impl Progress {
                     .saturating_sub(known.tally.quarantined),
             };
             state.tally = state.tally.plus(&grown);
-            // Readings that wait again count as accepted again. So do readings of a gap that a newer backup contains.
-            // After a commit this adds nothing.
+            // Readings that wait again count as accepted again, as do readings of a gap that a newer backup turns
+            // out to hold. After a commit this adds nothing.
             state.accepted += (grown.readings() + was).saturating_sub(is);
         }
-        // The first look at an older run drains nothing: `was` and `is` are the same then.
+        // The first checkpoint of an older run drains nothing, because `was` and `is` are equal.
         state
             .drain
             .add(is.saturating_sub(was).sum(), Instant::now());
@@ -214,7 +216,7 @@ impl Progress {
                 Some(origins) => state.quarantined.note(key.shard, origins),
                 None => state.quarantined.forget_before(key.shard, now.position),
             }
-            // Under the lock, so that all positions of a request can be compared at one moment.
+            // Sent under the lock, so that a request's positions can all be compared at one moment.
             if let Some(sender) = self.stored.get(usize::from(key.shard)) {
                 sender.send_replace(now.position);
             }
@@ -223,10 +225,10 @@ impl Progress {
         self.finished.send_modify(|n| *n += 1);
     }
 
-    /// Reports that the database has moved to another server, which may hold less.
+    /// Records that the database has moved to another server, which may hold less.
     ///
-    /// Until a writer has claimed a shard there, nothing of the shard counts as stored for a client that waits,
-    /// and no segment retires. The sums stay; the claim corrects them.
+    /// Until a writer has claimed a shard there, waiting clients see nothing of the shard as stored, and no
+    /// segment is retired. The sums stay as they are; the claim corrects them.
     pub fn moved_server(&self) {
         let mut state = self.lock();
         for entry in state.shards.values_mut() {
@@ -237,7 +239,7 @@ impl Progress {
         }
     }
 
-    /// Whether a shard of a run is stored to its end, including live status.
+    /// Whether a shard of a run is stored to its end, for live status too.
     pub fn is_done(&self, key: RunShard) -> bool {
         let state = self.lock();
         state
@@ -261,9 +263,9 @@ impl Progress {
         keys.into_iter().all(|key| self.is_done(key))
     }
 
-    /// The position before which every shard of a run is stored, including live status.
+    /// The position up to which every shard of a run is stored, for live status too.
     ///
-    /// `None` means that a checkpoint is not known yet on the server in use.
+    /// `None` means that some checkpoint on the current server is not known yet.
     pub fn passed(&self, run: u64) -> Option<Position> {
         let state = self.lock();
         let mut least = None;
@@ -275,7 +277,7 @@ impl Progress {
         least
     }
 
-    /// Forgets a run whose segments are retired, except what the database lacks of it.
+    /// Removes a run whose segments are retired, but keeps its gaps.
     pub fn forget(&self, run: u64, id: Uuid) {
         let mut state = self.lock();
         let gaps = gaps_of(&state.shards, run, id);
@@ -283,14 +285,14 @@ impl Progress {
         state.shards.retain(|key, _| key.run != run);
     }
 
-    /// Replaces what the database lacks of retired runs by what was found now.
+    /// Replaces the known gaps of retired runs.
     pub fn set_retired_gaps(&self, gaps: Vec<Gap>) {
         self.lock().retired_gaps = gaps;
     }
 
-    /// What the database lacks and the log no longer holds.
+    /// The readings that are neither in the database nor in the log any more.
     ///
-    /// Shape:  `runs` are those of the log, by number in the order and id
+    /// Shape:  `runs` are those of the log, as number and id
     pub fn gaps(&self, runs: impl Iterator<Item = (u64, Uuid)>) -> Vec<Gap> {
         let state = self.lock();
         let mut gaps = state.retired_gaps.clone();
@@ -300,7 +302,7 @@ impl Progress {
         gaps
     }
 
-    /// What waits in one shard, both streams together; 0 if its checkpoint is not known yet.
+    /// How many readings wait in one shard, both streams together; 0 if its checkpoint is not known yet.
     pub fn waiting(&self, key: RunShard) -> u64 {
         self.lock()
             .shards
@@ -308,7 +310,7 @@ impl Progress {
             .map_or(0, |entry| waiting_of(entry).sum())
     }
 
-    /// How many readings a second leave the log, as a moving average; 0 before the first second.
+    /// How many readings leave the log per second, as a moving average; 0 before the first second.
     pub fn drain_rate(&self) -> f64 {
         self.lock().drain.per_second
     }

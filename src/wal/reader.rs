@@ -1,6 +1,7 @@
 //! Reads one shard of one run, frame by frame, from a cursor.
 //!
-//! A reader never passes the synced position: what is not durable may still vanish, and its position may be used again.
+//! A reader never passes the synced position, because unsynced bytes may vanish and their position may be used
+//! again.
 
 use std::io;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use super::progress::Progress;
 use super::storage::SegmentFile;
 use crate::reading::Timestamp;
 
-/// How much is read at a time: at least one frame of any size fits.
+/// The size of one read. A frame of any size fits.
 const READ_BYTES: usize = 2 * FRAME_BYTES_MAX;
 
-/// Why the log cannot be read at a position where data must be.
+/// Why the log cannot be read at a position that must hold data.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// An error of the system.
@@ -29,10 +30,10 @@ pub enum ReadError {
     Damaged {
         /// The file.
         segment: String,
-        /// Where in the file.
+        /// The offset in the file.
         offset: u32,
     },
-    /// The segment was retired: the database was restored to a checkpoint before what is retained.
+    /// The segment was retired: the database was restored to a checkpoint older than what is retained.
     #[error("segment {number} of run {run} is no longer in the write-ahead log")]
     Retired {
         /// The run's number in the order of runs.
@@ -42,10 +43,10 @@ pub enum ReadError {
     },
 }
 
-/// What a cursor points at.
+/// What is at the cursor.
 #[derive(Debug)]
 pub enum Next<'a> {
-    /// A frame; the shard's section of it may be empty.
+    /// A frame. The shard's section in it may be empty.
     Frame(Item<'a>),
     /// Nothing more is durable yet.
     CaughtUp,
@@ -83,12 +84,12 @@ pub struct Reader {
     cursor: Position,
     segment: Option<OpenSegment>,
     buffer: Vec<u8>,
-    /// The bytes of the open segment that the buffer holds.
+    /// The range of the open segment that is in the buffer.
     buffered: std::ops::Range<u64>,
 }
 
 impl Reader {
-    /// Begins at a position: a checkpoint, or the oldest position that a run still has.
+    /// Starts at a position: a checkpoint, or the oldest position that a run still has.
     pub(super) fn new(
         catalog: Arc<Catalog>,
         progress: Arc<Progress>,
@@ -115,7 +116,7 @@ impl Reader {
         self.cursor
     }
 
-    /// Moves back to the position of an earlier frame.
+    /// Moves the cursor back to an earlier frame.
     pub fn rewind(&mut self, to: Position) {
         self.give_back();
         self.cursor = to;
@@ -123,11 +124,10 @@ impl Reader {
 
     /// Reads the next frame and moves past it.
     ///
-    /// Blocks: for the disk, if the page cache does not hold the segment; call it off the
-    ///         async workers
+    /// Blocks: on the disk if the segment is not in the page cache; do not call it on an async worker
     ///
     /// # Errors
-    /// [`ReadError`]: the cursor has not moved.
+    /// [`ReadError`]: the cursor did not move.
     pub fn next_frame(&mut self) -> Result<Next<'_>, ReadError> {
         loop {
             let end = self.catalog.run_end(self.run);
@@ -157,8 +157,8 @@ impl Reader {
         }
     }
 
-    /// Distinguishes damage from a segment that was retired and recycled while it was read. That happens to
-    /// a reader whose checkpoint was restored to an older one.
+    /// Distinguishes damage from a segment that was retired and recycled while it was read. The latter happens if
+    /// a restored database has an older checkpoint.
     fn damage(&self, at: Position) -> ReadError {
         let number = at.segment();
         if self.catalog.segment(self.run, number).is_none() {
@@ -178,7 +178,7 @@ impl Reader {
         }
     }
 
-    /// Finds the intact frame at the cursor, and reads it into the buffer if it is not there.
+    /// Finds the intact frame at the cursor, reading more of the file if it is not in the buffer.
     fn find(&mut self, limit: Position) -> Result<Found, ReadError> {
         let offset = u64::from(self.cursor.offset());
         for attempt in 0..2 {
@@ -193,7 +193,8 @@ impl Reader {
             if attempt == 1 {
                 break;
             }
-            // What was read before the last sync may end in zeros. Read again from here, up to the synced position.
+            // The buffer may have been filled before the last sync and end in zeros. Read again from here, up to
+            // the synced position.
             let same = limit.segment() == self.cursor.segment();
             let most = if same {
                 (u64::from(limit.offset()) - offset) as usize
@@ -211,13 +212,13 @@ impl Reader {
         Err(self.damage(self.cursor))
     }
 
-    /// Frees the buffer until the next read, because each shard has a reader, and few read at once.
+    /// Frees the buffer until the next read. Each shard has a reader, but few read at once.
     pub fn give_back(&mut self) {
         self.buffer = Vec::new();
         self.buffered = 0..0;
     }
 
-    /// Opens the segment of the cursor, if it is not open.
+    /// Opens the cursor's segment unless it is already open.
     fn open(&mut self) -> Result<(), ReadError> {
         let number = self.cursor.segment();
         if self.segment.as_ref().is_some_and(|s| s.number == number) {

@@ -1,11 +1,11 @@
-//! One reading in the log: a compact, self-contained record with the device's external id, so that the log
-//! depends on no database.
+//! The record of one reading in the log. It is compact and holds the device's external id, so that it can be
+//! decoded without a database.
 //!
 //! ```text
 //! flags u8 · device bytes - 1 u8 · at i64 µs · kWh f64 · voltage or soc f64 · [battery °C f64]
 //! · device utf-8 · [place bytes - 1 u8 · place utf-8]
 //! ```
-//! All numbers are little-endian. The lengths of ids are 1 to 256 bytes, kept as length - 1.
+//! All numbers are little-endian. Ids have 1 to 256 bytes, and their lengths are stored as length - 1.
 
 use crate::reading::{
     Details, Energy, EnergyKind, ExternalId, ID_BYTES_MAX, Place, Reading, Timestamp,
@@ -67,13 +67,13 @@ pub fn encode(reading: &Reading<'_>, out: &mut Vec<u8>) {
     out[start] = flags;
 }
 
-/// Decodes the next record at the front of a shard's section of a frame.
+/// Decodes the first record in a shard's section.
 ///
-/// Shape:  `bytes` is moved past the record; the reading borrows from it
+/// Shape:  `bytes` is advanced past the record; the reading borrows from it
 ///
 /// # Errors
-/// [`RecordError`]: the section does not hold a whole, valid record. The frame's checksum was
-/// right, so this is a defect or a newer format, never a torn write.
+/// [`RecordError`]: the section has no whole, valid record here. The frame's checksum matched, so this is a defect
+/// or a newer format, never a torn write.
 pub fn decode<'a>(bytes: &mut &'a [u8]) -> Result<Reading<'a>, RecordError> {
     let mut rest = *bytes;
     let [flags, device_len] = *take::<2>(&mut rest)?;
@@ -189,7 +189,7 @@ mod tests {
             let mut rest = &bytes[..];
             prop_assert_eq!(decode(&mut rest).unwrap(), reading);
             prop_assert!(rest.is_empty());
-            // Wherever it is cut off, it is refused and nothing panics.
+            // Every truncated record is refused without a panic.
             for len in 0..bytes.len() {
                 prop_assert!(decode(&mut &bytes[..len]).is_err());
             }

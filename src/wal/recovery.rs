@@ -1,9 +1,9 @@
-//! Opening a log: finds its runs, the true end of the last one, and damage.
+//! Opens a log: finds its runs, the true end of each, and damage.
 //!
-//! Older runs are never appended to. The last segment of a run that did not end by itself is read frame by frame, and
-//! its intact frames are sealed (`sealing`). A torn frame is what a crash leaves behind: it was never acknowledged. An
-//! intact frame *after* a torn one proves damage, because the log writes a frame only after the one before it was
-//! synced. Such a log is refused.
+//! Older runs are never appended to. If a run was not closed, its last segment is read frame by frame and the
+//! intact frames are sealed (`sealing`). A torn frame is what a crash leaves: it was never acknowledged. An intact
+//! frame *after* a torn one proves damage, because a frame is written only after the previous one was synced. Such
+//! a log is refused.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,7 +22,7 @@ pub enum RecoveryError {
     /// An error of the system.
     #[error("cannot read the write-ahead log: {0}")]
     Io(#[from] io::Error),
-    /// A damaged place with intact data after it, or a missing segment.
+    /// Damage with intact data after it, or a missing segment.
     #[error(
         "the write-ahead log is damaged in {segment} at byte {offset}: {what}. Nothing was \
          changed. `wattgate wal verify` lists the damage, and `wattgate wal repair` copies the intact \
@@ -31,9 +31,9 @@ pub enum RecoveryError {
     Damaged {
         /// The file.
         segment: String,
-        /// Where in the file.
+        /// The offset in the file.
         offset: u64,
-        /// What is wrong there.
+        /// What is wrong.
         what: String,
     },
     /// A segment of another version of the format.
@@ -41,28 +41,28 @@ pub enum RecoveryError {
     Version {
         /// The file.
         segment: String,
-        /// Which version.
+        /// The version.
         what: String,
     },
 }
 
-/// What was found in a log's directory.
+/// What a log's directory holds.
 #[derive(Debug)]
 pub struct Recovered {
     /// All runs that hold data, oldest first, each with its end.
     pub runs: VecDeque<Run>,
-    /// Spare segments of the given size.
+    /// Spare segments of the configured size.
     pub spares: VecDeque<String>,
     /// The number of the next run in the order of runs.
     pub next_sequence: u64,
 }
 
-/// Finds the runs of a log and seals the last one if it did not end by itself.
+/// Finds the runs of a log, and seals runs that were not closed.
 ///
-/// Blocks: until everything that it changed is durable
+/// Blocks: until every change is durable
 ///
 /// # Errors
-/// [`RecoveryError`]: the log is left as it was.
+/// [`RecoveryError`]: the log on disk is unchanged.
 pub fn recover(
     storage: &dyn Storage,
     segment_bytes: u64,
@@ -80,7 +80,7 @@ pub fn recover(
             if storage.open(&name)?.size_bytes()? == segment_bytes {
                 spares.push_back(name);
             } else {
-                // Of another size, or left unfinished by a crash: it holds nothing.
+                // A spare of another size, or a file left unfinished by a crash: it holds nothing.
                 storage.remove(&name)?;
                 changed = true;
             }
@@ -110,11 +110,11 @@ pub fn recover(
 struct RunFiles {
     segments: VecDeque<Segment>,
     headers: Vec<SegmentHeader>,
-    /// The last segment, if its header is torn: nothing in it was ever acknowledged.
+    /// The last segment, if its header is torn. Nothing in it was ever acknowledged.
     torn: Option<String>,
 }
 
-/// Reads one run; `None` if nothing in it was ever durable. The flag means that files changed.
+/// Recovers one run; `None` if nothing in it was ever durable. The flag means that files have changed.
 fn recover_run(
     storage: &dyn Storage,
     sequence: u64,
@@ -124,8 +124,8 @@ fn recover_run(
 ) -> Result<(Option<Run>, bool), RecoveryError> {
     let mut found = read_headers(storage, sequence, files)?;
     let mut torn: Vec<String> = found.torn.take().into_iter().collect();
-    // The run ends in the last segment with an intact frame. A segment is begun only after the one before it was ended
-    // durably. So at most one segment has no intact frame.
+    // The run ends in its last segment with an intact frame. A segment is begun only after the previous one was
+    // ended durably, so at most one segment has none.
     let run = loop {
         let (Some(last), Some(header)) = (found.segments.back(), found.headers.last()) else {
             break None;
@@ -181,7 +181,7 @@ fn recover_run(
     Ok((run, changed))
 }
 
-/// Reads the headers of a run's segments, in order.
+/// Reads the headers of a run's segments in order.
 fn read_headers(
     storage: &dyn Storage,
     sequence: u64,
@@ -218,7 +218,7 @@ fn read_headers(
                     what: error.to_string(),
                 });
             }
-            // The header of the last segment may be torn: it is written with its first frame.
+            // The last segment's header may be torn, because it is written with the first frame.
             _ if at + 1 == files.len() => {
                 expect_nothing_acknowledged(&*file, name)?;
                 found.torn = Some(name.clone());
@@ -236,7 +236,7 @@ fn read_headers(
     Ok(found)
 }
 
-/// Makes sure that a segment whose header is not intact never got beyond its first write.
+/// Checks that a segment with a torn header holds nothing beyond its first write.
 fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(), RecoveryError> {
     let Some((_, run_id, number)) = parse_segment_name(name) else {
         return Ok(());
@@ -246,8 +246,8 @@ fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(),
         frames += u64::from(matches!(met, Met::Frame(_)));
         Ok(())
     })?;
-    // The first frame is written together with the header, so only a second one proves that the
-    // header was durable once.
+    // The first frame is written together with the header. So only a second frame proves that the header was once
+    // durable.
     if frames > 1 {
         let what = "its header is damaged, but intact data follows";
         return Err(damaged(name, 0, what));
@@ -258,15 +258,15 @@ fn expect_nothing_acknowledged(file: &dyn SegmentFile, name: &str) -> Result<(),
 /// The intact frames of a run's last segment.
 #[derive(Debug)]
 struct Tail {
-    /// The position after the last data frame. If there is an end frame, it is here.
+    /// The position after the last data frame, which is also that of the end frame, if there is one.
     offset: u64,
     /// Whether there is an end frame.
     ended: bool,
     /// How many data frames there are.
     frames: u64,
-    /// The readings of each shard, over the run up to here.
+    /// The readings of each shard in the whole run, up to here.
     appended: Vec<StreamCounts>,
-    /// The first position without an intact frame of this run, if an intact one follows.
+    /// The first damaged offset, if an intact frame follows it.
     damaged_at: Option<u64>,
 }
 

@@ -1,8 +1,8 @@
 //! Copies the intact frames of a damaged log to another directory.
 //!
-//! The copy keeps runs, segments and positions, so that the checkpoints in the database stay valid: nothing is
-//! stored twice. Empty frames of the same length replace a damaged frame, and an empty segment replaces a
-//! missing one. Readers pass over them.
+//! The copy keeps runs, segments and positions, so that the checkpoints in the database stay valid and nothing is
+//! stored twice. A damaged range is filled with empty frames of the same length, and a missing segment is replaced
+//! with an empty one. Readers pass over them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +28,7 @@ pub struct Repaired {
     pub segments: u64,
     /// Readings copied.
     pub readings: u64,
-    /// Readings that can no longer be read, as far as the counts in the log show.
+    /// Readings that can no longer be read, as far as the log's counts show.
     pub lost: u64,
     /// Damaged places that were skipped.
     pub faults: u64,
@@ -39,8 +39,8 @@ pub struct Repaired {
 /// Blocks: until the copy is durable
 ///
 /// # Errors
-/// The system's own errors; `Unsupported` for segments of another format: nothing is guessed.
-/// Then do not use the copy. The log itself is never written to.
+/// I/O errors; `Unsupported` for segments of another format, because nothing is guessed. Do not use the copy then.
+/// The log itself is never written to.
 pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> {
     let found = inspect(from)?;
     let mut repaired = Repaired {
@@ -68,7 +68,7 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
     for ((sequence, id), segments) in runs {
         let inspected = found.runs.iter().find(|r| r.id == id);
         let Some(inspected) = inspected.filter(|r| r.shards > 0) else {
-            // Nothing in it was ever durable, or nothing in it can be read.
+            // Nothing in it was ever durable, or nothing in it is readable.
             continue;
         };
         let mut run = RunCopy {
@@ -102,7 +102,7 @@ pub fn repair(from: &DirectoryView, into: &dyn Storage) -> io::Result<Repaired> 
     Ok(repaired)
 }
 
-/// Copies a file as it is.
+/// Copies a file unchanged.
 fn copy_whole(from: &dyn SegmentFile, name: &str, into: &dyn Storage) -> io::Result<()> {
     let mut bytes = vec![0; from.size_bytes()? as usize];
     from.read_at(&mut bytes, 0)?;
@@ -111,11 +111,11 @@ fn copy_whole(from: &dyn SegmentFile, name: &str, into: &dyn Storage) -> io::Res
     copy.sync_data()
 }
 
-/// One run while it is copied.
+/// One run that is being copied.
 struct RunCopy {
     sequence: u64,
     id: Uuid,
-    /// The readings of each shard up to the end of the copy.
+    /// The readings of each shard in the run, up to the end of the copy.
     appended: Vec<StreamCounts>,
 }
 
@@ -137,7 +137,7 @@ impl RunCopy {
         Ok(file)
     }
 
-    /// Copies a segment's intact frames to their positions, and fills the holes between them.
+    /// Copies a segment's intact frames to their positions, and fills the gaps between them.
     fn copy(&mut self, from: &dyn SegmentFile, number: u32, into: &dyn Storage) -> io::Result<()> {
         let copy = self.begin(number, into)?;
         let salt = Salt::of(self.id);
@@ -162,7 +162,7 @@ impl RunCopy {
         copy.sync_data()
     }
 
-    /// Makes an empty segment in place of one that is missing.
+    /// Makes an empty segment in place of a missing one.
     fn stand_in(&self, number: u32, into: &dyn Storage) -> io::Result<()> {
         let file = self.begin(number, into)?;
         self.end(&*file, number, u64::from(SEGMENT_HEADER_BYTES))?;
@@ -183,7 +183,7 @@ impl RunCopy {
         }
     }
 
-    /// Writes empty frames over a range in which no frame is intact.
+    /// Writes empty frames over a range without intact frames.
     fn fill(
         &self,
         file: &dyn SegmentFile,

@@ -1,7 +1,7 @@
-//! Retired runs: what the database must hold of them.
+//! Retired runs: what the database must hold of each.
 //!
-//! What the log still holds is stored again into a database that was restored to an older state. Missing
-//! readings of a run that was retired as a whole would go unnoticed. So the log remembers where each such
+//! If a database was restored to an older state, the writers store again whatever the log still holds. But
+//! readings missing from a run that was retired as a whole would go unnoticed. So the log records where each such
 //! run ended and how many readings each shard had.
 //!
 //! ```text
@@ -13,10 +13,10 @@
 //!           · shards × readings [u64; 2]
 //! ```
 //!
-//! All numbers are little-endian. The checksum covers the header, except itself, and the entries.
-//! The slots are written alternately, so that a torn one leaves the other; the intact one of the higher
-//! generation counts. The file is made full of zeros when the log is new and never grows: a full disk,
-//! which heals as segments are retired, cannot keep a run from being remembered.
+//! All numbers are little-endian. The checksum covers the header, except itself, and the entries. The slots are
+//! written alternately, so that a torn write leaves the other slot intact. Of two intact slots, the one with the
+//! higher generation counts. The file is zero-filled when the log is created and never grows, so that a run can be
+//! recorded on a full disk too.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,19 +31,19 @@ use super::recovery::RecoveryError;
 use super::storage::{SegmentFile, Storage, is_full};
 use crate::reading::{PerStream, StreamCounts};
 
-/// The file in the log's directory.
+/// The file's name, in the log's directory.
 pub const FILE_NAME: &str = "gone";
 /// The size of a slot: some 600 runs of four shards, or 61 runs of 64 shards.
 pub const SLOT_BYTES: usize = 64 << 10;
 const MAGIC: [u8; 8] = *b"WATTGONE";
-/// The version that this code writes. Another is refused, never misread.
+/// The version that this code writes. Other versions are refused, never misread.
 const FORMAT_VERSION: u16 = 1;
 const HEADER_BYTES: usize = 48;
 const CRC_AT: usize = 40;
 const ENTRY_FIXED: usize = 40;
 const ENTRY_SHARD: usize = 16;
 
-/// A run whose segments were retired, all of them stored.
+/// A run that was stored completely and whose segments were retired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetiredRun {
     /// Its id, the key of its checkpoints.
@@ -71,21 +71,21 @@ impl RetiredRun {
     }
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remembered {
     generation: u64,
-    /// The id of the database that the runs were stored into.
+    /// The id of the database that the runs were stored in.
     store: Option<Uuid>,
     /// Oldest first.
     pub runs: VecDeque<RetiredRun>,
 }
 
 impl Remembered {
-    /// Reads the file; without an intact slot it holds no runs.
+    /// Reads the file. Without an intact slot there are no runs.
     ///
     /// # Errors
-    /// The system's own errors; [`RecoveryError::Version`] if another version has written it.
+    /// I/O errors; [`RecoveryError::Version`] if the file has another version.
     pub fn read(file: &dyn SegmentFile) -> Result<Self, RecoveryError> {
         let mut bytes = vec![0; 2 * SLOT_BYTES];
         let filled = file.read_at(&mut bytes, 0)?;
@@ -120,7 +120,7 @@ impl Remembered {
         Ok(newest)
     }
 
-    /// The runs that were stored into a database; empty if they were stored into another.
+    /// The runs, if they were stored in this database; otherwise none.
     pub fn into_stored_into(self, store: Uuid) -> Vec<RetiredRun> {
         if self.store.is_some_and(|bound| bound != store) {
             return Vec::new();
@@ -154,7 +154,7 @@ impl Remembered {
         out
     }
 
-    /// Returns `None` if the slot is not intact.
+    /// Decodes a slot; `None` if it is not intact.
     fn decode(slot: &[u8]) -> Option<Self> {
         if !slot.starts_with(&MAGIC) {
             return None;
@@ -198,30 +198,30 @@ impl Remembered {
     }
 }
 
-/// Everything but the checksum itself.
+/// The checksum of everything but the checksum itself.
 fn checksum(used: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&used[..CRC_AT]), &used[CRC_AT + 4..])
 }
 
 struct State {
-    /// `None` until there was room for it.
+    /// `None` until there was space for the file.
     file: Option<Arc<dyn SegmentFile>>,
     remembered: Remembered,
-    /// Runs that the file still holds and that the next write removes.
+    /// Runs that the file still holds, until the next write removes them.
     leaving: Vec<Uuid>,
-    /// Runs that the file no longer has room for. Their checkpoints may be deleted too.
+    /// Runs that the file no longer holds. Their checkpoints may be deleted.
     forgotten: Vec<Uuid>,
 }
 
-/// The retired runs of one log, kept in a file beside it.
+/// The retired runs of one log, kept in a file in its directory.
 pub(super) struct RetiredRuns {
     storage: Arc<dyn Storage>,
     state: Mutex<State>,
 }
 
 impl RetiredRuns {
-    /// Reads what is remembered. A run that is in the log is not retired, whatever the file says, because the
-    /// file is written before the run's last segment is retired.
+    /// Reads the file. A run that still has segments is not retired, even if the file lists it, because the file
+    /// is written before the run's last segment is removed.
     ///
     /// # Errors
     /// As [`Remembered::read`].
@@ -239,7 +239,7 @@ impl RetiredRuns {
             let file = storage.open(FILE_NAME)?;
             state.remembered = Remembered::read(&*file)?;
             let whole = file.size_bytes()? >= 2 * SLOT_BYTES as u64;
-            // After a crash while the file was being made, half of it may be there: it is made again.
+            // If a crash left the file incomplete, it is made again.
             state.file = whole.then_some(file);
             let runs = &mut state.remembered.runs;
             runs.retain(|retired| present.iter().all(|run| run.id != retired.id));
@@ -250,12 +250,12 @@ impl RetiredRuns {
         })
     }
 
-    /// Makes the file, unless it exists.
+    /// Creates the file if it does not exist.
     ///
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// The system's own errors, including a full disk.
+    /// I/O errors, including a full disk.
     pub(super) fn prepare(&self) -> io::Result<()> {
         let mut state = self.lock();
         if state.file.is_none() {
@@ -272,23 +272,23 @@ impl RetiredRuns {
             Ok(file)
         });
         if made.is_err() {
-            // Frees what a full disk holds of it; a second failure adds nothing.
+            // Frees the space of the partial file. If the removal fails too, it is ignored.
             drop(self.storage.remove(FILE_NAME));
         }
         made
     }
 
-    /// Remembers a run, before its last segment is retired. What no longer fits is forgotten, oldest first.
+    /// Records a run as retired, before its last segment goes. If the file is full, the oldest runs are forgotten.
     ///
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// The system's own errors, except for a full disk. Then the run is remembered until the process ends:
-    /// the disk needs segments to be retired.
+    /// I/O errors, except for a full disk: the run is then recorded only in memory, because retiring segments is
+    /// what frees space.
     pub(super) fn remember(&self, run: &Run, end: Position) -> io::Result<()> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        // The run is there already if an earlier attempt did not retire its segment.
+        // It is listed already if an earlier attempt failed to remove its segment.
         state.remembered.runs.retain(|retired| retired.id != run.id);
         state.remembered.runs.push_back(RetiredRun::of(run, end));
         while state.remembered.bytes() > SLOT_BYTES {
@@ -318,15 +318,14 @@ impl RetiredRuns {
         file.write_all_at(&next.encode(), slot)?;
         file.sync_data()?;
         state.remembered.generation = next.generation;
-        // Until this write the next start would have needed the checkpoints of these runs.
+        // Until this write, the next start would still have needed their checkpoints.
         state.forgotten.append(&mut state.leaving);
         Ok(())
     }
 
-    /// The runs that were retired into a database, oldest first.
+    /// The runs that were stored in this database and then retired, oldest first.
     ///
-    /// Runs that were stored into another database, before an operator bound the log to this one, are
-    /// forgotten.
+    /// If an operator has bound the log to another database since, the runs recorded before are dropped.
     pub(super) fn stored_into(&self, store: Uuid) -> Vec<RetiredRun> {
         let remembered = &mut self.lock().remembered;
         if remembered.store.is_some_and(|before| before != store) {

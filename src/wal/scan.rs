@@ -1,5 +1,4 @@
-//! Reading a segment frame by frame, from its first frame to its end: what recovery, inspection and repair
-//! have in common.
+//! Reads a segment frame by frame, from its first frame to its end. Recovery, inspection and repair share it.
 
 use std::io;
 use std::ops::Range;
@@ -8,7 +7,7 @@ use super::frame::{FRAME_ALIGN, FRAME_BYTES_MAX, Frame, FrameKind, Position, Sal
 use super::header::SEGMENT_HEADER_BYTES;
 use super::storage::SegmentFile;
 
-/// What a scan finds, in the order of the file.
+/// What a scan meets, in the order of the file.
 pub(super) enum Met<'a> {
     /// An intact frame.
     Frame(Frame<'a>),
@@ -25,10 +24,10 @@ pub(super) struct End {
     pub(super) has_end_frame: bool,
 }
 
-/// Reads a segment up to its end frame or, if it has none, to the end of the file.
+/// Scans a segment up to its end frame or, if it has none, to the end of the file.
 ///
 /// # Errors
-/// The errors of the system or of `visit`.
+/// I/O errors, and errors of `visit`.
 pub(super) fn scan(
     file: &dyn SegmentFile,
     salt: Salt,
@@ -36,7 +35,7 @@ pub(super) fn scan(
     mut visit: impl FnMut(Met<'_>) -> io::Result<()>,
 ) -> io::Result<End> {
     let size = file.size_bytes()?;
-    // Read in large steps, because a frame may begin anywhere and must be whole in the buffer.
+    // Large reads, because a frame may begin anywhere and must lie in the buffer completely.
     let mut buffer = vec![0; 4 * FRAME_BYTES_MAX];
     let mut from = u64::from(SEGMENT_HEADER_BYTES);
     let mut filled = file.read_at(&mut buffer, from)?;

@@ -1,7 +1,7 @@
-//! Ending a run that did not end by itself.
+//! Ends a run that was not closed.
 //!
-//! What an earlier process could not sync proves nothing when it is read from the page cache. So the
-//! intact frames are written once more, closed with an end frame, and synced.
+//! Data that an earlier process failed to sync can still be read from the page cache, without being on the disk.
+//! So the intact frames are written again, closed with an end frame, and synced.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,7 +10,7 @@ use super::frame::{FRAME_BYTES_MAX, FrameHead, FrameKind, Position, Salt, encode
 use super::storage::{SegmentFile, Storage, is_full};
 use crate::reading::{StreamCounts, Timestamp};
 
-/// The copy of a last segment while it is made; it holds nothing if it is found at a start.
+/// The unfinished copy of a last segment. It is ignored and removed at a start.
 pub(super) const SEAL_NAME: &str = "sealing";
 
 /// The last segment of a run without an end frame.
@@ -22,25 +22,25 @@ pub(super) struct Unended<'a> {
     pub(super) salt: Salt,
     /// The position after its last intact frame.
     pub(super) end: Position,
-    /// The readings of each shard, over the run up to there.
+    /// The readings of each shard in the whole run, up to there.
     pub(super) appended: &'a [StreamCounts],
     pub(super) now: Timestamp,
 }
 
 impl Unended<'_> {
-    /// Ends the segment: in a copy that takes its name or, if a full disk has no room for one, where
-    /// it stands. Spares are removed first to make room.
+    /// Ends the segment in a copy that then takes its name. If a full disk has no space for a copy, spares are
+    /// removed to make some. Without spares, it is ended in place.
     ///
     /// Shape:  the file's length in bytes
     /// Blocks: until it is durable
     pub(super) fn seal(&self, spares: &mut VecDeque<String>) -> io::Result<u64> {
         loop {
             match self.in_a_copy() {
-                // Only storing what the log holds makes room again.
+                // Give up a spare: the log must open, because only storing its readings frees more space.
                 Err(error) if is_full(&error) => match spares.pop_back() {
                     Some(spare) => self.storage.remove(&spare)?,
                     None => {
-                        // It may not even have been made.
+                        // The copy may not even exist.
                         drop(self.storage.remove(SEAL_NAME));
                         return self.in_place();
                     }
@@ -58,10 +58,10 @@ impl Unended<'_> {
         copy.size_bytes()
     }
 
-    /// Writes the same bytes once more where they stand.
+    /// Writes the same bytes again in place.
     ///
-    /// The next sync writes such a page to the disk, whatever became of it before. Readers already see the same bytes
-    /// there, so a crash meanwhile loses nothing.
+    /// That makes the pages dirty again, so that the next sync writes them to the disk. The bytes do not change,
+    /// so a crash in between loses nothing.
     fn in_place(&self) -> io::Result<u64> {
         self.write_to(self.file)?;
         self.file.size_bytes()

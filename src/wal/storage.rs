@@ -1,7 +1,7 @@
-//! The file layer under the log: real files, or a simulation that loses unsynced writes.
+//! The file layer of the log: real files, or a simulated disk that loses unsynced writes.
 //!
-//! The log reaches a disk only through [`Storage`] and [`SegmentFile`]. A test can therefore replace the disk, and lose
-//! or tear whatever was not synced.
+//! The log reaches the disk only through [`Storage`] and [`SegmentFile`]. So a test can replace the disk with one
+//! that loses or tears whatever was not synced.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -10,29 +10,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const LOCK_NAME: &str = "lock";
-/// Only the gateway's own user may enter: readings reveal where vehicles charge.
+/// Only the gateway's user may enter it, because readings reveal where vehicles charge.
 const DIRECTORY_MODE: u32 = 0o700;
-/// The same for each file, because a copy of the directory may be open to others.
+/// The files are private too, because a copy of the directory may not be.
 const FILE_MODE: u32 = 0o600;
 
 /// A directory that holds the files of one log.
 pub trait Storage: Send + Sync + 'static {
-    /// Lists the names of all files in the directory, in no order.
+    /// Lists the names of all files in the directory, in no particular order.
     ///
     /// # Errors
     /// The directory cannot be read.
     fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Creates an empty file for reading and writing; a file of that name is emptied.
+    /// Creates an empty file for reading and writing. An existing file of that name is truncated.
     ///
     /// # Errors
-    /// The system's own errors, including a full disk.
+    /// I/O errors, including a full disk.
     fn create(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
 
     /// Opens an existing file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
 
-    /// Renames a file, in place of any that has the new name; durable after [`Storage::sync`].
+    /// Renames a file and replaces any file of the new name; durable after [`Storage::sync`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a file; durable after [`Storage::sync`].
@@ -43,10 +43,10 @@ pub trait Storage: Send + Sync + 'static {
     /// Blocks: until the directory's fsync
     ///
     /// # Errors
-    /// The system's own errors; the caller must treat one as final.
+    /// I/O errors. The caller must treat one as final.
     fn sync(&self) -> io::Result<()>;
 
-    /// The free bytes that an unprivileged process may use.
+    /// The free bytes available to an unprivileged process.
     ///
     /// Units:  bytes
     fn free_bytes(&self) -> io::Result<u64>;
@@ -57,7 +57,7 @@ pub trait SegmentFile: Send + Sync + 'static {
     /// Writes all bytes at an offset.
     ///
     /// # Errors
-    /// The system's own errors; some of the bytes may have been written.
+    /// I/O errors; some of the bytes may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
     /// Reads up to `bytes.len()` bytes at an offset; fewer only at the end of the file.
@@ -68,17 +68,17 @@ pub trait SegmentFile: Send + Sync + 'static {
     /// Blocks: until fdatasync
     ///
     /// # Errors
-    /// The system's own errors; an error is final, and what was written may be lost (invariant 11).
+    /// I/O errors. An error is final: what was written may be lost (invariant 11).
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Cuts the file to a length; durable no sooner than after [`SegmentFile::sync_data`].
+    /// Truncates the file to a length; durable after [`SegmentFile::sync_data`].
     fn truncate(&self, bytes: u64) -> io::Result<()>;
 
     /// The file's length in bytes.
     fn size_bytes(&self) -> io::Result<u64>;
 }
 
-/// Whether an error means a full disk. Such an error passes when there is room again.
+/// Whether an error means a full disk. It goes away once there is free space.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -91,7 +91,7 @@ pub fn is_full(error: &io::Error) -> bool {
 pub struct Directory {
     path: PathBuf,
     handle: File,
-    /// Held for life, because two processes on one log would overwrite each other.
+    /// Held until the value is dropped, because two processes on one log would overwrite each other's data.
     _lock: File,
 }
 
@@ -101,23 +101,23 @@ pub enum DirectoryError {
     /// Another process holds it.
     #[error("{0} is in use by another gateway")]
     InUse(PathBuf),
-    /// An error of the system.
+    /// An I/O error.
     #[error("cannot use {path} for the write-ahead log: {source}")]
     Io {
         /// The directory.
         path: PathBuf,
-        /// The error of the system.
+        /// The I/O error.
         source: io::Error,
     },
 }
 
 impl Directory {
-    /// Creates the directory if needed and locks it for the life of the value.
+    /// Creates the directory if needed, and locks it until the value is dropped.
     ///
     /// Blocks: never for the lock
     ///
     /// # Errors
-    /// [`DirectoryError::InUse`] if another process holds it; else [`DirectoryError::Io`].
+    /// [`DirectoryError::InUse`] if another process holds the lock; otherwise [`DirectoryError::Io`].
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let io_error = |source| DirectoryError::Io {
             path: path.to_owned(),
@@ -137,7 +137,7 @@ impl Directory {
             Err(TryLockError::Error(source)) => return Err(io_error(source)),
         }
         let handle = File::open(path).map_err(io_error)?;
-        // The directory's own name must survive a power cut as well.
+        // The directory's own name must survive a power cut too.
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(parent)
                 .and_then(|p| p.sync_all())
@@ -156,15 +156,15 @@ impl Directory {
     }
 }
 
-/// Restricts a directory to its owner, and creates it if it is missing. Its parents keep the system's
-/// mode, because the embedded server's user must be able to pass through them.
+/// Restricts a directory to its owner, and creates it if it is missing. Missing parents get the default mode,
+/// because the embedded server's user must be able to pass through them.
 fn create_private(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     let mut private = DirBuilder::new();
     private.recursive(true).mode(DIRECTORY_MODE).create(path)?;
-    // An existing directory may hold files that others could read, and its segments are recycled.
+    // An existing directory may hold files that others could read, and segments are recycled.
     fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE))
 }
 
@@ -228,7 +228,7 @@ impl DirectoryView {
         })
     }
 
-    /// Lists the names of all files, in no order.
+    /// Lists the names of all files, in no particular order.
     pub fn list(&self) -> io::Result<Vec<String>> {
         list(&self.path)
     }
@@ -238,12 +238,12 @@ impl DirectoryView {
         Ok(Arc::new(RealFile(File::open(self.path.join(name))?)))
     }
 
-    /// Keeps gateways from opening the log for the life of the value, without writing to it.
+    /// Keeps gateways from opening the log until the value is dropped, without writing to it.
     ///
     /// Blocks: never
     ///
     /// # Errors
-    /// [`DirectoryError::InUse`] if a gateway holds it.
+    /// [`DirectoryError::InUse`] if a gateway holds the lock.
     pub fn hold(&self) -> Result<Option<File>, DirectoryError> {
         let io_error = |source| DirectoryError::Io {
             path: self.path.clone(),

@@ -1,4 +1,4 @@
-//! The guarantees of the log, on disks that lose and tear writes and fill up.
+//! The guarantees of the log, on disks that lose writes, tear them, and fill up.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -6,7 +6,7 @@
 //! | [`power_cuts`] | random operations, kills and power cuts against a model |
 //! | [`recovery`] | what opening does with torn tails, damage, other versions |
 //! | [`acknowledgements`] | acknowledgement, failing disks, readers |
-//! | [`retired`] | what is remembered of retired runs |
+//! | [`retired`] | what is recorded of retired runs |
 //! | [`limits`] | full disks, the size limit, retention, recycling |
 //! | [`directories`] | real directories and the log's own threads |
 
@@ -34,8 +34,7 @@ use crate::reading::{
 };
 use disk::Disk;
 
-/// Small segments, so that a test rotates often. A quarter of each is lost, because a segment cannot promise all of its
-/// size.
+/// Small segments, so that a test rotates often. A segment reserves only three quarters of its size.
 const SEGMENT_BYTES: u64 = 512 << 10;
 
 fn options(shards: u16) -> LogOptions {
@@ -47,7 +46,7 @@ fn options(shards: u16) -> LogOptions {
     }
 }
 
-/// Numbers that look random and are the same for the same seed (SplitMix64).
+/// Pseudo-random numbers that depend only on the seed (SplitMix64).
 #[derive(Debug, Clone)]
 struct Random(u64);
 
@@ -69,7 +68,7 @@ impl Random {
     }
 }
 
-/// The reading of a serial number. The number is its time, and determines everything else in it.
+/// The reading of a serial number. The number is its time and determines all its other fields.
 struct Made {
     serial: u64,
     device: String,
@@ -83,7 +82,7 @@ impl Made {
         let mut device = format!("D{:02}", random.below(13));
         let mut place = format!("P{}", random.below(5));
         if random.percent(60) {
-            // The largest records there are.
+            // The longest possible records.
             device.extend(std::iter::repeat_n('\u{1F50B}', 61));
             place.extend(std::iter::repeat_n('\u{1F50C}', 62));
         }
@@ -127,7 +126,7 @@ impl Made {
 
 type Reply = oneshot::Receiver<Result<Vec<Stretch>, AppendError>>;
 
-/// An open log without threads: the test does the work of both.
+/// An open log without threads. The test does the work of both.
 struct Stepped {
     parts: Parts,
     shards: u16,
@@ -155,7 +154,7 @@ impl Stepped {
         }
     }
 
-    /// Passes a request to the log as the gate does. `None` means that there is no room.
+    /// Sends a request to the log as admission does. `None` means that there is not enough space.
     fn submit(&self, serials: &[u64], buffered: bool) -> Option<Reply> {
         let mut records = RequestRecords::new(self.shards);
         for serial in serials {
@@ -177,7 +176,7 @@ impl Stepped {
             .map(|()| reply)
     }
 
-    /// Submits and writes. Returns whether it was acknowledged.
+    /// Sends a request and writes it. Returns whether it was acknowledged.
     fn append(&mut self, serials: &[u64]) -> bool {
         let Some(mut reply) = self.submit(serials, false) else {
             return false;
@@ -188,7 +187,7 @@ impl Stepped {
         acknowledged
     }
 
-    /// Appends groups of eight until the current run has this many segments.
+    /// Appends groups of eight readings until the current run has this many segments.
     fn append_until(&mut self, serial: &mut u64, segments: usize) {
         while self.source().runs().last().unwrap().segments.len() < segments {
             let serials: Vec<u64> = (*serial + 1..=*serial + 8).collect();
@@ -202,7 +201,7 @@ impl Stepped {
         self.parts.appender.end_run().unwrap();
     }
 
-    /// All readings that the log has, run by run and shard by shard.
+    /// All readings in the log, run by run and shard by shard.
     fn serials(&self) -> Vec<u64> {
         let source = self.source();
         let mut all = Vec::new();
@@ -216,7 +215,7 @@ impl Stepped {
         all
     }
 
-    /// Reports everything that a shard of a run holds up to a position as stored.
+    /// Reports a shard of a run as stored up to a position.
     fn store(&self, run: u64, shard: u16, position: Position, stored: StreamCounts) {
         let now = Stored {
             position,
@@ -250,7 +249,7 @@ impl Stepped {
     }
 }
 
-/// A frame as one shard reads it.
+/// A frame as seen by one shard.
 struct ReadFrame {
     end: Position,
     /// Readings of this run and shard before the frame.
@@ -260,9 +259,9 @@ struct ReadFrame {
     serials: Vec<u64>,
 }
 
-/// Reads a shard to its end. Every reading must be the one of its number.
+/// Reads a shard to its end and checks each reading against its serial number.
 ///
-/// Shape: the frames, and whether the run ends after them
+/// Shape:  the frames, and whether the run ends after them
 fn read_shard(
     source: &LogSource,
     run: &Run,
@@ -300,7 +299,7 @@ fn read_shard(
     }
 }
 
-/// A log on a disk that holds some readings, one group each.
+/// A disk with a closed log of some readings, written as these groups.
 fn disk_with_groups(groups: &[&[u64]], shards: u16) -> Disk {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(shards)).unwrap();

@@ -4,8 +4,8 @@ use crate::wal::header::SEGMENT_HEADER_BYTES;
 
 /// A position in one run of the log: a segment and an offset in it, always the start of a frame.
 ///
-/// Order:  the order in which frames were written; kept as one number, so that the database
-///         compares it with a plain `bigint`
+/// Order:  the order in which frames were written; one number, so that the database can compare positions as plain
+///         `bigint`s
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position(u64);
 
@@ -33,12 +33,12 @@ impl Position {
         self.0 as u32
     }
 
-    /// As PostgreSQL's `bigint` holds it; segments stay below 2^31.
+    /// As a PostgreSQL `bigint`; segment numbers stay below 2^31.
     pub const fn to_i64(self) -> i64 {
         self.0 as i64
     }
 
-    /// From PostgreSQL's `bigint`.
+    /// From a PostgreSQL `bigint`.
     pub const fn from_i64(value: i64) -> Self {
         Position(value as u64)
     }

@@ -5,19 +5,19 @@ use uuid::Uuid;
 use crate::reading::StreamCounts;
 use crate::wal::frame::Position;
 
-/// The outcome of readings that left the log, by stream.
+/// What happened to readings that have left the log, by stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
     /// Stored in history.
     pub stored: StreamCounts,
-    /// Found stored already, with equal values.
+    /// Already stored, with equal values.
     pub duplicates: StreamCounts,
-    /// Kept in quarantine.
+    /// Set aside in quarantine.
     pub quarantined: StreamCounts,
 }
 
 impl Tally {
-    /// All of them, by stream.
+    /// The sum of all outcomes, by stream.
     pub fn readings(&self) -> StreamCounts {
         self.stored + self.duplicates + self.quarantined
     }
@@ -40,14 +40,14 @@ pub struct Stored {
     pub position: Position,
     /// Everything before this position is in live status.
     pub live_position: Position,
-    /// What became of the readings before `position`, cumulative over the run.
+    /// The outcomes of the readings before `position`, cumulative over the run.
     pub tally: Tally,
-    /// Readings before `position` that the log no longer had when they were to be stored.
+    /// Readings before `position` that were no longer in the log when they should have been stored.
     pub gap: StreamCounts,
 }
 
 impl Stored {
-    /// The checkpoint of a shard of which nothing is stored yet.
+    /// The checkpoint of a shard from which nothing is stored yet.
     pub const NOTHING: Stored = Stored {
         position: Position::START,
         live_position: Position::START,
@@ -59,7 +59,7 @@ impl Stored {
         gap: StreamCounts::ZERO,
     };
 
-    /// Readings that no longer wait, by stream: stored, set aside, or lost.
+    /// Readings that no longer wait, by stream: stored, duplicates, quarantined or lost.
     pub fn settled(&self) -> StreamCounts {
         self.tally.readings() + self.gap
     }
@@ -81,6 +81,6 @@ pub struct Gap {
     pub run: Uuid,
     /// The shard.
     pub shard: u16,
-    /// How many, of both streams.
+    /// How many, both streams together.
     pub readings: u64,
 }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::wal::frame::Position;
 
-/// Roughly when each position of the current run was written. Gives the age of the backlog.
+/// When each position of the current run was written, roughly. It gives the age of the backlog.
 #[derive(Debug, Default)]
 pub(super) struct WrittenAt(VecDeque<(Position, Instant)>);
 
 impl WrittenAt {
-    /// At most one position is kept per this time, which is the resolution of the age.
+    /// The least time between two kept positions, and so the resolution of the age.
     const SPACING: Duration = Duration::from_millis(200);
-    /// Beyond this number every second position is dropped, so the age is coarser in a long outage.
+    /// Beyond this number every second position is dropped. In a long outage, the age is coarser.
     const PLACES_MAX: usize = 20_000;
 
     pub(super) fn add(&mut self, end: Position, now: Instant) {
@@ -39,7 +39,7 @@ impl WrittenAt {
         self.0.get(behind.saturating_sub(1)).map(|(_, at)| *at)
     }
 
-    /// Drops what no later position needs.
+    /// Drops the entries that no later position needs.
     pub(super) fn trim(&mut self, passed: Position) {
         while self.0.len() > 1 && self.0[1].0 <= passed {
             self.0.pop_front();

@@ -1,27 +1,26 @@
-//! The readings that recently went into quarantine: a client that waits for a commit gets their
-//! number.
+//! The readings that went into quarantine recently. A client that waits for a commit gets their number.
 //!
-//! The writers report every reading that they set aside, whether or not a client waits: a client
-//! may begin to wait after the commit. Only the latest are kept.
+//! The writers report every reading that they set aside, even if no client waits yet, because a client may begin
+//! to wait after the commit. Only the latest are kept.
 
 use std::collections::BTreeMap;
 
 use crate::wal::append::Stretch;
 use crate::wal::frame::Position;
 
-/// The most stretches that all shards keep together. Why 16,384: about 1 MiB. Contradicting readings are usually
-/// consecutive in a request, so each frame needs only one stretch.
+/// How many stretches are kept, over all shards. Why 16,384: they take about 1 MiB. Contradicting readings are
+/// usually consecutive in a request, so each frame needs only one stretch.
 const STRETCHES_MAX: usize = 16_384;
 
-/// The readings that went into quarantine lately, by shard of the current run.
+/// Recently quarantined readings, by shard of the current run.
 #[derive(Debug, Default)]
 pub(super) struct Lately(Vec<OfShard>);
 
 #[derive(Debug, Clone, Default)]
 struct OfShard {
-    /// Consecutive readings: where their frame begins, the index of the first, their number.
+    /// Consecutive readings: the position of their frame and the index of the first, mapped to their number.
     stretches: BTreeMap<(Position, u32), u32>,
-    /// Nothing is known of frames that begin before this position.
+    /// Frames before this position are no longer known.
     known_from: Position,
 }
 
@@ -30,7 +29,7 @@ impl Lately {
         Lately(vec![OfShard::default(); usize::from(shards)])
     }
 
-    /// Adds what a commit of a shard has set aside.
+    /// Adds the readings that a commit of a shard has set aside.
     pub(super) fn note(&mut self, shard: u16, mut origins: Vec<(Position, u32)>) {
         let most = (STRETCHES_MAX / self.0.len().max(1)).max(1);
         let Some(of_shard) = self.0.get_mut(usize::from(shard)) else {
@@ -51,7 +50,7 @@ impl Lately {
         of_shard.add(last, most);
     }
 
-    /// Forgets what became of the readings of a shard before a position.
+    /// Forgets the readings of a shard before a position.
     pub(super) fn forget_before(&mut self, shard: u16, place: Position) {
         if let Some(of_shard) = self.0.get_mut(usize::from(shard)) {
             of_shard.known_from = of_shard.known_from.max(place);

@@ -1,4 +1,4 @@
-//! The sums of the log at one moment, and the age of what waits in it.
+//! The sums of the log at one moment, and the age of its backlog.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,18 @@ use crate::wal::frame::Position;
 /// The sums of invariant 10, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// Readings that became durable since the start, and those found waiting at the start.
+    /// Readings that became durable since the start, and readings that already waited at the start.
     pub accepted: StreamCounts,
-    /// What became of them since the start.
+    /// The outcomes since the start.
     pub tally: Tally,
-    /// What waits in the log, by shard and stream.
+    /// The readings that wait in the log, by shard and stream.
     pub waiting: Vec<StreamCounts>,
-    /// Readings that the database has lost and that the log no longer held, so they could not be stored again.
+    /// Readings that are neither in the database nor in the log any more.
     pub gap: u64,
 }
 
 impl Snapshot {
-    /// What waits in the log, all shards and both streams together.
+    /// The number of readings that wait in the log, over all shards and both streams.
     pub fn waiting(&self) -> u64 {
         self.waiting.iter().map(|counts| counts.sum()).sum()
     }
@@ -38,7 +38,7 @@ impl Progress {
             .sum();
         for (key, entry) in &state.shards {
             gap += entry.stored.map_or(0, |stored| stored.gap.sum());
-            // Runs with more shards than now are shown at the shard that will drain them.
+            // A run with more shards than the current one counts towards the shard whose writer will drain it.
             let shard = usize::from(key.shard) % waiting.len().max(1);
             waiting[shard] += waiting_of(entry);
         }
@@ -50,8 +50,8 @@ impl Progress {
         }
     }
 
-    /// How long the oldest reading in the log has waited, to a fraction of a second; readings found at the start count
-    /// from the start.
+    /// How long the oldest reading in the log has waited, to a fraction of a second. Readings found at the start
+    /// count from the start.
     pub fn oldest_waits(&self) -> Duration {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -66,8 +66,8 @@ impl Progress {
             }
             let here = entry.stored.map_or(Position::START, |s| s.position);
             passed = Some(passed.map_or(here, |p| p.min(here)));
-            // If a shard had nothing to store, its checkpoint is far behind. Its backlog counts from its own first
-            // reading.
+            // The checkpoint of a shard that had nothing to store lags far behind, so its backlog counts from its
+            // own first reading.
             let of_shard = state.written_at.since(here).max(entry.waits_since);
             since = since.min(of_shard).or(since).or(of_shard);
         }

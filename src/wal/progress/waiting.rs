@@ -1,4 +1,4 @@
-//! Clients that wait for a commit: a writer that knows of them does not linger.
+//! Clients that wait for a commit. While there are any, the shard's writer does not linger.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,23 +6,22 @@ use super::Progress;
 use crate::wal::append::Stretch;
 
 impl Progress {
-    /// Waits until the readings at some positions of the current run are stored.
+    /// Waits until the readings at these positions of the current run are stored.
     ///
-    /// Each shard is waited for up to its own last frame with readings of the request. After that frame a shard may
-    /// have nothing to store, and then its checkpoint does not move. All of them must be stored at one moment, because
-    /// the database may move to another server during the wait for a later shard.
+    /// In each shard it waits only for the last frame with readings of the request: if the shard then has nothing
+    /// more to store, its checkpoint stays there. All readings must be stored at one moment, because the database
+    /// may move to another server while the wait for a later shard continues.
     ///
     /// Cancel: safe
     pub async fn wait_stored(&self, places: &[Stretch]) {
         let _waiting = Waiting::new(self, places);
-        // A writer checks for waiting clients when it wakes. One that began to linger before this client came must
-        // check again.
+        // A writer looks for waiting clients when it wakes. Wake one that already lingers.
         self.synced.send_modify(|_| {});
         loop {
             for place in places {
                 if let Some(sender) = self.stored.get(usize::from(place.shard)) {
                     let mut stored = sender.subscribe();
-                    // An error would mean that the sender was dropped; it lives in self.
+                    // It can fail only if the sender is dropped, and `self` owns the sender.
                     drop(stored.wait_for(|stored| *stored > place.at).await);
                 }
             }
@@ -41,9 +40,8 @@ impl Progress {
         })
     }
 
-    /// How many of the readings at some positions are in quarantine, once all of them are stored.
-    /// `None` means that it is no longer known: the answer of their commit was lost, or too many others
-    /// were put into quarantine since.
+    /// How many of the readings at these positions are in quarantine, once all of them are stored. `None` means
+    /// unknown: the response of their commit was lost, or too many other readings were quarantined since.
     pub fn quarantined_at(&self, places: &[Stretch]) -> Option<u64> {
         self.lock().quarantined.count(places)
     }
@@ -56,7 +54,7 @@ impl Progress {
     }
 }
 
-/// Counts a waiting client, once per position, for as long as it waits.
+/// Counts a waiting client in each of its positions' shards, until it is dropped.
 struct Waiting<'a> {
     progress: &'a Progress,
     places: &'a [Stretch],
@@ -117,7 +115,7 @@ mod tests {
         RunShard { run: 1, shard }
     }
 
-    /// A checkpoint past some readings of the first stream.
+    /// A checkpoint after which this many readings of the first stream are settled.
     fn stored(offset: u32, readings: u64) -> Stored {
         let tally = Tally {
             stored: meters(readings),
@@ -131,7 +129,7 @@ mod tests {
         }
     }
 
-    /// The checkpoint of an idle shard is far behind, but its first reading is young nevertheless.
+    /// An idle shard's checkpoint may lag far behind, but its new backlog is young.
     #[test]
     fn the_age_of_a_shards_backlog_is_its_own() {
         let progress = Progress::new(1, 2);
@@ -163,13 +161,13 @@ mod tests {
         assert!(poll(&mut waits).is_pending());
         progress.committed(shard_of_run(1), stored(300, 1), vec![(at(200), 0)]);
         assert!(poll(&mut waits).is_pending());
-        // After its own frame the first shard has nothing to store, and moves no further.
+        // The first shard has nothing to store after its own frame, so its checkpoint stays there.
         progress.committed(shard_of_run(0), stored(200, 1), Vec::new());
         assert!(poll(&mut waits).is_ready());
         assert_eq!(progress.quarantined_at(&places), Some(1));
     }
 
-    /// A commit on the old server does not count together with one on the new server.
+    /// A commit on the old server must not be combined with one on the new server.
     #[tokio::test]
     async fn a_request_is_stored_when_one_server_has_all_of_it() {
         let progress = Progress::new(1, 2);
@@ -190,13 +188,13 @@ mod tests {
         assert_eq!(progress.passed(1), None);
         commit(1);
         assert!(poll(&mut waits).is_pending());
-        // The new server lacks what was committed on the old one.
+        // The new server lacks what the old one had committed.
         progress.stored(shard_of_run(0), stored(0, 0));
         assert!(poll(&mut waits).is_pending());
         assert_eq!(progress.passed(1), Some(at(0)));
         commit(0);
         assert!(poll(&mut waits).is_ready());
-        // A single position does not count what the old server held, either.
+        // A single position on the old server does not count either.
         progress.moved_server();
         let mut waits = std::pin::pin!(progress.wait_stored(&places[..1]));
         assert!(poll(&mut waits).is_pending());

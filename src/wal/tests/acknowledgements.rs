@@ -45,7 +45,7 @@ fn nothing_is_acknowledged_or_read_before_its_sync() {
 fn the_first_reading_of_a_segment_waits_for_the_directory_too() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
-    // The segment's data sync succeeds, then the directory's fails.
+    // The segment's own sync succeeds, then that of the directory fails.
     disk.fail_sync_after(Some(1));
     assert!(!log.append(&[1]));
 }
@@ -71,7 +71,7 @@ fn a_failed_sync_is_final_and_loses_nothing_acknowledged() {
     let reason = runtime.block_on(failed.wait_for(Option::is_some)).unwrap();
     let reason = reason.clone().unwrap();
     assert!(reason.contains("does not sync"), "{reason}");
-    // The disk syncs again, but the log no longer trusts it.
+    // The disk could sync again, but the log no longer trusts it.
     for serial in 5..10 {
         let mut records = RequestRecords::new(2);
         records.push(&Made::new(serial).reading());
@@ -97,7 +97,7 @@ fn a_failed_sync_is_final_and_loses_nothing_acknowledged() {
 
 #[test]
 fn a_tail_left_by_a_failed_sync_is_copied_first() {
-    // The group is visible, but the disk never got it, and a later sync does not write it.
+    // The group can be read from the page cache, but the disk never got it, and no later sync writes it.
     let group: Vec<u64> = (2..=60).collect();
     for seed in 0..5 {
         let disk = Disk::new(seed);
@@ -159,7 +159,7 @@ fn a_reader_of_an_old_segment_says_where_it_is_damaged() {
     let mut bytes = disk.bytes(&name);
     bytes[4096 + 3 * SECTOR] ^= 1;
     disk.put(&name, &bytes);
-    // Opening reads the last segment only, so that it is quick; the reader finds the rest.
+    // Opening reads only the last segment, to be quick. The reader finds the damage in earlier ones.
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     let source = log.source();
     let Err(error) = read_shard(&source, &source.runs()[0], 0, Position::START) else {

@@ -132,7 +132,7 @@ fn a_copy_of_an_open_log_holds_what_was_acknowledged() {
     for n in 1..=40 {
         assert!(send(&log, 2, &[n]).blocking_recv().unwrap().is_ok());
     }
-    // As a kill leaves it.
+    // The state that a kill leaves.
     std::fs::create_dir(&copy).unwrap();
     for entry in std::fs::read_dir(&first).unwrap() {
         let entry = entry.unwrap();

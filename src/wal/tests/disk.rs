@@ -1,9 +1,9 @@
 //! A disk in memory that forgets what was not synced.
 //!
-//! It keeps two states of each file and of the directory: what processes see, and what is durable. At a power cut, each
-//! unsynced sector is lost, kept or torn, independently of the others. Each name that was created, renamed or removed
-//! since the last sync is lost or kept in the same way. After a failed sync, the data stays visible but not durable, as
-//! on Linux. The process can be killed, and the power cut, before or during any call.
+//! It keeps two states of each file and of the directory: what processes see, and what is durable. At a power cut,
+//! each unsynced sector is lost, kept or torn, independently of the others. So is each name that was created,
+//! renamed or removed since the last sync, except that names are never torn. After a failed sync, the data stays
+//! visible but does not become durable, as on Linux. A kill or a power cut can happen before or during any call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,9 +17,9 @@ pub(super) const SECTOR: usize = 512;
 /// How a process dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Death {
-    /// The process is killed; the next one still reads what it wrote.
+    /// The process is killed. The next one still reads what it wrote.
     Kill,
-    /// The power is cut; everything that was not synced is lost.
+    /// The power is cut. Everything unsynced may be lost.
     PowerCut,
 }
 
@@ -29,7 +29,7 @@ type FileId = u64;
 struct Content {
     seen: Vec<u8>,
     durable: Vec<u8>,
-    /// Sectors whose seen state was not synced.
+    /// Sectors that changed since the last sync.
     dirty: BTreeSet<usize>,
 }
 
@@ -47,10 +47,10 @@ struct State {
     changes: Vec<Change>,
     contents: BTreeMap<FileId, Content>,
     next_id: FileId,
-    /// The life of the process that may use the disk; handles of an earlier one are dead.
+    /// The number of the process that may use the disk. Handles of earlier ones fail.
     life: u64,
     random: Option<Random>,
-    /// The process dies, in this way, after this many more calls.
+    /// After this many more calls, the process dies in this way.
     fate: Option<(u32, Death)>,
     /// This many syncs succeed, then one fails.
     failing_sync: Option<u32>,
@@ -67,7 +67,7 @@ type Hook = Arc<dyn Fn() + Send + Sync>;
 #[derive(Clone, Default)]
 pub(super) struct Disk {
     state: Arc<Mutex<State>>,
-    /// Called when something is written and its sync has begun.
+    /// Called after a write, when its sync has begun.
     on_sync: Arc<Mutex<Option<Hook>>>,
 }
 
@@ -78,7 +78,7 @@ impl Disk {
         disk
     }
 
-    /// The disk as one process uses it, until it dies.
+    /// The disk as one process sees it, until that process dies.
     pub(super) fn mount(&self) -> Arc<dyn Storage> {
         Arc::new(Mount {
             disk: self.clone(),
@@ -91,23 +91,23 @@ impl Disk {
         self.lock().die(how);
     }
 
-    /// Makes the process die in the middle of a call, after this many more.
+    /// Lets the process die during a call, after this many more calls.
     pub(super) fn set_fate(&self, fate: Option<(u32, Death)>) {
         self.lock().fate = fate;
     }
 
-    /// Makes a sync fail, after this many that succeed.
+    /// Lets a sync fail, after this many that succeed.
     pub(super) fn fail_sync_after(&self, syncs: Option<u32>) {
         self.lock().failing_sync = syncs;
     }
 
-    /// Makes a creation, rename or removal fail, after this many that succeed. Half of those that fail
-    /// have taken effect nevertheless.
+    /// Lets a creation, rename or removal fail, after this many that succeed. Half of the failing ones take effect
+    /// anyway.
     pub(super) fn fail_change_after(&self, changes: Option<u32>) {
         self.lock().failing_change = changes;
     }
 
-    /// Bounds all files together.
+    /// Limits the bytes of all files together.
     pub(super) fn set_capacity(&self, bytes: Option<u64>) {
         self.lock().capacity = bytes;
     }
@@ -142,7 +142,7 @@ impl Disk {
         state.contents[&state.seen[name]].seen.clone()
     }
 
-    /// Replaces a file, durably: damage, or a file from elsewhere.
+    /// Replaces a file durably, to simulate damage or a file from elsewhere.
     pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         let mut state = self.lock();
         let id = state.new_id();
@@ -174,7 +174,7 @@ impl Disk {
     }
 }
 
-/// Counts down to a fault. Returns whether it happens now.
+/// Counts down to a fault. Returns whether it is due now.
 fn is_due(fault: &mut Option<u32>) -> bool {
     let left = fault.take();
     *fault = left.and_then(|left| left.checked_sub(1));
@@ -200,7 +200,7 @@ impl State {
         sizes.sum::<usize>() as u64
     }
 
-    /// Every call begins here. Returns whether the process dies in the middle of it.
+    /// The start of every call. Returns whether the process dies during it.
     fn begin(&mut self, life: u64) -> io::Result<Option<Death>> {
         if life != self.life {
             return Err(dead());
@@ -219,7 +219,7 @@ impl State {
         }
     }
 
-    /// Begins a call that is atomic: if the process dies in it, it has not happened.
+    /// The start of an atomic call: if the process dies in it, the call has no effect.
     fn survive(&mut self, life: u64) -> io::Result<()> {
         match self.begin(life)? {
             Some(how) => {
@@ -240,7 +240,7 @@ impl State {
         }
         self.cuts += 1;
         let mut random = self.random().clone();
-        // Cuts that lose all, or nothing, are as likely as those in between.
+        // Cuts that lose everything or nothing are as likely as those in between.
         let loss = [0, 10, 50, 90, 100][random.below(5) as usize];
         for content in self.contents.values_mut() {
             content.cut(&mut random, loss);
@@ -285,8 +285,8 @@ impl Content {
             .extend(at / SECTOR..(at + bytes.len()).div_ceil(SECTOR));
     }
 
-    /// Makes durable only what is dirty. What an earlier sync failed to write counts as clean, and no later sync writes
-    /// it.
+    /// Makes only dirty sectors durable. What an earlier sync failed to write counts as clean, so no later sync
+    /// writes it.
     fn sync(&mut self) {
         self.durable.resize(self.seen.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
@@ -469,7 +469,7 @@ impl SegmentFile for Open {
         let fails = is_due(&mut state.failing_sync);
         let content = state.contents.get_mut(&self.id).ok_or_else(dead)?;
         if fails {
-            // The pages count as clean now: processes see them until the power is cut, but nothing writes them.
+            // The pages count as clean now. Processes see them until the power is cut, but nothing writes them.
             content.dirty.clear();
             return Err(io::Error::other("the disk does not sync"));
         }

@@ -4,16 +4,16 @@ use super::disk::Death;
 use super::*;
 use crate::wal::retired_runs::SLOT_BYTES;
 
-/// The other files beside the segments.
+/// The bytes of the files besides segments.
 const BESIDE_BYTES: u64 = 2 * SLOT_BYTES as u64;
 
-/// Appends one reading at a time until there is no room; returns the last serial.
+/// Appends one reading at a time until there is no space; returns the last serial.
 fn fill(log: &mut Stepped, mut serial: u64) -> u64 {
     while log.append(&[serial + 1]) {
         serial += 1;
         assert!(serial < 10_000_000, "it is never full");
         if serial.is_multiple_of(16) {
-            // What the housekeeper does meanwhile. It cannot on a full disk.
+            // What the housekeeper does meanwhile. On a full disk it fails.
             drop(log.parts.housekeeper.work());
         }
     }
@@ -36,7 +36,7 @@ fn a_full_log_refuses_until_readings_are_stored() {
     assert!(disk.used_bytes() > options.limit_bytes - SEGMENT_BYTES);
     assert!(log.parts.budget.free_bytes() < next_request_bytes() + 1024);
     assert_eq!(log.serials().len() as u64, serial);
-    // Started again while it is full, it opens, refuses, and holds everything.
+    // Restarted while it is full, the log opens, refuses requests, and holds everything.
     disk.die(Death::Kill);
     let mut log = Stepped::open(disk.mount(), options).unwrap();
     assert_eq!(log.serials().len() as u64, serial);
@@ -90,15 +90,15 @@ fn beside_a_database_the_log_leaves_room_to_store_readings() {
     let capacity = database + 10 * SEGMENT_BYTES;
     disk.set_capacity(Some(capacity));
     let serial = fill(&mut log, 0);
-    // The log, three times the log, and what the database needs by itself: all of it fits.
+    // There is space for the log, three times the log, and what the database needs by itself.
     let taken = disk.used_bytes();
     assert!(taken >= 2 * SEGMENT_BYTES && 4 * taken + database <= capacity);
     assert!(log.parts.housekeeper.work().is_err());
-    // Once stored, it needs no room any more: the disk space is given back.
+    // Once stored, the readings need no more space, and the disk space is given back.
     log.store_everything();
     drop(log.parts.housekeeper.work());
     assert!(log.append(&[serial + 1]));
-    // Other programs fill the disk: no segment is recycled, and retired ones make room.
+    // Other programs fill the disk: no segment is recycled, and retired ones free space.
     let serial = fill(&mut log, serial + 1);
     disk.set_capacity(Some(disk.used_bytes() + database));
     log.store_everything();
@@ -118,10 +118,10 @@ fn a_log_opens_on_a_full_disk() {
     assert!(log.append(&[1, 2, 3]));
     disk.die(Death::Kill);
     disk.set_capacity(Some(disk.used_bytes()));
-    // There is not even room to copy the tail: a spare segment is removed for it.
+    // There is no space to copy the tail, so a spare segment is removed.
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.serials(), [1, 2, 3]);
-    // Killed again with no spare left: the run is ended in place, durably, and can be read and stored.
+    // Killed again, with no spare left: the run is ended in place, durably, and can be read and stored.
     let serial = fill(&mut log, 3);
     disk.set_capacity(Some(disk.used_bytes()));
     disk.die(Death::Kill);
@@ -159,7 +159,7 @@ fn retained_segments_make_room_on_a_full_disk() {
 fn every_mode_of_acknowledgement_reserves_its_room_before() {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
-    // Reserved and not yet written: no appender runs here. The disk is full from now on.
+    // The space is reserved but not written, because no appender runs here. The disk is full from now on.
     disk.set_capacity(Some(disk.used_bytes()));
     let mut serials = Vec::new();
     while log.submit(&[serials.len() as u64 + 1], true).is_some() {
@@ -256,7 +256,7 @@ fn a_quarter_of_the_limit_is_retained_at_most() {
     for limit in [1, 64 << 20, 1 << 30, 10 << 30] {
         let disk = tempfile::tempdir().unwrap();
         let storage = crate::wal::storage::Directory::open(disk.path()).unwrap();
-        // Only the sizes: zero-filling gigabytes is not worth it.
+        // Only the sizes are compared, because zero-filling gigabytes would take too long.
         let options = LogOptions {
             limit_bytes: limit,
             ..options
@@ -279,10 +279,10 @@ fn a_recycled_segment_never_shows_its_old_frames() {
         log.append_until(&mut serial, 2);
         log.store_everything();
         log.keep_house();
-        // The bytes on disk do not grow: two spares and what is written.
+        // The bytes on disk do not grow: there are two spares and the segments in use.
         assert!(disk.used_bytes() <= 4 * SEGMENT_BYTES);
     }
-    // If a segment that was begun in a recycled file is torn, old frames follow the tear.
+    // If a write to a recycled file is torn, old frames follow the tear.
     disk.die(Death::Kill);
     let name = last_segment(&disk);
     let mut bytes = disk.bytes(&name);
@@ -299,7 +299,7 @@ fn a_power_cut_in_a_recycled_segment_leaves_a_good_log() {
         let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
         let mut serial = 0;
         log.append_until(&mut serial, 3);
-        // The first two segments are stored, and one of them is made a spare.
+        // The first two segments are stored, and one of them becomes a spare.
         let run = log.source().runs().pop().unwrap();
         let (frames, _) = read_shard(&log.source(), &run, 0, Position::START).unwrap();
         let stored = frames.iter().rev().find(|f| f.end.segment() == 1).unwrap();
@@ -307,7 +307,7 @@ fn a_power_cut_in_a_recycled_segment_leaves_a_good_log() {
         let (source, cut) = (log.source(), disk.clone());
         disk.on_sync(Some(Arc::new(move || {
             let last = source.runs().pop().unwrap().segments.pop_back();
-            // The power fails while the first write of a later segment is synced.
+            // The power fails during the sync of a later segment's first write.
             if last.is_some_and(|s| s.number >= 3 && s.number % 3 == seed as u32 % 3) {
                 cut.die(Death::PowerCut);
             }
@@ -362,7 +362,7 @@ fn a_reader_of_a_retired_segment_reports_that_it_is_gone() {
     log.store_everything();
     log.keep_house();
     fill(&mut log, serial);
-    // The reader may still read what it has buffered. Then it reports that the segment is gone.
+    // The reader may still return what it has buffered, and then reports that the segment is gone.
     let error = loop {
         match reader.next_frame() {
             Ok(Next::Frame(_)) => {}
@@ -389,7 +389,7 @@ fn a_changed_size_limit_loses_nothing() {
             serial += 1;
             serial = fill(&mut log, serial);
         } else {
-            // The log takes more than the new limit, so old segments are retired first.
+            // The log is larger than the new limit, so old segments are retired first.
             assert!(disk.used_bytes() + segment_bytes > options.limit_bytes);
         }
         assert_eq!(log.serials().last(), Some(&serial));
@@ -401,7 +401,7 @@ fn a_changed_size_limit_loses_nothing() {
     }
 }
 
-/// A log that was opened again. Its older run has some segments, and all of it is stored.
+/// A reopened log. Its older run has some segments, and all of it is stored.
 fn with_a_stored_run(disk: &Disk) -> Stepped {
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     log.append_until(&mut 0, 3);
@@ -412,8 +412,8 @@ fn with_a_stored_run(disk: &Disk) -> Stepped {
     log
 }
 
-/// A rename or an unlink fails while segments are retired. Whether or not it took effect, the log keeps the segment and
-/// repeats the step.
+/// A rename or an unlink fails while segments are retired. Whether or not it took effect, the log keeps the
+/// segment in its catalog and repeats the step.
 #[test]
 fn a_failed_rename_or_unlink_is_tried_again() {
     for changes in 0..6 {
@@ -431,7 +431,7 @@ fn a_failed_rename_or_unlink_is_tried_again() {
     }
 }
 
-/// The log opens again if the process dies between two changes of which the first has failed.
+/// The process dies between two changes, the first of which failed. The log must open again.
 #[test]
 fn a_failed_rename_or_unlink_leaves_no_hole_in_the_log() {
     let mut failed = 0;

@@ -1,9 +1,9 @@
-//! Random operations on the log against a model of what it must keep, with kills, power cuts,
-//! failing syncs and a disk that fills up, at any call to the disk.
+//! Random operations on the log, checked against a model of what it must keep, with kills, power cuts, failing
+//! syncs and full disks at any disk call.
 //!
-//! Everything runs on one thread and follows from the seed, so that a failure can be repeated: `WATTGATE_SEED=n
-//! WATTGATE_POWER_CUTS=1 cargo test --lib wal::tests::power_cuts`. With `WATTGATE_POWER_CUTS=1000` alone it takes a new
-//! seed each time, and prints it.
+//! Everything runs on one thread and depends only on the seed, so that a failure can be repeated:
+//! `WATTGATE_SEED=n WATTGATE_POWER_CUTS=1 cargo test --lib wal::tests::power_cuts`. With
+//! `WATTGATE_POWER_CUTS=1000` alone, each run prints a new seed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,21 +14,20 @@ use super::disk::Death;
 use super::*;
 use crate::wal::storage::is_full;
 
-/// A segment is little larger than the largest piece that must be in one segment. There are enough segments that a run
-/// needs several.
+/// A segment is little larger than the largest chunk, so that a run needs several.
 const SEGMENT_BYTES: u64 = 192 << 10;
 const SEGMENTS: u64 = 16;
-/// Power cuts of one disk before the next disk.
+/// Power cuts of one disk before the test continues with a fresh one.
 const CUTS_OF_A_DISK: u64 = 20;
 
 /// One reading that was passed to the log.
 struct Entry {
     serial: u64,
-    /// It was acknowledged as durable, or a reader has seen it: it must never be lost.
+    /// Acknowledged as durable, or seen by a reader: it must never be lost.
     must_keep: bool,
 }
 
-/// What the database would hold for one shard of one run.
+/// What the database holds of one shard of one run.
 #[derive(Clone, Copy, Default)]
 struct Checkpoint {
     position: Option<Position>,
@@ -48,7 +47,7 @@ struct ModelShard {
 
 type ModelRun = Vec<ModelShard>;
 
-/// How many readings of each shard of the current run a reader has seen while a sync was continuing.
+/// How many readings of each shard of the current run a reader has seen during a sync.
 type Seen = Arc<Mutex<Vec<usize>>>;
 
 struct World {
@@ -100,7 +99,7 @@ impl World {
         }
     }
 
-    /// Makes the process die within one of the next calls to the disk.
+    /// Lets the process die within one of the next disk calls.
     fn arm(&mut self) {
         let death = if self.random.percent(70) {
             Death::PowerCut
@@ -119,7 +118,7 @@ impl World {
         self.disk.set_capacity(room);
     }
 
-    /// Sends some requests, and writes them as one group.
+    /// Sends some requests and writes them as one group.
     fn append(&mut self) {
         let Some(mut log) = self.log.take() else {
             return;
@@ -156,7 +155,7 @@ impl World {
                 assert!(self.replies.is_empty(), "a request was forgotten");
                 self.log = Some(log);
             }
-            // A disk that failed ends the process (invariant 11).
+            // A failed disk ends the process (invariant 11).
             Err(error) => {
                 assert!(error.kind() == std::io::ErrorKind::Other, "{error}");
                 if self.disk.life() == life {
@@ -166,7 +165,7 @@ impl World {
         }
     }
 
-    /// Marks the readings that were acknowledged, and those that a reader has seen.
+    /// Marks the readings that were acknowledged or that a reader has seen.
     fn count_replies(&mut self, run: Uuid) {
         let model = self.runs.entry(run).or_default();
         self.replies.retain_mut(|(reply, places)| {
@@ -186,7 +185,7 @@ impl World {
         }
     }
 
-    /// Reads shards as writers do, stores up to some position, and retires segments.
+    /// Reads shards as the writers do, stores up to some position, and retires segments.
     fn read_and_store(&mut self) {
         let Some(log) = &self.log else { return };
         let source = log.source();
@@ -225,8 +224,8 @@ impl World {
         let last = source.runs().pop();
         self.rotated += u64::from(last.is_some_and(|run| run.segments.len() > 1));
         let before = log.parts.catalog.total_bytes();
-        // Here a failed rename or unlink does no harm: the step is repeated. If the appender's rename fails, the
-        // process ends, as after a failed sync.
+        // A failed rename or unlink does no harm here, because the step is repeated. If the appender's rename
+        // fails, the process ends, as after a failed sync.
         let changes = Random(self.next_serial).below(12) as u32;
         self.disk
             .fail_change_after((changes < 3).then_some(changes));
@@ -238,7 +237,7 @@ impl World {
             && log.parts.progress.has_failed()
             && self.disk.life() == life
         {
-            // The gateway ends itself.
+            // The gateway would end itself.
             self.disk.die(Death::Kill);
         }
     }
@@ -257,7 +256,7 @@ impl World {
         self.disk.die(Death::Kill);
     }
 
-    /// Starts the next process: it must find every marked reading.
+    /// Starts the next process, which must find every marked reading.
     fn reopen(&mut self) {
         self.disk.on_sync(None);
         if let Some(log) = self.log.take() {
@@ -286,7 +285,7 @@ impl World {
                     self.log = Some(log);
                     return;
                 }
-                // It was killed while it opened.
+                // Killed while it was opening.
                 Err(_) if self.disk.life() != life => {}
                 Err(error) if error.contains("the disk does not") => self.disk.die(Death::Kill),
                 Err(error) if error.contains("no storage space") => self.disk.set_capacity(None),
@@ -295,7 +294,7 @@ impl World {
         }
     }
 
-    /// Compares what a newly opened log holds with what it must keep.
+    /// Compares a reopened log with the model.
     fn compare(&mut self, log: &Stepped) -> Result<(), String> {
         let source = log.source();
         let runs = source.runs();
@@ -345,7 +344,7 @@ impl World {
         Ok(())
     }
 
-    /// Reads while a group is written and not yet synced: a reader must not see it.
+    /// Reads during a group's sync: a reader must not see the group yet.
     fn watch_syncs(&mut self, log: &Stepped) {
         let source = log.source();
         let seen = Arc::clone(&self.seen);
@@ -372,9 +371,9 @@ impl World {
     }
 }
 
-/// Compares one shard of an ended run, whose content must not change from now on.
+/// Compares one shard of an ended run, whose content must not change any more.
 ///
-/// Shape:  how many of its readings wait to be stored
+/// Shape:  how many of its readings still wait to be stored
 fn compare_shard(model: &mut ModelShard, frames: &[ReadFrame], appended: usize) -> u64 {
     let mut at = frames.first().map_or(appended, |f| f.before as usize);
     let stored = model.checkpoint.readings();

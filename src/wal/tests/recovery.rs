@@ -1,4 +1,4 @@
-//! What opening does with what a crash, a bad disk or another version has left.
+//! How opening handles what a crash, a bad disk or another version left behind.
 
 use super::disk::{Death, SECTOR};
 use super::*;
@@ -52,7 +52,7 @@ fn a_log_that_was_closed_is_read_back_whole() {
         assert!(log.append(group));
     }
     log.close();
-    // What the run did not use of its last segment is given back.
+    // The unused part of the last segment is given back.
     assert!(disk.bytes(&last_segment(&disk)).len() < SEGMENT_BYTES as usize / 8);
     let log = reopened(&disk).unwrap();
     assert_eq!(log.serials(), (1..=11).collect::<Vec<_>>());
@@ -67,7 +67,7 @@ fn a_torn_tail_is_cut_without_acknowledged_readings() {
     let [.., last, end] = starts[..] else {
         panic!("{starts:?}")
     };
-    // The last group was not synced yet: any of its sectors may be missing, and any of its bytes may be wrong.
+    // The last group was never synced: any of its sectors may be missing, and any of its bytes wrong.
     let sectors = (last / SECTOR..=end / SECTOR).map(|s| s * SECTOR);
     let holes = sectors.map(|s| s.max(last)..(s + SECTOR).min(end));
     let bytes = (last..end).map(|at| at..at + 1);
@@ -78,11 +78,11 @@ fn a_torn_tail_is_cut_without_acknowledged_readings() {
         disk.put(&name, &segment);
         let log = reopened(&disk).unwrap_or_else(|e| panic!("{torn:?}: {e}"));
         assert_eq!(log.serials(), [1, 2, 3, 4, 5, 6], "{torn:?}");
-        // The cut is final: the next opening finds the same, and an end frame.
+        // The result is final: the next opening finds an end frame and the same readings.
         let again = reopened(&disk).unwrap();
         assert_eq!(again.serials(), [1, 2, 3, 4, 5, 6], "{torn:?}");
     }
-    // A file that was cut short is a torn tail too.
+    // A truncated file is a torn tail too.
     for len in (last..end).step_by(16) {
         disk.put(&name, &whole[..len]);
         assert_eq!(reopened(&disk).unwrap().serials(), [1, 2, 3, 4, 5, 6]);
@@ -109,7 +109,7 @@ fn damage_before_intact_data_is_refused_with_its_place() {
         }
         assert_eq!(disk.bytes(&name), segment, "a refused log was changed");
     }
-    // A header is written with its first frame. If a second frame follows, the header was intact once.
+    // A header is written with its first frame. If a second frame follows, the header was once intact.
     let mut segment = whole;
     segment[20] ^= 1;
     disk.put(&name, &segment);
@@ -128,9 +128,9 @@ fn a_torn_first_write_leaves_no_run() {
     assert!(!disk.names().contains(&name));
 }
 
-/// A log whose run has two segments, the second with one frame.
+/// A log whose run has two segments, the second one with one frame.
 ///
-/// Shape:  the disk, and what the first segment holds
+/// Shape:  the disk, and the serials in the first segment
 fn second_segment_begun() -> (Disk, Vec<u64>) {
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(2)).unwrap();
@@ -187,12 +187,12 @@ fn a_missing_segment_and_one_of_another_log_are_refused() {
     assert_eq!(damage_of(reopened(&disk)).0, third);
     disk.take(&third);
     disk.put(&second, &second_bytes);
-    // The same number in the order of runs, but another run: two logs in one directory.
+    // The same number, but another run: two logs in one directory.
     let other = first.replacen(&first[11..43], &"a".repeat(32), 1);
     disk.put(&other, &first_bytes);
     damage_of(reopened(&disk));
     disk.take(&other);
-    // The first segments of a run are retired when they are stored: that is not damage.
+    // A run's first segments are retired once they are stored, so their absence is not damage.
     disk.take(&first);
     assert!(!reopened(&disk).unwrap().serials().is_empty());
 }
@@ -250,7 +250,7 @@ fn old_segments(disk: &Disk) -> Vec<(String, usize)> {
 
 #[test]
 fn the_position_of_a_lost_reading_is_never_reused() {
-    // A reader has seen an unsynced reading at a position. Then the power failed, and the tail was cut.
+    // A reader has seen an unsynced reading at a position. Then the power failed, and the tail was dropped.
     let disk = disk_with_groups(&GROUPS[..2], 1);
     let name = last_segment(&disk);
     let mut segment = disk.bytes(&name);
@@ -265,7 +265,7 @@ fn the_position_of_a_lost_reading_is_never_reused() {
         panic!("two runs")
     };
     assert!(old.end.unwrap() < Position::new(0, seen_by_the_database as u32));
-    // The checkpoint of the old run is past its end: the run is finished. It covers nothing of the new run.
+    // The checkpoint of the old run is past its end, so the run is finished. It says nothing about the new run.
     let past = Position::new(0, seen_by_the_database as u32);
     log.store(old.sequence, 0, past, StreamCounts::ZERO);
     assert!(log.parts.progress.is_run_done(old.sequence));

@@ -1,4 +1,4 @@
-//! What is remembered of retired runs.
+//! What the log records of retired runs.
 
 use super::disk::Death;
 use super::*;
@@ -6,7 +6,7 @@ use crate::wal::retired_runs::{FILE_NAME, SLOT_BYTES};
 
 const DATABASE: uuid::Uuid = uuid::Uuid::from_u128(7);
 
-/// Writes a run of one group and stores it; the next opening retires it.
+/// Writes a run of one group and stores it. The next opening retires it.
 fn let_a_run_go(disk: &Disk, serials: &[u64]) -> Run {
     let mut log = Stepped::open(disk.mount(), options(2)).unwrap();
     assert!(log.append(serials));
@@ -36,7 +36,7 @@ fn a_retired_run_is_remembered_across_power_cuts() {
         assert_eq!(retired.appended, run.appended);
     }
     assert_eq!(retired[0].appended.iter().map(|n| n.sum()).sum::<u64>(), 3);
-    // In another database that the log is bound to, nothing is missing.
+    // If the log is bound to another database, nothing is missing there.
     assert_eq!(log.source().retired_into(uuid::Uuid::from_u128(8)), []);
 }
 
@@ -143,7 +143,7 @@ fn a_retired_run_is_remembered_on_a_full_disk() {
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.source().retired_into(DATABASE).len(), 1);
-    // Segments are retired even if there is no room for the file itself.
+    // Segments are retired even without space for the file itself.
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert!(log.append(&[1, 2]));
