@@ -6,14 +6,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::AskError;
 
-/// The most readings in memory for all queries together: about 200 MB. Why: a vehicle and its
-/// meter over the longest window, one reading per minute, are 1.2 million.
+/// The most readings in memory for all queries together, about 200 MB. Why 2 million: a vehicle and its meter over
+/// the longest window, with one reading per minute each, are 1.2 million.
 const READINGS_MAX: usize = 2_000_000;
 
-/// How many readings are reserved in the budget at once.
+/// How many readings are reserved at once.
 const STEP: u32 = 4096;
 
-/// The readings that all queries together may hold.
+/// The budget of readings that all queries share.
 #[derive(Debug, Clone)]
 pub(super) struct Budget {
     free: Arc<Semaphore>,
@@ -56,7 +56,7 @@ impl Lease {
         }
     }
 
-    /// How many readings were counted.
+    /// How many readings have been counted.
     pub(super) fn used(&self) -> usize {
         self.held
             .lock()
@@ -64,8 +64,8 @@ impl Lease {
             .used
     }
 
-    /// Counts one more reading. It never waits, because two queries that each hold half would wait for each other
-    /// forever.
+    /// Counts one more reading. It never waits, because two queries that each hold half of the budget would
+    /// deadlock.
     pub(super) fn one_more(&self) -> Result<(), AskError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let most = held

@@ -12,7 +12,7 @@ use super::hour_rows::{Readings, RolledUpHour};
 use crate::energy::interval::{Interval, Intervals};
 use crate::reading::Timestamp;
 
-/// The readings of one device after `low`, up to `high`.
+/// The readings of one device in (`low`, `high`].
 #[derive(Debug, Clone, Copy)]
 struct DeviceSpan {
     device: i32,
@@ -27,15 +27,15 @@ enum Zeros {
     Skipped,
 }
 
-/// A moment from which a neighbour of a device is looked for.
+/// A device, and the moment beyond which its neighbour is searched.
 type Edge = (i32, Timestamp);
 
-/// What is fetched first, before it is known which hours can be used as rollups.
+/// What is fetched first, before it is known which hours exist as rollups.
 pub(super) struct Sought<T> {
-    /// Intervals in which hours may be rolled up.
+    /// The intervals in which hours may be used as rollups.
     sums: Intervals,
     hours: Vec<RolledUpHour<T>>,
-    /// Readings outside of these intervals, and neighbours.
+    /// Readings outside those intervals, and neighbours.
     raw: Vec<(i32, T)>,
 }
 
@@ -49,10 +49,10 @@ fn spans_of(device: i32, intervals: &Intervals) -> impl Iterator<Item = DeviceSp
 
 impl History<'_> {
     /// The readings of many devices in each of their intervals, with the neighbours on both sides that
-    /// [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) needs. There may be many neighbouring registers
-    /// of 0, of which only the nearest is fetched. Hours are used as rollups if possible.
+    /// [`DeviceEnergy::new`](crate::energy::device::DeviceEnergy::new) needs. Of successive registers of 0, only
+    /// the nearest is fetched, because there may be many. Rolled-up hours replace readings where possible.
     ///
-    /// Order:  a device's intervals ascending, apart; its readings ascending by time
+    /// Order:  a device's intervals must be ascending and apart; its readings are returned ascending by time
     pub(super) async fn around_many<T: FromHistory>(
         &self,
         wanted: &BTreeMap<i32, Vec<Interval>>,
@@ -85,7 +85,7 @@ impl History<'_> {
                 &Intervals::from_iter([interval]).without(&sums),
             ));
         }
-        // Sent at once, and answered one after the other.
+        // Sent together, and answered in order.
         let (hours, edges, before, after) = try_join4(
             self.hours_many::<T>(wanted),
             self.inside::<T>(&edges),
@@ -97,7 +97,7 @@ impl History<'_> {
         Ok(Sought { sums, hours, raw })
     }
 
-    /// Uses the hours that are rolled up, and fetches the readings of the rest.
+    /// Selects the usable rolled-up hours, and fetches the readings of the other hours.
     pub(super) async fn settle<T: FromHistory>(
         &self,
         sought: Sought<T>,
@@ -120,13 +120,13 @@ impl History<'_> {
         }
         for of_device in readings.values_mut() {
             of_device.list.sort_unstable_by_key(|r: &T| r.energy().at);
-            // The neighbours of two intervals may be the same, or lie in the other interval.
+            // Two intervals may share a neighbour, or a neighbour may lie in another interval.
             of_device.list.dedup_by_key(|r| r.energy().at);
         }
         Ok(readings)
     }
 
-    /// The readings in some intervals.
+    /// The readings in the given intervals, without neighbours.
     async fn inside<T: FromHistory>(
         &self,
         intervals: &[DeviceSpan],
@@ -136,7 +136,7 @@ impl History<'_> {
         Ok(found.into_iter().map(of_device).collect())
     }
 
-    /// The same for one device.
+    /// Like [`History::around_many`], for one device.
     pub(super) async fn around<T: FromHistory>(
         &self,
         device: i32,
@@ -147,7 +147,7 @@ impl History<'_> {
         Ok(readings.remove(&device).unwrap_or_default())
     }
 
-    /// The nearest reading beyond each edge. If it is a register of 0, also the nearest that is not.
+    /// The nearest reading beyond each edge and, if that is a register of 0, also the nearest that is not.
     async fn neighbours_many<T: FromHistory>(
         &self,
         edges: &[Edge],
@@ -172,10 +172,10 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// One reading beyond each edge, if there is one, with the index of the edge. The search begins nearby. For edges
-    /// without a result it then covers a few partitions at a time.
+    /// The nearest reading beyond each edge, if there is one, with the index of the edge. The search before an
+    /// edge begins nearby. If it finds nothing, it goes on, a few partitions at a time.
     ///
-    /// After an edge there is often no reading, because the window ends now. There the search nearby is left out.
+    /// After an edge the first step is skipped: there is often no reading, because the window ends now.
     async fn search_many<T: FromHistory>(
         &self,
         edges: &[Edge],
@@ -186,7 +186,7 @@ impl History<'_> {
             Side::Before => T::BEFORE_MANY,
             Side::After => T::AFTER_MANY,
         };
-        // How far the search of each edge has come after the first statement.
+        // How far the search of each edge has got after the first statement.
         let looked = |edge: usize| match side {
             Side::Before => edges[edge].1.plus_micros(-NEARBY_MICROS),
             Side::After => edges[edge].1,
@@ -239,7 +239,7 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// Executes a statement over spans. Returns each reading with the index of its span.
+    /// Runs a statement over spans. Returns each reading with the index of its span.
     async fn query_spans<T: FromHistory>(
         &self,
         text: &'static str,

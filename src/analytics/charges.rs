@@ -1,4 +1,4 @@
-//! The energy of charging sessions: each the answer for its vehicle over its time.
+//! The energy of charging sessions: for each, the answer for its vehicle during the session.
 
 use std::time::{Duration, Instant};
 
@@ -16,26 +16,26 @@ use crate::reading::{ExternalId, Timestamp};
 /// The energy of a session.
 #[derive(Debug)]
 pub struct Charge {
-    /// The answer for its vehicle over its time.
+    /// The answer for its vehicle during the session.
     pub printed: Printed,
     /// The AC power.
     pub power: Power,
-    /// What the energy has cost; `None` without a tariff.
+    /// The cost of the energy; `None` without a tariff.
     pub costs: Option<Costs>,
 }
 
 /// Why a session in a list has no energy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uncharged {
-    /// The vehicle is no longer known.
+    /// The vehicle is not registered any more.
     Unknown,
-    /// The session has more readings than a question may hold.
+    /// The session has more readings than one query may hold.
     TooManyReadings,
-    /// Its energy takes longer than a session of a list may take.
+    /// Its energy takes longer to compute than one session in a list may take.
     TooSlow,
 }
 
-/// How long the energy of a list of sessions may take.
+/// Time limits for the energy of a list of sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// After this time no further session is begun.
@@ -45,14 +45,14 @@ pub struct Patience {
 }
 
 impl Analyst {
-    /// Computes the energy of sessions, each given by its vehicle and time, until a time limit has passed.
+    /// Computes the energy of sessions, each given by its vehicle and time, until the time limit has passed.
     ///
-    /// Shape:  at least one if there is one; fewer than the sessions if the time was over
+    /// Shape:  at least one result, unless `charges` is empty; fewer results than sessions if time ran out
     /// Order:  that of the sessions
-    /// Blocks: for some statements a session, each session on a connection of the pool that it returns
+    /// Blocks: for some statements per session, each on its own connection from the pool
     ///
     /// # Errors
-    /// [`AskError`] of the first session. That of a later one ends the list.
+    /// [`AskError`] of the first session. An error in a later session ends the list.
     pub async fn charges(
         &self,
         reads: &ReadPool,

@@ -1,4 +1,4 @@
-//! A chunk of a fleet: everything that its vehicles' answers depend on, fetched together.
+//! A chunk of a fleet, with everything that its vehicles' answers depend on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -26,10 +26,11 @@ pub(super) struct Member {
     pub(super) has_session: bool,
 }
 
-/// The vehicles whose readings name each meter, or a session there, in a window, with the first and last such reading.
+/// For each meter, the vehicles whose readings name it, or a session there, in a window, each with its first and
+/// last such reading.
 pub(super) type Named = HashMap<i32, Vec<(VehicleKey, Timestamp, Timestamp)>>;
 
-/// Loads which vehicles name which meter in a window, and soon after it.
+/// Loads which vehicles name which meters in a window and shortly after it.
 pub(super) async fn named(history: &mut History<'_>, window: Interval) -> Result<Named, AskError> {
     let statement = history.work.prepare_cached(sql!("fleet_named")).await?;
     let behind = window.end().plus_micros(BEHIND_MICROS);
@@ -47,17 +48,17 @@ pub(super) async fn named(history: &mut History<'_>, window: Interval) -> Result
     Ok(named)
 }
 
-/// A vehicle of a chunk, and where it was.
+/// A vehicle of a chunk, with its meters.
 #[derive(Debug)]
 struct PlacedVehicle {
     member: Member,
-    /// Its meters, and the other vehicles that may be there.
+    /// Its meters, each with the other vehicles that may be there.
     meters: Vec<(MeterKey, Wanted, HashSet<VehicleKey>)>,
-    /// How far back to search if a meter's first reading is divided.
+    /// How far back to search if a meter's first reading is divided among vehicles.
     first_low: Option<Timestamp>,
 }
 
-/// Some vehicles with all that their answers depend on.
+/// Some vehicles, with everything that their answers depend on.
 #[derive(Debug)]
 pub(super) struct Chunk {
     window: Interval,
@@ -65,15 +66,15 @@ pub(super) struct Chunk {
     placed: Vec<PlacedVehicle>,
     vehicles: HashMap<i32, FetchedVehicle>,
     meters: HashMap<i32, Readings<EnergyReading>>,
-    /// The vehicles with the ids of shared meters, and of meters to which rule 3 may apply.
+    /// The vehicles that have the same id as shared meters, or as meters to which rule 3 may apply.
     owners: Owners,
     /// The meters whose readings over the whole window are loaded.
     pub(super) whole_meters: Vec<i32>,
 }
 
-/// Fetches what [`Question`] needs, for many vehicles at once.
+/// Fetches what [`Question`] requires, for many vehicles at once.
 ///
-/// For each vehicle this is at least what a query about it alone fetches.
+/// For each vehicle this covers at least what a query for it alone would fetch.
 pub(super) async fn fetch(
     history: &mut History<'_>,
     named: &Named,
@@ -149,7 +150,7 @@ pub(super) async fn fetch(
 }
 
 impl PlacedVehicle {
-    /// Adds other vehicles that may be at its meters.
+    /// Adds other vehicles that may be at this vehicle's meters.
     fn add(&mut self, others: &mut Others) {
         for (meter, _, there) in &mut self.meters {
             there.extend(
@@ -161,7 +162,7 @@ impl PlacedVehicle {
     }
 }
 
-/// The other vehicles that may be at a meter at the same time, by (vehicle, meter).
+/// The other vehicles that may be at a meter at the same time, by vehicle and meter.
 async fn others(
     history: &History<'_>,
     named: &Named,
@@ -176,7 +177,7 @@ async fn others(
             for &interval in wanted.looked(window, now).as_slice() {
                 rows.add(VehicleKey(member.key), *meter, interval);
                 for &(other, first, last) in named.get(&meter.0).into_iter().flatten() {
-                    // The last reading claims up to 15 minutes before itself.
+                    // A reading claims up to 15 minutes before it, so look a little further.
                     let behind = interval.end().plus_micros(CLAIM_MICROS_MAX);
                     if other.0 != member.key && first <= behind && last > interval.start() {
                         found
@@ -195,7 +196,7 @@ async fn others(
 }
 
 impl Chunk {
-    /// How far each vehicle's answer reaches, for each of its meters in order.
+    /// How far each vehicle's answer reaches at each of its meters, in order.
     fn places(&self) -> Vec<Place<'_>> {
         let mut places = Vec::new();
         for placed in &self.placed {
@@ -217,10 +218,10 @@ impl Chunk {
         places
     }
 
-    /// Fetches the vehicles' readings beyond the `held` spans, as far as the meters' readings require, and the other
-    /// vehicles that may be at the meters.
+    /// Fetches the vehicles' readings beyond the `held` spans, as far as the meters' readings require, and the
+    /// other vehicles that may be at the meters.
     ///
-    /// `true` means that a meter's first reading is divided, and the search must go further back.
+    /// Returns `true` if a meter's first reading is divided, so that the search must go further back.
     async fn complete(
         &mut self,
         history: &mut History<'_>,
@@ -286,7 +287,7 @@ impl Chunk {
         Ok(goes_on)
     }
 
-    /// Asks about one vehicle.
+    /// Asks the question about one vehicle.
     fn ask<R>(
         &self,
         placed: &PlacedVehicle,
@@ -316,8 +317,8 @@ impl Chunk {
         }))
     }
 
-    /// The answers of all known vehicles, with the energy in some parts of the window; or the rolled-up hours whose
-    /// individual readings an answer needs.
+    /// The answers for all known vehicles, with the energy in the requested parts of the window. A vehicle may
+    /// instead get the rolled-up hours whose individual readings its answer needs.
     pub(super) fn answers<'a>(
         &'a self,
         parts: &'a [Interval],
@@ -330,7 +331,7 @@ impl Chunk {
         })
     }
 
-    /// Where the vehicles were.
+    /// The meters at which the vehicles were.
     pub(super) fn meter_keys(&self) -> Vec<i32> {
         let of_vehicle = |placed: &PlacedVehicle| {
             placed
@@ -342,7 +343,7 @@ impl Chunk {
         self.placed.iter().flat_map(of_vehicle).collect()
     }
 
-    /// The readings of a meter, and its rolled-up hours.
+    /// A meter's readings and rolled-up hours.
     pub(super) fn meter(&self, key: i32) -> (&[EnergyReading], &[RolledUp]) {
         match self.meters.get(&key) {
             Some(readings) => (&readings.list, &readings.rolled_up),

@@ -20,14 +20,15 @@ use crate::energy::interval::{Interval, Intervals};
 use crate::energy::plan;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
-/// How many meters' readings are fetched at once.
+/// How many meters are fetched at the same time.
 const METERS_AT_ONCE: usize = 8;
 
-/// Fetches what [`Question`](crate::energy::Question) needs; `None` for an unknown vehicle.
+/// Fetches what [`Question`](crate::energy::Question) requires; `None` for an unknown vehicle.
 ///
-/// A meter's readings are fetched only for the time that the vehicle was there, with the neighbours of each such
-/// interval. Energy between the intervals is never credited. Other vehicles are fetched only if they are at a meter at
-/// the same time as this one (by rule 3: when this one could be there). Only they can share an amount with it.
+/// A meter's readings are fetched only for the intervals in which the vehicle was there, with their neighbours,
+/// because no other energy can be credited to it. Other vehicles are fetched only if they are at a meter at the
+/// same time as this one (by rule 3: at a time when this one could be there). Only those can share an amount with
+/// it.
 pub(super) async fn fetch(
     history: &mut History<'_>,
     id: ExternalId<'_>,
@@ -83,8 +84,8 @@ pub(super) async fn fetch(
     complete(history, fetched, window, now).await.map(Some)
 }
 
-/// Fetches what lies beyond the window, as far as the meters' readings require, and the
-/// other vehicles that may be at the meters.
+/// Fetches what lies beyond the window, as far as the meters' readings require, and the other vehicles that may be
+/// at the meters.
 async fn complete(
     history: &mut History<'_>,
     mut fetched: Fetched,
@@ -93,7 +94,7 @@ async fn complete(
 ) -> Result<Fetched, AskError> {
     let key = fetched.vehicle.key;
     let behind = window.end().plus_micros(BEHIND_MICROS);
-    // How far back to search if a meter's first reading ever is divided.
+    // How far back to search if the first reading ever of a meter is divided among vehicles.
     let mut first_low: Option<Timestamp> = None;
     loop {
         let places = fetched.places(window, now, first_low);
@@ -119,7 +120,7 @@ async fn complete(
         if low < window.start() || high > behind {
             fetched.vehicle = vehicles::vehicle(history, key, span).await?;
         }
-        // A vehicle that is at many meters is fetched once.
+        // A vehicle that is at several meters is fetched once.
         let others = fetched.meters.iter().flat_map(|meter| &meter.others);
         let others = others.map(|other| (other.0, span)).collect();
         fetched.others = vehicles::vehicles(history, &others).await?;
@@ -138,8 +139,8 @@ async fn complete(
     }
 }
 
-/// Looks for a vehicle. The same round trip loads the partitions, because on a busy machine each round trip means a
-/// wait.
+/// Looks up a vehicle, and loads the partitions in the same round trip, because round trips are slow on a busy
+/// machine.
 async fn known(history: &History<'_>, id: ExternalId<'_>) -> Result<Option<Row>, AskError> {
     let vehicle = async {
         let statement = history.work.prepare_cached(sql!("performance_vehicle"));

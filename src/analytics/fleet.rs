@@ -1,7 +1,7 @@
 //! All vehicles over one window, exactly, from one snapshot.
 //!
-//! The fleet is read in chunks of a few statements each, so that memory is bounded whatever its size. While
-//! one chunk is computed, the next is fetched.
+//! The fleet is read in chunks of a few statements each, so that memory stays bounded. While one chunk is
+//! computed, the next one is fetched.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,21 +21,20 @@ use super::vehicles::meter_ids;
 use super::{AskError, Priority};
 use crate::energy::device::EnergyReading;
 
-/// The approximate number of readings of a chunk: some tens of MB, and statements of about a second.
+/// The approximate number of readings of a chunk. It takes some tens of MB, and statements of about a second.
 const CHUNK_READINGS: usize = 300_000;
-/// Devices of the first chunk, before it is known how much they send.
+/// Devices of the first chunk, before it is known how many readings they have.
 const CHUNK_DEVICES_FIRST: usize = 64;
 /// The most devices of a chunk.
 const CHUNK_DEVICES_MAX: usize = 2_000;
-/// The same for a report that yields: statements of some milliseconds.
+/// The most devices of a chunk in a report that yields, for statements of some milliseconds.
 const CHUNK_DEVICES_GENTLE: usize = 250;
-/// For how long a report yields. After that it works at full speed, because it holds a snapshot and must end within
-/// a minute and a half.
+/// How long a report yields. After that it runs at full speed: it holds a snapshot, and must finish within 90 s.
 const GENTLE_FOR: Duration = Duration::from_secs(20);
 
 /// Computes the report on a fleet.
 ///
-/// Blocks: for some statements per chunk of vehicles, and then of meters
+/// Blocks: for some statements per chunk, first of vehicles, then of meters
 /// Cancel: safe; the transaction is rolled back
 pub(super) async fn report(
     client: &mut Client,
@@ -51,7 +50,7 @@ pub(super) async fn report(
     );
     let mut history = History::new(&work, Lease::new(budget)).with_hours(hours.clone());
     let named = chunk::named(&mut history, question.timeframe.window).await?;
-    // Held as long as `named` is.
+    // Keeps the readings counted by `named` reserved.
     let _held = history.renew(Lease::new(budget));
     let mut walk = Walk {
         work: &work,
@@ -67,10 +66,10 @@ pub(super) async fn report(
     Ok(meters(&work, &mut history, budget, sums).await?.finish())
 }
 
-/// How many devices the next chunk has.
+/// Decides how many devices the next chunk has.
 struct ChunkPace {
     devices: usize,
-    /// Until when the report rests after each chunk, and when it began this one.
+    /// When the report stops resting between chunks, and when the present chunk began.
     gentle_until: Option<Instant>,
     works_since: Instant,
 }
@@ -90,7 +89,7 @@ impl ChunkPace {
             .is_some_and(|until| Instant::now() < until)
     }
 
-    /// Leaves the machine to others for as long as the last chunk took, if the report yields.
+    /// If the report yields, rests for as long as the last chunk took.
     async fn rest(&mut self) {
         if self.is_gentle() {
             tokio::time::sleep(self.works_since.elapsed()).await;
@@ -98,7 +97,7 @@ impl ChunkPace {
         self.works_since = Instant::now();
     }
 
-    /// Sizes the next chunk by what the last one held.
+    /// Sets the size of the next chunk from the readings of the last one.
     fn learn(&mut self, devices: usize, readings: usize) {
         let each = (readings / devices.max(1)).max(1);
         let most = match self.is_gentle() {
@@ -108,7 +107,8 @@ impl ChunkPace {
         self.devices = (CHUNK_READINGS / each).clamp(1, most);
     }
 
-    /// Halves the next chunk after one that did not fit. Returns `false` if one device is already too much.
+    /// Halves the next chunk after one that was too large. Returns `false` if a single device is already too
+    /// large.
     fn shrink(&mut self, error: &AskError, devices: usize) -> bool {
         let memory = matches!(error, AskError::TooManyReadings | AskError::Busy);
         self.devices = (devices / 2).max(1);
@@ -116,7 +116,7 @@ impl ChunkPace {
     }
 }
 
-/// The state from chunk to chunk: one is fetched while the one before is computed.
+/// The state of a walk through the fleet. One chunk is fetched while the previous one is computed.
 struct Walk<'w, 'h> {
     work: &'w Transaction<'w>,
     history: &'h mut History<'w>,
@@ -127,7 +127,7 @@ struct Walk<'w, 'h> {
 }
 
 impl Walk<'_, '_> {
-    /// Adds some vehicles to the sums. `false` means that they were too many for one chunk.
+    /// Adds some vehicles to the sums. Returns `false` if they were too many for one chunk.
     async fn add(
         &mut self,
         members: &[Member],
@@ -187,8 +187,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Adds those vehicles whose answers need readings in place of rolled-up hours, with ever fewer hours
-    /// rolled up.
+    /// Adds the vehicles whose answers need readings in place of rolled-up hours. Each round uses fewer rolled-up
+    /// hours.
     async fn rest(&mut self, mut sums: Sums) -> Result<Sums, AskError> {
         for round in 1.. {
             let mut left = std::mem::take(&mut sums.again);

@@ -1,5 +1,5 @@
-//! Reports on the fleet: one is computed at a time, and kept for all requests, for a minute or less if it is quick to
-//! compute. A report that is requested again is renewed before that time is over.
+//! Reports on the fleet. Only one is computed at a time, and all requests share the result for up to a minute, or
+//! for less if it is quick to compute. A report that is still in demand is renewed before it expires.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,45 +14,45 @@ use crate::energy::interval::Interval;
 use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 
-/// The age up to which a report is served, as a multiple of the time that its computation took. So computing one report
-/// again and again takes less than a hundredth of the time, and a small fleet sees new readings within seconds. At most
-/// a minute, which is short enough for people who look at a ranking.
+/// How long a report is served, as a multiple of the time that it took to compute. A report in constant demand
+/// then costs less than a hundredth of the time, and a small fleet shows new readings within seconds. The upper
+/// bound of a minute is short enough for people who look at a ranking.
 const AGE_PER_COMPUTATION: i64 = 600;
 const AGE_MICROS: std::ops::RangeInclusive<i64> = 1_000_000..=60_000_000;
-/// How many reports are kept that are older than a minute.
+/// Beyond this number of reports, those older than a minute are dropped.
 const KEPT_MAX: usize = 4;
-/// How many reports are kept in all, for later pages of a ranking.
+/// How many reports are kept at most, so that later pages of a ranking come from the same report.
 const KEPT_YOUNG_MAX: usize = 64;
-/// The size of all kept reports, in bytes of printed answers; the newest is kept whatever its size.
+/// The most bytes of printed answers in all kept reports. The newest report is kept whatever its size.
 const KEPT_BYTES_MAX: usize = 128 << 20;
-/// How long a computation may take: longer than any other query. Meanwhile it holds a snapshot, which keeps the live
+/// How long a computation may take. That is longer than any other query, and meanwhile its snapshot keeps the live
 /// tables from being vacuumed.
 const COMPUTE_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long a request waits for one.
+/// How long a request waits for a computation.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many requests wait for one at once.
+/// How many requests may wait for a computation at once.
 const WAITING_MAX: usize = 32;
 
-/// A window as it was requested: equal requests share one report.
+/// A window as it was requested. Equal requests share one report.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReportKey {
     /// `from`, if it was given.
     pub from: Option<Timestamp>,
     /// `to`, if it was given.
     pub to: Option<Timestamp>,
-    /// How the series is split; empty means no series.
+    /// The length of the series' parts; empty means no series.
     pub series: String,
-    /// The moment of the report that an earlier page was read from.
+    /// For a later page, the `as_of` of the report that the earlier page came from.
     pub as_of: Option<Timestamp>,
 }
 
-/// A report and the window that it covers.
+/// A report, and the window that it covers.
 #[derive(Debug)]
 pub struct KeptReport {
     key: ReportKey,
     /// The window.
     pub window: Interval,
-    /// When it was begun.
+    /// When its computation began.
     pub as_of: Timestamp,
     age_micros_max: i64,
     /// The report.
@@ -76,8 +76,8 @@ impl KeptReport {
         now.as_micros() - self.as_of.as_micros()
     }
 
-    /// Whether to renew it in the background while it is still served, so that a dashboard that stays open does not
-    /// wait for a long computation.
+    /// Whether to renew it in the background while it is still served. Without that, an open dashboard would wait
+    /// for each long computation.
     fn is_old(&self, now: Timestamp) -> bool {
         self.age_micros(now) >= self.age_micros_max / 12 * 5
     }
@@ -88,14 +88,14 @@ impl KeptReport {
     }
 }
 
-/// The age up to which a report is served whose computation took this long.
+/// How long to serve a report whose computation took this long.
 fn age_micros_max(took: Duration) -> i64 {
     let took = i64::try_from(took.as_micros()).unwrap_or(i64::MAX);
     let age = took.saturating_mul(AGE_PER_COMPUTATION);
     age.clamp(*AGE_MICROS.start(), *AGE_MICROS.end())
 }
 
-/// The kept reports, and the permits to compute one and to wait for it.
+/// The kept reports, and the permits to compute a report or wait for one.
 #[derive(Debug, Clone)]
 pub(super) struct Reports {
     kept: Arc<Mutex<VecDeque<Arc<KeptReport>>>>,
@@ -141,14 +141,13 @@ impl Reports {
 }
 
 impl Analyst {
-    /// Returns a report on the fleet: a kept one that is not too old, or a new one.
+    /// Returns a report on the fleet: a kept one that has not expired, or a new one.
     ///
-    /// Blocks: until it is computed, at most 30 s; after that the computation continues, for the next
-    ///         request
+    /// Blocks: until it is computed, for at most 30 s; the computation then continues for later requests
     /// Cancel: safe; the computation continues
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::TooSlow`] if it is not computed in time.
+    /// [`AskError`]; [`AskError::TooSlow`] if it was not computed in time.
     pub async fn fleet_report(
         &self,
         reads: &ReadPool,
@@ -178,7 +177,7 @@ impl Analyst {
         }
     }
 
-    /// Computes a report again in the background, unless one is being computed.
+    /// Computes a report again in the background, unless another computation is running.
     fn renew(&self, reads: &ReadPool, key: ReportKey, timeframe: Timeframe) {
         let Ok(permit) = Arc::clone(&self.reports.computing).try_acquire_owned() else {
             return;
@@ -193,9 +192,9 @@ impl Analyst {
         });
     }
 
-    /// Returns a report on the fleet to a caller that can wait for its computation.
+    /// Returns a report on the fleet to a caller that can wait for the whole computation.
     ///
-    /// Blocks: until no other report is computed, and then at most 90 s
+    /// Blocks: until no other report is being computed, and then for at most 90 s
     /// Cancel: safe; what was computed so far is lost
     ///
     /// # Errors
@@ -209,7 +208,7 @@ impl Analyst {
     ) -> Result<Arc<KeptReport>, AskError> {
         let permit = self.reports.computing.acquire().await;
         let _permit = permit.map_err(|_| AskError::Failed)?;
-        // Another caller's report may have been kept while this one waited.
+        // Another caller may have computed the same report during the wait.
         if let Some(kept) = self.reports.find(&key, &timeframe) {
             return Ok(kept);
         }

@@ -1,4 +1,4 @@
-//! The report on a fleet: what the answers of its vehicles and meters add up to.
+//! The report on a fleet: the sums of its vehicles' and meters' answers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::energy::tariff::Costs;
 /// A query about a fleet.
 #[derive(Debug, Clone)]
 pub(super) struct ReportQuestion {
-    /// The window, and parts that make it up, or none.
+    /// The window, and its parts if a series was requested.
     pub(super) timeframe: Timeframe,
-    /// What a kWh costs at which time, in parts that make up the window; or none.
+    /// The price of a kWh in each part of the window; empty without a tariff.
     pub(super) prices: Vec<(Interval, i64)>,
-    /// What a ratio means.
+    /// The bounds by which ratios are rated.
     pub(super) bounds: StatusBounds,
     /// The implied power above which a reading is suspect.
     pub(super) suspect_watts: u64,
@@ -28,14 +28,14 @@ pub(super) struct ReportQuestion {
 }
 
 impl ReportQuestion {
-    /// The parts whose energy is computed: those of the window, then those of the prices.
+    /// The parts whose energy is computed: first those of the series, then those of the prices.
     pub(super) fn parts(&self) -> Vec<Interval> {
         let priced = self.prices.iter().map(|(interval, _)| *interval);
         self.timeframe.parts.iter().copied().chain(priced).collect()
     }
 }
 
-/// The values by which a ranking orders and filters vehicles.
+/// The values by which a ranking sorts and filters vehicles.
 #[derive(Debug, Clone)]
 pub struct Rank {
     /// Its external id.
@@ -61,7 +61,7 @@ pub struct Ranked {
     pub printed: Printed,
 }
 
-/// About how much memory the numbers and texts of a printed answer take outside of its struct.
+/// The approximate memory that a printed answer takes outside its struct.
 const PRINTED_BYTES: usize = 64;
 
 /// The energy of all meters and vehicles in a part of the window.
@@ -69,7 +69,7 @@ const PRINTED_BYTES: usize = 64;
 pub struct FleetSlice {
     /// What all meters measured.
     pub meter_ac: Exact,
-    /// The vehicles'.
+    /// The sums of the vehicles.
     pub vehicles: Slice,
 }
 
@@ -87,17 +87,17 @@ impl FleetSlice {
 pub struct FleetReport {
     /// Every known vehicle, by id.
     pub vehicles: Vec<Ranked>,
-    /// Every meter by its id in the database, and how many of its readings are suspect.
+    /// The database id of every meter, and the number of its suspect readings.
     pub meters: Vec<(i32, u64)>,
     /// The whole window.
     pub whole: FleetSlice,
     /// The requested parts.
     pub parts: Vec<FleetSlice>,
-    /// What the vehicles' energy has cost; `None` without a tariff.
+    /// The cost of the vehicles' energy; `None` without a tariff.
     pub costs: Option<Costs>,
 }
 
-/// The sums to which each chunk is added.
+/// The running sums, to which each chunk is added.
 pub(super) struct Sums {
     pub(super) question: Arc<ReportQuestion>,
     vehicles: Vec<Ranked>,
@@ -105,16 +105,16 @@ pub(super) struct Sums {
     whole: FleetSlice,
     parts: Vec<FleetSlice>,
     costs: Costs,
-    /// The meters whose energy is in the sums.
+    /// The meters whose energy is already included.
     pub(super) meters_done: HashSet<i32>,
-    /// Vehicles whose answers need readings in place of rolled-up hours.
+    /// The vehicles whose answers need readings in place of rolled-up hours.
     pub(super) again: Vec<Member>,
-    /// The hours.
+    /// The rolled-up hours that those answers cannot use.
     pub(super) splits: Vec<SplitHours>,
 }
 
 impl Sums {
-    /// The report, once every vehicle and meter was added.
+    /// Finishes the report after every vehicle and meter was added.
     pub(super) fn finish(mut self) -> FleetReport {
         self.vehicles
             .sort_unstable_by(|a, b| a.rank.vehicle_id.cmp(&b.rank.vehicle_id));
@@ -174,7 +174,7 @@ impl Sums {
             if !question.prices.is_empty() {
                 let prices = question.prices.iter().map(|(_, price)| *price);
                 let costs = Costs::of(priced, prices);
-                // The currency appears once, next to all items.
+                // The currency appears once for all items, not in each.
                 printed = printed.with_costs(&costs, None);
                 self.costs.add(&costs);
             }
@@ -190,7 +190,7 @@ impl Sums {
         }
     }
 
-    /// A rolled-up hour lies within the window and within one of its parts.
+    /// Adds a meter. Each of its rolled-up hours lies within the window and within one of its parts.
     pub(super) fn add_meter(
         &mut self,
         key: i32,
@@ -212,7 +212,7 @@ impl Sums {
 }
 
 impl Ranked {
-    /// `None` if more is lost than an integer of 128 bits holds.
+    /// `None` if the loss does not fit in 128 bits.
     fn new(key: i32, suspect: u64, printed: Printed) -> Option<Self> {
         Some(Ranked {
             key,
@@ -230,7 +230,7 @@ impl Ranked {
         })
     }
 
-    /// About how many bytes it takes.
+    /// The approximate number of bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
         let meters = self.printed.attribution.meters.iter();
         let meters = meters.map(|meter| size_of_val(meter) + meter.len());

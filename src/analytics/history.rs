@@ -1,6 +1,6 @@
-//! Readings from history, with their neighbours wherever they lie.
+//! Readings from history, with their neighbours however far away.
 //!
-//! Every statement has constant bounds of time, a few partitions wide: PostgreSQL plans and locks only
+//! Every statement has constant bounds of time, a few partitions wide, so that PostgreSQL plans and locks only
 //! those. A neighbour is searched nearby first, and then a few partitions at a time.
 
 use std::sync::Arc;
@@ -20,29 +20,29 @@ use crate::postgres::partitions;
 use crate::postgres::partitions::{Partitions, Range};
 use crate::reading::{Energy, EnergyKind, PerStream, Stream, Timestamp};
 
-/// How far around a window the search for a neighbour begins: nearly every device has one there.
+/// How far from a window the search for a neighbour begins. Nearly every device has a reading within this time.
 pub(super) const NEARBY_MICROS: i64 = 3 * DAY_MICROS;
 
 /// How many partitions one statement may search.
 const PARTITIONS_PER_STATEMENT: usize = 8;
 
-/// On which side of an edge a neighbour is searched.
+/// The side of an edge on which a neighbour is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Before,
     After,
 }
 
-/// A reading of either stream, as its row gives it.
+/// A reading of either stream, as decoded from its row.
 pub(super) trait FromHistory: Copy + Send {
     const STREAM: Stream;
-    /// Readings of many devices. The index of its span follows each reading.
+    /// Reads readings of many devices. Each is followed by the index of its span.
     const IN_INTERVALS: &'static str;
     const BEFORE_MANY: &'static str;
     const AFTER_MANY: &'static str;
-    /// Rolled-up hours.
+    /// Reads rolled-up hours.
     const HOURS: &'static str;
-    /// How many columns a reading has.
+    /// The number of columns of a reading.
     const COLUMNS: usize;
 
     fn read(row: &Row) -> Result<Self, Error>;
@@ -84,7 +84,7 @@ impl FromHistory for EnergyReading {
     }
 }
 
-/// A vehicle's reading whose named session is not looked up yet.
+/// A vehicle's reading whose named session has not been looked up yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RawVehicleReading {
     pub(super) reading: VehicleReading,
@@ -140,7 +140,7 @@ impl FromHistory for RawVehicleReading {
     }
 }
 
-/// Begins a read-only transaction in which every statement sees one snapshot.
+/// Begins a read-only transaction with one snapshot for all statements.
 pub(super) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client
         .build_transaction()
@@ -154,9 +154,9 @@ pub(super) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Err
 pub(super) struct History<'a> {
     pub(super) work: &'a Transaction<'a>,
     pub(super) lease: Lease,
-    /// The hours that may be used rolled up; `None` means none.
+    /// The rolled-up hours that may be used; `None` if none may be.
     pub(super) hours: Option<Arc<Hours>>,
-    /// The partitions of each stream, once they were loaded.
+    /// The partitions of each stream, once loaded.
     partitions: OnceCell<PerStream<Vec<Range>>>,
 }
 
@@ -176,13 +176,13 @@ impl<'a> History<'a> {
         self
     }
 
-    /// Counts readings in another lease from here on. Returns the previous lease, which must be held as long as the
-    /// readings that were read under it.
+    /// Counts readings in another lease from here on. Returns the previous one, which must be kept as long as the
+    /// readings that it counts.
     pub(super) fn renew(&mut self, lease: Lease) -> Lease {
         std::mem::replace(&mut self.lease, lease)
     }
 
-    /// The partitions of a stream. The first call loads those of both streams in one round trip.
+    /// The partitions of a stream. The first call loads both streams' in one round trip.
     pub(super) async fn ranges(&self, stream: Stream) -> Result<&[Range], AskError> {
         let loading = || async move {
             let statement = self.work.prepare_cached(partitions::BOTH).await?;
@@ -194,7 +194,8 @@ impl<'a> History<'a> {
     }
 }
 
-/// The spans (from, to] that cover what is at or before an edge, or after it: nearest first, a few partitions each.
+/// Spans (from, to] of a few partitions each, nearest first. Together they cover every partition on one side of an
+/// edge; the edge itself is `Before`.
 pub(super) fn spans_beyond(
     ranges: &[Range],
     edge: Timestamp,

@@ -1,4 +1,4 @@
-//! The rolled-up hours that a query may use, and a row of them.
+//! Which rolled-up hours a query may use, and how their rows are decoded.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::energy::hour::{RolledUp, hour_interval};
 use crate::energy::interval::{Interval, Intervals};
 use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
 
-/// Readings of a device, some of them as rolled-up hours.
+/// A device's readings, some of them as rolled-up hours.
 #[derive(Debug)]
 pub(super) struct Readings<T> {
     pub(super) list: Vec<T>,
@@ -29,14 +29,14 @@ impl<T> Default for Readings<T> {
 /// The rolled-up hours that a query may use.
 #[derive(Debug, Clone)]
 pub(super) struct Hours {
-    /// Their starts, ascending; each hour lies wholly in the window.
+    /// Their starts, ascending. Each hour lies completely within the window.
     pub(super) starts: Vec<Timestamp>,
     pub(super) suspect_watts: u64,
     pub(super) excluded: HashSet<(Stream, i32, Timestamp)>,
 }
 
 impl Hours {
-    /// The full hours of a window that no edge of its parts splits.
+    /// The full hours of a window that no edge of a part splits.
     pub(super) fn new(window: Interval, parts: &[Interval], suspect_watts: u64) -> Self {
         let mut edges: HashSet<Timestamp> = HashSet::new();
         for edge in parts.iter().flat_map(|part| [part.start(), part.end()]) {
@@ -77,18 +77,18 @@ impl Hours {
     }
 }
 
-/// The start of the hour that an edge splits; `None` if the edge is a full hour itself.
+/// The start of the hour that an edge splits; `None` if the edge is on the hour.
 fn split_hour(edge: Timestamp) -> Option<Timestamp> {
     (edge.as_micros().rem_euclid(HOUR_MICROS) != 0).then(|| edge.hour())
 }
 
-/// A rolled-up hour of a device, by its start.
+/// A device's rolled-up hour: the device, the start, the row.
 pub(super) type RolledUpHour<T> = (i32, Timestamp, HourRow<T>);
 
-/// The readings and rollups of each device, and which hours are rolled up.
+/// The readings and rollups of each device, and its rolled-up intervals.
 pub(super) type Usable<T> = (HashMap<i32, Readings<T>>, HashMap<i32, Intervals>);
 
-/// A row of the rollups.
+/// A row of a rollup table.
 pub(super) struct HourRow<T> {
     pub(super) first: T,
     pub(super) last: T,
@@ -97,7 +97,7 @@ pub(super) struct HourRow<T> {
 }
 
 impl<T> HourRow<T> {
-    /// Reads a row; `reading` completes its first (0) and its last (1) reading.
+    /// Decodes a row. `reading` completes the first (0) or the last (1) reading.
     pub(super) fn read(
         row: &Row,
         temperature_sum: i128,

@@ -1,8 +1,8 @@
 //! Rolled-up hours, fetched in place of their readings.
 //!
-//! A rollup row is used if it exists in the same snapshot as the readings and its hour is not dirty. The
-//! readings are fetched if there is no row, if a known edge splits the hour, if the hour implies more
-//! power than the bound, or if the arithmetic needs the readings.
+//! A rollup row is used if the snapshot that holds the readings holds it too, and its hour is not dirty. Readings
+//! are fetched instead if there is no such row, if a known edge splits the hour, if the hour implies more power
+//! than the bound, or if the arithmetic needs its readings.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use crate::energy::hour::hour_interval;
 use crate::energy::interval::{Interval, Intervals};
 use crate::reading::{Stream, Timestamp};
 
-/// How often a query is computed again with fewer rolled-up hours, before all readings are fetched. Why: the
+/// How often a query is computed with fewer and fewer rolled-up hours before all readings are fetched. Why 3: the
 /// first attempt finds nearly all edges, and the second finds the edges that follow from them.
 pub(super) const ROUNDS_MAX: usize = 3;
 
 impl History<'_> {
-    /// Excludes the hours that were split.
+    /// Excludes hours that were split.
     pub(super) fn exclude(&mut self, splits: &SplitHours) {
         if let Some(hours) = &mut self.hours {
             Arc::make_mut(hours).exclude(splits);
         }
     }
 
-    /// Excludes the hours of a device that some edges split.
+    /// Excludes the hours of a device that these edges split.
     pub(super) fn exclude_at(
         &mut self,
         stream: Stream,
@@ -45,18 +45,18 @@ impl History<'_> {
         }
     }
 
-    /// Excludes all hours from here on.
+    /// Excludes all hours from now on.
     pub(super) fn exclude_all(&mut self) {
         self.hours = None;
     }
 
-    /// The intervals in which hours may be rolled up.
+    /// The intervals in which hours may be used as rollups.
     pub(super) fn sums(&self) -> Intervals {
         let starts = self.hours.iter().flat_map(|hours| &hours.starts);
         starts.filter_map(|start| hour_interval(*start)).collect()
     }
 
-    /// Fetches the rolled-up hours in some intervals.
+    /// Fetches the rolled-up hours in the given intervals.
     pub(super) async fn hours_many<T: FromHistory>(
         &self,
         wanted: &BTreeMap<i32, Vec<Interval>>,
@@ -94,7 +94,8 @@ impl History<'_> {
         Ok(found)
     }
 
-    /// Selects the hours that are in the intervals and may be used. Returns them, and a list of them for each device.
+    /// Selects the hours that lie in the intervals and may be used. Also returns the intervals that they cover, by
+    /// device.
     pub(super) fn usable<T: FromHistory>(
         &self,
         found: Vec<RolledUpHour<T>>,

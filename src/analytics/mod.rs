@@ -1,4 +1,4 @@
-//! Queries over windows: fetches what an answer depends on from the database, in one snapshot.
+//! Queries over windows: fetches everything that an answer depends on, in one snapshot.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -6,25 +6,25 @@
 //! | `vehicles` | vehicles: their readings, their sessions, and which others are at a meter |
 //! | `fetch` | what the answer for one vehicle depends on |
 //! | `charges` | the energy of charging sessions |
-//! | `bulk` | the readings of many devices, in a few statements |
-//! | `chunk` | a part of the fleet, with everything that its vehicles' answers depend on |
+//! | `bulk` | the readings of many devices, with few statements |
+//! | `chunk` | a part of the fleet, with everything that its answers depend on |
 //! | `reach` | how far beyond its window a query must fetch |
 //! | `hours`, `hour_rows` | rolled-up hours in place of their readings |
 //! | `fleet` | every vehicle over one window |
-//! | `fleet_report` | what the answers of a fleet add up to |
-//! | `fleet_cache` | one report on the fleet at a time, shared, and kept for at most a minute |
+//! | `fleet_report` | the sums of a fleet's answers |
+//! | `fleet_cache` | one report on the fleet at a time, shared by all requests for up to a minute |
 //! | `budget` | how many readings all queries may hold in memory |
 //!
 //! # Rules
 //!
 //! - **No statement searches history without constant bounds of time.** With hundreds of partitions, planning
 //!   alone would take longer than the answer.
-//! - **An answer reaches beyond its window** (`reach`): a shared meter's amount is divided by all DC of its time, and
-//!   an attribution period continues to the meter's next reading. Nearly always both are within 90 minutes, and one
-//!   round trip fetches everything.
-//! - **The fleet's answer is the sum of its vehicles' answers**: the same arithmetic over readings that are
-//!   fetched in chunks, in one snapshot. A report that is requested again after 25 s is renewed in
-//!   the background.
+//! - **An answer reaches beyond its window** (`reach`): a shared meter's amount is divided by the DC over the
+//!   whole amount, and an attribution period continues to the meter's next reading. Nearly always both are within
+//!   90 minutes, and one round trip fetches everything.
+//! - **The fleet's answer is the sum of its vehicles' answers**: the same arithmetic, over readings fetched in
+//!   chunks from one snapshot. A report that is requested again after five twelfths of its lifetime is
+//!   renewed in the background.
 //! - **Computing happens off the async workers**, at most one computation per core.
 
 mod budget;
@@ -71,19 +71,19 @@ use vehicles::Fetched;
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// As the database or the network give it.
+    /// An error of the driver.
     #[error(transparent)]
     Database(#[from] Error),
     /// The query did not reach the database, or failed there.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The query needs more readings than one may hold; request a shorter window.
+    /// The query needs more readings than one query may hold. Request a shorter window.
     #[error("the window contains too many readings; request a shorter one")]
     TooManyReadings,
-    /// Other queries occupy the memory for readings; try again later.
+    /// Other queries use up the memory for readings. Try again later.
     #[error("too many queries are running; try again shortly")]
     Busy,
-    /// The fleet's answer is still being computed; try again, or request a shorter window.
+    /// The report on the fleet is still being computed. Try again, or request a shorter window.
     #[error(
         "the report on the fleet takes longer than a request may wait; retry, or request a shorter \
          window"
@@ -94,10 +94,10 @@ pub enum AskError {
     Failed,
 }
 
-/// An answer with the ids that print it.
+/// An answer, with the ids needed to print it.
 #[derive(Debug)]
 pub struct Answer {
-    /// The exact values.
+    /// The exact numbers.
     pub performance: Performance,
     /// The external ids of its meters, in any order.
     pub meter_ids: Vec<String>,
@@ -110,13 +110,13 @@ pub struct Answer {
 pub struct Timeframe {
     /// The window.
     pub window: Interval,
-    /// Parts of the window whose energy is computed too; empty for none.
+    /// Parts of the window whose energy is computed too; may be empty.
     pub parts: Vec<Interval>,
-    /// Time after this moment is not attributed.
+    /// Nothing after this moment is attributed.
     pub now: Timestamp,
 }
 
-/// How a report shares the machine.
+/// How a report uses the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     /// A client waits for it.
@@ -125,7 +125,7 @@ pub enum Priority {
     Yields,
 }
 
-/// What all queries share: memory and processors.
+/// What all queries share: memory and processor time.
 #[derive(Debug, Clone)]
 pub struct Analyst {
     budget: Budget,
@@ -135,10 +135,10 @@ pub struct Analyst {
     reports: Reports,
 }
 
-/// The bounds by which ratios are rated and readings are suspect.
+/// The bounds by which ratios are rated and readings count as suspect.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Judgement {
-    /// What a ratio means.
+    /// The bounds of the ratings.
     pub bounds: StatusBounds,
     /// The implied power above which a reading is suspect.
     pub suspect_watts: SuspectWatts,
@@ -173,26 +173,26 @@ impl Analyst {
         self
     }
 
-    /// An analyst whose queries may hold no reading.
+    /// An analyst whose queries may not hold a single reading.
     #[cfg(test)]
     pub(crate) fn without_memory(mut self) -> Self {
         self.budget = Budget::new(0);
         self
     }
 
-    /// What a kWh costs; `None` without a tariff.
+    /// The tariff, if one is configured.
     pub const fn tariff(&self) -> Option<&Tariff> {
         self.tariff.as_ref()
     }
 
-    /// The bounds by which ratios are rated and readings are suspect.
+    /// The bounds by which ratios are rated and readings count as suspect.
     pub const fn judgement(&self) -> Judgement {
         self.judgement
     }
 
-    /// Answers for one vehicle over a window, and for some parts of it; `None` for an unknown vehicle.
+    /// Answers for one vehicle over a window and its requested parts; `None` for an unknown vehicle.
     ///
-    /// Blocks: for some statements, and for the arithmetic of at most 2 million readings
+    /// Blocks: for some statements, and for the arithmetic over at most 2 million readings
     /// Cancel: safe; the transaction is rolled back
     pub async fn performance(
         &self,
@@ -228,7 +228,7 @@ impl Analyst {
         }))
     }
 
-    /// Answers for every known vehicle over a window, and adds the answers up.
+    /// Computes the answers for every known vehicle over a window, and their sums.
     ///
     /// Blocks: for some statements per chunk of devices; a fleet of 10,000 over a day takes seconds
     /// Cancel: safe; the transaction is rolled back
@@ -246,7 +246,7 @@ impl Analyst {
             suspect_watts: self.judgement.suspect_watts.0,
             priority,
         };
-        // A budget of its own: at most one report is computed, a chunk at a time.
+        // Reports have a budget of their own, because only one is computed at a time, chunk by chunk.
         fleet::report(client, &Budget::default(), question).await
     }
 

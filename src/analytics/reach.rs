@@ -1,4 +1,4 @@
-//! How far beyond its window an answer reaches: in time, and to which vehicles.
+//! How far an answer reaches beyond its window: in time, and to other vehicles.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,25 +14,25 @@ use crate::energy::question::Plan;
 use crate::energy::window::DAY_MICROS;
 use crate::reading::{EnergyKind, Stream, Timestamp};
 
-/// How far after a window vehicles' readings are fetched at first: enough for periods that reach to the next reading of
-/// a meter that reports hourly.
+/// How far after a window vehicles' readings are fetched at first. It is enough for periods that continue to the
+/// next reading of an hourly meter.
 pub(super) const BEHIND_MICROS: i64 = 6 * CLAIM_MICROS_MAX;
 
 /// Intervals at one meter that are closer than this are fetched as one.
 const JOIN_MICROS: i64 = DAY_MICROS;
 
-/// How far back from a window the search for the start of an attribution period begins, if a meter's first reading ever
-/// is divided among several vehicles.
+/// How far before a window the search for the start of an attribution period begins, if a meter's first reading
+/// ever is divided among vehicles.
 const CHAIN_MICROS: i64 = DAY_MICROS;
 
 /// A meter where a vehicle is in the window, or may be by rule 3.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
-    /// When, within the window: the meter's readings are fetched around it.
+    /// The times within the window around which the meter's readings are fetched.
     pub(super) intervals: Intervals,
-    /// Rules 1 or 2 put the vehicle there, so it may share.
+    /// Whether rule 1 or 2 puts the vehicle there, so that it may share amounts.
     shares: bool,
-    /// The meter has the vehicle's id, and rule 3 may apply.
+    /// Whether the meter has the vehicle's id and rule 3 may apply.
     pub(super) by_same_id: bool,
 }
 
@@ -70,15 +70,15 @@ pub(super) fn wanted(
 pub(super) struct Reach {
     /// The time from which the vehicles' readings and sessions matter.
     pub(super) low: Timestamp,
-    /// The reading of the meter up to which they matter.
+    /// The time of the meter's reading up to which they matter.
     pub(super) high: Timestamp,
-    /// The meter's first reading ever is divided: `low` is only where the search begins.
+    /// Whether the meter's first reading ever is divided. `low` is then only where the search begins.
     pub(super) is_first: bool,
 }
 
 impl Wanted {
-    /// When the presence of other vehicles matters, in the first search. By rule 3, a vehicle that arrives after the
-    /// window and before the meter's next reading matters too; nearly always that reading is near.
+    /// The time in which other vehicles matter, for the first search. By rule 3, a vehicle that arrives between
+    /// the window's end and the meter's next reading matters too. That reading is nearly always close.
     pub(super) fn looked(&self, window: Interval, now: Timestamp) -> Intervals {
         if !self.by_same_id {
             return self.intervals.clone();
@@ -88,7 +88,7 @@ impl Wanted {
         Interval::new(window.start(), end).into_iter().collect()
     }
 
-    /// How far the answer reaches, given the meter's readings and the other vehicles that are there.
+    /// How far the answer reaches, given the meter's readings and the other vehicles there.
     pub(super) fn reach(
         &self,
         readings: &[EnergyReading],
@@ -101,7 +101,7 @@ impl Wanted {
             high: window.end(),
             is_first: false,
         };
-        // A period that continues after the window is followed to the meter's next reading.
+        // A period that continues beyond the window reaches to the meter's next reading.
         let last_interval = self.intervals.as_slice().last();
         let next = readings.partition_point(|reading| reading.at <= window.end());
         if let Some(next) = readings.get(next)
@@ -126,13 +126,12 @@ impl Wanted {
         reach
     }
 
-    /// Whether amounts may be divided, given the other vehicles that are there.
+    /// Whether amounts may be divided, given the other vehicles there.
     pub(super) fn is_shared(&self, others: &HashSet<VehicleKey>) -> bool {
         self.shares && !others.is_empty()
     }
 
-    /// When the presence of other vehicles matters besides that: for the queried vehicle, rule 3 ends where another
-    /// vehicle arrives.
+    /// Further time in which other vehicles matter, because rule 3 ends when another vehicle arrives.
     fn unseen(&self, reach: Reach, window: Interval, now: Timestamp) -> Option<Interval> {
         let seen = self.looked(window, now);
         let seen = seen.as_slice().last()?.end();
@@ -143,7 +142,7 @@ impl Wanted {
     }
 }
 
-/// A vehicle at a meter, with what is known of both.
+/// A vehicle at a meter, and what is known of both.
 pub(super) struct Place<'a> {
     pub(super) vehicle: VehicleKey,
     pub(super) meter: MeterKey,
@@ -152,13 +151,13 @@ pub(super) struct Place<'a> {
     pub(super) reach: Reach,
 }
 
-/// The vehicles at a meter, by the vehicle in question and the meter.
+/// The other vehicles at a meter, by the vehicle of the question and the meter.
 pub(super) type Others = HashMap<(i32, i32), HashSet<VehicleKey>>;
 
-/// The vehicles with the ids of some meters.
+/// The vehicles that have the same id as a meter.
 pub(super) type Owners = HashMap<MeterKey, VehicleKey>;
 
-/// Loads the vehicles with the ids of those meters that are shared.
+/// Loads the vehicles that have the same id as the shared meters.
 pub(super) async fn owners(
     history: &History<'_>,
     places: &[Place<'_>],
@@ -201,7 +200,7 @@ pub(super) async fn unseen(
     let (Some(low), Some(high)) = (rows.starts.iter().min(), rows.ends.iter().max()) else {
         return Ok(found);
     };
-    // A reading claims up to 15 minutes before itself.
+    // A reading claims up to 15 minutes before it.
     let claims: Vec<Timestamp> = rows
         .ends
         .iter()
@@ -227,7 +226,7 @@ pub(super) async fn unseen(
     Ok(found)
 }
 
-/// When the presence of others at a meter matters: a row for each vehicle, meter and interval.
+/// The times in which other vehicles at a meter matter: a row per vehicle, meter and interval.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     vehicles: Vec<i32>,
@@ -244,7 +243,7 @@ impl Rows {
         self.ends.push(interval.end());
     }
 
-    /// The other vehicles with a session there.
+    /// Finds the other vehicles with a session there.
     pub(super) async fn with_session(
         &self,
         history: &History<'_>,
@@ -269,8 +268,8 @@ async fn found_by(
     rows.iter().map(row).collect()
 }
 
-/// The next lower bound in the search for the start of an attribution period, after a search down to `low` has found
-/// `start`. `None` means that this is the true start, or that no reading is older.
+/// The next lower bound in the search for the start of an attribution period, after a search down to `low` has
+/// found `start`. `None` means that `start` is the true start, or that there are no older readings.
 pub(super) async fn further_back(
     history: &History<'_>,
     window: Interval,
@@ -287,7 +286,7 @@ pub(super) async fn further_back(
     Ok(Some(low.max(oldest.unwrap_or(low))))
 }
 
-/// Joins intervals that are close to each other.
+/// Joins intervals that are less than a day apart.
 pub(super) fn joined(intervals: &Intervals) -> Vec<Interval> {
     let mut joined: Vec<Interval> = Vec::new();
     for &interval in intervals.as_slice() {

@@ -24,11 +24,11 @@ use crate::reading::{Stream, Timestamp};
 pub(super) struct Fetched {
     pub(super) vehicle: FetchedVehicle,
     pub(super) meters: Vec<FetchedMeter>,
-    /// The other vehicles that may be at some of the meters, each once.
+    /// The other vehicles that may be at some of the meters; each appears once.
     pub(super) others: HashMap<i32, FetchedVehicle>,
     /// The external ids of the meters.
     pub(super) meter_ids: HashMap<i32, String>,
-    /// Held as long as the readings are.
+    /// Held as long as the readings.
     pub(super) lease: Option<Lease>,
 }
 
@@ -38,13 +38,13 @@ pub(super) struct FetchedMeter {
     pub(super) key: MeterKey,
     pub(super) wanted: Wanted,
     pub(super) readings: Readings<EnergyReading>,
-    /// The vehicle with its id, if that matters.
+    /// The vehicle with the same id, if it matters.
     pub(super) owner: Option<VehicleKey>,
     pub(super) others: HashSet<VehicleKey>,
 }
 
 impl Fetched {
-    /// Makes the question about what was fetched.
+    /// Asks a question about what was fetched.
     pub(super) fn asked<R>(
         &self,
         window: Interval,
@@ -76,7 +76,8 @@ impl Fetched {
         })
     }
 
-    /// How far the answer reaches at each meter: back to `first_low` if a meter's first reading is divided.
+    /// How far the answer reaches at each meter. If a meter's first reading is divided, it goes back to
+    /// `first_low`.
     pub(super) fn places<'a>(
         &'a self,
         window: Interval,
@@ -101,7 +102,7 @@ impl Fetched {
     }
 }
 
-/// A vehicle with what is known of it.
+/// A vehicle, with what is known of it.
 #[derive(Debug)]
 pub(super) struct FetchedVehicle {
     pub(super) key: VehicleKey,
@@ -121,7 +122,7 @@ impl FetchedVehicle {
     }
 }
 
-/// Fetches a vehicle's readings in a span with their neighbours, and its sessions that overlap it.
+/// Fetches a vehicle's readings in a span, with neighbours, and the sessions that overlap it.
 pub(super) async fn vehicle(
     history: &mut History<'_>,
     key: VehicleKey,
@@ -136,7 +137,7 @@ pub(super) async fn vehicle(
     }))
 }
 
-/// The same for many vehicles, each over its own span.
+/// The same for many vehicles, each with its own span.
 pub(super) async fn vehicles(
     history: &mut History<'_>,
     spans: &BTreeMap<i32, Interval>,
@@ -159,7 +160,7 @@ pub(super) async fn vehicles(
     };
     let (mut sessions, sought) =
         try_join(sessions, history.seek::<RawVehicleReading>(&wanted)).await?;
-    // The ends of a vehicle's sessions are edges of its attribution periods.
+    // The start and the end of a session are edges of attribution periods.
     for (&device, of_device) in &sessions {
         let ends = of_device
             .iter()
@@ -187,7 +188,7 @@ pub(super) async fn vehicles(
     Ok(keys.iter().map(vehicle).collect())
 }
 
-/// Readings with the meters of the sessions that they name.
+/// Readings, with the meters of the sessions that they name.
 fn placed(
     raw: Vec<RawVehicleReading>,
     places: &HashMap<SessionKey, MeterKey>,
@@ -204,7 +205,7 @@ fn placed(
     raw.into_iter().map(place).collect()
 }
 
-/// The meters of the sessions that readings name; a session that is not known has none.
+/// The meters of the sessions that readings name. A session that is not known has none.
 async fn named_places(
     history: &History<'_>,
     named: &BTreeSet<i32>,
@@ -223,7 +224,7 @@ async fn named_places(
     rows.iter().map(place).collect()
 }
 
-/// The sessions of some vehicles that overlap (from, to].
+/// The sessions of the given vehicles that overlap (from, to].
 async fn sessions(
     history: &History<'_>,
     keys: &[i32],
@@ -245,7 +246,7 @@ async fn sessions(
     Ok(sessions)
 }
 
-/// The other vehicles that are at a meter in some intervals, by a session or a reading.
+/// The other vehicles that are at a meter in the given intervals, by a session or a reading.
 pub(super) async fn others(
     history: &History<'_>,
     meter: MeterKey,
@@ -276,7 +277,7 @@ pub(super) async fn others(
     rows.iter().map(key).collect()
 }
 
-/// The external ids of some meters.
+/// The external ids of the given meters.
 pub(super) async fn meter_ids(
     work: &deadpool_postgres::Transaction<'_>,
     keys: &[i32],

@@ -13,51 +13,51 @@ use super::sharing::{Guest, credited, first_start, known};
 use super::whereabouts::{Stays, whereabouts};
 use crate::reading::Timestamp;
 
-/// How a vehicle was attributed in a window.
+/// The rules by which a vehicle was attributed in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Not at all.
+    /// No rule applied.
     None,
-    /// By only one rule.
+    /// Only this rule.
     Only(Rule),
-    /// By several.
+    /// Several rules.
     Mixed,
 }
 
-/// The answer, in exact values.
+/// The answer in exact numbers.
 #[derive(Debug, Clone)]
 pub struct Performance {
-    /// The window that was asked for: W, (from, to].
+    /// The requested window W, (from, to].
     pub window: Interval,
     /// AC attributed to the vehicle in W.
     pub consumed_ac: Exact,
     /// All DC of the vehicle in W.
     pub delivered_dc: Exact,
-    /// DC at moments in W at which the meter is known.
+    /// DC at moments in W whose meter energy is known.
     pub matched_dc: Exact,
-    /// The sum of the battery's temperatures, in 1e-24 °C.
+    /// The sum of the battery temperatures, in 1e-24 °C.
     pub temperature_sum: i128,
     /// The vehicle's readings in W.
     pub data_points: u64,
     /// The meters' readings in the attribution periods within the window.
     pub meter_data_points: u64,
-    /// By which rules.
+    /// The rules that applied.
     pub method: Method,
-    /// At which meters in W, ascending by key.
+    /// The vehicle's meters in W, ascending by key.
     pub meters: Vec<MeterKey>,
-    /// The number of different sessions that put the vehicle at a meter in W, or are named by a reading that does. A
-    /// session does not count if readings that name the meter (rule 1) take all of its time.
+    /// The number of distinct sessions that put the vehicle at a meter in W, or that are named by a reading which
+    /// does so. A session does not count if readings that name the meter (rule 1) cover all of its time.
     pub sessions: u64,
     /// How much of the time has readings.
     pub coverage: Coverage,
-    /// Resets and suspect readings: of the meters in the attribution periods within the window, and of
-    /// the vehicle in W, each at the time of its reading.
+    /// Resets and suspect readings, each at the time of its reading: of the meters in the attribution periods
+    /// within the window, and of the vehicle in W.
     pub oddities: Oddities,
-    /// Those of the vehicle alone.
+    /// The same for the vehicle alone.
     pub own_oddities: Oddities,
 }
 
-/// The energy of a part of the window, in exact values.
+/// The energy in a part of the window, in exact numbers.
 #[derive(Debug, Clone)]
 pub struct Slice {
     /// The part.
@@ -66,7 +66,7 @@ pub struct Slice {
     pub consumed_ac: Exact,
     /// All DC of the vehicle in it.
     pub delivered_dc: Exact,
-    /// DC at moments in it at which the meter is known.
+    /// DC at moments in it whose meter energy is known.
     pub matched_dc: Exact,
 }
 
@@ -91,8 +91,8 @@ impl Slice {
 
 /// Answers a question.
 ///
-/// DC that lies in periods at two meters at once (sessions that the registry would refuse) is
-/// matched if either meter is known.
+/// If the vehicle has overlapping periods at two meters (the registry would refuse such sessions), DC in the
+/// overlap is matched if either meter's energy is known.
 ///
 /// # Errors
 /// [`SplitHours`]: see [`performance_and_parts`].
@@ -100,14 +100,14 @@ pub fn performance(question: &Question<'_>) -> Result<Performance, SplitHours> {
     Ok(performance_and_parts(question, &[])?.0)
 }
 
-/// Answers a question, and computes the energy in each of some parts of the window.
+/// Answers a question, and computes the energy in each of the given parts of the window.
 ///
-/// Attribution uses the whole window, so parts that make up the window add up exactly to the answer.
+/// Attribution uses the whole window, so the energy of parts that cover the window adds up exactly to the answer.
 ///
-/// Order:  as the parts are given
+/// Order:  that of `parts`
 ///
 /// # Errors
-/// [`SplitHours`]: the rolled-up hours whose readings the answer needs. Never without rolled-up hours.
+/// [`SplitHours`]: the rolled-up hours whose readings the answer needs. It cannot occur without rolled-up hours.
 pub fn performance_and_parts(
     question: &Question<'_>,
     parts: &[Interval],
@@ -121,9 +121,9 @@ pub fn performance_and_parts(
     Ok((whole, slices.collect()))
 }
 
-/// The start of the earliest attribution period that holds a meter's first reading, if that reading is divided among
-/// several vehicles. The caller must supply the vehicles of the question from there on. `None` means that no such
-/// reading is in the window.
+/// The start of the earliest attribution period that contains a meter's first reading, if that reading is divided
+/// among several vehicles. The caller must supply the readings of the question's vehicle from there on. `None`
+/// means that no such reading is in the window.
 pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
     let settled = Settled::new(question, &[]);
     let starts = settled.places.iter().filter_map(|place| {
@@ -133,10 +133,10 @@ pub fn divided_since(question: &Question<'_>) -> Option<Timestamp> {
     starts.min()
 }
 
-/// Rolled-up hours whose readings an answer needs.
+/// Rolled-up hours whose readings an answer needs one by one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SplitHours {
-    /// Hours of vehicles: that of the question, and others.
+    /// Hours of vehicles: the question's own and others.
     pub vehicles: Vec<(VehicleKey, Interval)>,
     /// Hours of meters.
     pub meters: Vec<(MeterKey, Interval)>,
@@ -148,8 +148,8 @@ impl SplitHours {
         self.vehicles.is_empty() && self.meters.is_empty()
     }
 
-    /// Adds all rolled-up hours of a shared meter and its vehicles: an amount is divided by what each vehicle
-    /// received in exactly its time.
+    /// Adds all rolled-up hours of a shared meter and of the vehicles there. An amount is divided by what each
+    /// vehicle received in exactly the amount's interval, so every reading is needed.
     fn add_shared(&mut self, question: &Question<'_>, meter: &Meter<'_>, guests: &[VehicleKey]) {
         self.meters
             .extend(meter.rolled_up.iter().map(|sum| (meter.key, sum.interval)));
@@ -163,12 +163,12 @@ impl SplitHours {
     }
 }
 
-/// A meter where the vehicle is in the window: its energy, and the vehicles there.
+/// A meter at which the vehicle is in the window, with its energy and the other vehicles there.
 struct Place {
     key: MeterKey,
     /// The vehicle's periods there, within the window.
     in_window: Intervals,
-    /// `None` if nothing is known of it.
+    /// `None` means that nothing about it was given.
     meter: Option<DeviceEnergy>,
     guest: Guest,
     others: Vec<Guest>,
@@ -180,9 +180,9 @@ struct Settled {
     pieces: Vec<Piece>,
     places: Vec<Place>,
     coverage: Coverage,
-    /// The moments at which a meter is known.
+    /// The moments at which some meter's energy is known.
     known: Intervals,
-    /// The rolled-up intervals that an edge splits. If there are any, the other fields are not valid.
+    /// The rolled-up intervals that an edge splits. Unless it is empty, the other fields are not valid.
     splits: SplitHours,
 }
 
@@ -309,7 +309,7 @@ fn energy_of(vehicle: &Vehicle<'_>, suspect_watts: u64) -> DeviceEnergy {
     DeviceEnergy::with_rolled_up(readings, vehicle.rolled_up, suspect_watts)
 }
 
-/// The part of the answer that needs no meter.
+/// The parts of the answer that need no meter.
 fn blank(question: &Question<'_>, own: &DeviceEnergy, pieces: &[Piece]) -> Performance {
     let window = question.window;
     let readings = question.vehicle.readings.iter();
@@ -355,7 +355,7 @@ fn meter_energy(meter: &Meter<'_>, suspect_watts: u64) -> DeviceEnergy {
     DeviceEnergy::with_rolled_up(readings, meter.rolled_up, suspect_watts)
 }
 
-/// The other vehicles that are at a meter in some moments, with their attribution periods there.
+/// The other vehicles at a meter during the given moments, with their attribution periods there.
 fn guests_at<'a>(
     question: &'a Question<'a>,
     meter: &'a Meter<'a>,

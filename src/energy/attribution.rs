@@ -9,8 +9,8 @@ use crate::reading::{Energy, Timestamp};
 
 /// A meter, by its id in the database.
 ///
-/// A named meter without readings needs a key too (any unused one): it is attributed like any other, and its
-/// energy is 0.
+/// A named meter without readings needs a key too (any unused one). It is attributed like any other, with energy
+/// 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MeterKey(pub i32);
 
@@ -27,17 +27,17 @@ pub struct SessionKey(pub i32);
 pub enum NamedPlace {
     /// At this meter.
     Meter(MeterKey),
-    /// In this session, which is known: at its meter.
+    /// In this known session, at its meter.
     Session(SessionKey, MeterKey),
-    /// In a session that is not known yet. It claims nothing. It also shows that the vehicle does not follow the
-    /// convention of the same id: if the reading is in the window, rule 3 does not apply.
+    /// In a session that is not known yet. It claims no meter. But a reading that names a session shows that the
+    /// vehicle does not charge by same id, so rule 3 does not apply if the reading is in the window.
     Unknown,
 }
 
-/// One reading of a vehicle. Its state of charge has no part in the arithmetic.
+/// One reading of a vehicle. The state of charge does not matter for the arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VehicleReading {
-    /// When it measured.
+    /// The time of the measurement.
     pub at: Timestamp,
     /// DC energy.
     pub energy: Energy,
@@ -56,67 +56,66 @@ impl From<&VehicleReading> for EnergyReading {
     }
 }
 
-/// One charging session of the vehicle that holds it.
+/// One charging session of a vehicle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
-    /// Which.
+    /// Its key.
     pub key: SessionKey,
-    /// Where.
+    /// Its meter.
     pub meter: MeterKey,
-    /// Its start, not part of it.
+    /// Its start, which is not part of it.
     pub started: Timestamp,
-    /// Its end; an open one ends now.
+    /// Its end. An open session ends now.
     pub ended: Option<Timestamp>,
 }
 
 /// What is known of one vehicle.
 #[derive(Debug, Clone, Copy)]
 pub struct Vehicle<'a> {
-    /// Which.
+    /// Its key.
     pub key: VehicleKey,
-    /// Its readings, ascending by time, no two at the same time.
+    /// Its readings, ascending by time, with distinct times.
     pub readings: &'a [VehicleReading],
-    /// Rollups of readings that are not given, each between two given neighbours. None of the rolled-up readings names
-    /// a place.
+    /// Rollups of readings that are left out of `readings`, each between two neighbours that are there. No
+    /// rolled-up reading names a place.
     pub rolled_up: &'a [RolledUp],
     /// Its sessions, in any order.
     pub sessions: &'a [Session],
 }
 
-/// The rule by which a vehicle is at a meter.
+/// The rule that puts a vehicle at a meter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     /// Its reading names the meter or a session there.
     Named,
-    /// A session there.
+    /// A session at the meter.
     Session,
     /// The meter has the vehicle's id.
     SameId,
 }
 
-/// An interval of one vehicle at one meter, by one rule, before touching intervals are joined.
+/// A vehicle's time at one meter by one rule, before touching intervals are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
-    /// When.
+    /// The time.
     pub interval: Interval,
     /// Where.
     pub meter: MeterKey,
-    /// Why.
+    /// The rule.
     pub rule: Rule,
     /// The session, if one puts it there.
     pub session: Option<SessionKey>,
 }
 
-/// Finds where a vehicle was by rules 1 and 2, over all the time of its readings and sessions; the result is
-/// not clipped to a window.
+/// Finds where a vehicle was by rules 1 and 2, over all its readings and sessions, without clipping to a window.
 ///
-/// Pieces over (a, b] are exact if the readings in (a, b + 15 min], the one before them, and
-/// the sessions that overlap (a, b] are given.
+/// Pieces over (a, b] are exact if all readings in (a, b + 15 min], the one before them, and all sessions that
+/// overlap (a, b] are given.
 ///
-/// Sessions of one vehicle never overlap if the registry keeps its rule; should two, at two
-/// meters, the vehicle is at both.
+/// The registry keeps one vehicle's sessions from overlapping. If two overlap nevertheless, at different meters,
+/// the vehicle is at both.
 ///
-/// Order:  named ones by time, then the sessions' in the order given
+/// Order:  named pieces by time, then those of sessions in the given order
 pub fn named_and_sessions(vehicle: &Vehicle<'_>, now: Timestamp) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut before: Option<Timestamp> = None;
@@ -175,11 +174,11 @@ pub fn goes_by_same_id(vehicle: &Vehicle<'_>, window: Interval) -> bool {
     !sessions && !named
 }
 
-/// Finds where a vehicle is by rule 3, if [`goes_by_same_id`] allows it: always, up to now, except for
-/// the time in `excluded`. Neither a window nor a silence clips the result.
+/// Finds where a vehicle is by rule 3, if [`goes_by_same_id`] allows it: all time up to now, except `excluded`.
+/// The result is clipped neither to a window nor by silences.
 ///
-/// `excluded` is the time to which rule 3 does not apply: the vehicle's own pieces by rules 1 and 2 at any
-/// meter, and all other vehicles' pieces at this one.
+/// `excluded` is the time to which rule 3 does not apply: the vehicle's own pieces by rules 1 and 2 at any meter,
+/// and all pieces of other vehicles at this one.
 pub fn same_id(now: Timestamp, meter: MeterKey, excluded: &Intervals) -> Vec<Piece> {
     let always: Intervals = Interval::new(Timestamp::from_micros(i64::MIN), now)
         .into_iter()
@@ -194,7 +193,7 @@ pub fn same_id(now: Timestamp, meter: MeterKey, excluded: &Intervals) -> Vec<Pie
     free.as_slice().iter().map(piece).collect()
 }
 
-/// The attribution periods: pieces that touch at one meter become one, whatever their rules.
+/// The attribution periods: pieces that touch at one meter are joined, whatever their rules.
 pub fn periods(pieces: &[Piece]) -> BTreeMap<MeterKey, Intervals> {
     let mut by_meter: BTreeMap<MeterKey, Vec<Interval>> = BTreeMap::new();
     for piece in pieces {
@@ -209,7 +208,7 @@ pub fn periods(pieces: &[Piece]) -> BTreeMap<MeterKey, Intervals> {
         .collect()
 }
 
-/// All the time that pieces take, at any meter.
+/// All the time that the pieces cover, at any meter.
 pub fn intervals_of(pieces: &[Piece]) -> Intervals {
     pieces.iter().map(|piece| piece.interval).collect()
 }

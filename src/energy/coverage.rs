@@ -1,23 +1,23 @@
-//! How much of the attributed time has readings of both devices.
+//! How much of the attributed time is covered by readings of both devices.
 
 use super::device::DeviceEnergy;
 use super::interval::{Interval, Intervals};
 use super::reading::is_silence;
 
-/// The time attributed, and the time of it in gaps.
+/// The attributed time, and how much of it lies in gaps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Time of the attribution periods, in microseconds.
     pub time_micros: i128,
     /// Time in gaps of the meter or the vehicle, in microseconds.
     pub gap_micros: i128,
-    /// Intervals inside gaps, merged over all periods and meters: a gap that continues where one period ends
-    /// and the next begins counts once.
+    /// The number of gaps, merged over all periods and meters. A gap that continues where one period ends and the
+    /// next begins counts once.
     pub gaps: u64,
 }
 
 impl Coverage {
-    /// Whether coverage is below a bound, exactly. Without attributed time coverage is 0.
+    /// Whether coverage is below a bound, by exact comparison. Without attributed time coverage is 0.
     ///
     /// Units:  `bound` in 1/10,000
     pub fn is_below(&self, bound: u32) -> bool {
@@ -29,7 +29,7 @@ impl Coverage {
     }
 }
 
-/// The part of a vehicle's time at a meter whose gaps are measured.
+/// A vehicle's time at one meter, whose gaps are to be measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Watched<'a> {
     /// Its attribution periods there, within the window.
@@ -42,11 +42,10 @@ pub struct Watched<'a> {
 
 /// Measures the gaps in attribution periods within the window.
 ///
-/// By rule 3, silences of both devices over 15 minutes are removed first. Choices where the definition leaves
-/// room:
-/// - Each remaining interval is measured by itself, with a start and an end of its own.
-/// - An interval that begins where such a silence ends begins with the reading that ended it: that device has a
-///   reading in it.
+/// By rule 3, silences of both devices over 15 minutes are removed first. The definition leaves two choices, made
+/// as follows:
+/// - Each remaining interval is measured by itself, from its own start to its own end.
+/// - If an interval begins where such a silence ended, the reading that ended the silence counts as part of it.
 pub fn coverage<'a>(
     watched: impl IntoIterator<Item = Watched<'a>>,
     vehicle: &DeviceEnergy,
@@ -80,8 +79,8 @@ pub fn coverage<'a>(
     sum
 }
 
-/// The intervals of over 15 minutes in which neither device has a reading, between readings of either and
-/// the ends of `interval`.
+/// The intervals of over 15 minutes without a reading of either device, between readings of either and the end of
+/// `interval`.
 fn silences_of_both(
     meter: Option<&DeviceEnergy>,
     vehicle: &DeviceEnergy,
@@ -99,17 +98,17 @@ fn silences_of_both(
     silences
 }
 
-/// Where an interval begins.
+/// How an interval begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begins {
-    /// At a reading that ended a silence.
+    /// With a reading that ended a silence.
     WithReading,
-    /// At any moment.
+    /// At any other moment.
     Anywhere,
 }
 
 /// A device's gaps in one interval: silences over 15 minutes between its start, the readings in it, and its end.
-/// Without any reading, the whole interval is a gap, however short.
+/// Without a reading the whole interval is a gap, however short it is.
 fn gaps_of(device: &DeviceEnergy, interval: Interval, begins: Begins) -> Vec<Interval> {
     let first = match begins {
         Begins::WithReading => interval.start().plus_micros(-1),

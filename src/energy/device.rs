@@ -1,4 +1,4 @@
-//! One device's readings in order of time become amounts of energy.
+//! Converts one device's readings, in order of time, to amounts of energy.
 
 use super::exact::{Exact, mwh_of_kwh};
 use super::interval::{Interval, Intervals};
@@ -6,37 +6,37 @@ pub use super::reading::EnergyReading;
 use super::reading::{CLAIM_MICROS_MAX, RolledUp};
 use crate::reading::{EnergyKind, Timestamp};
 
-/// How far a register may be below the reading before its zeros and still continue from it. Also the largest fall that
-/// is not suspect. 0.01 kWh.
+/// How far a register may be below its last value before the zeros and still count as its continuation. Also the
+/// largest fall that is not suspect. 0.01 kWh.
 const FALL_MWH_MAX: i64 = 10_000;
 
-/// The shortest time over which a power is implied, because the clocks of two readings jitter.
+/// The shortest time over which implied power is computed, because clocks jitter.
 const POWER_MICROS_MIN: i128 = 1_000_000;
 
-/// The implied power above which a reading is suspect, unless configured: 1 MW.
+/// The default for the implied power above which a reading is suspect: 1 MW.
 pub const SUSPECT_WATTS_DEFAULT: u64 = 1_000_000;
 
 /// How an amount is spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// From an interval reading: all of it at that moment. `since` is the device's previous reading.
+    /// Of an interval reading: all of it at `at`. `since` is the device's previous reading.
     Moment {
-        /// The time of the device's previous reading. `None` means that this is its first.
+        /// The time of the device's previous reading. `None` means that this is the first.
         since: Option<Timestamp>,
     },
-    /// Between two register neighbours: spread evenly over (start, the amount's `at`].
+    /// Between two register neighbours: spread evenly over (start, `at`].
     Spread {
         /// The earlier neighbour.
         start: Timestamp,
     },
 }
 
-/// An amount of energy and when it flowed.
+/// An amount of energy, and when it flowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amount {
-    /// The reading that ends it.
+    /// The time of the reading that ends it.
     pub at: Timestamp,
-    /// How much.
+    /// Its energy.
     pub mwh: i64,
     /// How it is spread over time.
     pub extent: Extent,
@@ -52,7 +52,7 @@ impl Amount {
     }
 }
 
-/// A reading with a reset, or a suspect one.
+/// A reading that is a reset or suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct OddReading {
     at: Timestamp,
@@ -61,29 +61,29 @@ struct OddReading {
 
 /// The energy of one device.
 ///
-/// Order:  all by time; amounts never overlap
+/// Order:  everything ascending by time; amounts do not overlap
 #[derive(Debug, Clone, Default)]
 pub struct DeviceEnergy {
-    /// The times of all readings. A rolled-up interval has its ends, and as many times between them as leave no
-    /// silence.
+    /// The times of all readings. A rolled-up interval contributes its ends, and between them just enough times
+    /// that no silence appears.
     times: Vec<Timestamp>,
     amounts: Vec<Amount>,
     odd_readings: Vec<OddReading>,
-    /// The rolled-up intervals, and how many more readings than times each has.
+    /// The rolled-up intervals, each with the number of its readings that `times` lacks.
     rolled_up: Vec<(Interval, i64)>,
 }
 
-/// How many readings are resets, and how many are suspect.
+/// The number of resets and of suspect readings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Oddities {
-    /// Registers that started again.
+    /// Register resets.
     pub resets: u64,
-    /// Readings with an implied power over the bound, placeholders, and corrections.
+    /// Readings with an implied power above the bound, placeholders and corrections.
     pub suspect: u64,
 }
 
 impl Oddities {
-    /// Adds the counts of another device or interval of time.
+    /// Adds the counts of another device or time interval.
     pub fn add(&mut self, other: Oddities) {
         self.resets += other.resets;
         self.suspect += other.suspect;
@@ -93,26 +93,26 @@ impl Oddities {
 impl DeviceEnergy {
     /// Converts a device's readings to amounts.
     ///
-    /// For an exact answer over (a, b] the caller supplies every reading in it and the neighbours on both sides.
-    /// These go backward from a, up to and including the first that is not a register of 0, and forward from
-    /// b likewise. (With interval readings only, that is one reading before; the one after matters only to a
-    /// meter's `known` moments.) More does no harm.
+    /// For an exact answer over (a, b] the caller supplies every reading in it and its neighbours on both sides.
+    /// The neighbours go back from a to the first reading that is not a register of 0, inclusive, and forward from
+    /// b in the same way. (With interval readings only, that is one reading before; the one after affects only the
+    /// `known` moments of a meter.) Further readings do no harm.
     ///
-    /// Choices where the definition leaves room:
-    /// - "Exactly 0" and every difference are judged on the values rounded to mWh.
-    /// - Placeholders are consecutive zeros; `n` is the first reading after them. If `n` is
-    ///   below `p` (by 0.01 kWh at most), the energy is 0, no reset and not suspect.
-    /// - The power implied by `n` after placeholders is over the time since `p`, over which its
-    ///   energy is spread.
-    /// - A reading counts once as suspect, whatever the reasons.
+    /// The definition leaves some choices, made as follows:
+    /// - "Exactly 0" and every difference are judged on values rounded to mWh.
+    /// - Placeholders are consecutive zeros, `p` is the reading before them, and `n` the first reading after them.
+    ///   If `n` is below `p` by at most 0.01 kWh, its energy is 0, and it is neither a reset nor suspect.
+    /// - The power implied by `n` after placeholders is taken over the time since `p`, over which its energy is
+    ///   spread.
+    /// - A reading is counted as suspect once, even for several reasons.
     ///
-    /// Order:  readings ascending by time, no two of one time
+    /// Order:  ascending by time, with distinct times
     pub fn new(readings: impl IntoIterator<Item = EnergyReading>, suspect_watts: u64) -> Self {
         DeviceEnergy::with_rolled_up(readings, &[], suspect_watts)
     }
 
-    /// The same if some readings are given as rollups; both ends of each rollup are among the readings, next
-    /// to each other.
+    /// Like [`DeviceEnergy::new`], with some readings given as rollups. Both ends of each rollup are among the
+    /// readings, next to each other.
     ///
     /// Exact over intervals that split none of them: see [`DeviceEnergy::split_by`].
     ///
@@ -124,7 +124,7 @@ impl DeviceEnergy {
     ) -> Self {
         let mut device = DeviceEnergy::default();
         let mut rolled_up = rolled_up.iter().peekable();
-        // The previous reading, and the zeros since the register before them, not yet judged.
+        // The previous reading, and the zero registers after it that are still to be judged.
         let mut previous: Option<Point> = None;
         let mut zeros: Vec<Point> = Vec::new();
         for reading in readings {
@@ -151,8 +151,8 @@ impl DeviceEnergy {
         device
     }
 
-    /// Decides what the zeros after `before` are, now that the reading `after` them is known. Returns the neighbour
-    /// from which `after` is counted.
+    /// Judges the zeros between `before` and `after`. Returns the neighbour from which the energy of `after` is
+    /// counted.
     fn settle(
         &mut self,
         before: Option<Point>,
@@ -188,7 +188,7 @@ impl DeviceEnergy {
         Some(Neighbour::next(last))
     }
 
-    /// Adds one reading, counted from its neighbour.
+    /// Adds one reading. Its energy is counted from its neighbour.
     fn step(&mut self, before: Option<Neighbour>, cur: Point, suspect_watts: u64) {
         let (mut is_reset, mut is_suspect) = (false, false);
         let amount = match (cur.kind, before) {
@@ -233,7 +233,7 @@ impl DeviceEnergy {
         }
     }
 
-    /// Adds a rollup: it lies between the previous reading and the next, at which it ends.
+    /// Adds a rollup, which spans from the previous reading to this one.
     fn take_rolled_up(&mut self, sum: &RolledUp) {
         let (start, end) = (sum.interval.start(), sum.interval.end());
         let before = self.times.len();
@@ -260,9 +260,9 @@ impl DeviceEnergy {
         );
     }
 
-    /// The rolled-up intervals that one of some edges splits: their readings are needed.
+    /// The rolled-up intervals that are split by one of the edges. Their readings are needed one by one.
     ///
-    /// Order:  the edges ascending
+    /// Order:  `edges` ascending
     pub fn split_by<'a>(&'a self, edges: &'a [Timestamp]) -> impl Iterator<Item = Interval> + 'a {
         let intervals = self.rolled_up.iter().map(|(interval, _)| *interval);
         intervals.filter(|interval| {
@@ -271,7 +271,7 @@ impl DeviceEnergy {
         })
     }
 
-    /// How many readings lie in an interval of time.
+    /// How many readings lie in a time interval.
     pub fn count_in(&self, interval: Interval) -> u64 {
         let rolled_up = self.rolled_up.iter();
         let more = rolled_up.filter(|(sum, _)| interval.contains(sum.end()));
@@ -281,14 +281,15 @@ impl DeviceEnergy {
             .saturating_add_signed(more as isize) as u64
     }
 
-    /// The times of the readings in an interval. A rolled-up interval has only as many as leave no silence.
+    /// The times of the readings in an interval. In a rolled-up interval there are only enough times that
+    /// no silence appears.
     pub fn times_in(&self, interval: Interval) -> &[Timestamp] {
         let first = self.times.partition_point(|&t| t <= interval.start());
         let last = self.times.partition_point(|&t| t <= interval.end());
         self.times.get(first..last).unwrap_or_default()
     }
 
-    /// The amounts that have a part in an interval of time.
+    /// The amounts that overlap a time interval.
     pub fn amounts_in(&self, interval: Interval) -> impl Iterator<Item = &Amount> {
         let first = self
             .amounts
@@ -307,7 +308,7 @@ impl DeviceEnergy {
         &self.amounts
     }
 
-    /// The energy within a set of moments that lies in `window` too.
+    /// The energy at moments that lie both in `moments` and in `window`.
     pub fn energy_in(&self, moments: &Intervals, window: Interval) -> Exact {
         let mut sum = Exact::default();
         for amount in self.amounts_in(window) {
@@ -330,7 +331,7 @@ impl DeviceEnergy {
         self.energy_in(&Intervals::from_iter([window]), window)
     }
 
-    /// The resets and suspect readings in an interval of time.
+    /// The resets and suspect readings in a time interval.
     pub fn oddities_in(&self, interval: Interval) -> Oddities {
         let first = self
             .odd_readings
@@ -353,11 +354,11 @@ struct Point {
     kind: EnergyKind,
 }
 
-/// The reading from which the next is counted.
+/// The reading from which the next one's energy is counted.
 #[derive(Debug, Clone, Copy)]
 struct Neighbour {
     point: Point,
-    /// Placeholders are in between: the next reading is a continuation and never a reset.
+    /// Whether placeholders lie in between. The next reading then continues the register and is never a reset.
     bridges: bool,
 }
 
@@ -380,7 +381,7 @@ impl Point {
     }
 }
 
-/// Whether an amount over the time since the last reading implies too much power.
+/// Whether an amount implies too much power, given the time since the last reading.
 fn is_over_power(mwh: i64, since: Timestamp, at: Timestamp, watts: u64) -> bool {
     let micros = i128::from(at.as_micros()) - i128::from(since.as_micros());
     // 1 mWh in 1 µs is 3,600,000 W.

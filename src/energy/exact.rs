@@ -1,30 +1,30 @@
-//! Energy as exact numbers: integers of mWh, and fractions if time or DC divides them.
+//! Energy as exact numbers: integers of mWh, plus fractions where an amount is divided by time or DC.
 //!
-//! No sum here passes through a float, so that the same readings in any order give the same
-//! answer to the last digit, and the sums of a series equal the whole.
+//! No sum here passes through a float. So the same readings in any order give the same answer to the last digit,
+//! and the parts of a series add up to the whole.
 
 use std::collections::BTreeMap;
 
 use num_bigint::BigInt;
 
-/// mWh in a kWh: the arithmetic keeps 6 decimals of a kWh.
+/// mWh in a kWh. All arithmetic keeps 6 decimals of a kWh.
 pub const MWH_PER_KWH: i64 = 1_000_000;
 
-/// Decimals of a temperature that are kept on entry to the arithmetic.
+/// The decimals of a temperature that the arithmetic keeps.
 ///
-/// Why 24: a double of 17 digits has no more from 1e-7 upward, and 150 °C times ten thousand
-/// million readings stays within 128 bits.
+/// Why 24: a double with 17 significant digits has no more decimals from 1e-7 upwards, and 150 °C times ten
+/// thousand million readings still fits in 128 bits.
 pub const TEMPERATURE_DECIMALS: u32 = 24;
 
 /// Converts a stored kWh to an integer of mWh, rounded half away from zero.
 ///
-/// The decimal number that was sent is the shortest one that reads back as the stored double:
-/// 0.0000005 is rounded up, although the double nearest to it lies below.
+/// The number that was sent is taken to be the shortest decimal that parses as the stored double. So 0.0000005 is
+/// rounded up, although the nearest double is slightly below it.
 ///
-/// Shape:  finite, of either sign, at most 1e12 in size; what is not finite counts 0
+/// Shape:  finite, of either sign, at most 1e12 in size; other values count as 0
 pub fn mwh_of_kwh(kwh: f64) -> i64 {
-    // A number with at most 6 decimals and 15 digits in all equals its shortest text. So nearly every reading is
-    // converted without making that text.
+    // A number with at most 6 decimals and 15 digits in all equals its shortest decimal text, so the text need not
+    // be built for nearly any reading.
     let scaled = (kwh * 1e6).round();
     if scaled.abs() < 1e15 && scaled / 1e6 == kwh {
         return scaled as i64;
@@ -44,25 +44,25 @@ pub fn temperature_units(celsius: f64) -> i128 {
 /// 1e-6 °C in units of 1e-24 °C.
 const MICRO_CELSIUS: i128 = 10i128.pow(TEMPERATURE_DECIMALS - 6);
 
-/// Splits a sum of temperatures into 1e-6 °C and the rest in 1e-24 °C, as it is stored; `None` if
-/// it is beyond what that holds.
+/// Splits a sum of temperatures into 1e-6 °C and the rest in 1e-24 °C, the form in which it is stored. `None`
+/// means that it does not fit.
 pub fn temperature_parts(sum: i128) -> Option<(i64, i64)> {
     let micro = i64::try_from(sum.div_euclid(MICRO_CELSIUS)).ok()?;
     let rest = i64::try_from(sum.rem_euclid(MICRO_CELSIUS)).ok()?;
     Some((micro, rest))
 }
 
-/// The sum that [`temperature_parts`] has split.
+/// The sum that [`temperature_parts`] split.
 pub fn temperature_sum(micro: i64, rest: i64) -> i128 {
     i128::from(micro) * MICRO_CELSIUS + i128::from(rest)
 }
 
-/// The shortest decimal text of a double, in units of 10^-decimals, half away from zero.
+/// The shortest decimal text of a double as units of 10^-decimals, rounded half away from zero.
 fn decimal_units(value: f64, decimals: u32) -> i128 {
     if !value.is_finite() {
         return 0;
     }
-    // The form is [-]d[.ddd]e[-]x, the digits the shortest that read back as this double.
+    // The form is [-]d[.ddd]e[-]x, with the fewest digits that parse as this double.
     let text = format!("{value:e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i64 = exponent.parse().unwrap_or(0);
@@ -83,7 +83,7 @@ fn decimal_units(value: f64, decimals: u32) -> i128 {
         return digits.saturating_mul(factor);
     }
     let (quotient, rest) = (digits / factor, digits % factor);
-    // The factor is a power of ten from 10 up, so that its half is whole.
+    // The divisor is a power of ten of at least 10, so half of it is whole.
     quotient
         + if rest.abs() >= factor / 2 {
             digits.signum()
@@ -92,38 +92,38 @@ fn decimal_units(value: f64, decimals: u32) -> i128 {
         }
 }
 
-/// An exact amount of energy: whole mWh and fractions of one.
+/// An exact amount of energy: whole mWh, and fractions of one.
 ///
-/// Fractions are kept apart by denominator and brought to a common one only when the amount is
-/// printed or compared: adding stays cheap, and exact whatever divides.
+/// Fractions are kept by denominator. They are brought to a common denominator only when the amount is printed or
+/// compared, so that adding stays cheap and exact.
 ///
 /// Units:  mWh
 #[derive(Debug, Clone, Default)]
 pub struct Exact {
     whole: i128,
-    /// Numerator by denominator, each within 64 bits, 0 < numerator < denominator.
+    /// Numerators by denominator, both within 64 bits, 0 < numerator < denominator.
     small: BTreeMap<i128, i128>,
-    /// The same beyond 64 bits; the numerators may be of either sign and size.
+    /// The same beyond 64 bits. Here numerators may have any sign and size.
     large: BTreeMap<BigInt, BigInt>,
 }
 
-/// Denominators below this are added in machine words: two numerators never overflow.
+/// Smaller denominators are added in machine integers. The sum of two numerators cannot overflow.
 const SMALL_MAX: i128 = 1 << 64;
 
-/// Binary digits after the point of a [`Near`]. Why 64: a term's numerator, shifted by them, stays within 128 bits, and
-/// a million terms are off by 2^-44 mWh together.
+/// Binary digits after the point of a [`Near`]. Why 64: a numerator shifted by 64 bits fits in 128, and a million
+/// terms together are off by only 2^-44 mWh.
 const NEAR_BITS: u32 = 64;
 
 /// Bounds of an exact amount, in units of 2^-64 mWh.
 ///
-/// A shared meter leaves fractions of thousands of binary digits, thousands of them in a fleet's sum, each with
-/// its own denominator. Their common denominator has millions of digits and takes minutes. Bounds take one
-/// division each, and decide the printed digits unless the sum lies on the edge of rounding.
+/// A shared meter leaves fractions of thousands of binary digits. A fleet's sum has thousands of them, each with
+/// its own denominator, and their common denominator has millions of digits and takes minutes. Bounds take one
+/// division per fraction. They decide the printed digits unless the sum is right at a rounding edge.
 #[derive(Debug, Clone)]
 pub struct Near {
-    /// Not above the amount.
+    /// At most the amount.
     pub low: BigInt,
-    /// Not below it.
+    /// At least the amount.
     pub high: BigInt,
 }
 
@@ -159,7 +159,7 @@ impl Exact {
         }
     }
 
-    /// Adds `mwh × part / all × weight / weights`: the share of one of several vehicles in an amount.
+    /// Adds `mwh × part / all × weight / weights`: one vehicle's share of an amount.
     pub fn add_share(
         &mut self,
         mwh: i128,
@@ -187,8 +187,8 @@ impl Exact {
         if denominator == BigInt::ZERO {
             return;
         }
-        // The shares of one amount have one denominator if possible. They then add up to whole amounts again, instead
-        // of a sum of thousands of fractions.
+        // If possible, all shares of an amount get the same denominator. They then add up to whole amounts again,
+        // instead of a sum of thousands of fractions.
         if &weights_down % &weight_down == BigInt::ZERO {
             self.add_large(numerator * (weights_down / weight_down), denominator);
         } else {
@@ -218,7 +218,7 @@ impl Exact {
         if sum == 0 {
             return;
         }
-        // A sum such as 1/4 + 1/4 moves to its reduced denominator, so that few are kept.
+        // A sum such as 1/4 + 1/4 moves to its reduced denominator, which keeps the number of denominators small.
         match gcd(sum, denominator) {
             1 => drop(self.small.insert(denominator, sum)),
             divisor => self.add_fraction(sum / divisor, denominator / divisor),
@@ -234,7 +234,8 @@ impl Exact {
         }
     }
 
-    /// Adds to the sum of a large denominator; its whole part moves to `whole`, and a sum of 0 is removed.
+    /// Adds to the numerator of a large denominator. The whole part moves to `whole`, and a numerator of 0 is
+    /// removed.
     fn keep(&mut self, denominator: &BigInt, numerator: BigInt) {
         let mut sum = self.large.remove(denominator).unwrap_or_default() + numerator;
         if let Ok(whole) = i128::try_from(&sum / denominator) {
@@ -268,9 +269,9 @@ impl Exact {
         }
     }
 
-    /// Adds `factor` times another amount.
+    /// Adds another amount `factor` times.
     ///
-    /// Shape:  the factor below 2^62 in size
+    /// Shape:  the factor is below 2^62 in size
     pub fn add_times(&mut self, other: &Exact, factor: i64) {
         let factor = i128::from(factor);
         self.whole += other.whole * factor;
@@ -301,7 +302,7 @@ impl Exact {
         let small: i128 = self.small.iter().map(|(&d, &n)| quotient(n, d)).sum();
         let large = self.large.iter().map(|(d, n)| (n << NEAR_BITS) / d);
         let sum = (BigInt::from(self.whole) << NEAR_BITS) + small + large.sum::<BigInt>();
-        // Each quotient is truncated, by less than one unit, towards 0.
+        // Each quotient is truncated towards 0, by less than one unit.
         let off = self.small.len() + self.large.len();
         Near {
             low: &sum - off,
@@ -326,7 +327,7 @@ impl Exact {
         (left_up * right_down).cmp(&(right_up * left_down))
     }
 
-    /// The amount as one fraction, not reduced, its denominator above 0.
+    /// The amount as one fraction, not reduced, with a positive denominator.
     pub fn to_fraction(&self) -> (BigInt, BigInt) {
         let small = self
             .small
@@ -335,7 +336,7 @@ impl Exact {
         let large = self.large.iter().map(|(d, n)| (n.clone(), d.clone()));
         let mut terms: Vec<(BigInt, BigInt)> = small.chain(large).collect();
         terms.push((BigInt::from(self.whole), BigInt::from(1)));
-        // Neighbours are added pairwise, so that the long numbers are multiplied last and few.
+        // Neighbours are added pairwise, so that long numbers are multiplied late and rarely.
         while terms.len() > 1 {
             terms = terms.chunks(2).map(add_pair).collect();
         }
@@ -361,7 +362,7 @@ fn add_pair(pair: &[(BigInt, BigInt)]) -> (BigInt, BigInt) {
 
 /// A fraction of small numbers in units of [`Near`].
 fn quotient(numerator: i128, denominator: i128) -> i128 {
-    // 0 < numerator < denominator < 2^64: shifted, it is within an unsigned word.
+    // 0 < numerator < denominator < 2^64, so the shifted value fits in 128 unsigned bits.
     let shifted = numerator.unsigned_abs() << NEAR_BITS;
     (shifted / denominator.unsigned_abs()) as i128
 }

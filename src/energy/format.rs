@@ -1,4 +1,4 @@
-//! Numbers as they are printed: each rounded once from the exact value, half away from zero.
+//! Printed numbers, each rounded once from the exact value, half away from zero.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -22,12 +22,12 @@ pub const COVERAGE_DECIMALS: u8 = 4;
 
 /// A printed number: an integer of 10^-decimals.
 ///
-/// Its text has all of its digits, however many, and no trailing zeros: 12.4, 0, 89.52. A report of a fleet keeps some
-/// ten for each vehicle: 16 bytes each, without an allocation.
+/// Its text has all significant digits and no trailing zeros: 12.4, 0, 89.52. A report on a fleet keeps some ten
+/// numbers per vehicle, each of 16 bytes without an allocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decimal(Units);
 
-/// `Large` only if the units do not fit `Small`, so that equal numbers are equal.
+/// `Large` is used only if the units do not fit `Small`, so that equal numbers compare equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Units {
     Small { units: i64, decimals: u8 },
@@ -42,9 +42,9 @@ impl Decimal {
         })
     }
 
-    /// Rounds `numerator / denominator` to some decimals, half away from zero.
+    /// Rounds `numerator / denominator` to this many decimals, half away from zero.
     ///
-    /// Shape:  a denominator of 0 gives 0; callers have ruled it out
+    /// Shape:  a denominator of 0 gives 0, but callers rule it out
     pub fn of_fraction(numerator: &BigInt, denominator: &BigInt, decimals: u8) -> Self {
         if *denominator == BigInt::ZERO {
             return Decimal::new(BigInt::ZERO, decimals);
@@ -56,7 +56,7 @@ impl Decimal {
         Decimal::new(if negative { -units } else { units }, decimals)
     }
 
-    /// Rounds an amount divided by a number above 0, as [`Decimal::of_fraction`] does.
+    /// Rounds an amount divided by a positive number, like [`Decimal::of_fraction`].
     fn of_amount(amount: &Exact, divisor: i64, decimals: u8) -> Self {
         if let Some(whole) = amount.whole() {
             return Decimal::of_fraction(&BigInt::from(whole), &BigInt::from(divisor), decimals);
@@ -76,19 +76,19 @@ impl Decimal {
         Decimal::of_amount(energy, MWH_PER_KWH, KWH_DECIMALS)
     }
 
-    /// Prints a hundredth of an energy in kWh.
+    /// Prints one percent of an energy in kWh.
     pub fn kwh_percent(energy: &Exact) -> Self {
         Decimal::of_amount(energy, MWH_PER_KWH * 100, KWH_DECIMALS)
     }
 
     /// Prints a cost in the currency.
     ///
-    /// Units:  10^-12 of it, as `tariff::Costs` has them
+    /// Units:  10^-12 of the currency, as in `tariff::Costs`
     pub fn cost(cost: &Exact) -> Self {
         Decimal::of_amount(cost, 10_i64.pow(12), COST_DECIMALS)
     }
 
-    /// Prints a hundredth of a cost.
+    /// Prints one percent of a cost.
     ///
     /// Units:  as [`Decimal::cost`]
     pub fn cost_percent(cost: &Exact) -> Self {
@@ -102,7 +102,7 @@ impl Decimal {
         Decimal::of_amount(energy, micros, POWER_DECIMALS)
     }
 
-    /// Prints 100 × `part` / `all`, in percent; `None` if `all` is 0.
+    /// Prints 100 × `part` / `all` in percent; `None` if `all` is 0.
     pub fn ratio(part: &Exact, all: &Exact) -> Option<Self> {
         if let Some(settled) = near_ratio(&part.near(), &all.near()) {
             return Some(settled);
@@ -119,9 +119,9 @@ impl Decimal {
         ))
     }
 
-    /// Prints the mean of temperatures; `None` without any.
+    /// Prints a mean temperature; `None` without readings.
     ///
-    /// Units:  `sum` in 1e-24 °C, as `temperature_units` gives them
+    /// Units:  `sum` in 1e-24 °C, as from `temperature_units`
     pub fn mean_temperature(sum: i128, count: u64) -> Option<Self> {
         (count > 0).then(|| {
             let down = BigInt::from(10u8).pow(TEMPERATURE_DECIMALS) * count;
@@ -129,7 +129,7 @@ impl Decimal {
         })
     }
 
-    /// Prints a coverage: 1 - `gap` / `time`, 0 if there is no time.
+    /// Prints a coverage, 1 - `gap` / `time`; 0 without any time.
     pub fn coverage(gap_micros: i128, time_micros: i128) -> Self {
         Decimal::of_fraction(
             &BigInt::from(time_micros - gap_micros),
@@ -138,7 +138,7 @@ impl Decimal {
         )
     }
 
-    /// Compares with a bound in the same decimals.
+    /// Compares with a bound in units of the same decimals.
     pub fn compare_units(&self, units: i64) -> Ordering {
         match &self.0 {
             Units::Small { units: own, .. } => own.cmp(&units),
@@ -146,7 +146,7 @@ impl Decimal {
         }
     }
 
-    /// The number in units of 10^-decimals, for ordering. `None` means that it exceeds 128 bits.
+    /// The number in units of 10^-decimals, for sorting. `None` means that it exceeds 128 bits.
     pub fn units(&self) -> Option<i128> {
         match &self.0 {
             Units::Small { units, .. } => Some(i128::from(*units)),
@@ -155,8 +155,8 @@ impl Decimal {
     }
 }
 
-/// 100 × `part` / `all`, if every value within the bounds of both prints the same. If the divisor is above 0, the
-/// quotient is smallest and largest at the bounds.
+/// 100 × `part` / `all`, if every value within the bounds prints the same; otherwise `None`. With a positive
+/// divisor, the quotient is smallest and largest at the bounds.
 fn near_ratio(part: &Near, all: &Near) -> Option<Decimal> {
     if all.low <= BigInt::ZERO {
         return None;

@@ -1,15 +1,16 @@
-//! A rolled-up hour of a device: its first and its last reading, and the rollup of those between.
+//! A rolled-up hour of a device: its first and last reading, and a rollup of the readings between them.
 //!
-//! The hour (h, h + 1 h] of a device can be rolled up if nothing in it depends on the question. All
-//! readings are of one kind, none is a register of 0 (whose meaning depends on its neighbours), none names a
-//! place, and none follows a silence of more than 15 minutes. The rollup is exact and independent of every
-//! setting: the sum of what each reading adds to the one before it, and the largest implied power, which can
-//! be compared with any bound.
+//! An hour (h, h + 1 h] of a device can be rolled up if nothing in it depends on the question. That is so if all
+//! its readings are of one kind, none is a register of 0 (whose meaning depends on its neighbours), none names a
+//! place, and none follows a silence of more than 15 minutes. The rollup is exact and does not depend on any
+//! setting. It holds the sum of what each reading adds to the previous one, and the largest implied power, which
+//! can be compared with any bound.
 //!
-//! The arithmetic uses the two readings as they are, and the rest as one amount between them. The answer is the same as
-//! long as no edge (of the window, a part of it, an attribution period, or of the moments at which a meter is known)
-//! lies strictly between the two. [`performance_and_parts`](super::answer::performance_and_parts) returns the hours
-//! whose readings it needs. So a rollup is never needed for an answer, and never changes one.
+//! The arithmetic uses the two readings as they are, and the rest as one amount between them. The answer is exact
+//! unless an edge lies strictly between the two: an edge of the window or a part of it, of an attribution period,
+//! or of the moments at which a meter's energy is known.
+//! [`performance_and_parts`](super::answer::performance_and_parts) returns the hours whose readings it needs. So
+//! no answer depends on a rollup, and no rollup changes an answer.
 
 use super::device::{DeviceEnergy, EnergyReading, Extent};
 use super::exact::temperature_units;
@@ -18,31 +19,32 @@ pub use super::reading::RolledUp;
 use super::reading::is_silence;
 use crate::reading::{HOUR_MICROS, Timestamp};
 
-/// With fewer readings, the rollup would be no smaller than the readings.
+/// With fewer readings, a rollup saves nothing.
 const READINGS_MIN: u64 = 3;
 
-/// The shortest time over which a power is implied, as [`DeviceEnergy`] has it.
+/// The shortest time over which power is implied, as in [`DeviceEnergy`].
 const POWER_MICROS_MIN: i128 = 1_000_000;
 
-/// A device's hour.
+/// The rollup of a device's hour.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Summary {
     /// Its first reading.
     pub first: EnergyReading,
     /// Its last reading.
     pub last: EnergyReading,
-    /// The rollup of the readings between. Its suspect readings are corrections, so no bound on power applies.
+    /// The rollup of the readings between them. Its suspect readings are all corrections, so it does not depend on
+    /// a bound of power.
     pub rolled_up: RolledUp,
-    /// The most power that a reading after the first implies, rounded up.
+    /// The highest power that any reading after the first implies, rounded up.
     ///
     /// Units:  W
     pub power_watts: i64,
 }
 
-/// A reading as a rollup needs it.
+/// A reading with the fields that a rollup needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// When it measured, and how much.
+    /// Its time and energy.
     pub reading: EnergyReading,
     /// °C; 0 for a meter.
     pub battery_temp: f64,
@@ -55,9 +57,9 @@ pub fn hour_interval(start: Timestamp) -> Option<Interval> {
     Interval::new(start, start.plus_micros(HOUR_MICROS))
 }
 
-/// Rolls up the readings of one device in one hour. `None` means that they must be read one by one.
+/// Rolls up one device's readings of one hour. `None` means that the hour cannot be rolled up.
 ///
-/// Order:  ascending by time, no two of one time
+/// Order:  ascending by time, with distinct times
 #[cfg(test)]
 pub(crate) fn summarize(measured: &[Measured]) -> Option<Summary> {
     let (first, later) = measured.split_first()?;
@@ -65,7 +67,7 @@ pub(crate) fn summarize(measured: &[Measured]) -> Option<Summary> {
     Some(all.finish()?.summary)
 }
 
-/// A rollup with what it takes to extend it.
+/// A rollup, with what is needed to extend it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Whole {
     /// The rollup.
@@ -74,26 +76,26 @@ pub struct Whole {
     pub ends_temp: [f64; 2],
 }
 
-/// The rollup of the first readings of an hour. Later ones extend it, so that an hour never needs all of its
-/// readings in memory, and readings that arrive late and in order are read once.
+/// The rollup of the first readings of an hour, which later ones extend. So an hour's readings need not be in
+/// memory together, and late readings that come in order do not cause the hour to be read again.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Growing {
     first: EnergyReading,
     last: EnergyReading,
     ends_temp: [f64; 2],
-    /// How many readings.
+    /// The number of readings.
     count: u64,
-    /// Of all after the first.
+    /// The energy of all readings after the first.
     mwh: i64,
     resets: u64,
     suspect: u64,
     power_watts: i64,
-    /// Of those strictly between the first and the last.
+    /// The temperatures strictly between the first and the last.
     temperature_sum: i128,
 }
 
 impl Growing {
-    /// Begins with the first reading of the hour. `None` means that the hour must be read.
+    /// Begins with the first reading of an hour. `None` means that the hour cannot be rolled up.
     pub fn begin(first: Measured) -> Option<Self> {
         if first.is_named || first.reading.is_zero_register() {
             return None;
@@ -111,7 +113,7 @@ impl Growing {
         })
     }
 
-    /// Continues a rollup that holds every reading up to its last.
+    /// Continues from a rollup that holds every reading up to its last.
     pub fn resume(whole: &Whole) -> Self {
         let Summary {
             first,
@@ -137,9 +139,9 @@ impl Growing {
         self.last.at
     }
 
-    /// Adds the next readings. `None` means that the hour must be read.
+    /// Adds the next readings. `None` means that the hour cannot be rolled up.
     ///
-    /// Order:  ascending by time, after the last reading
+    /// Order:  ascending by time, all after the last reading
     pub fn extended(mut self, later: &[Measured]) -> Option<Self> {
         let Some(newest) = later.last() else {
             return Some(self);
@@ -159,7 +161,7 @@ impl Growing {
             }
             before = reading.at;
         }
-        // No power exceeds this bound, so a suspect reading must be a correction.
+        // No power exceeds this bound, so every suspect reading is a correction.
         let device = DeviceEnergy::new(std::iter::once(self.last).chain(later_readings), u64::MAX);
         let interval = Interval::new(self.last.at, newest.reading.at)?;
         for amount in device.amounts().iter().filter(|a| a.at > interval.start()) {
@@ -170,7 +172,7 @@ impl Growing {
             let micros = Interval::new(since, amount.at)?
                 .micros()
                 .max(POWER_MICROS_MIN);
-            // 1 mWh in 1 µs is 3,600,000 W. An energy is never below 0.
+            // 1 mWh in 1 µs is 3,600,000 W. Energies here are never negative.
             let watts = (i128::from(amount.mwh) * 3_600_000 + micros - 1) / micros;
             self.power_watts = self.power_watts.max(i64::try_from(watts).ok()?);
             self.mwh = self.mwh.checked_add(amount.mwh)?;
@@ -178,7 +180,7 @@ impl Growing {
         let oddities = device.oddities_in(interval);
         self.resets += oddities.resets;
         self.suspect += oddities.suspect;
-        // The reading that was the last is now one in between.
+        // What was the last reading is now in between.
         if self.count > 1 {
             self.temperature_sum += temperature_units(self.ends_temp[1]);
         }
@@ -254,19 +256,19 @@ mod tests {
     fn an_hour_sums_what_each_reading_adds() {
         let hour = [interval(1, 5.0), interval(11, 0.25), interval(26, 0.5)];
         let summary = summarize(&hour).unwrap();
-        // The first reading's own energy is counted from what lies before the hour.
+        // The first reading's own energy is counted from a reading before the hour.
         assert_eq!(summary.rolled_up.mwh, 750_000);
         assert_eq!(summary.rolled_up.between, 1);
-        // 0.5 kWh in 15 minutes are 2 kW, 0.25 in 10 are 1.5.
+        // 0.5 kWh in 15 minutes is 2 kW; 0.25 kWh in 10 minutes is 1.5 kW.
         assert_eq!(summary.power_watts, 2000);
-        // A register that starts again at 3 after 100: the energy is 3, and 1 after that.
+        // A register that restarts at 3 after 100 adds 3 kWh, and then 1.
         let hour = [register(1, 100.0), register(5, 3.0), register(9, 4.0)];
         let summary = summarize(&hour).unwrap();
         assert_eq!(
             (summary.rolled_up.mwh, summary.rolled_up.resets),
             (4_000_000, 1)
         );
-        // A correction counts 0 and is suspect.
+        // A correction adds 0 and is suspect.
         let hour = [register(1, 100.0), register(5, 99.9), register(9, 100.0)];
         let summary = summarize(&hour).unwrap();
         assert_eq!(

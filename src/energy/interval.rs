@@ -1,10 +1,10 @@
-//! Intervals of time, half-open as energy is: (start, end].
+//! Time intervals that are half-open, as energy is: (start, end].
 
 use crate::reading::Timestamp;
 
-/// An interval of time (start, end], never empty.
+/// A time interval (start, end], never empty.
 ///
-/// Why half-open at the start: a reading's energy was measured before its moment, so the moment belongs to the
+/// Why open at the start: a reading's energy was measured before its timestamp, so the timestamp belongs to the
 /// interval that ends there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Interval {
@@ -13,12 +13,12 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Makes (start, end]; `None` if that holds no moment.
+    /// Makes (start, end]; `None` if that is empty.
     pub fn new(start: Timestamp, end: Timestamp) -> Option<Self> {
         (start < end).then_some(Interval { start, end })
     }
 
-    /// The moment before the first, which is not part of the interval.
+    /// The start, which is not part of the interval.
     pub const fn start(self) -> Timestamp {
         self.start
     }
@@ -33,20 +33,20 @@ impl Interval {
         self.start < at && at <= self.end
     }
 
-    /// How long the interval is.
+    /// The length of the interval.
     ///
     /// Units:  microseconds, at least 1
     pub fn micros(self) -> i128 {
         i128::from(self.end.as_micros()) - i128::from(self.start.as_micros())
     }
 
-    /// The moments in both intervals; `None` if there are none.
+    /// The intersection of both intervals; `None` if it is empty.
     pub fn and(self, other: Interval) -> Option<Interval> {
         Interval::new(self.start.max(other.start), self.end.min(other.end))
     }
 }
 
-/// A set of moments as intervals that neither overlap nor touch.
+/// A set of moments, as intervals that neither overlap nor touch.
 ///
 /// Order:  by time
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Intervals {
         &self.0
     }
 
-    /// Whether there is no moment in the set.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -70,7 +70,7 @@ impl Intervals {
             .is_some_and(|interval| interval.contains(at))
     }
 
-    /// The intervals that have a moment in common with `window`, clipped to it.
+    /// The intervals that overlap `window`, clipped to it.
     pub fn within(&self, window: Interval) -> impl Iterator<Item = Interval> + '_ {
         let first = self
             .0
@@ -88,14 +88,14 @@ impl Intervals {
         Intervals(self.within(window).collect())
     }
 
-    /// The time of all intervals together.
+    /// The total time of all intervals.
     ///
     /// Units:  microseconds
     pub fn micros(&self) -> i128 {
         self.0.iter().map(|interval| interval.micros()).sum()
     }
 
-    /// The moments in both sets.
+    /// The intersection of both sets.
     #[must_use]
     pub fn and(&self, other: &Intervals) -> Intervals {
         Intervals(
@@ -106,7 +106,7 @@ impl Intervals {
         )
     }
 
-    /// The moments in this set and not in the other.
+    /// The moments of this set that are not in the other.
     #[must_use]
     pub fn without(&self, other: &Intervals) -> Intervals {
         let mut left = Vec::with_capacity(self.0.len());
@@ -123,7 +123,7 @@ impl Intervals {
 }
 
 impl FromIterator<Interval> for Intervals {
-    /// Collects intervals in any order; those that overlap or touch become one.
+    /// Collects intervals in any order. Those that overlap or touch are joined.
     fn from_iter<I: IntoIterator<Item = Interval>>(intervals: I) -> Self {
         let mut intervals: Vec<Interval> = intervals.into_iter().collect();
         intervals.sort_unstable();

@@ -1,37 +1,39 @@
-//! What the latest readings of a device tell: its power now, how often it reports, and for how long it may be silent.
+//! What the latest readings of a device show: its present power, how often it reports, and how long it may be
+//! silent.
 //!
-//! This is for the eye. Nothing is summed here, so floats do.
+//! These values are for display. Nothing is summed, so floats are precise enough.
 
 use crate::reading::{Energy, EnergyKind, Timestamp};
 
-/// Two readings that are closer tell no power: their clocks jitter by as much.
+/// Readings less than this apart give no power, because clocks jitter by as much.
 const APART_MICROS_MIN: i64 = 1_000_000;
-/// Two readings that are further apart tell nothing of now.
+/// Readings more than this apart say nothing about the present.
 const APART_MICROS_MAX: i64 = 86_400 * 1_000_000;
 
-/// The bounds of the usual interval, in seconds: from one to a day.
+/// The bounds of the usual interval, in seconds: from 1 s to a day.
 const INTERVAL_SECONDS: (f64, f64) = (1.0, 86_400.0);
-/// The usual interval is learned from the times between this many pairs of readings.
+/// The usual interval is the median over this many pairs of successive readings.
 pub const INTERVALS_LEARNED_FROM: usize = 6;
 
-/// A device is silent after so many of its usual intervals: two readings in a row may be lost.
+/// A device counts as silent after this many of its usual intervals, so that two readings in a row may be lost.
 pub const SILENT_INTERVALS: f64 = 3.0;
-/// A device is silent after this time at the earliest, in seconds. It is that of one reading a minute.
+/// A device counts as silent no earlier than this, in seconds. It is [`SILENT_INTERVALS`] for a reading a minute.
 pub const SILENT_SECONDS_MIN: f64 = 180.0;
 
 /// The reading before a device's latest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Before {
-    /// When it was taken.
+    /// Its time.
     pub at: Timestamp,
-    /// The state of its register, in kWh; `None` if it carries the energy of an interval.
+    /// The register's value in kWh; `None` if the reading is the energy of an interval.
     pub register: Option<f64>,
 }
 
 /// The mean power between a device's latest reading and the one before it, in kW.
 ///
-/// Shape:  `None` where the two do not tell it: the first reading, a distance under 1 s or over a day, a register
-///         that fell or follows an amount, a register of 0, more power than is plausible
+/// Shape:  `None` if the two readings do not determine it: there is only one, they are under 1 s or over a day
+///         apart, the register fell, is preceded by an interval reading or by a register of 0, or the power is not
+///         plausible
 pub fn power(
     at: Timestamp,
     energy: Energy,
@@ -47,7 +49,8 @@ pub fn power(
         EnergyKind::Interval => energy.kwh,
         EnergyKind::Register => {
             let register = before.register?;
-            // Some devices send 0 until they have read their register: a placeholder, or a register that starts.
+            // Some devices send 0 until they have read their register. So a 0 is either a placeholder or a
+            // register that really starts.
             if register <= 0.0 || energy.kwh < register {
                 return None;
             }
@@ -58,15 +61,15 @@ pub fn power(
     (kilowatts * 1_000.0 <= suspect_watts as f64).then_some(kilowatts)
 }
 
-/// The usual time between the readings of a device: the median of the last [`INTERVALS_LEARNED_FROM`] times. Of an
-/// even number it is the longer of the two in the middle.
+/// The usual time between a device's readings: the median of the last [`INTERVALS_LEARNED_FROM`] times. Of an even
+/// number it is the longer of the middle two.
 ///
-/// Why the median: neither a lost reading, nor a pause of hours, nor readings at once change it, and it follows a new
-/// interval after three readings.
+/// Why the median: lost readings, a pause of hours, or readings in quick succession do not change it, and after
+/// three readings it follows a new interval.
 ///
 /// Shape:  `None` for fewer than two readings
 /// Units:  seconds, from 1 to a day
-/// Order:  `times` the newest first
+/// Order:  `times` are newest first
 pub fn usual_interval(times: impl Iterator<Item = Timestamp>) -> Option<f64> {
     let times: Vec<i64> = times.map(Timestamp::as_micros).collect();
     let apart = times.windows(2).map(|pair| match pair {
@@ -80,7 +83,7 @@ pub fn usual_interval(times: impl Iterator<Item = Timestamp>) -> Option<f64> {
     Some(seconds.clamp(least, most))
 }
 
-/// For how long a device may send nothing before it is silent, by its usual interval.
+/// How long a device may send nothing before it counts as silent.
 ///
 /// Units:  seconds
 pub fn silent_after(interval_seconds: Option<f64>) -> f64 {
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
     use crate::energy::device::SUSPECT_WATTS_DEFAULT;
 
-    /// The power of a reading some microseconds after the one before.
+    /// The power of a reading that many microseconds after the previous one.
     fn after(micros: i64, kind: EnergyKind, before: Option<f64>, kwh: f64) -> Option<f64> {
         let before = Before {
             at: Timestamp::Y2000,
@@ -159,7 +162,7 @@ mod tests {
         }
     }
 
-    /// The usual interval of a device whose newest readings are so many seconds apart, the newest first.
+    /// The usual interval of a device whose readings are this many seconds apart, newest first.
     fn usual(apart: &[f64]) -> Option<f64> {
         let mut at = Timestamp::Y2000;
         let mut times = vec![at];
@@ -177,16 +180,16 @@ mod tests {
         assert_eq!(usual(&[60.0]), Some(60.0));
         assert_eq!(usual(&[0.001]), Some(1.0));
         assert_eq!(usual(&[1e7]), Some(86_400.0));
-        // Lost readings, a pause of hours, readings at once.
+        // Lost readings, a pause of hours, readings in quick succession.
         assert_eq!(usual(&[120.0, 60.0, 180.0, 60.0, 60.0, 60.0]), Some(60.0));
         assert_eq!(usual(&[40_000.0, 60.0, 60.0]), Some(60.0));
         assert_eq!(usual(&[0.5, 0.5, 60.0, 60.0, 60.0]), Some(60.0));
-        // One more beside each regular one.
+        // An extra reading beside each regular one.
         assert_eq!(usual(&[2.0, 898.0, 2.0, 898.0, 2.0, 898.0]), Some(898.0));
-        // From a minute to 15, and back.
+        // The interval changes from a minute to 15, and back.
         assert_eq!(usual(&[900.0, 900.0, 900.0, 60.0, 60.0, 60.0]), Some(900.0));
         assert_eq!(usual(&[60.0, 60.0, 60.0, 60.0, 900.0, 900.0]), Some(60.0));
-        // What is older counts no more.
+        // Older times do not count.
         let long_ago = [[60.0; 6], [900.0; 6]].concat();
         assert_eq!(usual(&long_ago), Some(60.0));
     }

@@ -1,7 +1,7 @@
-//! The power of a charge: the mean over its time, and its highest quarter of an hour.
+//! The power of a charge: its mean, and its highest quarter of an hour.
 //!
-//! Why a quarter of an hour: networks bill the peak of a quarter, and a single reading's amount says more about the
-//! moments of the readings than about the load.
+//! Why a quarter of an hour: grid operators bill the peak quarter. The power between two single readings would
+//! reflect their timing more than the load.
 
 use std::cmp::Reverse;
 
@@ -11,7 +11,7 @@ use super::format::Decimal;
 use super::interval::Interval;
 
 const QUARTER_MICROS: i64 = 900_000_000;
-/// A week. A longer charge has no peak: its parts would cost more than its energy.
+/// A week. For longer charges no peak is computed, because it would take longer than the energy itself.
 const QUARTERS_MAX: i64 = 7 * 96;
 
 /// The power of a charge.
@@ -19,17 +19,16 @@ const QUARTERS_MAX: i64 = 7 * 96;
 /// Units:  kW
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Power {
-    /// The AC energy divided by the time.
+    /// The AC energy divided by the duration.
     pub average: Decimal,
-    /// The highest average of a quarter of an hour; `None` for a charge of less than that, or of more
-    /// than a week.
+    /// The highest mean of a quarter of an hour; `None` for a charge shorter than that or longer than a week.
     pub peak: Option<Decimal>,
 }
 
-/// Divides a window into quarters of an hour from its start. The last one ends with the window and so may be
-/// up to twice as long.
+/// Divides a window into quarters of an hour from its start. The last one extends to the window's end, so it may
+/// be almost twice as long.
 ///
-/// Shape:  empty for a window of less than a quarter or of more than a week
+/// Shape:  empty for a window shorter than a quarter or longer than a week
 pub fn quarters(window: Interval) -> Vec<Interval> {
     let Ok(micros) = i64::try_from(window.micros()) else {
         return Vec::new();
@@ -61,7 +60,7 @@ impl Power {
     }
 }
 
-/// kW are mWh × 3,600 / µs.
+/// mWh × 3,600 / µs gives kW.
 fn kilowatts(energy: &Exact, time: Interval) -> Decimal {
     let mut times = Exact::default();
     times.add_times(energy, 3_600);

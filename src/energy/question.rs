@@ -1,4 +1,4 @@
-//! A question about a vehicle over a window, and what has to be fetched to answer it.
+//! A question about a vehicle over a window, and what to fetch to answer it.
 
 use std::collections::BTreeMap;
 
@@ -10,55 +10,54 @@ use super::hour::RolledUp;
 use super::interval::{Interval, Intervals};
 use crate::reading::Timestamp;
 
-/// A meter, its readings, and the other vehicles that may be there.
+/// A meter, its readings, and the other vehicles that may be at it.
 #[derive(Debug, Clone, Copy)]
 pub struct Meter<'a> {
-    /// Which.
+    /// Its key.
     pub key: MeterKey,
-    /// The vehicle whose id equals the meter's, if there is one: only that vehicle can claim the meter by rule 3. It
-    /// matters only if it is the vehicle of the question, or one of the others.
+    /// The vehicle whose id equals the meter's, if there is one. Only that vehicle can claim the meter by rule 3.
+    /// It matters only if it is the question's vehicle or one of the others.
     pub owner: Option<VehicleKey>,
-    /// Its readings, ascending by time, no two of one time.
+    /// Its readings, ascending by time, with distinct times.
     pub readings: &'a [EnergyReading],
-    /// Rollups of readings that are not given, each between two given neighbours.
+    /// Rollups of readings that are left out of `readings`, each between two neighbours that are there.
     pub rolled_up: &'a [RolledUp],
-    /// The other vehicles that a session or a named reading puts at this meter. The vehicle of the question may be
-    /// among them, and is ignored.
+    /// The other vehicles that a session or a named reading puts at this meter. If the question's vehicle is among
+    /// them, it is ignored.
     pub others: &'a [Vehicle<'a>],
 }
 
-/// A question, with all that its answer depends on.
+/// A question, with everything that its answer depends on.
 ///
-/// For an exact answer over the window (from, to] the caller supplies the following. Neighbours are those that
-/// [`DeviceEnergy::new`](super::device::DeviceEnergy::new) defines.
+/// For an exact answer over the window (from, to] the caller supplies the following.
+/// [`DeviceEnergy::new`](super::device::DeviceEnergy::new) defines what neighbours are.
 ///
-/// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions that overlap
-///    that interval. Then [`plan`] names the meters, and whether to look for one with the vehicle's id.
-/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. Let L be the
-///    earliest of these times and `from`, and H the latest of these and `to`. The window does not clip the
-///    division of a reading's energy: it uses all DC over the reading's interval. If a meter's first reading
-///    is an interval in (from, to] and is divided among several, L is also no later than
+/// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions that overlap that
+///    interval. [`plan`] then names the meters, and tells whether to look for one with the vehicle's id.
+/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. Let L be the earliest of
+///    these times and `from`, and H the latest of these and `to`. Dividing a reading's energy is not clipped to
+///    the window: it uses all DC over the reading's interval. If a meter's first reading is an interval in (from,
+///    to] and is divided among several vehicles, L is also no later than
 ///    [`divided_since`](super::answer::divided_since).
 /// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its sessions that
-///    overlap (L, H + 15 min]. H matters also for the period that holds a meter's next reading. If no other
+///    overlap (L, H + 15 min]. H also matters for the period that contains a meter's next reading. If no other
 ///    vehicle is at its meters, `from` is early enough for L.
 /// 4. `others` of each meter: every vehicle with a session there that overlaps (L, H], or with a reading in
-///    (L, H + 15 min] that names the meter or a session there. Each comes with its readings in (L, H + 15 min]
-///    and the neighbours, and with all its sessions that overlap that interval, at any meter. By rule 3, a
-///    vehicle that arrives before the meter's next reading matters too, and so does the meter's own vehicle
-///    if it is one of them.
+///    (L, H + 15 min] that names the meter or a session there. Each comes with its readings in (L, H + 15 min] and
+///    the neighbours, and with all its sessions that overlap that interval, at any meter. By rule 3, a vehicle that
+///    arrives before the meter's next reading matters too, as does the meter's own vehicle if it is one of them.
 ///
-/// More does no harm, but nothing may be missing in between. A property test asks once with exactly this and once with
-/// everything.
+/// Further data does no harm, but nothing may be missing in between. A property test compares the answer from
+/// exactly this data with the answer from everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// W, (from, to].
+    /// The window W, (from, to].
     pub window: Interval,
-    /// Time after now is not attributed.
+    /// Nothing after now is attributed.
     pub now: Timestamp,
     /// The vehicle of the question.
     pub vehicle: Vehicle<'a>,
-    /// The meters concerned. One that is not given counts as one without readings.
+    /// The meters concerned. A meter that is not given counts as having no readings.
     pub meters: &'a [Meter<'a>],
     /// The implied power above which a reading is suspect.
     pub suspect_watts: u64,
@@ -77,17 +76,16 @@ impl<'a> Question<'a> {
     }
 }
 
-/// What has to be fetched to answer a question.
+/// What to fetch to answer a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The meters by rules 1 and 2, and when within the window.
+    /// The meters by rules 1 and 2, and the times at each within the window.
     pub meters: BTreeMap<MeterKey, Intervals>,
-    /// Rule 3 may apply: look for a meter with the vehicle's id, and fetch it over the whole
-    /// window.
+    /// Whether rule 3 may apply. If so, look for a meter with the vehicle's id and fetch it over the whole window.
     pub asks_same_id: bool,
 }
 
-/// Finds out what to fetch, from the vehicle's own readings and sessions.
+/// Determines what to fetch from the vehicle's own readings and sessions.
 pub fn plan(vehicle: &Vehicle<'_>, window: Interval, now: Timestamp) -> Plan {
     let pieces = named_and_sessions(vehicle, now);
     let cut = periods(&pieces)

@@ -1,4 +1,4 @@
-//! The answer as it is printed, each number rounded once.
+//! The answer as printed, with each number rounded once.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct StatusBounds {
 }
 
 impl StatusBounds {
-    /// Whether a better status needs a higher ratio.
+    /// Whether the bounds ascend, so that a better status needs a higher ratio.
     pub fn rise(&self) -> bool {
         self.warning_from <= self.good_from && self.good_from <= self.excellent_above
     }
@@ -51,7 +51,7 @@ impl Default for StatusBounds {
     }
 }
 
-/// What the ratio means: a reason to look closer, not a verdict.
+/// What the ratio suggests: a reason to look closer, not a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EfficiencyStatus {
     /// No ratio, too little energy or too little coverage.
@@ -64,12 +64,12 @@ pub enum EfficiencyStatus {
     Good,
     /// From 80%.
     Warning,
-    /// Below.
+    /// Below 80%.
     Critical,
 }
 
 impl EfficiencyStatus {
-    /// Every status, in the order in which they are judged.
+    /// Every status, in the order in which they are checked.
     pub const ALL: [EfficiencyStatus; 6] = [
         EfficiencyStatus::InsufficientData,
         EfficiencyStatus::Inconsistent,
@@ -79,7 +79,7 @@ impl EfficiencyStatus {
         EfficiencyStatus::Critical,
     ];
 
-    /// The name in answers.
+    /// The name in responses.
     pub const fn name(self) -> &'static str {
         match self {
             EfficiencyStatus::InsufficientData => "insufficient_data",
@@ -99,12 +99,12 @@ pub enum Insufficient {
     NoMeter,
     /// The meters measured too little AC.
     TooLittleEnergy,
-    /// Too much of the time at a meter is without readings.
+    /// Too much of the time at a meter has no readings.
     LowCoverage,
 }
 
 impl Insufficient {
-    /// The name in answers.
+    /// The name in responses.
     pub const fn name(self) -> &'static str {
         match self {
             Insufficient::NoMeter => "no_meter",
@@ -129,7 +129,7 @@ pub fn insufficient(answer: &Performance, bounds: &StatusBounds) -> Option<Insuf
     }
 }
 
-/// Judges an answer. AC and coverage are compared exactly, the ratio as it is printed.
+/// Rates an answer. AC and coverage are compared exactly, the ratio as printed.
 pub fn efficiency_status(answer: &Performance, bounds: &StatusBounds) -> EfficiencyStatus {
     let ratio = Decimal::ratio(&answer.matched_dc, &answer.consumed_ac);
     let Some(ratio) = ratio.filter(|_| insufficient(answer, bounds).is_none()) else {
@@ -155,7 +155,7 @@ pub struct PrintedAttribution {
     pub method: &'static str,
     /// External ids, sorted bytewise.
     pub meters: Vec<String>,
-    /// How many different sessions.
+    /// The number of distinct sessions.
     pub sessions: u64,
 }
 
@@ -164,9 +164,9 @@ pub struct PrintedAttribution {
 pub struct PrintedQuality {
     /// 0 to 1, 4 decimals.
     pub coverage: Decimal,
-    /// Registers that started again.
+    /// Register resets.
     pub resets: u64,
-    /// Intervals of time in gaps.
+    /// The number of gaps.
     pub gaps: u64,
     /// Suspect readings.
     pub suspect: u64,
@@ -193,21 +193,21 @@ pub struct Printed {
     pub meter_data_points: u64,
     /// kWh.
     pub matched_energy_delivered_dc: Decimal,
-    /// What the ratio means.
+    /// What the ratio suggests.
     pub efficiency_status: EfficiencyStatus,
     /// Why the status is [`EfficiencyStatus::InsufficientData`]; `None` for any other.
     pub insufficient: Option<Insufficient>,
-    /// Which rules, meters and sessions.
+    /// The rules, meters and sessions.
     pub attribution: PrintedAttribution,
-    /// How far to trust it.
+    /// How reliable the answer is.
     pub quality: PrintedQuality,
-    /// The parts of the window, if they were requested.
+    /// The parts of the window, if requested.
     pub series: Option<Vec<PrintedSlice>>,
-    /// What AC minus matched DC has cost, if a tariff is known.
+    /// The cost of AC minus matched DC, if a tariff is known.
     pub lost_cost: Option<Decimal>,
-    /// The currency of the cost, if it is known and appears nowhere else in the answer.
+    /// The currency, if it is known and does not appear elsewhere in the answer.
     pub currency: Option<String>,
-    /// AC minus matched DC, in kWh, for ordering.
+    /// AC minus matched DC in kWh, for sorting.
     lost: Decimal,
 }
 
@@ -220,14 +220,14 @@ impl Printed {
         self.lost.units()
     }
 
-    /// The same with the parts of its window.
+    /// Adds the parts of its window.
     #[must_use]
     pub fn with_series(mut self, parts: Vec<PrintedSlice>) -> Self {
         self.series = Some(parts);
         self
     }
 
-    /// The same with what was lost as money.
+    /// Adds the cost of the losses.
     #[must_use]
     pub fn with_costs(mut self, costs: &Costs, currency: Option<&str>) -> Self {
         self.lost_cost = Some(Decimal::cost(&costs.lost));
@@ -235,7 +235,7 @@ impl Printed {
         self
     }
 
-    /// Prints an answer; `meter_ids` are the external ids of its `meters`, in any order.
+    /// Prints an answer. `meter_ids` are the external ids of its `meters`, in any order.
     pub fn new(
         answer: &Performance,
         vehicle_id: &str,
@@ -285,7 +285,7 @@ impl Printed {
 /// One part of a series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedSlice {
-    /// RFC 3339, UTC; the part begins after it.
+    /// RFC 3339, UTC. The start is not part of the interval.
     pub start: String,
     /// RFC 3339, UTC.
     pub end: String,
@@ -297,12 +297,12 @@ pub struct PrintedSlice {
     pub matched_energy_delivered_dc: Decimal,
     /// Percent; `None` if AC is 0.
     pub efficiency_ratio: Option<Decimal>,
-    /// What AC minus matched DC has cost, if a tariff is known.
+    /// The cost of AC minus matched DC, if a tariff is known.
     pub lost_cost: Option<Decimal>,
 }
 
 impl PrintedSlice {
-    /// The same with what was lost as money, if a tariff is known.
+    /// Adds the cost of the losses, if a tariff is known.
     #[must_use]
     pub fn with_costs(mut self, costs: Option<&Costs>) -> Self {
         self.lost_cost = costs.map(|costs| Decimal::cost(&costs.lost));
@@ -324,19 +324,19 @@ impl From<&Slice> for PrintedSlice {
     }
 }
 
-/// What all meters measured, and what all vehicles drew.
+/// The energy that all meters measured and that all vehicles received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrintedFleet {
     /// kWh of all meters.
     pub meter_energy_ac: Decimal,
-    /// kWh of it that belong to no vehicle.
+    /// The part of it that no vehicle is credited with, in kWh.
     pub unattributed_energy_ac: Decimal,
-    /// The vehicles'.
+    /// The sums of the vehicles.
     pub vehicles: PrintedSlice,
 }
 
 impl PrintedFleet {
-    /// Prints the sums of a fleet.
+    /// Prints the totals of a fleet.
     pub fn new(meter_ac: &Exact, vehicles: &Slice) -> Self {
         let mut rest = meter_ac.clone();
         rest.subtract(&vehicles.consumed_ac);

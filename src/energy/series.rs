@@ -1,4 +1,4 @@
-//! The parts of a window for plotting: full hours or days of a calendar, clipped to the window.
+//! The parts of a window for plotting: calendar hours or days, clipped to the window.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -7,7 +7,7 @@ use jiff::{Span, ToSpan};
 use super::interval::Interval;
 use crate::reading::Timestamp;
 
-/// How long the parts of a series are.
+/// The length of the parts of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bucket {
     /// From one full hour to the next.
@@ -24,7 +24,7 @@ impl Bucket {
         }
     }
 
-    /// The start of the part that a civil time lies in.
+    /// The start of the hour or day that contains a civil time.
     fn floor(self, at: DateTime) -> DateTime {
         match self {
             Bucket::Hour => at.date().at(at.hour(), 0, 0, 0),
@@ -33,10 +33,10 @@ impl Bucket {
     }
 }
 
-/// Splits a window at full hours or days of a time zone. Parts without readings are included.
+/// Splits a window at full hours or midnights of a time zone. Parts without readings are included.
 ///
 /// Shape:  at least one interval; at most 9,604 for the longest window
-/// Order:  by time, each interval begins where the one before it ends
+/// Order:  by time; each interval begins where the previous one ends
 pub fn buckets(window: Interval, bucket: Bucket, zone: &TimeZone) -> Vec<Interval> {
     let mut parts = Vec::new();
     let mut start = window.start();
@@ -44,7 +44,7 @@ pub fn buckets(window: Interval, bucket: Bucket, zone: &TimeZone) -> Vec<Interva
         let end = boundary_after(start, bucket, zone).min(window.end());
         match Interval::new(start, end) {
             Some(interval) => parts.push(interval),
-            // A calendar that ends before the window does: the rest is one part.
+            // The calendar ends before the window does. The rest becomes one part.
             None => {
                 parts.extend(Interval::new(start, window.end()));
                 break;
@@ -61,8 +61,8 @@ fn boundary_after(at: Timestamp, bucket: Bucket, zone: &TimeZone) -> Timestamp {
         return at;
     };
     let civil = bucket.floor(zone.to_datetime(instant));
-    // When clocks are set back, an hour occurs twice, and when they are set forward, one is missing. The part
-    // ends at the first instant that shows a later full hour, or after an hour of real time, whichever is first.
+    // When clocks go back, an hour occurs twice; when they go forward, one is missing. The part ends at the first
+    // instant that shows a later full hour, or after an hour of real time, whichever comes first.
     let steps = (1..=3).filter_map(|n| civil.checked_add(bucket.span() * n).ok());
     let by_calendar = steps.filter_map(|next| zone.to_timestamp(next).ok());
     let next = by_calendar
@@ -78,8 +78,7 @@ fn boundary_after(at: Timestamp, bucket: Bucket, zone: &TimeZone) -> Timestamp {
     }
 }
 
-/// The full hour that comes an hour of real time after the one that a moment lies in, if it
-/// shows as a full hour too.
+/// The instant an hour of real time after the full hour before `at`, if the clock shows a full hour then.
 fn repeated_hour(at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     let instant = jiff::Timestamp::from_microsecond(at.as_micros()).ok()?;
     let civil = zone.to_datetime(instant);

@@ -1,4 +1,4 @@
-//! The part of a meter's energy that is credited to one vehicle, alone or among several.
+//! The part of a meter's energy that is credited to one vehicle, whether it is there alone or with others.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use super::exact::Exact;
 use super::interval::{Interval, Intervals};
 use crate::reading::Timestamp;
 
-/// One vehicle at a meter: its attribution periods there, not clipped to a window, and its DC.
+/// One vehicle at a meter: its attribution periods there, not clipped to a window, and its DC energy.
 #[derive(Debug, Clone)]
 pub struct Guest {
     /// When it was at the meter.
     pub periods: Intervals,
-    /// What it received at any place; shared between its meters.
+    /// Its DC energy anywhere. Shared by all meters that it visits.
     pub energy: Arc<DeviceEnergy>,
 }
 
-/// Sums the energy of a meter in `window` that is credited to `guest`.
+/// Sums the part of a meter's energy in `window` that is credited to `guest`.
 ///
-/// An amount is divided among the guests present in the ratio of their DC over its whole interval within their
-/// periods at this meter, whatever the window. One guest alone is credited with all of it, with or without DC;
-/// several without any DC are credited with nothing.
+/// An amount is divided among the vehicles present, in proportion to their DC over its whole interval within their
+/// periods at this meter, whatever the window. A vehicle that is alone is credited with all of it, with or without
+/// DC. If several are present and none has DC, no vehicle is credited.
 ///
-/// A meter's first reading has no start: it begins at the start of the earliest period that holds it.
+/// A meter's first reading has no start. Its interval begins with the earliest period that contains it.
 pub fn credited(meter: &DeviceEnergy, guest: &Guest, others: &[Guest], window: Interval) -> Exact {
     let mut sum = Exact::default();
     for amount in meter.amounts_in(window) {
@@ -75,7 +75,7 @@ fn add_spread(sum: &mut Exact, amount: &Amount, guest: &Guest, others: &[Guest],
     let mut alone: i128 = 0;
     for own in guest.periods.within(cut) {
         for part in parts(own, others) {
-            // A part holds no edge of a period, so a guest that is there at its end is there for all of it.
+            // A part contains no edge of a period, so a vehicle that is there at its end is there throughout.
             let present: Vec<&Guest> = others
                 .iter()
                 .filter(|o| o.periods.contains(part.end()))
@@ -91,7 +91,7 @@ fn add_spread(sum: &mut Exact, amount: &Amount, guest: &Guest, others: &[Guest],
     sum.add_part(mwh, alone, all);
 }
 
-/// Splits an interval at the edges of the others' periods.
+/// Splits an interval at the edges of the other vehicles' periods.
 fn parts(interval: Interval, others: &[Guest]) -> Vec<Interval> {
     let mut edges = vec![interval.start(), interval.end()];
     for other in others {
@@ -110,7 +110,7 @@ fn parts(interval: Interval, others: &[Guest]) -> Vec<Interval> {
         .collect()
 }
 
-/// The DC of one guest, and of all present, over a meter's amount.
+/// The DC of `guest`, and of all vehicles present, over the interval of a meter's amount.
 fn weigh(guest: &Guest, present: &[&Guest], span: Interval) -> (Exact, Exact) {
     let weight = guest.energy.energy_in(&guest.periods, span);
     let mut weights = weight.clone();
@@ -120,8 +120,8 @@ fn weigh(guest: &Guest, present: &[&Guest], span: Interval) -> (Exact, Exact) {
     (weight, weights)
 }
 
-/// The start of the earliest attribution period that holds a meter's first reading, if that reading falls
-/// at one of the given `moments` and is divided among several vehicles.
+/// The start of the earliest attribution period that contains a meter's first reading, if that reading is at one
+/// of the given `moments` and is divided among several vehicles.
 pub fn first_start(
     meter: &DeviceEnergy,
     guest: &Guest,
@@ -147,8 +147,8 @@ fn start_of_period(guest: &Guest, at: Timestamp) -> Option<Timestamp> {
         .map(|interval| interval.start())
 }
 
-/// The moments within `periods` at which a meter's energy is known: the meter's next reading is an interval in the same
-/// period, or the moments are between two register neighbours.
+/// The moments within `periods` at which a meter's energy is known: the meter's next reading is an interval
+/// reading in the same period, or they lie between two register neighbours.
 pub fn known(meter: &DeviceEnergy, periods: &Intervals) -> Intervals {
     let mut known = Vec::new();
     for amount in meter.amounts() {
@@ -162,7 +162,7 @@ pub fn known(meter: &DeviceEnergy, periods: &Intervals) -> Intervals {
             }
             Extent::Moment { since } => {
                 let start = since.unwrap_or(Timestamp::from_micros(i64::MIN));
-                // The last of the periods that touch the interval is the one that holds the reading.
+                // Of the periods that overlap the interval, only the last can contain the reading.
                 let last = Interval::new(start, amount.at)
                     .and_then(|interval| periods.within(interval).last());
                 known.extend(last.filter(|interval| interval.end() == amount.at));

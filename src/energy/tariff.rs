@@ -1,4 +1,4 @@
-//! What a kWh costs, by the time of day: converts lost energy into money.
+//! The price of a kWh by time of day: converts lost energy to money.
 
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
@@ -9,46 +9,47 @@ use super::interval::Interval;
 use super::series::{Bucket, buckets};
 use crate::reading::Timestamp;
 
-/// Prices by the time of day in a time zone.
+/// Prices by time of day in a time zone.
 #[derive(Debug, Clone)]
 pub struct Tariff {
     zone: TimeZone,
-    /// The prices with the times from which they apply, ascending. Before the first time, the last price applies.
+    /// The prices, each with the time from which it applies, ascending. Before the first time, the last price
+    /// applies.
     ///
     /// Units:  millionths of the currency per kWh, of either sign
     steps: Vec<(Time, i64)>,
     currency: Option<String>,
 }
 
-/// Why a tariff is refused; correct the flag.
+/// Why a tariff is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TariffError {
-    /// The prices cannot be read.
+    /// The prices cannot be parsed.
     #[error(
         "must be the price of a kWh, such as 0.30 or -0.05, or prices by time of day, such as \
          06:00=0.34,22:00=0.22; at most 6 digits before and after the point"
     )]
     Prices,
-    /// The time zone is not known.
+    /// The time zone is unknown.
     #[error("must be an IANA time zone, such as Europe/Berlin")]
     Zone,
-    /// The currency does not have the shape of a code.
+    /// The currency is not in the form of a code.
     #[error("must be three capital letters of ISO 4217, such as EUR")]
     Currency,
 }
 
-/// Finds the time zone of a tariff.
+/// Looks up the time zone of a tariff.
 ///
 /// # Errors
-/// [`TariffError::Zone`]: its name is not known.
+/// [`TariffError::Zone`]: the name is unknown.
 pub fn tariff_zone(name: &str) -> Result<TimeZone, TariffError> {
     TimeZone::get(name).map_err(|_| TariffError::Zone)
 }
 
-/// Checks a currency's code, such as `EUR`.
+/// Checks a currency code, such as `EUR`.
 ///
 /// # Errors
-/// [`TariffError::Currency`]: it does not have the form of a code of ISO 4217.
+/// [`TariffError::Currency`]: it is not in the form of an ISO 4217 code.
 pub fn check_currency(code: &str) -> Result<(), TariffError> {
     if code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase()) {
         Ok(())
@@ -58,11 +59,10 @@ pub fn check_currency(code: &str) -> Result<(), TariffError> {
 }
 
 impl Tariff {
-    /// Reads prices, such as `0.30`, `-0.05` or `06:00=0.34,22:00=-0.02`, by the clock of a time
-    /// zone.
+    /// Parses prices such as `0.30`, `-0.05` or `06:00=0.34,22:00=-0.02`, by the clock of a time zone.
     ///
     /// # Errors
-    /// [`TariffError::Prices`]
+    /// [`TariffError::Prices`]: they cannot be parsed.
     pub fn parse(prices: &str, zone: TimeZone) -> Result<Self, TariffError> {
         let step = |text: &str| match text.split_once('=') {
             None => Some((Time::midnight(), price(text)?)),
@@ -86,10 +86,10 @@ impl Tariff {
         })
     }
 
-    /// Names the currency of the prices, such as `EUR`.
+    /// Sets the currency of the prices, such as `EUR`.
     ///
     /// # Errors
-    /// [`TariffError::Currency`]: it does not have the shape of a code of ISO 4217.
+    /// [`TariffError::Currency`]: it is not in the form of an ISO 4217 code.
     pub fn in_currency(mut self, code: &str) -> Result<Self, TariffError> {
         check_currency(code)?;
         self.currency = Some(code.to_owned());
@@ -101,10 +101,10 @@ impl Tariff {
         self.currency.as_deref()
     }
 
-    /// Splits a window where the price changes. The time on the clock decides the price of a moment, even when clocks
-    /// skip an hour or show one twice.
+    /// Splits a window where the price changes. The time on the clock decides the price of a moment, even when
+    /// clocks skip an hour or show one twice.
     ///
-    /// Shape:  parts that make up the window, each with its price
+    /// Shape:  parts that cover the window, each with its price
     pub fn split(&self, window: Interval) -> Vec<(Interval, i64)> {
         let mut parts = Vec::new();
         for day in buckets(window, Bucket::Day, &self.zone) {
@@ -121,9 +121,9 @@ impl Tariff {
         parts
     }
 
-    /// Where a price may change within a part of a day.
+    /// The times at which the price may change within a day, or a part of one.
     fn edges(&self, day: Interval) -> Vec<Timestamp> {
-        // A moment inside the day has its date: its end is midnight, which belongs to the next.
+        // The date comes from a moment before the end, because the end is midnight and has the next date.
         let Ok(inside) = jiff::Timestamp::from_microsecond(day.end().plus_micros(-1).as_micros())
         else {
             return Vec::new();
@@ -131,8 +131,8 @@ impl Tariff {
         let date = self.zone.to_datetime(inside).date();
         let mut edges = Vec::new();
         for (time, _) in &self.steps {
-            // Both if the clock shows the time twice; if it never does, the change of the clock is
-            // the edge.
+            // If the clock shows the time twice, both are edges. If it skips the time, the clock change is the
+            // edge.
             let shown = || self.zone.to_ambiguous_timestamp(date.to_datetime(*time));
             edges.extend([shown().earlier(), shown().later()].into_iter().flatten());
         }
@@ -158,19 +158,19 @@ impl Tariff {
     }
 }
 
-/// What energy has cost.
+/// The cost of energy.
 ///
-/// Units:  10^-12 of the currency: mWh times millionths a kWh
+/// Units:  10^-12 of the currency: mWh × millionths per kWh
 #[derive(Debug, Clone, Default)]
 pub struct Costs {
-    /// AC.
+    /// All AC.
     pub consumed: Exact,
-    /// AC that did not reach a battery: less matched DC.
+    /// AC minus matched DC, which did not reach a battery.
     pub lost: Exact,
 }
 
 impl Costs {
-    /// What the energy in parts of a window has cost, each at its price.
+    /// The cost of the energy in parts of a window, each at its own price.
     pub fn of<'s>(
         parts: impl IntoIterator<Item = &'s Slice>,
         prices: impl IntoIterator<Item = i64>,
@@ -185,14 +185,14 @@ impl Costs {
         costs
     }
 
-    /// Adds what other energy has cost.
+    /// Adds other costs.
     pub fn add(&mut self, other: &Costs) {
         self.consumed.add(&other.consumed);
         self.lost.add(&other.lost);
     }
 }
 
-/// The buckets of a series, each split where the price changes.
+/// The buckets of a series, further split where the price changes.
 #[derive(Debug, Clone)]
 pub struct Priced {
     buckets: Vec<Interval>,
@@ -200,12 +200,12 @@ pub struct Priced {
     intervals: Vec<Interval>,
     /// The parts' prices; `None` without a tariff.
     prices: Option<Vec<i64>>,
-    /// How many parts there are up to the end of each bucket.
+    /// The number of parts up to the end of each bucket.
     ends: Vec<usize>,
 }
 
 impl Priced {
-    /// Splits buckets, or leaves them as they are without a tariff.
+    /// Splits the buckets. Without a tariff they stay whole.
     pub fn new(tariff: Option<&Tariff>, buckets: &[Interval]) -> Self {
         let (mut intervals, mut prices, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for &bucket in buckets {
@@ -228,12 +228,12 @@ impl Priced {
         }
     }
 
-    /// The parts whose energy is to be computed.
+    /// The parts whose energy must be computed.
     pub fn intervals(&self) -> Vec<Interval> {
         self.intervals.clone()
     }
 
-    /// The energy of each part, bucket by bucket, with the prices if there is a tariff.
+    /// The energy of the parts, bucket by bucket, with their prices if there is a tariff.
     pub fn by_bucket<'p, T>(
         &'p self,
         parts: &'p [T],
@@ -251,7 +251,8 @@ impl Priced {
     }
 }
 
-/// Reads a price of at most 6 decimals, below 1,000,000 in size; on markets, prices fall below 0.
+/// Parses a price of at most 6 decimals, below 1,000,000 in size. It may be negative, as prices on electricity
+/// markets are at times.
 fn price(text: &str) -> Option<i64> {
     let text = text.trim();
     let (sign, text) = match text.strip_prefix('-') {

@@ -12,7 +12,7 @@ use super::question::Question;
 /// Where one vehicle is.
 #[derive(Debug, Default)]
 pub struct Stays {
-    /// By each rule on its own.
+    /// Pieces by each rule on its own.
     pub pieces: Vec<Piece>,
     /// Its attribution periods, not clipped to a window.
     pub periods: BTreeMap<MeterKey, Intervals>,
@@ -20,8 +20,8 @@ pub struct Stays {
 
 /// Finds where the vehicle of a question and all others are.
 ///
-/// Rule 3 applies to the other vehicles as to the vehicle of the question. What a meter's own vehicle received
-/// there by rule 3 counts when energy is divided between it and a vehicle that is there by rule 1 or 2.
+/// Rule 3 applies to the other vehicles as to the question's vehicle. If a meter's own vehicle is there by rule 3,
+/// and another by rule 1 or 2, energy is divided between them, and the DC of both counts.
 pub fn whereabouts(question: &Question<'_>) -> BTreeMap<VehicleKey, Stays> {
     let others = question.meters.iter().flat_map(|meter| meter.others);
     let mut vehicles: BTreeMap<VehicleKey, &Vehicle<'_>> = BTreeMap::new();

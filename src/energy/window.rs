@@ -9,8 +9,8 @@ pub const DAY_MICROS: i64 = 86_400_000_000;
 /// An hour.
 const HOUR_MICROS: i64 = DAY_MICROS / 24;
 
-/// The longest window: 400 days, enough for a year and the month that it is compared with. In most time zones 400
-/// calendar days may hold an hour more, and in one (Antarctica/Troll) two.
+/// The longest window: 400 days, enough for a year and the month to compare it with. In most time zones 400
+/// calendar days may last an hour longer, and in one (Antarctica/Troll) two.
 pub const WINDOW_MICROS_MAX: i64 = 400 * DAY_MICROS + 2 * HOUR_MICROS;
 
 /// Why a window is refused (HTTP 400).
@@ -29,10 +29,10 @@ pub enum WindowError {
 
 /// Makes the window (from, to] of a question.
 ///
-/// `from` alone: until now. `to` alone: the 24 hours before. Neither: the last 24 hours.
+/// `from` alone means until now, `to` alone the 24 hours before it, and neither the last 24 hours.
 ///
 /// # Errors
-/// [`WindowError`]: the window is empty or too long; exactly [`WINDOW_MICROS_MAX`] is allowed.
+/// [`WindowError`]: the window is empty or too long. Exactly [`WINDOW_MICROS_MAX`] is allowed.
 pub fn window(
     from: Option<Timestamp>,
     to: Option<Timestamp>,
@@ -56,7 +56,7 @@ mod tests {
         use jiff::civil::{Date, Time};
         use jiff::tz::TimeZone;
 
-        // From summer time to winter time, and as long without a change.
+        // Across the end of summer time, and as long without a clock change.
         for (from, to) in [("2023-10-28", "2024-12-01"), ("2023-09-15", "2024-10-19")] {
             for name in ["UTC", "Europe/Berlin", "Antarctica/Troll"] {
                 let zone = TimeZone::get(name).unwrap();

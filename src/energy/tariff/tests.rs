@@ -46,7 +46,7 @@ fn prices_follow_the_local_clock_across_changes() {
     let tariff = Tariff::parse("02:30=0.1,06:00=0.2", berlin()).unwrap();
     let changes = |from: &str, to: &str| -> Vec<(String, i64)> {
         let mut all = prices(&tariff, from, to);
-        // Edges at which nothing changes do no harm.
+        // Extra edges, at which nothing changes, do no harm.
         all.reverse();
         all.dedup_by_key(|(_, price)| *price);
         all.reverse();
@@ -55,7 +55,7 @@ fn prices_follow_the_local_clock_across_changes() {
     let expect = |all: &[(&str, i64)]| -> Vec<(String, i64)> {
         all.iter().map(|(at, p)| ((*at).to_owned(), *p)).collect()
     };
-    // 02:30 is skipped: the clock shows 03:00 after 01:59, at 01:00 UTC.
+    // 02:30 is skipped: after 01:59, at 01:00 UTC, the clock shows 03:00.
     let spring = changes("2024-03-30T23:00:00Z", "2024-03-31T22:00:00Z");
     let expected = [
         ("2024-03-31T01:00:00Z", 200_000),
@@ -63,7 +63,7 @@ fn prices_follow_the_local_clock_across_changes() {
         ("2024-03-31T22:00:00Z", 200_000),
     ];
     assert_eq!(spring, expect(&expected));
-    // 02:30 comes twice, and half an hour of the day's price between.
+    // 02:30 occurs twice, with half an hour of the day's price in between.
     let autumn = changes("2024-10-26T22:00:00Z", "2024-10-27T23:00:00Z");
     let expected = [
         ("2024-10-27T00:30:00Z", 200_000),
@@ -120,7 +120,7 @@ fn a_negative_price_makes_a_negative_cost_to_the_last_digit() {
     let printed = |costs: &Exact| Decimal::cost(costs).to_string();
     assert_eq!(printed(&costs.consumed), "-0.2");
     assert_eq!(printed(&costs.lost), "0.1");
-    // Half of the last digit is rounded away from 0 on both sides; less is 0 without a sign.
+    // Half of the last digit is rounded away from 0 on both sides. Less than half prints 0 without a sign.
     for (cost, text) in [
         (-50_000_000, "-0.0001"),
         (50_000_000, "0.0001"),
@@ -128,7 +128,7 @@ fn a_negative_price_makes_a_negative_cost_to_the_last_digit() {
     ] {
         assert_eq!(printed(&Exact::from_mwh(cost)), text);
     }
-    // A third of a kWh: no whole number of mWh.
+    // A third of a kWh is not a whole number of mWh.
     let mut third = Exact::default();
     third.add_part(1_000_000, 1, 3);
     let mut cost = Exact::default();

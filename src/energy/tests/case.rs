@@ -1,4 +1,4 @@
-//! A small case in minutes: one vehicle, one meter (key 0), perhaps others there.
+//! A small case with times in minutes: one vehicle, one meter (key 0), and perhaps other vehicles there.
 
 use serde_json::Value;
 
@@ -32,22 +32,22 @@ fn of_vehicle(reading: EnergyReading) -> VehicleReading {
     }
 }
 
-/// A meter's interval.
+/// A meter's interval reading.
 pub(super) fn iv(minute: i64, kwh: f64) -> EnergyReading {
     reading(minute, kwh, EnergyKind::Interval)
 }
 
-/// A meter's register.
+/// A meter's register reading.
 pub(super) fn reg(minute: i64, kwh: f64) -> EnergyReading {
     reading(minute, kwh, EnergyKind::Register)
 }
 
-/// A vehicle's interval.
+/// A vehicle's interval reading.
 pub(super) fn interval(minute: i64, kwh: f64) -> VehicleReading {
     of_vehicle(iv(minute, kwh))
 }
 
-/// A vehicle's register.
+/// A vehicle's register reading.
 pub(super) fn reg_v(minute: i64, kwh: f64) -> VehicleReading {
     of_vehicle(reg(minute, kwh))
 }
@@ -85,7 +85,7 @@ impl Default for Case {
     }
 }
 
-/// The answer as clients see it.
+/// The answer as JSON.
 pub(super) struct Answer {
     pub(super) json: Value,
 }

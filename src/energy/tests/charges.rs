@@ -1,4 +1,4 @@
-//! The energy of a list of sessions, where time or memory is short.
+//! The energy of a list of sessions when time or memory runs out.
 
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,8 @@ fn a_list_ends_in_time_and_explains_missing_energy() {
         let all = charges(LONG, LONG).await.unwrap();
         let unknown = Some(Uncharged::Unknown);
         assert_eq!(outcomes(&all), [None, None, None, unknown]);
-        // Even a list whose time is over has its first session, so that a client's walk through the pages makes
-        // progress.
+        // Even if the time is over at once, the first session is answered, so that a client that pages through the
+        // list makes progress.
         let one = charges(Duration::ZERO, LONG).await.unwrap();
         assert_eq!(outcomes(&one), [None]);
 
@@ -63,7 +63,7 @@ fn a_list_ends_in_time_and_explains_missing_energy() {
         let until = Instant::now() + LONG;
         let slow = loop {
             match charges(Duration::ZERO, Duration::from_secs(1)).await {
-                // A busy machine opens no connection in this time.
+                // A busy machine may not open a connection in time.
                 Err(AskError::Read(ReadError::AllBusy)) if Instant::now() < until => {}
                 other => break other.unwrap(),
             }
@@ -85,7 +85,7 @@ fn a_session_of_too_many_readings_says_so() {
     store.runtime.block_on(async {
         let mut client = store.pool.get().await.unwrap();
         readings(&client, at(10)).await;
-        // Requested by itself, the session gives a problem that says what to do.
+        // If the session is requested alone, the problem in the response says what to do.
         let alone = analyst.charge(&mut client, id, window, at(60)).await;
         assert!(matches!(alone, Err(AskError::TooManyReadings)), "{alone:?}");
         let sessions = [(id, window), (id, window)];

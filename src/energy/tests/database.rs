@@ -1,4 +1,4 @@
-//! The queries fetch enough: answers from a real PostgreSQL equal those of the arithmetic over all readings.
+//! The queries fetch enough: answers from a real PostgreSQL equal those computed from all readings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,25 +26,25 @@ use crate::postgres::migrations::{HistoryOptions, migrate};
 use crate::postgres::{Target, partitions};
 use crate::reading::{Energy, EnergyKind, ExternalId, Stream, Timestamp};
 
-/// Where the worlds' time begins: two hours before a month ends, so that partitions end in the
-/// middle of a world.
+/// The base of all times: two hours before the end of a month, so that a partition boundary falls in the middle of
+/// each world.
 pub(super) const BASE: i64 = 1_706_745_600_000_000 - 120 * MINUTE;
 
-/// How far the first part of a world may be moved back: not at all, just beyond what is searched first, and by many
+/// How far the first part of a world may be moved back: not at all, just beyond the first search, or by many
 /// partitions.
 const MOVES: [i64; 3] = [0, 3 * DAY_MICROS + 5 * MINUTE, 100 * DAY_MICROS];
 
-/// The number of keys of each kind that one world uses.
+/// The number of keys of each kind that each world uses.
 pub(super) const KEYS: i32 = 16;
 
-/// The key of a session that is named and never registered.
+/// The key of a session that readings name and that is never registered.
 const NEVER_REGISTERED: i32 = 15;
 
 fn ts(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-/// A PostgreSQL of the test's own, migrated.
+/// A migrated PostgreSQL of the test's own.
 pub(super) struct Store {
     pub(super) runtime: Runtime,
     embedded: Option<Embedded>,
@@ -69,7 +69,7 @@ impl Store {
             let pool = target.pool(4).unwrap();
             let client = pool.get().await.unwrap();
             migrate(&client, HistoryOptions::default()).await.unwrap();
-            // Some days apart, so that many partitions separate the parts that are far back.
+            // Five days apart, so that many partitions lie between the distant parts.
             let apart = (-22..=0).map(|n| ts(BASE + n * 5 * DAY_MICROS));
             let here = (-1..=2).map(|n| ts(BASE + n * DAY_MICROS));
             let moved = MOVES
@@ -92,7 +92,7 @@ impl Store {
         }
     }
 
-    /// Writes a world under keys of its own, from `base` on.
+    /// Writes a world under its own keys, from `base` on.
     pub(super) async fn write(&self, world: &World, base: i32) {
         let client = self.pool.get().await.unwrap();
         let vehicles: Vec<i32> = (0..world.vehicles.len() as i32).map(|v| base + v).collect();
@@ -116,7 +116,7 @@ impl Store {
             self.write_vehicle(key, base, readings).await;
             self.write_sessions(key, base, sessions).await;
         }
-        // Old sessions of another vehicle, which readings name nevertheless.
+        // Old sessions of another vehicle that readings name nevertheless.
         for s in 0..3 {
             let start = BASE - 300 * DAY_MICROS + i64::from(s) * MINUTE;
             self.session(
@@ -219,8 +219,8 @@ fn columns(energies: &[Energy]) -> (Vec<Option<f64>>, Vec<Option<f64>>) {
     (of(EnergyKind::Interval), of(EnergyKind::Register))
 }
 
-/// Moves a world into the time of the partitions, and what is before minute `cut` further back than the rest. Sessions
-/// get keys that differ, as a registry's do.
+/// Moves a world to the time of the partitions, and the part before minute `cut` further back. Session keys are
+/// made distinct, as in a registry.
 pub(super) fn placed(mut world: World, cut: i64, back: i64) -> World {
     let place = |t: i64| BASE + t - if t < cut * MINUTE { back } else { 0 };
     let moved = |t: Timestamp| ts(place(t.as_micros()));
@@ -247,7 +247,7 @@ pub(super) fn placed(mut world: World, cut: i64, back: i64) -> World {
     world
 }
 
-/// A whole answer, in a form that can be compared.
+/// A whole answer, in a comparable form.
 pub(super) type Whole = (
     [Frac; 3],
     (i128, u64, u64, u64),
@@ -296,7 +296,7 @@ fn check(store: &Store, analyst: &Analyst, world: &World, base: i32) -> Result<(
     answers_are_exact(store, analyst, world, base)
 }
 
-/// Every vehicle's answer equals that of the arithmetic over all readings.
+/// Checks that every vehicle's answer equals the one computed from all readings.
 pub(super) fn answers_are_exact(
     store: &Store,
     analyst: &Analyst,

@@ -1,6 +1,6 @@
-//! The arithmetic against the slow reference: identical to the last digit.
+//! Compares the arithmetic with the slow reference: both must agree to the last digit.
 //!
-//! 256 cases of each property. `PROPTEST_CASES=10000` runs more, and `PROPTEST_RNG_SEED=1` repeats the same ones.
+//! Each property has 256 cases. `PROPTEST_CASES=10000` runs more, and `PROPTEST_RNG_SEED=1` makes them repeatable.
 
 use std::collections::BTreeSet;
 
@@ -23,8 +23,7 @@ fn ts(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-/// The readings in (from, to] and their neighbours: on each side up to the first that is not a
-/// register of 0.
+/// The readings in (from, to] with their neighbours: on each side up to the first that is not a register of 0.
 fn around<T: Copy>(all: &[T], from: i64, to: i64, read: impl Fn(&T) -> EnergyReading) -> Vec<T> {
     let at = |r: &T| read(r).at.as_micros();
     let firm = |r: &T| read(r).energy.kind == EnergyKind::Interval || read(r).energy.kwh > 0.0;
@@ -38,7 +37,7 @@ fn around<T: Copy>(all: &[T], from: i64, to: i64, read: impl Fn(&T) -> EnergyRea
     all[first..after].to_vec()
 }
 
-/// What the contract of `Question` asks for, and nothing more.
+/// The data that `Question` requires, and nothing more.
 fn only_what_is_asked_for(world: &World, v: usize) -> World {
     const QUARTER: i64 = 15 * MINUTE;
     let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
@@ -68,7 +67,7 @@ fn only_what_is_asked_for(world: &World, v: usize) -> World {
             true => around(meter, world.from, world.to, |r| *r),
             false => Vec::new(),
         };
-        // A meter's first reading reaches back to the start of the periods: here, to the beginning.
+        // A meter's first reading reaches back to the start of the periods, which is the beginning here.
         if meter.first().is_some_and(|r| window.contains(r.at)) {
             low = world.from.min(-60 * QUARTER);
         }
@@ -79,7 +78,7 @@ fn only_what_is_asked_for(world: &World, v: usize) -> World {
     less
 }
 
-/// Asks the real arithmetic about vehicle `v` of a world, over any window.
+/// Computes the answer for vehicle `v` of a world over any window.
 pub(super) fn ask(world: &World, v: usize, from: i64, to: i64) -> Performance {
     let vehicles: Vec<Vehicle<'_>> = world
         .vehicles
@@ -118,9 +117,9 @@ pub(super) fn frac(exact: &Exact) -> Frac {
     Frac::new(n, d)
 }
 
-/// The real answer in the reference's form.
+/// The real answer in the form of the reference.
 pub(super) fn compared(a: &Performance, e: &Expected) -> Expected {
-    // The method is compared by the rules that it consists of.
+    // Methods are compared as sets of rules.
     let rules = match (a.method, e.rules.len()) {
         (Method::None, 0) => BTreeSet::new(),
         (Method::Only(rule), 1) => BTreeSet::from([rule]),
@@ -144,7 +143,7 @@ pub(super) fn compared(a: &Performance, e: &Expected) -> Expected {
     }
 }
 
-/// Steps in time: mostly minutes, now and then a silence, a second or an odd microsecond.
+/// Time steps: mostly minutes, occasionally a silence, a second or an odd microsecond.
 fn step() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => (1..8i64).prop_map(|m| m * MINUTE),
@@ -153,7 +152,7 @@ fn step() -> impl Strategy<Value = i64> {
     ]
 }
 
-/// The value of the next reading, given the register before it.
+/// The values of successive readings, each derived from the register before it.
 fn energies(max: usize) -> impl Strategy<Value = Vec<(i64, Energy)>> {
     let kwh = prop_oneof![
         (0..4_000_000i64).prop_map(|n| n as f64 / 1e6),
@@ -195,7 +194,7 @@ fn energies(max: usize) -> impl Strategy<Value = Vec<(i64, Energy)>> {
                 },
             };
             if kind == 2 {
-                // After most zeros the register continues.
+                // After most zeros the register continues from its old value.
                 register = before;
             }
             readings.push((at, energy));
@@ -252,7 +251,7 @@ fn vehicle(max: usize) -> impl Strategy<Value = VehicleWorld> {
     })
 }
 
-/// Which vehicles have the ids of the two meters. A vehicle that does not exist has none.
+/// Which vehicles have the ids of the two meters; `None` if the id belongs to no vehicle.
 pub(super) fn owners() -> impl Strategy<Value = Vec<Option<usize>>> {
     let owner = || prop::option::of(0..3usize);
     (owner(), owner()).prop_map(|(first, second)| vec![first, second.filter(|_| first != second)])
@@ -281,7 +280,7 @@ pub(super) fn world(vehicles: usize, readings: usize) -> impl Strategy<Value = W
         })
 }
 
-/// Two or three vehicles, most of the time at meter 0 together.
+/// Two or three vehicles, together at meter 0 most of the time.
 pub(super) fn busy_world() -> impl Strategy<Value = World> {
     let session = (0..80i64, 40..200i64, 0..4i32);
     let sessions = prop::collection::vec(prop::collection::vec(session, 1..3), 3);
@@ -302,7 +301,7 @@ pub(super) fn busy_world() -> impl Strategy<Value = World> {
     })
 }
 
-/// Every vehicle's answer equals the reference's, and so does the unattributed rest.
+/// Checks that every vehicle's answer equals the reference's, and so does the unattributed rest.
 fn equals_the_reference(world: &World) -> Result<(), TestCaseError> {
     let (expected, unattributed) = reference(world);
     let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
@@ -316,7 +315,7 @@ fn equals_the_reference(world: &World) -> Result<(), TestCaseError> {
         rest.subtract(&answer.consumed_ac);
     }
     prop_assert_eq!(frac(&rest), unattributed);
-    // If the registry keeps its rule, no energy is credited to two vehicles.
+    // If the registry's rule holds, no energy is credited to two vehicles.
     if world
         .vehicles
         .iter()
@@ -370,7 +369,7 @@ proptest! {
         }
     }
 
-    /// Two windows that touch add up exactly to the whole, wherever the cut falls. Rule 3 is left out, because it
+    /// Two adjacent windows add up exactly to the whole, wherever the cut is. Rule 3 is left out, because it
     /// depends on the window.
     #[test]
     fn windows_that_touch_add_up_to_the_whole(

@@ -1,4 +1,4 @@
-//! The cases that real fleets bring, each computed by hand.
+//! Cases from real fleets, each computed by hand.
 
 use super::case::{Case, interval, iv, reg, reg_v, session, ts};
 use crate::energy::attribution::{MeterKey, NamedPlace, SessionKey};
@@ -14,8 +14,8 @@ fn every_5_minutes(kwh: f64) -> Case {
 
 #[test]
 fn a_register_reset_in_a_session_loses_only_what_it_forgot() {
-    // (-10, 10]: 2 kWh over 20 minutes, half of it in the session: 1. (10, 20]: 102 to 0 is a reset, its energy is cur
-    // = 0. (20, 30]: 1. (30, 60]: 3. Together 5.
+    // (-10, 10]: 2 kWh over 20 minutes, half of them in the session: 1. (10, 20]: 102 to 0 is a reset, whose
+    // energy is the current value, 0. (20, 30]: 1. (30, 60]: 3. The total is 5.
     let mut case = every_5_minutes(0.4);
     case.sessions = vec![session(1, 0, 60)];
     case.meter = vec![
@@ -28,7 +28,7 @@ fn a_register_reset_in_a_session_loses_only_what_it_forgot() {
     let answer = case.ask(-60, 120);
     assert_eq!(answer.ac(), "5");
     assert_eq!((answer.resets(), answer.suspect()), (1, 0));
-    // 12 × 0.4 = 4.8 DC, all between register neighbours: 96% of 5.
+    // 12 × 0.4 = 4.8 kWh of DC, all between register neighbours: 96% of 5.
     assert_eq!(
         (answer.matched(), answer.ratio()),
         ("4.8".into(), Some("96".into()))
@@ -37,7 +37,7 @@ fn a_register_reset_in_a_session_loses_only_what_it_forgot() {
 
 #[test]
 fn a_zero_placeholder_in_the_middle_is_passed_over() {
-    // 100, (0), 104, 106: 4 over (0, 20], 2 over (20, 30]; the zero is suspect and no reset.
+    // 100, (0), 104, 106: 4 over (0, 20] and 2 over (20, 30]. The zero is suspect, but not a reset.
     let mut case = every_5_minutes(0.4);
     case.sessions = vec![session(1, 0, 30)];
     case.meter = vec![reg(0, 100.0), reg(10, 0.0), reg(20, 104.0), reg(30, 106.0)];
@@ -46,9 +46,10 @@ fn a_zero_placeholder_in_the_middle_is_passed_over() {
         (answer.ac(), answer.resets(), answer.suspect()),
         ("6".into(), 0, 1)
     );
-    // The 4 kWh lie over the whole 20 minutes: half of them by the zero's moment.
+    // The 4 kWh are spread over the whole 20 minutes, so half of them lie before the zero.
     assert_eq!(case.ask(-60, 10).ac(), "2");
-    // Falling short by 0.01 continues with 0, by 0.010001 it is a reset, and then 99.989999.
+    // 0.01 below 100 the register continues with energy 0. At 0.010001 below it is a reset, and its energy is
+    // 99.989999.
     case.meter[2] = reg(20, 99.99);
     let short = case.ask(-60, 20);
     assert_eq!(
@@ -65,7 +66,7 @@ fn a_zero_placeholder_in_the_middle_is_passed_over() {
 
 #[test]
 fn a_correction_by_0_02_counts_0_and_is_suspect() {
-    // 2 + 0 + 2.02 (from the neighbour as it is, 101.98).
+    // 2 + 0 + 2.02 (the last one counted from its neighbour as it is, 101.98).
     let mut case = every_5_minutes(0.4);
     case.sessions = vec![session(1, 0, 30)];
     case.meter = vec![
@@ -86,7 +87,7 @@ fn a_correction_by_0_02_counts_0_and_is_suspect() {
         (answer.ac(), answer.resets(), answer.suspect()),
         ("4.01".into(), 0, 0)
     );
-    // A fall of exactly a tenth is a correction, and a little more is a reset.
+    // A fall of exactly a tenth is a correction; slightly more is a reset.
     case.meter[2] = reg(20, 91.8);
     assert_eq!(
         (case.ask(-60, 20).ac(), case.ask(-60, 20).resets()),
@@ -101,7 +102,7 @@ fn a_correction_by_0_02_counts_0_and_is_suspect() {
 
 #[test]
 fn a_lifetime_registers_first_reading_in_a_session_is_no_energy() {
-    // First ever at 10: 54,321.5 is no energy. Then 2 and 2.
+    // The first reading ever, 54,321.5 at 10, adds no energy. Then 2 and 2.
     let mut case = every_5_minutes(0.4);
     case.sessions = vec![session(1, 0, 30)];
     case.meter = vec![reg(10, 54_321.5), reg(20, 54_323.5), reg(30, 54_325.5)];
@@ -110,19 +111,19 @@ fn a_lifetime_registers_first_reading_in_a_session_is_no_energy() {
         (answer.ac(), answer.resets(), answer.suspect()),
         ("4".into(), 0, 0)
     );
-    // DC at 5 and 10 lies before the register's first moment: 4 of the 12 are matched.
+    // DC at 5 and 10 is before the register's first reading, so only 4 of 12 are matched.
     assert_eq!(
         (answer.dc(), answer.matched()),
         ("4.8".into(), "1.6".into())
     );
-    // A register after an interval reading has energy 0 as well.
+    // A register after an interval reading adds no energy either.
     case.meter[0] = iv(10, 1.0);
     assert_eq!(case.ask(-60, 120).ac(), "3");
 }
 
 #[test]
 fn a_lifetime_total_sent_as_an_interval_counts_and_is_suspect() {
-    // 54,321.5 kWh in 10 minutes is 326 MW; the first reading of a device is never suspect.
+    // 54,321.5 kWh in 10 minutes is 326 MW. A device's first reading is never suspect.
     let mut case = every_5_minutes(0.4);
     case.sessions = vec![session(1, 0, 30)];
     case.meter = vec![iv(10, 1.0), iv(20, 54_321.5), iv(30, 1.0)];
@@ -147,8 +148,8 @@ fn power_of_exactly_1_mw_is_not_suspect() {
 
 #[test]
 fn a_session_that_ends_after_midnight_is_cut_by_the_days() {
-    // 23:00 to 01:00, 6 kW: 12 kWh on the register, half on each day. 5 minutes are 0.5 kWh AC
-    // and 0.45 DC.
+    // 23:00 to 01:00 at 6 kW: 12 kWh on the register, half on each day. In 5 minutes that is 0.5 kWh of AC and
+    // 0.45 of DC.
     let (midnight, day) = (1_440, 1_440);
     let mut case = Case {
         sessions: vec![session(1, midnight - 60, midnight + 60)],
@@ -175,7 +176,7 @@ fn a_session_that_ends_after_midnight_is_cut_by_the_days() {
 
 #[test]
 fn two_sessions_at_one_station_on_a_day_each_get_their_own() {
-    // The register runs on at 1 kWh per hour; v has (60, 120], another (180, 240].
+    // The register runs at 1 kWh per hour. v is there over (60, 120], another vehicle over (180, 240].
     let mut case = Case {
         sessions: vec![session(1, 60, 120)],
         ..Case::default()
@@ -186,14 +187,14 @@ fn two_sessions_at_one_station_on_a_day_each_get_their_own() {
     let answer = case.ask(0, 300);
     assert_eq!((answer.ac(), answer.matched()), ("1".into(), "0.8".into()));
     assert_eq!(case.ask_other(0, 0, 300).ac(), "1");
-    // Three hours stay unattributed: 5 - 1 - 1.
+    // The other three hours are unattributed: 5 - 1 - 1.
     assert_eq!(case.meter_energy(0, 300), "5");
 }
 
 #[test]
 fn overlapping_sessions_divide_a_shared_meter_by_dc() {
-    // v is there over (0, 60], w over (30, 90]. At 30 only v (w's starts after it): 6. At 60 both,
-    // DC 4 to 2: 6 of 9 and 3. At 90 only w: 3.
+    // v is there over (0, 60], w over (30, 90]. The 6 at 30 belong to v alone, because w starts after 30. At 60
+    // both are there with DC 4 and 2: v gets 6 of 9, w gets 3. The 3 at 90 belong to w alone.
     let mut case = Case {
         sessions: vec![session(1, 0, 60)],
         ..Case::default()
@@ -208,11 +209,11 @@ fn overlapping_sessions_divide_a_shared_meter_by_dc() {
         (case.ask(0, 90).ac(), case.ask_other(0, 0, 90).ac()),
         ("12".into(), "6".into())
     );
-    // The window cuts nothing of the ratio: (p, c] = (30, 60] is whole in (59, 90].
+    // The window does not clip the ratio: the meter's interval (30, 60] counts as a whole in (59, 90].
     case.vehicle.insert(1, interval(45, 0.0));
     assert_eq!(case.ask(59, 90).ac(), "6");
-    // A register of 18 kWh over (0, 90]: 6 a part. (0, 30] v's. In (30, 60] the DC over all of
-    // (0, 90] decides: 9 to 4.5, 4 and 2. (60, 90] w's.
+    // A register of 18 kWh over (0, 90]: 6 in each third. (0, 30] belongs to v. (30, 60] is divided by the DC over
+    // all of (0, 90], 9 to 4.5: 4 and 2. (60, 90] belongs to w.
     case.meter = vec![reg(0, 100.0), reg(90, 118.0)];
     assert_eq!(
         (case.ask(0, 90).ac(), case.ask_other(0, 0, 90).ac()),
@@ -234,7 +235,7 @@ fn without_dc_a_shared_meter_credits_only_a_lone_vehicle() {
 
 #[test]
 fn thirds_are_exact_and_rounded_once() {
-    // 1 kWh among DC of 1 to 2, three times: a third each is 0.333333, three of them 1.
+    // 1 kWh is divided by DC of 1 to 2, three times. Each third prints as 0.333333, and the three together as 1.
     let mut case = Case {
         sessions: vec![session(1, 0, 60)],
         ..Case::default()
@@ -250,8 +251,8 @@ fn thirds_are_exact_and_rounded_once() {
 
 #[test]
 fn a_session_that_starts_inside_a_meters_interval_gets_it_whole() {
-    // (0, 10] ends in the session (5, 15] and is its own; (10, 20] ends after it and is not.
-    // A register of 1 kWh in 10 minutes is cut: 0.5 and 0.5.
+    // (0, 10] ends within the session (5, 15] and belongs to it; (10, 20] ends after it and does not. A register
+    // of 1 kWh per 10 minutes is split instead: 0.5 and 0.5.
     let mut case = Case {
         sessions: vec![session(1, 5, 15)],
         ..Case::default()
@@ -266,8 +267,8 @@ fn a_session_that_starts_inside_a_meters_interval_gets_it_whole() {
 
 #[test]
 fn a_meter_that_dies_halfway_lowers_coverage_not_the_ratio() {
-    // 1 kWh AC every 5 minutes until 30: 6. DC 0.9 until 60: 10.8, of it 5.4 known: 90%. Silent over (30, 60]: coverage
-    // 0.5, one gap, and no rating.
+    // 1 kWh of AC every 5 minutes until 30: 6. DC 0.9 until 60: 10.8, of which 5.4 are known: 90%. The meter is
+    // silent over (30, 60]: coverage 0.5, one gap, and no rating.
     let mut case = every_5_minutes(0.9);
     case.sessions = vec![session(1, 0, 60)];
     case.meter = (1..=6).map(|n| iv(5 * n, 1.0)).collect();
@@ -281,7 +282,7 @@ fn a_meter_that_dies_halfway_lowers_coverage_not_the_ratio() {
         (Some("90".into()), "0.5".into(), 1)
     );
     assert_eq!(answer.status(), "insufficient_data");
-    // A meter that continues and reports 0 is known: 10.8 of 6 is 180%.
+    // If the meter goes on and reports 0, the energy is known: 10.8 of 6 is 180%.
     case.meter.extend((7..=12).map(|n| iv(5 * n, 0.0)));
     let answer = case.ask(-60, 120);
     assert_eq!(
@@ -292,8 +293,8 @@ fn a_meter_that_dies_halfway_lowers_coverage_not_the_ratio() {
 
 #[test]
 fn a_meter_a_minute_ahead_does_not_change_the_ratio() {
-    // The meter at 6, 11 … 56 and 61, the vehicle at 5, 10 … 60, the session (0, 60]: 11 kWh AC,
-    // and DC 0.9 × 11, since the reading after the one at 60 is out of the session.
+    // The meter reports at 6, 11 … 56 and 61, the vehicle at 5, 10 … 60, and the session is (0, 60]. That makes 11
+    // kWh of AC and 0.9 × 11 of DC, because the meter's reading after 60 is outside the session.
     let mut case = every_5_minutes(0.9);
     case.sessions = vec![session(1, 0, 60)];
     case.meter = (1..=12).map(|n| iv(5 * n + 1, 1.0)).collect();
@@ -307,14 +308,14 @@ fn a_meter_a_minute_ahead_does_not_change_the_ratio() {
         (Some("90".into()), "good".into())
     );
     assert_eq!(answer.coverage(), "1");
-    // If the session continues beyond W, the reading at 61 makes the one at 60 known.
+    // If the session continues beyond W, the meter's reading at 61 makes the DC at 60 known.
     case.sessions = vec![session(1, 0, 90)];
     assert_eq!(case.ask(-60, 60).matched(), "10.8");
 }
 
 #[test]
 fn a_reading_late_by_a_day_repairs_the_answer() {
-    // The register: 100 at 0, 106 at 60; spread evenly, half by 30. The late one at 30 says 105.
+    // The register is 100 at 0 and 106 at 60, spread evenly: half of it by 30. The late reading at 30 says 105.
     let mut case = every_5_minutes(0.4);
     case.sessions = vec![session(1, 0, 60)];
     case.meter = vec![reg(0, 100.0), reg(60, 106.0)];
@@ -324,7 +325,7 @@ fn a_reading_late_by_a_day_repairs_the_answer() {
         (case.ask(0, 30).ac(), case.ask(0, 60).ac()),
         ("5".into(), "6".into())
     );
-    // A later reading also corrects what was the last reading: nothing came after it until then.
+    // With no reading after 60, a longer window gives the same.
     assert_eq!(case.ask(0, 90).ac(), "6");
 }
 
@@ -342,7 +343,7 @@ fn daylight_saving_offsets_are_instants_like_others() {
         sessions: vec![session(1, minute(start), minute(end))],
         ..Case::default()
     };
-    // 12 kWh over the two hours around it: 6 in it.
+    // 12 kWh over the two hours around the hour: 6 within it.
     case.meter = vec![reg(minute(start) - 30, 10.0), reg(minute(end) + 30, 22.0)];
     let answer = case.ask(minute(start) - 60, minute(end) + 60);
     assert_eq!(answer.ac(), "6");
@@ -366,14 +367,14 @@ fn a_vehicle_that_charged_away_from_home_has_dc_and_no_ratio() {
 
 #[test]
 fn a_named_reading_claims_15_minutes_at_most() {
-    // At 0 nothing is named; 10 claims (0, 10]; 40 claims (25, 40]; 50 claims (40, 50].
+    // The reading at 0 names nothing. 10 claims (0, 10], 40 claims (25, 40], and 50 claims (40, 50].
     let place = Some(NamedPlace::Meter(MeterKey(0)));
     let mut case = Case::default();
     for (minute, place) in [(0, None), (10, place), (40, place), (50, place)] {
         case.vehicle.push(interval(minute, 1.0));
         case.vehicle.last_mut().unwrap().place = place;
     }
-    // Intervals at 5, 20, 25, 26, 50: of these 5, 26 and 50 are v's.
+    // Meter intervals at 5, 20, 25, 26 and 50. Those at 5, 26 and 50 are credited to v.
     case.meter = vec![
         iv(5, 1.0),
         iv(20, 2.0),
@@ -386,7 +387,7 @@ fn a_named_reading_claims_15_minutes_at_most() {
         (answer.ac(), answer.method()),
         ("25".into(), "reading".into())
     );
-    // A session takes what is left, and is counted; together they are one period, (0, 60].
+    // A session claims the rest and is counted. Together they are one period, (0, 60].
     case.sessions = vec![session(7, 0, 60)];
     let answer = case.ask(-60, 120);
     assert_eq!(
@@ -394,7 +395,7 @@ fn a_named_reading_claims_15_minutes_at_most() {
         ("31".into(), "mixed".into())
     );
     assert_eq!(answer.json["attribution"]["sessions"], 1);
-    // A session not known yet claims nothing; known, it claims as the meter's name does.
+    // A session that is not known yet claims nothing. Once known, it claims like the meter's own name.
     case.sessions.clear();
     for reading in &mut case.vehicle {
         reading.place = reading.place.and(Some(NamedPlace::Unknown));
@@ -427,8 +428,8 @@ fn an_open_session_ends_now_and_claims_nothing_later() {
 
 #[test]
 fn a_vehicle_register_is_cut_by_the_window() {
-    // DC 6 over (0, 60], AC intervals at 10, 20 and 30 in the session (0, 60], then none:
-    // known is (0, 30], half of the DC.
+    // DC 6 over (0, 60], and AC intervals at 10, 20 and 30 in the session (0, 60]. Only (0, 30] is known, half of
+    // the DC.
     let mut case = Case {
         sessions: vec![session(1, 0, 60)],
         ..Case::default()

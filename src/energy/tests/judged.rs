@@ -1,9 +1,9 @@
-//! The value of each reading of a device, for the reference, found by a search through all of them.
+//! Judges each reading of a device for the reference, by a search through all readings.
 
 use crate::energy::device::EnergyReading;
 use crate::reading::EnergyKind;
 
-/// One reading, judged: its energy over (start, at], spread or whole at its end.
+/// One judged reading: its energy over (start, at], either spread or all at its end.
 #[derive(Debug, Clone)]
 pub(super) struct Judged {
     pub(super) at: i64,
@@ -15,7 +15,7 @@ pub(super) struct Judged {
     pub(super) suspect: bool,
 }
 
-/// kWh to mWh by the decimal text.
+/// Converts kWh to mWh by their decimal text.
 fn mwh(kwh: f64) -> i64 {
     let text = format!("{kwh}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
@@ -75,7 +75,7 @@ pub(super) fn judge(readings: &[EnergyReading]) -> Vec<Judged> {
         }
         if let Some(previous) = j.previous {
             let seconds_e6 = i128::from(at(i) - previous).max(1_000_000);
-            // kW = kWh × 3600 / s, over 1,000 kW.
+            // kW = kWh × 3600 / s, compared with 1,000 kW.
             j.suspect |= i128::from(j.mwh) * 3_600 > seconds_e6 * 1_000;
         }
         all.push(j);

@@ -19,7 +19,7 @@ fn kwh_are_rounded_half_away_from_zero() {
         (1e9, 1_000_000_000_000_000),
         (0.000_000_5, 1),
         (0.000_000_499_999, 0),
-        // The doubles nearest to these two are just below and just above the half.
+        // The doubles nearest to these are just below and just above the half.
         (1.000_000_5, 1_000_001),
         (2.675_000_5, 2_675_001),
         (123_456.789_012_5, 123_456_789_013),
@@ -32,7 +32,7 @@ fn kwh_are_rounded_half_away_from_zero() {
 
 #[test]
 fn the_mean_temperature_is_rounded_once_from_the_decimals() {
-    // -0.005 is halfway, and away from zero; (30.1 + 30.11) / 2 = 30.105.
+    // -0.005 is halfway and rounds away from zero; (30.1 + 30.11) / 2 = 30.105.
     let mean = |values: &[f64]| {
         let sum = values.iter().copied().map(temperature_units).sum();
         Decimal::mean_temperature(sum, values.len() as u64).map(|d| d.to_string())
@@ -55,7 +55,7 @@ fn a_ratio_is_rounded_once_from_the_exact_value() {
         "89.505 is halfway"
     );
     assert_eq!(ratio(1, 0), None);
-    // A sum beyond what a double holds keeps all its digits.
+    // A sum beyond the precision of a double keeps all its digits.
     let kwh = Decimal::kwh(&mwh(123_456_789_012_345_678_901));
     assert_eq!(kwh.to_string(), "123456789012345.678901");
 }
@@ -160,7 +160,7 @@ fn a_sum_that_is_divided_by_long_fractions_is_printed_at_once() {
 fn shares_of_an_amount_add_up_exactly() {
     let weight = |vehicle: i128| {
         let mut weight = Exact::default();
-        // One of them takes nothing, because it is full.
+        // One vehicle takes nothing, because it is full.
         let part = if vehicle == 0 {
             0
         } else {
@@ -185,7 +185,7 @@ fn shares_of_an_amount_add_up_exactly() {
 
 #[test]
 fn values_near_a_rounding_edge_print_from_the_exact_value() {
-    // Half a mWh is rounded away from 0, and 10^-24 mWh less is not.
+    // Half a mWh is rounded away from 0; 10^-24 mWh less is not.
     let mut half = Exact::default();
     half.add_part(1, 1, 2);
     half.add_part(1, 1, 3);
@@ -195,7 +195,7 @@ fn values_near_a_rounding_edge_print_from_the_exact_value() {
     assert_eq!(Decimal::kwh(&half).to_string(), "0");
 }
 
-/// Terms with denominators from 1 to beyond 64 bits.
+/// Terms with denominators from 1 to more than 64 bits.
 fn terms() -> impl Strategy<Value = Vec<(i64, i64, i64)>> {
     let small = (0..1_000i64, 0..50i64, 1..50i64);
     let large = (0..i64::MAX, 0..i64::MAX, 1..i64::MAX);
@@ -240,7 +240,7 @@ proptest! {
 
     #[test]
     fn quick_conversion_of_kwh_equals_that_of_the_text(units in 0..1_000_000_000_000_000i64) {
-        // Seven decimals and 15 digits: the double tells them all apart.
+        // Seven decimals and 15 digits: doubles tell them all apart.
         let text = format!("{}.{:07}", units / 10_000_000, units % 10_000_000);
         let kwh: f64 = text.parse().unwrap();
         prop_assert_eq!(mwh_of_kwh(kwh), units / 10 + i64::from(units % 10 >= 5));

@@ -1,4 +1,4 @@
-//! Overlapping sessions, made from two real ones at a station of JPL, 2019-05-03.
+//! Overlapping sessions, made from two real ones at a JPL station on 2019-05-03.
 
 use super::case::{Case, interval, reg, session};
 use crate::energy::attribution::VehicleReading;
@@ -25,8 +25,8 @@ fn delivered(clock: &str, kwh: f64) -> VehicleReading {
     }
 }
 
-/// AG-1F11: 05:22:29 to 16:06:39, 15.396 kWh; and 16:21:22 to 17:36:50, 2.974 kWh, here an hour
-/// earlier, so that the two overlap over (15:21:22, 16:06:39]. 90% of each is DC, reported at its end.
+/// AG-1F11: 05:22:29 to 16:06:39 with 15.396 kWh, and 16:21:22 to 17:36:50 with 2.974 kWh. The second is moved an
+/// hour earlier, so that they overlap over (15:21:22, 16:06:39]. 90% of each is DC, reported at its end.
 #[test]
 fn overlapping_sessions_made_from_real_ones() {
     let minute = |clock: &str| at(clock).as_micros() / 60_000_000;
@@ -41,9 +41,9 @@ fn overlapping_sessions_made_from_real_ones() {
     let second = stay(2, "15:21:22", "16:36:50");
     case.others = vec![(vec![delivered("16:36:50", 2.6766)], second)];
     case.meter = vec![register("05:22:29", 100.0), register("16:36:50", 118.37)];
-    // 18.37 kWh over 40,461 s: 35,933 s the first alone, 2,717 s both, 1,811 s the second alone. DC
-    // divides what both drew 13.8564 to 2.6766, as AC was: 15.396 to 2.974 of 18.37. The first:
-    // (18.37 × 35,933 + 15.396 × 2,717) / 40,461 = 701,920.142 / 40,461 = 17.348067…
+    // 18.37 kWh over 40,461 s: the first alone for 35,933 s, both for 2,717 s, the second alone for 1,811 s. DC
+    // divides what both drew in the ratio 13.8564 to 2.6766, the same as AC: 15.396 to 2.974 of 18.37. For the
+    // first: (18.37 × 35,933 + 15.396 × 2,717) / 40,461 = 701,920.142 / 40,461 = 17.348067…
     let (from, to) = (minute("00:00:00"), minute("23:59:00"));
     let (first, second) = (case.ask(from, to), case.ask_other(0, from, to));
     assert_eq!(first.ac(), "17.348067");
@@ -52,11 +52,11 @@ fn overlapping_sessions_made_from_real_ones() {
     // Everything is between register neighbours: 13.8564 of 17.348067, and 2.6766 of 1.021933.
     assert_eq!(first.ratio(), Some("79.87".into()));
     assert_eq!(second.ratio(), Some("261.92".into()));
-    // With a register where the second begins, the first has its 15.396 by then, and of 2.974 its
-    // share of the time of both.
+    // With a register reading where the second begins, the first has its 15.396 by then, plus its share of the
+    // 2.974 for the time of both.
     case.meter.insert(1, register("15:21:22", 115.396));
     let (first, second) = (case.ask(from, to), case.ask_other(0, from, to));
-    // (15:21:22, 16:36:50]: 2.974 over 4,528 s, 2,717 of them both's: 1.784531 × 15.396 / 18.37.
+    // (15:21:22, 16:36:50]: 2.974 over 4,528 s, of which both are there for 2,717 s: 1.784531 × 15.396 / 18.37.
     assert_eq!(first.ac(), "16.891626");
     assert_eq!(second.ac(), "1.478374");
 }

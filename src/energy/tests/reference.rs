@@ -1,10 +1,10 @@
 //! A slow second implementation, written from the definitions alone.
 //!
-//! The time line is cut at every instant at which anything could change. The time between two neighbouring marks is a
-//! moment: nothing changes within it. So each question is about one moment, and is answered by a search through all
-//! readings and sessions. Moments cover all time from before the first reading to the last, whatever the window,
-//! because the window does not cut an attribution period. It shares no code with the real one but the types of its
-//! input.
+//! The time line is cut at every instant at which anything could change. The interval between two neighbouring
+//! cuts is called a moment, because nothing changes within it. So each question concerns one moment, and is
+//! answered by a search through all readings and sessions. Moments cover all time from before the first reading to
+//! the last, whatever the window, because attribution periods are not clipped to the window. Only the input types
+//! are shared with the real implementation.
 
 use std::collections::BTreeSet;
 
@@ -52,11 +52,11 @@ impl Frac {
 
 #[derive(Debug, Clone)]
 pub(super) struct World {
-    /// Readings and sessions by vehicle; the vehicle's key is its place here.
+    /// Readings and sessions by vehicle. The vehicle's key is its index here.
     pub(super) vehicles: Vec<(Vec<VehicleReading>, Vec<Session>)>,
-    /// Readings by meter; the meter's key is its place here.
+    /// Readings by meter. The meter's key is its index here.
     pub(super) meters: Vec<Vec<EnergyReading>>,
-    /// By meter: the vehicle with the same id.
+    /// By meter: the vehicle with the same id, if any.
     pub(super) owners: Vec<Option<usize>>,
     pub(super) from: i64,
     pub(super) to: i64,
@@ -80,7 +80,7 @@ pub(super) struct Expected {
     pub(super) suspect: u64,
 }
 
-/// Why a vehicle is at a meter for a moment.
+/// Why a vehicle is at a meter in a moment.
 #[derive(Debug, Clone)]
 struct Stay {
     meter: usize,
@@ -88,14 +88,14 @@ struct Stay {
     session: Option<i32>,
 }
 
-/// Where all vehicles are at all moments, and what all devices measured.
+/// Where all vehicles are in every moment, and what all devices measured.
 struct Chart<'a> {
     world: &'a World,
     /// Moment `i` is (marks[i], marks[i + 1]].
     marks: Vec<i64>,
     dc: Vec<Vec<Judged>>,
     ac: Vec<Vec<Judged>>,
-    /// By vehicle, by moment.
+    /// By vehicle, then by moment.
     stays: Vec<Vec<Vec<Stay>>>,
 }
 
@@ -109,7 +109,7 @@ fn marks(world: &World) -> Vec<i64> {
         marks.insert(session.started.as_micros());
         marks.extend(session.ended.map(|t| t.as_micros()));
     }
-    // One moment before everything that is known, for what has always been the case.
+    // One more moment before everything, for what has always been true.
     marks.extend(marks.first().map(|first| first - 1));
     marks.into_iter().collect()
 }
@@ -239,7 +239,7 @@ impl<'a> Chart<'a> {
         parts.fold(Frac::int(0), |sum, part| sum.plus(&part))
     }
 
-    /// The share of a reading's energy in a moment, 0 to 1.
+    /// The fraction of a reading's energy that falls in a moment, 0 to 1.
     fn part(&self, j: &Judged, i: usize) -> Frac {
         match j.spread_from {
             Some(from) if from <= self.start(i) && self.end(i) <= j.at => Frac::new(
@@ -251,7 +251,7 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// A vehicle's part of the energy of a meter's reading in a moment, 0 to 1.
+    /// The fraction of a meter's energy credited to a vehicle in a moment, 0 to 1.
     fn share(&self, v: usize, meter: usize, j: &Judged, i: usize) -> Frac {
         let all = 0..self.stays.len();
         let present: Vec<usize> = all.filter(|&u| self.is_at(u, meter, i)).collect();
@@ -320,8 +320,8 @@ impl<'a> Chart<'a> {
         readings.iter().any(between) || next.is_some_and(same_period)
     }
 
-    /// A vehicle's attribution periods at a meter, clipped to the window and without the silences of both devices, as
-    /// runs of moments; and whether each run begins with the reading that ended such a silence.
+    /// A vehicle's attribution periods at a meter, clipped to the window and without the silences of both devices,
+    /// as runs of moments. The flag tells whether a run begins with the reading that ended such a silence.
     fn heard(&self, v: usize, meter: usize) -> Vec<(Vec<usize>, bool)> {
         let here = |i: &usize| self.is_at(v, meter, *i);
         let mut silent = BTreeSet::new();
@@ -441,7 +441,7 @@ impl<'a> Chart<'a> {
     }
 }
 
-/// Ascending moments as runs in which no moment is missing.
+/// Groups ascending moments into runs without a missing moment.
 fn runs(moments: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
     let mut runs: Vec<Vec<usize>> = Vec::new();
     for i in moments {

@@ -1,4 +1,4 @@
-//! The report on a fleet, from a real PostgreSQL, is the sum of its vehicles' own answers.
+//! A fleet's report from a real PostgreSQL is the sum of its vehicles' own answers.
 
 use deadpool_postgres::Client;
 use proptest::strategy::{Strategy, ValueTree};
@@ -30,7 +30,7 @@ fn printed(of: &FleetReport) -> Vec<Printed> {
     of.vehicles.iter().map(|v| v.printed.clone()).collect()
 }
 
-/// The report, which is the same whether or not it yields.
+/// The report. It must be the same whether or not it yields.
 async fn report_of(analyst: &Analyst, client: &mut Client, timeframe: &Timeframe) -> FleetReport {
     let mut compute = async |priority| {
         let report = analyst.compute_report(client, timeframe.clone(), priority);
@@ -81,7 +81,7 @@ pub(super) async fn check(store: &Store, fleet: &[World], window: Interval, now:
         let bounds = StatusBounds::default();
         let printed = Printed::new(&answer.performance, &id, answer.meter_ids, &bounds);
         assert_eq!(ranked.printed, printed);
-        // A report holds every vehicle: a million of them take half a gigabyte.
+        // A report holds every vehicle. A million of them take half a gigabyte.
         assert!(ranked.bytes() <= 512, "{id}: {} bytes", ranked.bytes());
     }
     assert_eq!(report.vehicles.len(), known);

@@ -19,8 +19,8 @@ fn ts(micros: i64) -> Timestamp {
     Timestamp::from_micros(micros)
 }
 
-/// Readings a few minutes apart for some hours, now and then with a silence, a reset, a correction, a zero, a surge or
-/// another energy kind.
+/// Readings a few minutes apart for some hours, occasionally with a silence, a reset, a correction, a zero, a
+/// surge or another energy kind.
 fn dense_energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
     let step = prop_oneof![40 => 1..6i64, 2 => 14..16i64, 1 => 16..70i64];
     let event = prop_oneof![60 => Just(0), 1 => 1..6i32];
@@ -56,7 +56,7 @@ fn dense_energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
     })
 }
 
-/// One or two vehicles and two meters for some hours; sessions, names, or the same id.
+/// One or two vehicles and two meters for some hours, with sessions, named places, or the same id.
 pub(super) fn dense_world() -> impl Strategy<Value = World> {
     let session = (0..300i64, 20..200i64, 0..2i32);
     let vehicle = (
@@ -119,7 +119,7 @@ pub(super) fn dense_world() -> impl Strategy<Value = World> {
         })
 }
 
-/// A device's readings with the whole hours in a window rolled up.
+/// A device's readings, with the whole hours of a window rolled up.
 fn condense<T: Copy>(
     readings: &[T],
     window: Interval,
@@ -144,14 +144,14 @@ fn condense<T: Copy>(
     (left, rolled_up)
 }
 
-/// The vehicles that may be at a meter by a session or a name.
+/// The vehicles that a session or a name may put at a meter.
 fn others_at<'a>(vehicles: &[Vehicle<'a>], meter: MeterKey) -> Vec<Vehicle<'a>> {
     let names = |v: &Vehicle<'_>| v.readings.iter().any(|r| r.place.is_some());
     let is_there = |v: &&Vehicle<'_>| names(v) || v.sessions.iter().any(|s| s.meter == meter);
     vehicles.iter().filter(is_there).copied().collect()
 }
 
-/// Answers as the queries do, with as many rolled-up hours as possible. Also returns how many were used.
+/// Answers like the queries do, with as many rolled-up hours as possible. Also returns how many were used.
 fn ask_rolled_up(world: &World, v: usize) -> (Performance, usize) {
     let window = Interval::new(ts(world.from), ts(world.to)).unwrap();
     let mut splits = SplitHours::default();
@@ -264,7 +264,7 @@ fn an_hour_that_is_extended_equals_the_hour_as_a_whole() {
                 let hour: Vec<Measured> = hour.iter().map(measured).collect();
                 let mut growing = Growing::begin(hour[0]);
                 for some in hour[1..].chunks(part) {
-                    // As it would be stored and read again.
+                    // The form in which it would be stored and read again.
                     let stored = growing.and_then(Growing::finish);
                     if let Some(stored) = &stored {
                         growing = Some(Growing::resume(stored));

@@ -1,8 +1,8 @@
-//! Rule 3, the convention of the same id, computed by hand.
+//! Rule 3, attribution by the same id, computed by hand.
 
 use super::case::{Case, interval, iv, reg, session};
 
-/// A vehicle at the meter with its own id.
+/// A vehicle at the meter that has its id.
 fn at_home() -> Case {
     Case {
         same_id: true,
@@ -12,7 +12,7 @@ fn at_home() -> Case {
 
 #[test]
 fn a_night_is_not_a_gap_and_guests_get_their_share() {
-    // Both report over [600, 660] of a day, the meter a minute ahead. The night is not a gap.
+    // Both devices report over [600, 660] of a day, the meter a minute ahead. The night is not a gap.
     let mut case = Case {
         same_id: true,
         ..Case::default()
@@ -34,7 +34,7 @@ fn a_night_is_not_a_gap_and_guests_get_their_share() {
         (answer.ratio(), answer.status()),
         (Some("90".into()), "good".into())
     );
-    // The vehicle alone until 720: its meter is silent for 59 minutes of 120, from 661.
+    // Until 720 only the vehicle reports. Its meter is silent from 661, for 59 of 120 minutes.
     case.vehicle
         .extend((13..=24).map(|n| interval(600 + 5 * n, 0.9)));
     let answer = case.ask(0, 1_440);
@@ -43,7 +43,7 @@ fn a_night_is_not_a_gap_and_guests_get_their_share() {
         (answer.ac(), answer.matched()),
         ("13".into(), "11.7".into())
     );
-    // Another vehicle's session there takes its part. A session of the vehicle itself ends the convention.
+    // Another vehicle's session there takes its share. A session of the vehicle itself rules out rule 3.
     case.others = vec![(vec![], vec![session(2, 600, 630)])];
     assert_eq!(case.ask(0, 1_440).ac(), "7");
     case.sessions = vec![session(1, 1_400, 1_410)];
@@ -55,7 +55,7 @@ fn a_night_is_not_a_gap_and_guests_get_their_share() {
 
 #[test]
 fn silence_of_both_devices_takes_no_energy_away() {
-    // Both at 0, 10, 50 and 60: 1, 4 and 1 kWh AC, 90% of each DC.
+    // Both devices report at 0, 10, 50 and 60: 1, 4 and 1 kWh of AC, and 90% of each as DC.
     let mut case = at_home();
     case.meter = vec![
         reg(0, 100.0),
@@ -70,9 +70,9 @@ fn silence_of_both_devices_takes_no_energy_away() {
     assert_eq!((answer.ac(), answer.matched()), ("6".into(), "5.4".into()));
     assert_eq!(answer.ratio(), Some("90".into()));
     assert_eq!(answer.status(), "good");
-    // (10, 50] is taken out: (0, 10] and (50, 60] remain, and are covered.
+    // (10, 50] is removed. (0, 10] and (50, 60] remain and are covered.
     assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
-    // A window within the silence: 30 of its 40 minutes, and nothing is left to cover.
+    // A window within the silence has 30 of its 40 minutes, and leaves nothing to cover.
     let answer = case.ask(15, 45);
     assert_eq!(
         (answer.ac(), answer.method()),
@@ -91,14 +91,14 @@ fn devices_that_report_at_the_same_hours_have_a_ratio() {
     let answer = case.ask(0, 180);
     assert_eq!((answer.ac(), answer.matched()), ("6".into(), "5.4".into()));
     assert_eq!(answer.ratio(), Some("90".into()));
-    // Both are silent all the time. A moment between two silences has no length, and is not a gap.
+    // Both are silent all the time. The instant between two silences has no length, so it is not a gap.
     assert_eq!((answer.coverage(), answer.gaps()), ("0".into(), 0));
     assert_eq!(answer.status(), "insufficient_data");
 }
 
 #[test]
 fn a_lone_reading_is_not_a_gap() {
-    // Both every 5 minutes until 60; at 300 the vehicle alone, once.
+    // Both report every 5 minutes until 60. At 300 the vehicle alone reports, once.
     let mut case = at_home();
     for n in 0..=12 {
         case.meter.push(iv(5 * n, 1.0));
@@ -107,7 +107,7 @@ fn a_lone_reading_is_not_a_gap() {
     case.vehicle.push(interval(300, 0.9));
     let answer = case.ask(0, 1_440);
     assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
-    // The meter and the vehicle report once, a minute apart: only that minute is known.
+    // Now the meter reports once too, a minute later. Only that minute is added to the covered time.
     case.meter.push(iv(301, 1.0));
     let answer = case.ask(0, 1_440);
     assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
@@ -119,7 +119,7 @@ fn a_lone_reading_is_not_a_gap() {
 
 #[test]
 fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
-    // 6 kWh per hour; DC 0.45 every 5 minutes.
+    // 6 kWh of AC per hour, and 0.45 kWh of DC every 5 minutes.
     let mut case = at_home();
     case.meter = vec![iv(60, 6.0), iv(120, 6.0), iv(180, 6.0)];
     case.vehicle = (1..=36).map(|n| interval(5 * n, 0.45)).collect();
@@ -128,14 +128,14 @@ fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
         (answer.ac(), answer.ratio()),
         ("12".into(), Some("90".into()))
     );
-    // The window ends within an hour: the reading after it makes the DC before it known.
+    // The window ends within a meter's hour. The reading after it makes the DC before it known.
     let answer = case.ask(0, 150);
     assert_eq!((answer.ac(), answer.dc()), ("12".into(), "13.5".into()));
     assert_eq!(answer.matched(), "13.5");
-    // A guest that arrives as the window ends interrupts that reading: the DC since 120 is not matched.
+    // A vehicle that arrives as the window ends interrupts that interval, so the DC since 120 is not matched.
     case.others = vec![(vec![], vec![session(2, 150, 180)])];
     assert_eq!(case.ask(0, 150).matched(), "10.8");
-    // Nor does it continue after now.
+    // Nothing is attributed after now either.
     case.others.clear();
     case.now = super::case::ts(170);
     assert_eq!(case.ask(0, 150).matched(), "10.8");

@@ -1,4 +1,4 @@
-//! The rollup's work is in proportion to the readings that exist.
+//! The rollup's work is proportional to the readings that exist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,20 +11,20 @@ use super::summaries::{count, meter_with, minute, reading, sum_up, write_marked}
 use crate::energy::device::EnergyReading;
 use crate::rollups::Roller;
 
-/// A device whose clock was wrong makes partitions of long ago. Each takes one step, however many hours and devices there
-/// are.
+/// A device whose clock was wrong creates partitions in the distant past. Each takes one step, however many hours
+/// and devices there are.
 #[test]
 fn a_partition_with_few_readings_takes_one_step() {
     const DAY: i64 = 24 * 60;
     let store = Store::start();
     store.runtime.block_on(async {
         let meter = meter_with(&store, 1..5).await;
-        // The start of a partition is the end of an hour that no partition holds.
+        // A reading at the very start of a partition belongs to an hour that no partition covers.
         store.write_meter(meter, &[reading(-22 * 60)]).await;
         let old: Vec<EnergyReading> = (1..6).map(|n| reading(n - 100 * DAY)).collect();
         store.write_meter(meter, &old).await;
         let mut client = store.pool.get().await.unwrap();
-        // One of its hours, and one that ends where it starts.
+        // One step for its own hour, and one for an hour that ends at its start.
         let most = 2 * partitions(&store).await;
         let steps = steps(&mut client).await;
         assert!(steps <= most, "{steps} steps, more than {most}");
@@ -33,19 +33,20 @@ fn a_partition_with_few_readings_takes_one_step() {
     });
 }
 
-/// How many times there are partitions of.
+/// The number of distinct ranges that have partitions.
 async fn partitions(store: &Store) -> usize {
     let ranges = "select count(distinct pg_get_expr(relpartbound, oid)) from pg_class
         where relispartition and relkind = 'r'";
     usize::try_from(count(store, ranges).await).unwrap()
 }
 
-/// A month is imported after it has passed. Most of its hours are empty for most devices, and most registered devices have
-/// no reading in it. It is read once, and the index is searched in proportion to the devices that have some.
+/// A month is imported after it has passed. For most devices most of its hours are empty, and most registered
+/// devices have no reading in it at all. It is read once, and the number of index searches is proportional to the
+/// devices with readings.
 #[test]
 fn a_full_month_is_read_once_and_searched_twice_per_device() {
-    // 2019-03. Each meter has a reading per minute in two of the hours, one in twenty only the first one, and one meter
-    // has ten per second for seven hours, more than a transaction reads.
+    // 2019-03. Each meter has one reading per minute in two of the hours; one meter in twenty only in the first.
+    // One meter has ten per second for seven hours, more than a transaction reads.
     const IMPORT: &str = "create table imported partition of meter_telemetry_history
             for values from ('2019-03-01') to ('2019-04-01');
         insert into meters (external_id) select 'idle-' || n from generate_series(1, 3000) as n;
@@ -61,7 +62,7 @@ fn a_full_month_is_read_once_and_searched_twice_per_device() {
             timestamptz '2019-03-31 16:59:59.95' + n * interval '100 milliseconds', 0.25, 230
         from generate_series(1, 252000) as n
         on conflict do nothing";
-    // What differs between the rollups and what they should be.
+    // Differences between the rollups and the expected ones.
     const WRONG: &str = "select count(*) from (
             select meter_id, date_trunc('hour', ts - interval '1 microsecond') as hour, count(*)::integer as readings,
                 min(ts) as first_at, max(ts) as last_at,
@@ -79,7 +80,7 @@ fn a_full_month_is_read_once_and_searched_twice_per_device() {
         let all = count(&store, "select count(*) from imported").await;
         assert!(all > 350_000, "{all} readings");
         let searches = "select coalesce(sum(idx_scan), 0)::bigint from pg_stat_user_indexes where relname = 'imported'";
-        // Its counters are kept until a transaction ends that is asked to hand them over.
+        // A session keeps its statistics to itself until it is made to flush them at the end of a transaction.
         let flush = "select pg_stat_force_next_flush()";
         client.batch_execute(flush).await.unwrap();
         let before = count(&store, searches).await;
@@ -91,13 +92,13 @@ fn a_full_month_is_read_once_and_searched_twice_per_device() {
         let rolled_up = "select count(*) from meter_hours";
         assert!(count(&store, rolled_up).await > 1_950 + 6);
         assert_eq!(roller.readings(), all as u64);
-        // To find it, and to read it, and a few for each transaction.
+        // One search to find it, one to read it, and a few per transaction.
         assert!(searched <= 2 * 1_000 + 20, "{searched} searches");
     });
 }
 
-/// While readings arrive, a burst of late ones has its hour rolled up at most once in a while; when none wait, at
-/// once.
+/// While readings arrive, an hour with a burst of late ones is rolled up only now and then. When none wait, it is
+/// rolled up at once.
 #[test]
 fn dirty_hours_wait_for_a_pass_while_readings_arrive() {
     let store = Store::start();
@@ -124,7 +125,7 @@ fn dirty_hours_wait_for_a_pass_while_readings_arrive() {
     });
 }
 
-/// Rolls up everything, and counts the steps.
+/// Rolls up everything and counts the steps.
 async fn steps(client: &mut Client) -> usize {
     let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
     let mut steps = 0;
@@ -134,7 +135,7 @@ async fn steps(client: &mut Client) -> usize {
     steps
 }
 
-/// A default partition may hold readings of any time. The hours between the other partitions are passed over.
+/// A default partition may hold readings of any time. The hours between the other partitions are skipped.
 #[test]
 fn beside_a_default_partition_gaps_cost_nothing() {
     const DAY: i64 = 24 * 60;
@@ -146,7 +147,7 @@ fn beside_a_default_partition_gaps_cost_nothing() {
         let mut client = store.pool.get().await.unwrap();
         let default = "create table other_meters partition of meter_telemetry_history default";
         client.batch_execute(default).await.unwrap();
-        // Far from all other partitions, so that no hour of these is rolled up, and each is searched past.
+        // Far from all other partitions, so that none of these hours is rolled up, and each search must pass them.
         let others = "insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
             select $1, $2::timestamptz - interval '10 years' + n * interval '1 minute', 1, 230
             from generate_series(1, 50000) as n";
@@ -156,14 +157,14 @@ fn beside_a_default_partition_gaps_cost_nothing() {
         let flush = "select pg_stat_force_next_flush()";
         client.batch_execute(flush).await.unwrap();
         let before = count(&store, pages).await;
-        // One of its hours, and one that ends where it starts.
+        // One step for its own hour, and one for an hour that ends at its start.
         let most = 2 * partitions(&store).await;
         assert!(steps(&mut client).await <= most);
         let rolled_up = "select sum(readings)::bigint from meter_hours";
         assert_eq!(count(&store, rolled_up).await, 9);
         client.batch_execute(flush).await.unwrap();
         let read = count(&store, pages).await - before;
-        // The index has some 140 pages. Each step reads those of a few searches.
+        // The index has some 140 pages. Each step reads only what a few searches need.
         assert!(
             (1..=10 * most as i64).contains(&read),
             "{read} pages in {most} steps"
@@ -171,8 +172,8 @@ fn beside_a_default_partition_gaps_cost_nothing() {
     });
 }
 
-/// An hour of one device with more readings than a statement reads, or memory should hold. A late reading after all of
-/// them, and one among them.
+/// One hour of one device with more readings than one statement reads or memory should hold. One late reading
+/// comes after all of them, and one in between.
 #[test]
 fn an_hour_with_very_many_readings_is_rolled_up_in_pages() {
     const MANY: i64 = 450_000;
@@ -190,7 +191,7 @@ fn an_hour_with_very_many_readings_is_rolled_up_in_pages() {
         let energy = "select sum(energy_mwh)::bigint from meter_hours";
         let is_whole = async |late: i64| {
             assert_eq!(count(&store, readings).await, MANY + late);
-            // The energy of the first reading is counted from the reading before the hour.
+            // The first reading's energy is counted from a reading before the hour.
             assert_eq!(count(&store, energy).await, (MANY + late - 1) * 250_000);
         };
         is_whole(0).await;

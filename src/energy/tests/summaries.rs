@@ -1,5 +1,5 @@
-//! Answers from a real PostgreSQL with rolled-up hours, late readings and sessions, and hours that are rolled up again.
-//! They always equal those of the arithmetic over all readings.
+//! Answers from a real PostgreSQL with rolled-up hours, late readings and sessions, and hours that are rolled up
+//! again. They must always equal the answers computed from all readings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
 use crate::rollups::Roller;
 
 const WORLDS: usize = 60;
-/// One reading in this many comes late.
+/// One in this many readings comes late.
 const LATE: usize = 9;
 
-/// Rolls up until nothing is left. `now` is after all worlds.
+/// Rolls up until nothing is left. `now` is after the end of all worlds.
 pub(super) async fn sum_up(store: &Store, now: Timestamp) {
     let mut client = store.pool.get().await.unwrap();
     let mut roller = Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
@@ -36,7 +36,7 @@ pub(super) async fn count(store: &Store, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-/// The late part of a world, or the rest.
+/// The late part of a world, or the rest of it.
 fn part(world: &World, late: bool) -> World {
     let mut part = world.clone();
     let mut n: usize = 0;
@@ -58,13 +58,13 @@ fn part(world: &World, late: bool) -> World {
     part
 }
 
-/// Whether the last vehicle's sessions are registered late: not if readings name sessions.
+/// Whether the last vehicle's sessions are registered late. They are not if readings name sessions.
 fn has_late_sessions(world: &World) -> bool {
     let mut readings = world.vehicles.iter().flat_map(|(readings, _)| readings);
     !readings.any(|r| matches!(r.place, Some(NamedPlace::Session(..) | NamedPlace::Unknown)))
 }
 
-/// Stores late readings with their marks, as the writers do in one transaction.
+/// Stores late readings with their dirty marks in one transaction, as the writers do.
 async fn write_late(store: &Store, late: &World, base: i32) {
     let mark = |stream: Stream, key: i32, earliest: Vec<Timestamp>| async move {
         let client = store.pool.get().await.unwrap();
@@ -152,8 +152,8 @@ fn answers_stay_exact_with_rollups_and_late_readings() {
     });
 }
 
-/// A transaction that has seen the old watermark stores a reading without a mark after the watermark moved. The roller
-/// waits for that transaction, so the rollup holds the reading.
+/// A transaction that read the old watermark stores a reading without a mark after the watermark has moved. The
+/// rollup waits for that transaction, so it includes the reading.
 #[test]
 fn transactions_with_an_older_watermark_are_waited_for() {
     let store = Store::start();
@@ -236,7 +236,7 @@ pub(super) fn reading(n: i64) -> EnergyReading {
     }
 }
 
-/// Stores a late reading with its mark.
+/// Stores a late reading with its dirty mark.
 pub(super) async fn write_marked(store: &Store, meter: i32, n: i64) {
     store.write_meter(meter, &[reading(n)]).await;
     let client = store.pool.get().await.unwrap();
@@ -246,7 +246,7 @@ pub(super) async fn write_marked(store: &Store, meter: i32, n: i64) {
     client.execute(mark, &marks).await.unwrap();
 }
 
-/// The number of rollups that a query over a day gets for a meter.
+/// The number of rollups that a query over a day uses for a meter.
 async fn answering(store: &Store, meter: i32) -> usize {
     let client = store.pool.get().await.unwrap();
     let hours = sql!("hours_meters");
@@ -255,9 +255,10 @@ async fn answering(store: &Store, meter: i32) -> usize {
     rows.unwrap().len()
 }
 
-/// A clock that is three hours ahead moves the watermark past the open hour, a reading makes that hour dirty, and then
-/// the clock is corrected. The mark must not cause a rollup of the hour, because its later readings leave no mark. For
-/// the database it is the same if a gateway whose clock is ahead hands over to one whose clock is right.
+/// A clock that is three hours ahead moves the watermark past the current hour, a reading marks that hour dirty,
+/// and then the clock is corrected. The mark must not cause a rollup of the hour, because its later readings leave
+/// no marks. For the database, this is the same as a gateway with a fast clock handing over to one with a correct
+/// clock.
 #[test]
 fn a_corrected_clock_leaves_no_rollup_of_an_open_hour() {
     let store = Store::start();
@@ -301,8 +302,8 @@ fn a_rollup_outside_the_built_hours_is_not_used() {
     });
 }
 
-/// An hour that the retention is about to remove is not rolled up again; its old rollup, without
-/// the reading that came late, must not answer in its place.
+/// An hour that the retention is about to remove is not rolled up again. Its old rollup lacks the late reading and
+/// must not answer in its place.
 #[test]
 fn a_late_reading_below_the_floor_removes_the_old_rollup() {
     let store = Store::start();

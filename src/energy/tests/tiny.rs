@@ -1,5 +1,5 @@
-//! Tiny fleets: two or three vehicles, two meters, a few readings each, and times that are multiples of five minutes,
-//! so that edges of all kinds often coincide.
+//! Tiny fleets: two or three vehicles, two meters, and a few readings each. All times are multiples of five
+//! minutes, so that edges of all kinds often coincide.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn tick(n: i64) -> Timestamp {
     Timestamp::from_micros(n * TICK)
 }
 
-/// A device's readings: how many ticks each is after the previous one, and its value.
+/// A device's readings: each one's distance in ticks from the previous one, and its value.
 fn energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
     let step = prop_oneof![5 => Just(1), 3 => Just(2), 2 => Just(3), 2 => Just(4), 2 => 5..13i64];
     let kwh = prop::sample::select(vec![0.0, 0.9, 1.0, 2.0, 3.0]);
@@ -47,7 +47,7 @@ fn energies() -> impl Strategy<Value = Vec<(i64, Energy)>> {
     })
 }
 
-/// Sessions one after the other, each at one of two meters; the last may be open.
+/// Successive sessions, each at one of two meters. The last may be open.
 fn sessions() -> impl Strategy<Value = Vec<Session>> {
     let session = (0..12i64, 1..14i64, 0..2i32);
     let some = prop_oneof![
