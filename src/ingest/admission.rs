@@ -1,7 +1,7 @@
 //! Admission: the only place that sheds load.
 //!
-//! A request reserves memory from one budget as its bytes arrive, then room in the log once it is decoded, then
-//! a place in the channel to the log. Nothing here ever waits: without room the request is refused at once,
+//! A request reserves memory from one budget as its bytes arrive, then space in the log once it is decoded, and
+//! then a slot in the channel to the log. Nothing here waits. If there is no room the request is refused at once,
 //! so that slow clients cannot hold what others need.
 
 use std::ops::RangeInclusive;
@@ -19,19 +19,19 @@ use crate::wal::append::{
 
 use crate::wal::progress::Progress;
 
-/// For a moment each received byte is held twice: as received, and as a record.
+/// For a moment each received byte is in memory twice: as received, and in a record.
 const HELD_TIMES: u64 = 2;
 
-/// The part of the memory that one sender may hold while its bodies arrive: one half. So a fleet that sends slowly, or
-/// too much, leaves room for the others.
+/// One sender may hold one part in this many of the memory while its bodies arrive. So a fleet that sends slowly,
+/// or too much, leaves memory for others.
 const SHARE_OF_ONE: u64 = 2;
 
-/// The memory that the operator may give to readings in transit.
+/// The memory that may be configured for readings in transit.
 ///
 /// Units:  bytes
 pub const MEMORY_BYTES: RangeInclusive<u64> = 16 << 20..=1 << 40;
 
-/// The least memory in which one sender's share fits the largest body while it is decompressed. At that time the
+/// The least memory with which one sender's share is enough for the largest body. During decompression, the
 /// compressed and the decompressed bytes are both held.
 ///
 /// Units:  bytes
@@ -40,7 +40,7 @@ pub const fn memory_least(body_bytes_max: usize) -> u64 {
     (compressed + decompressed) * HELD_TIMES * SHARE_OF_ONE
 }
 
-/// The memory that one sender holds, for all its requests together.
+/// The memory that one sender holds for all its requests.
 #[derive(Debug, Default)]
 pub struct Share {
     bytes: AtomicU64,
@@ -49,13 +49,13 @@ pub struct Share {
 /// Why a request was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Shed {
-    /// The memory for readings in transit is used up.
+    /// The memory for readings in transit is exhausted.
     #[error("too many readings are in progress")]
     Memory,
-    /// The write-ahead log has no room: the database is behind, or the disk is full.
+    /// The log has no space: the database lags behind, or the disk is full.
     #[error("the write-ahead log is full")]
     LogFull,
-    /// More requests wait for the disk than the channel holds.
+    /// The channel to the log is full.
     #[error("too many requests are in progress")]
     Queue,
     /// The gateway is stopping, or the log has failed.
@@ -64,7 +64,7 @@ pub enum Shed {
 }
 
 impl Shed {
-    /// The label of `http_shed_total`.
+    /// The `reason` label of `http_shed_total`.
     pub fn reason(self) -> &'static str {
         match self {
             Shed::Memory => "memory",
@@ -75,10 +75,10 @@ impl Shed {
     }
 }
 
-/// When a request is answered.
+/// When a request is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AckMode {
-    /// Once it is accepted: a kill of the gateway may lose it.
+    /// Once it is accepted. A crash of the gateway may lose it.
     Buffered,
     /// Once it is durable in the log.
     #[default]
@@ -88,7 +88,7 @@ pub enum AckMode {
 }
 
 impl AckMode {
-    /// The name in the query and in answers.
+    /// The name in the query and in responses.
     pub fn name(self) -> &'static str {
         match self {
             AckMode::Buffered => "buffered",
@@ -98,14 +98,14 @@ impl AckMode {
     }
 }
 
-/// Memory that a request holds, growing as its body arrives; released when dropped.
+/// Memory that a request holds while its body arrives. It is released when dropped.
 #[derive(Debug)]
 pub struct Memory {
     held: Reservation,
     of_sender: Option<HeldOfSender>,
 }
 
-/// What a request holds of its sender's share; released when dropped.
+/// What a request holds of its sender's share. It is released when dropped.
 #[derive(Debug)]
 struct HeldOfSender {
     share: Arc<Share>,
@@ -114,7 +114,7 @@ struct HeldOfSender {
 }
 
 impl HeldOfSender {
-    /// Holds this many bytes. `None` means that the share is used up, and nothing has changed.
+    /// Holds this many bytes. `None` means that the share is exhausted; what was held before is still held.
     fn resize(&mut self, bytes: u64) -> Option<()> {
         let all = &self.share.bytes;
         match bytes.checked_sub(self.bytes) {
@@ -140,17 +140,17 @@ impl Drop for HeldOfSender {
 }
 
 impl Memory {
-    /// Reserves memory for this many more bytes.
+    /// Reserves memory for this many further bytes.
     ///
     /// Blocks: never
     ///
     /// # Errors
-    /// [`Shed::Memory`]: the memory is used up; refuse the request and drop it.
+    /// [`Shed::Memory`]: the memory is exhausted. Refuse the request and drop it.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Shed> {
         self.resize(self.held.bytes() + bytes as u64 * HELD_TIMES)
     }
 
-    /// Releases what is held beyond this many bytes.
+    /// Releases everything beyond this many bytes.
     ///
     /// Blocks: never
     pub fn shrink_to(&mut self, bytes: usize) {
@@ -174,7 +174,7 @@ impl Memory {
     }
 }
 
-/// Admits readings to the log. Cheap to clone.
+/// Admits readings to the log. Cloning is cheap.
 #[derive(Clone)]
 pub struct Gate {
     memory: Arc<ByteBudget>,
@@ -184,19 +184,19 @@ pub struct Gate {
     share_bytes_max: u64,
 }
 
-/// A request that the log is writing.
+/// A request that was handed to the log.
 pub struct Admitted {
     reply: Option<oneshot::Receiver<Result<Vec<Stretch>, AppendError>>>,
     waits_for_commit: bool,
 }
 
 impl Admitted {
-    /// Polls until the request is durable in the log; a `buffered` request is ready at once.
+    /// Polls until the request is durable in the log. A `buffered` request is ready at once.
     ///
-    /// Order:  requests that one caller submits one after the other become durable in that order
+    /// Order:  requests submitted in sequence by one caller become durable in that order
     ///
     /// # Errors
-    /// [`AppendError`]: the disk failed; the readings may or may not be stored.
+    /// [`AppendError`]: the disk failed. The readings may or may not be stored.
     pub fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), AppendError>> {
         let Some(reply) = &mut self.reply else {
             return Poll::Ready(Ok(()));
@@ -207,7 +207,7 @@ impl Admitted {
 }
 
 impl Gate {
-    /// Makes a gate before a log, with a budget of memory.
+    /// Makes a gate in front of a log, with a budget of memory.
     pub fn new(
         memory_limit_bytes: u64,
         log_room: Arc<ByteBudget>,
@@ -228,9 +228,9 @@ impl Gate {
         self.progress.shards()
     }
 
-    /// Begins to account for a request's memory, within its sender's share if there is one.
+    /// Begins to account for a request's memory, within its sender's share if one is given.
     ///
-    /// The share is released with the [`Memory`]; submitted readings belong to the log.
+    /// Dropping the [`Memory`] releases the share. The memory of submitted readings belongs to the log.
     pub fn memory(&self, share: Option<&Arc<Share>>) -> Memory {
         Memory {
             of_sender: share.map(|share| HeldOfSender {
@@ -242,12 +242,12 @@ impl Gate {
         }
     }
 
-    /// Passes a request's records to the log.
+    /// Hands a request's records to the log.
     ///
     /// Blocks: never
     ///
     /// # Errors
-    /// [`Shed`]: nothing was accepted; answer 503.
+    /// [`Shed`]: nothing was accepted. Respond with 503.
     pub fn submit(
         &self,
         records: RequestRecords,
@@ -280,15 +280,14 @@ impl Gate {
 
     /// Waits until a request is as safe as its mode requires.
     ///
-    /// Blocks: never for `buffered`; until the fsync for `durable`; until the commit for
-    ///         `committed`, without a bound: the caller sets one
+    /// Shape:  how many of the readings are in quarantine; `None` if the mode is not `committed`, or if the number
+    ///         is no longer known
+    /// Blocks: never for `buffered`; until the fsync for `durable`; until the commit for `committed`, which has no
+    ///         time limit here
     /// Cancel: safe; the readings are still stored
     ///
-    /// Shape:  how many of the readings are in quarantine; `None` if the mode is not `committed`, or the
-    ///         number is no longer known
-    ///
     /// # Errors
-    /// [`AppendError`]: the disk failed; the readings may or may not be stored.
+    /// [`AppendError`]: the disk failed. The readings may or may not be stored.
     pub async fn acknowledge(&self, admitted: Admitted) -> Result<Option<u64>, AppendError> {
         let Some(reply) = admitted.reply else {
             return Ok(None);
@@ -301,8 +300,8 @@ impl Gate {
         Ok(self.progress.quarantined_at(&places))
     }
 
-    /// Whole seconds after which a refused client should retry, from 1 to 60: the time in which the writers free about
-    /// a sixteenth of the missing room.
+    /// How many seconds a refused client should wait before it retries, from 1 to 60. With a full log, the writers
+    /// drain about a sixteenth of it in that time.
     pub fn retry_after_seconds(&self, shed: Shed) -> u64 {
         match shed {
             Shed::Memory | Shed::Queue | Shed::Closed => 1,
@@ -314,8 +313,8 @@ impl Gate {
     }
 }
 
-/// The seconds until a full log has some room: the readings that wait, divided by the readings stored per
-/// second. Half a minute while nothing is stored.
+/// How many seconds it takes to drain a sixteenth of a full log, by the readings that wait and those stored per
+/// second. 30 s while nothing is stored.
 fn room_comes_in_seconds(waiting: u64, drained_per_second: f64) -> u64 {
     if drained_per_second < 1.0 {
         return 30;

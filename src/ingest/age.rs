@@ -1,23 +1,23 @@
-//! How old a reading may be: as configured, and not older than what the database keeps.
+//! How old a reading may be: within the configured age, and within the database's retention.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The age of the oldest readings that are accepted.
+/// The greatest age at which readings are accepted.
 ///
-/// Why both: the retention is stored in the database, and another gateway or an operator may change it. A reading older
-/// than the retention would create a partition that is dropped at once.
+/// Why both bounds: the retention is stored in the database, and another gateway or an operator may change it. A
+/// reading past the retention would create a partition that is dropped at once.
 #[derive(Debug)]
 pub struct AgeLimit {
     configured: Option<Duration>,
-    /// Seconds. [`FOR_EVER`] while the database keeps everything, or has not been read yet.
+    /// Seconds. [`FOR_EVER`] if the database keeps everything, or if its retention has not been read yet.
     kept: AtomicU64,
 }
 
 const FOR_EVER: u64 = u64::MAX;
 
 impl AgeLimit {
-    /// Makes a limit; `None` accepts all since 2000.
+    /// Makes a limit. `None` accepts everything since 2000.
     pub const fn new(configured: Option<Duration>) -> Self {
         AgeLimit {
             configured,
@@ -25,7 +25,7 @@ impl AgeLimit {
         }
     }
 
-    /// Records how long the database keeps readings; `None` means for ever.
+    /// Sets how long the database keeps readings. `None` means for ever.
     pub fn keep(&self, retention: Option<Duration>) {
         let seconds = retention.map_or(FOR_EVER, |retention| retention.as_secs());
         self.kept.store(seconds, Ordering::Relaxed);

@@ -1,14 +1,14 @@
-//! From bytes to the log, whatever the protocol.
+//! From received bytes to the log, for any protocol.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | [`decode`] | JSON becomes validated readings |
-//! | `plausible_time` | the earliest and the latest time that it may be now |
+//! | [`decode`] | parses and validates readings in JSON |
+//! | `plausible_time` | the range of times that may be the present |
 //! | `age` | how old a reading may be |
-//! | [`admission`] | memory, room in the log, and a slot in the channel: the only part that sheds load |
-//! | [`pipeline`] | one body: decoded, admitted, acknowledged |
+//! | [`admission`] | memory, space in the log, and a slot in the channel: the only part that sheds load |
+//! | [`pipeline`] | one body: decode, admit, acknowledge |
 //!
-//! A protocol passes a body and its memory, and receives an outcome. It needs nothing below this module, and this
+//! A protocol passes a body with its memory and gets back an outcome. It needs nothing below this module. This
 //! module knows nothing of HTTP or PostgreSQL.
 
 pub mod admission;

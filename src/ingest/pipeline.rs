@@ -1,8 +1,8 @@
-//! Decodes and admits one body, whatever the protocol, and waits until it is safe.
+//! Decodes and admits one body of any protocol, and waits until it is safe.
 //!
-//! A protocol receives a body, reserves memory for it with [`Pipeline::gate`], and calls
-//! [`Pipeline::admit`]. [`Pipeline::safe`] returns when the body can be acknowledged. The protocol turns a
-//! refusal into its own response.
+//! A protocol receives a body, reserves memory for it from [`Pipeline::gate`], and calls [`Pipeline::admit`].
+//! [`Pipeline::safe`] returns when the body can be acknowledged. The protocol turns a refusal into its own
+//! response.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::metrics;
 use crate::reading::{Reading, Stream};
 use crate::wal::append::{AppendError, RequestRecords};
 
-/// Bodies up to this size are decoded where they are received. Why 256 KiB: decoding one takes about as long
-/// as a round trip to another thread under load, and occupies an async worker for at most a millisecond.
+/// Bodies up to this size are decoded on the worker that received them. Why 256 KiB: that takes about as long as a
+/// round trip to another thread under load, and blocks the async worker for at most a millisecond.
 const INLINE_BYTES_MAX: usize = 256 << 10;
 
-/// The sender of a body, as far as the pipeline needs it.
+/// The sender of a body, as the pipeline sees it.
 pub trait Sender: Clone + Send + Sync + 'static {
-    /// Why its rate refuses a body.
+    /// Why a body exceeds the sender's rate.
     type Refusal: Send;
 
     /// The prefix that the ids of its devices must have.
     fn prefix(&self) -> Option<&str>;
 
-    /// Counts readings towards its rate, accepted or not.
+    /// Counts readings towards its rate, whether or not they are accepted.
     ///
     /// # Errors
-    /// The rate is used up; nothing was counted.
+    /// The rate is exceeded. Nothing was counted.
     fn charge(&self, readings: u64) -> Result<(), Self::Refusal>;
 }
 
@@ -48,23 +48,23 @@ pub struct Body {
     pub received_at: Instant,
     /// The bytes.
     pub bytes: Bytes,
-    /// The memory that they hold; the log releases it.
+    /// The memory reserved for the bytes. The log releases it.
     pub memory: Memory,
 }
 
-/// A request's readings that the log has admitted.
+/// The readings of a request that the log has admitted.
 pub struct AcceptedBody {
-    /// What the log acknowledges.
+    /// What the log will acknowledge.
     pub admitted: Admitted,
-    /// Which readings of the body were accepted, and which were not.
+    /// Which readings were accepted and which were not.
     pub outcome: Outcome,
 }
 
 /// Why nothing of a body was accepted.
 pub enum Refused<R> {
-    /// The sender's rate is used up.
+    /// The sender's rate is exceeded.
     Rate(R),
-    /// The body does not have its format.
+    /// The body is not in its declared format.
     Unreadable(BodyError),
     /// No reading of the body is valid.
     NothingValid(Box<Outcome>),
@@ -74,10 +74,10 @@ pub enum Refused<R> {
     Failed,
 }
 
-/// Why accepted readings are not known to be safe. They may still be stored.
+/// Why it is not known that accepted readings are safe. They may still be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum NotSafe {
-    /// The database has not confirmed them in time.
+    /// The database did not confirm them in time.
     #[error("the database did not confirm the readings in time")]
     CommitTimeout,
     /// The log has failed.
@@ -88,11 +88,12 @@ pub enum NotSafe {
 /// The limits of the pipeline.
 #[derive(Debug, Clone, Copy)]
 pub struct PipelineLimits {
-    /// Older readings are refused. `None` means that all readings since 2000 are accepted, if the database keeps them.
+    /// Older readings are refused. `None` accepts all readings since 2000 that are within the database's
+    /// retention.
     pub age_max: Option<Duration>,
     /// How long to wait for a commit.
     pub commit_within: Duration,
-    /// How many large bodies are decoded or decompressed at once.
+    /// How many large bodies may be decoded or decompressed at once.
     pub cores: usize,
 }
 
@@ -105,12 +106,12 @@ pub struct Pipeline {
 }
 
 thread_local! {
-    /// A decoder keeps its buffers, so each thread has one.
+    /// One per thread, because a decoder keeps its buffers.
     static DECODER: RefCell<Decoder> = RefCell::new(Decoder::new());
 }
 
 impl Pipeline {
-    /// Makes a pipeline into a log's gate.
+    /// Makes a pipeline in front of a log's gate.
     pub fn new(gate: Gate, limits: PipelineLimits) -> Self {
         Pipeline {
             gate,
@@ -130,14 +131,14 @@ impl Pipeline {
         &self.gate
     }
 
-    /// The cores for work on large bodies, off the async workers.
+    /// Permits for work on large bodies, off the async workers; one per core.
     pub const fn cores(&self) -> &Arc<Semaphore> {
         &self.cores
     }
 
     /// Decodes a body and admits its valid readings to the log.
     ///
-    /// Blocks: at most a millisecond; waits for a free core if the body is large
+    /// Blocks: at most a millisecond; a large body waits for a free core
     /// Cancel: before admission nothing is accepted; after it the readings are stored
     ///
     /// # Errors
@@ -165,7 +166,7 @@ impl Pipeline {
         let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {
             job.run(sender.prefix(), &bytes)
         } else {
-            // Boxed, because few bodies are so large, and otherwise every request would have the room for it.
+            // Boxed because large bodies are rare, and every request's future would otherwise be larger.
             Box::pin(self.decode_elsewhere(sender.clone(), job, bytes)).await?
         };
         let outcome = match decoded {
@@ -192,11 +193,11 @@ impl Pipeline {
         Ok(AcceptedBody { admitted, outcome })
     }
 
-    /// Waits until the readings are as safe as their mode requires. Returns how many of them a commit put into
-    /// quarantine, as [`Gate::acknowledge`] does.
+    /// Waits until the readings are as safe as their mode requires. Returns how many went into quarantine, like
+    /// [`Gate::acknowledge`].
     ///
-    /// Blocks: as [`AckMode`] says, and for a commit at most as long as the limits allow
-    /// Cancel: the readings are still stored
+    /// Blocks: as [`AckMode`] requires; for a commit, at most as long as the limits allow
+    /// Cancel: safe; the readings are still stored
     pub async fn safe(&self, admitted: Admitted, ack: AckMode) -> Result<Option<u64>, NotSafe> {
         let safe = self.gate.acknowledge(admitted);
         if ack != AckMode::Committed {
@@ -208,7 +209,7 @@ impl Pipeline {
         }
     }
 
-    /// Decodes a large body on a thread that may block, at most one body per core.
+    /// Decodes a large body on a blocking thread, at most one body per core.
     async fn decode_elsewhere<S: Sender>(
         &self,
         sender: S,
@@ -220,7 +221,7 @@ impl Pipeline {
             .await
             .map_err(|_| Refused::Shed(Shed::Closed))?;
         let work = move || {
-            // Held until the work ends, whether or not a client still waits.
+            // Held until the work ends, even if no client waits any more.
             let _permit = permit;
             job.run(sender.prefix(), &body)
         };
@@ -230,7 +231,7 @@ impl Pipeline {
     }
 }
 
-/// What decoding needs in addition to the body.
+/// What decoding needs besides the body.
 struct Job {
     stream: Stream,
     format: Format,
@@ -238,7 +239,7 @@ struct Job {
     shards: u16,
 }
 
-/// A body's outcome, and the records of its valid readings.
+/// The result for a body, and the records of its valid readings.
 type Decoded = (Result<Outcome, BodyError>, RequestRecords);
 
 impl Job {

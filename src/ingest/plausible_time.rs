@@ -1,9 +1,9 @@
 //! Which times of readings are plausible, on a machine whose clock may jump.
 //!
-//! After a clock is set back by hours, every reading seems to come from the future; after it is set forward,
-//! every reading seems old. Devices may not send refused readings again. So the system's clock is compared
-//! with one that cannot jump and that started at the same time. If they differ, both count for a few hours:
-//! by then the system's clock has been corrected, or the jump was the correction.
+//! After a clock is set back by hours, every reading seems to come from the future; after it is set forward, every
+//! reading seems old. Devices may not resend refused readings. So the system clock is compared with a steady
+//! clock, which cannot jump and was started at the same time. If the two differ, both are accepted for a few
+//! hours. By then the system clock has been corrected, or the jump itself was the correction.
 
 use std::cell::Cell;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 
 use crate::reading::Timestamp;
 
-/// Differences that are not jumps: a clock that is slewed, or one that was read late.
+/// Smaller differences are not jumps: the clock is being slewed, or was read late.
 const DRIFT_MICROS: u64 = 60_000_000;
-/// How long both clocks count. Why: a wrong clock is corrected within hours, and readings of a device with a
-/// wrong clock are not accepted for longer.
+/// How long both clocks are accepted. A wrong clock is usually corrected within hours, and readings from a device
+/// with a wrong clock must not be accepted for longer.
 const IN_DOUBT: Duration = Duration::from_secs(6 * 3600);
 
-/// For how long a thread uses the times that it read. Why 10 ms: long compared with a request, and short compared with the
-/// minutes that a reading may be ahead.
+/// How long a thread reuses the times that it read. Why 10 ms: that is long compared with a request, and short
+/// compared with the minutes by which a reading may be ahead.
 const REUSED: Duration = Duration::from_millis(10);
 
-/// The earliest and the latest moment that it may be, by the system's clock at `steady` or up to [`REUSED`]
+/// The earliest and the latest time that it may be at `steady`. The clocks were read then, or up to [`REUSED`]
 /// earlier.
 ///
-/// Blocks: for a moment
+/// Blocks: for a moment, on a mutex
 pub(crate) fn at(steady: Instant) -> (Timestamp, Timestamp) {
     thread_local! {
         static LAST: Cell<Option<(Instant, (Timestamp, Timestamp))>> = const { Cell::new(None) };
@@ -48,9 +48,9 @@ fn now() -> (Timestamp, Timestamp) {
 }
 
 struct Clock {
-    /// A moment, by the system's clock and by the one that cannot jump.
+    /// One moment, by the system clock and by the steady clock.
     anchor: (Timestamp, Instant),
-    /// When they began to differ.
+    /// When the clocks began to differ.
     in_doubt: Option<Instant>,
 }
 
@@ -108,7 +108,7 @@ mod tests {
         let mut span = |system, passed| clock.span(at(system), began + passed * HOUR);
         assert_eq!(span(-4, 1), (at(-4), at(1)));
         assert_eq!(span(2, 2), (at(2), at(2)));
-        // A second jump gets its own hours of doubt.
+        // A second jump starts its own hours of doubt.
         assert_eq!(span(-4, 7), (at(-4), at(7)));
         assert_eq!(span(1, 12), (at(1), at(12)));
     }

@@ -1,4 +1,4 @@
-//! Alerts, a page at a time.
+//! Alerts, in pages.
 
 use deadpool_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -11,41 +11,41 @@ use crate::reading::{ExternalId, Stream, Timestamp};
 /// An alert as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredAlert {
-    /// Its number; later alerts have higher ones.
+    /// Its number. Later alerts have higher numbers.
     pub id: i64,
-    /// The name of its kind.
+    /// The name of its alert kind.
     pub kind: String,
-    /// The kind of its device.
+    /// Whether it concerns a meter or a vehicle.
     pub stream: Stream,
-    /// Its device; `None` for an alert of the whole fleet.
+    /// Its device; `None` for an alert that concerns the whole fleet.
     pub device: Option<String>,
     /// When it was opened.
     pub opened_at: Timestamp,
-    /// When it was updated last.
+    /// When it was last updated.
     pub updated_at: Timestamp,
     /// When it was closed; `None` while it is open.
     pub closed_at: Option<Timestamp>,
-    /// What was found.
+    /// The value that was found.
     pub value: f64,
-    /// The limit that it passed.
+    /// The limit that the value passed.
     pub limit: f64,
-    /// Further values of its kind, as a JSON object.
+    /// Further values, as a JSON object that depends on the kind.
     pub details: String,
 }
 
-/// The order of the alerts, and after which one the page begins.
+/// The sort order, and where the page begins.
 #[derive(Debug, Clone, Copy)]
 pub enum Order<'a> {
-    /// The newest first: those with a lower number than this.
+    /// Newest first, only those with a number below `before`.
     Newest {
-        /// The number.
+        /// The exclusive upper bound.
         before: i64,
     },
-    /// Some kinds first, and the newest first among those.
+    /// Certain kinds first, each group newest first.
     KindsFirst {
-        /// The kinds that come first.
+        /// The kinds to list first.
         kinds: &'a [&'a str],
-        /// The alert before the page: whether its kind is one of them, and its number.
+        /// The last alert before the page: whether it is of one of these kinds, and its number.
         before: (bool, i64),
     },
 }
@@ -53,15 +53,15 @@ pub enum Order<'a> {
 /// Which alerts to list.
 #[derive(Debug, Clone, Copy)]
 pub struct Filter<'a> {
-    /// Which come first, and where the page begins.
+    /// The sort order, and where the page begins.
     pub order: Order<'a>,
-    /// Only this kind.
+    /// Only alerts of this kind.
     pub kind: Option<&'a str>,
-    /// Only open ones, or only closed ones.
+    /// Only open alerts, or only closed ones.
     pub open: Option<bool>,
-    /// Only this device's.
+    /// Only alerts of this device.
     pub device: Option<(Stream, ExternalId<'a>)>,
-    /// How many at most.
+    /// The most alerts to return.
     pub limit: usize,
 }
 

@@ -1,9 +1,9 @@
-//! What has changed in the live tables and among the open alerts since the last look.
+//! What has changed in the live tables and among the open alerts since the previous poll.
 //!
-//! Why not the log of this gateway: other gateways write into the same tables, and a change is live once it is
-//! committed. Why not `received_at > …`: a reading is received before it is committed, by minutes while a log
-//! catches up, and by another gateway's clock. An index on it would also end HOT updates. Why not a trigger
-//! with NOTIFY: it would cost every batch of every writer, with or without a listener. So each device's
+//! Why not from this gateway's log: other gateways write to the same tables, and a change is live only once it is
+//! committed. Why not `received_at > …`: a reading may be received minutes before it is committed while a log
+//! catches up, and by the clock of another gateway. An index on it would also rule out HOT updates. Why not a
+//! trigger with NOTIFY: every batch of every writer would pay for it, with or without a listener. So each device's
 //! newest time is read and compared, which is exact.
 
 use deadpool_postgres::Client;
@@ -15,8 +15,8 @@ use super::live::{self, LiveStatus};
 use crate::postgres::ReadError;
 use crate::reading::{PerStream, Stream, Timestamp};
 
-/// The newest alerts that are compared. More are open only if something is wrong with the whole fleet, and
-/// then no client reads them one by one.
+/// How many of the newest open alerts are compared. If more are open, something is wrong with the whole fleet, and
+/// no client reads them one by one.
 const ALERTS_MAX: usize = 1000;
 
 /// One change.
@@ -28,21 +28,20 @@ pub enum Change {
     Alert(StoredAlert),
 }
 
-/// The state at the last look.
+/// The state at the previous poll.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// When each device's newest reading was taken, by stream and short id; `None` before the first
-    /// look.
+    /// The time of each device's newest reading, by stream and database id; `None` before the first poll.
     times: PerStream<Option<HashMap<i32, i64>>>,
-    /// The alerts that were open; `None` before the first look.
+    /// The alerts that were open; `None` before the first poll.
     alerts: Option<HashSet<i64>>,
 }
 
 impl Seen {
-    /// Looks once: returns what has changed since the previous look. The first look returns nothing.
+    /// Polls once and returns what has changed since the previous poll. The first poll returns nothing.
     ///
     /// # Errors
-    /// [`ReadError`]; begin again with an empty state, because this one may be half updated.
+    /// [`ReadError`]. The state may be half updated, so begin again with an empty one.
     pub async fn look(
         &mut self,
         client: &Client,
@@ -70,7 +69,7 @@ impl Seen {
         Ok(changes)
     }
 
-    /// Adds the alerts that have opened or closed.
+    /// Adds alerts that were opened or closed.
     async fn alerts(
         &mut self,
         client: &Client,
@@ -95,7 +94,7 @@ impl Seen {
                 changes.push(Change::Alert(StoredAlert::decode(row)?));
             }
         }
-        // The list is newest first; events go oldest first.
+        // The list is newest first, but events are sent oldest first.
         let opened = open.into_iter().rev();
         changes.extend(
             opened
@@ -120,9 +119,9 @@ async fn times(client: &Client, stream: Stream) -> Result<Vec<(i32, i64)>, Error
     rows.iter().map(time).collect()
 }
 
-/// Adds the status of the devices that have changed, in the order of their ids.
+/// Adds the status of devices that have changed, ordered by id.
 ///
-/// The devices may have changed again meanwhile, so the state keeps the times that were read here.
+/// A device may have changed again since the comparison, so the state is set to the times that are read here.
 async fn statuses(
     client: &Client,
     (stream, now): (Stream, Timestamp),

@@ -1,7 +1,7 @@
-//! The readings of all devices in a window, device by device.
+//! The readings of all devices in a window, one device after the other.
 //!
-//! Each query reads a few thousand readings: memory is constant whatever the window, and a slow client holds neither a
-//! snapshot nor a session. Readings that are stored while an export runs may or may not be in it.
+//! Each query reads a few thousand readings. Memory is constant whatever the window, and a slow client holds
+//! neither a snapshot nor a session. Readings that are stored during an export may or may not be included.
 
 use deadpool_postgres::Client;
 use tokio_postgres::{Error, Row};
@@ -10,11 +10,11 @@ use super::reading::StoredReading;
 use crate::postgres::ReadError;
 use crate::reading::{Stream, Timestamp};
 
-/// Readings of one piece: about 1 MB as NDJSON.
+/// The most readings of one piece, about 1 MB as NDJSON.
 pub const READINGS_MAX: usize = 5_000;
-/// Devices that are looked up at once.
+/// How many devices are looked up at once.
 const DEVICES_MAX: i64 = 1_000;
-/// The most devices without a reading that one piece skips.
+/// How many devices without readings one piece may skip.
 const IDLE_DEVICES_MAX: usize = 1_000;
 
 /// The progress of an export.
@@ -23,21 +23,21 @@ pub struct Export {
     stream: Stream,
     from: Timestamp,
     to: Timestamp,
-    /// Devices that are looked up but not done. The last element is next.
+    /// Devices still to be exported, of those that were looked up. The last element comes next.
     devices: Vec<(i32, String)>,
-    /// The device that was looked up last.
+    /// The last device that was looked up.
     after: i32,
     exhausted: bool,
-    /// The time up to which the next device's readings are sent.
+    /// The time up to which the next device's readings were sent already.
     sent_up_to: Timestamp,
 }
 
-/// The next readings of an export, all of one device.
+/// Some readings of an export, all of one device.
 #[derive(Debug, Default)]
 pub struct Piece {
     /// The device.
     pub device: String,
-    /// Its readings; empty after many devices that have none in the window.
+    /// Its readings; empty if the piece only skipped devices without readings.
     pub readings: Vec<StoredReading>,
 }
 
@@ -60,12 +60,12 @@ impl Export {
         self.stream
     }
 
-    /// Reads the next piece. `None` means the end.
+    /// Reads the next piece; `None` at the end.
     ///
-    /// Order:  devices in the order of their registration, each by time
+    /// Order:  devices in the order of their registration, the readings of each by time
     ///
     /// # Errors
-    /// [`ReadError`]; the export may continue where it was.
+    /// [`ReadError`]; call again to continue at the same place.
     pub async fn next(&mut self, client: &Client) -> Result<Option<Piece>, ReadError> {
         let sql = match self.stream {
             Stream::Meter => sql!("export_meter"),
@@ -101,7 +101,7 @@ impl Export {
         Ok(Some(Piece::default()))
     }
 
-    /// Looks up the next devices, if none are left.
+    /// Looks up the next devices if none are left.
     async fn look_up(&mut self, client: &Client) -> Result<(), Error> {
         if self.exhausted || !self.devices.is_empty() {
             return Ok(());

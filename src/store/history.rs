@@ -1,4 +1,4 @@
-//! The readings of one device, a page at a time.
+//! The readings of one device, in pages.
 
 use deadpool_postgres::Client;
 use tokio_postgres::Error;
@@ -10,18 +10,18 @@ use crate::postgres::ReadError;
 use crate::postgres::registry::Registry;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
-/// Which readings a page of history holds.
+/// Which readings to return.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The kind of the device.
+    /// Whether the device is a meter or a vehicle.
     pub stream: Stream,
     /// The device.
     pub device: ExternalId<'a>,
-    /// Readings after this instant.
+    /// The exclusive start.
     pub after: Timestamp,
-    /// Readings up to this instant, inclusive.
+    /// The inclusive end.
     pub to: Timestamp,
-    /// The most readings.
+    /// The most readings to return.
     pub limit: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The short ids that stand for text ids in every table.
+//! The integer ids that every table uses in place of text ids.
 
 use deadpool_postgres::Client;
 use tokio_postgres::Error;
@@ -23,7 +23,7 @@ const fn register_sql(registry: Registry) -> &'static str {
     }
 }
 
-/// The short id of a text id, if it is registered.
+/// The integer id of a text id, if it is registered.
 pub(super) async fn known(
     client: &Client,
     registry: Registry,
@@ -37,15 +37,15 @@ pub(super) async fn known(
         .transpose()
 }
 
-/// The short id of a text id, registered if it is not yet. Each statement is a transaction of
-/// its own, so that no lock is held while waiting for another.
+/// The integer id of a text id, which is registered if necessary. Each statement is its own transaction, so that
+/// no lock is held during a wait for another.
 pub(super) async fn registered(
     client: &Client,
     registry: Registry,
     id: &str,
 ) -> Result<i32, Error> {
     let register = client.prepare_cached(register_sql(registry)).await?;
-    // Ids are never removed. If another session's row prevented the insert, the second lookup finds it.
+    // Ids are never removed. If the insert found another session's row, the next lookup returns it.
     let mut is_repaired = false;
     loop {
         if let Some(found) = known(client, registry, id).await? {
@@ -54,7 +54,7 @@ pub(super) async fn registered(
         match client.query_opt(&register, &[&id]).await {
             Ok(Some(row)) => return row.try_get(0),
             Ok(None) => {}
-            // The id from the sequence is already taken.
+            // The sequence has produced an id that is already taken.
             Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) && !is_repaired => {
                 sequences::repair(client).await?;
                 is_repaired = true;

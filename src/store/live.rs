@@ -1,7 +1,7 @@
 //! The newest reading of each device, with some earlier ones.
 //!
-//! The earlier ones are read from history, which costs some 8 µs a device: they are exact whatever order readings came
-//! in and whichever gateway stored them, and the writers, which have more to do, keep nothing of them.
+//! The earlier ones are read from history, which costs some 8 µs per device. They are exact whatever order
+//! readings arrived in and whichever gateway stored them, and the writers need not maintain them.
 
 use std::cmp::Reverse;
 
@@ -14,17 +14,17 @@ use super::{Page, limit_of};
 use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Stream, Timestamp};
 
-/// How many earlier readings are read: enough to tell how far apart they usually are.
+/// How many earlier readings are read: enough to derive the usual interval between them.
 const EARLIER_MAX: i64 = 6;
-/// The most devices of which the live stream reads earlier readings at once: some 50 ms of the server. If more have
-/// changed, each event would come late.
+/// Up to how many changed devices at once the live stream includes earlier readings. For this many, reading them
+/// takes the server some 50 ms. For more, every event would be delayed.
 const STREAM_MAX: usize = 5_000;
-/// Earlier readings are looked for in the last days, so that few partitions are searched.
+/// Earlier readings are searched only in the last days, so that few partitions are read.
 const EARLIER_MICROS: i64 = 3 * 86_400_000_000;
-/// Clocks may be ahead by this.
+/// How far clocks may be ahead.
 const AHEAD_MICROS: i64 = 86_400_000_000;
 
-/// The bounds of the search for earlier readings, as parameters.
+/// The parameters that bound the search for earlier readings.
 struct Bounds {
     from: Timestamp,
     to: Timestamp,
@@ -48,9 +48,9 @@ impl Bounds {
 /// A reading before a device's newest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EarlierReading {
-    /// When it was taken.
+    /// Its time.
     pub at: Timestamp,
-    /// The state of its register, in kWh; `None` if it carries the energy of an interval.
+    /// The register's value in kWh; `None` if the reading is the energy of an interval.
     pub register: Option<f64>,
 }
 
@@ -59,13 +59,13 @@ pub struct EarlierReading {
 pub struct LiveStatus {
     /// The device.
     pub device: String,
-    /// When the gateway received the reading.
+    /// When the gateway received it.
     pub received_at: Timestamp,
     /// The reading.
     pub reading: StoredReading,
-    /// The readings before it, of the last days, and no more than tell how far apart they usually are.
+    /// Readings of the last days before it, at most as many as it takes to derive the usual interval.
     ///
-    /// Order:  the newest first
+    /// Order:  newest first
     pub earlier: Vec<EarlierReading>,
 }
 
@@ -90,7 +90,7 @@ impl LiveStatus {
     }
 }
 
-/// Finds one device's status; `None` for an unknown device.
+/// Finds the status of one device; `None` if it is unknown.
 pub async fn find(
     client: &Client,
     stream: Stream,
@@ -112,9 +112,9 @@ pub async fn find(
         .transpose()?)
 }
 
-/// Lists the devices after an id; an empty `after` begins with the first.
+/// Lists the devices after an id. An empty `after` starts with the first.
 ///
-/// Order:  by the bytes of their ids
+/// Order:  by the bytes of the ids
 pub async fn list(
     client: &Client,
     stream: Stream,
@@ -139,13 +139,13 @@ pub async fn list(
     Ok(Page::of(items?, limit))
 }
 
-/// Reads the status of the devices with some short ids, each with its short id. Of more than [`STREAM_MAX`] devices it
-/// reads no earlier readings.
+/// Reads the status of the devices with these integer ids, each with its id. For more than [`STREAM_MAX`] devices,
+/// earlier readings are left out.
 ///
 /// Order:  none
 ///
 /// # Errors
-/// As the driver gives them.
+/// The driver's errors.
 pub(super) async fn of_ids(
     client: &Client,
     stream: Stream,

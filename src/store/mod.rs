@@ -4,16 +4,16 @@
 //! | --- | --- |
 //! | [`reading`] | a stored reading, and the one decoder of its columns |
 //! | [`live`] | the newest reading of each device |
-//! | [`history`] | the readings of one device, a page at a time |
+//! | [`history`] | the readings of one device, in pages |
 //! | [`export`] | the readings of all devices, device by device |
-//! | `ids` | the short ids of text ids |
-//! | [`sessions`] | charging sessions, their rules, and meters declared shared |
+//! | `ids` | the integer ids of text ids |
+//! | [`sessions`] | charging sessions, their rules, and shared meters |
 //! | [`session_list`] | lists of charging sessions |
-//! | [`alerts`] | alerts, a page at a time |
+//! | [`alerts`] | alerts, in pages |
 //! | [`changes`] | what has changed in the live tables and the alerts since the previous poll |
 //!
-//! It knows nothing of HTTP or JSON. A function takes a session of the
-//! [`ReadPool`](crate::postgres::ReadPool) and returns rows.
+//! It knows nothing of HTTP or JSON. Functions take a session of the [`ReadPool`](crate::postgres::ReadPool) and
+//! return rows.
 
 pub mod alerts;
 pub mod changes;
@@ -28,27 +28,27 @@ pub mod sessions;
 /// A page of rows, and whether more follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The rows, at most as many as the limit.
+    /// The rows, up to the limit.
     pub items: Vec<T>,
-    /// Whether the next page has rows.
+    /// Whether more rows follow this page.
     pub more: bool,
 }
 
 impl<T> Page<T> {
-    /// Makes a page of rows that were fetched with a limit of one more than `limit`.
+    /// Makes a page from rows that were fetched with one more than `limit`.
     fn of(mut items: Vec<T>, limit: usize) -> Self {
         let more = items.len() > limit;
         items.truncate(limit);
         Page { items, more }
     }
 
-    /// The last row, if more follow: the next page begins after it.
+    /// The last row, after which the next page begins; `None` if no more rows follow.
     pub fn last_before_more(&self) -> Option<&T> {
         self.items.last().filter(|_| self.more)
     }
 }
 
-/// The limit of a statement whose page has at most `limit` rows: one more row shows whether more follow.
+/// The SQL limit for a page of at most `limit` rows. The additional row shows whether more follow.
 const fn limit_of(limit: usize) -> i64 {
     limit as i64 + 1
 }

@@ -1,21 +1,21 @@
-//! A stored reading, whichever table it comes from.
+//! A stored reading, from any table.
 
 use tokio_postgres::{Error, Row};
 
 use crate::reading::{Energy, EnergyKind, Stream, Timestamp};
 
-/// A reading as it is stored: the values that its device sent.
+/// A reading as stored: the values that its device sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredReading {
     /// When it was taken.
     pub at: Timestamp,
     /// Its energy.
     pub energy: Energy,
-    /// What only its kind of device reports.
+    /// The fields of its kind of device.
     pub details: StoredDetails,
 }
 
-/// What only one kind of device reports, as it is stored.
+/// The fields that only one kind of device has, as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StoredDetails {
     /// A meter's reading.
@@ -29,20 +29,19 @@ pub enum StoredDetails {
         soc: f64,
         /// °C.
         battery_temp: f64,
-        /// The meter that it names; live status does not hold it.
+        /// The meter that it names. Live status does not hold it.
         meter: Option<String>,
-        /// The session that it names; live status does not hold it.
+        /// The session that it names. Live status does not hold it.
         session: Option<String>,
     },
 }
 
 impl StoredReading {
-    /// Decodes the columns of a reading, from a row's column `first` on: `ts`, the energy as an
-    /// interval, the energy as a register; then a meter's `voltage`, or a vehicle's `soc` and
-    /// `battery_temp`.
+    /// Decodes the columns of a reading, starting at column `first` of a row: `ts`, the energy as an interval, the
+    /// energy as a register, and then a meter's `voltage` or a vehicle's `soc` and `battery_temp`.
     ///
     /// # Errors
-    /// As the driver gives them: the statement has other columns.
+    /// The driver's errors: the statement has other columns.
     pub(super) fn decode(stream: Stream, row: &Row, first: usize) -> Result<Self, Error> {
         let interval: Option<f64> = row.try_get(first + 1)?;
         let register: Option<f64> = row.try_get(first + 2)?;
@@ -70,10 +69,10 @@ impl StoredReading {
         })
     }
 
-    /// Decodes a row of history: a reading, and for a vehicle the meter and the session it names.
+    /// Decodes a row of history: a reading and, for a vehicle, the meter and the session that it names.
     ///
     /// # Errors
-    /// As [`StoredReading::decode`] gives them.
+    /// As for [`StoredReading::decode`].
     pub(super) fn decode_history(stream: Stream, row: &Row) -> Result<Self, Error> {
         let mut reading = StoredReading::decode(stream, row, 0)?;
         if let StoredDetails::Vehicle { meter, session, .. } = &mut reading.details {

@@ -1,4 +1,4 @@
-//! Lists of charging sessions, a page at a time.
+//! Lists of charging sessions, in pages.
 
 use deadpool_postgres::Client;
 use tokio_postgres::Error;
@@ -14,31 +14,32 @@ use crate::reading::{ExternalId, Timestamp};
 /// Which sessions to list.
 #[derive(Debug)]
 pub struct Filter<'a> {
-    /// Only this vehicle's.
+    /// Only sessions of this vehicle.
     pub vehicle: Option<ExternalId<'a>>,
-    /// Only those at this meter.
+    /// Only sessions at this meter.
     pub meter: Option<ExternalId<'a>>,
-    /// Only open ones, or only ended ones.
+    /// Only open sessions, or only ended ones.
     pub active: Option<bool>,
-    /// Which come first, and where the page begins.
+    /// The sort order, and where the page begins.
     pub order: Order<'a>,
-    /// How many at most.
+    /// The most sessions to return.
     pub limit: usize,
 }
 
-/// Which sessions come first.
+/// The sort order, and where the page begins.
 #[derive(Debug, Clone, Copy)]
 pub enum Order<'a> {
     /// By the bytes of their ids.
     Id {
-        /// Only those after this id.
+        /// Only sessions after this id.
         after: Option<ExternalId<'a>>,
     },
-    /// The latest start first; of equal starts, the last id first.
+    /// The latest start first. Sessions with the same start are in descending order of their ids.
     Newest {
-        /// Only those that are open, or ended after this.
+        /// Only sessions that are open or ended after this time.
         from: Option<Timestamp>,
-        /// Only those that started before this time, or at this time with a lower id. An empty id excludes this time.
+        /// Only sessions that started before this time, or at this time with a lower id. With an empty id, only
+        /// those before it.
         before: (Timestamp, &'a str),
     },
 }

@@ -1,4 +1,4 @@
-//! Charging sessions, and meters declared shared, as they are stored.
+//! Charging sessions and shared meters, as stored.
 
 use deadpool_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -11,7 +11,7 @@ mod changes;
 
 pub use changes::{end, post, share};
 
-/// A charging session as it is stored.
+/// A charging session as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its id.
@@ -28,7 +28,7 @@ pub struct Session {
     meter_id: i32,
 }
 
-/// A session to store; its end, if any, is after its start.
+/// A session to store. Its end, if any, is after its start.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// Its id; `None` derives one from the vehicle, the meter and the start.
@@ -43,12 +43,12 @@ pub struct Wanted<'a> {
     pub ended_at: Option<Timestamp>,
 }
 
-/// Whether several vehicles may be at a meter at once.
+/// Whether several vehicles may be at a meter at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MeterUse {
-    /// One at a time.
+    /// One vehicle at a time.
     Single,
-    /// Several at once.
+    /// Several vehicles at the same time.
     Shared,
 }
 
@@ -66,15 +66,15 @@ impl From<bool> for MeterUse {
 pub enum Posted {
     /// It was stored.
     New(Session),
-    /// The same session was there already.
+    /// The same session was stored already.
     Same(Session),
 }
 
-/// A session that has ended, now or before.
+/// A session that ended, through this request or earlier.
 #[derive(Debug)]
 pub struct Ended(pub Session);
 
-/// A session that another would overlap.
+/// A session that overlaps the requested one.
 #[derive(Debug)]
 pub struct Other {
     /// Its id.
@@ -92,15 +92,15 @@ pub enum Refused {
     Unknown,
     /// The end is not after the start.
     EndNotAfterStart,
-    /// The id belongs to another session.
+    /// The id belongs to a session with other content.
     OtherContent,
-    /// The session ended at another time.
+    /// The session already ended, at this other time.
     EndedOtherwise(Timestamp),
-    /// The session of the same vehicle that it overlaps.
+    /// It overlaps this session of the same vehicle.
     OverlapsVehicle(Other),
-    /// The session at the same meter that it overlaps.
+    /// It overlaps this session at the same meter.
     OverlapsMeter(Other),
-    /// Sessions at the meter overlap.
+    /// The meter cannot become single-use, because sessions at it overlap.
     MeterInUse,
     /// An error of the database.
     Database(Error),
@@ -121,7 +121,7 @@ impl From<Error> for Refused {
 }
 
 impl Refused {
-    /// Whether the transaction may simply be tried again.
+    /// Whether trying the transaction again may succeed.
     fn is_transient(&self) -> bool {
         let transient = [
             &SqlState::T_R_SERIALIZATION_FAILURE,

@@ -1,45 +1,45 @@
-//! The outcome of decoding: counts, the errors of single readings, and why a whole body is refused.
+//! The result of decoding: counts, the errors of single readings, or why the whole body is refused.
 
 use std::borrow::Cow;
 
 use crate::reading::Stream;
 
-/// The most errors listed in one answer. More set `errors_truncated`.
+/// The most errors that a response lists. If there are more, `errors_truncated` is set.
 ///
-/// Why 100: a person corrects the first few, and the answer to a hostile body stays small.
+/// Why 100: a person corrects only the first few, and the response to a hostile body stays small.
 pub const ERRORS_MAX: usize = 100;
 
 /// The most errors of one reading that are listed.
 ///
-/// Why 16: twice the fields that a reading can have, and one hostile reading cannot fill the list.
+/// Why 16: that is twice the number of fields, and one hostile reading cannot fill the list.
 pub const FAULTS_MAX: usize = 16;
 
 /// The rule that a reading broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// The line is not JSON (NDJSON only; elsewhere the body is refused).
+    /// The line is not JSON (only NDJSON; in other formats the body is refused).
     Malformed,
-    /// The line nests deeper than [`DEPTH_MAX`](super::DEPTH_MAX) (NDJSON only).
+    /// The line nests deeper than [`DEPTH_MAX`](super::DEPTH_MAX) (only NDJSON).
     TooDeep,
     /// JSON, but not an object.
     NotAnObject,
     /// A required field is absent.
     Missing,
-    /// A field that this stream does not know.
+    /// A field that the stream does not have.
     UnknownField,
-    /// A field given twice.
+    /// A field that is given twice.
     DuplicateField,
-    /// A value of another JSON type than the field's, `null` and numeric strings included.
+    /// A value of the wrong JSON type, including `null` and numbers in strings.
     WrongType,
-    /// A number outside the field's bounds, or beyond every double.
+    /// A number outside the field's bounds, or too large for a double.
     OutOfRange,
     /// Not an id of a device or session.
     InvalidId,
-    /// A text outside the field's list.
+    /// A text that is not one of the field's values.
     InvalidValue,
     /// Not an RFC 3339 time with an offset.
     InvalidTimestamp,
-    /// Further ahead of the gateway's clock than it allows.
+    /// Further ahead of the gateway's clock than allowed.
     InFuture,
     /// Before 2000, or older than the gateway accepts.
     TooOld,
@@ -69,12 +69,12 @@ impl Code {
         Code::ForbiddenDevice,
     ];
 
-    /// The place of this code in [`Code::ALL`] and in [`Outcome::rejected_by_code`].
+    /// The index of this code in [`Code::ALL`] and in [`Outcome::rejected_by_code`].
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The code in answers and in the metric's label, in snake case.
+    /// The code in responses and in the metric's label, in snake case.
     pub const fn as_str(self) -> &'static str {
         match self {
             Code::Malformed => "malformed",
@@ -96,42 +96,41 @@ impl Code {
     }
 }
 
-/// One rule that a reading broke; a reading that broke several has an error for each.
+/// One rule that a reading broke. A reading that broke several has one error for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadingError {
-    /// The reading's place in the body, from 0: in an array its position; in NDJSON its place
-    /// among the lines that are not empty.
+    /// The reading's index from 0: its position in an array, or among the non-empty lines of NDJSON.
     pub index: u64,
-    /// The field at fault, as the body spells it, shortened if it is unknown and long. `None`
-    /// means the reading as a whole.
+    /// The field at fault, as spelled in the body; a long unknown name is shortened. `None` means the reading as a
+    /// whole.
     pub field: Option<Cow<'static, str>>,
     /// The rule.
     pub code: Code,
-    /// The rule in words, for the device's programmer.
+    /// The rule in words, for whoever programs the device.
     pub message: String,
 }
 
-/// The outcome of a body's readings.
+/// The result for a body's readings.
 ///
-/// Order:  `errors` by index; those of one reading: its fields in the order of the body, then the
-///         absent fields in the order of the documentation, then what concerns several fields
+/// Order:  `errors` by index; within a reading, first its fields in the order of the body, then the absent fields
+///         in the order of the documentation, then conflicts between fields
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
     /// Readings accepted.
     pub accepted: u64,
-    /// Readings not accepted, listed in `errors` or not.
+    /// Readings rejected, whether or not `errors` lists them.
     pub rejected: u64,
     /// The first [`ERRORS_MAX`] errors, at most [`FAULTS_MAX`] of one reading.
     pub errors: Vec<ReadingError>,
-    /// Whether there were more errors than are listed.
+    /// Whether there are more errors than `errors` lists.
     pub errors_truncated: bool,
-    /// Readings not accepted, by the [`Code::index`] of their first error; the sum is `rejected`.
+    /// Rejected readings by the [`Code::index`] of their first error. Their sum is `rejected`.
     pub rejected_by_code: [u64; Code::ALL.len()],
 }
 
 impl Outcome {
-    /// Counts a rejected reading by the first rule that it broke, and lists its errors while there is room. `all` finds
-    /// the errors, and is not called if there is no room.
+    /// Counts a rejected reading by the first rule that it broke, and lists its errors if there is room. `all`
+    /// collects the errors, and is called only if there is room.
     pub(super) fn reject(&mut self, first: Fault, all: impl FnOnce(Fault) -> Faults) {
         let index = self.accepted + self.rejected;
         self.rejected += 1;
@@ -180,7 +179,7 @@ impl From<Fault> for Faults {
     }
 }
 
-/// A broken rule; its message is formatted only if the error is listed.
+/// A broken rule. Its message is formatted only if the error is listed.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) field: Option<&'static str>,
@@ -226,21 +225,21 @@ pub(super) enum Message {
     Time(&'static str, &'static str, crate::reading::Timestamp),
 }
 
-/// Why a body is refused as a whole; nothing of it was accepted.
+/// Why a body is refused as a whole. Nothing in it was accepted.
 ///
-/// The sender must correct the body, because sending it again has no effect.
+/// The sender must correct the body; sending it again unchanged cannot succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
-    /// No bytes but white space, `[]`, or NDJSON with empty lines only.
+    /// Only white space, `[]`, or NDJSON with empty lines only.
     #[error("the body holds no readings")]
     Empty,
-    /// The body begins with a byte order mark of UTF-8 or UTF-16.
+    /// The body begins with a UTF-8 or UTF-16 byte order mark.
     #[error("the body begins with a byte order mark; send UTF-8 without one")]
     ByteOrderMark,
     /// The body is not UTF-8.
     #[error("the body is not valid UTF-8 (at byte {offset})")]
     NotUtf8 {
-        /// The first byte that is wrong, from 0.
+        /// The first invalid byte, from 0.
         offset: usize,
     },
     /// The body is not JSON.
@@ -259,13 +258,13 @@ pub enum BodyError {
         super::DEPTH_MAX
     )]
     TooDeep {
-        /// The position of the first bracket beyond the limit, from 0.
+        /// The offset of the first bracket beyond the limit, from 0.
         offset: usize,
     },
 }
 
 impl BodyError {
-    /// Every code that [`BodyError::code`] gives, for the metric's labels.
+    /// Every code that [`BodyError::code`] returns, for the metric's labels.
     pub const CODES: [&'static str; 5] = [
         "empty",
         "byte_order_mark",
@@ -274,7 +273,7 @@ impl BodyError {
         "too_deep",
     ];
 
-    /// The code in answers and in the metric of refused readings (a refused body counts 1).
+    /// The code in responses and in the metric of rejected readings, where a refused body counts as 1.
     pub const fn code(&self) -> &'static str {
         match self {
             BodyError::Empty => "empty",

@@ -1,6 +1,6 @@
-//! The rules of a reading's fields: a valid [`Draft`] becomes a [`Reading`].
+//! The rules for a reading's fields. They turn a valid [`Draft`] into a [`Reading`].
 //!
-//! All parsers share one set of rules. The tape of the quick parser and the raw text of the others feed the same draft,
+//! All parsers share these rules. The quick parser's tape and the other parsers' raw text feed the same draft,
 //! field by field, in the order of the body.
 
 use super::answer::{Code, FAULTS_MAX, Fault, Faults, Message};
@@ -8,10 +8,10 @@ use super::names::{Field, METER_REQUIRED_SEEN, VEHICLE_REQUIRED_SEEN, bit, looku
 use super::{Bounds, timestamp};
 use crate::reading::{Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp};
 
-/// The number of fields of the stream that has the most.
+/// The number of fields of the stream with more fields.
 pub(super) const FIELDS_MAX: usize = 8;
-/// The most fields of an object that are read. Among this many, more than [`FAULTS_MAX`] are unknown or given
-/// twice, and no further fault is listed.
+/// How many fields of an object are read. If it has that many, more than [`FAULTS_MAX`] of them are unknown or
+/// duplicates, and further faults would not be listed.
 pub(super) const FIELDS_READ_MAX: usize = FIELDS_MAX + FAULTS_MAX + 1;
 
 /// A field's value, from any parser.
@@ -19,7 +19,7 @@ pub(super) const FIELDS_READ_MAX: usize = FIELDS_MAX + FAULTS_MAX + 1;
 pub(super) enum Value<'a> {
     Text(&'a str),
     Number(f64),
-    /// A number that is beyond every double, such as 1e309.
+    /// A number too large for a double, such as 1e309.
     Beyond,
     /// A text that is not Unicode, such as `"\ud800"`.
     Surrogate,
@@ -46,11 +46,11 @@ const SOC_MAX: f64 = 100.0;
 const BATTERY_TEMP_MIN: f64 = -60.0;
 const BATTERY_TEMP_MAX: f64 = 150.0;
 
-/// Every fault of an object that is not a valid reading: those of its fields in the order of the body, then
-/// the absent fields in the order of the documentation, then the conflict, then a device that the
-/// sender may not report for.
+/// All faults of an object that is not a valid reading: first those of its fields in the order of the body, then
+/// the absent fields in the order of the documentation, then the conflict, and then a device that the sender may
+/// not report for.
 ///
-/// The first of them is the one that [`Draft`] reports. `None` means a key that is not Unicode.
+/// The first one equals the fault that [`Draft`] reports. A key of `None` is not Unicode.
 #[cold]
 pub(super) fn faults<'a, 'k>(
     stream: Stream,
@@ -87,8 +87,8 @@ pub(super) fn faults<'a, 'k>(
     faults
 }
 
-/// A reading that is being checked, up to the first fault: the first field at fault in the order of
-/// the body; then the first absent field in the order of the documentation; then the conflict.
+/// A reading that is being checked, up to its first fault: the first faulty field in the order of the body, then
+/// the first absent field in the order of the documentation, then the conflict.
 pub(super) struct Draft<'a> {
     stream: Stream,
     seen: u16,
@@ -96,7 +96,7 @@ pub(super) struct Draft<'a> {
     at: Timestamp,
     kwh: f64,
     kind: EnergyKind,
-    // The fields that only one stream has: voltage, or state of charge. Zero until seen.
+    // The fields that only one stream has: voltage, or state of charge. Zero until set.
     first: f64,
     battery_temp: f64,
     place: Option<Place<'a>>,
@@ -149,7 +149,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The reading, if nothing is absent or contradictory.
+    /// The reading, unless a field is absent or fields conflict.
     #[inline]
     pub(super) fn finish(self) -> Result<Reading<'a>, Fault> {
         let required = match self.stream {
@@ -227,7 +227,7 @@ pub(super) fn forbidden(stream: Stream) -> Fault {
     fault(name, Code::ForbiddenDevice, rule)
 }
 
-/// The longest part of an unknown key that an answer repeats, in characters.
+/// How much of an unknown key a message repeats, in characters.
 const SHOWN_KEY_CHARS_MAX: usize = 40;
 
 #[cold]
@@ -255,7 +255,7 @@ fn wrong_type(name: &'static str, wanted: &'static str, value: Value<'_>) -> Fau
 #[inline]
 fn number(name: &'static str, value: Value<'_>, low: f64, high: f64) -> Result<f64, Fault> {
     match value {
-        // Adding zero turns -0 into 0 and leaves every other number as it is.
+        // Adding zero turns -0 into 0 and changes no other number.
         Value::Number(number) if (low..=high).contains(&number) => Ok(number + 0.0),
         Value::Number(_) | Value::Beyond => {
             let message = Message::Range { name, low, high };

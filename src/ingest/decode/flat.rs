@@ -1,18 +1,17 @@
-//! The shortest path: a text that holds one valid reading, without escapes.
+//! The fastest parser, for a text that is one valid reading without escapes.
 //!
-//! Most devices send one reading per request. Its text is read once, from its start to its end, straight into a
-//! [`Draft`]. Whatever is not a valid reading, or is spelled in a way that few encoders choose, is left to the other
-//! parsers. This one never explains an error.
+//! Most devices send one reading per request. Its text is read once, from start to end, straight into a [`Draft`].
+//! Anything invalid, or in an unusual spelling, is left to the other parsers. This parser never reports an error.
 
 use super::Bounds;
 use super::fields::{Draft, Value};
 use crate::reading::{Reading, Stream};
 
-/// The longest text that is tried. Why 1 KiB: a reading has at most 8 fields, and two long ids fit.
+/// The longest text that is tried. Why 1 KiB: that is enough for 8 fields with two long ids.
 pub(super) const TEXT_BYTES_MAX: usize = 1024;
 
-/// The most digits of a number. With so few, its digits and the power of ten below them are exact doubles, and their
-/// quotient is the nearest double.
+/// The most digits of a number. Up to here the digits and the power of ten that divides them are exact doubles, so
+/// their quotient is the nearest double.
 ///
 /// Source: Clinger, "How to Read Floating Point Numbers Accurately" (1990)
 const DIGITS_MAX: usize = 15;
@@ -20,17 +19,17 @@ const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
 ];
 
-/// Whether every byte of a text stands for itself, even in a string: no escapes, and no control characters such as line
-/// ends. It always looks at all bytes, so that the compiler can vectorise it.
+/// Whether a text has neither escapes nor control characters such as line ends, so that every byte stands for
+/// itself even within strings. It always checks all bytes, so that the compiler can vectorise the loop.
 fn is_plain(text: &[u8]) -> bool {
     text.iter().fold(true, |plain, &byte| {
         plain & (byte >= b' ') & (byte != b'\\')
     })
 }
 
-/// Reads a valid reading. `None` means that another parser must look at the text.
+/// Parses a valid reading. `None` means that another parser must parse the text.
 ///
-/// Shape:  `text` without white space at its ends
+/// Shape:  `text` is trimmed
 pub(super) fn reading<'a>(stream: Stream, text: &'a [u8], bounds: &Bounds) -> Option<Reading<'a>> {
     if !is_plain(text) {
         return None;
@@ -61,7 +60,7 @@ pub(super) fn reading<'a>(stream: Stream, text: &'a [u8], bounds: &Bounds) -> Op
     }
 }
 
-/// What is left of a text.
+/// The rest of the text.
 struct Rest<'a> {
     text: &'a str,
     at: usize,
@@ -85,7 +84,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// A string of a plain text.
+    /// A string without escapes.
     #[inline]
     fn string(&mut self) -> Option<&'a str> {
         self.skip(b'"')?;
@@ -95,7 +94,7 @@ impl<'a> Rest<'a> {
         rest.get(..length)
     }
 
-    /// A number of few digits without an exponent.
+    /// A short number without an exponent.
     #[inline]
     fn number(&mut self) -> Option<f64> {
         let negative = self.skip(b'-').is_some();
@@ -119,8 +118,8 @@ impl<'a> Rest<'a> {
         Some(if negative { -number } else { number })
     }
 
-    /// Adds the next digits to a number, and returns how many there were. Beyond [`DIGITS_MAX`] the number is
-    /// meaningless.
+    /// Appends the next digits to `number` and returns how many there were. With more than [`DIGITS_MAX`] digits
+    /// the number is meaningless.
     #[inline]
     fn digits(&mut self, number: &mut u64) -> usize {
         let from = self.at;

@@ -32,7 +32,7 @@ impl Decoder {
         decoded.unwrap_or_else(|| self.slowly(body, tally))
     }
 
-    /// Decodes a text in one piece. Returns `None` if the quick parser refuses it.
+    /// Decodes a text as one piece. Returns `None` if the quick parser refuses it.
     fn whole(
         &mut self,
         text: &[u8],
@@ -51,10 +51,10 @@ impl Decoder {
         })
     }
 
-    /// Decodes a large array piece by piece. Returns `None` if it cannot be split or a piece is refused.
+    /// Decodes a large array in pieces. Returns `None` if it cannot be split, or if a piece is refused.
     ///
-    /// The array is parsed twice, first to check that all of it is JSON. A body is refused as a whole, so no reading
-    /// may be accepted before the end of the body was parsed.
+    /// The array is parsed twice. The first pass checks that all of it is JSON: a body is refused as a whole, so
+    /// no reading may be accepted before its end was parsed.
     fn in_pieces(
         &mut self,
         text: &[u8],
@@ -68,10 +68,10 @@ impl Decoder {
         self.each_piece(elements, |nodes| tally.nodes(nodes))
     }
 
-    /// Passes each element of an array's text to `each`, a piece at a time.
+    /// Passes the elements of an array's text to `each`, one piece at a time.
     ///
-    /// A piece ends at a comma that seems to separate two objects. The comma may be inside a string, or nested deeper.
-    /// Then the piece, even when closed with a bracket, has an open string or bracket, and is refused.
+    /// A piece ends at a comma that appears to separate two objects. If that comma is inside a string or nested
+    /// deeper, the piece has an open string or bracket and is refused.
     fn each_piece(&mut self, elements: &[u8], mut each: impl FnMut(&[Node<'_>])) -> Option<()> {
         let mut rest = elements;
         loop {
@@ -90,7 +90,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes what the quick parser refused.
+    /// Decodes a text that the quick parser refused.
     fn slowly(
         &mut self,
         body: &[u8],
@@ -109,8 +109,8 @@ impl Decoder {
     }
 }
 
-/// Where the next piece ends: at the last comma between two objects that leaves it no larger than
-/// [`TEXT_BYTES_MAX`], or at the end of the text.
+/// Where the next piece ends: at the last comma between two objects within [`TEXT_BYTES_MAX`], or at the end of
+/// the text.
 fn piece_end(text: &[u8]) -> Option<usize> {
     if text.len() <= TEXT_BYTES_MAX {
         return Some(text.len());
@@ -133,7 +133,7 @@ fn trim_start(text: &[u8]) -> &[u8] {
     &text[start..]
 }
 
-/// Without the white space of JSON at both ends (`trim_ascii` would take a form feed, too).
+/// Trims JSON white space (`trim_ascii` would also trim form feeds).
 pub(super) fn trim(text: &[u8]) -> &[u8] {
     let text = trim_start(text);
     let end = text

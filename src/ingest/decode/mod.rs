@@ -1,13 +1,13 @@
-//! JSON to readings: parses and validates a request's body in one pass.
+//! From JSON to readings: parses and validates a request's body in one pass.
 //!
-//! [`Decoder::decode`] takes the decompressed bytes and passes each valid [`Reading`] on, in the order of
-//! the body. An invalid reading costs that reading only; a body that is not JSON is refused as a whole.
+//! [`Decoder::decode`] takes the decompressed bytes and passes on each valid [`Reading`], in the order of the
+//! body. An invalid reading is rejected alone; a body that is not JSON is refused as a whole.
 //!
-//! Three parsers share one set of rules (`fields`). One (`flat`) reads a body of one valid reading. The
-//! quick one (`tape`) is simd-json over texts of at most [`TEXT_BYTES_MAX`]; larger bodies are split between
-//! readings, so that memory stays flat. The slow one (`slow`) parses only what the quick one refuses.
+//! Three parsers share one set of rules (`fields`). `flat` reads a body of one valid reading. The quick parser
+//! (`tape`) runs simd-json over texts of at most [`TEXT_BYTES_MAX`]; larger bodies are split between readings, so
+//! that memory stays bounded. The slow parser (`slow`) handles only what the quick one refuses.
 //!
-//! Absent on purpose: HTTP, compression, the log; the caller bounds the body's size.
+//! HTTP, compression and the log are absent on purpose. The caller bounds the body's size.
 
 mod answer;
 mod fields;
@@ -29,47 +29,47 @@ use crate::reading::{Reading, Stream, Timestamp};
 use answer::{Fault, Faults, Message};
 use tape::Parser;
 
-/// The most brackets that may be open at once, the array of readings included.
+/// The most brackets that may be open at once, including that of the array of readings.
 ///
-/// Why 32: a reading is an object of plain values, at depth 2 in an array. The rest leaves room for an unknown
-/// field, whose error helps its sender more than "too deep".
+/// Why 32: a reading is an object of plain values, at depth 2 in an array. The margin is for nested values in
+/// unknown fields, for which "unknown field" is a more helpful error than "too deep".
 pub const DEPTH_MAX: usize = 32;
 
-/// The largest text for one call of the quick parser.
+/// The largest text that the quick parser gets in one call.
 ///
-/// Why 128 KiB: a thousand readings fit in one piece. The parser's buffers stay below 4 MiB whatever the body:
-/// they take at most 28 bytes for a byte of text (an index of 4 and a node of 24 for each bracket).
+/// Why 128 KiB: a thousand readings fit. Per byte of text, the parser's buffers take at most 28 bytes (an index of
+/// 4 and a node of 24 for each bracket), so they stay below 4 MiB for any body.
 pub const TEXT_BYTES_MAX: usize = 128 * 1024;
 
 /// How far ahead of the gateway's clock a reading may be. Why: devices' clocks drift.
 pub const AHEAD_MAX: Duration = Duration::from_secs(600);
 
-/// How a body holds its readings.
+/// How a body contains its readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `application/json`: one reading, or an array of readings.
     Json,
-    /// `application/x-ndjson`: one reading per line; lines of nothing but white space are skipped.
+    /// `application/x-ndjson`: one reading per line; lines of white space are skipped.
     Ndjson,
 }
 
-/// The times of readings that are accepted, both ends included.
+/// The range of accepted times, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The latest time; after it a reading is `in_future`.
+    /// The latest time. A later reading is `in_future`.
     pub newest: Timestamp,
-    /// The earliest time; before it a reading is `too_old`.
+    /// The earliest time. An earlier reading is `too_old`.
     pub oldest: Timestamp,
 }
 
 impl Bounds {
-    /// The bounds at a moment: up to [`AHEAD_MAX`] ahead, not before 2000, and not older than
-    /// `max_age` if one is set.
+    /// The bounds at a moment: up to [`AHEAD_MAX`] ahead of it, not before 2000, and no older than `max_age` if
+    /// that is set.
     pub fn at(now: Timestamp, max_age: Option<Duration>) -> Self {
         Bounds::between(now, now, max_age)
     }
 
-    /// The same if the time now is only known to lie between two moments.
+    /// The bounds if the present time is only known to lie between two moments.
     pub fn between(earliest: Timestamp, latest: Timestamp, max_age: Option<Duration>) -> Self {
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         let oldest = max_age.map_or(Timestamp::Y2000, |age| {
@@ -83,25 +83,25 @@ impl Bounds {
     }
 }
 
-/// What a body must hold.
+/// What a body is expected to contain.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
-    /// The prefix of the ids of the devices that the sender may report for, if it is restricted.
+    /// If the sender is restricted, the prefix of the device ids that it may report for.
     pub prefix: Option<&'a str>,
     /// The stream of its readings.
     pub stream: Stream,
     /// Its format.
     pub format: Format,
-    /// The times of its readings.
+    /// The accepted times.
     pub bounds: &'a Bounds,
 }
 
-/// A parser of bodies that keeps its buffers from one to the next.
+/// A parser of bodies that reuses its buffers.
 ///
-/// One per worker: it is `Send`, and not shared.
+/// One per worker: it is `Send`, but not shared.
 ///
-/// Shape:  keeps under 2 MiB between calls; uses at most 4 MiB in addition to the body during one, and a
-///         small multiple of one reading if a single reading is larger than [`TEXT_BYTES_MAX`]
+/// Shape:  keeps under 2 MiB between calls; during a call it uses at most 4 MiB besides the body, or a small
+///         multiple of one reading if a single reading is larger than [`TEXT_BYTES_MAX`]
 pub struct Decoder {
     parser: Parser,
 }
@@ -113,24 +113,24 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Makes a decoder without buffers; the first bodies allocate them.
+    /// Makes a decoder without buffers. The first bodies allocate them.
     pub fn new() -> Self {
         Decoder {
             parser: Parser::new(),
         }
     }
 
-    /// Parses and validates a body, and passes each valid reading to `take`, in its order.
+    /// Parses and validates a body, and passes each valid reading to `take`, in order.
     ///
-    /// If a reading breaks several rules, each has an error, and the first counts: its fields in the order of
-    /// the body, then the absent fields, then the conflict of two. `null` is not a valid value of any field, not
-    /// even of an optional one (`wrong_type`). A number is the nearest double of
-    /// its text, and `-0` is 0. Keys and texts are compared after their escapes are undone.
+    /// A reading that breaks several rules has an error for each, and is counted by the first: its fields in the
+    /// order of the body, then absent fields, then a conflict between two. `null` is not a valid value of any
+    /// field, not even of an optional one (`wrong_type`). A number becomes the nearest double, and `-0` becomes 0.
+    /// Keys and texts are compared unescaped.
     ///
-    /// Shape:  any bytes; the body's size is the caller's to bound
-    /// Order:  `take` sees the readings in the order of the body, once each
-    /// Blocks: never; about 0.2 µs a reading, 0.3 in an array larger than
-    /// [`TEXT_BYTES_MAX`], which is parsed twice
+    /// Shape:  any bytes; the caller bounds the body's size
+    /// Order:  `take` gets each valid reading once, in the order of the body
+    /// Blocks: never; a reading takes about 0.2 µs, or 0.3 µs in an array larger than [`TEXT_BYTES_MAX`], which is
+    ///         parsed twice
     ///
     /// # Errors
     /// [`BodyError`]: the body is refused as a whole, and `take` was not called.
@@ -153,8 +153,8 @@ impl Decoder {
         self.decode_of(&expected, body, take)
     }
 
-    /// As [`Decoder::decode`], for a sender that may be restricted to devices whose ids begin with a prefix. A
-    /// reading of another device is `forbidden_device`.
+    /// Like [`Decoder::decode`], for a sender that may be restricted to devices whose ids begin with a prefix.
+    /// Readings of other devices are `forbidden_device`.
     ///
     /// # Errors
     /// As [`Decoder::decode`].
@@ -164,7 +164,7 @@ impl Decoder {
         body: &[u8],
         take: impl FnMut(Reading<'_>),
     ) -> Result<Outcome, BodyError> {
-        // The marks of UTF-8 and UTF-16; valid UTF-8 never begins with those of UTF-16.
+        // The byte order marks of UTF-8 and UTF-16. Valid UTF-8 never begins with one of UTF-16.
         let marks: [&[u8]; 3] = [b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe"];
         if marks.iter().any(|mark| body.starts_with(mark)) {
             return Err(BodyError::ByteOrderMark);
@@ -184,8 +184,7 @@ impl Decoder {
         decoded.map(|()| tally.outcome)
     }
 
-    /// Decodes one reading in a text of its own; what the quick parser refuses, the slow one
-    /// explains.
+    /// Decodes one reading in a text of its own. If the quick parser refuses it, the slow one finds the errors.
     fn one(&mut self, text: &[u8], tally: &mut Tally<'_, impl FnMut(Reading<'_>)>) {
         if text.len() <= TEXT_BYTES_MAX && text.starts_with(b"{") {
             self.parser.text().extend_from_slice(text);
@@ -203,7 +202,7 @@ impl Decoder {
     }
 }
 
-/// The outcome of the readings so far.
+/// The result for the readings so far.
 struct Tally<'b, F> {
     outcome: Outcome,
     take: F,
@@ -213,7 +212,7 @@ struct Tally<'b, F> {
 }
 
 impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
-    /// Counts the outcome of one reading; `all` finds every fault of a reading that has one.
+    /// Counts one reading. If it is invalid, `all` finds all of its faults.
     #[inline]
     fn count(&mut self, checked: Result<Reading<'_>, Fault>, all: impl FnOnce(Fault) -> Faults) {
         match checked {
@@ -233,7 +232,7 @@ impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
         }
     }
 
-    /// Counts one value of a tape.
+    /// Counts one value on a tape.
     #[inline]
     fn nodes(&mut self, nodes: &[simd_json::Node<'_>]) {
         let (stream, bounds, prefix) = (self.stream, self.bounds, self.prefix);

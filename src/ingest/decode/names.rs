@@ -54,7 +54,7 @@ pub(super) const fn required(stream: Stream) -> &'static [(Field, &'static str)]
     }
 }
 
-/// The fields of a stream's readings, as a message lists them.
+/// The fields of a stream's readings, as listed in a message.
 pub(super) fn all(stream: Stream) -> String {
     let optional: &[&str] = match stream {
         Stream::Meter => &METER_OPTIONAL,
@@ -65,7 +65,7 @@ pub(super) fn all(stream: Stream) -> String {
     all.join(", ")
 }
 
-/// The field of a key, with its name as the answer spells it.
+/// Looks up a key's field, with its name as responses spell it.
 #[inline]
 pub(super) fn lookup(stream: Stream, key: &str) -> Option<(Field, &'static str)> {
     let field = match (stream, key.as_bytes()) {

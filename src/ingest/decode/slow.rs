@@ -1,8 +1,8 @@
-//! The slow parser: distinguishes a body that is not JSON from one with an impossible value.
+//! The slow parser: tells a body that is not JSON from one with an impossible value.
 //!
-//! simd-json refuses a whole text for a number beyond every double or a lone surrogate escape, both of which are JSON
-//! by its grammar. Here the grammar alone is checked, and each value by itself, so that such a value costs only its own
-//! reading. This parser allocates: an array of 500 with one such value takes three times as long.
+//! simd-json refuses a whole text for a number too large for a double, or for a lone surrogate escape. By the
+//! grammar, both are JSON. This parser first checks the grammar alone and then each value, so that such a value
+//! rejects only its own reading. It allocates: an array of 500 with one such value takes three times as long.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use super::fields::{Draft, FIELDS_MAX, FIELDS_READ_MAX, Value, unknown_field};
 use super::{Bounds, DEPTH_MAX};
 use crate::reading::{Reading, Stream};
 
-/// Checks that a text is JSON by its grammar, and not too deep.
+/// Checks that a text follows the JSON grammar and is not nested too deep.
 pub(super) fn check(bytes: &[u8]) -> Result<&str, BodyError> {
     let text = std::str::from_utf8(bytes).map_err(|error| BodyError::NotUtf8 {
         offset: error.valid_up_to(),
@@ -30,7 +30,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<&str, BodyError> {
     Ok(text)
 }
 
-/// The first bracket beyond [`DEPTH_MAX`] open ones.
+/// The offset of the first bracket beyond [`DEPTH_MAX`] open ones.
 fn too_deep_at(bytes: &[u8]) -> Option<usize> {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for (offset, byte) in bytes.iter().enumerate() {
@@ -54,7 +54,7 @@ fn too_deep_at(bytes: &[u8]) -> Option<usize> {
 
 fn malformed(error: serde_json::Error) -> BodyError {
     let (line, column) = (error.line(), error.column());
-    // The message ends with the position, which the error holds separately.
+    // The message ends with the position, which the error holds in its own fields.
     let mut message = error.to_string();
     if let Some(end) = message.rfind(" at line ") {
         message.truncate(end);
@@ -66,7 +66,7 @@ fn malformed(error: serde_json::Error) -> BodyError {
     }
 }
 
-/// Passes on the raw text of each element of an array that passed [`check`].
+/// Passes on the raw text of each element of an array. The text has passed [`check`].
 pub(super) fn elements(array: &str, each: impl FnMut(&str)) -> Result<(), BodyError> {
     let mut json = serde_json::Deserializer::from_str(array);
     json.deserialize_seq(EachElement(each)).map_err(malformed)
@@ -89,12 +89,11 @@ impl<'de, F: FnMut(&str)> Visitor<'de> for EachElement<F> {
     }
 }
 
-/// The first [`FIELDS_READ_MAX`] fields of the object in a text of its own. `None` means a key that is not
-/// Unicode.
+/// The first [`FIELDS_READ_MAX`] fields of an object. A key of `None` is not Unicode.
 pub(super) struct Object(Vec<(Option<String>, RawField)>);
 
 impl Object {
-    /// Reads an object. A text that is not JSON is a fault of this reading alone: a line of NDJSON.
+    /// Reads an object. In NDJSON, a line that is not JSON is the fault of this reading alone.
     pub(super) fn read(bytes: &[u8]) -> Result<Object, Fault> {
         let text = check(bytes).map_err(line_fault)?;
         let text = text.trim_ascii_start();
@@ -107,7 +106,7 @@ impl Object {
             .map_err(|error| line_fault(malformed(error)))
     }
 
-    /// Checks the object as a reading.
+    /// Validates the object as a reading.
     pub(super) fn reading(&self, stream: Stream, bounds: &Bounds) -> Result<Reading<'_>, Fault> {
         let mut draft = Draft::new(stream);
         for (key, value) in &self.0 {
@@ -119,7 +118,7 @@ impl Object {
         draft.finish()
     }
 
-    /// Every fault of an object that is not a valid reading.
+    /// All faults of an object that is not a valid reading.
     pub(super) fn faults(&self, stream: Stream, bounds: &Bounds, prefix: Option<&str>) -> Faults {
         let all = self.0.iter();
         let all = all.map(|(key, value)| (key.as_deref(), value.as_value()));
@@ -169,18 +168,18 @@ impl<'de> Visitor<'de> for FirstFields {
             };
             fields.push((unquote(key.get()), RawField::new(value.get())));
         }
-        // Raw, because `IgnoredAny` refuses a key with a lone surrogate, which is valid JSON.
+        // `RawValue`, because `IgnoredAny` refuses a key with a lone surrogate, which is valid JSON.
         while map.next_entry::<&RawValue, IgnoredAny>()?.is_some() {}
         Ok(fields)
     }
 }
 
-/// The text of a JSON string; `None` if it holds a lone surrogate.
+/// The text of a JSON string; `None` if it has a lone surrogate.
 fn unquote(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 
-/// A value with its text unescaped.
+/// A value, with texts unescaped.
 enum RawField {
     Text(String),
     Other(Value<'static>),

@@ -1,4 +1,4 @@
-//! The quick parser: simd-json's tape over a padded copy of the text, reused from call to call.
+//! The quick parser: simd-json's tape over a padded copy of the text. All buffers are reused.
 
 use std::mem;
 
@@ -10,16 +10,16 @@ use super::fields::{Draft, Value};
 use super::{Bounds, DEPTH_MAX};
 use crate::reading::{Reading, Stream};
 
-/// The most nodes of a tape that are kept for the next text (24 bytes each, 768 KiB).
+/// How many nodes of a tape are kept for the next text (24 bytes each, 768 KiB).
 ///
-/// Why this many: an ordinary text of the largest size, with readings of some 110 bytes, stays below it. Only a
-/// text of brackets and commas exceeds it.
+/// Why this many: a text of the largest size with ordinary readings of some 110 bytes needs fewer. Only a text of
+/// brackets and commas needs more.
 pub(super) const KEPT_NODES_MAX: usize = 32 * 1024;
 
 /// simd-json with its buffers.
 ///
-/// Why a copy of the text, although simd-json could parse in place: the parser unescapes strings in place, and
-/// the slow parser needs the text as it was sent. The copy also has the padding that vector loads need.
+/// Why it copies the text, although simd-json could parse in place: the parser unescapes strings in place, while
+/// the slow parser needs the original text. The copy also has the padding that vector loads need.
 pub(super) struct Parser {
     buffers: Buffers,
     tape: Tape<'static>,
@@ -35,7 +35,7 @@ impl Parser {
         }
     }
 
-    /// The text to parse next, emptied; the caller fills it.
+    /// The buffer for the next text, cleared. The caller fills it.
     pub(super) fn text(&mut self) -> &mut Vec<u8> {
         self.text.clear();
         &mut self.text
@@ -52,7 +52,7 @@ impl Parser {
         shown
     }
 
-    /// Frees memory that only an extraordinary text needs.
+    /// Frees memory that only unusual texts need.
     pub(super) fn shrink(&mut self, text_bytes_max: usize) {
         if self.tape.0.capacity() > KEPT_NODES_MAX || self.text.capacity() > 2 * text_bytes_max {
             *self = Parser::new();
@@ -65,7 +65,7 @@ impl Parser {
     }
 }
 
-/// The values of an array, each with all its nodes.
+/// The values of an array, each as all of its nodes.
 pub(super) struct Elements<'t, 'a>(pub(super) &'t [Node<'a>]);
 
 impl<'t, 'a> Iterator for Elements<'t, 'a> {
@@ -80,7 +80,7 @@ impl<'t, 'a> Iterator for Elements<'t, 'a> {
     }
 }
 
-/// The number of nodes after this one that belong to it.
+/// How many of the nodes after this one belong to it.
 #[inline]
 fn inner_nodes(node: &Node<'_>) -> usize {
     match node {
@@ -89,7 +89,7 @@ fn inner_nodes(node: &Node<'_>) -> usize {
     }
 }
 
-/// Checks a value's nodes as a reading.
+/// Validates a value's nodes as a reading.
 #[inline]
 pub(super) fn reading<'a>(
     stream: Stream,
@@ -108,7 +108,7 @@ pub(super) fn reading<'a>(
     draft.finish()
 }
 
-/// Every fault of a value that is not a valid reading; `None` if it is not an object.
+/// All faults of a value that is not a valid reading; `None` if it is not an object.
 #[cold]
 pub(super) fn faults(
     stream: Stream,
@@ -124,7 +124,7 @@ pub(super) fn faults(
     }
 }
 
-/// The fields of an object's nodes.
+/// The fields of an object, as nodes.
 struct Fields<'t, 'a>(&'t [Node<'a>]);
 
 impl<'a> Iterator for Fields<'_, 'a> {

@@ -1,7 +1,7 @@
-//! RFC 3339 times to microseconds since 1970 UTC.
+//! Converts RFC 3339 times to microseconds since 1970 UTC.
 //!
-//! The whole grammar of RFC 3339 §5.6 is parsed by hand, because every reading has a time and its form is nearly always
-//! the same. A test compares it with jiff over random and broken times.
+//! The whole grammar of RFC 3339 §5.6 is parsed by hand, because every reading has a time, nearly always in the
+//! same form. A test compares the result with jiff on random and broken times.
 
 use crate::reading::Timestamp;
 
@@ -12,10 +12,10 @@ const CIVIL_LEN: usize = 19;
 
 /// Parses an RFC 3339 time with an offset.
 ///
-/// Where the RFC leaves a choice: `t`, `z` and a space in place of `T` are accepted, and `-00:00` is UTC. Any
-/// number of digits beyond the microsecond is dropped. A leap second (`:60`) is read as the second before it,
-/// `:59`, at any minute, because there is no table of leap seconds. Forms of ISO 8601 that the RFC does not
-/// have (no offset, no seconds, a comma, a week date) are refused.
+/// Where the RFC leaves a choice: `t`, `z` and a space in place of `T` are accepted, and `-00:00` is UTC. Digits
+/// after the microsecond are dropped. A leap second (`:60`) in any minute is read as the second before it (`:59`),
+/// because there is no table of leap seconds. Forms of ISO 8601 that the RFC does not have (no offset, no seconds,
+/// a comma, a week date) are refused.
 ///
 /// Shape:  ASCII text; years 0000 to 9999
 /// Units:  microseconds since 1970 UTC
@@ -52,13 +52,13 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_micros(seconds * MICROS_PER_SECOND + micros))
 }
 
-/// The number of two digits.
+/// The value of two digits.
 fn two(tens: u8, ones: u8) -> Option<u32> {
     let (tens, ones) = (tens.wrapping_sub(b'0'), ones.wrapping_sub(b'0'));
     (tens <= 9 && ones <= 9).then(|| u32::from(tens) * 10 + u32::from(ones))
 }
 
-/// The microseconds of an optional fraction, and what follows it.
+/// The microseconds of an optional fraction, and the rest of the text.
 fn fraction(rest: &[u8]) -> Option<(i64, &[u8])> {
     let Some((b'.', digits)) = rest.split_first() else {
         return Some((0, rest));
@@ -103,9 +103,9 @@ fn days_in_month(year: u32, month: u32) -> u32 {
     }
 }
 
-/// Days since 1970-01-01 of a date in the proleptic Gregorian calendar.
+/// Days from 1970-01-01 to a date in the proleptic Gregorian calendar.
 fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
-    // Years begin in March, so that the leap day is the last of its year.
+    // Years are counted from March, so that the leap day is the last day of a year.
     let year = i64::from(year) - i64::from(month <= 2);
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);

@@ -1,8 +1,8 @@
-//! Changes of charging sessions and meters: the rules, decided in the database.
+//! Changes of charging sessions and meters. The rules are decided in the database.
 //!
-//! Every change locks the vehicle's registry row, then the meter's, and only then reads what is stored. So two
-//! gateways change the sessions of one vehicle, or at one meter, one after the other, and the fixed order
-//! prevents deadlocks.
+//! Every change locks the vehicle's registry row, then the meter's, and only then reads what is stored. So changes
+//! to the sessions of one vehicle or one meter are serialised, across gateways too, and the fixed order prevents
+//! deadlocks.
 
 use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::{Error, IsolationLevel, Row};
@@ -12,7 +12,7 @@ use crate::postgres::registry::Registry;
 use crate::reading::{ExternalId, Timestamp};
 use crate::store::ids::registered;
 
-/// How often to try a transaction that the database ended in favour of another.
+/// How often to try a transaction that the database aborted in favour of another.
 const TRIES: u32 = 3;
 
 /// Where the id of a posted session comes from.
@@ -22,10 +22,10 @@ enum Name {
     Derived,
 }
 
-/// Stores a session unless it is there or the rules forbid it.
+/// Stores a session, unless it is stored already or breaks a rule.
 ///
 /// Blocks: until COMMIT
-/// Cancel: stored or not; the same request again returns which
+/// Cancel: the session may or may not be stored; repeat the request to find out
 ///
 /// # Errors
 /// [`Refused`]
@@ -91,15 +91,15 @@ async fn try_post(
         )
         .await?;
     if inserted == 0 {
-        // Another request has just stored the id for another vehicle and meter.
+        // Another request has just stored this id with another vehicle or meter.
         return Err(Refused::OtherContent);
     }
     work.commit().await?;
     Ok(Posted::New(wanted.clone()))
 }
 
-/// Whether a posted session equals the stored one. A posted session without an end is a repeated start, whether or not
-/// the stored one has ended since.
+/// Whether a posted session equals the stored one. If it has no end it repeats the start of the stored one, which
+/// may have ended since.
 fn is_same(there: &Session, wanted: &Session) -> bool {
     there.vehicle_id == wanted.vehicle_id
         && there.meter_id == wanted.meter_id
@@ -107,10 +107,10 @@ fn is_same(there: &Session, wanted: &Session) -> bool {
         && (wanted.ended_at.is_none() || wanted.ended_at == there.ended_at)
 }
 
-/// Ends a session unless it has ended or the rules forbid it.
+/// Ends a session, unless it has ended or this breaks a rule.
 ///
 /// Blocks: until COMMIT
-/// Cancel: ended or not; the same request again returns which
+/// Cancel: the session may or may not have ended; repeat the request to find out
 ///
 /// # Errors
 /// [`Refused`]
@@ -128,8 +128,8 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
     let work = transaction(client).await?;
     let before = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
     let meter_use = lock(&work, before.vehicle_id, before.meter_id).await?;
-    // The session may have changed before the lock was held. Its vehicle and meter change only if it is deleted
-    // and created again, and then it is another session.
+    // The session may have changed before the locks were held. Its vehicle and meter can change only if it is
+    // deleted and created again, and then it is another session.
     let there = by_name(&work, id.as_str()).await?.ok_or(Refused::Unknown)?;
     if (there.vehicle_id, there.meter_id) != (before.vehicle_id, before.meter_id) {
         return Err(Refused::OtherContent);
@@ -147,14 +147,14 @@ async fn try_end(client: &mut Client, id: ExternalId<'_>, at: Timestamp) -> Resu
     refuse_overlaps(&work, &ended, meter_use).await?;
     let update = work.prepare_cached(sql!("session_end")).await?;
     if work.execute(&update, &[&ended.session, &at]).await? == 0 {
-        // A deletion takes no lock, and happened in between.
+        // It was deleted in between, because a deletion takes no lock.
         return Err(Refused::Unknown);
     }
     work.commit().await?;
     Ok(Ended(ended))
 }
 
-/// Declares whether several vehicles may be at a meter at once.
+/// Declares whether several vehicles may be at a meter at the same time.
 ///
 /// Blocks: until COMMIT
 ///
@@ -182,8 +182,8 @@ pub async fn share(
     Ok(())
 }
 
-/// Begins a change, with a snapshot per statement. After waiting for a lock, a statement must see what others committed
-/// during the wait. One snapshot for the whole transaction would let sessions overlap.
+/// Begins a change at read committed. After waiting for a lock, a statement must see what was committed during the
+/// wait. With a single snapshot, sessions could overlap.
 async fn transaction(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client
         .build_transaction()

@@ -1,4 +1,4 @@
-//! Whole bodies: arrays, lines, bodies that are refused as a whole, and bodies that are split into pieces.
+//! Whole bodies: arrays, lines, bodies that are refused, and bodies that are split into pieces.
 
 use super::*;
 
@@ -167,7 +167,7 @@ fn lines_never_complete_each_other() {
     let (head, tail) = good.split_at(good.find("\"voltage").unwrap());
     let head = head.trim_end_matches(',');
     for (body, accepted) in [
-        // One object over two lines, and two objects on one line: as many elements as lines.
+        // One object over two lines, and two objects on one line: there are as many elements as lines.
         (format!("{head}\n{tail}\n{good},{good}"), 0),
         (format!("{good},{good}\n{head}\n{tail}"), 0),
         (format!("{head}\n{tail},{good}"), 0),
@@ -178,7 +178,7 @@ fn lines_never_complete_each_other() {
             good.replace("M1", "\\u004d\n1") + &format!("\n{good},{good}"),
             0,
         ),
-        // Brackets that close the array and open another.
+        // Brackets that close the array and open another one.
         (format!("{good}]\n[{good}"), 0),
         (format!("[{good}\n{good}]"), 0),
         (format!("{good},\n{good}"), 1),
@@ -211,7 +211,8 @@ fn large_bodies_are_cut_and_lose_nothing() {
 
 #[test]
 fn a_cut_inside_a_string_or_nested_value_is_not_used() {
-    // Every comma near the end of the first piece is misleading: first those in ids, then those in nested arrays.
+    // Every comma near the end of the first piece is misleading: in the first case those in ids, in the second
+    // those in nested arrays.
     for lie in [r#""},{},{""#, r#"[[{},{},{}],{},{}]"#] {
         let liar = meter("meterId", lie);
         let body = format!("[{},{liar}]", vec![liar.as_str(); 3000].join(","));

@@ -1,5 +1,5 @@
-//! Random bodies against the reference, random numbers against the standard library, broken
-//! bodies against serde_json's grammar.
+//! Compares random bodies with the reference, random numbers with the standard library, and broken bodies with
+//! serde_json's grammar.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -44,7 +44,7 @@ fn any_value() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Usually a good reading. Otherwise its fields are reordered, replaced or extended.
+/// Usually a valid reading. Otherwise some fields are reordered, replaced or added.
 fn any_reading(stream: Stream) -> impl Strategy<Value = Written> {
     let good: &[(&str, &str)] = match stream {
         Stream::Meter => &[
@@ -159,7 +159,7 @@ proptest! {
             Ok(_) | Err(BodyError::Empty) => prop_assert!(json || body.trim_ascii().is_empty()),
             Err(error) => prop_assert!(!json, "{error}: {}", body.escape_ascii()),
         }
-        // As lines: each gives the same result as alone.
+        // As NDJSON, each line gives the same result as alone.
         let lines = decode(stream, Format::Ndjson, &body);
         let alone: u64 = body.split(|b| *b == b'\n')
             .filter_map(|line| decode(stream, Format::Ndjson, line).ok())
@@ -182,7 +182,7 @@ fn any_number() -> impl Strategy<Value = String> {
         any::<f64>()
             .prop_filter("finite", |f| f.is_finite())
             .prop_map(|f| format!("{f:e}")),
-        // Half way between two doubles, and just beside it.
+        // Exactly half way between two doubles, and just beside that.
         (0u64..1 << 53, -300i32..300, -1i8..2).prop_map(|(m, e, nudge)| {
             let digits = (1u128 << 54) + u128::from(m) * 2 + 1;
             format!("{}{}e{e}", digits, ["4", "5", "6"][(nudge + 1) as usize])

@@ -1,9 +1,9 @@
-//! Bodies made to break the decoder. It answers within its limits, and continues.
+//! Bodies made to break the decoder. It must stay within its limits and keep working.
 
 use super::*;
 
 const LARGEST: usize = 8 * 1024 * 1024;
-/// Eight texts of the quick parser: enough to take every path, and quick enough for a debug build.
+/// Eight pieces for the quick parser: enough to take every path, and quick enough in a debug build.
 const LARGE: usize = 8 * TEXT_BYTES_MAX;
 
 fn nested(depth: usize) -> String {
@@ -38,7 +38,7 @@ fn nesting_is_accepted_up_to_the_limit() {
 
 #[test]
 fn a_broken_key_after_many_others_is_still_valid_json() {
-    // Found by fuzzing: the fields after the last one that matters were read as text.
+    // Found by fuzzing: fields after the last one that matters were read as text.
     let many: String = (0..30).map(|n| format!("\"k{n}\":1,")).collect();
     let body = format!("[{{{many}\"\\ud800\":1}},{}]", meter("", ""));
     let (taken, outcome) = decode(Stream::Meter, Format::Json, body).unwrap();
@@ -75,7 +75,7 @@ fn large_bodies_of_one_byte_give_their_memory_back() {
         let array = format!("[{units}1]");
         for body in [units, array] {
             for format in [Format::Json, Format::Ndjson] {
-                // The only guarantees are that it answers, and how much memory it keeps.
+                // Only two things are guaranteed: a result, and how much memory is kept.
                 drop(decode_with(
                     &mut decoder,
                     Stream::Meter,

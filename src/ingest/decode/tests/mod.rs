@@ -53,7 +53,7 @@ pub(super) fn bounds() -> Bounds {
     Bounds::at(NOW, None)
 }
 
-/// The result of a fresh decoder for a body.
+/// Decodes a body with a fresh decoder.
 pub(super) fn decode(
     stream: Stream,
     format: Format,
@@ -95,7 +95,7 @@ pub(super) fn decode_with(
     Ok((taken, outcome))
 }
 
-/// A meter's reading with one field replaced, added or (with an empty value) left out.
+/// A meter's reading with one field replaced, added or (if the value is empty) left out.
 pub(super) fn meter(field: &str, value: &str) -> String {
     object(
         &[

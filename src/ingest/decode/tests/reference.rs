@@ -1,16 +1,16 @@
-//! The rules written a second time, plainly, over `serde_json::Value`.
+//! The same rules, written a second time in a plain way over `serde_json::Value`.
 
 use serde_json::Value;
 
 use super::*;
 
-/// A reading as its fields were written: keys and JSON texts.
+/// A reading as written: keys and JSON texts.
 pub(super) type Written = Vec<(String, String)>;
 
 /// The codes and fields of a reading's errors, in order.
 pub(super) type Errors = Vec<(Code, Option<String>)>;
 
-/// The fields that a reading must have, and those that it may have.
+/// The required and the optional fields of a reading.
 fn fields(vehicle: bool) -> (&'static [&'static str], &'static [&'static str]) {
     let required: &'static [&'static str] = if vehicle {
         &[
@@ -135,10 +135,10 @@ fn fault(name: &str, raw: &str) -> Option<Code> {
     }
 }
 
-/// A time as jiff reads it, cut to the microsecond. `None` if RFC 3339 does not allow the form, because jiff accepts
-/// more of ISO 8601 than the RFC does.
+/// A time as jiff parses it, truncated to microseconds. `None` if RFC 3339 does not allow the form, because jiff
+/// accepts more of ISO 8601.
 ///
-/// The offset is applied by hand: jiff's instants end a day before the year 9999 does.
+/// The offset is applied separately, because jiff's instants end a day before the end of the year 9999.
 pub(super) fn by_jiff(text: &str) -> Option<i64> {
     let shape_of = |text: &str| -> String {
         let digit = |c: char| if c.is_ascii_digit() { '0' } else { c };

@@ -1,9 +1,9 @@
-//! Each rule of the fields, on every path that a reading can take.
+//! Each rule for fields, on every path that a reading can take.
 
 use super::*;
 
-/// The result for a reading alone, in an array, in an array that the slow parser reads, and as a line. It must always
-/// be the same.
+/// The result for a reading alone, in an array, in an array that the slow parser reads, and as a line. All four
+/// must be the same.
 fn everywhere(stream: Stream, reading: &str) -> Result<Owned, ReadingError> {
     let good = match stream {
         Stream::Meter => meter("", ""),

@@ -1,10 +1,10 @@
-//! Readings with several faults, and the bounds of the list of errors.
+//! Readings with several faults, and the limits of the error list.
 
 use super::*;
 
 #[test]
 fn every_faulty_field_of_a_reading_is_named() {
-    // The second, with an impossible number, is read by the slow parser.
+    // The second number is impossible, so the slow parser reads that body.
     for number in ["-1", "1e309"] {
         let text = format!(
             r#"{{"voltage":"1","x":1,"kwhConsumedAc":{number},"voltage":2,"energyKind":"a"}}"#
@@ -22,7 +22,7 @@ fn every_faulty_field_of_a_reading_is_named() {
             (Some("timestamp"), Code::Missing),
         ];
         assert_eq!(named, expected, "{text}");
-        // One reading, counted once, by its first error.
+        // It is one reading, counted once, by its first error.
         assert_eq!(outcome.rejected, 1);
         assert_eq!(outcome.rejected_by_code[Code::WrongType.index()], 1);
     }

@@ -1,4 +1,4 @@
-//! Times against jiff, and what RFC 3339 leaves to us.
+//! Compares times with jiff, and tests the choices that RFC 3339 leaves open.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ fn ours(text: &str) -> Option<i64> {
 }
 
 fn any_time() -> impl Strategy<Value = String> {
-    // Each number may be just out of its range.
+    // Each number may be just outside its range.
     let civil = (
         1990u32..2110,
         0u32..14,
