@@ -1,4 +1,4 @@
-//! What requests are served with: the settings of the edge, and the parts behind it.
+//! What handlers work with: the settings of the edge, and the parts behind it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -19,32 +19,32 @@ use crate::wal::progress::Progress;
 pub struct Settings {
     /// The largest body of a request, in bytes.
     pub body_bytes_max: usize,
-    /// The most connections at once. More wait in the system's queue until one ends, or has been
-    /// idle for a second.
+    /// The most open connections. Further clients wait in the system's queue until one ends, or can be closed
+    /// because it has been idle for a second.
     pub connections_max: usize,
-    /// From the opening of the connection, or the first byte of a head, to the end of the head.
+    /// From the opening of a connection, or from the first byte of a later head, to the end of the head.
     pub header_timeout: Duration,
-    /// How long a connection is kept between two requests.
+    /// How long an idle connection is kept between two requests.
     pub idle_timeout: Duration,
     /// From the head to the end of the body.
     pub body_timeout: Duration,
-    /// How long a connection may read none of its answer.
+    /// How long a client may read nothing of its response.
     pub write_timeout: Duration,
-    /// How long a stop waits for requests in flight.
+    /// How long a shutdown waits for requests in flight.
     pub drain_timeout: Duration,
-    /// The origins of web pages that may call from a browser; `*` means any.
+    /// The web origins that may call from a browser; `*` means any.
     pub cors_origins: Vec<String>,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
-    /// Whether the Host header must be an address or `localhost`, so that a web page cannot call the
-    /// gateway under a name of its own. Set if it requires no keys and serves its own machine.
+    /// Whether the Host header must be an address or `localhost`, so that a web page cannot reach the gateway
+    /// under its own name. Set if the gateway requires no keys and serves only its own machine.
     pub local_hosts_only: bool,
 }
 
 impl Settings {
-    /// The allowed bounds of a body, in bytes.
+    /// The valid range of `body_bytes_max`.
     pub const BODY_BYTES: RangeInclusive<u64> = 1 << 10..=256 << 20;
-    /// The allowed numbers of connections.
+    /// The valid range of `connections_max`.
     pub const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
     /// The default of `write_timeout`.
     pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,17 +52,17 @@ impl Settings {
     pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 }
 
-/// What requests are served with; made once, shared by all.
+/// What handlers work with. There is one, shared by all requests.
 pub struct Context {
     /// The limits.
     pub settings: Settings,
-    /// The certificates of connections. `None` means plain connections.
+    /// The TLS certificates. `None` means plain connections.
     pub tls: Option<Arc<Tls>>,
-    /// The keys that open `/v1`. `None` means that `/v1` is public.
+    /// The keys for `/v1`. `None` means that `/v1` is public.
     pub keys: Option<Arc<Keyring>>,
-    /// Where readings go.
+    /// Decodes readings and hands them to the log.
     pub pipeline: Pipeline,
-    /// How far the log is.
+    /// How far the log is appended and stored.
     pub progress: Arc<Progress>,
     /// The sessions for queries.
     pub reads: ReadPool,
@@ -70,7 +70,7 @@ pub struct Context {
     pub analyst: Analyst,
     /// The latest changes, for the live stream.
     pub(crate) live: Arc<Feed>,
-    /// The parts' states.
+    /// The state of every part.
     pub health: Arc<Health>,
     /// Writes the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,

@@ -1,4 +1,4 @@
-//! One request, from its head to its answer: what all routes have in common.
+//! One request, from its head to its response: what all routes have in common.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use super::server::service::Service;
 use crate::auth::key::KeyId;
 use crate::ingest::admission::Admitted;
 
-/// Answers a server's requests by the table of routes.
+/// Serves requests by the table of routes.
 pub(crate) struct Dispatcher {
     context: Arc<Context>,
 }
@@ -44,9 +44,9 @@ impl Service for Dispatcher {
         &self.context
     }
 
-    /// Answers one request.
+    /// Responds to one request.
     ///
-    /// Cancel: as the route's handler
+    /// Cancel: like the route's handler
     async fn answer(
         &self,
         peer: &Peer,
@@ -97,24 +97,24 @@ impl Service for Dispatcher {
     }
 }
 
-/// The client's address, if requests are logged at all.
+/// The client's address, if requests are logged.
 fn client(context: &Context, peer: &Peer, parts: &Parts) -> Option<IpAddr> {
     let trusted = &context.settings.trusted_proxies;
     tracing::enabled!(tracing::Level::DEBUG)
         .then(|| client_ip::client(trusted, peer.address, &parts.headers))
 }
 
-/// What is known of a request in addition to its answer, for the metrics and the log.
+/// What the metrics and the log record besides the response.
 struct Notes {
     id: RequestId,
     /// The route's pattern.
     label: &'static str,
-    /// How safe the request wants its readings, once they are admitted.
+    /// The requested ack mode, once the readings are admitted.
     ack: Option<&'static str>,
     key: Option<KeyId>,
-    /// Whether the answer may be made before the readings are durable, and deferred until then.
+    /// Whether the response may be made before the readings are durable, and be held back until then.
     may_defer: bool,
-    /// The readings that the answer is deferred for.
+    /// The readings that the response must wait for.
     admitted: Option<Admitted>,
 }
 
@@ -169,11 +169,11 @@ async fn handle(
                 notes.admitted = Some(admitted);
                 return Ok(reply);
             }
-            // Boxed, as other handlers are: a large future costs each request, because it is moved.
+            // Boxed like the other handlers, because a large future is moved for each request.
             return Box::pin(ingested.when_safe(context)).await;
         }
         Handler::Boxed(handler) => {
-            // What a handler logs carries the request's id.
+            // Adds the request's id to whatever a handler logs.
             let span = tracing::error_span!("request", id = %notes.id);
             Box::pin(handler(call).instrument(span)).await?
         }
@@ -189,11 +189,11 @@ async fn handle(
     })
 }
 
-/// The route of a request, or `None` for OPTIONS that only lists what the path allows.
+/// The route of a request. `None` means OPTIONS, which only lists the allowed methods.
 ///
-/// A route of health answers OPTIONS as GET: HAProxy's checks send OPTIONS unless configured
-/// otherwise, and decide whether a gateway gets requests. A browser's preflight must be answered
-/// with 2xx (the Fetch standard, "CORS-preflight fetch").
+/// Health routes respond to OPTIONS like to GET, because HAProxy's checks send OPTIONS by default and decide by
+/// the response whether a gateway gets requests. A browser's preflight always needs a 2xx response (the Fetch
+/// standard, "CORS-preflight fetch").
 fn route_of(path: &'static PathRoutes, parts: &Parts) -> Result<Option<&'static Route>, Problem> {
     if parts.method == Method::OPTIONS {
         let is_preflight = parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
@@ -221,7 +221,7 @@ fn method_label(method: &Method) -> &'static str {
         "DELETE" => "DELETE",
         "OPTIONS" => "OPTIONS",
         "PATCH" => "PATCH",
-        // Any text can be a method, so none becomes a label of its own.
+        // Any text can be a method, so unknown ones share a label.
         _ => "other",
     }
 }

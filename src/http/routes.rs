@@ -1,7 +1,7 @@
 //! The table of routes: one row for each method of each path.
 //!
-//! A row names its handler, the rights (a key needs one of them), how a key's prefix limits it, and the parameters of
-//! its query. A row without a decision on rights does not compile: it stays an
+//! A row has its handler, the rights of which a key needs one, the scope of a key's prefix, and the query
+//! parameters. A row without a decision on rights does not compile, because it is still an
 //! [`Unguarded`](super::request::router::Unguarded).
 
 use std::future::ready;
@@ -26,7 +26,7 @@ const READ: Rights = Rights::READ;
 const INGEST: Rights = Rights::INGEST;
 const CHANGE: Rights = Rights::INGEST.or(Rights::ADMIN);
 
-/// Every route, the busiest first; the rows of a path follow each other.
+/// All routes, the busiest first. The rows of a path are adjacent.
 #[rustfmt::skip] // One shape for all rows.
 pub(crate) static ROUTES: &[Route] = &[
     ingest("/v1/ingestion/meter", Meter)
@@ -91,13 +91,13 @@ pub(crate) static ROUTES: &[Route] = &[
 /// The routes by path.
 pub(crate) static PATHS: LazyLock<Routes> = LazyLock::new(|| Routes::new(ROUTES));
 
-/// A public page: it ignores its query, and answers whatever the client accepts.
+/// A public page. It ignores the query and the client's `Accept`.
 const fn page(pattern: &'static str, handler: BoxedHandler) -> Route {
     let route = get(pattern, handler).public();
     route.query(Ignored).any_accept()
 }
 
-/// An answer that exists before the request.
+/// A response that needs no waiting.
 fn at_once<'a>(answer: Result<Reply, Problem>) -> ReplyFuture<'a> {
     Box::pin(ready(answer))
 }

@@ -1,7 +1,7 @@
-//! `/`, `/docs` and `/assets/…`: the dashboard and the interface's reference, from the binary.
+//! `/`, `/docs` and `/assets/…`: the dashboard and the API reference, served from the binary.
 //!
-//! There is no build step and no foreign source: a browser gets the files of `ui/` unchanged. The
-//! pages need no key; the requests that they send do.
+//! There is no build step and no foreign source: browsers get the files of `ui/` unchanged. The pages need no key,
+//! but their requests do.
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -15,8 +15,8 @@ use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::{Reply, with_body};
 
-/// What a page may do: load scripts and styles from this gateway, call this gateway, and nothing else. Markup in an id
-/// could not execute, even if a script wrote it into the page; the last directive forbids that too.
+/// What a page may do: load scripts and styles from this gateway, call this gateway, and nothing else. Markup in
+/// an id could not execute even if a script inserted it into the page, and the last directive forbids that too.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
@@ -49,7 +49,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Every file, by the name after `/assets/`.
+/// All files, by their name after `/assets/`.
 static ASSETS: &[Asset] = &[
     asset!("index.html", HTML),
     asset!("docs.html", HTML),
@@ -77,22 +77,22 @@ static ASSETS: &[Asset] = &[
     asset!("uplot.LICENSE", "vendor/uplot.LICENSE", TEXT),
 ];
 
-/// The dashboard's page.
+/// Responds with the dashboard.
 pub(super) fn page(call: &Call<'_>) -> Result<Reply, Problem> {
     file("index.html", &call.parts.headers)
 }
 
-/// The page of the interface's reference.
+/// Responds with the API reference.
 pub(super) fn docs(call: &Call<'_>) -> Result<Reply, Problem> {
     file("docs.html", &call.parts.headers)
 }
 
-/// A file of the dashboard.
+/// Responds with a file of the dashboard.
 pub(super) fn asset(call: &Call<'_>) -> Result<Reply, Problem> {
     file(call.id, &call.parts.headers)
 }
 
-/// One file; 304 if the browser has it already.
+/// One file; 304 if the browser already has it.
 fn file(name: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
     let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
         return Err(Problem::new(Kind::NotFound, "there is no such file"));
@@ -105,7 +105,7 @@ fn file(name: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
         with_body(StatusCode::OK, kind, Bytes::from_static(asset.body))
     };
     let headers = reply.headers_mut();
-    // Revalidated each time, because pages and scripts of one version belong together.
+    // Revalidated each time, because pages and scripts must be of the same version.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(tag) = HeaderValue::try_from(tag) {
         headers.insert(ETAG, tag);

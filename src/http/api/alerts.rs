@@ -1,4 +1,4 @@
-//! `GET /v1/alerts`: problems that operators should look at, newest or most severe first.
+//! `GET /v1/alerts`: problems that operators should look at, by time or by severity.
 
 use std::sync::LazyLock;
 
@@ -40,14 +40,14 @@ struct Page<'a> {
     next: Option<String>,
 }
 
-/// The kinds that come first if the list is ordered by severity.
+/// The kinds that come first when the list is sorted by severity.
 static CRITICAL: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let critical = Kind::ALL.into_iter();
     let critical = critical.filter(|kind| kind.severity() == Severity::Critical);
     critical.map(Kind::name).collect()
 });
 
-/// The order of a list. Each order has cursors of its own.
+/// The order of a list. A cursor is valid only for the order that it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Newest,
@@ -63,7 +63,7 @@ impl By {
         }
     }
 
-    /// The cursor after an alert: its number, and its severity if the list is ordered by that.
+    /// The cursor after an alert: its number and, if sorted by severity, its severity.
     fn cursor(self, last: &StoredAlert) -> String {
         match self {
             By::Newest => last.id.to_string(),
@@ -71,7 +71,7 @@ impl By {
         }
     }
 
-    /// Whether the alert before the page is critical, and its number.
+    /// Parses a cursor: whether the last alert before the page is critical, and its number.
     fn read(self, cursor: &str) -> Result<(bool, i64), Problem> {
         let wrong = || query::bad("after is not a cursor that this endpoint and order returned");
         let (severity, id) = match self {
@@ -142,7 +142,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
 
 /// An alert as one line of JSON.
 pub(crate) fn alert_json(alert: &StoredAlert) -> String {
-    // Texts and finite numbers always have a JSON form, and control characters are escaped in it.
+    // Serialising texts and finite numbers cannot fail, and escapes control characters.
     serde_json::to_string(&Alert::from(alert)).unwrap_or_default()
 }
 

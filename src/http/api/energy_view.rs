@@ -1,4 +1,4 @@
-//! The JSON of energy: the values that `energy::report` has rounded.
+//! Energy in JSON: the numbers that `energy::report` has rounded.
 
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
@@ -9,8 +9,8 @@ use crate::energy::format::Decimal;
 use crate::energy::report::{Insufficient, Printed, PrintedFleet, PrintedQuality, PrintedSlice};
 use crate::energy::tariff::Tariff;
 
-/// A number with all its digits and without trailing zeros: 12.4, 0, 89.52. It never becomes a float,
-/// so that no digit is lost.
+/// A number with all digits and without trailing zeros: 12.4, 0, 89.52. It never becomes a float, which could lose
+/// digits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Number<'a>(pub(crate) &'a Decimal);
 
@@ -48,7 +48,7 @@ struct Attribution<'a> {
     sessions: u64,
 }
 
-/// The answer for a vehicle, in the order of the example in the OpenAPI document.
+/// The answer for a vehicle, with fields in the order of the example in the OpenAPI document.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AnswerView<'a> {
@@ -132,7 +132,7 @@ impl<'a> From<&'a PrintedSlice> for SliceView<'a> {
     }
 }
 
-/// The energy of all meters and of all vehicles, over a part of a window.
+/// The energy of all meters and of all vehicles in a part of a window.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct FleetSliceView<'a> {
@@ -152,8 +152,8 @@ impl<'a> From<&'a PrintedFleet> for FleetSliceView<'a> {
     }
 }
 
-/// The energy of one session: the answer for its vehicle over its time, without the fields of the
-/// session itself.
+/// The energy of one session, which is the answer for its vehicle during the session, without the session's own
+/// fields.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SessionEnergyView<'a> {
@@ -187,7 +187,7 @@ impl<'a> From<&'a Printed> for SessionEnergyView<'a> {
     }
 }
 
-/// The energy of one session with its power and cost.
+/// The energy of one session, with its power and cost.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ChargeView<'a> {
@@ -210,7 +210,7 @@ pub(crate) struct ChargeView<'a> {
 }
 
 impl<'a> ChargeView<'a> {
-    /// Prints the energy of a session. The tariff is the one by which its costs were computed.
+    /// Makes the view of a session's energy. `tariff` must be the one that its costs were computed with.
     pub(crate) fn new(charge: &'a Charge, tariff: Option<&'a Tariff>) -> Self {
         let costs = charge.costs.as_ref();
         ChargeView {
@@ -224,12 +224,12 @@ impl<'a> ChargeView<'a> {
     }
 }
 
-/// Writes a [`Decimal`] of a struct, for `serialize_with`.
+/// Serialises a [`Decimal`], for `serialize_with`.
 pub(crate) fn number<S: Serializer>(number: &Decimal, serializer: S) -> Result<S::Ok, S::Error> {
     Number(number).serialize(serializer)
 }
 
-/// Writes a [`Decimal`] that may be absent, for `serialize_with`.
+/// Serialises an optional [`Decimal`], for `serialize_with`.
 pub(crate) fn optional_number<S: Serializer>(
     number: &Option<Decimal>,
     serializer: S,

@@ -3,13 +3,13 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | [`filter`] | which changes a listener gets |
-//! | [`ring`] | the latest events, within a bound |
-//! | [`feed`] | the poll publishes to it, and listeners read from it |
-//! | [`poll`] | looking for changes in the database |
+//! | [`ring`] | the latest events, in bounded memory |
+//! | [`feed`] | connects the poll, which publishes, with the listeners, which read |
+//! | [`poll`] | looks for changes in the database |
 //!
-//! A listener has no queue of its own: it reads the ring at its own cursor, when its connection
-//! accepts more. A listener that falls behind the ring gets a `reset` event and is ended. One that
-//! reads nothing at all is ended by the deadline of its connection.
+//! A listener has no queue of its own: it reads the ring at its own cursor, whenever its connection accepts more.
+//! A listener that falls behind the ring gets a `reset` event and its stream ends. If it reads nothing at all, its
+//! connection's write timeout ends it.
 //!
 //! Source: the HTML standard, §9.2 Server-sent events
 
@@ -36,18 +36,18 @@ use crate::http::response::reply::{EVENT_STREAM, Reply};
 use feed::{Listener, Next, Reset};
 use filter::Filter;
 
-/// The longest silence, after which a comment is sent. Why 5 s: the second write after a client has disappeared finds
-/// it, and until then it occupies a listener's place. Proxies close connections that are silent for 30 s.
+/// The longest silence, after which a comment is sent. Why 5 s: a vanished client is detected by the second write
+/// after it vanished, and until then it counts as a listener. Proxies close connections that are silent for 30 s.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// How long a stream may last. Then it ends, and its client reconnects and resumes. So a stream needs a valid key
-/// again, and balancers can move clients.
+/// How long a stream may last. After that it ends, and the client reconnects and resumes. So the key is checked
+/// again, and load balancers can move clients.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// nginx buffers answers unless this header forbids it.
+/// nginx buffers responses unless this header forbids it.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Answers with a stream.
+/// Responds with a stream.
 pub(crate) async fn open(call: Call<'_>) -> Result<Reply, Problem> {
     let filter = Filter::parse(&call.query)?;
     let last = call.parts.headers.get(LAST_EVENT_ID);
@@ -66,7 +66,7 @@ pub(crate) async fn open(call: Call<'_>) -> Result<Reply, Problem> {
     Ok(reply)
 }
 
-/// A stream that is sent to a listener.
+/// A stream that is being sent to a listener.
 struct Sending {
     listener: Listener,
     greeted: bool,
@@ -84,7 +84,7 @@ impl Sending {
         }
     }
 
-    /// The next piece of the body; hyper polls it when the one before is on its way.
+    /// The next part of the body. hyper polls for it once the previous part is on its way.
     async fn next(mut self) -> Option<(io::Result<Frame<Bytes>>, Self)> {
         let text = self.text().await?;
         Some((Ok(Frame::data(text)), self))
@@ -112,12 +112,12 @@ impl Sending {
     }
 }
 
-/// The first event: from here on the stream has every change.
+/// The first event. Every change from here on will be in the stream.
 fn greeting(number: &str) -> String {
     format!("retry: 2000\nevent: ready\nid: {number}\ndata: {{}}\n\n")
 }
 
-/// The event after lost changes: the client must reload what it shows.
+/// The event after lost changes. The client must reload what it shows.
 fn reset(why: Reset, number: &str) -> String {
     format!(
         "event: reset\nid: {number}\ndata: {{\"reason\":\"{}\"}}\n\n",

@@ -1,6 +1,6 @@
-//! `GET /v1/export/meter` and `/v1/export/vehicle`: history of a window, for other systems.
+//! `GET /v1/export/meter` and `/v1/export/vehicle`: the history of a window, for other systems.
 //!
-//! Device by device in the order of their registration, each by time, as `store::export` reads it.
+//! Devices come in the order of their registration, each one's readings by time, as `store::export` reads them.
 
 mod parquet;
 
@@ -28,9 +28,9 @@ use crate::reading::{Stream, Timestamp};
 use crate::store::export::{Export, Piece};
 use parquet::ParquetFile;
 
-/// The most exports as Parquet at a time: a file gathers 16 MB before it writes.
+/// The most Parquet exports at once. Each buffers 16 MB before it writes.
 pub(crate) const PARQUET_MAX: usize = 4;
-/// When to retry if this many are active.
+/// How soon to retry if that many are running.
 const BUSY_RETRY_SECONDS: u64 = 30;
 
 pub(crate) static PARQUET: LazyLock<Arc<Semaphore>> =
@@ -78,7 +78,7 @@ fn write_csv(reading: ReadingView<'_>, out: &mut String) {
         if n > 0 {
             out.push(',');
         }
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         match value {
             Value::Text(text) => quote(text, out),
             Value::OptionalText(text) => quote(text.unwrap_or_default(), out),
@@ -89,7 +89,7 @@ fn write_csv(reading: ReadingView<'_>, out: &mut String) {
     out.push_str("\r\n");
 }
 
-/// Writes a field of CSV, in quotes if it needs them.
+/// Writes a CSV field, quoted if necessary.
 ///
 /// Source: RFC 4180
 fn quote(text: &str, out: &mut String) {
@@ -102,13 +102,13 @@ fn quote(text: &str, out: &mut String) {
     }
 }
 
-/// An export that is sent to a client.
+/// An export that is being sent to a client.
 struct Sending {
     reads: ReadPool,
     export: Export,
 }
 
-/// The format of an export, with what was not sent yet.
+/// The format of an export, with the data that was not sent yet.
 enum Writing {
     CsvHeader,
     Csv,
@@ -117,7 +117,7 @@ enum Writing {
     Ended,
 }
 
-/// Sends history of a window.
+/// Responds with the history of a window.
 pub(crate) async fn export(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let reads = &call.context.reads;
     let window = window_of(&call.query, Timestamp::now())?;
@@ -137,7 +137,7 @@ pub(crate) async fn export(call: Call<'_>, stream: Stream) -> Result<Reply, Prob
             Writing::Parquet(Box::new(file), permit)
         }
     };
-    // If the database cannot be reached, the response is 503 and not a body that ends early.
+    // If the database is unreachable, respond with 503 instead of a body that breaks off.
     reads.check().await?;
     let sending = Sending {
         reads: reads.clone(),
@@ -169,12 +169,12 @@ enum ExportError {
     Writer(#[from] tokio::task::JoinError),
 }
 
-/// A part of the body, and what the next is written as.
+/// A part of the body, and the state for writing the next one.
 type Part = (Bytes, Writing);
 
 impl Sending {
-    /// The next part of the body. `None` means the end. A part may be empty, so that hyper notices a
-    /// client that has closed its connection.
+    /// The next part of the body; `None` at the end. A part may be empty, so that hyper notices if the client has
+    /// closed its connection.
     async fn piece(&mut self, writing: Writing) -> Result<Option<Part>, ExportError> {
         let part = match writing {
             Writing::CsvHeader => {
@@ -197,7 +197,7 @@ impl Sending {
         Ok(Some(part))
     }
 
-    /// Gathers a row group and writes it.
+    /// Collects readings for a row group and writes it.
     async fn group(
         &mut self,
         mut file: Box<ParquetFile>,
@@ -222,7 +222,7 @@ impl Sending {
         written.await?
     }
 
-    /// The next readings, all of one device; empty after many devices without any.
+    /// The next readings, all of one device. Empty if the query only skipped devices without readings.
     async fn readings(&mut self) -> Result<Option<Piece>, ReadError> {
         let export = &mut self.export;
         self.reads

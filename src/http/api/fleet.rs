@@ -1,7 +1,6 @@
-//! `GET /v1/analytics/fleet`: the sums of all vehicles and meters over one window.
+//! `GET /v1/analytics/fleet`: the totals of all vehicles and meters over one window.
 //!
-//! They come from the report that rankings come from, too. It is cached for up to a minute; `asOf` is the
-//! moment of the report.
+//! They come from the same report as rankings. It is cached for up to a minute; `asOf` is its time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ struct Fleet {
     energy: Energy,
     #[serde(serialize_with = "by_status")]
     vehicles_by_status: BTreeMap<EfficiencyStatus, usize>,
-    /// A hundredth of the vehicles' AC energy: what one more percent of efficiency saves.
+    /// One percent of the vehicles' AC energy: what one more percent of efficiency saves.
     #[serde(serialize_with = "number")]
     one_percent_energy_ac: Decimal,
     #[serde(flatten)]
@@ -85,7 +84,7 @@ impl Money {
     }
 }
 
-/// The sums, without the ends of the window, which have other names here.
+/// The sums without the ends of the window, which have other names here.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Energy {
@@ -116,7 +115,7 @@ impl From<PrintedFleet> for Energy {
     }
 }
 
-/// Reports the energy of all meters, and how much of it the vehicles drew.
+/// Responds with the energy of all meters, and how much of it the vehicles received.
 pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
     let (context, query) = (call.context, &call.query);
     let now = Timestamp::now();
@@ -130,17 +129,17 @@ pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
         )
     });
     let asked = asked_of(query, name)?;
-    // The report has the costs of the whole window, so only a series needs parts.
+    // The report has the costs of the whole window, so only a series needs the parts.
     let tariff = context.analyst.tariff();
     let parts = series.map_or_else(Vec::new, |buckets| {
         Priced::new(tariff, &buckets).intervals()
     });
     let kept = fleet_report(context, asked, window, parts, now).await?;
-    // A cached report may be of a window that ended a few seconds before this one.
+    // A cached report may be for a window that ended a few seconds earlier.
     let series = series_of(query, kept.window)?;
     let series = series.map(|buckets| Priced::new(tariff, &buckets));
     let currency = currency(context).map(str::to_owned);
-    // Sums of fractions with thousands of denominators: some milliseconds, off the async workers.
+    // Adding fractions with thousands of denominators takes some milliseconds, so do it off the async workers.
     let printed = tokio::task::spawn_blocking(move || print(&kept, series.as_ref(), currency));
     match printed.await {
         Ok(printed) => json::reply(StatusCode::OK, &printed),
@@ -203,7 +202,7 @@ pub(super) async fn fleet_report(
     parts: Vec<Interval>,
     now: Timestamp,
 ) -> Result<Arc<KeptReport>, Problem> {
-    // A report that is computed again for a later page uses the moment of the first page.
+    // If the report must be computed again for a later page, use the time of the first page.
     let now = key.as_of.unwrap_or(now);
     let timeframe = Timeframe { window, parts, now };
     let report = context.analyst.fleet_report(&context.reads, key, timeframe);

@@ -1,7 +1,7 @@
-//! Whether the gateway serves, and whether it is ready.
+//! Whether the gateway runs, and whether it is ready.
 //!
-//! The parts report their state here, and `/health/ready` returns it. The state of the log (its
-//! failure, the readings that wait) is read from its progress for each report.
+//! The parts set their state here, and `/health/ready` reports it. The state of the log (whether it has failed,
+//! and the readings that wait) is read from its progress for each report.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -11,23 +11,24 @@ use serde::Serialize;
 use crate::postgres::ServersReport;
 use crate::wal::progress::Progress;
 
-/// How long a reading may wait in the log before the gateway is not ready. Why 120 s: a batch is abandoned after two
-/// minutes. If a reading waits longer, its writer is stuck, or more readings arrive than the writers can store.
+/// How long a reading may wait in the log before the gateway is not ready. Why 120 s: a batch is given up after
+/// two minutes. If a reading waits longer, its writer is stuck, or readings arrive faster than the writers can
+/// store them.
 const WAITS_MAX: Duration = Duration::from_secs(120);
 
-/// The state of the database for the writers, or for queries.
+/// The state of the database as seen by the writers or by queries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DatabaseState {
-    /// Not tried yet.
+    /// No attempt yet.
     #[default]
     Unknown,
     /// Connected.
     Up,
-    /// Unreachable, with the reason, without secrets.
+    /// Unreachable, for this reason, which contains no secrets.
     Down(String),
 }
 
-/// The schema.
+/// The state of the schema's migrations.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum MigrationState {
     /// Not applied yet.
@@ -51,45 +52,45 @@ struct Parts {
     stopping: bool,
 }
 
-/// The state of every part. Shared; cheap to read and to set.
+/// The state of every part. It is shared, and cheap to read and set.
 #[derive(Debug, Default)]
 pub struct Health {
     parts: RwLock<Parts>,
 }
 
 impl Health {
-    /// Reports the database's state.
+    /// Sets the database's state for the writers.
     pub fn set_database(&self, state: DatabaseState) {
         self.change(|parts| parts.database = state);
     }
 
-    /// Reports the database's state for queries, which have sessions of their own.
+    /// Sets the database's state for queries, which have their own sessions.
     pub fn set_questions(&self, state: DatabaseState) {
         self.change(|parts| parts.questions = state);
     }
 
-    /// Reports the schema's state.
+    /// Sets the migrations' state.
     pub fn set_migrations(&self, state: MigrationState) {
         self.change(|parts| parts.migrations = state);
     }
 
-    /// Reports how long the oldest reading in the log has waited. `None` means that none waits.
+    /// Sets how long the oldest reading in the log has waited. `None` means that no reading waits.
     pub fn set_oldest(&self, waited: Option<Duration>) {
         self.change(|parts| parts.oldest = waited);
     }
 
-    /// Reports the readings that the database lost and the log no longer has; 0 once an operator has
-    /// acknowledged them.
+    /// Sets the number of readings that neither the database nor the log holds any more; 0 once an operator has
+    /// accepted them.
     pub fn set_gap(&self, readings: u64) {
         self.change(|parts| parts.gap_readings = readings);
     }
 
-    /// Reports the servers of the database.
+    /// Sets the state of the database's servers.
     pub fn set_servers(&self, servers: ServersReport) {
         self.change(|parts| parts.servers = servers);
     }
 
-    /// Reports that the readings are those of the demo.
+    /// Records that the readings are those of the demo.
     pub fn set_demo(&self) {
         self.change(|parts| parts.demo = true);
     }
@@ -99,7 +100,7 @@ impl Health {
         self.parts().gap_readings
     }
 
-    /// Reports that the gateway stops, so that balancers send no more requests.
+    /// Records that the gateway is stopping, so that load balancers send no more requests.
     pub fn set_stopping(&self) {
         self.change(|parts| parts.stopping = true);
     }
@@ -180,7 +181,7 @@ impl Report {
         self.status == "ready"
     }
 
-    /// The state and what keeps the gateway from being ready, without line breaks.
+    /// The state and the reasons for not being ready, in one line.
     pub fn in_a_line(&self) -> String {
         let part = |name: &str, part: &Part| {
             let reason = part.reason.as_ref()?;
@@ -244,7 +245,7 @@ struct Lag {
     oldest_seconds: f64,
 }
 
-/// Why a wait of this length makes the gateway unready. `None` means that it does not.
+/// Why a reading that waits this long makes the gateway unready. `None` means that it does not.
 fn lag_reason(waited: Duration) -> Option<String> {
     let (waited, most) = (waited.as_secs(), WAITS_MAX.as_secs());
     (waited > most).then(|| {
@@ -260,8 +261,7 @@ struct Gap {
     readings: u64,
 }
 
-/// The servers of the database. An old primary that is refused does no harm to readings, so it does not make the
-/// gateway unready.
+/// The database's servers. A refused old primary harms no readings, so it does not make the gateway unready.
 #[derive(Debug, Serialize)]
 struct Servers {
     status: &'static str,

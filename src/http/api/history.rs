@@ -24,9 +24,9 @@ struct Page<'a> {
     time_window_end: String,
 }
 
-/// Readings of a device in a window, oldest first, a page at a time; 404 for an unknown device.
+/// Responds with a device's readings in a window, oldest first, in pages; 404 for an unknown device.
 ///
-/// The cursor is the time of the last reading of the page. No other reading of the device has that time.
+/// The cursor is the time of the page's last reading. No other reading of the device has that time.
 pub(crate) async fn page(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let (reads, query) = (&call.context.reads, &call.query);
     let device = query::path_id(call.id)?;

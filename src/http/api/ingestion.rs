@@ -1,4 +1,4 @@
-//! `POST /v1/ingestion/{meter,vehicle}`: from a body to an acknowledgement.
+//! `POST /v1/ingestion/{meter,vehicle}`: from a body to its acknowledgement.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ use crate::ingest::pipeline::{AcceptedBody, Body, NotSafe, Pipeline, Refused, Se
 use crate::metrics;
 use crate::reading::Stream;
 
-/// A request's readings on their way into the log.
+/// A request's readings that the log has admitted.
 pub(crate) struct Ingested {
     taken: AcceptedBody,
     ack: AckMode,
@@ -41,7 +41,8 @@ impl Sender for Caller {
 
 /// Decodes a request's readings and admits them to the log.
 ///
-/// Blocks: until the body is there Cancel: before admission nothing is stored; after it the readings are stored
+/// Blocks: until the body has arrived
+/// Cancel: before admission nothing is stored; after it the readings are stored
 pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingested, Problem> {
     let (context, caller) = (call.context, call.caller);
     let ack = ack_mode(&call.query)?;
@@ -90,26 +91,26 @@ fn problem_of(pipeline: &Pipeline, refused: Refused<Problem>) -> Problem {
 }
 
 impl Ingested {
-    /// The name of how safe the request wants its readings.
+    /// The name of the requested ack mode.
     pub(crate) fn ack(&self) -> &'static str {
         self.ack.name()
     }
 
-    /// Whether the answer waits for the log's sync, and for nothing else.
+    /// Whether the response waits only for the log's sync.
     pub(crate) fn waits_for_the_log_alone(&self) -> bool {
         self.ack == AckMode::Durable
     }
 
-    /// The answer to send once the readings are durable, and what it waits for.
+    /// The response to send once the readings are durable, and what it must wait for.
     pub(crate) fn deferred(self) -> (Reply, Admitted) {
         let reply = reply_of(&self.taken.outcome, self.ack, None);
         (reply, self.taken.admitted)
     }
 
-    /// The answer, once the readings are as safe as the request demands.
+    /// The response, once the readings are as safe as the request demands.
     ///
-    /// Blocks: as [`AckMode`] describes
-    /// Cancel: the readings are stored nevertheless
+    /// Blocks: as [`AckMode`] requires
+    /// Cancel: safe; the readings are still stored
     pub(crate) async fn when_safe(self, context: &Context) -> Result<Reply, Problem> {
         let safe = context.pipeline.safe(self.taken.admitted, self.ack).await;
         let quarantined = safe.map_err(|error| match error {
@@ -128,10 +129,10 @@ impl Ingested {
     }
 }
 
-/// When to retry after a commit that was not confirmed: a database needs a few seconds to restart.
+/// How soon to retry after an unconfirmed commit. A database needs a few seconds to restart.
 const COMMIT_RETRY_SECONDS: u64 = 5;
 
-/// How safe the readings must be before the answer.
+/// How safe the readings must be before the response.
 fn ack_mode(query: &Query<'_>) -> Result<AckMode, Problem> {
     match query.get("ack") {
         None => Ok(AckMode::default()),
@@ -142,11 +143,11 @@ fn ack_mode(query: &Query<'_>) -> Result<AckMode, Problem> {
     }
 }
 
-/// The body of the answer to nearly every device that sends one reading.
+/// The response body for nearly every device that sends one reading per request.
 const ONE_DURABLE: &str =
     r#"{"success":true,"accepted":1,"rejected":0,"ack":"durable","errors":[]}"#;
 
-/// The answer to a request with at least one valid reading.
+/// The response to a request with at least one valid reading.
 fn reply_of(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> Reply {
     let status = if ack == AckMode::Committed {
         StatusCode::CREATED
@@ -159,14 +160,14 @@ fn reply_of(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> Reply 
     with_body(status, JSON, summary(outcome, ack, quarantined))
 }
 
-/// The accepted and rejected readings as JSON. After a commit it has the number of readings in
-/// quarantine: `null` means that it is no longer known.
+/// The numbers of accepted and rejected readings as JSON. After a commit, also the number of quarantined readings,
+/// or `null` if it is no longer known.
 fn summary(outcome: &Outcome, ack: AckMode, quarantined: Option<u64>) -> String {
     let mut text = String::with_capacity(96 + 160 * outcome.errors.len());
     let Outcome {
         accepted, rejected, ..
     } = outcome;
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     let written = write!(
         text,
         r#"{{"success":{},"accepted":{accepted},"rejected":{rejected},"ack":"{}""#,

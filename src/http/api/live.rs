@@ -58,7 +58,7 @@ struct Page<'a> {
     next: Option<&'a str>,
 }
 
-/// One device; 404 if it was never seen.
+/// Responds with one device; 404 if it is unknown.
 pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let id = query::path_id(call.id)?;
     let reads = &call.context.reads;
@@ -79,7 +79,7 @@ pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem
     }
 }
 
-/// Devices in the order of their ids' bytes, a page at a time.
+/// Lists devices by the bytes of their ids, in pages.
 pub(crate) async fn list(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let limit = call.query.limit()?;
     let after = call.query.id("after")?.map_or("", ExternalId::as_str);
@@ -100,19 +100,19 @@ pub(crate) async fn list(call: Call<'_>, stream: Stream) -> Result<Reply, Proble
     json::reply(StatusCode::OK, &page)
 }
 
-/// A status as one line of JSON.
+/// A status as a single line of JSON.
 pub(crate) fn status_json(status: &LiveStatus, now: Timestamp, suspect_watts: u64) -> String {
-    // Texts and finite numbers always have a JSON form, and control characters are escaped in it.
+    // Serialising texts and finite numbers cannot fail, and escapes control characters.
     serde_json::to_string(&Status::new(status, now, suspect_watts)).unwrap_or_default()
 }
 
-/// Whether a reading is older than its device's usual interval explains.
+/// Whether the latest reading is older than the device's usual interval explains.
 fn is_stale(at: Timestamp, interval_seconds: Option<f64>, now: Timestamp) -> bool {
     let age = now.as_micros().saturating_sub(at.as_micros());
     age > (silent_after(interval_seconds) * 1e6) as i64
 }
 
-/// Watts and milliseconds: further digits say nothing.
+/// Rounds to watts or milliseconds, because further digits mean nothing.
 fn thousandths(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! `PUT /v1/meters/{meterId}`: whether several vehicles may charge at a meter at once.
+//! `PUT /v1/meters/{meterId}`: whether several vehicles may charge at a meter at the same time.
 
 use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ struct View<'a> {
     shared: bool,
 }
 
-/// Declares a meter shared, or not shared; the latter only while no sessions overlap there.
+/// Declares a meter shared or single-use. Single-use is refused while sessions overlap there.
 pub(crate) async fn put(mut call: Call<'_>) -> Result<Reply, Problem> {
     let document = call.document().await?;
     let id = query::new_path_id(call.id)?;

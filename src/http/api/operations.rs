@@ -1,4 +1,4 @@
-//! Health, metrics and the interface's description.
+//! Health, metrics and the API's description.
 
 use std::sync::OnceLock;
 
@@ -14,10 +14,10 @@ use crate::http::response::reply::{JSON, Reply, with_body};
 use crate::ingest::decode::{BodyError, Code};
 use crate::metrics;
 
-/// The text of the interface's description.
+/// The API's description.
 pub(crate) const OPENAPI_YAML: &str = include_str!("../openapi.yaml");
 
-/// The reasons for which a request is refused and may be sent again: the labels of `http_shed_total`.
+/// Every reason for which a request is refused and may be retried: the labels of `http_shed_total`.
 const SHED_REASONS: [&str; 8] = [
     "memory",
     "queue",
@@ -29,7 +29,7 @@ const SHED_REASONS: [&str; 8] = [
     "untaken",
 ];
 
-/// Sets every counter of refusals to 0, so that its first increase is seen.
+/// Sets every shed counter to 0, so that its first increase is visible.
 pub(crate) fn count_from_zero() {
     let of_bodies = BodyError::CODES.into_iter().chain([BROKEN_ENCODING]);
     let codes: Vec<&'static str> = of_bodies.chain(Code::ALL.map(Code::as_str)).collect();
@@ -37,12 +37,12 @@ pub(crate) fn count_from_zero() {
     metrics::http_evicted(0);
 }
 
-/// Answers that the gateway serves.
+/// Responds that the gateway runs.
 pub(crate) fn health_live() -> Reply {
     with_body(StatusCode::OK, JSON, r#"{"status":"live"}"#)
 }
 
-/// The state of every part; 503 unless all are ready.
+/// Responds with the state of every part; 503 unless the gateway is ready.
 pub(crate) fn health_ready(call: &Call<'_>) -> Result<Reply, Problem> {
     let context = call.context;
     let report = context.health.report(&context.progress);
@@ -56,13 +56,13 @@ pub(crate) fn health_ready(call: &Call<'_>) -> Result<Reply, Problem> {
     Ok(reply)
 }
 
-/// Every metric, in Prometheus' text format.
+/// Responds with every metric in Prometheus text format.
 pub(crate) fn metrics(call: &Call<'_>) -> Reply {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     with_body(StatusCode::OK, kind, (call.context.metrics)())
 }
 
-/// The interface's description, as it is written.
+/// Responds with the API's description as YAML, unchanged.
 pub(crate) fn openapi_yaml() -> Reply {
     with_body(
         StatusCode::OK,
@@ -71,7 +71,7 @@ pub(crate) fn openapi_yaml() -> Reply {
     )
 }
 
-/// The interface's description as JSON, made once.
+/// Responds with the API's description as JSON, converted once.
 pub(crate) fn openapi_json() -> Result<Reply, Problem> {
     static DOCUMENT: OnceLock<Option<Bytes>> = OnceLock::new();
     let document = DOCUMENT.get_or_init(|| {

@@ -1,5 +1,5 @@
-//! `GET /v1/analytics/performance/{vehicleId}`: how much of the energy paid for reached the battery.
-//! Sessions use it for their energy, too.
+//! `GET /v1/analytics/performance/{vehicleId}`: how much of the energy paid for reached the battery. Sessions use
+//! this module for their energy too.
 
 use hyper::StatusCode;
 use jiff::civil::Date;
@@ -21,10 +21,10 @@ use crate::http::response::reply::Reply;
 use crate::ingest::decode::timestamp;
 use crate::reading::{ExternalId, Timestamp};
 
-/// How long a day's text is: `2024-03-31`.
+/// The length of a date such as `2024-03-31`.
 const DATE_LENGTH: usize = 10;
 
-/// One vehicle over a window; 404 only for one never seen.
+/// Responds for one vehicle over a window; 404 only for an unknown vehicle.
 pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     let (context, query) = (call.context, &call.query);
     let id = query::path_id(call.id)?;
@@ -32,7 +32,7 @@ pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     let window = window_of(query, now)?;
     let series = series_of(query, window)?;
     let tariff = context.analyst.tariff();
-    // Without a series, the window is split where prices change.
+    // Without a series, the whole window is the only bucket, split where prices change.
     let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
     let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
     let parts = priced.intervals();
@@ -54,7 +54,7 @@ pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     json::reply(StatusCode::OK, &AnswerView::from(&printed))
 }
 
-/// The buckets of a series, and the cost of all their energy: zero without a tariff.
+/// The buckets of a series, and the cost of all their energy, which is zero without a tariff.
 fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
     let mut sum = Costs::default();
     let printed = priced.by_bucket(parts).map(|(bucket, parts, prices)| {
@@ -67,7 +67,7 @@ fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
     (printed.collect(), sum)
 }
 
-/// Asks the analyst about a vehicle, within the time of a request.
+/// Asks the analyst about a vehicle, within the time limit of a request.
 pub(crate) async fn ask(
     context: &Context,
     vehicle: ExternalId<'_>,
@@ -91,7 +91,7 @@ pub(crate) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Interval, P
     window::window(from, to, now).map_err(|why| query::bad(why.to_string()))
 }
 
-/// The time zone of the days in a query.
+/// The time zone in which a query's days are.
 pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
     let Some(name) = query.get("tz") else {
         return Ok(TimeZone::UTC);
@@ -109,7 +109,7 @@ pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
         .map_err(|_| query::bad("tz must be an IANA time zone, such as Europe/Berlin"))
 }
 
-/// A parameter that is an instant, or a day: the instant of its start in the time zone.
+/// Parses a parameter that is an instant or a date. A date means its first instant in the time zone.
 pub(crate) fn instant(
     query: &Query<'_>,
     name: &str,
@@ -131,7 +131,7 @@ pub(crate) fn instant(
     Ok(Some(at))
 }
 
-/// The start of a day: its first instant, which is not midnight if clocks go forward then.
+/// The first instant of a date, which is not midnight if clocks go forward then.
 fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let day: Date = text.parse().ok().filter(|_| text.len() == DATE_LENGTH)?;
     let first = zone.to_timestamp(day.at(0, 0, 0, 0)).ok()?;
@@ -139,7 +139,7 @@ fn start_of_day(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     (at >= Timestamp::Y2000).then_some(at)
 }
 
-/// The buckets of a query's series. `None` means that the query has no series.
+/// The buckets of a query's series. `None` means that no series was requested.
 pub(crate) fn series_of(
     query: &Query<'_>,
     window: Interval,

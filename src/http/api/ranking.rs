@@ -1,7 +1,7 @@
 //! `GET /v1/analytics/performance`: all vehicles over one window, ranked.
 //!
-//! The pages of a ranking have their window and the moment of their report in `next`. So they come from one report
-//! while it is cached. After that, the report is computed again for the same window and moment.
+//! The cursors of a ranking contain its window and the time of its report. So all pages come from one report while
+//! it is cached. After that, the report is computed again for the same window and time.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -22,7 +22,7 @@ use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
 use crate::reading::Timestamp;
 
-/// The order of vehicles; equal ones by their ids.
+/// The order of vehicles. Equal ones are sorted by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     /// The lowest ratio first.
@@ -39,7 +39,7 @@ const SORTS: [(&str, Sort); 3] = [
     ("lost", Sort::Lost),
 ];
 
-/// The position of a vehicle: vehicles without a ratio last, the others by number, equal ones by id.
+/// The sort key of a vehicle: vehicles without a ratio last, the others by number, equal ones by id.
 type Key<'a> = (bool, Reverse<i128>, &'a str);
 
 impl Sort {
@@ -49,7 +49,7 @@ impl Sort {
             Sort::Highest => vehicle.ratio.map(i128::from),
             Sort::Lost => Some(vehicle.lost_mwh),
         };
-        // A vehicle without AC has no losses and no ratio, so it is last in every order.
+        // A vehicle without AC has neither losses nor a ratio, so it is last in every order.
         let unrated = vehicle.ratio.is_none();
         let number = number.filter(|_| !unrated).unwrap_or_default();
         (unrated, Reverse(number), &vehicle.vehicle_id)
@@ -64,7 +64,7 @@ impl Sort {
     }
 }
 
-/// The end of the page before, with its window, moment and order.
+/// The end of the previous page, with the ranking's window, time and order.
 #[derive(Debug, PartialEq, Eq)]
 struct Cursor {
     sort: &'static str,
@@ -121,7 +121,7 @@ struct Page<'a> {
     currency: Option<&'a str>,
 }
 
-/// Lists every known vehicle, in an order.
+/// Lists all known vehicles in the requested order.
 pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
     let (context, query) = (call.context, &call.query);
     let limit = query.limit()?;
@@ -183,7 +183,7 @@ pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
     json::reply(StatusCode::OK, &page)
 }
 
-/// The cursor of a page whose last vehicle is this one.
+/// The cursor after a page that ends with this vehicle.
 fn cursor_behind(sort: Sort, last: &Ranked, kept: &KeptReport) -> Cursor {
     let (unrated, Reverse(number), id) = sort.key(&last.rank);
     Cursor {
@@ -277,7 +277,7 @@ mod tests {
             "lost~1~2~3~0~x~id",
             "lost~2~1~3~0~1~id",
             "other~1~2~3~0~1~id",
-            // Times that neither the database nor JSON can hold.
+            // Times that neither the database nor JSON can represent.
             "lost~-9223372036854775808~-9223372036854775807~3~0~1~id",
             "lost~9223372036854775806~9223372036854775807~3~0~1~id",
             "lost~1~2~-9223372036854775808~0~1~id",

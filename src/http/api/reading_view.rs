@@ -1,4 +1,4 @@
-//! The fields of a stored reading: those that were ingested, so that it can be sent again.
+//! The fields of a stored reading. They are the ingested ones, so that it can be sent again.
 //!
 //! One list of fields serves JSON, NDJSON, CSV and Parquet.
 
@@ -12,7 +12,7 @@ use crate::store::reading::{StoredDetails, StoredReading};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldType {
     Text,
-    /// A text, or nothing.
+    /// A text that may be absent.
     OptionalText,
     Number,
     Instant,
@@ -48,7 +48,7 @@ const VEHICLE: &[Field] = &[
     field("sessionId", FieldType::OptionalText),
 ];
 
-/// The fields of a stream's readings, in the order in which they are written.
+/// The fields of a stream's readings, in the order of output.
 pub(super) const fn fields(stream: Stream) -> &'static [Field] {
     match stream {
         Stream::Meter => METER,
@@ -123,7 +123,7 @@ impl<'a> ReadingView<'a> {
         values.into_iter().flatten()
     }
 
-    /// The stream that the reading belongs to.
+    /// The stream of the reading.
     const fn stream(self) -> Stream {
         match self.reading.details {
             StoredDetails::Meter { .. } => Stream::Meter,
@@ -133,7 +133,7 @@ impl<'a> ReadingView<'a> {
 }
 
 impl Serialize for ReadingView<'_> {
-    /// Writes the fields of one JSON object, without absent ones.
+    /// Writes the fields as one JSON object, without absent ones.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (field, value) in fields(self.stream()).iter().zip(self.values()) {

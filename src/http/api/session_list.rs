@@ -1,4 +1,4 @@
-//! `GET /v1/sessions`: sessions by their ids or the newest first, with their energy if it is requested.
+//! `GET /v1/sessions`: sessions by id or newest first, with their energy on request.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -23,11 +23,12 @@ use crate::reading::{ExternalId, Timestamp};
 use crate::store::session_list::{self, Filter, Order};
 use crate::store::sessions::Session;
 
-/// The most sessions of a page with energy.
+/// The most sessions on a page with energy.
 const LIMIT_WITH_ENERGY: usize = 200;
-/// The most pages with energy at a time. Each holds one of the 8 connections for queries, and other queries need theirs.
+/// The most pages with energy at once. Each takes one of the 8 connections for queries, which other queries need
+/// too.
 pub(crate) const PAGES_MAX: usize = 2;
-/// How long a page with energy waits for one of these places.
+/// How long a page with energy waits for its permit.
 const PLACE_WITHIN: Duration = Duration::from_secs(2);
 const BUSY_RETRY_SECONDS: u64 = 3;
 const PATIENCE: Patience = Patience {
@@ -38,7 +39,7 @@ const PATIENCE: Patience = Patience {
 pub(crate) static PAGES: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(PAGES_MAX)));
 
-/// Later than any session starts.
+/// After the start of any session.
 const NEVER: Timestamp = Timestamp::from_micros(253_402_300_800_000_000);
 
 #[derive(Serialize)]
@@ -47,17 +48,17 @@ struct Page<'a> {
     next: Option<String>,
 }
 
-/// The sessions of a page, and the energy of the first of them.
+/// The sessions of a page, and the energy of the first ones.
 struct Found {
     sessions: Vec<Session>,
     more: bool,
     charges: Vec<Result<Charge, Uncharged>>,
 }
 
-/// A place among the pages with energy.
+/// A permit for a page with energy.
 ///
 /// # Errors
-/// 503 if they are taken for long.
+/// 503 if none becomes free in time.
 async fn place() -> Result<OwnedSemaphorePermit, Problem> {
     let place = timeout(PLACE_WITHIN, Arc::clone(&PAGES).acquire_owned()).await;
     place.ok().and_then(Result::ok).ok_or_else(|| {
@@ -76,7 +77,7 @@ const fn reason(why: Uncharged) -> &'static str {
     }
 }
 
-/// Sessions, a page at a time.
+/// Lists sessions, in pages.
 pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
     let (query, prefix) = (&call.query, call.caller.prefix());
     let filter = Filter {
@@ -90,7 +91,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
     let named = [filter.vehicle, filter.meter].into_iter().flatten();
     let mut own = named.map(|id| prefix.is_none_or(|p| id.as_str().starts_with(p)));
     if prefix.is_some() && !own.any(|own| own) {
-        // Any other list would show sessions of other devices.
+        // Any other list would include sessions of other devices.
         return Err(not_your_device());
     }
     if with_energy && filter.limit > LIMIT_WITH_ENERGY {
@@ -114,7 +115,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         let of_page = found.sessions.iter().map(|s| charged(s, now));
         let wanted = of_page.collect::<Result<Vec<_>, Problem>>()?;
         found.charges = analyst.charges(reads, &wanted, now, PATIENCE).await?;
-        // The next page begins with the first session that was not reached.
+        // The next page begins with the first session whose energy was not computed.
         found.more |= found.charges.len() < found.sessions.len();
         found.sessions.truncate(found.charges.len());
     }
@@ -136,7 +137,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
     json::reply(StatusCode::OK, &page)
 }
 
-/// The order of a query, and where its page begins.
+/// The requested order, and where the page begins.
 fn order<'q>(query: &'q Query<'_>) -> Result<Order<'q>, Problem> {
     let zone = zone_of(query)?;
     let (from, to) = (instant(query, "from", &zone)?, instant(query, "to", &zone)?);
@@ -157,7 +158,7 @@ fn order<'q>(query: &'q Query<'_>) -> Result<Order<'q>, Problem> {
     }
 }
 
-/// The cursor after a session: its id, preceded by its start if the list is ordered by that.
+/// The cursor after a session: its id, after its start if the list is ordered by that.
 fn cursor(order: Order<'_>, last: &Session) -> String {
     match order {
         Order::Id { .. } => last.session.clone(),

@@ -1,7 +1,7 @@
 //! `/v1/sessions`: which vehicle charged at which meter, and when.
 //!
-//! `store::sessions` checks the rules in transactions of the database, so that two gateways cannot each
-//! admit one of two overlapping sessions.
+//! `store::sessions` checks the rules in database transactions, so that of two overlapping sessions only one is
+//! accepted, even by two gateways.
 
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
@@ -72,7 +72,7 @@ impl<'a> From<&'a Session> for View<'a> {
     }
 }
 
-/// The refusal as a caller may see it: without the id of a session that belongs to others.
+/// A refusal as this caller may see it, without the id of a session that belongs to another key.
 fn redacted(refused: Refused, prefix: Option<&str>) -> Problem {
     match &refused {
         Refused::OverlapsVehicle(other) | Refused::OverlapsMeter(other)
@@ -118,7 +118,7 @@ impl From<Refused> for Problem {
     }
 }
 
-/// Registers a session: 201, or 200 if it exists already.
+/// Registers a session: 201, or 200 if it already exists.
 pub(crate) async fn post(mut call: Call<'_>) -> Result<Reply, Problem> {
     let document = call.document().await?;
     let body: PostBody = json::parse(&document.bytes)?;
@@ -171,7 +171,7 @@ pub(crate) async fn end(mut call: Call<'_>) -> Result<Reply, Problem> {
     json::reply(StatusCode::OK, &View::from(&session))
 }
 
-/// One session, with the energy of its vehicle over its time; for an open session, until now.
+/// Responds with one session and the energy of its vehicle during it. An open session counts until now.
 pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
     let context = call.context;
     let session = find(&call, query::path_id(call.id)?).await?;
@@ -203,7 +203,7 @@ pub(crate) async fn delete(call: Call<'_>) -> Result<Reply, Problem> {
     }
 }
 
-/// The vehicle of a session, and the time over which its energy counts: up to `now` for an open one.
+/// The vehicle of a session and the time over which its energy counts. An open session counts until `now`.
 pub(super) fn charged(
     session: &Session,
     now: Timestamp,
@@ -213,16 +213,15 @@ pub(super) fn charged(
         .map_err(|why| invalid(format!("vehicleId {why}"), "invalid_id"))?;
     let started = session.started_at;
     let end = session.ended_at.unwrap_or(now);
-    // A session that starts in the future has no time yet, so it gets the shortest window, which is empty.
+    // A session that starts in the future has not lasted yet, so it gets the shortest possible window.
     let window =
         Interval::new(started, end).or_else(|| Interval::new(started, started.plus_micros(1)));
     Ok((vehicle, window.ok_or_else(unknown)?))
 }
 
-/// Checks that a session is the caller's; any other gets 404, as if it did not exist.
+/// Checks that a session belongs to the caller. Any other gets 404, as if it did not exist.
 ///
-/// A session's vehicle and meter never change, so that the check still holds when the handler acts
-/// on the session.
+/// A session's vehicle and meter never change, so the check still holds when the handler acts on the session.
 async fn check_own(call: &Call<'_>, id: ExternalId<'_>) -> Result<(), Problem> {
     match call.caller.prefix() {
         None => Ok(()),
@@ -230,7 +229,7 @@ async fn check_own(call: &Call<'_>, id: ExternalId<'_>) -> Result<(), Problem> {
     }
 }
 
-/// Finds a session of the caller; 404 for any other.
+/// Finds a session that belongs to the caller; 404 for any other.
 async fn find(call: &Call<'_>, id: ExternalId<'_>) -> Result<Session, Problem> {
     let (reads, prefix) = (&call.context.reads, call.caller.prefix());
     let found = reads.ask(async |client| sessions::find(client, id).await);
@@ -252,12 +251,12 @@ fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>, code: &'static str
     Problem::new(Kind::InvalidContent, detail).code(code)
 }
 
-/// An id in a body, which may be new.
+/// Parses an id in a body. The id may be new.
 fn field_id<'t>(field: &str, text: &'t str) -> Result<ExternalId<'t>, Problem> {
     ExternalId::of_new(text).map_err(|why| invalid(format!("{field} {why}"), "invalid_id"))
 }
 
-/// A time of a session: any since 2000. The past is allowed, because chargers report late.
+/// Parses the time of a session: any since 2000. Old times are allowed, because chargers report late.
 fn field_time(field: &str, text: &str) -> Result<Timestamp, Problem> {
     let at = timestamp::parse(text).ok_or_else(|| {
         let detail = format!("{field} must be an RFC 3339 time with an offset");

@@ -1,4 +1,4 @@
-//! What is recorded of a request when its answer leaves: the metrics, and a line of the log.
+//! What is recorded when a response leaves: the metrics, and a line of the access log.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -12,13 +12,13 @@ use crate::metrics;
 /// The label of requests whose path has no route.
 pub(crate) const NO_ROUTE: &str = "none";
 
-/// An answered request, for the metrics and the log.
+/// A request with its response, for the metrics and the log.
 pub(crate) struct AccessRecord {
     pub(crate) id: RequestId,
     pub(crate) label: &'static str,
     pub(crate) method: &'static str,
     pub(crate) status: u16,
-    /// How safe the readings of the request are when this answer leaves, if it brought any.
+    /// How safe the request's readings are when its response leaves, if it had any.
     pub(crate) ack: Option<&'static str>,
     pub(crate) key: Option<KeyId>,
     pub(crate) client: Option<IpAddr>,
@@ -26,12 +26,12 @@ pub(crate) struct AccessRecord {
 }
 
 impl AccessRecord {
-    /// Counts and logs the request, now that its answer may leave.
+    /// Counts and logs the request, now that its response may leave.
     pub(crate) fn write(self) {
         self.write_at(Instant::now());
     }
 
-    /// Counts and logs a request whose answer may leave since this moment.
+    /// The same, for a response that was allowed to leave at `moment`.
     pub(crate) fn write_at(self, moment: Instant) {
         let took = moment.saturating_duration_since(self.began);
         metrics::http_request(self.label, self.method, self.status, self.ack, took);
@@ -61,7 +61,7 @@ impl AccessRecord {
         }
     }
 
-    /// Records a request whose answer was replaced by 503, because the log has failed.
+    /// Records a request whose response was replaced with 503 because the log has failed.
     pub(crate) fn write_failed(mut self) {
         self.status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
         self.write();

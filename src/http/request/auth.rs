@@ -1,4 +1,4 @@
-//! Who may call a route: the rights and the scope that it needs, and the credentials of a request.
+//! Authorization: the rights and the scope that a route needs, and the credentials of a request.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ use crate::reading::Timestamp;
 pub(crate) enum Access {
     /// Anyone, without a key.
     Public,
-    /// A key with any of these rights, for the devices of a scope.
+    /// A key with any of these rights, within a scope.
     Key(Rights, Scope),
 }
 
-/// How the prefix of a key's device ids limits a route.
+/// How a route is limited by the device prefix of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The id in the path is a device's: it must have the prefix.
+    /// The id in the path is a device id, which must begin with the prefix.
     Device,
-    /// The response covers several devices: a key with a prefix gets 403.
+    /// The response covers several devices, so a key with a prefix gets 403.
     Fleet,
-    /// The body, the query or the stored session names the devices: the handler compares them.
+    /// The body, the query or the stored session names the devices, and the handler compares them with the prefix.
     Content,
 }
 
-/// The other end of a connection.
+/// The client end of a connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
     /// Where the connection comes from.
     pub(crate) address: IpAddr,
-    /// Its certificate, signed by the configured authority.
+    /// Its certificate, if it has one; signed by the configured authority.
     pub(crate) certificate: Option<Fingerprint>,
-    /// The Host that its requests name.
+    /// The Host of its first request, once accepted.
     pub(crate) host: AcceptedHost,
 }
 
@@ -50,9 +50,9 @@ pub(crate) struct Peer {
 pub(crate) enum Caller {
     /// Anyone: the route is public, or the gateway requires no keys.
     Anyone,
-    /// The holder of a certificate that no key names: it may send readings.
+    /// A certificate that no key names. It may send readings.
     Certificate,
-    /// The holder of a key, or of the certificate that stands for it.
+    /// A key, or a certificate that stands for one.
     Key(Arc<Key>),
 }
 
@@ -77,7 +77,7 @@ impl Caller {
             (Field::Once(value), _) => {
                 let text = bearer(value.as_bytes());
                 let key = text.and_then(|text| keys.find(text, now));
-                // The response does not say which of the three it is, because that would help only a thief.
+                // The response does not tell which of the three is wrong, because that would help only a thief.
                 Caller::Key(key.ok_or_else(|| {
                     let detail = "the key is unknown, was revoked or has expired";
                     unauthorized(detail, INVALID_TOKEN)
@@ -129,7 +129,7 @@ impl Caller {
         }
     }
 
-    /// The caller's share of the memory for readings.
+    /// The memory share of the caller's key.
     pub(crate) fn share(&self) -> Option<&Arc<Share>> {
         match self {
             Caller::Key(key) => Some(&key.share),
@@ -137,7 +137,7 @@ impl Caller {
         }
     }
 
-    /// Checks that the devices of a route are the caller's, as far as the path names them.
+    /// Checks that the device in the path, if there is one, belongs to the caller.
     ///
     /// # Errors
     /// 403
@@ -155,7 +155,7 @@ impl Caller {
         }
     }
 
-    /// Checks the caller's rate, before any of the body is read.
+    /// Checks the caller's rate before the body is read.
     ///
     /// # Errors
     /// 429: it has sent more readings than its rate allows.
@@ -170,7 +170,7 @@ impl Caller {
     /// Counts readings towards the caller's rate.
     ///
     /// # Errors
-    /// 429, as [`Caller::check_rate`].
+    /// 429, like [`Caller::check_rate`].
     pub(crate) fn charge(&self, readings: u64) -> Result<(), Problem> {
         let Caller::Key(key) = self else {
             return Ok(());
@@ -182,19 +182,19 @@ impl Caller {
     }
 }
 
-/// Whether a session is one of the caller's: its vehicle or its meter has the prefix.
+/// Whether a session belongs to the caller: its vehicle or its meter has the prefix.
 pub(crate) fn owns_session(prefix: Option<&str>, vehicle: &str, meter: &str) -> bool {
     prefix.is_none_or(|prefix| vehicle.starts_with(prefix) || meter.starts_with(prefix))
 }
 
-/// The answer if a device is not the caller's.
+/// The response if a device does not belong to the caller.
 pub(crate) fn not_your_device() -> Problem {
     forbidden("the key does not cover this device").code("forbidden_device")
 }
 
-/// The key in a value of `Authorization`.
+/// The key in an `Authorization` header.
 ///
-/// Source: RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1
+/// Source: RFC 6750 §2.1; the scheme is case-insensitive, RFC 9110 §11.1
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
     let rest = rest.trim_ascii();

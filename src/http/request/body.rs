@@ -17,12 +17,13 @@ use super::poll;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Share, Shed};
 
-/// The most that is read of a refused body. A client that writes everything before it reads then still gets the answer.
-/// Why 32 MiB: four times the default limit of a body. The connection of a larger body is closed.
+/// The most bytes that are read of a refused body. A client that writes its whole body before it reads can then
+/// still get the response. Why 32 MiB: four times the default limit of a body. If the rest is larger, the
+/// connection is closed.
 const DISCARD_BYTES_MAX: usize = 32 << 20;
 /// The longest time for reading a refused body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
-/// The first allocation for a body that comes in pieces.
+/// The first allocation for a body of several pieces.
 const FIRST_BYTES: usize = 64 << 10;
 
 type NextFrame = Result<Frame<Bytes>, hyper::Error>;
@@ -31,23 +32,23 @@ type NextFrame = Result<Frame<Bytes>, hyper::Error>;
 pub(crate) struct Upload {
     incoming: Incoming,
     ended: bool,
-    /// Whether the client sends nothing before it gets `100 Continue`, which hyper sends when the body is
+    /// Whether the client waits for `100 Continue` before it sends the body. hyper sends it when the body is first
     /// polled.
     expects_continue: bool,
 }
 
-/// The limits of one body.
+/// The limits of a body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits<'c> {
     /// In bytes, before and after decompression.
     pub(crate) bytes_max: usize,
     /// The sender's share of the memory.
     pub(crate) share: Option<&'c Arc<Share>>,
-    /// From the head to the end.
+    /// From the head to the end of the body.
     pub(crate) timeout: Duration,
 }
 
-/// A body that was received, and the memory that it has reserved.
+/// A received body, and the memory that is reserved for it.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) bytes: Bytes,
@@ -78,7 +79,7 @@ impl Upload {
         limits: Limits<'_>,
     ) -> Result<Received, Problem> {
         let bytes_max = limits.bytes_max;
-        // hyper has checked Content-Length and decodes chunks; a chunked body has no upper bound.
+        // hyper has checked Content-Length and decodes chunks. A chunked body has no upper bound.
         let declared = self.incoming.size_hint().upper();
         if declared.is_some_and(|n| n > bytes_max as u64) {
             return Err(too_large(bytes_max));
@@ -100,7 +101,7 @@ impl Upload {
                 .grow(piece.len())
                 .map_err(|shed| overloaded(gate, shed))?;
             if before == 0 {
-                // The one piece of a small body is kept without a copy.
+                // A small body of one piece is not copied.
                 first = piece;
             } else {
                 let whole = if rest.is_empty() {
@@ -125,13 +126,13 @@ impl Upload {
         Ok(Received { bytes, memory })
     }
 
-    /// The next piece of the body that is not empty. `None` means its end.
+    /// The next non-empty piece of the body; `None` at its end.
     async fn piece(&mut self, deadline: Instant) -> Result<Option<Bytes>, Problem> {
         loop {
             if self.ended {
                 return Ok(None);
             }
-            // A small body arrives with its head, and then needs no timer.
+            // A small body usually arrives with its head, and then needs no timer.
             let now = poll_fn(|cx| Poll::Ready(self.poll_frame(cx))).await;
             let frame = match now {
                 Poll::Ready(frame) => frame,
@@ -155,7 +156,7 @@ impl Upload {
         }
     }
 
-    /// The next frame, if it comes in time.
+    /// The next frame, if it arrives before the deadline.
     async fn frame_until(&mut self, deadline: Instant) -> Result<Option<NextFrame>, Problem> {
         let next = poll_fn(|cx| self.poll_frame(cx));
         timeout_at(deadline.into(), next).await.map_err(|_| {
@@ -166,8 +167,8 @@ impl Upload {
 
     /// Polls the next frame.
     ///
-    /// Whenever a piece is taken from a body, hyper wakes the connection of HTTP/1.1 to read the next one.
-    /// After the last piece, that wake would only cost a poll that finds nothing to read.
+    /// When a piece is taken from a body, hyper wakes the HTTP/1.1 connection to read the next one. After the last
+    /// piece, that wake would only cause a poll that finds nothing to read, so it is withheld.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextFrame>> {
         let incoming = &mut self.incoming;
         let poll = || Pin::new(&mut *incoming).poll_frame(cx);
@@ -178,8 +179,8 @@ impl Upload {
         frame
     }
 
-    /// Reads the rest of the body in the background, so that the client can send it and then read its
-    /// answer. Beyond a bound in bytes and time, the connection is closed.
+    /// Reads the rest of the body in the background, so that the client can finish sending it and read its
+    /// response. Beyond a limit of bytes and time, the connection is closed.
     pub(crate) fn discard(mut self) {
         if self.ended || self.expects_continue {
             return;
@@ -199,7 +200,7 @@ impl Upload {
     }
 }
 
-/// The answer to a request that the gate does not admit; counts it.
+/// The response to a request that admission refuses. Counts it as shed.
 pub(crate) fn overloaded(gate: &Gate, shed: Shed) -> Problem {
     crate::metrics::http_shed(shed.reason());
     Problem::new(Kind::Overloaded, shed.to_string())

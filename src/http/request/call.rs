@@ -1,4 +1,4 @@
-//! A request as its handler receives it: admitted, with its query read.
+//! A request as a handler gets it: authorized, with its query parsed.
 
 use hyper::http::request::Parts;
 
@@ -12,7 +12,7 @@ use super::query::Query;
 use crate::http::context::Context;
 use crate::http::response::problem::Problem;
 
-/// The largest body that is not readings.
+/// The largest body other than readings.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// One request of a route.
@@ -21,7 +21,7 @@ pub(crate) struct Call<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) parts: &'a Parts,
     pub(crate) fields: &'a Fields<'a>,
-    /// The decoded segment of the path that the pattern names, or empty.
+    /// The decoded path segment that the pattern names; empty if it names none.
     pub(crate) id: &'a str,
     /// The parameters that the route accepts.
     pub(crate) query: Query<'a>,
@@ -48,7 +48,7 @@ impl Call<'_> {
         if encoding == Encoding::Identity {
             return Ok(received);
         }
-        // Boxed, so that the task of a connection that sends plain bodies stays small.
+        // Boxed, so that the task of a connection with uncompressed bodies stays small.
         Box::pin(decompress(gate, cores, encoding, received, limits)).await
     }
 

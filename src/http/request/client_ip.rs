@@ -1,8 +1,8 @@
-//! The address of a client, for the log: that of its connection, or the one that trusted proxies
-//! report.
+//! The client's address, for the log: the peer of its connection, or the address that trusted proxies report.
 //!
-//! Any client can send `X-Forwarded-For`. Each proxy appends the address that called it, so the entries of nearer
-//! proxies are further right. The header is read from the right for as long as its writer is trusted, and no further.
+//! Any client can send `X-Forwarded-For`. Each proxy appends the address that called it, so nearer proxies'
+//! entries are further right. The header is read from the right, but only as far as the writers of its entries are
+//! trusted.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use hyper::header::HeaderName;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Addresses with a common prefix.
+/// An address range with a common prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     bits: u128,
@@ -21,7 +21,7 @@ pub struct Network {
     is_v4: bool,
 }
 
-/// The error of a text that is not a [`Network`].
+/// A text is not a [`Network`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoNetwork;
 
@@ -65,7 +65,7 @@ impl Network {
     }
 }
 
-/// An address as a number, and how many bits it has.
+/// An address as a number, and the number of its bits.
 fn bits_of(address: IpAddr) -> (u128, u32) {
     match address {
         IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
@@ -73,7 +73,7 @@ fn bits_of(address: IpAddr) -> (u128, u32) {
     }
 }
 
-/// The client of a request: the nearest address that is not a trusted proxy's.
+/// The client of a request: the nearest address that is not a trusted proxy.
 pub(crate) fn client(trusted: &[Network], connected: IpAddr, headers: &HeaderMap) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = connected;
@@ -82,7 +82,7 @@ pub(crate) fn client(trusted: &[Network], connected: IpAddr, headers: &HeaderMap
             if !is_trusted(client) {
                 return client;
             }
-            // A proxy that deserves trust writes addresses.
+            // A trusted proxy would write an address here.
             let Some(forwarded) = address_of(text) else {
                 return client;
             };
@@ -92,7 +92,7 @@ pub(crate) fn client(trusted: &[Network], connected: IpAddr, headers: &HeaderMap
     client
 }
 
-/// An address, with or without a port.
+/// Parses an address with or without a port.
 fn address_of(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let address = text.parse().ok().or_else(|| {
@@ -114,7 +114,7 @@ mod tests {
             let value: HeaderValue = value.parse().unwrap();
             (X_FORWARDED_FOR, value)
         });
-        // Appended, as hyper does with a header that comes twice.
+        // Appended, which is how hyper represents a repeated header.
         let mut headers = HeaderMap::new();
         headers.extend(forwarded);
         client(&trusted, connected.parse().unwrap(), &headers).to_string()
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn addresses_before_those_of_the_proxies_are_ignored() {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"];
-        // The client invented the first; the outer proxy wrote the second.
+        // The client made up the first address; the outer proxy wrote the second.
         let forged = ["198.51.100.7, 203.0.113.9, 10.0.0.2"];
         assert_eq!(of(&trusted, "10.0.0.1", &forged), "203.0.113.9");
         let in_two = ["198.51.100.7", "203.0.113.9", "2001:db8::5"];
@@ -153,7 +153,7 @@ mod tests {
         assert!(all.contains("203.0.113.9".parse().unwrap()));
         assert!(!all.contains("2001:db8::1".parse().unwrap()));
         assert!(network("::/0").unwrap().contains("::1".parse().unwrap()));
-        // Bits after the prefix do not matter.
+        // Bits after the prefix are ignored.
         assert_eq!(network("10.1.2.3/8"), network("10.0.0.0/8"));
         for wrong in [
             "",

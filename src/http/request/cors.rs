@@ -10,17 +10,17 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
-/// The headers that a page may send.
+/// The headers that pages may send.
 const ALLOWED: HeaderValue =
     HeaderValue::from_static("authorization, content-type, content-encoding, x-request-id");
-/// The headers of answers that a page may read.
+/// The response headers that pages may read.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("location, retry-after, www-authenticate, x-request-id");
-/// How long a browser may cache the answer to a preflight, in seconds.
+/// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Whether a text is an origin as browsers send it: no path, no slash at the end, no upper case. `*`
-/// means any origin.
+/// Whether a text is an origin in the form in which browsers send it: without a path, a trailing slash or upper
+/// case. `*` means any origin.
 pub fn is_origin(text: &str) -> bool {
     let host = text
         .strip_prefix("https://")
@@ -29,9 +29,9 @@ pub fn is_origin(text: &str) -> bool {
     text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(known))
 }
 
-/// Adds the headers of CORS to an answer.
+/// Adds the CORS headers to a response.
 ///
-/// The browser's own credentials (cookies) are never allowed, because a page sends its key.
+/// Credentials of the browser (cookies) are never allowed, because pages send a key.
 pub(crate) fn decorate(origins: &[String], parts: &Parts, headers: &mut HeaderMap) {
     if origins.is_empty() {
         return;

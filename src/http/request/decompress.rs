@@ -1,9 +1,9 @@
-//! Decompressing bodies within their limits.
+//! Decompresses bodies within their limits.
 //!
-//! The output has the same limit as a plain body and reserves the same memory, piece by piece, before
-//! it is written. A body that grows to a thousand times its size is refused as soon as it passes the
-//! limit. A small body is decompressed where it was received. One that turns out to be large is
-//! decompressed again, from its start, on a thread that may block.
+//! The output has the same limit as an uncompressed body. Its memory is reserved piece by piece before it is
+//! written, so a body that expands a thousandfold is refused as soon as it passes the limit. A small body is
+//! decompressed on the worker that received it. If it turns out to be large, decompression starts again on a
+//! blocking thread.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use super::negotiate::Encoding;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Shed};
 
-/// The most that is decompressed where the body was received, in and out. Why 64 KiB: about 100 µs
-/// of work, no more than an async worker spends on a large plain body.
+/// The largest input and output that is decompressed inline. Why 64 KiB: it takes about 100 µs, no more than an
+/// async worker spends on a large uncompressed body.
 const INLINE_BYTES_MAX: usize = 64 << 10;
-/// How much is decompressed, and reserved as memory, at once.
+/// The step in which output is decompressed and memory reserved.
 const PIECE_BYTES: usize = 64 << 10;
-/// The largest window of zstd, as a power of two: 8 MiB. RFC 9659 requires it of every decoder of
-/// `Content-Encoding: zstd`, and allows no more.
+/// The largest zstd window, as a power of two: 8 MiB. RFC 9659 requires this of every decoder of
+/// `Content-Encoding: zstd`, and does not allow more.
 const WINDOW_LOG_MAX: u32 = 23;
 
-/// The code of a body that does not match its encoding.
+/// The code for a body that does not match its encoding.
 pub(crate) const BROKEN_ENCODING: &str = "encoding";
 
 /// Why a body was not decompressed.
@@ -34,16 +34,17 @@ pub(crate) const BROKEN_ENCODING: &str = "encoding";
 enum Failure {
     /// The output exceeds the limit.
     TooLarge,
-    /// There is no memory for it.
+    /// There is no memory for the output.
     Shed(Shed),
-    /// It does not match its encoding, or ends early.
+    /// The body does not match its encoding, or ends early.
     Broken(io::Error),
 }
 
 /// Decompresses a body.
 ///
-/// Shape:  at most `limits.bytes_max` bytes out; all members of a gzip body, all frames of a zstd body
-/// Blocks: never this thread for long; waits for a free core if the body is large
+/// Shape:  at most `limits.bytes_max` bytes of output, from all members of a gzip body or all frames of a zstd
+///         body
+/// Blocks: briefly; a large body waits for a free core and a blocking thread
 pub(crate) async fn decompress(
     gate: &Gate,
     cores: &Arc<Semaphore>,
@@ -52,7 +53,7 @@ pub(crate) async fn decompress(
     limits: Limits<'_>,
 ) -> Result<Received, Problem> {
     let bytes_max = limits.bytes_max;
-    // Given back when the body is decompressed; the output has a memory of its own.
+    // The input's memory is released after decompression. The output has its own.
     let Received {
         bytes: compressed,
         memory: _compressed_memory,
@@ -61,7 +62,7 @@ pub(crate) async fn decompress(
         let most = bytes_max.min(INLINE_BYTES_MAX);
         let memory = gate.memory(limits.share);
         match decompress_now(encoding, compressed.clone(), most, memory) {
-            // The output may still be within the limit.
+            // Too large to decompress inline, but perhaps still within the body's limit.
             Err(Failure::TooLarge) if most < bytes_max => {}
             done => return settle(gate, done, bytes_max),
         }
@@ -72,7 +73,7 @@ pub(crate) async fn decompress(
         .map_err(|_| overloaded(gate, Shed::Closed))?;
     let memory = gate.memory(limits.share);
     let work = move || {
-        // Kept until the work ends, whether or not a client still waits for it.
+        // Held until the work ends, even if no client waits any more.
         let _permit = permit;
         decompress_now(encoding, compressed, bytes_max, memory)
     };
@@ -85,8 +86,8 @@ pub(crate) async fn decompress(
     }
 }
 
-/// Keeps memory for the output, and gives back what decompressing reserved beyond that: the log keeps
-/// a request's memory until it is written.
+/// Keeps the memory of the output and releases what decompression reserved beyond it, because the log keeps a
+/// request's memory until it is written.
 fn settle(
     gate: &Gate,
     done: Result<Received, Failure>,
@@ -132,7 +133,7 @@ fn decompress_now(
     }
 }
 
-/// Reads to the end, or to the first byte beyond the limit.
+/// Reads to the end, or until the output exceeds the limit.
 fn drain(
     mut reader: impl Read,
     expected: usize,
@@ -141,11 +142,11 @@ fn drain(
 ) -> Result<Received, Failure> {
     let mut out = Vec::with_capacity(expected.min(PIECE_BYTES));
     loop {
-        // One byte more than the limit distinguishes a body at the limit from one beyond.
+        // One more byte distinguishes a body at the limit from one beyond it.
         let room = (bytes_max + 1 - out.len()).min(PIECE_BYTES);
         memory.grow(room).map_err(Failure::Shed)?;
         let before = out.len();
-        // Doubled until the limit, so that the bytes copied stay in proportion.
+        // Doubled up to the limit, so that copying stays proportional to the size.
         if out.capacity() - before < room {
             let wanted = (2 * out.capacity()).clamp(before + room, bytes_max + 1);
             out.reserve_exact(wanted - before);

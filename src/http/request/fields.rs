@@ -1,12 +1,12 @@
-//! The header fields by which every request is checked, found in one pass.
+//! The header fields that are checked for every request, found in one pass.
 
 use hyper::HeaderMap;
 use hyper::header::{GetAll, HeaderName, HeaderValue};
 
-/// The fields of a request's head.
+/// The checked fields of a request's head.
 ///
-/// Looking up a field by its name hashes the name, and a request is checked for seven fields that are mostly absent. So
-/// they are found while the fields are read in their order.
+/// Looking up a field by name hashes the name, and most of the seven checked fields are usually absent. So all are
+/// found in one pass over the fields.
 #[derive(Debug)]
 pub(crate) struct Fields<'h> {
     headers: &'h HeaderMap,
@@ -20,13 +20,13 @@ pub(crate) struct Fields<'h> {
     pub(crate) request_id: Field<'h>,
 }
 
-/// How often a field was sent.
+/// How often a field was sent, with its first value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Field<'h> {
     #[default]
     Absent,
     Once(&'h HeaderValue),
-    /// More than once; the first value.
+    /// More than once, with this first value.
     Repeated(&'h HeaderValue),
 }
 
@@ -83,7 +83,7 @@ impl<'h> Fields<'h> {
         fields
     }
 
-    /// All values of a field that was repeated.
+    /// All values of a repeated field.
     pub(crate) fn all(&self, name: HeaderName) -> GetAll<'h, HeaderValue> {
         self.headers.get_all(name)
     }

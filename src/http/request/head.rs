@@ -1,4 +1,4 @@
-//! What HTTP requires of a request's head and hyper does not check.
+//! Checks of a request's head that HTTP requires and hyper does not make.
 
 use hyper::Version;
 use hyper::http::request::Parts;
@@ -6,10 +6,11 @@ use hyper::http::request::Parts;
 use super::fields::{Field, Fields};
 use crate::http::response::problem::{Kind, Problem};
 
-/// Checks the number of Hosts and the Transfer-Encoding of a request.
+/// Checks the number of Host headers and the Transfer-Encoding.
 ///
-/// If a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding wins, and Content-Length is hidden. Of
-/// several transfer codings hyper undoes the last, chunked, and presents the output of the others as the body.
+/// If a request has both lengths, hyper follows RFC 9112 §6.3: Transfer-Encoding wins, and Content-Length is
+/// hidden. Of several transfer codings, hyper decodes only the last one, chunked, and passes on the others' output
+/// as the body.
 ///
 /// Source: RFC 9112 §3.2 and §6.1
 pub(crate) fn check(parts: &Parts, fields: &Fields<'_>) -> Result<(), Problem> {

@@ -1,8 +1,8 @@
-//! The Host of a request: whether it is one, and whether the gateway accepts it.
+//! The Host of a request: whether it is valid, and whether the gateway accepts it.
 //!
-//! After a web page was loaded, its name may resolve to the operator's machine (DNS rebinding). The browser then takes
-//! both for one origin, and the page may read and write. But the page cannot send a Host other than its own name, so a
-//! gateway without keys accepts only addresses and `localhost`.
+//! After a web page was loaded, its name may be made to resolve to the operator's machine (DNS rebinding). The
+//! browser then takes both for one origin and lets the page read and write. But a page cannot send a Host other
+//! than its own name, so a gateway without keys accepts only addresses and `localhost`.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -13,16 +13,17 @@ use hyper::http::request::Parts;
 use super::fields::Fields;
 use crate::http::response::problem::{Kind, Problem};
 
-/// The Host that the first request of a connection had, if it was accepted.
+/// The Host of a connection's first request, if it was accepted.
 ///
-/// Later requests usually have the same Host. They then need no check, because only its text decides.
+/// Later requests usually have the same Host. They need no further check, because the result depends on its text
+/// alone.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptedHost(OnceLock<Box<[u8]>>);
 
-/// Checks the Host of a request, and its authority, if the target has one.
+/// Checks the Host of a request, and the authority in its target, if there is one.
 ///
 /// # Errors
-/// 400: it is not a host. 403 if `local_only`: it is a name that anyone could own.
+/// 400: it is not a valid host. 403 if `local_only`: it is a name that anyone could own.
 ///
 /// Source: RFC 9112 §3.2, RFC 9113 §8.3.1
 pub(crate) fn check(
@@ -46,7 +47,7 @@ pub(crate) fn check(
         let detail = "the Host header is not a valid host";
         return Err(Problem::new(Kind::BadRequest, detail).close());
     }
-    // HTTP/2 has both. If they differ, a proxy and this gateway may use different ones.
+    // HTTP/2 may have both. If they differ, a proxy may have used one and this gateway the other.
     if parts.version == Version::HTTP_2
         && let (Some(host), Some(authority)) = (named, authority)
         && !host.eq_ignore_ascii_case(authority)
@@ -66,17 +67,17 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Whether a text can be a host with a port, or empty: no user, no path, no space.
+/// Whether a text is empty or a host with an optional port: no user, no path, no spaces.
 ///
-/// Source: RFC 3986 §3.2.2; RFC 9110 §4.2.4 on users in it
+/// Source: RFC 3986 §3.2.2; RFC 9110 §4.2.4 on user information
 fn is_host(text: &[u8]) -> bool {
     let known = |b: &u8| b.is_ascii_alphanumeric() || b".-_~%!$&'()*+,;=:[]".contains(b);
     text.iter().all(known)
 }
 
-/// Whether a host, with a port or none, is an address or a name of this machine alone.
+/// Whether a host, with an optional port, is an address or a name of this machine.
 ///
-/// Source: RFC 6761 §6.3 on `localhost` and what is below it
+/// Source: RFC 6761 §6.3 on `localhost` and names below it
 fn is_local(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else {
         return false;
@@ -90,7 +91,7 @@ fn is_local(host: &[u8]) -> bool {
         .and_then(|name| name.strip_suffix(']'))
         .unwrap_or(name);
     let label = name.strip_suffix('.').unwrap_or(name).rsplit('.').next();
-    // Some health checks send an empty Host, and no page can.
+    // Some health checks send an empty Host, and web pages cannot.
     host.is_empty()
         || label.is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
         || address.parse::<IpAddr>().is_ok()

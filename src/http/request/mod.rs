@@ -1,4 +1,4 @@
-//! One request: from its head to the handler.
+//! One request, from its head to its handler.
 
 pub(crate) mod access_log;
 pub(crate) mod auth;

@@ -6,7 +6,7 @@ use super::fields::{Field, Fields};
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::decode::Format;
 
-/// The value of `Accept-Encoding` in a 415 answer.
+/// The value of `Accept-Encoding` in a 415 response.
 const ACCEPTED_ENCODINGS: &str = "gzip, zstd, identity";
 
 /// How a body is compressed.
@@ -17,11 +17,11 @@ pub(crate) enum Encoding {
     Zstd,
 }
 
-/// The format of a body of readings. Parameters of its type have no effect: JSON is UTF-8 whatever
-/// the `charset`, and the decoder refuses a body in another encoding.
+/// The format of a body of readings. Parameters of the type are ignored: JSON is UTF-8 whatever the `charset`, and
+/// the decoder refuses other encodings.
 ///
-/// A body without a type is refused. A web page can make a browser send such a body to any address without a preflight,
-/// even to a loopback address.
+/// A body without a type is refused, because a web page can make a browser send such a body to any address without
+/// a preflight, even to a loopback address.
 ///
 /// Source: RFC 8259 §8.1 and §11
 pub(crate) fn readings_format(fields: &Fields<'_>) -> Result<Format, Problem> {
@@ -46,7 +46,7 @@ pub(crate) fn expect_json(fields: &Fields<'_>) -> Result<(), Problem> {
     }
 }
 
-/// The encoding of a body: at most one.
+/// The encoding of a body. Only one is allowed.
 pub(crate) fn encoding(fields: &Fields<'_>) -> Result<Encoding, Problem> {
     let mut found = Encoding::Identity;
     if fields.content_encoding == Field::Absent {
@@ -56,7 +56,7 @@ pub(crate) fn encoding(fields: &Fields<'_>) -> Result<Encoding, Problem> {
     for name in values.flat_map(|value| value.as_bytes().split(|b| *b == b',')) {
         let name = name.trim_ascii().to_ascii_lowercase();
         let encoding = match name.as_slice() {
-            // Empty elements of a list mean nothing (RFC 9110 §5.6.1).
+            // Empty list elements are ignored (RFC 9110 §5.6.1).
             b"" | b"identity" => continue,
             b"gzip" | b"x-gzip" => Encoding::Gzip,
             b"zstd" => Encoding::Zstd,
@@ -85,7 +85,7 @@ enum Media {
 }
 
 fn essence(fields: &Fields<'_>) -> Result<Media, Problem> {
-    // Nearly every client sends exactly this.
+    // The fast path: nearly every client sends exactly this.
     if fields.content_type.is(b"application/json") {
         return Ok(Media::Json);
     }
@@ -93,7 +93,7 @@ fn essence(fields: &Fields<'_>) -> Result<Media, Problem> {
         let detail = "the body needs a Content-Type";
         return Err(Problem::new(Kind::UnsupportedMedia, detail));
     };
-    // Some proxies repeat the header: equal values do no harm.
+    // Some proxies repeat the header. Equal values do no harm.
     if fields.all(CONTENT_TYPE).iter().any(|other| other != value) {
         let detail = "the request must have one Content-Type, not several that differ";
         return Err(Problem::new(Kind::BadRequest, detail));
@@ -118,8 +118,7 @@ fn essence(fields: &Fields<'_>) -> Result<Media, Problem> {
 
 /// Whether the client accepts JSON.
 ///
-/// Source: RFC 9110 §12.5.1: the most specific range that matches decides, and `q=0` means not
-/// acceptable
+/// Source: RFC 9110 §12.5.1: the most specific matching range decides, and `q=0` means not acceptable
 pub(crate) fn accepts_json(fields: &Fields<'_>) -> bool {
     if fields.accept == Field::Absent {
         return true;

@@ -1,8 +1,8 @@
-//! The poll of a connection in which a request is served: its moment, and which of its wakes count.
+//! State of the connection poll that serves a request: its time, and which wakes count.
 //!
-//! A request of one reading is read, decoded and answered within one poll of its connection, in some 10
-//! microseconds. It would read the clock ten times. So a connection reads it once per poll, and what
-//! needs no more than a millisecond's precision uses that moment.
+//! A request of one reading is received, decoded and answered within one poll of its connection, in some 10
+//! microseconds. It would read the clock ten times. So a connection reads it once per poll, and whatever needs no
+//! more than millisecond precision uses that time.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -12,17 +12,17 @@ thread_local! {
     static WAKES: Cell<Wakes> = const { Cell::new(Wakes::Passed) };
 }
 
-/// What happens to wakes that this thread sends to a connection that it is polling.
+/// What to do with wakes of the connection that this thread is polling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wakes {
     Passed,
     Withheld { any: bool },
 }
 
-/// Keeps the moment of a poll until dropped.
+/// Keeps the time of a poll until it is dropped.
 pub(crate) struct Begun(());
 
-/// Begins a poll: until it is dropped, [`moment`] is the same on this thread.
+/// Begins a poll. Until the result is dropped, [`moment`] returns the same time on this thread.
 pub(crate) fn begin() -> Begun {
     MOMENT.set(Some(Instant::now()));
     Begun(())
@@ -34,18 +34,18 @@ impl Drop for Begun {
     }
 }
 
-/// When the current poll of the connection began. Outside a poll, the time now.
+/// When the current poll of the connection began; outside a poll, the present time.
 ///
-/// Units:  at most as late as the poll has taken: a body is decoded for a millisecond at most
+/// Units:  behind by at most the length of the poll, which is about a millisecond if it decodes a large body
 pub(crate) fn moment() -> Instant {
     MOMENT.get().unwrap_or_else(Instant::now)
 }
 
-/// Withholds the wakes of the connection that is being polled on this thread.
+/// Withholds wakes of the connection that this thread is polling.
 ///
-/// Shape:  the outcome, and whether a wake was withheld; if it matters, the caller wakes instead
+/// Shape:  the result of `work`, and whether a wake was withheld; if one matters, the caller must wake
 pub(crate) fn withhold_wakes<T>(work: impl FnOnce() -> T) -> (T, bool) {
-    /// Passes wakes again, even after a panic.
+    /// Passes wakes on again, even after a panic.
     struct PassAgain;
     impl Drop for PassAgain {
         fn drop(&mut self) {
@@ -58,7 +58,7 @@ pub(crate) fn withhold_wakes<T>(work: impl FnOnce() -> T) -> (T, bool) {
     (done, WAKES.get() == Wakes::Withheld { any: true })
 }
 
-/// Whether a wake of the connection is withheld; called for each wake, from any thread.
+/// Whether to withhold a wake of the connection. Called for each wake, on any thread.
 pub(crate) fn withholds_wake() -> bool {
     let withheld = WAKES.get() != Wakes::Passed;
     if withheld {

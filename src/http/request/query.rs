@@ -1,23 +1,23 @@
-//! Reading queries strictly: an unknown or repeated parameter is an error.
+//! Parses queries strictly: an unknown or repeated parameter is an error.
 
 use std::borrow::Cow;
 
 use crate::http::response::problem::{Kind, Problem};
 use crate::reading::ExternalId;
 
-/// Items of a page unless the query sets `limit`.
+/// The items of a page if `limit` is not set.
 const LIMIT_DEFAULT: usize = 100;
 /// The most items of a page: about 200 KiB.
 const LIMIT_MAX: usize = 1000;
 
-/// What a route reads of a query.
+/// The parameters that a route accepts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Parameters {
-    /// Nothing: the query has no effect.
+    /// The query is ignored.
     Ignored,
-    /// These names, each at most once.
+    /// These names, at most once each.
     Once(&'static [&'static str]),
-    /// These names, each any number of times.
+    /// These names, any number of times each.
     Repeated(&'static [&'static str]),
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Parameters {
 pub(crate) struct Query<'q>(Vec<(Cow<'q, str>, Cow<'q, str>)>);
 
 impl Parameters {
-    /// Reads a query.
+    /// Parses a query.
     ///
     /// # Errors
     /// 400: a parameter is unknown, repeated although it must not be, or not percent-encoded UTF-8.
@@ -60,7 +60,7 @@ impl Parameters {
 }
 
 impl Query<'_> {
-    /// Every value of a parameter that may be repeated.
+    /// All values of a parameter that may be repeated.
     pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.0.iter().filter(move |(n, _)| n == name);
         named.map(|(_, value)| value.as_ref())
@@ -74,7 +74,7 @@ impl Query<'_> {
             .map(|(_, value)| value.as_ref())
     }
 
-    /// The most items of a page: `limit`, or [`LIMIT_DEFAULT`] without it.
+    /// The page size: `limit`, or [`LIMIT_DEFAULT`].
     pub(crate) fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else {
             return Ok(LIMIT_DEFAULT);
@@ -93,12 +93,12 @@ impl Query<'_> {
     }
 }
 
-/// The id in a path.
+/// Checks the id in a path.
 pub(crate) fn path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
     ExternalId::new(text).map_err(|why| bad(format!("the id in the path {why}")))
 }
 
-/// The id in a path, of a device that the gateway may not know yet.
+/// Checks the id in a path of a device that may still be unknown.
 pub(crate) fn new_path_id(text: &str) -> Result<ExternalId<'_>, Problem> {
     ExternalId::of_new(text).map_err(|why| bad(format!("the id in the path {why}")))
 }
@@ -115,12 +115,12 @@ fn list(known: &[&str]) -> String {
     }
 }
 
-/// The start of a client's text, short enough to repeat in a response.
+/// The beginning of a client's text, short enough to be repeated in a response.
 pub(crate) fn shorten(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-/// Undoes the encoding of forms: `+` is a space.
+/// Decodes a form value, in which `+` is a space.
 fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
     let decoded = if raw.contains('+') {
         let spaced = raw.replace('+', " ");
@@ -131,7 +131,7 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, Problem> {
     decoded.ok_or_else(|| bad("the query must be percent-encoded UTF-8"))
 }
 
-/// Undoes percent-encoding. `None` means that the text is not percent-encoded UTF-8.
+/// Decodes percent-encoding. `None` means that the text is not percent-encoded UTF-8.
 pub(crate) fn percent_decode(raw: &str) -> Option<Cow<'_, str>> {
     let mut escapes = raw.split('%').skip(1).map(str::as_bytes);
     let is_byte = |digits: &[u8]| digits.iter().all(u8::is_ascii_hexdigit);

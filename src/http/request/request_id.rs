@@ -1,4 +1,4 @@
-//! The id of a request, in its answer and in its log lines.
+//! The id of a request, for its response and its log lines.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -8,29 +8,29 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use super::fields::Field;
 
-/// The header that carries it.
+/// The header with the id.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is accepted from a client.
 const BYTES_MAX: usize = 128;
 
-/// Random digits of this process, before a number, so that two gateways make different ids.
+/// Random digits of this process that precede a number, so that two gateways generate different ids.
 static PROCESS: OnceLock<u32> = OnceLock::new();
-/// The digits of both, and the dash between them.
+/// The digits of both and the dash between them.
 const MADE_BYTES_MAX: usize = 8 + 1 + 16;
 
 /// The id of a request.
 ///
-/// An id of this process is kept as its number, because its text is needed only once, in the answer.
+/// A generated id is stored as a number, because its text is needed only once, in the response.
 #[derive(Debug, Clone)]
 pub(crate) enum RequestId {
-    /// The client's.
+    /// From the client.
     Given(HeaderValue),
-    /// A number of this process.
+    /// Generated: a number of this process.
     Made(u64),
 }
 
 impl RequestId {
-    /// The client's id, if it can be logged unchanged; else a new one.
+    /// The client's id if it can be logged unchanged, otherwise a new one.
     pub(crate) fn of(sent: Field<'_>) -> RequestId {
         match sent.first() {
             Some(id) if is_plain(id.as_bytes()) => RequestId::Given(id.clone()),
@@ -43,13 +43,13 @@ impl RequestId {
         RequestId::Made(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The header of the answer.
+    /// The response header.
     pub(crate) fn header(&self) -> HeaderValue {
         match self {
             RequestId::Given(id) => id.clone(),
             RequestId::Made(number) => {
                 let mut text = [0; MADE_BYTES_MAX];
-                // Digits and a dash are always a valid value.
+                // Digits and a dash are always a valid header value.
                 HeaderValue::from_bytes(made(*number, &mut text))
                     .unwrap_or_else(|_| HeaderValue::from_static("none"))
             }
@@ -57,7 +57,7 @@ impl RequestId {
     }
 }
 
-/// Writes the text of a number of this process, as [`fmt::Display`] does, without its cost.
+/// Writes the text of a generated id. It equals that of [`fmt::Display`], but costs less.
 fn made(number: u64, text: &mut [u8; MADE_BYTES_MAX]) -> &[u8] {
     let nibble = |of: u64, place: u32| b"0123456789abcdef"[(of >> (4 * place) & 15) as usize];
     let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);

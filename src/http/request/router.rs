@@ -1,4 +1,4 @@
-//! What a route is, and finding the route of a request.
+//! What a route is, and how a request's route is found.
 //!
 //! Metrics are labelled with the pattern of a route, never with the requested path.
 
@@ -15,45 +15,45 @@ use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
 use crate::reading::Stream;
 
-/// The answer of a handler, on its way.
+/// The future of a handler's response.
 pub(crate) type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, Problem>> + Send + 'a>>;
 
 /// The handler of a route.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Handler {
-    /// Ingestion of a stream's readings. A variant of its own, because its future is not boxed.
+    /// Ingests a stream's readings. It has its own variant because its future is not boxed.
     Ingest(Stream),
-    /// Anything else.
+    /// Any other handler.
     Boxed(BoxedHandler),
 }
 
-/// The methods of routes, as `Allow` orders them. HEAD exists where GET does, OPTIONS everywhere.
+/// The methods of routes, in the order of `Allow`. HEAD exists wherever GET does, and OPTIONS everywhere.
 const METHODS: [&str; 4] = ["GET", "POST", "PUT", "DELETE"];
 
-/// Whether a route checks the `Accept` of a request.
+/// Whether a route checks `Accept`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accept {
-    /// It answers JSON: a client that does not accept it gets 406.
+    /// It responds with JSON. A client that does not accept JSON gets 406.
     Json,
-    /// It answers something other than JSON, or JSON to programs that may send any `Accept`.
+    /// It responds with something else, or with JSON for programs that may send any `Accept`.
     Any,
 }
 
-/// What OPTIONS answers, except to a browser's preflight.
+/// How OPTIONS is answered, except for a browser's preflight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OptionsReply {
-    /// Only what the path allows.
+    /// With the allowed methods only.
     Allow,
-    /// The same as GET.
+    /// Like GET.
     AsGet,
 }
 
-/// One method of one path: a row of the table of routes.
+/// One method of one path: a row in the table of routes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Route {
     /// One of [`METHODS`].
     pub(crate) method: &'static str,
-    /// Segments; `{name}` stands for any one.
+    /// The path; `{name}` stands for any one segment.
     pub(crate) pattern: &'static str,
     pub(crate) access: Access,
     pub(crate) parameters: Parameters,
@@ -62,8 +62,8 @@ pub(crate) struct Route {
     pub(crate) handler: Handler,
 }
 
-/// A route whose access is not decided: only [`Unguarded::public`] and
-/// [`Unguarded::needs`] make a [`Route`] of it.
+/// A route without a decision on access. Only [`Unguarded::public`] and [`Unguarded::needs`] turn it into a
+/// [`Route`].
 #[must_use]
 pub(crate) struct Unguarded {
     method: &'static str,
@@ -71,30 +71,30 @@ pub(crate) struct Unguarded {
     handler: Handler,
 }
 
-/// A handler as a row names it.
+/// A handler as written in a row.
 pub(crate) type BoxedHandler = for<'a> fn(Call<'a>) -> ReplyFuture<'a>;
 
-/// A route of GET, and so of HEAD.
+/// A GET route, which serves HEAD too.
 pub(crate) const fn get(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
     Unguarded::new("GET", pattern, Handler::Boxed(handler))
 }
 
-/// A route of POST.
+/// A POST route.
 pub(crate) const fn post(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
     Unguarded::new("POST", pattern, Handler::Boxed(handler))
 }
 
-/// A route of PUT.
+/// A PUT route.
 pub(crate) const fn put(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
     Unguarded::new("PUT", pattern, Handler::Boxed(handler))
 }
 
-/// A route of DELETE.
+/// A DELETE route.
 pub(crate) const fn delete(pattern: &'static str, handler: BoxedHandler) -> Unguarded {
     Unguarded::new("DELETE", pattern, Handler::Boxed(handler))
 }
 
-/// A route of POST that takes readings.
+/// A POST route that accepts readings.
 pub(crate) const fn ingest(pattern: &'static str, stream: Stream) -> Unguarded {
     Unguarded::new("POST", pattern, Handler::Ingest(stream))
 }
@@ -108,12 +108,12 @@ impl Unguarded {
         }
     }
 
-    /// Opens the route to all, without a key.
+    /// Makes the route public.
     pub(crate) const fn public(self) -> Route {
         self.guarded(Access::Public)
     }
 
-    /// Opens the route to keys with any of these rights, for the devices of a scope.
+    /// Requires a key with any of these rights, within a scope.
     pub(crate) const fn needs(self, rights: Rights, scope: Scope) -> Route {
         self.guarded(Access::Key(rights, scope))
     }
@@ -132,36 +132,36 @@ impl Unguarded {
 }
 
 impl Route {
-    /// Sets what the route reads of a query; unless set, it accepts no parameter.
+    /// Sets the accepted parameters. Without this, the route accepts none.
     pub(crate) const fn query(self, parameters: Parameters) -> Self {
         Route { parameters, ..self }
     }
 
-    /// Answers whatever the client accepts.
+    /// Responds whatever the client's `Accept` is.
     pub(crate) const fn any_accept(self) -> Self {
         let accept = Accept::Any;
         Route { accept, ..self }
     }
 
-    /// Answers OPTIONS as GET.
+    /// Responds to OPTIONS like to GET.
     pub(crate) const fn options_as_get(self) -> Self {
         let options = OptionsReply::AsGet;
         Route { options, ..self }
     }
 }
 
-/// A path pattern with its routes.
+/// A path pattern and its routes.
 #[derive(Debug)]
 pub(crate) struct PathRoutes {
     pub(crate) pattern: &'static str,
-    /// The rows of the path, one for each method.
+    /// The rows of the path, one per method.
     routes: &'static [Route],
     /// The value of `Allow`.
     pub(crate) allow: String,
 }
 
 impl PathRoutes {
-    /// The route of a method: HEAD is a GET whose body hyper does not send.
+    /// The route for a method. HEAD uses that of GET, and hyper leaves out the body.
     pub(crate) fn route(&self, method: &Method) -> Option<&'static Route> {
         let name = match method.as_str() {
             "HEAD" => "GET",
@@ -170,7 +170,7 @@ impl PathRoutes {
         self.routes.iter().find(|route| route.method == name)
     }
 
-    /// The route that answers OPTIONS, if one does.
+    /// The route that responds to OPTIONS, if there is one.
     pub(crate) fn options(&self) -> Option<&'static Route> {
         let mut routes = self.routes.iter();
         routes.find(|route| route.options == OptionsReply::AsGet)
@@ -181,21 +181,21 @@ impl PathRoutes {
 #[derive(Debug)]
 pub(crate) struct Routes {
     paths: Vec<PathRoutes>,
-    /// What `OPTIONS *` allows.
+    /// The `Allow` of `OPTIONS *`.
     pub(crate) allow: String,
 }
 
-/// Why a path has no route.
+/// Why no route was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// No route has this form.
+    /// No pattern matches the path.
     Unknown,
     /// The id in the path is not percent-encoded UTF-8.
     Encoding,
 }
 
 impl Routes {
-    /// Groups rows by path. The rows of a path must follow each other.
+    /// Groups rows by path. All rows of a path must be adjacent.
     pub(crate) fn new(rows: &'static [Route]) -> Self {
         let paths = rows.chunk_by(|one, next| one.pattern == next.pattern);
         let paths = paths.map(|routes| PathRoutes {
@@ -209,10 +209,10 @@ impl Routes {
         }
     }
 
-    /// Finds the routes of a path, and the decoded id in it, if the pattern has one.
+    /// Finds the routes of a path, and decodes the id in it, if the pattern has one.
     ///
-    /// Literal segments are compared without decoding: an encoded slash is part of an id and never a separator, and
-    /// each route has one spelling.
+    /// Literal segments are compared without decoding. So an encoded slash is part of an id, never a separator,
+    /// and each route has only one spelling.
     pub(crate) fn find<'p>(
         &self,
         path: &'p str,
@@ -229,7 +229,7 @@ impl Routes {
     }
 }
 
-/// The value of `Allow` for some routes.
+/// The value of `Allow` for these routes.
 fn allow(routes: &[Route]) -> String {
     let mut names = Vec::new();
     for method in METHODS {
@@ -242,7 +242,7 @@ fn allow(routes: &[Route]) -> String {
     names.join(", ")
 }
 
-/// The segment of the path in the position of the pattern's `{name}`.
+/// The segment of the path at the place of `{name}` in the pattern.
 fn captured<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     let (before, rest) = pattern.split_once('{')?;
     let (_, after) = rest.split_once('}')?;

@@ -1,14 +1,14 @@
-//! Maps the database's errors to problems, and logs each once.
+//! Maps database errors to problems, and logs each once.
 
 use super::problem::{Kind, Problem};
 use crate::analytics::AskError;
 use crate::postgres::ReadError;
 
-/// When to retry: a database needs a few seconds to restart.
+/// How soon to retry. A database needs a few seconds to restart.
 const RETRY_SECONDS: u64 = 5;
-/// When to retry if other queries occupy the memory.
+/// How soon to retry if other queries use up the memory.
 const BUSY_RETRY_SECONDS: u64 = 2;
-/// When to retry if a report of the fleet is still being computed.
+/// How soon to retry if a report on the fleet is still being computed.
 const SLOW_RETRY_SECONDS: u64 = 15;
 
 impl From<ReadError> for Problem {

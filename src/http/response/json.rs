@@ -1,4 +1,4 @@
-//! JSON documents: the answers, and the bodies that are not readings.
+//! JSON documents: responses, and request bodies other than readings.
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use serde_json::error::Category;
 use super::problem::{Kind, Problem};
 use super::reply::{JSON, Reply, with_body};
 
-/// Makes an answer of JSON.
+/// Makes a JSON response.
 pub(crate) fn reply(status: StatusCode, value: &impl Serialize) -> Result<Reply, Problem> {
     match serde_json::to_vec(value) {
         Ok(body) => Ok(with_body(status, JSON, body)),
@@ -22,7 +22,7 @@ pub(crate) fn reply(status: StatusCode, value: &impl Serialize) -> Result<Reply,
     }
 }
 
-/// Parses a JSON object of a request, strictly: unknown or missing fields are errors.
+/// Parses a JSON object in a request strictly: unknown and missing fields are errors.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let document = serde_json::from_slice(body).map_err(|error| {
         let kind = match error.classify() {
@@ -31,7 +31,7 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         };
         Problem::new(kind, error.to_string())
     })?;
-    // serde also reads a struct from an array of its fields' values.
+    // serde would also accept an array of the fields' values for a struct.
     if body.trim_ascii_start().first() != Some(&b'{') {
         let detail = "the body must be a JSON object";
         return Err(Problem::new(Kind::InvalidContent, detail));

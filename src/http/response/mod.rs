@@ -1,4 +1,4 @@
-//! One response: JSON, problems, and what ends a long one.
+//! One response: JSON, problems, and what ends a long one early.
 
 mod database_errors;
 pub(crate) mod json;

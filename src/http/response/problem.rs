@@ -1,4 +1,4 @@
-//! Problems: errors for operators and programs (RFC 9457).
+//! Problems: errors for people and programs (RFC 9457).
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,34 +17,34 @@ const RETRY_AFTER_SECONDS_MAX: u64 = 3600;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// The kinds of problems; each has a stable URI, a title and a status.
+/// The kinds of problems. Each has a stable URI, a title and a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The request breaks HTTP's own rules.
+    /// The request violates HTTP.
     BadRequest,
-    /// An id in the path, or a parameter of the query, is wrong.
+    /// An id in the path or a query parameter is invalid.
     BadParameter,
-    /// The body as a whole cannot be read.
+    /// The body as a whole cannot be parsed.
     UnreadableBody,
-    /// The body was read, but violates a rule.
+    /// The body was parsed, but violates a rule.
     InvalidContent,
-    /// The body has readings, but none is valid.
+    /// None of the body's readings is valid.
     NoValidReading,
-    /// No key, or one that is not valid.
+    /// The key is missing or not valid.
     Unauthorized,
     /// The key lacks the right, or does not cover the device.
     Forbidden,
     /// More readings than the key's rate allows.
     RateLimited,
-    /// No such path, or no stored item with this id.
+    /// The path does not exist, or nothing stored has this id.
     NotFound,
-    /// The path allows other methods.
+    /// The path exists, but not with this method.
     MethodNotAllowed,
-    /// The client accepts no JSON.
+    /// The client does not accept JSON.
     NotAcceptable,
     /// The body did not arrive in time.
     BodyTimeout,
-    /// It contradicts stored data.
+    /// The request contradicts stored data.
     Conflict,
     /// The body is larger than the gateway accepts.
     BodyTooLarge,
@@ -52,9 +52,9 @@ pub(crate) enum Kind {
     UnsupportedMedia,
     /// A defect of the gateway.
     Internal,
-    /// The gateway has no room for more at once.
+    /// The gateway cannot take more requests right now.
     Overloaded,
-    /// The database was not reached in time.
+    /// The database did not respond in time.
     DatabaseUnavailable,
     /// `ack=committed` was not confirmed in time.
     CommitTimeout,
@@ -110,7 +110,7 @@ impl Kind {
     }
 }
 
-/// An error answer before it is written.
+/// An error response before it is serialised.
 #[derive(Debug)]
 pub(crate) struct Problem {
     kind: Kind,
@@ -142,7 +142,7 @@ struct Document<'a> {
     errors_truncated: Option<bool>,
 }
 
-/// One reading's error as answers list it.
+/// One reading's error as listed in responses.
 #[derive(Serialize)]
 pub(crate) struct ErrorItem<'a> {
     index: u64,
@@ -171,7 +171,7 @@ impl Problem {
             detail: detail.into(),
             code: None,
             readings: None,
-            // Every 503 has a Retry-After; most callers set a better one.
+            // Every 503 has a Retry-After. Most callers set a more precise one.
             retry_after_seconds: retry.then_some(1),
             allow: None,
             www_authenticate: None,
@@ -180,24 +180,24 @@ impl Problem {
         }
     }
 
-    /// Adds the code of the violated rule, for programs.
+    /// Adds the violated rule's code, for programs.
     pub(crate) fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
     }
 
-    /// Whether this is the code of the violated rule.
+    /// Whether the violated rule has this code.
     pub(crate) fn is(&self, code: &str) -> bool {
         self.code == Some(code)
     }
 
-    /// Adds the readings that were rejected.
+    /// Adds the rejected readings.
     pub(crate) fn readings(mut self, outcome: Outcome) -> Self {
         self.readings = Some(Box::new(outcome));
         self
     }
 
-    /// Sets after how many seconds to retry.
+    /// Sets the seconds of `Retry-After`.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_seconds = Some(seconds);
         self
@@ -209,7 +209,7 @@ impl Problem {
         self
     }
 
-    /// Sets the challenge: which credentials the path needs.
+    /// Sets the `WWW-Authenticate` challenge.
     pub(crate) fn www_authenticate(mut self, challenge: &'static str) -> Self {
         self.www_authenticate = Some(challenge);
         self
@@ -221,7 +221,7 @@ impl Problem {
         self
     }
 
-    /// Ends the connection after the answer.
+    /// Closes the connection after the response.
     pub(crate) fn close(mut self) -> Self {
         self.close = true;
         self
@@ -246,7 +246,7 @@ impl Problem {
                 .as_ref()
                 .and_then(|o| o.errors_truncated.then_some(true)),
         };
-        // Texts and numbers always have a JSON form.
+        // Serialising texts and numbers cannot fail.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut reply = with_body(status, PROBLEM_JSON, body);
         let headers = reply.headers_mut();
@@ -269,12 +269,12 @@ impl Problem {
     }
 }
 
-/// Extends a wait by up to a half, so that clients that were refused together do not retry together.
+/// Lengthens a wait by up to a half, so that clients that are refused together do not retry together.
 fn spread(seconds: u64) -> u64 {
     static REFUSALS: AtomicU64 = AtomicU64::new(0);
     let refusals = REFUSALS.fetch_add(1, Ordering::Relaxed);
     let seconds = seconds.clamp(1, RETRY_AFTER_SECONDS_MAX);
-    // An odd stride visits all residues, and spreads neighbours far apart.
+    // An odd stride visits all residues and spreads successive refusals far apart.
     (seconds + refusals.wrapping_mul(7) % (seconds / 2 + 2)).min(RETRY_AFTER_SECONDS_MAX)
 }
 

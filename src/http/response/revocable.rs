@@ -1,7 +1,7 @@
-//! Ends long answers when their key is revoked or expires.
+//! Ends long responses when their key is revoked or expires.
 //!
-//! A request's key is checked when the request arrives. A stream of live changes and an export continue
-//! long after that, and a revoked key must lose access within seconds.
+//! The key is checked when a request arrives. A live stream or an export continues long after that, and a revoked
+//! key must lose access within seconds.
 
 use std::io;
 use std::pin::Pin;
@@ -20,11 +20,10 @@ use crate::auth::Keyring;
 use crate::auth::key::KeyId;
 use crate::reading::Timestamp;
 
-/// How often the key of a long answer is checked. Why a second: as often as the keys' file is.
+/// How often the key of a long response is checked. Why 1 s: the key file is read that often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The body of an answer in pieces: it fails when its key is no longer valid, which closes the
-/// connection.
+/// A streamed body that fails once its key is no longer valid. The failure closes the connection.
 struct Revocable {
     body: UnsyncBoxBody<Bytes, io::Error>,
     keys: Arc<Keyring>,
@@ -32,7 +31,7 @@ struct Revocable {
     every: Interval,
 }
 
-/// Binds an answer in pieces to its key; any other is returned unchanged.
+/// Binds a streamed response to its key. Other responses are returned unchanged.
 pub(crate) fn bind(reply: Reply, keys: &Arc<Keyring>, key: KeyId) -> Reply {
     reply.map(|body| match body {
         Either::Left(whole) => Either::Left(whole),

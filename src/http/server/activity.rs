@@ -1,5 +1,4 @@
-//! The activity of an HTTP/2 connection: requests that wait for a response, and responses that the
-//! client has not read.
+//! The activity of an HTTP/2 connection: requests without a response, and responses that the client has not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,17 +19,17 @@ use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply::EVENT_STREAM;
 use crate::metrics;
 
-/// What an HTTP/2 connection has done since it was opened.
+/// What has happened on an HTTP/2 connection since it was opened.
 pub(super) struct Activity {
-    /// Requests.
+    /// The number of requests.
     begun: AtomicU64,
-    /// Requests whose answers have begun.
+    /// The number of requests whose response has begun.
     answered: AtomicU64,
-    /// Pieces of answers that the client has made room for.
+    /// The number of response pieces that the client has made room for.
     moved: Arc<AtomicU64>,
-    /// Places for answers that the client has not read.
+    /// Permits for responses that the client has not read.
     unread: Arc<Semaphore>,
-    /// Queries that have a place, and whose responses are still being made.
+    /// The number of queries that have a permit, but no response yet.
     asking: AtomicU64,
 }
 
@@ -53,22 +52,22 @@ impl Activity {
         InFlight(Arc::clone(self))
     }
 
-    /// Requests begun and pieces moved. `None` means that a request waits for its answer.
+    /// The sum of requests begun and pieces moved. `None` means that a request has no response yet.
     pub(super) fn at_rest(&self) -> Option<u64> {
         let answered = self.answered.load(Ordering::Acquire);
         let begun = self.begun.load(Ordering::Acquire);
         (begun == answered).then(|| begun + self.moved.load(Ordering::Relaxed))
     }
 
-    /// A place for an answer. `None` means that the client reads none of the answers before it.
+    /// A permit for a response. `None` means that the client does not read earlier responses.
     ///
-    /// Blocks: while answers before it are being made, and then for `within`
+    /// Blocks: while earlier responses are being made, and then for `within`
     async fn place(&self, within: Duration) -> Option<OwnedSemaphorePermit> {
         loop {
             let waited = timeout(within, Arc::clone(&self.unread).acquire_owned()).await;
             match waited {
                 Ok(place) => return place.ok(),
-                // The gateway is still making responses, so the client has nothing to read.
+                // The gateway is still making responses, so the client has had nothing to read.
                 Err(_) if self.asking.load(Ordering::Relaxed) > 0 => {}
                 Err(_) => return None,
             }
@@ -76,7 +75,8 @@ impl Activity {
     }
 }
 
-/// A request without an answer. Dropping it counts the request as answered, even if the client has reset it.
+/// A request without a response. Dropping it counts the request as answered, even if the client has reset the
+/// stream.
 pub(super) struct InFlight(Arc<Activity>);
 
 impl Drop for InFlight {
@@ -85,7 +85,7 @@ impl Drop for InFlight {
     }
 }
 
-/// Counts a query as in progress until it is dropped, even if its client resets the stream.
+/// Counts a query as in progress until it is dropped, even if the client resets the stream.
 struct Asking<'a>(&'a AtomicU64);
 
 impl<'a> Asking<'a> {
@@ -101,7 +101,7 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// Answers a request of HTTP/2; a query once the connection has a place for its answer.
+/// Responds to an HTTP/2 request. A query first waits for a permit for its response.
 pub(super) async fn answer_in_place<A: Service>(
     service: Arc<A>,
     peer: Arc<Peer>,
@@ -127,7 +127,7 @@ pub(super) async fn answer_in_place<A: Service>(
     let asking = Asking::begin(&activity.asking);
     let reply = service.answer(&peer, request, None).await;
     drop(asking);
-    // A stream of events has a bound of its own, and is never read to its end.
+    // An event stream has its own limit, and is never read to its end.
     let kind = reply.headers().get(CONTENT_TYPE);
     if kind.is_some_and(|kind| kind.as_bytes() == EVENT_STREAM.as_bytes()) {
         place = None;
@@ -151,7 +151,7 @@ mod tests {
         let asking = Asking::begin(&activity.asking);
         let waiting = activity.place(within);
         let mut waiting = pin!(waiting);
-        // It still waits, much longer than its time limit.
+        // It still waits, far beyond its time limit.
         assert!(timeout(10 * within, waiting.as_mut()).await.is_err());
         drop(asking);
         drop(all);

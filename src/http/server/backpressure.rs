@@ -1,10 +1,10 @@
-//! Backpressure for HTTP/2: answers on their way to a client that may not read them.
+//! Backpressure for HTTP/2: responses to a client that may not read them.
 //!
-//! An HTTP/1.1 connection has one answer at a time, and is closed when its socket accepts none of it. An HTTP/2
-//! connection has as many answers as streams. If a client opens no window, all of its answers stay in the gateway's
-//! memory while the socket stays free. So a connection has a few places for unread answers. A query waits for a place,
-//! and its answer keeps it until it is read. Answers leave in pieces, because everything that hyper was given counts as
-//! read.
+//! An HTTP/1.1 connection has one response at a time, and is closed if its socket accepts nothing. An HTTP/2
+//! connection has as many responses as streams. If a client opens no flow-control window, all of them stay in the
+//! gateway's memory while the socket stays writable. So each connection has a few permits for unread responses. A
+//! query waits for a permit, and its response keeps it until it was read. Responses are handed to hyper in pieces,
+//! because everything that hyper has taken counts as read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::usage::InUse;
 use crate::http::response::reply::{Body, Reply};
 
-/// The most unread answers of a connection. Why 8: a browser requests six files at once.
+/// The most unread responses of a connection. Why 8: a browser requests six files at once.
 pub(crate) const UNREAD_MAX: usize = 8;
-/// The most that hyper is given of an answer at once, and may hold of each stream.
+/// The size of a piece, and the most that hyper buffers per stream.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// The body of an answer that leaves in pieces.
+/// The body of a response, handed over in pieces.
 pub(crate) struct PacedBody {
     body: Body,
-    /// What is left of the body's last piece.
+    /// The rest of the body's last frame.
     rest: Bytes,
-    /// Counts the pieces of all answers of the connection.
+    /// Counts the pieces of all responses on the connection.
     moved: Arc<AtomicU64>,
     _place: Option<OwnedSemaphorePermit>,
-    /// Keeps the connection in use. `None` means that no request made the answer.
+    /// Keeps the connection in use. `None` means that the response belongs to no request.
     _in_use: Option<InUse>,
 }
 
-/// Binds an answer to its place among the unread ones.
+/// Binds a response to its permit.
 pub(crate) fn bind(
     reply: Reply,
     place: Option<OwnedSemaphorePermit>,

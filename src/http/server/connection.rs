@@ -1,10 +1,9 @@
 //! One connection, from its first byte to its end.
 //!
-//! With TLS, the handshake decides which HTTP is spoken. Without TLS, the first bytes decide: an HTTP/2
-//! client begins with a preface, which is not a request of HTTP/1.1.
-//! They are read once per connection, into 24 bytes, and given back to hyper, so that requests of
-//! HTTP/1.1 pay nothing for the choice. A socket that is silent from its beginning is closed after
-//! the time for a request's head. Between two requests a connection has much longer.
+//! With TLS, the handshake decides between HTTP/1.1 and HTTP/2. Without TLS, the first bytes do: an HTTP/2 client
+//! begins with a preface that no HTTP/1.1 request can have. They are read once per connection, into 24 bytes, and
+//! then passed on to hyper, so that HTTP/1.1 requests pay nothing for the choice. A socket that sends nothing at
+//! first is closed after the time limit of a head. Between two requests a connection has much longer.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -43,40 +42,40 @@ use crate::http::request::auth::Peer;
 use crate::http::request::host::AcceptedHost;
 use crate::http::request::poll;
 
-/// The largest head of HTTP/1.1, and the most that is read of a body at once. Why 64 KiB: a body of
-/// 500 readings comes in one piece or two, and 10,000 slow connections hold little memory.
+/// The largest HTTP/1.1 head, and the most that is read of a body at once. Why 64 KiB: a body of 500 readings then
+/// needs one or two reads, and 10,000 slow connections take little memory.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// The most header fields of a request of HTTP/1.1.
+/// The most header fields of an HTTP/1.1 request.
 const HEADERS_MAX: usize = 64;
 
 /// The first bytes of an HTTP/2 client (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Requests at once on one connection.
+/// The most concurrent requests on one connection.
 const STREAMS_MAX: u32 = 128;
-/// The largest head of HTTP/2, decoded; it bounds CONTINUATION frames as well.
+/// The largest HTTP/2 head, decoded. It bounds CONTINUATION frames too.
 const HEAD_BYTES_MAX: u32 = 32 << 10;
-/// The most that a client may send of one body, and of all bodies, before the gateway reads any of it.
-/// Each connection can use this much memory on top of the budget for readings.
+/// The HTTP/2 flow-control window: how much a client may send of one body, and of all bodies, before the gateway
+/// reads it. Each connection can take this much memory in addition to the budget for readings.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
-/// The most that is buffered of answers that a client does not read.
+/// The most that is buffered of responses that a client does not read.
 const SEND_BYTES_MAX: usize = 64 << 10;
-/// The most streams that a client may open and reset at once, or make the gateway reset, before its
-/// connection is ended (CVE-2023-44487).
+/// How many streams a client may open and reset at once, or make the gateway reset, before its connection is
+/// closed (CVE-2023-44487).
 const RESETS_MAX: usize = 32;
-/// How often a silent client of HTTP/2 is pinged, and how long its answer may take.
+/// How often a silent HTTP/2 client is pinged, and how long its reply may take.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long open connections still accept requests once the gateway stops. A client that connected or sent before it
-/// could know of the stop gets an answer. Why 250 ms: longer than a round trip across a continent, and short compared
-/// with the time that the writers take to stop.
+/// How long open connections still accept requests after the gateway begins to stop. A client that sent before it
+/// could know of the stop still gets a response. Why 250 ms: longer than a round trip across a continent, and
+/// short compared with the time that the writers take to stop.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Serves one connection to its end.
 ///
-/// Blocks: until the client ends it, is idle or stuck for too long, or `stopping` changes and
-///         the requests in flight are answered
+/// Blocks: until the client closes it, it is idle or stuck for too long, or `stopping` changes and its requests in
+///         flight are finished
 pub(crate) async fn serve<A: Service>(
     stream: TcpStream,
     address: IpAddr,
@@ -102,7 +101,7 @@ pub(crate) async fn serve<A: Service>(
             match &served.service.context().tls {
                 Some(tls) => {
                     let tls = Arc::clone(tls);
-                    // Boxed, as HTTP/2 is, so that a plain connection's task stays small.
+                    // Boxed, like HTTP/2, so that the task of a plain connection stays small.
                     Box::pin(encrypted(stream, tls, served)).await
                 }
                 None => plain(stream, served).await,
@@ -110,12 +109,12 @@ pub(crate) async fn serve<A: Service>(
         }
     };
     if let Err(error) = served {
-        // The gateway cannot repair what clients do to their connections.
+        // Only at debug level, because the gateway cannot repair what clients do to their connections.
         tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
-/// What a connection is served with.
+/// What is needed to serve a connection.
 struct Served<A> {
     peer: Peer,
     usage: Arc<Usage>,
@@ -123,7 +122,7 @@ struct Served<A> {
     stopping: watch::Receiver<()>,
 }
 
-/// The version of HTTP that a connection speaks.
+/// The HTTP version of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Http1,
@@ -135,12 +134,12 @@ impl<A: Service> Served<A> {
         &self.service.context().settings
     }
 
-    /// Bounds how long a connection may do nothing. `early` are the bytes read so far.
+    /// Limits how long a connection may do nothing. `early` are the bytes read so far.
     fn guard<S>(&self, stream: S, early: Bytes, protocol: Protocol) -> StallGuard<S> {
         let settings = self.settings();
         let limits = Limits {
             write: settings.write_timeout,
-            // HTTP/2 has deadlines of its own between its requests.
+            // HTTP/2 has its own deadlines between requests.
             head: (protocol == Protocol::Http1).then_some(settings.header_timeout),
             idle: settings.idle_timeout,
         };
@@ -189,14 +188,14 @@ async fn encrypted<A: Service>(stream: Socket, tls: Arc<Tls>, mut served: Served
     }
 }
 
-/// Waits until the gateway stops, and then until requests that were sent before have arrived.
+/// Waits until the gateway stops, and then until requests that were already sent have arrived.
 async fn last_call(mut stopping: watch::Receiver<()>) {
-    // The sender is dropped, never used.
+    // The sender is only ever dropped.
     stopping.changed().await.ok();
     tokio::time::sleep(LAST_CALL).await;
 }
 
-/// Waits until the connection may accept no more requests.
+/// Waits until the connection must not accept further requests.
 async fn must_end(stopping: watch::Receiver<()>, usage: &Usage) {
     tokio::select! {
         () = last_call(stopping) => {}
@@ -204,7 +203,7 @@ async fn must_end(stopping: watch::Receiver<()>, usage: &Usage) {
     }
 }
 
-/// Reads until it is clear which HTTP is spoken; returns the bytes that were read as well.
+/// Reads until the HTTP version is clear. Also returns the bytes that were read.
 async fn begin(stream: &mut Socket) -> io::Result<(Bytes, Protocol)> {
     let mut read = [0; PREFACE.len()];
     let mut length = 0;
@@ -239,15 +238,15 @@ where
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        // The guard's own timeout distinguishes a head from an idle connection.
+        // The guard has a timeout instead, which distinguishes a head from an idle connection.
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        // A device that has closed its sending side still reads its answer.
+        // A device that has closed its sending side still reads its response.
         .half_close(true);
     let deferred = Arc::new(DeferredResponses::default());
     let io = DeferringIo::new(io, Arc::clone(&deferred));
-    // A request borrows what its connection has.
+    // The service's futures borrow these from the connection.
     let (service, responses) = (&*service, &*deferred);
     let (peer, stopping) = (&peer, &stopping);
     let answering = service_fn(|request: Request<Incoming>| {
@@ -256,7 +255,7 @@ where
         async move {
             let mut reply = service.answer(peer, request, Some(responses)).await;
             if stopping.has_changed().is_err() {
-                // The client must not send another request here.
+                // The client must not send another request on this connection.
                 reply
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -328,8 +327,8 @@ where
                 stopped = true;
                 serving.as_mut().graceful_shutdown();
             }
-            // hyper bounds heads and silence only for HTTP/1.1. A connection with an unread answer is not idle. A
-            // connection without any request yet has the time limit of a head.
+            // hyper bounds heads and silence only for HTTP/1.1. A connection with an unread response is not idle.
+            // One without any request yet has the time limit of a head.
             _ = every.tick() => match activity.at_rest() {
                 Some(done) if done == seen && leaving => return Ok(()),
                 Some(done) if done == seen

@@ -1,12 +1,13 @@
-//! Deferred responses: answers that wait for the log while the next request is already read.
+//! Deferred responses: they wait for the log while the next request is already read.
 //!
-//! hyper reads the next request of an HTTP/1.1 connection when the one before is answered. If each answer waited for
-//! its sync, sixteen requests sent at once would cost sixteen syncs in a row. So hyper gets the answer as soon as the
-//! readings are on their way to the log. The bytes of the answer, and all bytes after it, stay here until the log has
-//! synced. Sixteen requests then share one sync.
+//! hyper reads the next request of an HTTP/1.1 connection only when the previous one has a response. If each
+//! response waited for its own sync, sixteen pipelined requests would take sixteen syncs, one after the other. So
+//! hyper gets the response as soon as the readings are on their way to the log. The bytes of the response, and all
+//! bytes after it, are held here until the log has synced. Sixteen requests then share one sync.
 //!
-//! Nothing leaves before its readings are durable, and answers keep the order of their requests. If the log fails, the
-//! waiting bytes are discarded: the first request without a sync gets 503 instead, and the connection ends.
+//! Nothing leaves before its readings are durable, and responses keep the order of their requests. If the log
+//! fails, the held bytes are discarded. The first request that was not synced gets 503 instead, and the connection
+//! ends.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,13 +26,13 @@ use crate::http::request::poll;
 use crate::ingest::admission::Admitted;
 use crate::metrics;
 
-/// The most deferred responses of one connection; the next request waits for its own sync before
+/// The most deferred responses of one connection. At the limit, the next request waits for its own sync before
 /// another is read. Why 64: a sync takes about as long as that many requests.
 const DEFERRED_MAX: usize = 64;
-/// The most bytes of answers that one connection buffers.
+/// The most response bytes that one connection buffers.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
-/// The answer to a request whose readings the log has failed to sync.
+/// The response to a request whose readings the log has failed to sync.
 const FAILED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
 content-length: 130\r\n\r\n\
@@ -41,25 +42,25 @@ content-length: 130\r\n\r\n\
 /// The deferred responses of one connection, passed from its requests to its socket.
 #[derive(Default)]
 pub(crate) struct DeferredResponses {
-    /// Those whose readings the log has not synced yet.
+    /// How many wait for the log's sync.
     outstanding: AtomicUsize,
-    /// Those whose answers have not reached the socket yet.
+    /// Deferred responses whose bytes have not been written to the socket yet.
     pushed: Mutex<Vec<Deferred>>,
 }
 
-/// Readings on their way into the log, and the request that brought them.
+/// Readings on their way into the log, and the record of their request.
 pub(crate) struct Deferred {
     pub(crate) admitted: Admitted,
     pub(crate) record: AccessRecord,
 }
 
 impl DeferredResponses {
-    /// Whether the next request may be answered before its readings are durable.
+    /// Whether the next response may be deferred as well.
     pub(crate) fn has_room(&self) -> bool {
         self.outstanding.load(Ordering::Relaxed) < DEFERRED_MAX
     }
 
-    /// Defers the answer that is written next, and all after it, until the log has synced.
+    /// Defers the response that is written next, and all bytes after it, until the log has synced.
     pub(crate) fn push(&self, deferred: Deferred) {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
         let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,21 +68,21 @@ impl DeferredResponses {
     }
 }
 
-/// A deferred response in the order of the connection's bytes.
+/// Where a deferred response begins in the connection's bytes.
 struct Barrier {
-    /// The first byte that must not leave before the sync, counted from the connection's first.
+    /// The offset of the first byte that must wait for the sync, from the connection's first byte.
     from: u64,
     deferred: Deferred,
 }
 
-/// A connection that holds deferred responses back.
+/// A connection that holds back deferred responses.
 pub(crate) struct DeferringIo<S> {
     inner: StallGuard<S>,
     responses: Arc<DeferredResponses>,
     barriers: VecDeque<Barrier>,
-    /// Bytes that have not left.
+    /// Held bytes.
     bytes: BytesMut,
-    /// How many bytes have left through `bytes`.
+    /// How many bytes from `bytes` have been sent.
     sent: u64,
     failed: bool,
 }
@@ -98,7 +99,7 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
         }
     }
 
-    /// Puts a barrier before the bytes that are written from now on, for each new deferred response.
+    /// Raises a barrier at the current end of the bytes for each new deferred response.
     fn raise_barriers(&mut self) {
         if self.responses.outstanding.load(Ordering::Relaxed) == self.barriers.len() {
             return;
@@ -110,8 +111,8 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
         self.barriers.extend(pushed.drain(..).map(barrier));
     }
 
-    /// Sends the bytes before the first barrier. Ready means that all of them have left. Bytes after a barrier may
-    /// still wait for the log, which wakes the task.
+    /// Sends the bytes before the first barrier. Ready means that all of those have been sent. Bytes after a
+    /// barrier may still wait for the log, which wakes the task.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(first) = self.barriers.front_mut() {
             let Poll::Ready(synced) = first.deferred.admitted.poll_durable(cx) else {
@@ -143,7 +144,7 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Replaces the deferred responses by one that reports the failure of the log.
+    /// Replaces the deferred responses with a single 503.
     fn fail(&mut self) {
         let Some(first) = self.barriers.front() else {
             return;
@@ -157,7 +158,7 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
         self.failed = true;
     }
 
-    /// Buffers bytes that must wait. `None` means that none have to wait: the caller writes them.
+    /// Buffers bytes that must wait. `None` means that none have to, and the caller writes them directly.
     fn buffer(
         &mut self,
         cx: &mut Context<'_>,
@@ -174,7 +175,7 @@ impl<S: AsyncWrite + Unpin> DeferringIo<S> {
                 Poll::Pending => return Some(Poll::Pending),
             }
             if self.bytes.len() >= BUFFER_BYTES_MAX {
-                // The sync of the first barrier wakes the task.
+                // The sync that opens the first barrier wakes the task.
                 return Some(Poll::Pending);
             }
         }
@@ -211,7 +212,7 @@ impl<S: AsyncWrite + Unpin> Write for DeferringIo<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.raise_barriers();
-        // Bytes after a barrier do not count as unsent, because hyper would then read no further request.
+        // Bytes after a barrier do not count as unsent. Otherwise hyper would read no further request.
         ready!(this.poll_send(cx))?;
         Pin::new(&mut this.inner).poll_flush(cx)
     }
@@ -255,7 +256,7 @@ mod tests {
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, DuplexStream};
 
-    /// A connection, its client, and a log that syncs when the test does.
+    /// A connection, its client, and a log that syncs when the test tells it to.
     struct Connection {
         io: DeferringIo<DuplexStream>,
         client: DuplexStream,
@@ -284,7 +285,7 @@ mod tests {
     }
 
     impl Connection {
-        /// What a request does: readings to the log, a deferred response, an answer.
+        /// What a request does: hands readings to the log, defers a response, and writes it.
         async fn answer(&mut self, text: &str) -> Append {
             let records = RequestRecords::new(2);
             let memory = self.gate.memory(None);
@@ -308,7 +309,7 @@ mod tests {
 
         async fn arrived(&mut self) -> String {
             let mut io = Pin::new(&mut self.io);
-            // Its error comes after the answer to the client.
+            // The flush fails after the 503 was sent to the client.
             drop(poll_fn(|cx| io.as_mut().poll_flush(cx)).await);
             let mut bytes = [0; 4096];
             let mut read = std::pin::pin!(self.client.read(&mut bytes));

@@ -1,4 +1,4 @@
-//! The socket: accepting connections, limiting how many there are, ending them.
+//! The listening socket: accepts connections, limits their number, and ends them.
 
 mod activity;
 pub(crate) mod backpressure;
@@ -26,25 +26,25 @@ use crate::metrics;
 use service::Service;
 use usage::{Place, Places};
 
-/// Connections that the system queues before they are accepted.
+/// How many connections the system queues before they are accepted.
 const BACKLOG: i32 = 4096;
-/// The most unsent bytes of a connection that the system buffers. Why 128 KiB: enough for full speed
-/// over a long distance. Without a bound it is 4 MiB, so that 250 clients that never read occupy a
-/// gigabyte of the system's memory.
+/// The most unsent bytes of a connection that the system buffers. Why 128 KiB: enough for full speed over a long
+/// distance. The system's own limit is 4 MiB, with which 250 clients that never read occupy a gigabyte of kernel
+/// memory.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
-/// How long to wait after the system had no socket for a new connection.
+/// The pause after the system had no resources for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long connections that are being established at the stop are waited for. Why 20 ms: several round trips within a
-/// region. A client whose first packet falls into this time sends it again, a second later on most systems, and then
-/// finds the socket closed.
+/// How long a stopping server waits for handshakes that are under way. Why 20 ms: that is several round trips
+/// within a region. A client whose first packet arrives in this time sends it again (a second later on most
+/// systems), and then finds the socket closed.
 const ESTABLISHING: Duration = Duration::from_millis(20);
 
-/// A filter for a listening socket that drops the first packet of each new connection, and nothing else (the flag SYN
-/// of RFC 9293 §3.1).
+/// A filter for a listening socket that drops the first packet of each new connection (flag SYN, RFC 9293 §3.1)
+/// and nothing else.
 #[cfg(target_os = "linux")]
 fn no_handshakes() -> [socket2::SockFilter; 4] {
-    // Of classic BPF (linux/bpf_common.h): load a byte, jump if a bit is set, return a length.
+    // Classic BPF opcodes (linux/bpf_common.h): load a byte, jump if a bit is set, return a length.
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_SET: u16 = 0x45;
     const RETURN: u16 = 0x06;
@@ -65,18 +65,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on an address; port 0 means any free port.
+    /// Listens on an address. Port 0 means any free port.
     ///
-    /// Blocks: never; needs a runtime
+    /// Blocks: never, but needs a runtime
     ///
     /// # Errors
-    /// Those of the system: the address is in use, or is not this machine's.
+    /// I/O errors: the address is in use, or does not belong to this machine.
     pub fn bind(addr: SocketAddr) -> io::Result<Server> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        // A restart must not wait until the old connections are forgotten.
+        // Otherwise a restart would have to wait until the system has forgotten the old connections.
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
-        // Connections inherit the bound.
+        // Accepted connections inherit this limit.
         #[cfg(target_os = "linux")]
         socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.bind(&addr.into())?;
@@ -89,18 +89,15 @@ impl Server {
     /// The address that the server listens on.
     ///
     /// # Errors
-    /// Those of the system.
+    /// I/O errors.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `shutdown` completes. Then accepts no more connections, lets open ones finish their current
-    /// request, and returns when they have, or after `drain_timeout`.
+    /// Serves until `shutdown` completes. Then it accepts no more connections, lets open ones finish their current
+    /// requests, and returns when they have, or after `drain_timeout`.
     ///
-    /// A panic while answering ends its connection only.
-    ///
-    /// Blocks: until `shutdown`, and then at most `drain_timeout`
-    /// Cancel: accepted connections continue until the runtime ends
+    /// A panic in a handler ends only its connection.
     pub(crate) async fn serve<A: Service>(
         self,
         service: Arc<A>,
@@ -121,7 +118,7 @@ impl Server {
                 drop(place);
             });
         };
-        // Only an accepted client shows that a place is needed, so no place is freed before.
+        // No idle connection is closed before a client has really connected and needs its place.
         let mut waiting = None;
         loop {
             tokio::select! {
@@ -134,8 +131,8 @@ impl Server {
                 }
             }
         }
-        // Clients that connected before the socket is closed did not know of the stop: the system would
-        // reset them.
+        // These clients connected before the socket is closed, without knowing of the stop. The system would reset
+        // them.
         for client in waiting.into_iter().chain(self.left_in_queue().await) {
             if let Some(place) = places.try_take() {
                 begin(client, place);
@@ -153,11 +150,11 @@ impl Server {
         }
     }
 
-    /// Accepts the connections that the system has queued or is still establishing, and closes the socket.
+    /// Accepts the connections that are queued or still being established, and closes the socket.
     ///
     /// Blocks: for [`ESTABLISHING`]
     async fn left_in_queue(self) -> Vec<(TcpStream, IpAddr)> {
-        // Connections that were established between the last `accept` and the close would be reset.
+        // Otherwise connections established between the last `accept` and the close would be reset.
         #[cfg(target_os = "linux")]
         if let Err(error) = socket2::SockRef::from(&self.listener).attach_filter(&no_handshakes()) {
             tracing::debug!(%error, "clients that connect now may be reset");
@@ -195,7 +192,7 @@ impl Server {
     }
 }
 
-/// Whether an error of `accept` concerns the one connection that it would have accepted.
+/// Whether an error of `accept` concerns only the connection that it would have accepted.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -205,7 +202,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Counts an open connection until dropped, even by a panic.
+/// Counts an open connection until it is dropped, even by a panic.
 struct Counted;
 
 impl Counted {
@@ -241,13 +238,13 @@ mod tests {
         while let Ok(more) = accepted.try_write(&piece) {
             written += more;
         }
-        // The client's own buffer is additional.
+        // The client's receive buffer comes on top.
         let of_client = socket2::SockRef::from(&client).recv_buffer_size().unwrap();
         let most = UNSENT_BYTES_MAX as usize + of_client + 2 * piece.len();
         assert!(written <= most, "{written} of {most}");
     }
 
-    /// Connects again and again until nobody listens; returns how many connections the system reset.
+    /// Connects repeatedly until nothing listens. Returns how many connections the system reset.
     fn connect_until_closed(address: SocketAddr) -> usize {
         use std::io::Read;
         let mut reset = 0;
@@ -258,7 +255,7 @@ mod tests {
                 return reset;
             };
             let bounded = stream.set_read_timeout(Some(Duration::from_secs(5)));
-            // The other side sends nothing, and closes.
+            // The server sends nothing and closes.
             if bounded.and_then(|()| stream.read(&mut [0; 1])).is_err() {
                 reset += 1;
             }

@@ -1,4 +1,4 @@
-//! The part that answers a server's requests, as the server sees it.
+//! What the server needs from the part that handles its requests.
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -8,16 +8,15 @@ use crate::http::context::Context;
 use crate::http::request::auth::Peer;
 use crate::http::response::reply::Reply;
 
-/// Answers the requests of all connections of a server.
+/// Handles the requests of all connections of a server.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// The settings and certificates that connections are served with.
+    /// The settings and certificates of connections.
     fn context(&self) -> &Context;
 
-    /// Answers a request.
+    /// Responds to a request.
     ///
-    /// If `deferred` is given, the service may answer before the readings are durable. It then
-    /// pushes the response there, and the connection must hold the answer back until the log has
-    /// synced.
+    /// If `deferred` is given, the service may respond before the readings are durable. It then pushes the
+    /// response there, and the connection must hold it back until the log has synced.
     fn answer(
         &self,
         peer: &Peer,

@@ -1,11 +1,11 @@
-//! The socket of a connection: a truncated answer never looks complete.
+//! The socket of a connection. It makes sure that a truncated response never looks complete.
 //!
-//! To an HTTP/1.0 client, an answer in pieces ends when its connection ends, so a truncated answer looks complete.
-//! nginx before 1.29.7 speaks HTTP/1.0 to its upstreams. While such an answer is on its way, closing the socket resets
-//! the connection. The cause does not matter: an error in the answer, a deadline, the end of the process. The orderly
-//! close is restored only when everything has been written.
+//! To an HTTP/1.0 client, a response of unknown length ends when the connection ends, so a truncated one looks
+//! complete. nginx before 1.29.7 speaks HTTP/1.0 to its upstreams. Until such a response is complete, the socket
+//! is set to reset the connection when it is closed, for whatever reason: an error in the response, a deadline,
+//! the end of the process. The orderly close is restored only once everything has been written.
 //!
-//! HTTP/1.1 and HTTP/2 do not need this: chunks and streams have an end of their own.
+//! HTTP/1.1 and HTTP/2 do not need this, because chunks and streams mark their own end.
 
 use std::io;
 use std::pin::Pin;
@@ -26,12 +26,12 @@ pub(crate) struct Socket {
     on_close: OnClose,
 }
 
-/// What closing a socket does to its connection.
+/// What closing the socket does to the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnClose {
-    /// Sends what is buffered, and ends it.
+    /// Sends what is buffered and ends the connection.
     Finish,
-    /// Discards what is buffered, and resets it.
+    /// Discards what is buffered and resets the connection.
     Reset,
 }
 
@@ -46,7 +46,7 @@ impl Socket {
 
     fn set_on_close(&mut self, on_close: OnClose) -> io::Result<()> {
         if self.on_close != on_close {
-            // With a linger of zero, close resets.
+            // With a linger time of zero, close resets.
             let linger = (on_close == OnClose::Reset).then_some(Duration::ZERO);
             SockRef::from(&self.stream).set_linger(linger)?;
             self.on_close = on_close;
@@ -54,7 +54,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Sets the socket to reset before the first byte of such an answer leaves.
+    /// Sets the socket to reset before the first byte of such a response leaves.
     fn prepare(&mut self) -> io::Result<()> {
         if self.usage.is_unfinished() {
             self.set_on_close(OnClose::Reset)?;

@@ -1,9 +1,9 @@
-//! Closes a connection whose client does not read its answer, or does not send its next request.
+//! Closes a connection whose client does not read its response, or does not send its next request.
 //!
-//! A client that never reads would occupy its connection forever: hyper does not bound how long it
-//! writes. hyper bounds how long it reads a head, but includes the time between two requests, which
-//! may be much longer (`--idle-timeout`). So this guard bounds both. A timer is armed only while
-//! nothing moves, reset only if it would end too late, and polled only when it ends.
+//! A client that never reads would occupy its connection forever, because hyper does not limit how long it writes.
+//! hyper does limit how long it reads a head, but its limit includes the idle time between two requests, which may
+//! be much longer (`--idle-timeout`). So this guard limits both. A timer is armed only while nothing moves, is
+//! reset only if it would fire too late, and is polled only when it fires.
 
 use std::io;
 use std::pin::Pin;
@@ -21,25 +21,24 @@ use super::usage::Usage;
 use super::when_woken::WhenWoken;
 use crate::http::request::poll;
 
-/// How long a connection may do nothing.
+/// How long a connection may make no progress.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// While bytes wait to be written.
     pub(crate) write: Duration,
-    /// From the first byte of a request's head to its last. `None` means that heads and idle times are
-    /// bounded elsewhere.
+    /// From the first byte of a head to its last. `None` means that heads and idle times are limited elsewhere.
     pub(crate) head: Option<Duration>,
     /// Between two requests.
     pub(crate) idle: Duration,
 }
 
-/// A connection with bounds on how long it may do nothing.
+/// A connection with limits on how long it may make no progress.
 pub(crate) struct StallGuard<S> {
     inner: TokioIo<S>,
-    /// What was read before HTTP took over. It is read first.
+    /// Bytes that were read before HTTP took over. They are read first.
     early: Bytes,
     limits: Limits,
-    /// Made when a write first gets stuck, and reused.
+    /// Created when a write first gets stuck, then reused.
     timer: Option<WhenWoken<Sleep>>,
     stuck: bool,
     usage: Arc<Usage>,
@@ -50,7 +49,7 @@ pub(crate) struct StallGuard<S> {
 struct Reading {
     waits_for: WaitsFor,
     until: Instant,
-    /// The requests that had begun when `waits_for` was set.
+    /// The number of requests begun when `waits_for` was set.
     begun: u32,
     timer: Option<WhenWoken<Sleep>>,
 }
@@ -61,12 +60,12 @@ enum WaitsFor {
     Request,
     /// The rest of a head.
     Head,
-    /// Unknown: a request has begun since.
+    /// Unknown: another request has begun since.
     Unknown,
 }
 
 impl Reading {
-    /// Notices a request that has begun since.
+    /// Notices whether another request has begun since.
     fn notice(&mut self, usage: &Usage) {
         let begun = usage.begun();
         if begun != self.begun {
@@ -82,7 +81,7 @@ impl Reading {
         }
     }
 
-    /// Ready means that the time has passed.
+    /// Ready means that the time is over.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let until = self.until;
         let timer = self
@@ -95,7 +94,7 @@ impl Reading {
             if timer.get().deadline() >= until {
                 return Poll::Ready(());
             }
-            // The timer was set for an earlier deadline.
+            // The timer was set to an earlier deadline.
             timer.change().reset(until);
         }
         Poll::Pending
@@ -122,7 +121,7 @@ impl<S> StallGuard<S> {
         }
     }
 
-    /// Bounds how long a connection without a request in flight is read from.
+    /// Limits how long to read from a connection without a request in flight.
     fn watch_reading(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! TLS of the listening socket, with certificates that are renewed while it runs.
+//! TLS on the listening socket, with certificates that can be renewed at run time.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::auth::file::Stamp;
 
-/// The files of TLS, in PEM.
+/// The PEM files of TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The certificate, followed by the intermediate certificates.
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities of clients' certificates. `None` means that clients need none.
+    /// The authorities for client certificates. `None` means that clients need none.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ impl TlsFiles {
     }
 }
 
-/// Why TLS does not work with these files.
+/// Why these files cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
 pub struct TlsError {
@@ -44,7 +44,7 @@ pub struct TlsError {
 }
 
 impl TlsError {
-    /// The file that is wrong.
+    /// The file at fault.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -57,16 +57,16 @@ impl TlsError {
     }
 }
 
-/// When the files of TLS are read again.
+/// When to read the files again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// If one of them has changed.
+    /// Only if one of them has changed.
     IfChanged,
-    /// In any case.
+    /// Always.
     Always,
 }
 
-/// The configuration of new TLS connections.
+/// The TLS configuration for new connections.
 pub struct Tls {
     files: TlsFiles,
     /// Locked while the files are read, so that an older state never replaces a newer one.
@@ -89,15 +89,15 @@ impl Tls {
         })
     }
 
-    /// Reads the files again. Returns whether it read them.
+    /// Reads the files again. Returns whether it did.
     ///
-    /// Open connections are unchanged.
+    /// Open connections keep their certificates.
     ///
-    /// Blocks: for some calls of the file system
+    /// Blocks: for some file system calls
     ///
     /// # Errors
-    /// [`TlsError`]: the current certificate stays in use, and the next refresh tries again. A key and a
-    /// certificate that are replaced one after the other do not match in between.
+    /// [`TlsError`]: the current certificate stays in use, and the next refresh tries again. This includes the
+    /// moment between the replacement of a key and that of its certificate.
     pub fn refresh(&self, when: Refresh) -> Result<bool, TlsError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let stamps = self.files.stamps()?;
@@ -110,7 +110,7 @@ impl Tls {
         Ok(true)
     }
 
-    /// The configuration for a connection that begins now.
+    /// The configuration for a new connection.
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,8 +1,8 @@
-//! Whether each connection is in use, and closing the longest idle one when there are too many.
+//! Tracks which connections are in use, and closes the longest idle one when there are too many.
 //!
-//! Proxies and devices keep connections open between requests, so an idle connection is kept for
-//! `--idle-timeout`. It occupies a place among `--max-connections` nevertheless. When all places are
-//! occupied and another client waits, the connection that has been idle for longest is closed.
+//! Proxies and devices keep connections open between requests, so an idle connection is kept for `--idle-timeout`.
+//! It still counts towards `--max-connections`. At that limit, if another client waits, the connection that has
+//! been idle for longest is closed.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,13 +22,13 @@ use crate::http::request::poll;
 use crate::http::response::reply::{Body, Reply};
 use crate::metrics;
 
-/// How long a connection must be idle before it is closed for another client. Why a second: a client
-/// that sends that often keeps its connection.
+/// How long a connection must have been idle before it is closed for another client. Why 1 s: a client that sends
+/// that often should keep its connection.
 const IDLE_MIN: Duration = Duration::from_secs(1);
-/// How often the server looks for a place while a client waits for one.
+/// How often the server looks for an idle connection while a client waits.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The start of idle times.
+/// The zero point of idle times.
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Microseconds since [`EPOCH`], never 0.
@@ -40,15 +40,15 @@ fn now_micros() -> u64 {
 /// Whether one connection is in use.
 #[derive(Debug)]
 pub(crate) struct Usage {
-    /// Requests since it was opened.
+    /// The number of requests since it was opened.
     begun: AtomicU32,
-    /// Requests whose answers hyper has not read to their end.
+    /// The number of requests whose response hyper has not read to its end.
     in_flight: AtomicU32,
-    /// Since when no request is in flight, as [`now_micros`]; 0 while one is in flight.
+    /// Since when no request has been in flight, as [`now_micros`]; 0 while one is in flight.
     idle_since: AtomicU64,
-    /// Whether an answer is on its way that ends only with its connection.
+    /// Whether it is sending a response that ends only with the connection.
     unfinished: AtomicBool,
-    /// Whether the connection must end to free its place.
+    /// Whether it must end to make room for another.
     evicted: AtomicBool,
     evict: Notify,
 }
@@ -86,18 +86,18 @@ impl Usage {
         self.in_flight.load(Ordering::Acquire) > 0
     }
 
-    /// For how long no request has been in flight. `None` means that one is in flight.
+    /// How long no request has been in flight. `None` means that one is in flight.
     pub(crate) fn idle_for(&self) -> Option<Duration> {
         let since = self.idle_since.load(Ordering::Acquire);
         (since != 0).then(|| Duration::from_micros(now_micros().saturating_sub(since)))
     }
 
-    /// Whether an answer is on its way that ends only with its connection.
+    /// Whether it is sending a response that ends only with the connection.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished.load(Ordering::Acquire)
     }
 
-    /// Waits until the connection must end to free its place.
+    /// Waits until the connection must end to make room for another.
     ///
     /// Cancel: safe
     pub(crate) async fn evicted(&self) {
@@ -118,15 +118,15 @@ impl Drop for InUse {
     }
 }
 
-/// The body of an HTTP/1 answer: it keeps its connection in use until it ends.
+/// The body of an HTTP/1 response. It keeps its connection in use until it ends.
 pub(crate) struct Tracked {
     body: Body,
     in_use: InUse,
-    /// Whether it ends only with its connection.
+    /// Whether it ends only with the connection.
     is_open_ended: bool,
 }
 
-/// Binds an answer to its connection's usage.
+/// Binds a response to its connection's usage.
 pub(crate) fn track(reply: Reply, version: Version, in_use: InUse) -> Response<Tracked> {
     reply.map(|body| Tracked {
         is_open_ended: version < Version::HTTP_11 && body.size_hint().exact().is_none(),
@@ -144,7 +144,7 @@ impl HttpBody for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         if self.is_open_ended {
-            // Set before the head leaves, because hyper polls a body before it sends anything.
+            // Set before the head is sent, because hyper polls the body before it sends anything.
             self.in_use.0.unfinished.store(true, Ordering::Release);
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
@@ -164,15 +164,15 @@ impl HttpBody for Tracked {
     }
 }
 
-/// The places of all connections.
+/// The slots of all connections.
 pub(crate) struct Places {
     free: Arc<Semaphore>,
-    /// The open connections by number, at most one for each place.
+    /// The open connections by number, at most one per slot.
     open: Mutex<HashMap<u64, Arc<Usage>>>,
     next: AtomicU64,
 }
 
-/// The place of one connection, free again when dropped.
+/// The slot of one connection. It is freed when dropped.
 pub(crate) struct Place {
     places: Arc<Places>,
     number: u64,
@@ -189,10 +189,9 @@ impl Places {
         })
     }
 
-    /// Returns a place for a client that waits. If none is free, closes the connection that has been
-    /// idle for longest.
+    /// Returns a slot for a waiting client. If none is free, closes the connection that has been idle for longest.
     ///
-    /// Blocks: until a place is free
+    /// Blocks: until a slot is free
     /// Cancel: safe
     pub(crate) async fn take(self: &Arc<Self>) -> Option<Place> {
         loop {
@@ -208,7 +207,7 @@ impl Places {
         }
     }
 
-    /// Returns a place, if one is free.
+    /// Returns a slot if one is free.
     pub(crate) fn try_take(self: &Arc<Self>) -> Option<Place> {
         let permit = Arc::clone(&self.free).try_acquire_owned().ok()?;
         Some(self.place(permit))
@@ -235,7 +234,7 @@ impl Places {
         let open = self.open();
         let all = open.values();
         let idle = all.filter(|usage| !usage.evicted.load(Ordering::Relaxed));
-        // Compares when they became idle, because the clock moves between two readings of it.
+        // Compares when they became idle. Comparing idle times would read the clock once for each.
         let since = idle.map(|usage| (usage.idle_since.load(Ordering::Acquire), usage));
         let longest = since
             .filter(|(since, _)| *since != 0)
@@ -275,7 +274,7 @@ mod tests {
         let places = Places::new(3);
         let [first, second, busy] = [(); 3].map(|()| places.try_take().unwrap());
         let _in_flight = busy.usage.begin();
-        // In use later than the second, and so by the clock.
+        // Used later than the second one, and measurably so.
         let since = |place: &Place| place.usage.idle_since.load(Ordering::Acquire);
         while since(&first) <= since(&second) {
             drop(first.usage.begin());

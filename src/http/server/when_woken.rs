@@ -1,8 +1,8 @@
-//! Polling only what was woken.
+//! Polls a future only if it was woken.
 //!
-//! A connection waits for its socket, for the log, for timers and for the order to end. All of them wake one task.
-//! Without a waker of its own that remembers the wake, each of these futures would be polled whenever any of them wakes
-//! the task.
+//! A connection waits for its socket, the log, timers and the signal to stop. All of them wake the same task.
+//! Without a waker of its own for each, every one of these futures would be polled whenever any of them wakes the
+//! task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::http::request::poll;
 /// A future that is polled only after it was woken.
 pub(super) struct WhenWoken<F> {
     future: Pin<Box<F>>,
-    /// `None` means that it must be polled, whether or not it was woken.
+    /// `None` means that the next poll must poll it, woken or not.
     flag: Option<Flagged>,
 }
 
@@ -49,19 +49,19 @@ impl<F: Future> WhenWoken<F> {
         }
     }
 
-    /// The future, to look at.
+    /// The future, read-only.
     pub(super) fn get(&self) -> &F {
         &self.future
     }
 
-    /// The future, to be changed. The next poll polls it whether or not it was woken.
+    /// The future, mutable. The next poll will poll it whether or not it was woken.
     pub(super) fn change(&mut self) -> Pin<&mut F> {
         self.flag = None;
         self.future.as_mut()
     }
 
-    /// Polls the future if it was woken since the last time, or if this is the first time. As with any future, do not
-    /// poll it again after it was ready.
+    /// Polls the future if it was woken since the last poll, or if this is the first poll. As with any future, do
+    /// not poll it after it was ready.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         let task = cx.waker();
         let known = self
@@ -70,7 +70,7 @@ impl<F: Future> WhenWoken<F> {
         drop(known);
         let flagged = match &self.flag {
             Some(flagged) => {
-                // Nearly always it was not woken. This reads, and does not write to a shared cache line.
+                // Nearly always it was not woken. A load, unlike a swap, does not write to a shared cache line.
                 let woken = flagged.flag.woken.load(Ordering::Acquire)
                     && flagged.flag.woken.swap(false, Ordering::AcqRel);
                 if !woken {
@@ -92,7 +92,7 @@ impl<F: Future> WhenWoken<F> {
     }
 }
 
-/// The waker of a connection's task, except for wakes that a request withholds.
+/// The waker of a connection's task. It leaves out wakes that a request withholds.
 #[derive(Default)]
 pub(super) struct ConnectionWaker(Option<(Arc<Passed>, Waker)>);
 
@@ -164,7 +164,7 @@ mod tests {
             assert!(future.poll(&mut cx).is_pending());
         }
         assert_eq!(polls.load(Ordering::Relaxed), 1);
-        // Another task takes over, and must be the one to be woken.
+        // Another task takes over and must be woken from now on.
         let other = Arc::new(Counter::default());
         let waker = Waker::from(Arc::clone(&other));
         let mut cx = Context::from_waker(&waker);

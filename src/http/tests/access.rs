@@ -1,4 +1,4 @@
-//! Keys: which routes they open.
+//! Which routes keys open.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl KeyedEdge {
         KeyedEdge { edge, ring, dir }
     }
 
-    /// Creates a key as the command does, and reads the file of keys.
+    /// Creates a key like the command does, and reads the key file.
     fn key(&self, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> String {
         let key = create(self.dir.path(), rights, change);
         self.ring.refresh().unwrap();
@@ -75,7 +75,7 @@ fn create(dir: &Path, rights: &str, change: impl Fn(&mut CreateKeyArgs)) -> Stri
 
 fn plain(_: &mut CreateKeyArgs) {}
 
-/// Every route: its method, a path of its pattern, and the rights that it needs.
+/// Every route: its method, a path that matches its pattern, and the rights that it needs.
 fn everything() -> Vec<(&'static str, String, Option<Rights>)> {
     let routes = ROUTES.iter().map(|route| {
         let path = match route.pattern.split_once('{') {
@@ -137,7 +137,7 @@ async fn keys_work_while_the_database_is_away() {
     let keyed = KeyedEdge::start();
     let key = keyed.key("ingest,read", plain);
     assert_eq!(keyed.ingest(&key, METER).await.status, 202);
-    // The key is accepted; the database cannot be reached.
+    // The key is accepted, but the database is unreachable.
     keyed.get(&key, "/v1/live/meters").await.assert_problem(503);
     assert_eq!(keyed.edge.accepted(), 1);
 }
@@ -216,7 +216,7 @@ async fn a_key_with_a_prefix_is_for_its_devices_only() {
     assert_eq!(refused["errors"][0]["code"], "forbidden_device");
     assert_eq!(keyed.edge.accepted(), 1);
 
-    // The key is accepted; the database cannot be reached.
+    // The key is accepted, but the database is unreachable.
     for path in [
         "/v1/live/meters/M2",
         "/v1/history/meter/M2",
@@ -274,7 +274,7 @@ async fn a_key_over_its_rate_waits_and_others_do_not() {
     let limited = keyed.key("ingest", |args| args.rate = Some(10));
     let free = keyed.key("ingest", plain);
     let body = format!("[{}]", vec![METER; 100].join(","));
-    // Readings of ten seconds at once are accepted, and count against later ones.
+    // A burst of ten seconds' worth of readings is accepted, and counts against later ones.
     assert_eq!(keyed.ingest(&limited, &body).await.status, 202);
     for _ in 0..20 {
         let answer = keyed.ingest(&limited, METER).await;
@@ -299,7 +299,7 @@ async fn a_key_whose_bodies_arrive_slowly_leaves_room_for_others() {
     });
     let (slow, other) = (keyed.key("ingest", plain), keyed.key("ingest", plain));
     let mut open = Vec::new();
-    // Six bodies, of which only 60 KiB each arrive: more than half of the memory.
+    // Of each of the six bodies only 60 KiB arrive, which is more than half of the memory in all.
     for _ in 0..6 {
         let head = format!("{JSON}Authorization: Bearer {slow}\r\n");
         let request = post(PATH, &head, &" ".repeat(64 << 10));

@@ -1,4 +1,4 @@
-//! Bodies in gzip and zstd: valid, broken and hostile ones.
+//! gzip and zstd bodies: valid, broken and hostile ones.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ async fn decompressed_bytes_count_towards_the_memory() {
     for (name, compress) in BOTH {
         let answer = send(&edge, "application/json", name, &compress(&spaces)).await;
         assert_eq!(answer.assert_problem(503)["code"], "memory", "{name}");
-        // All of the memory was given back.
+        // All memory was released.
         let answer = send(&edge, "application/json", name, &compress(METER.as_bytes())).await;
         assert_eq!(answer.status, 202, "{name}: {answer:?}");
     }
@@ -136,7 +136,7 @@ async fn a_zstd_window_over_the_standard_is_refused() {
 fn bomb(compress: Compress, bytes: usize) -> Vec<u8> {
     let member = compress(&vec![b' '; 4 << 20]);
     let mut body = member.repeat(1792);
-    // zstd compresses more than a thousandfold: empty members fill the rest.
+    // zstd compresses by more than a thousand times, so empty members fill the rest.
     let nothing = compress(b"");
     while body.len() + nothing.len() <= bytes {
         body.extend_from_slice(&nothing);
@@ -157,14 +157,14 @@ async fn a_bomb_is_refused_at_once_and_costs_no_memory() {
         let answer = send(&edge, LINES, name, &body).await;
         answer.assert_problem(413);
         let (took, grown) = (began.elapsed(), peak_kib() - before);
-        // Decompressing 7 GiB takes 448 times as long. Other tests of this process use memory too.
+        // Decompressing 7 GiB would take 448 times as long as 16 MiB. The process's other tests use memory too.
         let limit = Duration::from_secs(5) + 20 * time_of_16_mib(name, compress);
         assert!(took < limit, "{name}: {took:?} of {limit:?}");
         assert!(grown < 256 << 10, "{name}: {grown} KiB");
     }
 }
 
-/// How long this machine takes, at its present load, to decompress 16 MiB.
+/// How long this machine, under its present load, takes to decompress 16 MiB.
 fn time_of_16_mib(name: &str, compress: Compress) -> Duration {
     let body = compress(&vec![b' '; 16 << 20]);
     let began = Instant::now();

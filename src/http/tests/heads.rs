@@ -1,4 +1,4 @@
-//! The headers of answers: the request's id, and CORS.
+//! Response headers: the request id, and CORS.
 
 use super::{Answer, Edge, METER, Options, PATH, post};
 

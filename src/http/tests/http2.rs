@@ -1,4 +1,4 @@
-//! HTTP/2: the same answers, and the same bounds.
+//! HTTP/2: the same responses and the same limits.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn ingest(sender: &Sender, body: &str) -> (StatusCode, HeaderMap, String) 
     read(answer).await.unwrap()
 }
 
-/// Whether a connection ends by itself.
+/// Returns how a connection ended, which it must do by itself.
 async fn ends(connection: JoinHandle<Result<(), h2::Error>>) -> Result<(), h2::Error> {
     timeout(PATIENCE, connection).await.unwrap().unwrap()
 }
@@ -66,7 +66,7 @@ async fn http_2_works_without_an_upgrade() {
     let (status, _, body) = ingest(&sender, &large).await;
     assert_eq!(status, 202, "{body}");
     assert_eq!(edge.accepted(), 8001);
-    // The server announces the bound on streams, and the client keeps to it.
+    // The server announces its limit of streams, and the client observes it.
     assert_eq!(sender.current_max_send_streams(), 128);
 }
 
@@ -155,7 +155,7 @@ async fn a_head_too_large_costs_no_more_than_its_stream() {
     assert_eq!(edge.post(PATH, METER).await.status, 202);
 }
 
-/// A frame of HTTP/2 (RFC 9113 §4.1).
+/// An HTTP/2 frame (RFC 9113 §4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     let mut frame = length[1..].to_vec();
@@ -165,7 +165,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A connection that can write arbitrary frames.
+/// A connection on which arbitrary frames can be written.
 async fn raw(edge: &Edge) -> TcpStream {
     let mut stream = TcpStream::connect(edge.addr).await.unwrap();
     let mut hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -174,10 +174,10 @@ async fn raw(edge: &Edge) -> TcpStream {
     stream
 }
 
-/// The code of the GOAWAY that ends a connection, which must end.
+/// Waits until the connection ends, and returns the code of its GOAWAY.
 async fn goaway(mut stream: TcpStream) -> Option<u32> {
     let mut all = Vec::new();
-    // A truncated answer is parsed up to its end.
+    // If the data is truncated, it is parsed up to its end.
     let read = timeout(PATIENCE, stream.read_to_end(&mut all)).await;
     drop(read.expect("the connection stays open"));
     let mut rest = all.as_slice();
@@ -193,7 +193,7 @@ async fn goaway(mut stream: TcpStream) -> Option<u32> {
     code
 }
 
-/// GET / of the authority x, in HPACK.
+/// GET / with authority x, in HPACK.
 const GET: [u8; 6] = [0x82, 0x86, 0x84, 0x41, 0x01, b'x'];
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
@@ -222,7 +222,7 @@ async fn a_connection_has_few_places_for_unread_answers() {
         (with(StatusCode::OK), with(StatusCode::SERVICE_UNAVAILABLE)),
         (8, 4)
     );
-    // Readings are accepted nevertheless, and cancelled answers free their places.
+    // Readings are still accepted, and cancelled queries free their permits.
     let mut ready = sender.clone().ready().await.unwrap();
     let (answer, mut upload) = ready.send_request(request("POST", PATH), false).unwrap();
     upload
@@ -303,7 +303,7 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let edge = Edge::start_with(options);
     let (kept, _connection) = connect(&edge).await;
     assert_eq!(ingest(&kept, METER).await.0, 202);
-    // Three connections that are silent from the beginning.
+    // Three connections that send nothing at all.
     for _ in 0..3 {
         let (_silent, ending) = connect(&edge).await;
         ends(ending).await.unwrap();
@@ -321,7 +321,7 @@ async fn an_incomplete_preface_times_out() {
         client.write(early.as_bytes()).await;
         assert!(client.is_closed().await, "{early}");
     }
-    // After a preface without more, the server sends its settings and closes.
+    // After a bare preface, the server sends its settings and closes.
     let mut stream = TcpStream::connect(edge.addr).await.unwrap();
     stream
         .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
@@ -356,7 +356,7 @@ async fn stopping_answers_what_is_in_flight() {
     upload
         .send_data(Bytes::copy_from_slice(first.as_bytes()), false)
         .unwrap();
-    // Waits until the request has arrived. Otherwise the stop might come first.
+    // Wait until the request has arrived, because otherwise the stop could come first.
     assert_eq!(ingest(&sender, METER).await.0, 202);
     let stopped = edge.stop();
     upload

@@ -19,11 +19,11 @@ async fn an_idle_connection_outlives_the_time_for_a_head() {
     let mut kept = edge.connect().await;
     sends(&mut kept).await;
     for _ in 0..3 {
-        // A connection that is silent from the beginning.
+        // A connection that sends nothing at all.
         assert!(edge.connect().await.is_closed().await);
     }
     sends(&mut kept).await;
-    // The next request has the full time again.
+    // The next request has its full time limit.
     kept.write(b"POST /v1/ingestion").await;
     assert!(kept.is_closed().await);
 }
@@ -35,7 +35,7 @@ async fn a_head_byte_by_byte_has_one_deadline() {
     let edge = Edge::start_with(options);
     let mut slow = edge.connect().await;
     sends(&mut slow).await;
-    // Each byte arrives long before the deadline of the head.
+    // Each byte arrives in time, but the head's deadline does not move.
     let began = std::time::Instant::now();
     for byte in "GET /health HTTP/1.1\r\nHost: x\r\nX: "
         .bytes()
@@ -60,7 +60,7 @@ async fn a_connection_idle_for_too_long_is_ended() {
     options.settings.idle_timeout = SHORT;
     let edge = Edge::start_with(options);
     assert!(idle_elsewhere(&edge).await);
-    // A request has the full time limits of its head and its body.
+    // A request still has the full time limits of its head and its body.
     let mut busy = edge.connect().await;
     let request = post(PATH, &format!("{JSON}Expect: 100-continue\r\n"), METER);
     let (head, body) = request.split_at(request.len() - METER.len());
@@ -105,7 +105,7 @@ async fn a_connection_with_a_request_is_never_closed_for_another() {
     busy.write(&request.as_bytes()[..request.len() - 5]).await;
     let mut waiting = edge.connect().await;
     waiting.write(request.as_bytes()).await;
-    // Longer than an idle connection would have been kept.
+    // Longer than an idle connection is kept.
     busy.answer().await.assert_problem(408);
     assert_eq!(waiting.answer().await.status, 202);
 }

@@ -1,4 +1,4 @@
-//! The answers of ingestion.
+//! The responses of ingestion.
 
 use super::{Edge, JSON, METER, Options, PATH, eventually, post};
 use serde_json::json;
@@ -138,7 +138,7 @@ async fn a_commit_that_is_not_confirmed_gets_503_in_time() {
         .await
         .assert_problem(503);
     assert_eq!(problem["type"], "urn:wattgate:problem:commit-timeout");
-    // The reading may be stored nevertheless, and here it is.
+    // The reading may still be stored. Here it is in the log.
     assert_eq!(edge.accepted(), 1);
 }
 

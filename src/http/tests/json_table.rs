@@ -1,11 +1,11 @@
-//! Well-formed, malformed and meaningless JSON, sent to the endpoint.
+//! Well-formed, malformed and meaningless JSON, sent to the ingestion endpoint.
 //!
-//! The classes are those of the public suites for parsers. Each text is sent as a whole body, beside a
-//! valid reading in an array, and as a line beside one.
+//! The classes are those of public test suites for parsers. Each text is sent as a whole body, in an array next to
+//! a valid reading, and as a line next to one.
 
 use super::{Edge, METER, PATH, eventually};
 
-/// Texts that RFC 8259 allows, without a reading.
+/// Texts that RFC 8259 allows and that are not readings.
 const WELL_FORMED: &[(&str, &[u8])] = &[
     ("array_arrays_with_spaces", b"[[]   ]"),
     ("array_ending_with_newline", b"[\"a\"\n]"),
@@ -60,7 +60,7 @@ const WELL_FORMED: &[(&str, &[u8])] = &[
     ("white_space_of_all_kinds", b"\t\n\r 1 \r\n\t"),
 ];
 
-/// Texts that the grammar of JSON allows, but whose value depends on the parser.
+/// Texts that the JSON grammar allows, but whose value depends on the parser.
 const OPEN: &[(&str, &[u8])] = &[
     ("number_double_huge_neg_exp", b"123.456e-789"),
     (
@@ -81,7 +81,7 @@ const OPEN: &[(&str, &[u8])] = &[
     ("string_incomplete_surrogate_pair", b"\"\\uD800abc\""),
 ];
 
-/// Texts that are not JSON, either alone or as a value of an array.
+/// Texts that are not JSON, neither alone nor as an array element.
 const MALFORMED: &[(&str, &[u8])] = &[
     ("array_1_true_without_comma", b"[1 true]"),
     ("array_colon_instead_of_comma", b"[\"\": 1]"),
@@ -209,7 +209,7 @@ const MALFORMED: &[(&str, &[u8])] = &[
     ("structure_form_feed", b"\x0c1"),
 ];
 
-/// Texts that are not JSON alone, but become JSON inside an array.
+/// Texts that are not JSON alone, but are within an array.
 const MALFORMED_ALONE: &[(&str, &[u8])] = &[
     ("array_extra_close", b"[\"x\"]]"),
     ("array_without_brackets", b"1,2"),

@@ -1,4 +1,4 @@
-//! Bounds, and hostile or broken clients.
+//! Limits, and hostile or broken clients.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ fn chunked(bytes: usize) -> Vec<u8> {
 #[tokio::test]
 async fn a_client_that_sends_too_much_can_read_the_413() {
     let edge = Edge::start();
-    // The client writes the whole body before it reads: more than the buffers of the sockets hold.
+    // The client writes the whole body, more than the socket buffers hold, before it reads.
     let mut client = edge.connect().await;
     client
         .write(post(PATH, JSON, &" ".repeat(12 << 20)).as_bytes())
         .await;
     client.answer().await.assert_problem(413);
-    // The connection is still usable.
+    // The connection still works.
     client.write(post(PATH, JSON, METER).as_bytes()).await;
     assert_eq!(client.answer().await.status, 202);
     let mut client = edge.connect().await;
@@ -93,7 +93,7 @@ async fn an_incomplete_head_times_out() {
         .write(b"POST /v1/ingestion/meter HTTP/1.1\r\nHo")
         .await;
     assert!(client.is_closed().await);
-    // A silent socket is closed as well.
+    // A silent socket is closed too.
     assert!(edge.connect().await.is_closed().await);
 }
 
@@ -143,7 +143,7 @@ async fn with_two_lengths_the_chunks_count() {
     );
     client.write(request.as_bytes()).await;
     assert_eq!(client.answer().await.status, 202);
-    // A client that sends both may be deceiving a proxy: the connection ends (RFC 9112 §6.3).
+    // A client that sends both may be deceiving a proxy, so the connection ends (RFC 9112 §6.3).
     assert!(client.is_closed().await);
     assert_eq!(edge.accepted(), 1);
 }

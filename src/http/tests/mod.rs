@@ -1,4 +1,4 @@
-//! The edge on a real socket, with a real log.
+//! The edge on a real socket with a real log.
 
 mod access;
 mod compression;
@@ -35,10 +35,10 @@ use crate::postgres::ReadPool;
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
 
-/// The deadline of everything here. Anything that takes longer is stuck.
+/// The deadline of every wait. Anything that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The path of meters' readings.
+/// The path for meter readings.
 pub(super) const PATH: &str = "/v1/ingestion/meter";
 /// The header of a JSON body.
 pub(super) const JSON: &str = "Content-Type: application/json\r\n";
@@ -46,7 +46,7 @@ pub(super) const JSON: &str = "Content-Type: application/json\r\n";
 pub(super) const METER: &str =
     r#"{"meterId":"M1","kwhConsumedAc":45.23,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
 
-/// A gateway's edge with a log, and a database that cannot be reached.
+/// A gateway's edge with a log and an unreachable database.
 pub(super) struct Edge {
     pub(super) addr: SocketAddr,
     pub(super) context: Arc<Context>,
@@ -112,7 +112,7 @@ impl Edge {
             log.sender(),
             Arc::clone(&progress),
         );
-        // No server listens on port 1.
+        // Nothing listens on port 1.
         let database = "host=127.0.0.1 port=1 user=nobody".parse().unwrap();
         let manager = Manager::new(database, tokio_postgres::NoTls);
         let limits = PipelineLimits {
@@ -154,7 +154,7 @@ impl Edge {
         self.log.progress().snapshot().accepted.sum()
     }
 
-    /// Stops the server; the returned task ends when it has stopped.
+    /// Stops the server. The returned task ends when it has stopped.
     pub(super) fn stop(&mut self) -> JoinHandle<()> {
         drop(self.stop.take());
         self.serving.take().unwrap()
@@ -167,7 +167,7 @@ impl Edge {
         }
     }
 
-    /// Sends one request on a connection of its own.
+    /// Sends one request on its own connection.
     pub(super) async fn send(&self, request: &str) -> Answer {
         let mut client = self.connect().await;
         client.write(request.as_bytes()).await;
@@ -186,13 +186,13 @@ impl Edge {
     }
 }
 
-/// A POST with some headers, each ended by CR LF, and a length.
+/// A POST with headers (each ended by CR LF) and a length.
 pub(super) fn post(path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
-/// A connection that writes arbitrary bytes and reads answers, without the checks of an HTTP library.
+/// A connection that writes arbitrary bytes and reads responses, without the checks of an HTTP library.
 pub(super) struct Client {
     pub(super) stream: TcpStream,
     read: Vec<u8>,
@@ -206,7 +206,7 @@ impl Client {
             .unwrap();
     }
 
-    /// Reads one answer with a Content-Length, or without a body.
+    /// Reads one response that has a Content-Length or no body.
     pub(super) async fn answer(&mut self) -> Answer {
         loop {
             if let Some((answer, length)) = Answer::parse(&self.read) {
@@ -275,7 +275,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
-    /// Checks that this is a problem document of this status.
+    /// Checks that this is a problem document with this status.
     #[track_caller]
     pub(super) fn assert_problem(&self, status: u16) -> serde_json::Value {
         assert_eq!(self.status, status, "{self:?}");

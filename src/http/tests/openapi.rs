@@ -1,4 +1,4 @@
-//! The description lists the routes, no more and no less.
+//! The description lists the routes exactly.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ fn the_description_states_which_routes_need_a_key() {
     }
 }
 
-/// The schema that a reference points at. A description beside the reference counts.
+/// Follows a reference to its schema. A description next to the reference counts too.
 fn resolved<'d>(document: &'d Value, mut value: &'d Value) -> (&'d Value, bool) {
     let mut is_described = value.get("description").is_some();
     while let Some(target) = value.get("$ref").and_then(Value::as_str) {

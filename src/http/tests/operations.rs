@@ -1,4 +1,4 @@
-//! Routes, methods, health, and the database's absence.
+//! Routes, methods, health, and an absent database.
 
 use super::{Edge, METER, Options};
 use crate::http::api::health::{DatabaseState, MigrationState};
@@ -111,7 +111,7 @@ async fn without_the_database_queries_get_503() {
     }
     let body = r#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
     edge.post("/v1/sessions", body).await.assert_problem(503);
-    // Errors in the request are still reported first.
+    // Errors in the request still come first.
     edge.get("/v1/live/meters?limit=0")
         .await
         .assert_problem(400);

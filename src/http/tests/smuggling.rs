@@ -1,7 +1,7 @@
-//! Requests that two parsers could read differently: none may smuggle another request.
+//! Requests that two parsers could read differently. None may smuggle another request.
 //!
-//! Each is written to a raw socket, whose sending side is then closed. Every answer is counted, because
-//! a smuggled request would get one too.
+//! Each is written to a raw socket, whose sending side is then closed. All responses are counted, because a
+//! smuggled request would get one too.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -10,7 +10,7 @@ use super::{Answer, Edge, METER, PATIENCE};
 
 const HIDDEN: &str = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// The statuses of all answers to the bytes.
+/// The statuses of all responses to these bytes.
 async fn statuses(edge: &Edge, bytes: &[u8]) -> Vec<u16> {
     let mut client = edge.connect().await;
     client.write(bytes).await;
@@ -35,7 +35,7 @@ fn upload(headers: &str, rest: &str) -> String {
     )
 }
 
-/// Asserts that a request is refused, once, and that nothing after it is read.
+/// Asserts that a request is refused once, and that nothing after it is read.
 async fn refused(edge: &Edge, request: &str) {
     let answers = statuses(edge, request.as_bytes()).await;
     assert!(
@@ -119,7 +119,7 @@ async fn malformed_chunks_end_the_connection() {
         );
         refused(&edge, &request).await;
     }
-    // An extension or a trailer without an end.
+    // An endless extension or trailer.
     for flood in [
         format!("5;{}", "a".repeat(1 << 20)),
         format!("0\r\nx: {}", "a".repeat(1 << 20)),
@@ -198,13 +198,13 @@ async fn older_and_absolute_forms_are_answered() {
             "GET http://other/health/live HTTP/1.1\r\nHost: x\r\n\r\n",
             vec![200],
         ),
-        // Without keep-alive, HTTP/1.0 ends with its answer.
+        // Without keep-alive, an HTTP/1.0 connection ends with its response.
         (
             "GET /health/live HTTP/1.0\r\n\r\nGET /health/live HTTP/1.0\r\n\r\n",
             vec![200],
         ),
         ("TRACE /health/live HTTP/1.1\r\nHost: x\r\n\r\n", vec![405]),
-        // An invalid host, or one with a user, in either place.
+        // An invalid host, or one with user information, in either place.
         ("GET /health/live HTTP/1.1\r\nHost: a b\r\n\r\n", vec![400]),
         ("GET /health/live HTTP/1.1\r\nHost: a/b\r\n\r\n", vec![400]),
         ("GET /health/live HTTP/1.1\r\nHost: u@a\r\n\r\n", vec![400]),

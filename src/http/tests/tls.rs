@@ -233,7 +233,7 @@ async fn a_certificate_without_a_key_may_only_send_readings() {
         .send(&authority, None, &post(PATH, &head, METER))
         .await;
     assert_eq!(sent.unwrap(), 202);
-    // A key in the request counts, whatever the rights of the certificate.
+    // A key in the request decides, whatever rights the certificate has.
     let wrong = format!("{JSON}Authorization: Bearer x\r\n");
     let wrong = post(PATH, &wrong, METER);
     let sent = encrypted.send(&authority, Some(&client), &wrong).await;
@@ -269,11 +269,11 @@ async fn a_certificate_of_a_key_has_the_rights_of_the_key() {
         .connect(&authority, Some(&client), &[], &versions)
         .await;
     let mut open = connected.unwrap();
-    // The certificate is accepted; the database cannot be reached.
+    // The certificate is accepted, but the database is unreachable.
     assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 503);
     assert_eq!(status(&mut open, &read("X1")).await.unwrap(), 403);
     assert_eq!(status(&mut open, &ingest).await.unwrap(), 403);
-    // No key names another certificate of the authority: it may send.
+    // No key names this other certificate of the authority, so it may only send.
     let other = authority.client();
     assert_eq!(
         encrypted
@@ -298,7 +298,7 @@ async fn a_certificate_of_a_key_has_the_rights_of_the_key() {
         .unwrap()
         .refresh()
         .unwrap();
-    // Even on the open connection, and even for sending.
+    // This holds on the open connection, and even for sending readings.
     assert_eq!(status(&mut open, &read("M1")).await.unwrap(), 401);
     assert_eq!(
         encrypted
@@ -370,7 +370,7 @@ async fn a_new_certificate_is_used_and_a_broken_one_is_not() {
     assert!(encrypted.tls.refresh(Refresh::IfChanged).unwrap());
     assert_eq!(encrypted.send(&new, None, ask).await.unwrap(), 200);
     assert!(encrypted.send(&old, None, ask).await.is_err());
-    // The open connection continues.
+    // The open connection goes on.
     assert_eq!(status(&mut open, ask).await.unwrap(), 200);
 
     for file in ["cert.pem", "key.pem"] {

@@ -1,4 +1,4 @@
-//! An answer in pieces that does not reach its end looks truncated to its client.
+//! A streamed response that breaks off looks truncated to its client.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +25,7 @@ use crate::http::server::usage::{Usage, track};
 
 type Piece = io::Result<&'static str>;
 
-/// A client that has sent a request, and the task of its connection, which answers with some pieces.
+/// A client that has sent a request, and the task of its connection, which responds with these pieces.
 async fn ask<P>(version: &str, pieces: fn() -> P) -> (TcpStream, JoinHandle<()>)
 where
     P: Stream<Item = Piece> + Send + 'static,
@@ -64,7 +64,7 @@ async fn rest(mut client: TcpStream) -> (String, io::Result<usize>) {
 }
 
 fn failing() -> impl Stream<Item = Piece> {
-    // The earlier pieces have left by then.
+    // By then the earlier pieces have been sent.
     let later = stream::once(async {
         tokio::task::yield_now().await;
         Err(io::Error::other("the database is away"))
@@ -78,7 +78,7 @@ fn endless() -> impl Stream<Item = Piece> {
 
 static BLOCK: [u8; 8 << 10] = [b'x'; 8 << 10];
 
-/// More than the buffers of the sockets.
+/// More than the socket buffers hold.
 fn whole() -> impl Stream<Item = Piece> {
     let block = std::str::from_utf8(&BLOCK).unwrap();
     stream::repeat(block).take(1 << 10).map(Ok)

@@ -1,4 +1,4 @@
-//! The feed of changes: the poll publishes to it, and listeners read from it.
+//! The feed of changes, between the poll that publishes and the listeners that read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,29 +12,29 @@ use super::ring::{At, Event, FIRST, Ring, number_text, parse_number};
 use crate::http::response::problem::{Kind, Problem};
 use crate::metrics;
 
-/// The most listeners at once. Why 1024: each costs a connection and its part of every event, and a
-/// thousand were measured.
+/// The most listeners at once. Why 1024: each takes a connection and a share of every event. A thousand were
+/// measured.
 pub(super) const LISTENERS_MAX: usize = 1024;
-/// The memory of the latest events. Why 16 MiB: a few minutes of 10,000 devices that report once a
+/// The memory for the latest events. Why 16 MiB: it holds a few minutes of 10,000 devices that report once a
 /// minute, or three full passes over 20,000 devices under the highest load.
 const RING_BYTES_MAX: usize = 16 << 20;
-/// How long a listener waits for the first poll.
+/// How long a new listener waits for the first poll.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-/// After how many seconds a refused client should retry.
+/// How soon a refused client should retry.
 const RETRY_SECONDS: u64 = 5;
 
 /// Whether the poll sees changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sight {
-    /// It has not looked yet.
+    /// It has not polled yet.
     Unknown,
     /// It sees every change from now on.
     Clear,
-    /// It does not reach the database.
+    /// It cannot reach the database.
     Blocked,
 }
 
-/// The state of the feed, for listeners that wait for more.
+/// The state of the feed, watched by listeners that wait for more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head {
     epoch: u64,
@@ -42,7 +42,7 @@ struct Head {
     sight: Sight,
 }
 
-/// The latest changes, and their listeners.
+/// The latest changes and their listeners.
 pub(crate) struct Feed {
     ring: Mutex<Ring>,
     head: watch::Sender<Head>,
@@ -81,7 +81,7 @@ impl Feed {
         LISTENERS_MAX - self.room.available_permits()
     }
 
-    /// Waits for a listener.
+    /// Waits until there is a listener.
     ///
     /// Cancel: safe
     pub(super) async fn wanted(&self) {
@@ -90,7 +90,7 @@ impl Feed {
         }
     }
 
-    /// Sets whether the poll sees changes from here on.
+    /// Sets whether the poll sees changes from now on.
     pub(super) fn set_sight(&self, sight: Sight) {
         self.head.send_if_modified(|head| {
             let changed = head.sight != sight;
@@ -99,7 +99,7 @@ impl Feed {
         });
     }
 
-    /// Discards all events: no listener can resume after one of them.
+    /// Discards all events. No listener can resume after one of them.
     pub(super) fn restart(&self) {
         let epoch = new_epoch();
         let mut ring = self.ring();
@@ -126,12 +126,12 @@ impl Feed {
         self.stopped.send_replace(true);
     }
 
-    /// Begins to listen: after the event `last`, or from now on.
+    /// Begins to listen, after the event `last` or from now on.
     ///
-    /// Blocks: until the first poll, at most [`READY_TIMEOUT`]
+    /// Blocks: until the first poll, for at most [`READY_TIMEOUT`]
     ///
     /// # Errors
-    /// 503: [`LISTENERS_MAX`] is reached, or the poll does not reach the database.
+    /// 503: there are [`LISTENERS_MAX`] listeners, or the poll cannot reach the database.
     pub(super) async fn listen(
         self: &Arc<Self>,
         filter: Filter,
@@ -180,7 +180,7 @@ impl Feed {
     }
 }
 
-/// A place among the listeners, free again when dropped.
+/// One of the [`LISTENERS_MAX`] permits, returned when dropped.
 struct Counted(#[expect(dead_code, reason = "kept for its drop")] OwnedSemaphorePermit);
 
 impl Counted {
@@ -199,9 +199,9 @@ impl Drop for Counted {
 /// Why a listener has lost events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reset {
-    /// It resumed after an event that the ring no longer has.
+    /// It resumed after an event that is no longer in the ring.
     Unknown,
-    /// It read events more slowly than they came. It is ended.
+    /// It read events more slowly than they were published. Its stream ends.
     TooSlow,
     /// The gateway itself may have missed changes.
     Interrupted,
@@ -217,14 +217,14 @@ impl Reset {
     }
 }
 
-/// What a listener is sent next.
+/// What to send to a listener next.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// The texts of events.
+    /// Events, as text.
     Events(Bytes),
-    /// It must reload; the number of the event to resume after.
+    /// It must reload. The number is that of the event to resume after.
     Reset(Reset, String),
-    /// The gateway stops.
+    /// The gateway is stopping.
     End,
 }
 
@@ -233,7 +233,7 @@ pub(super) struct Listener {
     feed: Arc<Feed>,
     filter: Filter,
     epoch: u64,
-    /// The number of the event that comes next.
+    /// The number of the next event.
     cursor: u64,
     lost: bool,
     head: watch::Receiver<Head>,
@@ -242,12 +242,12 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// The number of the last event before the cursor.
+    /// The number of the event before the cursor.
     pub(super) fn number(&self) -> String {
         number_text(self.epoch, self.cursor - 1)
     }
 
-    /// Waits for what is sent next.
+    /// Waits until there is something to send.
     ///
     /// Cancel: safe; nothing is lost, because the cursor moves only when this returns
     pub(super) async fn next(&mut self) -> Next {
@@ -258,8 +258,8 @@ impl Listener {
             if let Some(next) = self.look() {
                 return next;
             }
-            // A change between the look and the wait ends the wait, because the head is marked as seen before the ring
-            // is read.
+            // A change between this look and the wait is not missed, because the head is marked as seen before the
+            // ring is read.
             tokio::select! {
                 changed = self.head.changed() => if changed.is_err() { return Next::End },
                 _ = self.stopped.changed() => return Next::End,
@@ -267,7 +267,7 @@ impl Listener {
         }
     }
 
-    /// What the feed has already. `None` means nothing new.
+    /// What the ring already has for this listener. `None` means nothing new.
     fn look(&mut self) -> Option<Next> {
         self.head.borrow_and_update();
         loop {
@@ -296,9 +296,9 @@ impl Listener {
     }
 }
 
-/// The number of a new epoch: random, so that it differs from those before.
+/// The number of a new epoch. It is random, so that it differs from earlier ones.
 fn new_epoch() -> u64 {
-    // Without random bytes the clock distinguishes epochs well enough.
+    // Without random bytes, the clock distinguishes epochs well enough.
     let micros = || crate::reading::Timestamp::now().as_micros().unsigned_abs();
     getrandom::u64().unwrap_or_else(|_| micros())
 }

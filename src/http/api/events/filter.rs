@@ -7,7 +7,7 @@ use crate::http::request::query::Query;
 use crate::http::response::problem::Problem;
 use crate::reading::{ExternalId, Stream};
 
-/// The most devices that one listener may name. A client that needs more listens to all.
+/// The most devices that one listener may name. A client that needs more must listen to all.
 const IDS_MAX: usize = 100;
 
 /// The kind of an event.
@@ -15,7 +15,7 @@ const IDS_MAX: usize = 100;
 pub(super) enum Kind {
     /// A device's live status.
     Status(Stream),
-    /// An alert that has opened or closed.
+    /// An alert was opened or closed.
     Alert,
 }
 
@@ -63,8 +63,8 @@ impl Filter {
         Filter { kinds, ids }
     }
 
-    /// Reads `kind` (`meter`, `vehicle`, `alert`, several with commas) and `id`, which may be
-    /// repeated, because a comma can be part of an id.
+    /// Parses `kind` (`meter`, `vehicle` or `alert`, several with commas) and `id`. `id` may be repeated, because
+    /// ids can contain commas.
     pub(super) fn parse(query: &Query<'_>) -> Result<Self, Problem> {
         let mut kinds = [false; 3];
         for name in query.all("kind").flat_map(|names| names.split(',')) {
@@ -88,12 +88,12 @@ impl Filter {
         Ok(Filter::new(kinds, ids))
     }
 
-    /// Whether every change passes.
+    /// Whether all changes pass.
     pub(super) fn is_all(&self) -> bool {
         self.kinds == [true; 3] && self.ids.is_empty()
     }
 
-    /// Whether an event of a device passes.
+    /// Whether an event of this kind and device passes.
     pub(super) fn wants(&self, kind: Kind, id: &str) -> bool {
         self.kinds[kind.index()] && (self.ids.is_empty() || self.ids.contains(id))
     }

@@ -1,4 +1,4 @@
-//! Polls the database for changes, twice a second while there are listeners; otherwise not at all.
+//! Polls the database for changes, at most twice a second while there are listeners, otherwise not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::postgres::{ReadError, ReadPool};
 use crate::reading::Timestamp;
 use crate::store::changes::{Change, Seen};
 
-/// The least time between two passes: a device's changes within it are one event.
+/// The least time between two passes. Several changes of a device within it become one event.
 const PASS_EVERY: Duration = Duration::from_millis(500);
-/// The pause after a pass, as a multiple of its length. So 100,000 devices are polled less often
-/// instead of costing more: at most a twentieth of a core of the database.
+/// The pause after a pass, as a multiple of its length. So a fleet of 100,000 devices is polled less often, and
+/// polling takes at most a twentieth of a core of the database.
 const REST_TIMES: u32 = 19;
-/// The longest pass; a longer one means that the database is too slow.
+/// The longest pass. If one takes longer, the database is too slow.
 const PASS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long the poll continues after the last listener has left: a listener that reconnects within it
-/// resumes where it was.
+/// How long polling continues after the last listener left. A listener that reconnects within this time resumes
+/// where it was.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// Publishes changes to a feed while it has listeners.
@@ -41,7 +41,7 @@ pub(crate) async fn run(feed: Arc<Feed>, reads: ReadPool, suspect_watts: u64) {
     }
 }
 
-/// Publishes changes until the feed has had no listener for [`LINGER`].
+/// Publishes changes until there was no listener for [`LINGER`].
 async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
     let mut seen = Seen::default();
     let mut wanted_until = Instant::now() + LINGER;
@@ -57,7 +57,7 @@ async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
             Ok(events) => {
                 if outage.ends() {
                     tracing::info!("the live stream reaches the database again");
-                    // After a failover ids may mean other devices, and earlier events may be wrong.
+                    // After a failover the same id may mean another device, so earlier events may be wrong.
                     feed.restart();
                 }
                 metrics::stream_events(events.len());
@@ -78,7 +78,7 @@ async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
     }
 }
 
-/// One pass: the changes since the one before.
+/// One pass: publishes what has changed since the previous one.
 async fn pass(
     reads: &ReadPool,
     seen: &mut Seen,

@@ -1,6 +1,6 @@
-//! The latest events, in memory, within a bound.
+//! The latest events, in bounded memory.
 //!
-//! Every listener reads at its own cursor and has no queue, so that a slow one delays only itself.
+//! Every listener reads at its own cursor and has no queue, so a slow one delays only itself.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,20 +10,20 @@ use bytes::{Bytes, BytesMut};
 
 use super::filter::{Filter, Kind};
 
-/// The approximate size of a chunk. Why 64 KiB: a connection accepts about that in one write.
+/// The approximate size of a chunk. Why 64 KiB: a connection accepts about that much in one write.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// One device's change as it is sent.
+/// One change, in the form in which it is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) kind: Kind,
     /// The device.
     pub(super) id: String,
-    /// Its status, or the alert, as JSON in one line.
+    /// The device's status or the alert, as a single line of JSON.
     pub(super) data: String,
 }
 
-/// Consecutive events with their texts in one piece: a listener without a filter gets it unchanged.
+/// Consecutive events with their concatenated text. A listener without a filter gets the text unchanged.
 #[derive(Debug)]
 pub(super) struct Chunk {
     first: u64,
@@ -31,12 +31,12 @@ pub(super) struct Chunk {
     text: Bytes,
 }
 
-/// An event of a chunk, without its text.
+/// One event of a chunk, without its text.
 #[derive(Debug)]
 struct Indexed {
     kind: Kind,
     id: Box<str>,
-    /// Where its text ends, in bytes of the chunk's.
+    /// The end of its text, as an offset in the chunk's text.
     end: usize,
 }
 
@@ -53,7 +53,7 @@ impl Chunk {
         self.text.len() + index.sum::<usize>()
     }
 
-    /// The texts of the events from a number on that pass a filter.
+    /// The texts of the events from `from` on that pass a filter.
     pub(super) fn text(&self, from: u64, filter: &Filter) -> Bytes {
         let skip = from.saturating_sub(self.first) as usize;
         let mut start = match skip {
@@ -77,18 +77,18 @@ impl Chunk {
     }
 }
 
-/// What the ring has at a listener's cursor.
+/// What the ring holds at a listener's cursor.
 #[derive(Debug)]
 pub(super) enum At {
     /// Nothing newer yet.
     CaughtUp,
-    /// Events; the first is not after the cursor.
+    /// Events. The first is at or before the cursor.
     Chunk(Arc<Chunk>),
     /// The ring no longer has its next event.
     Lost,
 }
 
-/// The number of an epoch's first event; the number before means "none yet".
+/// The number of an epoch's first event. The number before it means "none yet".
 pub(super) const FIRST: u64 = 1;
 
 /// The latest events of an epoch.
@@ -114,7 +114,7 @@ impl Ring {
         }
     }
 
-    /// The epoch's number, which distinguishes its events from those of another.
+    /// The epoch's number. It distinguishes its events from those of other epochs.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -124,12 +124,12 @@ impl Ring {
         self.next
     }
 
-    /// Starts another epoch, without events.
+    /// Starts a new epoch without events.
     pub(super) fn restart(&mut self, epoch: u64) {
         *self = Ring::new(epoch, self.bytes_max);
     }
 
-    /// Adds events; the oldest are removed if there is no room.
+    /// Appends events. The oldest are removed if memory is exceeded.
     pub(super) fn push(&mut self, events: Vec<Event>) {
         let mut text = BytesMut::new();
         let mut index = Vec::new();
@@ -165,7 +165,7 @@ impl Ring {
         }
     }
 
-    /// Looks up a cursor: the number of the event that a listener gets next.
+    /// Looks up a cursor, which is the number of a listener's next event.
     pub(super) fn at(&self, cursor: u64) -> At {
         if cursor == self.next {
             return At::CaughtUp;
@@ -197,7 +197,7 @@ pub(super) fn number_text(epoch: u64, number: u64) -> String {
     format!("{epoch:016x}-{number}")
 }
 
-/// Reads what [`number_text`] wrote.
+/// Parses the text of [`number_text`].
 pub(super) fn parse_number(text: &str) -> Option<(u64, u64)> {
     let (epoch, number) = text.split_once('-')?;
     let is_plain = epoch.len() == 16 && number.bytes().all(|b| b.is_ascii_digit());
@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    /// All texts that a listener at a cursor gets, and whether it lost events.
+    /// All text that a listener gets from a cursor on, and whether it lost events.
     fn read(ring: &Ring, mut cursor: u64, filter: &Filter) -> (String, bool) {
         let mut all = String::new();
         loop {
@@ -301,7 +301,7 @@ mod tests {
         let oldest = ring.chunks[0].first;
         assert!(oldest > FIRST && !read(&ring, oldest, &Filter::default()).1);
         assert!(read(&ring, oldest - 1, &Filter::default()).1);
-        // A number that no event ever had also counts as lost.
+        // A number that no event ever had counts as lost too.
         assert!(read(&ring, 5002, &Filter::default()).1);
     }
 

@@ -1,7 +1,7 @@
-//! Readings as Parquet: typed columns, for notebooks and for other databases.
+//! Readings as Parquet: typed columns, for notebooks and other databases.
 //!
-//! A file is written a row group at a time, and each group is sent before the next begins. So the memory
-//! of an export is one group, and a few hundred bytes of the footer for each earlier group.
+//! A file is written one row group at a time, and each group is sent before the next begins. So an export takes
+//! the memory of one group, plus a few hundred bytes of footer for each earlier group.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::http::api::reading_view::{Field, FieldType, ReadingView, Value, field
 use crate::reading::Stream;
 use crate::store::export::{Piece, READINGS_MAX};
 
-/// The least readings of a row group, except the last.
+/// The least readings of a row group, except for the last group.
 ///
-/// Why this many: readers skip whole groups by time and device, and read one at a time. More would
-/// need more than 16 MB of memory for an export.
+/// Why this many: readers skip whole groups by time and device, and read one group at a time. With more, an export
+/// would need more than 16 MB of memory.
 const GROUP_READINGS: usize = 10 * READINGS_MAX;
 
-/// The Parquet schema of a stream's readings: the fields of the interface with their types.
+/// The Parquet schema of a stream: the API's fields with their types.
 fn schema(stream: Stream) -> String {
     let column = |field: &Field| {
         let name = field.name;
@@ -42,7 +42,7 @@ fn schema(stream: Stream) -> String {
 /// One column of the current row group.
 enum Column {
     Text(Vec<ByteArray>),
-    /// The texts, and for each reading whether it has one: 1 or 0.
+    /// The texts that exist and, for each reading, whether it has one: 1 or 0.
     OptionalText(Vec<ByteArray>, Vec<i16>),
     Number(Vec<f64>),
     /// Microseconds since 1970 UTC.
@@ -97,7 +97,7 @@ impl Column {
     }
 }
 
-/// A text that shares its memory with an equal one before it.
+/// The text, sharing the memory of the previous one if they are equal.
 fn shared(text: &str, before: Option<&ByteArray>) -> ByteArray {
     let same = before.filter(|before| before.data() == text.as_bytes());
     same.cloned()
@@ -112,12 +112,12 @@ pub(super) struct ParquetFile {
 }
 
 impl ParquetFile {
-    /// Begins a file of a stream's readings.
+    /// Begins a file for a stream.
     ///
     /// # Errors
-    /// [`ParquetError`]: never in practice, because the schema comes from constants.
+    /// [`ParquetError`]: cannot occur, because the schema comes from constants.
     pub(super) fn new(stream: Stream) -> Result<Self, ParquetError> {
-        // Statistics by group only, because the footer stays in memory until the end.
+        // Statistics per group only, because the footer stays in memory until the end.
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_statistics_enabled(EnabledStatistics::Chunk)
@@ -149,14 +149,14 @@ impl ParquetFile {
         self.readings += piece.readings.len();
     }
 
-    /// Whether the readings fill a row group.
+    /// Whether there are enough readings for a row group.
     pub(super) const fn is_full(&self) -> bool {
         self.readings >= GROUP_READINGS
     }
 
-    /// Writes the readings as a row group, and returns the new bytes of the file.
+    /// Writes the readings as a row group and returns the file's new bytes.
     ///
-    /// Blocks: some 20 ms of computing for a full group
+    /// Blocks: for some 20 ms of computing, for a full group
     pub(super) fn group(&mut self) -> Result<Bytes, ParquetError> {
         if self.readings > 0 {
             let mut group = self.writer.next_row_group()?;
@@ -172,9 +172,9 @@ impl ParquetFile {
         Ok(Bytes::from(mem::take(self.writer.inner_mut())))
     }
 
-    /// Ends the file, and returns the rest of its bytes.
+    /// Ends the file and returns its remaining bytes.
     ///
-    /// Blocks: as [`ParquetFile::group`] does
+    /// Blocks: like [`ParquetFile::group`]
     pub(super) fn end(mut self) -> Result<Bytes, ParquetError> {
         let group = self.group()?;
         let rest = self.writer.into_inner()?;
