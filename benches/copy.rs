@@ -1,8 +1,7 @@
-//! The gateway's part of storing a batch: rows are sorted and encoded for COPY BINARY.
+//! The gateway's part of storing a batch: sorting rows and encoding them for COPY BINARY.
 //!
-//! `cargo bench --bench copy`. Limits, measured in the same run: sorting bare 8-byte keys, and
-//! copying as many bytes as COPY is sent. PostgreSQL itself takes 2 to 3 µs a row, so what counts is
-//! that both stay far below that.
+//! `cargo bench --bench copy`. The baselines, measured in the same run, are sorting bare 8-byte keys and copying
+//! the bytes that COPY sends. PostgreSQL itself takes 2 to 3 µs per row, so both parts must stay far below that.
 
 use std::hint::black_box;
 
@@ -17,7 +16,7 @@ use wattgate::writer::rows::{HistoryRow, Origin, RowEnergy, VehicleRow};
 const ROWS: usize = 50_000;
 const DEVICES: usize = 20_000;
 
-/// Rows as they are in the log: by time of arrival, devices in no order.
+/// Rows in the order of the log: by time of arrival, with devices mixed.
 fn rows() -> Vec<VehicleRow> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move || {

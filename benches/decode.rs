@@ -1,6 +1,6 @@
-//! Decoding against serde_json's typed parse, which validates nothing but types.
+//! Compares decoding with serde_json's typed parse, which validates only types.
 //!
-//! `cargo bench --bench decode`. The figures that count are ratios within one run.
+//! `cargo bench --bench decode`. Only ratios within one run are meaningful.
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ use wattgate::reading::{Stream, Timestamp};
 
 const SIZES: [usize; 3] = [1, 500, 5000];
 
-/// The struct that a plain service would parse a reading into.
+/// The struct into which a plain service would parse a reading.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Typed<'a> {
@@ -52,13 +52,13 @@ fn decode(criterion: &mut Criterion) {
         let bodies = [
             ("array", Format::Json, format!("[{}]", readings.join(","))),
             ("ndjson", Format::Ndjson, readings.join("\n")),
-            // One line that the quick parser refuses: each line is parsed by itself.
+            // The quick parser refuses one line, but each line is parsed by itself.
             (
                 "ndjson_one_bad_line",
                 Format::Ndjson,
                 readings.join("\n") + "\n{\"soc\":1e309}",
             ),
-            // One value that only the slow parser can handle.
+            // Only the slow parser can handle one of the values.
             (
                 "array_one_impossible",
                 Format::Json,
@@ -90,7 +90,7 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
-/// The fast path of RFC 3339 against a whole library for times; the limit is one look at each byte.
+/// The fast path of RFC 3339 against a whole time library. The baseline looks at each byte once.
 fn timestamp(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("timestamp");
     let texts = [

@@ -1,9 +1,9 @@
-//! The processor's part of the log: readings become records by shard, records a frame, and back.
+//! The CPU's part of the log: encoding readings as records by shard, framing them, and decoding them again.
 //!
-//! `cargo bench --bench log`. Each is shown with its limit, measured in the same run: the memory's bandwidth (copying
-//! as many bytes), and the checksum alone, which reads each byte once. The disk's part is one fdatasync a frame, which
-//! no work here can shorten. What a writer pays is in `log`: a real log of many frames, read from its first to its
-//! last, beside the same files read by the system alone.
+//! `cargo bench --bench log`. Each is shown with its baseline from the same run: memory bandwidth (copying the
+//! same bytes), and the checksum alone, which reads each byte once. The disk's part is one fdatasync per frame,
+//! which no code here can shorten. `log` shows what a writer pays: a real log of many frames is read from start to
+//! end, next to a plain read of the same files.
 
 #![expect(clippy::unwrap_used, reason = "what is benched is known to succeed")]
 
@@ -49,7 +49,7 @@ fn readings(ids: &[String]) -> Vec<Reading<'_>> {
         .collect()
 }
 
-/// The limit for everything here: copying as many bytes once.
+/// The baseline of everything here: copying the same bytes once.
 fn copy_of(group: &mut BenchmarkGroup<'_, criterion::measurement::WallTime>, bytes: &[u8]) {
     let mut out = Vec::with_capacity(bytes.len());
     group.bench_function("limit_copy_the_bytes", |bencher| {
@@ -136,10 +136,10 @@ fn frames(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Requests in the log that is read.
+/// The number of requests in the log.
 const REQUESTS: usize = 400;
 
-/// Fills a log, a request a frame, and waits until it is on disk.
+/// Fills a log with one request per frame, and waits until it is on disk.
 fn filled(log: &Log) {
     let ids = ids();
     let readings = readings(&ids);
@@ -181,7 +181,7 @@ fn log(criterion: &mut Criterion) {
         (bytes, reader.cursor())
     };
     let (records, end) = read_all();
-    // A shard's reader passes the other shards' bytes too, and checks them.
+    // A shard's reader also reads and verifies the other shards' bytes.
     let bytes = end.offset() as usize;
     assert!(records > 0 && end.segment() == run.first_position().segment());
     let mut group = criterion.benchmark_group("log");

@@ -1,7 +1,7 @@
-//! A guard against slow regressions: how often the gateway allocates memory for a reading.
+//! Guards against creeping slowness: how many allocations the gateway makes per reading.
 //!
-//! Times differ from machine to machine; these counts do not. A copy or a string per reading that slips in fails here,
-//! and no benchmark has to notice it.
+//! Times differ between machines; these counts do not. A copy or a string per reading that slips in fails here,
+//! even if no benchmark notices it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -22,7 +22,7 @@ use wattgate::writer::rows::{HistoryRow, MeterRow, Origin, RowEnergy};
 
 const SHARDS: u16 = 2;
 const READINGS: usize = 500;
-/// Requests of a batch.
+/// Requests per batch.
 const REQUESTS: usize = 40;
 
 fn body(request: usize, readings: usize) -> String {
@@ -55,7 +55,7 @@ fn take(decoder: &mut Decoder, body: &str) -> RequestRecords {
     records
 }
 
-/// The row that a writer makes from a reading. The device id is the number in its text.
+/// The row that a writer makes from a reading. The device's integer id is the number in its text id.
 fn row(reading: &Reading<'_>, index: u32) -> MeterRow {
     let Details::Meter { voltage } = reading.details else {
         panic!("only meters were sent")
@@ -76,7 +76,7 @@ fn row(reading: &Reading<'_>, index: u32) -> MeterRow {
     }
 }
 
-/// From bodies to the bytes of COPY: decoded, framed, read again, sorted and encoded.
+/// From bodies to the bytes of COPY: decode, frame, read again, sort and encode.
 fn all_the_way(decoder: &mut Decoder, bodies: &[String], frame: &mut Vec<u8>, out: &mut BytesMut) {
     let mut sections = vec![Section::default(); usize::from(SHARDS)];
     for body in bodies {
@@ -110,7 +110,7 @@ fn all_the_way(decoder: &mut Decoder, bodies: &[String], frame: &mut Vec<u8>, ou
     }
 }
 
-/// Once to fill the reused buffers, and once to count.
+/// Runs `work` once to fill the reused buffers, and once more to count.
 fn counted(mut work: impl FnMut()) -> AllocationInfo {
     work();
     measure(work)
@@ -126,7 +126,7 @@ fn a_reading_of_a_batch_allocates_no_memory_of_its_own() {
         info.count_total as f64 / readings,
         info.bytes_total as f64 / readings,
     );
-    // Buffers double now and then. A string or a box per reading would be 1.
+    // Buffers double now and then. A string or a box per reading would add 1.
     assert!(count <= 0.06, "{count} allocations a reading");
     assert!(bytes <= 600.0, "{bytes} bytes a reading");
 }
@@ -136,11 +136,11 @@ fn a_request_of_one_reading_allocates_a_few_times() {
     let body = body(0, 1);
     let mut decoder = Decoder::new();
     let info = counted(|| drop(take(&mut decoder, &body)));
-    // The list of chunks, and the chunk.
+    // One for the list of chunks, one for the chunk.
     assert!(info.count_total <= 2, "{} allocations", info.count_total);
 }
 
-/// Readings a second apart, each of which names a meter of its own.
+/// Readings a second apart, each naming another meter.
 fn wanderer(second: i64) -> Vec<VehicleReading> {
     let reading = |n: i32| VehicleReading {
         at: Timestamp::Y2000.plus_micros((i64::from(2 * n) + second) * 1_000_000),
@@ -165,7 +165,7 @@ fn memory_grows_with_readings_not_with_their_square() {
         rolled_up: &[],
         sessions: &[],
     };
-    // There is another vehicle at each meter. It must not be copied for each meter either.
+    // There is another vehicle at each meter, which must not be copied for each meter either.
     let others = [vehicle(1)];
     let meter = |n: i32| Meter {
         key: MeterKey(n),

@@ -1,8 +1,8 @@
-//! The machine's clock jumps, while the gateway runs and between its starts: nothing is lost or
-//! stored twice, nothing waits for hours, no history is dropped, and each alert is delivered.
+//! The machine's clock jumps while the gateway runs, and between its starts. Nothing is lost or stored twice,
+//! nothing waits for hours, no history is dropped, and each alert is delivered.
 //!
-//! Only the gateway's process has this clock, by libfaketime (Debian's package `faketime`); without it the tests print
-//! that they were skipped. PostgreSQL and the devices keep the true time.
+//! Only the gateway's process gets the changed clock, through libfaketime (Debian's package `faketime`). Without
+//! it the tests print that they were skipped. PostgreSQL and the devices keep the true time.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::gateway::{DEADLINE, Gateway, command, data_dir};
 
-/// An answer that does not wait for a clock arrives well within this, even on a busy machine.
+/// A response that does not depend on the clock arrives well within this time, even on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 #[expect(clippy::print_stdout, reason = "a skipped test prints why")]
@@ -37,7 +37,7 @@ fn library() -> Option<PathBuf> {
     found
 }
 
-/// A gateway whose clock the test sets.
+/// A gateway whose clock the test can set.
 struct Stepped<'a> {
     data: &'a Path,
     library: &'a Path,
@@ -46,7 +46,7 @@ struct Stepped<'a> {
 }
 
 impl<'a> Stepped<'a> {
-    /// A gateway whose clock is still right.
+    /// A gateway whose clock is still correct.
     fn new(data: &'a Path, library: &'a Path) -> Self {
         let gate = Stepped {
             data,
@@ -58,7 +58,7 @@ impl<'a> Stepped<'a> {
     }
 
     fn set(&self, offset: &str) {
-        // In one step, so that the gateway never reads half of it.
+        // Written in one step, so that the gateway never reads half of it.
         let new = self.data.join("clock.new");
         fs::write(&new, offset).unwrap();
         fs::rename(new, self.data.join("clock")).unwrap();
@@ -83,7 +83,7 @@ impl<'a> Stepped<'a> {
         gateway
     }
 
-    /// A reading of the present, by the true clock. No two are equal.
+    /// A reading of the present by the true clock. No two are equal.
     fn reading(&self) -> String {
         let n = self.sent.get();
         self.sent.set(n + 1);
@@ -92,7 +92,7 @@ impl<'a> Stepped<'a> {
         format!(r#"{{"meterId":"M{n}","kwhConsumedAc":1.0,"voltage":230.0,"timestamp":"{at}"}}"#)
     }
 
-    /// Sends some readings with every mode of acknowledgement. Each is acknowledged soon.
+    /// Sends readings with each ack mode. Each must be acknowledged soon.
     fn send(&self, gateway: &Gateway, what: &str) {
         for ack in ["durable", "committed", "buffered", "committed"] {
             let began = Instant::now();
@@ -105,15 +105,15 @@ impl<'a> Stepped<'a> {
         }
     }
 
-    /// Waits until all of it is in history, because a kill may lose what was acknowledged as buffered.
+    /// Waits until all readings are in history, because a kill may lose those acknowledged as buffered.
     fn stored(&self, gateway: &Gateway) {
         let sent = self.sent.get().to_string();
         gateway.wait("all of it", |g| g.sql(STORED) == sent);
     }
 }
 
-/// A receiver of alerts that accepts everything once it is `up`, and hangs up before that. Also returns the bodies that
-/// it accepted.
+/// A receiver of alerts that accepts everything once `up` is set, and hangs up before that. Also returns the
+/// bodies that it accepts.
 fn receiver(listener: TcpListener, up: Arc<AtomicBool>) -> Receiver<String> {
     let (sender, bodies) = sync_channel(100);
     std::thread::spawn(move || {
@@ -141,7 +141,7 @@ fn receiver(listener: TcpListener, up: Arc<AtomicBool>) -> Receiver<String> {
     bodies
 }
 
-/// Seconds since 1970, as RFC 3339.
+/// Formats seconds since 1970 as RFC 3339.
 fn instant(seconds: u64) -> String {
     jiff::Timestamp::from_second(i64::try_from(seconds).unwrap())
         .unwrap()
@@ -157,7 +157,7 @@ fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
     let gate = Stepped::new(data.path(), &library);
     let gateway = gate.start();
     gate.send(&gateway, "before");
-    // A request in flight while the clock jumps keeps its whole time limit.
+    // A request in flight keeps its whole time limit while the clock jumps.
     let mut halfway = gateway.connect();
     let body = gate.reading();
     let head =
@@ -167,7 +167,8 @@ fn a_clock_that_jumps_while_the_gateway_runs_costs_nothing() {
         let offset = format!("{hours:+}h");
         gate.set(&offset);
         gate.send(&gateway, &offset);
-        // The rollup's watermark follows the clock in both directions: far ahead, it would make all readings late.
+        // The rollup's watermark follows the clock in both directions. If it stayed far ahead, every reading would
+        // be late.
         let watermark = format!(
             "select sealed_to between now() + interval '{hours} hours' - interval '3 hours'
                 and now() + interval '{hours} hours' from hours_progress"
@@ -207,12 +208,12 @@ fn a_wrong_clock_at_start_drops_no_history() {
     for (offset, code) in [("+400d", "too_old"), ("-5h", "in_future")] {
         gate.set(offset);
         let gateway = gate.start();
-        // The gateway cannot know better: it acknowledges nothing, and the response gives the reason.
+        // The gateway cannot know better. It acknowledges nothing, and the response gives the reason.
         let (status, answer) = gateway.call("POST", "/v1/ingestion/meter", &gate.reading());
         gate.sent.set(gate.sent.get() - 1);
         assert!(status == 400 && answer.contains(code), "{status} {answer}");
-        // Retention counts from the newest reading, and not from the clock alone. Maintenance first creates the
-        // partitions ahead.
+        // Retention counts from the newest reading, not from the clock alone. Before it drops anything,
+        // maintenance creates partitions ahead of time.
         let ahead = "select exists(select from pg_class where relispartition and
             pg_get_expr(relpartbound, oid) like to_char(now() + interval '400 days', '%YYYY-MM%'))";
         gateway.wait("a look at the partitions", |g| g.sql(ahead) == "t");
@@ -221,7 +222,7 @@ fn a_wrong_clock_at_start_drops_no_history() {
         gate.stored(&gateway);
         gateway.kill();
     }
-    // Partitions for a time far ahead are empty, and do no harm.
+    // Partitions far in the future stay empty and do no harm.
     gate.set("+0");
     let gateway = gate.start();
     gate.send(&gateway, "after");
@@ -249,8 +250,8 @@ fn an_alert_is_delivered_across_clock_jumps() {
     let of = "from alert_deliveries where body like '%battery_temperature%'";
     let tries = |g: &Gateway| g.sql(&format!("select attempts {of}")).parse::<u32>().ok();
     gateway.wait("three tries", |g| tries(g) >= Some(3));
-    // It now waits for some seconds, and not until the clock reaches that time again. Nor does a clock that is ahead
-    // make it old: it is given up after a day.
+    // The next try is some seconds away, and does not wait until the clock reaches that time again. Nor does a
+    // clock that is ahead make the delivery too old: it is given up after a day.
     for offset in ["-8m", "+48h", "-5h"] {
         let before = tries(&gateway);
         assert!(before.is_some(), "before {offset}");

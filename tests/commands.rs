@@ -1,4 +1,4 @@
-//! Commands of operators (`wattgate check`, `wattgate erase`), a stop, and metrics sent to a collector.
+//! Operators' commands (`wattgate check`, `wattgate erase`), stopping, and metrics pushed to a collector.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ use wattgate::reading::Timestamp;
 
 use crate::gateway::{Gateway, NO_DATABASE, command, data_dir, ended};
 
-/// Runs a command. Returns whether it succeeded, and all its output.
+/// Runs a command. Returns whether it succeeded, and its whole output.
 fn run(data: &Path, flags: &[&str]) -> (bool, String) {
     let output = command(data).args(flags).output().unwrap();
     let printed = [output.stdout, output.stderr].concat();
@@ -34,7 +34,7 @@ fn url(data: &Path, user: &str, database: &str) -> String {
 fn check_reports_why_the_database_is_unreachable() {
     let data = data_dir();
     let gateway = Gateway::ready(data.path(), &[]);
-    // A running gateway is not a fault: operators run `check` when it is in trouble.
+    // A running gateway is not an error, because operators run `check` when it is in trouble.
     let (good, printed) = run(data.path(), &["check"]);
     assert!(good, "{printed}");
     assert!(printed.contains("a gateway is using it"), "{printed}");
@@ -123,7 +123,7 @@ fn check_reports_a_log_of_another_database() {
     assert!(!good && printed.contains("wattgate wal adopt"), "{printed}");
 }
 
-/// Files under a directory that hold a text.
+/// How many files under a directory contain a text.
 fn holding(dir: &Path, text: &str) -> usize {
     let mut found = 0;
     for entry in fs::read_dir(dir).unwrap() {
@@ -145,7 +145,7 @@ const ONE_HOUR_EACH: &str = "insert into vehicle_hours (vehicle_id, hour, first_
     select id, '2024-02-09', '2024-02-09', '2024-02-09', \
     0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, false from vehicles";
 
-/// How many rows about vehicles each table holds.
+/// How many rows about vehicles each table has.
 const WHAT_IS_LEFT: &str = "select (select count(*) from vehicle_readings), (select count(*) from vehicle_status), \
     (select count(*) from vehicles), (select count(*) from charging_sessions), \
     (select count(*) from vehicle_hours where hour = '2024-02-09'), \
@@ -171,7 +171,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
             at(20)
         );
         post("/v1/sessions", &session);
-        // Two readings, one of them sent again with another value, which goes to quarantine.
+        // Three readings, two of them for the same minute with different values, so that one goes to quarantine.
         for (minute, soc) in [(1, 50), (2, 51), (2, 52)] {
             let reading = format!(
                 r#"{{"vehicleId":"{vehicle}","soc":{soc},"kwhDeliveredDc":0.1,"batteryTemp":90,"timestamp":"{}"}}"#,
@@ -225,7 +225,7 @@ fn an_erased_vehicle_is_in_no_table_and_not_in_the_log() {
     gateway.terminate();
 }
 
-/// Accepts one request, and answers 200. Returns the path and the body.
+/// Accepts one request and responds with 200. Returns its path and body.
 fn take(listener: &TcpListener) -> (String, serde_json::Value) {
     let (mut socket, _) = listener.accept().unwrap();
     let mut reader = BufReader::new(socket.try_clone().unwrap());
@@ -279,7 +279,7 @@ fn a_collector_is_sent_what_a_scrape_says() {
             .sum();
         (sum == 1.0).then(|| named("wattgate_wal_sync_readings")["histogram"].clone())
     };
-    // Metrics are pushed at every interval: one of the next pushes has the stored reading.
+    // Metrics are pushed at every interval. One of the next pushes includes the stored reading.
     let histogram = loop {
         let (path, body) = take(&listener);
         assert_eq!(path, "/v1/metrics");
@@ -305,7 +305,7 @@ fn commands_that_only_look_create_nothing() {
         (&["wal", "accept-gap"], 2),
         (&["keys", "list"], 0),
         (&["keys", "revoke", "fleet"], 1),
-        // Before the first start nothing is wrong, but the missing directory is reported.
+        // Before the first start nothing is wrong, but the missing directory is mentioned.
         (&["check"], 0),
     ] {
         let output = command(&mistyped).args(words).output().unwrap();
@@ -386,7 +386,7 @@ fn an_empty_environment_variable_counts_as_unset() {
     ];
     let output = empty.args(flags).output().unwrap();
     let printed = String::from_utf8(output.stderr).unwrap();
-    // The configuration is valid: only the database is wrong.
+    // The configuration is valid. Only the database is wrong.
     assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(
         !printed.contains("WATTGATE_") && printed.contains("nothing listens there"),
@@ -399,12 +399,12 @@ const LEFT: &str = "not all readings are stored";
 #[test]
 fn a_second_signal_warns_only_of_readings_that_are_left() {
     let mut gateway = Gateway::fresh(&[]);
-    // A request in flight keeps the stop waiting until the second signal has come.
+    // A request in flight keeps the gateway from stopping until the second signal.
     let head = "POST /v1/ingestion/meter HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n\
         content-type: application/json\r\ncontent-length: 100\r\n\r\n";
     let mut stream = gateway.connect();
     stream.write_all(head.as_bytes()).unwrap();
-    // The gateway has begun to read the body.
+    // Now the gateway has begun to read the body.
     let mut first = [0; 12];
     stream.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 100");

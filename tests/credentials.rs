@@ -1,4 +1,4 @@
-//! Credentials of the real binary: keys, certificates, trusted proxies.
+//! Credentials, with the real binary: keys, certificates, trusted proxies.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, command, data_dir, within};
 
-/// The documented limit within which a revoked key stops working.
+/// The documented time within which a revoked key stops working.
 const REVOKED_WITHIN: Duration = Duration::from_secs(5);
 const READING: &str =
     r#"{"meterId":"M1","kwhConsumedAc":1,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}"#;
 
-/// A gateway whose database is unavailable.
+/// A gateway without a reachable database.
 fn start(data: &Path, args: &[&str]) -> Gateway {
     let mut command = command(data);
     command
@@ -71,7 +71,7 @@ fn create_with(data: &Path, name: &str, more: &[&str]) -> String {
 #[test]
 fn a_new_or_revoked_key_takes_effect_within_seconds() {
     let data = tempfile::tempdir().unwrap();
-    // At the level trace: no log line of any part may hold a secret.
+    // At level trace, because no log line of any part may contain a secret.
     let gateway = start(data.path(), &["--auth", "keys", "--log-level", "trace"]);
     assert_eq!(ingest(&gateway, None), 401);
     let first = create(data.path(), "first");
@@ -113,7 +113,7 @@ fn a_new_or_revoked_key_takes_effect_within_seconds() {
     gateway.terminate();
 }
 
-/// A stream that was opened with a key with the right to read, until the gateway ends it.
+/// A stream opened with a key that has the right to read. It is read until the gateway ends it.
 fn listen(gateway: &Gateway, key: &str) -> TcpStream {
     let key = format!("authorization: Bearer {key}\r\n");
     let mut stream = gateway.open("GET", "/v1/live/stream", &key, "");
@@ -127,7 +127,7 @@ fn listen(gateway: &Gateway, key: &str) -> TcpStream {
     stream
 }
 
-/// Everything in the embedded database, as SQL.
+/// The whole embedded database as SQL.
 fn dump(gateway: &Gateway) -> String {
     let psql = gateway.psql.as_deref().unwrap();
     let dump = psql.replacen("psql ", "pg_dump ", 1);
@@ -159,7 +159,7 @@ fn keys_are_never_stored_in_postgres() {
     });
     let mut stream = listen(&gateway, &all);
 
-    // The error does not name a conflicting session of another fleet.
+    // The error must not name a conflicting session of another fleet.
     let session = |id: &str, meter: &str| {
         format!(
             r#"{{"sessionId":"{id}","vehicleId":"B-1","meterId":"{meter}","startedAt":"2024-01-01T00:00:00Z"}}"#
@@ -192,7 +192,7 @@ fn keys_are_never_stored_in_postgres() {
     assert!(keys(data.path(), &["revoke", "all"]).status.success());
     let began = Instant::now();
     let mut rest = Vec::new();
-    // Reset or ended: nothing follows.
+    // The connection is reset or closed: nothing follows.
     stream.read_to_end(&mut rest).ok();
     assert!(began.elapsed() < REVOKED_WITHIN, "{:?}", began.elapsed());
     let (status, refused) = call(&gateway, "GET", "/v1/live/meters", Some(&all), "");
@@ -207,7 +207,7 @@ fn keys_are_never_stored_in_postgres() {
             assert!(!text.contains(secret), "a key is in {text}");
         }
     }
-    // Not even its hash is in the database.
+    // Not even the key's hash is in the database.
     for line in kept.lines().filter(|line| line.contains("sha256")) {
         let hash = line.split('"').nth(3).unwrap();
         assert!(hash.len() == 64 && !dump.contains(hash));
@@ -248,7 +248,7 @@ fn addresses_other_than_loopback_require_a_key() {
     gateway.terminate();
 }
 
-/// A certificate of its own authority, in PEM, with its key.
+/// A self-signed certificate with its key, in PEM.
 fn certificate(dir: &Path) {
     let made = rcgen::generate_simple_self_signed(vec!["gateway.test".to_owned()]).unwrap();
     let key = made.signing_key.serialize_pem();

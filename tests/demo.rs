@@ -22,7 +22,7 @@ fn demo(root: &Path, mode: u32) -> (Command, PathBuf) {
         .arg("demo")
         .env("TMPDIR", &place)
         .env_remove("DATABASE_URL")
-        // What is set for a gateway does not count.
+        // Settings for a gateway must be ignored.
         .env("WATTGATE_LISTEN", "192.0.2.1:1");
     (command, place)
 }
@@ -35,7 +35,7 @@ fn is_empty(place: &Path) -> bool {
 fn a_demo_shows_a_day_that_goes_on_and_leaves_nothing() {
     let root = data_dir();
     let (mut command, place) = demo(root.path(), 0o755);
-    // Neither a configured database nor a configured data directory is used.
+    // A configured database or data directory must not be used.
     command
         .env("DATABASE_URL", NO_DATABASE)
         .env("WATTGATE_DATA_DIR", root.path().join("data"));
@@ -66,7 +66,7 @@ fn a_demo_shows_a_day_that_goes_on_and_leaves_nothing() {
 #[test]
 fn a_demo_ends_with_its_terminal_and_removes_a_database_elsewhere() {
     let root = data_dir();
-    // If root runs the tests, the user of the database cannot enter the directory, so the database is elsewhere.
+    // If root runs the tests, the database's user cannot enter the directory, so the database is elsewhere.
     let (mut command, place) = demo(root.path(), 0o700);
     command.args(["--listen", "127.0.0.1:0"]);
     let mut gateway = Gateway::spawn(command, root.path());
@@ -97,7 +97,7 @@ fn a_demo_whose_terminal_closes_while_it_starts_ends() {
     assert!(is_empty(&place));
 }
 
-/// Waits for an exit in order.
+/// Waits for a clean exit.
 fn ends(child: &mut Child) -> bool {
     let mut status = None;
     within(DEADLINE, "the end of the demo", || {

@@ -1,4 +1,5 @@
-//! A reading from its request to PostgreSQL: the real binary, its embedded PostgreSQL, real sockets, real kills.
+//! A reading, from its request to PostgreSQL, with the real binary, its embedded PostgreSQL, real sockets and real
+//! kills.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -35,7 +36,7 @@ fn acknowledged_readings_survive_a_kill_and_are_stored_once() {
     gateway.kill();
 
     let gateway = start(data.path());
-    // A reading that was acknowledged before the kill is sent again, and another one contradicts it.
+    // A reading acknowledged before the kill is sent again, and another reading contradicts an acknowledged one.
     let again = format!("[{},{}]", reading(29, 1.0), reading(28, 2.0));
     let (status, body) = gateway.call("POST", &format!("{METER}?ack=committed"), &again);
     assert_eq!(status, 201, "{body}");
@@ -121,7 +122,7 @@ fn bad_readings_are_named_and_good_ones_stored() {
         .map(|e| (e["index"].as_u64().unwrap(), e["field"].as_str().unwrap()))
         .collect();
     let mut expected: Vec<(u64, &str)> = bad.map(|(n, .., field)| (n as u64, field)).to_vec();
-    // A misnamed field is unknown, and the right one is missing.
+    // A misspelt field is unknown, and the correct one is missing.
     expected.push((499, "voltage"));
     assert_eq!(named, expected);
     assert_eq!(
@@ -179,7 +180,7 @@ fn readings_accepted_without_a_database_are_stored_once() {
         let (status, answer) = gateway.call("POST", METER, &reading(minute, 1.0));
         assert_eq!(status, 202, "{answer}");
     }
-    // One reading comes twice while the database is unavailable, as from a device whose answer was lost.
+    // One reading is sent twice while the database is unavailable, as by a device that did not get the response.
     assert_eq!(gateway.call("POST", METER, &reading(7, 1.0)).0, 202);
     let stored = "wattgate_readings_stored_total{stream=\"meter\"}";
     assert_eq!(gateway.metric(stored), 1.0);
@@ -203,7 +204,7 @@ fn readings_accepted_without_a_database_are_stored_once() {
     runtime.block_on(server.stop(DEADLINE));
 }
 
-/// The sums of one scrape, both streams together: accepted, stored, repeats, quarantined, waiting.
+/// The sums of one scrape, both streams together: accepted, stored, duplicates, quarantined, waiting.
 fn sums(metrics: &str) -> [f64; 5] {
     [
         "wattgate_readings_accepted_total{",
@@ -220,7 +221,7 @@ fn sums(metrics: &str) -> [f64; 5] {
     })
 }
 
-/// Scrapes, and checks that accepted readings are accounted for at any moment (invariant 10).
+/// Scrapes, and checks that every accepted reading is accounted for (invariant 10).
 fn accounted(gateway: &Gateway) -> [f64; 5] {
     let (_, metrics) = gateway.call("GET", "/metrics", "");
     let sums = sums(&metrics);
@@ -233,7 +234,7 @@ fn accounted(gateway: &Gateway) -> [f64; 5] {
     sums
 }
 
-/// Sets history and checkpoints back to the content of some tables, as restoring a backup does.
+/// Resets history and checkpoints to the content of saved tables, like restoring a backup.
 fn restore(gateway: &Gateway, from: &str) {
     gateway.sql(&format!(
         "begin;
@@ -247,7 +248,7 @@ fn restore(gateway: &Gateway, from: &str) {
     ));
 }
 
-/// The segments in a gateway's log, oldest first.
+/// The segments of a gateway's log, oldest first.
 fn segments(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join("wal")).unwrap();
     let mut segments: Vec<PathBuf> = entries
@@ -258,7 +259,7 @@ fn segments(data: &Path) -> Vec<PathBuf> {
     segments
 }
 
-/// A few thousand readings of meters, from the `first` on.
+/// A few thousand meter readings, starting at `first`.
 fn many(first: u32) -> (u32, String) {
     // Long ids fill segments quickly.
     let long = "\u{1F50B}".repeat(60);
@@ -312,10 +313,10 @@ fn the_sums_stay_exact_across_an_old_backup() {
         gap(g) > 0.0 && there(g) + gap(g) == f64::from(sent) && drained(g)
     });
     let again = there(&gateway) - 5000.0;
-    // Readings that came back have been accepted twice.
+    // Readings that came back count as accepted twice.
     let [accepted, stored, ..] = accounted(&gateway);
     assert_eq!([accepted, stored], [f64::from(sent) + again; 2]);
-    // A newer backup, which has what was lost.
+    // A newer backup, which contains what was lost.
     restore(&gateway, "newer");
     gateway.wait("no gap", |g| gap(g) == 0.0);
     sent = send(sent);
@@ -351,7 +352,7 @@ fn a_service_manager_learns_that_the_gateway_is_ready_alive_and_stopping() {
     let data = data_dir();
     let socket = UnixDatagram::bind(data.path().join("notify")).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
-    // Reads messages until one has this line; the lines before it.
+    // Reads messages up to one with this line. Returns the lines before it.
     let until = |line: &str| -> Vec<String> {
         let (mut seen, mut message) = (Vec::new(), [0; 4096]);
         loop {
@@ -369,7 +370,7 @@ fn a_service_manager_learns_that_the_gateway_is_ready_alive_and_stopping() {
         .env("NOTIFY_SOCKET", data.path().join("notify"))
         .env("WATCHDOG_USEC", "200000");
     let gateway = Gateway::spawn(command, data.path());
-    // The gateway is ready as soon as it accepts readings, even without a database. The status reports that.
+    // The gateway is ready as soon as it accepts readings, even without a database, and the status says so.
     until("READY=1");
     let (status, body) = gateway.call("POST", METER, &reading(1, 1.0));
     assert_eq!(status, 202, "{body}");

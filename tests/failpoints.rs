@@ -1,5 +1,5 @@
-//! The gateway ends at exactly each boundary between a request and PostgreSQL: acknowledged readings are
-//! stored, once, and nothing else.
+//! The gateway is ended at each boundary between a request and PostgreSQL. Acknowledged readings are then stored
+//! once, and nothing else is.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![cfg(debug_assertions)]
@@ -25,7 +25,7 @@ enum Load {
     Large,
 }
 
-/// Every boundary, the first time and a later time that it is reached.
+/// Every boundary, the first time that it is reached and a later time.
 const PLACES: [(&str, &str, Load); 19] = [
     ("segment-begun", "1", Load::Small),
     ("segment-begun", "2", Load::Large),
@@ -48,10 +48,10 @@ const PLACES: [(&str, &str, Load); 19] = [
     ("segment-gone", "2", Load::Large),
 ];
 
-/// The number of requests within which each point is reached.
+/// Within this many requests each point must be reached.
 const REQUESTS_MAX: u32 = 400;
 
-/// Starts a gateway on the database of another, with two shards.
+/// Starts a gateway with two shards on the database of another one.
 fn start(data: &Path, url: &str, flags: &[&str]) -> Gateway {
     let mut all = vec!["--database-url", url, "--shards", "2", "--wal-retain", "0"];
     all.extend(flags);
@@ -88,7 +88,7 @@ fn send(gateway: &Gateway, ack: &str, body: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// What each device has sent: how many readings, and whether they were acknowledged.
+/// For each device, how many readings it sent and whether they were acknowledged.
 type Debts = BTreeMap<String, (u32, bool)>;
 
 /// Sends until the gateway has ended itself.
@@ -118,7 +118,7 @@ fn send_until_it_ends(gateway: &mut Gateway, load: Load, place: usize, debts: &m
     }
 }
 
-/// How many readings history holds of each device.
+/// How many readings of each device are in history.
 fn stored(psql: &str) -> BTreeMap<String, u32> {
     let sql = "select meter_id, count(*) from meter_readings group by meter_id";
     let line = format!("{psql} -XAtq -F ' ' -c '{sql}'");
@@ -130,7 +130,7 @@ fn stored(psql: &str) -> BTreeMap<String, u32> {
         .collect()
 }
 
-/// How a gateway reaches the embedded database of another.
+/// The URL of another gateway's embedded database.
 fn url_of(host: &Gateway) -> String {
     let psql = host.psql.clone().unwrap();
     let words: Vec<&str> = psql.split_whitespace().collect();
@@ -143,7 +143,7 @@ fn url_of(host: &Gateway) -> String {
     )
 }
 
-/// Every part that works beside the requests, and the log's two threads.
+/// Every part that runs besides the requests, and the log's two threads.
 const PARTS: [&str; 10] = [
     "metrics upkeep",
     "summaries",
@@ -157,8 +157,8 @@ const PARTS: [&str; 10] = [
     "wal-keep",
 ];
 
-/// A part that panics is logged with its name, and the gateway exits with an error within seconds: it does not continue
-/// without the part. Acknowledged readings are stored.
+/// If a part panics, its name is logged and the gateway exits with an error within seconds, instead of continuing
+/// without it. Acknowledged readings are stored.
 #[test]
 fn a_part_that_panics_ends_the_gateway_in_order() {
     let (host, data) = (Gateway::fresh(&[]), data_dir());

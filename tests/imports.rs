@@ -1,7 +1,7 @@
-//! The shape of the code: which module may know which, and how long a file may be.
+//! The shape of the code: which module may import which, and how long a file may be.
 //!
-//! Imports go one way. An absent edge is part of the design. So each edge that exists is in a table here, with its
-//! reason, and a new one is a decision and not an accident.
+//! Imports go one way, and an absent edge is part of the design. So each edge is in a table here with its reason,
+//! and a new one is a decision, not an accident.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -152,7 +152,7 @@ const MAY_IMPORT: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// What a part of a module may not import, and why.
+/// Imports that a part of a module may not have, and why.
 const MAY_NOT_IMPORT: &[(&str, &str, &str)] = &[
     ("http::server", "http::api", "a socket knows no route"),
     ("http::server", "http::routes", "a socket knows no route"),
@@ -192,7 +192,7 @@ const MAY_NOT_NAME: &[(&str, &[&str], &str)] = &[
     ("rollups", SERDE, "writes columns, never JSON"),
     ("http", SQL, "asks through store and analytics"),
 ];
-/// Files longer than this hold more than one thing.
+/// A longer file holds more than one thing.
 const LINES_MAX: usize = 500;
 
 const HTTP: &[&str] = &["hyper", "hyper_util", "http_body_util"];
@@ -246,12 +246,12 @@ fn no_files_import_each_other_in_a_circle() {
         let module = module_of(file);
         let found = imports_of(file).into_iter();
         let found = found.filter_map(|path| file_of(&path, &modules));
-        // The file of a module and the files below it count as one, because it holds what they share.
+        // A module's file and the files below it count as one, because it holds what they share.
         let found = found.filter(|other| !is_within(other, &module) && !is_within(&module, other));
         let found = found.collect();
         imports.insert(module, found);
     }
-    // Files that import nothing are removed until no file is left, or only a circle.
+    // Files without imports are removed until no file is left, or only a circle.
     loop {
         let left: BTreeSet<String> = imports.keys().cloned().collect();
         for found in imports.values_mut() {

@@ -1,4 +1,4 @@
-//! The files for operators agree with the gateway: names of metrics, alerts and their runbook.
+//! The files for operators match the gateway: metric names, alerts and the runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,7 @@ fn rules_and_dashboard_use_metrics_that_exist() {
     for file in [RULES, DASHBOARD] {
         let text = fs::read_to_string(file).unwrap();
         for name in names(&text) {
-            // `level:wattgate_…:operation` is recorded by the rules themselves.
+            // The rules themselves record `level:wattgate_…:operation`.
             let recorded = rules.contains(&format!(":{name}:"));
             let group = text.contains(&format!("name: {name}"));
             let base = name.trim_end_matches("_bucket");
@@ -47,14 +47,14 @@ fn the_runbook_has_a_section_for_each_alert() {
     assert_eq!(links, expected);
 }
 
-/// What follows a prefix on the lines that begin with it.
+/// What follows a prefix, on the lines that begin with it.
 fn after<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     text.lines()
         .filter_map(|line| line.trim_start().strip_prefix(prefix))
         .collect()
 }
 
-/// The gateway's names in double quotes, as the code writes them.
+/// The gateway's metric names in double quotes, as in its code.
 fn quoted_names(code: &str) -> BTreeSet<&str> {
     code.split('"')
         .skip(1)
@@ -63,7 +63,7 @@ fn quoted_names(code: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every word that begins like the gateway's metrics.
+/// Every word that begins like a metric of the gateway.
 fn names(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_')
         .filter(|word| word.starts_with("wattgate_"))

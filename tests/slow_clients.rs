@@ -1,8 +1,9 @@
-//! Many slow and silent clients, clients that never read, and idle ones, beside a normal client.
+//! Many clients that are slow, silent, idle, or never read, next to a normal client.
 //!
 //!     cargo test --release --test slow_clients -- --ignored --nocapture
 //!
-//! opens thousands and prints figures. The suite opens a few, and checks that the normal client is served.
+//! opens thousands of them and prints figures. The default suite opens a few, and checks that the normal client is
+//! served.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -67,7 +68,7 @@ const HALVES: [&str; 4] = [
     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ];
 
-/// Opens slow clients, of which a quarter never reads, and clients that are idle after a request.
+/// Opens slow clients, a quarter of which never read, and clients that are idle after a request.
 fn open(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
     let slow = (0..slow).map(|n| {
         let mut stream = gateway.connect();
@@ -75,10 +76,10 @@ fn open(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<Tcp
             .write_all(HALVES[n % HALVES.len()].as_bytes())
             .unwrap();
         if n % HALVES.len() == 0 {
-            // Requests a lot, and reads none of it.
+            // Requests a lot and reads nothing.
             stream.set_nonblocking(true).unwrap();
             let request = "GET /openapi.yaml HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(200);
-            // As much as fits; more would block.
+            // As much as fits, without blocking.
             stream.write_all(request.as_bytes()).ok();
             stream.set_nonblocking(false).unwrap();
         }
@@ -96,7 +97,7 @@ fn open(gateway: &Gateway, slow: usize, idle: usize) -> (Vec<TcpStream>, Vec<Tcp
     (slow, idle.collect())
 }
 
-/// A byte a second from each client in the middle of a request.
+/// Sends a byte a second from each client that is in the middle of a request.
 fn dribble(slow: &[TcpStream], stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         for (n, mut stream) in slow.iter().enumerate() {

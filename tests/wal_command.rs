@@ -1,4 +1,4 @@
-//! `wattgate wal`, through the real binary, on logs that the library wrote.
+//! `wattgate wal`, with the real binary, on logs written by the library.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -22,7 +22,7 @@ use wattgate::wal::{Log, LogOptions, LogSource, SyncMode, record};
 use crate::gateway::{DEADLINE, Gateway, NO_DATABASE, data_dir, ended};
 
 const SHARDS: u16 = 2;
-/// Of a log with the smallest limit.
+/// The segment size of the smallest log.
 const SEGMENT_BYTES: usize = 8 << 20;
 
 fn open_log(data: &Path) -> Log {
@@ -36,7 +36,7 @@ fn open_log(data: &Path) -> Log {
     Log::open(Arc::new(directory), options).unwrap()
 }
 
-/// Appends one group of readings with different times.
+/// Appends one group of readings with distinct times.
 fn append(log: &Log, serials: std::ops::Range<i64>) {
     let place = "\u{1F50B}".repeat(60);
     let ids: Vec<String> = (0..50).map(|n| format!("{n:02}{place}")).collect();
@@ -73,7 +73,7 @@ fn append(log: &Log, serials: std::ops::Range<i64>) {
     assert!(reply.blocking_recv().unwrap().is_ok());
 }
 
-/// The serials in a log, and where its runs end.
+/// The serials in a log, and the end of each run.
 fn read(source: &LogSource) -> (BTreeSet<i64>, Vec<Option<Position>>) {
     let mut serials = BTreeSet::new();
     let runs = source.runs();
@@ -143,7 +143,7 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// All files of a log, to see that nothing was changed.
+/// All files of a log, to check that nothing has changed.
 fn contents(data: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(data.join("wal")).unwrap();
     let mut files: Vec<_> = entries
@@ -192,7 +192,7 @@ fn inspect_reads_a_log_in_use_and_changes_nothing() {
     let before = contents(data.path());
     assert!(wal(data.path(), &["verify"]).status.success());
     assert_eq!(contents(data.path()), before);
-    // The log is in use, so a copy would not be consistent.
+    // The log is in use, so a copy could be inconsistent.
     let into = data.path().join("copy");
     let output = wal(data.path(), &["repair", "--into", into.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -212,7 +212,7 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
     let output = wal(data.path(), &["verify"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("90000 readings intact, no damage"));
-    // Damages a frame in the first segment, and the header of the second.
+    // Damages a frame in the first segment and the header of the second.
     flip(&whole[0], 6 << 20);
     flip(&whole[1], 3);
     let damaged = contents(data.path());
@@ -242,13 +242,13 @@ fn verify_finds_damage_and_repair_copies_all_that_is_sound() {
     );
     assert_eq!(contents(data.path()), damaged, "the log itself was changed");
     assert!(wal(copy.path(), &["verify"]).status.success());
-    // The copy is a log: everything that was not lost is read, and every position is the same.
+    // The copy is a valid log: everything that was not lost can be read, at the same positions.
     let log = open_log(copy.path());
     let (serials, copied_ends) = read(&log.source());
     assert_eq!(serials.len() as u64, 90_000 - lost);
     assert_eq!(copied_ends[0], ends[0], "the checkpoints would not fit");
     log.close().stop();
-    // Never over existing files.
+    // It never overwrites files.
     let output = wal(data.path(), &["repair", "--into", into.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("must be empty"));
@@ -280,7 +280,7 @@ fn a_log_of_another_version_is_reported_and_not_repaired() {
     let data = closed_log(1);
     let segment = segments(data.path()).remove(0);
     let mut bytes = fs::read(&segment).unwrap();
-    // The format's version, in the segment's header.
+    // The version in the segment's header.
     bytes[8] += 1;
     fs::write(&segment, &bytes).unwrap();
     let before = contents(data.path());
@@ -331,7 +331,7 @@ fn a_missing_log_is_reported() {
 
 #[test]
 fn a_log_in_memory_is_refused_unless_it_is_allowed() {
-    // If there is no tmpfs in the usual place, there is nothing to refuse.
+    // If there is no tmpfs in the usual place, nothing can be refused.
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if !mounts
         .lines()
@@ -381,7 +381,7 @@ fn a_log_of_another_database_waits_until_an_operator_adopts_it() {
 
     let gateway = Gateway::start(data.path(), &[]);
     let stored = |g: &Gateway| g.metric("wattgate_readings_stored_total{stream=\"meter\"}");
-    // Readings are accepted, and stay in the log.
+    // Readings are accepted and stay in the log.
     assert_eq!(
         gateway.call("POST", "/v1/ingestion/meter", &reading(1)).0,
         202
@@ -429,7 +429,7 @@ fn commit(gateway: &Gateway, minutes: std::ops::Range<u32>) {
     }
 }
 
-/// Stores three readings in a run of the log that is then retired, and restores a cluster from before them.
+/// Stores three readings in a run that is then retired, and restores a cluster from before that.
 fn lose_three_readings(data: &Path) {
     let (wal_dir, cluster) = (data.join("wal"), data.join("postgres/cluster"));
     let gateway = forgetful(data);

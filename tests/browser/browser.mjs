@@ -24,7 +24,7 @@ before(async () => {
 
 after(() => browser?.close());
 
-/** A context of its own, like a newly installed browser. */
+/** A new browser context, like a newly installed browser. */
 export async function fresh(options = {}) {
   const context = await browser.newContext({ viewport: DESKTOP, ...options });
   context.setDefaultTimeout(PATIENCE_MS);
@@ -40,7 +40,7 @@ export async function tab(context) {
   return page;
 }
 
-/** A page that records its errors. A test fails if there are any, unless it expects them. */
+/** A page that records its errors. A test fails if there are errors that it does not expect. */
 export async function open(gateway, path, options = {}) {
   const page = await tab(await fresh(options));
   await page.goto(gateway.url + path);
@@ -53,7 +53,7 @@ export async function close(page, allowed = []) {
   await page.context().close();
 }
 
-/** What the accessibility checker finds serious. The checker must already be in the page. */
+/** The serious findings of the accessibility checker, which the page must have loaded already. */
 export async function grave(page, view) {
   const { violations } = await page.evaluate(() => axe.run());
   return violations.filter((v) => ['serious', 'critical'].includes(v.impact))

@@ -1,4 +1,4 @@
-// What the dashboard promises, in a real Chromium with the real gateway.
+// The promises of the dashboard, in a real Chromium with the real gateway.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -13,7 +13,7 @@ describe('a gateway without keys', () => {
 
   before(async () => {
     await gateway.start();
-    // A session with meter and vehicle, two hours long, half of it in the past.
+    // A two-hour session with readings of its meter and vehicle, half of it in the past.
     const minutes = Array.from({ length: 120 }, (_, n) => 120 - n);
     const began = Date.now();
     const together = (readings) => readings.map((reading, n) =>
@@ -36,7 +36,7 @@ describe('a gateway without keys', () => {
     await tile('Vehicles').getByText('1 silent', { exact: true }).waitFor();
     await tile('Readings accepted').getByText('/s stored').waitFor();
     await page.getByRole('region', { name: 'Charging now' }).getByRole('link', { name: 'V1' }).waitFor();
-    // 120 of 0.12 kWh in, 120 of 0.1 out.
+    // 120 × 0.12 kWh in, 120 × 0.1 kWh out.
     await page.getByText('24 h', { exact: true }).click();
     const energy = page.getByRole('region', { name: 'Energy', exact: true });
     await energy.getByText('14.4 kWh', { exact: true }).waitFor();
@@ -47,7 +47,7 @@ describe('a gateway without keys', () => {
     await worst.getByLabel('Price of a kilowatt-hour').press('Enter');
     await worst.getByText('2.40 kWh · €1.20').waitFor();
     await energy.getByText('€1.20', { exact: true }).waitFor();
-    // A percent of what the vehicle drew.
+    // One percent of what the vehicle received.
     await energy.getByText('€0.07', { exact: true }).waitFor();
     await close(page);
   });
@@ -56,7 +56,7 @@ describe('a gateway without keys', () => {
     const page = await open(gateway, '/#/vehicles');
     await live(page);
     await page.getByRole('link', { name: 'V1' }).waitFor();
-    // The best of ten: a busy machine may delay some.
+    // The best of ten attempts, because a busy machine may delay some.
     let best = Infinity;
     for (let charge = 83; charge > 73 && best >= 2000; charge--) {
       const sent = Date.now();
@@ -107,7 +107,7 @@ describe('a gateway without keys', () => {
     await row.getByRole('link', { name: 'Hot' }).waitFor();
     await row.getByText('71.5 °C').waitFor();
     await page.getByRole('link', { name: /Alerts \d+ open/ }).waitFor();
-    // The fleet page lists the most severe first, and the vehicle's page shows it above its figures.
+    // The fleet page lists the most severe alert first, and the vehicle's page shows it above its figures.
     const other = await open(gateway, '/');
     const first = other.getByRole('region', { name: 'Needs attention' }).getByRole('listitem').first();
     await first.getByText('71.5 °C, limit 55.0 °C').waitFor();
@@ -155,7 +155,7 @@ describe('a gateway without keys', () => {
     assert.equal(await page.evaluate(() => document.activeElement.id), 'main');
     await page.getByRole('link', { name: 'Vehicles', exact: true }).focus();
     await page.keyboard.press('Enter');
-    // Assistive technology gets the new page's title.
+    // Assistive technology announces the new page's title.
     await page.waitForFunction(() => document.activeElement.tagName === 'H1' && document.activeElement.textContent === 'Vehicles');
     await page.getByRole('button', { name: 'Charge' }).focus();
     await page.keyboard.press('Enter');
@@ -167,7 +167,7 @@ describe('a gateway without keys', () => {
 
   for (const [scheme, viewport] of [['light', DESKTOP], ['dark', DESKTOP], ['light', PHONE], ['dark', PHONE]]) {
     test(`the page is accessible and nothing is cut off: ${scheme}, ${viewport.width} wide`, async () => {
-      // The checker is a script of its own, which the page's policy would refuse.
+      // The checker is an injected script, which the page's policy would refuse.
       const page = await open(gateway, '/', { viewport, colorScheme: scheme, bypassCSP: true });
       await page.addScriptTag({ content: AXE });
       const views = ['#/', '#/vehicles', '#/vehicles/V1', '#/meters', '#/meters/M1', '#/alerts'];
@@ -212,7 +212,7 @@ describe('a gateway without keys', () => {
     await page.getByRole('row').filter({ hasText: 'V1' }).getByText('91%').waitFor();
     await gateway.store('vehicle', vehicle('V1', 92));
     await page.getByRole('row').filter({ hasText: 'V1' }).getByText('92%').waitFor();
-    // The browser itself logs that no server answered, or that it was not ready yet.
+    // The browser logs by itself that no server answered, or that it was not ready yet.
     await close(page, ['net::ERR_', '503']);
   });
 });
@@ -222,7 +222,7 @@ describe('a gateway with a tariff', () => {
 
   before(async () => {
     await gateway.start();
-    // 12 kWh in, 10 kWh out, both reported at the same moments: a percent is 0.12 kWh.
+    // 12 kWh in and 10 kWh out, both reported at the same times, so one percent is 0.12 kWh.
     const began = Date.now();
     const minutes = Array.from({ length: 100 }, (_, n) => new Date(began - (100 - n) * 60000).toISOString());
     await gateway.store('meter', minutes.map((timestamp) => ({ ...meter('V1', 230), timestamp })));
@@ -246,7 +246,7 @@ describe('a gateway with a tariff', () => {
       assert.ok(sizes.slice(1).every((size) => size < sizes[0]), String(sizes));
       const { y, height } = await worth.boundingBox();
       assert.ok(y + height <= viewport.height, `it ends at ${y + height} of ${viewport.height}`);
-      // The tariff's currency, and not what was once chosen here; the page requests no price.
+      // The tariff's currency, not one that was chosen here earlier. The page does not ask for a price.
       await energy.getByText('CHF 20.00', { exact: true }).waitFor();
       const ranking = page.getByRole('region', { name: 'Largest losses' });
       await ranking.getByText(/2\.00 kWh · CHF.20\.00/).waitFor();
@@ -294,7 +294,7 @@ describe('a gateway with keys', () => {
     await dialog.getByRole('button').click();
     await live(page);
     await page.getByRole('region', { name: 'Vehicles', exact: true }).getByText('1 live').waitFor();
-    // The same tab does not ask for it again, but another tab does.
+    // The same tab does not ask for the key again, but another tab does.
     await page.reload();
     await live(page);
     assert.equal(await dialog.isVisible(), false);

@@ -7,19 +7,19 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
 const BINARY = process.env.WATTGATE;
-/** Nothing here takes longer, unless it is stuck. */
+/** The limit of every wait. Anything that takes longer is stuck. */
 export const PATIENCE_MS = 60000;
 
 export class Gateway {
   constructor(options = []) {
     this.options = options;
     this.data = mkdtempSync(join(tmpdir(), 'wattgate-browser-'));
-    // The server's user must be able to enter it, even if root runs the tests.
+    // PostgreSQL's user must be able to enter the directory, even if root runs the tests.
     chmodSync(this.data, 0o755);
     this.listen = '127.0.0.1:0';
   }
 
-  /** Starts it, and waits until it is ready, unless its database is meant to be missing. */
+  /** Starts it. Waits until it is ready, unless the test runs without a database. */
   async start({ ready = true } = {}) {
     this.child = spawn(BINARY, ['--listen', this.listen, '--data-dir', this.data, '--wal-limit', '64MiB', ...this.options],
       { stdio: ['ignore', 'pipe', 'ignore'], env: { ...process.env, DATABASE_URL: undefined } });
@@ -29,10 +29,10 @@ export class Gateway {
       const [, psql] = /^database: (.+)/.exec(line) ?? [];
       if (url) {
         this.url = url;
-        // After a restart it uses the same address.
+        // After a restart it listens on the same address.
         this.listen = new URL(url).host;
       }
-      // The second line follows at once, if the database is embedded.
+      // If the database is embedded, a second line follows at once.
       if (psql) this.psql = psql;
       if (psql || (url && this.options.includes('--database-url'))) break;
     }
@@ -53,7 +53,7 @@ export class Gateway {
     rmSync(this.data, { recursive: true, force: true });
   }
 
-  /** Makes a key with some rights. */
+  /** Creates a key with these rights. */
   key(rights) {
     const args = ['keys', 'create', '--name', `test-${rights}`, '--rights', rights, '--data-dir', this.data];
     const printed = execFileSync(BINARY, args, { env: { ...process.env, DATABASE_URL: undefined }, encoding: 'utf8' });

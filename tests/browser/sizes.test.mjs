@@ -1,4 +1,5 @@
-// Ordinary situations at sizes that once broke the dashboard: many alerts, tabs and sessions, and rare readings.
+// Ordinary situations at sizes that once broke the dashboard: many alerts, tabs and sessions, and infrequent
+// readings.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -50,7 +51,7 @@ describe('eight tabs', () => {
 
   after(() => gateway.remove());
 
-  /** Shows or hides a tab: Chromium itself does not report to a tab of a test that it is hidden. */
+  /** Shows or hides a tab. Chromium does not tell tabs under test that they are hidden. */
   const show = (page, visible) => page.evaluate((state) => {
     Object.defineProperty(document, 'visibilityState', { configurable: true, get: () => state });
     Object.defineProperty(document, 'hidden', { configurable: true, get: () => state === 'hidden' });
@@ -59,7 +60,7 @@ describe('eight tabs', () => {
 
   test('the last tab is as live as the first, and a returning tab shows what it missed', async () => {
     const context = await fresh();
-    // Every banner that was ever shown.
+    // Records every banner that is ever shown.
     await context.addInitScript(() => {
       window.banners = [];
       document.addEventListener('DOMContentLoaded', () => {
@@ -97,7 +98,7 @@ describe('eight tabs', () => {
   test('a slow request does not count as an unreachable gateway', async () => {
     const page = await tab(await fresh());
     let asked = 0;
-    // Never answered, as one that waits for a connection.
+    // Never answered, like a request that waits for a connection.
     await page.route('**/health', () => {
       asked += 1;
     });
@@ -119,7 +120,7 @@ describe('devices that report every 15 minutes', () => {
     await gateway.start();
     const quarters = Array.from({ length: 90 }, (_, n) => 15 * (90 - n));
     await gateway.store('meter', quarters.map((ago) => meter('Seldom', 230, ago, 1.5)));
-    // Two readings without neighbours, among some that are close together.
+    // Two isolated readings after some that are close together.
     const ago = [...Array.from({ length: 12 }, (_, n) => 1300 - n), 900, 500];
     await gateway.store('meter', ago.map((minutes) => meter('Gaps', 230, minutes, 0.1)));
   });
@@ -142,10 +143,10 @@ describe('devices that report every 15 minutes', () => {
     const page = await open(gateway, '/#/meters/Seldom');
     await page.getByRole('img', { name: /^Power\. Power from 6\.00 kW to 6\.00 kW, last 6\.00 kW/ }).waitFor();
     await page.getByRole('definition').getByText('6.00 kW', { exact: true }).waitFor();
-    // 15 minutes ago is no silence.
+    // For this device, 15 minutes without a reading is not silence.
     await page.locator('.list-head').getByText('Live', { exact: true }).waitFor();
     await until(async () => await drawn(page, 'Voltage') > 300, 'the line is drawn');
-    // A dragged part fills the chart, and a button goes back to the whole.
+    // Dragging over a part of the chart zooms in, and a button resets the zoom.
     const chart = page.getByRole('img', { name: /^Voltage/ });
     const whole = page.getByRole('button', { name: 'Whole period' });
     assert.equal(await whole.isVisible(), false);
@@ -166,7 +167,7 @@ describe('devices that report every 15 minutes', () => {
     await row('Seldom').getByText('6.0 kW', { exact: true }).waitFor();
     assert.equal(await row('Seldom').getByText('silent').count(), 0);
     await row('Gaps').getByText('silent').waitFor();
-    // What it was before it fell silent is not its power now.
+    // The power before it fell silent is not its present power.
     await row('Gaps').getByText('–', { exact: true }).waitFor();
     await page.getByText('Live', { exact: true }).last().click();
     await page.getByText('1 of 2', { exact: true }).waitFor();
@@ -191,7 +192,7 @@ describe('5,100 sessions', () => {
 
   before(async () => {
     await gateway.start();
-    // An hour at 6 kW, which the newest session covers.
+    // An hour at 6 kW, during the newest session.
     const began = Date.now() - 70 * 60000;
     const at = (minute) => new Date(began + minute * 60000).toISOString();
     const minutes = Array.from({ length: 61 }, (_, n) => n);
@@ -207,7 +208,7 @@ describe('5,100 sessions', () => {
       inner join vehicles as v on v.external_id = 'V' || n
       inner join meters as m on m.external_id = 'Busy'
       cross join lateral (select now() - interval '23 hours' - n * interval '90 seconds' as at) as t`);
-    // In the order of the bytes of the ids, it is the last of all.
+    // Its id sorts last by bytes.
     await gateway.call('POST', '/v1/sessions', {
       sessionId: 'zzz', vehicleId: '=Newest', meterId: 'Busy',
       startedAt: at(0), endedAt: at(60),
@@ -228,7 +229,7 @@ describe('5,100 sessions', () => {
         await row.getByText('€1.80').waitFor();
         assert.equal(await row.getByText('6.0', { exact: true }).count(), 2, 'average and peak, kW');
       }
-      // A page has 50, or what was computed in three seconds.
+      // A page has 50 rows, or as many as could be computed in three seconds.
       const shown = () => page.getByRole('table').getByRole('row').count();
       const first = await shown();
       assert.ok(first > 1 && first <= 51, `${first} rows`);
@@ -262,9 +263,9 @@ describe('5,100 sessions', () => {
     for await (const chunk of await download.createReadStream()) chunks.push(chunk);
     const lines = Buffer.concat(chunks).toString().trimEnd().split('\r\n');
     assert.match(lines[0], /^sessionId,vehicleId,meterId,startedAt,endedAt,totalEnergyConsumedAc,/);
-    // No spreadsheet may run an id as a formula.
+    // No spreadsheet may interpret an id as a formula.
     assert.match(lines[1], /^zzz,'=Newest,Busy,.*,6,5\.4,5\.4,90,good,6,6,1\.8,0\.18,EUR$/);
-    // An hour of sessions 90 seconds apart.
+    // An hour of sessions that start 90 seconds apart.
     assert.ok(lines.length > 35 && lines.length <= 42, `${lines.length} lines`);
     await close(page);
   });
@@ -276,7 +277,7 @@ describe('open sessions', () => {
 
   before(async () => {
     await gateway.start();
-    // As devices report: one reading after another. One vehicle has stood full for three hours.
+    // As devices do: one reading after another. One vehicle has been full for three hours.
     for (const [ago, kwh] of [[3 * HOUR + 1, 0.12], [3 * HOUR, 0.12], [1.5, 0], [0.5, 0]]) {
       await gateway.store('meter', [meter('Full', 230, ago, kwh)]);
     }
@@ -307,7 +308,7 @@ describe('open sessions', () => {
       await rows.nth(1).getByRole('link', { name: 'Car Fast' }).waitFor();
       await rows.nth(2).getByText('7.2 kW').waitFor();
       await rows.nth(3).getByText('idle', { exact: true }).waitFor();
-      // What happens now is the first, the gateway's own figures the last.
+      // What is happening now comes first, the gateway's own figures last.
       const tops = await page.locator('.tile').evaluateAll((all) => all.map((tile) => [tile.getAttribute('aria-label'), tile.getBoundingClientRect().top]));
       const top = Object.fromEntries(tops);
       assert.ok(top['Power now'] <= Math.min(...Object.values(top)), JSON.stringify(top));

@@ -1,4 +1,4 @@
-//! Kills of the server, the gateway and the watcher, and interrupted starts and stops.
+//! Kills of the server, the gateway and its watcher, and interrupted starts and stops.
 
 use std::fs;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn a_gateway_that_is_killed_leaves_no_server_and_no_watcher() {
     let server = server_pid(&dir.path().join("postgres/cluster")).unwrap();
     let mine = watchers_of(owner.process.id());
     assert_eq!(mine.len(), 1, "one watcher");
-    // A Ctrl-C at the terminal goes to the gateway's group, and so reaches neither of them.
+    // A Ctrl-C in the terminal goes to the gateway's process group, so it must not reach either of them.
     let groups = [owner.process.id(), server, mine[0]].map(group);
     assert!(
         groups[0] != groups[1] && groups[0] != groups[2],
@@ -67,7 +67,7 @@ async fn a_start_right_after_a_kill_succeeds() {
     }
     let embedded = started(dir.path()).await;
     assert_eq!(query(embedded.connection(), "SELECT 'up'").await, "up");
-    // The watchers of the earlier servers leave this one alone.
+    // The watchers of earlier servers must leave this one alone.
     assert_eq!(stop(embedded).await, Stopped::Clean);
 }
 
@@ -97,13 +97,13 @@ async fn a_dropped_handle_and_a_cut_start_leave_no_server() {
         drop(cut.await);
         until("no server is left", || server_pid(&cluster).is_none()).await;
     }
-    // Also interrupted while it creates a cluster.
+    // Also when interrupted while it creates a cluster.
     let fresh = data_dir();
     for wait_ms in [10, 100, 250] {
         let cut = tokio::time::timeout(Duration::from_millis(wait_ms), start(config(fresh.path())));
         drop(cut.await);
     }
-    // An interrupted start may hold the lock until its last writes are done.
+    // An interrupted start may hold the lock until it has finished its last writes.
     let lock = fresh.path().join("postgres/lock");
     until("the lock is free", || {
         fs::File::open(&lock).is_ok_and(|lock| lock.try_lock().is_ok())
@@ -133,7 +133,7 @@ async fn a_start_waits_until_the_last_one_has_stopped_writing() {
     let writer = std::thread::spawn(move || {
         let began = std::time::Instant::now();
         let mut files = 0;
-        // Runs until the directory is deleted, as initdb's server does, or for a while.
+        // Keeps running until the directory is deleted, like initdb's server, or for a while.
         while began.elapsed() < Duration::from_millis(300)
             && fs::write(written.join(files.to_string()), "").is_ok()
         {

@@ -21,7 +21,7 @@ use support::*;
 use tokio_postgres::NoTls;
 use wattgate::postgres::embedded::{EmbeddedError, Stopped, start};
 
-/// Not a test: `Owner` runs this in a process. Its data directory comes on standard input.
+/// Not a test: `Owner` runs this in its own process and passes the data directory on standard input.
 #[test]
 #[ignore = "run by other tests, in a process of its own"]
 fn owner_process() {
@@ -52,7 +52,7 @@ async fn a_cluster_is_made_once_and_keeps_what_was_stored() {
         .batch_execute("CREATE TABLE kept AS SELECT 'still here' AS it")
         .await
         .unwrap();
-    // The session is left open: a stop ends it.
+    // The session is left open on purpose. A stop must end it.
     let begun = Instant::now();
     assert_eq!(stop(first).await, Stopped::Clean);
     let stopped = begun.elapsed();
@@ -189,7 +189,7 @@ async fn a_closed_directory_leads_to_a_durable_place_elsewhere() {
         cluster.display()
     );
     stop(embedded).await;
-    // It is found again by its name, by the link, and after the directory has been opened to others.
+    // It is found again by its name and by the link, and also after the directory was opened to others.
     let link = closed.path().join("data/postgres");
     fs::remove_file(&link).unwrap();
     for mode in [0o700, 0o755] {
@@ -199,7 +199,7 @@ async fn a_closed_directory_leads_to_a_durable_place_elsewhere() {
         assert!(link.is_symlink());
         stop(embedded).await;
     }
-    // A data directory that is moved takes the link along.
+    // When a data directory is moved, the link moves with it.
     let moved = closed.path().join("moved");
     fs::rename(closed.path().join("data"), &moved).unwrap();
     config.data_dir = moved;
@@ -226,7 +226,7 @@ async fn another_user_of_the_machine_never_gets_in() {
     };
     let printed = try_it();
     assert!(printed.contains("Permission denied"), "{printed}");
-    // Even if the permissions are opened by mistake, the server itself refuses.
+    // Even if the directory's permissions are opened by mistake, the server itself refuses other users.
     let socket_dir = &embedded.connection().socket_dir;
     fs::set_permissions(socket_dir, Permissions::from_mode(0o777)).unwrap();
     let socket = socket_dir.join(format!(".s.PGSQL.{}", embedded.connection().port));

@@ -29,7 +29,7 @@ pub(crate) async fn stop(embedded: Embedded) -> Stopped {
     embedded.stop(LIMIT).await
 }
 
-/// The single text that a query returns, in a session of its own.
+/// The text that a query returns, run in its own session.
 pub(crate) async fn query(connection: &Connection, sql: &str) -> String {
     let (client, driver) = connection.config().connect(NoTls).await.unwrap();
     tokio::spawn(driver);
@@ -52,7 +52,7 @@ pub(crate) fn watchers_of(gateway: u32) -> Vec<u32> {
         .output()
         .unwrap();
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
-    // Each holds the gateway's pipe, and its name says what it does.
+    // Each watcher holds the gateway's pipe, and its name says what it is.
     let watchers = list.lines().filter(|line| line.contains("wattgate-watch"));
     watchers
         .filter_map(|line| {
@@ -64,7 +64,7 @@ pub(crate) fn watchers_of(gateway: u32) -> Vec<u32> {
 }
 
 pub(crate) fn alive(pid: u32) -> bool {
-    // A zombie has ended, although it is not reaped yet.
+    // A zombie has ended, although it has not been reaped yet.
     let output = Command::new("ps")
         .args(["-o", "stat=", "-p", &pid.to_string()])
         .output()
@@ -81,7 +81,7 @@ pub(crate) fn group(pid: u32) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Waits for a condition, at most until the limit.
+/// Waits for a condition, up to the limit.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !condition() {
@@ -101,7 +101,7 @@ pub(crate) fn is_root() -> bool {
     )
 }
 
-/// Whether a test that needs root and the user `nobody` can run. Prints why not.
+/// Whether a test that needs root and the user `nobody` can run. If not, prints why.
 pub(crate) fn can_be_nobody() -> bool {
     let can = is_root()
         && Command::new("runuser")
@@ -114,14 +114,14 @@ pub(crate) fn can_be_nobody() -> bool {
     can
 }
 
-/// A gateway in a process of its own, which can be killed.
+/// A gateway in its own process, which can be killed.
 pub(crate) struct Owner {
     pub(crate) process: Child,
     pub(crate) printed: String,
 }
 
 impl Owner {
-    /// Runs `owner_process` of this program, and waits until its server is up.
+    /// Runs this program's `owner_process` and waits until its server is up.
     pub(crate) fn start(data_dir: &Path, through: &[&str], program: &Path) -> Self {
         let words = ["--exact", "owner_process", "--ignored", "--nocapture"];
         let mut command = match through {

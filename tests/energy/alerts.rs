@@ -1,4 +1,4 @@
-//! From a cause to the webhook: alerts open once, close, and reach a receiver that was down.
+//! From a cause to the webhook: alerts open once, close again, and reach a receiver that was down.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use crate::support::{DEADLINE, Gateway, NO_ALERTS, data_dir, meter, vehicle};
 
 const SECRET: &[u8] = b"a secret of the test";
 
-/// A request to the receiver: its signature and its body.
+/// A request to the receiver: signature and body.
 type Delivery = (String, String);
 
-/// A receiver of the webhook that fails its first request, and accepts the rest.
+/// A webhook receiver that fails its first request and accepts all others.
 fn receiver(listener: TcpListener) -> Receiver<Delivery> {
     let (sender, deliveries) = sync_channel(100);
     std::thread::spawn(move || {
@@ -56,7 +56,7 @@ fn answer(mut stream: TcpStream, fail: bool) -> Delivery {
     (signature, String::from_utf8(body).unwrap())
 }
 
-/// Checks a delivery's signature as a receiver would, and reads it.
+/// Verifies a delivery's signature as a receiver would, and parses it.
 fn verified((signature, body): Delivery) -> Value {
     let (seconds, hex) = signature
         .strip_prefix("t=")
@@ -70,10 +70,10 @@ fn verified((signature, body): Delivery) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// A device that is overdue by a second is silent, and the gateway looks for causes continuously.
+/// A device is silent when it is a second overdue, and the gateway looks for causes continuously.
 const SOON_SILENT: [&str; 4] = ["--alert-interval", "200ms", "--alert-silence", "1s"];
 
-/// Instants some minutes before the present of this call.
+/// Instants some minutes before the call of this function.
 fn past() -> impl Fn(i64) -> String {
     let now = jiff::Timestamp::now();
     move |minutes| (now - jiff::SignedDuration::from_mins(minutes)).to_string()
@@ -93,7 +93,7 @@ fn an_alert_reaches_a_receiver_that_was_down() {
     let data = data_dir();
     let secret = data.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
-    // A port that has no listener yet.
+    // Nothing listens on this port yet.
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -118,7 +118,7 @@ fn an_alert_reaches_a_receiver_that_was_down() {
     assert_eq!(opened[0]["vehicleId"], "V1");
     assert_eq!(opened[0]["value"], 70.0);
     assert_eq!(opened[0]["bound"], 55.0);
-    // The alert is updated, and no second one opens.
+    // The alert is updated. No second one opens.
     hot(&gateway, 75);
     gateway.wait("the update", |g| {
         alerts(g, "state=open")[0]["value"] == 75.0
@@ -135,7 +135,7 @@ fn an_alert_reaches_a_receiver_that_was_down() {
         let (status, body) = gateway.call("GET", &format!("/v1/alerts?{device}"), "");
         assert_eq!(status, 400, "{device}: {body}");
     }
-    // An undelivered alert survives a stop of the gateway.
+    // An undelivered alert survives a restart of the gateway.
     gateway.terminate();
     let gateway = Gateway::ready(data.path(), &flags);
     let deliveries = receiver(TcpListener::bind(address).unwrap());
@@ -210,15 +210,15 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
         kinds.sort_unstable();
         kinds
     };
-    // V1 lost half of its energy until a while ago, and has been silent since. It reported every minute before, so two
-    // minutes of silence are unusual.
+    // V1 lost half of its energy until a while ago, and has been silent since then. It used to report every
+    // minute, so two minutes of silence are unusual.
     let meters: Vec<String> = (5..65)
         .map(|n| meter("V1", &ago(n), 0.1, "interval"))
         .collect();
     let vehicles: Vec<String> = (5..65).map(|n| vehicle("V1", &ago(n), 0.05, "")).collect();
     gateway.send("meter", &meters);
     gateway.send("vehicle", &vehicles);
-    // V2 sends, within a minute, the energy that a power plant makes in an hour.
+    // Within a minute, V2 reports as much energy as a power plant generates in an hour.
     gateway.send(
         "vehicle",
         &[
@@ -226,7 +226,7 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
             vehicle("V2", &ago(1), 9e6, ""),
         ],
     );
-    // So does a meter without a vehicle. The implausible readings of MX are not the fault of its vehicle.
+    // So does a meter without a vehicle. Readings that a meter MX sends are not its vehicle's fault.
     let implausible =
         |id: &str| [(3, 1.0), (2, 9e6)].map(|(n, kwh)| meter(id, &ago(n), kwh, "interval"));
     gateway.session("at MX", "VX", "MX", &ago(10), &ago(1));
@@ -252,8 +252,9 @@ fn causes_in_efficiency_readings_and_silence_open_alerts() {
 fn a_session_far_below_the_median_of_its_past_opens_an_alert() {
     let gateway = Gateway::fresh(&["--alert-interval", "200ms"]);
     let ago = past();
-    // All sessions are alike except one. It moves the mean and the standard deviation (83.7 and 16.5: 80 would be
-    // usual), but neither the median nor the median deviation. The seventh session differs from the others.
+    // All sessions but one are alike. That one shifts the mean and the standard deviation (to 83.7 and 16.5, by
+    // which 80 would be usual), but neither the median nor the median absolute deviation. The seventh session is
+    // the anomaly.
     for (n, kwh) in [0.091, 0.09, 0.05, 0.089, 0.09, 0.092, 0.08]
         .into_iter()
         .enumerate()
@@ -285,7 +286,7 @@ fn a_session_far_below_the_median_of_its_past_opens_an_alert() {
     gateway.terminate();
 }
 
-/// The devices with an open alert of silence.
+/// The devices with an open silence alert.
 fn silent(gateway: &Gateway) -> Vec<String> {
     let page = gateway.get("/v1/alerts?state=open&kind=silent&limit=1000");
     let device = |a: &Value| {
@@ -312,15 +313,15 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
         );
         assert_eq!(gateway.call("POST", "/v1/sessions", &body).0, 201);
     };
-    // LEFT drove off. So did ALWAYS, which continued to report while driving, until it fell silent.
+    // LEFT drove off. So did ALWAYS, which kept reporting on the road and then fell silent.
     for (id, end) in [("LEFT", 5), ("ALWAYS", 40)] {
         gateway.session(id, id, &format!("at {id}"), &ago(65), &ago(end));
     }
-    // These are still at their meters. DONE and STILL no longer draw energy, and FULL cannot.
+    // These are still at their meters. DONE and STILL draw no more energy, and FULL cannot.
     for id in ["DIED", "DONE", "STILL", "FULL"] {
         open(id, &ago(65));
     }
-    // NEW has just arrived, and has not reported for an hour: nothing can be concluded yet.
+    // NEW has just arrived, after an hour without a report. Nothing can be concluded yet.
     open("NEW", &ago(0));
     let mut readings = Vec::new();
     for n in 5..65 {
@@ -338,13 +339,13 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
         .map(|n| meter("at LEFT", &ago(n), 0.11, "interval"))
         .collect();
     gateway.send("meter", &meters);
-    // One evaluation opens all of them.
+    // A single evaluation opens all of them.
     let expected = ["ALWAYS", "DIED", "at LEFT"];
     gateway.wait("the alert of the meter", |g| {
         silent(g).contains(&"at LEFT".to_owned())
     });
     assert_eq!(silent(&gateway), expected);
-    // The end of DIED's session is registered late: it had left.
+    // DIED's session turns out to have ended earlier: the vehicle had left.
     let end = format!(r#"{{"endedAt":"{}"}}"#, ago(4));
     assert_eq!(gateway.call("POST", "/v1/sessions/DIED/end", &end).0, 200);
     gateway.wait("the end of DIED's alert", |g| {
@@ -357,7 +358,7 @@ fn a_vehicle_that_has_left_is_not_silent_and_its_meter_is() {
 fn a_silent_device_is_found_among_many_that_rarely_report() {
     let gateway = Gateway::fresh(&SOON_SILENT);
     let ago = past();
-    // More devices than one statement examines. Each reports hourly, and has reported since MINUTE did.
+    // More devices than one statement checks. Each reports hourly, and last reported after MINUTE did.
     let mut readings: Vec<String> = (0..450)
         .flat_map(|n| [62, 2].map(|m| (n, m)))
         .map(|(n, m)| meter(&format!("HOUR-{n}"), &ago(m), 0.1, "interval"))
@@ -379,7 +380,7 @@ fn a_device_silent_for_30_days_counts_as_retired() {
     let mut vehicles: Vec<String> = minutes()
         .map(|(days, at)| vehicle(&format!("V{days}"), &at, 0.1, ""))
         .collect();
-    // One device reports now, which shows that no clock is ahead.
+    // One device reports now, as proof that the clock is not ahead.
     meters.push(meter("NOW", &ago(0), 0.1, "interval"));
     vehicles.push(vehicle("NOW", &ago(0), 0.1, ""));
     gateway.send("meter", &meters);
@@ -401,7 +402,7 @@ fn a_device_silent_for_30_days_counts_as_retired() {
 #[test]
 fn an_alert_does_not_wait_for_slow_checks() {
     let gateway = Gateway::fresh(&["--alert-interval", "200ms"]);
-    // Another session holds the table that the search for anomalies needs.
+    // Another session locks the table that the search for anomalies needs.
     let mut holder = std::process::Command::new("sh")
         .args([
             "-c",
@@ -467,7 +468,7 @@ fn a_critical_alert_comes_before_a_thousand_newer_ones() {
         .map(|alert| alert["alertId"].as_str().unwrap().parse().unwrap())
         .collect();
     assert_eq!(ids.len(), 1_100);
-    // The warnings from the newest to the oldest, each once.
+    // All warnings once, from the newest to the oldest.
     assert!(ids[1..].windows(2).all(|pair| pair[0] > pair[1]));
     for wrong in [
         "&order=severity",

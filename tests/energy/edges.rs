@@ -1,10 +1,10 @@
-//! What is outside a window but affects its result. The single result and the ranking agree.
+//! What lies outside a window but affects its result. The single result and the ranking must agree.
 
 use serde_json::{Value, json};
 
 use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
-/// A clock time of the day.
+/// A time of day as RFC 3339.
 fn at(clock: &str) -> String {
     format!("2024-02-09T{clock}:00Z")
 }
@@ -25,7 +25,7 @@ fn vehicles(gateway: &Gateway, id: &str, more: &str, readings: &[(&str, f64)]) {
     gateway.send("vehicle", &all);
 }
 
-/// The single result, which equals the vehicle's item in the ranking of the same window.
+/// The result for one vehicle, checked against its item in the ranking of the same window.
 fn performance(gateway: &Gateway, id: &str, from: &str, to: &str) -> Value {
     let (from, to) = (at(from), at(to));
     let single = gateway.performance(id, &from, &to);
@@ -58,7 +58,7 @@ fn a_share_of_a_register_does_not_depend_on_the_window() {
     vehicles(&gateway, "C", r#","meterId":"M""#, &[("13:15", 2.0)]);
     gateway.session("S1", "B", "M", &at("12:00"), &at("13:20"));
     gateway.session("S2", "B", "M", &at("14:30"), &at("16:00"));
-    // 0.25 kWh flowed in (13:00, 13:15]; over all of (10:00, 16:00] B received 3 there, and C 2.
+    // 0.25 kWh flowed in (13:00, 13:15]. Over all of (10:00, 16:00], B received 3 kWh there and C 2.
     for to in ["13:30", "17:00"] {
         let c = performance(&gateway, "C", "11:00", to);
         assert_eq!(c["totalEnergyConsumedAc"], json!(0.1), "until {to}");
@@ -71,7 +71,7 @@ fn a_share_of_a_register_does_not_depend_on_the_window() {
         at("13:30")
     );
     let fleet = gateway.get(&path);
-    // 2.5 in all, 1.333333 of it attributed.
+    // 2.5 in all, of which 1.333333 are attributed.
     assert_eq!(fleet["unattributedEnergyAc"], json!(1.166667));
 }
 
@@ -124,12 +124,12 @@ fn by_rule_3_silence_of_both_loses_no_energy_and_no_match() {
         performance(&gateway, "V", "10:15", "10:45")["totalEnergyConsumedAc"],
         json!(3)
     );
-    // A meter that reports every four hours: all DC before its next reading is matched.
+    // A meter that reports every four hours. All DC before its next reading is matched.
     meters(&gateway, "H", "interval", &[("10:00", 4.0), ("14:00", 4.0)]);
     vehicles(&gateway, "H", "", &[("10:30", 0.9), ("11:00", 0.9)]);
     let answer = performance(&gateway, "H", "10:00", "12:00");
     assert_eq!(answer["matchedEnergyDeliveredDc"], json!(1.8));
-    // A guest that arrives before that reading ends the period.
+    // A vehicle that arrives before that reading ends the period.
     gateway.session("S", "W", "H", &at("13:00"), &at("13:30"));
     let answer = performance(&gateway, "H", "10:00", "12:01");
     assert_eq!(answer["matchedEnergyDeliveredDc"], json!(0));

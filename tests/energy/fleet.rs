@@ -1,4 +1,4 @@
-//! All vehicles: the ranking, the totals, and exported history.
+//! The whole fleet: ranking, totals, and exported history.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ fn at(minute: u32) -> String {
     format!("2024-02-09T{:02}:{:02}:00Z", 10 + minute / 60, minute % 60)
 }
 
-/// Vehicles V0 to V6 at meters with their ids: 12 kWh AC each, V`n` with 50 + 10 n percent DC, V6 idle; and a meter
-/// without a vehicle.
+/// Vehicles V0 to V6 at meters with their ids. Each meter has 12 kWh of AC, V`n` receives 50 + 10 n percent of it
+/// as DC, and V6 is idle. One more meter has no vehicle.
 fn fill(gateway: &Gateway) {
     for n in 0..6u32 {
         let id = format!("V{n}");
@@ -55,7 +55,7 @@ fn the_fleet_is_ranked_in_pages_and_added_up() {
 
     let lowest = ranking("");
     assert_eq!(ids(&lowest), ["V0", "V1", "V2", "V3", "V4", "V5", "V6"]);
-    // Each item equals the single result.
+    // Each item equals the result for that vehicle alone.
     for item in lowest["items"].as_array().unwrap() {
         let id = item["vehicleId"].as_str().unwrap();
         // Half of the losses cost 0.2 per kWh, the other half 0.3.
@@ -76,11 +76,11 @@ fn the_fleet_is_ranked_in_pages_and_added_up() {
         ids(&ranking("&sort=lost")),
         ["V0", "V1", "V2", "V3", "V4", "V5", "V6"]
     );
-    // 80% is good, because a flag sets the limit. 90% is not excellent: that begins above 90%.
+    // 80% is good because a flag sets that limit. 90% is not excellent, which begins above 90%.
     assert_eq!(ids(&ranking("&status=good")), ["V3", "V4"]);
     assert_eq!(ids(&ranking("&status=insufficient_data")), ["V6"]);
 
-    // The pages hold everything once, in order, even while readings arrive.
+    // Together the pages hold everything once and in order, even while readings arrive.
     let mut page = ranking("&sort=-efficiency&limit=3");
     let mut seen = ids(&page);
     gateway.send("meter", &[meter("V0", &at(61), 0.001, "interval")]);
@@ -106,7 +106,7 @@ fn the_fleet_is_ranked_in_pages_and_added_up() {
     gateway.terminate();
 }
 
-/// The energy of all vehicles, and the unattributed rest of what the meters measured.
+/// Checks the energy of all vehicles, and the unattributed rest of what the meters measured.
 fn the_totals_are_right(gateway: &Gateway) {
     let fleet = gateway.get(&format!("/v1/analytics/fleet?{WINDOW}&bucket=hour"));
     assert_eq!(fleet["vehicles"], 7);
@@ -123,9 +123,9 @@ fn the_totals_are_right(gateway: &Gateway) {
     );
     assert_eq!(fleet["vehiclesByStatus"]["insufficient_data"], 1);
     assert_eq!(fleet["vehiclesByStatus"]["excellent"], 1);
-    // 12 × (0.5 + 0.4 + 0.3 + 0.2 + 0.1) = 18 kWh, and what was added since.
+    // 12 × (0.5 + 0.4 + 0.3 + 0.2 + 0.1) = 18 kWh, plus what was added since.
     assert!((number("lostCost") - 18.0 * 0.25).abs() < 1e-3, "{fleet}");
-    // 72 kWh at 0.25 on average, and 1 Wh since. One more percent saves a hundredth of that.
+    // 72 kWh at 0.25 on average, plus 1 Wh since. One more percent saves a hundredth of that.
     assert!((number("consumedCost") - 18.0003).abs() < 1e-9, "{fleet}");
     assert!((number("onePercentEnergyAc") - 0.720_01).abs() < 1e-9);
     assert!((number("onePercentCost") - 0.18).abs() < 1e-9, "{fleet}");
@@ -165,7 +165,7 @@ fn what_is_exported_is_what_was_sent_and_can_be_sent_again() {
         1
     );
 
-    // Another gateway ingests the export, and exports the same.
+    // Another gateway ingests the export and then exports the same.
     let elsewhere = Gateway::fresh(&NO_ALERTS);
     for stream in ["meter", "vehicle"] {
         let sent = export(&format!("{stream}?{WINDOW}&format=ndjson"));

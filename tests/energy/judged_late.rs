@@ -3,7 +3,7 @@
 use crate::gateway::within;
 use crate::support::{DEADLINE, Gateway, NO_ALERTS, data_dir, meter, vehicle};
 
-/// Keeps the roller from recording that it has rolled up anything.
+/// Keeps the rollup from recording any progress.
 const NOTHING_ROLLED_UP: &str = "
     create function keep() returns trigger language plpgsql as $$ begin return null; end $$;
     create trigger keep before update on hours_progress for each row execute function keep();";
@@ -15,7 +15,7 @@ fn efficiency_is_judged_once_the_hours_are_rolled_up() {
     let ago = |minutes: i64| (now - jiff::SignedDuration::from_mins(minutes)).to_string();
     let first = Gateway::ready(data.path(), &NO_ALERTS);
     first.sql(NOTHING_ROLLED_UP);
-    // A partition covers the time a day ago.
+    // Creates a partition for the time a day ago.
     first.send("vehicle", &[vehicle("V0", &ago(25 * 60), 0.1, "")]);
     let meters: Vec<String> = (5..65)
         .map(|n| meter("V1", &ago(n), 0.1, "interval"))
@@ -26,7 +26,7 @@ fn efficiency_is_judged_once_the_hours_are_rolled_up() {
     first.terminate();
 
     let gateway = Gateway::ready(data.path(), &["--alert-interval", "200ms"]);
-    // Between two rounds the search rests twenty times as long as it worked.
+    // Between two rounds, the search rests for twenty times as long as it worked.
     let wait = |what: &str, condition: &dyn Fn(&Gateway) -> bool| {
         within(DEADLINE * 4, what, || condition(&gateway));
     };
@@ -34,7 +34,7 @@ fn efficiency_is_judged_once_the_hours_are_rolled_up() {
         let page = g.get("/v1/alerts?kind=efficiency_low&state=open");
         page["items"].as_array().unwrap().len()
     };
-    // Sessions are evaluated in the same round. After the second one, a whole round is over.
+    // Sessions are evaluated in the same round. After the second one, a whole round has passed.
     for n in 1..=2 {
         gateway.session(
             &format!("s{n}"),

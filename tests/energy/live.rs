@@ -1,13 +1,13 @@
-//! What live status tells of the readings before the newest: a device's power, and how often it reports.
+//! What live status derives from the readings before the newest: a device's power, and how often it reports.
 
 use serde_json::{Value, json};
 
 use crate::support::{Gateway, meter, vehicle};
 
-/// A search for silent devices several times a second.
+/// Search for silent devices several times a second.
 const OFTEN: [&str; 2] = ["--alert-interval", "200ms"];
 
-/// Instants some seconds before the present of this call.
+/// Instants some seconds before the call of this function.
 fn past() -> impl Fn(i64) -> String {
     let now = jiff::Timestamp::now();
     move |seconds| (now - jiff::SignedDuration::from_secs(seconds)).to_string()
@@ -43,39 +43,39 @@ fn power_is_that_of_the_two_newest_readings_however_they_came() {
             .collect();
         gateway.send("meter", &readings);
     };
-    // The first alone tells nothing.
+    // A first reading alone gives no power.
     send(&[(400, 0.06)], "interval");
     assert_eq!(
         live(&gateway, "meters/interval"),
         [json!(null), json!(null)]
     );
-    // A batch that brings several, in any order.
+    // One batch with several readings in any order.
     send(&[(220, 0.2), (340, 0.06), (280, 0.06)], "interval");
     assert_eq!(
         live(&gateway, "meters/interval"),
         [json!(12.0), json!(60.0)]
     );
-    // Two readings are lost: the energy of the last is that of the time since the one before.
+    // Two readings are lost. The last one's energy is spread over the time since the one before.
     send(&[(40, 0.6)], "interval");
     assert_eq!(
         live(&gateway, "meters/interval"),
         [json!(12.0), json!(60.0)]
     );
-    // Late ones, and the same again, change nothing.
+    // Late readings and repeats change nothing.
     send(&[(400, 0.06), (310, 5.0), (40, 0.6)], "interval");
     assert_eq!(
         live(&gateway, "meters/interval"),
         [json!(12.0), json!(60.0)]
     );
 
-    // Unless a late one is the one before the newest.
+    // Except a late one that is now the second newest.
     send(&[(100, 0.1)], "interval");
     assert_eq!(
         live(&gateway, "meters/interval"),
         [json!(36.0), json!(60.0)]
     );
 
-    // A register: its difference. A placeholder of 0 is no power, and neither is what follows it.
+    // A register gives its difference. Neither a placeholder of 0 nor the reading after it gives a power.
     send(&[(400, 5_000.0), (340, 5_000.1)], "register");
     assert_eq!(live(&gateway, "meters/register"), [json!(6.0), json!(60.0)]);
     send(&[(280, 0.0)], "register");
@@ -84,7 +84,7 @@ fn power_is_that_of_the_two_newest_readings_however_they_came() {
     assert_eq!(live(&gateway, "meters/register")[0], json!(null));
     send(&[(160, 5_000.5), (100, 5_000.5)], "register");
     assert_eq!(live(&gateway, "meters/register"), [json!(0.0), json!(60.0)]);
-    // One that fell, and a lifetime total that is sent as an amount.
+    // Nor does a register that fell, nor a lifetime total sent as an interval.
     send(&[(40, 4_000.0)], "register");
     assert_eq!(live(&gateway, "meters/register")[0], json!(null));
     send(&[(10, 54_321.0)], "interval");
@@ -98,7 +98,7 @@ fn power_is_that_of_the_two_newest_readings_however_they_came() {
     gateway.terminate();
 }
 
-/// A device every 15 minutes, and one every minute; both silent for longer than 1.5 times that.
+/// One device reports every 15 minutes and one every minute. Both have been silent for more than 1.5 intervals.
 fn rarely_and_often(gateway: &Gateway) {
     let ago = past();
     let send = |id, seconds: [i64; 4]| {
@@ -140,7 +140,8 @@ fn a_time_that_an_operator_sets_is_not_lengthened_by_the_interval() {
     gateway.terminate();
 }
 
-/// A vehicle that reported every hour before its session, and every minute in it, is silent by what it did in the session.
+/// A vehicle that reported hourly before its session and every minute during it is judged by its interval in the
+/// session.
 #[test]
 fn a_vehicle_in_a_session_is_judged_by_its_readings_there() {
     let gateway = Gateway::fresh(&OFTEN);

@@ -1,4 +1,5 @@
-//! Energy from a request with readings to the response with results: the real binary, its embedded PostgreSQL, real sockets.
+//! Energy, from requests with readings to responses with results: the real binary, its embedded PostgreSQL, real
+//! sockets.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! History as Parquet, read back by the library's own reader.
+//! History as Parquet, read back with the library's own reader.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
 const WINDOW: &str = "from=2024-02-09T10:00:00Z&to=2024-02-12T12:00:00Z";
 
-/// The body of an export, whatever its bytes.
+/// The body of an export as bytes.
 fn body(gateway: &Gateway, path: &str) -> Vec<u8> {
     let mut answer = Vec::new();
     let mut stream = gateway.open("GET", path, "", "");
@@ -38,7 +38,7 @@ fn field(field: &Field) -> Value {
     }
 }
 
-/// The rows of a file in the form of NDJSON, and its row groups.
+/// The rows of a file in the form of NDJSON, and the number of its row groups.
 fn read(file: Vec<u8>) -> (Vec<Value>, usize) {
     let reader = SerializedFileReader::new(bytes::Bytes::from(file)).unwrap();
     let groups = reader.num_row_groups();
@@ -77,14 +77,14 @@ fn parquet_holds_what_ndjson_holds_in_bounded_groups() {
     );
     let (rows, groups) = same_as_ndjson(&gateway, "vehicle");
     assert_eq!((rows.len(), groups), (4, 1));
-    // Devices are in the order of their registration: those of one batch by the bytes of their ids.
+    // Devices come in the order of their registration, and those of one batch in the order of their ids' bytes.
     assert_eq!(rows[0]["sessionId"], "later");
     assert_eq!(rows[0]["timestamp"], at(2));
     assert_eq!(rows[3]["vehicleId"], "ä, \"b\"");
     assert_eq!(rows[3]["meterId"], "M0");
     assert_eq!(rows[3]["kwhDeliveredDc"], 0.300_000_000_000_000_04);
 
-    // Two and a half groups, of two meters.
+    // Two and a half groups, from two meters.
     gateway.send("meter", &[meter("M1", &at(1), 1.0, "register")]);
     gateway.sql(
         "insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)

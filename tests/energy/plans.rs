@@ -1,4 +1,4 @@
-//! No query reads a partition of history from its first row to its last.
+//! No query scans a whole partition of history.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
-/// The parameters with which each query is planned; `$1` first.
+/// The parameters with which each query is planned, beginning with `$1`.
 fn parameters() -> BTreeMap<String, Vec<&'static str>> {
     const FROM: &str = "timestamptz '2024-02-09 00:00+00'";
     const TO: &str = "timestamptz '2024-02-10 00:00+00'";
@@ -55,8 +55,8 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
     all
 }
 
-/// Queries that write history and do not read it, or only name its tables. Also erasing a vehicle, which has no window
-/// of time: it searches every partition, while no gateway runs.
+/// Queries that write history without reading it, or that only name its tables. Also erasing a vehicle: it has no
+/// time window and searches every partition, but only while no gateway runs.
 const NOT_READ: [&str; 6] = [
     "copy_meter",
     "copy_vehicle",
@@ -66,7 +66,7 @@ const NOT_READ: [&str; 6] = [
     "partitions",
 ];
 
-/// Partitions that a plan reads whole.
+/// Collects the partitions that a plan scans completely.
 fn read_whole(plan: &Value, found: &mut Vec<String>) {
     match plan {
         Value::Object(fields) => {
@@ -89,8 +89,8 @@ fn no_query_reads_a_partition_of_history_whole() {
     let at = "2024-02-05T00:00:00Z";
     gateway.send("meter", &[meter("M0", at, 1.0, "interval")]);
     gateway.send("vehicle", &[vehicle("V0", at, 1.0, "")]);
-    // 200 devices, a reading every 10 minutes for 8 days: 230,000 rows in one partition each; one
-    // vehicle of ten names its place now and then.
+    // 200 devices with a reading every 10 minutes for 8 days: 230,000 rows, all in one partition per stream. One
+    // vehicle in ten occasionally names its place.
     gateway.sql(
         "insert into meters (external_id) select 'M' || n from generate_series(1, 200) as n;
         insert into vehicles (external_id) select 'V' || n from generate_series(1, 200) as n;

@@ -1,4 +1,4 @@
-//! The metrics behind the alerts about response times.
+//! The metrics behind the alerts on response times.
 
 use crate::support::{Gateway, NO_ALERTS, meter};
 
@@ -34,7 +34,7 @@ fn the_time_of_an_answer_is_counted_by_its_acknowledgement() {
         "{route=\"/v1/ingestion/meter\"} 1",
         "{route=\"/v1/live/meters\"} 1",
     ];
-    // An answer is counted when it leaves, so a scrape may come first.
+    // A response is counted when it leaves, so the first scrape may come too early.
     gateway.wait("the counts", |g| {
         counts(&g.call("GET", "/metrics", "").1) == expected
     });

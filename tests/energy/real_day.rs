@@ -1,7 +1,7 @@
-//! A real day of charging: 86 sessions at 52 stations, 27 of which several vehicles used.
+//! A real day of charging: 86 sessions at 52 stations, 27 of which were used by several vehicles.
 //!
-//! The arrivals, departures and energies were measured (`loadtest/data/NOTICE.md`). The values of each minute are made
-//! here: a part of the session's energy, of which the battery receives 90%.
+//! The arrivals, departures and energies were measured (`loadtest/data/NOTICE.md`). The values per minute are made
+//! up: each is a part of the session's energy, of which the battery receives 90%.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ fn stays() -> Vec<Stay> {
     lines.map(stay).collect()
 }
 
-/// What the meter and the vehicle send: a reading per minute, and one exactly at the end.
+/// What the meter and the vehicle send: one reading per minute, and one exactly at the end.
 fn readings(stay: &Stay) -> Vec<(String, String)> {
     let seconds = stay.end.as_second() - stay.start.as_second();
     let steps = (seconds + 59) / 60;
@@ -56,7 +56,7 @@ fn readings(stay: &Stay) -> Vec<(String, String)> {
     (1..=steps).map(reading).collect()
 }
 
-/// A stride that destroys the order of time, and visits every position once.
+/// Reorders the items with a stride that visits each position once.
 fn out_of_order<T>(items: Vec<T>) -> Vec<T> {
     let count = items.len();
     let stride = (count * 5 / 8..).find(|s| gcd(*s, count) == 1).unwrap();
@@ -110,7 +110,8 @@ fn a_real_day_credits_each_session_in_any_order() {
     }
     assert!((credited(&in_order) - data_kwh).abs() < 1e-6);
 
-    // If each session were credited with its station's whole day, it would get its neighbours' energy too.
+    // For comparison: a session would get its neighbours' energy too if it were credited with its station's whole
+    // day.
     let mut station_days: BTreeMap<&str, f64> = BTreeMap::new();
     for stay in &stays {
         *station_days.entry(&stay.station).or_default() += stay.micro_kwh as f64 / 1e6;
@@ -118,7 +119,7 @@ fn a_real_day_credits_each_session_in_any_order() {
     let naive: f64 = stays.iter().map(|s| station_days[&*s.station]).sum();
     assert!(naive > 1.9 * data_kwh, "{naive} {data_kwh}");
 
-    // The same in random order, with the sessions last: the same answers, including the fleet's.
+    // The same data shuffled, with the sessions last: all results are the same, including the fleet's.
     let late = Gateway::fresh(&NO_ALERTS);
     send(&late, &out_of_order(all));
     register(&late, &stays);

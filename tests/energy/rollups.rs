@@ -9,7 +9,7 @@ use crate::support::{Gateway, NO_ALERTS, data_dir, meter, vehicle};
 const FROM: &str = "2024-02-09T00:30:00Z";
 const TO: &str = "2024-02-09T11:45:00Z";
 
-/// A reading per minute from a meter and a vehicle for twelve hours, except every seventh.
+/// One reading per minute from a meter and a vehicle for twelve hours, except every seventh minute.
 fn day(gateway: &Gateway, id: &str, only: impl Fn(u32) -> bool) {
     let minutes = || (0..720).filter(|n| only(*n));
     let at = |n: u32| format!("2024-02-09T{:02}:{:02}:{:02}Z", n / 60, n % 60, n % 59);
@@ -24,7 +24,7 @@ fn day(gateway: &Gateway, id: &str, only: impl Fn(u32) -> bool) {
     gateway.send("vehicle", &vehicles);
 }
 
-/// Removes all rollups in the same transaction as the query: the result of the readings alone.
+/// The result from readings alone: all rollups are removed in the query's own transaction.
 fn raw(gateway: &Gateway, ids: &[&str]) -> Vec<Value> {
     gateway.sql(
         "create table kept_meter_hours as select * from meter_hours;
@@ -70,7 +70,7 @@ fn late_readings_correct_rolled_up_hours() {
     assert_eq!(rolled_up, raw(&gateway, &ids));
     assert_eq!(rolled_up[0]["dataPoints"], 578);
 
-    // Late readings count at once, whether or not their hours are rolled up again.
+    // Late readings count at once, whether or not their hours have been rolled up again.
     for id in ids {
         day(&gateway, id, |n| n % 7 == 3);
     }
@@ -80,7 +80,7 @@ fn late_readings_correct_rolled_up_hours() {
     assert_eq!(answers(&gateway, &ids), mended);
     assert_eq!(raw(&gateway, &ids), mended);
 
-    // A session that is registered late puts edges inside hours.
+    // A session that is registered late has edges within hours.
     gateway.session(
         "S",
         "CAR-1",
@@ -92,7 +92,7 @@ fn late_readings_correct_rolled_up_hours() {
     assert_eq!(in_session[0]["attribution"]["method"], "session");
     assert_eq!(raw(&gateway, &ids), in_session);
 
-    // A kill while many hours are to be rolled up loses no dirty hour.
+    // A kill while many hours wait to be rolled up loses no dirty hour.
     day(&gateway, "CAR-3", |_| true);
     drop(gateway);
     let gateway = Gateway::ready(data.path(), &NO_ALERTS);

@@ -1,10 +1,10 @@
-//! The list of sessions: the newest first, in a window, with their energy, page by page.
+//! The list of sessions: newest first, in a window, with their energy, in pages.
 
 use serde_json::{Value, json};
 
 use crate::support::{Gateway, NO_ALERTS, meter, vehicle};
 
-/// All sessions of a query, page by page.
+/// All sessions of a query, read page by page.
 fn walk(gateway: &Gateway, query: &str) -> Vec<Value> {
     let mut all = Vec::new();
     let mut after = String::new();
@@ -25,7 +25,7 @@ fn ids(sessions: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-/// Many sessions at one meter, each with a vehicle of its own. Two at a time start at the same moment.
+/// Many sessions at one meter, each of another vehicle. Two at a time start at the same moment.
 fn many(gateway: &Gateway, count: u32) {
     gateway.sql(&format!(
         "insert into meters (external_id) values ('Busy') on conflict do nothing;
@@ -48,7 +48,7 @@ fn many(gateway: &Gateway, count: u32) {
 fn open_sessions_are_listed_newest_first_page_by_page() {
     let gateway = Gateway::fresh(&NO_ALERTS);
     many(&gateway, 40);
-    // Open ones, one that ends later, and one that has yet to start.
+    // Open sessions, one that ends later, and one that has yet to start.
     gateway.sql(
         "update charging_sessions as s set ended_at = null from session_names as n
         where n.id = s.session_id and n.external_id in ('S00006', 'S00007', 'S00020');
@@ -87,7 +87,7 @@ fn the_newest_sessions_come_first_however_many_there_are() {
     let mut expected: Vec<String> = (1..=5_100).map(|n| format!("S{n:05}")).collect();
     expected.reverse();
     assert_eq!(ids(&all), expected);
-    // A page that ends between two sessions of one moment loses neither.
+    // A page that ends between two sessions with the same start loses neither.
     let newest = walk(
         &gateway,
         "order=-startedAt&limit=7&from=2024-01-02T18:15:00Z",
@@ -96,7 +96,7 @@ fn the_newest_sessions_come_first_however_many_there_are() {
     // Sessions 5,070 and 5,071 start at minute 2,535 and end 50 s later, so the list ends with them.
     assert_eq!(newest.len(), 31);
 
-    // A window contains the sessions that reach into it. Sessions 20 and 21 start at minute 10 and last 50 s.
+    // A window contains the sessions that overlap it. Sessions 20 and 21 start at minute 10 and last 50 s.
     let window = |from: &str, to: &str| {
         let query = format!("order=-startedAt&from=2024-01-01T{from}Z&to=2024-01-01T{to}Z");
         ids(&walk(&gateway, &query)).join(" ")
@@ -162,11 +162,11 @@ fn a_session_in_the_list_has_its_energy_power_and_cost() {
     assert_eq!(empty["peakPowerKw"], Value::Null, "it is too short");
     assert_eq!(empty["efficiencyStatus"], "insufficient_data");
     assert_eq!(empty["efficiencyReason"], "too_little_energy");
-    // Without the parameter, the items have no energy.
+    // Without the parameter, items have no energy.
     let plain = walk(&gateway, "order=-startedAt");
     assert_eq!(plain[0].get("averagePowerKw"), None);
 
-    // Page by page, each session once.
+    // Page by page, each session appears once.
     many(&gateway, 60);
     let all = walk(
         &gateway,

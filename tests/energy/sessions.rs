@@ -1,5 +1,5 @@
-//! The rules of sessions, and what each does to the energy. The database decides them, so the tests use a
-//! real one.
+//! The rules for sessions, and how each affects the energy. The database enforces them, so the tests use a real
+//! one.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn at(minute: u32) -> String {
     format!("2024-02-09T{:02}:{:02}:00Z", minute / 60, minute % 60)
 }
 
-/// Posts a session, and returns the status.
+/// Posts a session and returns the status.
 fn post(gateway: &Gateway, id: &str, vehicle: &str, meter: &str, from: &str, to: &str) -> u16 {
     let mut body = json!({"vehicleId": vehicle, "meterId": meter, "startedAt": from});
     for (field, text) in [("sessionId", id), ("endedAt", to)] {
@@ -37,7 +37,7 @@ fn withdraw(gateway: &Gateway, id: &str) -> u16 {
     gateway.call("DELETE", &format!("/v1/sessions/{id}"), "").0
 }
 
-/// The AC energy of a vehicle over the day.
+/// A vehicle's AC energy on that day.
 fn ac(gateway: &Gateway, vehicle: &str) -> Value {
     gateway.performance(vehicle, &at(0), &at(1_439))["totalEnergyConsumedAc"].clone()
 }
@@ -84,20 +84,20 @@ fn sessions_are_stored_once_may_touch_and_never_overlap() {
         409,
         "B's other"
     );
-    // 6 kWh per hour: half an hour of A and one hour of B, each with a reading across its edge.
+    // 6 kWh per hour: half an hour for A and an hour for B. Each has a reading across its edge.
     assert_eq!((ac(g, "A"), ac(g, "B")), (json!(3), json!(6)));
     // A vehicle whose only session was refused is unknown.
     let path = "/v1/analytics/performance/C";
     assert_eq!(g.call("GET", path, "").0, 404);
     assert_eq!(vehicles_of(g), ["A", "B"]);
 
-    // The same instants, with the offsets of another season.
+    // The same instants with the offsets of another season.
     let (from, to) = ("2024-03-31T01:30:00+01:00", "2024-03-31T03:30:00+02:00");
     assert_eq!(post(g, "d", "D", "M1", from, to), 201);
     let (from, to) = ("2024-03-31T00:30:00Z", "2024-03-31T01:30:00Z");
     assert_eq!(post(g, "d", "D", "M1", from, to), 200);
 
-    // Without an id, vehicle, meter and start are the session.
+    // Without an id, a session is identified by its vehicle, meter and start.
     assert_eq!(post(g, "", "E", "M3", &at(600), ""), 201);
     assert_eq!(post(g, "", "E", "M3", &at(600), ""), 200);
     assert_eq!(post(g, "", "E", "M3", &at(600), &at(700)), 409);
@@ -128,7 +128,7 @@ fn an_open_session_holds_its_meter_and_vehicle() {
     assert_eq!(ended["totalEnergyConsumedAc"], json!(5));
     assert_eq!(ended["endedAt"], at(800));
 
-    // An end is refused if a session with that end would be refused.
+    // An end is refused if a session with that end would be.
     assert_eq!(post(g, "next", "P", "M1", &at(800), &at(1_100)), 201);
     assert_eq!(ac(g, "P"), json!(7));
     assert_eq!(post(g, "q", "Q", "M2", &at(700), &at(710)), 201);
@@ -142,9 +142,9 @@ fn an_open_session_holds_its_meter_and_vehicle() {
     assert_eq!(withdraw(g, "next"), 404);
     assert_eq!(ac(g, "P"), json!(0), "the earlier one had no energy");
     assert_eq!(withdraw(g, "earlier"), 204);
-    // Neither a reading nor a session is left: the vehicle is unknown.
+    // Neither a reading nor a session is left, so the vehicle is unknown.
     assert_eq!(g.call("GET", "/v1/analytics/performance/P", "").0, 404);
-    // A deleted session may be posted again, with other values.
+    // A deleted session may be posted again with other values.
     assert_eq!(post(g, "next", "S", "M1", &at(800), &at(1_100)), 201);
     assert_eq!(ac(g, "S"), json!(7));
     gateway.terminate();
@@ -168,10 +168,10 @@ fn sessions_overlap_at_a_shared_meter_only_and_share_its_energy() {
     };
     g.send("vehicle", &of("X", 61, 0.6));
     g.send("vehicle", &of("Y", 64, 0.3));
-    // 10:10 to 10:30, X alone: 3. 10:40 to 11:00, both, 0.6 to 0.3: 2 and 1. Then Y alone: 3.
+    // 10:10 to 10:30, X alone: 3. 10:40 to 11:00, both at 0.6 to 0.3: 2 and 1. Then Y alone: 3.
     assert_eq!((ac(g, "X"), ac(g, "Y")), (json!(5), json!(4)));
     let x = g.performance("X", &at(600), &at(700));
-    // 6 × 0.6 of 5.
+    // DC is 6 × 0.6, which is 72% of 5.
     assert_eq!(x["efficiencyRatio"], json!(72));
     let fleet = g.get(&format!(
         "/v1/analytics/fleet?from={}&to={}",
@@ -213,11 +213,11 @@ fn a_reading_on_an_edge_belongs_to_the_interval_that_ends_there() {
         let sessions = answer["attribution"]["sessions"].clone();
         (answer["totalEnergyConsumedAc"].clone(), sessions)
     };
-    // Half of the 2 kWh before midnight, half after it; one session a day.
+    // Of the 2 kWh, half lie before midnight and half after it. There is one session on each day.
     assert_eq!(of("A", day, next), (json!(1), json!(1)));
     assert_eq!(of("A", next, after), (json!(1), json!(1)));
     assert_eq!(of("A", day, after), (json!(2), json!(2)));
-    // The reading at midnight belongs to the session and the day that end then.
+    // The reading at midnight belongs to the session and the day that end there.
     assert_eq!(of("C", day, next), (json!(4), json!(1)));
     assert_eq!(of("C", next, after), (json!(0), json!(0)));
     assert_eq!(of("D", day, after), (json!(0), json!(1)));

@@ -1,4 +1,4 @@
-//! The energy of one vehicle, in whatever order its readings and sessions arrive.
+//! The energy of one vehicle, whatever order its readings and sessions arrive in.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn energies(answer: &Value) -> [&Value; 3] {
     ]
 }
 
-/// A minute of 2024-02-09, from 10:00 on.
+/// A minute of 2024-02-09, counted from 10:00.
 fn at(minute: u32) -> String {
     format!("2024-02-09T{:02}:{:02}:00Z", 10 + minute / 60, minute % 60)
 }
@@ -35,7 +35,7 @@ fn by_session(gateway: &Gateway) {
             register("2023-06-01T00:00:00Z", 100.0),
             register("2024-02-09T10:00:00Z", 100.0),
             register("2024-02-09T10:15:00Z", 104.0),
-            // A placeholder in the middle: ignored, and suspect.
+            // A placeholder in between: it is ignored and suspect.
             register("2024-02-09T10:20:00Z", 0.0),
             register("2024-02-09T10:30:00Z", 110.0),
             register("2024-11-01T00:00:00Z", 110.0),
@@ -57,7 +57,7 @@ fn by_session(gateway: &Gateway) {
     assert_eq!(answer["quality"]["resets"], 0);
     assert_eq!(answer["efficiencyStatus"], "good");
 
-    // The parts of the hour add up to it; 10:15 UTC is a full hour in Kathmandu.
+    // The parts of the hour add up to it. 10:15 UTC is on the hour in Kathmandu.
     let path = format!(
         "/v1/analytics/performance/V1?from={}&to={}&bucket=hour&tz=Asia/Kathmandu",
         at(0),
@@ -91,7 +91,7 @@ fn by_named_meter(gateway: &Gateway) {
 }
 
 fn by_same_id(gateway: &Gateway) {
-    // A third vehicle has the id of its meter.
+    // A third vehicle has the same id as its meter.
     let same: Vec<String> = (1..=12)
         .map(|n| meter("V3", &at(n * 5), 0.5, "interval"))
         .collect();
@@ -140,7 +140,7 @@ fn an_idle_vehicle_has_zeros_and_an_unknown_one_is_404() {
 fn a_window_of_days_follows_the_local_calendar() {
     let flags = ["--alert-interval", "0s", "--tariff", "0.5"];
     let gateway = Gateway::fresh(&flags);
-    // Readings on and beside the edges: a reading at midnight belongs to the day that ends.
+    // Readings on and around the edges. A reading at midnight belongs to the day that ends.
     let hour = |at: &str| vehicle("V1", at, 1.0, "");
     gateway.send(
         "vehicle",
@@ -161,7 +161,7 @@ fn a_window_of_days_follows_the_local_calendar() {
     assert_eq!(day["series"][22]["totalEnergyDeliveredDc"], json!(1));
     assert_eq!(day["series"][22]["lostCost"], json!(0));
     assert_eq!(day["lostCost"], json!(0));
-    // In UTC by default. A day can be combined with an instant.
+    // The default is UTC. A date can be combined with an instant.
     let utc = gateway.get(path);
     assert_eq!(utc["timeWindowStart"], "2024-03-31T00:00:00Z");
     let mixed =
@@ -187,7 +187,7 @@ fn a_window_of_days_follows_the_local_calendar() {
 #[test]
 fn late_readings_and_sessions_correct_the_answer() {
     let gateway = Gateway::fresh(&NO_ALERTS);
-    // In order of time, and with the session known beforehand.
+    // In order of time, and with the session known in advance.
     let fill = |meter_id: &str, vehicle_id: &str| {
         let kwh = |n: u32| 50.0 + f64::from(n) / 4.0;
         let meters: Vec<String> = (0..=24)
@@ -199,16 +199,17 @@ fn late_readings_and_sessions_correct_the_answer() {
         (meters, vehicles)
     };
     let (meters, vehicles) = fill("M1", "V1");
-    // The session starts and ends inside intervals of the meter.
+    // The session starts and ends within meter intervals.
     let (start, end) = ("2024-02-09T10:02:30Z", "2024-02-09T11:58:00Z");
     gateway.session("s1", "V1", "M1", start, end);
     gateway.send("meter", &meters);
     gateway.send("vehicle", &vehicles);
     let expected = gateway.performance("V1", &at(0), &at(120));
-    // 115.5 minutes at 0.25 kWh in 5: 5.775 kWh.
+    // 115.5 minutes at 0.25 kWh per 5 minutes: 5.775 kWh.
     assert_eq!(expected["totalEnergyConsumedAc"], json!(5.775));
 
-    // The same for another pair: backward, the edges last, and the session registered at the end.
+    // The same for another pair, but in reverse order, with the edges last and the session registered at the very
+    // end.
     let (mut meters, mut vehicles) = fill("M2", "V2");
     let (first, last) = (meters.remove(0), meters.pop().unwrap());
     meters.reverse();
@@ -227,7 +228,7 @@ fn late_readings_and_sessions_correct_the_answer() {
     let text = repaired.to_string().replace("V2", "V1").replace("M2", "M1");
     assert_eq!(text, expected.to_string());
 
-    // Sent again, nothing changes; and a session has its own energy.
+    // Sending the same again changes nothing. The session has its own energy.
     gateway.send("meter", &fill("M1", "V1").0);
     assert_eq!(gateway.performance("V1", &at(0), &at(120)), expected);
     let session = gateway.get("/v1/sessions/s2");

@@ -1,4 +1,4 @@
-//! Several PostgreSQL servers: a promotion is followed, and nothing reaches an old primary afterwards.
+//! Several PostgreSQL servers: the gateway follows a promotion, and an old primary gets nothing afterwards.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../gateway/mod.rs"]

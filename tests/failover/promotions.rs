@@ -1,4 +1,4 @@
-//! Promotions: the gateway follows, and the old primary gets nothing.
+//! Promotions: the gateway follows them, and the old primary gets nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,13 +23,13 @@ fn ready(data: &Path, url: &str) -> Gateway {
     gateway
 }
 
-/// A reading of a meter, by its number.
+/// A meter reading, by its number.
 fn reading(number: u64) -> String {
     let at = jiff::Timestamp::from_second(1_707_492_600 + number as i64).unwrap();
     format!(r#"[{{"meterId":"M{number}","kwhConsumedAc":1,"voltage":230,"timestamp":"{at}"}}]"#)
 }
 
-/// Sends a reading. `true` means that the answer was 201.
+/// Sends a reading. Returns whether the response was 201.
 fn sent(gateway: &Gateway, number: u64) -> bool {
     let (status, answer) = gateway.call(
         "POST",
@@ -60,14 +60,14 @@ fn stored(server: &Server) -> BTreeSet<u64> {
     all.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// Waits until a server holds all of some readings.
+/// Waits until a server holds all of these readings.
 fn holds(server: &Server, numbers: &BTreeSet<u64>) {
     within(DEADLINE, "all readings", || {
         stored(server).is_superset(numbers)
     });
 }
 
-/// Waits until no session stores or queries there. A session that is being refused is there for a moment.
+/// Waits until no session stores or queries there. A session that is being refused may still appear briefly.
 fn is_left(server: &Server) {
     within(DEADLINE, "the end of all sessions", || {
         server.sessions(WRITERS) + server.sessions("wattgate reads") == 0
@@ -86,7 +86,7 @@ fn an_old_primary_that_comes_back_gets_nothing() {
     new.promote();
     store(&gateway, 3..6);
     holds(&new, &(0..6).collect());
-    // It accepts writes, and is the first in the list.
+    // It accepts writes and comes first in the list.
     old.start();
     let before = old.readings();
     gateway.wait("the refusal", |it| {
@@ -104,7 +104,7 @@ fn an_old_primary_that_comes_back_gets_nothing() {
     }
     let events = std::fs::read_to_string(&gateway.events).unwrap();
     assert!(events.contains("old primary"), "{events}");
-    // A restart forgets nothing.
+    // The gateway remembers the newer server across a restart.
     gateway.kill();
     let gateway = ready(data.path(), &hosts);
     store(&gateway, 9..12);
@@ -157,7 +157,7 @@ fn a_promotion_ends_sessions_on_a_primary_that_still_serves() {
     store(&gateway, 0..1);
     let (committed, done) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        // A panic here must not leave the clients running.
+        // A panic here must not leave the client threads running.
         let _end = Sets(&done);
         for first in [100, 200_000, 400_000] {
             let (gateway, committed, done) = (&gateway, &committed, &done);
@@ -176,7 +176,7 @@ fn a_promotion_ends_sessions_on_a_primary_that_still_serves() {
         within(DEADLINE, "readings", || acknowledged() > 20);
         new.promote();
         gateway.wait("the promotion", |it| timeline(it) == Some(2));
-        // A COMMIT that was on its way may still arrive, but its answer no longer counts.
+        // A COMMIT that was already sent may still arrive, but its response no longer counts.
         within(DEADLINE, "the end of the old sessions", || {
             old.sessions(WRITERS) == 0
         });
@@ -203,7 +203,7 @@ fn a_batch_in_the_middle_is_stored_on_the_new_primary_alone() {
             .as_deref()
             == Some("1")
     });
-    // The writer waits inside its transaction.
+    // The writer is blocked inside its transaction.
     let mut holder = old.psql(
         "begin; lock table hours_progress in access exclusive mode;
          select pg_advisory_lock(1); select pg_sleep(1000); commit",
@@ -240,7 +240,7 @@ fn a_commit_that_waits_for_a_promoted_standby_is_not_waited_for() {
     store(&gateway, 0..5);
     holds(&new, &(0..5).collect());
     new.promote();
-    // The old primary waits for its standby forever.
+    // The old primary would wait for its standby forever.
     store(&gateway, 5..10);
     holds(&new, &(0..10).collect());
     gateway.wait("the promotion", |it| timeline(it) == Some(2));
@@ -251,7 +251,7 @@ fn a_server_that_hides_its_timeline_is_used_with_a_warning() {
     let (servers, data) = (Servers::new(), data_dir());
     let server = servers.primary("only");
     server.sql("create role fleet login; create database fleet owner fleet");
-    // The right belongs to the database.
+    // The right is revoked in the database.
     let mut psql = program("psql");
     let revoked = psql
         .args(["-XAtq", "-U", NAME, "-d", "fleet", "-h", server.socket()])
@@ -273,7 +273,7 @@ fn a_server_that_hides_its_timeline_is_used_with_a_warning() {
     assert_eq!(server.sessions("wattgate servers"), 0);
 }
 
-/// The database of a server, as SQL statements.
+/// A server's database as SQL statements.
 fn dump(server: &Server) -> String {
     let dump = program("pg_dump")
         .args(["-U", NAME, "-d", NAME, "-h", server.socket()])
@@ -294,7 +294,7 @@ fn another_cluster_is_not_followed_while_the_old_one_serves() {
     gateway.kill();
     let dump = dump(&old);
     new.sql(&format!("begin; {dump}; commit"));
-    // Each connect begins at another host.
+    // Each connection attempt begins at a random host.
     let hosts = format!("{} load_balance_hosts=random", url(&[&old, &new]));
     let gateway = ready(data.path(), &hosts);
     let before = new.readings();
@@ -319,7 +319,8 @@ fn a_database_in_a_new_cluster_is_followed_and_not_left_again() {
     is_left(&new);
     let dump = dump(&old);
     store(&gateway, 3..6);
-    // The log is bound to the database of `old`: a gateway that starts without it uses no empty one.
+    // The log is bound to the database of `old`. A gateway that starts while `old` is down does not use an empty
+    // database.
     gateway.kill();
     old.crash();
     let gateway = start(data.path(), &hosts);
@@ -333,8 +334,8 @@ fn a_database_in_a_new_cluster_is_followed_and_not_left_again() {
         0
     );
     is_left(&new);
-    // In one transaction, because the gateway connects meanwhile. The sequences are as in a promoted logical
-    // subscriber.
+    // In one transaction, because the gateway may connect meanwhile. The sequences are left as in a promoted
+    // logical subscriber.
     new.sql(&format!(
         "begin; {dump};
          select setval(pg_get_serial_sequence('public.' || name, 'id'), 1, false)

@@ -1,4 +1,4 @@
-//! PostgreSQL servers that can be promoted: each in a directory of its own, on a socket of its own.
+//! PostgreSQL servers that can be promoted, each with its own directory and socket.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -12,12 +12,12 @@ use tempfile::TempDir;
 
 use crate::gateway::{DEADLINE, data_dir, signal, within};
 
-/// The superuser, and the database that `initdb` makes.
+/// The superuser and the database that `initdb` creates.
 pub(crate) const NAME: &str = "postgres";
-/// The user of the servers if root runs the tests: PostgreSQL refuses root.
+/// The servers' user if root runs the tests, because PostgreSQL refuses root.
 const NOBODY: u32 = 65_534;
 
-/// The servers of one test. Only one test at a time has servers.
+/// The servers of one test. Only one test at a time may have servers.
 pub(crate) struct Servers {
     _one_at_a_time: MutexGuard<'static, ()>,
     home: TempDir,
@@ -37,7 +37,7 @@ impl Servers {
         }
     }
 
-    /// A primary of a cluster of its own.
+    /// Starts the primary of a new cluster.
     pub(crate) fn primary(&self, name: &str) -> Server {
         let server = self.server(name);
         run(program("initdb")
@@ -47,7 +47,7 @@ impl Servers {
         server.started()
     }
 
-    /// A standby of a primary.
+    /// Starts a standby of a primary.
     pub(crate) fn standby(&self, name: &str, primary: &Server) -> Server {
         let server = self.server(name);
         run(program("pg_basebackup")
@@ -68,7 +68,7 @@ impl Servers {
     }
 }
 
-/// The connection string of some servers, in their order.
+/// The connection string of these servers, in order.
 pub(crate) fn url(servers: &[&Server]) -> String {
     let hosts: Vec<&str> = servers.iter().map(|server| server.socket()).collect();
     format!("host={} user={NAME} dbname={NAME}", hosts.join(","))
@@ -95,14 +95,14 @@ impl Server {
         self
     }
 
-    /// Starts it, and waits until it accepts sessions.
+    /// Starts it and waits until it accepts sessions.
     pub(crate) fn start(&mut self) {
         let mut postgres = program("postgres");
         postgres
             .arg("-D")
             .arg(self.cluster())
             .args(["-k", self.socket(), "-c", "listen_addresses="])
-            // The tests end processes, but never the machine.
+            // The tests kill processes, but never the machine.
             .args(["-c", "fsync=off", "-c", "shared_buffers=32MB"])
             .args(["-c", "max_connections=80", "-c", "wal_keep_size=256MB"])
             .stderr(fs::File::create(self.home.join("log")).unwrap());
@@ -112,7 +112,7 @@ impl Server {
         });
     }
 
-    /// Ends it like a crash, and waits until it has ended.
+    /// Kills it and waits until it has ended.
     pub(crate) fn crash(&mut self) {
         if let Some(mut child) = self.child.take() {
             signal(child.id(), "QUIT");
@@ -120,16 +120,16 @@ impl Server {
         }
     }
 
-    /// Makes a standby a primary, and waits until it is one.
+    /// Promotes a standby and waits until it is the primary.
     pub(crate) fn promote(&self) {
-        // Without waiting: what is replayed at the end may cancel a statement that waits.
+        // Does not wait here: the last of the replay may cancel a waiting statement.
         assert_eq!(self.sql("select pg_promote(false)"), "t");
         within(DEADLINE, "the promotion", || {
             self.try_sql("select pg_is_in_recovery()").as_deref() == Some("f")
         });
     }
 
-    /// The plain output of psql.
+    /// Runs statements with psql and returns its output.
     pub(crate) fn sql(&self, text: &str) -> String {
         let output = self.psql(text).wait_with_output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
@@ -141,14 +141,14 @@ impl Server {
         self.sql(text).parse().unwrap()
     }
 
-    /// The same; `None` if it fails.
+    /// The same; `None` if psql fails.
     pub(crate) fn try_sql(&self, text: &str) -> Option<String> {
         let output = self.psql(text).wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         output.status.success().then(|| text.trim().to_owned())
     }
 
-    /// Starts psql; its statements run in one session, until its input ends.
+    /// Starts psql. Its statements run in one session, which ends with its input.
     pub(crate) fn psql(&self, text: &str) -> Child {
         let mut psql = program("psql")
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", NAME, "-d", NAME])
@@ -158,20 +158,20 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // If psql cannot connect, it ends before it reads; its exit status shows that.
+        // If psql cannot connect, it ends before it reads anything. Its exit status then shows that.
         let written = psql.stdin.take().unwrap().write_all(text.as_bytes());
         written.ok();
         psql
     }
 
-    /// Sessions of the gateway, by the beginning of their names.
+    /// How many sessions of the gateway have an application name that begins like this.
     pub(crate) fn sessions(&self, name: &str) -> u64 {
         self.number(&format!(
             "select count(*) from pg_stat_activity where application_name like '{name}%'"
         ))
     }
 
-    /// Ends the gateway's sessions, as a broken network does.
+    /// Terminates the gateway's sessions, as a broken network would.
     pub(crate) fn end_sessions(&self) {
         self.sql(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity
@@ -179,7 +179,7 @@ impl Server {
         );
     }
 
-    /// The rows of history; 0 before the migrations.
+    /// The number of rows in history; 0 before the migrations.
     pub(crate) fn readings(&self) -> u64 {
         self.number("select count(*) from meter_readings")
     }
@@ -191,7 +191,7 @@ impl Drop for Server {
     }
 }
 
-/// A program of the server, as the server's user.
+/// A PostgreSQL program, run as the server's user.
 pub(crate) fn program(name: &str) -> Command {
     let installed = programs();
     command(&installed.join(name))

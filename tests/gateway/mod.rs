@@ -1,4 +1,4 @@
-//! A gateway in a process of its own, for the tests that drive the real binary.
+//! A gateway in its own process, for tests that drive the real binary.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -14,32 +14,32 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// No wait takes longer, unless something is stuck.
+/// The limit of every wait. Anything that takes longer is stuck.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// No server listens there: readings wait in the log.
+/// Nothing listens there, so readings wait in the log.
 pub(crate) const NO_DATABASE: &str = "postgres://nobody@127.0.0.1:1/none";
 
-/// A directory that the server's user can enter, even if root runs the tests.
+/// A directory that PostgreSQL's user can enter, even if root runs the tests.
 pub(crate) fn data_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
-/// A gateway that runs; killed when it is dropped.
+/// A running gateway, which is killed when dropped.
 pub(crate) struct Gateway {
     pub(crate) child: Child,
     pub(crate) scheme: String,
     pub(crate) address: String,
-    /// The command that reaches its embedded database, if it has one.
+    /// The psql command for its embedded database, if it has one.
     pub(crate) psql: Option<String>,
-    /// The file that it logs to.
+    /// Its log file.
     pub(crate) events: PathBuf,
-    /// Its data directory, where no other gateway of the test uses it.
+    /// Its data directory, if no other gateway of the test uses it.
     own_data: Option<TempDir>,
 }
 
-/// The gateway's command on a data directory, with the embedded database and a free port.
+/// The command that runs a gateway on a data directory, with the embedded database and a free port.
 pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
     // Set in the environment, because each command accepts only the flags that it uses.
@@ -54,21 +54,21 @@ pub(crate) fn command(data: &Path) -> Command {
 }
 
 impl Gateway {
-    /// Starts a gateway on a data directory, with more flags.
+    /// Starts a gateway on a data directory with further flags.
     pub(crate) fn start(data: &Path, flags: &[&str]) -> Self {
         let mut command = command(data);
         command.args(flags);
         Gateway::spawn(command, data)
     }
 
-    /// Starts a gateway on a data directory, and waits until it is ready.
+    /// Starts a gateway on a data directory and waits until it is ready.
     pub(crate) fn ready(data: &Path, flags: &[&str]) -> Self {
         let gateway = Gateway::start(data, flags);
         gateway.wait("readiness", Gateway::is_ready);
         gateway
     }
 
-    /// Starts a gateway on a new data directory, and waits until it is ready.
+    /// Starts a gateway on a new data directory and waits until it is ready.
     pub(crate) fn fresh(flags: &[&str]) -> Self {
         let data = data_dir();
         let mut gateway = Gateway::ready(data.path(), flags);
@@ -80,12 +80,12 @@ impl Gateway {
         self.call("GET", "/health/ready", "").0 == 200
     }
 
-    /// Runs SQL in the embedded database. Returns the plain output of psql.
+    /// Runs SQL in the embedded database and returns psql's plain output.
     pub(crate) fn sql(&self, text: &str) -> String {
         self.sql_in("wattgate", text)
     }
 
-    /// The same in another database of the same server.
+    /// The same, in another database on the same server.
     pub(crate) fn sql_in(&self, database: &str, text: &str) -> String {
         let psql = self.psql.as_deref().unwrap();
         let shell = format!("{psql} -d {database} -XAtq -v ON_ERROR_STOP=1 -f -");
@@ -105,7 +105,7 @@ impl Gateway {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Starts a command, and waits until it listens.
+    /// Starts a command and waits until it listens.
     pub(crate) fn spawn(mut command: Command, data: &Path) -> Self {
         let events = data.join("events");
         let mut child = command
@@ -124,7 +124,7 @@ impl Gateway {
         let at = first.strip_prefix("listening on ").unwrap();
         let (scheme, address) = at.split_once("://").unwrap();
         let (scheme, address) = (scheme.to_owned(), address.to_owned());
-        // The second line follows at once, if the database is embedded.
+        // If the database is embedded, a second line follows at once.
         let server = command.get_args().any(|flag| flag == "--database-url")
             || command
                 .get_envs()
@@ -150,10 +150,10 @@ impl Gateway {
         stream
     }
 
-    /// Sends one request, with more header lines, on a connection of its own.
+    /// Sends one request with further header lines, on its own connection.
     pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = self.connect();
-        // HTTP/1.0, so that a response of any length comes without chunks.
+        // HTTP/1.0, so that responses of any length come without chunks.
         write!(
             stream,
             "{method} {path} HTTP/1.0\r\nhost: localhost\r\n{headers}\
@@ -164,7 +164,7 @@ impl Gateway {
         stream
     }
 
-    /// Sends one request. Returns the status and the whole answer, including its head.
+    /// Sends one request. Returns the status and the whole response, including its head.
     pub(crate) fn exchange(
         &self,
         method: &str,
@@ -185,14 +185,14 @@ impl Gateway {
         (status, body.to_owned())
     }
 
-    /// Sends one request, which must be answered with 200. Returns the JSON.
+    /// Sends one request that must get 200. Returns the JSON.
     pub(crate) fn get(&self, path: &str) -> Value {
         let (status, body) = self.call("GET", path, "");
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).unwrap()
     }
 
-    /// Sends readings, all of them valid. They are in PostgreSQL when this returns.
+    /// Sends readings, which must all be valid, and waits until they are in PostgreSQL.
     pub(crate) fn store(&self, stream: &str, readings: &str) {
         let path = format!("/v1/ingestion/{stream}?ack=committed");
         let (status, answer) = self.call("POST", &path, readings);
@@ -220,7 +220,7 @@ impl Gateway {
         self.child.wait().unwrap();
     }
 
-    /// Sends SIGTERM, and expects a clean exit. Returns how long that took.
+    /// Sends SIGTERM and expects a clean exit. Returns how long it took.
     pub(crate) fn terminate(mut self) -> Duration {
         let began = Instant::now();
         self.signal("TERM");
@@ -266,7 +266,7 @@ pub(crate) fn ended(mut command: Command, data: &Path) -> (Option<i32>, String) 
     (status.code(), fs::read_to_string(&events).unwrap())
 }
 
-/// The lines that a process prints, through a channel, so that a wait for one can time out.
+/// The lines that a process prints, through a channel, so that waiting for one can time out.
 fn lines_of(stdout: ChildStdout) -> Receiver<String> {
     let (send, lines) = mpsc::sync_channel(16);
     std::thread::spawn(move || {

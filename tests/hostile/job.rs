@@ -1,5 +1,5 @@
-//! The main job: readings of both streams, repeats, sessions, late readings, answers, an export, a kill. The answers
-//! depend only on what was sent.
+//! The main job: readings of both streams, repeats, sessions, late readings, queries, an export, and a kill. The
+//! responses depend only on what was sent.
 
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::gateway::{Gateway, command, data_dir};
 use crate::server::Server;
 
-/// The day before yesterday, the same for all runs: older hours would be rolled up much later.
+/// The day before yesterday, the same in all runs, because older hours would be rolled up much later.
 fn day() -> &'static str {
     static DAY: OnceLock<String> = OnceLock::new();
     DAY.get_or_init(|| {
@@ -17,10 +17,11 @@ fn day() -> &'static str {
     })
 }
 
-/// Sessions that are posted at once. Only one of them may be accepted.
+/// How many overlapping sessions are posted at once. Only one may be accepted.
 const AT_ONCE: usize = 8;
 
-/// Does the job through a socket in the database of a role. Returns all answers, without the times of the run.
+/// Does the job in a role's database, through a socket. Returns all responses, without anything that depends on
+/// the time of the run.
 pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
     let data = data_dir();
     let start = || {
@@ -31,13 +32,13 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
         gateway
     };
     let gateway = start();
-    // Finds the tables in either schema, because the operator chooses which one they are in.
+    // Finds the tables in either schema, because the operator may put them in another one.
     let sql = |text: &str| server.sql(role, &format!("set search_path = fleet, public; {text}"));
     gateway.wait("the first watermark", |_| {
         sql("select sealed_to is not null from hours_progress") == "t"
     });
     send(&gateway, |n| n % 7 != 3);
-    // Repeats, and one that contradicts what is stored.
+    // Repeats, and a reading that contradicts a stored one.
     send(&gateway, |n| n < 100 && n % 7 != 3);
     let twice = [meter(0, 9.0)];
     post(&gateway, "meter", &twice);
@@ -57,7 +58,7 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
         "startedAt": format!("{}T02:17:00Z", day()), "endedAt": format!("{}T08:41:30Z", day())});
     let (status, answer) = gateway.call("POST", "/v1/sessions", &body.to_string());
     assert_eq!(status, 201, "{role}: {answer}");
-    // Acknowledged only by the log, then killed: the next gateway stores them.
+    // Acknowledged only by the log before the kill. The next gateway stores them.
     let last: Vec<String> = (720..780).map(|n| meter(n, 0.5)).collect();
     let last = format!("[{}]", last.join(","));
     let (status, answer) = gateway.call("POST", "/v1/ingestion/meter", &last);
@@ -82,7 +83,7 @@ pub(crate) fn answers(server: &Server, role: &str, url: &str) -> Vec<Value> {
     answers
 }
 
-/// Posts overlapping sessions of one vehicle at once. Returns how many were accepted, and deletes them.
+/// Posts overlapping sessions of one vehicle at once. Returns how many were accepted, and deletes those.
 fn at_once(gateway: &Gateway) -> usize {
     let mut sum = 0;
     for vehicle in 0..4 {
@@ -163,7 +164,7 @@ fn without_now(value: &mut Value) {
     }
 }
 
-/// A reading per minute from a meter and a vehicle for twelve hours.
+/// One reading per minute from a meter and a vehicle for twelve hours.
 fn send(gateway: &Gateway, only: impl Fn(u32) -> bool) {
     let kwh = |n: u32| f64::from(100 + n % 37) / 1000.0;
     let minutes: Vec<u32> = (0..720).filter(|n| only(*n)).collect();

@@ -1,5 +1,5 @@
-//! The main job on a server with PostgreSQL's defaults, and under settings that operators make for other programs. The
-//! results stay the same.
+//! The main job on a server with PostgreSQL's defaults, and with settings that operators make for other programs.
+//! The results must be the same.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use crate::gateway::{DEADLINE, Gateway, command, data_dir, ended, within};
 use crate::server::{Server, as_nobody, dir_of_its_own};
 
-/// Groups of settings, one per run: for the role, and for the database.
+/// Groups of settings, one group per run, made for the role or for the database.
 const HOSTILE: [(&str, &[&str]); 3] = [
     (
         "role",
@@ -72,7 +72,7 @@ const HOSTILE: [(&str, &[&str]); 3] = [
     (
         "role",
         &[
-            // The operator keeps the tables in a schema of the role's own.
+            // The operator keeps the tables in the role's own schema.
             "search_path = fleet, public",
             "default_transaction_isolation = 'serializable'",
             "transform_null_equals = on",
@@ -122,7 +122,7 @@ fn answers_do_not_depend_on_settings_of_role_or_database() {
             .map(|number| scope.spawn(move || run(format!("hostile{number}"))))
             .collect();
         let usual = usual.join().unwrap();
-        // Of eight sessions that overlap, each of the four vehicles has one.
+        // Of eight overlapping sessions, each of the four vehicles keeps one.
         assert_eq!(usual[0], 4);
         for (number, other) in others.into_iter().enumerate() {
             assert_eq!(other.join().unwrap(), usual, "hostile{number}");
@@ -160,7 +160,7 @@ fn readiness_and_check_report_that_only_queries_fail() {
     server.make("half");
     let between = dir_of_its_own();
     refuse(server.socket_dir(), between.path(), b"wattgate reads");
-    // Without encryption, a client first sends its user name and application name.
+    // Without encryption, so that the client's user name and application name can be read from its first bytes.
     let url = format!("{} sslmode=disable", Server::url(between.path(), "half"));
     let data = data_dir();
     let mut run = command(data.path());
@@ -185,7 +185,7 @@ fn readiness_and_check_report_that_only_queries_fail() {
     gateway.terminate();
 }
 
-/// Forwards connections to a server's socket, except those whose first bytes contain certain words.
+/// Forwards connections to a server's socket, except those whose first bytes contain one of these words.
 fn refuse(server: &Path, between: &Path, words: &'static [u8]) {
     let listener = UnixListener::bind(between.join(".s.PGSQL.5432")).unwrap();
     let server = server.join(".s.PGSQL.5432");
@@ -233,7 +233,7 @@ impl Pooler {
     fn start(self, server: &Path) -> Running {
         let shown = server.display();
         let settings = server.join("pgbouncer.ini");
-        // As it is installed, except for where it listens and which users it admits.
+        // Its default settings, except for where it listens and which users it admits.
         fs::write(
             &settings,
             format!(

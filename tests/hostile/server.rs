@@ -1,4 +1,4 @@
-//! A PostgreSQL server as `initdb` makes it, with PostgreSQL's own defaults.
+//! A PostgreSQL server as `initdb` creates it, with PostgreSQL's own defaults.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +11,10 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::gateway::{DEADLINE, within};
 
-/// The user that a server runs as if root runs the tests: PostgreSQL refuses to run as root.
+/// The user that runs the server if root runs the tests, because PostgreSQL refuses root.
 const NOBODY: u32 = 65_534;
 
-/// A server of the test's own on a socket; stopped when dropped.
+/// The test's own server on a socket. It is stopped when dropped.
 pub(crate) struct Server {
     dir: TempDir,
     child: Child,
@@ -34,7 +34,7 @@ impl Server {
             .unwrap();
         assert!(made.success());
         let mut server = Command::new(bin.join("postgres"));
-        // Only its address is set, and nothing else.
+        // Only its address is set.
         as_nobody(&mut server)
             .args(["-c", "listen_addresses=", "-k"])
             .arg(dir.path())
@@ -53,18 +53,18 @@ impl Server {
         self.dir.path()
     }
 
-    /// A connection string of libpq for a directory of sockets.
+    /// The libpq connection string for a socket directory.
     pub(crate) fn url(socket_dir: &Path, role: &str) -> String {
         format!("host={} user={role} dbname={role}", socket_dir.display())
     }
 
-    /// Makes a role and a database of the same name, which the role owns.
+    /// Creates a role and a database of the same name that it owns.
     pub(crate) fn make(&self, name: &str) {
         self.sql("postgres", &format!("create role {name} login"));
         self.sql("postgres", &format!("create database {name} owner {name}"));
     }
 
-    /// Sets something for a role or a database. `false` means that this version does not know the setting.
+    /// Changes a setting of a role or a database. `false` means that this version does not have the setting.
     pub(crate) fn set(&self, of: &str, setting: &str) -> bool {
         let name = setting.split(' ').next().unwrap();
         let known = format!("select count(*) from pg_settings where lower(name) = '{name}'");
@@ -75,7 +75,7 @@ impl Server {
         is_known
     }
 
-    /// Runs statements as the server's superuser, and returns the first value.
+    /// Runs statements as the superuser and returns the first value.
     pub(crate) fn sql(&self, database: &str, text: &str) -> String {
         self.try_sql(database, text)
             .unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -106,14 +106,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An immediate stop, because its directory is deleted anyway.
+        // An immediate shutdown is fine, because the directory is deleted anyway.
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-QUIT", &pid]).status().ok();
         self.child.wait().ok();
     }
 }
 
-/// A directory that belongs to the user of the server.
+/// A directory that belongs to the server's user.
 pub(crate) fn dir_of_its_own() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -136,7 +136,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0)
 }
 
-/// The directory of the server's programs: `PG_BIN`, or Debian's newest, or any in PATH.
+/// The directory of the server's programs: `PG_BIN`, Debian's newest, or the one in PATH.
 #[expect(
     clippy::disallowed_methods,
     reason = "an environment variable names another server, for the tests as for the gateway"

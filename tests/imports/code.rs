@@ -1,10 +1,11 @@
-//! Which paths the code of a file names.
+//! Finds the paths that a file's code names.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The product's own files, without the binary's `main`, the list of modules, and tests, which may import anything.
+/// The product's own files. Left out are the binary's `main`, the list of modules, and tests, which may import
+/// anything.
 pub(crate) fn product_files() -> Vec<PathBuf> {
     let is_test = |path: &Path| {
         path.components().any(|part| {
@@ -38,7 +39,7 @@ pub(crate) fn rust_files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The module of a file of `src`, such as `http::api::live`.
+/// The module of a file in `src`, such as `http::api::live`.
 pub(crate) fn module_of(file: &Path) -> String {
     let parts: Vec<&str> = file
         .iter()
@@ -49,7 +50,7 @@ pub(crate) fn module_of(file: &Path) -> String {
     parts.join("::")
 }
 
-/// The module with a file of its own that a path leads into.
+/// The module with its own file that a path leads to.
 pub(crate) fn file_of(path: &str, modules: &BTreeSet<String>) -> Option<String> {
     let mut path = path;
     while !modules.contains(path) {
@@ -69,7 +70,7 @@ pub(crate) fn is_within(module: &str, of: &str) -> bool {
             .is_some_and(|rest| rest.starts_with("::"))
 }
 
-/// The paths that a file's code names, from the crate's root.
+/// The paths that a file's code names, from the crate root.
 pub(crate) fn imports_of(file: &Path) -> BTreeSet<String> {
     imports(&code_of(file), &module_of(file))
 }
@@ -102,7 +103,7 @@ pub(crate) fn uncommented(code: &str) -> String {
     out + rest
 }
 
-/// The paths that the code of a module names through `crate::` and `super::`, from the root.
+/// The paths that a module's code names through `crate::` and `super::`, from the crate root.
 pub(crate) fn imports(code: &str, module: &str) -> BTreeSet<String> {
     let code: String = code
         .split_whitespace()
@@ -132,7 +133,7 @@ pub(crate) fn imports(code: &str, module: &str) -> BTreeSet<String> {
     found
 }
 
-/// Adds a path, or each path of a group in braces, below a base.
+/// Adds a path below a base, or each path of a group in braces.
 fn add_paths(base: &str, path: &str, found: &mut BTreeSet<String>) {
     let joined = |name: &str| match base {
         "" => name.to_owned(),
@@ -171,7 +172,7 @@ fn head(path: &str) -> &str {
     &path[..end.unwrap_or(path.len())]
 }
 
-/// Each word of the code, with the text that follows it. The `super` in `a::super` does not count as a word.
+/// Each word of the code, with the text after it. In `a::super`, the `super` does not count as a word.
 pub(crate) fn words(code: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {

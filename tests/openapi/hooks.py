@@ -1,4 +1,4 @@
-"""What the generator of requests cannot know from the description alone (see run.sh)."""
+"""What the request generator cannot derive from the description (see run.sh)."""
 
 import json
 from datetime import datetime, timedelta, timezone
@@ -14,7 +14,7 @@ schemathesis.openapi.format("date-time", _times.map(datetime.isoformat))
 
 @schemathesis.serializer("application/x-ndjson")
 def ndjson(context, value):
-    """A text as it is (a broken body is one, too), else a line for each item."""
+    """Returns a text unchanged (a broken body is one too), and otherwise a line per item."""
     if isinstance(value, (str, bytes)):
         return value
     lines = value if isinstance(value, list) else [value]

@@ -4,9 +4,9 @@
 #
 #   tests/openapi/run.sh [GATEWAY] [EXAMPLES]
 #
-# GATEWAY is the binary (target/debug/wattgate), EXAMPLES the number of random requests an operation.
-# It runs twice: without keys, and with keys required, where requests without one must be refused.
-# SCHEMATHESIS names the program, by default `st`. Each run tries other requests, and prints its seed; SEED repeats it.
+# GATEWAY is the binary (target/debug/wattgate), EXAMPLES the number of random requests per operation.
+# It runs twice: without keys, and with keys required. In the second run, requests without a key must be refused.
+# SCHEMATHESIS names the program, by default `st`. Each run tries new requests and prints its seed; SEED repeats a run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -29,7 +29,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Starts a gateway with the options given, and sets `url` to where it listens.
+# Starts a gateway with these options, and sets `url` to its address.
 start() {
   : >"$data/out"
   "$gateway" --listen 127.0.0.1:0 --data-dir "$data/data" --log-level warn "$@" >"$data/out" 2>"$data/err" &
@@ -52,7 +52,7 @@ check() {
 
 echo "SEED=$seed repeats these requests"
 start
-# What the checks of live status and sessions find: a device of each kind that has sent something.
+# Data for the checks of live status and sessions: a device of each kind that has sent a reading.
 curl -fsS "$url/v1/ingestion/meter?ack=committed" -H 'content-type: application/json' >/dev/null \
   -d '{"meterId":"M1","kwhConsumedAc":45.23,"voltage":240.5,"timestamp":"2024-02-09T15:30:00Z"}'
 curl -fsS "$url/v1/ingestion/vehicle?ack=committed" -H 'content-type: application/json' >/dev/null \

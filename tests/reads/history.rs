@@ -1,4 +1,4 @@
-//! History of one device.
+//! The history of one device.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ const WINDOW: &str = "from=2024-02-09T15:00:00Z&to=2024-03-09T15:00:00Z";
 #[test]
 fn history_pages_neither_repeat_nor_miss_a_reading() {
     let gateway = Gateway::fresh(&[]);
-    // Across the border of two partitions, and with a reading at each edge of the window.
+    // Readings on both sides of a partition boundary, and at each edge of the window.
     let times = [
         "2024-02-09T15:00:00Z",
         "2024-02-09T15:00:00.000001Z",

@@ -33,7 +33,7 @@ fn a_change_reaches_its_listeners_once_within_seconds() {
     shown["stale"] = event.data["stale"].clone();
     assert_eq!(event.data, shown);
 
-    // An older reading does not change live status. The next event is about the other meter.
+    // An older reading does not change live status, so the next event is about the other meter.
     gateway.store("meter", &json!([meter("M1", 0, 1.0)]).to_string());
     gateway.store("meter", &json!([meter("M2", 2, 3.0)]).to_string());
     assert_eq!(all.next().unwrap().data["meterId"], "M2");
@@ -59,7 +59,7 @@ fn a_returning_listener_resumes_where_it_was() {
     assert_eq!(events[0].data["timestamp"], "2024-02-09T15:02:00Z");
     assert_eq!(events[1].data["vehicleId"], "<V \"1\">");
 
-    // The stream cannot resume from an id of another run, and reports that.
+    // The stream cannot resume from an id of another run, and says so.
     let mut lost = Listener::open(&gateway, "", Some("00000000000000ff-7"));
     let reset = lost.next().unwrap();
     assert_eq!(
@@ -74,12 +74,12 @@ fn a_stop_ends_the_streams_at_once() {
     gateway.store("meter", &json!([meter("M1", 0, 1.0)]).to_string());
     let mut listener = Listener::open(&gateway, "", None);
     let took = gateway.terminate();
-    // It would wait 10 s for a request that does not end.
+    // For a request that does not end, it would wait 10 s.
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert_eq!(listener.next(), None);
 }
 
-/// What the stream tells of the readings before the newest.
+/// Events show what is derived from the readings before the newest.
 #[test]
 fn an_event_tells_power_and_interval() {
     let gateway = Gateway::fresh(&[]);

@@ -1,11 +1,11 @@
-//! A listener to the live stream.
+//! A listener on the live stream.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 
 use crate::gateway::Gateway;
 
-/// A listener to the live stream.
+/// A listener on the live stream.
 pub(crate) struct Listener {
     lines: std::io::Lines<BufReader<TcpStream>>,
 }
@@ -37,7 +37,7 @@ impl Listener {
         let mut event = Event::default();
         loop {
             let line = self.lines.next()?.unwrap();
-            // Heads and chunk lengths come in between, but they have no such names.
+            // Heads and chunk lengths come in between, but do not begin like this.
             if let Some(name) = line.strip_prefix("event: ") {
                 event.name = name.to_owned();
             } else if let Some(id) = line.strip_prefix("id: ") {

@@ -14,7 +14,7 @@ use wattgate::writer::strategy::Strategy;
 use crate::proxy::{Fault, Proxy};
 use crate::support::*;
 
-/// A batch of one reading, as a writer holds it after gathering it.
+/// A batch of one reading, as a writer has it after gathering.
 fn work(session: &WriterSession, id: i32, to: Position) -> Work {
     let reading = meter("M1", 0, 1.0);
     let row = MeterRow {
@@ -59,7 +59,7 @@ async fn a_session_that_was_superseded_can_store_nothing() {
     assert_eq!(old_claim.stored, Stored::NOTHING);
     assert_eq!(new_claim.stored, Stored::NOTHING);
     let to = Position::START.plus(64);
-    // Both are at the same position: only the epoch differs.
+    // Both are at the same position. Only the epoch differs.
     let batch = work(&old, 1, to);
     let (mut newest, mut strategy) = (Newest::default(), Strategy::Copy);
     let refused = store(&mut old, &mut old_claim, &batch, &mut newest, &mut strategy).await;
@@ -72,7 +72,7 @@ async fn a_session_that_was_superseded_can_store_nothing() {
         .await
         .unwrap();
     assert_eq!(database.sums().await, [1, 0, 0]);
-    // Even the newest session moves a checkpoint only from its current position.
+    // Even the newest session can move a checkpoint only from its current position.
     let (mut newest, mut strategy) = (Newest::default(), Strategy::Careful);
     let refused = store(&mut new, &mut before, &batch, &mut newest, &mut strategy).await;
     assert!(matches!(refused, Err(SessionError::Fenced)), "{refused:?}");
@@ -88,7 +88,7 @@ async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
     let mut one = Gateway::open(original.path(), 2);
     one.send(&at(0)).await;
     one.send(&at(1)).await;
-    // Copied while the gateway writes it, as a backup does.
+    // Copied while the gateway writes to it, as a backup would be.
     for entry in std::fs::read_dir(original.path()).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
@@ -96,7 +96,7 @@ async fn two_gateways_on_a_log_and_its_copy_store_it_once() {
     one.send(&at(2)).await;
     let mut other = Gateway::open(copy.path(), 2);
     other.send(&at(3)).await;
-    // Each takes over the checkpoints of the common run from the other, until the run is stored.
+    // The gateways take the common run's checkpoints from each other until the run is stored.
     one.write(&database, OPTIONS);
     other.write(&database, OPTIONS);
     one.send(&at(4)).await;
@@ -151,7 +151,7 @@ async fn a_query_keeps_its_snapshot_for_half_a_minute_at_most() {
     }
 }
 
-/// A gateway with one reading, whose COMMIT a proxy holds back.
+/// A gateway with one reading, whose COMMIT is held back by a proxy.
 async fn held_commit() -> (Database, Proxy, Gateway) {
     let database = Database::new().await;
     let proxy = Proxy::start(&database.socket());
@@ -166,13 +166,13 @@ async fn held_commit() -> (Database, Proxy, Gateway) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_left_with_an_open_transaction_is_ended() {
     let (database, proxy, gateway) = held_commit().await;
-    // The client's side is closed, the server's waits for the COMMIT and holds the checkpoint.
+    // The client's side is closed. The server's side waits for the COMMIT and holds the checkpoint.
     proxy.set(Fault::CutClient);
     gateway.drained().await;
     assert_eq!(database.sums().await, [1, 0, 0]);
     let epoch = "select max(epoch) from wal_checkpoints";
     assert_eq!(database.count(epoch).await, 2);
-    // The COMMIT arrives at last, in a session that has ended.
+    // The COMMIT finally arrives, in a session that has ended.
     proxy.set(Fault::None);
     gateway.store(&[meter("M1", 1, 1.0)]).await;
     assert_eq!(database.sums().await, [2, 0, 0]);
@@ -189,7 +189,7 @@ async fn a_commit_that_arrives_while_its_successor_waits_counts() {
     .await;
     proxy.set(Fault::None);
     gateway.drained().await;
-    // Stored by the lost session: the next one found the checkpoint moved.
+    // The lost session has stored it: the next one found that the checkpoint had moved.
     assert_eq!(database.sums().await, [1, 0, 0]);
     assert_eq!(database.rows().await, 1);
     gateway.stop().await;
@@ -229,7 +229,7 @@ async fn a_shard_that_waits_for_a_row_delays_no_other() {
     let gateway = database.gateway(2);
     let ids = ids("M", 40);
     gateway.store(&each(&ids, 0, 1.0)).await;
-    // A batch of one shard waits for a row of live status.
+    // One shard's batch waits for a row of live status.
     let operator = database.session().await;
     let locked = "begin; select 1 from meter_live_status
         where meter_id = (select id from meters where external_id = 'M0') for update";
@@ -265,7 +265,7 @@ async fn ids_are_learned_anew_with_every_session() {
     gateway
         .store(&[meter("M1", 0, 1.0), meter("M2", 0, 2.0)])
         .await;
-    // A replica takes over, in which the ids were assigned in the opposite order.
+    // A replica takes over in which the ids were assigned in the opposite order.
     proxy.set(Fault::Refuse);
     gateway.reports("").await;
     database
@@ -283,7 +283,7 @@ async fn ids_are_learned_anew_with_every_session() {
     let right = "select string_agg(meter_id || '=' || kwh_consumed_ac, ' ' order by meter_id)
         from meter_readings";
     assert_eq!(database.text(right).await, "M1=1 M2=2");
-    // They were registered already, so their repetition has used up no ids.
+    // The repeated readings' devices were already registered, so the repeats used up no ids.
     gateway.store(&[meter("M3", 0, 1.0)]).await;
     let next = "select id::bigint from meters where external_id = 'M3'";
     assert_eq!(database.count(next).await, 3);

@@ -1,4 +1,4 @@
-//! One PostgreSQL server for all tests, and a database for each.
+//! One PostgreSQL server for all tests, with a database for each.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +13,7 @@ use wattgate::postgres::migrations::{DatabaseSettings, HistoryOptions, migrate};
 
 use crate::support::{Gateway, LIMIT, OPTIONS};
 
-/// The only server of this program. It runs on a thread of its own, because each test's runtime ends with the test. Its
+/// The only server of this program. It runs on its own thread, because each test's runtime ends with the test. Its
 /// cluster stays in the build directory for the next run.
 async fn server() -> &'static Connection {
     static SERVER: OnceCell<Connection> = OnceCell::const_new();
@@ -25,7 +25,7 @@ async fn server() -> &'static Connection {
                 let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("writer");
                 let server = embedded::start(EmbeddedConfig::new(dir)).await.unwrap();
                 sender.send(server.connection().clone()).unwrap();
-                // Its watcher stops it when this process ends.
+                // The watcher stops the server when this process ends.
                 std::future::pending::<()>().await;
             });
         });
@@ -34,7 +34,7 @@ async fn server() -> &'static Connection {
     SERVER.get_or_init(start).await
 }
 
-/// Connects; a cluster that was left in the middle of its work recovers first.
+/// Connects. A cluster that was left in the middle of its work recovers first.
 async fn connect(connection: &Connection) -> Client {
     let begun = Instant::now();
     loop {
@@ -53,12 +53,12 @@ async fn connect(connection: &Connection) -> Client {
     }
 }
 
-/// A migrated database of a test's own.
+/// A test's own migrated database.
 pub(crate) struct Database {
     connection: Connection,
     pub(crate) target: Target,
     pub(crate) settings: DatabaseSettings,
-    /// A session of the test.
+    /// The test's own session.
     pub(crate) sql: Client,
 }
 
@@ -92,14 +92,14 @@ impl Database {
         }
     }
 
-    /// A gateway with a new log, whose writers store here.
+    /// A gateway with a new log whose writers store in this database.
     pub(crate) fn gateway(&self, shards: u16) -> Gateway {
         let mut gateway = Gateway::fresh(shards);
         gateway.write(self, OPTIONS);
         gateway
     }
 
-    /// This database, reached through another socket.
+    /// This database, through another socket.
     pub(crate) fn through(&self, socket_dir: &Path) -> Target {
         target(&self.connection, socket_dir)
     }
@@ -108,7 +108,7 @@ impl Database {
         self.connection.socket_dir.join(".s.PGSQL.5432")
     }
 
-    /// A connection string of libpq, for a command line.
+    /// A libpq connection string for a command line.
     pub(crate) fn url(&self) -> String {
         let Connection {
             socket_dir,
@@ -126,7 +126,7 @@ impl Database {
         self.sql.batch_execute(sql).await.unwrap();
     }
 
-    /// The single number that a query returns.
+    /// The number that a query returns.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         let sql = format!("select ({sql})::bigint");
         self.sql
@@ -147,7 +147,7 @@ impl Database {
             .unwrap_or_default()
     }
 
-    /// Rows of history, both kinds.
+    /// The number of rows in history, both streams together.
     pub(crate) async fn rows(&self) -> i64 {
         self.count(
             "(select count(*) from meter_readings) + (select count(*) from vehicle_readings)",
@@ -155,7 +155,7 @@ impl Database {
         .await
     }
 
-    /// Stored, duplicates, quarantined: the counts in the checkpoints, both kinds together.
+    /// Stored, duplicates and quarantined, as counted in the checkpoints, both streams together.
     pub(crate) async fn sums(&self) -> [i64; 3] {
         let sum =
             |what: &str| format!("select sum(meter_{what} + vehicle_{what}) from wal_checkpoints");
@@ -166,7 +166,7 @@ impl Database {
         ]
     }
 
-    /// From now on, records a value of each row that is inserted into a table, in the table `inserted` (place, value).
+    /// From now on, records a value of each row inserted into `table` in the table `inserted` (place, value).
     pub(crate) async fn watch_inserts(&self, table: &str, value: &str) {
         self.run(&format!(
             "create table inserted (place serial, value text);
@@ -181,7 +181,7 @@ impl Database {
         .await;
     }
 
-    /// How many sessions of writers wait for an event, or for any event of a type.
+    /// How many writer sessions are waiting for this event, or for any event of this type.
     pub(crate) async fn waiting(&self, event: &str) -> i64 {
         self.count(&format!(
             "select count(*) from pg_stat_activity where datname = current_database()
@@ -191,17 +191,17 @@ impl Database {
         .await
     }
 
-    /// Another session to this database.
+    /// Opens another session to this database.
     pub(crate) async fn session(&self) -> Client {
         connect(&self.connection).await
     }
 
-    /// A session to another database of the same server.
+    /// Opens a session to another database on the same server.
     pub(crate) async fn session_to(&self, name: &str) -> Client {
         connect(&self.connection.with_database(name)).await
     }
 
-    /// Ends the sessions of the writers, as a failing server does.
+    /// Terminates the writers' sessions, as a failing server would.
     pub(crate) async fn end_sessions(&self) -> i64 {
         self.count(
             "select count(pg_terminate_backend(pid)) from pg_stat_activity

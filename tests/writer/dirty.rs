@@ -1,5 +1,5 @@
-//! Late readings beside the rollup. Whatever the order, and whichever process is killed, a rollup without a mark holds
-//! each reading of its hour.
+//! Late readings during rollups. Whatever the order of events, and whichever process is killed, every rollup
+//! without a mark includes all readings of its hour.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use wattgate::rollups::Roller;
 
 use crate::support::*;
 
-/// The hours of these devices are more than a roller's first transaction takes, so that a pass takes several.
+/// More devices than the first transaction of a pass takes, so that a pass needs several.
 const METERS: usize = 60;
 const HOURS: i64 = 3;
-/// Hours of readings every ten minutes that are there at first.
+/// The minutes that have readings at first, one every ten minutes.
 const MINUTES: Range<i64> = 0..HOURS * 60;
-/// So few readings of a slice at once that it takes several transactions.
+/// A slice reads so few readings at once that it takes several transactions.
 const READINGS: usize = 25;
-/// The time at which the roller works. The watermark is past all hours.
+/// The time at which the rollup works. The watermark is past all hours.
 const NOW: i64 = NOON + 20 * 3600;
 
-/// Rollup rows that are valid but wrong, compared with history in the same snapshot. All readings are intervals, so a
-/// rollup is a count, two ends and a sum.
+/// Counts rollup rows that should be valid but are wrong, by comparing them with history in the same snapshot. All
+/// readings are intervals, so a rollup consists of a count, two ends and a sum.
 const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p, lateral (
         select count(*) as readings, min(h.ts) as first_at, max(h.ts) as last_at,
             sum(round(h.kwh_consumed_ac * 1e6)) - (array_agg(round(h.kwh_consumed_ac * 1e6) order by h.ts))[1]
@@ -40,7 +40,8 @@ const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p,
 /// One event.
 #[derive(Debug, Clone)]
 enum Event {
-    /// A gateway stores `count` readings of a meter, one per minute from a minute on, each at the same second.
+    /// A gateway stores `count` readings of a meter, one per minute from a minute on, each at the same second of
+    /// its minute.
     Late {
         gateway: usize,
         meter: usize,
@@ -51,20 +52,20 @@ enum Event {
     },
     /// A gateway stores a reading of each meter in each hour.
     Burst { gateway: usize, second: i64 },
-    /// The roller does some steps.
+    /// The rollup takes some steps.
     Steps(usize),
-    /// The roller is killed after its step has waited a few times.
+    /// The rollup is killed after its step has waited this many times.
     Killed(u32),
-    /// The writers of a gateway lose their sessions.
+    /// A gateway's writers lose their sessions.
     Lost,
-    /// All hours are older ones again, which are to be rolled up.
+    /// All hours must be rolled up again, as older hours.
     Again,
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let late = (
         0..2usize,
-        // A few, the last of a pass.
+        // A few meters, the last ones of a pass.
         METERS - 2..METERS,
         MINUTES,
         0..60i64,
@@ -93,7 +94,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A roller with its session.
+/// A rollup and its session.
 struct Rolling {
     roller: Roller,
     client: Client,
@@ -114,7 +115,7 @@ impl Rolling {
         self.roller.step(&mut self.client, now).await.unwrap()
     }
 
-    /// Ends it in the middle of a step, after the step has waited this many times.
+    /// Kills it in the middle of a step, after the step has waited this many times.
     async fn kill(mut self, database: &Database, waits: u32) {
         {
             let step = self.step();
@@ -132,7 +133,7 @@ impl Rolling {
         }
         let token = self.client.cancel_token();
         drop(self);
-        // Its statements are finished or rolled back before another roller leads, because the lock belongs to the
+        // Its statements finish or are rolled back before another rollup leads, because the lock belongs to the
         // session.
         token.cancel_query(tokio_postgres::NoTls).await.ok();
         until("the end of the roller's session", || async {
@@ -148,7 +149,7 @@ impl Rolling {
     }
 }
 
-/// Two gateways and a roller on one database.
+/// Two gateways and one rollup on one database.
 struct World {
     database: Database,
     gateways: [Gateway; 2],
@@ -157,7 +158,7 @@ struct World {
 }
 
 impl World {
-    /// Readings every ten minutes, rolled up.
+    /// A world with readings every ten minutes, all rolled up.
     async fn new() -> Self {
         let database = Database::new().await;
         let gateways = [database.gateway(2), database.gateway(1)];
@@ -250,7 +251,7 @@ async fn all_happen(case: usize, events: &[Event]) {
             .await,
         0
     );
-    // Readings every ten minutes are rolled up: each hour has its row.
+    // The readings are rolled up: each hour has its row.
     let rows = database.count("select count(*) from meter_hours").await;
     assert!(rows >= METERS as i64 * HOURS, "{rows} rows");
     for gateway in world.gateways {
@@ -269,7 +270,7 @@ async fn late_readings_beside_passes_and_kills_leave_no_wrong_rollup() {
     }
 }
 
-/// All hours lie below the watermark.
+/// A database whose watermark is past all hours.
 async fn with_watermark() -> Database {
     let database = Database::new().await;
     database
@@ -280,7 +281,7 @@ async fn with_watermark() -> Database {
     database
 }
 
-/// The number of marks, and how many of them count only for one batch.
+/// The number of marks, and how many of them cover only one batch.
 async fn marks(database: &Database) -> [i64; 2] {
     let all = "select count(*) from meter_hour_marks";
     [
@@ -297,30 +298,30 @@ async fn a_burst_of_late_readings_leaves_one_mark_in_a_pass() {
         gateway.store(&[meter("M1", second, 1.0)]).await;
     }
     assert_eq!(marks(&database).await, [1, 0]);
-    // A reading before the mark's earliest needs another mark: the rollup counts on having every earlier reading.
+    // A reading before the mark's earliest needs another mark, because the rollup relies on knowing the earliest.
     gateway.store(&[meter("M1", 59, 1.0)]).await;
     assert_eq!(marks(&database).await, [2, 0]);
     for second in [59, 60, 180] {
         gateway.store(&[meter("M1", second, 1.0)]).await;
     }
     assert_eq!(marks(&database).await, [2, 0]);
-    // Another device, and another hour.
+    // Another device and another hour each get their own mark.
     gateway
         .store(&[meter("M2", 60, 1.0), meter("M1", 3_600, 1.0)])
         .await;
     assert_eq!(marks(&database).await, [4, 0]);
-    // A pass takes the marks before it.
+    // In a later pass, earlier marks no longer count.
     database.run("update hours_pass set pass = pass + 1").await;
     gateway.store(&[meter("M1", 200, 1.0)]).await;
     assert_eq!(marks(&database).await, [5, 0]);
-    // After a session is lost, its marks are no longer remembered.
+    // A new session does not remember the marks of a lost one.
     database.end_sessions().await;
     gateway.store(&[meter("M1", 201, 1.0)]).await;
     assert_eq!(marks(&database).await, [6, 0]);
     gateway.stop().await;
 }
 
-/// The rollup of an older gateway removes each mark that it sees, so no mark may count for a later batch.
+/// The rollup of an older gateway removes each mark that it sees, so no mark may stand for a later batch.
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
     let database = with_watermark().await;
@@ -339,7 +340,7 @@ async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
         gateway.store(&[meter("M1", second, 1.0)]).await;
         assert_eq!(marks(&database).await, [3, 2]);
     }
-    // While the gateway runs, an older one rolls up nothing.
+    // While this gateway runs, an older one rolls up nothing.
     let taken = format!("select pg_try_advisory_lock({key})::int");
     assert_eq!(
         older.query_one(&taken, &[]).await.unwrap().get::<_, i32>(0),
@@ -350,7 +351,7 @@ async fn beside_the_rollup_of_an_older_gateway_each_batch_leaves_its_mark() {
 
 /// The first full hour.
 const HOUR: i64 = 1_800;
-/// Meters with a reading in each second of an hour, and a mark on that hour.
+/// Creates meters with a reading in each second of an hour, and a mark on that hour.
 const DENSE: &str = "with m as (
         insert into meters (external_id) select 'dense-' || n from generate_series(1, 30) as n returning id
     ), h as (
@@ -359,14 +360,14 @@ const DENSE: &str = "with m as (
     )
     insert into meter_hour_marks (hour, meter_id) select to_timestamp(HOUR), id from m";
 
-/// How many hours are dirty.
+/// Counts the dirty hours.
 const DIRTY: &str = "select count(distinct (hour, meter_id)) from meter_hour_marks";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_over_dirty_hours_reads_few_readings() {
     let database = Database::new().await;
     let gateway = database.gateway(1);
-    // This reading creates the partition of the hours.
+    // This reading creates the partition for the hours.
     gateway.store(&[meter("M1", 1, 1.0)]).await;
     gateway.stop().await;
     let mut rolling = Rolling::new(&database).await;
@@ -377,7 +378,7 @@ async fn a_transaction_over_dirty_hours_reads_few_readings() {
     while left > 0 {
         assert!(rolling.step().await);
         let now = database.count(DIRTY).await;
-        // Twelve hours have more than 40,000 readings.
+        // Twelve hours hold more than 40,000 readings.
         assert!(left - now <= 12, "{} hours at once", left - now);
         left = now;
     }
@@ -393,7 +394,7 @@ async fn late_readings_in_order_are_added_without_reading_the_hour_again() {
         let all = seconds.map(|second| meter("M1", HOUR + second, 0.25));
         all.collect()
     };
-    // The later half of the hour is empty.
+    // The second half of the hour is empty.
     gateway.store(&readings(1..EARLY as i64 + 1)).await;
     let mut rolling = Rolling::new(&database).await;
     while rolling.step().await {}
@@ -402,7 +403,7 @@ async fn late_readings_in_order_are_added_without_reading_the_hour_again() {
     gateway.store(&readings(3_000..3_010)).await;
     while rolling.step().await {}
     assert_eq!(rolling.roller.readings() - before, 10);
-    // One before the last is among them.
+    // Among them is one before the last reading.
     gateway.store(&readings(2_000..2_001)).await;
     while rolling.step().await {}
     assert_eq!(rolling.roller.readings() - before, 10 + EARLY + 11);
@@ -411,7 +412,7 @@ async fn late_readings_in_order_are_added_without_reading_the_hour_again() {
     gateway.stop().await;
 }
 
-/// The roller's own log is idle: another gateway stores the late readings.
+/// The log of the rollup's own gateway is idle. Another gateway stores the late readings.
 #[tokio::test(flavor = "multi_thread")]
 async fn passes_over_a_burst_at_another_gateway_keep_a_pause() {
     const BATCHES: i64 = 40;
@@ -443,7 +444,7 @@ async fn passes_over_a_burst_at_another_gateway_keep_a_pause() {
     gateway.stop().await;
 }
 
-/// Another session's statement takes long. New and dirty hours wait no more than they need to.
+/// Another session's statement takes long. New and dirty hours must wait no longer than necessary.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_hours_are_rolled_up_while_a_pass_waits() {
     let database = Database::new().await;

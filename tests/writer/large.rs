@@ -1,4 +1,4 @@
-//! Large batches, which a writer that is behind takes.
+//! Large batches, which a writer takes when it is behind.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ const OPTIONS_OF_LARGE: WriterOptions = WriterOptions {
     moderate_rows: 1_000,
     ..OPTIONS
 };
-/// Devices of one frame of the log.
+/// Devices in one frame of the log.
 const DEVICES: usize = 300;
 
-/// Records how many rows each statement has stored.
+/// Records how many rows each statement stored.
 const SIZES: &str = "
     create table sizes (n integer generated always as identity, size integer);
     create function measure() returns trigger language plpgsql as $$
@@ -36,7 +36,7 @@ async fn send_seconds(gateway: &Gateway, seconds: std::ops::Range<i64>) {
     }
 }
 
-/// A gateway that has stored enough clean batches to end a search for repeats.
+/// A gateway that has stored enough clean batches to end the search for repeats.
 async fn after_clean_batches(database: &Database) -> Gateway {
     let mut gateway = Gateway::fresh(1);
     gateway.write(database, OPTIONS_OF_LARGE);
@@ -46,7 +46,7 @@ async fn after_clean_batches(database: &Database) -> Gateway {
     gateway
 }
 
-/// Makes the writers wait until the session commits.
+/// Blocks the writers until the returned session commits.
 async fn busy(database: &Database) -> Client {
     let session = database.session().await;
     let lock = "begin; lock table meter_telemetry_history in share mode";
@@ -70,7 +70,7 @@ async fn a_writer_that_is_behind_takes_larger_batches() {
     // The first batch is rounded up to whole frames.
     let first = "select size from sizes order by n limit 1";
     assert_eq!(database.count(first).await, 1_200);
-    // On a slow machine not all of them double. Two more doublings would give 8,100.
+    // On a slow machine, not every batch doubles. Two more doublings would reach 8,100.
     let largest = database.count("select max(size) from sizes").await;
     assert!((2_000..=4_200).contains(&largest), "{largest}");
     gateway.stop().await;
@@ -107,18 +107,18 @@ async fn a_large_batch_that_is_refused_comes_back_in_parts() {
     earlier.stop().await;
     let mut gateway = Gateway::fresh(1);
     send_seconds(&gateway, 0..80).await;
-    // The first device in the order of storing. If the batch were halved until the reading is found, the largest piece
-    // would come last.
+    // It is the first device in storage order. If the batch were halved until the reading is found, the largest
+    // part would come last.
     gateway.send(&[meter("M0", 200, 500.0)]).await;
     send_seconds(&gateway, 80..100).await;
     gateway.write(&database, OPTIONS_OF_LARGE);
     gateway.drained().await;
-    // The repeat is M7's reading, which another gateway has stored.
+    // The duplicate is M7's reading, which another gateway has stored.
     assert_eq!(database.sums().await, [30_000, 1, 1]);
     assert_eq!(database.rows().await, 30_000);
     let largest = "select max(size) from sizes";
     assert!(database.count(largest).await >= 2_000);
-    // A moderate batch, and a frame more.
+    // A moderate batch plus one frame.
     let after = "select max(size) from (select size from sizes order by n desc limit 6) as s";
     assert!(database.count(after).await <= 1_000 + DEVICES as i64);
     let live = "select count(*) from meter_live_status where ts = to_timestamp($1)";
@@ -127,7 +127,7 @@ async fn a_large_batch_that_is_refused_comes_back_in_parts() {
     assert_eq!(database.count(&live).await, DEVICES as i64);
 }
 
-/// Counts the rows that were tried. A sequence keeps its count when the transaction is rolled back.
+/// Counts the rows that were tried. A sequence keeps its value after a rollback.
 const TRIED: &str = "
     create sequence tried;
     create function try() returns trigger language plpgsql as $$
@@ -154,7 +154,7 @@ async fn a_refused_reading_late_in_a_large_batch_costs_one_large_batch() {
     assert_eq!(database.sums().await, [39_025, 0, 1]);
     assert!(database.count("select max(size) from sizes").await >= 2_000);
     let tried = database.count("select last_value from tried").await;
-    // One large batch, and the moderate one that holds the reading.
+    // One large batch, and the moderate one that has the reading.
     assert!(tried <= 39_026 + 20_300 + 2_400, "{tried}");
     gateway.stop().await;
 }
@@ -178,7 +178,7 @@ async fn contradictions_are_set_aside_in_moderate_parts() {
     gateway.stop().await;
 }
 
-/// Refuses live status once, with a large batch, and counts readings in live status that history does not hold.
+/// Refuses live status once, with a large batch. Then counts readings in live status that history does not hold.
 const LIVE_REFUSES: &str = "
     create sequence refusals;
     create function refuse() returns trigger language plpgsql as $$

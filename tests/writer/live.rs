@@ -15,7 +15,7 @@ const NEVER: WriterOptions = WriterOptions {
     ..OPTIONS
 };
 
-/// Sends the readings together with those of many devices, so that not every batch writes live status.
+/// Sends the readings together with those of many other devices, so that not every batch writes live status.
 async fn send_among_many(gateway: &Gateway, readings: &[Reading<'_>]) {
     let ids = ids("C", 300);
     let mut all = each(&ids, 0, 1.0);
@@ -59,7 +59,7 @@ async fn live_status_that_was_not_written_yet_survives_a_kill() {
     gateway.store(&[meter("M1", 5, 2.0)]).await;
     assert_eq!(database.text(METERS).await, "");
     gateway.kill().await;
-    // Nothing new arrives: the devices are silent.
+    // Nothing new arrives, because the devices are silent.
     let gateway = Gateway::start(dir.path(), 1, &database);
     until("live status", || async {
         database.text(METERS).await == "M1 30:10 1"
@@ -80,7 +80,7 @@ async fn live_status_that_was_not_written_yet_survives_a_lost_session() {
     gateway.drained().await;
     assert_eq!(database.text(METERS).await, "");
     database.end_sessions().await;
-    // The readings after the loss are not newer.
+    // The readings sent after the loss are not newer.
     gateway.store(&[meter("M1", 5, 2.0)]).await;
     gateway.stop().await;
     assert_eq!(database.text(METERS).await, "M1 30:10 1");
@@ -119,7 +119,7 @@ async fn live_status_is_written_with_some_batches_and_not_each() {
         gateway.store(&[meter("M1", second, 1.0)]).await;
     }
     assert_eq!(database.text(METERS).await, "");
-    // A stop writes it.
+    // Stopping writes it.
     gateway.stop().await;
     assert_eq!(database.text(METERS).await, "M1 30:04 1");
 }
@@ -141,7 +141,7 @@ async fn a_committed_reading_is_live_at_once() {
     gateway.stop().await;
 }
 
-/// Counts the rows that are offered to live status, replaced or not.
+/// Counts the rows that are offered to live status, whether or not they replace anything.
 const OFFERED: &str = "
     create sequence offered;
     create function offer() returns trigger language plpgsql as $$
@@ -189,14 +189,14 @@ async fn two_gateways_keep_the_newest_reading_of_both() {
     is_live(&database, "M1 30:10 1").await;
     other.store(&[meter("M1", 30, 3.0)]).await;
     is_live(&database, "M1 30:30 3").await;
-    // Newer than what this gateway knows, but older than what is stored.
+    // Newer than anything this gateway knows, but older than what is stored.
     one.store(&[meter("M1", 20, 2.0), meter("M2", 0, 1.0)])
         .await;
     is_live(&database, "M1 30:30 3; M2 30:00 1").await;
     // Newer than both.
     one.store(&[meter("M1", 40, 4.0)]).await;
     is_live(&database, "M1 30:40 4; M2 30:00 1").await;
-    // A repeat of what the other has stored says nothing about live status.
+    // A repeat of what the other gateway stored proves nothing about live status.
     other.store(&[meter("M3", 50, 5.0)]).await;
     is_live(&database, "M1 30:40 4; M2 30:00 1; M3 30:50 5").await;
     let (before, readings) = (
@@ -230,8 +230,8 @@ async fn an_older_reading_than_a_refused_one_is_live() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_tables_are_made_for_updates_in_place() {
-    // Room in each page and no second index. An update then stays in its page (HOT), and the table does not grow while
-    // readings arrive.
+    // Free space in each page and no second index. An update then stays within its page (HOT), and the table does
+    // not grow while readings arrive.
     let database = Database::new().await;
     for table in ["meter_live_status", "vehicle_live_status"] {
         let options = format!(

@@ -1,4 +1,4 @@
-//! The writers against a real PostgreSQL and a real log: what is acknowledged is stored once.
+//! The writers with a real PostgreSQL and a real log: what is acknowledged is stored once.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../gateway/mod.rs"]

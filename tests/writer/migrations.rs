@@ -1,11 +1,11 @@
-//! A newer gateway beside older ones: its migration waits, and nothing waits behind it.
+//! A newer gateway next to older ones. Its migration waits, and nothing queues behind it.
 
 use tokio_postgres::error::SqlState;
 use wattgate::postgres::migrations::{HistoryOptions, migrate};
 
 use crate::support::*;
 
-/// The schema of the gateways that know no passes over dirty hours.
+/// The schema of gateways that do not know passes over dirty hours.
 const OLDER: &str = "drop table hours_pass;
     alter table meter_hour_marks drop column pass, drop column earliest;
     alter table vehicle_hour_marks drop column pass, drop column earliest;
@@ -18,7 +18,7 @@ const WAITING: &str = "select count(*) from pg_locks as l, pg_database as d
 async fn a_migration_that_waits_for_a_table_holds_nobody_up() {
     let database = Database::new().await;
     database.run(OLDER).await;
-    // A backup holds each table for as long as it reads.
+    // A backup locks each table for as long as it reads.
     let backup = database.session().await;
     let read = "begin; lock table meter_hour_marks in access share mode";
     backup.batch_execute(read).await.unwrap();

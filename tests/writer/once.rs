@@ -1,4 +1,4 @@
-//! A batch is stored in one transaction, and once.
+//! A batch is stored in one transaction, exactly once.
 
 use std::time::Duration;
 
@@ -27,14 +27,14 @@ async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
         ..OPTIONS
     };
     gateway.write_through(&proxy, &database, at_once);
-    // Everything except the COMMIT is sent: no session sees any of it.
+    // Everything but the COMMIT has been sent, and no session sees any of it.
     proxy.commits(1).await;
     let live = "(select count(*) from meter_status) + (select count(*) from vehicle_status)";
     let moved = "select count(*) from wal_checkpoints where meter_readings > 0";
     assert_eq!(database.rows().await, 0);
     assert_eq!(database.count(live).await, 0);
     assert_eq!(database.count(moved).await, 0);
-    // Then the server ends the session: no session ever sees it.
+    // The server then ends the session. No session will ever see the batch.
     assert_eq!(database.end_sessions().await, 1);
     until("the end of the session", || async {
         database.end_sessions().await == 0
@@ -44,7 +44,7 @@ async fn a_batch_becomes_visible_all_at_once_in_one_transaction() {
     proxy.set(Fault::None);
     gateway.drained().await;
     assert_eq!(database.sums().await, [3, 0, 0]);
-    // All rows have the number of the same transaction.
+    // All rows have the same transaction id.
     let transactions = "select count(distinct xmin::text) from (
         select xmin from meter_telemetry_history union all
         select xmin from vehicle_telemetry_history union all
@@ -69,10 +69,10 @@ async fn a_commit_whose_answer_was_lost_is_not_repeated() {
         proxy.set(Fault::LoseCommitAnswer);
         let second = i64::from(round) * 10;
         let both = [meter("M1", second, 1.0), vehicle("V1", second, 50.0)];
-        // How many were quarantined was in the lost response: zero would be a guess.
+        // The number of quarantined readings was in the lost response, so zero would be a guess.
         assert_eq!(gateway.send_as(&both, AckMode::Committed).await, None);
         proxy.commits(round + 1).await;
-        // A COMMIT of live status alone must not be the one that is lost next.
+        // The next COMMIT to be lost must not be one that only writes live status.
         until("live status of all that is stored", || async {
             let behind = "select count(*) from wal_checkpoints where live_position < position";
             database.count(behind).await == 0
@@ -80,7 +80,7 @@ async fn a_commit_whose_answer_was_lost_is_not_repeated() {
         .await;
     }
     gateway.drained().await;
-    // If the cursor had not moved to the checkpoint, its batches would show up here as repeats.
+    // If the cursor had not moved to the checkpoint, its batches would show up here as duplicates.
     assert_eq!(database.sums().await, [10, 0, 0]);
     assert_eq!(database.rows().await, 10);
     gateway.stop().await;
@@ -93,7 +93,7 @@ async fn repeats_are_counted_and_stored_once() {
     let gateway = Gateway::start(dir.path(), 2, &database);
     let ids = ids("M", 20);
     let readings = each(&ids, 0, 1.5);
-    // Within a batch, across batches, and in a stream where most is new.
+    // Repeats within a batch, across batches, and in a stream that is mostly new.
     gateway
         .store(&[readings.clone(), readings.clone()].concat())
         .await;
@@ -105,7 +105,7 @@ async fn repeats_are_counted_and_stored_once() {
     gateway.store(&mixed).await;
     assert_eq!(database.sums().await, [40, 43, 0]);
     gateway.stop().await;
-    // Across a restart.
+    // Repeats across a restart.
     let gateway = Gateway::start(dir.path(), 2, &database);
     gateway.store(&mixed).await;
     assert_eq!(database.sums().await, [40, 66, 0]);
@@ -117,7 +117,7 @@ async fn repeats_are_counted_and_stored_once() {
 async fn the_first_acknowledged_of_contradicting_readings_stays() {
     let database = Database::new().await;
     let gateway = database.gateway(1);
-    // In one batch, the first neither the smallest nor the last.
+    // In one batch. The first one has neither the smallest nor the last value.
     gateway
         .store(&[
             meter("M1", 0, 2.0),
@@ -127,7 +127,7 @@ async fn the_first_acknowledged_of_contradicting_readings_stays() {
         ])
         .await;
     assert_eq!(database.sums().await, [2, 1, 1]);
-    // In a later one.
+    // In a later batch.
     gateway
         .store(&[meter("M1", 0, 3.0), meter("M1", 2, 1.0)])
         .await;
@@ -156,7 +156,7 @@ async fn another_number_of_shards_changes_nothing() {
         let gateway = Gateway::open(dir.path(), shards);
         let readings = each(&ids, second, 1.0);
         gateway.send(&readings).await;
-        // It contradicts a reading of an older run: the order is kept across different numbers of shards.
+        // It contradicts a reading of an older run, so order must be kept across different numbers of shards.
         let others = each(&ids, 0, 1.0);
         gateway.send(&others).await;
         let late = each(&ids, -60, f64::from(shards));
@@ -176,7 +176,7 @@ async fn another_number_of_shards_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_appears_after_it_was_looked_for_stops_no_writer() {
     let database = Database::new().await;
-    // As another gateway would do at the worst moment: the row appears just before the copy.
+    // What another gateway could do at the worst moment: the row appears just before the COPY.
     let other = "create table came (first boolean);
         create function comes() returns trigger language plpgsql as $$
         begin
@@ -208,8 +208,8 @@ async fn a_run_with_other_shards_is_stored_before_the_next() {
     gateway.send(&of(1.0)).await;
     let run = gateway.source.runs()[0].id;
     gateway.kill().await;
-    // An operator holds the older run's checkpoint; the other writer has no part in that run. The operator's session
-    // has the process number that the row names, but it began at another time, so it is left alone.
+    // An operator's session locks the older run's checkpoint; the other writer has no shard in that run. That
+    // session has the process id recorded in the row, but a different start time, so it is not terminated.
     let operator = database.session().await;
     let insert = format!(
         "insert into wal_checkpoints (run_id, shard, position, live_position, epoch, backend_pid,
@@ -259,8 +259,8 @@ async fn a_copied_log_stores_nothing_twice() {
     let counted = "select sum(meter_readings) from wal_checkpoints";
     assert_eq!(database.count(counted).await, 1002);
 
-    // One of the two may have retired a run and removed its checkpoints, because it no longer remembers the run. The
-    // other then stores the run again, as repeats.
+    // One of the two may already have retired a run, forgotten it, and deleted its checkpoints. The other one then
+    // stores the run again, as duplicates.
     database.run("delete from wal_checkpoints").await;
     let gateway = Gateway::start(original.path(), 2, &database);
     gateway.stop().await;
@@ -268,8 +268,8 @@ async fn a_copied_log_stores_nothing_twice() {
     assert_eq!(database.sums().await, [0, 1001, 0]);
 }
 
-/// A request of several frames. After its own readings a shard has nothing to store, so its checkpoint does not reach
-/// the end of the request.
+/// A request of several frames. A shard without readings in the last ones has nothing to store there, so its
+/// checkpoint does not reach the end of the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_answered_where_a_shard_has_no_later_rows() {
     let database = Database::new().await;

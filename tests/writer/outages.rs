@@ -1,4 +1,4 @@
-//! A database that is unavailable, is the wrong one, or never answers.
+//! A database that is unavailable, the wrong one, or unresponsive.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ async fn an_empty_database_is_refused() {
     let right = Database::new().await;
     let gateway = right.gateway(1);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
-    // Drops everything while the gateway runs, like a restore that begins from nothing.
+    // Drops everything while the gateway runs, like a restore that starts from nothing.
     right
         .run("drop schema public cascade; create schema public")
         .await;
@@ -61,7 +61,7 @@ async fn a_database_that_never_answers_is_given_up() {
     };
     gateway.write_through(&proxy, &database, quick);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
-    // In an open session, then in one that is being opened: each is given up in time.
+    // First in an open session, then while one is being opened. Each is given up in time.
     let before = retries("timeout");
     let begun = Instant::now();
     proxy.set(Fault::Swallow);
@@ -137,7 +137,7 @@ async fn a_writer_that_panics_goes_on() {
     let database = Database::new().await;
     let gateway = database.gateway(1);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
-    // A checkpoint that is not a whole number cannot be read, and no code expects one.
+    // A checkpoint that is not an integer cannot be decoded, and no code expects one.
     database
         .run("alter table wal_checkpoints alter column meter_gap type numeric")
         .await;

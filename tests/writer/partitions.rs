@@ -1,4 +1,4 @@
-//! Partitions are created when they are needed, and dropped when they are too old.
+//! Partitions are created when needed and dropped when too old.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ async fn late_readings_make_their_partitions() {
         assert!(names.contains(name), "{names}");
     }
     assert!(!names.contains("2023_12"), "{names}");
-    // Beside a default partition, attaching another would read all of it.
+    // With a default partition, attaching another one would scan all of it.
     let default = "select count(*) from pg_partitioned_table where partdefid <> 0";
     assert_eq!(database.count(default).await, 0);
     gateway.stop().await;
@@ -54,7 +54,7 @@ async fn partitions_are_a_day_wide_where_that_is_asked_for() {
     for name in ["history_2024_02_09", "history_2024_02_10"] {
         assert!(names.contains(name), "{names}");
     }
-    // Monthly partitions from now on: existing ones stay, and new ones cover the rest of the month.
+    // Monthly partitions from now on. Existing ones stay, and new ones cover the rest of the month.
     gateway.stop().await;
     database
         .run("update gateway_database set partition_width = 'month'")
@@ -100,7 +100,7 @@ async fn a_partition_is_made_by_one_at_a_time_and_beside_an_open_copy() {
     let database = Database::new().await;
     let gateway = database.gateway(1);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
-    // Another gateway is in the middle of its batch, and of making a partition.
+    // Another gateway is in the middle of a batch, and of creating a partition.
     let other = database.session().await;
     other
         .batch_execute(
@@ -119,7 +119,7 @@ async fn a_partition_is_made_by_one_at_a_time_and_beside_an_open_copy() {
         .batch_execute("select pg_advisory_unlock_all()")
         .await
         .unwrap();
-    // It does not wait for the end of the batch.
+    // Storing does not wait for the end of that batch.
     gateway.drained().await;
     assert_eq!(database.rows().await, 2);
     other.batch_execute("rollback").await.unwrap();
@@ -151,7 +151,7 @@ async fn retention_never_queues_behind_a_reader() {
         }
     );
     assert!(begun.elapsed() < Duration::from_secs(2));
-    // Nothing queues behind it: readings are stored while the reader continues.
+    // Nothing queues behind it: readings are stored while the reader goes on.
     gateway.store(&[meter("M1", 1, 1.0)]).await;
     reader.batch_execute("rollback").await.unwrap();
     let outcome = drop_before(&janitor, Stream::Meter, before).await.unwrap();
@@ -168,7 +168,7 @@ async fn retention_never_queues_behind_a_reader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_go_in_partition_by_partition() {
-    // One order for all gateways, so that they never wait for each other in a circle.
+    // All gateways use one order, so that they never wait for each other in a circle.
     let database = Database::new().await;
     database
         .watch_inserts("meter_telemetry_history", "tg_relid")
@@ -194,7 +194,7 @@ async fn rows_go_in_partition_by_partition() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retention_counts_from_the_newest_reading() {
-    // These readings are from 2024: a clock that is right today is years ahead of them.
+    // These readings are from 2024, so today's clock is years ahead of them.
     let database = Database::with(HistoryOptions {
         retention: Some(Duration::from_secs(30 * DAY as u64)),
         ..HistoryOptions::default()
@@ -226,14 +226,14 @@ async fn a_retention_stays_stored_until_an_operator_removes_it() {
     .await;
     let without_flag = || migrate(&database.sql, HistoryOptions::default());
     assert_eq!(without_flag().await.unwrap().retention, retention);
-    // As docs/src/operating.md describes.
+    // As docs/src/operating.md describes it.
     database
         .run("update gateway_database set retention_seconds = null")
         .await;
     assert_eq!(without_flag().await.unwrap().retention, None);
 }
 
-/// Another gateway, or an operator, changes it.
+/// Another gateway or an operator changes the retention.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_that_is_changed_is_followed() {
     let database = Database::new().await;
@@ -252,7 +252,7 @@ async fn a_retention_that_is_changed_is_followed() {
     gateway.stop().await;
 }
 
-/// A partition for a reading beyond the retention would be dropped at once.
+/// A partition for a reading past the retention would be dropped at once.
 #[test]
 fn a_retention_that_is_stored_bounds_the_age_of_readings() {
     let data = data_dir();
@@ -271,7 +271,7 @@ fn a_retention_that_is_stored_bounds_the_age_of_readings() {
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_were_made_by_hand_are_used_as_they_are() {
     let database = Database::new().await;
-    // Partitions without a beginning or an end, and one that is partitioned further by device.
+    // Partitions without a lower or an upper bound, and one that is partitioned further by device.
     database
         .run(
             "create table old_meters partition of meter_telemetry_history
@@ -307,7 +307,7 @@ async fn partitions_that_were_made_by_hand_are_used_as_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_is_missing_by_hand_costs_no_reading() {
     let database = Database::new().await;
-    // Partitioned further by hand, and no part exists yet that accepts a row.
+    // A partition was partitioned further by hand, and has no part yet that accepts a row.
     database
         .run(
             "create table these_meters partition of meter_telemetry_history

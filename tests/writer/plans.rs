@@ -1,9 +1,9 @@
-//! Each statement of `sql/queries` touches only about as much as is requested, whatever PostgreSQL knows about its
-//! tables: on few rows and on many, without statistics, with statistics from before the newest data, and with fresh
+//! Each statement in `sql/queries` touches about as much as is requested, whatever PostgreSQL knows about its
+//! tables: on few rows and on many, without statistics, with statistics that lack the newest data, and with fresh
 //! ones.
 //!
-//! For new data, statistics are always stale. If a statement then has two plans, one of which reads a table for each
-//! key, it stops a writer.
+//! Statistics always lack the newest data. If a statement has a second plan that reads a whole table for each key,
+//! that plan brings a writer to a standstill.
 
 mod cases;
 
@@ -15,13 +15,13 @@ use tokio_postgres::SimpleQueryMessage;
 use self::cases::{CASES, Case, WITHOUT_PLAN};
 use crate::support::*;
 
-/// Pages that a row may cost: an index of three levels and the table, twice.
+/// Pages that a row may cost: a three-level index and the table, twice.
 const PAGES_A_ROW: i64 = 8;
-/// Pages that may be read whatever is requested: catalogs, a small table whole, which takes 1 ms.
+/// Pages that any statement may read: catalogs, or a small table as a whole, which takes 1 ms.
 const PAGES_LEAST: i64 = 400;
-/// Rows that the steps of a plan return for each requested one.
+/// Rows that the steps of a plan may return per requested row.
 const ROWS_A_ROW: i64 = 12;
-/// Rows that may be read whatever is requested: some 10 ms, where a table is still small.
+/// Rows that any statement may read: some 10 ms, while a table is still small.
 const ROWS_LEAST: i64 = 100_000;
 
 /// What a statement has touched.
@@ -44,7 +44,7 @@ impl Work {
         work
     }
 
-    /// Adds the rows of a step and of the steps below it, including those that a filter removed.
+    /// Adds the rows of a step and of all steps below it, including those that a filter removed.
     fn add(&mut self, step: &Value) {
         let loops = number(step, "Actual Loops");
         for rows in [
@@ -60,12 +60,12 @@ impl Work {
     }
 }
 
-/// Since PostgreSQL 18, the number of rows per loop is a fraction.
+/// From PostgreSQL 18 on, the number of rows per loop is fractional.
 fn number(step: &Value, field: &str) -> i64 {
     step[field].as_f64().map_or(0, |n| n.ceil() as i64)
 }
 
-/// Runs a statement in a transaction that is rolled back; PostgreSQL's error if it takes too long.
+/// Runs a statement in a transaction that is rolled back. Returns PostgreSQL's error if it takes too long.
 async fn work_of(database: &Database, case: &Case) -> Result<(Work, Value), String> {
     let path = format!("sql/queries/{}.sql", case.name);
     let text = std::fs::read_to_string(path).unwrap();
@@ -88,7 +88,7 @@ async fn work_of(database: &Database, case: &Case) -> Result<(Work, Value), Stri
     Ok((Work::of(&explained), explained))
 }
 
-/// Examines all statements, and returns those that touch too much.
+/// Checks all statements and returns those that touch too much.
 async fn excessive(database: &Database, when: &str) -> Vec<String> {
     let mut found = Vec::new();
     for case in CASES {
@@ -117,12 +117,12 @@ async fn excessive(database: &Database, when: &str) -> Vec<String> {
     found
 }
 
-/// A fleet of this many devices. The statistics cover everything but the newest data.
+/// A fleet of this many devices. Its statistics cover everything but the newest data.
 async fn fleet(devices: u32) -> Database {
     let database = Database::new().await;
     let world = include_str!("plans/world.sql").replace("@devices@", &devices.to_string());
     database.run(&world).await;
-    // Only the test collects statistics, and the keys of its rows are right.
+    // Only the test collects statistics, and its foreign keys are known to be valid.
     database
         .run(
             "do $$ declare t regclass; begin
@@ -188,7 +188,7 @@ async fn no_statement_depends_on_fresh_statistics() {
             )
             .await;
         found.extend(excessive(&database, &format!("{devices} devices, absent")).await);
-        // So that the next run's server need not recover a million rows first.
+        // So that the next run's server need not replay a million rows.
         database.run("checkpoint").await;
     }
     assert!(found.is_empty(), "{}", found.join("\n"));

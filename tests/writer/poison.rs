@@ -1,4 +1,4 @@
-//! Refused readings cost no others. If the data is not at fault, the writers wait.
+//! Refused readings cost no other readings. If the data is not at fault, the writers wait.
 
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ async fn a_value_out_of_the_columns_range_is_set_aside() {
 async fn a_batch_of_nothing_but_poison_costs_one_statement_a_reading() {
     let database = Database::new().await;
     let dir = dir();
-    // A sequence also counts what is rolled back.
+    // A sequence also counts rows that are rolled back.
     let rule = "alter table meter_telemetry_history
             add constraint plausible check (kwh_consumed_ac < 100);
         create sequence statements;
@@ -102,14 +102,14 @@ async fn a_batch_of_nothing_but_poison_costs_one_statement_a_reading() {
     gateway.stop().await;
 }
 
-/// Breaks the environment, sends readings, and checks that they wait, that the gateway reports the fault, and that they
-/// are stored once it is fixed.
+/// Breaks the environment and sends readings. Checks that they wait, that the gateway reports the fault, and that
+/// they are stored once it is fixed.
 async fn waits(database: &Database, break_it: &str, words: &str, label: &str, mend_it: &str) {
     recorder();
     let gateway = database.gateway(1);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
     let before = retries(label);
-    // Afterwards the test's own session may not be allowed to fix it.
+    // The test's own session may lose the right to fix it.
     let root = database.session().await;
     database.run(break_it).await;
     gateway
@@ -138,7 +138,7 @@ async fn a_revoked_right_is_waited_for() {
     let database = Database::new().await;
     let user = database.text("current_user").await;
     let name = database.text("current_database()").await;
-    // The writers use a role that may do everything, until its rights are revoked.
+    // The writers use a role with all rights, until some are revoked.
     let role = format!(
         "drop role if exists limited_{name};
          create role limited_{name};
@@ -150,7 +150,7 @@ async fn a_revoked_right_is_waited_for() {
          alter role {user} in database {name} set role to limited_{name}"
     );
     database.run(&role).await;
-    // Under a lock, because attaching a partition, or a vacuum, changes the same row of the catalog.
+    // Under a lock, because attaching a partition or a vacuum updates the same catalog row.
     let locked = |change: &str| {
         format!(
             "begin; lock table vehicle_telemetry_history;
@@ -206,7 +206,7 @@ async fn a_database_that_was_made_read_only_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_of_another_type_is_waited_for() {
     let database = Database::new().await;
-    // Every row is refused with an SQLSTATE of class 22, and none is at fault.
+    // Every row is refused with an SQLSTATE of class 22, but none is at fault.
     let alter = "alter table vehicle_telemetry_history alter column soc type integer";
     let back = "alter table vehicle_telemetry_history alter column soc type double precision";
     database
@@ -229,7 +229,7 @@ async fn a_missing_partition_quarantines_nothing() {
     let database = Database::new().await;
     let gateway = database.gateway(1);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
-    // The session knows the partition, which is then dropped: the SQLSTATE is that of a broken CHECK.
+    // The session knows the partition, which is then dropped. The SQLSTATE is that of a broken CHECK.
     database
         .run("drop table meter_telemetry_history_2024_02")
         .await;
@@ -253,8 +253,8 @@ async fn a_missing_partition_costs_no_reading_beside_poison() {
     gateway
         .store(&[meter("M1", 0, 1.0), meter("M1", next_month, 1.0)])
         .await;
-    // The batch is halved to find the refused reading, which comes first. The rest has no partition, and is refused
-    // with the same SQLSTATE.
+    // The batch is halved to find the refused reading, which comes first. The other rows have no partition, and
+    // are refused with the same SQLSTATE.
     database
         .run("drop table meter_telemetry_history_2024_03")
         .await;

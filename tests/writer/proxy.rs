@@ -1,4 +1,4 @@
-//! A proxy in front of the server's socket that fails as networks do.
+//! A proxy in front of the server's socket that fails the way networks do.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ pub(crate) enum Fault {
     None,
     /// A COMMIT is held back.
     HoldCommit,
-    /// A COMMIT gets through, but its answer does not: the connection is cut.
+    /// A COMMIT gets through, but then the connection is cut before its response.
     LoseCommitAnswer,
-    /// The client of a held COMMIT is cut off; the server's side stays open.
+    /// The client of a held COMMIT is cut off, while the server's side stays open.
     CutClient,
     /// Connections are accepted, but nothing gets through.
     Swallow,
@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     Refuse,
 }
 
-/// A proxy on a socket of its own.
+/// A proxy on its own socket.
 pub(crate) struct Proxy {
     dir: TempDir,
     control: Arc<Control>,
@@ -80,14 +80,14 @@ impl Control {
         *self.fault.borrow()
     }
 
-    /// Waits until the fault is a wanted one, and returns it.
+    /// Waits for a fault that satisfies `wanted`, and returns it.
     async fn until(&self, wanted: impl Fn(Fault) -> bool + Send + Sync) -> Fault {
         let mut faults = self.fault.subscribe();
         *faults.wait_for(|fault| wanted(*fault)).await.unwrap()
     }
 }
 
-/// Carries one connection until it ends.
+/// Forwards one connection until it ends.
 async fn carry(mut client: UnixStream, mut server: UnixStream, control: Arc<Control>) {
     let (mut up, mut down) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     loop {

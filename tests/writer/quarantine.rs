@@ -1,4 +1,4 @@
-//! `wattgate quarantine`: quarantined readings are listed, and stored once they fit.
+//! `wattgate quarantine` lists quarantined readings, and stores them once they fit.
 
 use std::process::{Command, Stdio};
 
@@ -7,7 +7,7 @@ use wattgate::reading::{Details, ExternalId, Place};
 use crate::binary::data_dir;
 use crate::support::*;
 
-/// Runs the command, and returns its output.
+/// Runs the command and returns its output.
 async fn quarantine(database: &Database, words: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wattgate"));
     command.arg("quarantine").args(words).args([
@@ -73,7 +73,7 @@ async fn what_was_refused_is_stored_once_it_fits() {
     assert_eq!(lines[0]["reading"]["sessionId"], "S1");
     assert_eq!(lines[1]["reading"]["meterId"], "M1");
 
-    // The rule still holds.
+    // The constraint is still there.
     let retried =
         |stored, stay| format!("{stored} stored, 0 were already stored, {stay} stay in quarantine");
     let printed = quarantine(&database, &["retry", "--all"]).await;
@@ -93,7 +93,7 @@ async fn what_was_refused_is_stored_once_it_fits() {
     );
     let exact = "select kwh_consumed_ac from meter_status where meter_id = 'M1'";
     assert_eq!(database.text(exact).await, "123.456789");
-    // The outcome that was reported when they left the log stays, while the gateway runs.
+    // Their reported outcome stays what it was when they left the log, while the gateway runs.
     gateway.store(&[meter("M1", 120, 1.0)]).await;
     assert_eq!(database.sums().await, [2, 0, 4]);
     assert_eq!(database.rows().await, 6);
@@ -118,7 +118,7 @@ async fn a_contradiction_stays_until_the_other_is_gone() {
         printed,
         "0 stored, 0 were already stored, 3 stay in quarantine"
     );
-    // An operator decides that the stored one was wrong.
+    // An operator decides that the stored reading was wrong.
     database.run("delete from meter_telemetry_history").await;
     let printed = quarantine(&database, &["retry", "--all"]).await;
     assert_eq!(
@@ -154,13 +154,13 @@ fn a_running_gateways_database_is_found() {
     let listed = wattgate(&["quarantine", "list"]).output().unwrap();
     let printed = String::from_utf8(listed.stdout).unwrap();
     assert!(printed.contains("meter M1  23505"), "{printed}");
-    // Both values, so that an operator can decide which one is right.
+    // It shows both values, so that an operator can decide which one is right.
     let line = |name: &str| printed.lines().find(|line| line.trim().starts_with(name));
     let (refused, stored) = (line("refused:").unwrap(), line("stored:").unwrap());
     assert!(refused.contains(r#""kwhConsumedAc": 2"#), "{printed}");
     assert!(stored.contains(r#""kwhConsumedAc": 1"#), "{printed}");
     gateway.terminate();
-    // If no gateway runs, the command starts the server for its answer.
+    // If no gateway runs, the command starts the server itself.
     let listed = wattgate(&["quarantine", "list", "--json"])
         .output()
         .unwrap();

@@ -1,4 +1,4 @@
-//! Readings that are sent again while statistics are stale, and batches that take too long.
+//! Readings sent again while statistics are stale, and batches that take too long.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use wattgate::reading::{Details, Energy, EnergyKind, ExternalId, Reading, Timest
 
 use crate::support::*;
 
-/// Devices and minutes of the short replay; the long one is a campaign of the load generator.
+/// Devices of the short replay. The long one is a campaign of the load generator.
 const DEVICES: i64 = 1_000;
 const MINUTES: std::ops::Range<i64> = 200..220;
 
-/// The readings of some devices of one stream in some minutes.
+/// Sends the readings of one stream's devices in these minutes.
 async fn send_minutes(gateway: &Gateway, stream: char, minutes: std::ops::Range<i64>) {
     let ids: Vec<String> = (0..DEVICES).map(|n| format!("{stream}{n}")).collect();
     for minute in minutes {
@@ -41,7 +41,7 @@ async fn send_minutes(gateway: &Gateway, stream: char, minutes: std::ops::Range<
     }
 }
 
-/// 200,000 readings of each stream that the statistics know, 20,000 new ones, and then the new ones again.
+/// Stores 200,000 readings of each stream that the statistics cover, 20,000 new ones, and then the new ones again.
 async fn stored_again_in_time(partition: PartitionWidth) {
     let database = Database::with(HistoryOptions {
         partition: Some(partition),
@@ -63,7 +63,7 @@ async fn stored_again_in_time(partition: PartitionWidth) {
         send_minutes(&gateway, stream, MINUTES).await;
         gateway.drained().await;
         let again = began.elapsed();
-        // A second more, because on a busy machine either may wait that long.
+        // One second is added, because on a busy machine either may wait that long.
         assert!(
             again < first * 2 + Duration::from_secs(1),
             "{stream}: {first:?}, and again in {again:?}"
@@ -85,7 +85,7 @@ async fn repeats_in_partitions_of_days_are_found_in_time() {
     stored_again_in_time(PartitionWidth::Day).await;
 }
 
-/// Refuses to store more than 150 rows at once, like a server that exceeds its own time limit.
+/// Refuses more than 150 rows at once, like a server that exceeds its own time limit.
 const TAKES_TOO_LONG: &str = "
     create function takes_too_long() returns trigger language plpgsql as $$
     begin

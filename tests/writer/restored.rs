@@ -20,7 +20,7 @@ async fn what_a_restored_database_has_lost_is_written_again_once() {
         gateway.store(&at(second)).await;
     }
     assert_eq!(database.sums().await, [150, 0, 0]);
-    // The restored database knows nothing of the last readings, nor that they were written.
+    // The restored database knows neither the last readings nor that they were written.
     database.end_sessions().await;
     database
         .run(
@@ -153,14 +153,14 @@ async fn losses_of_retired_runs_are_counted() {
     assert_eq!(gaps.iter().map(|gap| gap.readings).sum::<u64>(), 60);
     gateway.stop().await;
 
-    // It is still known at the next start, and not counted twice.
+    // It is still known after a restart, and not counted twice.
     let gateway = forgetful(dir.path(), &database);
     until("the gaps again", || async {
         gateway.progress().snapshot().gap == 60
     })
     .await;
     assert_eq!(database.count(counted).await, 60);
-    // A newer backup that has those runs closes the gap.
+    // A newer backup that contains those runs closes the gap.
     database.end_sessions().await;
     database.run(&restore("newer")).await;
     until("no gap any more", || async {
@@ -219,7 +219,7 @@ async fn a_sequence_behind_its_table_gives_new_devices_new_ids() {
         8
     );
     gateway.stop().await;
-    // The migrations move it. They never move a sequence back.
+    // The migrations move it forward. They never move a sequence back.
     database.run(back).await;
     let history = HistoryOptions::default();
     migrate(&database.sql, history).await.unwrap();

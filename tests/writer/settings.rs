@@ -1,5 +1,5 @@
-//! What a session sets, whatever the database's settings; how many round trips it needs to be ready; and what a batch
-//! sees of other sessions.
+//! What a session sets whatever the database's settings are, how many round trips it needs until it is ready, and
+//! what a batch sees of other sessions.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -14,7 +14,7 @@ use wattgate::writer::session::WriterSession;
 
 use crate::support::{Database, LIMIT, NOON, dir, meter, until};
 
-/// A setting, an operator's value, and the value that a session has nevertheless.
+/// A setting, an operator's value, and the value that a session must have nevertheless.
 const SET: &[(&str, &str, &str)] = &[
     (
         "default_transaction_isolation",
@@ -48,7 +48,7 @@ const SET: &[(&str, &str, &str)] = &[
     ("row_security", "off", "on"),
     ("session_replication_role", "replica", "origin"),
     ("client_min_messages", "debug1", "warning"),
-    // Quoted, because another setting here requires all names to be quoted when the path is set.
+    // Quoted, because another of these settings makes PostgreSQL quote all names when the path is set.
     ("search_path", "nowhere", "\"public\""),
 ];
 
@@ -101,13 +101,13 @@ async fn a_writer_is_ready_after_few_exchanges() {
     let target = database.through(between.path());
     let session = WriterSession::open(&target, "wattgate writer 0", LIMIT).await;
     drop(session.unwrap());
-    // It connects, asks whether the server accepts writes, sets, and prepares: four round trips. A busy machine may
-    // split what is sent at once. One statement at a time would take 27.
+    // It connects, asks whether the server accepts writes, sets its settings, and prepares: four round trips. A
+    // busy machine may split what is sent together. One statement at a time would take 27.
     let exchanges = exchanges.load(Ordering::Relaxed);
     assert!((4..=8).contains(&exchanges), "{exchanges}");
 }
 
-/// Carries one connection to a server's socket, and counts how often the client continues after an answer.
+/// Forwards one connection to a server's socket. Counts how often the client sends again after a response.
 fn count(server: &Path, between: &Path) -> Arc<AtomicU32> {
     let listener = UnixListener::bind(between.join(".s.PGSQL.5432")).unwrap();
     let server = server.to_owned();
@@ -117,7 +117,7 @@ fn count(server: &Path, between: &Path) -> Arc<AtomicU32> {
         let (mut client, _) = listener.accept().unwrap();
         let mut server = UnixStream::connect(server).unwrap();
         let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        // The rest of the client's round trip arrives before the server's whole answer.
+        // The rest of the client's round trip arrives before the server's whole response.
         let answered = Arc::new(AtomicU32::new(1));
         let ready = Arc::clone(&answered);
         std::thread::spawn(move || {
@@ -152,7 +152,7 @@ async fn a_batch_sees_a_watermark_that_moved_while_it_waited() {
         .await;
     let gateway = database.gateway(1);
     gateway.store(&[meter("M1", 0, 1.0)]).await;
-    // The batch begins, and waits for its checkpoint.
+    // The batch has begun and waits for its checkpoint.
     let operator = database.session().await;
     operator
         .batch_execute("begin; select 1 from wal_checkpoints for update")

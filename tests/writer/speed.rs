@@ -18,7 +18,7 @@ const DEVICES: i32 = 20_000;
 const ROWS: i32 = 10_000;
 const BATCHES: i64 = 20;
 
-/// A writer's session with a shard of its own.
+/// A writer's session with its own shard.
 struct Bench {
     session: WriterSession,
     claim: Claim,
@@ -42,7 +42,7 @@ impl Bench {
         }
     }
 
-    /// Stores a batch, as a shard writer does. Returns how long that took.
+    /// Stores a batch as a shard writer does. Returns how long it took.
     async fn store(&mut self, rows: Vec<MeterRow>) -> Duration {
         ensure_partitions(&mut self.session, &rows).await.unwrap();
         let known = self.session.partitions.meter.clone();
@@ -76,7 +76,7 @@ impl Bench {
     }
 }
 
-/// The readings of half of the devices at one minute.
+/// Readings of half of the devices at one minute.
 fn minute(minute: i64) -> Vec<MeterRow> {
     let rows = (0..ROWS).map(|n| MeterRow {
         id: (n * 2 + (minute % 2) as i32) % DEVICES + 1,
@@ -95,7 +95,7 @@ fn minute(minute: i64) -> Vec<MeterRow> {
     rows.collect()
 }
 
-/// A minute in which one reading in a hundred repeats one that was stored some minutes before.
+/// A minute in which one reading in a hundred repeats one from some minutes earlier.
 fn with_repeats(at: i64) -> Vec<MeterRow> {
     let (mut rows, old) = (minute(at), minute(at - 10));
     for n in (0..rows.len()).step_by(100) {
@@ -115,7 +115,7 @@ async fn repeats_cost_little() {
         next += 1;
     }
     let mut took = [Duration::ZERO; 3];
-    // Alternating, so that the machine's other work affects all of them equally. Each round begins with COPY.
+    // Alternating, so that other load on the machine affects all of them equally. Each round begins with COPY.
     for _ in 0..4 {
         bench.strategy = Strategy::Copy;
         for _ in 0..BATCHES {

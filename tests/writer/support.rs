@@ -20,14 +20,14 @@ use wattgate::writer::{ShardState, WriterOptions, Writers};
 pub(crate) use crate::database::Database;
 use crate::proxy::Proxy;
 
-/// How long any wait may take.
+/// The limit of every wait.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// 2024-02-09T15:30:00Z
 pub(crate) const NOON: i64 = 1_707_492_600;
 pub(crate) const DAY: i64 = 86_400;
 
-/// Waits for a condition, at most until the limit.
+/// Waits for a condition, up to the limit.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     assert!(comes(condition).await, "not within {LIMIT:?}: {what}");
 }
@@ -44,7 +44,7 @@ async fn comes<F: Future<Output = bool>>(condition: impl Fn() -> F) -> bool {
     true
 }
 
-/// A meter's reading some seconds after the first.
+/// A meter reading, some seconds after the first one.
 pub(crate) fn meter(id: &str, second: i64, kwh: f64) -> Reading<'_> {
     Reading {
         device: ExternalId::new(id).unwrap(),
@@ -57,7 +57,7 @@ pub(crate) fn meter(id: &str, second: i64, kwh: f64) -> Reading<'_> {
     }
 }
 
-/// A vehicle's reading some seconds after the first.
+/// A vehicle reading, some seconds after the first one.
 pub(crate) fn vehicle(id: &str, second: i64, soc: f64) -> Reading<'_> {
     Reading {
         details: Details::Vehicle {
@@ -69,18 +69,18 @@ pub(crate) fn vehicle(id: &str, second: i64, soc: f64) -> Reading<'_> {
     }
 }
 
-/// Ids of devices: the prefix, and a number from 0 on.
+/// Device ids: the prefix followed by a number from 0 on.
 pub(crate) fn ids(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{prefix}{n}")).collect()
 }
 
-/// A reading of each meter, some seconds after the first.
+/// A reading of each meter, some seconds after the first one.
 pub(crate) fn each<Id: AsRef<str>>(ids: &[Id], second: i64, kwh: f64) -> Vec<Reading<'_>> {
     let ids = ids.iter().map(AsRef::as_ref);
     ids.map(|id| meter(id, second, kwh)).collect()
 }
 
-/// The writers' options, unless a test has its own.
+/// The options of the writers, unless a test sets its own.
 pub(crate) const OPTIONS: WriterOptions = WriterOptions {
     batch_rows_max: 50_000,
     moderate_rows: 50_000,
@@ -98,12 +98,12 @@ pub(crate) struct Gateway {
     pub(crate) writers: Option<Writers>,
     binding: Arc<Binding>,
     dir: PathBuf,
-    /// Its log's directory, where no other gateway of the test opens it.
+    /// The directory of its log, if no other gateway of the test opens it.
     own_dir: Option<TempDir>,
 }
 
 impl Gateway {
-    /// Opens only a new log: the database is unavailable.
+    /// Opens a new log without writers, as if the database were unavailable.
     pub(crate) fn fresh(shards: u16) -> Self {
         let own_dir = dir();
         let mut gateway = Gateway::open(own_dir.path(), shards);
@@ -111,7 +111,7 @@ impl Gateway {
         gateway
     }
 
-    /// Opens only the log in a directory: the database is unavailable.
+    /// Opens the log in a directory without writers, as if the database were unavailable.
     pub(crate) fn open(dir: &Path, shards: u16) -> Self {
         let options = LogOptions {
             shards,
@@ -153,7 +153,7 @@ impl Gateway {
         self.write_to(&database.target, database, options);
     }
 
-    /// Starts the writers; they reach the database through a proxy.
+    /// Starts writers that reach the database through a proxy.
     pub(crate) fn write_through(
         &mut self,
         proxy: &Proxy,
@@ -179,19 +179,19 @@ impl Gateway {
         self.source.progress()
     }
 
-    /// Sends one request, and waits until it is durable.
+    /// Sends one request and waits until it is durable.
     pub(crate) async fn send(&self, readings: &[Reading<'_>]) {
         self.send_as(readings, AckMode::Durable).await;
     }
 
-    /// Sends one request, and waits until everything that the log holds is in the database.
+    /// Sends one request and waits until everything in the log is in the database.
     pub(crate) async fn store(&self, readings: &[Reading<'_>]) {
         self.send(readings).await;
         self.drained().await;
     }
 
-    /// Sends one request, and waits until it is answered. Returns how many readings are in quarantine, if that is
-    /// known.
+    /// Sends one request and waits for its acknowledgement. Returns how many readings are in quarantine, if that
+    /// is known.
     pub(crate) async fn send_as(&self, readings: &[Reading<'_>], ack: AckMode) -> Option<u64> {
         let mut records = RequestRecords::new(self.gate.shards());
         for reading in readings {
@@ -207,7 +207,7 @@ impl Gateway {
             .unwrap()
     }
 
-    /// Waits until everything that the log holds is in the database.
+    /// Waits until everything in the log is in the database.
     pub(crate) async fn drained(&self) {
         let all_stored = comes(|| async {
             let progress = self.progress();
@@ -222,7 +222,7 @@ impl Gateway {
         assert_eq!(sums.accepted, tally, "invariant 10: {sums:?}");
     }
 
-    /// Stops as after SIGTERM: what is in the log is stored.
+    /// Stops as on SIGTERM: what is in the log is stored first.
     pub(crate) async fn stop(mut self) {
         let log = self.log.take().unwrap();
         let closed = tokio::task::spawn_blocking(move || log.close())
@@ -235,10 +235,10 @@ impl Gateway {
             .unwrap();
     }
 
-    /// Stops like a kill, from the point of view of the database: its sessions end where they are.
+    /// Stops like a kill, from the database's point of view: its sessions end where they are.
     pub(crate) async fn kill(mut self) {
-        // It is not enough to drop the tasks. An aborted task holds the log until the runtime reaches it, and its read
-        // on another thread holds the log even longer. A killed process holds nothing.
+        // Dropping the tasks is not enough. An aborted task holds the log until the runtime gets to it, and its
+        // read on another thread holds it even longer. A killed process holds nothing.
         if let Some(writers) = self.writers.take() {
             writers.finish(Duration::ZERO).await;
         }
@@ -255,7 +255,7 @@ impl Gateway {
         .await;
     }
 
-    /// Why a writer does not reach the database; `None` means that all reach it.
+    /// Why a writer cannot reach the database; `None` means that all can.
     pub(crate) fn down(&self) -> Option<String> {
         let states = self.writers.as_ref()?.states();
         states.iter().find_map(|state| match &*state.borrow() {
@@ -264,7 +264,7 @@ impl Gateway {
         })
     }
 
-    /// Waits until a writer reports that it does not reach the database, for a reason with some words in it.
+    /// Waits until a writer reports that it cannot reach the database, for a reason that contains these words.
     pub(crate) async fn reports(&self, words: &str) {
         let reported = comes(|| async { self.down().is_some_and(|why| why.contains(words)) });
         assert!(
@@ -274,7 +274,7 @@ impl Gateway {
         );
     }
 
-    /// Waits until all writers reach the database.
+    /// Waits until all writers can reach the database.
     pub(crate) async fn up(&self) {
         until("all writers are up", || async {
             let states = self.writers.as_ref().unwrap().states();
@@ -284,7 +284,7 @@ impl Gateway {
     }
 }
 
-/// How often batches were tried again for a reason, in this process.
+/// How often batches were retried for a reason, in this process.
 pub(crate) fn retries(sqlstate: &str) -> f64 {
     let text = recorder().render();
     let start = format!("wattgate_batch_retries_total{{sqlstate=\"{sqlstate}\"}}");
@@ -294,7 +294,7 @@ pub(crate) fn retries(sqlstate: &str) -> f64 {
     })
 }
 
-/// Installs the metrics' recorder, once.
+/// Installs the metrics recorder once.
 pub(crate) fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     RECORDER.get_or_init(|| wattgate::metrics::install().unwrap())

@@ -6,9 +6,9 @@ pub(super) struct Case {
     pub(super) name: &'static str,
     /// The parameters, in SQL.
     pub(super) arguments: &'static str,
-    /// How many rows are requested, in SQL: keys, or what a window holds of the requested devices.
+    /// How many rows are requested, in SQL: the keys, or the rows of the requested devices in a window.
     pub(super) requested: &'static str,
-    /// Tables that the statement reads whole, as its file states.
+    /// Tables that the statement scans completely, as its file states.
     pub(super) whole: &'static [&'static str],
 }
 
@@ -38,7 +38,7 @@ const fn whole(
     }
 }
 
-/// All of them. A window always covers new data.
+/// All statements. Every window includes new data.
 #[rustfmt::skip]
 pub(super) const CASES: &[Case] = &[
     // Writers.
@@ -85,7 +85,7 @@ pub(super) const CASES: &[Case] = &[
     whole("quarantine_list", "null, null, 100", "100", &["quarantined_readings"]),
     case("quarantine_stored_meter", "'M7', new_at()", "1"),
     case("quarantine_stored_vehicle", "'V7', new_at()", "1"),
-    // Sums of hours.
+    // Rollups of hours.
     case("hour_devices_meters", "few() / 2, 100", "100"),
     case("hour_devices_vehicles", "few() / 2, 100", "100"),
     case("hour_slice_meters",
@@ -135,7 +135,7 @@ pub(super) const CASES: &[Case] = &[
     whole("hours_unsealed_meters", "started() + interval '98 hours'", "1", &["meter_hours"]),
     whole("hours_unsealed_vehicles", "started() + interval '98 hours'", "1", &["vehicle_hours"]),
     whole("hours_mark_counts", "", "1", &["meter_hour_marks", "vehicle_hour_marks"]),
-    // Questions about history.
+    // Queries on history.
     case("readings_meters", "these(100), many(new_at(), few()), many(ended(), few()), new_at(), ended()",
         "30 * few()"),
     case("readings_vehicles", "these(100), many(new_at(), few()), many(ended(), few()), new_at(), ended()",
