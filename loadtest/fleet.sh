@@ -20,7 +20,7 @@ finish() {
 }
 trap finish EXIT
 
-# A database of somebody's own, which an exported variable names, must not get a million invented devices.
+# A database named by an exported variable must not get a million invented devices.
 unset DATABASE_URL
 where=()
 if [ -n "$database" ]; then
@@ -52,7 +52,7 @@ status=0
 wait $load || status=$?
 tail -5 "$data/load"
 
-# `slowest HISTOGRAM LABEL`: the number of values, and the narrowest bucket that holds the largest of them.
+# `slowest HISTOGRAM LABEL`: the number of values, and the bucket with the largest one.
 slowest() {
   awk -v name="$1_bucket" -v label="$2" '
     index($0, name) == 1 && index($0, label) {

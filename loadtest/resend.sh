@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Readings that are sent again while statistics do not know of them: a fleet that sends a reading a minute,
-# ANALYZE, some minutes more, and those minutes once more. How long both take until they are stored, and how
-# long a new reading of the other stream waits for its commit meanwhile.
+# Sends readings again that PostgreSQL's statistics do not cover: a fleet sends a reading a minute, then comes
+# ANALYZE, then some more minutes, and then those minutes again. Measures how long both take until they are
+# stored, and how long a new reading of the other stream waits for its commit meanwhile.
 #
 #   loadtest/resend.sh GATEWAY STREAM DEVICES MINUTES AGAIN [SEED] [FLAGS OF THE GATEWAY ...]
 #
 #   loadtest/resend.sh target/release/wattgate meter 2000 400 30
 #   loadtest/resend.sh target/release/wattgate vehicle 4000 60 20 1 --partition day
 #
-# STREAM is meter, vehicle or both. On another server than the embedded one where DATABASE_URL names an
-# empty database. Exits with 1 where the second time takes more than twice the first, and a second, where a
-# count is wrong, or where another reading waits for more than 2 s.
+# STREAM is meter, vehicle or both. If DATABASE_URL names an empty database, it is used instead of the embedded
+# server. Exits with 1 if the second time takes longer than twice the first plus a second, if a count is wrong,
+# or if a reading of the other stream waits for more than 2 s.
 set -euo pipefail
 gateway=$1 stream=$2 devices=$3 minutes=$4 again=$5 seed=${6:-1}
 shift $(($# < 6 ? $# : 6))
 at=127.0.0.1:3972
 data=$(mktemp -d /var/tmp/wattgate-resend.XXXXXX)
-# The database's own user must be able to enter it.
+# PostgreSQL's user must be able to enter it.
 chmod 755 "$data"
 finish() {
   # shellcheck disable=SC2046 # one word a process
@@ -46,10 +46,10 @@ now() { date +%s.%N; }
 streams=$stream
 [ "$stream" != both ] || streams="meter vehicle"
 
-# Midnight, three days ago: the gateway refuses what is too old where partitions are a day wide.
+# Midnight, three days ago. With partitions a day wide, the gateway refuses older readings.
 base=$((($(date +%s) / 86400 - 3) * 86400))
 
-# One request a minute and stream; the values follow from the seed, so that what is sent again is equal.
+# One request per minute and stream. The seed determines the values, so repeats are equal.
 send() {
   local minute kind
   for minute in $(seq "$1" "$2"); do
@@ -79,7 +79,7 @@ timed() {
 
 other=vehicle
 [ "$stream" != vehicle ] || other=meter
-# A new reading of another device each half second; the longest wait for its commit.
+# Sends a new reading of another device every half second. Reports the longest wait for its commit.
 probe() {
   local n=0 body
   while [ ! -e "$data/enough" ]; do

@@ -1,12 +1,12 @@
 // Ingestion load with k6: `k6 run loadtest/k6/ingest.js`.
 //
-// Every request holds new (device, time) pairs, so that the gateway stores each reading and sees
-// no repeats. k6 costs more CPU than the gateway: for the gateway's limit use
-// `wattgate-loadtest run`, and this for scenarios and for people who know k6.
+// Every request has new (device, time) pairs, so the gateway stores each reading and sees no
+// repeats. k6 uses more CPU than the gateway, so use `wattgate-loadtest run` to find the gateway's
+// limit, and this for scenarios and if you know k6.
 //
-// At the end it tells what `wattgate-loadtest run` tells of a load: answers, readings acknowledged,
-// refused and unknown, and the same quantiles of the latency. In an open loop k6 counts a latency from
-// the moment at which it sent; what it could not send in time it drops, and that fails the run.
+// At the end it reports the same as `wattgate-loadtest run`: responses, acknowledged, rejected and
+// unknown readings, and the same latency quantiles. In an open loop k6 counts latency from the time of
+// sending. Requests that it cannot send in time are dropped, and that fails the run.
 //
 // Environment (`-e NAME=value`):
 //   URL       http://127.0.0.1:3000

@@ -25,16 +25,15 @@ figures() {
 }
 
 postmaster=$(sql -c "select split_part(pg_read_file('postmaster.pid'), E'\\n', 1)")
-# Ticks that the server's ended sessions have used; the last takes a moment to end.
+# CPU ticks used by the server's ended sessions. The last session takes a moment to end.
 ticks() {
   sleep 0.5
   sed 's/.*) //' "/proc/$postmaster/stat" | awk '{ print $14 + $15 }'
 }
 
 sql -f "$(dirname "$0")/tables.sql"
-# Devices of a connection: `range`, the lower or the upper half; `mixed`, every second one, as where a
-# hash shares them out.
-# Rows a batch, and rows of one device in it, follow from each other: all its devices are in it.
+# The devices of a connection are, for `range`, the lower or the upper half; for `mixed`, every second one, as if
+# divided by a hash. Each batch has all devices of its connection, so its size determines the rows per device.
 sql -f "$(dirname "$0")/files.sql"
 
 # make FORM ROWS SPREAD: files $DIR/FORM-ROWS-SPREAD.CONNECTION.BATCH

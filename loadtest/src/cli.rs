@@ -8,10 +8,10 @@ use crate::output::say;
 pub(crate) use crate::verdict::Verdict;
 use crate::{campaign, generator, limits, listen, noop, replay, targets};
 
-/// Exit code of a tool without a result: wrong options, refused requests.
+/// The exit code of a tool without a result: wrong options, or refused requests.
 const EXIT_FAILED: u8 = 2;
 
-/// Exit code of a tool that found the gateway's answers to be wrong.
+/// The exit code of a tool that has found the gateway to be wrong.
 const EXIT_WRONG: u8 = 1;
 
 #[derive(Debug, Parser)]
@@ -40,7 +40,7 @@ enum Tool {
     Targets(targets::Options),
 }
 
-/// Runs the chosen tool. Exit code 0, 1 (the gateway is wrong) or 2 (no result).
+/// Runs the chosen tool. The exit code is 0, 1 (the gateway is wrong) or 2 (no result).
 pub(crate) fn main() -> ExitCode {
     let outcome = match Cli::parse().tool {
         Tool::Replay(options) => replay::run(options).map_err(|error| error.to_string()),

@@ -1,4 +1,4 @@
-//! Listeners to the live stream, to measure what they cost the ingestion of readings.
+//! Listeners on the live stream, to measure how much they slow down ingestion.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::output::{report, say};
 use crate::stop::Stop;
 use crate::target::Target;
 
-/// How long a listener waits before it reconnects, as the dashboard does.
+/// How long a listener waits before it reconnects; the dashboard waits as long.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Open the live stream many times, and count what arrives.
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     key: Option<String>,
 }
 
-/// The counts so far.
+/// What was counted so far.
 #[derive(Debug, Default)]
 struct Seen {
     opened: AtomicU64,
@@ -44,7 +44,7 @@ struct Seen {
     bytes: AtomicU64,
 }
 
-/// Listens on one thread until it is stopped, and reports what was received.
+/// Listens on one thread until it is stopped, and reports what it received.
 ///
 /// # Errors
 /// The runtime cannot start, or the report cannot be written.
@@ -98,7 +98,7 @@ fn head(options: &Options, number: usize) -> String {
     )
 }
 
-/// One stream, from its opening to its end.
+/// One stream, from its start to its end.
 async fn one(authority: &str, head: &str, seen: &Seen) -> io::Result<()> {
     let mut socket = TcpStream::connect(authority).await?;
     socket.write_all(head.as_bytes()).await?;
@@ -116,7 +116,7 @@ async fn one(authority: &str, head: &str, seen: &Seen) -> io::Result<()> {
             }
             seen.opened.fetch_add(1, Ordering::Relaxed);
         }
-        // A word that is split by the end of the buffer is missed: the count is approximate.
+        // An event that is split at the end of the buffer is missed, so the count is approximate.
         let events = part.windows(7).filter(|word| *word == b"event: ").count();
         seen.events.fetch_add(events as u64, Ordering::Relaxed);
         seen.bytes.fetch_add(read as u64, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! A responder that stores nothing. It reads a request's body, counts its readings and answers like the
-//! gateway, so that it measures the generator's own limit.
+//! A responder that stores nothing. It reads a request's body, counts its readings and responds like the gateway,
+//! to measure the generator's own limit.
 
 use std::convert::Infallible;
 use std::io;
@@ -30,14 +30,14 @@ pub(crate) struct Options {
 /// Serves until the process ends.
 ///
 /// # Errors
-/// The address cannot be listened on, or the runtime cannot start.
+/// The address is not available, or the runtime cannot start.
 pub(crate) fn run(options: Options) -> io::Result<()> {
     let listener = std::net::TcpListener::bind(options.listen)?;
     report(&format!("listening on http://{}\n", listener.local_addr()?))?;
     block_on(listener, options.http2)
 }
 
-/// Serves on this thread alone: one core.
+/// Serves on this thread only, which uses one core.
 fn block_on(listener: std::net::TcpListener, http2: bool) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     tokio::runtime::Builder::new_current_thread()
@@ -52,7 +52,7 @@ async fn serve(listener: std::net::TcpListener, http2: bool) -> io::Result<()> {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
         let socket = TokioIo::new(socket);
-        // A responder without state ignores a client that disconnects.
+        // The responder has no state, so errors of disconnecting clients are ignored.
         if http2 {
             let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(socket, service_fn(answer));
@@ -72,7 +72,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
         *refused.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(refused);
     };
-    // No reading contains an object, so counting braces counts the readings in every form of the body.
+    // No reading contains an object, so braces can be counted in every format.
     let readings = body.to_bytes().iter().filter(|byte| **byte == b'{').count();
     let text = format!(
         r#"{{"success":true,"accepted":{readings},"rejected":0,"ack":"durable","errors":[]}}"#

@@ -1,7 +1,7 @@
-//! The comparison of acknowledged readings with the database.
+//! Compares acknowledged readings with the database.
 //!
-//! Every acknowledged reading is a debt. The last acknowledged request of each connection shows cheaply
-//! when all debts may be paid. Then the run's readings are counted, and only the count decides.
+//! Every acknowledged reading is a debt. Looking up the last acknowledged request of each connection shows cheaply
+//! when all debts may be paid. Then the run's readings are counted, and only that count decides.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,13 +12,13 @@ use crate::generator::body::{Clock, Stream, device_id};
 use crate::generator::stats::{Sent, Stats};
 use crate::verdict::Verdict;
 
-/// How often the last readings are looked up; also the error of the committed rate.
+/// How often the last readings are looked up, and so the error of the committed rate.
 const PROBE_EVERY: Duration = Duration::from_millis(20);
 
-/// How often the run's readings are counted, each time over the whole index.
+/// How often the run's readings are counted. Each count scans the whole index.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
-/// Probes of one connection: enough to reach every shard of the gateway.
+/// Probes per connection: enough to reach every shard of the gateway.
 const PROBES_MAX: usize = 64;
 
 /// The queries of each stream, in the order of [`Stream::index`].
@@ -36,7 +36,7 @@ const COUNT: [&str; 2] = [
 #[error("the database: {}", crate::output::cause(.0))]
 pub(crate) struct OracleError(#[from] tokio_postgres::Error);
 
-/// Where to compare, and the times of a run.
+/// What to compare with, and the times of the run.
 #[derive(Debug)]
 pub(crate) struct Oracle<'a> {
     pub(crate) url: &'a str,
@@ -45,32 +45,32 @@ pub(crate) struct Oracle<'a> {
     pub(crate) within: Duration,
 }
 
-/// The readings of a run that the database holds.
+/// How many readings of a run the database holds.
 #[derive(Debug)]
 pub(crate) struct Stored {
     acked: u64,
     unknown: u64,
     stored: u64,
-    /// From the first request until everything was stored. `None` means that it never was.
+    /// The time from the first request until everything was stored. `None` means that it never was.
     seconds: Option<f64>,
 }
 
 impl Oracle<'_> {
-    /// Waits until every acknowledged reading is stored, or the time is up, and counts.
+    /// Waits until every acknowledged reading is stored or the time is over, and counts.
     ///
-    /// Calls `stored` before it counts, which takes the server much time.
+    /// Calls `stored` before counting, which costs the server much time.
     ///
-    /// Blocks: at most `within`, and one count
+    /// Blocks: at most `within`, plus one count
     ///
     /// # Errors
-    /// [`OracleError`]: the database cannot be reached or refuses a query.
+    /// [`OracleError`]: the database is unreachable, or refuses a query.
     pub(crate) async fn compare(
         &self,
         stats: &Stats,
         stored: impl FnOnce(),
     ) -> Result<Stored, OracleError> {
         let (client, connection) = tokio_postgres::connect(self.url, NoTls).await?;
-        // An error of the connection shows in the query that was using it.
+        // A connection error shows up in the query that uses the connection.
         tokio::spawn(async move { drop(connection.await) });
         let began = stats.first_send.unwrap_or_else(Instant::now);
         let deadline = Instant::now() + self.within;
@@ -85,7 +85,7 @@ impl Oracle<'_> {
         }
         stored();
         loop {
-            // If the count is complete, it was complete when it began.
+            // If the count is complete, it already was when counting began.
             let seconds = began.elapsed().as_secs_f64();
             result.stored = self.count(&client, &stats.sent).await?;
             if result.stored >= result.acked {
@@ -99,7 +99,7 @@ impl Oracle<'_> {
         }
     }
 
-    /// Whether the last acknowledged readings of every connection are stored.
+    /// Whether every connection's last acknowledged readings are stored.
     async fn last_are_stored(&self, client: &Client, sent: &[Sent]) -> Result<bool, OracleError> {
         for stream in Stream::ALL {
             let (mut devices, mut times) = (Vec::new(), Vec::new());
@@ -163,17 +163,17 @@ impl Stored {
         self.acked.saturating_sub(self.stored)
     }
 
-    /// More than was acknowledged or may have been accepted: readings stored twice, or readings of another run.
+    /// Readings beyond those that were acknowledged or may have been accepted: stored twice, or from another run.
     fn surplus(&self) -> u64 {
         self.stored.saturating_sub(self.acked + self.unknown)
     }
 
-    /// Readings per second, from the first request until everything was stored.
+    /// Readings per second, up to the moment when everything was stored.
     pub(crate) fn committed_per_second(&self) -> Option<f64> {
         self.seconds.map(|seconds| self.stored as f64 / seconds)
     }
 
-    /// Correct if every acknowledged reading is stored, and nothing beyond what was sent.
+    /// Right if every acknowledged reading is stored, and nothing that was not sent.
     pub(crate) fn verdict(&self) -> Verdict {
         if self.missing() == 0 && self.surplus() == 0 {
             Verdict::Right

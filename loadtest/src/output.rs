@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 /// Writes a line to stderr: progress, warnings, errors.
 ///
-/// A closed stderr must not end a load test, so its error is dropped.
+/// A closed stderr must not end a load test, so write errors are ignored.
 pub(crate) fn say(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
@@ -19,7 +19,7 @@ pub(crate) fn report(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// What the server says, if it has said anything. `tokio_postgres` itself only says "db error".
+/// The server's own message, if there is one. `tokio_postgres` only prints "db error".
 pub(crate) fn cause(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(said) => format!("{} ({})", said.message(), said.code().code()),

@@ -1,20 +1,20 @@
-//! The processor time of other processes, from `/proc`.
+//! Reads the CPU time of other processes from `/proc`.
 
 use std::fs;
 
-/// The fields of `/proc/PID/stat` after the name in brackets, which may hold spaces.
+/// The fields of `/proc/PID/stat` are counted from the name in brackets, because the name may contain spaces.
 const PARENT: usize = 1;
 const USER: usize = 11;
 const SYSTEM: usize = 12;
 const ENDED_CHILDREN_USER: usize = 13;
 const ENDED_CHILDREN_SYSTEM: usize = 14;
 
-/// The processor time of a process so far, in seconds; 0 if the process is not running.
+/// The CPU time of a process so far, in seconds; 0 if it is not running.
 pub(crate) fn of(pid: i32) -> f64 {
     seconds(&stat(pid), &[USER, SYSTEM])
 }
 
-/// The same including its children, running and ended. For a PostgreSQL server, pass its first process.
+/// The same, including all its children. For a PostgreSQL server, pass the postmaster.
 pub(crate) fn of_family(pid: i32) -> f64 {
     let children = children_of(pid).unwrap_or_default();
     let children: f64 = children.into_iter().map(of).sum();
@@ -22,7 +22,7 @@ pub(crate) fn of_family(pid: i32) -> f64 {
     children + seconds(&stat(pid), &own)
 }
 
-/// The parent of a process, if it runs and has that name.
+/// The parent of a process, if it is running and has this name.
 pub(crate) fn parent_named(pid: i32, name: &str) -> Option<i32> {
     let parent = field(&stat(pid), PARENT)?;
     let parent = i32::try_from(parent).ok()?;

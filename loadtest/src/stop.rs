@@ -1,44 +1,44 @@
-//! Stopping: the first Ctrl-C stops sending, the second ends the program.
+//! Stopping: the first Ctrl-C stops sending, the second one ends the program.
 
 use tokio::sync::watch;
 
-/// Exit code after a second Ctrl-C: 128 + SIGINT, as shells expect.
+/// The exit code after a second Ctrl-C: 128 + SIGINT, as shells expect.
 const EXIT_INTERRUPTED: i32 = 130;
 
-/// The request to stop sending.
+/// The stop signal.
 #[derive(Debug, Clone)]
 pub(crate) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Listens for Ctrl-C; must be called within a runtime.
+    /// Listens for Ctrl-C. Must be called within a runtime.
     pub(crate) fn on_ctrl_c() -> Self {
         let (sender, receiver) = watch::channel(false);
         tokio::spawn(async move {
             if tokio::signal::ctrl_c().await.is_ok() {
                 sender.send_replace(true);
-                // The report that follows may hang if the gateway has ended.
+                // The final report may hang if the gateway is gone.
                 if tokio::signal::ctrl_c().await.is_ok() {
                     std::process::exit(EXIT_INTERRUPTED);
                 }
             }
-            // There are no more signals: keep the channel open, so that waiters continue to wait.
+            // No further signals can arrive. Keep the channel open, so that waiters keep waiting.
             std::future::pending::<()>().await;
         });
         Stop(receiver)
     }
 
-    /// A request to stop that never comes.
+    /// A stop signal that is never given.
     pub(crate) fn never() -> Self {
         let (_sender, receiver) = watch::channel(false);
         Stop(receiver)
     }
 
-    /// Whether the first Ctrl-C has come.
+    /// Whether Ctrl-C was pressed.
     pub(crate) fn is_set(&self) -> bool {
         *self.0.borrow()
     }
 
-    /// Waits for the first Ctrl-C.
+    /// Waits for Ctrl-C.
     ///
     /// Cancel: safe
     pub(crate) async fn wait(&self) {
@@ -48,7 +48,7 @@ impl Stop {
         }
     }
 
-    /// Waits for a while, or less if the stop is requested.
+    /// Sleeps for a while, or until Ctrl-C.
     ///
     /// Cancel: safe
     pub(crate) async fn sleep(&self, time: std::time::Duration) {

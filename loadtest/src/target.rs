@@ -2,16 +2,16 @@
 
 use hyper::Uri;
 
-/// A gateway's address, from `--url`. Plain HTTP only: a load test measures the gateway, not TLS.
+/// A gateway's address, from `--url`. Only plain HTTP, because a load test measures the gateway, not TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// `host:port`, for the socket and for the Host header.
+    /// `host:port`, for connecting and for the Host header.
     pub(crate) authority: String,
-    /// A path before every route, without its last slash; mostly empty.
+    /// The path before every route, without a trailing slash; usually empty.
     pub(crate) base: String,
 }
 
-/// Why a text is not the address of a gateway.
+/// Why a text is not a gateway's address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
     #[error("not a URL")]

@@ -5,6 +5,6 @@
 pub(crate) enum Verdict {
     /// Everything is correct.
     Right,
-    /// Something is wrong; the report names it.
+    /// Something is wrong, and the report names it.
     Wrong,
 }

@@ -1,4 +1,4 @@
-//! The whole replay, as a program, against a gateway in memory.
+//! The whole replay as a program, with a gateway in memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 const DAY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/jpl_2019-05-03.csv");
 
-/// The energy if each session of the day were credited with its station's whole day.
+/// The total energy if each session were credited with its station's whole day.
 const NAIVE_KWH: f64 = 2_234.905;
 
 fn replay(address: SocketAddr, more: &[&str]) -> Output {
@@ -38,7 +38,7 @@ fn assert_exit(output: &Output, code: i32) {
     );
 }
 
-/// A file of the test's own, removed with it.
+/// A test's own file, removed when dropped.
 struct TempFile(std::path::PathBuf);
 
 impl TempFile {
@@ -138,7 +138,7 @@ fn random_order_and_late_sessions_give_the_same_answers() {
     assert_eq!(shuffled["sessions"], in_order["sessions"]);
     assert_eq!(shuffled["totals"]["sessionsWrong"], 0);
     assert_ne!(first, earliest);
-    // 86 sessions of 1,157.065 kWh; 25 of the 52 stations gave their day to one vehicle only.
+    // 86 sessions with 1,157.065 kWh. Only 25 of the 52 stations served a single vehicle that day.
     let naive = in_order["totals"]["wholeStationDaysKwh"].as_f64().unwrap();
     assert!((naive - NAIVE_KWH).abs() < 1e-6, "{naive}");
 }
@@ -186,7 +186,7 @@ fn a_replay_gives_up_on_a_missing_gateway_on_request() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("given up"));
 }
 
-/// Starts a live replay, waits until it has caught up with the present, and stops it by Ctrl-C.
+/// Starts a live replay, waits until it has caught up with the present, and stops it with Ctrl-C.
 fn live(address: SocketAddr, caught_up: impl Fn() -> bool) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_wattgate-loadtest"))
         .args(["replay", DAY, "--url", &format!("http://{address}")])
@@ -231,7 +231,7 @@ fn a_second_live_replay_continues_the_first() {
     assert!(sessions > 86, "{sessions}");
     let repeats = || state.lock().unwrap().repeats as usize > 2 * readings;
     assert_exit(&live(address, repeats), 0);
-    // The same sessions and readings again; only what has happened since is new.
+    // The same sessions and readings again. Only what has happened since then is new.
     let state = state.lock().unwrap();
     assert!(state.sessions.len() <= sessions + 2);
     assert!(state.meters.len() <= readings + 200);

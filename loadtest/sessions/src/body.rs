@@ -1,4 +1,4 @@
-//! Events as the bodies that a gateway accepts.
+//! Writes events as request bodies for a gateway.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::curve::Sample;
 use crate::timeline::Booking;
 
-/// An instant as RFC 3339 in UTC.
+/// Formats an instant as RFC 3339 in UTC.
 ///
 /// Units:  microseconds since 1970 UTC
 pub fn rfc3339(at_us: i64) -> String {
@@ -63,7 +63,7 @@ fn push(lines: &mut Vec<u8>, line: std::fmt::Arguments<'_>) {
     drop(writeln!(lines, "{line}"));
 }
 
-/// Millionths of a kWh as a decimal number.
+/// Formats millionths of a kWh as a decimal number.
 fn kwh(micro: i64) -> String {
     format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000)
 }

@@ -1,32 +1,32 @@
-//! What the data does not hold: a plausible minute-by-minute trace of a charging stay.
+//! Derives what the data lacks: a plausible minute-by-minute trace of a charging stay.
 //!
-//! Only the AC energy of the whole stay was measured. Everything else here is derived, the same at each run, from the
-//! stay and a hash of its session id:
+//! Only the AC energy of the whole stay was measured. Everything else is derived from the stay and a hash of its
+//! session id, so it is the same in each run:
 //!
-//! - **Power**: constant, then falling in a straight line over the last 15% of the energy, then zero until the vehicle
-//!   leaves. The constant power is 3.3 or 6.6 kW (what cars of the time took at a 208 V, 32 A station); if the stay is
-//!   too short for that, the stay's mean power throughout.
-//! - **DC**: AC times an efficiency that rises with power, 0.85 near zero to 0.95 at full power, less
-//!   up to 0.04 that differs by vehicle, never below 0.85; or one fixed efficiency.
-//! - **State of charge** from the DC energy and a battery of 24 to 90 kWh, **temperature** from the
-//!   power with a lag of half an hour, **voltage** from the power and a slow swing around 208 V.
+//! - **Power**: constant, then falling linearly over the last 15% of the energy, then zero until the vehicle
+//!   leaves. The constant power is 3.3 or 6.6 kW (typical for cars of that time at a 208 V, 32 A station). If the
+//!   stay is too short for that, it is the stay's mean power throughout.
+//! - **DC**: AC times an efficiency that rises with power, from 0.85 near zero to 0.95 at full power, less up to
+//!   0.04 that depends on the vehicle, but never below 0.85; alternatively, one fixed efficiency.
+//! - **State of charge** from the DC energy and a battery of 24 to 90 kWh, **temperature** from the power with a
+//!   lag of half an hour, **voltage** from the power and a slow variation around 208 V.
 
 use crate::data::Stay;
 
-/// A meter and a vehicle report once a minute.
+/// The meter and the vehicle report once a minute.
 pub const STEP_US: i64 = 60_000_000;
 
-/// Where an onboard charger's efficiency starts, near no power.
+/// The efficiency of an onboard charger near zero power.
 const EFFICIENCY_LOW: f64 = 0.85;
 /// The efficiency that it approaches at full power.
 const EFFICIENCY_HIGH: f64 = 0.95;
-/// How far the worst vehicle is below the curve.
+/// How far the least efficient vehicle is below the curve.
 const EFFICIENCY_SPREAD: f64 = 0.04;
-/// The power of a station with 208 V and 32 A, kW.
+/// The power of a 208 V, 32 A station, kW.
 const STATION_KW: f64 = 6.6;
-/// The power up to which battery temperature and voltage follow it, kW. Only odd rows are beyond it.
+/// Up to this power, battery temperature and voltage follow it, kW. Only implausible rows exceed it.
 const FELT_KW_MAX: f64 = 11.0;
-/// The share of the energy that is drawn with falling power.
+/// The share of the energy that is drawn at falling power.
 const TAPER_SHARE: f64 = 0.15;
 /// The power at the end of the taper, as a share of the constant power.
 const TAPER_END: f64 = 0.1;
@@ -36,9 +36,9 @@ const TAPER_END: f64 = 0.1;
 pub struct Sample {
     /// Microseconds since 1970 UTC, in the data's own time.
     pub at_us: i64,
-    /// AC energy since the sample before, millionths of a kWh.
+    /// AC energy since the previous sample, millionths of a kWh.
     pub ac_micro_kwh: i64,
-    /// DC energy since the sample before, millionths of a kWh; at most the AC energy.
+    /// DC energy since the previous sample, millionths of a kWh; at most the AC energy.
     pub dc_micro_kwh: i64,
     /// State of charge, hundredths of a percent.
     pub soc_centi: i64,
@@ -50,9 +50,9 @@ pub struct Sample {
 
 /// Spreads a stay's energy over its minutes.
 ///
-/// Shape:  a sample a minute after the start, and the last exactly at the end (alone, if the stay is
-///         shorter than a minute): all in (start, end]
-/// Units:  the AC of all samples adds up to the stay's energy exactly, to the millionth of a kWh
+/// Shape:  a sample each minute after the start, and the last exactly at the end, all in (start, end]; only the
+///         last if the stay is shorter than a minute
+/// Units:  the AC energies add up exactly to the stay's energy in millionths of a kWh
 /// Order:  by time
 pub fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
     let traits = Traits::of(&stay.session_id);
@@ -75,7 +75,7 @@ pub fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
         let hours = (at_us - before_us) as f64 / 3.6e9;
         let kw = ac_micro_kwh as f64 / 1e6 / hours;
         let share = efficiency.unwrap_or_else(|| traits.efficiency_at(kw));
-        // Truncated, not rounded: DC must never exceed AC.
+        // Truncated, not rounded, because DC must never exceed AC.
         let dc_micro_kwh = (ac_micro_kwh as f64 * share) as i64;
         samples.push(body.sample(&Step {
             at_us,
@@ -89,21 +89,21 @@ pub fn trace(stay: &Stay, efficiency: Option<f64>) -> Vec<Sample> {
     samples
 }
 
-/// The course of the power over a stay: constant, falling, zero.
+/// The power during a stay: constant, falling, zero.
 #[derive(Debug, Clone, Copy)]
 struct Power {
-    /// The share of the energy that is drawn with falling power.
+    /// The share of the energy that is drawn at falling power.
     taper_share: f64,
     /// Hours of constant power.
     flat_h: f64,
-    /// Hours of falling power after it.
+    /// Hours of falling power after that.
     taper_h: f64,
 }
 
 impl Power {
     fn of(stay: &Stay, nominal_kw: f64) -> Self {
         let stay_h = stay.seconds() / 3600.0;
-        // Energy = kW × flat + kW × (1 + end) / 2 × taper, the taper holding its share of it.
+        // Energy = kW × flat + kW × (1 + end) / 2 × taper, where the taper draws its share of the energy.
         let taper_factor = TAPER_SHARE / ((1.0 + TAPER_END) / 2.0);
         for kw in [nominal_kw, STATION_KW] {
             let power = Power {
@@ -115,7 +115,7 @@ impl Power {
                 return power;
             }
         }
-        // Too short for a taper: the vehicle left while it was still charging.
+        // Too short for a taper: the vehicle left while still charging.
         Power {
             taper_share: 0.0,
             flat_h: stay_h,
@@ -123,7 +123,7 @@ impl Power {
         }
     }
 
-    /// The share of the energy that has been drawn this many hours after the start, 0 to 1.
+    /// The share of the energy that was drawn up to this many hours after the start, 0 to 1.
     fn share_drawn(self, hours: f64) -> f64 {
         if hours >= self.flat_h + self.taper_h {
             return 1.0;
@@ -132,13 +132,13 @@ impl Power {
             return (1.0 - self.taper_share) * hours / self.flat_h;
         }
         let x = (hours - self.flat_h) / self.taper_h;
-        // The integral of a line from 1 to TAPER_END, over its whole.
+        // The integral of a line from 1 to TAPER_END, divided by its total.
         let part = (x - (1.0 - TAPER_END) / 2.0 * x * x) / ((1.0 + TAPER_END) / 2.0);
         (1.0 - self.taper_share) + self.taper_share * part
     }
 }
 
-/// What differs from vehicle to vehicle, drawn from its id.
+/// Properties of a vehicle, derived from its id.
 #[derive(Debug, Clone, Copy)]
 struct Traits {
     power_kw: f64,
@@ -152,7 +152,7 @@ struct Traits {
 impl Traits {
     fn of(session_id: &str) -> Self {
         let hash = hash(session_id);
-        // Each trait uses bits of its own.
+        // Each trait uses its own bits.
         let unit = |shift: u32| ((hash >> shift) & 0x3ff) as f64 / 1024.0;
         let batteries = [24.0, 30.0, 40.0, 60.0, 75.0, 90.0];
         Traits {
@@ -165,7 +165,7 @@ impl Traits {
         }
     }
 
-    /// Charger efficiency at a power: the documented curve less this vehicle's loss.
+    /// The charger's efficiency at a power: the documented curve less this vehicle's loss.
     fn efficiency_at(&self, kw: f64) -> f64 {
         let rise = (EFFICIENCY_HIGH - EFFICIENCY_LOW) * (1.0 - (-kw / 1.5).exp());
         (EFFICIENCY_LOW + rise - self.efficiency_less).clamp(EFFICIENCY_LOW, EFFICIENCY_HIGH)
@@ -194,7 +194,7 @@ struct Body {
 
 impl Body {
     fn new(traits: &Traits, energy_kwh: f64) -> Self {
-        // The battery must hold the charged energy, with room for a state at the start.
+        // The battery must hold the charged energy, with room for an initial charge.
         let battery_kwh = traits.battery_kwh.max(energy_kwh * 1.1);
         let gain = energy_kwh / battery_kwh;
         Body {
@@ -212,7 +212,7 @@ impl Body {
         self.elapsed_h += step.hours;
         self.soc = (self.soc + 100.0 * dc_kwh / self.battery_kwh).min(100.0);
         let kw = step.kw.min(FELT_KW_MAX);
-        // Half an hour of lag towards 1.5 °C a kW over the surroundings.
+        // Approaches 1.5 °C per kW above the ambient temperature, with a lag of half an hour.
         let towards = self.ambient_c + 1.5 * kw;
         self.temp_c += (towards - self.temp_c) * (1.0 - (-step.hours / 0.5).exp());
         let swing = (std::f64::consts::TAU * (self.elapsed_h / 2.0 + self.phase)).sin();
@@ -228,8 +228,7 @@ impl Body {
     }
 }
 
-/// FNV-1a, mixed once more (SplitMix64's finalizer), so that ids that differ in a digit differ in
-/// every trait.
+/// FNV-1a with SplitMix64's finalizer, so that ids that differ in one digit differ in every trait.
 fn hash(text: &str) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in text.bytes() {
@@ -280,7 +279,7 @@ mod tests {
             let dc: i64 = samples.iter().map(|s| s.dc_micro_kwh).sum();
             let ratio = dc as f64 / stay.energy_micro_kwh() as f64;
             assert!((0.849..=0.95).contains(&ratio), "{ratio}");
-            // A station of 208 V and 32 A gives 6.7 kW; a minute is at most that, and rounding.
+            // A 208 V, 32 A station delivers 6.7 kW, so a minute is at most that, plus rounding.
             let most = samples.iter().map(|s| s.ac_micro_kwh).max().unwrap();
             assert!(most <= 112_000, "{most}");
         }

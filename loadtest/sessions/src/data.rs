@@ -1,4 +1,4 @@
-//! The sessions of a CSV file, as they were recorded.
+//! Reads the sessions of a CSV file as they were recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
@@ -8,14 +8,14 @@ use jiff::civil::Date;
 /// The longest id that the gateway accepts, in characters.
 const ID_CHARS_MAX: usize = 64;
 
-/// How much longer an id is in a live replay: `@` and the start in seconds since 1970.
+/// How much longer ids are in a live replay: `@` and the start in seconds since 1970.
 const ID_SUFFIX_CHARS: usize = 11;
 
-/// The highest plausible mean power of a charging stay, in kW: above any AC charger. A row above it is an error in the
-/// recording.
+/// The highest plausible mean power of a charging stay, in kW, which is above any AC charger. A row with more is a
+/// recording error.
 const MEAN_KW_MAX: f64 = 50.0;
 
-/// One stay at a charging station, as it was measured.
+/// One stay at a charging station, as measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stay {
     /// The session's id in the data.
@@ -26,30 +26,30 @@ pub struct Stay {
     pub start_us: i64,
     /// Microseconds since 1970 UTC, after the start.
     pub end_us: i64,
-    /// The local day of the arrival, by the offset in the file.
+    /// The local date of the arrival, by the offset in the file.
     pub day: Date,
     /// AC energy measured by the station's meter, kWh, as written.
     pub energy_kwh: f64,
 }
 
 impl Stay {
-    /// The energy in millionths of a kWh, rounded half away from zero. The readings add up to it.
+    /// The energy in millionths of a kWh, rounded half away from zero. The readings add up to exactly this.
     pub fn energy_micro_kwh(&self) -> i64 {
         (self.energy_kwh * 1e6).round() as i64
     }
 
-    /// How long the stay is, in seconds.
+    /// The length of the stay, in seconds.
     pub fn seconds(&self) -> f64 {
         (self.end_us - self.start_us) as f64 / 1e6
     }
 }
 
-/// The sessions of a file, and the left-out ones with the reasons.
+/// The sessions of a file, and the ones left out with their reasons.
 #[derive(Debug, Default)]
 pub struct Recording {
-    /// By start; no two overlap at one station, no id twice.
+    /// By start. No two overlap at one station, and no id occurs twice.
     pub stays: Vec<Stay>,
-    /// Session id and reason.
+    /// The session id and the reason.
     pub left_out: Vec<(String, String)>,
 }
 
@@ -62,14 +62,14 @@ pub enum DataError {
     /// A column is missing.
     #[error("the file of sessions has no column `{0}`")]
     Column(&'static str),
-    /// A value cannot be read.
+    /// A value cannot be parsed.
     #[error("line {line}: `{value}` is not a {what}")]
     Value {
         /// The line of the file, from 1.
         line: u64,
-        /// What it should be.
+        /// The expected kind of value.
         what: &'static str,
-        /// What it is.
+        /// The value.
         value: String,
     },
 }
@@ -77,7 +77,7 @@ pub enum DataError {
 /// Reads every row, in the order of the file.
 ///
 /// # Errors
-/// [`DataError`]: the file has another form.
+/// [`DataError`]: the file has another format.
 pub fn parse(input: impl Read) -> Result<Vec<Stay>, DataError> {
     let mut reader = csv::Reader::from_reader(input);
     let headers = reader.headers()?.clone();
@@ -127,8 +127,7 @@ pub fn parse(input: impl Read) -> Result<Vec<Stay>, DataError> {
     Ok(stays)
 }
 
-/// Sorts the stays by start, and leaves out those that overlap at a meter or are not plausible, with a
-/// reason.
+/// Sorts the stays by start. Leaves out those that overlap at a meter or are implausible, each with its reason.
 pub fn select(mut stays: Vec<Stay>) -> Recording {
     stays.sort_by(|a, b| (a.start_us, &a.session_id).cmp(&(b.start_us, &b.session_id)));
     let mut recording = Recording::default();
@@ -158,7 +157,7 @@ pub fn select(mut stays: Vec<Stay>) -> Recording {
     recording
 }
 
-/// Why a stay by itself cannot be replayed. `None` means that it can.
+/// Why a stay cannot be replayed, apart from overlaps. `None` means that it can.
 fn refusal(stay: &Stay) -> Option<String> {
     let id_fits = |id: &str, max: usize| (1..=max).contains(&id.chars().count());
     if !id_fits(&stay.session_id, ID_CHARS_MAX - ID_SUFFIX_CHARS) {

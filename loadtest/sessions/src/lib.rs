@@ -1,8 +1,8 @@
-//! Recorded charging sessions as the readings of a site's stations and vehicles, for the replay and the demo.
+//! Turns recorded charging sessions into readings of a site's stations and vehicles, for the replay and the demo.
 //!
 //! In the order of the data: [`data`] reads the recorded stays, and [`plan`] places them in time. [`timeline`]
-//! makes one sequence of events, with values for each minute from [`curve`]. [`body`] writes what is sent to a
-//! gateway.
+//! merges them into one sequence of events, with values per minute from [`curve`]. [`body`] writes what is sent to
+//! a gateway.
 
 pub mod body;
 pub mod curve;

@@ -1,19 +1,19 @@
-//! The times of the replayed stays: as recorded, or moved so that the busiest moment is now.
+//! Places stays in the time of the replay: as recorded, or moved so that the busiest moment is now.
 
 use std::sync::Arc;
 
 use crate::data::Stay;
 use crate::timeline::Booking;
 
-/// A day, in microseconds. A live replay repeats after one or more days.
+/// A day, in microseconds. The rounds of a live replay are whole days apart.
 const DAY_US: i64 = 86_400_000_000;
 
-/// How far back a live replay fills the history: the gateway's default window.
+/// How much history a live replay fills: the gateway's default window.
 const HISTORY_US: i64 = DAY_US;
 
-/// The stays in the data's own time, under the data's own ids: the vehicle's id is the session's.
+/// The stays at their own times and under their own ids. The vehicle's id is the session's.
 ///
-/// Order:  that of the stays, which come by start
+/// Order:  that of the stays, which are sorted by start
 pub fn as_recorded(stays: Vec<Stay>) -> impl Iterator<Item = Arc<Booking>> {
     stays.into_iter().enumerate().map(|(number, stay)| {
         Arc::new(Booking {
@@ -26,24 +26,24 @@ pub fn as_recorded(stays: Vec<Stay>) -> impl Iterator<Item = Arc<Booking>> {
     })
 }
 
-/// A live replay's plan: the stays again and again, a whole number of days apart.
+/// The plan of a live replay: the stays over and over, a whole number of days apart.
 ///
-/// Every round has sessions of its own: `ID@SECONDS`, the data's id and the moved start in seconds since 1970. A
-/// vehicle keeps the session id of the data in each round, as if it came daily.
+/// Every round has its own sessions `ID@SECONDS`: the id in the data, and the moved start in seconds since 1970. A
+/// vehicle has the id of its recorded session in each round, as if it came daily.
 #[derive(Debug)]
 pub struct Live {
     stays: Vec<Arc<Stay>>,
-    /// Between a stay and its repetition: whole days, at least the recording's length, so that no
+    /// The time between a stay and its repetition: whole days, at least the length of the recording, so that no
     /// two rounds overlap at a station.
     period_us: i64,
-    /// How far the round that holds the busiest moment is moved.
+    /// By how much the present round is moved. It is the one that contains the busiest moment.
     shift_us: i64,
-    /// Earlier rounds are left out before this time, because they are older than the window that the dashboard shows.
+    /// Stays that end before this time are left out, because the dashboard does not show them.
     from_us: i64,
 }
 
 impl Live {
-    /// Plans the stays so that their busiest moment is now.
+    /// Moves the stays so that their busiest moment is now.
     pub fn new(stays: Vec<Stay>, now_us: i64) -> Self {
         let stays: Vec<Arc<Stay>> = stays.into_iter().map(Arc::new).collect();
         let first_us = stays.iter().map(|stay| stay.start_us).min().unwrap_or(0);
@@ -53,14 +53,14 @@ impl Live {
         Live {
             stays,
             period_us: days * DAY_US,
-            // Whole seconds, so that a session's id gives the exact shift.
+            // Whole seconds, so that a session's id determines the exact shift.
             shift_us: shift_us - shift_us.rem_euclid(1_000_000),
             from_us: now_us - HISTORY_US,
         }
     }
 
-    /// A vehicle whose session an earlier live replay must have registered last, if there was one:
-    /// one that charges at the busiest moment.
+    /// A vehicle that charges at the busiest moment. If there was an earlier live replay, it must have registered
+    /// a session of this vehicle last.
     pub fn witness(&self) -> Option<&str> {
         let busiest_us = busiest_us(&self.stays);
         self.stays
@@ -69,10 +69,10 @@ impl Live {
             .map(|stay| stay.session_id.as_str())
     }
 
-    /// Continues an earlier live replay: the same sessions at the same times. So nothing overlaps, and readings
-    /// sent before are repeats.
+    /// Continues an earlier live replay with the same sessions at the same times. Then nothing overlaps, and
+    /// readings that were already sent are repeats.
     ///
-    /// Shape:  the id of any session that the earlier replay registered; true if it is one
+    /// Shape:  `session_id` is any session of the earlier replay; returns whether it really is one
     pub fn resume(&mut self, session_id: &str, now_us: i64) -> bool {
         let Some((id, seconds)) = session_id.rsplit_once('@') else {
             return false;
@@ -84,14 +84,14 @@ impl Live {
             return false;
         };
         let earlier_us = seconds * 1_000_000 - stay.start_us.div_euclid(1_000_000) * 1_000_000;
-        // The round that runs now: the latest that has begun.
+        // The present round is the latest that has begun.
         let first_us = self.stays.iter().map(|stay| stay.start_us).min();
         let since_us = now_us - (first_us.unwrap_or(0) + earlier_us);
         self.shift_us = earlier_us + since_us.div_euclid(self.period_us) * self.period_us;
         true
     }
 
-    /// The bookings from a day ago on, without end.
+    /// All bookings since a day ago, without end.
     ///
     /// Order:  by start
     pub fn bookings(self) -> impl Iterator<Item = Arc<Booking>> {
@@ -101,7 +101,7 @@ impl Live {
             shift_us,
             from_us,
         } = self;
-        // The round of `shift_us` runs now; the one before it may reach into the window.
+        // The round moved by `shift_us` is the present one. The previous round may reach into the window.
         (-1_i64..)
             .flat_map(move |round| {
                 let shift_us = shift_us + round * period_us;
@@ -123,7 +123,7 @@ impl Live {
     }
 }
 
-/// The moment with the most stays under way: the middle of the longest such period.
+/// The moment with the most concurrent stays: the middle of the longest such period.
 fn busiest_us(stays: &[Arc<Stay>]) -> i64 {
     let mut edges: Vec<(i64, i32)> = Vec::with_capacity(stays.len() * 2);
     for stay in stays {
@@ -161,7 +161,7 @@ mod tests {
         assert!(running(NOW_US) > 40, "{}", running(NOW_US));
         assert_eq!(running(NOW_US), running(NOW_US - DAY_US + 1_000_000));
         assert!(bookings.iter().all(|b| b.end_us() > NOW_US - DAY_US));
-        // The stay lasts into tomorrow.
+        // One stay lasts into tomorrow.
         assert!(bookings.iter().any(|b| b.start_us() > NOW_US + DAY_US));
     }
 

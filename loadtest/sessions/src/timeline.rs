@@ -1,4 +1,4 @@
-//! The starts, readings and ends of many stays as one sequence in order of time.
+//! Merges the starts, readings and ends of many stays into one sequence, ordered by time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,15 +11,15 @@ use crate::data::Stay;
 /// One stay placed in the time of the replay.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Booking {
-    /// Its place among all bookings of this replay, from 0.
+    /// Its index among all bookings of this replay.
     pub number: usize,
-    /// What was recorded.
+    /// The recorded stay.
     pub stay: Arc<Stay>,
-    /// The id of the session that is registered.
+    /// The id under which its session is registered.
     pub session_id: String,
     /// The id of its vehicle.
     pub vehicle_id: String,
-    /// How far the stay is moved from the data's own time.
+    /// By how much the stay is moved from its recorded time.
     pub shift_us: i64,
 }
 
@@ -35,12 +35,12 @@ impl Booking {
     }
 }
 
-/// Something that happens at a moment.
+/// Something that happens at a moment of the replay.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A vehicle plugs in.
     Start(Arc<Booking>),
-    /// The meter and the vehicle report. The time in the sample is the data's.
+    /// The meter and the vehicle report. The sample's time is the recorded one.
     Reading(Arc<Booking>, Sample),
     /// The vehicle leaves.
     End(Arc<Booking>),
@@ -57,17 +57,17 @@ impl Event {
     }
 }
 
-/// A stay under way: its samples yet to come.
+/// A stay under way, with its remaining samples.
 struct Running {
     booking: Arc<Booking>,
     samples: std::vec::IntoIter<Sample>,
 }
 
-/// The sequence of all events, made on demand, so that memory holds only the stays under way. The bookings may
-/// be endless.
+/// The sequence of all events, generated on demand so that only stays under way are in memory. The bookings may be
+/// endless.
 ///
-/// Order:  by time; at the same moment readings, then ends, then starts, so that a session ends
-///         before the next one at the same station begins, even if they touch
+/// Order:  by time; at the same moment readings, then ends, then starts, so that a session ends before the next
+///         one at the same station begins, even if they touch
 pub struct Timeline<I: Iterator<Item = Arc<Booking>>> {
     bookings: Peekable<I>,
     efficiency: Option<f64>,
@@ -77,7 +77,7 @@ pub struct Timeline<I: Iterator<Item = Arc<Booking>>> {
 }
 
 impl<I: Iterator<Item = Arc<Booking>>> Timeline<I> {
-    /// Makes the sequence of bookings that come by start.
+    /// Makes the sequence from bookings that are sorted by start.
     pub fn new(bookings: I, efficiency: Option<f64>) -> Self {
         Timeline {
             bookings: bookings.peekable(),

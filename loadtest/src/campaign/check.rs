@@ -1,4 +1,4 @@
-//! The oracle: every acknowledged reading is a debt, and every stored reading pays one.
+//! The oracle: each acknowledged reading is a debt that a stored reading must pay.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,19 +24,19 @@ pub(crate) struct Comparison {
     lost: u64,
     /// Stored, but never sent, or sent with other values.
     invented: u64,
-    /// The difference between the checkpoints' sums and the rows. A batch that was stored twice shows here,
-    /// because its rows cannot exist twice.
+    /// The difference between the checkpoints' counts and the number of rows. A batch that was stored twice shows
+    /// only here, because a row cannot exist twice.
     doubled: u64,
-    /// In quarantine, although no reading contradicts another and the database refuses none.
+    /// In quarantine, although no readings contradict each other and the database refuses none.
     quarantined: u64,
     /// Further expectations that were not met.
     missed: Vec<&'static str>,
 }
 
-/// Waits until every debt is paid, or the time is up, and compares.
+/// Waits until every debt is paid or the time is over, and then compares.
 ///
 /// # Errors
-/// [`CampaignError`]: the database could not be reached in that time.
+/// [`CampaignError`]: the database could not be reached in time.
 pub(crate) async fn compare(
     database: &Database,
     ledgers: Vec<Ledger>,
@@ -59,7 +59,7 @@ pub(crate) async fn compare(
 
 async fn look(client: &Client, ledgers: &[Ledger]) -> Result<Comparison, tokio_postgres::Error> {
     let mut result = Comparison::default();
-    // One statement reads the sums and the rows, so that both come from one moment.
+    // One statement reads the counts and the rows, so that both are from the same moment.
     let sums = client
         .query_one(include_str!("../../sql/campaign_sums.sql"), &[])
         .await?;
@@ -98,7 +98,7 @@ async fn look(client: &Client, ledgers: &[Ledger]) -> Result<Comparison, tokio_p
     Ok(result)
 }
 
-/// The device, the step and the values of a row. A negative step means that the time is not a step's.
+/// The device, step and values of a row. A negative step means that no step has this time.
 fn reading(row: &Row) -> (String, i64, Values) {
     let at: SystemTime = row.get(1);
     let micros = at
@@ -126,7 +126,7 @@ impl Comparison {
         }
     }
 
-    /// Correct if every debt is paid once, and nothing else is stored.
+    /// Right if every debt is paid once and nothing else is stored.
     pub(crate) fn verdict(&self) -> Verdict {
         let wrong = self.lost + self.doubled + self.invented + self.quarantined;
         if wrong + self.answers.wrong == 0 && self.missed.is_empty() && self.due > 0 {

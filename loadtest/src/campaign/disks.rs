@@ -10,21 +10,20 @@ use super::random::Random;
 use super::small_disk::SmallDisk;
 use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
-/// The size of the log's disk. When it is freed, the log has room for more segments up to its limit.
+/// The size of the log's disk. It is larger than the log's limit, so that a freed disk has space for more segments.
 const LOG_DISK_MIB: u64 = 96;
-/// The size of PostgreSQL's disk: a new cluster, and some of its WAL.
+/// The size of PostgreSQL's disk: enough for a new cluster and some of its WAL.
 const DATABASE_DISK_MIB: u64 = 320;
-/// After this time without an acknowledgement, the segments prepared before are used up.
+/// If nothing was acknowledged for this long, the prepared segments are used up.
 const FULL_AFTER: Duration = Duration::from_secs(2);
-/// How long a full disk may go unnoticed.
+/// How long it may take until a full disk is noticed.
 const NOTICED_WITHIN: Duration = Duration::from_secs(60);
 /// How often the counts are checked.
 const EVERY: Duration = Duration::from_millis(100);
-/// Acknowledged requests that show that the gateway accepts readings.
+/// This many acknowledged requests prove that the gateway accepts readings.
 const SOME: u64 = 40;
 
-/// Fills the log's disk while the database is stopped, sometimes kills the gateway meanwhile, and frees the
-/// disk again.
+/// Fills the log's disk while the database is stopped, may kill the gateway meanwhile, and frees the disk again.
 pub(super) async fn of_the_log(
     options: &Options,
     dir: &DataDir,
@@ -59,8 +58,8 @@ pub(super) async fn of_the_log(
             kills += 1;
         }
         tokio::time::sleep(random.millis(0, 1000)).await;
-        // Either the test frees the disk, or the database stores readings. In the first round it is the database, and
-        // the log must store the database's id on the full disk.
+        // Space comes either from the test or from storing readings. In the first round it must be the latter, so
+        // that the log has to store the database's id on a full disk.
         if round > 0 && random.below(2) == 0 {
             disk.free()?;
             load.goes_on(SOME).await?;
@@ -124,7 +123,7 @@ pub(super) async fn of_the_database(
     ))
 }
 
-/// Waits until nothing was acknowledged for a while.
+/// Waits until nothing has been acknowledged for a while.
 async fn until_nothing_is_taken(load: &Load) -> Result<(), CampaignError> {
     let began = Instant::now();
     let (mut last, mut since) = (load.taken(), Instant::now());

@@ -13,14 +13,14 @@ use super::plain::Plain;
 use super::random::Random;
 use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
-/// Requests that show that the gateway stores on the server in use.
+/// This many requests prove that the gateway stores on the server in use.
 const SOME: u64 = 40;
 /// How often a condition is checked.
 const EVERY: Duration = Duration::from_millis(20);
 /// How long a condition may take.
 const WITHIN: Duration = Duration::from_secs(180);
 
-/// The fate of the old primary.
+/// What happens to the old primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Old {
     /// It keeps running while its standby is promoted.
@@ -31,14 +31,14 @@ enum Old {
     StaysAway,
 }
 
-/// What has happened.
+/// What has happened so far.
 #[derive(Debug, Default)]
 struct Happened {
     serves: u32,
     returns: u32,
     stays_away: u32,
     synchronous: u32,
-    /// Rows that an old primary got after its successor was seen.
+    /// Rows that an old primary received after its successor was seen.
     rows_on_losers: i64,
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn failover(
     };
     let dirs = [dir.beside("one")?, dir.beside("other")?];
     let primary = Plain::start(&bin, &dirs[0]).await?;
-    // A standby that was just copied must find the log from there on. It copies the setting too.
+    // A standby that was just copied must find the WAL from that point on. It inherits the setting, too.
     set(&primary.database(), "wal_keep_size", "4GB").await?;
     let standby = Plain::standby(&bin, &dirs[1], &primary).await?;
     let hosts = both(&primary.database(), &standby.database());
@@ -83,7 +83,7 @@ pub(super) async fn failover(
         tokio::time::sleep(random.millis(0, 500)).await;
         pair.promote(old, is_synchronous, gateway.address(), &load, &mut happened)
             .await?;
-        // The loser's changes are lost with it.
+        // The loser is rebuilt, so that its own changes are gone.
         pair.rebuild(&bin, &dirs).await?;
     }
     load.goes_on(SOME).await?;
@@ -116,7 +116,7 @@ pub(super) async fn failover(
     ))
 }
 
-/// The two servers.
+/// The primary and its standby.
 struct Pair {
     servers: [Plain; 2],
     primary: usize,
@@ -132,7 +132,7 @@ impl Pair {
         self.servers[1 - self.primary].database()
     }
 
-    /// Waits until the standby follows.
+    /// Waits until the standby streams from the primary.
     async fn streams(&self) -> Result<(), CampaignError> {
         let sql = "select count(*) from pg_stat_replication where state = 'streaming'";
         until("the standby does not stream", || async {
@@ -164,14 +164,14 @@ impl Pair {
             self.servers[loser].crash().await?;
         }
         let new = self.other();
-        // Without waiting: what is replayed at the end may cancel a statement that waits.
+        // Does not wait here: the last of the replay may cancel a waiting statement.
         new.run("select pg_promote(false)").await?;
         let leads = "select case when pg_is_in_recovery() then 0::bigint else 1 end";
         until("the standby is not promoted", || async {
             number(&new, leads).await.is_ok_and(|n| n == 1)
         })
         .await?;
-        // A standby that was copied from a synchronous primary would wait for one of its own.
+        // A standby copied from a synchronous primary would wait for its own standby.
         set(&new, "synchronous_standby_names", "").await?;
         self.primary = 1 - self.primary;
         self.timeline += 1;
@@ -188,10 +188,10 @@ impl Pair {
         }
         let loser = self.servers[loser].database();
         if is_synchronous {
-            // A COMMIT that waits for its standby would show no rows, and never end.
+            // A COMMIT that waits for its standby would show no rows and never end.
             set(&loser, "synchronous_standby_names", "").await?;
         }
-        // A COMMIT that was on its way may still arrive.
+        // A COMMIT that was already sent may still arrive.
         let writers = include_str!("../../sql/writers.sql");
         until("sessions on the old primary do not end", || async {
             let Ok(client) = loser.connect().await else {
@@ -225,8 +225,8 @@ impl Pair {
     }
 }
 
-/// Each fate of the old primary, with and without synchronous replication, in a random order. One of the first three is
-/// asynchronous with a running old primary, because the other combinations show less.
+/// Each fate of the old primary, with and without synchronous replication, in random order. One of the first three
+/// is asynchronous with a running old primary, because that case reveals the most.
 fn all_cases(random: &mut Random) -> Vec<(Old, bool)> {
     let mut cases = Vec::new();
     for old in [Old::Serves, Old::Returns, Old::StaysAway] {
@@ -236,7 +236,7 @@ fn all_cases(random: &mut Random) -> Vec<(Old, bool)> {
         cases.swap(at, random.below(at as u64 + 1) as usize);
     }
     let shows = |(old, is_synchronous): &(Old, bool)| *old != Old::StaysAway && !is_synchronous;
-    // They are taken from the end.
+    // Cases are taken from the end.
     let (first, last) = (cases.len() - 3, cases.len() - 1);
     if !cases[first..].iter().any(shows)
         && let Some(at) = cases.iter().position(shows)
@@ -246,7 +246,7 @@ fn all_cases(random: &mut Random) -> Vec<(Old, bool)> {
     cases
 }
 
-/// One connection string for two servers.
+/// One connection string with both servers.
 fn both(one: &Database, other: &Database) -> Database {
     let (one_dir, other_dir) = (one.socket_dir.display(), other.socket_dir.display());
     Database {
@@ -257,7 +257,7 @@ fn both(one: &Database, other: &Database) -> Database {
 
 async fn set(database: &Database, name: &str, value: &str) -> Result<(), CampaignError> {
     let client = database.connect().await?;
-    // ALTER SYSTEM cannot run in a transaction block, so each statement is sent by itself.
+    // Sent alone, because ALTER SYSTEM cannot run in a transaction block.
     let sql = format!("alter system set {name} = '{value}'");
     client.batch_execute(&sql).await?;
     client.batch_execute("select pg_reload_conf()").await?;

@@ -1,4 +1,4 @@
-//! Faults of one gateway, its database, and their connection.
+//! Faults of one gateway, its database, and the connection between them.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::plain::Plain;
 use super::random::Random;
 use super::{CampaignError, DRAIN_WITHIN, Load, Options, Outcome};
 
-/// How long the writers may take to find their database again.
+/// How long the writers may take to reconnect to their database.
 const WRITES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Without a database, only requests that wait for a commit are refused.
+/// Even without a database, only requests that wait for a commit may be refused.
 pub(super) fn expect_no_refusal(comparison: &mut Comparison) {
     let answers = comparison.answers();
     comparison.expect(answers.shed == 0, "no request refused for the database");
@@ -52,14 +52,14 @@ pub(super) async fn database(
     let load = Load::start(options, &Manner::mixed(gateway.address()), seed);
     let (mut stops, mut ended) = (0, 0);
     for round in 0..options.rounds {
-        // The database must be in use before it is stopped.
+        // Stop the database only once it is in use.
         gateway.database().is_used(WRITES_WITHIN).await?;
         tokio::time::sleep(random.millis(5, 300)).await;
         if round % 5 == 4 {
             stops += u32::from(dir.stop_database_at_once()?);
             start(&mut server).await?;
         } else {
-            // A backend that ends by itself at this moment does not count.
+            // A backend that happens to end by itself does not count.
             ended += gateway.database().end_a_writer(random).await.unwrap_or(0);
         }
     }
@@ -97,7 +97,7 @@ pub(super) async fn restore(options: &Options, dir: &DataDir, seed: u64) -> Outc
     Ok((comparison, format!("{} restores", options.rounds)))
 }
 
-/// How the gateway is started: on its embedded server, or on one with PostgreSQL's defaults.
+/// How the gateway is started: with its embedded server, or on one with PostgreSQL's defaults.
 async fn setup(options: &Options, dir: &DataDir) -> Result<(Setup, Option<Plain>), CampaignError> {
     let setup = Setup::new(&options.gateway, dir);
     let Some(bin) = &options.server_defaults else {
@@ -107,7 +107,7 @@ async fn setup(options: &Options, dir: &DataDir) -> Result<(Setup, Option<Plain>
     Ok((setup.on(&server.database()), Some(server)))
 }
 
-/// Stops the server if the gateway does not.
+/// Stops the server, unless the gateway manages it.
 async fn stop(server: &mut Option<Plain>) -> Result<(), CampaignError> {
     match server {
         Some(server) => server.stop().await,
@@ -115,7 +115,7 @@ async fn stop(server: &mut Option<Plain>) -> Result<(), CampaignError> {
     }
 }
 
-/// Starts the server again if the gateway does not.
+/// Starts the server again, unless the gateway manages it.
 async fn start(server: &mut Option<Plain>) -> Result<(), CampaignError> {
     match server {
         Some(server) => server.again().await,
@@ -124,7 +124,7 @@ async fn start(server: &mut Option<Plain>) -> Result<(), CampaignError> {
 }
 
 pub(super) async fn network(options: &Options, dir: &DataDir, seed: u64) -> Outcome {
-    // A gateway of its own is the quickest way to a PostgreSQL server.
+    // Running another gateway is the quickest way to a PostgreSQL server.
     let host_dir = dir.beside("host")?;
     let mut host = Setup::new(&options.gateway, &host_dir).start().await?;
     let server = host.database();

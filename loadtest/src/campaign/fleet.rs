@@ -1,4 +1,4 @@
-//! Two gateways on one database, replaced one by one under load.
+//! Two gateways on one database, replaced in turn under load.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::load::{Ledger, Manner};
 use super::random::Random;
 use super::{DRAIN_WITHIN, Load, Options, Outcome};
 
-/// Requests that show that both gateways accept readings.
+/// This many requests prove that both gateways accept readings.
 const SOME: u64 = 40;
 
-/// The gateways, each with a directory of its own, and the server of their database.
+/// The gateways, each with its own directory, and the server with their database.
 struct Fleet {
     host: Gateway,
     gateways: Vec<Gateway>,
@@ -40,7 +40,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Clients that know both gateways, and repeat a request until one accepts it.
+    /// Clients that know both gateways and repeat a request until one of them accepts it.
     fn clients(&self) -> Manner {
         let addresses = self.gateways.iter().map(|it| it.address().to_owned());
         Manner {
@@ -64,7 +64,7 @@ impl Fleet {
     }
 }
 
-/// Restarts the gateways alternately. Every other stop is two SIGTERMs in a row.
+/// Restarts the gateways in turn. Every other stop is two SIGTERMs in a row.
 pub(super) async fn rolling(
     options: &Options,
     dir: &DataDir,
@@ -90,7 +90,7 @@ pub(super) async fn rolling(
     Ok((comparison, format!("{} restarts in turn", options.rounds)))
 }
 
-/// Replaces gateways of an earlier build by those of this one.
+/// Replaces gateways of an earlier build with this one.
 pub(super) async fn upgrade(
     options: &Options,
     dir: &DataDir,
@@ -99,7 +99,7 @@ pub(super) async fn upgrade(
 ) -> Outcome {
     let previous = options.previous.as_deref().unwrap_or(&options.gateway);
     let mut fleet = Fleet::start(previous, dir).await?;
-    // A gateway accepts readings before its database is migrated; its writers start afterwards.
+    // A gateway accepts readings before its database is migrated. Its writers start after that.
     fleet.server.is_used(DRAIN_WITHIN).await?;
     let before = fleet.server.migrations().await?;
     let load = Load::start(options, &fleet.clients(), seed);
@@ -116,7 +116,7 @@ pub(super) async fn upgrade(
     }
     let after = fleet.server.migrations().await?;
     let mut comparison = fleet.end(load.stop().await).await?;
-    // An earlier build with the same schema would pass without a test of any migration.
+    // With an earlier build of the same schema, the test would pass without testing a migration.
     comparison.expect(
         options.previous.is_none() || before < after,
         "a migration between the earlier build and this one",

@@ -1,4 +1,4 @@
-//! The processes of a campaign: the gateway, and its embedded PostgreSQL.
+//! The processes of a campaign: the gateway and its embedded PostgreSQL.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -14,9 +14,9 @@ use tokio_postgres::{Client, NoTls};
 use super::CampaignError;
 use super::random::Random;
 
-/// How long a start may take. PostgreSQL may still be recovering after that.
+/// How long a start may take. PostgreSQL may still be in recovery after that.
 const START_WITHIN: Duration = Duration::from_secs(60);
-/// How often the writers are looked up.
+/// How often to look for writers.
 const AGAIN: Duration = Duration::from_millis(20);
 /// How long a stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(90);
@@ -33,7 +33,7 @@ impl DataDir {
 
     fn make(path: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        // The server's user must be able to enter it, even if root runs the campaign.
+        // PostgreSQL's user must be able to enter it, even if root runs the campaign.
         fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         Ok(DataDir(path))
     }
@@ -48,7 +48,7 @@ impl DataDir {
     }
 
     pub(crate) fn remove(&self) {
-        // Remaining files are in the system's temporary directory.
+        // If this fails, some files remain in the system's temporary directory.
         drop(fs::remove_dir_all(&self.0));
     }
 
@@ -56,7 +56,7 @@ impl DataDir {
         self.0.join("postgres/cluster")
     }
 
-    /// Kills PostgreSQL as `pg_ctl stop -m immediate` does, and returns whether it ran.
+    /// Kills PostgreSQL like `pg_ctl stop -m immediate`. Returns whether it was running.
     pub(crate) fn stop_database_at_once(&self) -> io::Result<bool> {
         let Ok(text) = fs::read_to_string(self.cluster().join("postmaster.pid")) else {
             return Ok(false);
@@ -80,7 +80,7 @@ impl DataDir {
     }
 }
 
-/// Replaces a directory with a copy, including owners and rights.
+/// Replaces a directory with a copy, including owners and permissions.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if to.exists() {
         fs::remove_dir_all(to)?;
@@ -109,7 +109,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Reads the command that the gateway prints: `database: psql -h DIR -p PORT -U USER -d NAME`.
+    /// Parses the command that the gateway prints: `database: psql -h DIR -p PORT -U USER -d NAME`.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let after = |flag: &str| {
@@ -130,7 +130,7 @@ impl Database {
 
     pub(crate) async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await?;
-        // An error of the connection shows in the query that was using it.
+        // A connection error shows up in the query that uses the connection.
         tokio::spawn(async move { drop(connection.await) });
         Ok(client)
     }
@@ -140,7 +140,7 @@ impl Database {
         self.connect().await?.batch_execute(sql).await
     }
 
-    /// The newest migration that was applied.
+    /// The number of the newest applied migration.
     pub(crate) async fn migrations(&self) -> Result<i32, tokio_postgres::Error> {
         let sql = "select max(version)::int from schema_migrations";
         Ok(self.connect().await?.query_one(sql, &[]).await?.get(0))
@@ -149,7 +149,7 @@ impl Database {
     /// Waits until writers are connected.
     ///
     /// # Errors
-    /// [`CampaignError`]: no writer connected in that time.
+    /// [`CampaignError`]: no writer connected in time.
     pub(crate) async fn is_used(&self, within: Duration) -> Result<(), CampaignError> {
         let deadline = tokio::time::Instant::now() + within;
         let sql = include_str!("../../sql/writers.sql");
@@ -170,7 +170,7 @@ impl Database {
         }
     }
 
-    /// Ends the backend of one writer, and returns how many it ended.
+    /// Terminates the backend of one writer. Returns how many were terminated.
     pub(crate) async fn end_a_writer(
         &self,
         random: &mut Random,
@@ -198,7 +198,7 @@ pub(crate) struct Setup {
     pub(crate) elsewhere: Option<Database>,
     /// The log's limit.
     pub(crate) wal_limit: &'static str,
-    /// More flags.
+    /// Further flags.
     pub(crate) flags: &'static [&'static str],
 }
 
@@ -239,14 +239,14 @@ impl Setup {
 pub(crate) struct Gateway {
     setup: Setup,
     child: Child,
-    /// Kept open, because this does not test a closed stdout.
+    /// Kept open, because this is not a test of a closed stdout.
     _stdout: Lines<BufReader<ChildStdout>>,
     address: String,
     database: Option<Database>,
 }
 
 impl Gateway {
-    /// Starts it again on the same directory and address.
+    /// Starts it again with the same directory and address.
     pub(crate) async fn again(self) -> Result<Self, CampaignError> {
         launch(self.setup, &self.address).await
     }
@@ -272,18 +272,18 @@ impl Gateway {
             })
     }
 
-    /// kill -9, and waits until the process has ended: it uses the address until then.
+    /// Sends SIGKILL and waits until the process has ended, because it uses the address until then.
     pub(crate) async fn kill(&mut self) -> io::Result<()> {
         self.child.kill().await
     }
 
-    /// SIGTERM, and waits until it has ended.
+    /// Sends SIGTERM and waits until the process has ended.
     pub(crate) async fn terminate(&mut self) -> Result<(), CampaignError> {
         self.tell_to_end().await?;
         self.ended().await
     }
 
-    /// Two SIGTERMs in a row, the second after some time.
+    /// Sends SIGTERM twice, this long apart.
     pub(crate) async fn terminate_twice(&mut self, apart: Duration) -> Result<(), CampaignError> {
         self.tell_to_end().await?;
         tokio::time::sleep(apart).await;
@@ -292,7 +292,7 @@ impl Gateway {
     }
 
     async fn tell_to_end(&self) -> io::Result<()> {
-        // A process that has ended has no id to signal.
+        // A process that has ended has no id.
         if let Some(pid) = self.child.id() {
             let pid = pid.to_string();
             Command::new("kill").args(["-TERM", &pid]).status().await?;
@@ -321,13 +321,13 @@ impl Gateway {
         Ok(kib.unwrap_or(0) << 10)
     }
 
-    /// Whether it has logged a text since a position in its log.
+    /// Whether it has logged these words after an offset in its log file.
     pub(crate) fn has_said(&self, words: &str, since: usize) -> io::Result<bool> {
         let said = fs::read_to_string(self.setup.dir.join("gateway.log"))?;
         Ok(said.get(since..).is_some_and(|new| new.contains(words)))
     }
 
-    /// The length of its log now.
+    /// The present length of its log file.
     pub(crate) fn said_bytes(&self) -> io::Result<usize> {
         Ok(fs::metadata(self.setup.dir.join("gateway.log"))?.len() as usize)
     }

@@ -1,7 +1,7 @@
 //! The load of a campaign, and the ledger of acknowledged readings.
 //!
-//! Each worker has devices of its own. The seed, the device and the step determine a reading's values, so
-//! that stored readings can be checked without keeping the sent ones.
+//! Each worker has its own devices. The seed, the device and the step determine a reading's values, so that stored
+//! readings can be checked without keeping the sent ones.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use tokio::sync::watch;
 use super::random::{Random, mix};
 use crate::generator::body::Stream;
 
-/// A worker's devices of each kind.
+/// The devices of each kind that a worker has.
 const DEVICES: u64 = 4;
-/// The most readings of a request, and of one that fills the log.
+/// The most readings of a request, and of a request that fills the log.
 const READINGS_MAX: u64 = 200;
 const READINGS_MANY: u64 = 4000;
-/// 2024-02-01T00:00:00Z, in seconds; a step is a second.
+/// 2024-02-01T00:00:00Z, in seconds. A step is a second.
 pub(crate) const START: i64 = 1_706_745_600;
-/// How long an answer may take.
+/// How long a response may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// The pause between two attempts to connect.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// What is known of a sent reading.
+/// What is known about a sent reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Debt {
-    /// It may be stored: there was no answer, or an error, or an acknowledgement that does not survive a kill.
+    /// It may be stored: there was no response, an error, or an acknowledgement that does not survive a kill.
     Open,
     /// It must be stored.
     Due,
@@ -50,18 +50,18 @@ pub(crate) struct Ledger {
     pub(crate) answers: Answers,
 }
 
-/// How requests were answered.
+/// The number of requests by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Answers {
     /// Acknowledged.
     pub(crate) taken: u64,
     /// 503 or 429 with Retry-After, to a request without `ack=committed`.
     pub(crate) shed: u64,
-    /// The same for a request with `ack=committed`: the database may be stopped.
+    /// The same, for a request with `ack=committed`. The database may be stopped.
     pub(crate) uncommitted: u64,
-    /// No gateway listened.
+    /// Nothing listened at the address.
     pub(crate) refused: u64,
-    /// The connection ended before the whole answer.
+    /// The connection ended before the response was complete.
     pub(crate) cut: u64,
     /// Any other status, or a refusal without Retry-After.
     pub(crate) wrong: u64,
@@ -86,23 +86,23 @@ impl Answers {
     }
 }
 
-/// The behaviour of a worker.
+/// How a worker behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Manner {
-    /// The gateways. A refused request is sent to the next.
+    /// The gateways' addresses. A refused request goes to the next one.
     pub(crate) addresses: Vec<String>,
     /// Whether it repeats a request until it is accepted.
     pub(crate) insists: bool,
     /// Whether it pauses between requests.
     pub(crate) pauses: bool,
-    /// The acknowledgements that it requests, chosen at random.
+    /// The ack modes that it requests, chosen at random.
     pub(crate) acks: &'static [&'static str],
     /// The most readings of a request.
     pub(crate) readings_max: u64,
 }
 
 impl Manner {
-    /// Most devices repeat unanswered requests; some do not.
+    /// Most devices repeat unanswered requests, some do not.
     pub(crate) fn mixed(address: &str) -> Self {
         Manner {
             addresses: vec![address.to_owned()],
@@ -130,7 +130,7 @@ pub(crate) struct Values {
     pub(crate) kwh: f64,
     /// V, or %.
     pub(crate) level: f64,
-    /// °C; meters have none.
+    /// °C. Meters do not have it.
     pub(crate) temperature: f64,
 }
 
@@ -152,15 +152,15 @@ pub(crate) fn values(seed: u64, device: &str, step: usize) -> Values {
     }
 }
 
-/// The load of one connection.
+/// The load on one connection.
 #[derive(Debug)]
 pub(crate) struct Worker {
     random: Random,
     manner: Manner,
-    /// The address that accepted the last request.
+    /// The index of the address that accepted the last request.
     at: usize,
     stopped: watch::Receiver<bool>,
-    /// The accepted requests of all workers.
+    /// How many requests of all workers were accepted.
     taken: watch::Sender<u64>,
     ledger: Ledger,
 }
@@ -227,7 +227,7 @@ impl Worker {
         !*self.stopped.borrow() && (self.manner.insists || self.random.below(4) != 0)
     }
 
-    /// Sends some readings of a device once, and returns whether they were acknowledged.
+    /// Sends some readings of a device once. Returns whether they were acknowledged.
     async fn send(&mut self, account: usize, first: usize, count: usize) -> bool {
         let acks = self.manner.acks;
         let ack = acks[self.random.below(acks.len() as u64) as usize];
@@ -297,13 +297,13 @@ impl Worker {
 
 /// The outcome of a request.
 enum Answer {
-    /// A whole answer: its status, and whether it has Retry-After.
+    /// A complete response: its status, and whether it has Retry-After.
     Status(u16, bool),
     Refused,
     Cut,
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on its own connection.
 async fn exchange(address: &str, request: &str) -> Answer {
     let mut socket = match TcpStream::connect(address).await {
         Ok(socket) => socket,
@@ -311,7 +311,7 @@ async fn exchange(address: &str, request: &str) -> Answer {
         Err(_) => return Answer::Cut,
     };
     let mut answer = Vec::new();
-    // A gateway that refuses early may close before it has read everything; its answer still arrives.
+    // A gateway that refuses early may close before it has read everything, but its response still arrives.
     drop(socket.write_all(request.as_bytes()).await);
     drop(socket.read_to_end(&mut answer).await);
     let text = String::from_utf8_lossy(&answer);

@@ -1,10 +1,10 @@
-//! Campaigns: a real gateway under mixed load, and faults at random moments. An oracle checks every
-//! acknowledged reading: none is lost, doubled or invented.
+//! Campaigns: a real gateway under mixed load, with faults at random moments. An oracle checks that no
+//! acknowledged reading is lost or doubled, and none is invented.
 //!
-//! [`faults`] breaks one gateway or its database, [`disks`] fills disks, [`fleet`] replaces gateways
-//! one by one, [`failover`] promotes standbys, and [`overload`] sends too much. [`gateway`] runs the processes, [`load`] sends and keeps the
-//! ledger, [`mod@network`] is a proxy that cuts connections, [`small_disk`] a file system that can
-//! be filled, [`check`] compares the database with the ledger.
+//! [`faults`] breaks one gateway or its database, [`disks`] fills disks, [`fleet`] replaces gateways one by one,
+//! [`failover`] promotes standbys, and [`overload`] sends too much. [`gateway`] runs the processes, [`load`] sends
+//! readings and keeps the ledger, [`mod@network`] is a proxy that cuts connections, [`small_disk`] a file system
+//! that can be filled, and [`check`] compares the database with the ledger.
 
 mod check;
 mod disks;
@@ -32,7 +32,7 @@ use self::random::Random;
 use crate::output::{report, say};
 use crate::verdict::Verdict;
 
-/// How long the gateway may take to store everything after the last fault.
+/// How long the gateway may take after the last fault to store everything.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);
 
 /// Run a gateway under load, break things at random moments, and compare the database with the acknowledged readings
@@ -153,10 +153,10 @@ async fn campaign(options: &Options, seed: u64) -> Result<(Comparison, String), 
     Ok((comparison, happened))
 }
 
-/// The comparison of a campaign, and its faults as text.
+/// The comparison of a campaign, and its faults in words.
 type Outcome = Result<(Comparison, String), CampaignError>;
 
-/// The load during the faults.
+/// The load while faults happen.
 struct Load {
     stop: watch::Sender<bool>,
     taken: watch::Sender<u64>,
@@ -176,12 +176,12 @@ impl Load {
         Load { stop, taken, tasks }
     }
 
-    /// The requests acknowledged so far.
+    /// How many requests have been acknowledged so far.
     fn taken(&self) -> u64 {
         *self.taken.borrow()
     }
 
-    /// Waits until so many more requests are acknowledged.
+    /// Waits until this many further requests are acknowledged.
     async fn goes_on(&self, requests: u64) -> Result<(), CampaignError> {
         let wanted = self.taken() + requests;
         let mut taken = self.taken.subscribe();

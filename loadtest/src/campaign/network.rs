@@ -1,4 +1,4 @@
-//! A proxy in front of PostgreSQL's socket that cuts and stalls connections at random moments. It mostly does so around
+//! A proxy in front of PostgreSQL's socket that cuts and stalls connections at random moments, mostly around
 //! COMMIT, whose outcome is then unknown.
 
 use std::io;
@@ -13,12 +13,12 @@ use super::gateway::Database;
 use super::random::{Random, mix};
 
 const SOCKET: &str = ".s.PGSQL.5432";
-/// Of this many COMMITs, one is cut before it arrives, one after that, and one is stalled.
+/// Of this many COMMITs, one is cut before it arrives, one is cut after that, and one is stalled.
 const ONE_COMMIT_IN: u64 = 8;
-/// One in this many other messages is the last of its connection.
+/// Of this many other messages, one is the last on its connection.
 const ONE_MESSAGE_IN: u64 = 400;
 
-/// The faults of connections.
+/// The number of faults of each kind.
 #[derive(Debug, Default)]
 struct Done {
     healed: AtomicBool,
@@ -45,7 +45,7 @@ impl Proxy {
             let mut number = 0;
             while let Ok((client, _)) = listener.accept().await {
                 number += 1;
-                // A server that does not answer looks like a network that does not.
+                // An unresponsive server looks like an unresponsive network.
                 if let Ok(server) = UnixStream::connect(&server).await {
                     let random = Random::new(mix(seed ^ (number << 40)));
                     let done = Arc::clone(&shared);
@@ -69,7 +69,7 @@ impl Proxy {
         .sum()
     }
 
-    /// From now on the proxy passes everything.
+    /// From now on, the proxy passes everything on.
     pub(crate) fn heal(&self) {
         self.done.healed.store(true, Ordering::Relaxed);
     }
@@ -87,7 +87,7 @@ impl Proxy {
     }
 }
 
-/// Carries one connection until it ends or is cut.
+/// Forwards one connection until it ends or is cut.
 async fn carry(
     mut client: UnixStream,
     mut server: UnixStream,
@@ -116,7 +116,7 @@ async fn carry(
                             return Ok(());
                         }
                         2 => {
-                            // Long enough that the next cut often comes before the answer.
+                            // Long enough that the next cut often precedes the response.
                             tokio::time::sleep(random.millis(10, 500)).await;
                             count(&done.stalled);
                         }

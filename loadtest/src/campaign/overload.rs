@@ -1,4 +1,4 @@
-//! More load than the gateway can take, for some time.
+//! Sends more than the gateway can take, for some time.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How much the process may grow while the load stays the same.
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
-/// Sends without a pause to a gateway whose database stores slowly, and watches its memory.
+/// Sends without pauses to a gateway whose database is slow, and watches the gateway's memory.
 pub(super) async fn overload(options: &Options, dir: &DataDir, seed: u64) -> Outcome {
     let mut gateway = Setup::new(&options.gateway, dir)
         .wal_limit("64MiB")
-        // A large batch would hold its locks for as long as the slow database needs.
+        // A large batch would hold its locks for as long as the slow database takes.
         .flags(&["--batch-rows", "1000"])
         .start()
         .await?;
@@ -37,7 +37,7 @@ pub(super) async fn overload(options: &Options, dir: &DataDir, seed: u64) -> Out
     let answers = comparison.answers();
     let enough = answers.shed >= 2 * answers.taken;
     comparison.expect(enough, "three times the load that was accepted");
-    // The memory grows while buffers and caches are used for the first time.
+    // Memory grows at first, while buffers and caches fill up.
     let (first, second) = resident.split_at(resident.len() / 2);
     let most = |of: &[u64]| of.iter().max().copied().unwrap_or(0);
     let flat = most(second) <= most(first) + GROWTH_BYTES_MAX;

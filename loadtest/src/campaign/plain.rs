@@ -11,16 +11,16 @@ use tokio::process::{Child, Command};
 use super::CampaignError;
 use super::gateway::{DataDir, Database};
 
-/// The user of the server if root runs the campaign, because PostgreSQL refuses to run as root.
+/// The server's user if root runs the campaign, because PostgreSQL refuses to run as root.
 const NOBODY: u32 = 65_534;
-/// The server's superuser, and the database that `initdb` makes.
+/// The server's superuser, and the database that `initdb` creates.
 const NAME: &str = "postgres";
-/// How long the server may take to start, recovery included.
+/// How long the server may take to start, including recovery.
 const START_WITHIN: Duration = Duration::from_secs(60);
-/// How often the server is tried.
+/// How often to try to connect.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// The server, in the directory of an embedded one.
+/// The server, in the directory that an embedded one would use.
 #[derive(Debug)]
 pub(super) struct Plain {
     bin: PathBuf,
@@ -29,7 +29,7 @@ pub(super) struct Plain {
 }
 
 impl Plain {
-    /// Makes the cluster, and starts the server.
+    /// Creates the cluster and starts the server.
     pub(super) async fn start(bin: &Path, dir: &DataDir) -> Result<Self, CampaignError> {
         let home = dir.path().join("postgres");
         std::fs::create_dir_all(&home)?;
@@ -56,7 +56,7 @@ impl Plain {
         Ok(server)
     }
 
-    /// Makes a standby of a running server, and starts it.
+    /// Creates a standby of a running server and starts it.
     pub(super) async fn standby(
         bin: &Path,
         dir: &DataDir,
@@ -91,7 +91,7 @@ impl Plain {
         Ok(server)
     }
 
-    /// Ends it like a crash: an immediate shutdown.
+    /// Ends it like a crash, with an immediate shutdown.
     pub(super) async fn crash(&mut self) -> Result<(), CampaignError> {
         if let Some(pid) = self.child.id() {
             let pid = pid.to_string();
@@ -101,7 +101,7 @@ impl Plain {
         Ok(())
     }
 
-    /// How to reach the server.
+    /// The connection parameters of the server.
     pub(super) fn database(&self) -> Database {
         Database {
             socket_dir: home(&self.cluster).to_owned(),
@@ -110,7 +110,7 @@ impl Plain {
         }
     }
 
-    /// Stops it cleanly: a fast shutdown.
+    /// Stops it cleanly, with a fast shutdown.
     pub(super) async fn stop(&mut self) -> Result<(), CampaignError> {
         if let Some(pid) = self.child.id() {
             let pid = pid.to_string();
@@ -120,7 +120,7 @@ impl Plain {
         Ok(())
     }
 
-    /// Starts it again after its end.
+    /// Starts it again after it has ended.
     pub(super) async fn again(&mut self) -> Result<(), CampaignError> {
         self.child.wait().await?;
         self.child = launch(&self.bin, &self.cluster)?;
@@ -139,7 +139,7 @@ impl Plain {
     }
 }
 
-/// Only the address is set.
+/// Starts the server. Only its address is set.
 fn launch(bin: &Path, cluster: &Path) -> io::Result<Child> {
     command(&bin.join("postgres"))?
         .args(["-c", "listen_addresses=", "-k"])

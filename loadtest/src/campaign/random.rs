@@ -1,8 +1,8 @@
-//! Random numbers from a seed: SplitMix64, so that a run can be repeated.
+//! Pseudo-random numbers from a seed (SplitMix64), so that a run can be repeated.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A stream of random numbers.
+/// A generator of pseudo-random numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -16,12 +16,12 @@ impl Random {
         mix(self.0)
     }
 
-    /// A number from 0 up to, but not including, the bound.
+    /// A number below the bound.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// A time between two numbers of milliseconds.
+    /// A random duration between two numbers of milliseconds.
     pub(crate) fn millis(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.below(most - least))
     }

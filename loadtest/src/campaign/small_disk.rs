@@ -1,4 +1,4 @@
-//! A small file system in memory that can be filled. Only root can mount it.
+//! A small in-memory file system that can be filled up. Only root can mount it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::process::Command;
 const FILLER: &str = "filler";
 const PIECE_BYTES: usize = 64 << 10;
 
-/// A mounted file system. Dropping it unmounts it and loses its files.
+/// A mounted file system. Dropping it unmounts it and deletes its files.
 #[derive(Debug)]
 pub(crate) struct SmallDisk(PathBuf);
 
@@ -23,7 +23,7 @@ impl SmallDisk {
         Ok(SmallDisk(at))
     }
 
-    /// Fills the remaining room.
+    /// Fills up the free space.
     pub(crate) fn fill(&self) -> io::Result<()> {
         let mut file = File::create(self.0.join(FILLER))?;
         loop {
@@ -35,7 +35,7 @@ impl SmallDisk {
         }
     }
 
-    /// Frees the room again.
+    /// Frees the space again.
     pub(crate) fn free(&self) -> io::Result<()> {
         fs::remove_file(self.0.join(FILLER))
     }
@@ -43,7 +43,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a killed process may still have open files. A failure is reported.
+        // Lazily, because a killed process may still have open files. `run` reports a failure.
         drop(run(Command::new("umount").arg("-l").arg(&self.0)));
     }
 }

@@ -1,5 +1,5 @@
-//! Bodies of unique readings at little cost. A reading is rendered once, in digits of fixed width. Each copy of it then
-//! gets its own device and values.
+//! Makes bodies of unique readings at little cost. A reading is rendered once, with digits of fixed width, and
+//! each copy of it is patched with its own device and values.
 
 use jiff::fmt::temporal::DateTimePrinter;
 
@@ -31,7 +31,7 @@ impl Stream {
         }
     }
 
-    /// The prefix of this generator's ids; six digits follow.
+    /// The prefix of this generator's device ids. Six digits follow.
     pub(crate) const fn device_prefix(self) -> &'static str {
         match self {
             Stream::Meter => "LOAD-M-",
@@ -48,7 +48,7 @@ pub(crate) fn device_id(stream: Stream, device: u32) -> String {
 /// The most devices of a stream: six digits.
 pub(crate) const DEVICES_MAX: u32 = 1_000_000;
 
-/// How a body holds its readings.
+/// The format in which a body holds its readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// One reading per line
@@ -68,9 +68,9 @@ impl Format {
     }
 }
 
-/// The times of readings: the first is at `start_us`, and each device's next one is an interval later.
+/// The times of readings. The first is at `start_us`, and each device's next one is an interval later.
 ///
-/// The seed moves the start by less than an interval, in microseconds. So two runs with different seeds never
+/// The seed shifts the start by less than an interval, in microseconds. So two runs with different seeds never
 /// send the same device and time, even if they overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Clock {
@@ -79,7 +79,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A run's clock. The start is rounded down to a whole interval and moved by the seed.
+    /// The clock of a run. The start is rounded down to a whole interval and shifted by the seed.
     pub(crate) fn new(start_us: i64, interval_us: i64, seed: u64) -> Self {
         let offset = i64::try_from(seed % interval_us.unsigned_abs().max(1)).unwrap_or(0);
         Clock {
@@ -102,7 +102,7 @@ pub(crate) struct Bodies {
     clock: Clock,
     format: Format,
     seed: u64,
-    /// A reading with the time of the step that was rendered last. All readings have the same width.
+    /// A reading with the time of the last rendered step. All readings have the same width.
     line: Vec<u8>,
     line_step: Option<u64>,
     layout: Layout,
@@ -110,27 +110,27 @@ pub(crate) struct Bodies {
     position: u64,
 }
 
-/// The positions of the digits in a line that change.
+/// The positions of the digits that change in a line.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
     /// Six digits.
     device: usize,
-    /// Five digits after `0.0`: kWh.
+    /// Five digits after `0.0`, in kWh.
     energy: usize,
     /// Two digits of the voltage or the state of charge.
     value: usize,
     stamp: usize,
 }
 
-/// The form of every time: microseconds, UTC.
+/// The form of all times: microseconds, UTC.
 const STAMP_WIDTH: usize = "2026-01-01T00:00:00.000000Z".len();
 
-/// A placeholder for patched digits; `#` occurs nowhere else in a line.
+/// A placeholder for patched digits. `#` occurs nowhere else in a line.
 const ENERGY_MARK: &str = "#####";
 const VALUE_MARK: &str = "##";
 
 impl Bodies {
-    /// Renders the line that all readings are copies of.
+    /// Renders the line of which all readings are copies.
     pub(crate) fn new(
         stream: Stream,
         devices: Devices,
@@ -151,10 +151,10 @@ impl Bodies {
         }
     }
 
-    /// The length of every body of this many readings, in bytes.
+    /// The length in bytes of any body with this many readings.
     pub(crate) fn length(&self, readings: u32) -> usize {
         let lines = readings as usize * self.line.len();
-        // The last comma of an array becomes its closing bracket.
+        // In an array, the last comma becomes the closing bracket.
         lines + usize::from(self.format == Format::Array)
     }
 
@@ -168,10 +168,10 @@ impl Bodies {
         self.clock.at_us(self.devices.at(self.position).1)
     }
 
-    /// Appends a body of this many next readings.
+    /// Appends a body with the next `readings` readings.
     ///
     /// Shape:  exactly [`Bodies::length`] bytes
-    /// Order:  by time, then as the devices' order says
+    /// Order:  by time, then in the order of the devices
     pub(crate) fn render(&mut self, readings: u32, out: &mut Vec<u8>) {
         if self.format == Format::Array {
             out.push(b'[');
@@ -214,7 +214,7 @@ impl Bodies {
         line[energy] = b'0' + c as u8;
         line[energy + 1..energy + 3].copy_from_slice(&PAIRS[a as usize]);
         line[energy + 3..energy + 5].copy_from_slice(&PAIRS[b as usize]);
-        // No leading zero, which JSON forbids.
+        // Without a leading zero, which JSON forbids.
         line[value..value + 2].copy_from_slice(&PAIRS[10 + (random >> 40) as usize % 90]);
     }
 }
@@ -224,7 +224,7 @@ impl Layout {
         let prefix = stream.device_prefix();
         let energy = line.find(ENERGY_MARK).unwrap_or(0);
         let after = energy + ENERGY_MARK.len();
-        // The other value is before or after the energy, depending on the stream.
+        // The other value comes before or after the energy, depending on the stream.
         let value = line[..energy]
             .find(VALUE_MARK)
             .or_else(|| line[after..].find(VALUE_MARK).map(|at| at + after));

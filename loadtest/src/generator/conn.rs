@@ -1,5 +1,5 @@
-//! One keep-alive connection that sends requests, several in flight at once, and reads the answers in order.
-//! HTTP is written by hand: a client library costs more than the gateway's own work.
+//! One keep-alive connection that sends requests, several of them in flight at once, and reads the responses in
+//! order. HTTP is written by hand, because a client library would cost more than the gateway's own work.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::gzip::Gzip;
 use super::response::{self, Answer};
 use super::stats::{Sent, Shared, Stats};
 
-/// How long an answer may take before the connection counts as broken.
+/// How long a response may take before the connection counts as broken.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest sleep, so that a stop takes effect.
+/// The longest sleep, so that a stop takes effect soon.
 const NAP: Duration = Duration::from_millis(100);
 
 /// The pause between two attempts to connect.
@@ -30,9 +30,9 @@ const AHEAD_US_MAX: i64 = 9 * 60 * 1_000_000;
 /// When requests are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Schedule {
-    /// As soon as there is room in the pipeline: a closed loop.
+    /// As soon as the pipeline has room: a closed loop.
     Asap,
-    /// At fixed moments, no matter when the answers come: an open loop.
+    /// At fixed times, whenever the responses come: an open loop.
     At {
         /// When this connection's first request is due.
         first: Instant,
@@ -41,20 +41,20 @@ pub(crate) enum Schedule {
     },
 }
 
-/// One stream of a connection.
+/// One stream of readings on a connection.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// The whole head of a request: every plain body has the same length.
+    /// The complete head of a request. It is the same for every uncompressed body, because all have one length.
     pub(crate) head: Vec<u8>,
     /// The same for HTTP/2.
     pub(crate) template: hyper::http::request::Parts,
-    /// Compresses the bodies. `None` means plain bodies.
+    /// Compresses the bodies. `None` leaves them uncompressed.
     pub(crate) gzip: Option<Gzip>,
     pub(crate) bodies: Bodies,
     pub(crate) sent: Sent,
 }
 
-/// A request whose answer is due.
+/// A request without a response yet.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub(super) source: usize,
@@ -62,14 +62,14 @@ pub(super) struct InFlight {
     since: Instant,
 }
 
-/// One connection's plan and state.
+/// The plan and the state of one connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) authority: String,
-    /// One or two streams, used alternately.
+    /// One or two streams, which send in turns.
     pub(crate) sources: Vec<Source>,
     pub(crate) readings: u32,
-    /// Ends once each source has sent this many readings, or a few more.
+    /// The run ends once each source has sent this many readings, or slightly more.
     pub(crate) positions: Option<u64>,
     pub(crate) pipeline: usize,
     pub(crate) schedule: Schedule,
@@ -89,12 +89,12 @@ pub(crate) struct Progress {
     pub(super) output: Vec<u8>,
     input: Vec<u8>,
     paused_until: Option<Instant>,
-    /// When the server last sent something, or should have begun to.
+    /// When the server last sent something, or should have begun to respond.
     heard: Option<Instant>,
 }
 
 impl Conn {
-    /// Sends until the time is up, then waits for the answers that are due.
+    /// Sends until the time is over, then waits for the outstanding responses.
     pub(crate) async fn run(mut self) -> Stats {
         while !self.is_over() {
             let outcome = match TcpStream::connect(&self.authority).await {
@@ -117,7 +117,7 @@ impl Conn {
             || Instant::now() >= self.until
     }
 
-    /// Whether all rounds are sent. The sources send in turns, so the last one decides.
+    /// Whether all rounds have been sent. The sources take turns, so the last one decides.
     fn is_sent(&self) -> bool {
         let sent = self
             .sources
@@ -126,7 +126,7 @@ impl Conn {
         self.positions.is_some_and(|positions| sent >= positions)
     }
 
-    /// Counts the requests in flight as unknown: the gateway may have accepted them.
+    /// Counts the requests in flight as unknown, because the gateway may have accepted them.
     pub(super) fn broken(&mut self, error: String) {
         self.stats.breaks += 1;
         self.stats.error = Some(error);
@@ -140,7 +140,7 @@ impl Conn {
         }
     }
 
-    /// Uses one connection for as long as it lasts.
+    /// Uses one connection for as long as it works.
     async fn drive(&mut self, socket: &mut TcpStream) -> std::io::Result<()> {
         socket.set_nodelay(true)?;
         loop {
@@ -162,7 +162,7 @@ impl Conn {
             if !self.read(socket, over).await? {
                 return Ok(());
             }
-            // A connection whose answers always come at once would block all others on the thread.
+            // If responses always came at once, this connection would block all others on the thread.
             tokio::task::yield_now().await;
         }
     }
@@ -175,7 +175,7 @@ impl Conn {
         }
     }
 
-    /// When there may be something to send: the next request that is due, the end of a pause.
+    /// When there may be something to send: the next scheduled request, or the end of a pause.
     fn wake(&self) -> Instant {
         let soon = Instant::now() + NAP;
         let due = self.due().unwrap_or(soon);
@@ -191,14 +191,14 @@ impl Conn {
         match self.schedule {
             Schedule::Asap => None,
             Schedule::At { first, every } => {
-                // In 128 bits, because a product of u32 would overflow in a long run.
+                // `Duration` can only be multiplied by a u32, which a long run exceeds.
                 let after = every.as_nanos() * u128::from(self.progress.requests);
                 Some(first + Duration::from_nanos(u64::try_from(after).unwrap_or(u64::MAX)))
             }
         }
     }
 
-    /// Renders every request that is due and has room.
+    /// Renders every request that is due and fits the pipeline.
     pub(super) fn fill(&mut self) {
         let now = Instant::now();
         if self.progress.paused_until.is_some_and(|until| now < until) {
@@ -246,10 +246,10 @@ impl Conn {
         }
     }
 
-    /// Reads once, and counts every complete answer. `false` means that the server closes the connection.
+    /// Reads once and counts every complete response. `false` means that the server closes the connection.
     async fn read(&mut self, socket: &mut TcpStream, over: bool) -> std::io::Result<bool> {
         let room = !over && self.progress.in_flight.len() < self.pipeline;
-        // With room in an open loop, the next request may be due before an answer comes.
+        // In an open loop with room, the next request may be due before a response arrives.
         let wait = match self.due() {
             Some(due) if room => due.saturating_duration_since(Instant::now()).min(NAP),
             _ => ANSWER_TIMEOUT,
@@ -285,13 +285,13 @@ impl Conn {
         Ok(open)
     }
 
-    /// Whether an answer has been due for too long.
+    /// Whether a response has been outstanding for too long.
     fn is_silent(&self) -> bool {
         let heard = self.progress.heard;
         heard.is_some_and(|heard| heard.elapsed() >= ANSWER_TIMEOUT)
     }
 
-    /// Counts one answer for the request that it belongs to, the oldest in flight.
+    /// Counts one response towards the oldest request in flight, to which it belongs.
     pub(super) fn count(&mut self, answer: Answer, now: Instant) -> std::io::Result<()> {
         let Some(request) = self.progress.in_flight.pop_front() else {
             return Err(std::io::Error::other("an answer to no request"));
@@ -322,7 +322,7 @@ impl Conn {
             _ => stats.rejected += readings,
         }
         self.shared.not_acked.fetch_add(readings, Ordering::Relaxed);
-        // A closed loop waits as the gateway demands; an open loop does not.
+        // A closed loop waits as long as the gateway asks; an open loop does not.
         if let (Some(wait), Schedule::Asap) = (answer.retry_after, self.schedule) {
             self.progress.paused_until = Some(now + wait);
         }

@@ -5,14 +5,14 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Compresses bodies with gzip, quickly rather than well, as a device would.
+/// Compresses bodies with gzip at a fast level, as a device would.
 #[derive(Debug, Default)]
 pub(crate) struct Gzip {
     plain: Vec<u8>,
 }
 
 impl Gzip {
-    /// Appends a request: the head, if there is one, the missing length, and the body.
+    /// Appends a request: the head (if any) with the length that it lacks, and the body.
     pub(crate) fn append(
         &mut self,
         head: &[u8],
@@ -22,7 +22,7 @@ impl Gzip {
         self.plain.clear();
         render(&mut self.plain);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         encoder.write_all(&self.plain).ok();
         let compressed = encoder.finish().unwrap_or_default();
         if !head.is_empty() {

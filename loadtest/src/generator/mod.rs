@@ -1,10 +1,10 @@
-//! Load: unique readings, on a schedule or as fast as the gateway accepts them, at so little cost that the
-//! gateway is measured and not the generator.
+//! Load: unique readings, on a schedule or as fast as the gateway accepts them. It costs so little that the
+//! gateway is measured, not the generator.
 //!
-//! [`options`] are the flags. [`body`] makes the readings in the [`order`] of devices, [`gzip`] compresses them on request, [`conn`] sends
-//! them over HTTP/1.1 and [`streams`] over HTTP/2, [`pacer`] schedules, [`response`] parses answers, and
-//! [`stats`] counts. A connection owns its devices, so that each device's times increase without any
-//! connection waiting for another. A new load is a new source of bodies.
+//! [`options`] are the flags. [`body`] makes the readings in the [`order`] of devices, [`gzip`] compresses them on
+//! request, [`conn`] sends them over HTTP/1.1 and [`streams`] over HTTP/2, [`pacer`] keeps the schedule,
+//! [`response`] parses responses, and [`stats`] counts. A connection owns its devices, so that each device's times
+//! increase without one connection waiting for another. A new kind of load is a new source of bodies.
 
 pub(crate) mod body;
 mod conn;
@@ -62,7 +62,7 @@ pub(crate) enum RunError {
 pub(crate) struct Outcome {
     seed: u64,
     pub(crate) stats: Stats,
-    /// The comparison with the database, if there is one.
+    /// The comparison with the database, if one was given.
     pub(crate) stored: Option<Stored>,
 }
 
@@ -77,10 +77,10 @@ impl Outcome {
     }
 }
 
-/// Runs with the options, and prints the result.
+/// Runs a load and prints the result.
 ///
 /// # Errors
-/// [`RunError`]: as [`measure`]; the report cannot be written.
+/// [`RunError`], as for [`measure`], or if the report cannot be written.
 pub(crate) fn run(options: Options) -> Result<Verdict, RunError> {
     let json = options.json.clone();
     let outcome = measure(options)?;
@@ -97,21 +97,20 @@ pub(crate) fn run(options: Options) -> Result<Verdict, RunError> {
         .map_or(Verdict::Right, Stored::verdict))
 }
 
-/// Sends for the given time, and compares with the database if there is one.
+/// Sends for the given time, then compares with the database if one was given.
 ///
-/// Blocks: for that time; the load runs on threads of its own
+/// Blocks: for that time; the load has its own threads
 ///
 /// # Errors
-/// [`RunError`]: options that contradict each other, a gateway that does not answer, or a database that
-/// cannot be reached.
+/// [`RunError`]: contradictory options, a gateway that does not respond, or an unreachable database.
 pub(crate) fn measure(options: Options) -> Result<Outcome, RunError> {
     measure_until(options, || {})
 }
 
-/// The same. Calls `stored` once every acknowledged reading is stored, before it counts.
+/// Like [`measure`]. Calls `stored` once every acknowledged reading is stored, before it counts them.
 ///
 /// # Errors
-/// As [`measure`].
+/// As for [`measure`].
 pub(crate) fn measure_until(
     mut options: Options,
     stored: impl FnOnce(),
@@ -164,7 +163,7 @@ pub(crate) fn measure_until(
     })
 }
 
-/// Sends from threads of its own until the time is up and every answer has come.
+/// Sends on separate threads until the time is over and every response has arrived.
 fn send(
     options: &Options,
     clock: Clock,
@@ -186,7 +185,7 @@ fn send(
     for index in 0..sequences {
         let conn = run.connection(index)?;
         paced.push(Arc::clone(&conn.is_due));
-        // The streams of one HTTP/2 connection are neighbours, on one thread.
+        // The streams of one HTTP/2 connection are neighbours on one thread.
         let connection = index / (sequences / options.connections);
         workers[(connection % options.threads) as usize].push(conn);
     }
@@ -220,7 +219,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Makes one connection: its devices, its bodies and its schedule.
+    /// Makes one connection with its devices, bodies and schedule.
     fn connection(&self, index: u32) -> Result<Conn, RunError> {
         let options = self.options;
         let edge = |index: u32| {
@@ -277,7 +276,7 @@ impl Run<'_> {
     }
 }
 
-/// The head of every request of a stream. For compressed bodies, the length is missing.
+/// The head of every request of a stream. With compressed bodies, the length is left out.
 fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
     let query = options.ack.as_ref().map(|ack| format!("?ack={ack}"));
     let key = options.key.as_ref();
@@ -299,8 +298,8 @@ fn head(options: &Options, stream: Stream, length: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Drives some connections on this thread until all are done. With `streams`, each group of this many is one HTTP/2
-/// connection with as many streams.
+/// Drives some connections on this thread until all are done. If `streams` is given, each group of that many is
+/// one HTTP/2 connection.
 fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -330,7 +329,7 @@ fn work(conns: Vec<Conn>, streams: Option<usize>) -> std::io::Result<Vec<Stats>>
 
 type Thread = std::thread::JoinHandle<std::io::Result<Vec<Stats>>>;
 
-/// Reports the progress each second until the threads are done. Ctrl-C and `ended` stop them.
+/// Reports progress every second until the threads are done. Ctrl-C and `ended` stop them.
 async fn watch(shared: &Shared, ended: &AtomicBool, threads: &[Thread]) {
     let stop = Stop::on_ctrl_c();
     let mut tick = tokio::time::interval(Duration::from_millis(50));

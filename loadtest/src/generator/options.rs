@@ -9,7 +9,7 @@ use super::body::{DEVICES_MAX, Format, Stream};
 use super::order::Order;
 use crate::target::Target;
 
-/// How long before now a run's first reading is by default, which leaves time for many steps.
+/// How long before now a run's first reading is by default. It leaves time for many steps.
 pub(super) const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
 
 /// Generate load: unique readings, on a schedule or as fast as possible.
@@ -147,10 +147,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Options {
-    /// The options of a command line, for another tool that makes load.
+    /// The options of a command line, for another tool that generates load.
     ///
     /// # Errors
-    /// A wrong argument, by name.
+    /// An invalid argument, by name.
     pub(crate) fn of(arguments: &[&str]) -> Result<Self, clap::Error> {
         #[derive(clap::Parser)]
         #[command(no_binary_name = true)]
@@ -159,14 +159,14 @@ impl Options {
             options: Options,
         }
         let mut options = <Alone as clap::Parser>::try_parse_from(arguments)?.options;
-        // The environment is meant for runs that the user starts.
+        // The environment is meant only for runs that a user starts.
         if !arguments.contains(&"--database-url") {
             options.database_url = None;
         }
         Ok(options)
     }
 
-    /// How many sequences of requests there are, each with devices of its own.
+    /// The number of request sequences, each of which has its own devices.
     pub(super) fn sequences(&self) -> u32 {
         if self.http2 {
             self.connections * self.pipeline

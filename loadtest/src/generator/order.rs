@@ -10,7 +10,7 @@ pub(crate) enum Order {
     Random,
 }
 
-/// A range of devices that one connection owns, so that each device's times increase.
+/// A range of devices that belongs to one connection, so that each device's times increase.
 ///
 /// Each device sends once per round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct Devices {
 }
 
 impl Devices {
-    /// `count` devices from `first` on, at least one. The seed decides their random orders.
+    /// `count` devices starting at `first`, at least one. The seed determines their random orders.
     pub(crate) fn new(first: u32, count: u32, order: Order, seed: u64) -> Self {
         Devices {
             first,
@@ -38,8 +38,8 @@ impl Devices {
         rounds.saturating_mul(u64::from(self.count))
     }
 
-    /// The device and step of a position in this range's sequence: all devices at step 0, then all
-    /// at step 1, and so on.
+    /// The device and step at a position in this range's sequence: all devices at step 0, then all at step 1, and
+    /// so on.
     pub(crate) fn at(self, position: u64) -> (u32, u64) {
         let count = u64::from(self.count);
         let (index, step) = ((position % count) as u32, position / count);
@@ -51,17 +51,18 @@ impl Devices {
     }
 }
 
-/// The place of `index` in one permutation of `0..count`, which `key` chooses.
+/// The position of `index` in the permutation of `0..count` that `key` selects.
 ///
-/// It holds no list: the steps permute the next power of two, and whatever falls outside is permuted again
-/// until it is inside, at most twice on average.
+/// No list is stored. The steps permute the next larger power of two, and results outside the range are permuted
+/// again until they are inside, at most twice on average.
 fn permuted(index: u32, count: u32, key: u64) -> u32 {
     let bits = (count.max(2) - 1).ilog2() + 1;
     let mask = u32::MAX >> (32 - bits);
     let (low, high) = (key as u32, (key >> 32) as u32);
     let mut at = index;
     loop {
-        // Each step is invertible in this many bits: an odd factor, a shift by half of them, a sum.
+        // Each step is invertible modulo this power of two: an addition, an odd factor, a xor with a shift by half
+        // of the bits.
         at = at.wrapping_add(low).wrapping_mul(0x9e37_79b1) & mask;
         at ^= at >> bits.div_ceil(2);
         at = at.wrapping_add(high).wrapping_mul(low | 1) & mask;
@@ -74,7 +75,7 @@ fn permuted(index: u32, count: u32, key: u64) -> u32 {
     }
 }
 
-/// SplitMix64: one chain of multiplications per reading, spread over all bits.
+/// SplitMix64: a few multiplications per reading, mixed over all bits.
 pub(crate) const fn mix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -125,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_random_round_is_spread_like_chance() {
-        // If 1,000 of 100,000 devices are chosen by chance, 368 of 1,000 buckets are empty, and neighbours are rare.
+        // If 1,000 of 100,000 devices are chosen at random, 368 of 1,000 buckets are empty, and neighbours are
+        // rare.
         for seed in 0..20 {
             let devices = Devices::new(0, 100_000, Order::Random, seed);
             let mut hits = [0_u32; 1_000];

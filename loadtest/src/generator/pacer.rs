@@ -1,6 +1,6 @@
-//! The clock of an open loop: wakes each connection at the moment its next request is due.
+//! The clock of an open loop. It wakes each connection exactly when its next request is due.
 //!
-//! The runtime's own timers tick in whole milliseconds, which would distort every latency.
+//! The runtime's timers tick in whole milliseconds, which would distort every latency.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// The shortest sleep: requests that are due closer together are sent together.
+/// The shortest sleep. Requests that are due closer together are sent together.
 const SLEEP_LEAST: Duration = Duration::from_micros(100);
-/// The longest sleep, so that a stop takes effect.
+/// The longest sleep, so that a stop takes effect soon.
 const SLEEP_MOST: Duration = Duration::from_millis(100);
 
-/// Wakes connections one after the other, at a fixed interval, on a thread of its own.
+/// Wakes connections in turn at a fixed interval, on its own thread.
 #[derive(Debug)]
 pub(super) struct Pacer {
     stop: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Starts the clock: the first connection is due at `begin`, and each of the others `between` later.
+    /// Starts the clock. The first connection is due at `begin`, and each further one `between` later.
     pub(super) fn start(connections: Vec<Arc<Notify>>, begin: Instant, between: Duration) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let stopped = Arc::clone(&stop);
@@ -35,7 +35,7 @@ impl Pacer {
     /// Blocks: at most for the longest sleep
     pub(super) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        // The thread has no result.
+        // The thread returns nothing.
         drop(self.thread.join());
     }
 }
@@ -51,7 +51,7 @@ fn pace(connections: &[Arc<Notify>], begin: Instant, between: Duration, stop: &A
     while !stop.load(Ordering::Relaxed) {
         let passed = begin.elapsed().as_nanos();
         let due = passed / between;
-        // If the clock is more than a round behind, every connection is woken once.
+        // If the clock is more than a round late, every connection is woken only once.
         next = next.max(due.saturating_sub(count));
         while next <= due {
             connections[(next % count) as usize].notify_one();

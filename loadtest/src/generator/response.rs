@@ -1,24 +1,24 @@
-//! Answers on a pipelined connection: just enough HTTP/1.1 to find the end and the content of each.
+//! Parses responses on a pipelined connection: just enough HTTP/1.1 to find the end and the content of each.
 
 use std::time::Duration;
 
 /// The longest head that is accepted.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// One answer.
+/// One response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// How many readings were accepted; 0 if the answer has no count.
+    /// How many readings were accepted; 0 if the response has no count.
     pub(crate) accepted: u64,
     pub(crate) retry_after: Option<Duration>,
-    /// The server closes the connection after this answer.
+    /// Whether the server closes the connection after it.
     pub(crate) closes: bool,
     /// Its length in the input, in bytes.
     pub(crate) bytes: usize,
 }
 
-/// Why this client cannot parse the bytes.
+/// Why this client cannot parse a response.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AnswerError {
     #[error("the response is not HTTP/1.1")]
@@ -27,10 +27,10 @@ pub(crate) enum AnswerError {
     NoLength,
 }
 
-/// Parses the first answer of the input. `None` means that it is not complete yet.
+/// Parses the first response in the input. `None` means that it is incomplete.
 ///
 /// # Errors
-/// [`AnswerError`]: the connection cannot be used any more.
+/// [`AnswerError`]: do not use the connection any more.
 pub(crate) fn parse(input: &[u8]) -> Result<Option<Answer>, AnswerError> {
     let Some(head_bytes) = input.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
         return if input.len() > HEAD_BYTES_MAX {
@@ -73,7 +73,7 @@ pub(crate) fn parse(input: &[u8]) -> Result<Option<Answer>, AnswerError> {
     }))
 }
 
-/// The number after `"accepted":`, without reading the rest.
+/// Finds the number after `"accepted":` without parsing the rest.
 pub(super) fn accepted(body: &[u8]) -> Option<u64> {
     const NAME: &[u8] = b"\"accepted\":";
     let at = body.windows(NAME.len()).position(|bytes| bytes == NAME)?;

@@ -1,4 +1,4 @@
-//! The counters of a run: shared ones for the progress, and each connection's own for the result.
+//! The counters of a run: shared ones for progress, and each connection's own for the result.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::body::Stream;
 use super::order::Devices;
 
-/// The longest measured latency; longer ones count as this.
+/// The highest measured latency. Higher ones count as this.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 
 /// Counters that all connections add to, and the signal to stop.
@@ -28,34 +28,34 @@ impl Shared {
     }
 }
 
-/// The sent requests of one connection and stream.
+/// What one connection has sent of one stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) stream: Stream,
     pub(crate) devices: Devices,
-    /// How many positions of the devices' sequence were sent, acknowledged or not.
+    /// How many positions of the device sequence were sent, acknowledged or not.
     pub(crate) positions: u64,
-    /// The first position and the length of the last request that was accepted completely.
+    /// The last request that was accepted completely: its first position, and its length.
     pub(crate) last_acked: Option<(u64, u32)>,
     pub(crate) acked: u64,
-    /// Readings that may or may not be stored: answered with 5xx, or not at all.
+    /// Readings that may or may not be stored: the response was 5xx, or there was none.
     pub(crate) unknown: u64,
 }
 
-/// The counters of one connection, or of all together.
+/// The counters of one connection, or the sum of all.
 #[derive(Debug)]
 pub(crate) struct Stats {
-    /// Microseconds, from the scheduled moment if there is one, otherwise from the sending.
+    /// In microseconds, from the scheduled time if there is one, otherwise from sending.
     pub(crate) latency_us: Histogram<u64>,
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) requests: u64,
-    /// Readings that a final answer refused.
+    /// Readings that a final response rejected.
     pub(crate) rejected: u64,
     /// Connections that broke.
     pub(crate) breaks: u64,
     /// The last error of a connection.
     pub(crate) error: Option<String>,
-    /// The times of the readings reached the present before the run was over.
+    /// Whether the readings' times reached the present before the run was over.
     pub(crate) exhausted: bool,
     pub(crate) sent: Vec<Sent>,
     pub(crate) first_send: Option<Instant>,
@@ -63,10 +63,10 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
-    /// Empty counters.
+    /// Makes empty counters.
     ///
     /// # Errors
-    /// Never, with the constant bounds here; the histogram's constructor checks them.
+    /// Never with the constant bounds used here, but the histogram checks them.
     pub(crate) fn new() -> Result<Self, hdrhistogram::CreationError> {
         Ok(Stats {
             latency_us: Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 3)?,
@@ -99,17 +99,17 @@ impl Stats {
         Ok(())
     }
 
-    /// Readings that were accepted, according to the answers.
+    /// How many readings were accepted, according to the responses.
     pub(crate) fn acked(&self) -> u64 {
         self.sent.iter().map(|sent| sent.acked).sum()
     }
 
-    /// Readings that may or may not be stored.
+    /// How many readings may or may not be stored.
     pub(crate) fn unknown(&self) -> u64 {
         self.sent.iter().map(|sent| sent.unknown).sum()
     }
 
-    /// From the first request sent to the last answer, in seconds.
+    /// The time from the first request to the last response, in seconds.
     pub(crate) fn seconds(&self) -> f64 {
         match (self.first_send, self.last_answer) {
             (Some(first), Some(last)) => last.duration_since(first).as_secs_f64().max(1e-6),

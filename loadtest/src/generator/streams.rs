@@ -1,7 +1,6 @@
-//! HTTP/2: a connection of several streams, each of which sends one request after the other.
+//! HTTP/2: a connection with several streams, each of which sends one request after the other.
 //!
-//! hyper's client costs more than HTTP written by hand. Compare only with a responder that was driven by the same
-//! client.
+//! hyper's client costs more than hand-written HTTP, so compare only with a responder driven by the same client.
 
 use std::sync::Arc;
 
@@ -21,12 +20,12 @@ use super::conn::{Conn, RECONNECT};
 use super::response::{self, Answer};
 use super::stats::Stats;
 
-/// A connection that streams share. The first stream that needs it opens it.
+/// A connection that several streams share. The first one that needs it opens it.
 #[derive(Debug, Default)]
 pub(super) struct Link(Mutex<Option<SendRequest<Full<Bytes>>>>);
 
 impl Link {
-    /// The connection, or a new one if it does not work.
+    /// The connection, or a new one if it is broken.
     async fn get(&self, authority: &str) -> Result<SendRequest<Full<Bytes>>, String> {
         let mut link = self.0.lock().await;
         if let Some(sender) = link.as_ref().filter(|sender| !sender.is_closed()) {
@@ -39,14 +38,14 @@ impl Link {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
             .await
             .map_err(|e| e.to_string())?;
-        // Its error shows in the requests that were on it.
+        // A connection error shows up in the requests on it.
         tokio::spawn(async move { drop(connection.await) });
         *link = Some(sender.clone());
         Ok(sender)
     }
 }
 
-/// One sequence of streams, with devices of its own.
+/// The requests of one HTTP/2 stream, with its own devices.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) conn: Conn,
@@ -54,7 +53,7 @@ pub(super) struct Sequence {
 }
 
 impl Sequence {
-    /// Sends until the time is up.
+    /// Sends until the time is over.
     pub(super) async fn run(mut self) -> Stats {
         while !self.conn.is_over() {
             self.conn.fill();
@@ -117,7 +116,8 @@ pub(super) fn template(options: &Options, stream: Stream) -> Parts {
     if let Some(key) = &options.key {
         request = request.header(AUTHORIZATION, format!("Bearer {}", key.trim()));
     }
-    // The parts are a parsed URL and constants. Characters that a key cannot hold are left out.
+    // The parts come from a parsed URL and constants; characters that a header cannot hold are removed from the
+    // key.
     let request = request.body(()).unwrap_or_default();
     request.into_parts().0
 }

@@ -1,4 +1,4 @@
-//! L2 and L3: a bare responder, in a process of its own so that its processor time can be read.
+//! L2 and L3: a bare responder in its own process, so that its CPU time can be measured.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -13,18 +13,18 @@ use crate::processor;
 pub(crate) enum Bare {
     /// 256 connections, one request at a time.
     L2,
-    /// 64 connections, 16 requests pipelined.
+    /// 64 connections with 16 pipelined requests each.
     L3,
-    /// 64 connections of HTTP/2, 16 streams.
+    /// 64 HTTP/2 connections with 16 streams each.
     L3Http2,
 }
 
 /// The result of a bare responder.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Answered {
-    /// Answers per second.
+    /// Responses per second.
     pub(crate) rate: f64,
-    /// The responder's processor time per answer, in microseconds.
+    /// The responder's CPU time per response, in microseconds.
     pub(crate) processor_us: f64,
 }
 
@@ -39,7 +39,7 @@ impl Bare {
         }
     }
 
-    /// The generator's options; the same load is sent to a gateway.
+    /// The generator's options. The same load is sent to a gateway.
     pub(crate) const fn load(self) -> &'static [&'static str] {
         match self {
             Bare::L2 => &["--format", "single", "--connections", "256"],
@@ -63,10 +63,10 @@ impl Bare {
         }
     }
 
-    /// Measures the answers of a bare responder on one thread.
+    /// Measures a bare responder on one thread.
     ///
     /// # Errors
-    /// [`LimitError`]: the responder cannot start, or answers nothing.
+    /// [`LimitError`]: the responder cannot start, or does not respond.
     pub(crate) fn measure(self, duration: &str) -> Result<Answered, LimitError> {
         say(&format!("{}: a bare responder", self.name()));
         let mut responder = Responder::start(self == Bare::L3Http2)?;
@@ -83,7 +83,7 @@ impl Bare {
     }
 }
 
-/// This program as a responder; ended when dropped.
+/// This program as a responder. It is ended when dropped.
 struct Responder(Child);
 
 impl Responder {

@@ -1,9 +1,9 @@
 //! L1 and L4: how many rows per second PostgreSQL alone accepts.
 //!
-//! Two connections at once, each with devices of its own, COPY batches sorted by device and time in binary form into
-//! the layout of `limit_tables.sql`, one transaction per batch. The shipped tables may differ; the limits stay the
-//! same. L1 has several readings of each device in a batch. L4 has the shape of a fleet: each device sends once a
-//! round, in random order.
+//! Two concurrent connections, each with its own devices, COPY batches in binary form, one transaction per batch,
+//! sorted by device and time. The layout is that of `limit_tables.sql`. It is fixed even if the shipped tables
+//! change, so that the limits stay comparable. In L1, a batch has several readings of each device. L4 has the
+//! shape of a fleet: each device sends once per round, in random order.
 
 use std::time::Instant;
 
@@ -13,52 +13,52 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::generator::order::{Devices, Order};
 
-/// Rows of a batch, by the definition of L1.
+/// Rows of an L1 batch, by definition.
 const L1_BATCH_ROWS: u32 = 40_000;
 
-/// Connections at once: one for each core of the machine on which the limit was first measured.
+/// Concurrent connections: one per core of the machine on which the limit was first measured.
 const CONNECTIONS: u32 = 2;
 
-/// Devices of L1 in all, as in the load of T1.
+/// All devices of L1, as in the load of T1.
 const L1_DEVICES: u32 = 20_000;
 
-/// Rows of a batch of L4: about what arrives while a batch is stored.
+/// Rows of an L4 batch: about as many as arrive while a batch is stored.
 const FLEET_BATCH_ROWS: u32 = 10_000;
 const LARGE_FLEET_BATCH_ROWS: u32 = 20_000;
 
-/// A fleet is large from this many devices on.
+/// From this many devices on, a fleet counts as large.
 const LARGE_FLEET: u32 = 500_000;
 
-/// Between two readings of a device.
+/// The time between two readings of a device.
 const ROUND_US: i64 = 1_000_000;
 
-/// Decides the random order of L4.
+/// The seed of L4's random order.
 const SEED: u64 = 4;
 
-/// COPY is sent in pieces of this size.
+/// COPY data is sent in chunks of this size.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// From PostgreSQL's epoch, the year 2000, back to Unix's.
+/// PostgreSQL's epoch, the year 2000, in microseconds after Unix's.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
-/// The rows begin a day ago.
+/// The first rows are a day old.
 const START_BEFORE_US: i64 = 24 * 3600 * 1_000_000;
 
 const TABLES: &str = include_str!("../../sql/limit_tables.sql");
 const COPY: &str = include_str!("../../sql/limit_copy.sql");
 const DROP: &str = include_str!("../../sql/limit_drop.sql");
 
-/// Which devices a batch holds.
+/// Which devices are in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// The next readings of every device of the connection.
+    /// The next readings of all devices of the connection.
     L1,
-    /// The next devices in the random order of the connection, one reading each.
+    /// One reading each of the next devices in the connection's random order.
     Fleet { devices: u32, batch_rows: u32 },
 }
 
 impl Shape {
-    /// L4 for this many devices.
+    /// L4 with this many devices.
     pub(crate) const fn fleet(devices: u32) -> Self {
         Shape::Fleet {
             devices,
@@ -85,7 +85,7 @@ impl Shape {
         }
     }
 
-    /// The devices and rounds of a connection's batch, sorted.
+    /// The (device, round) pairs of a connection's batch, sorted.
     fn batch(self, share: u32, batch: u64) -> Vec<(u32, u64)> {
         match self {
             Shape::L1 => {
@@ -114,7 +114,7 @@ impl Shape {
     }
 }
 
-/// The measurement.
+/// The result.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Copied {
     pub(crate) rows: u64,
@@ -127,12 +127,12 @@ impl Copied {
     }
 }
 
-/// Copies this many rows, in whole batches, and removes them.
+/// Copies this many rows in whole batches, and then removes them.
 ///
 /// Blocks: until they are committed
 ///
 /// # Errors
-/// The database cannot be reached, or refuses a statement.
+/// The database is unreachable, or refuses a statement.
 pub(crate) fn measure(url: &str, shape: Shape, rows: u64) -> Result<Copied, super::LimitError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONNECTIONS as usize)
@@ -166,7 +166,7 @@ pub(crate) fn measure(url: &str, shape: Shape, rows: u64) -> Result<Copied, supe
 
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // Its error shows in the statement that was on it.
+    // A connection error shows up in the statement that uses the connection.
     tokio::spawn(async move { drop(connection.await) });
     Ok(client)
 }

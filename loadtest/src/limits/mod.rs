@@ -1,4 +1,4 @@
-//! The limits that results are compared with, measured on the same machine in the same minutes.
+//! Measures the limits that results are compared with, on the same machine within the same minutes.
 //!
 //! L1 is the rate of PostgreSQL alone ([`copy`]), and L4 the same in the shape of a fleet. L2 and L3 are the rates
 //! of a bare hyper server that stores nothing ([`bare`]), for single readings without and with pipelining. L3 is

@@ -1,5 +1,5 @@
-//! One keep-alive connection to the gateway that does not give up: like a device, it repeats requests that are
-//! temporarily refused or not answered.
+//! A keep-alive connection to the gateway that does not give up. Like a device, it repeats requests that are
+//! refused for the moment or get no response.
 
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,16 @@ use tokio::net::TcpStream;
 use crate::stop::Stop;
 use crate::target::Target;
 
-/// The first wait after a connection failed; it doubles with each further failure.
+/// The first wait after a connection error. Each further error doubles it.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 
-/// The longest wait between two attempts: how late a restart of the gateway is noticed.
+/// The longest wait between two attempts, and so the longest delay until a restarted gateway is noticed.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// How long an answer may take: longer than the gateway's own wait for `ack=committed`.
+/// How long a response may take: longer than the gateway itself waits for `ack=committed`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A final answer: accepted, or refused for good.
+/// A final response: accepted or rejected for good.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -36,7 +36,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Status and the start of the body, for a message.
+    /// The status and the beginning of the body, for a message.
     pub(crate) fn excerpt(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         format!(
@@ -47,7 +47,7 @@ impl Answer {
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("stopped")]
@@ -60,16 +60,16 @@ pub(crate) enum CallError {
     Refused(String),
 }
 
-/// How often requests had to be repeated.
+/// How often requests were repeated.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Repeats {
-    /// Answers 503, 429 and other 5xx.
+    /// Responses of 503, 429 and other 5xx.
     pub(crate) refused: u64,
-    /// Connections refused, reset, or silent for too long.
+    /// Connections that were refused, reset, or silent for too long.
     pub(crate) broken: u64,
 }
 
-/// A connection to the gateway, made when first needed and again whenever it breaks.
+/// A connection to the gateway. It is opened when first needed, and reopened when it breaks.
 #[derive(Debug)]
 pub(crate) struct Client {
     target: Target,
@@ -80,7 +80,7 @@ pub(crate) struct Client {
     pub(crate) repeats: Repeats,
 }
 
-/// Why an attempt is repeated.
+/// Why an attempt must be repeated.
 enum Failure {
     Refused {
         status: StatusCode,
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    /// A client of the same gateway, on a connection of its own, with another request to stop.
+    /// A client for the same gateway with its own connection and stop signal.
     pub(crate) fn fork(&self, stop: Stop) -> Self {
         Client::new(
             self.target.clone(),
@@ -124,15 +124,15 @@ impl Client {
         }
     }
 
-    /// The request to stop.
+    /// The stop signal.
     pub(crate) fn stop(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Sends a request until it gets a final answer: anything but 408, 429 and 5xx.
+    /// Sends a request until it gets a final response: anything but 408, 429 and 5xx.
     ///
-    /// Blocks: until the answer; forever while the gateway is down, unless there is a time to give up
-    /// Cancel: safe; the connection is dropped with the answer that was due on it
+    /// Blocks: until the response; forever while the gateway is down, unless there is a time to give up
+    /// Cancel: safe; the connection and the outstanding response are dropped
     ///
     /// # Errors
     /// [`CallError::Stopped`] and [`CallError::GivenUp`]: the request may have been accepted.
@@ -213,7 +213,7 @@ impl Client {
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let broken = |error: hyper::Error| Failure::Broken(error.to_string());
         let mut connection = match self.connection.take() {
-            // The gateway closes idle connections, so a closed one is not a failure.
+            // The gateway closes idle connections, so a closed one is not an error.
             Some(connection) if !connection.is_closed() => connection,
             _ => self.connect().await?,
         };
@@ -242,13 +242,13 @@ impl Client {
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket))
             .await
             .map_err(|error| Failure::Broken(error.to_string()))?;
-        // An error of the connection shows in the request that was using it.
+        // A connection error shows up in the request that uses the connection.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
 }
 
-/// The wait of a Retry-After in whole seconds.
+/// Parses a Retry-After in whole seconds.
 fn retry_after(value: Option<&HeaderValue>) -> Option<Duration> {
     let seconds = value?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))

@@ -1,4 +1,4 @@
-//! Reading files of sessions: plain, gzip, or stdin.
+//! Reads files of sessions: plain, gzip, or stdin.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -21,11 +21,11 @@ pub(crate) enum LoadError {
     Empty { day: Option<Date> },
 }
 
-/// Reads files of sessions, plain or gzip, or stdin for the path `-`. A given day selects the sessions of that
-/// local arrival day.
+/// Reads files of sessions, plain or gzip, or stdin for the path `-`. If a day is given, keeps only the sessions
+/// that arrived on that local date.
 ///
 /// # Errors
-/// [`LoadError`]: a file cannot be opened, has another form, or none holds a session to replay.
+/// [`LoadError`]: a file cannot be opened or has another format, or none has a session to replay.
 pub(super) fn load(paths: &[PathBuf], day: Option<Date>) -> Result<Recording, LoadError> {
     let mut stays = Vec::new();
     for path in paths {
@@ -50,7 +50,7 @@ pub(super) fn load(paths: &[PathBuf], day: Option<Date>) -> Result<Recording, Lo
     Ok(recording)
 }
 
-/// Reads a file, and decompresses gzip, which its first bytes identify.
+/// Opens a file, decompressing it if its first bytes are those of gzip.
 fn unpacked(input: Box<dyn Read>) -> std::io::Result<Box<dyn Read>> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
     let mut input = BufReader::new(input);

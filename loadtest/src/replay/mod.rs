@@ -1,8 +1,8 @@
-//! Replay of real charging sessions: sends the readings of a site's stations and vehicles in order of time. At
-//! the end it compares the gateway's energy with the data's, session by session.
+//! Replays real charging sessions: sends the readings of a site's stations and vehicles in order of time. At the
+//! end it compares the gateway's energy with the data, session by session.
 //!
-//! In the order of the data: [`load`] reads the recorded stays, and the crate `wattgate-sessions` makes one sequence
-//! of events from them. [`send`] sends these in batches through [`client`], and [`report`] compares.
+//! In the order of the data: [`load`] reads the recorded stays, and the crate `wattgate-sessions` turns them into
+//! one sequence of events. [`send`] sends these in batches through [`client`], and [`report`] compares.
 
 mod client;
 mod load;
@@ -29,7 +29,7 @@ use send::Sender;
 use wattgate_sessions::timeline::{Booking, Event, Timeline};
 use wattgate_sessions::{data, plan};
 
-/// The note on values that are derived because the data lacks them; printed with all results.
+/// The note on derived values, printed with all results.
 pub(crate) const DERIVED: &str = "measured: arrival, departure, station and AC energy of each \
     session; derived by this program, not measured: the power curve, DC energy (charger \
     efficiency), state of charge, battery temperature, voltage, and the vehicle ids";
@@ -116,10 +116,10 @@ impl ReplayError {
     }
 }
 
-/// Replays a file to its end, or until Ctrl-C, and compares.
+/// Replays files to their end or until Ctrl-C, and compares.
 ///
 /// # Errors
-/// [`ReplayError`]: the file is no recording, the gateway refuses for good, or it stayed away for
+/// [`ReplayError`]: a file is not a recording, the gateway rejects something for good, or it was unreachable for
 /// longer than `--give-up-after`.
 pub(crate) fn run(options: Options) -> Result<Verdict, ReplayError> {
     tokio::runtime::Builder::new_current_thread()
@@ -168,7 +168,7 @@ async fn replay(options: Options) -> Result<Verdict, ReplayError> {
 type Events = Box<dyn Iterator<Item = Event> + Send>;
 type Bookings = Box<dyn Iterator<Item = Arc<Booking>> + Send>;
 
-/// Reports when each stay is replayed, and the speed.
+/// Prints when each stay is replayed, and at what speed.
 async fn schedule(
     options: &Options,
     stays: Vec<data::Stay>,
@@ -188,7 +188,7 @@ async fn schedule(
     Ok((Box::new(plan::as_recorded(stays)), pace, progress))
 }
 
-/// Checks whether a live replay of the same sessions ran before, and continues it.
+/// Checks whether the same sessions were replayed live before. If so, continues that replay.
 async fn resume(live: &mut plan::Live, now_us: i64, client: &mut Client) -> Result<(), CallError> {
     let Some(vehicle) = live.witness() else {
         return Ok(());

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// The shortest wait: events that are due within it share a request.
+/// The shortest wait. Events due within it share a request.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The longest wait, so that the progress keeps moving.
+/// The longest wait, so that progress is shown regularly.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Simulated seconds per second.
@@ -40,7 +40,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A clock that shows a given moment now, and runs at a given speed.
+    /// A clock that starts now at a given time and runs at a given speed.
     pub(crate) fn new(speed: Speed, from_us: i64) -> Self {
         Pace {
             speed,
@@ -49,7 +49,7 @@ impl Pace {
         }
     }
 
-    /// The same clock, beyond the end of time.
+    /// The same clock, moved past all events.
     pub(crate) fn at_once(self) -> Self {
         Pace {
             speed: Speed::Max,
@@ -62,7 +62,7 @@ impl Pace {
         Pace::new(Speed::Times(1.0), now_us)
     }
 
-    /// The time on the clock, in microseconds since 1970 UTC. At the speed `max` it is the end of time.
+    /// The time on the clock, in microseconds since 1970 UTC. At speed `max` it is past all events.
     pub(crate) fn now_us(&self) -> i64 {
         match self.speed {
             Speed::Max => i64::MAX,
@@ -73,7 +73,7 @@ impl Pace {
         }
     }
 
-    /// How long to wait for a moment. `None` means that it is due.
+    /// How long to wait until a time. `None` means that it has passed.
     pub(crate) fn wait_for(&self, at_us: i64) -> Option<Duration> {
         let Speed::Times(times) = self.speed else {
             return None;

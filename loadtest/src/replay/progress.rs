@@ -1,4 +1,4 @@
-//! The progress of the replay: a bar on a terminal, or else a line at intervals.
+//! Shows the progress of the replay: a bar on a terminal, otherwise a line at intervals.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -8,13 +8,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::send::Tally;
 use crate::output::say;
 
-/// The interval of lines without a terminal.
+/// The interval between lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// The interval at which the bar is drawn.
+/// The interval between redraws of the bar.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
-/// Shows the simulated time, the sent and acknowledged readings, and the energy.
+/// Shows the simulated time, the numbers of sent and acknowledged readings, and the energy.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     from_us: i64,
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// Shows the progress, if it is due.
+    /// Shows the progress if an update is due.
     pub(crate) fn show(&mut self, at_us: i64, tally: &Tally) {
         let every = if self.bar.is_some() {
             DRAW_EVERY

@@ -1,4 +1,4 @@
-//! The comparison: the data's AC energy of each session beside the gateway's.
+//! The comparison: each session's AC energy in the data and in the gateway.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,26 +13,26 @@ use super::send::{Entry, Sender, Tally, escape, get};
 use crate::verdict::Verdict;
 use wattgate_sessions::body::rfc3339;
 
-/// How far the gateway's energy may be from the data's, kWh.
+/// How far the gateway's energy may be off, kWh.
 const TOLERANCE_KWH: f64 = 0.001;
 
-/// How often the gateway is asked while an answer differs.
+/// How often to ask the gateway while its result differs.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
-/// One session: the data's figure and the gateway's.
+/// One session, with the data's energy and the gateway's.
 #[derive(Debug, Clone)]
 struct Row {
     station: String,
     vehicle: String,
     session: String,
-    /// The local day of the arrival, and how far it is moved.
+    /// The local date of the arrival, and by how much it was moved.
     day: (Date, i64),
     start_us: i64,
-    /// The session's end, or its last reading if it is open.
+    /// The session's end or, if it is open, its last reading.
     until_us: i64,
     running: bool,
     data_kwh: f64,
-    /// `None` means that the gateway has no answer.
+    /// `None` means that the gateway has no result.
     gateway_kwh: Option<f64>,
     dc_kwh: Option<f64>,
     ratio: Option<f64>,
@@ -50,7 +50,7 @@ impl Row {
     }
 }
 
-/// All sessions, by station and start, and the counts of the replay.
+/// All sessions by station and start, and the counts of the replay.
 #[derive(Debug)]
 pub(crate) struct Report {
     rows: Vec<Row>,
@@ -58,9 +58,9 @@ pub(crate) struct Report {
     repeats: Repeats,
 }
 
-/// Asks the gateway for the energy of every session that was replayed.
+/// Asks the gateway for the energy of every replayed session.
 ///
-/// Blocks: until all answers agree, at most `settle` beyond one answer each
+/// Blocks: until all results agree, or for at most `settle` plus one request per session
 pub(crate) async fn ask(
     client: &mut Client,
     sender: &Sender,
@@ -90,7 +90,7 @@ pub(crate) async fn ask(
 }
 
 impl Row {
-    /// The data's side. `None` means that the session has no reading yet.
+    /// A session's row as far as the data goes. `None` means that it has no reading yet.
     fn of(entry: &Entry) -> Option<Self> {
         let booking = &entry.booking;
         let last = entry.last?;
@@ -143,7 +143,7 @@ impl Row {
 struct Totals {
     data_kwh: f64,
     gateway_kwh: f64,
-    /// What the sessions would be credited with if each got everything that its station delivered on the day of its
+    /// The energy if each session were credited with everything that its station delivered on the day of its
     /// arrival.
     whole_days_kwh: f64,
     stations: usize,
@@ -154,7 +154,7 @@ struct Totals {
 }
 
 impl Totals {
-    /// By how many percent a sum exceeds the data's.
+    /// By how many percent an energy exceeds the data's.
     fn off_percent(&self, kwh: f64) -> f64 {
         if self.data_kwh > 0.0 {
             100.0 * (kwh - self.data_kwh) / self.data_kwh
@@ -165,7 +165,7 @@ impl Totals {
 }
 
 impl Report {
-    /// Correct if every session's energy agrees and no reading or session was refused.
+    /// Right if every session's energy agrees and no reading or session was rejected.
     pub(crate) fn verdict(&self) -> Verdict {
         let agrees = self.rows.iter().all(Row::is_right) && !self.rows.is_empty();
         if agrees && self.tally.rejected == 0 && self.tally.conflicts == 0 {
@@ -201,7 +201,7 @@ impl Report {
         }
     }
 
-    /// The same as JSON.
+    /// The report as JSON.
     pub(crate) fn to_json(&self, left_out: &[(String, String)]) -> Value {
         let totals = self.totals();
         let row = |row: &Row| {
@@ -253,7 +253,7 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// The table, its sums, and a note on derived values.
+    /// The table, its totals, and a note on derived values.
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |cell: fn(&Row) -> &str, least: usize| {
             let widest = self.rows.iter().map(|row| cell(row).chars().count()).max();

@@ -1,4 +1,4 @@
-//! Sending: sessions one by one, readings in batches of each stream.
+//! Sends sessions one by one, and readings in batches per stream.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use wattgate_sessions::body::{self, rfc3339};
 use wattgate_sessions::curve::Sample;
 use wattgate_sessions::timeline::{Booking, Event};
 
-/// What needs no escape in a path's segment or a query's value (RFC 3986, unreserved).
+/// What needs no escaping in a path segment or a query value (RFC 3986, unreserved).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// How many warnings of a replay are printed in full. The rest are counted.
+/// How many warnings are printed in full. Further ones are only counted.
 const WARNINGS_MAX: u64 = 20;
 
 /// Percent-encodes an id for a path or a query.
@@ -29,34 +29,34 @@ pub(crate) fn escape(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-/// The counts so far.
+/// What was counted so far.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
-    /// Readings, each counted once however often it was sent.
+    /// Readings sent, each counted once even if it was sent repeatedly.
     pub(crate) sent: u64,
-    /// Readings that the gateway's answers count as accepted.
+    /// Readings accepted, according to the gateway's responses.
     pub(crate) accepted: u64,
-    /// Readings that it refused.
+    /// Readings rejected.
     pub(crate) rejected: u64,
     /// AC energy of the sent readings.
     pub(crate) ac_micro_kwh: i64,
-    /// Sessions that the gateway refused.
+    /// Sessions rejected.
     pub(crate) conflicts: u64,
 }
 
-/// One stay, as far as it was replayed.
+/// One stay, as far as it has been replayed.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) booking: Arc<Booking>,
     /// AC energy of the readings sent.
     pub(crate) ac_micro_kwh: i64,
-    /// The newest reading sent.
+    /// The latest sample that was sent.
     pub(crate) last: Option<Sample>,
     /// Whether the vehicle has left.
     pub(crate) ended: bool,
 }
 
-/// A stream's readings that wait to be sent, one per line.
+/// A stream's readings that are waiting to be sent, one per line.
 #[derive(Debug, Default)]
 struct Batch {
     lines: Vec<u8>,
@@ -76,7 +76,7 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Makes a sender with a connection for each stream. Sessions use the vehicles' connection.
+    /// Makes a sender with one connection per stream. Sessions use that of the vehicles.
     pub(crate) fn new(client: &Client, batch_max: usize, sessions_late: bool) -> Self {
         Sender {
             meters: client.fork(client.stop()),
@@ -90,7 +90,7 @@ impl Sender {
         }
     }
 
-    /// The same sender, with its waiting readings, and another request to stop.
+    /// The same sender with its waiting readings, and another stop signal.
     pub(crate) fn with_stop(mut self, stop: Stop) -> Self {
         self.meters = self.meters.fork_counted(stop.clone());
         self.vehicles = self.vehicles.fork_counted(stop);
@@ -101,7 +101,7 @@ impl Sender {
         &self.tally
     }
 
-    /// Every stay that has begun, by its number.
+    /// All stays that have begun, by their number.
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -114,13 +114,13 @@ impl Sender {
         }
     }
 
-    /// Handles an event: a session is sent at once, a reading when its batch is full.
+    /// Handles an event: sends a session at once, and readings when their batch is full.
     ///
-    /// Cancel: the event may have been handled; handling it again is not safe
+    /// Cancel: the event may or may not have been handled, and must not be handled again
     ///
     /// # Errors
-    /// [`CallError::Stopped`]: nothing of the event is lost for [`Sender::flush`], but a session's
-    /// start or end may not have been sent.
+    /// [`CallError::Stopped`]: all readings are kept for [`Sender::flush`], but a session's start or end may not
+    /// have been sent.
     pub(crate) async fn take(&mut self, event: &Event) -> Result<(), CallError> {
         match event {
             Event::Start(booking) => {
@@ -141,7 +141,7 @@ impl Sender {
                 self.tally.ac_micro_kwh += sample.ac_micro_kwh;
                 if let Some(entry) = self.entries.get_mut(booking.number) {
                     entry.ac_micro_kwh += sample.ac_micro_kwh;
-                    // By time and not by the order of sending, which may be arbitrary.
+                    // By time, not by the order of sending, which may be shuffled.
                     let newest = entry.last.filter(|last| last.at_us > sample.at_us);
                     entry.last = Some(newest.unwrap_or(*sample));
                 }
@@ -161,7 +161,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends the waiting readings of both streams at once. Unanswered readings stay waiting.
+    /// Sends the waiting readings of both streams at once. Readings without a response keep waiting.
     pub(crate) async fn flush(&mut self) -> Result<(), CallError> {
         self.send("").await
     }
@@ -188,8 +188,9 @@ impl Sender {
     /// Prepares the comparison: sends waiting readings, registers late sessions, and waits until everything is
     /// committed.
     ///
-    /// The gateway stores each device's readings in the order of their arrival. So a reading of each device is
-    /// sent once more, with `ack=committed`: its commit implies that of all others. A repeat is stored once.
+    /// The gateway stores each device's readings in the order in which they arrive. So one reading of each device
+    /// is sent again with `ack=committed`: once that is committed, all others are too. The repeat is stored only
+    /// once.
     pub(crate) async fn settle(&mut self) -> Result<(), CallError> {
         self.flush().await?;
         let entries = self.entries.clone();
@@ -198,7 +199,7 @@ impl Sender {
                 let ended = entry.ended.then(|| entry.booking.end_us());
                 self.register(&entry.booking, ended).await?;
             } else if entry.ended {
-                // Already sent, unless Ctrl-C came first. Sending again is safe.
+                // Already sent, unless Ctrl-C came first. Sending it again is safe.
                 self.end(&entry.booking).await?;
             }
         }
@@ -212,7 +213,7 @@ impl Sender {
             }
             self.send("?ack=committed").await?;
         }
-        // Accepted repeats do not count; refused ones do.
+        // Accepted repeats must not count; rejected ones must.
         self.tally.accepted = counted.accepted;
         Ok(())
     }
@@ -229,7 +230,7 @@ impl Sender {
         let answer = post(&mut self.vehicles, "/v1/sessions", &session).await?;
         match answer.status {
             status if status.is_success() => Ok(()),
-            // An earlier replay registered the same session, and may have ended it.
+            // An earlier replay has registered the same session, and may have ended it.
             StatusCode::CONFLICT if self.is_known(booking, &session).await? => Ok(()),
             StatusCode::CONFLICT => {
                 self.conflict(booking, &answer.excerpt());
@@ -253,7 +254,7 @@ impl Sender {
         }
     }
 
-    /// Whether the gateway knows this session with the same vehicle, meter and start.
+    /// Whether the gateway has this session with the same vehicle, meter and start.
     async fn is_known(&mut self, booking: &Booking, session: &Value) -> Result<bool, CallError> {
         let path = format!("/v1/sessions/{}", escape(&booking.session_id));
         let answer = get(&mut self.vehicles, &path).await?;
@@ -291,8 +292,8 @@ impl Batch {
         self.readings += 1;
     }
 
-    /// Sends the batch, and empties it once it is answered. Returns how many were accepted and rejected, and the first
-    /// error.
+    /// Sends the batch, and clears it once there is a response. Returns how many readings were accepted and
+    /// rejected, and the first error.
     async fn send(
         &mut self,
         client: &mut Client,
@@ -329,7 +330,7 @@ async fn post(
         .await
 }
 
-/// Asks the gateway for a resource.
+/// Gets a resource from the gateway.
 pub(crate) async fn get(
     client: &mut Client,
     path: &str,
@@ -339,7 +340,7 @@ pub(crate) async fn get(
         .await
 }
 
-/// The ids of a vehicle's sessions that the gateway knows, in the order of its answer.
+/// The ids of a vehicle's sessions in the gateway, in the order of its response.
 pub(crate) async fn sessions_of(
     client: &mut Client,
     vehicle: &str,

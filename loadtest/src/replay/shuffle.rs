@@ -1,13 +1,13 @@
-//! The readings of a replay in a random order.
+//! Shuffles the readings of a replay.
 
 use wattgate_sessions::timeline::Event;
 
 use crate::campaign::random::Random;
 
-/// The same events, with the readings in a random order between all starts and all ends, like late readings of
-/// devices that were offline.
+/// The same events, with the readings in random order between all starts and all ends, like readings of devices
+/// that were offline.
 ///
-/// Shape:  holds every event, some 60 bytes each: a timeline with an end
+/// Shape:  every event is in memory, some 60 bytes each, so the timeline must be finite
 pub(crate) fn shuffled(
     events: impl Iterator<Item = Event>,
     seed: u64,

@@ -1,4 +1,4 @@
-//! The targets: the load of each, and its limit.
+//! The targets: each one's load and limit.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -21,7 +21,8 @@ use crate::limits::bare::{Answered, Bare};
 use crate::limits::copy::{self, Copied, Shape};
 use crate::output::say;
 
-/// The cases that can be measured alone. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with T4.
+/// The cases that can be measured separately. T5 (memory) comes with T1 and T6, and T8 (the index in memory) with
+/// T4 and T7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Case {
     T1,
@@ -37,13 +38,13 @@ pub(crate) enum Case {
     T13,
 }
 
-/// The most rows of L1, because the disk must have room for them; T1 may store more.
+/// The most rows of L1, because they must fit on the disk. T1 may store more.
 const L1_ROWS_MAX: u64 = 200_000_000;
 
 /// How long before now the readings of a load begin, so that their times stay in the past.
 const BEGINS_BEFORE_NOW: Duration = Duration::from_secs(60);
 
-/// The targets of T4: milliseconds, and percent within a second.
+/// The targets of T4: a latency in milliseconds, and the percentage of batches within a second.
 pub(super) const OPEN_LOOP: [Target; 2] = [Target::AtMost(10.0), Target::AtLeast(99.0)];
 
 /// The arrival rate of T4 and T6, in readings a second.
@@ -89,13 +90,13 @@ impl Case {
 /// The measurements so far.
 pub(super) struct Run<'a> {
     options: &'a Options,
-    /// The server under the gateways.
+    /// The server that the gateways use.
     server: &'a Server,
     bare: HashMap<&'static str, Answered>,
     rows: Vec<Row>,
-    /// The servers' versions, each once.
+    /// The distinct versions of the servers.
     postgresql: Vec<String>,
-    /// The memory over the time of T6, as a picture.
+    /// A chart of memory during T6.
     plot: Option<String>,
 }
 
@@ -111,7 +112,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Measures on another server from now on.
+    /// Uses another server from now on.
     pub(super) fn set_server(&mut self, server: &'a Server) {
         self.server = server;
     }
@@ -158,7 +159,7 @@ impl<'a> Run<'a> {
         )
     }
 
-    /// Measures one case, and adds its rows.
+    /// Measures one case and adds its rows.
     pub(super) fn measure(&mut self, case: Case) -> Result<(), TargetsError> {
         match case {
             Case::T1 => self.t1(),
@@ -178,7 +179,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A gateway on an empty directory.
+    /// Starts a gateway on an empty directory.
     pub(super) fn fresh(&mut self) -> Result<Gateway, TargetsError> {
         let database = self.clear()?;
         let gateway = self.start(database.as_ref())?;
@@ -210,7 +211,7 @@ impl<'a> Run<'a> {
         Gateway::start(&options.gateway, data, &options.gateway_options, database)
     }
 
-    /// How long a load is sent.
+    /// How long to send each load.
     pub(super) fn seconds(&self) -> u64 {
         self.options.seconds
     }
@@ -225,7 +226,7 @@ impl<'a> Run<'a> {
         self.options.history.as_deref()
     }
 
-    /// Empties the directory, and the database of a server that is not embedded.
+    /// Empties the directory and, unless the server is embedded, the database.
     pub(super) fn clear(&self) -> Result<Option<Reset>, TargetsError> {
         match std::fs::remove_dir_all(&self.options.scratch) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
@@ -233,7 +234,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sends a load, and compares with the database at its end.
+    /// Sends a load, and compares with the database at the end.
     pub(super) fn load(
         &self,
         gateway: &Gateway,
@@ -243,7 +244,7 @@ impl<'a> Run<'a> {
         self.load_until(gateway, seconds, more, &Arc::default())
     }
 
-    /// The same, until `stop` is set at the latest.
+    /// The same, but ends early if `stop` is set.
     pub(super) fn load_until(
         &self,
         gateway: &Gateway,
@@ -252,7 +253,7 @@ impl<'a> Run<'a> {
         stop: &Arc<AtomicBool>,
     ) -> Result<Loaded, TargetsError> {
         let (url, duration) = (gateway.url(), format!("{seconds}s"));
-        // Current readings: older ones would make rolled-up hours dirty.
+        // With present times, because older readings would make rolled-up hours dirty.
         let start = jiff::Timestamp::now() - BEGINS_BEFORE_NOW;
         let start = start.to_string();
         let mut arguments = vec![
@@ -286,7 +287,7 @@ impl<'a> Run<'a> {
         Ok(answered)
     }
 
-    /// Copies as many rows as a load stored into an empty database of the same kind of server.
+    /// Copies as many rows as a load has stored into an empty database on the same kind of server.
     pub(super) fn copied(&mut self, shape: Shape, rows: u64) -> Result<Copied, TargetsError> {
         let gateway = self.fresh()?;
         let copied = copy::measure(&gateway.database_url, shape, rows.min(L1_ROWS_MAX))?;
@@ -294,7 +295,7 @@ impl<'a> Run<'a> {
         Ok(copied)
     }
 
-    /// A row without a limit.
+    /// Makes a row without a limit.
     pub(super) fn row(&self, name: &'static str, what: String, figure: f64) -> Row {
         Row {
             name,
@@ -334,7 +335,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Single readings, compared with a bare responder.
+    /// Measures single readings, and compares with a bare responder.
     fn single(&mut self, name: &'static str, bare: Bare) -> Result<(), TargetsError> {
         let answered = self.bare(bare)?;
         let gateway = self.fresh()?;
@@ -349,7 +350,7 @@ impl<'a> Run<'a> {
             ..self.row(name, what.clone(), loaded.committed())
         };
         match bare {
-            // Its target is a peer's rate: see `loadtest/peers/telegraf.sh`.
+            // Its target is the rate of another product: see `loadtest/peers/telegraf.sh`.
             Bare::L2 => {
                 self.push(row);
                 self.push(Row {
@@ -398,7 +399,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The latency of acknowledgements and the lateness of batches at a rate, each with its target.
+    /// Adds the latency of acknowledgements and the lateness of batches at a fixed rate, each with its target.
     pub(super) fn push_open_loop(
         &mut self,
         name: &'static str,
@@ -431,7 +432,7 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// The server's processor time under a load.
+    /// Adds the server's CPU time under a load.
     pub(super) fn push_server_time(
         &mut self,
         name: &'static str,

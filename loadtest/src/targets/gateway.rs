@@ -1,4 +1,4 @@
-//! A gateway that this program starts, with its embedded PostgreSQL or on a server beside it.
+//! A gateway that this program starts, with its embedded PostgreSQL or on another server.
 
 #![expect(
     clippy::disallowed_methods,
@@ -22,24 +22,24 @@ use crate::processor;
 /// How long a gateway may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long an answer may take: a little longer than the gateway lets a query wait.
+/// How long a response may take: slightly longer than the gateway lets a query wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How often its memory is read.
+/// How often the gateway's memory is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// The resident memory at a moment.
+/// The resident memory at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Resident {
     pub(super) at: Instant,
     pub(super) mib: f64,
 }
 
-/// The processor time of a gateway and its server so far, in seconds.
+/// The CPU time of a gateway and its server so far, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spent {
     pub(super) gateway: f64,
-    /// 0 if the server's processes are not on this machine.
+    /// 0 if the server is not on this machine.
     pub(super) server: f64,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Lag {
 }
 
 impl Lag {
-    /// The batches since an earlier count.
+    /// Only the batches since an earlier count.
     pub(super) fn since(self, then: Lag) -> Self {
         Lag {
             batches: self.batches - then.batches,
@@ -59,13 +59,13 @@ impl Lag {
         }
     }
 
-    /// The share within a second.
+    /// The percentage stored within a second.
     pub(super) fn percent(self) -> f64 {
         100.0 * self.within / self.batches
     }
 }
 
-/// A running gateway; ended when dropped.
+/// A running gateway. It is ended when dropped.
 #[derive(Debug)]
 pub(super) struct Gateway {
     child: Child,
@@ -74,7 +74,7 @@ pub(super) struct Gateway {
     /// The URL of its database.
     pub(super) database_url: String,
     data: PathBuf,
-    /// The first process of a server that is not embedded.
+    /// The postmaster of a server that is not embedded.
     postmaster: Option<i32>,
     /// The resident memory since the last call.
     memory: Arc<Mutex<Vec<Resident>>>,
@@ -82,7 +82,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway on a data directory, and waits until it accepts readings. Without a database it uses the
+    /// Starts a gateway on a data directory and waits until it accepts readings. Without a database it uses the
     /// embedded server.
     pub(super) fn start(
         program: &Path,
@@ -95,7 +95,7 @@ impl Gateway {
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .args(options)
-            // No settings from the shell.
+            // Settings from the shell must not apply.
             .env_remove("DATABASE_URL")
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -150,18 +150,18 @@ impl Gateway {
         format!("http://{}", self.authority)
     }
 
-    /// The samples of resident memory since the last call.
+    /// The samples of resident memory since the previous call.
     pub(super) fn take_memory(&self) -> Vec<Resident> {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut memory)
     }
 
-    /// Waits until the gateway answers that it is ready, the database included.
+    /// Waits until the gateway is ready, including its database.
     pub(super) fn wait_ready(&self) -> Result<(), TargetsError> {
         self.wait(|gateway| gateway.ask("GET", "/health/ready", "").0 == 200)
     }
 
-    /// Sends one reading; whether it was acknowledged.
+    /// Sends one reading. Returns whether it was acknowledged.
     pub(super) fn take_one(&self) -> bool {
         let now = jiff::Timestamp::now();
         let body = format!(
@@ -170,7 +170,7 @@ impl Gateway {
         self.ask("POST", "/v1/ingestion/meter", &body).0 == 202
     }
 
-    /// Sends one reading of each stream, with the given time.
+    /// Sends one reading of each stream with this time.
     pub(super) fn take_both_at(&self, at: &str) {
         for (path, fields) in [
             (
@@ -187,7 +187,7 @@ impl Gateway {
         }
     }
 
-    /// The sum of a metric's samples whose labels have a text.
+    /// The sum of a metric's samples whose labels contain a text.
     pub(super) fn metric(&self, name: &str, label: &str) -> f64 {
         let text = self.ask("GET", "/metrics", "").1;
         let samples = text.lines().filter_map(|line| {
@@ -199,7 +199,7 @@ impl Gateway {
         samples.sum()
     }
 
-    /// How late batches were stored so far.
+    /// How late batches have been stored so far.
     pub(super) fn lag(&self) -> Lag {
         let name = "wattgate_store_lag_seconds";
         Lag {
@@ -208,17 +208,17 @@ impl Gateway {
         }
     }
 
-    /// Waits until nothing waits in the log.
+    /// Waits until the log is drained.
     pub(super) fn wait_stored(&self) -> Result<(), TargetsError> {
         self.wait(|gateway| gateway.metric("wattgate_wal_readings", "") == 0.0)
     }
 
-    /// The first process of its server. `None` if it is on another machine, or ended.
+    /// The postmaster of its server. `None` if it is on another machine or has ended.
     fn postmaster(&self) -> Option<i32> {
         self.postmaster.or_else(|| find_pid(&self.data))
     }
 
-    /// The processor time so far.
+    /// The CPU time so far.
     pub(super) fn spent(&self) -> Spent {
         Spent {
             gateway: processor::of(self.child.id() as i32),
@@ -226,7 +226,7 @@ impl Gateway {
         }
     }
 
-    /// Sends a signal to the server and all its processes.
+    /// Sends a signal to all processes of the server.
     pub(super) fn signal_database(&self, signal: Signal) -> Result<(), TargetsError> {
         let postmaster = self
             .postmaster()
@@ -240,7 +240,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Stops it as Ctrl-C does, and waits for its end.
+    /// Stops it like Ctrl-C does, and waits for it to end.
     pub(super) fn stop(mut self) -> Result<(), TargetsError> {
         self.interrupt();
         let until = Instant::now() + PATIENCE;
@@ -270,7 +270,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// One request on a connection of its own. Status 0 means that there was no answer.
+    /// Sends one request on its own connection. Status 0 means that there was no response.
     pub(super) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let exchange = || -> std::io::Result<String> {
             let mut socket = TcpStream::connect(&self.authority)?;
@@ -295,7 +295,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.watched.store(true, Ordering::Relaxed);
         if let Ok(None) = self.child.try_wait() {
-            // A measurement has failed. Its server must continue, so that it can end with the gateway.
+            // After a failed measurement, the stopped server must continue, so that it can end with the gateway.
             drop(self.signal_database(Signal::CONT));
             self.interrupt();
             drop(self.child.wait());
@@ -307,7 +307,7 @@ fn broken(what: &str) -> TargetsError {
     TargetsError::Gateway(what.to_owned())
 }
 
-/// A client's parameters from the command `psql -h … -p … -U … -d …`.
+/// Builds a connection string from the command `psql -h … -p … -U … -d …`.
 fn database_url(psql: &str) -> Option<String> {
     let mut words = psql.split_whitespace();
     let mut url = String::new();

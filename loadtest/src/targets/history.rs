@@ -1,7 +1,7 @@
-//! The history of T7: as many meters as vehicles, each pair with the same id, and one reading per minute.
+//! The history of T7: as many meters as vehicles, in pairs of the same id, with one reading per minute.
 //!
-//! It is copied straight into the tables, minute by minute for all devices, in the order in
-//! which a gateway that keeps up stores it. So a device's readings are far apart on disk.
+//! It is copied directly into the tables, minute by minute for all devices, which is the order in which a gateway
+//! that keeps up stores it. So a device's readings are scattered over the disk.
 
 use bytes::{BufMut, BytesMut};
 use futures_util::SinkExt;
@@ -9,9 +9,9 @@ use tokio_postgres::{Client, NoTls};
 
 use super::TargetsError;
 
-/// COPY is sent in pieces of this size.
+/// COPY data is sent in chunks of this size.
 const CHUNK_BYTES: usize = 64 << 10;
-/// From PostgreSQL's epoch, the year 2000, back to Unix's.
+/// PostgreSQL's epoch, the year 2000, in microseconds after Unix's.
 const EPOCH_US: i64 = 946_684_800_000_000;
 /// The time between two readings of a device.
 pub(super) const MINUTE_US: i64 = 60_000_000;
@@ -23,7 +23,7 @@ const METER_KEYS: &str = include_str!("../../sql/history_meter_keys.sql");
 const VEHICLE_KEYS: &str = include_str!("../../sql/history_vehicle_keys.sql");
 const METER_COPY: &str = include_str!("../../sql/history_meter_copy.sql");
 const VEHICLE_COPY: &str = include_str!("../../sql/history_vehicle_copy.sql");
-/// The copied readings left no dirty hours, so hours that were rolled up without them are removed.
+/// Removes hours that were rolled up before their readings were copied, because copying leaves no dirty marks.
 const FORGET_HOURS: &str = include_str!("../../sql/history_forget_hours.sql");
 
 /// The shape of the history.
@@ -31,14 +31,14 @@ const FORGET_HOURS: &str = include_str!("../../sql/history_forget_hours.sql");
 pub(super) struct Shape {
     /// Meters and vehicles together.
     pub(super) devices: u32,
-    /// Readings of all of them.
+    /// All their readings.
     pub(super) rows: u64,
     /// The time of the last minute, in microseconds since 1970.
     pub(super) end_us: i64,
 }
 
 impl Shape {
-    /// How many vehicles there are, and meters.
+    /// The number of vehicles, and of meters.
     pub(super) const fn vehicles(self) -> u32 {
         self.devices / 2
     }
@@ -54,12 +54,12 @@ impl Shape {
     }
 }
 
-/// Registers the devices and copies their readings, one connection per stream. The partitions must exist.
+/// Registers the devices and copies their readings, with one connection per stream. The partitions must exist.
 ///
-/// Blocks: until all is committed, and the tables are analyzed
+/// Blocks: until everything is committed and the tables are analyzed
 ///
 /// # Errors
-/// The database cannot be reached, or refuses a statement.
+/// The database is unreachable, or refuses a statement.
 pub(super) fn fill(url: &str, shape: Shape) -> Result<(), TargetsError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -93,7 +93,7 @@ pub(super) fn fill(url: &str, shape: Shape) -> Result<(), TargetsError> {
 
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // Its error shows in the statement that was on it.
+    // A connection error shows up in the statement that uses the connection.
     tokio::spawn(async move { drop(connection.await) });
     Ok(client)
 }
@@ -132,13 +132,13 @@ async fn stream(
     Ok(())
 }
 
-/// Six decimals that differ from device to device and minute to minute.
+/// Six decimals that vary by device and minute.
 fn millionths(at_us: i64, key: i32) -> f64 {
     let mixed = (at_us / MINUTE_US).wrapping_mul(7919) + i64::from(key).wrapping_mul(104_729);
     mixed.rem_euclid(10_000) as f64
 }
 
-/// About 7 kW.
+/// A meter's row: about 7 kW.
 fn meter_row(out: &mut BytesMut, at_us: i64, key: i32) {
     out.put_i16(5);
     time(out, at_us);
@@ -148,7 +148,7 @@ fn meter_row(out: &mut BytesMut, at_us: i64, key: i32) {
     integer(out, key);
 }
 
-/// The part of it that arrives.
+/// A vehicle's row: the part of that energy that arrives.
 fn vehicle_row(out: &mut BytesMut, at_us: i64, key: i32) {
     out.put_i16(8);
     time(out, at_us);

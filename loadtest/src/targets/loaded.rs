@@ -1,4 +1,4 @@
-//! A load that was sent to a gateway, and what it cost.
+//! A load that was sent to a gateway, and its cost.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::generator::Outcome;
 use crate::oracle::Stored;
 use crate::verdict::Verdict;
 
-/// A load, with processor time from its first request until all was stored.
+/// A load, with the CPU time from its first request until everything was stored.
 #[derive(Debug)]
 pub(super) struct Loaded {
     outcome: Outcome,
@@ -25,17 +25,17 @@ impl Loaded {
         }
     }
 
-    /// Readings that were acknowledged.
+    /// The number of acknowledged readings.
     pub(super) fn acked(&self) -> u64 {
         self.outcome.stats.acked()
     }
 
-    /// Readings that were refused, or may have been.
+    /// The number of readings that were rejected, or may have been.
     pub(super) fn not_taken(&self) -> u64 {
         self.outcome.stats.unknown() + self.outcome.stats.rejected
     }
 
-    /// Readings per second until all were stored; 0 if they never were.
+    /// Readings per second until everything was stored; 0 if that never happened.
     pub(super) fn committed(&self) -> f64 {
         let stored = self.outcome.stored.as_ref();
         stored.and_then(Stored::committed_per_second).unwrap_or(0.0)
@@ -52,17 +52,17 @@ impl Loaded {
         self.outcome.stats.latency_us.value_at_quantile(quantile) as f64 / 1000.0
     }
 
-    /// The processor time.
+    /// The CPU time.
     pub(super) fn spent(&self) -> Spent {
         self.spent
     }
 
-    /// The gateway's processor time per reading, in microseconds.
+    /// The gateway's CPU time per reading, in microseconds.
     pub(super) fn gateway_us(&self) -> f64 {
         self.spent.gateway * 1e6 / self.acked().max(1) as f64
     }
 
-    /// The server's.
+    /// The server's CPU time per reading, in microseconds.
     pub(super) fn server_us(&self) -> f64 {
         self.spent.server * 1e6 / self.acked().max(1) as f64
     }

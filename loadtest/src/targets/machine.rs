@@ -1,4 +1,4 @@
-//! The machine that results were measured on, without anything that identifies it.
+//! The machine on which results were measured, without anything that identifies it.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// A machine, as its results describe it.
+/// A machine, as described in results.
 #[derive(Debug, Clone)]
 pub(crate) struct Machine {
     cores: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Machine {
 /// Reads the machine's properties, and the versions of the programs.
 ///
 /// # Errors
-/// The gateway's program cannot be run.
+/// The gateway cannot be run.
 pub(crate) fn describe(gateway: &Path) -> std::io::Result<Machine> {
     let version = Command::new(gateway).arg("--version").output()?.stdout;
     let first = |path: &str, name: &str| {

@@ -1,11 +1,11 @@
-//! The table of targets. Each load runs against a gateway that this program starts, with its embedded
-//! PostgreSQL, and on request on another server in the same minutes. Its figure is compared with a limit that was
-//! measured in the same minutes on the same kind of server.
+//! The table of targets. This program starts a gateway for each load, with its embedded PostgreSQL and, on
+//! request, on another server as well. Each figure is compared with a limit that was measured within the same
+//! minutes on the same kind of server.
 //!
-//! [`gateway`] starts and watches the gateway, and [`server`] a server that is not embedded. [`cases`] are the
-//! targets, the larger ones in files of their own; [`loaded`] is what a load gave. [`machine`] describes the machine,
-//! and [`table`] prints the results. T7 and T13, with 100 M rows of history, and T9, which fills databases of some
-//! GB, are measured only if they are named.
+//! [`gateway`] starts and watches the gateway, and [`server`] a server that is not embedded. [`cases`] has the
+//! targets, with the larger ones in their own files; [`loaded`] is the result of a load. [`machine`] describes the
+//! machine, and [`table`] prints the results. T7 and T13 (with 100 M rows of history) and T9 (which fills
+//! databases of several GB) are measured only if they are named.
 
 mod cases;
 mod database;
@@ -109,12 +109,12 @@ pub(crate) enum TargetsError {
     Io(#[from] std::io::Error),
 }
 
-/// Measures, prints the table, and writes it.
+/// Measures, prints the table, and writes it to files.
 ///
-/// Shape:  wrong where the oracle found a reading missing or surplus; an unmet target is a result
+/// Shape:  wrong if the oracle found readings missing or surplus; an unmet target is still a result
 ///
 /// # Errors
-/// [`TargetsError`]: the gateway cannot be started or driven.
+/// [`TargetsError`]: the gateway cannot be started or used.
 pub(crate) fn run(options: Options) -> Result<Verdict, TargetsError> {
     let began = jiff::Timestamp::now();
     let machine = machine::describe(&options.gateway)?;
@@ -162,7 +162,7 @@ fn servers(options: &Options) -> Result<Vec<Server>, TargetsError> {
         servers.push(Server::Embedded);
     }
     if let Some(bin) = &options.server_defaults {
-        // Beside the scratch directory, which is empty for each gateway.
+        // Next to the scratch directory, which is emptied for each gateway.
         let dir = options.scratch.with_extension("server");
         servers.push(Server::Defaults(Cluster::start(bin, &dir)?));
     }

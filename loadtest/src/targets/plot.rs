@@ -1,4 +1,4 @@
-//! A picture of memory over time: a line, a bar for the bound, and a shade while the database was stopped.
+//! A chart of memory over time: a line, the bound, and a shaded area while the database was stopped.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -8,11 +8,11 @@ use super::gateway::Resident;
 
 /// The bound of T5.
 const BOUND_MIB: f64 = 300.0;
-/// The picture and the room around the plot, in pixels.
+/// The size of the picture and the margins of the plot, in pixels.
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 300.0;
 const MARGIN: f64 = 48.0;
-/// The most points of the line: more would not be visible.
+/// The most points of the line. More would not be visible.
 const POINTS_MAX: usize = 600;
 
 /// Draws the resident memory.
@@ -30,7 +30,7 @@ pub(super) fn memory(title: &str, looks: &[Resident], away: Range<Instant>) -> S
         .iter()
         .step_by(looks.len().div_ceil(POINTS_MAX).max(1))
     {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         write!(line, "{:.1},{:.1} ", x(seconds(look.at)), y(look.mib)).ok();
     }
     let (from, to) = (x(seconds(away.start)), x(seconds(away.end).min(total)));

@@ -1,4 +1,4 @@
-//! The PostgreSQL servers under the gateways that are measured.
+//! The PostgreSQL servers that measured gateways use.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -11,21 +11,21 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::TargetsError;
 use super::database::{execute, postmaster, query_one};
 
-/// The database that is made anew for each gateway on a server that is not embedded.
+/// The database that is created anew for each gateway on a server that is not embedded.
 const DATABASE: &str = "wattgate_targets";
 
-/// The user of a server if root measures: PostgreSQL refuses root.
+/// The server's user if root measures, because PostgreSQL refuses root.
 const NOBODY: u32 = 65_534;
 
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server.
+/// A PostgreSQL server.
 #[derive(Debug)]
 pub(super) enum Server {
-    /// Each gateway has its own, with the gateway's settings.
+    /// Each gateway starts its own, with the gateway's settings.
     Embedded,
-    /// A server that runs already.
+    /// A server that is already running.
     Given(String),
     /// A server that this program started, with PostgreSQL's defaults.
     Defaults(Cluster),
@@ -35,7 +35,7 @@ pub(super) enum Server {
 #[derive(Debug, Clone)]
 pub(super) struct Reset {
     pub(super) url: String,
-    /// The server's first process, if it is on this machine.
+    /// The postmaster, if the server is on this machine.
     pub(super) postmaster: Option<i32>,
 }
 
@@ -57,10 +57,10 @@ impl Server {
         }
     }
 
-    /// Makes an empty database. `None` means that a gateway brings its own.
+    /// Creates an empty database. `None` means that the gateway has its own.
     ///
     /// # Errors
-    /// [`TargetsError::Database`]: the server cannot be reached, or the user may not create databases.
+    /// [`TargetsError::Database`]: the server is unreachable, or the user may not create databases.
     pub(super) fn reset(&self) -> Result<Option<Reset>, TargetsError> {
         let Some(url) = self.url() else {
             return Ok(None);
@@ -70,7 +70,7 @@ impl Server {
             &format!("drop database if exists {DATABASE} with (force)"),
         )?;
         execute(&url, &format!("create database {DATABASE}"))?;
-        // The next gateway must not pay for what earlier ones left to write.
+        // The next gateway must not pay for writes that earlier ones left behind.
         execute(&url, "checkpoint")?;
         Ok(Some(Reset {
             postmaster: postmaster(&url)?,
@@ -79,7 +79,7 @@ impl Server {
     }
 }
 
-/// A connection string with another database.
+/// The connection string with another database.
 fn with_database(url: &str, name: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         // If a key is repeated, the last one counts.
@@ -95,7 +95,7 @@ fn with_database(url: &str, name: &str) -> String {
     format!("{scheme}://{authority}/{name}{parameters}")
 }
 
-/// A server with PostgreSQL's defaults, in a directory of its own; ended and removed when dropped.
+/// A server with PostgreSQL's defaults in its own directory. It is stopped and removed when dropped.
 #[derive(Debug)]
 pub(super) struct Cluster {
     dir: PathBuf,
@@ -103,7 +103,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes the cluster with the programs of a directory, and starts the server.
+    /// Creates a cluster with the programs in `bin`, and starts the server.
     ///
     /// # Errors
     /// [`TargetsError`]: the programs cannot be run, or the server does not start.
@@ -159,7 +159,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
-            // A fast shutdown. It may have ended by itself.
+            // A fast shutdown. The server may have ended by itself.
             kill_process(pid, Signal::INT).ok();
         }
         drop(self.child.wait());

@@ -1,4 +1,4 @@
-//! T10: how soon a gateway acknowledges.
+//! T10: how soon a gateway acknowledges after its start.
 
 use std::time::{Duration, Instant};
 

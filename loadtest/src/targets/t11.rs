@@ -1,5 +1,5 @@
-//! T11: a fleet. Each device sends once per round, in random order, so that a batch holds devices from all over the
-//! fleet.
+//! T11: a fleet. Each device sends once per round, in random order, so that each batch has devices from all over
+//! the fleet.
 
 use super::TargetsError;
 use super::cases::{RATE, Run};
@@ -8,14 +8,14 @@ use super::loaded::Loaded;
 use super::table::{Row, Target};
 use crate::limits::copy::Shape;
 
-/// Devices of the smallest fleet, which the others are compared with.
+/// Devices of the smallest fleet, with which the others are compared.
 const SMALL: u32 = 20_000;
 
 /// Devices of the fleets.
 const FLEETS: [u32; 2] = [100_000, 1_000_000];
 
-/// At full speed the gateway accepts about this many devices per millisecond. It sets the length of a round, so that
-/// readings are dated about now.
+/// About how many devices per millisecond the gateway accepts at full speed. It determines the length of a round,
+/// so that readings have about the present time.
 const DEVICES_PER_MS: u32 = 400;
 
 impl Run<'_> {
@@ -57,7 +57,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Lets a fleet send as fast as possible. The gateway already knows its devices, from a round that is not counted.
+    /// Lets a fleet send as fast as possible. A first round, which does not count, registers its devices.
     fn fleet(&mut self, devices: u32) -> Result<(Gateway, Loaded), TargetsError> {
         let gateway = self.fresh()?;
         let interval = (devices / DEVICES_PER_MS).to_string();
@@ -73,7 +73,7 @@ impl Run<'_> {
         Ok((gateway, loaded))
     }
 
-    /// Lets the same fleet send at a rate, each reading dated when it is sent.
+    /// Lets the same fleet send at a fixed rate, each reading with the time of sending.
     fn open_loop(&mut self, gateway: &Gateway, devices: u32) -> Result<(), TargetsError> {
         let rate = RATE.to_string();
         let round_ms = (f64::from(devices) / RATE * 1000.0).to_string();

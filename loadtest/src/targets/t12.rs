@@ -1,4 +1,4 @@
-//! T12: what late readings cost the server, if their hours are already rolled up.
+//! T12: what late readings cost the server when their hours are already rolled up.
 
 use super::TargetsError;
 use super::cases::{RATE, Run};
@@ -7,10 +7,10 @@ use super::loaded::Loaded;
 use super::t7::{instant, wait_rolled_up};
 use super::table::{Row, Target};
 
-/// How late they are: a little more than a day, so that they are in one or two hours.
+/// How late they are: slightly more than a day, so that they fall into one or two hours.
 const LATE_US: i64 = 24 * 3600 * 1_000_000;
 
-/// How often both kinds are sent, alternately.
+/// How often both kinds are sent, in turns.
 const TURNS: usize = 2;
 
 /// Devices of the load.
@@ -20,7 +20,7 @@ impl Run<'_> {
     pub(super) fn t12(&mut self) -> Result<(), TargetsError> {
         let gateway = self.fresh()?;
         let late_us = jiff::Timestamp::now().as_microsecond() - LATE_US;
-        // The hours exist, and are rolled up.
+        // Creates the hours and lets them be rolled up.
         self.dated(&gateway, late_us, &["--rounds", "1"])?;
         wait_rolled_up(&gateway, late_us)?;
         let (mut now, mut late) = (Vec::new(), Vec::new());
@@ -73,7 +73,7 @@ impl Run<'_> {
         self.load(gateway, self.seconds(), &arguments)
     }
 
-    /// The server's processor time of a load, until the hours that it made dirty are rolled up again.
+    /// The server's CPU time for a load, until the hours that it made dirty are rolled up again.
     fn costs(&self, gateway: &Gateway, at_us: i64, since_us: i64) -> Result<Cost, TargetsError> {
         let loaded = self.dated(gateway, at_us, &[])?;
         let before = gateway.spent().server;
@@ -88,7 +88,7 @@ impl Run<'_> {
 
 struct Cost {
     loaded: Loaded,
-    /// Processor time of the server.
+    /// CPU time of the server.
     seconds: f64,
 }
 

@@ -20,20 +20,20 @@ use super::t7::is_rolled_up;
 use super::table::{Row, Target};
 use crate::{generator, processor};
 
-/// How long it may take.
+/// How long the rollup may take.
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// How often the progress and the sessions' processor time are read.
+/// How often to read the progress, and the CPU time of its sessions.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const SESSIONS: &str = include_str!("../../sql/rollup_sessions.sql");
 
 /// The progress of the rollup.
 struct Watched {
-    /// Until it had caught up. `None` means that it did not within an hour.
+    /// The time until it had caught up. `None` means that it did not within an hour.
     took: Option<Duration>,
     watched: Duration,
-    /// Processor time of its sessions, in seconds.
+    /// CPU time of its sessions, in seconds.
     spent: f64,
 }
 
@@ -91,7 +91,7 @@ impl Run<'_> {
     }
 }
 
-/// Waits until the history is rolled up, an hour at most and some seconds at least.
+/// Waits until the history is rolled up, for at least `seconds` and at most an hour.
 fn watch(gateway: &Gateway, start_us: i64, seconds: u64) -> Result<Watched, TargetsError> {
     let began = Instant::now();
     let mut took = None;

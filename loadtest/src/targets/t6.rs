@@ -1,4 +1,4 @@
-//! T6: the database stops under load, and the gateway catches up afterwards.
+//! T6: the database stops under load, and then the gateway catches up.
 
 #![expect(
     clippy::disallowed_methods,
@@ -16,7 +16,7 @@ use super::plot;
 use super::table::{Row, Target};
 use crate::generator;
 
-/// With fewer waiting readings than a second of arrivals, the gateway has caught up.
+/// The gateway has caught up when fewer readings wait than arrive in a second.
 const CAUGHT_UP_READINGS: f64 = RATE;
 
 impl Run<'_> {
@@ -25,7 +25,7 @@ impl Run<'_> {
         let gateway = self.fresh()?;
         gateway.take_memory();
         let outage = Duration::from_secs(self.options().outage_seconds);
-        // Until it has caught up, at twice the arrival rate or more, with room to see it.
+        // Enough time to catch up at twice the arrival rate, and a margin to see it.
         let seconds = 2 + self.options().outage_seconds * 2 + 5;
         let (loaded, caught) = std::thread::scope(|scope| {
             let load = scope.spawn(|| self.load(&gateway, seconds, &["--rate", &RATE.to_string()]));
@@ -70,15 +70,15 @@ impl Run<'_> {
 struct Caught {
     stopped: Instant,
     went_on: Instant,
-    /// Readings, while catching up.
+    /// Readings stored while catching up.
     stored: f64,
     took: Duration,
 }
 
-/// Stops the database for a while, continues it, and waits until the gateway has caught up.
+/// Stops the database for a while, resumes it, and waits until the gateway has caught up.
 fn catch_up(gateway: &Gateway, outage: Duration, within: Duration) -> Result<Caught, TargetsError> {
     let sleep = |time| std::thread::sleep(time);
-    // The measurement consists of these periods: a second of calm, then the outage.
+    // The measurement needs these periods: a second of calm, then the outage.
     sleep(Duration::from_secs(1));
     gateway.signal_database(Signal::STOP)?;
     let stopped = Instant::now();

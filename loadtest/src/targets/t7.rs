@@ -1,8 +1,8 @@
 //! T7 and T8: queries over a long history while readings arrive.
 //!
-//! The window is a day that ends an hour and some minutes before now, so that neither end is at a full hour. Arriving
-//! readings belong to other devices and lie outside the window. Each query has a schedule of its own, and its time
-//! counts from the moment it was due.
+//! The window is a day that ends an hour and some minutes before now, so that neither end is on the hour. Arriving
+//! readings are from other devices, and after the window. Each query has its own schedule, and its latency counts
+//! from the time it was due.
 
 #![expect(
     clippy::disallowed_methods,
@@ -27,21 +27,21 @@ use crate::output::say;
 /// How long before now the history ends.
 const BEFORE_NOW_US: i64 = 83 * MINUTE_US;
 const DAY_US: i64 = 24 * 60 * MINUTE_US;
-/// How long before now arriving readings begin: after the window.
+/// How long before now arriving readings begin, which is after the window.
 const ARRIVING_BEFORE_NOW_US: i64 = MINUTE_US;
 const SUMMED: &str = include_str!("../../sql/history_summed.sql");
-/// The hours that are not rolled up yet, those before the history included.
+/// The number of hours that are not rolled up yet, including those before the history.
 const BACKLOG: &str = "wattgate_summaries_backlog";
-/// How long the rollup may take, and the first ranking.
+/// How long the rollup may take, and how long the first ranking.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// How often the progress of the rollup is read.
 const ROLLED_UP_EVERY: Duration = Duration::from_secs(1);
-/// The longest measured time; longer ones count as this.
+/// The highest measured latency. Higher ones count as this.
 const LATENCY_US_MAX: u64 = 600_000_000;
-/// The file with the shape of a filled directory.
+/// The file in a filled directory that describes its history.
 const SHAPE_FILE: &str = "history.json";
 
-/// A query and its interval.
+/// A query, and how often it is sent.
 struct Question {
     what: &'static str,
     every: Duration,
@@ -66,20 +66,20 @@ const QUESTIONS: [Question; 3] = [
     },
 ];
 
-/// The answers to a query.
+/// The responses to a query.
 struct Answers {
     latency_us: Histogram<u64>,
     failed: u64,
 }
 
-/// What T7 and T8 measure.
+/// The measurements of T7 and T8.
 struct T7 {
     shape: Shape,
     loaded: Loaded,
     answers: Vec<Answers>,
     rolled_up_seconds: f64,
     first_ranking_seconds: f64,
-    /// The share of blocks of indexes that were in memory.
+    /// The share of index blocks that were found in memory, 0 to 1.
     hits: f64,
 }
 
@@ -152,9 +152,9 @@ impl Run<'_> {
         self.load(gateway, self.seconds(), &more)
     }
 
-    /// Starts a gateway on a directory with the history: one kept from an earlier run, or a new one.
+    /// Starts a gateway on a directory with the history, either kept from an earlier run or new.
     fn with_history(&mut self) -> Result<(Gateway, Shape), TargetsError> {
-        // A directory keeps the embedded server's history alone.
+        // Only the embedded server's history can be kept.
         let kept = self.history_dir().map(|dir| dir.to_owned());
         let Some(kept) = kept.filter(|_| self.is_embedded()) else {
             let gateway = self.fresh()?;
@@ -195,7 +195,7 @@ impl Run<'_> {
         let now_us = jiff::Timestamp::now().as_microsecond();
         let end_us = now_us - BEFORE_NOW_US;
         let shape = self.shape(end_us - end_us % MINUTE_US);
-        // A reading at each end creates the partitions of both streams.
+        // One reading at each end creates the partitions of both streams.
         for at_us in [shape.start_us(), shape.end_us] {
             gateway.take_both_at(&instant(at_us));
         }
@@ -255,8 +255,8 @@ fn window_of(shape: Shape) -> String {
     format!("from={from}&to={}", instant(shape.end_us))
 }
 
-/// Queries on a fixed schedule. A late answer delays the next query, whose time still counts from the moment it was
-/// due.
+/// Sends a query on a fixed schedule. A late response delays the next query, but its latency still counts from the
+/// time it was due.
 fn ask(
     gateway: &Gateway,
     question: &Question,
@@ -284,13 +284,13 @@ fn ask(
     Ok(answers)
 }
 
-/// Whether all hours since then are rolled up, and none is dirty.
+/// Whether all hours since `start_us` are rolled up and none is dirty.
 pub(super) fn is_rolled_up(gateway: &Gateway, start_us: i64) -> bool {
     let row = query_one(&gateway.database_url, SUMMED, &[&start_us]);
     row.is_ok_and(|row| row.get(0))
 }
 
-/// Waits for that. It rarely looks, because each look takes the server some milliseconds, which are measured.
+/// Waits until then. It checks rarely, because each check costs the measured server some milliseconds.
 pub(super) fn wait_rolled_up(gateway: &Gateway, start_us: i64) -> Result<(), TargetsError> {
     let until = Instant::now() + PATIENCE;
     while !is_rolled_up(gateway, start_us) {

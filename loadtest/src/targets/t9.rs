@@ -1,4 +1,4 @@
-//! T9: the cost as history grows, measured by the load of T1 on databases of different sizes.
+//! T9: how the cost grows with history, measured by the load of T1 on databases of different sizes.
 
 use super::TargetsError;
 use super::cases::Run;
@@ -6,14 +6,14 @@ use super::history::{self, MINUTE_US, Shape};
 use super::table::{Row, Target};
 use crate::output::say;
 
-/// Devices of the history: as many meters as the load has, and as many vehicles.
+/// Devices of the history: as many meters as the load has, and as many vehicles again.
 const DEVICES: u32 = 40_000;
 
 /// How long before now the history ends: an hour before the load's first reading.
 const BEFORE_NOW_US: i64 = 25 * 60 * MINUTE_US;
 
 impl Run<'_> {
-    /// Sends T1's load onto each history. The last result is compared with the first.
+    /// Sends T1's load on top of each history. The last result is compared with the first.
     pub(super) fn t9(&mut self) -> Result<(), TargetsError> {
         let seconds = self.options().seconds;
         let mut first = None;
@@ -24,7 +24,7 @@ impl Run<'_> {
                 rows,
                 end_us: jiff::Timestamp::now().as_microsecond() - BEFORE_NOW_US,
             };
-            // The gateway makes the partitions; each day of the history lies in one of them.
+            // The gateway creates the partitions; each day of the history lies in one of them.
             let day = 24 * 60 * MINUTE_US;
             let mut at_us = shape.start_us();
             loop {
@@ -47,7 +47,7 @@ impl Run<'_> {
                 unit: "committed/s",
                 target: match limit {
                     Some(_) => Target::RatioAtLeast(0.8),
-                    // The later ones are compared with this one.
+                    // Later results are compared with this one.
                     None => Target::Shown,
                 },
                 limit,

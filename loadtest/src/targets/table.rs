@@ -2,22 +2,22 @@
 
 use serde_json::{Value, json};
 
-/// One target, measured.
+/// The measurement of one target.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) name: &'static str,
-    /// The server that it was measured on.
+    /// The server on which it was measured.
     pub(super) server: &'static str,
     pub(super) what: String,
     pub(super) figure: f64,
     pub(super) unit: &'static str,
     /// The limit to compare with, if there is one.
     pub(super) limit: Option<(String, f64)>,
-    /// The target: for the ratio to the limit, or for the figure if no limit was measured.
+    /// The target, for the ratio to the limit or, if no limit was measured, for the figure.
     pub(super) target: Target,
     /// Whether the oracle found every acknowledged reading stored once, if it was used.
     pub(super) is_right: bool,
-    /// The whole result of the load.
+    /// The complete result of the load.
     pub(super) detail: Value,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Target {
     AtLeast(f64),
     /// At most this much.
     AtMost(f64),
-    /// No target: the figure explains others.
+    /// No target. The figure explains others.
     Shown,
 }
 
@@ -62,7 +62,7 @@ impl Row {
         }
     }
 
-    /// As a row of the table.
+    /// Formats a row of the table.
     pub(super) fn to_text(&self) -> String {
         let limit = self.limit.as_ref();
         let limit = limit.map_or_else(String::new, |(name, limit)| {
@@ -89,7 +89,7 @@ impl Row {
     }
 }
 
-/// A number with three significant digits, or all digits before the point.
+/// A number with three significant digits, or with all digits before the point.
 fn number(value: f64) -> String {
     if value.abs() >= 100.0 {
         format!("{value:.0}")
@@ -100,7 +100,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// The table under a heading.
+/// The table with its heading.
 pub(super) fn markdown(heading: &str, rows: &[Row]) -> String {
     let mut text = format!(
         "{heading}\n| | server | load | figure | limit | ratio | target | met |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
@@ -112,7 +112,7 @@ pub(super) fn markdown(heading: &str, rows: &[Row]) -> String {
     text
 }
 
-/// The same as JSON, with the whole result of each load.
+/// The table as JSON, with the complete result of each load.
 pub(super) fn json(machine: Value, began: jiff::Timestamp, seconds: u64, rows: &[Row]) -> Value {
     let rows: Vec<Value> = rows
         .iter()

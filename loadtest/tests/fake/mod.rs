@@ -1,5 +1,4 @@
-//! A gateway in memory: the endpoints that a replay uses, by the contract of the real ones, and
-//! faults on demand.
+//! A gateway in memory: the endpoints that a replay uses, which behave like the real ones, with faults on demand.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,14 +14,14 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-/// What goes wrong, by the number of a request that changes something, counted from 1.
+/// What goes wrong. Only requests that change something are counted.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
-    /// One in this many is refused with 503 and Retry-After.
+    /// One request in this many is refused with 503 and Retry-After.
     pub(crate) refuse_every: u64,
-    /// One in this many is accepted, but the connection is dropped without an answer.
+    /// One request in this many is accepted, but its connection is dropped without a response.
     pub(crate) drop_every: u64,
-    /// Energy that is added to each meter reading.
+    /// Energy added to each meter reading.
     pub(crate) corrupt_kwh: f64,
 }
 
@@ -35,15 +34,15 @@ pub(crate) struct Session {
     pub(crate) ended: Option<i64>,
 }
 
-/// Everything that the fake knows.
+/// The state of the fake.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) sessions: BTreeMap<String, Session>,
-    /// (meter, microseconds) to kWh.
+    /// Maps (meter, microseconds) to kWh.
     pub(crate) meters: BTreeMap<(String, i64), f64>,
     pub(crate) vehicles: BTreeMap<(String, i64), f64>,
     pub(crate) repeats: u64,
-    /// The time of the meter's reading that came first.
+    /// The time of the meter reading that arrived first.
     pub(crate) first_reading: Option<i64>,
     requests: u64,
     faults: Faults,
@@ -51,7 +50,7 @@ pub(crate) struct State {
 
 type Answer = (u16, Value);
 
-/// Serves a fake on a thread of its own; it ends with the test's process.
+/// Serves a fake on its own thread, which ends with the test process.
 pub(crate) fn start(faults: Faults) -> (SocketAddr, Arc<Mutex<State>>) {
     let state = Arc::new(Mutex::new(State {
         faults,
@@ -80,7 +79,7 @@ async fn serve(listener: std::net::TcpListener, state: Arc<Mutex<State>>) {
             let service = service_fn(|request| handle(request, Arc::clone(&state)));
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), service);
-            // An error is a requested fault.
+            // An error here is a requested fault.
             drop(connection.await);
         });
     }
