@@ -1,19 +1,19 @@
-// Alerts: the page that lists all of them, and the parts that other pages show.
+// Alerts: the page that lists all of them, and the parts shown on other pages.
 
 import { explain, get, now, pages } from './api.js';
 import { choice, h, name, panel, set } from './dom.js';
 import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
 
-/** How often to reload. Values change while an alert is open; the stream reports at once that one opens or closes. */
+/** How often to reload. Values change while an alert is open. The stream reports opened and closed alerts at once. */
 const REFRESH_MS = 30000;
-/** The most items of a response. The most severe alerts come first, and a button loads the next page. */
+/** The most alerts in one response. The most severe come first, and a button loads the next page. */
 const SHOWN = 1000;
-/** How many alerts other pages show. Nobody reads longer lists there. */
+/** How many alerts other pages show. Longer lists would not be read there. */
 const ON_FLEET = 5;
 
 const number = (value) => (isNumber(value) ? count(Math.round(value)) : none);
 
-/** The name of each kind, the format of its values, and its severity. The most severe kind comes first. */
+/** Each kind's name, value format and severity, the most severe kind first. */
 const KINDS = {
   battery_temperature: ['Hot battery', celsius, 'critical'],
   implausible_reading: ['Implausible readings', number, 'warning'],
@@ -27,7 +27,7 @@ const SIGNS = { critical: '◆', warning: '▲' };
 const known = (alert) => KINDS[alert.kind] ?? [alert.kind, number, 'warning'];
 const rank = (alert) => (ORDER.includes(alert.kind) ? ORDER.indexOf(alert.kind) : ORDER.length);
 
-/** The most severe kinds first, and within a kind the newest first. The gateway has chosen which alerts these are. */
+/** Sorts by severity, then newest first. The gateway has already chosen which alerts to return. */
 function inOrder(alerts) {
   return alerts.toSorted((a, b) => rank(a) - rank(b) || Date.parse(b.openedAt) - Date.parse(a.openedAt));
 }
@@ -148,7 +148,7 @@ export class Alerts {
         this.#state === 'open' ? 'Nothing needs attention.' : 'No alert has closed yet.'));
       return;
     }
-    // A link that has the focus must not be replaced under it.
+    // Do not replace a link that has the focus.
     if (!anew && this.body.contains(document.activeElement)) return;
     set(this.body, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Alert'), h('th', { scope: 'col' }, 'Device'),
@@ -172,7 +172,7 @@ function row(alert) {
     h('td', { class: 'n wide' }, shown(alert.bound)));
 }
 
-/** Alerts on another page. If they cannot be loaded, the page of alerts says what is wrong. */
+/** Alerts on another page. If loading fails, only the page of alerts reports the error. */
 class Aside {
   #asked = 0;
   #watch;
@@ -193,7 +193,7 @@ class Aside {
 
 const against = (alert) => `${known(alert)[1](alert.value)}, limit ${known(alert)[1](alert.bound)}`;
 
-/** The most severe open alerts, on the fleet page. Empty if none is open. */
+/** The most severe open alerts, on the fleet page. Empty if there are none. */
 export class OpenAlerts {
   constructor({ stream }) {
     const number = h('a', { href: '#/alerts' });
@@ -204,7 +204,7 @@ export class OpenAlerts {
     this.aside = new Aside(stream, `limit=${SHOWN}`, (alerts, more) => {
       this.el.hidden = alerts.length === 0;
       set(number, `All ${count(alerts.length)}${more ? '+' : ''}`);
-      // A link that has the focus must not be replaced under it.
+      // Do not replace a link that has the focus.
       if (list.contains(document.activeElement)) return;
       set(list, alerts.slice(0, ON_FLEET).map((alert) => h('li', {},
         sign(alert), device(alert), h('span', { class: 'n muted' }, against(alert)))));

@@ -1,10 +1,10 @@
-// Requests to the gateway. If it requires a key, the user is asked for one, once.
+// Requests to the gateway. If it requires a key, the user is asked for it once.
 
 const KEY = 'wattgate-key';
-/** The time limit of a request. A gateway that hangs must not look healthy, and no response takes this long. */
+/** The time limit of a request, longer than any response takes, so that a hung gateway does not look healthy. */
 const PATIENCE_MS = 60000;
 
-/** A response that is not a success. */
+/** An unsuccessful response. */
 export class ApiError extends Error {
   constructor(status, detail) {
     super(detail);
@@ -12,13 +12,13 @@ export class ApiError extends Error {
   }
 }
 
-/** By how much the gateway's clock is ahead of this one, in milliseconds. */
+/** How far the gateway's clock is ahead of this one, in milliseconds. */
 let ahead = 0;
 export const now = () => Date.now() + ahead;
 
 let asking = null;
 
-/** Asks for a key. All requests that wait for a key wait for the same one. */
+/** Asks for a key. All requests that need one wait for the same dialog. */
 function askKey(refused) {
   asking ??= new Promise((resolve) => {
     const dialog = document.getElementById('sign-in');
@@ -30,7 +30,7 @@ function askKey(refused) {
     const close = () => {
       const key = input.value.trim();
       input.value = '';
-      // The dialog comes back until there is a key, because nothing can be shown without one.
+      // The dialog reopens until there is a key, because nothing can be shown without one.
       if (!key) {
         dialog.showModal();
         return;
@@ -46,7 +46,7 @@ function askKey(refused) {
   return asking;
 }
 
-/** Sends a request with the key, if there is one. If the gateway refuses it, asks for a key. */
+/** Sends a request with the stored key, if any. If the gateway refuses it, asks for another. */
 export async function request(path, options = {}) {
   for (;;) {
     await asking;
@@ -56,14 +56,14 @@ export async function request(path, options = {}) {
     const signal = options.signal ?? AbortSignal.timeout(PATIENCE_MS);
     const response = await fetch(path, { ...options, headers, signal, cache: 'no-store' });
     const date = Date.parse(response.headers.get('date') ?? '');
-    // The header has whole seconds, so a difference of less than two means nothing.
+    // The header has whole seconds, so differences below two seconds mean nothing.
     if (Number.isFinite(date)) {
       const difference = date + 500 - Date.now();
       ahead = Math.abs(difference) > 2000 ? difference : 0;
     }
     if (response.status !== 401) return response;
     await response.body?.cancel();
-    // Another request may have got a key meanwhile.
+    // Another request may have obtained a key in the meantime.
     if (sessionStorage.getItem(KEY) !== key) continue;
     sessionStorage.removeItem(KEY);
     await askKey(key !== null);
@@ -82,12 +82,12 @@ export async function failure(response) {
   try {
     detail = (await response.json()).detail ?? detail;
   } catch {
-    // It may be a proxy's page. The status says enough.
+    // It may be a proxy's error page. The status says enough.
   }
   return new ApiError(response.status, detail);
 }
 
-/** All items of a paged list, a page at a time, up to a number of pages. */
+/** Yields the items of a list page by page, up to a number of pages. */
 export async function* pages(path, limit, most, options) {
   let after = '';
   for (let page = 0; page < most; page += 1) {
@@ -99,7 +99,7 @@ export async function* pages(path, limit, most, options) {
   }
 }
 
-/** Offers a file for download: the browser saves it. */
+/** Saves text as a download. */
 export function save(name, text, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = document.createElement('a');
@@ -109,7 +109,7 @@ export function save(name, text, type) {
   URL.revokeObjectURL(url);
 }
 
-/** An error as a sentence for the user. */
+/** Formats an error as a sentence for the user. */
 export function explain(error) {
   if (error instanceof ApiError) {
     if (error.status === 403) return `Not allowed: ${error.message}.`;

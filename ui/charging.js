@@ -1,4 +1,4 @@
-// All charging sessions, the newest first, with their energy; as a table, and as CSV.
+// All charging sessions with their energy, newest first, as a table and as CSV.
 
 import { explain, get, now, pages, save } from './api.js';
 import { choice, h, name, set } from './dom.js';
@@ -7,9 +7,9 @@ import { energyOf, timed } from './sessions.js';
 
 const REFRESH_MS = 30000;
 const PAGE = 50;
-/** The page size. A response with energy ends after three seconds, however many sessions were requested. */
+/** The page size. The gateway ends a response with energy after three seconds, however many sessions were requested. */
 const CSV_PAGE = 200;
-/** At least 20,000 sessions. Larger files are a task for a program. */
+/** Enough for 20,000 sessions at least. Larger exports are a job for a program. */
 const CSV_PAGES_MAX = 500;
 const WINDOWS = [['1', '24 h'], ['7', '7 days'], ['30', '30 days'], ['', 'All']];
 const STATES = [['', 'All'], ['true', 'Open'], ['false', 'Ended']];
@@ -43,7 +43,7 @@ export class ChargingSessions {
           this.#anew();
         })),
       h('section', { class: 'panel', 'aria-label': 'Charging sessions' }, this.body, this.moreButton));
-    // Only the first page is refreshed, so that users who have loaded more do not lose their place.
+    // Refresh only while the first page alone is shown, so that users who loaded more keep their place.
     this.#timer = setInterval(() => document.hidden || (this.#items ?? []).length > PAGE || this.#load(false), REFRESH_MS);
     this.#load(false);
   }
@@ -126,7 +126,10 @@ export class ChargingSessions {
   }
 }
 
-/** A field of CSV, in quotes if it needs them. A text that a spreadsheet would run as a formula begins with an apostrophe. */
+/**
+ * A CSV field, quoted if necessary. A text that a spreadsheet would run as a formula is prefixed with an
+ * apostrophe.
+ */
 function field(value) {
   const isFormula = typeof value === 'string' && /^[=+\-@\t\r]/.test(value);
   const text = value === null || value === undefined ? '' : (isFormula ? `'${value}` : String(value));

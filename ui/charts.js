@@ -1,4 +1,4 @@
-// Lines and bars over time, drawn by uPlot in the page's colours.
+// Line and bar charts over time, drawn by uPlot in the page's colours.
 
 import { h, svg, text } from './dom.js';
 import { dateTime, fixed, isNumber, none, plain, withUnit } from './format.js';
@@ -12,15 +12,15 @@ const HEIGHT = 200;
 const colour = (name) =>
   getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** A line is interrupted if there was no reading for this long, in seconds. Longer for devices that rarely report. */
+/** A silence of this many seconds interrupts a line. For devices that report rarely, it must be longer. */
 const GAP_SECONDS = 900;
 
-/** The usual interval of a device is learned from this many of its latest readings. */
+/** The usual interval of a device is derived from this many of its latest readings. */
 const LEARNED_FROM = 200;
 
 /**
- * The interval by which the line of a device is drawn, in seconds: the median between the latest of its readings, or
- * the device's usual interval now if that is longer; null where neither is known.
+ * The interval by which a device's line is drawn, in seconds: the median of the times between its latest readings,
+ * or its present usual interval if that is longer. Null if neither is known.
  */
 export function intervalOf(seconds, now) {
   const from = Math.max(1, seconds.length - LEARNED_FROM);
@@ -30,16 +30,16 @@ export function intervalOf(seconds, now) {
   return Math.max(between[between.length >> 1] ?? 0, now ?? 0) || null;
 }
 
-/** How long a device must be silent for a gap in its line, in seconds, by its usual interval. */
+/** How long a silence must last to interrupt the line of a device with this usual interval, in seconds. */
 export const gapOf = (interval) => Math.max(GAP_SECONDS, SILENT_INTERVALS * (interval ?? 0));
 
 /**
- * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds, then one column
- * per series; nulls are gaps. For screen readers, `summary(data)` says in words what the lines show.
+ * A chart. `series`: `{label, colour, unit, places, scale, step, bars, dots, range}`; `data`: seconds, then one
+ * column per series, with nulls as gaps. `summary(data)` describes the lines in words, for screen readers.
  */
 export class Chart {
   #plot = null;
-  /** The part of the window that was chosen with the pointer. */
+  /** The part of the window that the user has zoomed into. */
   #zoom = null;
   #data;
   #spec;
@@ -78,7 +78,7 @@ export class Chart {
     this.#plot = null;
   }
 
-  /** Shows data, over a window in seconds. */
+  /** Shows data over a window, in seconds. */
   show(data, window) {
     this.#data = data;
     // The zoomed part stays visible while readings arrive, until another period is chosen.
@@ -96,7 +96,7 @@ export class Chart {
     this.#point(data[0].length - 1, false);
   }
 
-  /** Says that there is nothing to show, and why. What was shown before stays. */
+  /** Reports why there is nothing new to show. The earlier content stays. */
   fail(why) {
     if (this.#data[0].length === 0) text(this.empty, why);
   }
@@ -105,7 +105,7 @@ export class Chart {
     const parts = this.#spec.series.map((s, at) => {
       const values = this.#data[at + 1].filter((v) => v !== null);
       if (values.length === 0) return `${s.label}: none`;
-      // Not with spread arguments, because there may be more values than a call can have arguments.
+      // Without spread syntax, because there may be more values than a call can have arguments.
       const least = values.reduce((a, b) => Math.min(a, b));
       const most = values.reduce((a, b) => Math.max(a, b));
       const shown = (v) => withUnit(fixed(v, s.places), s.unit);
@@ -117,7 +117,7 @@ export class Chart {
   #point(at, pointed) {
     this.#spec.series.forEach((s, n) => {
       const value = this.#data[n + 1][at];
-      // The last bar is not a present state, so the legend is empty until a bar is pointed at.
+      // The last bar is not the present value, so the legend stays empty until a bar is hovered.
       if (s.bars && !pointed) text(this.values[n], '');
       else text(this.values[n], isNumber(value) ? withUnit(fixed(value, s.places), s.unit) : none);
     });
@@ -171,7 +171,7 @@ export class Chart {
       width, height: HEIGHT, scales, axes, series,
       legend: { show: false },
       cursor: { y: false, points: { show: !this.#spec.series.some((s) => s.bars) }, drag: { x: true, y: false, setScale: false } },
-      // Room for half of the last time label, which would otherwise be cut off.
+      // Space for half of the last time label, which would otherwise be cut off.
       padding: [10, 20, 0, 0],
       hooks: {
         setSelect: [(u) => {
@@ -191,7 +191,7 @@ export class Chart {
   }
 }
 
-/** Points without a neighbour, which no line reaches. Each gets a marker. */
+/** Points without neighbours, which no line segment touches. Each gets a marker. */
 function lone(u, series) {
   if (u.series[series].width === 0) return null;
   const values = u.data[series];
@@ -203,11 +203,11 @@ function lone(u, series) {
   return found.length > 0 ? found : null;
 }
 
-/** The width of an axis: that of its longest label, so that no label is cut off. */
+/** The width of an axis: that of its longest label, so that none is cut off. */
 const axisSize = (u, labels) =>
   Math.max(40, 14 + 6.6 * (labels ?? []).reduce((most, label) => Math.max(most, label.length), 0));
 
-/** Times on the axis: the time of day, and the date where a new day begins. */
+/** The labels of the time axis: times of day, and the date where a new day begins. */
 function timeAxis() {
   const date = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short' });
   const hour = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit' });
@@ -218,13 +218,13 @@ function timeAxis() {
   });
 }
 
-/** The labels of an axis. The topmost has the unit. */
+/** The labels of an axis. The topmost one has the unit. */
 function labels(ticks, unit) {
   const last = ticks.findLastIndex((t) => t !== null);
   return ticks.map((t, n) => (t === null ? '' : n === last ? withUnit(plain(t), unit) : plain(t)));
 }
 
-/** A scale with some room around its values. */
+/** A scale with some space around the values. */
 function padded(u, least, most) {
   if (least === null || most === null) return [0, 1];
   const room = Math.max((most - least) * 0.1, Math.abs(most) * 0.005, 0.1);
@@ -234,7 +234,7 @@ function padded(u, least, most) {
 export const fromZero = (u, least, most) => [0, Math.max((most ?? 1) * 1.08, 0.001)];
 export const hundred = () => [0, 100];
 
-/** Inserts nulls where readings are far apart, so that the line is interrupted there. */
+/** Inserts nulls where readings are far apart, to interrupt the line there. */
 export function withGaps(data, interval) {
   const gap = gapOf(interval);
   const cut = data.map(() => []);
@@ -249,7 +249,7 @@ export function withGaps(data, interval) {
   return cut;
 }
 
-/** A small line without axes. The text beside it gives its values. */
+/** A small line chart without axes. The text beside it gives its values. */
 export class Spark {
   constructor(colours) {
     this.lines = colours.map((name) => svg('polyline', { class: `spark-line ${name}`, fill: 'none' }));

@@ -1,4 +1,4 @@
-// All devices of a kind, in a table in which only the visible rows exist.
+// All devices of a kind, in a table whose rows exist only while visible.
 
 import { explain, now } from './api.js';
 import { choice, h, set, text } from './dom.js';
@@ -83,7 +83,7 @@ export class Devices {
     store.addEventListener('change', this.#changed);
     this.#timer = setInterval(() => this.#tick(), SHOW_EVERY_MS);
     window.addEventListener('resize', this.#draw);
-    // What is loaded is shown at once. The frame is needed to know the height.
+    // Show what is loaded at once. The frame is needed to know the height.
     requestAnimationFrame(() => this.#arrange(false));
     store.load(kind).catch((error) => set(this.number, explain(error)));
   }
@@ -97,8 +97,8 @@ export class Devices {
 
   #changed = (event) => {
     if (event.detail.kind !== this.#kind) return;
-    // The first page is shown immediately. After that, changes are sorted in together, but visible rows show them at
-    // once.
+    // The first page is shown immediately. After that, changes are sorted in together, but visible rows are
+    // updated at once.
     if (this.#shown.length === 0) this.#arrange(false);
     else {
       this.#dirty = true;
@@ -115,7 +115,7 @@ export class Devices {
 
   #sortBy(column) {
     const same = this.#sort.key === column.key;
-    // Numbers are sorted from the highest, ids from the first.
+    // Numbers are sorted in descending order at first, ids in ascending order.
     this.#sort = { key: column.key, down: same ? !this.#sort.down : column.number === true };
     this.#arrange(true);
   }
@@ -137,7 +137,7 @@ export class Devices {
       const column = this.#columns.find((one) => one.key === key);
       const value = column.value ?? ((d) => d[key]);
       const values = new Map(shown.map((d) => [d, value(d)]));
-      // What is not known comes last, in either direction.
+      // Unknown values come last, whatever the direction.
       const last = (v) => (v === null ? 1 : 0);
       shown.sort((a, b) => {
         const [x, y] = [values.get(a), values.get(b)];
@@ -175,7 +175,7 @@ export class Devices {
       this.#rows.push(row);
       this.space.append(row.el);
     }
-    // Rows are reused in a circle, and a device keeps its row, so that scrolling changes few texts.
+    // Rows are recycled and a device keeps its row, so that scrolling changes few texts.
     this.#rows.forEach((row, n) => {
       const size = this.#rows.length;
       const at = first + ((n - (first % size)) + size) % size;

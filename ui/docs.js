@@ -1,14 +1,14 @@
-// The API reference, drawn from the gateway's own OpenAPI document.
+// The API reference, rendered from the gateway's own OpenAPI document.
 
 import { h, set } from './dom.js';
 
 const METHODS = ['get', 'post', 'put', 'delete'];
-/** The depth limit: a schema that refers to itself would be drawn forever. No schema is this deep. */
+/** The depth limit, because a schema that refers to itself would be rendered forever. No schema is this deep. */
 const DEPTH_MAX = 6;
 
 let document_ = null;
 
-/** The schema that a reference points at, and its name. */
+/** Follows a reference. Returns the schema and its name. */
 function resolve(value) {
   let name = null;
   while (value?.$ref) {
@@ -19,7 +19,7 @@ function resolve(value) {
   return { value: value ?? {}, name };
 }
 
-/** Text with `code` in it, in paragraphs. */
+/** Renders text as paragraphs, with its `code`. */
 function prose(text) {
   if (!text) return null;
   return text.trim().split(/\n\n+/).map((paragraph) => h('p', {}, inline(paragraph)));
@@ -29,7 +29,7 @@ function inline(text) {
   return text.split('`').map((part, n) => (n % 2 ? h('code', {}, part) : part));
 }
 
-/** A schema's type in a few words. */
+/** Describes a schema's type in a few words. */
 function typeOf(given) {
   const { value: schema } = resolve(given);
   if (schema.const !== undefined) return JSON.stringify(schema.const);
@@ -53,7 +53,7 @@ function bounds(given) {
   return words.join(', ');
 }
 
-/** All fields of an object, including those of its parts. */
+/** All fields of an object schema, including those of its parts. */
 function fieldsOf(given) {
   const { value: schema } = resolve(given);
   const parts = schema.allOf ?? (schema.oneOf ? [schema.oneOf[0]] : []);
@@ -153,7 +153,7 @@ function draw() {
     groups.map(({ tag, operations }) => [
       h('h2', { class: 'tag' }, tag.name, h('span', { class: 'muted' }, ` ${tag.description}`)),
       operations.map(([path, method, op]) => operation(path, method, op))]));
-  // The target of the address did not exist when the page loaded.
+  // The element in the URL's hash did not exist yet when the page loaded.
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 

@@ -1,6 +1,6 @@
-// Making elements. Texts only ever become text nodes: an id that holds markup shows as it is.
+// Makes elements. Texts always become text nodes, so an id that contains markup is shown as it is.
 
-/** Makes an element. `on…` are listeners; `class` and `data-…` are as in HTML; `false` leaves an attribute out. */
+/** Makes an element. `on…` are listeners; `class` and `data-…` are as in HTML; `false` omits an attribute. */
 export function h(tag, props, ...children) {
   return fill(document.createElement(tag), props, children);
 }
@@ -33,7 +33,7 @@ export function set(element, ...children) {
   append(element, children);
 }
 
-/** Sets a text, and touches nothing if it is the same. */
+/** Sets a text, unless it is unchanged. */
 export function text(element, value) {
   const wanted = String(value);
   if (element.textContent !== wanted) element.textContent = wanted;
@@ -44,7 +44,7 @@ export function name(id) {
   return h('bdi', { class: 'id', title: id }, id);
 }
 
-/** A panel with a heading. `side` is at the other end of the heading. */
+/** A panel with a heading. `side` goes to the other end of the heading. */
 export function panel(title, side, ...children) {
   const id = `panel-${(panel.count = (panel.count ?? 0) + 1)}`;
   return h('section', { class: 'panel', 'aria-labelledby': id },
@@ -52,7 +52,7 @@ export function panel(title, side, ...children) {
     children);
 }
 
-/** A row of choices, of which one is selected. */
+/** A row of options, one of which is selected. */
 export function choice(label, options, current, onchange) {
   const group = `choice-${(choice.count = (choice.count ?? 0) + 1)}`;
   return h('fieldset', { class: 'choice' }, h('legend', { class: 'sr' }, label),

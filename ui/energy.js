@@ -1,5 +1,5 @@
 // The energy of the fleet: consumed, delivered and lost, and by which vehicles. All numbers come from the gateway;
-// nothing is summed here.
+// this page sums nothing.
 
 import { explain, get, now } from './api.js';
 import { Chart, fromZero } from './charts.js';
@@ -14,12 +14,12 @@ const CURRENCIES = ['EUR', 'USD', 'GBP', 'CHF', 'SEK', 'NOK', 'DKK', 'PLN', 'INR
 const WINDOWS = [['1h', '1 h'], ['today', 'Today'], ['24h', '24 h'], ['7d', '7 days']];
 const HOURS = { '1h': 1, '24h': 24, '7d': 168 };
 
-/** The start of a window, in the form that the gateway accepts. */
+/** The start of a window, as the gateway accepts it. */
 function start(window) {
   if (window === 'today') {
     const midnight = new Date(now());
     midnight.setHours(0, 0, 0, 0);
-    // Exactly at midnight the day has no length yet.
+    // Exactly at midnight the day would be an empty window.
     return new Date(Math.min(midnight.getTime(), now() - 1000));
   }
   // Rounded to five minutes, so that all tabs request the same window and share the gateway's work.
@@ -32,21 +32,21 @@ function storedPrice() {
     const stored = JSON.parse(localStorage.getItem('wattgate-price') ?? 'null');
     if (isNumber(stored?.price) && CURRENCIES.includes(stored.currency)) return stored;
   } catch {
-    // The stored value is not ours.
+    // The stored value was not written by this page.
   }
   return { price: null, currency: 'EUR' };
 }
 
-/** The price of energy: the gateway's tariff, or else the price that was entered on the fleet page. */
+/** The cost of energy, by the gateway's tariff or else by the price entered on the fleet page. */
 export function costOf(energy, byTariff, tariffCurrency, { price, currency } = storedPrice()) {
   if (isNumber(byTariff)) return money(byTariff, tariffCurrency ?? currency);
   return price === null ? '' : money(energy * price, currency);
 }
 
-/** Days begin at this place's midnight. */
+/** Days begin at midnight in this time zone. */
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
-/** A series in the form of a chart: the middles of its parts, AC, DC. Empty if everything is 0. */
+/** A series as chart data: the middles of its parts, AC, DC. Empty if all values are 0. */
 export function bars(answer, ac) {
   const parts = answer.series ?? [];
   const some = parts.some((part) => part[ac] > 0 || part.totalEnergyDeliveredDc > 0);
@@ -133,7 +133,7 @@ export class Energy {
         get(`/v1/analytics/fleet?from=${from}&bucket=${this.#window === '7d' ? 'day' : 'hour'}&tz=${encodeURIComponent(zone)}`),
         get(`/v1/analytics/performance?from=${from}&sort=lost&limit=${WORST}`),
       ]);
-      // Only the response to the latest request counts.
+      // Ignore all responses but the one to the latest request.
       if (asked !== this.#asked) return;
       this.#worst = worst;
       this.#say(null);
@@ -144,7 +144,7 @@ export class Energy {
     }
   }
 
-  /** What was shown before stays. What was never loaded is marked as not available. */
+  /** Keeps what was shown before. What was never loaded is marked as not available. */
   #fail(error) {
     this.#say(explain(error));
     this.chart.fail(UNKNOWN);
@@ -170,17 +170,17 @@ export class Energy {
     const lost = Math.max(0, ac - dc);
     set(this.lost, kwh(lost));
     set(this.unassigned, kwh(Math.max(0, fleet.unattributedEnergyAc)));
-    // The ratio comes from these two sums, and not from the totals beside them.
+    // The ratio is computed from these two sums, not from the totals next to them.
     set(this.matchedAc, `${kwh(ac)} matched`);
     set(this.matchedDc, `${kwh(dc)} matched`);
     set(this.of, fleet.efficiencyRatio === null ? '' : `${kwh(dc)} of ${kwh(ac)}`);
     set(this.cost, this.#cost(lost, fleet.lostCost, fleet.currency));
-    // What one more percent of efficiency saves: in money, if the price of energy is known.
+    // What one more percent of efficiency saves, as money if the price of energy is known.
     const one = kwh(fleet.onePercentEnergyAc);
     const worth = this.#cost(fleet.onePercentEnergyAc, fleet.onePercentCost, fleet.currency);
     set(this.worth, worth || one);
     set(this.worthEnergy, worth && one);
-    // If the operator has set a tariff, users cannot enter a price here.
+    // If the operator has configured a tariff, users cannot enter a price here.
     for (const part of this.price) part.hidden = isNumber(fleet.lostCost);
     this.currency.hidden = isNumber(fleet.lostCost) && fleet.currency !== undefined;
     const parts = [dc, lost, fleet.unattributedEnergyAc];
@@ -245,7 +245,7 @@ export class Energy {
       try {
         localStorage.setItem('wattgate-price', JSON.stringify(this.#price));
       } catch {
-        // The value then applies until the page is left.
+        // The value then lasts until the user leaves the page.
       }
       if (this.#fleet) this.#showFleet(this.#fleet);
       if (this.#worst) this.#showWorst();

@@ -11,16 +11,16 @@ import { CHARGING_KW, isStale, powerOf, powerOfAll, tally } from './store.js';
 const SCRAPE_MS = 5000;
 /** Ten minutes of scrapes. */
 const POINTS = 120;
-/** A line with few points is aligned right, where it continues. */
+/** A line with fewer points than this is aligned right, where it will continue. */
 const POINTS_MIN = 24;
 const SESSIONS_MS = 30000;
 const SESSIONS_SHOWN = 12;
-/** 10,000 open sessions: beyond, the numbers are said to be more. */
+/** 10,000 open sessions. If there are more, the numbers get a "+". */
 const SESSIONS_PAGES = 10;
-/** A rate of seldom readings is of the last minute: that of five seconds jumps between 0 and 1. */
+/** Infrequent readings get the rate of the last minute, because over five seconds it jumps between 0 and 1. */
 const RATE_SCRAPES = 12;
 
-/** Sums the samples of Prometheus' text by metric. Labels do not matter here. */
+/** Sums the samples of Prometheus text by metric, ignoring labels. */
 export function sums(metrics) {
   const found = new Map();
   for (const line of metrics.split('\n')) {
@@ -33,7 +33,7 @@ export function sums(metrics) {
   return found;
 }
 
-/** The rates of the last minutes, kept while other views are open. */
+/** The rates of the last minutes. They are kept while other views are open. */
 const history = { accepted: [], stored: [], power: [], last: null };
 /** Ten minutes of seconds. */
 const POWER_POINTS = 600;
@@ -62,7 +62,7 @@ export class Fleet {
       h('div', { class: 'columns' },
         h('div', {}, this.energy.summary, this.energy.ranking),
         h('div', {}, this.alerts.el, panel('Charging now', this.chargingCount, this.charging), this.energy.spread)),
-      // What the gateway itself does, last: who runs chargers looks for it seldom.
+      // The gateway's own figures come last, because charger operators rarely need them.
       h('div', { class: 'tiles plumbing' }, this.plumbing));
     store.load('vehicle').catch(() => {});
     store.load('meter').catch(() => {});
@@ -70,7 +70,7 @@ export class Fleet {
     this.#every(SCRAPE_MS, () => this.#scrape());
     this.#every(SESSIONS_MS, () => this.#loadSessions());
     this.#every(1000, () => this.#showDevices());
-    // The first rate appears after one second, not after five.
+    // The first rate appears after one second instead of five.
     this.#timers.push(setTimeout(() => this.#scrape(), 1100));
   }
 
@@ -131,7 +131,7 @@ export class Fleet {
       const response = await request('/metrics');
       if (response.ok) this.#showMetrics(sums(await response.text()));
     } catch {
-      // The health indicator shows that the gateway cannot be reached.
+      // The health indicator already shows that the gateway is unreachable.
     }
   }
 
@@ -141,7 +141,7 @@ export class Fleet {
     const stored = (found.get('wattgate_readings_stored_total') ?? 0)
       + (found.get('wattgate_readings_duplicate_total') ?? 0);
     const last = history.last;
-    // Counters that fell belong to a gateway that was restarted.
+    // If counters fell, the gateway was restarted.
     if (last && at - last.at > 500 && accepted >= last.accepted && stored >= last.stored) {
       const seconds = (at - last.at) / 1000;
       history.accepted.push((accepted - last.accepted) / seconds);
@@ -176,7 +176,7 @@ export class Fleet {
       if (devices[kind].size === 0 && !complete[kind]) continue;
       text(this.counts[kind], count(live));
       text(this.stale[kind], stale === 0 ? 'none silent' : `${count(stale)} silent`);
-      // A meter should always report. A vehicle that has left need not, and one that should report has an alert.
+      // A meter should always report. A vehicle that has left need not, and one that should has an alert.
       this.stale[kind].className = stale > 0 && kind === 'meter' ? 'attention' : '';
       const all = live + stale;
       this.shares[kind].className = 'dc';
@@ -219,7 +219,7 @@ export class Fleet {
     }
   }
 
-  /** The power of an open session: that of its meter, or of its vehicle where no meter reports. */
+  /** The power of an open session: that of its meter or, if the meter does not report, of its vehicle. */
   #state(session) {
     const { meter, vehicle } = this.#store.devices;
     const sources = [meter.get(session.meterId), vehicle.get(session.vehicleId)];
@@ -243,9 +243,9 @@ export class Fleet {
       set(this.charging, h('p', { class: 'muted empty' }, 'No open sessions.'));
       return;
     }
-    // A link that has the focus must not be replaced under it.
+    // Do not replace a link that has the focus.
     if (this.charging.contains(document.activeElement)) return;
-    // Both are seen: what takes the most power, and what stands the longest.
+    // Show some of both: the sessions with the most power, and those that have been idle for longest.
     const half = Math.max(SESSIONS_SHOWN / 2, SESSIONS_SHOWN - idle.length);
     const shown = [...charging.slice(0, half), ...idle, ...unknown].slice(0, SESSIONS_SHOWN);
     set(this.charging, h('div', { class: 'scroll' }, h('table', { class: 'charging' },
@@ -283,7 +283,7 @@ function tile(label, value, middle, below) {
     h('h2', {}, label), h('p', { class: 'value' }, value), middle, h('p', { class: 'below' }, below));
 }
 
-/** What to do first, if no reading has arrived yet. */
+/** The first steps, while no reading has arrived yet. */
 function emptyFleet() {
   const example = [
     `curl ${location.origin}/v1/ingestion/vehicle -H 'content-type: application/json' \\`,

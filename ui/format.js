@@ -1,4 +1,4 @@
-// Numbers and times for people. In English, like the page; times are local.
+// Numbers and times for people, in English like the page. Times are local.
 
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const digits = [0, 1, 2, 3].map((n) =>
@@ -15,7 +15,7 @@ export const isNumber = (value) => typeof value === 'number' && Number.isFinite(
 export const count = (value) => (isNumber(value) ? whole.format(value) : none);
 export const fixed = (value, places) => (isNumber(value) ? digits[places].format(value) : none);
 export const percent = (value, places = 1) => (isNumber(value) ? `${fixed(value, places)}%` : none);
-/** A number with its unit. A percent sign follows the number directly, and every other unit follows a space. */
+/** A number with its unit. A percent sign follows directly, every other unit after a space. */
 export const withUnit = (text, unit) => (unit === '%' ? `${text}%` : `${text} ${unit}`);
 export const celsius = (value) => (isNumber(value) ? `${fixed(value, 1)} °C` : none);
 
@@ -23,21 +23,21 @@ const short = new Intl.NumberFormat('en', { maximumFractionDigits: 3 });
 /** A number without rounding, with thousands separators. */
 export const plain = (value) => short.format(value);
 
-/** Energy in kWh; in MWh only if nobody compares it with kWh. */
+/** Energy in kWh, or in MWh where it need not be compared with kWh. */
 export function kwh(value) {
   if (!isNumber(value)) return none;
   if (Math.abs(value) >= 1000000) return `${fixed(value / 1000, 1)} MWh`;
   return `${fixed(value, Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 10 ? 1 : Math.abs(value) >= 1 || value === 0 ? 2 : 3)} kWh`;
 }
 
-/** Power: kW, MW where there is much. */
+/** Power in kW, or in MW if it is large. */
 export function kilowatts(value) {
   if (!isNumber(value)) return none;
   if (Math.abs(value) >= 10000) return `${fixed(value / 1000, 1)} MW`;
   return `${fixed(value, Math.abs(value) >= 100 ? 0 : 1)} kW`;
 }
 
-/** A rate per second with its significant digits. */
+/** A rate per second, rounded to significant digits. */
 export function rate(value) {
   if (!isNumber(value)) return none;
   return value < 10 ? fixed(value, 1) : count(value);
@@ -54,7 +54,7 @@ export function bytes(value) {
   return `${fixed(value, value < 10 && unit > 0 ? 1 : 0)} ${units[unit]}`;
 }
 
-/** A span of time, in seconds, in one unit or two. */
+/** A duration in seconds, as one or two units. */
 export function span(seconds) {
   if (!isNumber(seconds)) return none;
   const s = Math.max(0, Math.round(seconds));
@@ -68,7 +68,7 @@ export function span(seconds) {
   return `${Math.floor(hours / 24)} days`;
 }
 
-/** A span of time, in seconds, in one unit, for places with little room. */
+/** A duration in seconds as a single unit, where space is short. */
 export function age(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
@@ -81,7 +81,7 @@ export const day = (ms) => dayOnly.format(ms);
 export const dateTime = (ms) => dayClock.format(ms);
 export const exact = (ms) => full.format(ms);
 
-/** Money per kWh times kWh. */
+/** Formats an amount of money. */
 export function money(value, currency) {
   return new Intl.NumberFormat('en', { style: 'currency', currency }).format(value);
 }

@@ -13,9 +13,9 @@ import { LiveStream } from './stream.js';
 import { Vehicle } from './vehicle.js';
 
 const HEALTH_MS = 5000;
-/** Readings that wait longer are no longer part of a running batch. */
+/** If readings wait longer than this, they are no longer part of a running batch. */
 const LAG_SECONDS = 15;
-/** After this many unanswered requests in a row, it is no longer a delay. */
+/** After this many unanswered requests in a row, it is more than a delay. */
 const UNANSWERED_MAX = 3;
 
 const stream = new LiveStream();
@@ -23,7 +23,7 @@ const context = { stream, store: new Store(stream) };
 const main = document.getElementById('main');
 let shown = null;
 
-/** The view of a path, and the part of the navigation that it belongs to. */
+/** The view for a path, and its part of the navigation. */
 function view(hash) {
   const [, kind = '', ...rest] = hash.replace(/^#/, '').split('/');
   let id = '';
@@ -52,14 +52,14 @@ function route(moved) {
   }
   if (moved) {
     window.scrollTo(0, 0);
-    // Tells users of screen readers which view is shown.
+    // Tells screen readers which view is shown.
     main.querySelector('h1')?.focus({ preventScroll: true });
   }
 }
 
 let heard = null;
 
-/** Shows a banner if the data on the page may be wrong, and hides it otherwise. */
+/** Shows a banner if the data on the page may be wrong. Otherwise hides it. */
 function warn(what, gravity) {
   const banner = document.getElementById('banner');
   text(banner, what ?? '');
@@ -85,19 +85,19 @@ function trouble(report) {
   return 'The gateway is starting and has not reached its database yet. Readings are already accepted.';
 }
 
-/** What is stored late because the database is slow or hangs. Empty if it keeps up. */
+/** Describes what is stored late because the database is slow or hangs. Empty if it keeps up. */
 function lagging({ readings, oldestSeconds }) {
   if (oldestSeconds < LAG_SECONDS) return null;
   return `The database is falling behind: ${count(readings)} readings wait in the log, the oldest for ${span(oldestSeconds)}. The data shown is equally old.`;
 }
 
-/** The number of successive health requests that were not answered in time. */
+/** The number of successive health requests without a timely response. */
 let unanswered = 0;
 
 /** How old the data on the page is. */
 const since = () => (heard ? `The data shown is from ${time(heard)}.` : 'Check that it is running and that the network is up.');
 
-/** The state of the gateway in a word, and the reason in more if it is not ready. */
+/** Shows the gateway's state in one word and, if it is not ready, the reason. */
 async function health() {
   const pill = document.getElementById('health');
   try {
@@ -112,7 +112,7 @@ async function health() {
     warn(ready ? lagging(report.lag) : trouble(report), report.wal?.status === 'ok' ? 'warning' : 'critical');
     unanswered = 0;
   } catch (error) {
-    // A request that waits, here or in the gateway, has not failed.
+    // A request that is still waiting, here or in the gateway, has not failed.
     if (error.name === 'TimeoutError' || error.name === 'AbortError') {
       unanswered += 1;
       if (unanswered < UNANSWERED_MAX || document.hidden) return;
@@ -140,7 +140,7 @@ async function countAlerts() {
     badge.hidden = items.length === 0;
     set(badge, `${items.length}${next === null ? '' : '+'}`, h('span', { class: 'sr' }, ' open'));
   } catch {
-    // The alerts view says what is wrong.
+    // The alerts view reports the error.
   }
 }
 
@@ -157,7 +157,7 @@ function showStream() {
   pill.title = meaning;
 }
 
-/** The themes of the button, in order: the system's, light, dark. */
+/** The themes that the button cycles through: the system's, light, dark. */
 function themes() {
   const root = document.documentElement;
   const button = document.getElementById('theme');
@@ -176,7 +176,7 @@ function themes() {
     try {
       localStorage.setItem('wattgate-theme', chosen);
     } catch {
-      // Then it counts until the page is left.
+      // The choice then lasts until the user leaves the page.
     }
     show();
     changed();
@@ -186,7 +186,7 @@ function themes() {
 }
 
 document.getElementById('skip').addEventListener('click', (event) => {
-  // The hash belongs to the view, and must not become the link's target.
+  // The hash belongs to the router and must not become the link's target.
   event.preventDefault();
   main.focus();
 });

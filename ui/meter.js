@@ -10,8 +10,9 @@ import { freshFor } from './store.js';
 import { HISTORY_PAGES, WINDOWS, age, box } from './vehicle.js';
 
 /**
- * The average power up to a reading, in kW. Null if it is not known: after a gap in a register, or if a register fell.
- * An amount after a gap counts as one interval of the device. Only for display: the gateway decides what counts.
+ * The average power up to a reading, in kW. Null if unknown: after a gap in a register, or if a register fell. An
+ * interval reading after a gap counts as one usual interval of the device. For display only: the gateway decides
+ * what counts.
  */
 export function power(before, reading, interval) {
   const since = before ? reading.at - before.at : Infinity;
@@ -20,7 +21,7 @@ export function power(before, reading, interval) {
     const seconds = known ? since : interval;
     return seconds ? (reading.kwh * 3600) / seconds : null;
   }
-  // A register of 0 is a placeholder, or one that starts.
+  // A register of 0 is a placeholder or a real start.
   if (!known || before.kind !== 'register' || before.kwh <= 0 || reading.kwh < before.kwh) return null;
   return ((reading.kwh - before.kwh) * 3600) / since;
 }
@@ -31,13 +32,13 @@ export class Meter {
   #timer;
   #stream;
   #asked = 0;
-  /** Whether a load has ended, successfully or not. */
+  /** Whether a load has finished, successfully or not. */
   #settled = false;
   #readings = [];
   #last = null;
-  /** How old its last reading may be, in milliseconds. */
+  /** How old its last reading may be before it is stale, in milliseconds. */
   #fresh = 0;
-  /** The usual time between its readings, in seconds; null where it is not known. */
+  /** The usual time between its readings, in seconds; null if unknown. */
   #interval = null;
 
   constructor(context, id) {
@@ -149,7 +150,7 @@ export class Meter {
     this.voltage.show([times, volts], window);
   }
 
-  /** Something was missed, or could not be loaded: load it again. */
+  /** Reloads after something was missed or could not be loaded. */
   #missed = () => this.#settled && this.#load();
 
   #changes = (event) => {

@@ -4,7 +4,7 @@ import { explain, get, now, pages } from './api.js';
 import { h, name, panel, set } from './dom.js';
 import { count, dateTime, day, exact, fixed, percent, span, time } from './format.js';
 
-/** The bars of a timeline: the newest 5,000 of the window. Beyond that, the bars would merge anyway. */
+/** A timeline shows at most the newest 5,000 sessions of a window. More bars would merge anyway. */
 const PAGES_MAX = 5;
 const LISTED = 10;
 const REFRESH_MS = 30000;
@@ -21,7 +21,7 @@ export class Sessions {
   #to = 0;
   #sessions = null;
   #more = false;
-  /** The energy of the newest sessions, by their ids. */
+  /** The energy of the newest sessions, by id. */
   #energy = new Map();
   #asked = 0;
   #timer;
@@ -40,7 +40,7 @@ export class Sessions {
     clearInterval(this.#timer);
   }
 
-  /** Shows the sessions that reach into a window, in milliseconds. */
+  /** Shows the sessions that overlap a window, in milliseconds. */
   show(from, to) {
     [this.#from, this.#to] = [from, to];
     this.#load();
@@ -67,7 +67,7 @@ export class Sessions {
     this.#more = next !== null;
     this.#sessions = found.map(timed);
     this.#draw();
-    // The table appears before the energy, which takes longer.
+    // The table appears before the energies, which take longer.
     const charged = await get(`${path}&energy=true&limit=${LISTED}`).catch(() => null);
     if (charged === null || asked !== this.#asked) return;
     this.#energy = new Map(charged.items.map((item) => [item.sessionId, item]));

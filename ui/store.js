@@ -1,21 +1,24 @@
-// The known status of all devices: loaded page by page, and updated by the stream.
+// The known status of all devices, loaded page by page and updated by the stream.
 
 import { now, pages } from './api.js';
 
-/** As the gateway has it: a reading is stale that is older than so many intervals of its device, and than this. */
+/**
+ * As in the gateway: a reading is stale if it is older than this many of its device's intervals and than the time
+ * below.
+ */
 export const SILENT_INTERVALS = 3;
 const SILENT_SECONDS_MIN = 180;
 const PAGE = 1000;
-/** At most 100,000 devices. A browser is the wrong place for more. */
+/** At most 100,000 devices. A browser is not the place for more. */
 const PAGES_MAX = 100;
 
 const idOf = { meter: 'meterId', vehicle: 'vehicleId' };
 
-/** A device's status with its time as a number. */
+/** A device's status, with its time as a number. */
 function entry(kind, status) {
   return {
     ...status,
-    // A gateway of an earlier version does not tell them.
+    // Gateways of earlier versions do not send this.
     powerKw: status.powerKw ?? null,
     intervalSeconds: status.intervalSeconds ?? null,
     id: status[idOf[kind]],
@@ -69,11 +72,11 @@ export class Store extends EventTarget {
     for (const status of statuses) {
       const fresh = entry(kind, status);
       const old = known.get(fresh.id);
-      // A page may be older than what the stream has delivered meanwhile.
+      // A page may be older than what the stream has delivered in the meantime.
       if (old && old.at > fresh.at) continue;
-      // The stream does not tell it while very many devices change.
+      // The stream leaves it out while very many devices change.
       if (old) fresh.intervalSeconds ??= old.intervalSeconds;
-      // Every view of the device holds this same object, and finds the change in it.
+      // Updated in place, because every view of the device holds this same object.
       if (old) Object.assign(old, fresh);
       else known.set(fresh.id, fresh);
       taken.push(fresh);
@@ -84,19 +87,22 @@ export class Store extends EventTarget {
   }
 }
 
-/** How old the latest reading of a device may be, in milliseconds. */
+/** How old a device's latest reading may be before it is stale, in milliseconds. */
 export const freshFor = ({ intervalSeconds }) =>
   1000 * Math.max(SILENT_SECONDS_MIN, SILENT_INTERVALS * (intervalSeconds ?? 0));
 
 export const isStale = (device) => now() - device.at > freshFor(device);
 
-/** A device that takes more charges, in kW: a charge takes 1.4 at the least, what stands by some watts. */
+/**
+ * Above this power a device counts as charging, in kW. Charging takes 1.4 kW at least; idle devices take some
+ * watts.
+ */
 export const CHARGING_KW = 0.1;
 
-/** The power of a device now, in kW; null where it is not known, or not any more. */
+/** The present power of a device, in kW; null if unknown or outdated. */
 export const powerOf = (device) => (device && !isStale(device) ? device.powerKw : null);
 
-/** The power of all devices, in kW; null where that of none is known. */
+/** The total power of all devices, in kW; null if none is known. */
 export function powerOfAll(devices) {
   let sum = null;
   for (const device of devices.values()) {
@@ -106,7 +112,7 @@ export function powerOfAll(devices) {
   return sum;
 }
 
-/** How many devices of a kind report, and how many have fallen silent. */
+/** How many devices of a kind report, and how many have gone silent. */
 export function tally(devices) {
   let live = 0;
   for (const device of devices.values()) if (!isStale(device)) live += 1;

@@ -1,29 +1,30 @@
-// The live stream. Read with fetch, because an EventSource cannot send a key.
+// The live stream. It is read with fetch, because an EventSource cannot send a key.
 
 import { failure, request } from './api.js';
 
-/** The longest silence. The gateway sends comments more often, so after this the connection is lost. */
+/** The longest silence before the connection counts as lost. The gateway sends comments more often. */
 const SILENCE_MS = 20000;
-/** The pause after a refusal: a key that lacks the right will hardly get it within seconds. */
+/** The pause after a refusal, because a key will hardly get a missing right within seconds. */
 const REFUSED_MS = 60000;
 const WAIT_MS = [1000, 2000, 4000, 8000, 15000];
 
 /**
- * Dispatches `changes` (detail: statuses by kind), `alert` (one has opened or closed), `reset` (something was missed:
- * load again) and `state` (`live`, `waiting`, `paused` while nobody looks, or `refused` to this key).
+ * Dispatches `changes` (detail: statuses by kind), `alert` (one was opened or closed), `reset` (something was
+ * missed: reload) and `state` (`live`, `waiting`, `paused` while the tab is hidden, or `refused` for this key).
  */
 export class LiveStream extends EventTarget {
   #last = null;
   #anew = true;
   #failures = 0;
   #abort = null;
-  /** The promise that is awaited while the tab is hidden. */
+  /** A promise that resolves when the hidden tab is shown again. */
   #away = null;
   state = 'waiting';
 
   /**
-   * Closes the connection while the tab is hidden: over plain HTTP a browser opens six connections to a gateway, and
-   * background tabs would hold all of them. When the tab is shown again, it starts from a fresh snapshot.
+   * Closes the connection while the tab is hidden. Over plain HTTP a browser opens only six connections to a
+   * gateway, and background tabs would use up all of them. When the tab is shown again, it starts from a fresh
+   * snapshot.
    */
   #watch() {
     const looked = () => {
@@ -58,10 +59,10 @@ export class LiveStream extends EventTarget {
       await this.#away?.promise;
       try {
         await this.#once();
-        // The stream ended cleanly: reconnect at once, but not in a loop.
+        // The stream ended cleanly: reconnect soon, but not in a tight loop.
         await wait(500);
       } catch (error) {
-        // It was closed on purpose, which is not a failure.
+        // It was closed on purpose, so this is not an error.
         if (this.#away) continue;
         if (error.status === 403) {
           this.#change('refused');
@@ -76,7 +77,7 @@ export class LiveStream extends EventTarget {
     }
   }
 
-  /** Ends the connection. It comes back as after any other end. */
+  /** Ends the connection. It is reopened as after any other end. */
   cut() {
     this.#abort?.abort();
   }

@@ -21,13 +21,13 @@ export class Vehicle {
   #timers = [];
   #stream;
   #asked = 0;
-  /** Whether a load has ended, successfully or not. */
+  /** Whether a load has finished, successfully or not. */
   #settled = false;
   #columns = [[], [], []];
   #last = null;
-  /** How old its last reading may be, in milliseconds. */
+  /** How old its last reading may be before it is stale, in milliseconds. */
   #fresh = 0;
-  /** The usual time between its readings, in seconds; null where it is not known. */
+  /** The usual time between its readings, in seconds; null if unknown. */
   #interval = null;
 
   constructor(context, id) {
@@ -179,7 +179,7 @@ export class Vehicle {
     set(this.ratioStatus, status(answer.efficiencyStatus), reason && `: ${reason}`);
     set(ac, kwh(answer.totalEnergyConsumedAc));
     set(dc, kwh(answer.totalEnergyDeliveredDc));
-    // Energy that was charged at an unknown meter is not a loss of a known one.
+    // Energy that was charged at an unknown meter is not a loss at a known one.
     const gone = Math.max(0, answer.totalEnergyConsumedAc - answer.matchedEnergyDeliveredDc);
     set(lost, isNumber(answer.efficiencyRatio) ? kwh(gone) : none);
     set(this.cost, isNumber(answer.efficiencyRatio) ? costOf(gone, answer.lostCost, answer.currency) : '');
@@ -212,16 +212,16 @@ export class Vehicle {
       const answer = await get(`/v1/analytics/performance/${id}?${query}`);
       const some = answer.series.filter((part) => isNumber(part.efficiencyRatio));
       this.days.show([
-        // A day's bar is in the middle of the day, even for today.
+        // A day's bar is drawn at the middle of the day, even for today.
         some.map((part) => Date.parse(part.start) / 1000 + 43200),
         some.map((part) => part.efficiencyRatio),
       ], [from.getTime() / 1000, from.getTime() / 1000 + DAYS * 86400]);
     } catch {
-      // The rest of the page says what is wrong.
+      // The other parts of the page report the error.
     }
   }
 
-  /** Something was missed, or could not be loaded: load it again. */
+  /** Reloads after something was missed or could not be loaded. */
   #missed = () => this.#settled && this.#load();
 
   #changes = (event) => {
@@ -269,7 +269,7 @@ export function box(label, value, mark) {
   return h('div', {}, h('dt', {}, mark && h('i', { class: `key ${mark}` }), label), value);
 }
 
-/** Efficiency is shown between 50% and 105%. Lower values extend the scale. */
+/** The scale of efficiency is 50% to 105%. Lower values extend it. */
 function ratioRange(u, least) {
   return [least !== null && least < 50 ? 0 : 50, 105];
 }
