@@ -25,7 +25,7 @@ enum Load {
     Large,
 }
 
-/// Every boundary, the first time that it is reached and a later time.
+/// Every boundary, both the first time that it is reached and a later time.
 const PLACES: [(&str, &str, Load); 19] = [
     ("segment-begun", "1", Load::Small),
     ("segment-begun", "2", Load::Large),

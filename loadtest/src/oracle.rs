@@ -173,7 +173,7 @@ impl Stored {
         self.seconds.map(|seconds| self.stored as f64 / seconds)
     }
 
-    /// Right if every acknowledged reading is stored, and nothing that was not sent.
+    /// Right if every acknowledged reading is stored, and nothing beyond what was accepted or may have been.
     pub(crate) fn verdict(&self) -> Verdict {
         if self.missing() == 0 && self.surplus() == 0 {
             Verdict::Right

@@ -50,8 +50,8 @@ pub struct Performance {
     pub sessions: u64,
     /// How much of the time has readings.
     pub coverage: Coverage,
-    /// Resets and suspect readings, each at the time of its reading: of the meters in the attribution periods
-    /// within the window, and of the vehicle in W.
+    /// Resets and suspect readings: of the vehicle in W, and of the meters in the attribution periods within the
+    /// window. Each counts at the time of its reading.
     pub oddities: Oddities,
     /// The same for the vehicle alone.
     pub own_oddities: Oddities,

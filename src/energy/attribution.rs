@@ -30,7 +30,8 @@ pub enum NamedPlace {
     /// In this known session, at its meter.
     Session(SessionKey, MeterKey),
     /// In a session that is not known yet. It claims no meter. But a reading that names a session shows that the
-    /// vehicle does not charge by same id, so rule 3 does not apply if the reading is in the window.
+    /// vehicle does not follow the convention of the same id, so rule 3 does not apply if the reading is in the
+    /// window.
     Unknown,
 }
 

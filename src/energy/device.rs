@@ -19,7 +19,7 @@ pub const SUSPECT_WATTS_DEFAULT: u64 = 1_000_000;
 /// How an amount is spread over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// Of an interval reading: all of it at `at`. `since` is the device's previous reading.
+    /// An interval reading: all of its energy at `at`. `since` is the device's previous reading.
     Moment {
         /// The time of the device's previous reading. `None` means that this is the first.
         since: Option<Timestamp>,
@@ -281,8 +281,8 @@ impl DeviceEnergy {
             .saturating_add_signed(more as isize) as u64
     }
 
-    /// The times of the readings in an interval. In a rolled-up interval there are only enough times that
-    /// no silence appears.
+    /// The times of the readings in an interval. For a rolled-up interval there are only as many as it takes to
+    /// avoid a silence.
     pub fn times_in(&self, interval: Interval) -> &[Timestamp] {
         let first = self.times.partition_point(|&t| t <= interval.start());
         let last = self.times.partition_point(|&t| t <= interval.end());

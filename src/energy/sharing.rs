@@ -12,7 +12,7 @@ use crate::reading::Timestamp;
 pub struct Guest {
     /// When it was at the meter.
     pub periods: Intervals,
-    /// Its DC energy anywhere. Shared by all meters that it visits.
+    /// Its DC energy, wherever it was received. Shared by all meters that it visits.
     pub energy: Arc<DeviceEnergy>,
 }
 

@@ -56,7 +56,7 @@ mod tests {
         use jiff::civil::{Date, Time};
         use jiff::tz::TimeZone;
 
-        // Across the end of summer time, and as long without a clock change.
+        // A window across the end of summer time, and one as long without a clock change.
         for (from, to) in [("2023-10-28", "2024-12-01"), ("2023-09-15", "2024-10-19")] {
             for name in ["UTC", "Europe/Berlin", "Antarctica/Troll"] {
                 let zone = TimeZone::get(name).unwrap();

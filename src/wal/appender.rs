@@ -1,7 +1,7 @@
 //! The one thread that writes the log.
 //!
 //! The appender writes all requests waiting on the channel as one frame, does one fdatasync, and acknowledges them
-//! together. There is no timer: while the disk syncs, the next group collects.
+//! together. There is no timer: while the disk syncs, the next group forms.
 
 use std::collections::VecDeque;
 use std::io;
@@ -383,7 +383,7 @@ impl Appender {
         if self.sync == SyncMode::Always {
             current.file.sync_data()?;
         }
-        // The segment reserved less than it had. The difference is no longer free.
+        // The rest of the segment will not be written, so its bytes leave the budget.
         let room = segment_room_bytes(self.catalog.segment_bytes, self.run.shards);
         let written = u64::from(current.offset - SEGMENT_HEADER_BYTES);
         self.budget.change(written as i64 - room as i64);

@@ -36,7 +36,7 @@ const STORED_TIMES: u64 = 3;
 /// How much a log may hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LogLimits {
-    /// The most bytes on disk in all.
+    /// The most bytes on disk in total.
     pub(super) limit_bytes: u64,
     /// How many bytes to retain after every checkpoint has passed them.
     pub(super) retain_bytes: u64,
@@ -110,7 +110,7 @@ impl Housekeeper {
         Ok(())
     }
 
-    /// Retires the oldest segment that is merely retained. Returns whether there was one.
+    /// Retires the oldest segment that is kept only for retention. Returns whether there was one.
     fn give_up_retained(&self) -> io::Result<bool> {
         let runs = self.catalog.runs();
         let oldest = runs.iter().find(|run| !run.segments.is_empty());
@@ -219,8 +219,8 @@ impl Housekeeper {
             .count()
     }
 
-    /// Recycles or removes the oldest segment of a run. Before the last one goes, the run is recorded as retired:
-    /// otherwise no trace would be left to compare a restored database with.
+    /// Recycles or removes the oldest segment of a run. Before the last one is removed, the run is recorded as
+    /// retired: otherwise no trace would be left to compare a restored database with.
     fn retire_oldest(&self, run: &Run) -> io::Result<()> {
         let Some(segment) = self.catalog.oldest(run.sequence) else {
             return Ok(());

@@ -46,7 +46,7 @@
 //!   durable. A failed rename or unlink is repeated until it succeeds.
 //! - **One process owns the directory**, by a lock that lasts as long as the process. A copied directory is not a
 //!   second log: both copies would claim the same checkpoints and fence each other.
-//! - **Group commit has no timer.** While the disk syncs, the next group collects. A lone reading does not wait.
+//! - **Group commit has no timer.** While the disk syncs, the next group forms. A lone reading does not wait.
 //!
 //! It knows nothing of HTTP or PostgreSQL.
 

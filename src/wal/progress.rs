@@ -67,7 +67,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Makes an empty progress for the run with this number and this many shards.
+    /// Starts the progress of the run with this number and this many shards.
     pub fn new(run: u64, shards: u16) -> Self {
         let by_key = (0..shards)
             .map(|shard| {

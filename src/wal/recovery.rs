@@ -53,7 +53,7 @@ pub struct Recovered {
     pub runs: VecDeque<Run>,
     /// Spare segments of the configured size.
     pub spares: VecDeque<String>,
-    /// The number of the next run in the order of runs.
+    /// The number of the next run.
     pub next_sequence: u64,
 }
 

@@ -278,7 +278,8 @@ impl RetiredRuns {
         made
     }
 
-    /// Records a run as retired, before its last segment goes. If the file is full, the oldest runs are forgotten.
+    /// Records a run as retired, before its last segment is removed. If the file is full, the oldest runs are
+    /// forgotten.
     ///
     /// Blocks: until it is durable
     ///

@@ -89,8 +89,8 @@ impl Binding {
         }
     }
 
-    /// Reserves disk space for a log's first binding. On a full disk the log can then still be bound, and only
-    /// storing its readings frees space.
+    /// Reserves disk space for a log's first binding. On a full disk the log can then still be bound. This matters
+    /// because only storing its readings frees space.
     ///
     /// Blocks: until it is durable
     ///

@@ -22,7 +22,7 @@
 //! | [`restored`] | what a restored database lacks of runs that the log has retired |
 //! | [`accepted`] | gaps that an operator has accepted as lost |
 //! | [`binding`] | which database a log stores into |
-//! | `maintenance` | partitions ahead, and retention |
+//! | `maintenance` | partitions ahead of time, and retention |
 //!
 //! # Rules
 //!

@@ -88,7 +88,7 @@ impl Pace {
     /// It gets half of the rows that were tried, not of the rows that were allowed. Otherwise a batch below the
     /// limit would be retried unchanged.
     pub(super) fn failed(&mut self, error: &SessionError) {
-        // The next server may be another one, or a slower one.
+        // The next session may reach another server, or a slower one.
         self.rows_max = self.rows_max.min(self.moderate);
         if !takes_too_long(error) {
             return;

@@ -73,7 +73,7 @@ pub enum Outcome {
     /// It is stored.
     Committed(Committed),
     /// Some rows must be looked up or set aside, and the batch is too large for that. Nothing is stored. The
-    /// strategy has been changed to the one for the smaller batches that follow.
+    /// strategy is now the one with which to store the same rows in smaller batches.
     TooLarge,
 }
 

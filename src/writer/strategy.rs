@@ -210,7 +210,7 @@ mod tests {
                 if is_same {
                     reload = Reload::Done;
                 }
-                // Starting from any strategy, repeats alone come to an end.
+                // From any strategy, at most three repeats follow one another.
                 since_data = if answer == Verdict::Repeat { since_data + 1 } else { 0 };
                 prop_assert!(since_data <= 3);
                 strategy = next;

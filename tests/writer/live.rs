@@ -1,4 +1,4 @@
-//! Live status never goes back in time, and is never wrong forever.
+//! Live status never goes back in time, and is never left wrong.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ async fn live_status_is_written_with_some_batches_and_not_each() {
         gateway.store(&[meter("M1", second, 1.0)]).await;
     }
     assert_eq!(database.text(METERS).await, "");
-    // Stopping writes it.
+    // When the gateway stops, it writes live status.
     gateway.stop().await;
     assert_eq!(database.text(METERS).await, "M1 30:04 1");
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::body::Stream;
 use super::order::Devices;
 
-/// The highest measured latency. Higher ones count as this.
+/// The highest measured latency. Higher latencies count as this.
 const LATENCY_MAX: Duration = Duration::from_secs(600);
 
 /// Counters that all connections add to, and the signal to stop.
@@ -66,7 +66,7 @@ impl Stats {
     /// Makes empty counters.
     ///
     /// # Errors
-    /// Never with the constant bounds used here, but the histogram checks them.
+    /// Never, because the bounds are constant and valid.
     pub(crate) fn new() -> Result<Self, hdrhistogram::CreationError> {
         Ok(Stats {
             latency_us: Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 3)?,

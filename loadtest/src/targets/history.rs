@@ -148,7 +148,7 @@ fn meter_row(out: &mut BytesMut, at_us: i64, key: i32) {
     integer(out, key);
 }
 
-/// A vehicle's row: the part of that energy that arrives.
+/// A vehicle's row: the part of that energy that reaches it.
 fn vehicle_row(out: &mut BytesMut, at_us: i64, key: i32) {
     out.put_i16(8);
     time(out, at_us);

@@ -343,7 +343,7 @@ fn daylight_saving_offsets_are_instants_like_others() {
         sessions: vec![session(1, minute(start), minute(end))],
         ..Case::default()
     };
-    // 12 kWh over the two hours around the hour: 6 within it.
+    // The meter has 12 kWh over the two hours around the session. The session's hour has 6 of them.
     case.meter = vec![reg(minute(start) - 30, 10.0), reg(minute(end) + 30, 22.0)];
     let answer = case.ask(minute(start) - 60, minute(end) + 60);
     assert_eq!(answer.ac(), "6");
@@ -395,7 +395,7 @@ fn a_named_reading_claims_15_minutes_at_most() {
         ("31".into(), "mixed".into())
     );
     assert_eq!(answer.json["attribution"]["sessions"], 1);
-    // A session that is not known yet claims nothing. Once known, it claims like the meter's own name.
+    // A session that is not known yet claims nothing. Once known, it claims the same as if the meter were named.
     case.sessions.clear();
     for reading in &mut case.vehicle {
         reading.place = reading.place.and(Some(NamedPlace::Unknown));

@@ -72,7 +72,7 @@ fn silence_of_both_devices_takes_no_energy_away() {
     assert_eq!(answer.status(), "good");
     // (10, 50] is removed. (0, 10] and (50, 60] remain and are covered.
     assert_eq!((answer.coverage(), answer.gaps()), ("1".into(), 0));
-    // A window within the silence has 30 of its 40 minutes, and leaves nothing to cover.
+    // The window lies within the silence, so all of it is removed and nothing is left to be covered.
     let answer = case.ask(15, 45);
     assert_eq!(
         (answer.ac(), answer.method()),

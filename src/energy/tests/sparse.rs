@@ -172,7 +172,7 @@ fn beside_a_default_partition_gaps_cost_nothing() {
     });
 }
 
-/// One hour of one device with more readings than one statement reads or memory should hold. One late reading
+/// One device has more readings in an hour than a statement should read or memory should hold. One late reading
 /// comes after all of them, and one in between.
 #[test]
 fn an_hour_with_very_many_readings_is_rolled_up_in_pages() {

@@ -23,7 +23,7 @@ struct View<'a> {
     shared: bool,
 }
 
-/// Declares a meter shared or single-use. Single-use is refused while sessions overlap there.
+/// Declares a meter shared or single-use. Single-use is refused if sessions overlap at the meter.
 pub(crate) async fn put(mut call: Call<'_>) -> Result<Reply, Problem> {
     let document = call.document().await?;
     let id = query::new_path_id(call.id)?;

@@ -24,7 +24,7 @@ use crate::reading::{ExternalId, Timestamp};
 /// The length of a date such as `2024-03-31`.
 const DATE_LENGTH: usize = 10;
 
-/// Responds for one vehicle over a window; 404 only for an unknown vehicle.
+/// Responds with the answer for one vehicle over a window; 404 only for an unknown vehicle.
 pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     let (context, query) = (call.context, &call.query);
     let id = query::path_id(call.id)?;
@@ -91,7 +91,7 @@ pub(crate) fn window_of(query: &Query<'_>, now: Timestamp) -> Result<Interval, P
     window::window(from, to, now).map_err(|why| query::bad(why.to_string()))
 }
 
-/// The time zone in which a query's days are.
+/// The time zone of a query's dates.
 pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
     let Some(name) = query.get("tz") else {
         return Ok(TimeZone::UTC);

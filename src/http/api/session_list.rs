@@ -158,7 +158,7 @@ fn order<'q>(query: &'q Query<'_>) -> Result<Order<'q>, Problem> {
     }
 }
 
-/// The cursor after a session: its id, after its start if the list is ordered by that.
+/// The cursor after a session: its id, preceded by its start if the list is sorted by start.
 fn cursor(order: Order<'_>, last: &Session) -> String {
     match order {
         Order::Id { .. } => last.session.clone(),

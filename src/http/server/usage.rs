@@ -274,7 +274,7 @@ mod tests {
         let places = Places::new(3);
         let [first, second, busy] = [(); 3].map(|()| places.try_take().unwrap());
         let _in_flight = busy.usage.begin();
-        // Used later than the second one, and measurably so.
+        // Used later than the second one, by a measurable time.
         let since = |place: &Place| place.usage.idle_since.load(Ordering::Acquire);
         while since(&first) <= since(&second) {
             drop(first.usage.begin());

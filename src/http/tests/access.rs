@@ -1,4 +1,4 @@
-//! Which routes keys open.
+//! Which routes a key opens.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -299,7 +299,8 @@ async fn a_key_whose_bodies_arrive_slowly_leaves_room_for_others() {
     });
     let (slow, other) = (keyed.key("ingest", plain), keyed.key("ingest", plain));
     let mut open = Vec::new();
-    // Of each of the six bodies only 60 KiB arrive, which is more than half of the memory in all.
+    // Only 60 KiB of each of the six bodies arrive. Each byte reserves two, so together they exceed half of the
+    // memory.
     for _ in 0..6 {
         let head = format!("{JSON}Authorization: Bearer {slow}\r\n");
         let request = post(PATH, &head, &" ".repeat(64 << 10));

@@ -48,7 +48,7 @@ async fn ingest(sender: &Sender, body: &str) -> (StatusCode, HeaderMap, String) 
     read(answer).await.unwrap()
 }
 
-/// Returns how a connection ended, which it must do by itself.
+/// Waits for a connection to end by itself, and returns how it ended.
 async fn ends(connection: JoinHandle<Result<(), h2::Error>>) -> Result<(), h2::Error> {
     timeout(PATIENCE, connection).await.unwrap().unwrap()
 }

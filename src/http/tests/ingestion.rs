@@ -138,7 +138,7 @@ async fn a_commit_that_is_not_confirmed_gets_503_in_time() {
         .await
         .assert_problem(503);
     assert_eq!(problem["type"], "urn:wattgate:problem:commit-timeout");
-    // The reading may still be stored. Here it is in the log.
+    // After a timeout the reading may still be stored: it is in the log.
     assert_eq!(edge.accepted(), 1);
 }
 

@@ -209,7 +209,7 @@ const MALFORMED: &[(&str, &[u8])] = &[
     ("structure_form_feed", b"\x0c1"),
 ];
 
-/// Texts that are not JSON alone, but are within an array.
+/// Malformed texts that are sent only as the whole body. In an array `1,2` would be valid.
 const MALFORMED_ALONE: &[(&str, &[u8])] = &[
     ("array_extra_close", b"[\"x\"]]"),
     ("array_without_brackets", b"1,2"),

@@ -94,7 +94,7 @@ fn beside_a_database_the_log_leaves_room_to_store_readings() {
     let taken = disk.used_bytes();
     assert!(taken >= 2 * SEGMENT_BYTES && 4 * taken + database <= capacity);
     assert!(log.parts.housekeeper.work().is_err());
-    // Once stored, the readings need no more space, and the disk space is given back.
+    // Once the readings are stored, their segments are retired and the log accepts readings again.
     log.store_everything();
     drop(log.parts.housekeeper.work());
     assert!(log.append(&[serial + 1]));
@@ -215,7 +215,7 @@ fn only_stored_and_unretained_segments_are_retired() {
     log.parts.progress.stored(of_run, stored);
     log.keep_house();
     assert_eq!(segments(&log), all);
-    // Stored up to the fourth: one is retired.
+    // Stored up to the fourth segment: one is retired.
     stored.live_position = Position::start_of(3);
     log.parts.progress.stored(of_run, stored);
     log.keep_house();
