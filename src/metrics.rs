@@ -230,6 +230,11 @@ pub fn readings_rejected(stream: Stream, code: &'static str, readings: u64) {
     .increment(readings);
 }
 
+/// Counts fields that were ignored because their sender asked for it.
+pub fn fields_ignored(stream: Stream, fields: u64) {
+    counter!("wattgate_fields_ignored_total", "stream" => stream.name()).increment(fields);
+}
+
 /// Changes the number of open connections.
 pub fn http_connections(change: i64) {
     gauge!("wattgate_http_connections").increment(change as f64);
@@ -285,6 +290,7 @@ fn describe() {
         histogram "wattgate_summaries_duration_seconds" "Duration of a rollup transaction."
         counter "wattgate_readings_accepted_total" "Readings that became durable in the log, and those that waited in it at the start."
         counter "wattgate_readings_rejected_total" "Rejected readings, by the rule that they broke."
+        counter "wattgate_fields_ignored_total" "Unknown fields that were dropped under unknown=ignore."
         counter "wattgate_readings_stored_total" "Readings stored in history."
         counter "wattgate_readings_duplicate_total" "Readings that were already stored with equal values."
         counter "wattgate_readings_quarantined_total" "Readings in quarantine: refused by the database, or contradicting a stored one."

@@ -75,7 +75,9 @@ fn reading(stream: Stream, raw: &str) -> Result<Owned, Vec<Code>> {
         return Err(vec![Code::NotAnObject]);
     }
     let mut json = serde_json::Deserializer::from_str(raw);
-    let written = json.deserialize_map(Fields).map_err(|_| vec![Code::Malformed])?;
+    let written = json
+        .deserialize_map(Fields)
+        .map_err(|_| vec![Code::Malformed])?;
     let codes = |errors: reference::Errors| errors.into_iter().map(|(code, _)| code);
     reference::check(stream, &written).map_err(|errors| codes(errors).take(FAULTS_MAX).collect())
 }

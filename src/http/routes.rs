@@ -30,9 +30,9 @@ const CHANGE: Rights = Rights::INGEST.or(Rights::ADMIN);
 #[rustfmt::skip] // One shape for all rows.
 pub(crate) static ROUTES: &[Route] = &[
     ingest("/v1/ingestion/meter", Meter)
-        .needs(INGEST, Scope::Content).query(Once(&["ack"])),
+        .needs(INGEST, Scope::Content).query(Once(&["ack", "time", "unknown"])),
     ingest("/v1/ingestion/vehicle", Vehicle)
-        .needs(INGEST, Scope::Content).query(Once(&["ack"])),
+        .needs(INGEST, Scope::Content).query(Once(&["ack", "time", "unknown"])),
     get("/v1/live/meters", |c| Box::pin(live::list(c, Meter)))
         .needs(READ, Scope::Fleet).query(Once(&["limit", "after"])),
     get("/v1/live/vehicles", |c| Box::pin(live::list(c, Vehicle)))

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::admission::{AckMode, Admitted, Gate, Memory, Shed};
 use super::age::AgeLimit;
-use super::decode::{BodyError, Bounds, Code, Decoder, Expected, Format, Outcome};
+use super::decode::{BodyError, Bounds, Code, Decoder, Dialect, Expected, Format, Outcome, Rules};
 use super::plausible_time;
 use crate::metrics;
 use crate::reading::{Reading, Stream};
@@ -44,6 +44,8 @@ pub struct Body {
     pub stream: Stream,
     /// Its format.
     pub format: Format,
+    /// What its sender may write differently.
+    pub dialect: Dialect,
     /// When its last byte was received.
     pub received_at: Instant,
     /// The bytes.
@@ -152,6 +154,7 @@ impl Pipeline {
         let Body {
             stream,
             format,
+            dialect,
             received_at,
             bytes,
             memory,
@@ -160,7 +163,7 @@ impl Pipeline {
         let job = Job {
             stream,
             format,
-            bounds: Bounds::between(earliest, latest, self.age.get()),
+            rules: Rules::new(Bounds::between(earliest, latest, self.age.get()), dialect),
             shards: self.gate.shards(),
         };
         let (decoded, records) = if bytes.len() <= INLINE_BYTES_MAX {
@@ -189,6 +192,9 @@ impl Pipeline {
             .map_err(Refused::Shed)?;
         if outcome.rejected > 0 {
             count_rejected(stream, &outcome);
+        }
+        if outcome.fields_ignored > 0 {
+            metrics::fields_ignored(stream, outcome.fields_ignored);
         }
         Ok(AcceptedBody { admitted, outcome })
     }
@@ -235,7 +241,7 @@ impl Pipeline {
 struct Job {
     stream: Stream,
     format: Format,
-    bounds: Bounds,
+    rules: Rules,
     shards: u16,
 }
 
@@ -251,7 +257,7 @@ impl Job {
                 prefix,
                 stream: self.stream,
                 format: self.format,
-                bounds: &self.bounds,
+                rules: &self.rules,
             };
             decoder.decode_of(&expected, body, take)
         });

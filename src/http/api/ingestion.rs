@@ -16,7 +16,7 @@ use crate::http::request::query::Query;
 use crate::http::response::problem::{ErrorItem, Kind, Problem};
 use crate::http::response::reply::{JSON, Reply, with_body};
 use crate::ingest::admission::{AckMode, Admitted};
-use crate::ingest::decode::{Code, Outcome};
+use crate::ingest::decode::{Code, Dialect, Outcome, TimeForm, UnknownFields};
 use crate::ingest::pipeline::{AcceptedBody, Body, NotSafe, Pipeline, Refused, Sender};
 use crate::metrics;
 use crate::reading::Stream;
@@ -46,6 +46,7 @@ impl Sender for Caller {
 pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingested, Problem> {
     let (context, caller) = (call.context, call.caller);
     let ack = ack_mode(&call.query)?;
+    let dialect = dialect(&call.query)?;
     let format = negotiate::readings_format(call.fields)?;
     let encoding = negotiate::encoding(call.fields)?;
     caller.check_rate()?;
@@ -61,6 +62,7 @@ pub(crate) async fn ingest(mut call: Call<'_>, stream: Stream) -> Result<Ingeste
     let body = Body {
         stream,
         format,
+        dialect,
         received_at: poll::moment(),
         bytes,
         memory,
@@ -141,6 +143,21 @@ fn ack_mode(query: &Query<'_>) -> Result<AckMode, Problem> {
             .find(|mode| mode.name() == text)
             .ok_or_else(|| query::bad("ack must be buffered, durable or committed")),
     }
+}
+
+/// What the sender may write differently.
+fn dialect(query: &Query<'_>) -> Result<Dialect, Problem> {
+    let unknown = match query.get("unknown") {
+        None | Some("refuse") => UnknownFields::Refuse,
+        Some("ignore") => UnknownFields::Ignore,
+        Some(_) => return Err(query::bad("unknown must be refuse or ignore")),
+    };
+    let time = match query.get("time") {
+        None | Some("rfc3339") => TimeForm::Rfc3339,
+        Some("unix_ms") => TimeForm::UnixMillis,
+        Some(_) => return Err(query::bad("time must be rfc3339 or unix_ms")),
+    };
+    Ok(Dialect { unknown, time })
 }
 
 /// The response body for nearly every device that sends one reading per request.

@@ -192,3 +192,25 @@ async fn pipelined_requests_are_answered_in_order() {
     }
     assert_eq!(edge.accepted(), 10);
 }
+
+#[tokio::test]
+async fn a_sender_may_write_further_fields_and_times_in_milliseconds() {
+    let edge = Edge::start();
+    let odd = METER
+        .replace("\"2024-02-09T15:30:00Z\"", "1707492600000")
+        .replace('{', "{\"power\":7.4,");
+    for (query, status) in [
+        ("", 400),
+        ("?unknown=ignore", 400),
+        ("?time=unix_ms", 400),
+        ("?unknown=refuse&time=unix_ms", 400),
+        ("?unknown=ignore&time=rfc3339", 400),
+        ("?unknown=drop&time=unix_ms", 400),
+        ("?unknown=ignore&time=unix", 400),
+        ("?time=unix_ms&unknown=ignore", 202),
+    ] {
+        let answer = edge.post(&format!("{PATH}{query}"), &odd).await;
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+    }
+    assert_eq!(edge.accepted(), 1);
+}

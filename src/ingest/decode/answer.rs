@@ -126,6 +126,8 @@ pub struct Outcome {
     pub errors_truncated: bool,
     /// Rejected readings by the [`Code::index`] of their first error. Their sum is `rejected`.
     pub rejected_by_code: [u64; Code::ALL.len()],
+    /// Fields of accepted readings that were ignored.
+    pub fields_ignored: u64,
 }
 
 impl Outcome {

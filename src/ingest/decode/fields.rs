@@ -5,7 +5,7 @@
 
 use super::answer::{Code, FAULTS_MAX, Fault, Faults, Message};
 use super::names::{Field, METER_REQUIRED_SEEN, VEHICLE_REQUIRED_SEEN, bit, lookup, required};
-use super::{Bounds, timestamp};
+use super::{Rules, TimeForm, UnknownFields, timestamp};
 use crate::reading::{Details, Energy, EnergyKind, ExternalId, Place, Reading, Stream, Timestamp};
 
 /// The number of fields of the stream with more fields.
@@ -54,7 +54,7 @@ const BATTERY_TEMP_MAX: f64 = 150.0;
 #[cold]
 pub(super) fn faults<'a, 'k>(
     stream: Stream,
-    bounds: &Bounds,
+    rules: &Rules,
     prefix: Option<&str>,
     fields: impl Iterator<Item = (Option<&'k str>, Value<'a>)>,
 ) -> Faults {
@@ -62,7 +62,8 @@ pub(super) fn faults<'a, 'k>(
     let mut faults = Faults::default();
     for (key, value) in fields {
         let checked = match key {
-            Some(key) => draft.field(key, value, bounds),
+            Some(key) => draft.field(key, value, rules),
+            None if rules.dialect.unknown == UnknownFields::Ignore => continue,
             None => Err(unknown_field(stream, "\u{fffd}")),
         };
         if let Err(fault) = checked {
@@ -100,6 +101,8 @@ pub(super) struct Draft<'a> {
     first: f64,
     battery_temp: f64,
     place: Option<Place<'a>>,
+    /// Fields that were ignored.
+    pub(super) ignored: u64,
 }
 
 impl<'a> Draft<'a> {
@@ -115,6 +118,7 @@ impl<'a> Draft<'a> {
             first: 0.0,
             battery_temp: 0.0,
             place: None,
+            ignored: 0,
         }
     }
 
@@ -124,9 +128,13 @@ impl<'a> Draft<'a> {
         &mut self,
         key: &str,
         value: Value<'a>,
-        bounds: &Bounds,
+        rules: &Rules,
     ) -> Result<(), Fault> {
         let Some((field, name)) = lookup(self.stream, key) else {
+            if rules.dialect.unknown == UnknownFields::Ignore {
+                self.ignored += 1;
+                return Ok(());
+            }
             return Err(unknown_field(self.stream, key));
         };
         if self.seen & bit(field) != 0 {
@@ -141,7 +149,7 @@ impl<'a> Draft<'a> {
             Field::BatteryTemp => {
                 self.battery_temp = number(name, value, BATTERY_TEMP_MIN, BATTERY_TEMP_MAX)?;
             }
-            Field::Time => self.at = time(name, value, bounds)?,
+            Field::Time => self.at = time(name, value, rules)?,
             Field::Kind => self.kind = kind(name, value)?,
             Field::Session => self.place = Some(Place::Session(id(name, value)?)),
             Field::AtMeter => self.place = Some(Place::Meter(id(name, value)?)),
@@ -149,9 +157,9 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The reading, unless a field is absent or fields conflict.
+    /// The reading, unless a field is absent or fields conflict. Counts what was ignored.
     #[inline]
-    pub(super) fn finish(self) -> Result<Reading<'a>, Fault> {
+    pub(super) fn finish(self, rules: &Rules) -> Result<Reading<'a>, Fault> {
         let required = match self.stream {
             Stream::Meter => METER_REQUIRED_SEEN,
             Stream::Vehicle => VEHICLE_REQUIRED_SEEN,
@@ -177,6 +185,9 @@ impl<'a> Draft<'a> {
             kwh: self.kwh,
             kind: self.kind,
         };
+        if self.ignored > 0 {
+            rules.ignored.set(rules.ignored.get() + self.ignored);
+        }
         Ok(Reading {
             device,
             at: self.at,
@@ -300,16 +311,24 @@ fn kind(name: &'static str, value: Value<'_>) -> Result<EnergyKind, Fault> {
 }
 
 #[inline]
-fn time(name: &'static str, value: Value<'_>, bounds: &Bounds) -> Result<Timestamp, Fault> {
+fn time(name: &'static str, value: Value<'_>, rules: &Rules) -> Result<Timestamp, Fault> {
     let parsed = match value {
         Value::Text(text) => timestamp::parse(text),
         Value::Surrogate => None,
-        _ => return Err(wrong_type(name, "a string", value)),
+        _ => unix_time(name, value, rules.dialect.time)?,
     };
     let Some(at) = parsed else {
-        let rule = "must be an RFC 3339 time with an offset, such as 2024-02-09T15:30:00Z";
+        let rule = match rules.dialect.time {
+            TimeForm::Rfc3339 => {
+                "must be an RFC 3339 time with an offset, such as 2024-02-09T15:30:00Z"
+            }
+            TimeForm::UnixMillis => {
+                "must be milliseconds since 1970 UTC as a number, or an RFC 3339 time with an offset"
+            }
+        };
         return Err(fault(name, Code::InvalidTimestamp, rule));
     };
+    let bounds = &rules.bounds;
     let (code, rule, limit) = if at < bounds.oldest {
         (Code::TooOld, "must not be before", bounds.oldest)
     } else if at > bounds.newest {
@@ -322,4 +341,22 @@ fn time(name: &'static str, value: Value<'_>, bounds: &Bounds) -> Result<Timesta
         code,
         message: Message::Time(name, rule, limit),
     })
+}
+
+/// A time that is not a string.
+#[cold]
+fn unix_time(
+    name: &'static str,
+    value: Value<'_>,
+    form: TimeForm,
+) -> Result<Option<Timestamp>, Fault> {
+    match (form, value) {
+        // Whatever is outside the range of a time is far outside the bounds, too.
+        (TimeForm::UnixMillis, Value::Number(ms)) => {
+            Ok(Some(Timestamp::from_micros((ms * 1000.0).round() as i64)))
+        }
+        (TimeForm::UnixMillis, Value::Beyond) => Ok(None),
+        (TimeForm::UnixMillis, _) => Err(wrong_type(name, "a number or a string", value)),
+        (TimeForm::Rfc3339, _) => Err(wrong_type(name, "a string", value)),
+    }
 }

@@ -3,7 +3,7 @@
 //! Most devices send one reading per request. Its text is read once, from start to end, straight into a [`Draft`].
 //! Anything invalid, or in an unusual spelling, is left to the other parsers. This parser never reports an error.
 
-use super::Bounds;
+use super::Rules;
 use super::fields::{Draft, Value};
 use crate::reading::{Reading, Stream};
 
@@ -30,7 +30,7 @@ fn is_plain(text: &[u8]) -> bool {
 /// Parses a valid reading. `None` means that another parser must parse the text.
 ///
 /// Shape:  `text` is trimmed
-pub(super) fn reading<'a>(stream: Stream, text: &'a [u8], bounds: &Bounds) -> Option<Reading<'a>> {
+pub(super) fn reading<'a>(stream: Stream, text: &'a [u8], rules: &Rules) -> Option<Reading<'a>> {
     if !is_plain(text) {
         return None;
     }
@@ -50,11 +50,11 @@ pub(super) fn reading<'a>(stream: Stream, text: &'a [u8], bounds: &Bounds) -> Op
             b'"' => Value::Text(rest.string()?),
             _ => Value::Number(rest.number()?),
         };
-        draft.field(key, value, bounds).ok()?;
+        draft.field(key, value, rules).ok()?;
         rest.skip_space();
         match rest.peek()? {
             b',' => rest.at += 1,
-            b'}' if rest.at + 1 == text.len() => return draft.finish().ok(),
+            b'}' if rest.at + 1 == text.len() => return draft.finish(rules).ok(),
             _ => return None,
         }
     }
@@ -136,11 +136,16 @@ impl<'a> Rest<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::decode::{Bounds, Dialect};
     use crate::reading::{Details, Timestamp};
+
+    fn strict(now: Timestamp) -> Rules {
+        Rules::new(Bounds::at(now, None), Dialect::default())
+    }
 
     fn read(text: &str) -> Option<Reading<'_>> {
         let now = Timestamp::Y2000.plus_micros(86_400_000_000);
-        reading(Stream::Meter, text.as_bytes(), &Bounds::at(now, None))
+        reading(Stream::Meter, text.as_bytes(), &strict(now))
     }
 
     fn with_voltage(text: &str) -> String {
@@ -246,7 +251,7 @@ mod tests {
             .into_iter()
             .map(|b| if b == 1 { 0xff } else { b })
             .collect();
-        let bounds = Bounds::at(Timestamp::now(), None);
-        assert!(reading(Stream::Meter, &not_unicode, &bounds).is_none());
+        let rules = strict(Timestamp::now());
+        assert!(reading(Stream::Meter, &not_unicode, &rules).is_none());
     }
 }

@@ -19,7 +19,7 @@ impl Decoder {
         }
         if text.len() <= flat::TEXT_BYTES_MAX
             && text.starts_with(b"{")
-            && let Some(reading) = flat::reading(tally.stream, text, tally.bounds)
+            && let Some(reading) = flat::reading(tally.stream, text, tally.rules)
         {
             tally.count(Ok(reading), Faults::from);
             return Ok(());

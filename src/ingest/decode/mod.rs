@@ -21,6 +21,7 @@ mod tape;
 mod tests;
 pub mod timestamp;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 pub use answer::{BodyError, Code, ERRORS_MAX, FAULTS_MAX, Outcome, ReadingError};
@@ -83,6 +84,57 @@ impl Bounds {
     }
 }
 
+/// What a sender may write differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dialect {
+    /// What happens to a field that no reading has.
+    pub unknown: UnknownFields,
+    /// How a time may be written.
+    pub time: TimeForm,
+}
+
+/// What happens to a field that no reading has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnknownFields {
+    /// Its reading is rejected: it may be a misspelled optional field.
+    #[default]
+    Refuse,
+    /// It is counted and dropped.
+    Ignore,
+}
+
+/// How a time may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeForm {
+    /// As a string of RFC 3339.
+    #[default]
+    Rfc3339,
+    /// Also as a number: milliseconds since 1970 UTC, rounded to the microsecond.
+    UnixMillis,
+}
+
+/// What the readings of a body are checked by.
+#[derive(Debug)]
+pub struct Rules {
+    /// The times of its readings.
+    pub bounds: Bounds,
+    /// What its sender may write differently.
+    pub dialect: Dialect,
+    /// Ignored fields of valid readings so far.
+    ignored: Cell<u64>,
+}
+
+impl Rules {
+    /// Rules under which nothing has been ignored yet.
+    pub const fn new(bounds: Bounds, dialect: Dialect) -> Self {
+        Rules {
+            bounds,
+            dialect,
+            ignored: Cell::new(0),
+        }
+    }
+}
+
 /// What a body is expected to contain.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected<'a> {
@@ -92,8 +144,8 @@ pub struct Expected<'a> {
     pub stream: Stream,
     /// Its format.
     pub format: Format,
-    /// The accepted times.
-    pub bounds: &'a Bounds,
+    /// What its readings are checked by.
+    pub rules: &'a Rules,
 }
 
 /// A parser of bodies that reuses its buffers.
@@ -144,11 +196,12 @@ impl Decoder {
         bounds: &Bounds,
         take: impl FnMut(Reading<'_>),
     ) -> Result<Outcome, BodyError> {
+        let rules = Rules::new(*bounds, Dialect::default());
         let expected = Expected {
             prefix: None,
             stream,
             format,
-            bounds,
+            rules: &rules,
         };
         self.decode_of(&expected, body, take)
     }
@@ -174,14 +227,16 @@ impl Decoder {
             take,
             prefix: expected.prefix,
             stream: expected.stream,
-            bounds: expected.bounds,
+            rules: expected.rules,
         };
         let decoded = match expected.format {
             Format::Json => self.json(body, &mut tally),
             Format::Ndjson => self.ndjson(body, &mut tally),
         };
         self.parser.shrink(TEXT_BYTES_MAX);
-        decoded.map(|()| tally.outcome)
+        let mut outcome = tally.outcome;
+        outcome.fields_ignored = expected.rules.ignored.take();
+        decoded.map(|()| outcome)
     }
 
     /// Decodes one reading in a text of its own. If the quick parser refuses it, the slow one finds the errors.
@@ -192,10 +247,10 @@ impl Decoder {
                 return;
             }
         }
-        let (stream, bounds, prefix) = (tally.stream, tally.bounds, tally.prefix);
-        match slow::Object::read(text) {
-            Ok(object) => tally.count(object.reading(stream, bounds), |_| {
-                object.faults(stream, bounds, prefix)
+        let (stream, rules, prefix) = (tally.stream, tally.rules, tally.prefix);
+        match slow::Object::read(text, stream, rules.dialect.unknown) {
+            Ok(object) => tally.count(object.reading(stream, rules), |_| {
+                object.faults(stream, rules, prefix)
             }),
             Err(fault) => tally.count(Err(fault), Faults::from),
         }
@@ -208,7 +263,7 @@ struct Tally<'b, F> {
     take: F,
     prefix: Option<&'b str>,
     stream: Stream,
-    bounds: &'b Bounds,
+    rules: &'b Rules,
 }
 
 impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
@@ -235,9 +290,9 @@ impl<F: FnMut(Reading<'_>)> Tally<'_, F> {
     /// Counts one value on a tape.
     #[inline]
     fn nodes(&mut self, nodes: &[simd_json::Node<'_>]) {
-        let (stream, bounds, prefix) = (self.stream, self.bounds, self.prefix);
-        self.count(tape::reading(stream, nodes, bounds), |first| {
-            tape::faults(stream, nodes, bounds, prefix).unwrap_or_else(|| first.into())
+        let (stream, rules, prefix) = (self.stream, self.rules, self.prefix);
+        self.count(tape::reading(stream, nodes, rules), |first| {
+            tape::faults(stream, nodes, rules, prefix).unwrap_or_else(|| first.into())
         });
     }
 }

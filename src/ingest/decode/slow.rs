@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 use super::answer::{BodyError, Code, Fault, Faults, Message};
 use super::fields;
 use super::fields::{Draft, FIELDS_MAX, FIELDS_READ_MAX, Value, unknown_field};
-use super::{Bounds, DEPTH_MAX};
+use super::names::lookup;
+use super::{DEPTH_MAX, Rules, UnknownFields};
 use crate::reading::{Reading, Stream};
 
 /// Checks that a text follows the JSON grammar and is not nested too deep.
@@ -89,40 +90,48 @@ impl<'de, F: FnMut(&str)> Visitor<'de> for EachElement<F> {
     }
 }
 
-/// The first [`FIELDS_READ_MAX`] fields of an object. A key of `None` is not Unicode.
-pub(super) struct Object(Vec<(Option<String>, RawField)>);
+/// An object of a text.
+pub(super) struct Object {
+    /// Its first [`FIELDS_READ_MAX`] fields, without ignored ones. `None` means a key that is not Unicode.
+    fields: Vec<(Option<String>, RawField)>,
+    ignored: u64,
+}
 
 impl Object {
     /// Reads an object. In NDJSON, a line that is not JSON is the fault of this reading alone.
-    pub(super) fn read(bytes: &[u8]) -> Result<Object, Fault> {
+    pub(super) fn read(
+        bytes: &[u8],
+        stream: Stream,
+        unknown: UnknownFields,
+    ) -> Result<Object, Fault> {
         let text = check(bytes).map_err(line_fault)?;
         let text = text.trim_ascii_start();
         if !text.starts_with('{') {
             return Err(super::not_an_object());
         }
         let mut json = serde_json::Deserializer::from_str(text);
-        json.deserialize_map(FirstFields)
-            .map(Object)
+        json.deserialize_map(FirstFields { stream, unknown })
             .map_err(|error| line_fault(malformed(error)))
     }
 
     /// Validates the object as a reading.
-    pub(super) fn reading(&self, stream: Stream, bounds: &Bounds) -> Result<Reading<'_>, Fault> {
+    pub(super) fn reading(&self, stream: Stream, rules: &Rules) -> Result<Reading<'_>, Fault> {
         let mut draft = Draft::new(stream);
-        for (key, value) in &self.0 {
+        for (key, value) in &self.fields {
             let Some(key) = key else {
                 return Err(unknown_field(stream, "\u{fffd}"));
             };
-            draft.field(key, value.as_value(), bounds)?;
+            draft.field(key, value.as_value(), rules)?;
         }
-        draft.finish()
+        draft.ignored = self.ignored;
+        draft.finish(rules)
     }
 
     /// All faults of an object that is not a valid reading.
-    pub(super) fn faults(&self, stream: Stream, bounds: &Bounds, prefix: Option<&str>) -> Faults {
-        let all = self.0.iter();
+    pub(super) fn faults(&self, stream: Stream, rules: &Rules, prefix: Option<&str>) -> Faults {
+        let all = self.fields.iter();
         let all = all.map(|(key, value)| (key.as_deref(), value.as_value()));
-        fields::faults(stream, bounds, prefix, all)
+        fields::faults(stream, rules, prefix, all)
     }
 }
 
@@ -151,26 +160,41 @@ fn line_fault(error: BodyError) -> Fault {
     }
 }
 
-struct FirstFields;
+struct FirstFields {
+    stream: Stream,
+    unknown: UnknownFields,
+}
+
+impl FirstFields {
+    fn ignores(&self, key: Option<&str>) -> bool {
+        self.unknown == UnknownFields::Ignore
+            && key.is_none_or(|key| lookup(self.stream, key).is_none())
+    }
+}
 
 impl<'de> Visitor<'de> for FirstFields {
-    type Value = Vec<(Option<String>, RawField)>;
+    type Value = Object;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::with_capacity(FIELDS_MAX + 1);
+        let (mut fields, mut ignored) = (Vec::with_capacity(FIELDS_MAX + 1), 0);
         while fields.len() < FIELDS_READ_MAX {
             let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? else {
-                return Ok(fields);
+                return Ok(Object { fields, ignored });
             };
-            fields.push((unquote(key.get()), RawField::new(value.get())));
+            let key = unquote(key.get());
+            if self.ignores(key.as_deref()) {
+                ignored += 1;
+            } else {
+                fields.push((key, RawField::new(value.get())));
+            }
         }
         // `RawValue`, because `IgnoredAny` refuses a key with a lone surrogate, which is valid JSON.
         while map.next_entry::<&RawValue, IgnoredAny>()?.is_some() {}
-        Ok(fields)
+        Ok(Object { fields, ignored })
     }
 }
 

@@ -7,7 +7,7 @@ use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape};
 use super::answer::{Fault, Faults};
 use super::fields;
 use super::fields::{Draft, Value};
-use super::{Bounds, DEPTH_MAX};
+use super::{DEPTH_MAX, Rules};
 use crate::reading::{Reading, Stream};
 
 /// How many nodes of a tape are kept for the next text (24 bytes each, 768 KiB).
@@ -94,7 +94,7 @@ fn inner_nodes(node: &Node<'_>) -> usize {
 pub(super) fn reading<'a>(
     stream: Stream,
     nodes: &[Node<'a>],
-    bounds: &Bounds,
+    rules: &Rules,
 ) -> Result<Reading<'a>, Fault> {
     let [Node::Object { .. }, inner @ ..] = nodes else {
         return Err(super::not_an_object());
@@ -102,10 +102,10 @@ pub(super) fn reading<'a>(
     let mut rest = inner;
     let mut draft = Draft::new(stream);
     while let [Node::String(key), value, tail @ ..] = rest {
-        draft.field(key, value_of(value), bounds)?;
+        draft.field(key, value_of(value), rules)?;
         rest = tail.get(inner_nodes(value)..).unwrap_or_default();
     }
-    draft.finish()
+    draft.finish(rules)
 }
 
 /// All faults of a value that is not a valid reading; `None` if it is not an object.
@@ -113,12 +113,12 @@ pub(super) fn reading<'a>(
 pub(super) fn faults(
     stream: Stream,
     nodes: &[Node<'_>],
-    bounds: &Bounds,
+    rules: &Rules,
     prefix: Option<&str>,
 ) -> Option<Faults> {
     match nodes {
         [Node::Object { .. }, inner @ ..] => {
-            Some(fields::faults(stream, bounds, prefix, Fields(inner)))
+            Some(fields::faults(stream, rules, prefix, Fields(inner)))
         }
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! The guarantees of decoding.
 
 mod bodies;
+mod dialects;
 mod differential;
 mod hostile;
 mod reference;
@@ -68,10 +69,25 @@ pub(super) fn decode_with(
     format: Format,
     body: &[u8],
 ) -> Result<(Vec<Owned>, Outcome), BodyError> {
+    decode_as(decoder, stream, format, Dialect::default(), body)
+}
+
+pub(super) fn decode_as(
+    decoder: &mut Decoder,
+    stream: Stream,
+    format: Format,
+    dialect: Dialect,
+    body: &[u8],
+) -> Result<(Vec<Owned>, Outcome), BodyError> {
+    let rules = Rules::new(bounds(), dialect);
+    let expected = Expected {
+        prefix: None,
+        stream,
+        format,
+        rules: &rules,
+    };
     let mut taken = Vec::new();
-    let decoded = decoder.decode(stream, format, body, &bounds(), |reading| {
-        taken.push(reading.into())
-    });
+    let decoded = decoder.decode_of(&expected, body, |reading| taken.push(reading.into()));
     if decoded.is_err() {
         assert!(taken.is_empty(), "a refused body handed readings on");
     }

@@ -36,7 +36,7 @@ fn a_reading_with_a_fault_names_a_foreign_device_too() {
         prefix: Some("X"),
         stream: Stream::Meter,
         format: Format::Json,
-        bounds: &bounds(),
+        rules: &Rules::new(bounds(), Dialect::default()),
     };
     let decoded = decoder.decode_of(&expected, body.as_bytes(), |_| panic!("it is no reading"));
     let codes: Vec<Code> = decoded.unwrap().errors.iter().map(|e| e.code).collect();
