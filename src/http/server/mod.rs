@@ -131,6 +131,7 @@ impl Server {
                 }
             }
         }
+        drop(stop);
         // These clients connected before the socket is closed, without knowing of the stop. The system would reset
         // them.
         for client in waiting.into_iter().chain(self.left_in_queue().await) {
@@ -138,7 +139,6 @@ impl Server {
                 begin(client, place);
             }
         }
-        drop(stop);
         if timeout(drain_timeout, places.all_free(connections_max))
             .await
             .is_err()
