@@ -11,6 +11,9 @@ use super::{Config, ConfigErrors, Logging};
 
 /// The price of the demo's energy, so that losses have a cost.
 const PRICE: [&str; 4] = ["--tariff", "0.30", "--tariff-currency", "USD"];
+/// The silence after which an alert opens. The stations of the recorded day send nothing between two sessions, which
+/// may be a day apart.
+const SILENCE: [&str; 2] = ["--alert-silence", "48h"];
 
 impl DemoArgs {
     /// What is logged.
@@ -32,6 +35,7 @@ impl DemoArgs {
         flags.push("--wal-allow-volatile".into());
         flags.extend(["--wal-limit".into(), "64MiB".into()]);
         flags.extend(PRICE.map(OsString::from));
+        flags.extend(SILENCE.map(OsString::from));
         flags.extend([
             OsStr::new("--listen").into(),
             OsString::from(&self.listen),
@@ -57,5 +61,24 @@ impl DemoArgs {
             demo: true,
             ..config
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_station_without_a_session_for_a_day_opens_no_alert() {
+        let args = DemoArgs {
+            listen: "127.0.0.1:0".to_owned(),
+            log_level: "warn".to_owned(),
+            pg_bin: None,
+        };
+        let config = args.check(Path::new("/tmp/demo")).unwrap();
+        let silence = config.alerts.unwrap().silence_min;
+        assert!(silence > Duration::from_secs(30 * 3600), "{silence:?}");
     }
 }

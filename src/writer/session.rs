@@ -79,6 +79,9 @@ pub enum SessionError {
     /// Every strategy failed for a batch.
     #[error("every strategy failed to store the batch, each for a different reason")]
     Restless,
+    /// Rows of the batch were in history, and then were not.
+    #[error("stored readings were deleted while a batch with the same readings was being stored")]
+    RowsDeleted,
     /// The writer has panicked: a defect, or tables whose types are not the gateway's own.
     #[error("the writer panicked; see the panic message in the process's output")]
     Panicked,
@@ -108,6 +111,7 @@ impl SessionError {
             SessionError::Registry(_) => "registry",
             SessionError::Binding(_) => "binding",
             SessionError::Restless => "restless",
+            SessionError::RowsDeleted => "rows_deleted",
             SessionError::Panicked => "panicked",
         }
     }

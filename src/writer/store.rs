@@ -397,7 +397,7 @@ async fn store_rows<R: HistoryRow>(
             let missing = split(&rest, &there, &mut duplicates, &mut set_aside);
             if !missing.is_empty() {
                 // A row was deleted between the two statements: store the whole batch again.
-                return Err(SessionError::Fenced);
+                return Err(SessionError::RowsDeleted);
             }
             Some(
                 work.rows
