@@ -164,7 +164,7 @@ pub struct MigrateArgs {
     /// Which database.
     #[command(flatten)]
     pub reach: ReachArgs,
-    /// What is kept with its schema.
+    /// How history is kept, stored in the database with the schema.
     #[command(flatten)]
     pub history: HistoryArgs,
 }

@@ -34,7 +34,7 @@ impl Coverage {
 pub struct Watched<'a> {
     /// Its attribution periods there, within the window.
     pub periods: &'a Intervals,
-    /// The part of them by rule 3.
+    /// The part of `periods` that rule 3 attributes.
     pub by_same_id: &'a Intervals,
     /// The meter; `None` if it has no readings.
     pub meter: Option<&'a DeviceEnergy>,
@@ -79,8 +79,8 @@ pub fn coverage<'a>(
     sum
 }
 
-/// The intervals of over 15 minutes without a reading of either device, between readings of either and the end of
-/// `interval`.
+/// Intervals of over 15 minutes in which neither device reports. They lie between the start of `interval`, readings of
+/// either device, and its end.
 fn silences_of_both(
     meter: Option<&DeviceEnergy>,
     vehicle: &DeviceEnergy,

@@ -281,7 +281,7 @@ impl DeviceEnergy {
             .saturating_add_signed(more as isize) as u64
     }
 
-    /// The times of the readings in an interval. For a rolled-up interval there are only as many as it takes to
+    /// The times of the readings in an interval. A rolled-up interval contributes only as many times as it takes to
     /// avoid a silence.
     pub fn times_in(&self, interval: Interval) -> &[Timestamp] {
         let first = self.times.partition_point(|&t| t <= interval.start());

@@ -21,7 +21,7 @@ pub const TEMPERATURE_DECIMALS: u32 = 24;
 /// The number that was sent is taken to be the shortest decimal that parses as the stored double. So 0.0000005 is
 /// rounded up, although the nearest double is slightly below it.
 ///
-/// Shape:  finite, of either sign, at most 1e12 in size; other values count as 0
+/// Shape:  finite, of either sign, at most 1e12 in magnitude; other values count as 0
 pub fn mwh_of_kwh(kwh: f64) -> i64 {
     // A number with at most 6 decimals and 15 digits in all equals its shortest decimal text, so the text need not
     // be built for nearly any reading.
@@ -271,7 +271,7 @@ impl Exact {
 
     /// Adds another amount `factor` times.
     ///
-    /// Shape:  the factor is below 2^62 in size
+    /// Shape:  the factor is below 2^62 in magnitude
     pub fn add_times(&mut self, other: &Exact, factor: i64) {
         let factor = i128::from(factor);
         self.whole += other.whole * factor;

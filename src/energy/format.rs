@@ -138,7 +138,7 @@ impl Decimal {
         )
     }
 
-    /// Compares with a bound in units of the same decimals.
+    /// Compares with a bound that is given in this number's own units.
     pub fn compare_units(&self, units: i64) -> Ordering {
         match &self.0 {
             Units::Small { units: own, .. } => own.cmp(&units),

@@ -180,7 +180,7 @@ impl Growing {
         let oddities = device.oddities_in(interval);
         self.resets += oddities.resets;
         self.suspect += oddities.suspect;
-        // What was the last reading is now in between.
+        // The previous last reading now lies between the ends, so its temperature is added.
         if self.count > 1 {
             self.temperature_sum += temperature_units(self.ends_temp[1]);
         }

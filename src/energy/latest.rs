@@ -17,7 +17,8 @@ pub const INTERVALS_LEARNED_FROM: usize = 6;
 
 /// A device counts as silent after this many of its usual intervals, so that two readings in a row may be lost.
 pub const SILENT_INTERVALS: f64 = 3.0;
-/// A device counts as silent no earlier than this, in seconds. It is [`SILENT_INTERVALS`] for a reading a minute.
+/// A device counts as silent no earlier than this, in seconds. This is [`SILENT_INTERVALS`] for a device that reports
+/// once a minute.
 pub const SILENT_SECONDS_MIN: f64 = 180.0;
 
 /// The reading before a device's latest.
@@ -49,8 +50,8 @@ pub fn power(
         EnergyKind::Interval => energy.kwh,
         EnergyKind::Register => {
             let register = before.register?;
-            // Some devices send 0 until they have read their register. So a 0 is either a placeholder or a
-            // register that really starts.
+            // Some devices send 0 until they have read their register. So a 0 is either a placeholder or a register
+            // that really starts at 0.
             if register <= 0.0 || energy.kwh < register {
                 return None;
             }

@@ -34,14 +34,13 @@ pub struct Meter<'a> {
 ///
 /// 1. `vehicle`: its readings in (from, to + 15 min] and the one before them, and its sessions that overlap that
 ///    interval. [`plan`] then names the meters, and tells whether to look for one with the vehicle's id.
-/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. Let L be the earliest of
-///    these times and `from`, and H the latest of these and `to`. Dividing a reading's energy is not clipped to
-///    the window: it uses all DC over the reading's interval. If a meter's first reading is an interval in (from,
-///    to] and is divided among several vehicles, L is also no later than
-///    [`divided_since`](super::answer::divided_since).
-/// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its sessions that
-///    overlap (L, H + 15 min]. H also matters for the period that contains a meter's next reading. If no other
-///    vehicle is at its meters, `from` is early enough for L.
+/// 2. Each of these meters: its readings in (from, to] and the neighbours on both sides. Let L be the earliest of these
+///    times and `from`, and H the latest of these and `to`. The window does not clip how a reading's energy is divided:
+///    all DC over the reading's interval counts. If a meter's first reading is an interval in (from, to] and is divided
+///    among several vehicles, L is also no later than [`divided_since`](super::answer::divided_since).
+/// 3. `vehicle` again: its readings in (L, H + 15 min] and the neighbours on both sides, and its sessions that overlap
+///    (L, H + 15 min]. H also matters for the period that contains a meter's next reading. If no other vehicle is at
+///    its meters, L may be `from`.
 /// 4. `others` of each meter: every vehicle with a session there that overlaps (L, H], or with a reading in
 ///    (L, H + 15 min] that names the meter or a session there. Each comes with its readings in (L, H + 15 min] and
 ///    the neighbours, and with all its sessions that overlap that interval, at any meter. By rule 3, a vehicle that

@@ -251,7 +251,7 @@ impl Priced {
     }
 }
 
-/// Parses a price of at most 6 decimals, below 1,000,000 in size. It may be negative, as prices on electricity
+/// Parses a price of at most 6 decimals, below 1,000,000 in magnitude. It may be negative, as prices on electricity
 /// markets are at times.
 fn price(text: &str) -> Option<i64> {
     let text = text.trim();

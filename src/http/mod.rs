@@ -40,7 +40,7 @@
 //!   it.
 //! - **An id can contain markup.** The pages create only text nodes. Their content security policy forbids inline
 //!   scripts, markup from text (Trusted Types) and every foreign source.
-//! - **Metrics are labelled with the pattern of a route**, never with the requested path. They are counted per
+//! - **Metrics are labelled with the pattern of a route**, never with the requested path. They are updated once per
 //!   batch and per request, never per reading.
 //!
 //! The edge knows nothing of the writers. It sees their results in the log's progress and in the database.

@@ -30,7 +30,7 @@ impl LineageFile {
     /// Reads the lineage; an empty one if there is no file.
     ///
     /// # Errors
-    /// As the system returns them; `InvalidData` if the file is damaged.
+    /// I/O errors; `InvalidData` if the file is damaged.
     pub(super) fn read(&self) -> io::Result<Lineage> {
         match fs::read_to_string(self.directory.join(FILE_NAME)) {
             Ok(text) => text.parse().map_err(|()| {
@@ -55,8 +55,8 @@ impl LineageFile {
     /// Blocks: until it is durable
     ///
     /// # Errors
-    /// As the system returns them; the lineage is then as before. If only the last fsync fails, a power cut may
-    /// undo it.
+    /// I/O errors. The lineage is then unchanged, unless only the last fsync failed: then the new one is in place, but
+    /// a power cut may undo it.
     pub(super) fn write(&self, lineage: &Lineage) -> io::Result<()> {
         self.fill(lineage)?;
         fs::rename(
@@ -69,7 +69,7 @@ impl LineageFile {
     /// Reserves room for the next move.
     ///
     /// # Errors
-    /// As the system returns them, including a full disk.
+    /// I/O errors, including a full disk.
     pub(super) fn reserve(&self) -> io::Result<()> {
         let reserved = fs::metadata(self.directory.join(RESERVED));
         if reserved.is_ok_and(|found| found.len() == FILE_BYTES as u64) {

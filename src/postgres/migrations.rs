@@ -271,7 +271,7 @@ async fn settle(
 /// Reads how long history is kept. `None` means forever.
 ///
 /// # Errors
-/// As PostgreSQL returns them.
+/// PostgreSQL's errors.
 pub async fn stored_retention(client: &Client) -> Result<Option<Duration>, Error> {
     let sql = "select retention_seconds from gateway_database";
     let row = client.query_opt(sql, &[]).await?;

@@ -17,7 +17,7 @@ use super::url::{ENCODE, Parameters, parameters};
 
 /// A connection string, read.
 pub(super) struct Connection {
-    /// The same for each host, in their order. Each has one host.
+    /// One configuration per host, in the order of the connection string.
     pub(super) hosts: Vec<Config>,
     pub(super) tls: TlsOptions,
     /// The operator's name for this client, beside the name of each session.

@@ -1,7 +1,7 @@
 //! The refusal of a server, as an error of the driver.
 //!
-//! Callers and the pool know the driver's error alone, and it has no public constructor. The driver returns the error
-//! of its socket, so a socket that always fails makes one.
+//! Callers and the pool know the driver's error alone, and it has no public constructor. The driver wraps the socket's
+//! error in its own, so connecting over a socket that always fails yields one.
 
 use std::error::Error as _;
 use std::io;

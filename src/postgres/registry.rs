@@ -152,7 +152,7 @@ pub enum ResolveError {
 
 /// Returns the ids of texts, registers new texts, and caches the ids.
 ///
-/// Shape:  one id a text, in their order; `texts` without repeats
+/// Shape:  one id per text, in the order of `texts`; `texts` must have no repeats
 /// Blocks: until the registration is committed
 ///
 /// # Errors

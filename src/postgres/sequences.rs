@@ -26,7 +26,7 @@ const LOCK_KEY: i64 = i64::from_be_bytes(*b"wg-ids\0\0");
 /// Cancel: safe
 ///
 /// # Errors
-/// As PostgreSQL returns them, except that a missing right is only logged; no sequence is ever moved back.
+/// PostgreSQL's errors, except that a missing right is only logged; no sequence is ever moved back.
 pub async fn repair(client: &Client) -> Result<(), Error> {
     let tables = TABLES.map(|table| {
         format!(
@@ -44,7 +44,7 @@ pub async fn repair(client: &Client) -> Result<(), Error> {
         tables.join(" union all ")
     );
     let answer = match client.simple_query(&sql).await {
-        // If an id does repeat, the statement that needs a new one fails.
+        // Without the repair, an insert that draws an id already taken fails.
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
             tracing::warn!(
                 error = explain(&error),

@@ -84,7 +84,7 @@ impl Target {
     /// Without it, the lineage begins with the first session and ends with the process.
     ///
     /// # Errors
-    /// As the system returns them; `InvalidData` if the file of the lineage is damaged.
+    /// I/O errors; `InvalidData` if the lineage file is damaged.
     pub fn guarded(&self, wal_dir: &Path, keeping: Keeping, bound: Bound) -> io::Result<Self> {
         let servers = Servers::load(wal_dir, keeping, bound)?;
         Ok(Target {
@@ -97,7 +97,7 @@ impl Target {
     /// operator requests. Returns a sentence about it.
     ///
     /// # Errors
-    /// As the system returns them.
+    /// I/O errors.
     pub fn adopt_server(&self, wal_dir: &Path) -> io::Result<String> {
         let servers = self.route.servers();
         if let Some(server) = servers.current() {

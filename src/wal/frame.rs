@@ -262,7 +262,7 @@ impl ShardSection<'_> {
 /// Why no frame can be decoded at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// The frame may continue past the given bytes. This many are needed at least.
+    /// The frame may continue past the given bytes. At least this many bytes are needed.
     Short(usize),
     /// No intact frame begins here.
     Invalid,

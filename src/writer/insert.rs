@@ -280,7 +280,7 @@ mod tests {
             let (mut duplicates, mut set_aside) = (0, Vec::new());
             let new = split(&rows, &there, &mut duplicates, &mut set_aside);
             prop_assert_eq!(new.len() + duplicates as usize + set_aside.len(), rows.len());
-            // In order, and without keys in history, for which COPY would refuse the batch.
+            // New rows stay in order. Rows whose key is in history are left out, because COPY would refuse the batch.
             let expected: Vec<MeterRow> =
                 rows.iter().filter(|row| !there.contains_key(&row.key())).copied().collect();
             prop_assert_eq!(new, expected);

@@ -59,11 +59,11 @@
 //! - **A batch that misses its deadline is retried smaller** (`pace`): with half of the rows, down to one frame.
 //!   The deadline is the server's or the gateway's. While a reading has waited for more than two minutes, the
 //!   gateway is not ready.
-//! - **No statement may have a second plan.** Statistics are stale exactly where new data is: PostgreSQL expects
-//!   one row there, and a join of keys with history became quadratic. So keys are looked up one by one, in a
-//!   lateral subquery. Grouping it by the primary key keeps the planner from pulling it up.
-//!   `tests/writer/plans.rs` runs every file of `sql/queries` on few rows and on many, with absent, stale and
-//!   fresh statistics.
+//! - **No statement may leave the planner a choice of plans.** Statistics are stale exactly where new data is:
+//!   PostgreSQL expects one row there, and a join of keys with history became quadratic. So keys are looked up one by
+//!   one, in a lateral subquery. Grouping it by the primary key keeps the planner from pulling it up.
+//!   `tests/writer/plans.rs` runs every file of `sql/queries` on few rows and on many, with absent, stale and fresh
+//!   statistics.
 //! - **The writers' memory does not grow with the shards** (`shares`): caches, batches and buffers are fixed
 //!   totals, divided among the writers. A full cache evicts an eighth, never everything.
 //! - **A checkpoint moves only if a shard has something to store.** A client that requests `ack=committed` waits

@@ -8,8 +8,8 @@ use tokio_postgres::error::SqlState;
 use super::session::SessionError;
 use super::shares::Shares;
 
-/// How many batches must succeed before the ceiling doubles beyond the last failure. Each new failure costs a
-/// whole deadline.
+/// How many batches must succeed before the ceiling, which a failure lowered, doubles. Each new failure costs a whole
+/// deadline.
 const CALM_BATCHES: u32 = 20;
 /// A batch may grow beyond the moderate size only if the last one took no longer than this. Why 2 s: the next
 /// batch takes twice as long, and another gateway that waits for the same keys must not reach its lock timeout of
@@ -61,8 +61,8 @@ impl Pace {
 
     /// Records that a batch was stored, and how long it took.
     ///
-    /// Above the moderate size only full batches count. The time of a few rows says nothing about many, and a
-    /// writer whose batches are not full is not behind.
+    /// Above the moderate size only full batches count. How long a few rows took says nothing about many, and a writer
+    /// whose batches are not full is not behind.
     pub(super) fn stored(&mut self, took: Duration) {
         self.failures = 0;
         self.calm += 1;

@@ -65,8 +65,8 @@ type Key = (Uuid, i32, i64, i32);
 
 /// A kind of row that can be rebuilt from the quarantine.
 trait FromQuarantine: LiveRow {
-    /// Rebuilds the row of a quarantined reading. `id` is its device's; `named` are those of the meter and the
-    /// session that it names.
+    /// Rebuilds the row of a quarantined reading. `id` is the device's id. `named` holds the ids of the meter and the
+    /// session that the reading names.
     fn from_quarantine(row: &Row, id: i32, named: [i32; 2], origin: Origin) -> Self;
     /// The registry of its devices.
     const REGISTRY: Registry;

@@ -11,8 +11,8 @@ const CLEAN_BATCHES: u32 = 20;
 pub enum Strategy {
     /// COPY everything: right while nothing is repeated.
     Copy,
-    /// Look up only rows that are no newer than what this session has stored of their device, and COPY the rest.
-    /// This makes a few repeats cheap.
+    /// Look up only suspects, and COPY the rest. Suspects are rows no newer than the newest that this session stored
+    /// for their device, and rows of devices that it does not remember. This makes a few repeats cheap.
     Careful,
     /// Look up every key, and COPY the rows that are new.
     Probe,
@@ -117,7 +117,8 @@ impl Default for StrategyMemory {
 }
 
 impl StrategyMemory {
-    /// Records a batch without repeats. If the strategy changed during the batch, it did meet some.
+    /// Records a batch without repeats. If the strategy changed meanwhile, the batch did contain repeats, and is
+    /// recorded as one that did.
     pub(super) fn note_clean(&mut self, before: Strategy) {
         if self.strategy != before {
             return self.note_repeats();

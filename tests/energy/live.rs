@@ -55,7 +55,7 @@ fn power_is_that_of_the_two_newest_readings_however_they_came() {
         live(&gateway, "meters/interval"),
         [json!(12.0), json!(60.0)]
     );
-    // Two readings are lost. The last one's energy is spread over the time since the one before.
+    // Two readings are lost. The energy of the next reading is spread over the time since the last reading before them.
     send(&[(40, 0.6)], "interval");
     assert_eq!(
         live(&gateway, "meters/interval"),

@@ -128,7 +128,7 @@ fn an_open_session_holds_its_meter_and_vehicle() {
     assert_eq!(ended["totalEnergyConsumedAc"], json!(5));
     assert_eq!(ended["endedAt"], at(800));
 
-    // A session's end is refused if a session registered with that end would be refused.
+    // Ending a session is refused if registering it with that end would be.
     assert_eq!(post(g, "next", "P", "M1", &at(800), &at(1_100)), 201);
     assert_eq!(ac(g, "P"), json!(7));
     assert_eq!(post(g, "q", "Q", "M2", &at(700), &at(710)), 201);

@@ -1,5 +1,5 @@
-//! The main job on a server with PostgreSQL's defaults, and with settings that operators make for other programs.
-//! The results must be the same.
+//! The main job on a server with PostgreSQL's defaults, and with settings that operators choose for other programs. The
+//! results must be the same.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

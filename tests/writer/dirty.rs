@@ -65,7 +65,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let late = (
         0..2usize,
-        // A few meters, the last ones of a pass.
+        // A few meters, which a pass reaches last.
         METERS - 2..METERS,
         MINUTES,
         0..60i64,
@@ -403,7 +403,7 @@ async fn late_readings_in_order_are_added_without_reading_the_hour_again() {
     gateway.store(&readings(3_000..3_010)).await;
     while rolling.step().await {}
     assert_eq!(rolling.roller.readings() - before, 10);
-    // Among them is one before the last reading.
+    // A reading before the last one: the whole hour is read again.
     gateway.store(&readings(2_000..2_001)).await;
     while rolling.step().await {}
     assert_eq!(rolling.roller.readings() - before, 10 + EARLY + 11);

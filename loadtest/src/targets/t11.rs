@@ -14,8 +14,8 @@ const SMALL: u32 = 20_000;
 /// Devices of the fleets.
 const FLEETS: [u32; 2] = [100_000, 1_000_000];
 
-/// About how many devices per millisecond the gateway accepts at full speed. It determines the length of a round,
-/// so that readings have about the present time.
+/// About how many devices per millisecond the gateway accepts at full speed. It determines the length of a round, so
+/// that the readings' timestamps are close to the present.
 const DEVICES_PER_MS: u32 = 400;
 
 impl Run<'_> {

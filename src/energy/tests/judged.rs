@@ -15,7 +15,7 @@ pub(super) struct Judged {
     pub(super) suspect: bool,
 }
 
-/// Converts kWh to mWh by their decimal text.
+/// Converts kWh to mWh, using the decimal text.
 fn mwh(kwh: f64) -> i64 {
     let text = format!("{kwh}");
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));

@@ -30,7 +30,7 @@ fn printed(of: &FleetReport) -> Vec<Printed> {
     of.vehicles.iter().map(|v| v.printed.clone()).collect()
 }
 
-/// The report. It must be the same whether or not it yields.
+/// The report. It must be the same whether or not its computation yields.
 async fn report_of(analyst: &Analyst, client: &mut Client, timeframe: &Timeframe) -> FleetReport {
     let mut compute = async |priority| {
         let report = analyst.compute_report(client, timeframe.clone(), priority);

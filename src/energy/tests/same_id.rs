@@ -128,7 +128,8 @@ fn an_hourly_meter_under_a_car_matches_all_of_its_dc() {
         (answer.ac(), answer.ratio()),
         ("12".into(), Some("90".into()))
     );
-    // The window ends within a meter's hour. The reading after it makes the DC before it known.
+    // The window ends within a meter's hour. The meter reading at 180 makes the energy since 120 known, so the DC up to
+    // 150 is matched.
     let answer = case.ask(0, 150);
     assert_eq!((answer.ac(), answer.dc()), ("12".into(), "13.5".into()));
     assert_eq!(answer.matched(), "13.5");

@@ -24,7 +24,7 @@ fn a_partition_with_few_readings_takes_one_step() {
         let old: Vec<EnergyReading> = (1..6).map(|n| reading(n - 100 * DAY)).collect();
         store.write_meter(meter, &old).await;
         let mut client = store.pool.get().await.unwrap();
-        // One step for its own hour, and one for an hour that ends at its start.
+        // Each partition range takes one step for its own hour, and one for an hour that ends at its start.
         let most = 2 * partitions(&store).await;
         let steps = steps(&mut client).await;
         assert!(steps <= most, "{steps} steps, more than {most}");
@@ -147,7 +147,7 @@ fn beside_a_default_partition_gaps_cost_nothing() {
         let mut client = store.pool.get().await.unwrap();
         let default = "create table other_meters partition of meter_telemetry_history default";
         client.batch_execute(default).await.unwrap();
-        // Far from all other partitions, so that none of these hours is rolled up, and each search must pass them.
+        // Far from all other partitions, so none of these hours is rolled up, and each search must skip them.
         let others = "insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
             select $1, $2::timestamptz - interval '10 years' + n * interval '1 minute', 1, 230
             from generate_series(1, 50000) as n";
@@ -157,7 +157,7 @@ fn beside_a_default_partition_gaps_cost_nothing() {
         let flush = "select pg_stat_force_next_flush()";
         client.batch_execute(flush).await.unwrap();
         let before = count(&store, pages).await;
-        // One step for its own hour, and one for an hour that ends at its start.
+        // Each partition range takes one step for its own hour, and one for an hour that ends at its start.
         let most = 2 * partitions(&store).await;
         assert!(steps(&mut client).await <= most);
         let rolled_up = "select sum(readings)::bigint from meter_hours";

@@ -102,7 +102,7 @@ pub(crate) fn zone_of(query: &Query<'_>) -> Result<TimeZone, Problem> {
             .is_some_and(|text| text.len() == DATE_LENGTH)
     };
     if query.get("bucket").is_none() && !is_day("from") && !is_day("to") {
-        let detail = "tz needs bucket, or days such as 2024-03-31 as from and to";
+        let detail = "tz applies only with bucket, or if from or to is a date such as 2024-03-31";
         return Err(query::bad(detail));
     }
     TimeZone::get(name)

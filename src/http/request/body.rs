@@ -17,9 +17,9 @@ use super::poll;
 use crate::http::response::problem::{Kind, Problem};
 use crate::ingest::admission::{Gate, Memory, Share, Shed};
 
-/// The most bytes that are read of a refused body. A client that writes its whole body before it reads can then
-/// still get the response. Why 32 MiB: four times the default limit of a body. If the rest is larger, the
-/// connection is closed.
+/// The most bytes that are read of a refused body. A client that writes its whole body before it reads can then still
+/// get the response. Why 32 MiB: even a body of four times the default limit is read to its end. If the rest is larger,
+/// the connection is closed.
 const DISCARD_BYTES_MAX: usize = 32 << 20;
 /// The longest time for reading a refused body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);

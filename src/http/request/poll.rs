@@ -43,7 +43,8 @@ pub(crate) fn moment() -> Instant {
 
 /// Withholds wakes of the connection that this thread is polling.
 ///
-/// Shape:  the result of `work`, and whether a wake was withheld; if one matters, the caller must wake
+/// Shape:  the result of `work`, and whether a wake was withheld. If that wake is needed after all, the caller must
+///         issue it
 pub(crate) fn withhold_wakes<T>(work: impl FnOnce() -> T) -> (T, bool) {
     /// Passes wakes on again, even after a panic.
     struct PassAgain;

@@ -67,9 +67,9 @@ const RESETS_MAX: usize = 32;
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long open connections still accept requests after the gateway begins to stop. A client that sent before it
-/// could know of the stop still gets a response. Why 250 ms: longer than a round trip across a continent, and
-/// short compared with the time that the writers take to stop.
+/// How long open connections still accept requests after the gateway begins to stop. A client that sent before it could
+/// know of the stop still gets a response. Why 250 ms: this is longer than a round trip across a continent, and short
+/// compared with the time that the writers take to stop.
 const LAST_CALL: Duration = Duration::from_millis(250);
 
 /// Serves one connection to its end.
@@ -327,8 +327,8 @@ where
                 stopped = true;
                 serving.as_mut().graceful_shutdown();
             }
-            // hyper bounds heads and silence only for HTTP/1.1. A connection with an unread response is not idle.
-            // One without any request yet has the time limit of a head.
+            // hyper bounds heads and silence only for HTTP/1.1. A connection with an unread response is not idle. A
+            // connection that has had no request yet is subject to the header timeout.
             _ = every.tick() => match activity.at_rest() {
                 Some(done) if done == seen && leaving => return Ok(()),
                 Some(done) if done == seen

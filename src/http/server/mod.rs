@@ -28,8 +28,8 @@ use usage::{Place, Places};
 
 /// How many connections the system queues before they are accepted.
 const BACKLOG: i32 = 4096;
-/// The most unsent bytes of a connection that the system buffers. Why 128 KiB: enough for full speed over a long
-/// distance. The system's own limit is 4 MiB, with which 250 clients that never read occupy a gigabyte of kernel
+/// The most unsent bytes of a connection that the system buffers. Why 128 KiB: this is enough for full speed over a
+/// long distance. The system's own limit is 4 MiB, with which 250 clients that never read occupy a gigabyte of kernel
 /// memory.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;

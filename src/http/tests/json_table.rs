@@ -1,7 +1,7 @@
 //! Well-formed, malformed and meaningless JSON, sent to the ingestion endpoint.
 //!
-//! The classes are those of public test suites for parsers. Each text is sent as a whole body, in an array next to
-//! a valid reading, and as a line next to one.
+//! The classes are those of public test suites for parsers. Most texts are sent three ways: as the whole body, in an
+//! array with a valid reading, and as an NDJSON line beside one.
 
 use super::{Edge, METER, PATH, eventually};
 

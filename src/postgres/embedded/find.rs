@@ -53,7 +53,7 @@ impl Programs {
     }
 }
 
-/// Finds the programs: those in `pg_bin` if it is set, or else the first usable ones of the usual places.
+/// Finds the programs: those in `pg_bin` if it is set, or else the first usable programs in the usual places.
 ///
 /// A cluster runs only on the major version that made it. `existing` names such a cluster and its version.
 pub(super) fn find(

@@ -1,4 +1,4 @@
-//! The server's log: a file that it appends to, kept to a size.
+//! The server's log: a file that it appends to, and that the gateway rotates.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};

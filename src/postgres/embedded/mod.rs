@@ -313,7 +313,7 @@ impl Embedded {
     pub async fn stop(self, deadline: Duration) -> Stopped {
         // A task that has ended has stopped the server.
         if self.stop.send(Instant::now() + deadline).is_err() {
-            tracing::debug!("the embedded PostgreSQL was stopped before");
+            tracing::debug!("the embedded PostgreSQL had already stopped");
         }
         self.task.await.unwrap_or(Stopped::Forced)
     }

@@ -101,8 +101,8 @@ impl Place {
             return Ok(inside);
         }
         let name = format!("wattgate-{}", hash_name(&self.home));
-        // Only root writes to /run, so no other user can create the name there. In /tmp the sticky bit
-        // protects our directory, and one of another user is refused.
+        // Only root writes to /run, so no other user can create the name there. In /tmp the sticky bit protects our
+        // directory, and a directory of another user is refused.
         let in_run = Path::new("/run").join(&name);
         if make_private(&in_run, &self.user, Existing::Check).is_ok() {
             return Ok(in_run);

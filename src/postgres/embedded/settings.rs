@@ -50,8 +50,8 @@ impl Machine {
     /// A quarter of memory, as PostgreSQL's manual advises, up to 2 GiB.
     ///
     /// Ingestion reuses the newest part of each index, which fits well below that. The rest of memory is better used as
-    /// the system's cache, which the log shares. A larger pool makes every checkpoint longer, including the one of a
-    /// stop.
+    /// the system's cache, which the log shares. A larger pool makes every checkpoint longer, including the last one
+    /// before a stop.
     fn shared_buffers_bytes(self) -> u64 {
         (self.memory_bytes / 4).clamp(128 * MIB, 2 * GIB)
     }

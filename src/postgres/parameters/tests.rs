@@ -146,7 +146,7 @@ fn the_certificate_is_checked_as_the_mode_says() {
     }
     assert!(!tls("host=h sslmode=disable").used);
     assert!(!tls("host=/run/postgresql sslmode=verify-full").used);
-    // An address alone is the name that the certificate is compared with.
+    // If only `hostaddr` is given, the certificate is checked against that address.
     let hosts = config("hostaddr=127.0.0.1").get_hosts().to_vec();
     assert_eq!(hosts, [Host::Tcp("127.0.0.1".to_owned())]);
 }

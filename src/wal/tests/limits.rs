@@ -4,7 +4,7 @@ use super::disk::Death;
 use super::*;
 use crate::wal::retired_runs::SLOT_BYTES;
 
-/// The bytes of the files besides segments.
+/// The size of the log's files other than segments.
 const BESIDE_BYTES: u64 = 2 * SLOT_BYTES as u64;
 
 /// Appends one reading at a time until there is no space; returns the last serial.

@@ -143,7 +143,7 @@ fn a_retired_run_is_remembered_on_a_full_disk() {
     disk.die(Death::PowerCut);
     let log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert_eq!(log.source().retired_into(DATABASE).len(), 1);
-    // Segments are retired even without space for the file itself.
+    // Segments are retired even if there is no space for the file of retired runs.
     let disk = Disk::new(1);
     let mut log = Stepped::open(disk.mount(), options(1)).unwrap();
     assert!(log.append(&[1, 2]));
