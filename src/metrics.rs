@@ -79,6 +79,19 @@ pub struct State {
     pub refused_servers: usize,
     /// The most sessions that the read pool opens.
     pub pool_limit: usize,
+    /// Read replicas; `None` without any.
+    pub replicas: Option<Replicas>,
+}
+
+/// The read replicas at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Replicas {
+    /// Each by its host and port: whether it follows the primary, and how far it is behind.
+    pub each: Vec<(String, bool, Duration)>,
+    /// Queries that replicas have answered.
+    pub answered: u64,
+    /// Queries that the primary was asked instead, by reason.
+    pub left: Vec<(&'static str, u64)>,
 }
 
 /// Publishes a state. All its values come from one moment.
@@ -110,7 +123,23 @@ pub fn publish(state: &State) {
     }
     gauge!("wattgate_database_servers_refused").set(state.refused_servers as f64);
     gauge!("wattgate_pool_connections_limit").set(state.pool_limit as f64);
+    if let Some(replicas) = &state.replicas {
+        publish_replicas(replicas);
+    }
     metrics_process::Collector::default().collect();
+}
+
+fn publish_replicas(replicas: &Replicas) {
+    for (name, follows, lag) in &replicas.each {
+        let up = f64::from(u8::from(*follows));
+        gauge!("wattgate_replica_up", "replica" => name.clone()).set(up);
+        let lag = lag.as_secs_f64();
+        gauge!("wattgate_replica_lag_seconds", "replica" => name.clone()).set(lag);
+    }
+    counter!("wattgate_replica_queries_total").absolute(replicas.answered);
+    for (reason, queries) in &replicas.left {
+        counter!("wattgate_replica_fallbacks_total", "reason" => *reason).absolute(*queries);
+    }
 }
 
 /// Records one fdatasync of the log and how many readings it made durable.
@@ -310,6 +339,10 @@ fn describe() {
         gauge "wattgate_database_servers_refused" "Servers that accept writes and are refused, because a newer primary was seen."
         gauge "wattgate_pool_connections" "Database sessions for queries, by state."
         gauge "wattgate_pool_connections_limit" "The most database sessions for queries."
+        gauge "wattgate_replica_up" "1 if the read replica follows the primary in use, otherwise 0."
+        gauge "wattgate_replica_lag_seconds" "How long ago the moment is up to which the read replica was seen to hold everything."
+        counter "wattgate_replica_queries_total" "Queries that read replicas have answered."
+        counter "wattgate_replica_fallbacks_total" "Queries that the primary was asked instead of a read replica, by reason."
         counter "wattgate_http_requests_total" "Requests answered."
         histogram "wattgate_http_request_duration_seconds" "Duration from the headers of a request to its response."
         gauge "wattgate_http_connections" "Open connections."

@@ -70,9 +70,22 @@ export async function request(path, options = {}) {
   }
 }
 
+/** A token of the state whose changes the live stream reports; null without read replicas. */
+let seen = null;
+
+/** What the stream reports changes of. */
+const STREAMED = ['/v1/live/', '/v1/alerts'];
+
+/** Sets the token that later requests send, so that no replica shows an older state than the stream's. */
+export function readAfter(token) {
+  seen = token ?? null;
+}
+
 /** Requests JSON. */
-export async function get(path, options) {
-  const response = await request(path, options);
+export async function get(path, options = {}) {
+  const follows = seen !== null && STREAMED.some((start) => path.startsWith(start));
+  const headers = follows ? { ...options.headers, 'Wattgate-Read-After': seen } : options.headers;
+  const response = await request(path, { ...options, headers });
   if (response.ok) return response.json();
   throw await failure(response);
 }

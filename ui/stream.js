@@ -1,6 +1,6 @@
 // The live stream. It is read with fetch, because an EventSource cannot send a key.
 
-import { failure, request } from './api.js';
+import { failure, readAfter, request } from './api.js';
 
 /** The longest silence before the connection counts as lost. The gateway sends comments more often. */
 const SILENCE_MS = 20000;
@@ -128,9 +128,11 @@ export class LiveStream extends EventTarget {
         this.dispatchEvent(new Event('alert'));
       } else if (event.event === 'ready') {
         this.#failures = 0;
+        readAfter(JSON.parse(event.data).readAfter);
         this.#change('live');
         if (this.#anew) this.dispatchEvent(new Event('reset'));
       } else if (event.event === 'reset') {
+        readAfter(JSON.parse(event.data).readAfter);
         this.dispatchEvent(new Event('reset'));
       }
     }

@@ -8,7 +8,7 @@ use crate::analytics::{Analyst, AskError, Priority, ReportKey, Timeframe};
 use crate::energy::format::Decimal;
 use crate::energy::interval::Interval;
 use crate::energy::report::{EfficiencyStatus, efficiency_status};
-use crate::postgres::ReadPool;
+use crate::postgres::{ReadServers, Reads};
 use crate::reading::{ExternalId, Stream, Timestamp};
 
 /// At most this many devices per stream are reported as implausible: enough for a fleet of 10,000. A sender
@@ -90,7 +90,7 @@ pub(super) fn devices(rows: &[Row]) -> Result<Vec<i32>, AlertError> {
 /// Finds causes in a window of every vehicle and meter.
 pub(super) async fn efficiency(
     settings: &Settings,
-    reads: &ReadPool,
+    reads: &Reads,
     analyst: &Analyst,
     timeframe: Timeframe,
 ) -> Result<Findings, AlertError> {
@@ -168,7 +168,7 @@ fn percent(hundredths: i64) -> f64 {
 /// Finds vehicles whose newest session is far below their own past.
 pub(super) async fn anomalies(
     client: &Client,
-    reads: &ReadPool,
+    servers: &ReadServers,
     analyst: &Analyst,
     now: Timestamp,
 ) -> Result<Findings, AlertError> {
@@ -178,6 +178,8 @@ pub(super) async fn anomalies(
     let due = client
         .query(sql!("alert_sessions"), &[&now, &SESSIONS_MAX])
         .await?;
+    // The result is stored, so a replica must hold the sessions and all of their readings.
+    let reads = &servers.begin(servers.written().await);
     for row in &due {
         let vehicle: &str = row.try_get(2)?;
         let (from, to) = (row.try_get(3)?, row.try_get(4)?);
@@ -241,7 +243,7 @@ fn unusual_below(median: f64, mad: f64, sessions: i64) -> Option<f64> {
 
 /// The efficiency of a session in percent. `None` means that it cannot be judged.
 async fn session_efficiency(
-    reads: &ReadPool,
+    reads: &Reads,
     analyst: &Analyst,
     vehicle: ExternalId<'_>,
     session: Interval,

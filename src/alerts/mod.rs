@@ -35,7 +35,7 @@ use tokio_postgres::Client;
 use crate::analytics::{Analyst, AskError, Timeframe};
 use crate::energy::window;
 use crate::postgres::leader::{Parts, Role, Success, Work};
-use crate::postgres::{ReadError, ReadPool, Target, Use, explain};
+use crate::postgres::{ReadError, ReadServers, Target, Use, explain};
 use crate::reading::Timestamp;
 use evaluate::Findings;
 pub use message::{Format, Message};
@@ -176,7 +176,7 @@ enum AlertError {
 /// Searches for alerts until it is cancelled.
 ///
 /// Cancel: safe; what is half done is rolled back
-pub async fn run(settings: Settings, target: Target, reads: ReadPool, analyst: Analyst) {
+pub async fn run(settings: Settings, target: Target, reads: ReadServers, analyst: Analyst) {
     let search = Search {
         settings,
         target: target.clone(),
@@ -194,7 +194,7 @@ type Tasks<'a> = Parts<'a, 3>;
 struct Search {
     settings: Settings,
     target: Target,
-    reads: ReadPool,
+    reads: ReadServers,
     analyst: Analyst,
     waiting: Waiting,
 }
@@ -270,7 +270,9 @@ impl Search {
             parts: Vec::new(),
             now,
         };
-        evaluate::efficiency(&self.settings, &self.reads, &self.analyst, timeframe).await
+        // What was rolled up, and everything else that is committed now.
+        let reads = self.reads.begin(self.reads.written().await);
+        evaluate::efficiency(&self.settings, &reads, &self.analyst, timeframe).await
     }
 
     /// Sends waiting deliveries to the webhook's receiver, if there is one.

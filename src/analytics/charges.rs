@@ -10,7 +10,7 @@ use crate::energy::answer::Slice;
 use crate::energy::interval::Interval;
 use crate::energy::power::{Power, quarters};
 use crate::energy::tariff::{Costs, Priced};
-use crate::postgres::{ReadError, ReadPool};
+use crate::postgres::{ReadError, Reads};
 use crate::reading::{ExternalId, Timestamp};
 
 /// The energy of a session.
@@ -55,7 +55,7 @@ impl Analyst {
     /// [`AskError`] of the first session. An error in a later session ends the list.
     pub async fn charges(
         &self,
-        reads: &ReadPool,
+        reads: &Reads,
         sessions: &[(ExternalId<'_>, Interval)],
         now: Timestamp,
         patience: Patience,

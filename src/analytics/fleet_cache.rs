@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::fleet_report::{FleetReport, Ranked};
 use super::{Analyst, AskError, Priority, Timeframe};
 use crate::energy::interval::Interval;
-use crate::postgres::{ReadError, ReadPool};
+use crate::postgres::{Provenance, ReadError, Reads, Written};
 use crate::reading::Timestamp;
 
 /// How long a report is served, as a multiple of the time that it took to compute. A report in constant demand
@@ -57,17 +57,21 @@ pub struct KeptReport {
     age_micros_max: i64,
     /// The report.
     pub report: FleetReport,
+    provenance: Provenance,
 }
 
 impl KeptReport {
-    fn serves(&self, key: &ReportKey, timeframe: &Timeframe) -> bool {
+    fn serves(&self, key: &ReportKey, timeframe: &Timeframe, written: Option<Written>) -> bool {
         let series = key.series.is_empty() || key.series == self.key.series;
         series
             && match key.as_of {
+                // A later page is of the report of the first page, whatever was written meanwhile.
                 Some(at) => self.as_of == at && self.window == timeframe.window,
                 None => {
                     let same = key.from == self.key.from && key.to == self.key.to;
-                    same && (0..self.age_micros_max).contains(&self.age_micros(timeframe.now))
+                    let age = self.age_micros(timeframe.now);
+                    same && (0..self.age_micros_max).contains(&age)
+                        && self.provenance.holds(written)
                 }
             }
     }
@@ -114,10 +118,17 @@ impl Default for Reports {
 }
 
 impl Reports {
-    fn find(&self, key: &ReportKey, timeframe: &Timeframe) -> Option<Arc<KeptReport>> {
+    fn find(
+        &self,
+        key: &ReportKey,
+        timeframe: &Timeframe,
+        written: Option<Written>,
+    ) -> Option<Arc<KeptReport>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut newest_first = kept.iter().rev();
-        newest_first.find(|k| k.serves(key, timeframe)).cloned()
+        newest_first
+            .find(|k| k.serves(key, timeframe, written))
+            .cloned()
     }
 
     fn keep(&self, one: KeptReport) -> Arc<KeptReport> {
@@ -141,7 +152,8 @@ impl Reports {
 }
 
 impl Analyst {
-    /// Returns a report on the fleet: a kept one that has not expired, or a new one.
+    /// Returns a report on the fleet: a kept one that has not expired and holds what the client has written, or a
+    /// new one.
     ///
     /// Blocks: until it is computed, for at most 30 s; the computation then continues for later requests
     /// Cancel: safe; the computation continues
@@ -150,11 +162,22 @@ impl Analyst {
     /// [`AskError`]; [`AskError::TooSlow`] if it was not computed in time.
     pub async fn fleet_report(
         &self,
-        reads: &ReadPool,
+        reads: &Reads,
         key: ReportKey,
         timeframe: Timeframe,
     ) -> Result<Arc<KeptReport>, AskError> {
-        if let Some(kept) = self.reports.find(&key, &timeframe) {
+        let kept = self.kept_or_new(reads, key, timeframe).await?;
+        reads.add(kept.provenance);
+        Ok(kept)
+    }
+
+    async fn kept_or_new(
+        &self,
+        reads: &Reads,
+        key: ReportKey,
+        timeframe: Timeframe,
+    ) -> Result<Arc<KeptReport>, AskError> {
+        if let Some(kept) = self.reports.find(&key, &timeframe, reads.at_least()) {
             if key.as_of.is_none() && kept.is_old(timeframe.now) {
                 self.renew(reads, key, timeframe);
             }
@@ -162,7 +185,7 @@ impl Analyst {
         }
         let waiting = Arc::clone(&self.reports.waiting);
         let place = waiting.try_acquire_owned().map_err(|_| AskError::Busy)?;
-        let (analyst, reads) = (self.clone(), reads.clone());
+        let (analyst, reads) = (self.clone(), reads.apart());
         let computation = tokio::spawn(async move {
             let kept = analyst
                 .fleet_report_unhurried(&reads, key, timeframe, Priority::Normal)
@@ -178,11 +201,11 @@ impl Analyst {
     }
 
     /// Computes a report again in the background, unless another computation is running.
-    fn renew(&self, reads: &ReadPool, key: ReportKey, timeframe: Timeframe) {
+    fn renew(&self, reads: &Reads, key: ReportKey, timeframe: Timeframe) {
         let Ok(permit) = Arc::clone(&self.reports.computing).try_acquire_owned() else {
             return;
         };
-        let (analyst, reads) = (self.clone(), reads.clone());
+        let (analyst, reads) = (self.clone(), reads.apart());
         tokio::spawn(async move {
             let renewed = analyst.compute_and_keep(&reads, key, timeframe, Priority::Yields);
             if let Err(error) = renewed.await {
@@ -201,7 +224,7 @@ impl Analyst {
     /// [`AskError`]; [`AskError::TooSlow`] if it takes longer.
     pub async fn fleet_report_unhurried(
         &self,
-        reads: &ReadPool,
+        reads: &Reads,
         key: ReportKey,
         timeframe: Timeframe,
         priority: Priority,
@@ -209,7 +232,7 @@ impl Analyst {
         let permit = self.reports.computing.acquire().await;
         let _permit = permit.map_err(|_| AskError::Failed)?;
         // Another caller may have computed the same report during the wait.
-        if let Some(kept) = self.reports.find(&key, &timeframe) {
+        if let Some(kept) = self.reports.find(&key, &timeframe, reads.at_least()) {
             return Ok(kept);
         }
         self.compute_and_keep(reads, key, timeframe, priority).await
@@ -217,12 +240,13 @@ impl Analyst {
 
     async fn compute_and_keep(
         &self,
-        reads: &ReadPool,
+        reads: &Reads,
         key: ReportKey,
         timeframe: Timeframe,
         priority: Priority,
     ) -> Result<Arc<KeptReport>, AskError> {
         let (window, as_of) = (timeframe.window, timeframe.now);
+        let reads = reads.apart();
         let computed = reads.ask_within(COMPUTE_TIMEOUT, async |client| {
             let began = Instant::now();
             let report = self.compute_report(client, timeframe, priority).await?;
@@ -239,6 +263,7 @@ impl Analyst {
             as_of,
             age_micros_max: age_micros_max(took),
             report,
+            provenance: reads.provenance(),
         }))
     }
 }

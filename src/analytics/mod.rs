@@ -46,6 +46,7 @@ use std::sync::Arc;
 use deadpool_postgres::Client;
 use tokio::sync::Semaphore;
 use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
 
 use crate::energy::answer::{SplitHours, performance_and_parts};
 use crate::energy::attribution::MeterKey;
@@ -54,7 +55,7 @@ use crate::energy::interval::Interval;
 use crate::energy::report::StatusBounds;
 use crate::energy::tariff::Tariff;
 use crate::energy::{Performance, Slice};
-use crate::postgres::ReadError;
+use crate::postgres::{QueryError, ReadError};
 use crate::reading::{ExternalId, Timestamp};
 use budget::{Budget, Lease};
 pub use charges::{Charge, Patience, Uncharged};
@@ -92,6 +93,18 @@ pub enum AskError {
     /// A defect: the arithmetic panicked.
     #[error("the answer could not be computed")]
     Failed,
+}
+
+impl QueryError for AskError {
+    fn is_of_server(&self) -> bool {
+        match self {
+            AskError::Database(error) => error.code() != Some(&SqlState::QUERY_CANCELED),
+            AskError::Read(error) => error.is_of_server(),
+            AskError::TooManyReadings | AskError::Busy | AskError::TooSlow | AskError::Failed => {
+                false
+            }
+        }
+    }
 }
 
 /// An answer, with the ids needed to print it.

@@ -18,7 +18,7 @@ use crate::ingest::admission::Gate;
 use crate::ingest::pipeline::Pipeline;
 use crate::metrics;
 use crate::metrics::{State, StreamSums};
-use crate::postgres::{ReadPool, Target};
+use crate::postgres::{Leaves, ReadServers, ReplicasReport, Target};
 use crate::reading::{PerStream, Stream};
 use crate::rollups;
 use crate::wal::{Log, LogSource};
@@ -47,7 +47,7 @@ impl Gateway {
         let health = Arc::new(Health::default());
         let reads = database
             .target
-            .pool(READ_POOL)
+            .reads(READ_POOL, config.replicas.as_ref())
             .map_err(|e| AppError::Start(e.to_string()))?;
         let progress = Arc::clone(log.progress());
         let gate = Gate::new(
@@ -59,10 +59,14 @@ impl Gateway {
         let mut parts = Parts::default();
         parts.start("metrics upkeep", keep_up(recorder.clone()));
         parts.start("summaries", roll_up(database, log));
-        let questions = questions::watch(reads.clone(), Arc::clone(&health));
+        let questions = questions::watch(reads.primary().clone(), Arc::clone(&health));
         parts.start("questions", questions);
         let target = database.target.clone();
         parts.start("servers", async move { target.watch_servers().await });
+        if config.replicas.is_some() {
+            let reads = reads.clone();
+            parts.start("replicas", async move { reads.watch_replicas().await });
+        }
         let analyst =
             Analyst::new(config.pipeline.cores, config.energy).with_tariff(config.tariff.clone());
         if let Some(settings) = config.alerts.clone() {
@@ -124,7 +128,7 @@ fn roll_up(database: &Database, log: &Log) -> impl Future<Output = ()> + Send + 
 fn scrape(
     source: LogSource,
     wal_limit_bytes: u64,
-    (reads, target): (ReadPool, Target),
+    (reads, target): (ReadServers, Target),
     health: Arc<Health>,
     recorder: PrometheusHandle,
 ) -> Arc<dyn Fn() -> String + Send + Sync> {
@@ -132,7 +136,7 @@ fn scrape(
     Arc::new(move || {
         let _one = one_at_a_time.lock();
         let snapshot = source.progress().snapshot();
-        let pool = reads.counts();
+        let pool = reads.primary().counts();
         let servers = target.servers();
         let sums = |s: Stream| StreamSums {
             accepted: snapshot.accepted[s],
@@ -152,9 +156,20 @@ fn scrape(
             timeline: servers.timeline,
             refused_servers: servers.refused.len(),
             pool_limit: pool.limit,
+            replicas: reads.replicas().map(replicas),
         });
         recorder.render()
     })
+}
+
+fn replicas(report: ReplicasReport) -> metrics::Replicas {
+    let each = report.replicas.into_iter();
+    let reasons = Leaves::ALL.map(Leaves::name);
+    metrics::Replicas {
+        each: each.map(|it| (it.name, it.follows, it.lag)).collect(),
+        answered: report.answered,
+        left: reasons.into_iter().zip(report.left).collect(),
+    }
 }
 
 /// Reserves room for a database on the disk of the log, and arms the failpoint of a build for tests.

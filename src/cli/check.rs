@@ -15,7 +15,7 @@ use crate::app::{AppError, Database, questions};
 use crate::config::Config;
 use crate::postgres::embedded;
 use crate::postgres::migrations::SERVER_VERSION_MIN;
-use crate::postgres::{Target, Use, advice, explain};
+use crate::postgres::{Target, TriedReplica, Use, advice, explain};
 use crate::wal::medium::unsafe_kind;
 use crate::wal::storage::{DirectoryError, DirectoryView};
 use crate::writer::accepted::not_accepted;
@@ -162,6 +162,11 @@ impl Findings {
             "PostgreSQL {} is reachable, {schema}",
             facts.version
         ));
+        if let Some(replicas) = &config.replicas {
+            for replica in target.try_replicas(replicas).await {
+                self.replica(replica);
+            }
+        }
         if facts.owns_tables != Some(true) {
             return;
         }
@@ -191,6 +196,18 @@ impl Findings {
                 "readings reach the database, but queries do not: {why}; check what the server, or \
                  a pooler in front of it, allows in a session"
             )),
+        }
+    }
+
+    /// Reports a read replica, and a setting that lets replay cancel its queries.
+    fn replica(&mut self, TriedReplica { name, feedback }: TriedReplica) {
+        match feedback {
+            Ok(true) => self.good.push(format!("the replica {name} follows the primary")),
+            Ok(false) => self.good.push(format!(
+                "the replica {name} follows the primary, but hot_standby_feedback is off there: replay \
+                 cancels long queries, or waits for them; set it to on if the primary may keep dead rows for them"
+            )),
+            Err(why) => self.faults.push(format!("the replica {name} {why}")),
         }
     }
 

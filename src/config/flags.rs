@@ -60,6 +60,13 @@ pub struct ServeArgs {
     /// Which database.
     #[command(flatten)]
     pub database: DatabaseArgs,
+    /// Standbys of the database that answer queries, as hosts of one connection string; changes and
+    /// readings go to the primary [default: the primary answers queries]
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub read_database_url: Option<String>,
+    /// How far a standby may be behind before the primary answers instead: 2s to 1h
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub read_max_lag: String,
     /// Where the data is.
     #[command(flatten)]
     pub data_dir: DataDirArgs,

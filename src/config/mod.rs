@@ -35,9 +35,9 @@ use crate::energy::tariff::Tariff;
 use crate::http::server::tls::TlsFiles;
 use crate::ingest::pipeline::PipelineLimits;
 use crate::otlp::Collector;
-use crate::postgres::Target;
 use crate::postgres::embedded::ProgramSearch;
 use crate::postgres::migrations::HistoryOptions;
+use crate::postgres::{ReplicaSettings, Target};
 use crate::wal::LogOptions;
 use crate::writer::WriterOptions;
 pub use alerts::AlertArgs;
@@ -103,6 +103,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the data is.
     pub data: DataConfig,
+    /// The read replicas; `None` means that the primary answers every query.
+    pub replicas: Option<ReplicaSettings>,
     /// How the log is opened.
     pub log: LogOptions,
     /// Whether the log may lie on a file system where a sync guarantees nothing.
@@ -183,6 +185,7 @@ impl Config {
             auth == AuthMode::Off && listen.ip().is_loopback() && http.trusted_proxies.is_empty();
         Config {
             listen,
+            replicas: checks.replicas(args),
             data,
             log: checks.log(args, cores),
             wal_allow_volatile: args.wal_allow_volatile,

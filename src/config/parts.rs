@@ -18,7 +18,7 @@ use crate::ingest::pipeline::PipelineLimits;
 use crate::otlp::Collector;
 use crate::postgres::embedded::ProgramSearch;
 use crate::postgres::migrations::HistoryOptions;
-use crate::postgres::{PartitionWidth, Target, TargetError};
+use crate::postgres::{PartitionWidth, ReplicaSettings, Target, TargetError};
 use crate::wal::header::SHARDS_MAX;
 use crate::wal::medium::unsafe_kind;
 use crate::wal::{LogOptions, SyncMode};
@@ -196,7 +196,7 @@ impl Checks {
         }
         DataConfig {
             dir: dir.data_dir.clone(),
-            server: self.server(database.database_url.as_deref()),
+            server: self.server("--database-url", database.database_url.as_deref()),
             programs: ProgramSearch {
                 pg_bin,
                 path: args::search_path(),
@@ -204,15 +204,32 @@ impl Checks {
         }
     }
 
-    fn server(&mut self, url: Option<&str>) -> Option<Target> {
+    fn server(&mut self, flag: &str, url: Option<&str>) -> Option<Target> {
         Target::from_url(given(url)?)
             .map_err(|TargetError(faults)| {
                 // The URL holds a password, so it is not repeated.
                 for why in faults {
-                    self.wrong("--database-url", why);
+                    self.wrong(flag, why);
                 }
             })
             .ok()
+    }
+
+    pub(super) fn replicas(&mut self, args: &ServeArgs) -> Option<ReplicaSettings> {
+        let (flag, text) = ("--read-max-lag", &args.read_max_lag);
+        let bounds = ReplicaSettings::MAX_LAG;
+        let max_lag = self.duration(flag, text, *bounds.end());
+        if max_lag < *bounds.start() {
+            let least = units::duration_text(*bounds.start());
+            self.wrong_value(flag, text, format!("must be at least {least}"));
+        }
+        let (flag, url) = ("--read-database-url", args.read_database_url.as_deref());
+        let target = self.server(flag, url)?;
+        if given(args.database.database_url.as_deref()).is_none() {
+            let rule = "needs --database-url: the embedded server has no standbys";
+            self.wrong(flag, rule);
+        }
+        Some(ReplicaSettings { target, max_lag })
     }
 
     pub(super) fn logging(&mut self, args: &LoggingArgs) -> Logging {

@@ -11,7 +11,7 @@ use super::server::tls::Tls;
 use crate::analytics::Analyst;
 use crate::auth::Keyring;
 use crate::ingest::pipeline::Pipeline;
-use crate::postgres::ReadPool;
+use crate::postgres::ReadServers;
 use crate::wal::progress::Progress;
 
 /// The limits of the edge.
@@ -64,8 +64,8 @@ pub struct Context {
     pub pipeline: Pipeline,
     /// How far the log is appended and stored.
     pub progress: Arc<Progress>,
-    /// The sessions for queries.
-    pub reads: ReadPool,
+    /// The servers that answer queries.
+    pub reads: ReadServers,
     /// Answers queries about energy.
     pub analyst: Analyst,
     /// The latest changes, for the live stream.

@@ -1,7 +1,7 @@
 //! One request, from its head to its response: what all routes have in common.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::body::Incoming;
 use hyper::header::{ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CONNECTION, HeaderValue};
@@ -10,6 +10,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use tracing::Instrument;
 
 use super::api::ingestion;
+use super::api::ingestion::Ingested;
 use super::context::Context;
 use super::request::access_log::{AccessRecord, NO_ROUTE};
 use super::request::auth::{Access, Caller, Peer};
@@ -18,7 +19,7 @@ use super::request::call::Call;
 use super::request::fields::Fields;
 use super::request::request_id::{RequestId, X_REQUEST_ID};
 use super::request::router::{Accept, Handler, Lost, PathRoutes, Route};
-use super::request::{client_ip, cors, head, host, negotiate, poll};
+use super::request::{client_ip, consistency, cors, head, host, negotiate, poll};
 use super::response::problem::{Kind, Problem};
 use super::response::reply::Reply;
 use super::response::{reply, revocable};
@@ -27,6 +28,7 @@ use super::server::deferred::{Deferred, DeferredResponses};
 use super::server::service::Service;
 use crate::auth::key::KeyId;
 use crate::ingest::admission::Admitted;
+use crate::postgres::{Reads, Written};
 
 /// Serves requests by the table of routes.
 pub(crate) struct Dispatcher {
@@ -151,6 +153,7 @@ async fn handle(
     if let Access::Key(_, scope) = route.access {
         caller.check_scope(scope, id)?;
     }
+    let reads = OnceLock::new();
     let call = Call {
         context,
         caller: &caller,
@@ -159,6 +162,8 @@ async fn handle(
         id,
         query: route.parameters.parse(parts.uri.query())?,
         upload,
+        after: after(route, context, fields)?,
+        reads: &reads,
     };
     let mut reply = match route.handler {
         Handler::Ingest(stream) => {
@@ -170,12 +175,16 @@ async fn handle(
                 return Ok(reply);
             }
             // Boxed like the other handlers, because a large future is moved for each request.
-            return Box::pin(ingested.when_safe(context)).await;
+            return Box::pin(when_safe(ingested, context)).await;
         }
         Handler::Boxed(handler) => {
             // Adds the request's id to whatever a handler logs.
             let span = tracing::error_span!("request", id = %notes.id);
-            Box::pin(handler(call).instrument(span)).await?
+            let answered = Box::pin(handler(call).instrument(span)).await;
+            match context.reads.has_replicas() {
+                true => Box::pin(with_freshness(answered, route, context, &reads)).await,
+                false => answered?,
+            }
         }
     };
     if parts.method == Method::OPTIONS {
@@ -187,6 +196,45 @@ async fn handle(
         (Some(keys), Some(key)) => revocable::bind(reply, keys, key),
         _ => reply,
     })
+}
+
+/// What the answer must hold, if there are replicas.
+fn after(
+    route: &Route,
+    context: &Context,
+    fields: &Fields<'_>,
+) -> Result<Option<Written>, Problem> {
+    match route.access {
+        Access::Key(..) if context.reads.has_replicas() && !route.changes() => {
+            consistency::read_after(fields)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The answer to an ingestion, with the token of what was committed.
+async fn when_safe(ingested: Ingested, context: &Context) -> Result<Reply, Problem> {
+    let mut reply = ingested.when_safe(context).await?;
+    if reply.status() == StatusCode::CREATED {
+        consistency::add_written(&mut reply, &context.reads).await;
+    }
+    Ok(reply)
+}
+
+/// An answer with how old it is, or with the token of what was changed.
+async fn with_freshness(
+    answered: Result<Reply, Problem>,
+    route: &Route,
+    context: &Context,
+    reads: &OnceLock<Reads>,
+) -> Reply {
+    // That something is not found depends on the moment too.
+    let mut reply = answered.unwrap_or_else(Problem::into_reply);
+    consistency::add_as_of(&mut reply, reads);
+    if route.changes() && reply.status().is_success() {
+        consistency::add_written(&mut reply, &context.reads).await;
+    }
+    reply
 }
 
 /// The route of a request. `None` means OPTIONS, which only lists the allowed methods.

@@ -76,6 +76,14 @@ pub(super) enum Refusal {
         /// The id that the log is bound to.
         bound: Uuid,
     },
+    /// It is not a replica that may be asked.
+    #[error("the replica {host} {why}")]
+    Replica {
+        /// The server.
+        host: String,
+        /// Why, as the rest of a sentence.
+        why: String,
+    },
     /// The connection string names no host.
     #[error("the connection string names no host; write postgres://user@host:5432/database")]
     NoHost,
@@ -127,6 +135,17 @@ impl Lineage {
             });
         }
         Verdict::OtherCluster
+    }
+
+    /// Whether a server may be newer than the one in use, as far as is known.
+    pub(super) fn may_be_newer(&self, server: Server) -> bool {
+        self.current.is_some_and(|current| {
+            if server.system == current.system {
+                server.timeline > current.timeline
+            } else {
+                !self.left.contains(&server.system)
+            }
+        })
     }
 
     /// The servers after the database has moved to this one.
@@ -217,6 +236,24 @@ mod tests {
         let many = (0..200).fold(at, |at, system| at.moved_to(server(system, 1)));
         assert_eq!(many.left.len(), LEFT_MAX);
         assert_eq!(many.left.last(), Some(&198));
+    }
+
+    #[test]
+    fn an_unknown_cluster_and_a_later_timeline_may_be_newer() {
+        assert!(!Lineage::default().may_be_newer(server(7, 3)));
+        let at = Lineage::default()
+            .moved_to(server(8, 5))
+            .moved_to(server(7, 3));
+        for (system, timeline, expected) in [
+            (7, 2, false),
+            (7, 3, false),
+            (7, 4, true),
+            (8, 9, false),
+            (9, 1, true),
+        ] {
+            let found = at.may_be_newer(server(system, timeline));
+            assert_eq!(found, expected, "{system}, {timeline}");
+        }
     }
 
     #[test]

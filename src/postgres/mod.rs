@@ -8,12 +8,14 @@
 //! - **Retention drops whole partitions** with a short lock timeout, and tries again, because while a DROP waits, every
 //!   COPY queues after it.
 //! - **Sessions live only on the newest server** (`servers`): an old primary that comes back is refused.
+//! - **Replicas answer queries only, and only if they are sure to be recent enough** (`replicas`).
 //! - **A clock may jump.** Waits use a monotonic clock. Retention uses the newest reading as a second source:
 //!   it counts from the clock or from that reading, whichever is older.
 
 mod der;
 pub mod embedded;
 mod explain;
+mod hosts;
 mod instant;
 pub mod leader;
 mod lineage;
@@ -22,8 +24,10 @@ pub mod migrations;
 mod parameters;
 pub mod partitions;
 mod read_pool;
+mod reads;
 mod refused;
 pub mod registry;
+mod replicas;
 mod route;
 pub mod sequences;
 mod servers;
@@ -38,8 +42,12 @@ mod width;
 pub use explain::{advice, explain};
 pub use lineage::Server;
 pub use read_pool::{PoolCounts, ReadError, ReadPool};
+pub use reads::{Provenance, QueryError, ReadServers, Reads};
+pub use replicas::{
+    Leaves, NotAToken, ReplicaReport, ReplicasReport, TriedReplica, WalPosition, Written,
+};
 pub use servers::{Bound, Keeping, ServersReport, copy_servers};
 pub use sessions::Session;
 pub use settings::Use;
-pub use target::{Target, TargetError};
+pub use target::{ReplicaSettings, Target, TargetError};
 pub use width::PartitionWidth;

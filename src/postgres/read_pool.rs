@@ -5,18 +5,21 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool, PoolError};
+use deadpool_postgres::{
+    BuildError, Client, Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod,
+    Runtime,
+};
 use tokio::time::timeout;
-use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Config, Error};
 
 use super::explain;
 
 /// How long a query waits for a session.
-const SESSION_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(5);
 /// How long all statements of one query may take in total. Why 35 s: the server ends a statement
 /// after 30 s. This bound is for a network that loses the answer.
-const WORK_WITHIN: Duration = Duration::from_secs(35);
+pub(super) const WORK_WITHIN: Duration = Duration::from_secs(35);
 
 /// Why a query to the database failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +33,18 @@ pub enum ReadError {
     /// No session can be opened, or it was lost; try again later.
     #[error("{0}")]
     Unreachable(String),
-    /// The server ended the statement because of a conflict, or because it took too long.
+    /// The server ended the statement because of a conflict.
     #[error("{0}")]
     Ended(String),
+    /// The server ended the statement because it took too long.
+    #[error("{0}")]
+    OutOfTime(String),
+    /// A client requires what a newer primary has stored, or no primary can be reached; try again later.
+    #[error("the primary that stored what the client requires is not reached")]
+    NotReached,
+    /// A client requires what lies beyond the end of the primary's WAL.
+    #[error("the client requires a position that the primary has never reached")]
+    NeverWritten,
     /// A table, or a column of one, does not exist yet.
     #[error("the database is not migrated yet")]
     NotMigrated,
@@ -45,9 +57,9 @@ impl From<Error> for ReadError {
     fn from(error: Error) -> Self {
         let text = explain(&error);
         match error.code() {
+            Some(&SqlState::QUERY_CANCELED) => ReadError::OutOfTime(text),
             Some(
-                &SqlState::QUERY_CANCELED
-                | &SqlState::LOCK_NOT_AVAILABLE
+                &SqlState::LOCK_NOT_AVAILABLE
                 | &SqlState::T_R_SERIALIZATION_FAILURE
                 | &SqlState::T_R_DEADLOCK_DETECTED,
             ) => ReadError::Ended(text),
@@ -98,6 +110,29 @@ impl ReadPool {
     /// Wraps a pool.
     pub const fn new(pool: Pool) -> Self {
         ReadPool(pool)
+    }
+
+    /// Makes a pool; it opens no session yet.
+    ///
+    /// # Errors
+    /// The errors of the pool's builder.
+    pub(super) fn open(
+        opener: impl Connect + 'static,
+        size: usize,
+        within: Duration,
+    ) -> Result<Self, BuildError> {
+        let config = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
+        let manager = Manager::from_connect(Config::new(), opener, config);
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(within))
+            .create_timeout(Some(within))
+            .recycle_timeout(Some(within))
+            .build()?;
+        Ok(ReadPool(pool))
     }
 
     /// Counts the sessions, for the metrics.

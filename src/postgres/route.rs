@@ -5,7 +5,6 @@
 
 use std::io;
 use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,12 +13,13 @@ use futures_util::future::{join, join_all};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, LoadBalanceHosts, TargetSessionAttrs};
+use tokio_postgres::config::{LoadBalanceHosts, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, Error, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
+use super::hosts::{addresses, host_name};
 use super::lineage::{Refusal, Server};
 use super::refused::{is_refusal, refused};
 use super::servers::{Admission, Entry, Place, Servers};
@@ -34,7 +34,7 @@ from pg_catalog.pg_control_system() as c
 where not pg_catalog.pg_is_in_recovery()";
 
 /// The errors of a server that may not, or cannot, show its identity.
-const HIDES: [SqlState; 3] = [
+pub(super) const HIDES: [SqlState; 3] = [
     SqlState::INSUFFICIENT_PRIVILEGE,
     SqlState::UNDEFINED_FUNCTION,
     SqlState::FEATURE_NOT_SUPPORTED,
@@ -83,6 +83,24 @@ impl Route {
             servers: Arc::new(servers),
             first: AtomicUsize::new(0),
         }
+    }
+
+    /// The way to hosts that replicate this database: its sessions obey the same guard.
+    pub(super) fn to_replicas(&self, hosts: &Route) -> Vec<Route> {
+        let one = |host: &Config| Route {
+            hosts: vec![host.clone()],
+            tls: hosts.tls.clone(),
+            servers: Arc::clone(&self.servers),
+            first: AtomicUsize::new(0),
+        };
+        hosts.hosts.iter().map(one).collect()
+    }
+
+    /// The first host, as a standby is reached.
+    pub(super) fn standby(&self) -> Option<Config> {
+        let mut config = self.hosts.first()?.clone();
+        config.target_session_attrs(TargetSessionAttrs::Any);
+        Some(config)
     }
 
     /// The same route with another guard.
@@ -225,7 +243,7 @@ impl Route {
         }
     }
 
-    async fn connect(&self, config: &Config) -> Result<Opened, Error> {
+    pub(super) async fn connect(&self, config: &Config) -> Result<Opened, Error> {
         let (client, connection) = config.connect(self.tls.clone()).await?;
         let place = Place::new(&self.servers);
         let (end, ended) = watch::channel(false);
@@ -290,6 +308,31 @@ impl Route {
             }
         };
         join(watching, keeping).await;
+    }
+
+    /// Looks at every host once, because a newer server may be among them.
+    ///
+    /// Blocks: at most 1 s per address of a host; a caller bounds it
+    /// Cancel: safe
+    pub(super) async fn look_at_all(&self, name: &str) {
+        join_all(self.hosts.iter().map(|host| self.look_at(host, name))).await;
+    }
+
+    async fn look_at(&self, host: &Config, name: &str) {
+        for mut config in addresses(host).await {
+            config
+                .application_name(name)
+                .target_session_attrs(TargetSessionAttrs::Any);
+            let connecting = config.connect(self.tls.clone());
+            let Ok(Ok((client, connection))) = timeout(WATCH_WITHIN, connecting).await else {
+                continue;
+            };
+            // It ends with its client.
+            tokio::spawn(async move { drop(connection.await) });
+            if let Ok(Ok(found)) = timeout(WATCH_WITHIN, identity(&client)).await {
+                self.saw(&host_name(&config), found).await;
+            }
+        }
     }
 
     async fn watch_host(&self, host: &Config, name: &str) {
@@ -372,47 +415,6 @@ fn may_serve(error: &Error) -> bool {
     error.is_closed() || was_cut
 }
 
-/// A configuration for each address of a host: one of them may be an old primary.
-async fn addresses(host: &Config) -> Vec<Config> {
-    let (Some(Host::Tcp(name)), []) = (host.get_hosts().first(), host.get_hostaddrs()) else {
-        return vec![host.clone()];
-    };
-    if name.parse::<IpAddr>().is_ok() {
-        return vec![host.clone()];
-    }
-    let found = tokio::net::lookup_host((name.as_str(), port(host))).await;
-    let found: Vec<Config> = found
-        .into_iter()
-        .flatten()
-        .map(|address| {
-            let mut config = host.clone();
-            config.hostaddr(address.ip());
-            config
-        })
-        .collect();
-    // Without an address, the driver reports why.
-    if found.is_empty() {
-        vec![host.clone()]
-    } else {
-        found
-    }
-}
-
-fn port(host: &Config) -> u16 {
-    host.get_ports().first().copied().unwrap_or(5432)
-}
-
-/// The host's address and port, as errors name it.
-fn host_name(host: &Config) -> String {
-    let port = port(host);
-    match (host.get_hostaddrs().first(), host.get_hosts().first()) {
-        (Some(address), _) => std::net::SocketAddr::new(*address, port).to_string(),
-        (None, Some(Host::Tcp(name))) => format!("{name}:{port}"),
-        (None, Some(Host::Unix(path))) => format!("{}:{port}", path.display()),
-        (None, None) => String::new(),
-    }
-}
-
 async fn identity(client: &Client) -> Result<Identity, Error> {
     let answer = match client.simple_query(IDENTITY).await {
         Ok(answer) => answer,
@@ -425,19 +427,29 @@ async fn identity(client: &Client) -> Result<Identity, Error> {
             };
         }
     };
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let Some(row) = row else {
+    let Some(row) = first_row(&answer) else {
         return Ok(Identity::Standby);
     };
-    let system = row.get(0).and_then(|text| text.parse().ok());
-    let timeline = row.get(1).and_then(|file| file.get(..8));
-    let timeline = timeline.and_then(|text| u32::from_str_radix(text, 16).ok());
-    Ok(match (system, timeline) {
-        (Some(system), Some(timeline)) => Identity::Shown(Server { system, timeline }),
-        _ => Identity::Hidden("it returns no name of a WAL file".to_owned()),
+    Ok(match server_of(row) {
+        Some(server) => Identity::Shown(server),
+        None => Identity::Hidden("it returns no name of a WAL file".to_owned()),
+    })
+}
+
+/// The row of an answer that has one.
+pub(super) fn first_row(answer: &[SimpleQueryMessage]) -> Option<&SimpleQueryRow> {
+    answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    })
+}
+
+/// A primary by its system identifier and the name of its newest WAL file.
+pub(super) fn server_of(row: &SimpleQueryRow) -> Option<Server> {
+    let timeline = row.get(1)?.get(..8)?;
+    Some(Server {
+        system: row.get(0)?.parse().ok()?,
+        timeline: u32::from_str_radix(timeline, 16).ok()?,
     })
 }
 

@@ -160,6 +160,11 @@ impl Servers {
         self.read().lineage.current
     }
 
+    /// Whether a server may be newer than the one in use, as far as is known.
+    pub(super) fn may_be_newer(&self, server: Server) -> bool {
+        self.read().lineage.may_be_newer(server)
+    }
+
     /// Sets what each move calls; the last call counts.
     pub(super) fn on_move(&self, act: OnMove) {
         self.write().on_move = Some(act);

@@ -1,16 +1,20 @@
 //! A database, and how sessions to it are opened.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::Config;
+use deadpool_postgres::BuildError;
+use futures_util::future::join_all;
 use tokio_postgres::config::SslMode;
 
-use super::ReadPool;
 use super::lineage::Server;
 use super::parameters::{Connection, connection, defaults};
+use super::read_pool::{ReadPool, SESSION_WITHIN};
+use super::reads::ReadServers;
+use super::replicas::{MAX_LAG_LEAST, MAX_LAG_MOST, Replicas, TriedReplica, Ways, try_replica};
 use super::route::Route;
 use super::servers::{self, Bound, Keeping, Servers, ServersReport};
 use super::sessions::{Opener, Session};
@@ -21,6 +25,20 @@ use super::tls::{TlsOptions, connector};
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct TargetError(pub Vec<String>);
+
+/// Which replicas there are, and how far they may be behind.
+#[derive(Clone)]
+pub struct ReplicaSettings {
+    /// The replicas: each host of the connection string is one.
+    pub target: Target,
+    /// A replica that is further behind is not asked.
+    pub max_lag: Duration,
+}
+
+impl ReplicaSettings {
+    /// The bounds of `max_lag`.
+    pub const MAX_LAG: RangeInclusive<Duration> = MAX_LAG_LEAST..=MAX_LAG_MOST;
+}
 
 /// A database that sessions can be opened to.
 #[derive(Clone)]
@@ -165,24 +183,47 @@ impl Target {
     ///
     /// # Errors
     /// The errors of the pool's builder.
-    pub fn pool(&self, size: usize) -> Result<ReadPool, deadpool_postgres::BuildError> {
-        let manager = deadpool_postgres::Manager::from_connect(
-            Config::new(),
-            Opener {
-                route: Arc::clone(&self.route),
-                name: self.session_name("wattgate reads"),
-            },
-            deadpool_postgres::ManagerConfig {
-                recycling_method: deadpool_postgres::RecyclingMethod::Fast,
-            },
-        );
-        let pool = deadpool_postgres::Pool::builder(manager)
-            .max_size(size)
-            .runtime(deadpool_postgres::Runtime::Tokio1)
-            .wait_timeout(Some(Duration::from_secs(5)))
-            .create_timeout(Some(Duration::from_secs(5)))
-            .recycle_timeout(Some(Duration::from_secs(5)))
-            .build()?;
-        Ok(ReadPool::new(pool))
+    pub fn pool(&self, size: usize) -> Result<ReadPool, BuildError> {
+        let opener = Opener {
+            route: Arc::clone(&self.route),
+            name: self.session_name("wattgate reads"),
+        };
+        ReadPool::open(opener, size, SESSION_WITHIN)
+    }
+
+    /// Tries each replica once, for a command that has connected to the primary.
+    ///
+    /// Blocks: at most 5 s for connecting, and as long for its answers, for all replicas together
+    pub async fn try_replicas(&self, settings: &ReplicaSettings) -> Vec<TriedReplica> {
+        let routes = self.route.to_replicas(&settings.target.route);
+        let name = settings.target.session_name("wattgate check");
+        join_all(routes.iter().map(|route| try_replica(route, &name))).await
+    }
+
+    /// Makes the pools of the read path: of the primary, and of each replica.
+    ///
+    /// # Errors
+    /// The errors of the pool's builder.
+    pub fn reads(
+        &self,
+        size: usize,
+        replicas: Option<&ReplicaSettings>,
+    ) -> Result<ReadServers, BuildError> {
+        let primary = self.pool(size)?;
+        let Some(settings) = replicas else {
+            return Ok(ReadServers::primary_alone(primary));
+        };
+        let replicas = &settings.target;
+        let names = ["wattgate replica reads", "wattgate replica watch"];
+        let ways = Ways {
+            route: Arc::clone(&self.route),
+            replicas: self.route.to_replicas(&replicas.route),
+            names: names.map(|name| replicas.session_name(name)),
+            max_lag: settings.max_lag,
+        };
+        Ok(ReadServers::with_replicas(
+            primary,
+            Replicas::new(ways, size)?,
+        ))
     }
 }

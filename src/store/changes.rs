@@ -38,16 +38,17 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Polls once and returns what has changed since the previous poll. The first poll returns nothing.
+    /// Polls once and adds what has changed since the previous poll. The first poll adds nothing.
     ///
     /// # Errors
-    /// [`ReadError`]. The state may be half updated, so begin again with an empty one.
+    /// [`ReadError`]. The same poll may be tried again with the changes so far, on a server that is not behind
+    /// this one. Otherwise begin again with an empty state.
     pub async fn look(
         &mut self,
         client: &Client,
+        changes: &mut Vec<Change>,
         now: Timestamp,
-    ) -> Result<Vec<Change>, ReadError> {
-        let mut changes = Vec::new();
+    ) -> Result<(), ReadError> {
         for stream in Stream::ALL {
             let seen = &mut self.times[stream];
             let times = times(client, stream).await?;
@@ -60,13 +61,12 @@ impl Seen {
                         .map(|(id, _)| id)
                         .collect();
                     if !changed.is_empty() {
-                        statuses(client, (stream, now), &changed, seen, &mut changes).await?;
+                        statuses(client, (stream, now), &changed, seen, changes).await?;
                     }
                 }
             }
         }
-        self.alerts(client, &mut changes).await?;
-        Ok(changes)
+        self.alerts(client, changes).await
     }
 
     /// Adds alerts that were opened or closed.
@@ -84,15 +84,17 @@ impl Seen {
         };
         let open = super::alerts::list(client, filter).await?.items;
         let ids: HashSet<i64> = open.iter().map(|alert| alert.id).collect();
-        let Some(before) = self.alerts.replace(ids.clone()) else {
+        let Some(before) = &self.alerts else {
+            self.alerts = Some(ids);
             return Ok(());
         };
         let closed_ids: Vec<i64> = before.difference(&ids).copied().collect();
         if !closed_ids.is_empty() {
             let closed = client.prepare_cached(sql!("stream_alerts_closed")).await?;
-            for row in &client.query(&closed, &[&closed_ids]).await? {
-                changes.push(Change::Alert(StoredAlert::decode(row)?));
-            }
+            let rows = client.query(&closed, &[&closed_ids]).await?;
+            let alerts = rows.iter().map(StoredAlert::decode);
+            let alerts = alerts.collect::<Result<Vec<_>, _>>()?;
+            changes.extend(alerts.into_iter().map(Change::Alert));
         }
         // The list is newest first, but events are sent oldest first.
         let opened = open.into_iter().rev();
@@ -101,6 +103,7 @@ impl Seen {
                 .filter(|alert| !before.contains(&alert.id))
                 .map(Change::Alert),
         );
+        self.alerts = Some(ids);
         Ok(())
     }
 }

@@ -4,4 +4,5 @@
 #[path = "../gateway/mod.rs"]
 mod gateway;
 mod promotions;
+mod replicas;
 mod servers;

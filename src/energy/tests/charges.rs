@@ -8,7 +8,7 @@ use super::database::{BASE, Store};
 use super::reference::MINUTE;
 use crate::analytics::{Analyst, AskError, Charge, Judgement, Patience, Uncharged};
 use crate::energy::interval::Interval;
-use crate::postgres::ReadError;
+use crate::postgres::{QueryError, ReadError, ReadServers};
 use crate::reading::{ExternalId, Timestamp};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -41,14 +41,13 @@ fn a_list_ends_in_time_and_explains_missing_energy() {
     let at = |minutes: i64| Timestamp::from_micros(BASE + minutes * MINUTE);
     let window = Interval::new(at(0), at(30)).unwrap();
     let sessions = ["V1", "V2", "V3", "V9"].map(|id| (ExternalId::new(id).unwrap(), window));
+    let reads = ReadServers::primary_alone(store.pool.clone()).begin(None);
     store.runtime.block_on(async {
         let client = store.pool.get().await.unwrap();
         readings(&client, at(10)).await;
         let charges = async |list: Duration, session: Duration| {
             let patience = Patience { list, session };
-            analyst
-                .charges(&store.pool, &sessions, at(60), patience)
-                .await
+            analyst.charges(&reads, &sessions, at(60), patience).await
         };
         let all = charges(LONG, LONG).await.unwrap();
         let unknown = Some(Uncharged::Unknown);
@@ -82,6 +81,7 @@ fn a_session_of_too_many_readings_says_so() {
     let at = |minutes: i64| Timestamp::from_micros(BASE + minutes * MINUTE);
     let window = Interval::new(at(0), at(30)).unwrap();
     let id = ExternalId::new("V1").unwrap();
+    let reads = ReadServers::primary_alone(store.pool.clone()).begin(None);
     store.runtime.block_on(async {
         let mut client = store.pool.get().await.unwrap();
         readings(&client, at(10)).await;
@@ -93,10 +93,33 @@ fn a_session_of_too_many_readings_says_so() {
             list: LONG,
             session: LONG,
         };
-        let listed = analyst
-            .charges(&store.pool, &sessions, at(60), patience)
-            .await;
+        let listed = analyst.charges(&reads, &sessions, at(60), patience).await;
         let listed = listed.unwrap();
         assert_eq!(outcomes(&listed), [Some(Uncharged::TooManyReadings); 2]);
+    });
+}
+
+#[test]
+fn a_statement_that_took_too_long_is_no_fault_of_its_server() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let client = store.pool.get().await.unwrap();
+        let set = "set statement_timeout = '1ms'";
+        client.batch_execute(set).await.unwrap();
+        let fails = async || {
+            client
+                .batch_execute("select pg_sleep(60)")
+                .await
+                .unwrap_err()
+        };
+        assert!(!AskError::from(fails().await).is_of_server());
+        let error = ReadError::from(fails().await);
+        assert!(matches!(error, ReadError::OutOfTime(_)) && !error.is_of_server());
+        let missing = client.batch_execute("select 1 from missing").await;
+        assert!(ReadError::from(missing.unwrap_err()).is_of_server());
+        client
+            .batch_execute("reset statement_timeout")
+            .await
+            .unwrap();
     });
 }

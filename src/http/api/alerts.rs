@@ -129,7 +129,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         device,
         limit,
     };
-    let reads = &call.context.reads;
+    let reads = call.reads();
     let found = reads
         .ask(async |client| alerts::list(client, filter).await)
         .await?;

@@ -33,6 +33,7 @@ use crate::http::request::call::Call;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply;
 use crate::http::response::reply::{EVENT_STREAM, Reply};
+use crate::postgres::Written;
 use feed::{Listener, Next, Reset};
 use filter::Filter;
 
@@ -96,14 +97,14 @@ impl Sending {
         }
         if !self.greeted {
             self.greeted = true;
-            return Some(greeting(&self.listener.number()).into());
+            return Some(greeting(&self.listener).into());
         }
         let silent_until = Instant::now() + HEARTBEAT;
         match timeout_at(silent_until.min(self.until), self.listener.next()).await {
             Ok(Next::Events(text)) => Some(text),
-            Ok(Next::Reset(why, number)) => {
+            Ok(Next::Reset(why)) => {
                 self.ended = why == Reset::TooSlow;
-                Some(reset(why, &number).into())
+                Some(reset(why, &self.listener).into())
             }
             Ok(Next::End) => None,
             Err(_) if Instant::now() >= self.until => None,
@@ -113,14 +114,41 @@ impl Sending {
 }
 
 /// The first event. Every change from here on will be in the stream.
-fn greeting(number: &str) -> String {
-    format!("retry: 2000\nevent: ready\nid: {number}\ndata: {{}}\n\n")
+fn greeting(listener: &Listener) -> String {
+    let number = listener.number();
+    let data = data(None, listener.seen());
+    format!("retry: 2000\nevent: ready\nid: {number}\ndata: {data}\n\n")
 }
 
 /// The event after lost changes. The client must reload what it shows.
-fn reset(why: Reset, number: &str) -> String {
-    format!(
-        "event: reset\nid: {number}\ndata: {{\"reason\":\"{}\"}}\n\n",
-        why.name()
-    )
+fn reset(why: Reset, listener: &Listener) -> String {
+    let number = listener.number();
+    let data = data(Some(why), listener.seen());
+    format!("event: reset\nid: {number}\ndata: {data}\n\n")
+}
+
+/// What an event says, with the token with which the client must load what it shows. A replica that is behind the
+/// stream would show a state whose changes are no events any more.
+fn data(why: Option<Reset>, seen: Option<Written>) -> String {
+    // Neither needs an escape.
+    let why = why.map(|why| format!("\"reason\":\"{}\"", why.name()));
+    let seen = seen.map(|token| format!("\"readAfter\":\"{token}\""));
+    let members: Vec<String> = why.into_iter().chain(seen).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_carries_a_token_only_with_read_replicas() {
+        let token = Some("7.1.a".parse().unwrap());
+        assert_eq!(data(None, None), "{}");
+        assert_eq!(data(None, token), r#"{"readAfter":"7.1.a"}"#);
+        let late = Some(Reset::TooSlow);
+        assert_eq!(data(late, None), r#"{"reason":"too_slow"}"#);
+        let both = r#"{"reason":"too_slow","readAfter":"7.1.a"}"#;
+        assert_eq!(data(late, token), both);
+    }
 }

@@ -14,7 +14,7 @@ use http_body_util::StreamBody;
 use hyper::StatusCode;
 use hyper::body::Frame;
 use hyper::header::{CONTENT_DISPOSITION, HeaderValue};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use super::performance::window_of;
 use super::reading_view::{ReadingView, Value, fields};
@@ -23,7 +23,7 @@ use crate::http::request::query;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
-use crate::postgres::{ReadError, ReadPool};
+use crate::postgres::{ReadError, Reads};
 use crate::reading::{Stream, Timestamp};
 use crate::store::export::{Export, Piece};
 use parquet::ParquetFile;
@@ -104,7 +104,7 @@ fn quote(text: &str, out: &mut String) {
 
 /// An export that is being sent to a client.
 struct Sending {
-    reads: ReadPool,
+    reads: Reads,
     export: Export,
 }
 
@@ -119,7 +119,7 @@ enum Writing {
 
 /// Responds with the history of a window.
 pub(crate) async fn export(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
-    let reads = &call.context.reads;
+    let reads = call.reads();
     let window = window_of(&call.query, Timestamp::now())?;
     let format = Format::read(call.query.get("format"))?;
     let writing = match format {
@@ -224,9 +224,10 @@ impl Sending {
 
     /// The next readings, all of one device. Empty if the query only skipped devices without readings.
     async fn readings(&mut self) -> Result<Option<Piece>, ReadError> {
-        let export = &mut self.export;
+        // A failed query changes nothing that the next one would miss.
+        let export = Mutex::new(&mut self.export);
         self.reads
-            .ask(async |client| export.next(client).await)
+            .ask(async |client| export.lock().await.next(client).await)
             .await
     }
 }

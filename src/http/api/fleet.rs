@@ -134,7 +134,7 @@ pub(crate) async fn fleet(call: Call<'_>) -> Result<Reply, Problem> {
     let parts = series.map_or_else(Vec::new, |buckets| {
         Priced::new(tariff, &buckets).intervals()
     });
-    let kept = fleet_report(context, asked, window, parts, now).await?;
+    let kept = fleet_report(&call, asked, window, parts, now).await?;
     // A cached report may be for a window that ended a few seconds earlier.
     let series = series_of(query, kept.window)?;
     let series = series.map(|buckets| Priced::new(tariff, &buckets));
@@ -196,7 +196,7 @@ fn fleet_series(priced: &Priced, parts: &[FleetSlice]) -> Vec<PrintedFleet> {
 }
 
 pub(super) async fn fleet_report(
-    context: &Context,
+    call: &Call<'_>,
     key: ReportKey,
     window: Interval,
     parts: Vec<Interval>,
@@ -205,7 +205,8 @@ pub(super) async fn fleet_report(
     // If the report must be computed again for a later page, use the time of the first page.
     let now = key.as_of.unwrap_or(now);
     let timeframe = Timeframe { window, parts, now };
-    let report = context.analyst.fleet_report(&context.reads, key, timeframe);
+    let analyst = &call.context.analyst;
+    let report = analyst.fleet_report(call.reads(), key, timeframe);
     Ok(report.await?)
 }
 

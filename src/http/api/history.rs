@@ -28,7 +28,7 @@ struct Page<'a> {
 ///
 /// The cursor is the time of the page's last reading. No other reading of the device has that time.
 pub(crate) async fn page(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
-    let (reads, query) = (&call.context.reads, &call.query);
+    let (reads, query) = (call.reads(), &call.query);
     let device = query::path_id(call.id)?;
     let window = window_of(query, Timestamp::now())?;
     let wanted = Wanted {

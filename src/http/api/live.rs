@@ -61,7 +61,7 @@ struct Page<'a> {
 /// Responds with one device; 404 if it is unknown.
 pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let id = query::path_id(call.id)?;
-    let reads = &call.context.reads;
+    let reads = call.reads();
     let now = Timestamp::now();
     let found: Result<_, ReadError> = reads
         .ask(async |client| live::find(client, stream, id, now).await)
@@ -83,7 +83,7 @@ pub(crate) async fn one(call: Call<'_>, stream: Stream) -> Result<Reply, Problem
 pub(crate) async fn list(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let limit = call.query.limit()?;
     let after = call.query.id("after")?.map_or("", ExternalId::as_str);
-    let reads = &call.context.reads;
+    let reads = call.reads();
     let now = Timestamp::now();
     let page = reads
         .ask(async |client| live::list(client, stream, after, limit, now).await)

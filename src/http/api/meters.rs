@@ -28,7 +28,7 @@ pub(crate) async fn put(mut call: Call<'_>) -> Result<Reply, Problem> {
     let document = call.document().await?;
     let id = query::new_path_id(call.id)?;
     let PutBody { shared } = json::parse(&document.bytes)?;
-    let reads = &call.context.reads;
+    let reads = call.context.reads.primary();
     reads
         .ask(async |client| sessions::share(client, id, shared.into()).await)
         .await?;

@@ -11,7 +11,6 @@ use crate::energy::interval::Interval;
 use crate::energy::series::{Bucket, buckets};
 use crate::energy::tariff::{Costs, Priced};
 use crate::energy::{Printed, PrintedSlice, Slice, window};
-use crate::http::context::Context;
 use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::request::query::Query;
@@ -36,7 +35,8 @@ pub(crate) async fn one(call: Call<'_>) -> Result<Reply, Problem> {
     let whole = tariff.map_or(&[][..], |_| std::slice::from_ref(&window));
     let priced = Priced::new(tariff, series.as_deref().unwrap_or(whole));
     let parts = priced.intervals();
-    let Some(answer) = ask(context, id, window, parts, now).await? else {
+    let timeframe = Timeframe { window, parts, now };
+    let Some(answer) = ask(&call, id, timeframe).await? else {
         return Err(Problem::new(
             Kind::NotFound,
             "the vehicle has no readings and no sessions",
@@ -68,17 +68,14 @@ fn with_costs(priced: &Priced, parts: &[Slice]) -> (Vec<PrintedSlice>, Costs) {
 }
 
 /// Asks the analyst about a vehicle, within the time limit of a request.
-pub(crate) async fn ask(
-    context: &Context,
+async fn ask(
+    call: &Call<'_>,
     vehicle: ExternalId<'_>,
-    window: Interval,
-    parts: Vec<Interval>,
-    now: Timestamp,
+    timeframe: Timeframe,
 ) -> Result<Option<Answer>, Problem> {
-    let analyst = &context.analyst;
-    let timeframe = Timeframe { window, parts, now };
-    let answer = context
-        .reads
+    let analyst = &call.context.analyst;
+    let answer = call
+        .reads()
         .ask(async |client| analyst.performance(client, vehicle, timeframe).await);
     Ok(answer.await?)
 }

@@ -155,7 +155,7 @@ pub(crate) async fn ranking(call: Call<'_>) -> Result<Reply, Problem> {
             (asked, cursor.window, sort, Some(cursor))
         }
     };
-    let kept = fleet_report(context, asked, window, Vec::new(), now).await?;
+    let kept = fleet_report(&call, asked, window, Vec::new(), now).await?;
     let mut vehicles: Vec<&Ranked> = kept
         .report
         .vehicles

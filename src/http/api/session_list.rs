@@ -98,7 +98,7 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         let detail = format!("limit must be 1 to {LIMIT_WITH_ENERGY} with energy=true");
         return Err(query::bad(detail));
     }
-    let (reads, analyst) = (&call.context.reads, &call.context.analyst);
+    let (reads, analyst) = (call.reads(), &call.context.analyst);
     let place = match with_energy {
         true => Some(place().await?),
         false => None,

@@ -122,7 +122,7 @@ impl From<Refused> for Problem {
 pub(crate) async fn post(mut call: Call<'_>) -> Result<Reply, Problem> {
     let document = call.document().await?;
     let body: PostBody = json::parse(&document.bytes)?;
-    let (reads, prefix) = (&call.context.reads, call.caller.prefix());
+    let (reads, prefix) = (call.context.reads.primary(), call.caller.prefix());
     let wanted = Wanted {
         session: body
             .session_id
@@ -165,7 +165,7 @@ pub(crate) async fn end(mut call: Call<'_>) -> Result<Reply, Problem> {
     let body: EndBody = json::parse(&document.bytes)?;
     let at = field_time("endedAt", &body.ended_at)?;
     check_own(&call, id).await?;
-    let (reads, prefix) = (&call.context.reads, call.caller.prefix());
+    let (reads, prefix) = (call.context.reads.primary(), call.caller.prefix());
     let ended = reads.ask(async |client| sessions::end(client, id, at).await);
     let Ended(session) = ended.await.map_err(|refused| redacted(refused, prefix))?;
     json::reply(StatusCode::OK, &View::from(&session))
@@ -174,13 +174,15 @@ pub(crate) async fn end(mut call: Call<'_>) -> Result<Reply, Problem> {
 /// Responds with one session and the energy of its vehicle during it. An open session counts until now.
 pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
     let context = call.context;
-    let session = find(&call, query::path_id(call.id)?).await?;
+    let (reads, id) = (call.reads(), query::path_id(call.id)?);
+    let found: Result<_, ReadError> = reads
+        .ask(async |client| sessions::find(client, id).await)
+        .await;
+    let session = own(&call, found?)?;
     let now = Timestamp::now();
     let (vehicle, window) = charged(&session, now)?;
     let analyst = &context.analyst;
-    let charge = context
-        .reads
-        .ask(async |client| analyst.charge(client, vehicle, window, now).await);
+    let charge = reads.ask(async |client| analyst.charge(client, vehicle, window, now).await);
     let charge = charge.await?.ok_or_else(unknown)?;
     let view = ViewWithEnergy {
         session: View::from(&session),
@@ -194,7 +196,7 @@ pub(crate) async fn get(call: Call<'_>) -> Result<Reply, Problem> {
 pub(crate) async fn delete(call: Call<'_>) -> Result<Reply, Problem> {
     let id = query::path_id(call.id)?;
     check_own(&call, id).await?;
-    let reads = &call.context.reads;
+    let reads = call.context.reads.primary();
     let deleted = reads.ask(async |client| sessions::delete(client, id).await);
     if deleted.await? {
         Ok(reply::empty(StatusCode::NO_CONTENT))
@@ -225,16 +227,18 @@ pub(super) fn charged(
 async fn check_own(call: &Call<'_>, id: ExternalId<'_>) -> Result<(), Problem> {
     match call.caller.prefix() {
         None => Ok(()),
-        Some(_) => find(call, id).await.map(drop),
+        Some(_) => {
+            let reads = call.context.reads.primary();
+            let found = reads.ask(async |client| sessions::find(client, id).await);
+            own(call, found.await?).map(drop)
+        }
     }
 }
 
-/// Finds a session that belongs to the caller; 404 for any other.
-async fn find(call: &Call<'_>, id: ExternalId<'_>) -> Result<Session, Problem> {
-    let (reads, prefix) = (&call.context.reads, call.caller.prefix());
-    let found = reads.ask(async |client| sessions::find(client, id).await);
+/// A session that was found, if it is the caller's; 404 for any other.
+fn own(call: &Call<'_>, found: Option<Session>) -> Result<Session, Problem> {
+    let prefix = call.caller.prefix();
     found
-        .await?
         .filter(|s| owns_session(prefix, &s.vehicle, &s.meter))
         .ok_or_else(unknown)
 }

@@ -1,5 +1,7 @@
 //! A request as a handler gets it: authorized, with its query parsed.
 
+use std::sync::OnceLock;
+
 use hyper::http::request::Parts;
 
 use super::auth::Caller;
@@ -11,6 +13,7 @@ use super::negotiate::Encoding;
 use super::query::Query;
 use crate::http::context::Context;
 use crate::http::response::problem::Problem;
+use crate::postgres::{Reads, Written};
 
 /// The largest body other than readings.
 const DOCUMENT_BYTES_MAX: usize = 64 << 10;
@@ -26,9 +29,19 @@ pub(crate) struct Call<'a> {
     /// The parameters that the route accepts.
     pub(crate) query: Query<'a>,
     pub(crate) upload: &'a mut Upload,
+    /// What the client has written, which its queries must see.
+    pub(crate) after: Option<Written>,
+    /// The queries of this request, once there is one.
+    pub(crate) reads: &'a OnceLock<Reads>,
 }
 
 impl Call<'_> {
+    /// The queries of this request.
+    pub(crate) fn reads(&self) -> &Reads {
+        self.reads
+            .get_or_init(|| self.context.reads.begin(self.after))
+    }
+
     /// Receives and decompresses the body.
     ///
     /// Shape:  at most `bytes_max` bytes

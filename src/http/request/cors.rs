@@ -11,11 +11,13 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 /// The headers that pages may send.
-const ALLOWED: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, content-encoding, x-request-id");
+const ALLOWED: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, content-encoding, wattgate-read-after, x-request-id",
+);
 /// The response headers that pages may read.
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("location, retry-after, www-authenticate, x-request-id");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "location, retry-after, wattgate-as-of, wattgate-written, www-authenticate, x-request-id",
+);
 /// How long a browser may cache the response to a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

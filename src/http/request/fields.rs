@@ -18,6 +18,7 @@ pub(crate) struct Fields<'h> {
     pub(crate) authorization: Field<'h>,
     pub(crate) expect: Field<'h>,
     pub(crate) request_id: Field<'h>,
+    pub(crate) read_after: Field<'h>,
 }
 
 /// How often a field was sent, with its first value.
@@ -65,6 +66,7 @@ impl<'h> Fields<'h> {
             authorization: Field::Absent,
             expect: Field::Absent,
             request_id: Field::Absent,
+            read_after: Field::Absent,
         };
         for (name, value) in headers {
             let field = match name.as_str() {
@@ -76,6 +78,7 @@ impl<'h> Fields<'h> {
                 "transfer-encoding" => &mut fields.transfer_encoding,
                 "expect" => &mut fields.expect,
                 "x-request-id" => &mut fields.request_id,
+                "wattgate-read-after" => &mut fields.read_after,
                 _ => continue,
             };
             field.add(value);

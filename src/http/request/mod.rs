@@ -5,6 +5,7 @@ pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod call;
 pub mod client_ip;
+pub(crate) mod consistency;
 pub mod cors;
 pub(crate) mod decompress;
 pub(crate) mod fields;

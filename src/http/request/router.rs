@@ -137,6 +137,11 @@ impl Route {
         Route { parameters, ..self }
     }
 
+    /// Whether the route changes what is stored.
+    pub(crate) fn changes(&self) -> bool {
+        self.method != "GET"
+    }
+
     /// Responds whatever the client's `Accept` is.
     pub(crate) const fn any_accept(self) -> Self {
         let accept = Accept::Any;

@@ -6,6 +6,8 @@ use crate::postgres::ReadError;
 
 /// How soon to retry. A database needs a few seconds to restart.
 const RETRY_SECONDS: u64 = 5;
+/// When to retry if the primary is looked for: every host is looked at once a second.
+const NOT_REACHED_RETRY_SECONDS: u64 = 1;
 /// How soon to retry if other queries use up the memory.
 const BUSY_RETRY_SECONDS: u64 = 2;
 /// How soon to retry if a report on the fleet is still being computed.
@@ -21,9 +23,20 @@ impl From<ReadError> for Problem {
                 tracing::warn!(%error, "the database cannot be reached for a request");
                 unavailable("the database cannot be reached")
             }
-            ReadError::Ended(_) => {
+            ReadError::Ended(_) | ReadError::OutOfTime(_) => {
                 tracing::warn!(%error, "the database ended a request's statement");
                 unavailable("the database is too busy")
+            }
+            ReadError::NotReached => {
+                let detail = "the gateway does not reach the primary that Wattgate-Read-After is of; send the \
+                              request again";
+                Problem::new(Kind::DatabaseUnavailable, detail)
+                    .retry_after(NOT_REACHED_RETRY_SECONDS)
+            }
+            ReadError::NeverWritten => {
+                let detail = "Wattgate-Read-After is beyond everything that the database has stored; send a value \
+                              that a response returned";
+                Problem::new(Kind::BadParameter, detail)
             }
             ReadError::Refused(_) => {
                 tracing::error!(%error, "the database refused a request's statement");

@@ -31,7 +31,7 @@ use crate::auth::Keyring;
 use crate::http::server::tls::Tls;
 use crate::ingest::admission::Gate;
 use crate::ingest::pipeline::{Pipeline, PipelineLimits};
-use crate::postgres::ReadPool;
+use crate::postgres::{ReadPool, ReadServers};
 use crate::wal::storage::Directory;
 use crate::wal::{LIMIT_BYTES_MIN, Log, LogOptions, SyncMode};
 
@@ -127,7 +127,9 @@ impl Edge {
             tls: options.tls,
             pipeline: Pipeline::new(gate, limits),
             progress,
-            reads: ReadPool::new(Pool::builder(manager).max_size(1).build().unwrap()),
+            reads: ReadServers::primary_alone(ReadPool::new(
+                Pool::builder(manager).max_size(1).build().unwrap(),
+            )),
             analyst: crate::analytics::Analyst::new(1, crate::analytics::Judgement::default()),
             live: Arc::default(),
             health: Arc::new(Health::default()),

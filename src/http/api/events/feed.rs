@@ -11,6 +11,7 @@ use super::filter::Filter;
 use super::ring::{At, Event, FIRST, Ring, number_text, parse_number};
 use crate::http::response::problem::{Kind, Problem};
 use crate::metrics;
+use crate::postgres::Written;
 
 /// The most listeners at once. Why 1024: each takes a connection and a share of every event. A thousand were
 /// measured.
@@ -99,23 +100,26 @@ impl Feed {
         });
     }
 
-    /// Discards all events. No listener can resume after one of them.
-    pub(super) fn restart(&self) {
+    /// Discards all events. No listener can resume after one of them. Later events are changes of the state with this
+    /// token.
+    pub(super) fn restart(&self, seen: Option<Written>) {
         let epoch = new_epoch();
         let mut ring = self.ring();
         ring.restart(epoch);
+        ring.set_seen(seen);
         self.head.send_modify(|head| {
             head.epoch = epoch;
             head.next = FIRST;
         });
     }
 
-    /// Publishes events to the listeners that want them.
-    pub(super) fn publish(&self, events: Vec<Event>) {
+    /// Publishes events to the listeners that want them. They lead to the state with this token.
+    pub(super) fn publish(&self, events: Vec<Event>, seen: Option<Written>) {
+        let mut ring = self.ring();
+        ring.set_seen(seen);
         if events.is_empty() {
             return;
         }
-        let mut ring = self.ring();
         ring.push(events);
         let next = ring.next();
         self.head.send_modify(|head| head.next = next);
@@ -154,7 +158,7 @@ impl Feed {
             return Err(Problem::new(Kind::DatabaseUnavailable, detail).retry_after(RETRY_SECONDS));
         }
         let ring = self.ring();
-        let (epoch, next) = (ring.epoch(), ring.next());
+        let (epoch, next, seen) = (ring.epoch(), ring.next(), ring.seen());
         let resumed = last.map(|text| match parse_number(text) {
             Some((of, number)) if of == epoch => {
                 let cursor = number.checked_add(1);
@@ -168,6 +172,7 @@ impl Feed {
             filter,
             epoch,
             cursor: resumed.flatten().unwrap_or(next),
+            seen,
             lost: matches!(resumed, Some(None)),
             head,
             stopped: self.stopped.subscribe(),
@@ -222,8 +227,8 @@ impl Reset {
 pub(super) enum Next {
     /// Events, as text.
     Events(Bytes),
-    /// It must reload. The number is that of the event to resume after.
-    Reset(Reset, String),
+    /// It must reload. The number of the event to resume after is the listener's.
+    Reset(Reset),
     /// The gateway is stopping.
     End,
 }
@@ -235,6 +240,8 @@ pub(super) struct Listener {
     epoch: u64,
     /// The number of the next event.
     cursor: u64,
+    /// The token of the state that the events from the cursor on change, when it began to listen or had to reload.
+    seen: Option<Written>,
     lost: bool,
     head: watch::Receiver<Head>,
     stopped: watch::Receiver<bool>,
@@ -245,6 +252,11 @@ impl Listener {
     /// The number of the event before the cursor.
     pub(super) fn number(&self) -> String {
         number_text(self.epoch, self.cursor - 1)
+    }
+
+    /// The token with which a list shows the state that the following events change; `None` without read replicas.
+    pub(super) fn seen(&self) -> Option<Written> {
+        self.seen
     }
 
     /// Waits until there is something to send.
@@ -272,8 +284,12 @@ impl Listener {
         self.head.borrow_and_update();
         loop {
             let ring = self.feed.ring();
-            let (epoch, next) = (ring.epoch(), ring.next());
+            let (epoch, next, seen) = (ring.epoch(), ring.next(), ring.seen());
             let why = match ring.at(self.cursor) {
+                // What a client loads before the first look of the new epoch may be older than that look.
+                _ if epoch != self.epoch && self.head.borrow().sight != Sight::Clear => {
+                    return None;
+                }
                 _ if epoch != self.epoch => Reset::Interrupted,
                 _ if self.lost => Reset::Unknown,
                 At::Lost => Reset::TooSlow,
@@ -291,7 +307,8 @@ impl Listener {
             drop(ring);
             metrics::stream_reset(why.name());
             (self.epoch, self.cursor, self.lost) = (epoch, next, false);
-            return Some(Next::Reset(why, self.number()));
+            self.seen = seen;
+            return Some(Next::Reset(why));
         }
     }
 }

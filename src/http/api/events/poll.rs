@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::feed::{Feed, Sight};
@@ -11,7 +12,7 @@ use super::ring::Event;
 use crate::http::api::{alerts, live};
 use crate::metrics;
 use crate::outage::Outage;
-use crate::postgres::{ReadError, ReadPool};
+use crate::postgres::{ReadError, ReadServers, Written};
 use crate::reading::Timestamp;
 use crate::store::changes::{Change, Seen};
 
@@ -32,18 +33,20 @@ const LINGER: Duration = Duration::from_secs(30);
 ///
 /// Blocks: forever
 /// Cancel: safe
-pub(crate) async fn run(feed: Arc<Feed>, reads: ReadPool, suspect_watts: u64) {
+pub(crate) async fn run(feed: Arc<Feed>, servers: ReadServers, suspect_watts: u64) {
     loop {
         feed.wanted().await;
-        watch(&feed, &reads, suspect_watts).await;
+        watch(&feed, &servers, suspect_watts).await;
         feed.set_sight(Sight::Unknown);
-        feed.restart();
+        feed.restart(None);
     }
 }
 
 /// Publishes changes until there was no listener for [`LINGER`].
-async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
+async fn watch(feed: &Feed, servers: &ReadServers, suspect_watts: u64) {
     let mut seen = Seen::default();
+    // No pass asks a server that is behind the one before: changes would be taken back.
+    let mut at_least = None;
     let mut wanted_until = Instant::now() + LINGER;
     let mut outage = Outage::default();
     loop {
@@ -53,15 +56,15 @@ async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
         } else if began > wanted_until {
             return;
         }
-        match pass(reads, &mut seen, suspect_watts).await {
+        match pass(servers, &mut at_least, &mut seen, suspect_watts).await {
             Ok(events) => {
                 if outage.ends() {
                     tracing::info!("the live stream reaches the database again");
                     // After a failover the same id may mean another device, so earlier events may be wrong.
-                    feed.restart();
+                    feed.restart(at_least);
                 }
                 metrics::stream_events(events.len());
-                feed.publish(events);
+                feed.publish(events, at_least);
                 feed.set_sight(Sight::Clear);
                 let rest = began.elapsed() * REST_TIMES;
                 sleep_until((began + PASS_EVERY).max(Instant::now() + rest)).await;
@@ -70,7 +73,7 @@ async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
                 if outage.begins() {
                     tracing::warn!(%error, "the live stream does not reach the database");
                 }
-                seen = Seen::default();
+                (seen, at_least) = (Seen::default(), None);
                 feed.set_sight(Sight::Blocked);
                 sleep(RETRY_AFTER).await;
             }
@@ -80,14 +83,27 @@ async fn watch(feed: &Feed, reads: &ReadPool, suspect_watts: u64) {
 
 /// One pass: publishes what has changed since the previous one.
 async fn pass(
-    reads: &ReadPool,
+    servers: &ReadServers,
+    at_least: &mut Option<Written>,
     seen: &mut Seen,
     suspect_watts: u64,
 ) -> Result<Vec<Event>, ReadError> {
     let now = Timestamp::now();
-    let changes = reads
-        .ask_within(PASS_TIMEOUT, async |client| seen.look(client, now).await)
+    let reads = servers.begin(*at_least).never_behind();
+    let look = Mutex::new((seen, Vec::new()));
+    reads
+        .ask_within(PASS_TIMEOUT, async |client| {
+            let (seen, changes) = &mut *look.lock().await;
+            seen.look(client, changes, now).await
+        })
         .await?;
+    let (_, changes) = look.into_inner();
+    // All that the pass has seen lies before this.
+    *at_least = match reads.at_least() {
+        // The primary has answered.
+        Some(Written::Unknown) => servers.written().await,
+        known => known,
+    };
     let event = |change| event(change, now, suspect_watts);
     Ok(changes.iter().map(event).collect())
 }

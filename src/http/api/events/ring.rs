@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::filter::{Filter, Kind};
+use crate::postgres::Written;
 
 /// The approximate size of a chunk. Why 64 KiB: a connection accepts about that much in one write.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -98,6 +99,8 @@ pub(super) const FIRST: u64 = 1;
 pub(super) struct Ring {
     epoch: u64,
     next: u64,
+    /// The token of what the events so far rest on; `None` without read replicas.
+    seen: Option<Written>,
     chunks: VecDeque<Arc<Chunk>>,
     bytes: usize,
     bytes_max: usize,
@@ -108,6 +111,7 @@ impl Ring {
         Ring {
             epoch,
             next: FIRST,
+            seen: None,
             chunks: VecDeque::new(),
             bytes: 0,
             bytes_max,
@@ -122,6 +126,16 @@ impl Ring {
     /// The number of the next event.
     pub(super) fn next(&self) -> u64 {
         self.next
+    }
+
+    /// The token of a state of the database: what is not in it will be an event.
+    pub(super) fn seen(&self) -> Option<Written> {
+        self.seen
+    }
+
+    /// Sets the token of the state that the events so far rest on.
+    pub(super) fn set_seen(&mut self, seen: Option<Written>) {
+        self.seen = seen;
     }
 
     /// Starts a new epoch without events.

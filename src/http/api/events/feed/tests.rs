@@ -28,13 +28,13 @@ fn texts(next: &Next) -> Vec<String> {
 async fn a_listener_resumes_after_the_event_it_names() {
     let feed = feed_with(1 << 20, Duration::from_millis(50));
     feed.set_sight(Sight::Clear);
-    feed.publish(events(0, 3));
+    feed.publish(events(0, 3), None);
     let epoch = feed.ring().epoch();
     let last = number_text(epoch, FIRST);
     let mut listener = feed.listen(Filter::default(), Some(&last)).await.unwrap();
     assert_eq!(texts(&listener.next().await), ["{\"n\":1}", "{\"n\":2}"]);
     let mut newest = feed.listen(Filter::default(), None).await.unwrap();
-    feed.publish(events(3, 4));
+    feed.publish(events(3, 4), None);
     assert_eq!(texts(&newest.next().await), ["{\"n\":3}"]);
     assert_eq!(texts(&listener.next().await), ["{\"n\":3}"]);
     assert_eq!(feed.listeners(), 2);
@@ -46,29 +46,47 @@ async fn a_listener_resumes_after_the_event_it_names() {
 async fn a_listener_that_lost_events_gets_the_reason_and_a_number() {
     let feed = feed_with(1000, Duration::from_millis(50));
     feed.set_sight(Sight::Clear);
-    feed.publish(events(0, 3));
+    feed.publish(events(0, 3), None);
     for unknown in ["nonsense", "0000000000000001-1"] {
         let mut listener = feed.listen(Filter::default(), Some(unknown)).await.unwrap();
-        let Next::Reset(Reset::Unknown, at) = listener.next().await else {
-            panic!("no reset");
-        };
-        assert_eq!(at, number_text(feed.ring().epoch(), 3));
-        feed.publish(events(0, 1));
-        assert_eq!(texts(&listener.next().await), ["{\"n\":0}"]);
-        feed.restart();
-        feed.publish(events(0, 3));
         let next = listener.next().await;
-        assert!(
-            matches!(next, Next::Reset(Reset::Interrupted, _)),
-            "{next:?}"
-        );
+        assert!(matches!(next, Next::Reset(Reset::Unknown)), "{next:?}");
+        assert_eq!(listener.number(), number_text(feed.ring().epoch(), 3));
+        feed.publish(events(0, 1), None);
+        assert_eq!(texts(&listener.next().await), ["{\"n\":0}"]);
+        feed.restart(None);
+        feed.publish(events(0, 3), None);
+        let next = listener.next().await;
+        assert!(matches!(next, Next::Reset(Reset::Interrupted)), "{next:?}");
     }
     let mut slow = feed.listen(Filter::default(), None).await.unwrap();
     for _ in 0..100 {
-        feed.publish(events(0, 20));
+        feed.publish(events(0, 20), None);
     }
     let next = slow.next().await;
-    assert!(matches!(next, Next::Reset(Reset::TooSlow, _)), "{next:?}");
+    assert!(matches!(next, Next::Reset(Reset::TooSlow)), "{next:?}");
+}
+
+#[tokio::test]
+async fn a_listener_knows_which_state_it_must_load() {
+    let token = |text: &str| Some(text.parse().unwrap());
+    let feed = feed_with(1 << 20, Duration::from_millis(50));
+    feed.set_sight(Sight::Clear);
+    feed.publish(events(0, 1), token("7.1.a"));
+    // A pass without changes has looked too.
+    feed.publish(Vec::new(), token("7.1.b"));
+    let mut listener = feed.listen(Filter::default(), None).await.unwrap();
+    assert_eq!(listener.seen(), token("7.1.b"));
+    // A reset waits for the first look, so that its token is of that look.
+    feed.set_sight(Sight::Unknown);
+    feed.restart(None);
+    let waited = timeout(Duration::from_millis(20), listener.next()).await;
+    assert!(waited.is_err(), "{waited:?}");
+    feed.publish(Vec::new(), token("7.1.c"));
+    feed.set_sight(Sight::Clear);
+    let next = listener.next().await;
+    assert!(matches!(next, Next::Reset(Reset::Interrupted)), "{next:?}");
+    assert_eq!(listener.seen(), token("7.1.c"));
 }
 
 #[tokio::test]
