@@ -11,7 +11,11 @@ use crate::energy::interval::Interval;
 use crate::energy::power::{Power, quarters};
 use crate::energy::tariff::{Costs, Priced};
 use crate::postgres::{ReadError, Reads};
-use crate::reading::{ExternalId, Timestamp};
+use crate::reading::{ExternalId, HOUR_MICROS, Timestamp};
+
+/// How far beyond the present a session is looked at. Readings are at most minutes ahead of it, and a session may end
+/// in a thousand years, each hour of which would take time and memory.
+const AHEAD_MICROS_MAX: i64 = 24 * HOUR_MICROS;
 
 /// The energy of a session.
 #[derive(Debug)]
@@ -80,7 +84,7 @@ impl Analyst {
         Ok(charges)
     }
 
-    /// Computes the energy of a session; `None` for an unknown vehicle.
+    /// Computes the energy of a session; `None` for an unknown vehicle. Time more than a day ahead does not count.
     ///
     /// Blocks: for some statements
     ///
@@ -93,6 +97,7 @@ impl Analyst {
         window: Interval,
         now: Timestamp,
     ) -> Result<Option<Charge>, AskError> {
+        let window = elapsed(window, now);
         let peaks = quarters(window);
         let whole = std::slice::from_ref(&window);
         let parts = if peaks.is_empty() { whole } else { &peaks };
@@ -122,5 +127,27 @@ impl Analyst {
             printed: Printed::new(performance, vehicle.as_str(), answer.meter_ids, &bounds),
             costs,
         }))
+    }
+}
+
+/// The part of a session that can have readings; a session that is wholly ahead counts as its first moment.
+fn elapsed(window: Interval, now: Timestamp) -> Interval {
+    let latest = now.plus_micros(AHEAD_MICROS_MAX);
+    let end = window.end().min(latest).max(window.start().plus_micros(1));
+    Interval::new(window.start(), end).unwrap_or(window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_looked_at_up_to_a_day_ahead() {
+        let at = |hours: i64| Timestamp::Y2000.plus_micros(hours * HOUR_MICROS);
+        let of = |from, to| elapsed(Interval::new(at(from), at(to)).unwrap(), at(100));
+        assert_eq!(of(1, 50), Interval::new(at(1), at(50)).unwrap());
+        assert_eq!(of(1, 124), Interval::new(at(1), at(124)).unwrap());
+        assert_eq!(of(1, 70_000_000), Interval::new(at(1), at(124)).unwrap());
+        assert_eq!(of(200, 70_000_000).micros(), 1);
     }
 }

@@ -246,3 +246,17 @@ fn one_of_overlapping_concurrent_sessions_is_accepted() {
     }
     gateway.terminate();
 }
+
+#[test]
+fn a_session_that_ends_in_the_far_future_is_answered_like_one_that_has_just_ended() {
+    let gateway = Gateway::fresh(&NO_ALERTS);
+    let (from, until) = ("2000-01-01T00:00:00Z", "9999-12-30T00:00:00Z");
+    assert_eq!(post(&gateway, "far", "V-far", "M-far", from, until), 201);
+    let readings = [(1, 1.0), (2, 2.0)]
+        .map(|(at_minute, kwh)| meter("M-far", &at(at_minute), kwh, "interval"));
+    gateway.send("meter", &readings);
+    let session = gateway.get("/v1/sessions/far");
+    assert_eq!(session["totalEnergyConsumedAc"], json!(3), "{session}");
+    assert_eq!(session["endedAt"], until);
+    gateway.terminate();
+}

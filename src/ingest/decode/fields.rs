@@ -323,7 +323,7 @@ fn time(name: &'static str, value: Value<'_>, rules: &Rules) -> Result<Timestamp
                 "must be an RFC 3339 time with an offset, such as 2024-02-09T15:30:00Z"
             }
             TimeForm::UnixMillis => {
-                "must be milliseconds since 1970 UTC as a number, or an RFC 3339 time with an offset"
+                "must be a whole number of milliseconds since 1970 UTC, or an RFC 3339 time with an offset"
             }
         };
         return Err(fault(name, Code::InvalidTimestamp, rule));
@@ -351,9 +351,12 @@ fn unix_time(
     form: TimeForm,
 ) -> Result<Option<Timestamp>, Fault> {
     match (form, value) {
+        // A part of a millisecond is not exact in a double. Cut like the digits of RFC 3339, or rounded, it could be
+        // another microsecond than in that form, and the reading would be stored twice.
+        (TimeForm::UnixMillis, Value::Number(ms)) if ms.fract() != 0.0 => Ok(None),
         // Whatever is outside the range of a time is far outside the bounds, too.
         (TimeForm::UnixMillis, Value::Number(ms)) => {
-            Ok(Some(Timestamp::from_micros((ms * 1000.0).round() as i64)))
+            Ok(Some(Timestamp::from_micros((ms * 1000.0) as i64)))
         }
         (TimeForm::UnixMillis, Value::Beyond) => Ok(None),
         (TimeForm::UnixMillis, _) => Err(wrong_type(name, "a number or a string", value)),

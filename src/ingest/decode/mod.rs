@@ -109,7 +109,7 @@ pub enum TimeForm {
     /// As a string of RFC 3339.
     #[default]
     Rfc3339,
-    /// Also as a number: milliseconds since 1970 UTC, rounded to the microsecond.
+    /// Also as a number: whole milliseconds since 1970 UTC.
     UnixMillis,
 }
 

@@ -131,8 +131,6 @@ fn a_time_in_milliseconds_is_the_same_instant() {
         ("1707492600000", now),
         ("1707492600000.0", now),
         ("1.7074926e12", now),
-        ("1707492600000.001", now + 1),
-        ("1707492599999.9996", now),
         ("946684800000", Timestamp::Y2000.as_micros()),
         (r#""2024-02-09T15:30:00Z""#, now),
     ] {
@@ -148,6 +146,8 @@ fn a_time_in_milliseconds_is_the_same_instant() {
         ("1e300", Code::InFuture),
         ("-1e300", Code::TooOld),
         ("1e400", Code::InvalidTimestamp),
+        ("1707492600000.5", Code::InvalidTimestamp),
+        ("1707492600123.456789", Code::InvalidTimestamp),
         (r#""1707492600000""#, Code::InvalidTimestamp),
         ("null", Code::WrongType),
         ("true", Code::WrongType),
