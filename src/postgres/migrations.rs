@@ -27,7 +27,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         name: "schema",
@@ -57,6 +57,11 @@ const MIGRATIONS: [Migration; 6] = [
         version: 6,
         name: "dirty_passes",
         sql: include_str!("../../sql/migrations/0006_dirty_passes.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "hours_slices",
+        sql: include_str!("../../sql/migrations/0007_hours_slices.sql"),
     },
 ];
 

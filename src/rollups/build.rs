@@ -4,59 +4,18 @@
 //! nor removed. Its hour is read from history until the next step.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, IsolationLevel, Transaction};
 
+use super::DeviceHour;
 use super::readings::{self, Part, Place, Span};
-use super::slice::{self, Slice};
-use super::{DeviceHour, Parts, Roller};
 use crate::energy::exact::temperature_parts;
 use crate::energy::hour::{Growing, Whole};
-use crate::metrics;
 use crate::reading::{EnergyKind, Stream, Timestamp};
 
 /// The most dirty device-hours of one transaction.
 pub(super) const DEVICES_MAX: usize = 2_000;
-/// How many times as many readings of a slice one transaction reads while none arrive: some 200 ms.
-const TIMES_WHILE_IDLE: usize = 5;
-
-impl Roller {
-    /// Rolls up the next part of a slice in one transaction, and yields. Returns whether the slice is done.
-    pub(super) async fn part(
-        &mut self,
-        client: &mut Client,
-        partitions: &Parts,
-        slice: &mut Slice,
-    ) -> Result<bool, Error> {
-        let mut streams = Stream::ALL.into_iter();
-        let next = streams.find_map(|stream| Some((stream, slice.next[stream]?)));
-        let Some((stream, place)) = next else {
-            return Ok(true);
-        };
-        let began = Instant::now();
-        let hours = &slice.hours;
-        let around = slice::around(&partitions[stream], hours);
-        let most = match self.yields() {
-            true => self.per_transaction,
-            false => self.per_transaction * TIMES_WHILE_IDLE,
-        };
-        let work = snapshot(client).await?;
-        let part = readings::roll_up_next(&work, stream, hours, &around, place, most).await?;
-        remove_existing(&work, stream, hours, place, &part).await?;
-        let device_hours = part.rollups.len();
-        add(&work, stream, part.rollups).await?;
-        work.commit().await?;
-        slice.next[stream] = part.next;
-        self.readings += part.readings as u64;
-        metrics::rolled_up(device_hours, began.elapsed());
-        self.yield_after(began.elapsed()).await;
-        Ok(Stream::ALL
-            .iter()
-            .all(|stream| slice.next[*stream].is_none()))
-    }
-}
 
 pub(super) async fn snapshot(client: &mut Client) -> Result<Transaction<'_>, Error> {
     client
@@ -113,8 +72,8 @@ pub(super) async fn roll_up(
     Ok(Done { spans, readings })
 }
 
-/// Removes the rollups of the part of a slice that a roller has made before it was stopped.
-async fn remove_existing(
+/// Removes the rollups that the part of a slice has already: of a dirty hour, or from before it was chosen again.
+pub(super) async fn remove_existing(
     work: &Transaction<'_>,
     stream: Stream,
     hours: &Range<Timestamp>,
@@ -142,7 +101,7 @@ async fn remove_existing(
 }
 
 /// Stores rollups.
-async fn add(
+pub(super) async fn add(
     work: &Transaction<'_>,
     stream: Stream,
     rollups: impl IntoIterator<Item = (DeviceHour, Option<Growing>)>,

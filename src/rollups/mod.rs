@@ -5,7 +5,9 @@
 //! | `mod` | when hours are rolled up, and in which order |
 //! | `arrivals` | whether readings arrive |
 //! | `watermark` | the transactions that must end before the watermark holds |
-//! | `slice` | which hours are rolled up in one go |
+//! | `hours` | rolls up new and older hours, slice by slice |
+//! | `slice` | which hours a slice has |
+//! | `stored` | where slices go on, as the database has it |
 //! | `build` | rolls up some device-hours in one transaction |
 //! | `readings` | reads the readings of device-hours page by page, and adds them up |
 //! | `dirty` | rolls up dirty hours again, pass by pass |
@@ -34,6 +36,9 @@
 //! - **A rollup row is valid only within the built hours.** None of them lies beyond the watermark, where
 //!   readings leave no mark. If a clock was ahead, the watermark is moved back, and all rows beyond it are
 //!   removed. A dirty hour outside the built hours loses its mark together with its row.
+//! - **Each part of a slice stores where the slice goes on**, in its own transaction, and the last one that the slice's
+//!   hours are rolled up. Until then its rows are outside the built hours. Those of older hours have marks like all others.
+//!   Above the built hours a pass would take a mark with its row, so passes begin only when all new hours are rolled up.
 //! - **Rollups are removed before their partition is dropped**, so that no answer outlives its readings.
 //! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass. Passes that
 //!   follow each other keep a pause that grows to half a minute, because another gateway may store the burst.
@@ -48,20 +53,21 @@
 mod arrivals;
 mod build;
 mod dirty;
+mod hours;
 mod readings;
 mod slice;
+mod stored;
 mod watermark;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, GenericClient};
 
 use self::arrivals::Arrivals;
 use self::dirty::Step;
+use self::hours::Bounds;
 use self::readings::READINGS_PER_TRANSACTION;
-use self::slice::Slice;
 use self::watermark::Older;
 use crate::metrics;
 use crate::postgres::leader::{ROLLUP_WITHOUT_PASSES, Role, Success, Work};
@@ -98,7 +104,7 @@ const WAITS_LONG: Duration = Duration::from_secs(1);
 const RESTS_FOR_NEW: u32 = 1;
 /// The same for older and for dirty hours: a tenth of a core.
 const RESTS_FOR_OLD: u32 = 9;
-/// How long a step works on older hours at least, so that what comes before each step costs little.
+/// How long a step works on new or older hours at least, so that what comes before each step costs little.
 const STEP_FOR: Duration = Duration::from_millis(500);
 /// How long the roller yields before it checks again.
 const YIELD_FOR: Duration = Duration::from_millis(200);
@@ -138,8 +144,6 @@ pub struct Roller {
     settled: Option<Timestamp>,
     /// Those older than a newer watermark may still run.
     settling: Option<(Older, Timestamp)>,
-    /// The older hours that are being rolled up.
-    older: Option<Slice>,
     dirty_pass: dirty::DirtyPass,
     /// How long it rests while readings arrive, as a multiple of its work.
     rests: u32,
@@ -148,6 +152,8 @@ pub struct Roller {
     has_pauses: bool,
     /// How many readings of a slice one transaction reads while others arrive.
     per_transaction: usize,
+    /// How long a step works on new or older hours.
+    step_for: Duration,
     /// How many readings it has read.
     readings: u64,
 }
@@ -192,12 +198,12 @@ impl Roller {
             retention,
             settled: None,
             settling: None,
-            older: None,
             dirty_pass: dirty::DirtyPass::default(),
             rests: RESTS_FOR_NEW,
             counted: None,
             has_pauses: true,
             per_transaction: READINGS_PER_TRANSACTION,
+            step_for: STEP_FOR,
             readings: 0,
         }
     }
@@ -216,6 +222,13 @@ impl Roller {
         self
     }
 
+    /// Sets how long a step works on new or older hours. With zero, each of its transactions is a step.
+    #[must_use]
+    pub fn with_steps_of(mut self, time: Duration) -> Self {
+        self.step_for = time;
+        self
+    }
+
     /// How many readings it has read so far.
     pub const fn readings(&self) -> u64 {
         self.readings
@@ -223,7 +236,7 @@ impl Roller {
 
     /// Does the next step; `false` means that there is nothing to do.
     ///
-    /// Blocks: at most for one slice of new hours
+    /// Blocks: for about half a second of work, and while it yields
     /// Cancel: safe; the step is repeated
     ///
     /// # Errors
@@ -253,71 +266,32 @@ impl Roller {
         let floor = partitions::oldest_rolled_up(now, self.retention);
         let partitions = partitions::load_both(client).await?;
         let partitions = partitions.map(Partitions::into_ranges);
-        let ranges = bounded(&partitions);
-        self.publish(
-            client,
-            now,
-            to,
-            waiting_hours(&ranges, floor, from..to, watermark),
-        )
-        .await?;
+        let waiting = waiting_hours(&bounded(&partitions), floor, from..to, watermark);
+        self.publish(client, now, to, waiting).await?;
         let Some(settled) = self.settled else {
             tokio::time::sleep(CHECK_EVERY).await;
             return Ok(true);
         };
+        let bounds = Bounds {
+            floor,
+            built: from..to,
+            newest: watermark.min(settled),
+            watermark,
+        };
         self.rests = RESTS_FOR_NEW;
-        let newest = watermark.min(settled);
-        if to < newest {
-            let most = slice::hours_max(client, &partitions, to, watermark).await?;
-            let mut new = Slice::new(slice::newer(&ranges, to, newest, most));
-            while !self.part(client, &partitions, &mut new).await? {}
-            let built: [&(dyn ToSql + Sync); 2] = [&from, &new.hours.end];
-            client.execute(sql!("hours_built"), &built).await?;
+        if self.new_hours(client, &partitions, &bounds).await? {
             return Ok(true);
         }
         self.rests = RESTS_FOR_OLD;
         let step = self.dirty(client, floor).await?;
-        if step == Step::Done {
+        if step == Step::Done || self.older_hours(client, &partitions, &bounds).await? {
             return Ok(true);
         }
-        let Some(hour) = hour_before(&ranges, floor, from) else {
-            let waits = step == Step::Waits || self.settling.is_some();
-            if waits {
-                tokio::time::sleep(CHECK_EVERY).await;
-            }
-            return Ok(waits);
-        };
-        let older = self.older.take();
-        let older = older.filter(|older| older.ends_with(hour) && older.is_kept(floor));
-        let older = match older {
-            Some(older) => older,
-            None => {
-                let most = slice::hours_max(client, &partitions, hour, watermark).await?;
-                Slice::new(slice::older(&ranges, floor, hour, most))
-            }
-        };
-        self.some_parts(client, &partitions, older, to).await?;
-        Ok(true)
-    }
-
-    /// Rolls up the next parts of a slice of older hours.
-    async fn some_parts(
-        &mut self,
-        client: &mut Client,
-        partitions: &Parts,
-        mut older: Slice,
-        to: Timestamp,
-    ) -> Result<(), Error> {
-        let began = Instant::now();
-        while !self.part(client, partitions, &mut older).await? {
-            if began.elapsed() >= STEP_FOR {
-                self.older = Some(older);
-                return Ok(());
-            }
+        let waits = step == Step::Waits || self.settling.is_some();
+        if waits {
+            tokio::time::sleep(CHECK_EVERY).await;
         }
-        let built: [&(dyn ToSql + Sync); 2] = [&older.hours.start, &to];
-        client.execute(sql!("hours_built"), &built).await?;
-        Ok(())
+        Ok(waits)
     }
 
     /// Looks whether the transactions older than the watermark have finished.
@@ -381,8 +355,8 @@ impl Roller {
     }
 }
 
-/// Moves the watermark back and removes all rollups beyond it. Once this commits, readings of those hours
-/// do not make them dirty.
+/// Moves the watermark back, removes all rollups beyond it, and forgets slices that reach beyond it. Once this commits,
+/// readings of those hours do not make them dirty.
 async fn move_back(client: &mut Client, watermark: Timestamp) -> Result<(), Error> {
     tracing::warn!(seal = %watermark, "the clock went back; rolling up hours again");
     let transaction = client.transaction().await?;
@@ -392,6 +366,7 @@ async fn move_back(client: &mut Client, watermark: Timestamp) -> Result<(), Erro
     for removed in [
         sql!("hours_unsealed_meters"),
         sql!("hours_unsealed_vehicles"),
+        sql!("hours_slices_unsealed"),
     ] {
         transaction.execute(removed, &[&watermark]).await?;
     }

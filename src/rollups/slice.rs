@@ -15,7 +15,7 @@ use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// How much history of a stream a slice reads, if its partition is filled evenly: some million readings. The pages of one
 /// hour lie side by side, and those of one device apart, so they should stay in memory for as long as a slice takes: half
-/// of PostgreSQL's default `shared_buffers`. A roller that begins anew repeats at most one slice.
+/// of PostgreSQL's default `shared_buffers`.
 const BYTES_MAX: i64 = 64 << 20;
 /// The most hours of a slice: a year.
 const HOURS_MAX: i64 = 366 * 24;
@@ -26,7 +26,7 @@ pub(super) const LEAST: Timestamp =
 const EVER: Span<Timestamp> = LEAST..Timestamp::from_micros(i64::MAX);
 
 /// Hours that are being rolled up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Slice {
     pub(super) hours: Span<Timestamp>,
     /// Where each stream goes on; `None` means that it is done.
@@ -41,6 +41,12 @@ impl Slice {
         }
     }
 
+    /// Where it goes on: in the first stream that is not done. `None` means that it is done.
+    pub(super) fn place(&self) -> Option<(Stream, Place)> {
+        let mut streams = Stream::ALL.into_iter();
+        streams.find_map(|stream| Some((stream, self.next[stream]?)))
+    }
+
     /// Whether its last hour is the one from an instant on.
     pub(super) fn ends_with(&self, hour: Timestamp) -> bool {
         self.hours.end == hour.plus_micros(HOUR_MICROS)
@@ -51,6 +57,11 @@ impl Slice {
     pub(super) fn is_kept(&self, floor: Timestamp) -> bool {
         self.hours.start >= floor.hour().plus_micros(-12 * HOUR_MICROS)
     }
+}
+
+/// The hour before an instant that starts one.
+pub(super) const fn before(hour: Timestamp) -> Timestamp {
+    hour.plus_micros(-HOUR_MICROS)
 }
 
 /// The hours that end with the one from `last`. They cross no edge of a partition.

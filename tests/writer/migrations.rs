@@ -6,10 +6,11 @@ use wattgate::postgres::migrations::{HistoryOptions, migrate};
 use crate::support::*;
 
 /// The schema of gateways that do not know passes over dirty hours.
-const OLDER: &str = "drop table hours_pass;
+const OLDER: &str = "drop table hours_slices;
+    drop table hours_pass;
     alter table meter_hour_marks drop column pass, drop column earliest;
     alter table vehicle_hour_marks drop column pass, drop column earliest;
-    delete from schema_migrations where version = 6;";
+    delete from schema_migrations where version >= 6;";
 const WAITING: &str = "select count(*) from pg_locks as l, pg_database as d
     where d.datname = current_database() and l.database = d.oid and not l.granted
         and l.relation = 'meter_hour_marks'::regclass";

@@ -12,6 +12,7 @@ mod reference;
 mod report;
 mod rolled_up;
 mod same_id;
+mod slices;
 mod sparse;
 mod summaries;
 mod tiny;

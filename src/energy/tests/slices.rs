@@ -1,0 +1,162 @@
+//! Slices of hours go on where they were, whatever ended the roller, and a step is never longer for a longer pause.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::database::Store;
+use super::summaries::{count, meter_with, minute, write_marked};
+use crate::reading::Timestamp;
+use crate::rollups::Roller;
+
+/// Meters with a reading per minute.
+const METERS: i64 = 20;
+/// How many readings a part reads: five times as many as while readings arrive, and the rest of an hour.
+const PART: i64 = 5 * 40 + 60;
+
+/// A roller that has just begun, whose steps are one part each.
+fn roller(retention: Option<Duration>) -> Roller {
+    Roller::new(Arc::new(|| Duration::ZERO), retention)
+        .without_pauses()
+        .with_readings_per_transaction(40)
+        .with_steps_of(Duration::ZERO)
+}
+
+/// Does a step of a roller that has just begun. Returns whether there is more, and how many readings it has read.
+async fn step_anew(store: &Store, retention: Option<Duration>, now: Timestamp) -> (bool, i64) {
+    let mut client = store.pool.get().await.unwrap();
+    let mut roller = roller(retention);
+    let is_busy = roller.step(&mut client, now).await.unwrap();
+    (is_busy, i64::try_from(roller.readings()).unwrap())
+}
+
+/// Stores a reading of each meter in each minute.
+async fn write(store: &Store, minutes: std::ops::Range<i64>) {
+    let client = store.pool.get().await.unwrap();
+    let register = format!(
+        "insert into meters (external_id) select 'N' || n from generate_series(1, {METERS}) as n
+        on conflict do nothing"
+    );
+    client.batch_execute(&register).await.unwrap();
+    let readings = "insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
+        select m.id, t, 0.25, 230 from meters as m, generate_series($1::timestamptz, $2, '1 minute') as t
+        where m.external_id like 'N%'";
+    let (from, to) = (minute(minutes.start), minute(minutes.end - 1));
+    client.execute(readings, &[&from, &to]).await.unwrap();
+}
+
+/// Hours that do not hold what their readings add up to.
+async fn wrong(store: &Store, from: i64, to: i64) -> i64 {
+    let sql = format!(
+        "select count(*) from (
+            select meter_id, date_trunc('hour', ts - interval '1 microsecond') as hour, count(*)::integer as readings
+            from meter_telemetry_history
+            where ts > to_timestamp({from}) and ts <= to_timestamp({to}) group by 1, 2
+        ) as h
+        full join (
+            select * from meter_hours where hour >= to_timestamp({from}) and hour < to_timestamp({to})
+        ) as r using (meter_id, hour)
+        where h.readings is distinct from r.readings or r.energy_mwh is distinct from 250000 * (h.readings - 1)",
+        from = minute(from).as_micros() / 1_000_000,
+        to = minute(to).as_micros() / 1_000_000,
+    );
+    count(store, &sql).await
+}
+
+#[test]
+fn a_roller_that_begins_anew_goes_on_within_its_slice() {
+    const DAY: i64 = 24 * 60;
+    let store = Store::start();
+    store.runtime.block_on(async {
+        // A day of long ago: older hours.
+        write(&store, 1 - 100 * DAY..1 - 100 * DAY + 300).await;
+        let (mut steps, mut read) = (0, 0);
+        loop {
+            let (is_busy, readings) = step_anew(&store, None, minute(90)).await;
+            read += readings;
+            if !is_busy {
+                break;
+            }
+            steps += 1;
+            assert!(steps < 200, "a slice does not come to its end");
+        }
+        assert_eq!(read, METERS * 300);
+        assert_eq!(wrong(&store, -100 * DAY, -99 * DAY).await, 0);
+        assert_eq!(count(&store, "select count(*) from hours_slices").await, 0);
+    });
+}
+
+/// The gateways were away for a day, and their clients kept their readings.
+#[test]
+fn new_hours_after_a_pause_are_rolled_up_part_by_part() {
+    const HOURS: i64 = 26;
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let meter = meter_with(&store, 1..5).await;
+        let mut client = store.pool.get().await.unwrap();
+        let mut first = roller(None);
+        while first.step(&mut client, minute(75)).await.unwrap() {}
+        drop(client);
+        write(&store, 61..61 + HOURS * 60).await;
+        let now = minute(75 + HOURS * 60);
+        let (mut read, mut late) = (0, 0);
+        loop {
+            let (is_busy, readings) = step_anew(&store, None, now).await;
+            assert!(readings <= PART, "{readings} readings in one step");
+            read += readings;
+            if !is_busy {
+                break;
+            }
+            // Late readings of what is rolled up already, and of what is not.
+            if late < 5 && read > METERS * HOURS * 10 * (late + 1) {
+                late += 1;
+                for at in [62, 61 + HOURS * 60 - 70] {
+                    write_marked(&store, meter, at + late).await;
+                }
+            }
+        }
+        assert_eq!(late, 5);
+        assert_eq!(wrong(&store, 0, 60 + HOURS * 60).await, 0);
+        assert_eq!(
+            count(&store, "select count(*) from meter_hour_marks").await,
+            0
+        );
+        // Those of the late hours may be read twice.
+        assert!(
+            (METERS * HOURS * 60..METERS * HOURS * 60 + 100).contains(&read),
+            "{read}"
+        );
+    });
+}
+
+/// The retention drops the first hours soon.
+#[test]
+fn new_hours_below_the_floor_are_not_rolled_up() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        meter_with(&store, 1..5).await;
+        let mut client = store.pool.get().await.unwrap();
+        let mut first = roller(None);
+        while first.step(&mut client, minute(75)).await.unwrap() {}
+        drop(client);
+        write(&store, 61..61 + 48 * 60).await;
+        // The floor is 24 hours before.
+        let (kept, now) = (Duration::from_secs(48 * 3600), minute(75 + 48 * 60));
+        let mut steps = 0;
+        while step_anew(&store, Some(kept), now).await.0 {
+            steps += 1;
+            assert!(steps < 500, "a slice does not come to its end");
+        }
+        let below = format!(
+            "select count(*) from meter_hours as h, hours_progress as p
+            where h.hour > to_timestamp({}) and h.hour < p.built_from",
+            minute(0).as_micros() / 1_000_000
+        );
+        assert_eq!(count(&store, &below).await, 0);
+        let built = "select (extract(epoch from built_from) / 3600)::bigint from hours_progress";
+        assert_eq!(
+            count(&store, built).await,
+            minute(75 + 24 * 60).hour().as_micros() / 3_600_000_000
+        );
+        assert_eq!(wrong(&store, 25 * 60, 49 * 60).await, 0);
+    });
+}

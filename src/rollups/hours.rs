@@ -1,0 +1,236 @@
+//! Rolls up new and older hours: slice by slice, and each slice part by part.
+//!
+//! A part is one transaction. It stores where its slice goes on, and with the last part that the slice is rolled up. So
+//! whatever ends a roller, the next one repeats at most one part.
+
+use std::ops::Range as Span;
+use std::time::Instant;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Error, Transaction};
+
+use super::build::{add, remove_existing, snapshot};
+use super::readings;
+use super::slice::{self, Slice};
+use super::stored::{self, Kind};
+use super::{CHECK_EVERY, Parts, Roller, bounded, hour_before};
+use crate::metrics;
+use crate::reading::Timestamp;
+
+/// How many times as many readings of a slice one transaction reads while none arrive: some 200 ms.
+const TIMES_WHILE_IDLE: usize = 5;
+
+/// Which hours are rolled up, and which could be.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    /// Hours that start before it are not rolled up.
+    pub(super) floor: Timestamp,
+    /// The hours that are rolled up.
+    pub(super) built: Span<Timestamp>,
+    /// Where the hours end that have passed. No transaction stores further readings of them without a mark.
+    pub(super) newest: Timestamp,
+    /// Where readings make their hours dirty, or will.
+    pub(super) watermark: Timestamp,
+}
+
+impl Bounds {
+    /// Where the next new hours begin. After a long pause the floor may have passed the first of them; the last hour is
+    /// always rolled up.
+    fn first_new(&self) -> Timestamp {
+        let last = slice::before(self.newest);
+        self.built.end.max(self.floor.hour().min(last))
+    }
+
+    /// Whether a slice of new hours that was begun can go on.
+    fn goes_on(&self, slice: &Slice) -> bool {
+        let (first, start) = (self.first_new(), slice.hours.start);
+        let is_behind_gap = start > self.built.end && first > self.built.end;
+        let is_next = start == self.built.end || is_behind_gap;
+        is_next && slice.hours.end <= self.newest && slice.is_kept(self.floor)
+    }
+
+    /// What is rolled up once a slice is done.
+    fn with(&self, kind: Kind, slice: &Slice) -> Span<Timestamp> {
+        match kind {
+            // Hours are missing between.
+            Kind::New if slice.hours.start > self.built.end => slice.hours.clone(),
+            Kind::New => self.built.start..slice.hours.end,
+            Kind::Older => slice.hours.start..self.built.end,
+        }
+    }
+}
+
+impl Roller {
+    /// Rolls up the next parts of the hours that have passed since the last step. `false` means that there are none.
+    pub(super) async fn new_hours(
+        &mut self,
+        client: &mut Client,
+        partitions: &Parts,
+        bounds: &Bounds,
+    ) -> Result<bool, Error> {
+        if bounds.built.end >= bounds.newest {
+            return Ok(false);
+        }
+        let begun = stored::load(client, Kind::New).await?;
+        let slice = match begun.filter(|slice| bounds.goes_on(slice)) {
+            Some(slice) => slice,
+            None => {
+                let first = bounds.first_new();
+                let most = slice::hours_max(client, partitions, first, bounds.watermark).await?;
+                let ranges = bounded(partitions);
+                Slice::new(slice::newer(&ranges, first, bounds.newest, most))
+            }
+        };
+        self.some_parts(client, partitions, Kind::New, slice, bounds)
+            .await?;
+        Ok(true)
+    }
+
+    /// Rolls up the next parts of the hours before those that are rolled up. `false` means that there are none.
+    pub(super) async fn older_hours(
+        &mut self,
+        client: &mut Client,
+        partitions: &Parts,
+        bounds: &Bounds,
+    ) -> Result<bool, Error> {
+        let (floor, ranges) = (bounds.floor, bounded(partitions));
+        let Some(hour) = hour_before(&ranges, floor, bounds.built.start) else {
+            return Ok(false);
+        };
+        let begun = stored::load(client, Kind::Older).await?;
+        let begun = begun.filter(|slice| slice.ends_with(hour) && slice.is_kept(floor));
+        let slice = match begun {
+            Some(slice) => slice,
+            None => {
+                let most = slice::hours_max(client, partitions, hour, bounds.watermark).await?;
+                Slice::new(slice::older(&ranges, floor, hour, most))
+            }
+        };
+        self.some_parts(client, partitions, Kind::Older, slice, bounds)
+            .await?;
+        Ok(true)
+    }
+
+    /// Rolls up the next parts of a slice, for as long as a step takes.
+    async fn some_parts(
+        &mut self,
+        client: &mut Client,
+        partitions: &Parts,
+        kind: Kind,
+        mut slice: Slice,
+        bounds: &Bounds,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        while !self
+            .part(client, partitions, kind, &mut slice, bounds)
+            .await?
+            && began.elapsed() < self.step_for
+        {}
+        Ok(())
+    }
+
+    /// Rolls up the next part of a slice in one transaction, and yields. Returns whether the slice has ended.
+    async fn part(
+        &mut self,
+        client: &mut Client,
+        partitions: &Parts,
+        kind: Kind,
+        slice: &mut Slice,
+        bounds: &Bounds,
+    ) -> Result<bool, Error> {
+        let Some((stream, place)) = slice.place() else {
+            return Ok(true);
+        };
+        let began = Instant::now();
+        let around = slice::around(&partitions[stream], &slice.hours);
+        let most = match self.yields() {
+            true => self.per_transaction,
+            false => self.per_transaction * TIMES_WHILE_IDLE,
+        };
+        let work = snapshot(client).await?;
+        let part =
+            readings::roll_up_next(&work, stream, &slice.hours, &around, place, most).await?;
+        remove_existing(&work, stream, &slice.hours, place, &part).await?;
+        let device_hours = part.rollups.len();
+        add(&work, stream, part.rollups).await?;
+        slice.next[stream] = part.next;
+        let has_ended = slice.place().is_none();
+        if !advance(&work, kind, slice, bounds).await? {
+            // It was changed meanwhile, by an operator perhaps. The next step begins with what it is now.
+            drop(work);
+            tokio::time::sleep(CHECK_EVERY).await;
+            return Ok(true);
+        }
+        work.commit().await?;
+        self.readings += part.readings as u64;
+        metrics::rolled_up(device_hours, began.elapsed());
+        self.yield_after(began.elapsed()).await;
+        Ok(has_ended)
+    }
+}
+
+/// Stores where a slice goes on, or that it is rolled up. `false` means that other hours are rolled up than those that
+/// were when it was chosen.
+async fn advance(
+    work: &Transaction<'_>,
+    kind: Kind,
+    slice: &Slice,
+    bounds: &Bounds,
+) -> Result<bool, Error> {
+    if slice.place().is_some() {
+        stored::put(work, kind, slice).await?;
+        return Ok(true);
+    }
+    stored::end(work, kind).await?;
+    let (built, before) = (bounds.with(kind, slice), &bounds.built);
+    let parameters: [&(dyn ToSql + Sync); 4] =
+        [&built.start, &built.end, &before.start, &before.end];
+    Ok(work.execute(sql!("hours_built"), &parameters).await? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::HOUR_MICROS;
+
+    fn at(hour: i64) -> Timestamp {
+        Timestamp::from_micros(hour * HOUR_MICROS)
+    }
+
+    fn bounds(floor: i64) -> Bounds {
+        Bounds {
+            floor: at(floor),
+            built: at(100)..at(200),
+            newest: at(300),
+            watermark: at(300),
+        }
+    }
+
+    #[test]
+    fn new_hours_after_a_pause_begin_at_the_floor() {
+        assert_eq!(bounds(0).first_new(), at(200));
+        // An hour includes its end.
+        assert_eq!(bounds(251).first_new(), at(250));
+        assert_eq!(bounds(500).first_new(), at(299));
+        let built = |start, end| bounds(0).with(Kind::New, &Slice::new(at(start)..at(end)));
+        assert_eq!(built(200, 210), at(100)..at(210));
+        assert_eq!(built(250, 260), at(250)..at(260));
+        let older = Slice::new(at(90)..at(100));
+        assert_eq!(bounds(0).with(Kind::Older, &older), at(90)..at(200));
+    }
+
+    #[test]
+    fn a_slice_of_new_hours_goes_on_where_they_still_are_new() {
+        let slice = |start, end| Slice::new(at(start)..at(end));
+        assert!(bounds(0).goes_on(&slice(200, 210)));
+        assert!(!bounds(0).goes_on(&slice(199, 210)));
+        assert!(!bounds(0).goes_on(&slice(201, 210)));
+        // The watermark was moved back.
+        assert!(!bounds(0).goes_on(&slice(200, 301)));
+        // It began at the floor, which has moved since.
+        assert!(bounds(251).goes_on(&slice(245, 255)));
+        assert!(bounds(251).goes_on(&slice(238, 255)));
+        assert!(!bounds(251).goes_on(&slice(237, 255)));
+        assert!(!bounds(251).goes_on(&slice(200, 255)));
+    }
+}
