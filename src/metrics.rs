@@ -302,6 +302,11 @@ pub fn rolled_up(device_hours: usize, took: Duration) {
     histogram!("wattgate_summaries_duration_seconds").record(took.as_secs_f64());
 }
 
+/// Counts hours of a device that were passed over, because rolling them up failed again and again.
+pub fn rollup_passed_over() {
+    counter!("wattgate_summaries_passed_over_total").increment(1);
+}
+
 /// Describes metrics, one a line.
 macro_rules! describe {
     (@ counter $name:literal $text:literal) => { ::metrics::describe_counter!($name, $text) };
@@ -316,6 +321,7 @@ fn describe() {
         gauge "wattgate_summaries_backlog" "Hours of history that are not rolled up yet."
         gauge "wattgate_summaries_waiting_marks" "Marks of hours that late readings have made dirty, one for each batch, device and hour."
         counter "wattgate_summaries_made_total" "Device-hours rolled up, counting repeats."
+        counter "wattgate_summaries_passed_over_total" "Device-hours that cannot be rolled up, and are read one by one."
         histogram "wattgate_summaries_duration_seconds" "Duration of a rollup transaction."
         counter "wattgate_readings_accepted_total" "Readings that became durable in the log, and those that waited in it at the start."
         counter "wattgate_readings_rejected_total" "Rejected readings, by the rule that they broke."

@@ -10,12 +10,12 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Transaction};
 
 use super::build::{add, remove_existing, snapshot};
-use super::readings;
+use super::readings::{self, Part, Place};
 use super::slice::{self, Slice};
 use super::stored::{self, Kind};
 use super::{CHECK_EVERY, Parts, Roller, bounded, hour_before};
 use crate::metrics;
-use crate::reading::Timestamp;
+use crate::reading::{Stream, Timestamp};
 
 /// How many times as many readings of a slice one transaction reads while none arrive: some 200 ms.
 const TIMES_WHILE_IDLE: usize = 5;
@@ -138,35 +138,129 @@ impl Roller {
         slice: &mut Slice,
         bounds: &Bounds,
     ) -> Result<bool, Error> {
-        let Some((stream, place)) = slice.place() else {
+        let Some(spot) = slice.place() else {
             return Ok(true);
         };
         let began = Instant::now();
-        let around = slice::around(&partitions[stream], &slice.hours);
-        let most = match self.yields() {
+        let usual = match self.yields() {
             true => self.per_transaction,
             false => self.per_transaction * TIMES_WHILE_IDLE,
         };
-        let work = snapshot(client).await?;
-        let part =
-            readings::roll_up_next(&work, stream, &slice.hours, &around, place, most).await?;
-        remove_existing(&work, stream, &slice.hours, place, &part).await?;
-        let device_hours = part.rollups.len();
-        add(&work, stream, part.rollups).await?;
-        slice.next[stream] = part.next;
-        let has_ended = slice.place().is_none();
-        if !advance(&work, kind, slice, bounds).await? {
-            // It was changed meanwhile, by an operator perhaps. The next step begins with what it is now.
-            drop(work);
+        let most = self.failures.of(kind).most(usual);
+        let is_hopeless = self.failures.of(kind).is_hopeless(spot);
+        let around = slice::around(&partitions[spot.0], &slice.hours);
+        let done = if is_hopeless {
+            pass_over(client, kind, slice, &around, bounds, spot).await
+        } else {
+            roll_up(client, kind, slice, &around, bounds, spot, most).await
+        };
+        match &done {
+            Ok(done) => self.failures.of(kind).succeeds(done.looked_at, usual),
+            Err(error) => {
+                let worked = began.elapsed();
+                self.failures.of(kind).fails(spot, most, worked, error);
+            }
+        }
+        let done = done?;
+        self.readings += done.readings as u64;
+        metrics::rolled_up(done.device_hours, began.elapsed());
+        if !done.is_stored {
+            // What is rolled up was changed meanwhile, by an operator perhaps. The next step begins with that.
             tokio::time::sleep(CHECK_EVERY).await;
             return Ok(true);
         }
-        work.commit().await?;
-        self.readings += part.readings as u64;
-        metrics::rolled_up(device_hours, began.elapsed());
         self.yield_after(began.elapsed()).await;
-        Ok(has_ended)
+        Ok(slice.place().is_none())
     }
+}
+
+/// What a part has done.
+#[derive(Debug, Default)]
+struct Done {
+    /// Whether it was committed.
+    is_stored: bool,
+    device_hours: usize,
+    readings: usize,
+    /// Readings, or devices without any.
+    looked_at: usize,
+}
+
+/// Rolls up the next part of a slice in one transaction, about `most` readings.
+async fn roll_up(
+    client: &mut Client,
+    kind: Kind,
+    slice: &mut Slice,
+    around: &Span<Timestamp>,
+    bounds: &Bounds,
+    (stream, place): (Stream, Place),
+    most: usize,
+) -> Result<Done, Error> {
+    let work = snapshot(client).await?;
+    let part = readings::roll_up_next(&work, stream, &slice.hours, around, place, most).await?;
+    remove_existing(&work, stream, &slice.hours, place, &part).await?;
+    let mut done = Done {
+        is_stored: false,
+        device_hours: part.rollups.len(),
+        readings: part.readings,
+        looked_at: part.readings.max(part.devices.len()),
+    };
+    add(&work, stream, part.rollups).await?;
+    slice.next[stream] = part.next;
+    if advance(&work, kind, slice, bounds).await? {
+        work.commit().await?;
+        done.is_stored = true;
+    }
+    Ok(done)
+}
+
+/// Passes over the next device-hour of a slice, because it cannot be rolled up. Without a rollup it is read from history.
+/// If not even the time of its first reading can be read, the next registered device is passed over.
+async fn pass_over(
+    client: &mut Client,
+    kind: Kind,
+    slice: &mut Slice,
+    around: &Span<Timestamp>,
+    bounds: &Bounds,
+    (stream, place): (Stream, Place),
+) -> Result<Done, Error> {
+    let hours = slice.hours.clone();
+    let found = readings::next_hour(client, stream, &hours, around, place).await;
+    let (devices, next) = match found {
+        Ok(found) => found,
+        Err(error) if client.is_closed() => return Err(error),
+        Err(_) => readings::next_registered(client, stream, &hours, place).await?,
+    };
+    let part = Part {
+        devices,
+        next,
+        ..Part::default()
+    };
+    let work = snapshot(client).await?;
+    remove_existing(&work, stream, &hours, place, &part).await?;
+    slice.next[stream] = next;
+    let is_stored = advance(&work, kind, slice, bounds).await?;
+    if is_stored {
+        work.commit().await?;
+    }
+    if let (true, Some(device)) = (is_stored, part.devices.first()) {
+        let to = match next {
+            Some(next) if next.device == *device => next.from,
+            _ => hours.end,
+        };
+        tracing::warn!(
+            stream = stream.name(),
+            device,
+            from = %place.from.max(hours.start),
+            %to,
+            "hours of a device cannot be rolled up; their readings are read one by one"
+        );
+        metrics::rollup_passed_over();
+    }
+    Ok(Done {
+        is_stored,
+        looked_at: 1,
+        ..Done::default()
+    })
 }
 
 /// Stores where a slice goes on, or that it is rolled up. `false` means that other hours are rolled up than those that

@@ -9,6 +9,7 @@
 //! | `slice` | which hours a slice has |
 //! | `stored` | where slices go on, as the database has it |
 //! | `build` | rolls up some device-hours in one transaction |
+//! | `failures` | what follows from parts that fail |
 //! | `readings` | reads the readings of device-hours page by page, and adds them up |
 //! | `dirty` | rolls up dirty hours again, pass by pass |
 //!
@@ -39,6 +40,8 @@
 //! - **Each part of a slice stores where the slice goes on**, in its own transaction, and the last one that the slice's
 //!   hours are rolled up. Until then its rows are outside the built hours. Those of older hours have marks like all others.
 //!   Above the built hours a pass would take a mark with its row, so passes begin only when all new hours are rolled up.
+//! - **A part that fails is tried again at half the size**, after a rest that grows. A device-hour that fails alone three
+//!   times is passed over, logged and counted: without a rollup it is read from history, and all others go on.
 //! - **Rollups are removed before their partition is dropped**, so that no answer outlives its readings.
 //! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass. Passes that
 //!   follow each other keep a pause that grows to half a minute, because another gateway may store the burst.
@@ -53,6 +56,7 @@
 mod arrivals;
 mod build;
 mod dirty;
+mod failures;
 mod hours;
 mod readings;
 mod slice;
@@ -66,6 +70,7 @@ use tokio_postgres::{Client, Error, GenericClient};
 
 use self::arrivals::Arrivals;
 use self::dirty::Step;
+use self::failures::Failures;
 use self::hours::Bounds;
 use self::readings::READINGS_PER_TRANSACTION;
 use self::watermark::Older;
@@ -144,6 +149,7 @@ pub struct Roller {
     settled: Option<Timestamp>,
     /// Those older than a newer watermark may still run.
     settling: Option<(Older, Timestamp)>,
+    failures: Failures,
     dirty_pass: dirty::DirtyPass,
     /// How long it rests while readings arrive, as a multiple of its work.
     rests: u32,
@@ -167,17 +173,23 @@ struct RollupError(#[from] Error);
 ///
 /// Cancel: safe; what is half done is rolled back
 pub async fn run(target: Target, waits: Waits) {
-    ROLE.lead(&target, &Rollup(waits)).await;
+    let failures = Failures::default();
+    ROLE.lead(&target, &Rollup { waits, failures }).await;
 }
 
 /// The rollup of hours, by the gateway that holds the lock.
-struct Rollup(Waits);
+struct Rollup {
+    waits: Waits,
+    failures: Failures,
+}
 
 impl Work for Rollup {
     type Error = RollupError;
 
     async fn work(&self, client: &mut Client, success: &Success<'_>) -> Result<(), RollupError> {
-        let mut roller = Roller::new(Arc::clone(&self.0), None);
+        let mut roller = Roller::new(Arc::clone(&self.waits), None);
+        roller.failures = self.failures.clone();
+        tokio::time::sleep(self.failures.rest()).await;
         loop {
             // It may be changed at any time.
             roller.retention = stored_retention(client).await?;
@@ -198,6 +210,7 @@ impl Roller {
             retention,
             settled: None,
             settling: None,
+            failures: Failures::default(),
             dirty_pass: dirty::DirtyPass::default(),
             rests: RESTS_FOR_NEW,
             counted: None,

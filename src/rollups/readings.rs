@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use futures_util::{TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Error, Row, Transaction};
+use tokio_postgres::{Client, Error, Row, Transaction};
 
 use super::DeviceHour;
 use crate::energy::device::EnergyReading;
@@ -168,6 +168,58 @@ pub(super) async fn roll_up_next(
     }
     part.rollups.push((hour, rollup));
     Ok(part)
+}
+
+/// Finds the next device-hour of some hours, without its readings. Returns its device, if there is one, and what comes
+/// behind it.
+pub(super) async fn next_hour(
+    client: &Client,
+    stream: Stream,
+    hours: &Range<Timestamp>,
+    around: &Range<Timestamp>,
+    place: Place,
+) -> Result<(Vec<i32>, Option<Place>), Error> {
+    let text = match stream {
+        Stream::Meter => sql!("hour_slice_meters"),
+        Stream::Vehicle => sql!("hour_slice_vehicles"),
+    };
+    let parameters: [&(dyn ToSql + Sync); 7] = [
+        &place.device,
+        &place.from,
+        &hours.start,
+        &hours.end,
+        &around.start,
+        &around.end,
+        &1_i64,
+    ];
+    let Some(row) = client.query_opt(text, &parameters).await? else {
+        return Ok((Vec::new(), None));
+    };
+    let (device, at): (i32, Option<Timestamp>) = (row.try_get(0)?, row.try_get(1)?);
+    let next = match at {
+        Some(at) => Place::behind((device, at.hour()), hours),
+        None => Place::after(device, hours),
+    };
+    Ok((vec![device], next))
+}
+
+/// Finds the next registered device, whether or not it has readings. Returns it, if there is one, and what comes behind it.
+pub(super) async fn next_registered(
+    client: &Client,
+    stream: Stream,
+    hours: &Range<Timestamp>,
+    place: Place,
+) -> Result<(Vec<i32>, Option<Place>), Error> {
+    let text = match stream {
+        Stream::Meter => sql!("hour_devices_meters"),
+        Stream::Vehicle => sql!("hour_devices_vehicles"),
+    };
+    let before = place.device.saturating_sub(1);
+    let Some(row) = client.query_opt(text, &[&before, &1_i64]).await? else {
+        return Ok((Vec::new(), None));
+    };
+    let device = row.try_get(0)?;
+    Ok((vec![device], Place::after(device, hours)))
 }
 
 /// Rolls up the readings of the first spans, as many as one transaction takes. Returns their rollups (`None` where

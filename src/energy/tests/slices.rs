@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
+
 use super::database::Store;
 use super::summaries::{count, meter_with, minute, write_marked};
 use crate::reading::Timestamp;
@@ -158,5 +160,86 @@ fn new_hours_below_the_floor_are_not_rolled_up() {
             minute(75 + 24 * 60).hour().as_micros() / 3_600_000_000
         );
         assert_eq!(wrong(&store, 25 * 60, 49 * 60).await, 0);
+    });
+}
+
+/// Rolls up everything with one roller. Each failure must be the test's own. Returns how many there were.
+async fn with_failures(store: &Store, now: Timestamp) -> usize {
+    let mut client = store.pool.get().await.unwrap();
+    let mut roller = roller(None);
+    let mut failures = 0;
+    loop {
+        match roller.step(&mut client, now).await {
+            Ok(true) => {}
+            Ok(false) => return failures,
+            Err(error) => {
+                assert_eq!(error.code(), Some(&SqlState::DATA_CORRUPTED), "{error:?}");
+                failures += 1;
+                assert!(failures < 60, "a part fails again and again");
+            }
+        }
+    }
+}
+
+/// The id of one of the meters.
+async fn bad_meter(store: &Store) -> i64 {
+    count(
+        store,
+        "select id::bigint from meters where external_id = 'N7'",
+    )
+    .await
+}
+
+#[test]
+fn a_device_that_cannot_be_rolled_up_stops_no_other() {
+    const DAY: i64 = 24 * 60;
+    let store = Store::start();
+    store.runtime.block_on(async {
+        write(&store, 1 - 100 * DAY..1 - 100 * DAY + 300).await;
+        let bad = bad_meter(&store).await;
+        let refuse = format!(
+            "create function refuse() returns trigger language plpgsql as $$ begin
+                if new.meter_id = {bad} then raise 'no' using errcode = 'XX001'; end if;
+                return new;
+            end $$;
+            create trigger refuse before insert on meter_hours for each row execute function refuse()"
+        );
+        let client = store.pool.get().await.unwrap();
+        client.batch_execute(&refuse).await.unwrap();
+        drop(client);
+        assert!(with_failures(&store, minute(90)).await > 5);
+        // Its five hours.
+        assert_eq!(wrong(&store, -100 * DAY, -99 * DAY).await, 5);
+        let all = "select count(*) from meter_hours";
+        assert_eq!(count(&store, all).await, (METERS - 1) * 5);
+    });
+}
+
+/// Not even the time of its first reading.
+#[test]
+fn a_device_that_cannot_be_read_stops_no_other() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        meter_with(&store, 1..5).await;
+        let mut client = store.pool.get().await.unwrap();
+        let mut first = roller(None);
+        while first.step(&mut client, minute(75)).await.unwrap() {}
+        write(&store, 61..181).await;
+        let bad = bad_meter(&store).await;
+        let guard = format!(
+            "alter table meter_telemetry_history rename to kept;
+            create function can_be_read(meter integer) returns boolean language plpgsql as $$ begin
+                if meter = {bad} then raise 'no' using errcode = 'XX001'; end if;
+                return true;
+            end $$;
+            create view meter_telemetry_history as select * from kept where can_be_read(meter_id)"
+        );
+        client.batch_execute(&guard).await.unwrap();
+        assert!(with_failures(&store, minute(195)).await > 5);
+        let unguard =
+            "drop view meter_telemetry_history; alter table kept rename to meter_telemetry_history";
+        client.batch_execute(unguard).await.unwrap();
+        drop(client);
+        assert_eq!(wrong(&store, 60, 180).await, 2);
     });
 }
