@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Error, Row, Transaction};
 
 use super::build::{DEVICES_MAX, Done, by_hour, remove, roll_up, snapshot};
-use super::readings::Span;
+use super::failures::passed_over;
+use super::readings::{Place, Span};
 use super::slice::LEAST;
 use super::watermark::Older;
 use super::{DeviceHour, Roller, load};
@@ -213,38 +214,87 @@ impl Roller {
         let work = snapshot(client).await?;
         let mut marks = marks(&work, stream, pass.number, pass.after[stream]).await?;
         marks.retain(|dirty| key(dirty.hour) <= key(end));
-        let Some(mut last) = marks.last().map(|dirty| dirty.hour) else {
+        let Some((device, from)) = marks.first().map(|dirty| dirty.hour) else {
             return Ok(None);
         };
-        let taken: Vec<Dirty> = marks.into_iter().filter(|dirty| dirty.is_taken).collect();
-        let built = load(&work).await?.built();
-        let may_have = |dirty: &Dirty| (floor..built.end).contains(&dirty.hour.1);
-        let mut all: Vec<DeviceHour> = taken.iter().map(|dirty| dirty.hour).collect();
-        let (kept, rest): (Vec<Dirty>, Vec<Dirty>) = taken.into_iter().partition(may_have);
-        let bases = bases(&work, stream, &kept).await?;
-        let spans = kept.iter().zip(bases).map(|(dirty, base)| dirty.span(base));
-        let Done { spans, readings } = roll_up(&work, stream, spans.collect()).await?;
-        // The next transaction takes the others.
-        if spans < kept.len()
-            && let Some(done) = kept[..spans].last()
-        {
-            last = done.hour;
-            all.retain(|hour| key(*hour) <= key(last));
+        let spot = (stream, Place { device, from });
+        let most = self.failures.of_dirty().most(DEVICES_MAX);
+        let is_hopeless = self.failures.of_dirty().is_hopeless(spot);
+        marks.truncate(if is_hopeless { 1 } else { most });
+        let tried = marks.len();
+        // A hopeless hour, too, loses its rollup and is read from history.
+        let floor = (!is_hopeless).then_some(floor);
+        let again = roll_up_again(work, stream, pass.number, marks, floor).await;
+        match &again {
+            Ok(again) => {
+                let mut failures = self.failures.of_dirty();
+                failures.succeeds(again.device_hours, DEVICES_MAX);
+            }
+            Err(error) => {
+                let mut failures = self.failures.of_dirty();
+                failures.fails(spot, tried, began.elapsed(), error);
+            }
         }
-        let rest = rest.iter().map(|dirty| dirty.hour);
-        let rest: Vec<DeviceHour> = rest.filter(|hour| key(*hour) <= key(last)).collect();
-        remove(&work, stream, &rest).await?;
-        let unmark = match stream {
-            Stream::Meter => sql!("hour_unmark_meters"),
-            Stream::Vehicle => sql!("hour_unmark_vehicles"),
-        };
-        by_hour(&work, unmark, &all, &[&pass.number]).await?;
-        work.commit().await?;
-        self.readings += readings as u64;
-        metrics::rolled_up(all.len(), began.elapsed());
+        let again = again?;
+        if is_hopeless {
+            passed_over(stream, device, from, from.plus_micros(HOUR_MICROS));
+        }
+        self.readings += again.readings as u64;
+        metrics::rolled_up(again.device_hours, began.elapsed());
         self.yield_after(began.elapsed()).await;
-        Ok(Some(last))
+        Ok(Some(again.last))
     }
+}
+
+/// What a transaction over dirty hours has done.
+struct Again {
+    /// The last of them.
+    last: DeviceHour,
+    device_hours: usize,
+    readings: usize,
+}
+
+/// Rolls up dirty hours again, those from the floor on, and removes the marks that the pass takes. Without a floor, each
+/// hour loses its rollup.
+///
+/// Order:  as the marks' key; at least one
+async fn roll_up_again(
+    work: Transaction<'_>,
+    stream: Stream,
+    pass: i64,
+    marks: Vec<Dirty>,
+    floor: Option<Timestamp>,
+) -> Result<Again, Error> {
+    let mut last = marks.last().map_or(FIRST, |dirty| dirty.hour);
+    let taken: Vec<Dirty> = marks.into_iter().filter(|dirty| dirty.is_taken).collect();
+    let end = load(&work).await?.built().end;
+    let may_have = |dirty: &Dirty| floor.is_some_and(|floor| (floor..end).contains(&dirty.hour.1));
+    let mut all: Vec<DeviceHour> = taken.iter().map(|dirty| dirty.hour).collect();
+    let (kept, rest): (Vec<Dirty>, Vec<Dirty>) = taken.into_iter().partition(may_have);
+    let bases = bases(&work, stream, &kept).await?;
+    let spans = kept.iter().zip(bases).map(|(dirty, base)| dirty.span(base));
+    let Done { spans, readings } = roll_up(&work, stream, spans.collect()).await?;
+    // The next transaction takes the others.
+    if spans < kept.len()
+        && let Some(done) = kept[..spans].last()
+    {
+        last = done.hour;
+        all.retain(|hour| key(*hour) <= key(last));
+    }
+    let rest = rest.iter().map(|dirty| dirty.hour);
+    let rest: Vec<DeviceHour> = rest.filter(|hour| key(*hour) <= key(last)).collect();
+    remove(&work, stream, &rest).await?;
+    let unmark = match stream {
+        Stream::Meter => sql!("hour_unmark_meters"),
+        Stream::Vehicle => sql!("hour_unmark_vehicles"),
+    };
+    by_hour(&work, unmark, &all, &[&pass]).await?;
+    work.commit().await?;
+    Ok(Again {
+        last,
+        device_hours: all.len(),
+        readings,
+    })
 }
 
 /// The order of the marks' key.

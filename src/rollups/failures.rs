@@ -10,7 +10,8 @@ use tokio_postgres::error::SqlState;
 
 use super::readings::Place;
 use super::stored::Kind;
-use crate::reading::Stream;
+use crate::metrics;
+use crate::reading::{Stream, Timestamp};
 
 /// How often a part of one device-hour is tried. Why more than once: a server that is short of memory may have some again.
 const TRIES: u32 = 3;
@@ -21,25 +22,38 @@ const REST_MAX: Duration = Duration::from_secs(60);
 /// Where a part begins.
 type Spot = (Stream, Place);
 
-/// What failed parts of new and of older hours have taught. Shared by the rollers that follow each other.
+/// What failed parts have taught. Shared by the rollers that follow each other.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Failures(Arc<[Mutex<OfKind>; 2]>);
+pub(super) struct Failures {
+    slices: Arc<[Mutex<OfKind>; 2]>,
+    dirty: Arc<Mutex<OfKind>>,
+}
 
 impl Failures {
-    /// Those of new or of older hours.
+    /// Those of slices of a kind.
     pub(super) fn of(&self, kind: Kind) -> MutexGuard<'_, OfKind> {
-        let [new, older] = &*self.0;
-        let of = match kind {
+        let [new, older] = &*self.slices;
+        lock(match kind {
             Kind::New => new,
             Kind::Older => older,
-        };
-        of.lock().unwrap_or_else(PoisonError::into_inner)
+        })
+    }
+
+    /// Those of passes over dirty hours. A part of them is counted in device-hours.
+    pub(super) fn of_dirty(&self) -> MutexGuard<'_, OfKind> {
+        lock(&self.dirty)
     }
 
     /// How long to rest before the next try.
     pub(super) fn rest(&self) -> Duration {
-        self.of(Kind::New).rest().max(self.of(Kind::Older).rest())
+        let slices = self.slices.iter().map(|of| lock(of).rest());
+        let longest = slices.max().unwrap_or_default();
+        longest.max(self.of_dirty().rest())
     }
+}
+
+fn lock(of: &Mutex<OfKind>) -> MutexGuard<'_, OfKind> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What failed parts of one kind have taught.
@@ -110,6 +124,18 @@ impl OfKind {
     }
 }
 
+/// Reports hours of a device that were passed over.
+pub(super) fn passed_over(stream: Stream, device: i32, from: Timestamp, to: Timestamp) {
+    tracing::warn!(
+        stream = stream.name(),
+        device,
+        %from,
+        %to,
+        "hours of a device cannot be rolled up; their readings are read one by one"
+    );
+    metrics::rollup_passed_over();
+}
+
 /// Whether a smaller part may succeed where a part has failed: it took too long or too much memory, a page cannot be read,
 /// or the server's process died. All other failures are the environment's, and end with it: a full disk, a lock,
 /// a missing right, a server that stops.
@@ -129,7 +155,6 @@ fn may_be_its_fault(code: Option<&SqlState>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reading::Timestamp;
 
     const USUAL: usize = 1_000;
 

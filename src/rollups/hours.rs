@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Transaction};
 
 use super::build::{add, remove_existing, snapshot};
+use super::failures::passed_over;
 use super::readings::{self, Part, Place};
 use super::slice::{self, Slice};
 use super::stored::{self, Kind};
@@ -225,13 +226,13 @@ async fn pass_over(
 ) -> Result<Done, Error> {
     let hours = slice.hours.clone();
     let found = readings::next_hour(client, stream, &hours, around, place).await;
-    let (devices, next) = match found {
+    let (hour, next) = match found {
         Ok(found) => found,
         Err(error) if client.is_closed() => return Err(error),
         Err(_) => readings::next_registered(client, stream, &hours, place).await?,
     };
     let part = Part {
-        devices,
+        devices: hour.into_iter().map(|(device, _)| device).collect(),
         next,
         ..Part::default()
     };
@@ -242,19 +243,12 @@ async fn pass_over(
     if is_stored {
         work.commit().await?;
     }
-    if let (true, Some(device)) = (is_stored, part.devices.first()) {
+    if let (true, Some((device, from))) = (is_stored, hour) {
         let to = match next {
-            Some(next) if next.device == *device => next.from,
+            Some(next) if next.device == device => next.from,
             _ => hours.end,
         };
-        tracing::warn!(
-            stream = stream.name(),
-            device,
-            from = %place.from.max(hours.start),
-            %to,
-            "hours of a device cannot be rolled up; their readings are read one by one"
-        );
-        metrics::rollup_passed_over();
+        passed_over(stream, device, from, to);
     }
     Ok(Done {
         is_stored,

@@ -170,15 +170,15 @@ pub(super) async fn roll_up_next(
     Ok(part)
 }
 
-/// Finds the next device-hour of some hours, without its readings. Returns its device, if there is one, and what comes
-/// behind it.
+/// Finds the next device-hour of some hours, without its readings. Returns it, if there is one, and where the next part
+/// begins behind it.
 pub(super) async fn next_hour(
     client: &Client,
     stream: Stream,
     hours: &Range<Timestamp>,
     around: &Range<Timestamp>,
     place: Place,
-) -> Result<(Vec<i32>, Option<Place>), Error> {
+) -> Result<(Option<DeviceHour>, Option<Place>), Error> {
     let text = match stream {
         Stream::Meter => sql!("hour_slice_meters"),
         Stream::Vehicle => sql!("hour_slice_vehicles"),
@@ -193,33 +193,38 @@ pub(super) async fn next_hour(
         &1_i64,
     ];
     let Some(row) = client.query_opt(text, &parameters).await? else {
-        return Ok((Vec::new(), None));
+        return Ok((None, None));
     };
     let (device, at): (i32, Option<Timestamp>) = (row.try_get(0)?, row.try_get(1)?);
-    let next = match at {
-        Some(at) => Place::behind((device, at.hour()), hours),
-        None => Place::after(device, hours),
+    let Some(at) = at else {
+        return Ok((Some((device, hours.start)), Place::after(device, hours)));
     };
-    Ok((vec![device], next))
+    let hour = (device, at.hour());
+    Ok((Some(hour), Place::behind(hour, hours)))
 }
 
-/// Finds the next registered device, whether or not it has readings. Returns it, if there is one, and what comes behind it.
+/// Finds the next registered device, whether or not it has readings. Returns its first hour, if there is one, and where the
+/// next part begins behind all of its hours.
 pub(super) async fn next_registered(
     client: &Client,
     stream: Stream,
     hours: &Range<Timestamp>,
     place: Place,
-) -> Result<(Vec<i32>, Option<Place>), Error> {
+) -> Result<(Option<DeviceHour>, Option<Place>), Error> {
     let text = match stream {
         Stream::Meter => sql!("hour_devices_meters"),
         Stream::Vehicle => sql!("hour_devices_vehicles"),
     };
     let before = place.device.saturating_sub(1);
     let Some(row) = client.query_opt(text, &[&before, &1_i64]).await? else {
-        return Ok((Vec::new(), None));
+        return Ok((None, None));
     };
     let device = row.try_get(0)?;
-    Ok((vec![device], Place::after(device, hours)))
+    let from = match device == place.device {
+        true => place.from,
+        false => hours.start,
+    };
+    Ok((Some((device, from)), Place::after(device, hours)))
 }
 
 /// Rolls up the readings of the first spans, as many as one transaction takes. Returns their rollups (`None` where

@@ -190,28 +190,55 @@ async fn bad_meter(store: &Store) -> i64 {
     .await
 }
 
+/// Lets each statement fail that stores a rollup of that meter.
+async fn refuse_bad_meter(store: &Store) {
+    let bad = bad_meter(store).await;
+    let refuse = format!(
+        "create function refuse() returns trigger language plpgsql as $$ begin
+            if new.meter_id = {bad} then raise 'no' using errcode = 'XX001'; end if;
+            return new;
+        end $$;
+        create trigger refuse before insert on meter_hours for each row execute function refuse()"
+    );
+    let client = store.pool.get().await.unwrap();
+    client.batch_execute(&refuse).await.unwrap();
+}
+
 #[test]
 fn a_device_that_cannot_be_rolled_up_stops_no_other() {
     const DAY: i64 = 24 * 60;
     let store = Store::start();
     store.runtime.block_on(async {
         write(&store, 1 - 100 * DAY..1 - 100 * DAY + 300).await;
-        let bad = bad_meter(&store).await;
-        let refuse = format!(
-            "create function refuse() returns trigger language plpgsql as $$ begin
-                if new.meter_id = {bad} then raise 'no' using errcode = 'XX001'; end if;
-                return new;
-            end $$;
-            create trigger refuse before insert on meter_hours for each row execute function refuse()"
-        );
-        let client = store.pool.get().await.unwrap();
-        client.batch_execute(&refuse).await.unwrap();
-        drop(client);
+        refuse_bad_meter(&store).await;
         assert!(with_failures(&store, minute(90)).await > 5);
         // Its five hours.
         assert_eq!(wrong(&store, -100 * DAY, -99 * DAY).await, 5);
         let all = "select count(*) from meter_hours";
         assert_eq!(count(&store, all).await, (METERS - 1) * 5);
+    });
+}
+
+/// Each meter has a late reading.
+#[test]
+fn a_dirty_hour_that_cannot_be_rolled_up_stops_no_other() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        meter_with(&store, 1..5).await;
+        write(&store, 61..100).await;
+        write(&store, 101..121).await;
+        assert_eq!(with_failures(&store, minute(135)).await, 0);
+        refuse_bad_meter(&store).await;
+        let client = store.pool.get().await.unwrap();
+        let meters = "select id from meters where external_id like 'N%' order by id";
+        for meter in client.query(meters, &[]).await.unwrap() {
+            write_marked(&store, meter.get(0), 100).await;
+        }
+        drop(client);
+        assert!(with_failures(&store, minute(135)).await > 3);
+        assert_eq!(wrong(&store, 60, 120).await, 1);
+        let marks = "select count(*) from meter_hour_marks";
+        assert_eq!(count(&store, marks).await, 0);
     });
 }
 
