@@ -80,24 +80,27 @@ pub(super) async fn remove_existing(
     place: Place,
     part: &Part,
 ) -> Result<(), Error> {
-    let existing = match stream {
-        Stream::Meter => sql!("hour_existing_meters"),
-        Stream::Vehicle => sql!("hour_existing_vehicles"),
+    let remove = match stream {
+        Stream::Meter => sql!("hour_remove_slice_meters"),
+        Stream::Vehicle => sql!("hour_remove_slice_vehicles"),
     };
-    let parameters: [&(dyn ToSql + Sync); 3] = [&part.devices, &hours.start, &hours.end];
-    let rows = work.query(existing, &parameters).await?;
-    let mut existing = Vec::new();
-    for row in &rows {
-        existing.push((row.try_get(0)?, row.try_get(1)?));
-    }
-    let is_before =
-        |(device, hour): DeviceHour, place: Place| (device, hour) < (place.device, place.from);
     // The parts before and after have their own.
-    existing.retain(|hour| {
-        !is_before(*hour, place) && part.next.is_none_or(|next| is_before(*hour, next))
-    });
-    existing.sort_unstable_by_key(|(device, hour)| (*hour, *device));
-    remove(work, stream, &existing).await
+    let end = Place {
+        device: i32::MAX,
+        from: hours.end,
+    };
+    let next = part.next.unwrap_or(end);
+    let parameters: [&(dyn ToSql + Sync); 7] = [
+        &part.devices,
+        &hours.start,
+        &hours.end,
+        &place.device,
+        &place.from,
+        &next.device,
+        &next.from,
+    ];
+    work.execute(remove, &parameters).await?;
+    Ok(())
 }
 
 /// Stores rollups.

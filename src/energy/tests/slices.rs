@@ -270,3 +270,38 @@ fn a_device_that_cannot_be_read_stops_no_other() {
         assert_eq!(wrong(&store, 60, 180).await, 2);
     });
 }
+
+#[test]
+fn rollups_that_exist_are_found_by_one_search_per_device() {
+    const HOURS: i64 = 30;
+    let store = Store::start();
+    store.runtime.block_on(async {
+        meter_with(&store, 1..5).await;
+        write(&store, 61..61 + HOURS * 60).await;
+        let mut client = store.pool.get().await.unwrap();
+        let now = minute(75 + HOURS * 60);
+        let whole = || Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
+        let mut roller = whole();
+        while roller.step(&mut client, now).await.unwrap() {}
+        let again = "update hours_progress set built_from = sealed_to, built_to = sealed_to";
+        let flush = "select pg_stat_force_next_flush()";
+        client.batch_execute(again).await.unwrap();
+        client.batch_execute(flush).await.unwrap();
+        let searches = "select coalesce(sum(idx_scan), 0)::bigint from pg_stat_user_indexes
+            where relname = 'meter_hours'";
+        let before = count(&store, searches).await;
+        let mut roller = whole().with_steps_of(Duration::ZERO);
+        let mut parts = 0;
+        while roller.step(&mut client, now).await.unwrap() {
+            parts += 1;
+        }
+        client.batch_execute(flush).await.unwrap();
+        let searched = count(&store, searches).await - before;
+        assert_eq!(wrong(&store, 0, 60 + HOURS * 60).await, 0);
+        // Most parts are of partitions without readings.
+        assert!(
+            (METERS..=6 * (METERS + 1) + parts).contains(&searched),
+            "{searched} searches"
+        );
+    });
+}
