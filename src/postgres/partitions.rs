@@ -8,6 +8,7 @@ mod range;
 
 use std::time::Duration;
 
+use tokio_postgres::types::Oid;
 use tokio_postgres::{Client, Error, GenericClient, Row};
 
 pub use self::range::Range;
@@ -94,6 +95,42 @@ impl Partitions {
         }
         range
     }
+}
+
+/// A partition and its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its span. A default partition spans all of time.
+    pub range: Range,
+    /// Its table, as PostgreSQL numbers it.
+    pub table: Oid,
+}
+
+/// Lists the partitions of both history tables.
+///
+/// Order:  ascending by range
+///
+/// # Errors
+/// As PostgreSQL returns them.
+pub async fn list_both(client: &Client) -> Result<PerStream<Vec<Listed>>, Error> {
+    let mut both = PerStream::<Vec<Listed>>::default();
+    for row in &client.query_typed(BOTH, &[]).await? {
+        let stream = match row.try_get(0)? {
+            true => Stream::Vehicle,
+            false => Stream::Meter,
+        };
+        let range = match parse_bound(row.try_get(1)?) {
+            Some(Bound::Range(range)) => range,
+            Some(Bound::Default) => Range::ALL,
+            None => continue,
+        };
+        let table = row.try_get(2)?;
+        both[stream].push(Listed { range, table });
+    }
+    Ok(both.map(|mut listed| {
+        listed.sort_unstable();
+        listed
+    }))
 }
 
 /// The table of a stream's history.
@@ -197,14 +234,14 @@ pub async fn named(client: &Client, stream: Stream) -> Result<Vec<(Range, String
     Ok(named)
 }
 
-/// How many bytes the rows of a partition take; 0 if it was dropped meanwhile.
-pub async fn size(client: &Client, stream: Stream, range: Range) -> Result<i64, Error> {
-    let named = named(client, stream).await?;
-    let Some((_, name)) = named.iter().find(|(other, _)| *other == range) else {
-        return Ok(0);
-    };
-    let sql = "select coalesce(pg_relation_size(to_regclass($1)), 0)";
-    client.query_one(sql, &[name]).await?.try_get(0)
+/// How many bytes the rows of a partition take, and those of its own partitions if it is divided further; 0 if it was
+/// dropped meanwhile.
+///
+/// # Errors
+/// As PostgreSQL returns them.
+pub async fn size(client: &Client, table: Oid) -> Result<i64, Error> {
+    let sql = "select coalesce(sum(pg_relation_size(relid)), 0)::bigint from pg_partition_tree($1::oid::regclass)";
+    client.query_one(sql, &[&table]).await?.try_get(0)
 }
 
 /// How many partitions were dropped.

@@ -157,6 +157,8 @@ impl Roller {
                 if is_early && self.arrivals.go_on().await {
                     return Ok(Step::Nothing);
                 }
+                // Late readings may have made partitions.
+                self.listing = None;
                 let row = client.query_one(sql!("hours_pass"), &[]).await?;
                 if self.has_pauses {
                     self.dirty_pass.begins(since);

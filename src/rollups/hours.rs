@@ -11,10 +11,11 @@ use tokio_postgres::{Client, Error, Transaction};
 
 use super::build::{add, remove_existing, snapshot};
 use super::failures::passed_over;
+use super::listing::Listing;
 use super::readings::{self, Part, Place};
 use super::slice::{self, Slice};
 use super::stored::{self, Kind};
-use super::{CHECK_EVERY, Parts, Roller, bounded, hour_before};
+use super::{CHECK_EVERY, Roller, hour_before};
 use crate::metrics;
 use crate::reading::{Stream, Timestamp};
 
@@ -66,7 +67,7 @@ impl Roller {
     pub(super) async fn new_hours(
         &mut self,
         client: &mut Client,
-        partitions: &Parts,
+        listing: &Listing,
         bounds: &Bounds,
     ) -> Result<bool, Error> {
         if bounds.built.end >= bounds.newest {
@@ -77,12 +78,12 @@ impl Roller {
             Some(slice) => slice,
             None => {
                 let first = bounds.first_new();
-                let most = slice::hours_max(client, partitions, first, bounds.watermark).await?;
-                let ranges = bounded(partitions);
+                let most = slice::hours_max(client, listing, first, bounds.watermark).await?;
+                let ranges = listing.bounded();
                 Slice::new(slice::newer(&ranges, first, bounds.newest, most))
             }
         };
-        self.some_parts(client, partitions, Kind::New, slice, bounds)
+        self.some_parts(client, listing, Kind::New, slice, bounds)
             .await?;
         Ok(true)
     }
@@ -91,10 +92,10 @@ impl Roller {
     pub(super) async fn older_hours(
         &mut self,
         client: &mut Client,
-        partitions: &Parts,
+        listing: &Listing,
         bounds: &Bounds,
     ) -> Result<bool, Error> {
-        let (floor, ranges) = (bounds.floor, bounded(partitions));
+        let (floor, ranges) = (bounds.floor, listing.bounded());
         let Some(hour) = hour_before(&ranges, floor, bounds.built.start) else {
             return Ok(false);
         };
@@ -103,11 +104,11 @@ impl Roller {
         let slice = match begun {
             Some(slice) => slice,
             None => {
-                let most = slice::hours_max(client, partitions, hour, bounds.watermark).await?;
+                let most = slice::hours_max(client, listing, hour, bounds.watermark).await?;
                 Slice::new(slice::older(&ranges, floor, hour, most))
             }
         };
-        self.some_parts(client, partitions, Kind::Older, slice, bounds)
+        self.some_parts(client, listing, Kind::Older, slice, bounds)
             .await?;
         Ok(true)
     }
@@ -116,15 +117,13 @@ impl Roller {
     async fn some_parts(
         &mut self,
         client: &mut Client,
-        partitions: &Parts,
+        listing: &Listing,
         kind: Kind,
         mut slice: Slice,
         bounds: &Bounds,
     ) -> Result<(), Error> {
         let began = Instant::now();
-        while !self
-            .part(client, partitions, kind, &mut slice, bounds)
-            .await?
+        while !self.part(client, listing, kind, &mut slice, bounds).await?
             && began.elapsed() < self.step_for
         {}
         Ok(())
@@ -134,7 +133,7 @@ impl Roller {
     async fn part(
         &mut self,
         client: &mut Client,
-        partitions: &Parts,
+        listing: &Listing,
         kind: Kind,
         slice: &mut Slice,
         bounds: &Bounds,
@@ -149,7 +148,7 @@ impl Roller {
         };
         let most = self.failures.of(kind).most(usual);
         let is_hopeless = self.failures.of(kind).is_hopeless(spot);
-        let around = slice::around(&partitions[spot.0], &slice.hours);
+        let around = slice::around(&listing.ranges[spot.0], &slice.hours);
         let done = if is_hopeless {
             pass_over(client, kind, slice, &around, bounds, spot).await
         } else {

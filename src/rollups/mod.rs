@@ -7,6 +7,7 @@
 //! | `watermark` | the transactions that must end before the watermark holds |
 //! | `hours` | rolls up new and older hours, slice by slice |
 //! | `slice` | which hours a slice has |
+//! | `listing` | the partitions of history |
 //! | `stored` | where slices go on, as the database has it |
 //! | `build` | rolls up some device-hours in one transaction |
 //! | `failures` | what follows from parts that fail |
@@ -58,6 +59,7 @@ mod build;
 mod dirty;
 mod failures;
 mod hours;
+mod listing;
 mod readings;
 mod slice;
 mod stored;
@@ -72,14 +74,15 @@ use self::arrivals::Arrivals;
 use self::dirty::Step;
 use self::failures::Failures;
 use self::hours::Bounds;
+use self::listing::Listing;
 use self::readings::READINGS_PER_TRANSACTION;
 use self::watermark::Older;
 use crate::metrics;
 use crate::postgres::leader::{ROLLUP_WITHOUT_PASSES, Role, Success, Work};
 use crate::postgres::migrations::stored_retention;
-use crate::postgres::partitions::{Partitions, Range};
+use crate::postgres::partitions::Range;
 use crate::postgres::{Target, Use, explain, partitions};
-use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
+use crate::reading::{HOUR_MICROS, Timestamp};
 
 /// One gateway of a database rolls up hours.
 const ROLE: Role = Role {
@@ -117,9 +120,6 @@ const YIELD_FOR: Duration = Duration::from_millis(200);
 /// How long the oldest reading waits in the log.
 pub type Waits = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// The partitions of both streams, ascending.
-type Parts = PerStream<Vec<Range>>;
-
 /// A device's hour.
 type DeviceHour = (i32, Timestamp);
 
@@ -150,6 +150,7 @@ pub struct Roller {
     /// Those older than a newer watermark may still run.
     settling: Option<(Older, Timestamp)>,
     failures: Failures,
+    listing: Option<Arc<Listing>>,
     dirty_pass: dirty::DirtyPass,
     /// How long it rests while readings arrive, as a multiple of its work.
     rests: u32,
@@ -211,6 +212,7 @@ impl Roller {
             settled: None,
             settling: None,
             failures: Failures::default(),
+            listing: None,
             dirty_pass: dirty::DirtyPass::default(),
             rests: RESTS_FOR_NEW,
             counted: None,
@@ -277,9 +279,8 @@ impl Roller {
             return Ok(false);
         };
         let floor = partitions::oldest_rolled_up(now, self.retention);
-        let partitions = partitions::load_both(client).await?;
-        let partitions = partitions.map(Partitions::into_ranges);
-        let waiting = waiting_hours(&bounded(&partitions), floor, from..to, watermark);
+        let listing = self.listing(client).await?;
+        let waiting = waiting_hours(&listing.bounded(), floor, from..to, watermark);
         self.publish(client, now, to, waiting).await?;
         let Some(settled) = self.settled else {
             tokio::time::sleep(CHECK_EVERY).await;
@@ -292,12 +293,12 @@ impl Roller {
             watermark,
         };
         self.rests = RESTS_FOR_NEW;
-        if self.new_hours(client, &partitions, &bounds).await? {
+        if self.new_hours(client, &listing, &bounds).await? {
             return Ok(true);
         }
         self.rests = RESTS_FOR_OLD;
         let step = self.dirty(client, floor).await?;
-        if step == Step::Done || self.older_hours(client, &partitions, &bounds).await? {
+        if step == Step::Done || self.older_hours(client, &listing, &bounds).await? {
             return Ok(true);
         }
         let waits = step == Step::Waits || self.settling.is_some();
@@ -305,6 +306,16 @@ impl Roller {
             tokio::time::sleep(CHECK_EVERY).await;
         }
         Ok(waits)
+    }
+
+    /// The partitions, as they were a moment ago.
+    async fn listing(&mut self, client: &Client) -> Result<Arc<Listing>, Error> {
+        let listing = match self.listing.take().filter(|listing| !listing.is_old()) {
+            Some(listing) => listing,
+            None => Arc::new(Listing::read(client).await?),
+        };
+        self.listing = Some(Arc::clone(&listing));
+        Ok(listing)
     }
 
     /// Looks whether the transactions older than the watermark have finished.
@@ -393,15 +404,6 @@ async fn load(client: &(impl GenericClient + Sync)) -> Result<Progress, Error> {
         built_from: row.try_get(1)?,
         built_to: row.try_get(2)?,
     })
-}
-
-/// The partitions of both streams that have a beginning. The hours of others are endless, so they are read from
-/// history.
-fn bounded(partitions: &Parts) -> Vec<Range> {
-    let both = Stream::ALL.into_iter().flat_map(|s| &partitions[s]);
-    both.filter(|range| !range.is_open_below())
-        .copied()
-        .collect()
 }
 
 /// The newest hour before `built_from` that history has a partition for. What a default partition holds between

@@ -8,9 +8,10 @@ use std::ops::Range as Span;
 
 use tokio_postgres::{Client, Error};
 
+use super::listing::Listing;
 use super::readings::Place;
 use crate::postgres::partitions;
-use crate::postgres::partitions::Range;
+use crate::postgres::partitions::{Listed, Range};
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// How much history of a stream a slice reads, if its partition is filled evenly: some million readings. The pages of one
@@ -99,16 +100,19 @@ fn edges(ranges: &[Range]) -> impl Iterator<Item = Timestamp> {
 /// partition holds there is of any size.
 pub(super) async fn hours_max(
     client: &Client,
-    partitions: &PerStream<Vec<Range>>,
+    listing: &Listing,
     hour: Timestamp,
     watermark: Timestamp,
 ) -> Result<i64, Error> {
     let mut most = None;
     let hours = hour..hour.plus_micros(HOUR_MICROS);
     for stream in Stream::ALL {
-        for range in within(&partitions[stream], &hours) {
+        for Listed { range, table } in &listing.listed[stream] {
+            if !is_within(range, &hours) {
+                continue;
+            }
             let filled = range.to.min(watermark).as_micros() - range.from.as_micros();
-            let bytes = partitions::size(client, stream, *range).await?;
+            let bytes = partitions::size(client, *table).await?;
             let each = bytes / (filled / HOUR_MICROS).max(1);
             let hours = (BYTES_MAX / each.max(1)).min(HOURS_MAX);
             most = Some(most.unwrap_or(hours).min(hours));
@@ -117,18 +121,17 @@ pub(super) async fn hours_max(
     Ok(most.unwrap_or(1).max(1))
 }
 
-/// The partitions with readings of some hours; without the one whose first instant ends them, because one reading has no
-/// rollup.
-fn within<'a>(ranges: &'a [Range], hours: &Span<Timestamp>) -> impl Iterator<Item = &'a Range> {
-    let (from, to) = (hours.start, hours.end);
-    let bounded = ranges.iter().filter(|range| !range.is_open_below());
-    bounded.filter(move |range| range.from < to && range.to > from)
+/// Whether a partition with a beginning has readings of some hours. The one whose first instant ends them does not count,
+/// because one reading has no rollup.
+fn is_within(range: &Range, hours: &Span<Timestamp>) -> bool {
+    !range.is_open_below() && range.from < hours.end && range.to > hours.start
 }
 
 /// The time of some hours and of all partitions in which they lie. If only partitions without a beginning can hold them,
 /// all of time: between two instants, such a partition would be searched entry by entry for the next device.
 pub(super) fn around(ranges: &[Range], hours: &Span<Timestamp>) -> Span<Timestamp> {
-    let mut both = within(ranges, hours).peekable();
+    let both = ranges.iter().filter(|range| is_within(range, hours));
+    let mut both = both.peekable();
     let mut open = ranges.iter().filter(|range| range.is_open_below());
     if both.peek().is_none() && open.any(|range| range.to > hours.start) {
         return EVER;

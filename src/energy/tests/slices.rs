@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 
 use super::database::Store;
 use super::summaries::{count, meter_with, minute, write_marked};
+use crate::postgres::partitions;
 use crate::reading::Timestamp;
 use crate::rollups::Roller;
 
@@ -303,5 +304,60 @@ fn rollups_that_exist_are_found_by_one_search_per_device() {
             (METERS..=6 * (METERS + 1) + parts).contains(&searched),
             "{searched} searches"
         );
+    });
+}
+
+#[test]
+fn partitions_are_not_listed_at_each_step() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        meter_with(&store, 1..5).await;
+        write(&store, 61..181).await;
+        let mut client = store.pool.get().await.unwrap();
+        let flush = "select pg_stat_force_next_flush()";
+        let lists = "select coalesce(sum(idx_scan), 0)::bigint from pg_stat_sys_indexes
+            where indexrelname = 'pg_inherits_parent_index'";
+        let mut roller = roller(None);
+        assert!(roller.step(&mut client, minute(195)).await.unwrap());
+        client.batch_execute(flush).await.unwrap();
+        let before = count(&store, lists).await;
+        let mut steps = 1;
+        while roller.step(&mut client, minute(195)).await.unwrap() {
+            steps += 1;
+        }
+        client.batch_execute(flush).await.unwrap();
+        let listed = count(&store, lists).await - before;
+        assert!(
+            steps > 40 && listed < steps,
+            "listed {listed} times in {steps} steps"
+        );
+    });
+}
+
+#[test]
+fn the_size_of_a_divided_partition_is_that_of_its_parts() {
+    const DIVIDED: &str = "create table month partition of meter_telemetry_history
+            for values from ('2019-03-01') to ('2019-04-01') partition by range (ts);
+        create table first_half partition of month for values from ('2019-03-01') to ('2019-03-16');
+        insert into meters (external_id) values ('M');
+        insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
+        select m.id, timestamptz '2019-03-02' + n * interval '1 minute', 0.25, 230
+        from meters as m, generate_series(1, 1000) as n";
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let client = store.pool.get().await.unwrap();
+        client.batch_execute(DIVIDED).await.unwrap();
+        let both = partitions::list_both(&client).await.unwrap();
+        let table = count(&store, "select 'month'::regclass::oid::bigint").await;
+        let month = both
+            .meter
+            .iter()
+            .find(|listed| i64::from(listed.table) == table);
+        let size = partitions::size(&client, month.unwrap().table)
+            .await
+            .unwrap();
+        let expected = count(&store, "select pg_relation_size('first_half')").await;
+        assert!(expected > 0);
+        assert_eq!(size, expected);
     });
 }
