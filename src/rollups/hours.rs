@@ -31,8 +31,6 @@ pub(super) struct Bounds {
     pub(super) built: Span<Timestamp>,
     /// Where the hours end that have passed. No transaction stores further readings of them without a mark.
     pub(super) newest: Timestamp,
-    /// Where readings make their hours dirty, or will.
-    pub(super) watermark: Timestamp,
 }
 
 impl Bounds {
@@ -78,7 +76,7 @@ impl Roller {
             Some(slice) => slice,
             None => {
                 let first = bounds.first_new();
-                let most = slice::hours_max(client, listing, first, bounds.watermark).await?;
+                let most = self.hours_max(client, listing, Kind::New, first).await?;
                 let ranges = listing.bounded();
                 Slice::new(slice::newer(&ranges, first, bounds.newest, most))
             }
@@ -104,7 +102,7 @@ impl Roller {
         let slice = match begun {
             Some(slice) => slice,
             None => {
-                let most = slice::hours_max(client, listing, hour, bounds.watermark).await?;
+                let most = self.hours_max(client, listing, Kind::Older, hour).await?;
                 Slice::new(slice::older(&ranges, floor, hour, most))
             }
         };
@@ -289,7 +287,6 @@ mod tests {
             floor: at(floor),
             built: at(100)..at(200),
             newest: at(300),
-            watermark: at(300),
         }
     }
 

@@ -7,6 +7,7 @@
 //! | `watermark` | the transactions that must end before the watermark holds |
 //! | `hours` | rolls up new and older hours, slice by slice |
 //! | `slice` | which hours a slice has |
+//! | `fill` | how full the hours of a partition are |
 //! | `listing` | the partitions of history |
 //! | `stored` | where slices go on, as the database has it |
 //! | `build` | rolls up some device-hours in one transaction |
@@ -58,6 +59,7 @@ mod arrivals;
 mod build;
 mod dirty;
 mod failures;
+mod fill;
 mod hours;
 mod listing;
 mod readings;
@@ -73,6 +75,7 @@ use tokio_postgres::{Client, Error, GenericClient};
 use self::arrivals::Arrivals;
 use self::dirty::Step;
 use self::failures::Failures;
+use self::fill::Fill;
 use self::hours::Bounds;
 use self::listing::Listing;
 use self::readings::READINGS_PER_TRANSACTION;
@@ -82,7 +85,7 @@ use crate::postgres::leader::{ROLLUP_WITHOUT_PASSES, Role, Success, Work};
 use crate::postgres::migrations::stored_retention;
 use crate::postgres::partitions::Range;
 use crate::postgres::{Target, Use, explain, partitions};
-use crate::reading::{HOUR_MICROS, Timestamp};
+use crate::reading::{HOUR_MICROS, PerStream, Timestamp};
 
 /// One gateway of a database rolls up hours.
 const ROLE: Role = Role {
@@ -151,6 +154,7 @@ pub struct Roller {
     settling: Option<(Older, Timestamp)>,
     failures: Failures,
     listing: Option<Arc<Listing>>,
+    fills: PerStream<Option<Fill>>,
     dirty_pass: dirty::DirtyPass,
     /// How long it rests while readings arrive, as a multiple of its work.
     rests: u32,
@@ -159,6 +163,8 @@ pub struct Roller {
     has_pauses: bool,
     /// How many readings of a slice one transaction reads while others arrive.
     per_transaction: usize,
+    /// How many bytes of history of a stream a slice reads, about.
+    per_slice: i64,
     /// How long a step works on new or older hours.
     step_for: Duration,
     /// How many readings it has read.
@@ -213,11 +219,13 @@ impl Roller {
             settling: None,
             failures: Failures::default(),
             listing: None,
+            fills: PerStream::default(),
             dirty_pass: dirty::DirtyPass::default(),
             rests: RESTS_FOR_NEW,
             counted: None,
             has_pauses: true,
             per_transaction: READINGS_PER_TRANSACTION,
+            per_slice: slice::BYTES_MAX,
             step_for: STEP_FOR,
             readings: 0,
         }
@@ -234,6 +242,13 @@ impl Roller {
     #[must_use]
     pub fn with_readings_per_transaction(mut self, readings: usize) -> Self {
         self.per_transaction = readings;
+        self
+    }
+
+    /// Sets how many bytes of history of a stream a slice reads, about.
+    #[must_use]
+    pub fn with_bytes_per_slice(mut self, bytes: i64) -> Self {
+        self.per_slice = bytes;
         self
     }
 
@@ -290,7 +305,6 @@ impl Roller {
             floor,
             built: from..to,
             newest: watermark.min(settled),
-            watermark,
         };
         self.rests = RESTS_FOR_NEW;
         if self.new_hours(client, &listing, &bounds).await? {

@@ -6,20 +6,16 @@
 
 use std::ops::Range as Span;
 
-use tokio_postgres::{Client, Error};
-
-use super::listing::Listing;
 use super::readings::Place;
-use crate::postgres::partitions;
-use crate::postgres::partitions::{Listed, Range};
+use crate::postgres::partitions::Range;
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
-/// How much history of a stream a slice reads, if its partition is filled evenly: some million readings. The pages of one
+/// How much history of a stream a slice reads, about: some million readings. The pages of one
 /// hour lie side by side, and those of one device apart, so they should stay in memory for as long as a slice takes: half
 /// of PostgreSQL's default `shared_buffers`.
-const BYTES_MAX: i64 = 64 << 20;
+pub(super) const BYTES_MAX: i64 = 64 << 20;
 /// The most hours of a slice: a year.
-const HOURS_MAX: i64 = 366 * 24;
+pub(super) const HOURS_MAX: i64 = 366 * 24;
 /// The least instant of PostgreSQL.
 pub(super) const LEAST: Timestamp =
     Timestamp::from_micros(946_684_800_000_000 - 211_813_488_000_000_000);
@@ -96,34 +92,9 @@ fn edges(ranges: &[Range]) -> impl Iterator<Item = Timestamp> {
     ends.map(|end| end.hour().plus_micros(HOUR_MICROS))
 }
 
-/// How many hours around one a slice may have: one alone, where no partition with a beginning holds it. What a default
-/// partition holds there is of any size.
-pub(super) async fn hours_max(
-    client: &Client,
-    listing: &Listing,
-    hour: Timestamp,
-    watermark: Timestamp,
-) -> Result<i64, Error> {
-    let mut most = None;
-    let hours = hour..hour.plus_micros(HOUR_MICROS);
-    for stream in Stream::ALL {
-        for Listed { range, table } in &listing.listed[stream] {
-            if !is_within(range, &hours) {
-                continue;
-            }
-            let filled = range.to.min(watermark).as_micros() - range.from.as_micros();
-            let bytes = partitions::size(client, *table).await?;
-            let each = bytes / (filled / HOUR_MICROS).max(1);
-            let hours = (BYTES_MAX / each.max(1)).min(HOURS_MAX);
-            most = Some(most.unwrap_or(hours).min(hours));
-        }
-    }
-    Ok(most.unwrap_or(1).max(1))
-}
-
 /// Whether a partition with a beginning has readings of some hours. The one whose first instant ends them does not count,
 /// because one reading has no rollup.
-fn is_within(range: &Range, hours: &Span<Timestamp>) -> bool {
+pub(super) fn is_within(range: &Range, hours: &Span<Timestamp>) -> bool {
     !range.is_open_below() && range.from < hours.end && range.to > hours.start
 }
 

@@ -31,6 +31,7 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
         let month = ("timestamptz '2024-02-01'", "timestamptz '2024-03-01'");
         let slice = vec![DEVICE, FROM, FROM, TO, month.0, month.1, "1000"];
         all.insert(format!("hour_slice_{kind}s"), slice);
+        all.insert(format!("hour_fill_{kind}s"), vec![month.0, month.1, "2"]);
         all.insert(format!("export_{kind}"), vec![DEVICE, FROM, TO, "5000"]);
         all.insert(format!("history_{kind}"), vec![DEVICE, FROM, TO, "100"]);
         all.insert(format!("probe_{kind}"), vec![DEVICES, FROMS, FROM, TO]);

@@ -361,3 +361,40 @@ fn the_size_of_a_divided_partition_is_that_of_its_parts() {
         assert_eq!(size, expected);
     });
 }
+
+/// All readings of a month lie in a few hours.
+#[test]
+fn a_slice_reads_no_more_where_hours_are_filled_unevenly() {
+    const IMPORT: &str = "create table imported partition of meter_telemetry_history
+            for values from ('2019-03-01') to ('2019-04-01');
+        insert into meters (external_id) select 'I' || n from generate_series(1, 200) as n;
+        insert into meter_telemetry_history (meter_id, ts, kwh_consumed_ac, voltage)
+        select m.id, timestamptz '2019-03-31 19:00' + s * interval '20 seconds', 0.25, 230
+        from generate_series(1, 899) as s, meters as m order by s, m.id";
+    let store = Store::start();
+    store.runtime.block_on(async {
+        let mut client = store.pool.get().await.unwrap();
+        client.batch_execute(IMPORT).await.unwrap();
+        let bytes = count(&store, "select pg_relation_size('imported')").await;
+        let most = bytes / 3;
+        // What each slice has read is between what was rolled up before it and after it.
+        let follow = "create table slices as select built_from, built_from as built_to from hours_progress;
+            create function follow() returns trigger language plpgsql as $$ begin
+                insert into slices values (new.built_from, old.built_from); return null;
+            end $$;
+            create trigger follow after update on hours_progress for each row execute function follow()";
+        client.batch_execute(follow).await.unwrap();
+        let roller = Roller::new(Arc::new(|| Duration::ZERO), None).without_pauses();
+        let mut roller = roller.with_bytes_per_slice(most);
+        while roller.step(&mut client, minute(90)).await.unwrap() {}
+        let largest = "select max(n) from (
+                select count(*) as n from slices as s, imported as i
+                where i.ts > s.built_from and i.ts <= s.built_to group by s.ctid
+            ) as s";
+        let (largest, all) = (count(&store, largest).await, 200 * 899);
+        assert!((all / 6..=all / 3).contains(&largest), "{largest} of {all} readings in one slice");
+        let slices = count(&store, "select count(*) from slices where built_from < '2019-04-01'").await;
+        assert!(slices < 20, "{slices} slices");
+        assert_eq!(roller.readings(), all as u64);
+    });
+}

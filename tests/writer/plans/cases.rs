@@ -94,6 +94,8 @@ pub(super) const CASES: &[Case] = &[
     case("hour_slice_vehicles",
         "few() / 2, new_at(), new_at(), ended(), started() - interval '4 days', started() + interval '25 days', 3000",
         "2 * 3000"),
+    case("hour_fill_meters", "started() - interval '4 days', started() + interval '25 days', 2", "100"),
+    case("hour_fill_vehicles", "started() - interval '4 days', started() + interval '25 days', 2", "100"),
     case("hour_remove_slice_meters",
         "these(1000), started() + interval '80 hours', started() + interval '99 hours', 3, started() + interval '85 hours',
         390, started() + interval '90 hours'", "2 * 20 * cardinality(these(1000))"),
