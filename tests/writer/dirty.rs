@@ -1,31 +1,24 @@
-//! Late readings during rollups. Whatever the order of events, and whichever process is killed, every rollup
-//! without a mark includes all readings of its hour.
+//! Late readings make their hours dirty, and the rollup handles dirty hours in passes.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::TestRunner;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use wattgate::reading::Timestamp;
 use wattgate::rollups::Roller;
 
 use crate::support::*;
 
-/// More devices than the first transaction of a pass takes, so that a pass needs several.
-const METERS: usize = 60;
-const HOURS: i64 = 3;
-/// The minutes that have readings at first, one every ten minutes.
-const MINUTES: Range<i64> = 0..HOURS * 60;
-/// A slice reads so few readings at once that it takes several transactions.
+/// A slice reads so few readings at once that it takes several transactions. Each of them is a step.
 const READINGS: usize = 25;
 /// The time at which the rollup works. The watermark is past all hours.
 const NOW: i64 = NOON + 20 * 3600;
 
 /// Counts rollup rows that should be valid but are wrong, by comparing them with history in the same snapshot. All
 /// readings are intervals, so a rollup consists of a count, two ends and a sum.
-const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p, lateral (
+pub(crate) const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p, lateral (
         select count(*) as readings, min(h.ts) as first_at, max(h.ts) as last_at,
             sum(round(h.kwh_consumed_ac * 1e6)) - (array_agg(round(h.kwh_consumed_ac * 1e6) order by h.ts))[1]
                 as energy
@@ -37,86 +30,54 @@ const WRONG: &str = "select count(*) from meter_hours as r, hours_progress as p,
         and (h.readings, h.first_at, h.last_at, h.energy) is distinct from
             (r.readings::bigint, r.first_at, r.last_at, r.energy_mwh::double precision)";
 
-/// One event.
-#[derive(Debug, Clone)]
-enum Event {
-    /// A gateway stores `count` readings of a meter, one per minute from a minute on, each at the same second of
-    /// its minute.
-    Late {
-        gateway: usize,
-        meter: usize,
-        minute: i64,
-        second: i64,
-        count: i64,
-        waits: bool,
-    },
-    /// A gateway stores a reading of each meter in each hour.
-    Burst { gateway: usize, second: i64 },
-    /// The rollup takes some steps.
-    Steps(usize),
-    /// The rollup is killed after its step has waited this many times.
-    Killed(u32),
-    /// A gateway's writers lose their sessions.
-    Lost,
-    /// All hours must be rolled up again, as older hours.
-    Again,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let late = (
-        0..2usize,
-        // A few meters, which a pass reaches last.
-        METERS - 2..METERS,
-        MINUTES,
-        0..60i64,
-        1..40i64,
-        proptest::bool::ANY,
-    );
-    let late = late.prop_map(
-        |(gateway, meter, minute, second, count, waits)| Event::Late {
-            gateway,
-            meter,
-            minute,
-            second,
-            count,
-            waits,
-        },
-    );
-    let burst =
-        (0..2usize, 1..60i64).prop_map(|(gateway, second)| Event::Burst { gateway, second });
-    proptest::prop_oneof![
-        8 => late,
-        2 => burst,
-        6 => (1..3usize).prop_map(Event::Steps),
-        3 => (0..40u32).prop_map(Event::Killed),
-        1 => proptest::strategy::Just(Event::Lost),
-        1 => proptest::strategy::Just(Event::Again),
-    ]
-}
-
 /// A rollup and its session.
-struct Rolling {
+pub(crate) struct Rolling {
     roller: Roller,
     client: Client,
+    /// The time, in seconds.
+    pub(crate) now: i64,
 }
 
 impl Rolling {
     async fn new(database: &Database) -> Self {
+        Rolling::at(database, NOW).await
+    }
+
+    pub(crate) async fn at(database: &Database, now: i64) -> Self {
         Rolling {
             roller: Roller::new(Arc::new(|| Duration::ZERO), None)
                 .without_pauses()
-                .with_readings_per_transaction(READINGS),
+                .with_readings_per_transaction(READINGS)
+                .with_steps_of(Duration::ZERO),
             client: database.session().await,
+            now,
         }
     }
 
-    async fn step(&mut self) -> bool {
-        let now = Timestamp::from_micros(NOW * 1_000_000);
-        self.roller.step(&mut self.client, now).await.unwrap()
+    async fn try_step(&mut self) -> Result<bool, tokio_postgres::Error> {
+        let now = Timestamp::from_micros(self.now * 1_000_000);
+        self.roller.step(&mut self.client, now).await
+    }
+
+    pub(crate) async fn step(&mut self) -> bool {
+        self.try_step().await.unwrap()
+    }
+
+    /// Does a step whose statements may take a millisecond.
+    pub(crate) async fn cancelled(&mut self) {
+        let set = |to: &str| format!("set statement_timeout = '{to}'");
+        self.client.batch_execute(&set("1ms")).await.unwrap();
+        if let Err(error) = self.try_step().await {
+            assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{error:?}");
+        }
+        // This statement, too, may be cancelled.
+        while self.client.batch_execute(&set("0")).await.is_err() {
+            assert!(!self.client.is_closed());
+        }
     }
 
     /// Kills it in the middle of a step, after the step has waited this many times.
-    async fn kill(mut self, database: &Database, waits: u32) {
+    pub(crate) async fn kill(mut self, database: &Database, waits: u32) {
         {
             let step = self.step();
             tokio::pin!(step);
@@ -146,127 +107,6 @@ impl Rolling {
                 == 0
         })
         .await;
-    }
-}
-
-/// Two gateways and one rollup on one database.
-struct World {
-    database: Database,
-    gateways: [Gateway; 2],
-    rolling: Rolling,
-    names: Vec<String>,
-}
-
-impl World {
-    /// A world with readings every ten minutes, all rolled up.
-    async fn new() -> Self {
-        let database = Database::new().await;
-        let gateways = [database.gateway(2), database.gateway(1)];
-        let names = ids("M", METERS);
-        for name in &names {
-            let readings: Vec<_> = MINUTES
-                .step_by(10)
-                .map(|minute| meter(name, minute * 60, 0.25))
-                .collect();
-            gateways[0].store(&readings).await;
-        }
-        let mut rolling = Rolling::new(&database).await;
-        while rolling.step().await {}
-        assert!(database.count("select count(*) from meter_hours").await >= METERS as i64);
-        World {
-            database,
-            gateways,
-            rolling,
-            names,
-        }
-    }
-
-    async fn happens(mut self, event: &Event) -> Self {
-        match event {
-            Event::Late {
-                gateway,
-                meter: at,
-                minute,
-                second,
-                count,
-                waits,
-            } => {
-                let readings: Vec<_> = (0..*count)
-                    .map(|n| meter(&self.names[*at], (minute + n) * 60 + second, 0.125))
-                    .collect();
-                self.gateways[*gateway].send(&readings).await;
-                if *waits {
-                    self.gateways[*gateway].drained().await;
-                }
-            }
-            Event::Burst { gateway, second } => {
-                let hours = (0..HOURS).map(|hour| hour * 3_600 + 1_800 + second);
-                let readings: Vec<_> = hours.flat_map(|at| each(&self.names, at, 0.5)).collect();
-                self.gateways[*gateway].store(&readings).await;
-            }
-            Event::Steps(steps) => {
-                for _ in 0..*steps {
-                    self.rolling.step().await;
-                }
-            }
-            Event::Killed(waits) => {
-                self.rolling.kill(&self.database, *waits).await;
-                self.rolling = Rolling::new(&self.database).await;
-            }
-            Event::Lost => {
-                self.database.end_sessions().await;
-            }
-            Event::Again => {
-                let again =
-                    "update hours_progress set built_from = sealed_to, built_to = sealed_to";
-                self.database.run(again).await;
-            }
-        }
-        self
-    }
-
-    async fn is_right(&self, when: &str) {
-        let wrong = self.database.count(WRONG).await;
-        assert_eq!(wrong, 0, "rollups that are valid and wrong, {when}");
-    }
-}
-
-async fn all_happen(case: usize, events: &[Event]) {
-    let mut world = World::new().await;
-    for (n, event) in events.iter().enumerate() {
-        world = world.happens(event).await;
-        let when = format!("case {case}, after event {n} of {events:?}");
-        world.is_right(&when).await;
-    }
-    for gateway in &world.gateways {
-        gateway.drained().await;
-    }
-    world.is_right("stored").await;
-    while world.rolling.step().await {}
-    world.is_right("rolled up again").await;
-    let database = &world.database;
-    assert_eq!(
-        database
-            .count("select count(*) from meter_hour_marks")
-            .await,
-        0
-    );
-    // The readings are rolled up: each hour has its row.
-    let rows = database.count("select count(*) from meter_hours").await;
-    assert!(rows >= METERS as i64 * HOURS, "{rows} rows");
-    for gateway in world.gateways {
-        gateway.stop().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn late_readings_beside_passes_and_kills_leave_no_wrong_rollup() {
-    const CASES: usize = 8;
-    let mut runner = TestRunner::default();
-    let events = proptest::collection::vec(event(), 20..40);
-    for case in 0..CASES {
-        let events = events.new_tree(&mut runner).unwrap().current();
-        all_happen(case, &events).await;
     }
 }
 
@@ -422,6 +262,7 @@ async fn passes_over_a_burst_at_another_gateway_keep_a_pause() {
     let mut rolling = Rolling {
         roller: Roller::new(Arc::new(|| Duration::ZERO), None),
         client: database.session().await,
+        now: NOW,
     };
     while rolling.step().await {}
     let pass = || database.count("select pass from hours_pass");

@@ -6,6 +6,7 @@ mod binary;
 mod claims;
 mod database;
 mod dirty;
+mod interleaved;
 mod large;
 mod live;
 mod migrations;
