@@ -1,5 +1,6 @@
 // Alerts: the page that lists all of them, and the parts shown on other pages.
 
+import { buttons, deviceOf, marks, muteDevice, muteWords, perform, unmute } from './alert_actions.js';
 import { explain, get, now, pages } from './api.js';
 import { choice, h, name, panel, set } from './dom.js';
 import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
@@ -8,7 +9,9 @@ import { celsius, count, dateTime, exact, isNumber, none, percent, span } from '
 const REFRESH_MS = 30000;
 /** The most alerts in one response. The most severe come first, and a button loads the next page. */
 const SHOWN = 1000;
-/** How many alerts other pages show. Longer lists would not be read there. */
+/** How long to wait after a key is pressed in the search field. */
+const TYPING_MS = 250;
+/** How many alerts other pages show. Nobody reads longer lists there. */
 const ON_FLEET = 5;
 
 const number = (value) => (isNumber(value) ? count(Math.round(value)) : none);
@@ -41,10 +44,25 @@ function sign(alert) {
     h('span', { class: `sign ${gravity}`, 'aria-hidden': 'true' }, SIGNS[gravity]), words);
 }
 
-function device(alert) {
-  const kind = alert.meterId === undefined ? 'vehicle' : 'meter';
-  const id = alert.meterId ?? alert.vehicleId ?? '';
-  return h('a', { href: `#/${kind}s/${encodeURIComponent(id)}` }, name(id));
+function device(item, key) {
+  const { stream, id } = deviceOf(item);
+  return h('a', { href: `#/${stream}s/${encodeURIComponent(id)}`, 'data-key': key }, name(id));
+}
+
+/** An alert that somebody has acknowledged or muted needs attention less than one that nobody has seen. */
+const isHandled = (alert) => Boolean(alert.acknowledgement || alert.mute);
+
+/**
+ * Replaces the content of an element. An element inside that has the focus keeps it, if it is still there; if not, the
+ * heading gets it, so that users of a keyboard do not start again at the top of the page.
+ */
+function refill(element, ...children) {
+  const focused = element.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  const inside = focused !== undefined || element.contains(document.activeElement);
+  set(element, ...children);
+  if (!inside) return;
+  const again = [...element.querySelectorAll('[data-key]')].find((one) => one.dataset.key === focused);
+  (again ?? document.querySelector('main h1'))?.focus({ preventScroll: true });
 }
 
 /** Reloads every half minute, and whenever the stream reports an alert. */
@@ -73,11 +91,15 @@ export class Alerts {
   title = 'Alerts';
   #state = 'open';
   #kind = '';
+  #prefix = '';
   #asked = 0;
+  /** What is shown, as text: a focused element is only replaced if something has changed. */
+  #shown = '';
   #items = null;
   #next = null;
   /** The number of pages shown. A refresh loads as many. */
   #pages = 1;
+  #typing;
 
   constructor({ stream }) {
     this.number = h('p', { class: 'muted', role: 'status' }, 'Loading');
@@ -96,18 +118,33 @@ export class Alerts {
         this.#load();
       },
     }, 'Load more');
+    this.muted = h('div', {});
+    this.mutedPanel = panel('Muted devices', null, this.muted);
+    this.mutedPanel.hidden = true;
+    const find = h('input', {
+      type: 'search', placeholder: 'Device id begins with', 'aria-label': 'Find alerts of devices whose id begins with',
+      maxlength: 64, autocomplete: 'off', spellcheck: 'false',
+      oninput: () => {
+        clearTimeout(this.#typing);
+        this.#typing = setTimeout(() => {
+          this.#prefix = find.value;
+          this.#anew();
+        }, TYPING_MS);
+      },
+    });
     this.el = h('div', { class: 'view' },
-      h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, 'Alerts'), this.number, this.kinds,
+      h('div', { class: 'list-head' }, h('h1', { tabindex: -1 }, 'Alerts'), this.number, find, this.kinds,
         choice('State', [['open', 'Open'], ['closed', 'Closed']], 'open', (state) => {
           this.#state = state;
           this.#anew();
         })),
-      h('section', { class: 'panel', 'aria-label': 'Alerts' }, this.body, this.moreButton));
+      h('section', { class: 'panel', 'aria-label': 'Alerts' }, this.body, this.moreButton), this.mutedPanel);
     this.watch = new Watch(stream, () => this.#load());
   }
 
   destroy() {
     this.#asked += 1;
+    clearTimeout(this.#typing);
     this.watch.destroy();
   }
 
@@ -119,7 +156,8 @@ export class Alerts {
 
   async #load() {
     const asked = (this.#asked += 1);
-    const kind = this.#kind ? `&kind=${this.#kind}` : '';
+    const kind = (this.#kind && `&kind=${this.#kind}`) + (this.#prefix && `&prefix=${encodeURIComponent(this.#prefix)}`);
+    this.#loadMutes(asked);
     const items = [];
     let next = null;
     try {
@@ -139,51 +177,80 @@ export class Alerts {
     }
   }
 
+  /** The mutes in force, also those of devices without an alert. */
+  async #loadMutes(asked) {
+    const answer = await get(`/v1/alerts/mutes?limit=${SHOWN}`).catch(() => null);
+    if (answer === null || asked !== this.#asked) return;
+    this.mutedPanel.hidden = answer.items.length === 0;
+    const again = () => this.#load();
+    refill(this.muted, h('ul', { class: 'wants' }, answer.items.map((mute) => {
+      const { stream, id } = deviceOf(mute);
+      const key = `${stream} ${id} ${mute.kind ?? ''}`;
+      return h('li', {}, device(mute, key), h('span', {}, mute.kind ? (KINDS[mute.kind]?.[0] ?? mute.kind) : 'All alerts'),
+        h('span', { class: 'muted' }, muteWords(mute)),
+        h('span', { class: 'n' }, h('button', {
+          type: 'button', class: 'small-button', 'aria-label': `Unmute: ${id}`, 'data-key': `${key} unmute`,
+          onclick: (event) => perform(event, () => unmute({ stream, id, kind: mute.kind }), again),
+        }, 'Unmute')));
+    })), answer.next !== null && h('p', { class: 'muted small' }, `The newest ${count(SHOWN)} mutes.`));
+  }
+
   #show(anew) {
     const items = inOrder(this.#items);
     set(this.number, `${count(items.length)}${this.#next === null ? '' : '+'} ${this.#state}`);
     this.moreButton.hidden = this.#next === null;
+    const shown = JSON.stringify(items);
+    if (!anew && shown === this.#shown && this.body.contains(document.activeElement)) return;
+    this.#shown = shown;
     if (items.length === 0) {
-      set(this.body, h('p', { class: 'muted empty' },
-        this.#state === 'open' ? 'Nothing needs attention.' : 'No alert has closed yet.'));
+      const filtered = this.#kind || this.#prefix;
+      refill(this.body, h('p', { class: 'muted empty' }, filtered ? 'No alert matches the filter.'
+        : this.#state === 'open' ? 'Nothing needs attention.' : 'No alert has closed yet.'));
       return;
     }
-    // Do not replace a link that has the focus.
-    if (!anew && this.body.contains(document.activeElement)) return;
-    set(this.body, h('div', { class: 'scroll' }, h('table', {},
+    const again = () => this.#load();
+    refill(this.body, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Alert'), h('th', { scope: 'col' }, 'Device'),
         h('th', { scope: 'col', class: 'wide' }, 'Since'), h('th', { scope: 'col', class: 'n wide' }, 'Duration'),
         h('th', { scope: 'col', class: 'n' }, 'Value'),
-        h('th', { scope: 'col', class: 'n wide' }, 'Limit'))),
-      h('tbody', {}, items.map((alert) => row(alert))))));
+        h('th', { scope: 'col', class: 'n wide' }, 'Limit'),
+        this.#state === 'open' && h('th', { scope: 'col' }, h('span', { class: 'sr' }, 'Actions')))),
+      h('tbody', {}, items.map((alert) => row(alert, again))))));
   }
 }
 
-function row(alert) {
+function row(alert, again) {
   const opened = Date.parse(alert.openedAt);
   const closed = alert.closedAt ? Date.parse(alert.closedAt) : null;
-  const [, shown] = known(alert);
-  return h('tr', {},
-    h('th', { scope: 'row', class: 'what' }, sign(alert)),
-    h('td', {}, device(alert)),
+  const [label, shown] = known(alert);
+  return h('tr', { class: isHandled(alert) && 'handled' },
+    h('th', { scope: 'row', class: 'what' }, sign(alert), marks(alert)),
+    h('td', {}, device(alert, `${alert.alertId} device`)),
     h('td', { class: 'at wide', title: exact(opened) }, dateTime(opened)),
     h('td', { class: 'n wide' }, span(((closed ?? now()) - opened) / 1000)),
     h('td', { class: 'n' }, shown(alert.value)),
-    h('td', { class: 'n wide' }, shown(alert.bound)));
+    h('td', { class: 'n wide' }, shown(alert.bound)),
+    closed === null && h('td', {}, buttons(alert, label, again)));
 }
 
 /** Alerts on another page. If loading fails, only the page of alerts reports the error. */
 class Aside {
   #asked = 0;
   #watch;
+  #query;
+  #show;
 
   constructor(stream, query, show) {
-    this.#watch = new Watch(stream, async () => {
-      const asked = (this.#asked += 1);
-      const answer = await get(`/v1/alerts?state=open&order=-severity&${query}`).catch(() => null);
-      if (answer !== null && asked === this.#asked) show(inOrder(answer.items), answer.next !== null);
-    });
+    this.#query = query;
+    this.#show = show;
+    this.#watch = new Watch(stream, this.load);
   }
+
+  load = async () => {
+    const asked = (this.#asked += 1);
+    const answer = await get(`/v1/alerts?state=open&order=-severity&${this.#query}`).catch(() => null);
+    if (answer !== null && asked === this.#asked) this.#show(inOrder(answer.items), answer.next !== null);
+  };
 
   destroy() {
     this.#asked += 1;
@@ -193,7 +260,7 @@ class Aside {
 
 const against = (alert) => `${known(alert)[1](alert.value)}, limit ${known(alert)[1](alert.bound)}`;
 
-/** The most severe open alerts, on the fleet page. Empty if there are none. */
+/** The most severe open alerts, on the fleet page, those that nobody has seen first. Empty if none is open. */
 export class OpenAlerts {
   constructor({ stream }) {
     const number = h('a', { href: '#/alerts' });
@@ -204,10 +271,9 @@ export class OpenAlerts {
     this.aside = new Aside(stream, `limit=${SHOWN}`, (alerts, more) => {
       this.el.hidden = alerts.length === 0;
       set(number, `All ${count(alerts.length)}${more ? '+' : ''}`);
-      // Do not replace a link that has the focus.
-      if (list.contains(document.activeElement)) return;
-      set(list, alerts.slice(0, ON_FLEET).map((alert) => h('li', {},
-        sign(alert), device(alert), h('span', { class: 'n muted' }, against(alert)))));
+      const first = alerts.toSorted((a, b) => isHandled(a) - isHandled(b)).slice(0, ON_FLEET);
+      refill(list, first.map((alert) => h('li', { class: isHandled(alert) && 'handled' },
+        sign(alert), device(alert, alert.alertId), h('span', { class: 'n muted' }, against(alert)), marks(alert))));
     });
   }
 
@@ -216,22 +282,44 @@ export class OpenAlerts {
   }
 }
 
-/** The open alerts of one device, above its figures. */
+/** The open alerts of one device and its mute, above its figures. */
 export class DeviceAlerts {
+  #asked = 0;
+  #gone = false;
+
   constructor({ stream }, kind, id) {
-    this.el = h('ul', { class: 'notice wants', 'aria-label': 'Open alerts', hidden: true });
+    this.of = { stream: kind, id };
+    this.list = h('ul', { class: 'notice wants', 'aria-label': 'Open alerts', hidden: true });
+    this.state = h('p', { class: 'small mute-state' });
+    this.el = h('div', { class: 'device-alerts' }, this.list, this.state);
     this.aside = new Aside(stream, `${kind}Id=${encodeURIComponent(id)}`, (alerts) => {
-      this.el.hidden = alerts.length === 0;
-      this.el.classList.toggle('critical', alerts.some((alert) => known(alert)[2] === 'critical'));
-      set(this.el, alerts.map((alert) => {
+      this.list.hidden = alerts.length === 0;
+      this.list.classList.toggle('critical', alerts.some((alert) => known(alert)[2] === 'critical' && !isHandled(alert)));
+      refill(this.list, alerts.map((alert) => {
         const opened = Date.parse(alert.openedAt);
-        return h('li', {}, sign(alert),
-          h('span', { title: exact(opened) }, `${against(alert)}, since ${dateTime(opened)}`));
+        return h('li', { class: isHandled(alert) && 'handled' }, sign(alert),
+          h('span', { title: exact(opened) }, `${against(alert)}, since ${dateTime(opened)}`), marks(alert),
+          buttons(alert, known(alert)[0], this.aside.load));
       }));
+      this.#mutes();
     });
   }
 
+  /** Says whether the device is muted as a whole, with a button to change that. */
+  async #mutes() {
+    const asked = (this.#asked += 1);
+    const { stream, id } = this.of;
+    const answer = await get(`/v1/alerts/mutes?${stream}Id=${encodeURIComponent(id)}`).catch(() => null);
+    if (answer === null || asked !== this.#asked || this.#gone) return;
+    const mute = answer.items.find((one) => one.kind === null);
+    const button = mute
+      ? h('button', { type: 'button', class: 'small-button', 'data-key': 'mute', onclick: (event) => perform(event, () => unmute(this.of), this.aside.load) }, 'Unmute all alerts')
+      : h('button', { type: 'button', class: 'small-button', 'data-key': 'mute', onclick: () => muteDevice(this.of, null, this.aside.load) }, 'Mute all alerts');
+    refill(this.state, mute && h('span', { class: 'mark' }, `${muteWords(mute)} `), button);
+  }
+
   destroy() {
+    this.#gone = true;
     this.aside.destroy();
   }
 }

@@ -90,6 +90,20 @@ export async function get(path, options = {}) {
   throw await failure(response);
 }
 
+/** Sends a change: an object as JSON, or nothing. */
+export async function change(method, path, body) {
+  const options = { method };
+  if (body !== undefined) {
+    options.headers = { 'Content-Type': 'application/json' };
+    options.body = JSON.stringify(body);
+  }
+  const response = await request(path, options);
+  if (!response.ok) throw await failure(response);
+  // What is loaded next must hold the change.
+  seen = response.headers.get('wattgate-written') ?? seen;
+  await response.body?.cancel();
+}
+
 export async function failure(response) {
   let detail = response.statusText || `status ${response.status}`;
   try {

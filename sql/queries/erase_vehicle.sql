@@ -70,6 +70,11 @@ opened as (
     where stream = 'vehicle' and device_id in (select id from vehicles where external_id = $1)
     returning id
 ),
+mutes as (
+    delete from alert_mutes
+    where stream = 'vehicle' and device_id in (select id from vehicles where external_id = $1)
+    returning id
+),
 deliveries as (
     delete from alert_deliveries
     where body::jsonb #>> '{alert,vehicleId}' = $1
@@ -86,4 +91,5 @@ select
     (select count(*) from names) as session_names,
     (select count(*) from quarantine) as quarantined,
     (select count(*) from opened) as alerts,
+    (select count(*) from mutes) as alert_mutes,
     (select count(*) from deliveries) as alert_deliveries

@@ -9,7 +9,8 @@
 //! | `implausible_reading` | a reading of the last 24 hours is suspect | none is |
 //!
 //! An alert opens once, is updated for as long as its cause lasts, and closes. One gateway of a database
-//! searches for alerts at a time ([`postgres::leader`](crate::postgres::leader)).
+//! searches for alerts at a time ([`postgres::leader`](crate::postgres::leader)). Operators acknowledge alerts and mute
+//! devices through any gateway ([`store::alert_actions`](crate::store::alert_actions)); a mute withholds deliveries.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -225,6 +226,7 @@ impl Search {
             let mut found = evaluate::newest(client, settings, now).await?;
             silences.search(client, settings, now, &mut found).await?;
             store::apply(client, settings, found, now).await?;
+            store::release(client, settings, now).await?;
             parts.note(0);
             tokio::time::sleep(settings.every).await;
         }

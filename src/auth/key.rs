@@ -121,7 +121,7 @@ impl Rights {
     pub const INGEST: Rights = Rights(1);
     /// Read.
     pub const READ: Rights = Rights(2);
-    /// Declare meters, and change sessions.
+    /// Declare meters, change sessions, acknowledge alerts and mute devices.
     pub const ADMIN: Rights = Rights(4);
 
     const NAMES: [(&'static str, Rights); 3] = [

@@ -8,7 +8,7 @@ use crate::postgres::{Session, Target, Use, explain};
 use crate::wal::storage::{DirectoryError, DirectoryView};
 
 /// What the columns of the result count, in their order.
-const COUNTED: [&str; 11] = [
+const COUNTED: [&str; 12] = [
     "vehicles",
     "readings",
     "rows of live status",
@@ -19,6 +19,7 @@ const COUNTED: [&str; 11] = [
     "ids of sessions",
     "readings in quarantine",
     "alerts",
+    "mutes of alerts",
     "deliveries of alerts",
 ];
 

@@ -8,7 +8,7 @@ use std::future::ready;
 use std::sync::LazyLock;
 
 use super::api::{
-    alerts, events, export, fleet, history, live, meters, operations, performance, ranking,
+    alert_actions, alerts, events, export, fleet, history, live, meters, operations, performance, ranking,
     session_list, sessions,
 };
 use super::request::auth::Scope;
@@ -24,6 +24,7 @@ use crate::reading::Stream::{Meter, Vehicle};
 
 const READ: Rights = Rights::READ;
 const INGEST: Rights = Rights::INGEST;
+const ADMIN: Rights = Rights::ADMIN;
 const CHANGE: Rights = Rights::INGEST.or(Rights::ADMIN);
 
 /// All routes, the busiest first. The rows of a path are adjacent.
@@ -61,6 +62,14 @@ pub(crate) static ROUTES: &[Route] = &[
         .needs(CHANGE, Scope::Content),
     put("/v1/meters/{meterId}", |c| Box::pin(meters::put(c)))
         .needs(CHANGE, Scope::Device),
+    put("/v1/meters/{meterId}/mute", |c| Box::pin(alert_actions::mute(c, Meter)))
+        .needs(ADMIN, Scope::Device).query(Once(&["kind"])),
+    delete("/v1/meters/{meterId}/mute", |c| Box::pin(alert_actions::unmute(c, Meter)))
+        .needs(ADMIN, Scope::Device).query(Once(&["kind"])),
+    put("/v1/vehicles/{vehicleId}/mute", |c| Box::pin(alert_actions::mute(c, Vehicle)))
+        .needs(ADMIN, Scope::Device).query(Once(&["kind"])),
+    delete("/v1/vehicles/{vehicleId}/mute", |c| Box::pin(alert_actions::unmute(c, Vehicle)))
+        .needs(ADMIN, Scope::Device).query(Once(&["kind"])),
     get("/v1/analytics/performance", |c| Box::pin(ranking::ranking(c)))
         .needs(READ, Scope::Fleet)
         .query(Once(&["from", "to", "tz", "sort", "status", "limit", "after"])),
@@ -68,7 +77,14 @@ pub(crate) static ROUTES: &[Route] = &[
         .needs(READ, Scope::Fleet).query(Once(&["from", "to", "bucket", "tz"])),
     get("/v1/alerts", |c| Box::pin(alerts::list(c)))
         .needs(READ, Scope::Fleet)
-        .query(Once(&["state", "kind", "vehicleId", "meterId", "order", "limit", "after"])),
+        .query(Once(&["state", "kind", "severity", "vehicleId", "meterId", "prefix", "acknowledged",
+            "muted", "order", "limit", "after"])),
+    post("/v1/alerts/{alertId}/acknowledgement", |c| Box::pin(alert_actions::acknowledge(c)))
+        .needs(ADMIN, Scope::Content),
+    delete("/v1/alerts/{alertId}/acknowledgement", |c| Box::pin(alert_actions::unacknowledge(c)))
+        .needs(ADMIN, Scope::Content),
+    get("/v1/alerts/mutes", |c| Box::pin(alert_actions::mutes(c)))
+        .needs(READ, Scope::Fleet).query(Once(&["vehicleId", "meterId", "limit", "after"])),
     get("/v1/export/meter", |c| Box::pin(export::export(c, Meter)))
         .needs(READ, Scope::Fleet)
         .query(Once(&["from", "to", "tz", "format"])).any_accept(),

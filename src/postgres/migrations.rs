@@ -27,7 +27,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         version: 1,
         name: "schema",
@@ -62,6 +62,11 @@ const MIGRATIONS: [Migration; 7] = [
         version: 7,
         name: "hours_slices",
         sql: include_str!("../../sql/migrations/0007_hours_slices.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "alert_operators",
+        sql: include_str!("../../sql/migrations/0008_alert_operators.sql"),
     },
 ];
 

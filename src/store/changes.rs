@@ -7,10 +7,10 @@
 //! newest time is read and compared, which is exact.
 
 use deadpool_postgres::Client;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use tokio_postgres::{Error, Row};
 
-use super::alerts::{Filter, Order, StoredAlert};
+use super::alerts::{Filter, StoredAlert};
 use super::live::{self, LiveStatus};
 use crate::postgres::ReadError;
 use crate::reading::{PerStream, Stream, Timestamp};
@@ -24,8 +24,19 @@ const ALERTS_MAX: usize = 1000;
 pub enum Change {
     /// A device has a newer reading.
     Status(Stream, LiveStatus),
-    /// An alert has opened or closed.
+    /// An alert has opened or closed, or an operator has acknowledged or muted it, or withdrawn that.
     Alert(StoredAlert),
+}
+
+/// What operators have done about an open alert: when it was acknowledged and muted, and until when.
+type Handled = (Option<Timestamp>, Option<(Timestamp, Timestamp)>);
+
+fn handled(alert: &StoredAlert) -> Handled {
+    let mute = alert.mute.as_ref();
+    (
+        alert.acknowledgement.as_ref().map(|action| action.at),
+        mute.map(|mute| (mute.action.at, mute.until)),
+    )
 }
 
 /// The state at the previous poll.
@@ -34,7 +45,7 @@ pub struct Seen {
     /// The time of each device's newest reading, by stream and database id; `None` before the first poll.
     times: PerStream<Option<HashMap<i32, i64>>>,
     /// The alerts that were open; `None` before the first poll.
-    alerts: Option<HashSet<i64>>,
+    alerts: Option<HashMap<i64, Handled>>,
 }
 
 impl Seen {
@@ -66,43 +77,38 @@ impl Seen {
                 }
             }
         }
-        self.alerts(client, changes).await
+        self.alerts(client, now, changes).await
     }
 
-    /// Adds alerts that were opened or closed.
+    /// Adds the alerts that have changed: the closed ones first.
     async fn alerts(
         &mut self,
         client: &Client,
+        now: Timestamp,
         changes: &mut Vec<Change>,
     ) -> Result<(), ReadError> {
         let filter = Filter {
-            order: Order::Newest { before: i64::MAX },
-            kind: None,
             open: Some(true),
-            device: None,
-            limit: ALERTS_MAX,
+            ..Filter::all(now, ALERTS_MAX)
         };
         let open = super::alerts::list(client, filter).await?.items;
-        let ids: HashSet<i64> = open.iter().map(|alert| alert.id).collect();
+        let ids: HashMap<i64, Handled> = open.iter().map(|a| (a.id, handled(a))).collect();
         let Some(before) = &self.alerts else {
             self.alerts = Some(ids);
             return Ok(());
         };
-        let closed_ids: Vec<i64> = before.difference(&ids).copied().collect();
-        if !closed_ids.is_empty() {
-            let closed = client.prepare_cached(sql!("stream_alerts_closed")).await?;
-            let rows = client.query(&closed, &[&closed_ids]).await?;
-            let alerts = rows.iter().map(StoredAlert::decode);
-            let alerts = alerts.collect::<Result<Vec<_>, _>>()?;
-            changes.extend(alerts.into_iter().map(Change::Alert));
+        let gone = before.keys().copied().filter(|id| !ids.contains_key(id));
+        let gone: Vec<i64> = gone.collect();
+        if !gone.is_empty() {
+            let gone = super::alerts::by_ids(client, &gone, now).await?;
+            // Those that are still open are only beyond the newest.
+            let closed = gone.into_iter().filter(|alert| alert.closed_at.is_some());
+            changes.extend(closed.map(Change::Alert));
         }
         // The list is newest first, but events are sent oldest first.
-        let opened = open.into_iter().rev();
-        changes.extend(
-            opened
-                .filter(|alert| !before.contains(&alert.id))
-                .map(Change::Alert),
-        );
+        let changed = open.into_iter().rev();
+        let changed = changed.filter(|alert| before.get(&alert.id) != Some(&handled(alert)));
+        changes.extend(changed.map(Change::Alert));
         self.alerts = Some(ids);
         Ok(())
     }

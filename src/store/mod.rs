@@ -10,11 +10,13 @@
 //! | [`sessions`] | charging sessions, their rules, and shared meters |
 //! | [`session_list`] | lists of charging sessions |
 //! | [`alerts`] | alerts, in pages |
+//! | [`alert_actions`] | what operators do about alerts: acknowledge and mute |
 //! | [`changes`] | what has changed in the live tables and the alerts since the previous poll |
 //!
 //! It knows nothing of HTTP or JSON. Functions take a session of the [`ReadPool`](crate::postgres::ReadPool) and
 //! return rows.
 
+pub mod alert_actions;
 pub mod alerts;
 pub mod changes;
 pub mod export;

@@ -21,4 +21,4 @@ if [ ! -x "$WATTGATE" ]; then
   exit 1
 fi
 export CHROMIUM WATTGATE
-exec node --test --test-concurrency=1 dashboard.test.mjs sizes.test.mjs
+exec node --test --test-concurrency=1 dashboard.test.mjs sizes.test.mjs operators.test.mjs

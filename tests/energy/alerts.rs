@@ -11,10 +11,10 @@ use crate::support::{DEADLINE, Gateway, NO_ALERTS, data_dir, meter, vehicle};
 const SECRET: &[u8] = b"a secret of the test";
 
 /// A request to the receiver: signature and body.
-type Delivery = (String, String);
+pub(crate) type Delivery = (String, String);
 
 /// A webhook receiver that fails its first request and accepts all others.
-fn receiver(listener: TcpListener) -> Receiver<Delivery> {
+pub(crate) fn receiver(listener: TcpListener) -> Receiver<Delivery> {
     let (sender, deliveries) = sync_channel(100);
     std::thread::spawn(move || {
         for (n, stream) in listener.incoming().enumerate() {

@@ -6,10 +6,11 @@ use wattgate::postgres::migrations::{HistoryOptions, migrate};
 use crate::support::*;
 
 /// The schema of gateways that do not know passes over dirty hours.
-const OLDER: &str = "drop table hours_slices;
-    drop table hours_pass;
+const OLDER: &str = "drop table hours_slices, hours_pass, alert_mutes, alert_withheld;
     alter table meter_hour_marks drop column pass, drop column earliest;
     alter table vehicle_hour_marks drop column pass, drop column earliest;
+    alter table alerts drop column acknowledged_at, drop column acknowledged_key,
+        drop column acknowledged_name, drop column acknowledged_note;
     delete from schema_migrations where version >= 6;";
 const WAITING: &str = "select count(*) from pg_locks as l, pg_database as d
     where d.datname = current_database() and l.database = d.oid and not l.granted

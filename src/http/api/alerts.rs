@@ -1,4 +1,6 @@
 //! `GET /v1/alerts`: problems that operators should look at, by time or by severity.
+//!
+//! What operators do about them is in [`alert_actions`](super::alert_actions).
 
 use std::sync::LazyLock;
 
@@ -9,15 +11,35 @@ use serde_json::value::RawValue;
 use crate::alerts::{Kind, Severity};
 use crate::http::request::call::Call;
 use crate::http::request::query;
+use crate::http::request::query::Query;
 use crate::http::response::json;
 use crate::http::response::problem::Problem;
 use crate::http::response::reply::Reply;
-use crate::reading::Stream;
-use crate::store::alerts::{self, Filter, Order, StoredAlert};
+use crate::reading::{ExternalId, Stream, Timestamp};
+use crate::store::alerts::{self, Action, Filter, Mute, Order, StoredAlert};
+
+/// What an operator did.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ActionView<'a> {
+    at: String,
+    key_id: Option<&'a str>,
+    key_name: Option<&'a str>,
+    note: Option<&'a str>,
+}
+
+/// A mute; `kind` is null if it covers every kind.
+#[derive(Serialize)]
+pub(super) struct MuteView<'a> {
+    kind: Option<&'a str>,
+    until: String,
+    #[serde(flatten)]
+    action: ActionView<'a>,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Alert<'a> {
+pub(super) struct Alert<'a> {
     alert_id: String,
     kind: &'a str,
     severity: &'static str,
@@ -32,6 +54,8 @@ struct Alert<'a> {
     value: f64,
     bound: f64,
     details: Box<RawValue>,
+    acknowledgement: Option<ActionView<'a>>,
+    mute: Option<MuteView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -98,35 +122,32 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         Some("closed") => Some(false),
         Some(_) => return Err(query::bad("state must be open or closed")),
     };
-    let kind = query.get("kind");
-    if kind.is_some_and(|kind| Kind::ALL.iter().all(|known| known.name() != kind)) {
-        let names = Kind::ALL.map(Kind::name).join(", ");
-        return Err(query::bad(format!("kind must be one of {names}")));
-    }
-    let device = match (query.id("vehicleId")?, query.id("meterId")?) {
-        (None, None) => None,
-        (Some(id), None) => Some((Stream::Vehicle, id)),
-        (None, Some(id)) => Some((Stream::Meter, id)),
-        (Some(_), Some(_)) => {
-            let both = "an alert belongs to one device: give vehicleId or meterId, not both";
-            return Err(query::bad(both));
-        }
+    let kind = kind_of(query)?;
+    let is_critical = match query.get("severity") {
+        None => None,
+        Some("critical") => Some(true),
+        Some("warning") => Some(false),
+        Some(_) => return Err(query::bad("severity must be critical or warning")),
     };
+    let device = device_of(query)?;
     let by = By::of(query.get("order"))?;
     let after = query.get("after").map(|cursor| by.read(cursor));
     let before = after.transpose()?.unwrap_or((true, i64::MAX));
     let order = match by {
         By::Newest => Order::Newest { before: before.1 },
-        By::Severity => Order::KindsFirst {
-            kinds: &CRITICAL,
-            before,
-        },
+        By::Severity => Order::CriticalFirst { before },
     };
     let filter = Filter {
         order,
+        critical: &CRITICAL,
+        is_critical,
         kind,
         open,
         device,
+        prefix: query.id("prefix")?,
+        acknowledged: query.flag("acknowledged")?,
+        muted: query.flag("muted")?,
+        now: Timestamp::now(),
         limit,
     };
     let reads = call.reads();
@@ -138,6 +159,31 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
         next: found.last_before_more().map(|last| by.cursor(last)),
     };
     json::reply(StatusCode::OK, &page)
+}
+
+/// The device of a query, if it names one.
+pub(super) fn device_of<'q>(
+    query: &'q Query<'_>,
+) -> Result<Option<(Stream, ExternalId<'q>)>, Problem> {
+    Ok(match (query.id("vehicleId")?, query.id("meterId")?) {
+        (None, None) => None,
+        (Some(id), None) => Some((Stream::Vehicle, id)),
+        (None, Some(id)) => Some((Stream::Meter, id)),
+        (Some(_), Some(_)) => {
+            let both = "an alert belongs to one device: give vehicleId or meterId, not both";
+            return Err(query::bad(both));
+        }
+    })
+}
+
+/// The kind of a query, if it names one.
+pub(super) fn kind_of<'q>(query: &'q Query<'_>) -> Result<Option<&'q str>, Problem> {
+    let kind = query.get("kind");
+    if kind.is_some_and(|kind| Kind::ALL.iter().all(|known| known.name() != kind)) {
+        let names = Kind::ALL.map(Kind::name).join(", ");
+        return Err(query::bad(format!("kind must be one of {names}")));
+    }
+    Ok(kind)
 }
 
 /// An alert as one line of JSON.
@@ -165,6 +211,29 @@ impl<'a> From<&'a StoredAlert> for Alert<'a> {
             value: alert.value,
             bound: alert.limit,
             details: RawValue::from_string(alert.details.clone()).unwrap_or_default(),
+            acknowledgement: alert.acknowledgement.as_ref().map(ActionView::from),
+            mute: alert.mute.as_ref().map(MuteView::from),
+        }
+    }
+}
+
+impl<'a> From<&'a Action> for ActionView<'a> {
+    fn from(action: &'a Action) -> Self {
+        ActionView {
+            at: action.at.to_string(),
+            key_id: action.key.as_deref(),
+            key_name: action.name.as_deref(),
+            note: action.note.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Mute> for MuteView<'a> {
+    fn from(mute: &'a Mute) -> Self {
+        MuteView {
+            kind: mute.kind.as_deref(),
+            until: mute.until.to_string(),
+            action: ActionView::from(&mute.action),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The resources, one file each.
 
+pub(crate) mod alert_actions;
 pub(crate) mod alerts;
 pub(crate) mod energy_view;
 pub(crate) mod events;

@@ -83,11 +83,11 @@ pub(crate) async fn list(call: Call<'_>) -> Result<Reply, Problem> {
     let filter = Filter {
         vehicle: query.id("vehicleId")?,
         meter: query.id("meterId")?,
-        active: flag(query, "active")?,
+        active: query.flag("active")?,
         order: order(query)?,
         limit: query.limit()?,
     };
-    let with_energy = flag(query, "energy")?.unwrap_or_default();
+    let with_energy = query.flag("energy")?.unwrap_or_default();
     let named = [filter.vehicle, filter.meter].into_iter().flatten();
     let mut own = named.map(|id| prefix.is_none_or(|p| id.as_str().starts_with(p)));
     if prefix.is_some() && !own.any(|own| own) {
@@ -173,15 +173,6 @@ fn read_cursor(text: &str) -> Result<(Timestamp, &str), Problem> {
         (at.is_writable() && at >= Timestamp::Y2000).then_some((at, id.as_str()))
     });
     parts.ok_or_else(|| query::bad("after is not a cursor that this endpoint and order returned"))
-}
-
-fn flag(query: &Query<'_>, name: &str) -> Result<Option<bool>, Problem> {
-    match query.get(name) {
-        None => Ok(None),
-        Some("true") => Ok(Some(true)),
-        Some("false") => Ok(Some(false)),
-        Some(_) => Err(query::bad(format!("{name} must be true or false"))),
-    }
 }
 
 #[cfg(test)]

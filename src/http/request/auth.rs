@@ -121,6 +121,14 @@ impl Caller {
         }
     }
 
+    /// The key's id and its name, for what operators do. `None` without a key.
+    pub(crate) fn signature(&self) -> Option<(KeyId, &str)> {
+        match self {
+            Caller::Key(key) => Some((key.record.id, &key.record.name)),
+            Caller::Certificate | Caller::Anyone => None,
+        }
+    }
+
     /// The prefix of the caller's device ids. `None` means any device.
     pub(crate) fn prefix(&self) -> Option<&str> {
         match self {

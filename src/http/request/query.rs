@@ -86,6 +86,16 @@ impl Query<'_> {
             .ok_or_else(|| bad(format!("limit must be 1 to {LIMIT_MAX}")))
     }
 
+    /// The value of a parameter that is true or false.
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, Problem> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("true") => Ok(Some(true)),
+            Some("false") => Ok(Some(false)),
+            Some(_) => Err(bad(format!("{name} must be true or false"))),
+        }
+    }
+
     /// The value of a parameter that is an id.
     pub(crate) fn id(&self, name: &str) -> Result<Option<ExternalId<'_>>, Problem> {
         let id = self.get(name).map(ExternalId::new).transpose();

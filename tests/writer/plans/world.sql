@@ -101,6 +101,17 @@ from
     generate_series(first, last) as n, generate_series(1, greatest(1, @devices@ / 10)) as d,
     (values ('silent', 'meter'), ('silent', 'vehicle'), ('battery_temperature', 'vehicle')) as a (k, s)
 on conflict do nothing;
+-- One device in three is muted, for all kinds or for one; one alert in three is withheld.
+insert into alert_mutes (stream, device_id, kind, muted_until, muted_at)
+select s, d, k, ended() + interval '1 day', started()
+from
+    generate_series(1, greatest(1, @devices@ / 10), 3) as d,
+    (values ('meter', null), ('vehicle', 'silent'), ('vehicle', 'battery_temperature')) as a (s, k)
+on conflict do nothing;
+insert into alert_withheld (alert_id, event)
+select id, case when closed_at is null then 'opened' else 'closed' end
+from alerts where id % 3 = 0
+on conflict do nothing;
 insert into alert_deliveries (body, created_at, due_at)
 select '{}', started(), started() + n * interval '1 minute' from generate_series(first, last) as n;
 insert into quarantined_readings

@@ -1,0 +1,45 @@
+-- Some alerts ($1), oldest first. A mute counts if it lasts beyond $2, and only for an open alert.
+-- Index: the primary keys of alerts, vehicles and meters; the unique key of alert_mutes.
+select
+    a.id,
+    a.kind,
+    a.stream,
+    coalesce(v.external_id, m.external_id) as device,
+    a.opened_at,
+    a.updated_at,
+    a.closed_at,
+    a.value,
+    a.bound,
+    a.details::text as details,
+    a.acknowledged_at,
+    a.acknowledged_key,
+    a.acknowledged_name,
+    a.acknowledged_note,
+    q.muted_until,
+    q.muted_at,
+    q.muted_key,
+    q.muted_name,
+    q.muted_note,
+    q.kind as muted_kind
+from alerts as a
+left join vehicles as v on a.stream = 'vehicle' and a.device_id = v.id
+left join meters as m on a.stream = 'meter' and a.device_id = m.id
+left join lateral (
+    select
+        u.muted_until,
+        u.muted_at,
+        u.muted_key,
+        u.muted_name,
+        u.muted_note,
+        u.kind
+    from alert_mutes as u
+    where
+        a.closed_at is null
+        and u.stream = a.stream and u.device_id = a.device_id
+        and (u.kind is null or u.kind = a.kind)
+        and u.muted_until > $2::timestamptz
+    order by u.muted_until desc
+    limit 1
+) as q on true
+where a.id = any($1::bigint[])
+order by a.id
