@@ -8,8 +8,8 @@ use std::future::ready;
 use std::sync::LazyLock;
 
 use super::api::{
-    alert_actions, alerts, events, export, fleet, history, live, meters, operations, performance, ranking,
-    session_list, sessions,
+    alert_actions, alerts, events, export, fleet, history, live, meters, operations, performance,
+    ranking, session_list, session_post, sessions,
 };
 use super::request::auth::Scope;
 use super::request::query::Parameters::{Ignored, Once, Repeated};
@@ -52,7 +52,7 @@ pub(crate) static ROUTES: &[Route] = &[
         .needs(READ, Scope::Content)
         .query(Once(&["vehicleId", "meterId", "active", "from", "to", "tz", "order", "energy",
             "limit", "after"])),
-    post("/v1/sessions", |c| Box::pin(sessions::post(c)))
+    post("/v1/sessions", |c| Box::pin(session_post::post(c)))
         .needs(CHANGE, Scope::Content),
     get("/v1/sessions/{sessionId}", |c| Box::pin(sessions::get(c)))
         .needs(READ, Scope::Content),

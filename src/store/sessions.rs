@@ -9,7 +9,7 @@ use crate::reading::{ExternalId, Timestamp};
 
 mod changes;
 
-pub use changes::{end, post, share};
+pub use changes::{end, post, post_each, share};
 
 /// A charging session as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]

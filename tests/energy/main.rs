@@ -16,6 +16,7 @@ mod plans;
 mod promises;
 mod real_day;
 mod rollups;
+mod session_bulk;
 mod session_list;
 mod sessions;
 mod support;

@@ -82,10 +82,10 @@ fn problem_of(pipeline: &Pipeline, refused: Refused<Problem>) -> Problem {
         Refused::NothingValid(outcome) => {
             let forbidden = outcome.rejected_by_code[Code::ForbiddenDevice.index()];
             if outcome.rejected == forbidden {
-                return not_your_device().readings(*outcome);
+                return not_your_device().rejected(*outcome);
             }
             let detail = "the body has no valid reading";
-            Problem::new(Kind::NoValidReading, detail).readings(*outcome)
+            Problem::new(Kind::NoValidReading, detail).rejected(*outcome)
         }
         Refused::Shed(shed) => overloaded(pipeline.gate(), shed),
         Refused::Failed => Problem::new(Kind::Internal, "the body could not be decoded"),

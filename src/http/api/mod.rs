@@ -15,5 +15,8 @@ pub(crate) mod operations;
 pub(crate) mod performance;
 pub(crate) mod ranking;
 mod reading_view;
+mod session_body;
+mod session_bulk;
 pub(crate) mod session_list;
+pub(crate) mod session_post;
 pub(crate) mod sessions;

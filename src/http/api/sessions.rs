@@ -4,33 +4,21 @@
 //! accepted, even by two gateways.
 
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, LOCATION};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use super::energy_view::ChargeView;
+use super::session_body::field_time;
 use crate::energy::interval::Interval;
-use crate::http::request::auth::{not_your_device, owns_session};
+use crate::http::request::auth::owns_session;
 use crate::http::request::call::Call;
 use crate::http::request::query;
 use crate::http::response::json;
 use crate::http::response::problem::{Kind, Problem};
 use crate::http::response::reply;
 use crate::http::response::reply::Reply;
-use crate::ingest::decode::timestamp;
 use crate::postgres::ReadError;
 use crate::reading::{ExternalId, Timestamp};
-use crate::store::sessions::{self, Ended, Posted, Refused, Session, Wanted};
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PostBody {
-    session_id: Option<String>,
-    vehicle_id: String,
-    meter_id: String,
-    started_at: String,
-    ended_at: Option<String>,
-}
+use crate::store::sessions::{self, Ended, Refused, Session};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -73,7 +61,7 @@ impl<'a> From<&'a Session> for View<'a> {
 }
 
 /// A refusal as this caller may see it, without the id of a session that belongs to another key.
-fn redacted(refused: Refused, prefix: Option<&str>) -> Problem {
+pub(super) fn redacted(refused: Refused, prefix: Option<&str>) -> Problem {
     match &refused {
         Refused::OverlapsVehicle(other) | Refused::OverlapsMeter(other)
             if !owns_session(prefix, &other.vehicle, &other.meter) =>
@@ -114,46 +102,6 @@ impl From<Refused> for Problem {
             }
             Refused::Database(error) => ReadError::from(error).into(),
             Refused::Read(error) => error.into(),
-        }
-    }
-}
-
-/// Registers a session: 201, or 200 if it already exists.
-pub(crate) async fn post(mut call: Call<'_>) -> Result<Reply, Problem> {
-    let document = call.document().await?;
-    let body: PostBody = json::parse(&document.bytes)?;
-    let (reads, prefix) = (call.context.reads.primary(), call.caller.prefix());
-    let wanted = Wanted {
-        session: body
-            .session_id
-            .as_deref()
-            .map(|id| field_id("sessionId", id))
-            .transpose()?,
-        vehicle: field_id("vehicleId", &body.vehicle_id)?,
-        meter: field_id("meterId", &body.meter_id)?,
-        started_at: field_time("startedAt", &body.started_at)?,
-        ended_at: body
-            .ended_at
-            .as_deref()
-            .map(|t| field_time("endedAt", t))
-            .transpose()?,
-    };
-    if !owns_session(prefix, &body.vehicle_id, &body.meter_id) {
-        return Err(not_your_device());
-    }
-    if wanted.ended_at.is_some_and(|end| end <= wanted.started_at) {
-        return Err(Refused::EndNotAfterStart.into());
-    }
-    let posted = reads.ask(async |client| sessions::post(client, &wanted).await);
-    match posted.await.map_err(|refused| redacted(refused, prefix))? {
-        Posted::Same(session) => json::reply(StatusCode::OK, &View::from(&session)),
-        Posted::New(session) => {
-            let mut reply = json::reply(StatusCode::CREATED, &View::from(&session))?;
-            let id = utf8_percent_encode(&session.session, NON_ALPHANUMERIC);
-            if let Ok(path) = HeaderValue::try_from(format!("/v1/sessions/{id}")) {
-                reply.headers_mut().insert(LOCATION, path);
-            }
-            Ok(reply)
         }
     }
 }
@@ -253,71 +201,4 @@ fn conflict(detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
 
 fn invalid(detail: impl Into<std::borrow::Cow<'static, str>>, code: &'static str) -> Problem {
     Problem::new(Kind::InvalidContent, detail).code(code)
-}
-
-/// Parses an id in a body. The id may be new.
-fn field_id<'t>(field: &str, text: &'t str) -> Result<ExternalId<'t>, Problem> {
-    ExternalId::of_new(text).map_err(|why| invalid(format!("{field} {why}"), "invalid_id"))
-}
-
-/// Parses the time of a session: any since 2000. Old times are allowed, because chargers report late.
-fn field_time(field: &str, text: &str) -> Result<Timestamp, Problem> {
-    let at = timestamp::parse(text).ok_or_else(|| {
-        let detail = format!("{field} must be an RFC 3339 time with an offset");
-        invalid(detail, "invalid_timestamp")
-    })?;
-    if at < Timestamp::Y2000 {
-        return Err(invalid(
-            format!("{field} must not be before {}", Timestamp::Y2000),
-            "too_old",
-        ));
-    }
-    if !at.is_writable() {
-        let detail = format!("{field} must be before the end of the year 9999, in any offset");
-        return Err(invalid(detail, "invalid_timestamp"));
-    }
-    Ok(at)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_is_read_strictly() {
-        let good = br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
-        assert!(json::parse::<PostBody>(good).is_ok());
-        for wrong in [
-            &br#"{"vehicleId":"V","meterId":"M"}"#[..],
-            br#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z","x":1}"#,
-            br#"{"vehicleId":"V","vehicleId":"V","meterId":"M","startedAt":"t"}"#,
-            br#"{"vehicleId":1,"meterId":"M","startedAt":"t"}"#,
-            b"",
-            b"[]",
-            br#"[null,"V","M","2024-01-01T00:00:00Z",null]"#,
-            b"{",
-        ] {
-            assert!(
-                json::parse::<PostBody>(wrong).is_err(),
-                "{}",
-                wrong.escape_ascii()
-            );
-        }
-    }
-
-    #[test]
-    fn times_need_an_offset_and_keep_their_microseconds() {
-        let at = field_time("startedAt", "2024-02-09T15:30:00.1234569+01:00").unwrap();
-        assert_eq!(at.to_string(), "2024-02-09T14:30:00.123456Z");
-        for wrong in [
-            "2024-02-09T15:30:00",
-            "yesterday",
-            "",
-            "1999-12-31T23:59:59Z",
-            "9999-12-31T23:59:59Z",
-            "9999-12-30T00:00:00-23:59",
-        ] {
-            assert!(field_time("startedAt", wrong).is_err(), "{wrong}");
-        }
-    }
 }

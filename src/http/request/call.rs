@@ -16,7 +16,7 @@ use crate::http::response::problem::Problem;
 use crate::postgres::{Reads, Written};
 
 /// The largest body other than readings.
-const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
 /// One request of a route.
 pub(crate) struct Call<'a> {

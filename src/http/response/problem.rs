@@ -116,7 +116,7 @@ pub(crate) struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
     code: Option<&'static str>,
-    readings: Option<Box<Outcome>>,
+    rejected: Option<Box<Rejected>>,
     retry_after_seconds: Option<u64>,
     allow: Option<&'static str>,
     www_authenticate: Option<&'static str>,
@@ -137,28 +137,63 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<Vec<ErrorItem<'a>>>,
+    errors: Option<&'a [ErrorItem<'static>]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors_truncated: Option<bool>,
 }
 
-/// One reading's error as listed in responses.
-#[derive(Serialize)]
+/// The error of one reading or session as listed in responses.
+#[derive(Debug, Serialize)]
 pub(crate) struct ErrorItem<'a> {
-    index: u64,
+    pub(crate) index: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
-    code: &'static str,
-    message: &'a str,
+    pub(crate) field: Option<Cow<'a, str>>,
+    pub(crate) code: &'static str,
+    pub(crate) message: Cow<'a, str>,
+}
+
+impl ErrorItem<'_> {
+    /// The same with texts of its own.
+    pub(crate) fn into_owned(self) -> ErrorItem<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        ErrorItem {
+            index: self.index,
+            field: self.field.map(owned),
+            code: self.code,
+            message: owned(self.message),
+        }
+    }
 }
 
 impl<'a> From<&'a ReadingError> for ErrorItem<'a> {
     fn from(error: &'a ReadingError) -> Self {
         ErrorItem {
             index: error.index,
-            field: error.field.as_deref(),
+            field: error.field.as_deref().map(Cow::Borrowed),
             code: error.code.as_str(),
-            message: &error.message,
+            message: Cow::Borrowed(&error.message),
+        }
+    }
+}
+
+/// The items of a body that were rejected.
+#[derive(Debug)]
+pub(crate) struct Rejected {
+    /// How many.
+    pub(crate) rejected: u64,
+    /// What is wrong with them.
+    pub(crate) errors: Vec<ErrorItem<'static>>,
+    /// Whether there were more errors.
+    pub(crate) is_truncated: bool,
+}
+
+impl From<Outcome> for Rejected {
+    fn from(outcome: Outcome) -> Self {
+        let errors = outcome.errors.iter().map(ErrorItem::from);
+        Rejected {
+            rejected: outcome.rejected,
+            errors: errors.map(ErrorItem::into_owned).collect(),
+            is_truncated: outcome.errors_truncated,
         }
     }
 }
@@ -170,7 +205,7 @@ impl Problem {
             kind,
             detail: detail.into(),
             code: None,
-            readings: None,
+            rejected: None,
             // Every 503 has a Retry-After. Most callers set a more precise one.
             retry_after_seconds: retry.then_some(1),
             allow: None,
@@ -191,9 +226,14 @@ impl Problem {
         self.code == Some(code)
     }
 
-    /// Adds the rejected readings.
-    pub(crate) fn readings(mut self, outcome: Outcome) -> Self {
-        self.readings = Some(Box::new(outcome));
+    /// The code of the violated rule, and the sentence about it.
+    pub(crate) fn explained(&self) -> (Option<&'static str>, &str) {
+        (self.code, &self.detail)
+    }
+
+    /// Adds what was rejected.
+    pub(crate) fn rejected(mut self, rejected: impl Into<Rejected>) -> Self {
+        self.rejected = Some(Box::new(rejected.into()));
         self
     }
 
@@ -229,22 +269,16 @@ impl Problem {
 
     pub(crate) fn into_reply(self) -> Reply {
         let (slug, title, status) = self.kind.parts();
-        let errors = self
-            .readings
-            .as_ref()
-            .map(|o| o.errors.iter().map(ErrorItem::from).collect());
+        let rejected = self.rejected.as_deref();
         let document = Document {
             uri: format!("urn:wattgate:problem:{slug}"),
             title,
             status: status.as_u16(),
             detail: &self.detail,
             code: self.code,
-            rejected: self.readings.as_ref().map(|o| o.rejected),
-            errors,
-            errors_truncated: self
-                .readings
-                .as_ref()
-                .and_then(|o| o.errors_truncated.then_some(true)),
+            rejected: rejected.map(|r| r.rejected),
+            errors: rejected.map(|r| r.errors.as_slice()),
+            errors_truncated: rejected.and_then(|r| r.is_truncated.then_some(true)),
         };
         // Serialising texts and numbers cannot fail.
         let body = serde_json::to_vec(&document).unwrap_or_default();

@@ -269,6 +269,27 @@ async fn a_key_with_a_prefix_is_for_its_devices_only() {
 }
 
 #[tokio::test]
+async fn a_key_with_a_prefix_registers_only_its_sessions_of_a_list() {
+    let keyed = KeyedEdge::start();
+    let key = keyed.key("ingest", |args| args.prefix = Some("M".to_owned()));
+    let list = |devices: &[(&str, &str)]| {
+        let session = |(vehicle, meter): &(&str, &str)| {
+            format!(
+                r#"{{"vehicleId":"{vehicle}","meterId":"{meter}","startedAt":"2024-01-01T00:00:00Z"}}"#
+            )
+        };
+        let sessions: Vec<String> = devices.iter().map(session).collect();
+        let head = format!("{JSON}Authorization: Bearer {key}\r\n");
+        post("/v1/sessions", &head, &format!("[{}]", sessions.join(",")))
+    };
+    let mixed = keyed.edge.send(&list(&[("V1", "X1"), ("V1", "M1")])).await;
+    mixed.assert_problem(503);
+    let others = keyed.edge.send(&list(&[("V1", "X1"), ("V2", "X2")])).await;
+    let problem = others.assert_problem(403);
+    assert_eq!(problem["errors"][1]["code"], "forbidden_device");
+}
+
+#[tokio::test]
 async fn a_key_over_its_rate_waits_and_others_do_not() {
     let keyed = KeyedEdge::start();
     let limited = keyed.key("ingest", |args| args.rate = Some(10));

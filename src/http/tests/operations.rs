@@ -234,6 +234,41 @@ async fn a_document_must_be_an_object_and_not_an_array() {
 }
 
 #[tokio::test]
+async fn a_list_of_sessions_is_bounded_and_read_before_it_is_stored() {
+    let edge = Edge::start();
+    let good = r#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z"}"#;
+    let list = |n: usize| format!("[{}]", vec![good; n].join(","));
+    // The database is away: only lists that are worth storing get there.
+    edge.post("/v1/sessions", &list(1_000))
+        .await
+        .assert_problem(503);
+    let problem = edge.post("/v1/sessions", &list(1_001)).await;
+    assert_eq!(problem.assert_problem(400)["code"], "too_many_sessions");
+    let long = " ".repeat((1 << 20) + 1);
+    edge.post("/v1/sessions", &long).await.assert_problem(413);
+    for empty in ["[]", "[{]"] {
+        edge.post("/v1/sessions", empty).await.assert_problem(400);
+    }
+    let faulty = format!(r#"[{},[],{{"vehicleId":"V"}}]"#, good.replace("Z", ""));
+    let problem = edge.post("/v1/sessions", &faulty).await.assert_problem(400);
+    assert_eq!(problem["rejected"], 3);
+    let errors = problem["errors"].as_array().unwrap();
+    let of = |error: &serde_json::Value| (error["index"].clone(), error["code"].clone());
+    let found: Vec<_> = errors.iter().map(of).collect();
+    let expected = [
+        (0, "invalid_timestamp"),
+        (1, "not_an_object"),
+        (2, "missing"),
+        (2, "missing"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(index, code)| (index.into(), code.into()))
+    );
+    assert_eq!(errors[2]["field"], "meterId");
+}
+
+#[tokio::test]
 async fn without_keys_a_foreign_host_is_refused_everywhere() {
     let mut options = Options::default();
     options.settings.local_hosts_only = true;

@@ -4,10 +4,13 @@
 //! to the sessions of one vehicle or one meter are serialised, across gateways too, and the fixed order prevents
 //! deadlocks.
 
+use std::time::{Duration, Instant};
+
 use deadpool_postgres::{Client, Transaction};
 use tokio_postgres::{Error, IsolationLevel, Row};
 
 use super::{Ended, MeterUse, Other, Posted, Refused, Session, Wanted, session};
+use crate::postgres::ReadError;
 use crate::postgres::registry::Registry;
 use crate::reading::{ExternalId, Timestamp};
 use crate::store::ids::registered;
@@ -53,6 +56,35 @@ pub async fn post(client: &mut Client, wanted: &Wanted<'_>) -> Result<Posted, Re
         }
     }
     try_post(client, &session, session_id, name).await
+}
+
+/// Stores sessions one after the other, each as [`post`] does, until the time is up. Returns the outcome of each that was
+/// tried.
+///
+/// Order:  that of `wanted`; shorter if the time was up
+/// Blocks: until each has its COMMIT; a session that began within the time is finished
+/// Cancel: those before are stored; repeating all is safe
+///
+/// # Errors
+/// [`ReadError`]: the database failed, and those before are stored.
+pub async fn post_each(
+    client: &mut Client,
+    wanted: &[Wanted<'_>],
+    within: Duration,
+) -> Result<Vec<Result<Posted, Refused>>, ReadError> {
+    let began = Instant::now();
+    let mut outcomes = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        if began.elapsed() > within {
+            break;
+        }
+        match post(client, wanted).await {
+            Err(Refused::Database(error)) => return Err(error.into()),
+            Err(Refused::Read(error)) => return Err(error),
+            outcome => outcomes.push(outcome),
+        }
+    }
+    Ok(outcomes)
 }
 
 async fn try_post(
