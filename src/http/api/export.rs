@@ -89,17 +89,31 @@ fn write_csv(reading: ReadingView<'_>, out: &mut String) {
     out.push_str("\r\n");
 }
 
-/// Writes a CSV field, quoted if necessary.
+/// Writes a text as a CSV field, quoted if necessary. A text that a spreadsheet would run as a formula begins with an
+/// apostrophe.
 ///
-/// Source: RFC 4180
+/// Source: RFC 4180; OWASP ASVS 5.0, 1.2.10
 fn quote(text: &str, out: &mut String) {
+    let apostrophe = if is_formula(text) { "'" } else { "" };
     if text.contains([',', '"']) || text != text.trim() {
         out.push('"');
+        out.push_str(apostrophe);
         out.push_str(&text.replace('"', "\"\""));
         out.push('"');
     } else {
+        out.push_str(apostrophe);
         out.push_str(text);
     }
+}
+
+/// Whether a spreadsheet could run a text as a formula. Apostrophes before it do not count, so that a program can undo
+/// this: if the text after all apostrophes begins with one of these characters, it removes one apostrophe.
+///
+/// Ids hold no tabs and other control characters, which would count too. Some spreadsheets read the wide characters of
+/// East Asian texts as the narrow ones.
+fn is_formula(text: &str) -> bool {
+    let rest = text.trim_start_matches('\'');
+    rest.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
 }
 
 /// An export that is being sent to a client.
@@ -261,6 +275,28 @@ mod tests {
             ("say \"a\"", "\"say \"\"a\"\"\""),
             (" a", "\" a\""),
             ("", ""),
+        ] {
+            let mut out = String::new();
+            quote(text, &mut out);
+            assert_eq!(out, expected);
+        }
+    }
+
+    #[test]
+    fn no_csv_field_is_a_formula_and_each_can_be_read_back() {
+        for (text, expected) in [
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("＝1", "'＝1"),
+            (
+                "=HYPERLINK(\"x\",\"y\")",
+                "\"'=HYPERLINK(\"\"x\"\",\"\"y\"\")\"",
+            ),
+            ("'=1", "''=1"),
+            ("'a", "'a"),
+            ("a=1", "a=1"),
         ] {
             let mut out = String::new();
             quote(text, &mut out);
