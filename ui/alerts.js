@@ -5,13 +5,13 @@ import { explain, get, now, pages } from './api.js';
 import { choice, h, name, panel, set } from './dom.js';
 import { celsius, count, dateTime, exact, isNumber, none, percent, span } from './format.js';
 
-/** How often to reload. Values change while an alert is open. The stream reports opened and closed alerts at once. */
+/** How often to load the mutes: those of devices without an alert change without an event. */
 const REFRESH_MS = 30000;
 /** The most alerts in one response. The most severe come first, and a button loads the next page. */
 const SHOWN = 1000;
 /** How long to wait after a key is pressed in the search field. */
 const TYPING_MS = 250;
-/** How many alerts other pages show. Nobody reads longer lists there. */
+/** How many alerts other pages show. Longer lists would not be read there. */
 const ON_FLEET = 5;
 
 const number = (value) => (isNumber(value) ? count(Math.round(value)) : none);
@@ -65,28 +65,6 @@ function refill(element, ...children) {
   (again ?? document.querySelector('main h1'))?.focus({ preventScroll: true });
 }
 
-/** Reloads every half minute, and whenever the stream reports an alert. */
-class Watch {
-  #timer;
-  #stream;
-  #load;
-
-  constructor(stream, load) {
-    this.#stream = stream;
-    this.#load = load;
-    stream.addEventListener('alert', load);
-    stream.addEventListener('reset', load);
-    this.#timer = setInterval(() => document.hidden || load(), REFRESH_MS);
-    load();
-  }
-
-  destroy() {
-    clearInterval(this.#timer);
-    this.#stream.removeEventListener('alert', this.#load);
-    this.#stream.removeEventListener('reset', this.#load);
-  }
-}
-
 export class Alerts {
   title = 'Alerts';
   #state = 'open';
@@ -100,8 +78,11 @@ export class Alerts {
   /** The number of pages shown. A refresh loads as many. */
   #pages = 1;
   #typing;
+  #open;
+  #timer;
 
-  constructor({ stream }) {
+  constructor({ alerts }) {
+    this.#open = alerts;
     this.number = h('p', { class: 'muted', role: 'status' }, 'Loading');
     this.body = h('div', {}, h('p', { class: 'muted empty' }, 'Loading'));
     this.kinds = h('select', {
@@ -139,13 +120,31 @@ export class Alerts {
           this.#anew();
         })),
       h('section', { class: 'panel', 'aria-label': 'Alerts' }, this.body, this.moreButton), this.mutedPanel);
-    this.watch = new Watch(stream, () => this.#load());
+    alerts.addEventListener('change', this.#changed);
+    alerts.addEventListener('failure', this.#failed);
+    this.#timer = setInterval(() => document.hidden || this.#loadMutes(), REFRESH_MS);
+    this.#loadMutes();
+    this.#load();
   }
+
+  #changed = () => this.#load();
+
+  #failed = (event) => this.#explain(event.detail);
+
+  #explain(error) {
+    set(this.number, explain(error));
+    if (this.#items === null) set(this.body, h('p', { class: 'muted empty' }, 'Not available.'));
+  }
+
+  /** After a change that was made here: its event comes too, but this page shows it at once. */
+  #again = () => Promise.all([this.#loadMutes(), this.#open.load()]);
 
   destroy() {
     this.#asked += 1;
     clearTimeout(this.#typing);
-    this.watch.destroy();
+    clearInterval(this.#timer);
+    this.#open.removeEventListener('change', this.#changed);
+    this.#open.removeEventListener('failure', this.#failed);
   }
 
   #anew() {
@@ -157,7 +156,14 @@ export class Alerts {
   async #load() {
     const asked = (this.#asked += 1);
     const kind = (this.#kind && `&kind=${this.#kind}`) + (this.#prefix && `&prefix=${encodeURIComponent(this.#prefix)}`);
-    this.#loadMutes(asked);
+    const shared = this.#state === 'open' && !kind && !this.#open.more ? this.#open.items : null;
+    if (shared !== null) {
+      const anew = this.#items === null;
+      this.#items = shared;
+      this.#next = null;
+      this.#show(anew);
+      return;
+    }
     const items = [];
     let next = null;
     try {
@@ -171,18 +177,16 @@ export class Alerts {
       this.#next = next;
       this.#show(anew);
     } catch (error) {
-      if (asked !== this.#asked) return;
-      set(this.number, explain(error));
-      if (this.#items === null) set(this.body, h('p', { class: 'muted empty' }, 'Not available.'));
+      if (asked === this.#asked) this.#explain(error);
     }
   }
 
   /** The mutes in force, also those of devices without an alert. */
-  async #loadMutes(asked) {
+  async #loadMutes() {
     const answer = await get(`/v1/alerts/mutes?limit=${SHOWN}`).catch(() => null);
-    if (answer === null || asked !== this.#asked) return;
+    if (answer === null) return;
     this.mutedPanel.hidden = answer.items.length === 0;
-    const again = () => this.#load();
+    const again = this.#again;
     refill(this.muted, h('ul', { class: 'wants' }, answer.items.map((mute) => {
       const { stream, id } = deviceOf(mute);
       const key = `${stream} ${id} ${mute.kind ?? ''}`;
@@ -208,7 +212,7 @@ export class Alerts {
         : this.#state === 'open' ? 'Nothing needs attention.' : 'No alert has closed yet.'));
       return;
     }
-    const again = () => this.#load();
+    const again = this.#again;
     refill(this.body, h('div', { class: 'scroll' }, h('table', {},
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Alert'), h('th', { scope: 'col' }, 'Device'),
         h('th', { scope: 'col', class: 'wide' }, 'Since'), h('th', { scope: 'col', class: 'n wide' }, 'Duration'),
@@ -233,93 +237,96 @@ function row(alert, again) {
     closed === null && h('td', {}, buttons(alert, label, again)));
 }
 
-/** Alerts on another page. If loading fails, only the page of alerts reports the error. */
-class Aside {
-  #asked = 0;
-  #watch;
-  #query;
-  #show;
-
-  constructor(stream, query, show) {
-    this.#query = query;
-    this.#show = show;
-    this.#watch = new Watch(stream, this.load);
-  }
-
-  load = async () => {
-    const asked = (this.#asked += 1);
-    const answer = await get(`/v1/alerts?state=open&order=-severity&${this.#query}`).catch(() => null);
-    if (answer !== null && asked === this.#asked) this.#show(inOrder(answer.items), answer.next !== null);
-  };
-
-  destroy() {
-    this.#asked += 1;
-    this.#watch.destroy();
-  }
-}
-
 const against = (alert) => `${known(alert)[1](alert.value)}, limit ${known(alert)[1](alert.bound)}`;
 
 /** The most severe open alerts, on the fleet page, those that nobody has seen first. Empty if none is open. */
-export class OpenAlerts {
-  constructor({ stream }) {
-    const number = h('a', { href: '#/alerts' });
-    const list = h('ul', { class: 'wants' });
-    this.el = panel('Needs attention', number, list);
+export class AttentionPanel {
+  #open;
+
+  constructor({ alerts }) {
+    this.#open = alerts;
+    this.number = h('a', { href: '#/alerts' });
+    this.list = h('ul', { class: 'wants' });
+    this.el = panel('Needs attention', this.number, this.list);
     this.el.classList.add('first');
     this.el.hidden = true;
-    this.aside = new Aside(stream, `limit=${SHOWN}`, (alerts, more) => {
-      this.el.hidden = alerts.length === 0;
-      set(number, `All ${count(alerts.length)}${more ? '+' : ''}`);
-      const first = alerts.toSorted((a, b) => isHandled(a) - isHandled(b)).slice(0, ON_FLEET);
-      refill(list, first.map((alert) => h('li', { class: isHandled(alert) && 'handled' },
-        sign(alert), device(alert, alert.alertId), h('span', { class: 'n muted' }, against(alert)), marks(alert))));
-    });
+    alerts.addEventListener('change', this.#show);
+    if (alerts.items !== null) this.#show();
   }
 
+  #show = () => {
+    const { items, more } = this.#open;
+    this.el.hidden = items.length === 0;
+    set(this.number, `All ${count(items.length)}${more ? '+' : ''}`);
+    const first = inOrder(items).toSorted((a, b) => isHandled(a) - isHandled(b)).slice(0, ON_FLEET);
+    refill(this.list, first.map((alert) => h('li', { class: isHandled(alert) && 'handled' },
+      sign(alert), device(alert, alert.alertId), h('span', { class: 'n muted' }, against(alert)), marks(alert))));
+  };
+
   destroy() {
-    this.aside.destroy();
+    this.#open.removeEventListener('change', this.#show);
   }
 }
 
 /** The open alerts of one device and its mute, above its figures. */
 export class DeviceAlerts {
+  #open;
+  #timer;
   #asked = 0;
-  #gone = false;
+  #shown = '';
 
-  constructor({ stream }, kind, id) {
-    this.of = { stream: kind, id };
+  constructor({ alerts }, stream, id) {
+    this.#open = alerts;
+    this.of = { stream, id };
+    this.query = `${stream}Id=${encodeURIComponent(id)}`;
     this.list = h('ul', { class: 'notice wants', 'aria-label': 'Open alerts', hidden: true });
     this.state = h('p', { class: 'small mute-state' });
     this.el = h('div', { class: 'device-alerts' }, this.list, this.state);
-    this.aside = new Aside(stream, `${kind}Id=${encodeURIComponent(id)}`, (alerts) => {
-      this.list.hidden = alerts.length === 0;
-      this.list.classList.toggle('critical', alerts.some((alert) => known(alert)[2] === 'critical' && !isHandled(alert)));
-      refill(this.list, alerts.map((alert) => {
-        const opened = Date.parse(alert.openedAt);
-        return h('li', { class: isHandled(alert) && 'handled' }, sign(alert),
-          h('span', { title: exact(opened) }, `${against(alert)}, since ${dateTime(opened)}`), marks(alert),
-          buttons(alert, known(alert)[0], this.aside.load));
-      }));
-      this.#mutes();
-    });
+    alerts.addEventListener('change', this.#changed);
+    this.#timer = setInterval(() => document.hidden || this.#loadMute(), REFRESH_MS);
+    this.#loadMute();
+    if (alerts.items !== null) this.#changed();
   }
 
-  /** Says whether the device is muted as a whole, with a button to change that. */
-  async #mutes() {
+  #again = () => Promise.all([this.#loadMute(), this.#open.load()]);
+
+  /** The alerts of the device. They are requested only if not all open ones are known. */
+  #changed = async () => {
     const asked = (this.#asked += 1);
-    const { stream, id } = this.of;
-    const answer = await get(`/v1/alerts/mutes?${stream}Id=${encodeURIComponent(id)}`).catch(() => null);
-    if (answer === null || asked !== this.#asked || this.#gone) return;
+    const isMine = (alert) => alert[`${this.of.stream}Id`] === this.of.id;
+    let mine = this.#open.items.filter(isMine);
+    if (this.#open.more) {
+      const answer = await get(`/v1/alerts?state=open&${this.query}`).catch(() => null);
+      if (answer === null || asked !== this.#asked) return;
+      mine = answer.items;
+    }
+    const shown = JSON.stringify(mine);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    this.list.hidden = mine.length === 0;
+    this.list.classList.toggle('critical', mine.some((alert) => known(alert)[2] === 'critical' && !isHandled(alert)));
+    refill(this.list, inOrder(mine).map((alert) => {
+      const opened = Date.parse(alert.openedAt);
+      return h('li', { class: isHandled(alert) && 'handled' }, sign(alert),
+        h('span', { title: exact(opened) }, `${against(alert)}, since ${dateTime(opened)}`), marks(alert),
+        buttons(alert, known(alert)[0], this.#again));
+    }));
+  };
+
+  /** Says whether the device is muted as a whole, with a button to change that. */
+  async #loadMute() {
+    const answer = await get(`/v1/alerts/mutes?${this.query}`).catch(() => null);
+    if (answer === null) return;
     const mute = answer.items.find((one) => one.kind === null);
     const button = mute
-      ? h('button', { type: 'button', class: 'small-button', 'data-key': 'mute', onclick: (event) => perform(event, () => unmute(this.of), this.aside.load) }, 'Unmute all alerts')
-      : h('button', { type: 'button', class: 'small-button', 'data-key': 'mute', onclick: () => muteDevice(this.of, null, this.aside.load) }, 'Mute all alerts');
+      ? h('button', { type: 'button', class: 'small-button', 'data-key': 'mute', onclick: (event) => perform(event, () => unmute(this.of), this.#again) }, 'Unmute all alerts')
+      : h('button', { type: 'button', class: 'small-button', 'data-key': 'mute', onclick: () => muteDevice(this.of, null, this.#again) }, 'Mute all alerts');
     refill(this.state, mute && h('span', { class: 'mark' }, `${muteWords(mute)} `), button);
   }
 
   destroy() {
-    this.#gone = true;
-    this.aside.destroy();
+    this.#asked += 1;
+    clearInterval(this.#timer);
+    this.#open.removeEventListener('change', this.#changed);
   }
 }

@@ -1,6 +1,6 @@
 // The fleet at a glance.
 
-import { OpenAlerts } from './alerts.js';
+import { AttentionPanel } from './alerts.js';
 import { explain, now, pages, request } from './api.js';
 import { Spark } from './charts.js';
 import { h, name, panel, set, text } from './dom.js';
@@ -50,7 +50,7 @@ export class Fleet {
     const { store } = context;
     this.#store = store;
     this.energy = new Energy();
-    this.alerts = new OpenAlerts(context);
+    this.alerts = new AttentionPanel(context);
     this.#tiles();
     this.charging = h('div', {}, h('p', { class: 'muted empty' }, 'Loading'));
     this.chargingCount = h('span', { class: 'muted' });

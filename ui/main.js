@@ -1,6 +1,6 @@
 // The page: which view is shown, and what all views share.
 
-import { get, now, request } from './api.js';
+import { now, request } from './api.js';
 import { Alerts } from './alerts.js';
 import { ChargingSessions } from './charging.js';
 import { Devices } from './devices.js';
@@ -8,6 +8,7 @@ import { h, set, text } from './dom.js';
 import { Fleet } from './fleet.js';
 import { count, span, time } from './format.js';
 import { Meter } from './meter.js';
+import { OpenAlerts } from './open_alerts.js';
 import { Store } from './store.js';
 import { LiveStream } from './stream.js';
 import { Vehicle } from './vehicle.js';
@@ -19,7 +20,8 @@ const LAG_SECONDS = 15;
 const UNANSWERED_MAX = 3;
 
 const stream = new LiveStream();
-const context = { stream, store: new Store(stream) };
+const alerts = new OpenAlerts(stream);
+const context = { stream, store: new Store(stream), alerts };
 const main = document.getElementById('main');
 let shown = null;
 
@@ -128,20 +130,11 @@ async function health() {
   }
 }
 
-let counted = 0;
-
 /** The number of open alerts, in the navigation. */
-async function countAlerts() {
-  const asked = (counted += 1);
-  try {
-    const { items, next } = await get('/v1/alerts?state=open&order=-severity&limit=100');
-    if (asked !== counted) return;
-    const badge = document.getElementById('alerts-open');
-    badge.hidden = items.length === 0;
-    set(badge, `${items.length}${next === null ? '' : '+'}`, h('span', { class: 'sr' }, ' open'));
-  } catch {
-    // The alerts view reports the error.
-  }
+function showAlerts() {
+  const badge = document.getElementById('alerts-open');
+  badge.hidden = alerts.items.length === 0;
+  set(badge, `${alerts.items.length}${alerts.more ? '+' : ''}`, h('span', { class: 'sr' }, ' open'));
 }
 
 function showStream() {
@@ -192,8 +185,7 @@ document.getElementById('skip').addEventListener('click', (event) => {
 });
 window.addEventListener('hashchange', () => route(true));
 stream.addEventListener('state', showStream);
-stream.addEventListener('alert', countAlerts);
-stream.addEventListener('reset', countAlerts);
+alerts.addEventListener('change', showAlerts);
 const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
 const offset = new Intl.DateTimeFormat('en', { timeZoneName: 'shortOffset' }).formatToParts().find((part) => part.type === 'timeZoneName');
 text(document.getElementById('zone'), [timeZone, offset && `(${offset.value})`].filter(Boolean).join(' '));
@@ -202,6 +194,7 @@ showStream();
 health();
 setInterval(() => document.hidden || health(), HEALTH_MS);
 document.addEventListener('visibilitychange', () => document.hidden || health());
+alerts.load();
 stream.run();
 try {
   route(false);

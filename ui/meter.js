@@ -97,7 +97,7 @@ export class Meter {
   async #load() {
     const asked = (this.#asked += 1);
     const [from, to] = this.#window();
-    this.sessions.show(from, to);
+    this.sessions.show(to - from);
     const id = encodeURIComponent(this.#id);
     try {
       this.#live(await get(`/v1/live/meters/${id}`));

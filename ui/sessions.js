@@ -17,6 +17,8 @@ const other = {
 export class Sessions {
   #kind;
   #id;
+  /** The length of the window, in milliseconds. */
+  #length = 0;
   #from = 0;
   #to = 0;
   #sessions = null;
@@ -40,17 +42,19 @@ export class Sessions {
     clearInterval(this.#timer);
   }
 
-  /** Shows the sessions that overlap a window, in milliseconds. */
-  show(from, to) {
-    [this.#from, this.#to] = [from, to];
+  /** Shows the sessions that overlap the last so many milliseconds. Each refresh moves the window to the present. */
+  show(length) {
+    this.#length = length;
     this.#load();
   }
 
   async #load() {
     const asked = (this.#asked += 1);
+    const to = now();
+    const from = to - this.#length;
     const time = (ms) => encodeURIComponent(new Date(ms).toISOString());
     const path = `/v1/sessions?${this.#kind}Id=${encodeURIComponent(this.#id)}&order=-startedAt`
-      + `&from=${time(this.#from)}&to=${time(this.#to)}`;
+      + `&from=${time(from)}&to=${time(to)}`;
     const found = [];
     let next = null;
     try {
@@ -64,6 +68,7 @@ export class Sessions {
       return;
     }
     if (asked !== this.#asked) return;
+    [this.#from, this.#to] = [from, to];
     this.#more = next !== null;
     this.#sessions = found.map(timed);
     this.#draw();

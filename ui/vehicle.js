@@ -113,7 +113,7 @@ export class Vehicle {
   async #load() {
     const asked = (this.#asked += 1);
     const [from, to] = this.#window();
-    this.sessions.show(from, to);
+    this.sessions.show(to - from);
     try {
       this.#live(await get(`/v1/live/vehicles/${encodeURIComponent(this.#id)}`));
       this.#loadEnergy();

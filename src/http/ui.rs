@@ -72,6 +72,7 @@ static ASSETS: &[Asset] = &[
     asset!("charging.js", SCRIPT),
     asset!("alerts.js", SCRIPT),
     asset!("alert_actions.js", SCRIPT),
+    asset!("open_alerts.js", SCRIPT),
     asset!("docs.js", SCRIPT),
     asset!("uplot.js", "vendor/uplot.js", SCRIPT),
     asset!("uplot.css", "vendor/uplot.css", STYLE),

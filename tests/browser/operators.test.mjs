@@ -106,6 +106,33 @@ describe('an alert', () => {
     await close(page);
   });
 
+  for (const view of ['#/', '#/alerts', '#/vehicles/Cool', '#/meters']) {
+    test(`costs one request when it opens: ${view}`, async () => {
+      const page = await open(gateway, `/${view}`);
+      await live(page);
+      const badge = page.locator('#alerts-open');
+      await badge.waitFor();
+      const before = await badge.innerText();
+      let asked = 0;
+      const began = Date.now();
+      page.on('request', (request) => {
+        if (/\/v1\/alerts\?/.test(request.url())) asked += 1;
+      });
+      for (let round = 0; round < 4; round += 1) {
+        gateway.sql(`
+          insert into alerts (kind, stream, device_id, opened_at, updated_at, value, bound, details)
+          select 'silent', 'vehicle', id, now(), now(), 71, 55, '{}' from vehicles where external_id = 'Cool'`);
+        await page.waitForFunction((text) => document.getElementById('alerts-open').innerText !== text, before);
+        gateway.sql("update alerts set closed_at = now() where kind = 'silent' and closed_at is null");
+        await page.waitForFunction((text) => document.getElementById('alerts-open').innerText === text, before);
+      }
+      // One for each of eight events, one every half minute, and one that may have been under way.
+      const most = 9 + Math.ceil((Date.now() - began) / 30000);
+      assert.ok(asked >= 8 && asked <= most, `${asked} requests, at most ${most}`);
+      await close(page);
+    });
+  }
+
   for (const [scheme, viewport] of [['light', DESKTOP], ['dark', PHONE]]) {
     test(`the marks and dialogs are accessible: ${scheme}, ${viewport.width} wide`, async () => {
       const [first] = await open_alerts();

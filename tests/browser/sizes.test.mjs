@@ -269,6 +269,20 @@ describe('5,100 sessions', () => {
     assert.ok(lines.length > 35 && lines.length <= 42, `${lines.length} lines`);
     await close(page);
   });
+
+  test('a session that starts while its device is shown appears by itself', async () => {
+    await gateway.store('meter', meter('Quiet', 230));
+    const page = await tab(await fresh());
+    await page.clock.install();
+    await page.goto(`${gateway.url}/#/meters/Quiet`);
+    const sessions = page.getByRole('region', { name: 'Charging sessions' });
+    await sessions.getByText('No sessions in this period.').waitFor();
+    await gateway.call('POST', '/v1/sessions', { vehicleId: 'Late', meterId: 'Quiet', startedAt: new Date().toISOString() });
+    // The list is loaded every half minute.
+    await page.clock.fastForward(31000);
+    await sessions.getByRole('link', { name: 'Late' }).waitFor();
+    await close(page);
+  });
 });
 
 describe('open sessions', () => {
