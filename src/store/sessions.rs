@@ -121,6 +121,14 @@ impl From<Error> for Refused {
 }
 
 impl Refused {
+    /// Whether other transactions hold what this one needs, while the database serves as usual.
+    pub fn is_blocked(&self) -> bool {
+        let Refused::Database(error) = self else {
+            return false;
+        };
+        self.is_transient() || error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// Whether trying the transaction again may succeed.
     fn is_transient(&self) -> bool {
         let transient = [

@@ -1,6 +1,7 @@
 //! Lists of sessions: each session by itself, in the order of the list, and safe to send again.
 
 use std::io::Write;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -140,5 +141,48 @@ fn lists_that_arrive_together_neither_block_nor_repeat() {
     assert_eq!(both[0][0] + both[1][0], 40, "{both:?}");
     assert_eq!(both[0][1] + both[1][1], 40, "{both:?}");
     assert_eq!(gateway.sql("select count(*) from charging_sessions"), "40");
+    gateway.terminate();
+}
+
+#[test]
+fn a_session_that_another_request_blocks_does_not_end_the_list() {
+    let gateway = Gateway::fresh(&NO_ALERTS);
+    let (status, answer) = post(&gateway, &json!([session("a", "A", "M1", 0)]).to_string());
+    assert_eq!(status, 201, "{answer}");
+    // Another session of the database holds the vehicle for longer than a statement waits.
+    let psql = format!("exec {} -XAtq", gateway.psql.as_deref().unwrap());
+    let mut holder = Command::new("sh")
+        .args(["-c", &psql])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut held = holder.stdin.take().unwrap();
+    held.write_all(
+        b"begin; select from vehicles where external_id = 'A' for update;
+        select pg_advisory_lock(4711);\n",
+    )
+    .unwrap();
+    held.flush().unwrap();
+    gateway.wait("the lock", |g| {
+        g.sql("select count(*) from pg_locks where locktype = 'advisory' and objid = 4711") == "1"
+    });
+    let list = json!([
+        session("x", "X", "M3", 0),
+        session("b", "A", "M1", 20),
+        session("c", "C", "M2", 0)
+    ]);
+    let list = list.to_string();
+    let (status, answer) = post(&gateway, &list);
+    assert_eq!(status, 201, "{answer}");
+    assert_eq!(answer["sessionIds"][0], "x");
+    assert_eq!(answer["errors"][0]["index"], 1);
+    // The last one is registered, unless the machine is so busy that the time for the list is up.
+    let errors = answer["errors"].as_array().unwrap();
+    assert!(errors.iter().all(|error| error["code"] == "not_tried"));
+    drop(held);
+    holder.wait().unwrap();
+    let (status, answer) = post(&gateway, &list);
+    assert_eq!((status, counts(&answer)[2]), (201, 0), "{answer}");
     gateway.terminate();
 }

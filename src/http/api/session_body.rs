@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
 use crate::http::request::query::shorten;
@@ -74,43 +73,18 @@ impl SessionBody {
     /// # Errors
     /// The rules that it breaks, at least one: what concerns the fields in the order of the text, then absent fields.
     pub(super) fn parse(text: &[u8]) -> Result<Self, Vec<Fault>> {
-        let fields = match serde_json::from_slice(text) {
-            Ok(Object(fields)) => fields,
+        let Members {
+            found,
+            seen,
+            mut faults,
+        } = match serde_json::from_slice(text) {
+            Ok(members) => members,
             Err(error) if error.classify() == Category::Data => {
                 let what = "a session must be a JSON object";
                 return Err(vec![Fault::whole("not_an_object", what)]);
             }
             Err(error) => return Err(vec![Fault::whole("malformed", error.to_string())]),
         };
-        let mut faults = Vec::new();
-        let mut found: [Option<String>; FIELDS.len()] = Default::default();
-        let mut seen = [false; FIELDS.len()];
-        for (name, value) in fields {
-            let Some(at) = FIELDS.iter().position(|field| *field == name) else {
-                let name = shorten(&name);
-                let message = format!("{name} is not a field of a session");
-                faults.push(Fault {
-                    field: Some(Cow::Owned(name)),
-                    code: "unknown_field",
-                    message,
-                });
-                continue;
-            };
-            let field = FIELDS[at];
-            if std::mem::replace(&mut seen[at], true) {
-                let message = format!("{field} must be given once");
-                faults.push(Fault::of(field, "duplicate_field", message));
-                continue;
-            }
-            match value {
-                Value::String(text) => found[at] = Some(text),
-                Value::Null if at >= REQUIRED => {}
-                _ => {
-                    let message = format!("{field} must be a string");
-                    faults.push(Fault::of(field, "wrong_type", message));
-                }
-            }
-        }
         for (&field, _) in FIELDS
             .iter()
             .zip(seen)
@@ -198,30 +172,157 @@ pub(super) fn field_time(field: &'static str, text: &str) -> Result<Timestamp, F
     Ok(at)
 }
 
-/// The members of a JSON object in the order of the text, repeated ones too.
-struct Object(Vec<(String, Value)>);
+/// What is kept of the members of a JSON object, so that a large one needs little memory.
+#[derive(Default)]
+struct Members {
+    /// The texts of the fields.
+    found: [Option<String>; FIELDS.len()],
+    /// Which fields are there.
+    seen: [bool; FIELDS.len()],
+    /// The rules that members break.
+    ///
+    /// Shape:  at most [`FAULTS_MAX`]
+    /// Order:  that of the text
+    faults: Vec<Fault>,
+}
 
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Members)
+impl Members {
+    fn add(&mut self, member: Member, value: Content) {
+        let fault = match (member, value) {
+            _ if self.faults.len() == FAULTS_MAX => return,
+            (Member::Unknown(name), _) => {
+                let message = format!("{name} is not a field of a session");
+                Fault {
+                    field: Some(Cow::Owned(name)),
+                    code: "unknown_field",
+                    message,
+                }
+            }
+            (Member::Field(at), _) if std::mem::replace(&mut self.seen[at], true) => {
+                let message = format!("{} must be given once", FIELDS[at]);
+                Fault::of(FIELDS[at], "duplicate_field", message)
+            }
+            (Member::Field(at), Content::Text(text)) => {
+                self.found[at] = Some(text);
+                return;
+            }
+            (Member::Field(at), Content::Null) if at >= REQUIRED => return,
+            (Member::Field(at), _) => {
+                let message = format!("{} must be a string", FIELDS[at]);
+                Fault::of(FIELDS[at], "wrong_type", message)
+            }
+        };
+        self.faults.push(fault);
     }
 }
 
-struct Members;
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
 
-impl<'de> Visitor<'de> for Members {
-    type Value = Object;
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
-            members.push(member);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Members::default();
+        while let Some((member, value)) = map.next_entry()? {
+            members.add(member, value);
         }
-        Ok(Object(members))
+        Ok(members)
+    }
+}
+
+/// The name of a member.
+enum Member {
+    /// A field, by its place in [`FIELDS`].
+    Field(usize),
+    /// The beginning of another name.
+    Unknown(String),
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(MemberVisitor)
+    }
+}
+
+struct MemberVisitor;
+
+impl Visitor<'_> for MemberVisitor {
+    type Value = Member;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Member, E> {
+        let field = FIELDS.iter().position(|field| *field == name);
+        Ok(field.map_or_else(|| Member::Unknown(shorten(name)), Member::Field))
+    }
+}
+
+/// A value of a member. Other values than a text are read, but not kept.
+enum Content {
+    Text(String),
+    Null,
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+        Ok(Content::Text(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Content, E> {
+        Ok(Content::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Content, E> {
+        Ok(Content::Other)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Content, E> {
+        Ok(Content::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Content, E> {
+        Ok(Content::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Content, E> {
+        Ok(Content::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Content, A::Error> {
+        while values.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Content::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Content, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Content::Other)
     }
 }
 
@@ -270,6 +371,24 @@ mod tests {
         let backwards = r#"{"vehicleId":"V","meterId":"M","startedAt":"2024-01-01T00:00:00Z",
             "endedAt":"2024-01-01T00:00:00Z"}"#;
         assert_eq!(codes(backwards), [("endedAt".to_owned(), "out_of_range")]);
+    }
+
+    #[test]
+    fn little_is_kept_of_a_large_object() {
+        let unknown = r#""a":0,"#.repeat(170_000);
+        let nested = r#"{"":0},"#.repeat(140_000);
+        for (text, faults) in [
+            (format!("{{{unknown}\"b\":0}}"), FAULTS_MAX),
+            (format!("{{\"x\":[{nested}0]}}"), 1),
+            (format!("{{\"vehicleId\":[{nested}0]}}"), 1),
+        ] {
+            let members: Members = serde_json::from_str(&text).unwrap();
+            assert_eq!(members.faults.len(), faults);
+            assert!(members.faults.capacity() <= FAULTS_MAX);
+            assert_eq!(members.found, [const { None }; FIELDS.len()]);
+            let codes = codes(&text);
+            assert!(codes.len() <= FAULTS_MAX, "{}", codes.len());
+        }
     }
 
     #[test]

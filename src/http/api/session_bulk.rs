@@ -5,12 +5,14 @@
 //! none: one transaction would lock the rows of many vehicles and meters at once, in an order that conflicts with that of
 //! other requests.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -97,19 +99,51 @@ pub(super) async fn post(call: &Call<'_>, format: Format, body: &Bytes) -> Resul
     answer(&outcomes)
 }
 
-/// The texts of the sessions: the values of an array, or the lines that are not empty.
+/// The texts of the sessions: the values of an array, or the lines that are not empty. Of too many sessions, only one more
+/// than allowed.
 fn split(format: Format, body: &Bytes) -> Result<Vec<&[u8]>, Problem> {
     match format {
         Format::Json => {
-            let values: Vec<&RawValue> = serde_json::from_slice(body)
+            let Texts(texts) = serde_json::from_slice(body)
                 .map_err(|error| Problem::new(Kind::UnreadableBody, error.to_string()))?;
-            let texts = values.iter().map(|value| value.get().as_bytes());
-            Ok(texts.collect())
+            Ok(texts)
         }
         Format::Ndjson => {
             let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
-            Ok(lines.filter(|line| !line.is_empty()).collect())
+            let lines = lines.filter(|line| !line.is_empty());
+            Ok(lines.take(SESSIONS_MAX + 1).collect())
         }
+    }
+}
+
+/// The texts of the first values of an array. The others are read, but not kept.
+struct Texts<'a>(Vec<&'a [u8]>);
+
+impl<'de> Deserialize<'de> for Texts<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(TextsVisitor)
+    }
+}
+
+struct TextsVisitor;
+
+impl<'de> Visitor<'de> for TextsVisitor {
+    type Value = Texts<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Texts<'de>, A::Error> {
+        let mut texts = Vec::new();
+        while texts.len() <= SESSIONS_MAX {
+            let Some(value) = values.next_element::<&RawValue>()? else {
+                return Ok(Texts(texts));
+            };
+            texts.push(value.get().as_bytes());
+        }
+        while values.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Texts(texts))
     }
 }
 
@@ -136,6 +170,10 @@ async fn register(
         Err(faults) => Outcome::Rejected(faults),
         Ok(Some(Ok(Posted::New(session)))) => Outcome::Created(session.session),
         Ok(Some(Ok(Posted::Same(session)))) => Outcome::Existing(session.session),
+        Ok(Some(Err(refused))) if refused.is_blocked() => {
+            let message = "another request holds its vehicle or its meter; send it again";
+            Outcome::Rejected(vec![Fault::whole("not_tried", message)])
+        }
         Ok(Some(Err(refused))) => {
             let problem = redacted(refused, prefix);
             let (code, detail) = problem.explained();
@@ -234,6 +272,18 @@ mod tests {
         for wrong in ["", "[{}", "[{}]x", "[{},]", "\u{feff}[{}]"] {
             assert_eq!(json(wrong), None, "{wrong}");
         }
+        // Of too many, no more is kept than shows that.
+        for body in [
+            format!("[{}0]", "0,".repeat(1 << 19)),
+            "0\n".repeat(1 << 19),
+        ] {
+            let format = match body.starts_with('[') {
+                true => Format::Json,
+                false => Format::Ndjson,
+            };
+            assert_eq!(texts(format, &body).unwrap().len(), SESSIONS_MAX + 1);
+        }
+        assert_eq!(json(&format!("[{}0", "0,".repeat(2_000))), None);
         let lines = texts(Format::Ndjson, "{}\r\n\n  \n{\n").unwrap();
         assert_eq!(lines, ["{}", "{"]);
     }

@@ -79,6 +79,7 @@ pub async fn post_each(
             break;
         }
         match post(client, wanted).await {
+            Err(refused) if refused.is_blocked() => outcomes.push(Err(refused)),
             Err(Refused::Database(error)) => return Err(error.into()),
             Err(Refused::Read(error)) => return Err(error),
             outcome => outcomes.push(outcome),
