@@ -81,10 +81,12 @@ export async function perform(event, send, done) {
     await send();
     await done();
   } catch (error) {
-    delete button.dataset.busy;
     const failure = h('p', { class: 'small critical-text', role: 'alert' }, explain(error));
     button.parentElement.querySelector('[role=alert]')?.remove();
     button.parentElement.append(failure);
+  } finally {
+    // The button stays if nothing about it has changed.
+    delete button.dataset.busy;
   }
 }
 

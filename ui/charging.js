@@ -128,10 +128,10 @@ export class ChargingSessions {
 
 /**
  * A CSV field, quoted if necessary. A text that a spreadsheet would run as a formula is prefixed with an
- * apostrophe.
+ * apostrophe, by the same rule as in the gateway's exports: after any number of apostrophes.
  */
 function field(value) {
-  const isFormula = typeof value === 'string' && /^[=+\-@\t\r]/.test(value);
+  const isFormula = typeof value === 'string' && /^'*[=+\-@\t\r＝＋－＠]/.test(value);
   const text = value === null || value === undefined ? '' : (isFormula ? `'${value}` : String(value));
   return /[",\r\n]/.test(text) || text !== text.trim() ? `"${text.replaceAll('"', '""')}"` : text;
 }

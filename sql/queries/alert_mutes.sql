@@ -1,5 +1,5 @@
--- A page of the mutes that last beyond $2, the newest first, with numbers below $1; of one device ($5) of a stream ($4),
--- unless these are null.
+-- A page of the mutes that last beyond $2, the highest numbers first, below $1; of one device ($5) of a stream ($4), unless
+-- these are null. A mute that replaced an earlier one has that one's number.
 -- Index: the primary key of alert_mutes, backward; read to its end for one device.
 select
     u.muted_until,

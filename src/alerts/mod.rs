@@ -51,7 +51,8 @@ const ROLE: Role = Role {
     purpose: Use::Alerts,
     lock_key: i64::from_be_bytes(*b"wattalrt"),
     shared_key: None,
-    table: "alerts",
+    // The newest one: an earlier schema lacks what the search reads.
+    table: "alert_withheld",
 };
 /// How often the queue of deliveries is checked.
 const DELIVER_EVERY: Duration = Duration::from_secs(1);

@@ -106,7 +106,7 @@ pub(super) async fn apply(
         if settings.webhook.is_some() {
             events = withhold(&work, events, now).await?;
         }
-        queue(&work, settings, &events, now).await?;
+        queue(&work, settings, &events).await?;
         let forgotten = now.plus_micros(-KEPT_MICROS);
         work.execute(sql!("alert_forget"), &[&forgotten]).await?;
     }
@@ -135,7 +135,7 @@ pub(super) async fn release(
         for row in &rows {
             events.extend(released(row)?);
         }
-        queue(&work, settings, &events, now).await?;
+        queue(&work, settings, &events).await?;
         work.commit().await?;
         if rows.len() < RELEASED_MAX as usize {
             return Ok(());
@@ -214,7 +214,6 @@ async fn queue(
     work: &Transaction<'_>,
     settings: &Settings,
     events: &[Event],
-    now: Timestamp,
 ) -> Result<(), AlertError> {
     if events.is_empty() {
         return Ok(());
@@ -246,6 +245,9 @@ async fn queue(
             continue;
         }
         let body = event.body(device).to_string();
+        // Not the time at which the search began, which may be long ago: deliveries are sent in the order of their times,
+        // and the closing of an alert must not be sent before its opening.
+        let now = Timestamp::now();
         let queued = work
             .query_opt(&deliver, &[&body, &now, &DELIVERIES_MAX])
             .await?;

@@ -9,12 +9,13 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 use super::explain;
 
 /// The tables whose ids come from a sequence and are unique by themselves. In each, an index finds the greatest id.
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     "meters",
     "vehicles",
     "session_names",
     "alerts",
     "alert_deliveries",
+    "alert_mutes",
 ];
 
 /// One repair at a time. Otherwise one that has read an older id could set a sequence back.

@@ -26,7 +26,7 @@ pub struct MuteScope<'a> {
 /// A mute with its device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredMute {
-    /// Its number; later mutes have higher ones.
+    /// Its number; later mutes have higher ones, but one that replaces an earlier mute keeps that one's.
     pub id: i64,
     /// The kind of its device.
     pub stream: Stream,
@@ -136,7 +136,7 @@ pub async fn unmute(
 
 /// Lists the mutes in force, of all devices or of one.
 ///
-/// Order:  the newest first, below the number `before`
+/// Order:  the highest numbers first, below the number `before`
 ///
 /// # Errors
 /// [`ReadError`]

@@ -216,7 +216,7 @@ fn a_mute_withholds_deliveries_and_hides_nothing() {
     heat(&gateway, "V1", 40, "");
     closed(&gateway, "", "V1");
     gateway.wait("the closing", |g| withheld(g) == "closed");
-    mute(&gateway, one, 1_500);
+    mute(&gateway, one, 5_000);
     assert_eq!(delivered(), ("closed".to_owned(), alert["alertId"].clone()));
     gateway.wait("the end of the mute", |g| {
         g.sql("select count(*) from alert_mutes") == "0"

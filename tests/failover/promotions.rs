@@ -339,7 +339,7 @@ fn a_database_in_a_new_cluster_is_followed_and_not_left_again() {
     new.sql(&format!(
         "begin; {dump};
          select setval(pg_get_serial_sequence('public.' || name, 'id'), 1, false)
-         from unnest(array['meters', 'vehicles', 'session_names', 'alerts']) as name;
+         from unnest(array['meters', 'vehicles', 'session_names', 'alerts', 'alert_mutes']) as name;
          commit"
     ));
     store(&gateway, 6..9);

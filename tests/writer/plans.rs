@@ -193,3 +193,37 @@ async fn no_statement_depends_on_fresh_statistics() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_alerts_looks_up_no_mutes_but_its_own() {
+    let database = Database::new().await;
+    database
+        .run(
+            "insert into vehicles (external_id) select 'V' || n from generate_series(1, 10000) as n;
+            insert into alerts (kind, stream, device_id, opened_at, updated_at, value, bound, details)
+            select 'silent', 'vehicle', id, now(), now(), 1, 1, '{}' from vehicles;
+            insert into alert_mutes (stream, device_id, muted_until, muted_at)
+            select 'vehicle', id, now() + interval '1 day', now() from vehicles;
+            set plan_cache_mode = force_custom_plan",
+        )
+        .await;
+    let ordered = [("alerts", ""), ("alerts_by_severity", ", true")];
+    for statistics in ["", "analyze"] {
+        database.run(statistics).await;
+        for (name, before) in ordered {
+            let arguments = format!(
+                "9000000, null, true, 100, null, null, null, array['silent'], null, null, null, now(){before}"
+            );
+            let case = Case {
+                name,
+                arguments: arguments.leak(),
+                requested: "100",
+                whole: &[],
+            };
+            let (work, plan) = work_of(&database, &case).await.unwrap();
+            assert_eq!(work.answered, 100);
+            // The open alerts are read once, in some 200 pages, and sorted.
+            assert!(work.pages < 3_000, "{name}: {work:?}\n{plan:#}");
+        }
+    }
+}

@@ -228,4 +228,15 @@ async fn a_sequence_behind_its_table_gives_new_devices_new_ids() {
     database.run("select setval('meters_id_seq', 1000)").await;
     migrate(&database.sql, history).await.unwrap();
     assert_eq!(database.count(last).await, 1000);
+    // Mutes are copied like devices.
+    database
+        .run(
+            "insert into alert_mutes (stream, device_id, muted_until, muted_at)
+            select 'meter', n, now(), now() from generate_series(1, 3) as n;
+            select setval('alert_mutes_id_seq', 1, false)",
+        )
+        .await;
+    migrate(&database.sql, history).await.unwrap();
+    let last = "select last_value from alert_mutes_id_seq";
+    assert_eq!(database.count(last).await, 3);
 }
