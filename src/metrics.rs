@@ -303,8 +303,8 @@ pub fn rolled_up(device_hours: usize, took: Duration) {
 }
 
 /// Counts hours of a device that were passed over, because rolling them up failed again and again.
-pub fn rollup_passed_over() {
-    counter!("wattgate_summaries_passed_over_total").increment(1);
+pub fn rollup_passed_over(hours: u64) {
+    counter!("wattgate_summaries_passed_over_total").increment(hours);
 }
 
 /// Describes metrics, one a line.

@@ -220,18 +220,28 @@ impl Roller {
             return Ok(None);
         };
         let spot = (stream, Place { device, from });
-        let most = self.failures.of_dirty().most(DEVICES_MAX);
+        // New marks may come before the part that has failed. It is tried again by itself, whatever they hold.
+        let failed = self.failures.of_dirty().failed_after(spot);
         let is_hopeless = self.failures.of_dirty().is_hopeless(spot);
-        marks.truncate(if is_hopeless { 1 } else { most });
+        if let Some((of, place)) = failed {
+            let end = (place.device, place.from);
+            marks.retain(|dirty| of != stream || key(dirty.hour) < key(end));
+        } else {
+            marks.truncate(self.failures.of_dirty().most(DEVICES_MAX));
+        }
+        if is_hopeless {
+            marks.truncate(1);
+        }
         let tried = marks.len();
         // A hopeless hour, too, loses its rollup and is read from history.
         let floor = (!is_hopeless).then_some(floor);
         let again = roll_up_again(work, stream, pass.number, marks, floor).await;
         match &again {
-            Ok(again) => {
+            Ok(again) if failed.is_none() => {
                 let mut failures = self.failures.of_dirty();
-                failures.succeeds(again.device_hours, DEVICES_MAX);
+                failures.succeeds(spot, again.device_hours, DEVICES_MAX);
             }
+            Ok(_) => {}
             Err(error) => {
                 let mut failures = self.failures.of_dirty();
                 failures.fails(spot, tried, began.elapsed(), error);
@@ -239,7 +249,7 @@ impl Roller {
         }
         let again = again?;
         if is_hopeless {
-            passed_over(stream, device, from, from.plus_micros(HOUR_MICROS));
+            passed_over(stream, device, from..from.plus_micros(HOUR_MICROS));
         }
         self.readings += again.readings as u64;
         metrics::rolled_up(again.device_hours, began.elapsed());

@@ -11,8 +11,8 @@ use super::Roller;
 use super::listing::Listing;
 use super::slice::{HOURS_MAX, is_within};
 use super::stored::Kind;
-use crate::postgres::partitions;
 use crate::postgres::partitions::{Listed, Range};
+use crate::postgres::{explain, partitions};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
 /// The bytes of the pages that a sample reads, about: a quarter of what a slice reads.
@@ -40,7 +40,7 @@ impl Roller {
                     let sampled = self.fills[stream].take();
                     let fill = match sampled.filter(|fill| fill.fits(*partition, bytes)) {
                         Some(fill) => fill,
-                        None => Fill::sampled(client, stream, *partition, bytes).await?,
+                        None => self.fill(client, stream, *partition, bytes).await?,
                     };
                     let hours = fill.hours(kind, hour, self.per_slice, HOURS_MAX);
                     self.fills[stream] = Some(fill);
@@ -51,6 +51,35 @@ impl Roller {
         }
         Ok(most.unwrap_or(1))
     }
+
+    /// How full a partition's hours are. Where its sample has failed once, they count as filled evenly: that may cost
+    /// time, and another failure would end the session again.
+    async fn fill(
+        &self,
+        client: &Client,
+        stream: Stream,
+        partition: Listed,
+        bytes: i64,
+    ) -> Result<Fill, Error> {
+        if !self.failures.may_sample(partition.table) {
+            return Ok(Fill::even(partition, bytes));
+        }
+        match Fill::sampled(client, stream, partition, bytes).await {
+            Ok(fill) => {
+                self.failures.was_sampled(partition.table);
+                Ok(fill)
+            }
+            Err(error) if client.is_closed() => Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    error = explain(&error),
+                    stream = stream.name(),
+                    "a partition of history cannot be sampled; its hours count as filled evenly"
+                );
+                Ok(Fill::even(partition, bytes))
+            }
+        }
+    }
 }
 
 /// The readings of a partition, hour by hour.
@@ -59,8 +88,8 @@ pub(super) struct Fill {
     partition: Listed,
     /// How many bytes its rows took when they were sampled.
     bytes: i64,
-    /// How many of the sampled rows each hour has.
-    rows: BTreeMap<Timestamp, i64>,
+    /// How many of the sampled rows each hour has; `None` means that each has as many.
+    rows: Option<BTreeMap<Timestamp, i64>>,
     all_rows: i64,
 }
 
@@ -87,8 +116,20 @@ impl Fill {
             partition,
             bytes,
             all_rows: rows.values().sum(),
-            rows,
+            rows: Some(rows),
         })
+    }
+
+    /// As if its hours were filled evenly: with a row each.
+    fn even(partition: Listed, bytes: i64) -> Self {
+        let Range { from, to } = partition.range;
+        let micros = to.as_micros().saturating_sub(from.as_micros());
+        Fill {
+            partition,
+            bytes,
+            rows: None,
+            all_rows: (micros / HOUR_MICROS).max(1),
+        }
     }
 
     /// Whether it is about right for a partition of this size.
@@ -108,7 +149,10 @@ impl Fill {
         let mut rows = 0;
         for hours in 0..hours_max {
             let hour = from.plus_micros(step.saturating_mul(hours));
-            rows += i128::from(self.rows.get(&hour).copied().unwrap_or(0));
+            rows += i128::from(match &self.rows {
+                Some(rows) => rows.get(&hour).copied().unwrap_or(0),
+                None => 1,
+            });
             if rows > rows_max {
                 return hours.max(1);
             }
@@ -136,7 +180,7 @@ mod tests {
         let fill = Fill {
             partition,
             bytes: 1_000,
-            rows,
+            rows: Some(rows),
             all_rows: 100,
         };
         let older = |from, bytes| fill.hours(Kind::Older, at(from), bytes, 96);
@@ -151,5 +195,8 @@ mod tests {
             ..partition
         };
         assert!(!fill.fits(other, 1_000));
+        let even = Fill::even(partition, 1_000);
+        let new = |bytes| even.hours(Kind::New, at(7), bytes, 96);
+        assert_eq!([new(1), new(55), new(400), new(2_000)], [1, 5, 40, 96]);
     }
 }

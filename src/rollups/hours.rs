@@ -10,12 +10,12 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Transaction};
 
 use super::build::{add, remove_existing, snapshot};
-use super::failures::passed_over;
+use super::failures::{may_be_its_fault, passed_over};
 use super::listing::Listing;
-use super::readings::{self, Part, Place};
+use super::readings::{self, Part, Passed, Place, Reach};
 use super::slice::{self, Slice};
 use super::stored::{self, Kind};
-use super::{CHECK_EVERY, Roller, hour_before};
+use super::{CHECK_EVERY, Roller};
 use crate::metrics;
 use crate::reading::{Stream, Timestamp};
 
@@ -25,8 +25,10 @@ const TIMES_WHILE_IDLE: usize = 5;
 /// Which hours are rolled up, and which could be.
 #[derive(Debug, Clone)]
 pub(super) struct Bounds {
-    /// Hours that start before it are not rolled up.
+    /// Older hours that start before it are not rolled up.
     pub(super) floor: Timestamp,
+    /// The same for new hours.
+    pub(super) floor_of_new: Timestamp,
     /// The hours that are rolled up.
     pub(super) built: Span<Timestamp>,
     /// Where the hours end that have passed. No transaction stores further readings of them without a mark.
@@ -38,7 +40,7 @@ impl Bounds {
     /// always rolled up.
     fn first_new(&self) -> Timestamp {
         let last = slice::before(self.newest);
-        self.built.end.max(self.floor.hour().min(last))
+        self.built.end.max(self.floor_of_new.hour().min(last))
     }
 
     /// Whether a slice of new hours that was begun can go on.
@@ -46,7 +48,9 @@ impl Bounds {
         let (first, start) = (self.first_new(), slice.hours.start);
         let is_behind_gap = start > self.built.end && first > self.built.end;
         let is_next = start == self.built.end || is_behind_gap;
-        is_next && slice.hours.end <= self.newest && slice.is_kept(self.floor)
+        // With a short retention, the floor lies beyond all hours, and the last one is rolled up all the same.
+        let is_kept = start >= first || slice.is_kept(self.floor_of_new);
+        is_next && slice.hours.end <= self.newest && is_kept
     }
 
     /// What is rolled up once a slice is done.
@@ -76,7 +80,10 @@ impl Roller {
             Some(slice) => slice,
             None => {
                 let first = bounds.first_new();
-                let most = self.hours_max(client, listing, Kind::New, first).await?;
+                let most = match slice::before(bounds.newest) <= first {
+                    true => 1,
+                    false => self.hours_max(client, listing, Kind::New, first).await?,
+                };
                 let ranges = listing.bounded();
                 Slice::new(slice::newer(&ranges, first, bounds.newest, most))
             }
@@ -94,7 +101,7 @@ impl Roller {
         bounds: &Bounds,
     ) -> Result<bool, Error> {
         let (floor, ranges) = (bounds.floor, listing.bounded());
-        let Some(hour) = hour_before(&ranges, floor, bounds.built.start) else {
+        let Some(hour) = slice::hour_before(&ranges, floor, bounds.built.start) else {
             return Ok(false);
         };
         let begun = stored::load(client, Kind::Older).await?;
@@ -144,19 +151,49 @@ impl Roller {
             true => self.per_transaction,
             false => self.per_transaction * TIMES_WHILE_IDLE,
         };
-        let most = self.failures.of(kind).most(usual);
-        let is_hopeless = self.failures.of(kind).is_hopeless(spot);
-        let around = slice::around(&listing.ranges[spot.0], &slice.hours);
-        let done = if is_hopeless {
-            pass_over(client, kind, slice, &around, bounds, spot).await
+        let (stream, place) = spot;
+        let alone = self.failures.of(kind).goes_alone(spot);
+        let registered = match alone {
+            true => readings::next_registered(client, stream, &slice.hours, place).await?,
+            false => None,
+        };
+        let spot = (stream, registered.unwrap_or(place));
+        let (reach, is_hopeless) = {
+            let failures = self.failures.of(kind);
+            (failures.reach(spot, usual), failures.is_hopeless(spot))
+        };
+        let around = slice::around(&listing.ranges[stream], &slice.hours);
+        let done = if alone && registered.is_none() {
+            let end = Passed::default();
+            pass_over(client, kind, slice, bounds, spot, end).await
+        } else if alone && is_hopeless {
+            let device = Passed::device(spot.1, &slice.hours);
+            pass_over(client, kind, slice, bounds, spot, device).await
+        } else if is_hopeless {
+            let next = readings::next_hour(client, stream, &slice.hours, &around, place);
+            match next.await {
+                Ok(hour) => pass_over(client, kind, slice, bounds, spot, hour).await,
+                // Not even its times can be read.
+                Err(error) if !client.is_closed() && may_be_its_fault(error.code()) => {
+                    self.failures.of(kind).goes_on_alone();
+                    return Ok(false);
+                }
+                Err(error) => Err(error),
+            }
         } else {
-            roll_up(client, kind, slice, &around, bounds, spot, most).await
+            roll_up(client, kind, slice, &around, bounds, spot, reach).await
         };
         match &done {
-            Ok(done) => self.failures.of(kind).succeeds(done.looked_at, usual),
+            Ok(done) => {
+                let mut failures = self.failures.of(kind);
+                failures.succeeds(spot, done.looked_at, usual);
+                failures.comes_to(spot, slice.next[stream], done.passed);
+            }
             Err(error) => {
                 let worked = began.elapsed();
-                self.failures.of(kind).fails(spot, most, worked, error);
+                self.failures
+                    .of(kind)
+                    .fails(spot, reach.most, worked, error);
             }
         }
         let done = done?;
@@ -181,9 +218,11 @@ struct Done {
     readings: usize,
     /// Readings, or devices without any.
     looked_at: usize,
+    /// A device of which hours were passed over.
+    passed: Option<i32>,
 }
 
-/// Rolls up the next part of a slice in one transaction, about `most` readings.
+/// Rolls up the next part of a slice in one transaction.
 async fn roll_up(
     client: &mut Client,
     kind: Kind,
@@ -191,16 +230,18 @@ async fn roll_up(
     around: &Span<Timestamp>,
     bounds: &Bounds,
     (stream, place): (Stream, Place),
-    most: usize,
+    reach: Reach,
 ) -> Result<Done, Error> {
     let work = snapshot(client).await?;
-    let part = readings::roll_up_next(&work, stream, &slice.hours, around, place, most).await?;
+    let hours = &slice.hours;
+    let part = readings::roll_up_next(&work, stream, hours, around, place, reach).await?;
     remove_existing(&work, stream, &slice.hours, place, &part).await?;
     let mut done = Done {
         is_stored: false,
         device_hours: part.rollups.len(),
         readings: part.readings,
         looked_at: part.readings.max(part.devices.len()),
+        passed: None,
     };
     add(&work, stream, part.rollups).await?;
     slice.next[stream] = part.next;
@@ -211,45 +252,34 @@ async fn roll_up(
     Ok(done)
 }
 
-/// Passes over the next device-hour of a slice, because it cannot be rolled up. Without a rollup it is read from history.
-/// If not even the time of its first reading can be read, the next registered device is passed over.
+/// Passes over hours of a device in a slice, because they cannot be rolled up. Without a rollup they are read from history.
 async fn pass_over(
     client: &mut Client,
     kind: Kind,
     slice: &mut Slice,
-    around: &Span<Timestamp>,
     bounds: &Bounds,
     (stream, place): (Stream, Place),
+    passed: Passed,
 ) -> Result<Done, Error> {
-    let hours = slice.hours.clone();
-    let found = readings::next_hour(client, stream, &hours, around, place).await;
-    let (hour, next) = match found {
-        Ok(found) => found,
-        Err(error) if client.is_closed() => return Err(error),
-        Err(_) => readings::next_registered(client, stream, &hours, place).await?,
-    };
     let part = Part {
-        devices: hour.into_iter().map(|(device, _)| device).collect(),
-        next,
+        devices: passed.device.into_iter().collect(),
+        next: passed.next,
         ..Part::default()
     };
     let work = snapshot(client).await?;
-    remove_existing(&work, stream, &hours, place, &part).await?;
-    slice.next[stream] = next;
+    remove_existing(&work, stream, &slice.hours, place, &part).await?;
+    slice.next[stream] = part.next;
     let is_stored = advance(&work, kind, slice, bounds).await?;
     if is_stored {
         work.commit().await?;
-    }
-    if let (true, Some((device, from))) = (is_stored, hour) {
-        let to = match next {
-            Some(next) if next.device == device => next.from,
-            _ => hours.end,
-        };
-        passed_over(stream, device, from, to);
+        if let Some((device, hours)) = passed.device.zip(passed.hours) {
+            passed_over(stream, device, hours);
+        }
     }
     Ok(Done {
         is_stored,
         looked_at: 1,
+        passed: passed.device,
         ..Done::default()
     })
 }
@@ -285,6 +315,7 @@ mod tests {
     fn bounds(floor: i64) -> Bounds {
         Bounds {
             floor: at(floor),
+            floor_of_new: at(floor),
             built: at(100)..at(200),
             newest: at(300),
         }
@@ -316,5 +347,7 @@ mod tests {
         assert!(bounds(251).goes_on(&slice(238, 255)));
         assert!(!bounds(251).goes_on(&slice(237, 255)));
         assert!(!bounds(251).goes_on(&slice(200, 255)));
+        // The retention is so short that the floor lies beyond all hours.
+        assert!(bounds(318).goes_on(&slice(299, 300)));
     }
 }

@@ -83,7 +83,6 @@ use self::watermark::Older;
 use crate::metrics;
 use crate::postgres::leader::{ROLLUP_WITHOUT_PASSES, Role, Success, Work};
 use crate::postgres::migrations::stored_retention;
-use crate::postgres::partitions::Range;
 use crate::postgres::{Target, Use, explain, partitions};
 use crate::reading::{HOUR_MICROS, PerStream, Timestamp};
 
@@ -94,7 +93,7 @@ const ROLE: Role = Role {
     purpose: Use::Rollup,
     lock_key: i64::from_be_bytes(*b"wg-rolls"),
     shared_key: Some(ROLLUP_WITHOUT_PASSES),
-    table: "hours_pass",
+    table: "hours_slices",
 };
 /// How long after its end an hour passes below the watermark. Why: nearly every reading has arrived by
 /// then; each later one makes its hour dirty, which is then rolled up again.
@@ -259,6 +258,13 @@ impl Roller {
         self
     }
 
+    /// Lets it know what has failed while another one rolled up: it follows that one in a new session.
+    #[must_use]
+    pub fn following(mut self, other: &Roller) -> Self {
+        self.failures = other.failures.clone();
+        self
+    }
+
     /// How many readings it has read so far.
     pub const fn readings(&self) -> u64 {
         self.readings
@@ -295,16 +301,18 @@ impl Roller {
         };
         let floor = partitions::oldest_rolled_up(now, self.retention);
         let listing = self.listing(client).await?;
-        let waiting = waiting_hours(&listing.bounded(), floor, from..to, watermark);
+        let waiting = slice::waiting_hours(&listing.bounded(), floor, from..to, watermark);
         self.publish(client, now, to, waiting).await?;
         let Some(settled) = self.settled else {
             tokio::time::sleep(CHECK_EVERY).await;
             return Ok(true);
         };
+        let newest = watermark.min(settled);
         let bounds = Bounds {
             floor,
+            floor_of_new: self.floor_of_new(client, now, to..newest).await?,
             built: from..to,
-            newest: watermark.min(settled),
+            newest,
         };
         self.rests = RESTS_FOR_NEW;
         if self.new_hours(client, &listing, &bounds).await? {
@@ -320,6 +328,24 @@ impl Roller {
             tokio::time::sleep(CHECK_EVERY).await;
         }
         Ok(waits)
+    }
+
+    /// New hours that start before it are not rolled up. If the clock is years ahead, the rolled-up hours must not be
+    /// given up, so the newest reading counts as well.
+    async fn floor_of_new(
+        &self,
+        client: &Client,
+        now: Timestamp,
+        new: std::ops::Range<Timestamp>,
+    ) -> Result<Timestamp, Error> {
+        let floor = partitions::oldest_rolled_up(now, self.retention);
+        if new.is_empty() || floor.hour() <= new.start {
+            return Ok(floor);
+        }
+        let newest = client.query_one(sql!("newest_reading"), &[]).await?;
+        let newest: Option<Timestamp> = newest.try_get(0)?;
+        let now = newest.map_or(now, |newest| newest.min(now));
+        Ok(partitions::oldest_rolled_up(now, self.retention))
     }
 
     /// The partitions, as they were a moment ago.
@@ -418,71 +444,4 @@ async fn load(client: &(impl GenericClient + Sync)) -> Result<Progress, Error> {
         built_from: row.try_get(1)?,
         built_to: row.try_get(2)?,
     })
-}
-
-/// The newest hour before `built_from` that history has a partition for. What a default partition holds between
-/// two others is not rolled up.
-fn hour_before(ranges: &[Range], floor: Timestamp, built_from: Timestamp) -> Option<Timestamp> {
-    // A reading at the start of a partition belongs to the hour that ends there.
-    let before = ranges.iter().filter(|range| range.from <= built_from);
-    let newest = before.map(|range| range.to.min(built_from)).max()?;
-    (newest > floor).then(|| newest.hour())
-}
-
-/// How many hours are not rolled up yet.
-fn waiting_hours(
-    ranges: &[Range],
-    floor: Timestamp,
-    built: std::ops::Range<Timestamp>,
-    watermark: Timestamp,
-) -> u64 {
-    let hours = |from: Timestamp, to: Timestamp| {
-        let micros = to.as_micros().saturating_sub(from.as_micros());
-        u64::try_from(micros.max(0))
-            .unwrap_or(0)
-            .div_ceil(HOUR_MICROS as u64)
-    };
-    let mut behind: Vec<Range> = ranges.to_vec();
-    behind.sort_unstable();
-    let mut counted_to = floor;
-    let mut sum = hours(built.end, watermark);
-    for range in behind {
-        let from = range.from.max(counted_to);
-        let to = range.to.min(built.start);
-        if from < to {
-            sum += hours(from, to);
-            counted_to = to;
-        }
-    }
-    sum
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(hour: i64) -> Timestamp {
-        Timestamp::from_micros(hour * HOUR_MICROS)
-    }
-
-    #[test]
-    fn older_hours_are_rolled_up_backward_where_history_is() {
-        let range = |from, to| Range {
-            from: at(from),
-            to: at(to),
-        };
-        let ranges = [range(0, 2), range(10, 20), range(10, 20)];
-        let low = Timestamp::from_micros(i64::MIN);
-        assert_eq!(hour_before(&ranges, low, at(15)), Some(at(14)));
-        assert_eq!(waiting_hours(&ranges, low, at(15)..at(16), at(16)), 7);
-        // A reading at the start of a partition ends the hour before it.
-        assert_eq!(hour_before(&ranges, low, at(10)), Some(at(9)));
-        assert_eq!(hour_before(&ranges, low, at(9)), Some(at(1)));
-        assert_eq!(hour_before(&ranges, low, at(1)), Some(at(0)));
-        assert_eq!(hour_before(&ranges, low, at(0)), Some(at(-1)));
-        assert_eq!(hour_before(&ranges, low, at(-1)), None);
-        assert_eq!(waiting_hours(&ranges, low, at(-1)..at(18), at(20)), 2);
-        assert_eq!(hour_before(&ranges, at(14), at(15)), Some(at(14)));
-        assert_eq!(hour_before(&ranges, at(14), at(14)), None);
-    }
 }

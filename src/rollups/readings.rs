@@ -82,6 +82,37 @@ impl Place {
     }
 }
 
+/// How far a part reaches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    /// The last device.
+    pub(super) until: i32,
+    /// How many readings, about.
+    pub(super) most: usize,
+}
+
+/// Hours of a device that are passed over.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// `None` means that no device is left.
+    pub(super) device: Option<i32>,
+    /// `None` means that it has no readings.
+    pub(super) hours: Option<Range<Timestamp>>,
+    /// Where the next part begins; `None` means at no place.
+    pub(super) next: Option<Place>,
+}
+
+impl Passed {
+    /// All hours of a device, from a place on.
+    pub(super) fn device(Place { device, from }: Place, hours: &Range<Timestamp>) -> Self {
+        Passed {
+            device: Some(device),
+            hours: Some(from..hours.end),
+            next: Place::after(device, hours),
+        }
+    }
+}
+
 /// A part of a slice.
 #[derive(Default)]
 pub(super) struct Part {
@@ -95,7 +126,7 @@ pub(super) struct Part {
     pub(super) next: Option<Place>,
 }
 
-/// Rolls up the next readings of some hours, about `most`, device by device.
+/// Rolls up the next readings of some hours, device by device, as far as they reach.
 ///
 /// Shape:  `around` holds the hours, and all partitions in which they lie
 /// Order:  by device and hour
@@ -105,7 +136,7 @@ pub(super) async fn roll_up_next(
     hours: &Range<Timestamp>,
     around: &Range<Timestamp>,
     place: Place,
-    most: usize,
+    Reach { until, most }: Reach,
 ) -> Result<Part, Error> {
     let text = match stream {
         Stream::Meter => sql!("hour_slice_meters"),
@@ -113,7 +144,7 @@ pub(super) async fn roll_up_next(
     };
     let statement = work.prepare(text).await?;
     let limit = most as i64;
-    let parameters: [&(dyn ToSql + Sync); 7] = [
+    let parameters: [&(dyn ToSql + Sync); 8] = [
         &place.device,
         &place.from,
         &hours.start,
@@ -121,6 +152,7 @@ pub(super) async fn roll_up_next(
         &around.start,
         &around.end,
         &limit,
+        &until,
     ];
     let rows = work.query_raw(&statement, parameters).await?;
     pin_mut!(rows);
@@ -149,7 +181,7 @@ pub(super) async fn roll_up_next(
         }
     }
     let last = part.devices.last().copied().filter(|_| read >= most);
-    part.next = last.and_then(|device| Place::after(device, hours));
+    part.next = Place::after(last.unwrap_or(until), hours);
     let Some((hour, state)) = open else {
         return Ok(part);
     };
@@ -170,20 +202,19 @@ pub(super) async fn roll_up_next(
     Ok(part)
 }
 
-/// Finds the next device-hour of some hours, without its readings. Returns it, if there is one, and where the next part
-/// begins behind it.
+/// Finds the next device-hour of some hours, without its readings.
 pub(super) async fn next_hour(
     client: &Client,
     stream: Stream,
     hours: &Range<Timestamp>,
     around: &Range<Timestamp>,
     place: Place,
-) -> Result<(Option<DeviceHour>, Option<Place>), Error> {
+) -> Result<Passed, Error> {
     let text = match stream {
         Stream::Meter => sql!("hour_slice_meters"),
         Stream::Vehicle => sql!("hour_slice_vehicles"),
     };
-    let parameters: [&(dyn ToSql + Sync); 7] = [
+    let parameters: [&(dyn ToSql + Sync); 8] = [
         &place.device,
         &place.from,
         &hours.start,
@@ -191,40 +222,44 @@ pub(super) async fn next_hour(
         &around.start,
         &around.end,
         &1_i64,
+        &i32::MAX,
     ];
     let Some(row) = client.query_opt(text, &parameters).await? else {
-        return Ok((None, None));
+        return Ok(Passed::default());
     };
     let (device, at): (i32, Option<Timestamp>) = (row.try_get(0)?, row.try_get(1)?);
-    let Some(at) = at else {
-        return Ok((Some((device, hours.start)), Place::after(device, hours)));
-    };
-    let hour = (device, at.hour());
-    Ok((Some(hour), Place::behind(hour, hours)))
+    let hour = at.map(Timestamp::hour);
+    Ok(Passed {
+        device: Some(device),
+        hours: hour.map(|hour| hour..hour.plus_micros(HOUR_MICROS)),
+        next: match hour {
+            Some(hour) => Place::behind((device, hour), hours),
+            None => Place::after(device, hours),
+        },
+    })
 }
 
-/// Finds the next registered device, whether or not it has readings. Returns its first hour, if there is one, and where the
-/// next part begins behind all of its hours.
+/// The first place of the next registered device, whether or not it has readings.
 pub(super) async fn next_registered(
     client: &Client,
     stream: Stream,
     hours: &Range<Timestamp>,
     place: Place,
-) -> Result<(Option<DeviceHour>, Option<Place>), Error> {
+) -> Result<Option<Place>, Error> {
     let text = match stream {
         Stream::Meter => sql!("hour_devices_meters"),
         Stream::Vehicle => sql!("hour_devices_vehicles"),
     };
     let before = place.device.saturating_sub(1);
     let Some(row) = client.query_opt(text, &[&before, &1_i64]).await? else {
-        return Ok((None, None));
+        return Ok(None);
     };
     let device = row.try_get(0)?;
     let from = match device == place.device {
         true => place.from,
         false => hours.start,
     };
-    Ok((Some((device, from)), Place::after(device, hours)))
+    Ok(Some(Place { device, from }))
 }
 
 /// Rolls up the readings of the first spans, as many as one transaction takes. Returns their rollups (`None` where

@@ -112,6 +112,47 @@ pub(super) fn around(ranges: &[Range], hours: &Span<Timestamp>) -> Span<Timestam
     })
 }
 
+/// The newest hour before `built_from` that history has a partition for. What a default partition holds between
+/// two others is not rolled up.
+pub(super) fn hour_before(
+    ranges: &[Range],
+    floor: Timestamp,
+    built_from: Timestamp,
+) -> Option<Timestamp> {
+    // A reading at the start of a partition belongs to the hour that ends there.
+    let before = ranges.iter().filter(|range| range.from <= built_from);
+    let newest = before.map(|range| range.to.min(built_from)).max()?;
+    (newest > floor).then(|| newest.hour())
+}
+
+/// How many hours are not rolled up yet.
+pub(super) fn waiting_hours(
+    ranges: &[Range],
+    floor: Timestamp,
+    built: Span<Timestamp>,
+    watermark: Timestamp,
+) -> u64 {
+    let hours = |from: Timestamp, to: Timestamp| {
+        let micros = to.as_micros().saturating_sub(from.as_micros());
+        u64::try_from(micros.max(0))
+            .unwrap_or(0)
+            .div_ceil(HOUR_MICROS as u64)
+    };
+    let mut behind: Vec<Range> = ranges.to_vec();
+    behind.sort_unstable();
+    let mut counted_to = floor;
+    let mut sum = hours(built.end, watermark);
+    for range in behind {
+        let from = range.from.max(counted_to);
+        let to = range.to.min(built.start);
+        if from < to {
+            sum += hours(from, to);
+            counted_to = to;
+        }
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +230,22 @@ mod tests {
         let default = [Range::ALL, range(0, 10)];
         assert_eq!(around(&default, &(at(30)..at(31))), EVER);
         assert_eq!(around(&default, &(at(4)..at(5))), at(0)..at(10));
+    }
+
+    #[test]
+    fn older_hours_are_rolled_up_backward_where_history_is() {
+        let ranges = [range(0, 2), range(10, 20), range(10, 20)];
+        let low = Timestamp::from_micros(i64::MIN);
+        assert_eq!(hour_before(&ranges, low, at(15)), Some(at(14)));
+        assert_eq!(waiting_hours(&ranges, low, at(15)..at(16), at(16)), 7);
+        // A reading at the start of a partition ends the hour before it.
+        assert_eq!(hour_before(&ranges, low, at(10)), Some(at(9)));
+        assert_eq!(hour_before(&ranges, low, at(9)), Some(at(1)));
+        assert_eq!(hour_before(&ranges, low, at(1)), Some(at(0)));
+        assert_eq!(hour_before(&ranges, low, at(0)), Some(at(-1)));
+        assert_eq!(hour_before(&ranges, low, at(-1)), None);
+        assert_eq!(waiting_hours(&ranges, low, at(-1)..at(18), at(20)), 2);
+        assert_eq!(hour_before(&ranges, at(14), at(15)), Some(at(14)));
+        assert_eq!(hour_before(&ranges, at(14), at(14)), None);
     }
 }

@@ -29,7 +29,16 @@ fn parameters() -> BTreeMap<String, Vec<&'static str>> {
             vec![DEVICES, FROMS, TOS, FROM, TO, "1000"],
         );
         let month = ("timestamptz '2024-02-01'", "timestamptz '2024-03-01'");
-        let slice = vec![DEVICE, FROM, FROM, TO, month.0, month.1, "1000"];
+        let slice = vec![
+            DEVICE,
+            FROM,
+            FROM,
+            TO,
+            month.0,
+            month.1,
+            "1000",
+            "2147483647",
+        ];
         all.insert(format!("hour_slice_{kind}s"), slice);
         all.insert(format!("hour_fill_{kind}s"), vec![month.0, month.1, "2"]);
         all.insert(format!("export_{kind}"), vec![DEVICE, FROM, TO, "5000"]);

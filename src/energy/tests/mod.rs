@@ -4,6 +4,7 @@ mod case;
 mod charges;
 mod database;
 mod differential;
+mod failures;
 mod golden;
 mod judged;
 mod numbers;

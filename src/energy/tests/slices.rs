@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::error::SqlState;
-
 use super::database::Store;
 use super::summaries::{count, meter_with, minute, write_marked};
 use crate::postgres::partitions;
@@ -12,12 +10,12 @@ use crate::reading::Timestamp;
 use crate::rollups::Roller;
 
 /// Meters with a reading per minute.
-const METERS: i64 = 20;
+pub(super) const METERS: i64 = 20;
 /// How many readings a part reads: five times as many as while readings arrive, and the rest of an hour.
 const PART: i64 = 5 * 40 + 60;
 
 /// A roller that has just begun, whose steps are one part each.
-fn roller(retention: Option<Duration>) -> Roller {
+pub(super) fn roller(retention: Option<Duration>) -> Roller {
     Roller::new(Arc::new(|| Duration::ZERO), retention)
         .without_pauses()
         .with_readings_per_transaction(40)
@@ -33,7 +31,7 @@ async fn step_anew(store: &Store, retention: Option<Duration>, now: Timestamp) -
 }
 
 /// Stores a reading of each meter in each minute.
-async fn write(store: &Store, minutes: std::ops::Range<i64>) {
+pub(super) async fn write(store: &Store, minutes: std::ops::Range<i64>) {
     let client = store.pool.get().await.unwrap();
     let register = format!(
         "insert into meters (external_id) select 'N' || n from generate_series(1, {METERS}) as n
@@ -48,7 +46,7 @@ async fn write(store: &Store, minutes: std::ops::Range<i64>) {
 }
 
 /// Hours that do not hold what their readings add up to.
-async fn wrong(store: &Store, from: i64, to: i64) -> i64 {
+pub(super) async fn wrong(store: &Store, from: i64, to: i64) -> i64 {
     let sql = format!(
         "select count(*) from (
             select meter_id, date_trunc('hour', ts - interval '1 microsecond') as hour, count(*)::integer as readings
@@ -164,111 +162,54 @@ fn new_hours_below_the_floor_are_not_rolled_up() {
     });
 }
 
-/// Rolls up everything with one roller. Each failure must be the test's own. Returns how many there were.
-async fn with_failures(store: &Store, now: Timestamp) -> usize {
-    let mut client = store.pool.get().await.unwrap();
-    let mut roller = roller(None);
-    let mut failures = 0;
-    loop {
-        match roller.step(&mut client, now).await {
-            Ok(true) => {}
-            Ok(false) => return failures,
-            Err(error) => {
-                assert_eq!(error.code(), Some(&SqlState::DATA_CORRUPTED), "{error:?}");
-                failures += 1;
-                assert!(failures < 60, "a part fails again and again");
-            }
-        }
-    }
-}
-
-/// The id of one of the meters.
-async fn bad_meter(store: &Store) -> i64 {
-    count(
-        store,
-        "select id::bigint from meters where external_id = 'N7'",
-    )
-    .await
-}
-
-/// Lets each statement fail that stores a rollup of that meter.
-async fn refuse_bad_meter(store: &Store) {
-    let bad = bad_meter(store).await;
-    let refuse = format!(
-        "create function refuse() returns trigger language plpgsql as $$ begin
-            if new.meter_id = {bad} then raise 'no' using errcode = 'XX001'; end if;
-            return new;
-        end $$;
-        create trigger refuse before insert on meter_hours for each row execute function refuse()"
-    );
-    let client = store.pool.get().await.unwrap();
-    client.batch_execute(&refuse).await.unwrap();
-}
-
+/// The floor lies beyond all hours.
 #[test]
-fn a_device_that_cannot_be_rolled_up_stops_no_other() {
-    const DAY: i64 = 24 * 60;
-    let store = Store::start();
-    store.runtime.block_on(async {
-        write(&store, 1 - 100 * DAY..1 - 100 * DAY + 300).await;
-        refuse_bad_meter(&store).await;
-        assert!(with_failures(&store, minute(90)).await > 5);
-        // Its five hours.
-        assert_eq!(wrong(&store, -100 * DAY, -99 * DAY).await, 5);
-        let all = "select count(*) from meter_hours";
-        assert_eq!(count(&store, all).await, (METERS - 1) * 5);
-    });
-}
-
-/// Each meter has a late reading.
-#[test]
-fn a_dirty_hour_that_cannot_be_rolled_up_stops_no_other() {
-    let store = Store::start();
-    store.runtime.block_on(async {
-        meter_with(&store, 1..5).await;
-        write(&store, 61..100).await;
-        write(&store, 101..121).await;
-        assert_eq!(with_failures(&store, minute(135)).await, 0);
-        refuse_bad_meter(&store).await;
-        let client = store.pool.get().await.unwrap();
-        let meters = "select id from meters where external_id like 'N%' order by id";
-        for meter in client.query(meters, &[]).await.unwrap() {
-            write_marked(&store, meter.get(0), 100).await;
-        }
-        drop(client);
-        assert!(with_failures(&store, minute(135)).await > 3);
-        assert_eq!(wrong(&store, 60, 120).await, 1);
-        let marks = "select count(*) from meter_hour_marks";
-        assert_eq!(count(&store, marks).await, 0);
-    });
-}
-
-/// Not even the time of its first reading.
-#[test]
-fn a_device_that_cannot_be_read_stops_no_other() {
+fn new_hours_end_where_the_retention_is_short() {
     let store = Store::start();
     store.runtime.block_on(async {
         meter_with(&store, 1..5).await;
         let mut client = store.pool.get().await.unwrap();
         let mut first = roller(None);
         while first.step(&mut client, minute(75)).await.unwrap() {}
-        write(&store, 61..181).await;
-        let bad = bad_meter(&store).await;
-        let guard = format!(
-            "alter table meter_telemetry_history rename to kept;
-            create function can_be_read(meter integer) returns boolean language plpgsql as $$ begin
-                if meter = {bad} then raise 'no' using errcode = 'XX001'; end if;
-                return true;
-            end $$;
-            create view meter_telemetry_history as select * from kept where can_be_read(meter_id)"
-        );
-        client.batch_execute(&guard).await.unwrap();
-        assert!(with_failures(&store, minute(195)).await > 5);
-        let unguard =
-            "drop view meter_telemetry_history; alter table kept rename to meter_telemetry_history";
-        client.batch_execute(unguard).await.unwrap();
         drop(client);
-        assert_eq!(wrong(&store, 60, 180).await, 2);
+        write(&store, 61..121).await;
+        let kept = Some(Duration::from_secs(6 * 3600));
+        let mut steps = 0;
+        while step_anew(&store, kept, minute(135)).await.0 {
+            steps += 1;
+            assert!(steps < 100, "a slice does not come to its end");
+        }
+        assert_eq!(wrong(&store, 60, 120).await, 0);
+    });
+}
+
+/// By more than the retention, and the readings are of the present.
+#[test]
+fn a_clock_that_is_ahead_gives_up_no_rollups() {
+    let store = Store::start();
+    store.runtime.block_on(async {
+        meter_with(&store, 1..5).await;
+        write(&store, 61..121).await;
+        let mut client = store.pool.get().await.unwrap();
+        let mut first = roller(None);
+        while first.step(&mut client, minute(135)).await.unwrap() {}
+        let live = format!(
+            "insert into meter_live_status (meter_id, ts, received_at, kwh_consumed_ac, voltage)
+            select id, to_timestamp({0}), to_timestamp({0}), 1, 230 from meters",
+            minute(130).as_micros() / 1_000_000
+        );
+        client.batch_execute(&live).await.unwrap();
+        let built = "select extract(epoch from built_from)::bigint from hours_progress";
+        let before = count(&store, built).await;
+        let kept = Some(Duration::from_secs(30 * 24 * 3600));
+        let mut ahead = roller(kept);
+        let now = minute(135 + 100 * 24 * 60);
+        let new = "select (built_to > to_timestamp({}))::int::bigint from hours_progress";
+        let new = new.replace("{}", &(minute(180).as_micros() / 1_000_000).to_string());
+        while count(&store, &new).await == 0 {
+            assert!(ahead.step(&mut client, now).await.unwrap());
+        }
+        assert_eq!(count(&store, built).await, before);
     });
 }
 
@@ -301,7 +242,7 @@ fn rollups_that_exist_are_found_by_one_search_per_device() {
         assert_eq!(wrong(&store, 0, 60 + HOURS * 60).await, 0);
         // Most parts are of partitions without readings.
         assert!(
-            (METERS..=6 * (METERS + 1) + parts).contains(&searched),
+            (1..=6 * (METERS + 1) + parts).contains(&searched),
             "{searched} searches"
         );
     });
