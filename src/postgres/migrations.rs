@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 use uuid::Uuid;
 
+use super::read_pool::note_migrated;
 use super::{PartitionWidth, explain, sequences};
 
 /// The key of the advisory lock: "wattgate" as a number.
@@ -187,6 +188,7 @@ async fn migrate_locked(
         let Migration { version, name, .. } = migration;
         tracing::info!(version, name, "applied a migration of the database");
     }
+    note_migrated();
     sequences::repair(client).await?;
     settle(client, history).await
 }

@@ -3,6 +3,7 @@
 //!
 //! [`ReadPool::ask`] bounds the wait for a session and the query, and discards a session that is stuck.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -20,6 +21,15 @@ pub(super) const SESSION_WITHIN: Duration = Duration::from_secs(5);
 /// How long all statements of one query may take in total. Why 35 s: the server ends a statement
 /// after 30 s. This bound is for a network that loses the answer.
 pub(super) const WORK_WITHIN: Duration = Duration::from_secs(35);
+
+/// Whether this process has brought the database up to date. Before that, a missing column is one that a migration will
+/// add; afterwards, someone has altered the schema.
+static IS_MIGRATED: AtomicBool = AtomicBool::new(false);
+
+/// Notes that the database is up to date.
+pub(super) fn note_migrated() {
+    IS_MIGRATED.store(true, Ordering::Relaxed);
+}
 
 /// Why a query to the database failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +74,9 @@ impl From<Error> for ReadError {
                 | &SqlState::T_R_DEADLOCK_DETECTED,
             ) => ReadError::Ended(text),
             Some(&SqlState::UNDEFINED_TABLE) => ReadError::NotMigrated,
+            Some(&SqlState::UNDEFINED_COLUMN) if !IS_MIGRATED.load(Ordering::Relaxed) => {
+                ReadError::NotMigrated
+            }
             Some(code) if is_unreachable(code) => ReadError::Unreachable(text),
             None if error.is_closed() || is_io(&error) => ReadError::Unreachable(text),
             _ => ReadError::Refused(text),

@@ -1,8 +1,9 @@
 //! What operators do about alerts: they acknowledge one opening, mute a device for a time, and find alerts.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -357,5 +358,59 @@ fn alerts_are_found_by_device_severity_and_what_was_done() {
             "{until} {kind}"
         );
     }
+    gateway.terminate();
+}
+
+#[test]
+fn alerts_are_unavailable_until_the_migration_that_they_need_is_done() {
+    let (data, newer_data) = (data_dir(), data_dir());
+    let gateway = Gateway::ready(data.path(), &NO_ALERTS);
+    // The newest migration is undone. Whoever adds a later one undoes that here, too.
+    gateway.sql(
+        "drop table alert_mutes, alert_withheld;
+        alter table alerts drop column acknowledged_at, drop column acknowledged_key,
+            drop column acknowledged_name, drop column acknowledged_note;
+        delete from schema_migrations where name = 'alert_operators'",
+    );
+    // A session reads the table, so that the migration of a newer gateway waits.
+    let psql = format!("exec {} -XAtq", gateway.psql.as_deref().unwrap());
+    let mut holder = Command::new("sh")
+        .args(["-c", &psql])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut held = holder.stdin.take().unwrap();
+    held.write_all(b"begin; lock table alerts in access share mode;\n")
+        .unwrap();
+    held.flush().unwrap();
+    let locks = |g: &Gateway, which: &str| {
+        g.sql(&format!(
+            "select count(*) > 0 from pg_locks where relation = 'alerts'::regclass and {which}"
+        ))
+    };
+    gateway.wait("the lock", |g| locks(g, "granted") == "t");
+    let user = gateway.sql("select current_user");
+    let socket = data.path().join("postgres/run");
+    let url = format!(
+        "postgres://{user}@localhost/wattgate?host={}&port=5432",
+        socket.display()
+    );
+    let flags = [&NO_ALERTS[..], &["--database-url", &url]].concat();
+    let newer = Gateway::start(newer_data.path(), &flags);
+    gateway.wait("the migration to wait", |g| locks(g, "not granted") == "t");
+    for order in ["-openedAt", "-severity"] {
+        let (status, answer) = newer.call("GET", &format!("/v1/alerts?order={order}"), "");
+        assert_eq!(status, 503, "{order}: {answer}");
+    }
+    drop(held);
+    holder.wait().unwrap();
+    newer.wait("readiness", Gateway::is_ready);
+    assert!(list(&newer, "", "").is_empty());
+    // A column that someone renames later is no migration.
+    gateway.sql("alter table alerts rename column acknowledged_note to renamed");
+    let (status, answer) = newer.call("GET", "/v1/alerts", "");
+    assert_eq!(status, 500, "{answer}");
+    newer.terminate();
     gateway.terminate();
 }
