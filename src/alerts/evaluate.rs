@@ -43,7 +43,7 @@ pub(super) struct Finding {
 pub(super) struct Findings {
     /// Causes that were found.
     pub(super) found: Vec<Finding>,
-    /// Devices for which a kind of cause is over.
+    /// Devices for which a kind of cause no longer holds.
     pub(super) over: Vec<(Kind, Stream, Vec<i32>)>,
 }
 

@@ -15,11 +15,11 @@ use crate::postgres::partitions;
 use crate::postgres::partitions::{Partitions, Range};
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
-/// How long a search waits in all. Why not for ever: a roller that keeps yielding to the writers, or stops at the
-/// retention, must delay alerts only.
+/// How long a search waits in all. Not for ever: a roller that keeps yielding to the writers, or stops at the
+/// retention, may delay alerts but must not prevent them.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
-/// The newest hours of a window that are read in any case: the current one, and one that is rolled up when its
-/// late readings have come.
+/// The newest hours of a window, which are always read from history: the current one, and the one before, whose late
+/// readings may still come.
 const RAW_MICROS: i64 = 2 * HOUR_MICROS;
 
 /// Since when the search has waited. It outlives a search that failed, so that a failure now and then does not

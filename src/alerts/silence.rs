@@ -20,9 +20,9 @@ use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 const USUAL_TIMES: f64 = 1.5;
 /// The most devices whose past one statement reads: a week of readings each.
 const DEVICES_MAX: i64 = 200;
-/// The newest readings whose times tell the usual interval.
+/// How many of the newest readings determine the usual interval.
 const TIMES_MAX: i64 = INTERVALS_LEARNED_FROM as i64 + 1;
-/// Reading the past may take a twentieth of the time, both streams together.
+/// Reading the past may take one part in this many of the search interval for each stream, so a twentieth for both.
 const SEARCH_SHARE: u32 = 40;
 /// The most silences that are remembered of each stream. Further ones are read again each time.
 const KNOWN_MAX: usize = 200_000;
@@ -63,8 +63,8 @@ struct Batch {
 impl Silences {
     /// Finds devices that have fallen silent, and those that send again.
     ///
-    /// Blocks: for one statement per stream; if many fell silent at once, for more, until a fortieth of the
-    ///         interval is over
+    /// Blocks: for one statement per stream; if many devices fell silent at once, for further statements until a
+    ///         fortieth of the interval has passed
     pub(super) async fn search(
         &mut self,
         client: &Client,

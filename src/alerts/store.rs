@@ -1,8 +1,8 @@
 //! The table of alerts, and the queue of deliveries to the webhook.
 //!
-//! While a device is muted, its deliveries are withheld. When the mute ends, what is still worth knowing is delivered: the
-//! opening of an alert that is still open and that nobody has acknowledged, and the closing of one whose opening was
-//! delivered. So no closing is delivered without its opening.
+//! While a device is muted, its deliveries are withheld. When the mute ends, what is still worth knowing is delivered:
+//! the opening of an alert that is still open and that nobody has acknowledged, and the closing of one whose opening
+//! was delivered. So no closing is delivered without its opening.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use super::evaluate::Findings;
 use super::{AlertError, Kind, Settings};
 use crate::reading::{Stream, Timestamp};
 
-/// The most waiting deliveries. Why: a fleet of 10,000 that falls silent at once.
+/// The most waiting deliveries. Why 20,000: twice what a fleet of 10,000 queues if all of it falls silent at once.
 const DELIVERIES_MAX: i64 = 20_000;
 /// How long a closed alert is kept.
 const KEPT_MICROS: i64 = 400 * 86_400_000_000;
@@ -34,8 +34,8 @@ struct Event {
     details: Value,
 }
 
-/// Opens, updates and closes alerts, and queues or withholds their deliveries, in one transaction. So every change has a
-/// delivery, and every delivery a change.
+/// Opens, updates and closes alerts, and queues or withholds their deliveries, in one transaction. So every change has
+/// a delivery, and every delivery a change.
 ///
 /// Blocks: until COMMIT
 pub(super) async fn apply(
@@ -143,8 +143,8 @@ pub(super) async fn release(
     }
 }
 
-/// A withheld event. `None` for the opening of an alert that has closed since: an earlier version, which knows no mutes,
-/// has closed it and delivered that.
+/// A withheld event. `None` for the opening of an alert that has closed since: an earlier version, which knows no
+/// mutes, has closed it and delivered that.
 fn released(row: &Row) -> Result<Option<Event>, AlertError> {
     let closed_at: Option<Timestamp> = row.try_get(6)?;
     let name = match (row.try_get::<_, &str>(0)?, closed_at) {
@@ -245,8 +245,8 @@ async fn queue(
             continue;
         }
         let body = event.body(device).to_string();
-        // Not the time at which the search began, which may be long ago: deliveries are sent in the order of their times,
-        // and the closing of an alert must not be sent before its opening.
+        // Not the time at which the search began, which may be long ago: deliveries are sent in the order of their
+        // times, and the closing of an alert must not be sent before its opening.
         let now = Timestamp::now();
         let queued = work
             .query_opt(&deliver, &[&body, &now, &DELIVERIES_MAX])

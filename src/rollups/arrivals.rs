@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::Waits;
 
-/// For how long readings count as arriving after one was seen waiting.
+/// How long after a reading was last seen waiting the roller still treats readings as arriving.
 const RECENT: Duration = Duration::from_secs(1);
-/// How often, and at what intervals, the roller looks whether readings arrive.
+/// How often, and at what intervals, the roller checks whether readings arrive.
 const LOOKS: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 

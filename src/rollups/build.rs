@@ -46,7 +46,7 @@ pub(super) async fn remove(
 /// What a transaction has rolled up.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Done {
-    /// The first so many spans; at least one, if there are any.
+    /// How many spans were rolled up, counted from the first; at least one, if any were given.
     pub(super) spans: usize,
     /// The readings that it has read.
     pub(super) readings: usize,

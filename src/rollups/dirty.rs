@@ -52,8 +52,8 @@ enum State {
     Pass(Pass),
 }
 
-/// A pass that has come past these device-hours, and ends at those that were last when it began. Why not beyond: as
-/// long as it lasts, marks of the pass itself may be added there.
+/// The progress of a pass. It has processed the device-hours up to `after`, and ends at `last`, the last ones when it
+/// began. It goes no further, because marks of this pass may be added there while it runs.
 #[derive(Clone, Copy)]
 struct Pass {
     number: i64,
@@ -109,7 +109,7 @@ impl DirtyPass {
     }
 }
 
-/// A dirty device-hour, by all of its marks.
+/// A dirty device-hour, combined from all of its marks.
 struct Dirty {
     hour: DeviceHour,
     /// The earliest reading that its rollup may lack; `None` means any.
@@ -266,8 +266,8 @@ struct Again {
     readings: usize,
 }
 
-/// Rolls up dirty hours again, those from the floor on, and removes the marks that the pass takes. Without a floor, each
-/// hour loses its rollup.
+/// Rolls up dirty hours again, those from the floor on, and removes the marks that the pass takes. Without a floor,
+/// each hour loses its rollup.
 ///
 /// Order:  as the marks' key; at least one
 async fn roll_up_again(

@@ -15,7 +15,8 @@ use super::stored::Kind;
 use crate::metrics;
 use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 
-/// How often a part of one device-hour is tried. Why more than once: a server that is short of memory may have some again.
+/// How often a part of one device-hour is tried. Why more than once: a server that is short of memory may have some
+/// again.
 const TRIES: u32 = 3;
 /// How long the roller rests after a failure, twice as long after each further one.
 const REST_MIN: Duration = Duration::from_secs(1);
@@ -233,8 +234,8 @@ const fn key((stream, place): Spot) -> (Stream, Timestamp, i32) {
     (stream, place.from, place.device)
 }
 
-/// Whether a smaller part may succeed where a part has failed: it took too long or too much memory, a page cannot be read,
-/// or the server's process died. All other failures are the environment's, and end with it: a full disk, a lock,
+/// Whether a smaller part may succeed where a part has failed: it took too long or too much memory, a page cannot be
+/// read, or the server's process died. All other failures are the environment's, and end with it: a full disk, a lock,
 /// a missing right, a server that stops.
 pub(super) fn may_be_its_fault(code: Option<&SqlState>) -> bool {
     let Some(code) = code else {

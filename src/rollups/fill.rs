@@ -19,8 +19,8 @@ use crate::reading::{HOUR_MICROS, Stream, Timestamp};
 const SAMPLED_BYTES: i64 = 16 << 20;
 
 impl Roller {
-    /// How many hours from one on a slice may have: one alone, where no partition with a beginning holds it. What a default
-    /// partition holds there is of any size.
+    /// How many hours from one on a slice may have: one alone, where no partition with a beginning holds it. What a
+    /// default partition holds there is of any size.
     pub(super) async fn hours_max(
         &mut self,
         client: &Client,
@@ -137,8 +137,8 @@ impl Fill {
         self.partition == partition && (bytes - self.bytes).abs() <= self.bytes / 8
     }
 
-    /// How many hours take so many bytes at most, from one on: forward if they are new, and backward if they are older. At
-    /// least one.
+    /// How many hours take at most `bytes_max`, starting with the hour `from`: forward if they are new, and backward if
+    /// they are older. At least one.
     pub(super) fn hours(&self, kind: Kind, from: Timestamp, bytes_max: i64, hours_max: i64) -> i64 {
         let step = match kind {
             Kind::New => HOUR_MICROS,

@@ -19,7 +19,7 @@ use super::{CHECK_EVERY, Roller};
 use crate::metrics;
 use crate::reading::{Stream, Timestamp};
 
-/// How many times as many readings of a slice one transaction reads while none arrive: some 200 ms.
+/// While no readings arrive, one transaction reads this many times as many readings of a slice; about 200 ms.
 const TIMES_WHILE_IDLE: usize = 5;
 
 /// Which hours are rolled up, and which could be.
@@ -252,7 +252,8 @@ async fn roll_up(
     Ok(done)
 }
 
-/// Passes over hours of a device in a slice, because they cannot be rolled up. Without a rollup they are read from history.
+/// Passes over hours of a device in a slice, because they cannot be rolled up. Without a rollup they are read from
+/// history.
 async fn pass_over(
     client: &mut Client,
     kind: Kind,

@@ -1,8 +1,8 @@
 //! The partitions of history, as the roller last saw them.
 //!
-//! Thousands of partitions take tens of milliseconds to list, so a step uses the list of an earlier one. An old list costs
-//! time and makes no rollup wrong: hours of a partition that it lacks are found a little later, and readings are looked
-//! for in all partitions, whatever the list says.
+//! Thousands of partitions take tens of milliseconds to list, so a step uses the list of an earlier one. An old list
+//! costs time and makes no rollup wrong: hours of a partition that it lacks are found a little later, and readings are
+//! looked for in all partitions, whatever the list says.
 
 use std::time::{Duration, Instant};
 

@@ -23,30 +23,32 @@
 //! # Rules
 //!
 //! - **A rollup row is valid in any snapshot that has no dirty mark for its hour.** A batch's first statement
-//!   gives its transaction an id. The batch then reads the watermark, and makes each older hour dirty that
-//!   it stores a reading of. The roller moves the watermark, commits, and waits until every transaction with
+//!   gives its transaction an id. The batch then reads the watermark, and marks as dirty each older hour for
+//!   which it stores a reading. The roller moves the watermark, commits, and waits until every transaction with
 //!   an older id has finished. All later transactions see the new watermark. One REPEATABLE READ transaction
 //!   then reads dirty marks and readings, replaces the rows, and deletes marks that it read. Marks
 //!   are only ever added: `on conflict do nothing` would lose a mark made while an older one is processed.
 //! - **A mark of a pass stands until a later pass.** A session leaves a mark of (device, hour) once in a pass, and
 //!   again only for readings before the mark's earliest. The roller begins a pass by giving it the next number, and
-//!   waits like for a watermark. So each transaction that stores a reading later has a mark of this pass, and the
-//!   roller deletes marks of earlier passes only. In any snapshot, a reading that the row lacks is not before
-//!   the earliest of the hour's marks. So a row whose last reading lies before all of them is extended, and
+//!   waits as it does after moving the watermark. So each transaction that stores a reading later has a mark of this
+//!   pass, and the roller deletes marks of earlier passes only. In any snapshot, a reading that the row lacks is not
+//!   before the earliest of the hour's marks. So a row whose last reading lies before all of them is extended, and
 //!   otherwise all readings of the hour are read again.
-//! - **Rollups of gateways that know no passes are kept away.** They delete every mark that they see. A session that
-//!   lets marks stand shares the lock that such a rollup needs alone, and so does the roller.
+//! - **Rollups of gateways that know no passes are kept away.** They delete every mark that they see. Such a
+//!   rollup needs a lock exclusively. A session whose marks must last for a whole pass takes it in share mode, and so
+//!   does the roller.
 //! - **A rollup row is valid only within the built hours.** None of them lies beyond the watermark, where
 //!   readings leave no mark. If a clock was ahead, the watermark is moved back, and all rows beyond it are
 //!   removed. A dirty hour outside the built hours loses its mark together with its row.
 //! - **Each part of a slice stores where the slice goes on**, in its own transaction, and the last one that the slice's
-//!   hours are rolled up. Until then its rows are outside the built hours. Those of older hours have marks like all others.
-//!   Above the built hours a pass would take a mark with its row, so passes begin only when all new hours are rolled up.
-//! - **A part that fails is tried again at half the size**, after a rest that grows. A device-hour that fails alone three
-//!   times is passed over, logged and counted: without a rollup it is read from history, and all others go on.
+//!   hours are rolled up. Until then its rows are outside the built hours. Those of older hours have marks like all
+//!   others. Above the built hours a pass would take a mark with its row, so passes begin only when all new hours are
+//!   rolled up.
+//! - **A part that fails is tried again at half the size**, after a rest that grows. A device-hour that fails alone
+//!   three times is passed over, logged and counted: without a rollup it is read from history, and all others go on.
 //! - **Rollups are removed before their partition is dropped**, so that no answer outlives its readings.
-//! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass. Passes that
-//!   follow each other keep a pause that grows to half a minute, because another gateway may store the burst.
+//! - **A burst of late readings costs one rollup.** While readings arrive, dirty hours wait for the next pass. The
+//!   pause between successive passes grows to half a minute, because another gateway may store the burst.
 //! - **Work is in proportion to the readings that are there**, not to the hours or devices that could have some.
 //! - **A wait for older transactions holds up nothing else.** A step looks once, and goes on with other hours.
 //! - **The roller yields.** While readings arrive, it rests after an hour that has just passed for as long as it
@@ -103,14 +105,14 @@ const WATERMARK_BEHIND_MICROS: i64 = 10 * 60 * 1_000_000;
 const WATERMARK_AHEAD_MICROS: i64 = HOUR_MICROS;
 /// How often the roller checks for work.
 const EVERY: Duration = Duration::from_secs(2);
-/// How often the roller looks whether older transactions have finished, if it has nothing else to do.
+/// How often the roller checks whether older transactions have finished, if it has nothing else to do.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// How often dirty hours are counted.
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// Readings that wait for this long mean that the writers do not keep up, so the roller yields.
 const WAITS_LONG: Duration = Duration::from_secs(1);
-/// How long the roller rests while readings arrive, as a multiple of its work: for hours that have just passed, so
-/// that it keeps up with them.
+/// For hours that have just passed: how long the roller rests while readings arrive, as a multiple of its work. It is
+/// low, so that the roller keeps up.
 const RESTS_FOR_NEW: u32 = 1;
 /// The same for older and for dirty hours: a tenth of a core.
 const RESTS_FOR_OLD: u32 = 9;
@@ -358,7 +360,7 @@ impl Roller {
         Ok(listing)
     }
 
-    /// Looks whether the transactions older than the watermark have finished.
+    /// Checks whether the transactions older than the watermark have finished.
     async fn settle(&mut self, client: &Client, watermark: Option<Timestamp>) -> Result<(), Error> {
         let Some(watermark) = watermark else {
             return Ok(());

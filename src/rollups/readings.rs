@@ -13,7 +13,7 @@ use crate::energy::device::EnergyReading;
 use crate::energy::hour::{Growing, Measured};
 use crate::reading::{Energy, EnergyKind, HOUR_MICROS, Stream, Timestamp};
 
-/// How many readings one transaction reads, and one statement: some 50 ms. The device-hour that exceeds it is still
+/// The most readings that one transaction reads, and one statement; about 50 ms. A device-hour that exceeds it is still
 /// read to its end.
 pub(super) const READINGS_PER_TRANSACTION: usize = 40_000;
 /// Readings of one device-hour that are added at once. It bounds the memory.
@@ -24,7 +24,7 @@ const ADDED_AT_ONCE: usize = 4_096;
 pub(super) struct Span {
     /// The device-hour.
     pub(super) hour: DeviceHour,
-    /// The rollup of all readings up to its last; `None` if all are read.
+    /// The rollup that these readings extend; `None` means that the hour is read from its start.
     pub(super) base: Option<Growing>,
     /// The last moment of the readings.
     pub(super) to: Timestamp,
@@ -48,7 +48,7 @@ impl Span {
     }
 }
 
-/// Where a slice goes on: with the first device from this one on, and of this one with the hours from this one on.
+/// Where a slice resumes: at `device`, with its hours from `from` on, and then with all later devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) device: i32,

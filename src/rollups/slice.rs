@@ -2,7 +2,7 @@
 //!
 //! Each stream is read device by device, in the order of the partitions' key. So a slice costs what its readings cost,
 //! and two looks at the index for each device in the partitions, however many hours and registered devices there are.
-//! A device whose clock was wrong makes months long past, each of them one slice of a single device.
+//! A device whose clock was wrong creates partitions for distant months, each of them a slice with a single device.
 
 use std::ops::Range as Span;
 
@@ -11,8 +11,8 @@ use crate::postgres::partitions::Range;
 use crate::reading::{HOUR_MICROS, PerStream, Stream, Timestamp};
 
 /// How much history of a stream a slice reads, about: some million readings. The pages of one
-/// hour lie side by side, and those of one device apart, so they should stay in memory for as long as a slice takes: half
-/// of PostgreSQL's default `shared_buffers`.
+/// hour lie side by side, and those of one device apart, so they should stay in memory for as long as a slice takes:
+/// half of PostgreSQL's default `shared_buffers`.
 pub(super) const BYTES_MAX: i64 = 64 << 20;
 /// The most hours of a slice: a year.
 pub(super) const HOURS_MAX: i64 = 366 * 24;
@@ -61,7 +61,7 @@ pub(super) const fn before(hour: Timestamp) -> Timestamp {
     hour.plus_micros(-HOUR_MICROS)
 }
 
-/// The hours that end with the one from `last`. They cross no edge of a partition.
+/// The hours up to and including the hour that begins at `last`. They cross no edge of a partition.
 pub(super) fn older(
     ranges: &[Range],
     floor: Timestamp,
@@ -86,20 +86,20 @@ pub(super) fn newer(
     from..to.min(most).min(edge.unwrap_or(to))
 }
 
-/// Where partitions begin and end. An hour with such an edge within it counts to what lies before.
+/// Where partitions begin and end. An hour that contains an edge belongs to the partition before it.
 fn edges(ranges: &[Range]) -> impl Iterator<Item = Timestamp> {
     let ends = ranges.iter().flat_map(|range| [range.from, range.to]);
     ends.map(|end| end.hour().plus_micros(HOUR_MICROS))
 }
 
-/// Whether a partition with a beginning has readings of some hours. The one whose first instant ends them does not count,
-/// because one reading has no rollup.
+/// Whether a partition with a beginning may have readings of some hours. A partition that begins exactly at their end
+/// does not count: it can hold only one of their readings, and one reading has no rollup.
 pub(super) fn is_within(range: &Range, hours: &Span<Timestamp>) -> bool {
     !range.is_open_below() && range.from < hours.end && range.to > hours.start
 }
 
-/// The time of some hours and of all partitions in which they lie. If only partitions without a beginning can hold them,
-/// all of time: between two instants, such a partition would be searched entry by entry for the next device.
+/// The time of some hours and of all partitions in which they lie. If only partitions without a beginning can hold
+/// them, all of time: between two instants, such a partition would be searched entry by entry for the next device.
 pub(super) fn around(ranges: &[Range], hours: &Span<Timestamp>) -> Span<Timestamp> {
     let both = ranges.iter().filter(|range| is_within(range, hours));
     let mut both = both.peekable();

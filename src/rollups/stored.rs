@@ -1,5 +1,5 @@
-//! Slices as the database has them. It alone knows where they go on, so that the next step, a roller that begins anew, and
-//! another gateway go on from there.
+//! Slices as the database has them. It alone knows where they go on, so that the next step, a roller that begins anew,
+//! and another gateway go on from there.
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row, Transaction};

@@ -48,8 +48,8 @@ pub async fn find(
     Ok(by_ids(client, &[id], now).await?.pop())
 }
 
-/// Acknowledges an open alert. One that is acknowledged or closed stays as it is. Returns the alert as it is then; `None`
-/// if there is none.
+/// Acknowledges an open alert. An alert that is already acknowledged or closed does not change. Returns the alert;
+/// `None` means that no alert has this id.
 ///
 /// Blocks: until COMMIT
 /// Cancel: acknowledged or not; the same request again returns which

@@ -31,7 +31,7 @@ pub struct StoredAlert {
     pub limit: f64,
     /// Further values, as a JSON object that depends on the kind.
     pub details: String,
-    /// Who has acknowledged it; `None` if nobody has.
+    /// Who acknowledged it, and when; `None` means that it is not acknowledged.
     pub acknowledgement: Option<Action>,
     /// The mute in force, of those that cover it the one that ends last; `None` for a closed alert.
     pub mute: Option<Mute>,

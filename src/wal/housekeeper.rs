@@ -52,7 +52,7 @@ pub(super) struct Housekeeper {
     pub(super) limits: LogLimits,
     pub(super) shards: u16,
     /// The free bytes that a database on the same file system needs, besides the space to store the log's
-    /// readings; 0 if there is none.
+    /// readings. It is 0 without such a database.
     pub(super) leave_free_bytes: Arc<AtomicU64>,
     pub(super) stop: Arc<AtomicBool>,
 }

@@ -82,7 +82,7 @@ pub(crate) async fn acknowledge(mut call: Call<'_>) -> Result<Reply, Problem> {
     json::reply(StatusCode::OK, &Alert::from(&alert))
 }
 
-/// Withdraws an acknowledgement; 404 if there is none.
+/// Withdraws an acknowledgement. Responds with 404 if the alert is not acknowledged.
 pub(crate) async fn unacknowledge(call: Call<'_>) -> Result<Reply, Problem> {
     let id = alert_id(call.id)?;
     check_own(&call, id).await?;
@@ -119,7 +119,7 @@ pub(crate) async fn mute(mut call: Call<'_>, stream: Stream) -> Result<Reply, Pr
     json::reply(StatusCode::OK, &view)
 }
 
-/// Ends a mute; 404 if there is none.
+/// Ends a mute. Responds with 404 if the device is not muted.
 pub(crate) async fn unmute(call: Call<'_>, stream: Stream) -> Result<Reply, Problem> {
     let scope = scope(&call, stream)?;
     let (reads, now) = (call.context.reads.primary(), Timestamp::now());

@@ -131,6 +131,7 @@ impl Server {
                 }
             }
         }
+        // Open connections learn of the stop first: their next response must tell the client to close.
         drop(stop);
         // These clients connected before the socket is closed, without knowing of the stop. The system would reset
         // them.

@@ -106,7 +106,7 @@ pub struct ReadingError {
     pub field: Option<Cow<'static, str>>,
     /// The rule.
     pub code: Code,
-    /// The rule in words, for whoever programs the device.
+    /// The rule in words, for the developer of the device.
     pub message: String,
 }
 

@@ -40,7 +40,7 @@ pub(super) type Why = String;
 /// Reads which cluster a standby is of, and how far it has replayed.
 ///
 /// # Errors
-/// Why it is none that can be asked.
+/// The reason why the server cannot be used as a replica.
 pub(super) async fn state(client: &Client) -> Result<Result<WalPosition, Why>, Error> {
     let answer = match client.simple_query(&format!("{SYSTEM}\n{REPLAYED}")).await {
         Ok(answer) => answer,
